@@ -1,0 +1,57 @@
+"""xmodal: cross-modal retrieval by learned binary codes.
+
+``import xmodal`` loads numpy only; everything else is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from xmodal.codes import BinaryCodes
+from xmodal.errors import XmodalError
+from xmodal.index import Hit, Index, open_index
+
+if TYPE_CHECKING:
+    from xmodal.data import Dataset, read
+    from xmodal.encoder import Encoder
+    from xmodal.evaluation import Report, evaluate
+    from xmodal.hamming import HammingIndex
+    from xmodal.training import train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BinaryCodes",
+    "Dataset",
+    "Encoder",
+    "HammingIndex",
+    "Hit",
+    "Index",
+    "Report",
+    "XmodalError",
+    "evaluate",
+    "open_index",
+    "read",
+    "train",
+]
+
+_LATER = {
+    "Dataset": "xmodal.data",
+    "Encoder": "xmodal.encoder",
+    "HammingIndex": "xmodal.hamming",
+    "Report": "xmodal.evaluation",
+    "evaluate": "xmodal.evaluation",
+    "read": "xmodal.data",
+    "train": "xmodal.training",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
+    raise AttributeError(f"module 'xmodal' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

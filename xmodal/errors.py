@@ -1,0 +1,81 @@
+"""Every error that xmodal raises on purpose, on one page.
+
+    XmodalError
+    ├── CodeError          codes of a wrong width, shape or type
+    ├── DataError          a folder, table, picture or caption that cannot be used
+    ├── ConfigError        a setting that does not exist or has a wrong value (also a ValueError)
+    ├── ModelError         a backbone or encoder that cannot be loaded
+    ├── ExtraMissing       an optional package is not installed (also an ImportError)
+    └── IndexFailure       an index cannot do what was asked
+        ├── IndexMissing   there is no index at that address
+        ├── IndexMismatch  the index holds codes of other bits or of another encoder
+        ├── BulkFailure    some documents could not be stored; ``failed`` names them
+        └── ServerFailure  a server refused; ``status`` and ``reason`` say how
+
+Each message says what was found, what was expected, and what to do about it, in one line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class XmodalError(Exception):
+    """Base of all errors that a caller may want to catch."""
+
+
+class CodeError(XmodalError):
+    """Codes of a wrong width, shape or type."""
+
+
+class DataError(XmodalError):
+    """A folder, table, picture or caption that cannot be used."""
+
+
+class ConfigError(XmodalError, ValueError):
+    """A setting that does not exist or has a wrong value."""
+
+
+class ModelError(XmodalError):
+    """A backbone or an encoder that cannot be loaded."""
+
+
+class ExtraMissing(XmodalError, ImportError):
+    """An optional package is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(
+            f"{what} needs packages that are not installed: pip install 'xmodal[{extra}]'"
+        )
+
+
+class IndexFailure(XmodalError):
+    """An index cannot do what was asked."""
+
+
+class IndexMissing(IndexFailure):
+    """There is no index at that address."""
+
+
+class IndexMismatch(IndexFailure):
+    """The index holds codes of other bits or of another encoder."""
+
+
+class BulkFailure(IndexFailure):
+    """Some documents could not be stored.
+
+    ``failed`` maps the id of each to the reason.
+    """
+
+    def __init__(self, message: str, failed: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.failed = dict(failed)
+
+
+class ServerFailure(IndexFailure):
+    """A server refused a request."""
+
+    def __init__(self, message: str, status: int, reason: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason

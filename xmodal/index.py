@@ -1,0 +1,174 @@
+"""The Index contract: what every store of codes promises, wherever it keeps them.
+
+One document per item; a document may have an ``image`` code, a ``text`` code, or both, and fields.
+A search names the side it looks at. Every backend gives the same answer, id by id:
+
+- Hits come in order of distance; **equal distances come in order of id** (by code point).
+- A document without a code on the searched side is never a hit.
+- ``where`` (see :mod:`xmodal.where`) and ``radius`` hold before the best k are taken: the answer is
+  exact, whatever the filter leaves.
+- ``add`` replaces the whole document of the same id; of equal ids in one call the last one stays.
+- An index remembers the fingerprint of the encoder that made its codes and refuses another's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, cast, get_args, runtime_checkable
+
+from xmodal.codes import BinaryCodes, check_bits
+from xmodal.errors import CodeError, ConfigError, IndexMismatch
+
+Modality = Literal["image", "text"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+
+
+class Hit(NamedTuple):
+    """One found document: its id, its Hamming distance in bits, its stored fields."""
+
+    id: str
+    distance: int
+    fields: Mapping[str, Any]
+
+
+Hits = list[list[Hit]]
+"""One list of hits, best first, for each query of a batch."""
+
+
+@runtime_checkable
+class Index(Protocol):
+    """A store of codes that can be searched; the module's docstring is the contract."""
+
+    @property
+    def bits(self) -> int:
+        """Width of every code in the index."""
+
+    @property
+    def encoder(self) -> str | None:
+        """Fingerprint of the encoder whose codes these are; None if nobody said."""
+
+    def add(
+        self,
+        ids: Sequence[str],
+        *,
+        image: BinaryCodes | None = None,
+        text: BinaryCodes | None = None,
+        fields: Sequence[Mapping[str, Any]] | None = None,
+    ) -> int:
+        """Store one document an id, with the codes and fields at its position; return how many.
+
+        Raises CodeError for codes of other bits or of another number than ``ids``, ConfigError for
+        ids or fields that cannot be stored.
+        """
+
+    def search(
+        self,
+        queries: BinaryCodes,
+        k: int,
+        *,
+        target: Modality,
+        where: Mapping[str, Any] | None = None,
+        radius: int | None = None,
+    ) -> Hits:
+        """The best ``k`` documents on side ``target`` for each query, within ``radius`` bits.
+
+        Raises CodeError for queries of other bits, ConfigError for other bad arguments.
+        """
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Remove documents; ids that are not there are passed over. Return how many went."""
+
+    def __len__(self) -> int:
+        """Number of documents."""
+
+    def close(self) -> None:
+        """Make everything durable and let go of files and connections."""
+
+
+def open_index(
+    uri: str | Path,
+    *,
+    bits: int | None = None,
+    encoder: str | None = None,
+    create: bool = False,
+) -> Index:
+    """Open the index at ``uri``: a folder, or ``scheme://...`` of an installed backend.
+
+    ``bits`` and ``encoder`` (a fingerprint) are checked against what the index remembers; with
+    ``create`` a missing index is made, for which ``bits`` is needed. Backends announce themselves
+    through the entry points ``xmodal.indexes``. Raises IndexMissing, IndexMismatch, ConfigError.
+    """
+    scheme, found, _ = str(uri).partition("://")
+    if not found:
+        scheme = "file"
+    backends = {entry.name: entry for entry in entry_points(group="xmodal.indexes")}
+    if scheme not in backends:
+        known = ", ".join(sorted(f"{name}://" for name in backends if name != "file"))
+        raise ConfigError(
+            f"no index backend for {scheme}://, expected a folder"
+            + (f" or one of {known}" if known else "")
+            + "; is the package that brings this backend installed?"
+        )
+    address = str(uri).removeprefix("file://") if scheme == "file" else str(uri)
+    opened = backends[scheme].load()(address, bits=bits, encoder=encoder, create=create)
+    return cast(Index, opened)
+
+
+def check_documents(
+    ids: Sequence[str],
+    bits: int,
+    codes: Mapping[Modality, BinaryCodes | None],
+    fields: Sequence[Mapping[str, Any]] | None,
+) -> None:
+    """What every backend checks before it adds. Raises CodeError or ConfigError."""
+    if isinstance(ids, str):
+        raise ConfigError(f"ids is the text {ids!r}, expected a list of ids")
+    wrong = next((one for one in ids if not isinstance(one, str) or not one), None)
+    if wrong is not None:
+        raise ConfigError(f"id {wrong!r} is not usable, expected text that is not empty")
+    if all(given is None for given in codes.values()):
+        raise CodeError("documents without any code: give image codes, text codes or both")
+    for side, given in codes.items():
+        if given is None:
+            continue
+        if given.bits != bits:
+            raise CodeError(f"{side} codes have {given.bits} bits, this index holds {bits}")
+        if len(given) != len(ids):
+            raise CodeError(f"{len(given)} {side} codes for {len(ids)} ids, expected one an id")
+    if fields is not None and len(fields) != len(ids):
+        raise ConfigError(f"{len(fields)} sets of fields for {len(ids)} ids, expected one an id")
+
+
+def check_search(
+    queries: BinaryCodes, bits: int, k: int, target: Modality, radius: int | None
+) -> None:
+    """What every backend checks before it searches. Raises CodeError or ConfigError."""
+    if queries.bits != bits:
+        raise CodeError(
+            f"the query has {queries.bits} bits, this index holds {bits}: "
+            "search with the encoder that filled the index"
+        )
+    if target not in MODALITIES:
+        raise ConfigError(f"target is {target!r}, expected 'image' or 'text'")
+    if k < 1:
+        raise ConfigError(f"k is {k}, expected at least 1")
+    if radius is not None and radius < 0:
+        raise ConfigError(f"radius is {radius}, expected a distance of 0 or more bits")
+
+
+def check_identity(
+    where: str, *, bits: int, encoder: str | None, want_bits: int | None, want_encoder: str | None
+) -> None:
+    """Compare what an index remembers with what the caller brings. Raises IndexMismatch."""
+    if want_bits is not None and check_bits(want_bits) != bits:
+        raise IndexMismatch(
+            f"{where} holds codes of {bits} bits, asked for {want_bits}: "
+            "use the encoder that filled it, or make a new index"
+        )
+    if want_encoder is not None and encoder is not None and want_encoder != encoder:
+        raise IndexMismatch(
+            f"{where} was filled by encoder {encoder}, this is encoder {want_encoder}: codes of "
+            "two encoders cannot be compared; use that encoder, or index again into a new place"
+        )
