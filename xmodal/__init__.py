@@ -13,10 +13,12 @@ from xmodal.errors import XmodalError
 from xmodal.index import Hit, Index, open_index
 
 if TYPE_CHECKING:
-    from xmodal.data import Dataset, read
+    from xmodal.assessment import evaluate
+    from xmodal.data import Dataset
     from xmodal.encoder import Encoder
-    from xmodal.evaluation import Report, evaluate
+    from xmodal.evaluation import Report
     from xmodal.hamming import HammingIndex
+    from xmodal.readers import read
     from xmodal.training import train
 
 __version__ = "0.1.0"
@@ -41,8 +43,8 @@ _LATER = {
     "Encoder": "xmodal.encoder",
     "HammingIndex": "xmodal.hamming",
     "Report": "xmodal.evaluation",
-    "evaluate": "xmodal.evaluation",
-    "read": "xmodal.data",
+    "evaluate": "xmodal.assessment",
+    "read": "xmodal.readers",
     "train": "xmodal.training",
 }
 

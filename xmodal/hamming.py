@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,25 +21,22 @@ from typing import Any
 import faiss
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from xmodal.codes import BinaryCodes, check_bits
-from xmodal.errors import ConfigError, IndexFailure, IndexMismatch, IndexMissing
+from xmodal.documents import Documents
+from xmodal.errors import ConfigError, IndexFailure, IndexMissing
 from xmodal.index import (
-    MODALITIES,
     Hit,
     Hits,
     Modality,
     check_documents,
     check_identity,
+    check_ids,
     check_search,
 )
-from xmodal.where import Exists, parse, values_of
+from xmodal.where import Condition, Exists, parse, values_of
 
 FILE = "documents.parquet"
-FORMAT = "1"
-BIT_ORDER = "most significant first"
 
 
 def open_folder(
@@ -56,8 +52,8 @@ def open_folder(
     """
     path = Path(folder)
     if (path / FILE).is_file():
-        return HammingIndex._load(path, bits, encoder)
-    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        return HammingIndex.load(path, bits=bits, encoder=encoder)
+    if path.is_file() or (path.is_dir() and not all(map(_is_ours, path.iterdir()))):
         raise IndexFailure(
             f"{path} exists and is not an index (it has no {FILE}): name a new folder"
         )
@@ -83,9 +79,8 @@ class HammingIndex:
         self.folder = Path(folder) if folder is not None else None
         self._seen: tuple[int, ...] | None = None  # the file that this content came from
         self._dirty = folder is not None  # an index that was asked for exists, even empty
-        self._pending: list[tuple[list[str], _Rows]] = []
-        self._ids: list[str] = []
-        self._rows = _Rows.empty(self.bits)
+        self._pending: list[Documents] = []
+        self._documents = Documents.empty(self.bits)
         self._forget_derived()
 
     def add(
@@ -99,8 +94,7 @@ class HammingIndex:
         """Store documents; see the contract. They become durable with ``save`` or ``close``."""
         codes: dict[Modality, BinaryCodes | None] = {"image": image, "text": text}
         check_documents(ids, self.bits, codes, fields)
-        texts = [_to_json(one, i) for one, i in zip(fields, ids, strict=True)] if fields else None
-        self._pending.append((list(ids), _Rows.of(len(ids), self.bits, codes, texts)))
+        self._pending.append(Documents.of(ids, self.bits, codes, fields))
         self._dirty = True
         return len(ids)
 
@@ -142,20 +136,20 @@ class HammingIndex:
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove documents; see the contract."""
+        check_ids(ids)
         self._merge()
         gone = set(ids)
-        keep = [row for row, one in enumerate(self._ids) if one not in gone]
-        removed = len(self._ids) - len(keep)
+        keep = [row for row, id_ in enumerate(self._documents.ids) if id_ not in gone]
+        removed = len(self._documents.ids) - len(keep)
         if removed:
-            self._ids = [self._ids[row] for row in keep]
-            self._rows = self._rows.take(np.array(keep, dtype=np.int64))
+            self._documents = self._documents.take(keep)
             self._dirty = True
             self._forget_derived()
         return removed
 
     def __len__(self) -> int:
         self._merge()
-        return len(self._ids)
+        return len(self._documents.ids)
 
     def __enter__(self) -> HammingIndex:
         return self
@@ -189,30 +183,46 @@ class HammingIndex:
                 )
             for left in self.folder.glob("saving-*"):  # of a process that was killed
                 left.unlink()
-            handle, name = tempfile.mkstemp(prefix="saving-", dir=self.folder)
-            os.close(handle)
+            new = self.folder / f"saving-{os.getpid()}"
             try:
-                pq.write_table(self._table(), name, write_page_checksum=True, compression="zstd")
-                _sync(Path(name))
-                os.replace(name, target)
+                self._documents.write(new, bits=self.bits, encoder=self.encoder)
+                _sync(new)
+                os.replace(new, target)
                 _sync(self.folder)
             finally:
-                Path(name).unlink(missing_ok=True)
+                new.unlink(missing_ok=True)
             self._seen = _identity(target)
         self._dirty = False
+
+    @classmethod
+    def load(cls, folder: Path, *, bits: int | None, encoder: str | None) -> HammingIndex:
+        """The index saved in ``folder``, if it fits; see :func:`open_folder`."""
+        seen = _identity(folder / FILE)
+        documents, found_bits, found_encoder = Documents.read(folder / FILE)
+        check_identity(
+            str(folder),
+            bits=found_bits,
+            encoder=found_encoder,
+            want_bits=bits,
+            want_encoder=encoder,
+        )
+        index = cls(found_bits, encoder=found_encoder or encoder, folder=folder)
+        index._documents = documents
+        index._seen = seen
+        index._dirty = False
+        return index
 
     def codes(self, side: Modality) -> tuple[list[str], BinaryCodes]:
         """The ids that have a code on a side, in order, and those codes."""
         self._merge()
-        rows = np.flatnonzero(self._rows.present[side])
-        return [self._ids[row] for row in rows], BinaryCodes(
-            self._rows.packed[side][rows], self.bits
-        )
+        rows = np.flatnonzero(self._documents.present[side])
+        packed = self._documents.packed[side][rows]
+        return [self._documents.ids[row] for row in rows], BinaryCodes(packed, self.bits)
 
     # ---- how it works ------------------------------------------------------------------------
 
     def _hit(self, row: int, distance: int) -> Hit:
-        return Hit(self._ids[row], distance, json.loads(self._rows.fields[row]))
+        return Hit(self._documents.ids[row], distance, json.loads(self._documents.fields[row]))
 
     def _forget_derived(self) -> None:
         """Drop what is computed from the rows: FAISS copies and inverted lists."""
@@ -223,31 +233,29 @@ class HammingIndex:
         """Bring pending additions into the rows, in order of id; the last of equal ids stays."""
         if not self._pending:
             return
-        ids = self._ids + [one for batch, _ in self._pending for one in batch]
-        rows = _Rows.join([self._rows, *(rows for _, rows in self._pending)])
-        last = {one: position for position, one in enumerate(ids)}
-        self._ids = sorted(last)
-        self._rows = rows.take(np.array([last[one] for one in self._ids], dtype=np.int64))
+        everything = Documents.join([self._documents, *self._pending])
+        last = {id_: row for row, id_ in enumerate(everything.ids)}
+        self._documents = everything.take([last[id_] for id_ in sorted(last)])
         self._pending = []
         self._forget_derived()
 
     def _flat(self, side: Modality) -> tuple[Any, npt.NDArray[np.int64]]:
         """A FAISS index over the codes of one side, and the row of each of its positions."""
         if side not in self._flats:
-            rows = np.flatnonzero(self._rows.present[side])
+            rows = np.flatnonzero(self._documents.present[side])
             flat = faiss.IndexBinaryFlat(self.bits)
-            flat.add(np.ascontiguousarray(self._rows.packed[side][rows]))
+            flat.add(np.ascontiguousarray(self._documents.packed[side][rows]))
             self._flats[side] = flat, rows
         return self._flats[side]
 
-    def _mask(self, conditions: Sequence[Any]) -> npt.NDArray[np.bool_]:
-        """Which rows fulfil all conditions, by inverted lists (value -> rows) built once a field."""
+    def _mask(self, conditions: Sequence[Condition]) -> npt.NDArray[np.bool_]:
+        """Which rows fulfil all conditions, by inverted lists, value -> rows, built once each."""
         missing = {one.field for one in conditions} - set(self._inverted)
         if missing:
             lists: dict[str, dict[tuple[type, Any], list[int]]] = {
                 field: defaultdict(list) for field in missing
             }
-            for row, text in enumerate(self._rows.fields):
+            for row, text in enumerate(self._documents.fields):
                 fields = json.loads(text)
                 for field in missing & fields.keys():
                     for value in values_of(fields[field]):
@@ -255,149 +263,14 @@ class HammingIndex:
                             lists[field][type(value), value].append(row)
             for field, by_value in lists.items():
                 self._inverted[field] = {key: np.array(rows) for key, rows in by_value.items()}
-        mask = np.ones(len(self._ids), dtype=np.bool_)
+        mask = np.ones(len(self._documents.ids), dtype=np.bool_)
         for one in conditions:
-            here = np.zeros(len(self._ids), dtype=np.bool_)
+            here = np.zeros(len(self._documents.ids), dtype=np.bool_)
             for (_, value), rows in self._inverted[one.field].items():
                 if one.accepts(value):
                     here[rows] = True
             mask &= ~here if isinstance(one, Exists) and not one.present else here
         return mask
-
-    # ---- the file ----------------------------------------------------------------------------
-
-    def _table(self) -> pa.Table:
-        columns: dict[str, Any] = {"id": pa.array(self._ids, pa.string())}
-        kind = pa.binary(self.bits // 8)
-        for side in MODALITIES:
-            valid = pa.py_buffer(np.packbits(self._rows.present[side], bitorder="little").tobytes())
-            data = pa.py_buffer(np.ascontiguousarray(self._rows.packed[side]))
-            columns[side] = pa.FixedSizeBinaryArray.from_buffers(
-                kind, len(self._ids), [valid, data]
-            )
-        columns["fields"] = pa.array(self._rows.fields, pa.large_string())
-        metadata = {
-            "xmodal.format": FORMAT,
-            "xmodal.bits": str(self.bits),
-            "xmodal.bit_order": BIT_ORDER,
-            "xmodal.encoder": self.encoder or "",
-        }
-        return pa.table(columns).replace_schema_metadata(metadata)
-
-    @classmethod
-    def _load(cls, folder: Path, bits: int | None, encoder: str | None) -> HammingIndex:
-        path = folder / FILE
-        seen = _identity(path)
-        try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                table = file.read()
-            metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-        except (pa.ArrowException, OSError) as error:
-            raise IndexFailure(
-                f"{path} is damaged ({' '.join(str(error).split())[:120]}): index again"
-            ) from None
-        layout = metadata.get("xmodal.format"), metadata.get("xmodal.bit_order")
-        if layout != (FORMAT, BIT_ORDER):
-            raise IndexMismatch(
-                f"{path} has format {layout[0]!r}, bit order {layout[1]!r}; this version reads "
-                f"format {FORMAT!r}, {BIT_ORDER!r}: index again, or use the version that wrote it"
-            )
-        index = cls(
-            int(metadata["xmodal.bits"]), encoder=metadata["xmodal.encoder"] or None, folder=folder
-        )
-        check_identity(
-            str(folder),
-            bits=index.bits,
-            encoder=index.encoder,
-            want_bits=bits,
-            want_encoder=encoder,
-        )
-        if index.encoder is None:
-            index.encoder = encoder
-        table = table.combine_chunks()
-        packed, present = {}, {}
-        for side in MODALITIES:
-            packed[side], present[side] = _from_arrow(table[side], index.bits // 8)
-        index._ids = table["id"].to_pylist()
-        index._rows = _Rows(packed, present, table["fields"].to_pylist())
-        index._seen = seen
-        index._dirty = False
-        return index
-
-
-class _Rows:
-    """Codes, their presence and fields of documents, aligned by row.
-
-    ``packed[side]`` is (n, bits / 8) uint8, zero where ``present[side]`` (n,) is false.
-    """
-
-    def __init__(
-        self,
-        packed: dict[Modality, npt.NDArray[np.uint8]],
-        present: dict[Modality, npt.NDArray[np.bool_]],
-        fields: list[str],
-    ) -> None:
-        self.packed, self.present, self.fields = packed, present, fields
-
-    @classmethod
-    def of(
-        cls,
-        n: int,
-        bits: int,
-        codes: Mapping[Modality, BinaryCodes | None],
-        fields: list[str] | None,
-    ) -> _Rows:
-        packed, present = {}, {}
-        for side, given in codes.items():
-            packed[side] = (
-                np.zeros((n, bits // 8), np.uint8) if given is None else given.packed.copy()
-            )
-            present[side] = np.full(n, given is not None)
-        return cls(packed, present, fields if fields is not None else ["{}"] * n)
-
-    @classmethod
-    def empty(cls, bits: int) -> _Rows:
-        return cls.of(0, bits, dict.fromkeys(MODALITIES), None)
-
-    @classmethod
-    def join(cls, parts: Sequence[_Rows]) -> _Rows:
-        return cls(
-            {side: np.concatenate([part.packed[side] for part in parts]) for side in MODALITIES},
-            {side: np.concatenate([part.present[side] for part in parts]) for side in MODALITIES},
-            [text for part in parts for text in part.fields],
-        )
-
-    def take(self, rows: npt.NDArray[np.int64]) -> _Rows:
-        return _Rows(
-            {side: self.packed[side][rows] for side in MODALITIES},
-            {side: self.present[side][rows] for side in MODALITIES},
-            [self.fields[row] for row in rows],
-        )
-
-
-def _to_json(fields: Mapping[str, Any], id_: str) -> str:
-    try:
-        return json.dumps(dict(fields), ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"the fields of {id_!r} cannot be stored ({error}): expected text, finite numbers, "
-            "true/false, or lists of these"
-        ) from None
-
-
-def _from_arrow(column: Any, width: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
-    n = len(array)
-    present = np.asarray(array.is_valid().to_numpy(zero_copy_only=False), dtype=np.bool_)
-    data = array.buffers()[1]
-    if n == 0 or data is None:
-        return np.zeros((n, width), np.uint8), present
-    flat = np.frombuffer(data, np.uint8)[array.offset * width : (array.offset + n) * width]
-    packed = flat.reshape(n, width).copy()
-    packed[~present] = 0
-    return packed, present
 
 
 @contextmanager
@@ -422,6 +295,11 @@ def _lock(folder: Path) -> Iterator[None]:
         except ImportError:  # no such lock on this system: the check against ``_seen`` remains
             pass
         yield
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a first save that was killed may have left this file."""
+    return path.name == "lock" or path.name.startswith("saving-")
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:

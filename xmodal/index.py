@@ -116,6 +116,17 @@ def open_index(
     return cast(Index, opened)
 
 
+def check_ids(ids: Sequence[str]) -> None:
+    """What every backend checks before it adds or deletes. Raises ConfigError."""
+    if isinstance(ids, str):
+        raise ConfigError(f"ids is the text {ids!r}, expected a list of ids")
+    for one in ids:
+        if not _is_id(one):
+            raise ConfigError(
+                f"id {one!r} is not usable, expected text that is not empty and valid Unicode"
+            )
+
+
 def check_documents(
     ids: Sequence[str],
     bits: int,
@@ -123,11 +134,7 @@ def check_documents(
     fields: Sequence[Mapping[str, Any]] | None,
 ) -> None:
     """What every backend checks before it adds. Raises CodeError or ConfigError."""
-    if isinstance(ids, str):
-        raise ConfigError(f"ids is the text {ids!r}, expected a list of ids")
-    wrong = next((one for one in ids if not isinstance(one, str) or not one), None)
-    if wrong is not None:
-        raise ConfigError(f"id {wrong!r} is not usable, expected text that is not empty")
+    check_ids(ids)
     if all(given is None for given in codes.values()):
         raise CodeError("documents without any code: give image codes, text codes or both")
     for side, given in codes.items():
@@ -172,3 +179,11 @@ def check_identity(
             f"{where} was filled by encoder {encoder}, this is encoder {want_encoder}: codes of "
             "two encoders cannot be compared; use that encoder, or index again into a new place"
         )
+
+
+def _is_id(one: object) -> bool:
+    """Whether it is text that can be written: a file name that is not UTF-8 cannot."""
+    try:
+        return isinstance(one, str) and bool(one.encode())
+    except UnicodeEncodeError:
+        return False

@@ -197,7 +197,7 @@ def code_health(codes: BinaryCodes) -> dict[str, float]:
 def means(groups: TieGroups, cuts: Iterable[int]) -> dict[str, float]:
     """mAP and P@k for each k, as means over queries that have something to find."""
     keep = groups.relevant > 0
-    kept = TieGroups(groups.total[keep], groups.gain[keep])
+    kept = TieGroups(groups.total[keep], groups.gain[keep], groups.binary)
     return {"mAP": mean(average_precision(kept))} | {
         f"P@{k}": mean(precision_at(kept, k)) for k in cuts
     }
@@ -213,8 +213,7 @@ def _divide(values: Floats, by: Floats) -> Floats:
 
 def _found_at(groups: TieGroups, k: int) -> Floats:
     """Expected sum of gain among the first k: a group that k cuts counts by the share it shows."""
-    if k < 1:
-        raise ValueError(f"k is {k}, expected at least 1")
+    _need_rank(k)
     shown = np.clip(k - _before(groups.total), 0, groups.total)
     share = np.divide(shown, groups.total, out=np.zeros_like(shown), where=groups.total > 0)
     return np.asarray((share * groups.gain).sum(axis=1))
@@ -222,6 +221,7 @@ def _found_at(groups: TieGroups, k: int) -> Floats:
 
 def _discounts(k: int) -> Floats:
     """Sum of discounts of the first r ranks, for r = 0..k."""
+    _need_rank(k)
     return np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))])
 
 
@@ -233,6 +233,11 @@ def _discounted_gain(groups: TieGroups, k: int) -> Floats:
         groups.gain, groups.total, out=np.zeros_like(groups.gain), where=groups.total > 0
     )
     return np.asarray((average * (cumulated[after] - cumulated[before])).sum(axis=1))
+
+
+def _need_rank(k: int) -> None:
+    if k < 1:
+        raise ValueError(f"k is {k}, expected at least 1")
 
 
 def _need_binary(groups: TieGroups, what: str) -> None:

@@ -82,7 +82,7 @@ def parse_text(texts: Iterable[str]) -> dict[str, Any]:
     where: dict[str, Any] = {}
     names = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
     for text in texts:
-        match = re.fullmatch(r"\s*([^<>=\s]+)\s*(>=|<=|>|<|=)\s*(.*?)\s*", text)
+        match = re.fullmatch(r"\s*([^<>=\s][^<>=]*?)\s*(>=|<=|>|<|=)\s*(.*?)\s*", text)
         if not match or not match[3]:
             raise ConfigError(
                 f"filter {text!r} not understood, expected field=value, field>=10, field<20 "
@@ -95,7 +95,7 @@ def parse_text(texts: Iterable[str]) -> dict[str, Any]:
                 **(old if isinstance(old, dict) else {}),
                 names[sign]: _number_or_text(value),
             }
-            fits = old is None or isinstance(old, dict)
+            fits = old is None or (isinstance(old, dict) and not {"exists", names[sign]} & set(old))
         elif value == "*":
             new, fits = {"exists": True}, old is None
         else:
@@ -172,7 +172,7 @@ def _number_or_text(text: str) -> Scalar:
             number = kind(text)
         except ValueError:
             continue
-        return number if math.isfinite(number) else text
+        return number if isinstance(number, int) or math.isfinite(number) else text
     return text
 
 

@@ -1,0 +1,412 @@
+"""One suite for every index: random documents, filters and ties agree id by id with an oracle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from index_backend import Backend
+from oracle import Answer, Oracle, codes
+
+from xmodal.codes import BinaryCodes
+from xmodal.errors import CodeError, ConfigError, IndexMismatch, IndexMissing
+from xmodal.index import MODALITIES, Hit, Hits, Index, Modality, open_index
+
+QUICK = settings(
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+# "～" comes before "😀" by code point and after it in UTF-16; "10" comes before "9".
+IDS = ["b", "a", "B", "10", "9", "é", "e\u0301", "ß", "😀", "～", "a/b c", "z", "_id", "日本"]
+
+BITS = st.sampled_from([8, 16, 24, 64, 136])
+SIDES = st.sampled_from(MODALITIES)
+WORDS = st.sampled_from(["red", "Red", "blue", "10", "true", "日本", ""])
+NUMBERS = st.sampled_from([-1, 0, 9, 10, 10.0, 10.5, 11, 2011, "10", "9.5", "many"])
+DATES = st.sampled_from(["2011-01-02", "2011-10-01", "2012-01-01"])
+FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "colour": WORDS | st.none() | st.lists(WORDS | st.none(), max_size=3),
+        "price": NUMBERS | st.lists(NUMBERS, max_size=2),
+        "day": DATES,
+        "sale": st.booleans(),
+    },
+)
+NAMES = ("gt", "gte", "lt", "lte")
+
+
+def ranges(values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Between one and three bounds, contradictions included."""
+    return st.dictionaries(st.sampled_from(NAMES), values, min_size=1, max_size=3)
+
+
+EXISTS = st.booleans().map(lambda there: {"exists": there})
+SOME_NUMBERS = st.sampled_from([-1, 0, 9.5, 10, 10.0, 11, 2011])
+WHERE = st.none() | st.fixed_dictionaries(
+    {},
+    optional={
+        "colour": WORDS | st.lists(WORDS, min_size=1, max_size=3) | EXISTS,
+        "price": NUMBERS
+        | st.lists(NUMBERS, min_size=1, max_size=2)
+        | EXISTS
+        | ranges(SOME_NUMBERS),
+        "day": DATES | EXISTS | ranges(DATES),
+        "sale": st.booleans() | st.just("true") | EXISTS,
+        "absent": st.just("red") | EXISTS | ranges(st.just(3)),
+    },
+)
+
+
+def numbers(bits: int) -> st.SearchStrategy[int]:
+    """Codes that tie often: a few scattered ones, and any."""
+    ones = (1 << bits) - 1
+    return st.sampled_from([0, 1, 2, 3, 1 << (bits - 1), ones, ones ^ 1]) | st.integers(0, ones)
+
+
+@st.composite
+def batches(draw: st.DrawFn, bits: int) -> dict[str, Any]:
+    """Arguments of one ``add``: image codes, text codes or both; ids may come twice."""
+    ids = draw(st.lists(st.sampled_from(IDS), max_size=8))
+    column = st.lists(numbers(bits), min_size=len(ids), max_size=len(ids))
+    sides = draw(st.sampled_from([("image",), ("text",), MODALITIES]))
+    fields = draw(st.none() | st.lists(FIELDS, min_size=len(ids), max_size=len(ids)))
+    return {"ids": ids, "fields": fields} | {side: draw(column) for side in sides}
+
+
+@st.composite
+def questions(draw: st.DrawFn, bits: int) -> dict[str, Any]:
+    """Arguments of one ``search``."""
+    return {
+        "queries": draw(st.lists(numbers(bits), max_size=3)),
+        "k": draw(st.sampled_from([1, 2, 3, 5, 100])),
+        "target": draw(SIDES),
+        "where": draw(WHERE),
+        "radius": draw(st.none() | st.integers(0, bits)),
+    }
+
+
+def add(index: Index, ids: list[str], bits: int, **columns: Any) -> int:
+    """Add documents whose codes are numbers."""
+    sides = {s: codes(columns[s], bits) for s in MODALITIES if columns.get(s) is not None}
+    return index.add(ids, fields=columns.get("fields"), **sides)
+
+
+def search(index: Index, queries: list[int], k: int, target: Modality, **rest: Any) -> Answer:
+    """Search for numbers; hits as plain tuples."""
+    return plain(index.search(codes(queries, index.bits), k, target=target, **rest))
+
+
+def plain(hits: Hits) -> Answer:
+    return [[(hit.id, hit.distance, dict(hit.fields)) for hit in one] for one in hits]
+
+
+def found(index: Index, query: int, target: Modality, k: int = 100, **rest: Any) -> list[str]:
+    """Only the ids of one query's hits."""
+    return [id_ for id_, _, _ in search(index, [query], k, target, **rest)[0]]
+
+
+@QUICK
+@given(data=st.data())
+def test_a_search_agrees_with_the_oracle(backend: Backend, data: st.DataObject) -> None:
+    bits = data.draw(BITS, "bits")
+    index, oracle = backend.make(bits), Oracle()
+    for batch in data.draw(st.lists(batches(bits), max_size=3), "batches"):
+        assert add(index, bits=bits, **batch) == len(batch["ids"])
+        oracle.add(**batch)
+    for question in data.draw(st.lists(questions(bits), min_size=1, max_size=6), "questions"):
+        assert search(index, **question) == oracle.search(**question), question
+    assert len(index) == len(oracle.documents)
+    backend.close(index)
+
+
+def test_a_life_of_adding_deleting_and_reopening_agrees_with_the_oracle(backend: Backend) -> None:
+    class Life(RuleBasedStateMachine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.index, self.oracle = backend.make(8, encoder="e1"), Oracle()
+
+        @rule(batch=batches(8))
+        def add(self, batch: dict[str, Any]) -> None:
+            add(self.index, bits=8, **batch)
+            self.oracle.add(**batch)
+
+        @rule(ids=st.lists(st.sampled_from([*IDS, "never added"]), max_size=4))
+        def delete(self, ids: list[str]) -> None:
+            assert self.index.delete(ids) == self.oracle.delete(ids)
+
+        @rule(question=questions(8))
+        def search(self, question: dict[str, Any]) -> None:
+            assert search(self.index, **question) == self.oracle.search(**question)
+
+        @rule()
+        def reopen(self) -> None:
+            self.index = backend.reopen(self.index, bits=8, encoder="e1")
+
+        @invariant()
+        def everything_is_there(self) -> None:
+            assert len(self.index) == len(self.oracle.documents)
+
+        def teardown(self) -> None:
+            for side in MODALITIES:
+                assert search(self.index, [5], 100, side) == self.oracle.search([5], 100, side)
+            backend.close(self.index)
+
+    few = settings(QUICK, max_examples=20, stateful_step_count=12)
+    run_state_machine_as_test(Life, settings=few)
+
+
+@pytest.mark.parametrize("bits", [8, 32, 40, 512])
+def test_heavy_ties_come_in_order_of_id_at_every_k_and_radius(backend: Backend, bits: int) -> None:
+    rng = np.random.default_rng(bits)
+    few = [int.from_bytes(rng.bytes(bits // 8)) for _ in range(4)]
+    ids = [f"{rng.integers(1 << 40):x}" for _ in range(600)]
+    columns = {side: [few[at] for at in rng.integers(4, size=len(ids))] for side in MODALITIES}
+    fields = [{"part": int(part)} for part in rng.integers(3, size=len(ids))]
+    index, oracle = backend.make(bits), Oracle()
+    add(index, ids, bits, fields=fields, **columns)
+    oracle.add(ids, fields=fields, **columns)
+    queries = few + [int.from_bytes(rng.bytes(bits // 8)) for _ in range(20)]
+    for k in (1, 7, 150, 151, 600, 5000):
+        for where in (None, {"part": 1}, {"part": {"gte": 1}}):
+            want = oracle.search(queries, k, "text", where)
+            assert search(index, queries, k, "text", where=where) == want, (k, where)
+    radii = range(bits + 1) if bits == 8 else (0, 1, bits // 2, bits)
+    for radius in radii:
+        want = oracle.search(queries[:6], 200, "image", radius=radius)
+        assert search(index, queries[:6], 200, "image", radius=radius) == want, radius
+
+
+@QUICK
+@given(fields=st.lists(FIELDS, min_size=1, max_size=10), wheres=st.lists(WHERE, min_size=4))
+def test_filters_agree_with_the_oracle(
+    backend: Backend, fields: list[dict[str, Any]], wheres: list[dict[str, Any] | None]
+) -> None:
+    ids = IDS[: len(fields)]
+    index, oracle = backend.make(8), Oracle()
+    add(index, ids, 8, image=[7] * len(ids), fields=fields)
+    oracle.add(ids, image=[7] * len(ids), fields=fields)
+    for where in wheres:
+        note(f"where {where}")
+        got, want = found(index, 7, "image", where=where), oracle.search([7], 100, "image", where)
+        assert got == [id_ for id_, _, _ in want[0]], (where, dict(zip(ids, fields, strict=True)))
+    backend.close(index)
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ({"colour": "red"}, ["a", "list"]),
+        ({"colour": ["red", "green"]}, ["a", "b", "list"]),
+        ({"price": {"gte": 10, "lt": 20}}, ["a", "text"]),
+        ({"price": {"gt": 10}}, ["b"]),
+        ({"price": 10}, ["a", "text"]),
+        ({"price": {"exists": True}}, ["a", "b", "text"]),
+        ({"price": {"exists": False}}, ["list", "none"]),
+        ({"colour": {"exists": False}}, ["none", "text"]),
+        ({"colour": "red", "price": {"lte": 10}}, ["a"]),
+        ({"day": {"gte": "2011-02", "lt": "2012"}}, ["b"]),
+        ({"never": {"exists": False}}, ["a", "b", "list", "none", "text"]),
+        ({"never": "red"}, []),
+        ({}, ["a", "b", "list", "none", "text"]),
+    ],
+)
+def test_filters_by_hand(backend: Backend, where: dict[str, Any], expected: list[str]) -> None:
+    documents = {
+        "text": {"price": "10"},
+        "none": {"colour": None},
+        "list": {"colour": ["blue", "red"], "price": [], "day": "2011-01-31"},
+        "b": {"colour": "green", "price": 20.0, "day": "2011-12-31"},
+        "a": {"colour": "red", "price": 10, "day": "2012-01-01"},
+    }
+    index = backend.make(8)
+    add(index, list(documents), 8, text=[1] * 5, fields=list(documents.values()))
+    assert found(index, 1, "text", where=where) == expected
+
+
+def test_a_filter_holds_before_the_best_k_are_taken(backend: Backend) -> None:
+    index = backend.make(8)
+    fields = [{"keep": at == 9} for at in range(10)]
+    add(index, [f"n{at}" for at in range(10)], 8, image=[0] * 9 + [255], fields=fields)
+    assert search(index, [0], 1, "image", where={"keep": True}) == [[("n9", 8, {"keep": True})]]
+
+
+def test_a_replaced_document_keeps_nothing(backend: Backend) -> None:
+    index = backend.make(8)
+    add(index, ["a", "b"], 8, image=[1, 2], text=[3, 4], fields=[{"x": 1}, {"x": 2}])
+    assert add(index, ["a"], 8, text=[5]) == 1
+    assert len(index) == 2
+    assert found(index, 1, "image") == ["b"]
+    assert search(index, [5], 1, "text") == [[("a", 0, {})]]
+    assert found(index, 5, "text", where={"x": {"exists": True}}) == ["b"]
+
+
+def test_the_last_of_equal_ids_in_one_call_stays(backend: Backend) -> None:
+    index = backend.make(8)
+    fields = [{"turn": turn} for turn in range(3)]
+    assert add(index, ["a", "b", "a"], 8, image=[1, 2, 4], fields=fields) == 3
+    assert len(index) == 2
+    assert search(index, [4], 9, "image") == [[("a", 0, {"turn": 2}), ("b", 2, {"turn": 1})]]
+
+
+def test_deleting_counts_what_was_there(backend: Backend) -> None:
+    index = backend.make(8)
+    add(index, ["a", "b", "c"], 8, image=[0, 0, 0])
+    assert index.delete(["unknown"]) == 0
+    assert index.delete([]) == 0
+    assert index.delete(["a", "unknown", "a", "c"]) == 2
+    assert (len(index), found(index, 0, "image")) == (1, ["b"])
+    add(index, ["a"], 8, image=[0])
+    assert found(index, 0, "image") == ["a", "b"]
+
+
+def test_a_document_without_a_code_on_that_side_is_never_a_hit(backend: Backend) -> None:
+    index = backend.make(8)
+    add(index, ["i1", "i2"], 8, image=[0, 1])
+    add(index, ["t1", "t2"], 8, text=[0, 1])
+    add(index, ["both"], 8, image=[0], text=[0])
+    assert found(index, 0, "image", k=100, radius=8) == ["both", "i1", "i2"]
+    assert found(index, 0, "text", k=100, radius=8) == ["both", "t1", "t2"]
+
+
+def test_empty_indexes_batches_and_additions(backend: Backend) -> None:
+    index = backend.make(16)
+    none = BinaryCodes.empty(16)
+    assert len(index) == 0
+    assert search(index, [1, 2], 3, "image", where={"x": 1}, radius=4) == [[], []]
+    assert index.search(none, 3, target="text") == []
+    assert index.add([], image=none) == 0
+    add(index, ["a"], 16, image=[1])
+    assert index.search(none, 3, target="image") == []
+    assert search(index, [1], 3, "text") == [[]]
+    assert index.delete(["a"]) == 1
+    assert search(index, [1], 3, "image") == [[]]
+
+
+def test_hits_are_plain_values(backend: Backend) -> None:
+    index = backend.make(8)
+    assert isinstance(index, Index)
+    add(index, ["a"], 8, image=[7], fields=[{"words": ["x", "y"], "n": 1.5, "yes": True}])
+    [[hit]] = index.search(codes([0], 8), 1, target="image")
+    assert isinstance(hit, Hit)
+    assert (type(hit.id), type(hit.distance)) == (str, int)
+    assert hit == Hit("a", 3, {"words": ["x", "y"], "n": 1.5, "yes": True})
+
+
+def test_what_the_caller_changes_later_is_not_in_the_index(backend: Backend) -> None:
+    index = backend.make(8)
+    packed, fields = np.array([[7]], dtype=np.uint8), {"words": ["x"]}
+    index.add(["a"], image=BinaryCodes(packed, 8), fields=[fields])
+    packed[:] = 0
+    fields["words"].append("y")
+    [[hit]] = index.search(codes([7], 8), 1, target="image")
+    assert hit == Hit("a", 0, {"words": ["x"]})
+
+
+def test_everything_is_there_after_reopening(backend: Backend) -> None:
+    index = backend.make(24, encoder="e1")
+    add(index, ["b", "日本"], 24, image=[1, 2], fields=[{"x": [1, "é", None]}, {"y": False}])
+    add(index, ["a"], 24, text=[3])
+    before = [search(index, [1, 3], 9, side) for side in MODALITIES]
+    again = backend.reopen(index)
+    assert (again.bits, again.encoder, len(again)) == (24, "e1", 3)
+    assert [search(again, [1, 3], 9, side) for side in MODALITIES] == before
+    again = backend.reopen(again, bits=24, encoder="e1")
+    assert [search(again, [1, 3], 9, side) for side in MODALITIES] == before
+
+
+def test_an_empty_index_exists_once_it_was_made(backend: Backend) -> None:
+    again = backend.reopen(backend.make(8, encoder="e1"))
+    assert (again.bits, again.encoder, len(again)) == (8, "e1", 0)
+
+
+def test_creating_what_exists_opens_it(backend: Backend) -> None:
+    index = backend.make(8)
+    add(index, ["a"], 8, image=[1])
+    address = backend.address(index)
+    backend.close(index)
+    again = open_index(address, bits=8, create=True)
+    assert len(again) == 1
+    again.close()
+    with pytest.raises(IndexMismatch, match="holds codes of 8 bits, asked for 16"):
+        open_index(address, bits=16, create=True)
+
+
+def test_codes_of_other_bits_or_of_another_encoder_are_refused(backend: Backend) -> None:
+    with pytest.raises(IndexMismatch, match="holds codes of 8 bits, asked for 16"):
+        backend.reopen(backend.make(8, encoder="e1"), bits=16)
+    with pytest.raises(IndexMismatch, match="filled by encoder e1, this is encoder e2"):
+        backend.reopen(backend.make(8, encoder="e1"), encoder="e2")
+
+
+def test_a_missing_index_is_missing(backend: Backend) -> None:
+    with pytest.raises(IndexMissing, match="no index"):
+        open_index(backend.new_address(), bits=8)
+    with pytest.raises(ConfigError, match="how many bits"):
+        open_index(backend.new_address(), create=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "ids", "given"),
+    [
+        (CodeError, "without any code", ["a"], {}),
+        (CodeError, "image codes have 16 bits, this index holds 8", ["a"], {"image": [[0, 0]]}),
+        (CodeError, "2 text codes for 1 ids", ["a"], {"text": [[0], [1]]}),
+        (CodeError, "1 image codes for 2 ids", ["a", "b"], {"image": [[0]], "text": [[0], [1]]}),
+        (ConfigError, "2 sets of fields for 1 ids", ["a"], {"image": [[0]], "fields": [{}, {}]}),
+        (ConfigError, "ids is the text 'a'", "a", {"image": [[0]]}),
+        (ConfigError, "id '' is not usable", [""], {"image": [[0]]}),
+        (ConfigError, "id 3 is not usable", [3], {"image": [[0]]}),
+        (ConfigError, "not usable, .* valid Unicode", ["\udcff"], {"image": [[0]]}),
+        (ConfigError, "fields of 'a' cannot", ["a"], {"image": [[0]], "fields": [{"x": np.nan}]}),
+        (ConfigError, "fields of 'a' cannot", ["a"], {"image": [[0]], "fields": [{"x": object()}]}),
+        (ConfigError, "fields of 'a' cannot", ["a"], {"image": [[0]], "fields": [{"x": "\udcff"}]}),
+    ],
+)
+def test_a_refused_addition_changes_nothing(
+    backend: Backend, error: type[Exception], words: str, ids: Any, given: dict[str, Any]
+) -> None:
+    index = backend.make(8)
+    add(index, ["a"], 8, image=[1], fields=[{"x": 1}])
+    sides = {
+        side: BinaryCodes(np.array(given[side], np.uint8), 8 * len(given[side][0]))
+        for side in MODALITIES
+        if side in given
+    }
+    with pytest.raises(error, match=words):
+        index.add(ids, fields=given.get("fields"), **sides)
+    assert search(index, [1], 9, "image") == [[("a", 0, {"x": 1})]]
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "change"),
+    [
+        (CodeError, "query has 16 bits, this index holds 8", {"queries": codes([1], 16)}),
+        (ConfigError, "k is 0", {"k": 0}),
+        (ConfigError, "target is 'sound'", {"target": "sound"}),
+        (ConfigError, "radius is -1", {"radius": -1}),
+        (ConfigError, "is an empty list", {"where": {"x": []}}),
+        (ConfigError, "expected some of gt, gte, lt, lte", {"where": {"x": {"over": 3}}}),
+    ],
+)
+def test_a_bad_search_is_refused(
+    backend: Backend, error: type[Exception], words: str, change: dict[str, Any]
+) -> None:
+    index = backend.make(8)
+    arguments: dict[str, Any] = {"queries": codes([1], 8), "k": 3, "target": "image"}
+    with pytest.raises(error, match=words):
+        index.search(**arguments | change)
+
+
+def test_deleting_by_one_text_is_refused(backend: Backend) -> None:
+    index = backend.make(8)
+    add(index, ["a", "b"], 8, image=[1, 2])
+    with pytest.raises(ConfigError, match="ids is the text 'ab'"):
+        index.delete("ab")
+    assert len(index) == 2

@@ -1,0 +1,80 @@
+"""Encoders against data: their codes and the baselines, measured by the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from xmodal.data import Dataset, split
+from xmodal.encoder import Encoder
+from xmodal.evaluation import Part, Report, combine, compare
+from xmodal.features import Progress, pair_features
+from xmodal.index import MODALITIES
+from xmodal.training import Options
+
+
+def evaluate(
+    encoders: Encoder | Sequence[Encoder],
+    data: Dataset,
+    *,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[Report, list[tuple[Part, Part]]]:
+    """Measure an encoder, or several that differ in their seed, on the queries of ``data``.
+
+    Pairs that an encoder was trained on, or chosen by, are the database and never queries. Data
+    that it never saw is divided as training would divide it. Returns the report, and of each
+    encoder the query part and the database part with their codes.
+    """
+    several = [encoders] if isinstance(encoders, Encoder) else list(encoders)
+    measured = [_measure(encoder, data, cache, progress) for encoder in several]
+    return combine([report for report, _, _ in measured]), [(q, d) for _, q, d in measured]
+
+
+def _measure(
+    encoder: Encoder, data: Dataset, cache: Path | None, progress: Progress | None
+) -> tuple[Report, Part, Part]:
+    options = Options(**encoder.about["options"])
+    usable, features = pair_features(
+        encoder.image_backbone, encoder.text_backbone, data.pairs(), cache=cache, progress=progress
+    )
+    roles = {id_: role for role, ids in encoder.split.items() for id_ in ids}
+    seen = any(id_ in roles for id_ in usable.ids)
+    told = tuple(replace(item, split=roles.get(item.id, item.split)) for item in usable)
+    parts = split(
+        replace(usable, items=told),
+        validation=0.0 if seen else options.validation,
+        query=options.query,
+        seed=options.split_seed,
+    )
+    codes = {side: encoder.encode_features(side, features[side]) for side in MODALITIES}
+    row = {id_: place for place, id_ in enumerate(usable.ids)}
+
+    def part(of: Dataset, label_share: float = 1.0) -> Part:
+        labels, known = of.with_label_share(label_share, options.seed).labels(usable.classes)
+        rows = np.array([row[id_] for id_ in of.ids], dtype=np.int64)
+        return Part(
+            of.ids,
+            {side: features[side][rows] for side in MODALITIES},
+            labels,
+            known,
+            {side: codes[side][rows] for side in MODALITIES},
+        )
+
+    query = part(parts.query)
+    asked = set(parts.query.ids)
+    database = part(usable.keep(lambda item: item.id not in asked))
+    spaces = encoder.image_backbone.space, encoder.text_backbone.space
+    report = compare(
+        part(parts.train, options.label_share if seen else 1.0),
+        database,
+        query,
+        name=f"xmodal {options.method}",
+        seed=options.seed,
+        shared_space=spaces[0] is not None and spaces[0] == spaces[1],
+        title=f"{data.name}: {encoder.bits} bits",
+    )
+    return report, query, database

@@ -1,0 +1,93 @@
+"""Backbones: raw picture or text -> feature vector, by name or local path.
+
+words            hashed words and character n-grams; no download       (text)
+small-cnn        raw pixels for a small network trained with the tower (image)
+resnet50, ResNet50_Weights.IMAGENET1K_V2    torchvision, by model or weights name (image)
+weights.safetensors[?arch=NAME&normalize=imagenet]   torchvision, local weights   (image)
+openai/clip-vit-base-patch32, a local folder         transformers: CLIP-like models serve both
+                                                     sides, others the side they were made for
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol, cast
+
+import torch
+
+from xmodal.backbones import builtin, hub, vision
+from xmodal.errors import ConfigError
+from xmodal.images import Preprocessing
+from xmodal.index import Modality
+
+DEFAULT = "openai/clip-vit-base-patch32"
+
+
+class ImageBackbone(Protocol):
+    """Squares of pixels -> features.
+
+    ``dim``: length of a feature vector. ``raw``: the features are the pixels themselves (uint8),
+    for a network that is trained with the tower. ``fingerprint``: hash of everything that changes
+    a feature. ``space``: equal for an image and a text backbone whose features may be compared.
+    """
+
+    spec: str
+    dim: int
+    raw: bool
+    fingerprint: str
+    space: str | None
+    preprocessing: Preprocessing
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Shape (b, size, size, 3) uint8 -> (b, dim)."""
+
+
+class TextBackbone(Protocol):
+    """Texts -> features; the attributes are those of :class:`ImageBackbone`."""
+
+    spec: str
+    dim: int
+    fingerprint: str
+    space: str | None
+
+    def forward(self, texts: Sequence[str]) -> torch.Tensor:
+        """``b`` texts -> (b, dim)."""
+
+
+@lru_cache(maxsize=8)
+def load_image_backbone(spec: str) -> ImageBackbone:
+    """The image backbone that ``spec`` names. Raises ModelError or ConfigError."""
+    return cast(ImageBackbone, _loader(spec, "image")(spec))
+
+
+@lru_cache(maxsize=8)
+def load_text_backbone(spec: str) -> TextBackbone:
+    """The text backbone that ``spec`` names. Raises ModelError or ConfigError."""
+    return cast(TextBackbone, _loader(spec, "text")(spec))
+
+
+def _loader(spec: str, side: Modality) -> Callable[[str], object]:
+    """Who knows ``spec``: a built-in, a weights file, a folder, a torchvision name, or the hub."""
+    if not spec.strip():
+        raise ConfigError(f"the name of the {side} backbone is empty")
+    built_in: dict[str, tuple[Modality, Callable[[str], object]]] = {
+        "words": ("text", builtin.Words),
+        "small-cnn": ("image", builtin.RawPixels),
+    }
+    if spec in built_in:
+        made_for, load = built_in[spec]
+        _check_side(spec, made_for, side)
+        return load
+    if vision.is_weights_file(spec) or (not Path(spec).exists() and vision.is_known(spec)):
+        _check_side(spec, "image", side)
+        return vision.load
+    return hub.load_image if side == "image" else hub.load_text
+
+
+def _check_side(spec: str, made_for: Modality, side: Modality) -> None:
+    if made_for != side:
+        raise ConfigError(
+            f"{spec} is a backbone for the {made_for} side, asked for the {side} side"
+        )

@@ -1,0 +1,32 @@
+"""Where networks run, and in what precision."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+import torch
+
+
+@cache
+def device() -> torch.device:
+    """CUDA, else Apple's MPS, else the CPU; the environment variable XMODAL_DEVICE decides."""
+    wanted = os.environ.get("XMODAL_DEVICE")
+    if wanted:
+        return torch.device(wanted)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+@cache
+def precision() -> torch.dtype:
+    """bfloat16 where the device computes in it natively, else float32."""
+    where = device()
+    if where.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if where.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
+        return torch.bfloat16
+    return torch.float32

@@ -1,0 +1,225 @@
+"""Backbones from transformers: CLIP-like models for both sides, vision or text models for one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xmodal.backbones.device import device, precision
+from xmodal.backbones.reach import check_reachable
+from xmodal.errors import ModelError
+from xmodal.images import Preprocessing
+
+MAX_TOKENS = 512
+
+
+def load_image(spec: str) -> HubImageBackbone:
+    """The image side of a model. Raises ModelError."""
+    model = _load(spec)
+    if not model.has_images:
+        raise ModelError(f"{spec} is a text model ({model.kind}), it has no image side")
+    return HubImageBackbone(spec, model)
+
+
+def load_text(spec: str) -> HubTextBackbone:
+    """The text side of a model. Raises ModelError."""
+    model = _load(spec)
+    if not model.has_texts:
+        raise ModelError(f"{spec} is a vision model ({model.kind}), it has no text side")
+    return HubTextBackbone(spec, model)
+
+
+class HubModel:
+    """A loaded model: what kind it is, which sides it has, and a hash of its files."""
+
+    def __init__(self, spec: str, config: Any, network: Any, fingerprint: str) -> None:
+        self.spec = spec
+        self.kind: str = config.model_type
+        self.config = config
+        self.network = network
+        self.fingerprint = fingerprint
+        self.both = hasattr(network, "get_image_features") and hasattr(network, "get_text_features")
+        self.has_images = self.both or network.main_input_name == "pixel_values"
+        self.has_texts = self.both or network.main_input_name == "input_ids"
+        self.space = fingerprint if self.both else None
+
+
+class HubImageBackbone:
+    """Projected image features of a CLIP-like model, else the pooled output of a vision model."""
+
+    raw = False
+
+    def __init__(self, spec: str, model: HubModel) -> None:
+        from transformers import AutoImageProcessor
+
+        self.spec = spec
+        self._model = model
+        self.fingerprint = model.fingerprint
+        self.space = model.space
+        processor = _quietly(spec, lambda: AutoImageProcessor.from_pretrained(**_source(spec)))
+        self.preprocessing = _preprocessing(processor)
+        self._mean = torch.tensor(self.preprocessing.mean, dtype=precision(), device=device())
+        self._std = torch.tensor(self.preprocessing.std, dtype=precision(), device=device())
+        size = self.preprocessing.size
+        self.dim = self.forward(torch.zeros(1, size, size, 3, dtype=torch.uint8)).shape[1]
+
+    @torch.inference_mode()
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(b, size, size, 3) uint8 -> (b, dim)."""
+        scaled = (pixels.to(device(), precision()) / 255 - self._mean) / self._std
+        inputs = {"pixel_values": scaled.permute(0, 3, 1, 2)}
+        network = self._model.network
+        out = network.get_image_features(**inputs) if self._model.both else network(**inputs)
+        return _pooled(out).flatten(1)
+
+
+class HubTextBackbone:
+    """Projected text features of a CLIP-like model, else the mean over a text model's tokens."""
+
+    def __init__(self, spec: str, model: HubModel) -> None:
+        from transformers import AutoTokenizer
+
+        self.spec = spec
+        self._model = model
+        self.fingerprint = model.fingerprint
+        self.space = model.space
+        self._tokenizer = _quietly(spec, lambda: AutoTokenizer.from_pretrained(**_source(spec)))
+        text = getattr(model.config, "text_config", model.config)
+        longest = getattr(text, "max_position_embeddings", MAX_TOKENS)
+        self._tokens = min(longest, self._tokenizer.model_max_length, MAX_TOKENS)
+        # SigLIP was trained on texts padded to full length, without a mask.
+        self._padding = "max_length" if model.kind.startswith("siglip") else "longest"
+        self.dim = self.forward(["a"]).shape[1]
+
+    @torch.inference_mode()
+    def forward(self, texts: Sequence[str]) -> torch.Tensor:
+        """``b`` texts -> (b, dim)."""
+        tokens = self._tokenizer(
+            list(texts),
+            padding=self._padding,
+            truncation=True,
+            max_length=self._tokens,
+            return_tensors="pt",
+        ).to(device())
+        network = self._model.network
+        if self._model.both:
+            return _pooled(network.get_text_features(**tokens))
+        states = network(**tokens).last_hidden_state.float()
+        mask = tokens["attention_mask"].unsqueeze(-1).float()
+        mean: torch.Tensor = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
+        return mean
+
+
+@lru_cache(maxsize=4)
+def _load(spec: str) -> HubModel:
+    import transformers
+    from transformers import AutoConfig, AutoModel
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    local = Path(spec).expanduser()
+    if local.exists() or spec.startswith((".", "/", "~")):
+        if not (local / "config.json").is_file():
+            raise ModelError(
+                f"{spec} is not a model that transformers can load, expected a folder with "
+                "config.json, as save_pretrained writes it"
+            )
+    elif not _was_downloaded(spec):
+        from huggingface_hub import constants
+
+        check_reachable(constants.ENDPOINT, spec)
+    config = _quietly(spec, lambda: AutoConfig.from_pretrained(**_source(spec)))
+    network = _quietly(
+        spec,
+        lambda: AutoModel.from_pretrained(**_source(spec), dtype=precision(), use_safetensors=True),
+    )
+    commit = getattr(config, "_commit_hash", None)
+    fingerprint = f"hub-{commit}" if commit and not local.exists() else f"files-{_digest(local)}"
+    return HubModel(spec, config, network.to(device()).eval(), fingerprint)
+
+
+def _source(spec: str) -> dict[str, Any]:
+    """Arguments for from_pretrained: what is on this machine is not asked for on the network."""
+    local = Path(spec).expanduser()
+    if local.exists():
+        return {"pretrained_model_name_or_path": str(local), "local_files_only": True}
+    return {"pretrained_model_name_or_path": spec, "local_files_only": _was_downloaded(spec)}
+
+
+def _was_downloaded(spec: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        config = try_to_load_from_cache(spec, "config.json")
+    except HFValidationError:
+        raise ModelError(
+            f"backbone {spec!r} is unknown: expected words, small-cnn, a torchvision model, a "
+            "local path, or a name on the model hub such as openai/clip-vit-base-patch32"
+        ) from None
+    if not isinstance(config, str):
+        return False
+    snapshot = Path(config).parent
+    return any(snapshot.glob("*.safetensors"))
+
+
+def _quietly(spec: str, load: Callable[[], Any]) -> Any:
+    """Load, and turn whatever transformers raises into one line."""
+    try:
+        return load()
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ModelError(f"backbone {spec!r} cannot be loaded: {reason}") from None
+
+
+def _preprocessing(processor: Any) -> Preprocessing:
+    """Our description of what an image processor of transformers does."""
+
+    def side(size: Any) -> int:
+        values = dict(size) if not isinstance(size, int) else {"height": size}
+        return int(next(v for k in ("shortest_edge", "height") if (v := values.get(k))))
+
+    resized = side(processor.size)
+    crops = bool(getattr(processor, "do_center_crop", False)) and processor.crop_size is not None
+    size = side(processor.crop_size) if crops else resized
+    keeps_shape = "shortest_edge" in dict(processor.size) if crops else False
+    names = {0: "lanczos", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+    normalises = bool(getattr(processor, "do_normalize", True)) and processor.image_mean
+    scale: dict[str, Any] = (
+        {"mean": tuple(processor.image_mean), "std": tuple(processor.image_std)}
+        if normalises
+        else {}
+    )
+    return Preprocessing(
+        size=size,
+        fit="crop" if keeps_shape else "squash",
+        share=size / resized if keeps_shape else 1.0,
+        resample=names.get(int(getattr(processor, "resample", 3) or 3), "bicubic"),  # type: ignore[arg-type]
+        **scale,
+    )
+
+
+def _pooled(out: Any) -> torch.Tensor:
+    """The vector of an output: a tensor itself, its pooled output, or the mean over its tokens."""
+    if isinstance(out, torch.Tensor):
+        return out
+    pooled: torch.Tensor | None = getattr(out, "pooler_output", None)
+    return pooled if pooled is not None else out.last_hidden_state.mean(1)
+
+
+def _digest(folder: Path) -> str:
+    """A hash of the files that decide what a model computes."""
+    hashed = hashlib.blake2b(digest_size=8)
+    endings = (".safetensors", ".json", ".txt", ".model")
+    for path in sorted(p for p in folder.iterdir() if p.suffix in endings):
+        hashed.update(f"{path.name}\0{os.path.getsize(path)}\0".encode())
+        with open(path, "rb") as file:
+            while block := file.read(1 << 22):
+                hashed.update(block)
+    return hashed.hexdigest()

@@ -1,0 +1,89 @@
+"""Losses: pure functions on tensors, each with its equation.
+
+Relaxed codes u (n, K) lie in [-1, 1]. Distances are shares of the bits: for codes of -1 and +1
+d(u, v) = |u - v|^2 / 4K is the Hamming distance divided by K.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+
+def distance(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """d(u_i, v_j) = |u_i - v_j|^2 / 4K for all i, j: (n, K), (m, K) -> (n, m)."""
+    square = u.square().sum(1)[:, None] + v.square().sum(1)[None, :] - 2 * u @ v.T
+    return square.clamp(min=0) / (4 * u.shape[1])
+
+
+def sign_through(u: torch.Tensor) -> torch.Tensor:
+    """sign(u) in the forward pass, the identity in the backward pass (Bengio et al., 2013)."""
+    signs = torch.where(u > 0, 1.0, -1.0)
+    return u + (signs - u).detach()
+
+
+def expected_hinge(
+    positive: torch.Tensor, distances: torch.Tensor, weights: torch.Tensor, margin: float
+) -> torch.Tensor:
+    """Mean over queries of sum_j w_ij max(0, margin + d_i+ - d_ij): SCH-GAN eq. 6 in expectation.
+
+    ``positive`` (n,), ``distances`` and ``weights`` (n, m); each row of weights sums to 1 or is 0.
+    """
+    hinge = (margin + positive[:, None] - distances).clamp(min=0)
+    return (weights * hinge).sum(1).mean()
+
+
+def contrast(
+    u: torch.Tensor, v: torch.Tensor, target: torch.Tensor, temperature: float, ignore: torch.Tensor
+) -> torch.Tensor:
+    """Both directions of H(target_i, softmax_j(s_ij)), s = (1 - 2 d) / temperature.
+
+    ``target`` (n, n), rows sum to 1: the identity gives InfoNCE on natural pairs (van den Oord et
+    al., 2018); spread over all matches it is supervised contrast (Khosla et al., 2020).
+    ``ignore`` (n, n): doubtful candidates, left out of the softmax where their target is 0.
+    """
+    doubtful = ignore & (target == 0)
+    logits = (1 - 2 * distance(u, v)) / temperature
+    logits = logits.masked_fill(doubtful, -1e4)
+    ones = torch.ones(len(u), device=u.device)
+    return (
+        soft_cross_entropy(logits, target, ones) + soft_cross_entropy(logits.T, target, ones)
+    ) / 2
+
+
+def soft_cross_entropy(
+    logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
+    """sum_i w_i H(target_i, softmax(logits_i)) / sum_i w_i; (n, c), (n, c), (n,)."""
+    loss = -(target * functional.log_softmax(logits, dim=1)).sum(1)
+    return (weight * loss).sum() / weight.sum().clamp(min=1e-6)
+
+
+def quantisation(u: torch.Tensor) -> torch.Tensor:
+    """Mean of (|u| - 1)^2: how far relaxed codes are from binary ones."""
+    return (u.abs() - 1).square().mean()
+
+
+def balance(u: torch.Tensor) -> torch.Tensor:
+    """Mean over bits of (mean over items of u)^2: zero when each bit is on half of the time."""
+    return u.mean(0).square().mean()
+
+
+def decorrelation(u: torch.Tensor) -> torch.Tensor:
+    """Mean square of the off-diagonal of u'u / n: zero when no bit repeats another."""
+    gram = u.T @ u / len(u)
+    off = gram - torch.diag(gram.diagonal())
+    return off.square().sum() / max(1, u.shape[1] * (u.shape[1] - 1))
+
+
+def neighbour_consistency(
+    u: torch.Tensor, v: torch.Tensor, target: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Cross-entropy between ``target`` and the softmax of s = (1 - 2 d) / temperature, both ways.
+
+    ``target`` (n, n): how alike items are by their frozen features; rows sum to 1.
+    """
+    logits = (1 - 2 * distance(u, v)) / temperature
+    ones = torch.ones(len(u), device=u.device)
+    forward = soft_cross_entropy(logits, target, ones)
+    return (forward + soft_cross_entropy(logits.T, target, ones)) / 2

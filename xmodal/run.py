@@ -1,0 +1,202 @@
+"""What every training run shares: seeds, validation, history, the best checkpoint, going on.
+
+A method iterates over :meth:`Run.epochs` and calls :meth:`Run.end_of_epoch`; everything random in
+an epoch comes from (seed, epoch), so a run that was stopped and goes on ends in the same codes as
+one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from xmodal.errors import ConfigError, DataError
+from xmodal.metrics import average_precision, groups_by_codes, mean, shared_labels
+from xmodal.sampling import Pairs
+from xmodal.towers import Towers
+
+CHECKPOINT = "checkpoint.pt"
+HISTORY = "history.jsonl"
+DATABASE = 4000  # training pairs that validation searches in
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a method learns from and is chosen by. ``raw_images``: image features are pixels."""
+
+    train: Pairs
+    validation: Pairs
+    bits: int
+    raw_images: bool = False
+
+    @property
+    def classes(self) -> int:
+        """Number of label columns."""
+        return self.train.labels.shape[1]
+
+    def towers(self, hidden: int) -> Towers:
+        """Fresh towers of the right shape."""
+        image, text = self.train.image.shape[1], self.train.text.shape[1]
+        return Towers(image, text, self.bits, hidden=hidden, raw_images=self.raw_images)
+
+
+class EpochShown(Protocol):
+    """Whoever shows the progress of training."""
+
+    def __call__(self, epoch: int, epochs: int, figures: Mapping[str, float]) -> None:
+        """After each epoch: losses, ``mAP`` on validation, seconds."""
+
+
+class Stateful(Protocol):
+    """A module or an optimiser."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that changes while training."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any:
+        """Go back to a saved state."""
+
+
+@dataclass
+class Run:
+    """One training run. ``folder`` keeps history and checkpoint; without one, nothing is kept.
+
+    ``identity`` says what the run is (data, method, settings): a checkpoint of another run is
+    refused. ``patience``: epochs without a better validation mAP before the run ends.
+    """
+
+    data: TrainingData
+    seed: int = 0
+    folder: Path | None = None
+    identity: str = ""
+    patience: int = 10
+    show: EpochShown | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: float = -1.0
+    best_epoch: int = 0
+    _best_state: dict[str, torch.Tensor] = field(default_factory=dict)
+    _state: Mapping[str, Stateful] = field(default_factory=dict)
+    _epochs: int = 0
+    _started: float = 0.0
+
+    def rng(self, epoch: int) -> np.random.Generator:
+        """The randomness of an epoch (0: before the first); torch's follows it."""
+        torch.manual_seed(self.seed * 1_000_003 + epoch)
+        return np.random.default_rng([self.seed, epoch])
+
+    def epochs(self, count: int, state: Mapping[str, Stateful]) -> Iterator[int]:
+        """Epochs 1..count, or the rest of them after a stop; ``state`` is saved and restored."""
+        self._epochs, self._state = count, state
+        first = self._restore() + 1
+        for epoch in range(first, count + 1):
+            if epoch > self.best_epoch + self.patience and self.history:
+                return
+            self._started = time.perf_counter()
+            yield epoch
+
+    def end_of_epoch(self, epoch: int, towers: Towers, losses: Mapping[str, float]) -> None:
+        """Validate, note, keep the best towers, save. Raises DataError for a loss that is NaN."""
+        wrong = [name for name, value in losses.items() if not np.isfinite(value)]
+        if wrong:
+            raise DataError(
+                f"{wrong[0]} is {losses[wrong[0]]} in epoch {epoch}: lower the learning rate "
+                "(--set learning_rate=...), or check the features"
+            )
+        figures = {"epoch": epoch, **losses, "mAP": self.validate(towers)}
+        figures["seconds"] = time.perf_counter() - self._started
+        self.history.append(figures)
+        if figures["mAP"] > self.best:
+            self.best, self.best_epoch = figures["mAP"], epoch
+            self._best_state = {k: v.detach().clone() for k, v in towers.state_dict().items()}
+        self._save(epoch)
+        if self.show:
+            self.show(epoch, self._epochs, figures)
+
+    def finish(self, towers: Towers) -> Towers:
+        """The towers of the best epoch, in evaluation mode."""
+        if self._best_state:
+            towers.load_state_dict(self._best_state)
+        return towers.eval()
+
+    def validate(self, towers: Towers) -> float:
+        """Expected mAP of validation pairs, mean of both directions, with the binary codes.
+
+        They search in training pairs, by shared labels. Where fewer than 8 validation pairs are
+        labelled they search among themselves, for the natural pair.
+        """
+        queries, database = self.data.validation, self.data.train.take(_some(len(self.data.train)))
+        by_labels = int(queries.labelled.sum()) >= 8 and bool(database.labelled.any())
+        if by_labels:
+            queries, database = _labelled(queries), _labelled(database)
+            relevance = (
+                shared_labels(queries.labels.cpu().numpy(), database.labels.cpu().numpy()) > 0
+            )
+        else:
+            database = queries
+            relevance = np.eye(len(queries), dtype=np.bool_)
+        values = []
+        for ask, answer in (("image", "text"), ("text", "image")):
+            groups = groups_by_codes(
+                towers.codes(ask, getattr(queries, ask)),  # type: ignore[arg-type]
+                towers.codes(answer, getattr(database, answer)),  # type: ignore[arg-type]
+                relevance if ask == "image" or by_labels else relevance.T,
+            )
+            values.append(mean(average_precision(groups)))
+        return float(np.mean(values))
+
+    # ---- stopping and going on ---------------------------------------------------------------
+
+    def _save(self, epoch: int) -> None:
+        if self.folder is None:
+            return
+        saved = {
+            "identity": self.identity,
+            "epoch": epoch,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "best_state": self._best_state,
+            "history": self.history,
+            "state": {name: one.state_dict() for name, one in self._state.items()},
+        }
+        new = self.folder / f"{CHECKPOINT}.new"
+        torch.save(saved, new)
+        os.replace(new, self.folder / CHECKPOINT)
+
+    def _restore(self) -> int:
+        """Load the checkpoint, if there is one; return the last finished epoch."""
+        path = self.folder / CHECKPOINT if self.folder else None
+        if path is None or not path.exists():
+            return 0
+        saved = torch.load(path, weights_only=True)
+        if saved["identity"] != self.identity:
+            raise ConfigError(
+                f"{self.folder} holds a stopped run with other data or settings: repeat it as it "
+                "was, name another --out, or start over with --restart"
+            )
+        for name, one in self._state.items():
+            one.load_state_dict(saved["state"][name])
+        self.best, self.best_epoch = saved["best"], saved["best_epoch"]
+        self._best_state, self.history = saved["best_state"], saved["history"]
+        return int(saved["epoch"])
+
+    def write_history(self, folder: Path) -> None:
+        """One JSON object an epoch."""
+        lines = [json.dumps({k: round(v, 6) for k, v in row.items()}) for row in self.history]
+        (folder / HISTORY).write_text("\n".join(lines) + "\n")
+
+
+def _some(n: int) -> torch.Tensor:
+    """All rows, or an even choice of DATABASE of them: the same in every epoch and run."""
+    return torch.arange(n) if n <= DATABASE else torch.linspace(0, n - 1, DATABASE).long()
+
+
+def _labelled(pairs: Pairs) -> Pairs:
+    return pairs.take(pairs.labelled.nonzero().flatten())

@@ -1,0 +1,114 @@
+"""Towers: feature vector -> relaxed code, one a modality."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import nn
+
+from xmodal.codes import BinaryCodes, check_bits
+from xmodal.index import Modality
+
+
+class SmallCNN(nn.Module):
+    """A small convolutional network on 64 x 64 pixels, trained with its tower.
+
+    Coordinates are added as two channels, so that "on the left" can be learned.
+    """
+
+    dim = 256
+
+    def __init__(self) -> None:
+        super().__init__()
+        widths = (5, 32, 64, 96, 128)
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [
+                nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+            ]
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 4 * 4, self.dim))
+        line = torch.linspace(-1, 1, 64)
+        grid = torch.stack(torch.meshgrid(line, line, indexing="ij"))
+        self.register_buffer("grid", grid, persistent=False)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Flat uint8 pixels (n, 64 * 64 * 3) -> (n, 256)."""
+        squares = pixels.view(-1, 64, 64, 3).permute(0, 3, 1, 2).float() / 127.5 - 1
+        grid = self.get_buffer("grid").expand(len(squares), -1, -1, -1)
+        out: torch.Tensor = self.layers(torch.cat([squares, grid], dim=1))
+        return out
+
+
+class Tower(nn.Module):
+    """LayerNorm -> linear -> GELU -> linear -> tanh: relaxed codes in (-1, 1).
+
+    ``stem`` is what turns the input into a vector first: nothing for features, a
+    :class:`SmallCNN` for raw pixels.
+    """
+
+    def __init__(self, dim: int, bits: int, *, hidden: int, raw: bool = False) -> None:
+        super().__init__()
+        self.stem: nn.Module = SmallCNN() if raw else nn.Identity()
+        self.width = SmallCNN.dim if raw else dim
+        self.head = nn.Sequential(
+            nn.LayerNorm(self.width),
+            nn.Linear(self.width, hidden),
+            nn.GELU(),
+            nn.Dropout(0.1),
+            nn.Linear(hidden, check_bits(bits)),
+        )
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (n, dim) -> relaxed codes (n, bits)."""
+        return torch.tanh(self.head(self.vectors(features)))
+
+    def vectors(self, features: torch.Tensor) -> torch.Tensor:
+        """What the head sees, (n, width) float32."""
+        out: torch.Tensor = self.stem(features)
+        return out.float()
+
+
+class Towers(nn.Module):
+    """The hash network: an image tower and a text tower into one code of ``bits`` bits."""
+
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        bits: int,
+        *,
+        hidden: int = 1024,
+        raw_images: bool = False,
+    ) -> None:
+        super().__init__()
+        self.bits = bits
+        self.shape: dict[str, Any] = {
+            "image_dim": image_dim,
+            "text_dim": text_dim,
+            "bits": bits,
+            "hidden": hidden,
+            "raw_images": raw_images,
+        }
+        self.image = Tower(image_dim, bits, hidden=hidden, raw=raw_images)
+        self.text = Tower(text_dim, bits, hidden=hidden)
+
+    def tower(self, side: Modality) -> Tower:
+        """The tower of one modality."""
+        return self.image if side == "image" else self.text
+
+    @torch.inference_mode()
+    def codes(self, side: Modality, features: torch.Tensor, batch: int = 1024) -> BinaryCodes:
+        """Binary codes of features (n, dim), computed in evaluation mode."""
+        was_training = self.training
+        self.eval()
+        where = next(self.parameters()).device
+        parts = [
+            BinaryCodes.from_relaxed(self.tower(side)(part.to(where)).cpu().numpy())
+            for part in features.split(batch)
+        ]
+        self.train(was_training)
+        return BinaryCodes.concatenate(parts) if parts else BinaryCodes.empty(self.bits)
