@@ -18,11 +18,12 @@ ROOT = Path(__file__).parent.parent
 
 # A module imports only from what stands before it. A folder (methods, cli, ...) is one entry.
 NUMPY_HALF = (
-    "errors codes where index metrics documents hamming images data readers toy gallery baselines "
-    "evaluation"
+    "errors settings codes where index metrics confidence documents hamming images data readers "
+    "toy gallery baselines evaluation"
 ).split()
 TORCH_HALF = (
-    "towers losses sampling reinforce backbones features encoder run methods training cli"
+    "towers losses sampling reinforce backbones features encoder run methods training assessment "
+    "cli"
 ).split()
 LAYERS = [*NUMPY_HALF, *TORCH_HALF]
 
@@ -103,7 +104,7 @@ def broken(own: str, imported: Import) -> str | None:
         return f"imports xmodal.{wanted}, which is not in LAYERS"
     if own == wanted:
         return "imports another method" if own == "methods" else None
-    if own not in LAYERS or LAYERS.index(wanted) > LAYERS.index(own):
+    if own in LAYERS and LAYERS.index(wanted) > LAYERS.index(own):
         return f"imports xmodal.{wanted}, which comes after it in LAYERS"
     return None
 
@@ -140,13 +141,13 @@ def test_every_module_has_its_place() -> None:
 
 
 def test_imports_go_one_way() -> None:
-    wrong = [
+    wrong = {
         f"{path.relative_to(ROOT)}:{one.line} {problem}"
         for path in MODULES
         for one in imports(path.read_text())
         if (problem := broken(own_layer(path, "xmodal"), one))
-    ]
-    assert not wrong, "\n".join(wrong)
+    }
+    assert not wrong, "\n".join(sorted(wrong))
 
 
 def test_the_package_itself_imports_the_contract_alone() -> None:
@@ -155,13 +156,13 @@ def test_the_package_itself_imports_the_contract_alone() -> None:
 
 
 def test_the_plugin_uses_a_few_modules() -> None:
-    wrong = [
+    wrong = {
         f"{path.relative_to(ROOT)}:{one.line} {problem}"
         for path in sources("plugin")
         for one in imports(path.read_text())
         if (problem := plugin_broken(own_layer(path, f"plugin/{PLUGIN}"), one))
-    ]
-    assert not wrong, "\n".join(wrong)
+    }
+    assert not wrong, "\n".join(sorted(wrong))
 
 
 def test_no_source_is_a_drawer_or_too_long() -> None:

@@ -21,6 +21,7 @@ ROLES = {
     "train": ("train", "training", "database", "retrieval", "restval"),
     "validation": ("validation", "valid", "val", "dev"),
     "query": ("query", "queries", "test", "testing"),
+    "gallery": ("gallery",),
 }
 """The names under which a ``split`` column may speak of each role."""
 
@@ -139,11 +140,15 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Split:
-    """The parts of a set of pairs: learned from, chosen by, and asked only at the very end."""
+    """The parts of a set of pairs: learned from, chosen by, and asked only at the very end.
+
+    ``gallery`` holds pairs that are searched in but neither learned from nor asked.
+    """
 
     train: Dataset
     validation: Dataset
     query: Dataset
+    gallery: Dataset
 
     def ids(self) -> dict[str, list[str]]:
         """The ids of each part, as a trained encoder remembers them."""

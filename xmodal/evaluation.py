@@ -108,12 +108,17 @@ class Report:
             first = row[0].ljust(widths[0])
             rest = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
             lines.append("  ".join([first, *rest]))
-        lines.append("")
-        lines += [f"{name}: {value}" for name, value in self.facts.items()]
+        return "\n".join([*lines, "", *self.notes()])
+
+    def notes(self) -> list[str]:
+        """The facts and the health of the codes, a line each."""
+        lines = [f"{name}: {value}" for name, value in self.facts.items()]
+        if self.seeds > 1:
+            lines.append(f"mean ± standard deviation over {self.seeds} seeds")
         for side, figures in self.health.items():
             shown = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
             lines.append(f"code health, {side}: {shown}")
-        return "\n".join(lines)
+        return lines
 
     def _sd(self, name: str, way: str, metric: str) -> float | None:
         return self.spread.get(name, {}).get(way, {}).get(metric)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,11 +40,8 @@ TABLES = (
 )
 
 
-class Progress(Protocol):
-    """Whoever shows how far a long job is."""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """``done`` of ``total`` items of a job."""
+Progress = Callable[[str, int, int], None]
+"""Whoever shows how far a long job is: what it works on, how many are done, of how many."""
 
 
 def default_cache() -> Path:

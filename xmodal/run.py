@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,11 +48,8 @@ class TrainingData:
         return Towers(image, text, self.bits, hidden=hidden, raw_images=self.raw_images)
 
 
-class EpochShown(Protocol):
-    """Whoever shows the progress of training."""
-
-    def __call__(self, epoch: int, epochs: int, figures: Mapping[str, float]) -> None:
-        """After each epoch: losses, ``mAP`` on validation, seconds."""
+EpochShown = Callable[[int, int, Mapping[str, float]], None]
+"""Whoever shows training: epoch, of how many, and its losses, ``mAP`` on validation, seconds."""
 
 
 class Stateful(Protocol):
@@ -129,11 +126,11 @@ class Run:
     def validate(self, towers: Towers) -> float:
         """Expected mAP of validation pairs, mean of both directions, with the binary codes.
 
-        They search in training pairs, by shared labels. Where fewer than 8 validation pairs are
+        They search in training pairs, by shared labels. Where fewer than 50 validation pairs are
         labelled they search among themselves, for the natural pair.
         """
         queries, database = self.data.validation, self.data.train.take(_some(len(self.data.train)))
-        by_labels = int(queries.labelled.sum()) >= 8 and bool(database.labelled.any())
+        by_labels = int(queries.labelled.sum()) >= 50 and bool(database.labelled.any())
         if by_labels:
             queries, database = _labelled(queries), _labelled(database)
             relevance = (

@@ -53,6 +53,13 @@ def matches(labels: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     return (usable @ usable.T > 0) | torch.eye(len(labels), dtype=torch.bool, device=labels.device)
 
 
+def likeness(labels: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """How alike items are by their labels, (n, n): cosine of label rows; 1 for the natural pair."""
+    usable = functional.normalize(labels * known[:, None], dim=1)
+    own = torch.eye(len(labels), device=labels.device)
+    return torch.maximum(usable @ usable.T, own)
+
+
 def one_match(match: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """A random match of each row, (n,): x+ of each query."""
     noise = torch.from_numpy(rng.random(match.shape, dtype=np.float32)).to(match.device)
@@ -78,16 +85,26 @@ def candidate_weights(
 
 
 def with_pseudo_labels(
-    labels: torch.Tensor, known: torch.Tensor, posterior: torch.Tensor, threshold: float
+    labels: torch.Tensor,
+    known: torch.Tensor,
+    posterior: torch.Tensor,
+    threshold: float,
+    count: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Labels (n, c) and who has some (n,), after unlabelled items got their likeliest class.
+    """Labels (n, c) and who has some (n,), after unlabelled items got their likeliest ``count``.
 
-    ``posterior`` (n, c); items whose likeliest class has less than ``threshold`` stay unlabelled.
+    ``posterior`` (n, c); items whose likeliest classes have less than ``threshold`` together stay
+    unlabelled.
     """
-    surest, which = posterior.max(1)
-    sure = ~known & (surest >= threshold)
-    guess = functional.one_hot(which, posterior.shape[1]).to(labels.dtype)
+    top = posterior.topk(min(count, posterior.shape[1]), dim=1)
+    sure = ~known & (top.values.sum(1) >= threshold)
+    guess = torch.zeros_like(labels).scatter_(1, top.indices, 1.0)
     return torch.where(sure[:, None], guess, labels), known | sure
+
+
+def labels_per_item(labels: torch.Tensor, known: torch.Tensor) -> int:
+    """How many labels a labelled item has, rounded mean, at least 1."""
+    return max(1, round(float(labels[known].sum(1).mean()))) if bool(known.any()) else 1
 
 
 def neighbour_target(

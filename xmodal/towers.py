@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -22,15 +21,14 @@ class SmallCNN(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (5, 32, 64, 96, 128)
         layers: list[nn.Module] = []
-        for before, after in pairwise(widths):
-            layers += [
-                nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(after),
-                nn.ReLU(),
-            ]
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 4 * 4, self.dim))
+        width = 3 + 2
+        for after, stride in ((32, 2), (64, 2), (96, 2), (128, 2), (128, 1)):
+            convolution = nn.Conv2d(width, after, 3, stride=stride, padding=1, bias=False)
+            layers += [convolution, nn.BatchNorm2d(after), nn.ReLU()]
+            width = after
+        self.layers = nn.Sequential(*layers)
+        self.last = nn.Linear(2 * width, self.dim)
         line = torch.linspace(-1, 1, 64)
         grid = torch.stack(torch.meshgrid(line, line, indexing="ij"))
         self.register_buffer("grid", grid, persistent=False)
@@ -39,7 +37,8 @@ class SmallCNN(nn.Module):
         """Flat uint8 pixels (n, 64 * 64 * 3) -> (n, 256)."""
         squares = pixels.view(-1, 64, 64, 3).permute(0, 3, 1, 2).float() / 127.5 - 1
         grid = self.get_buffer("grid").expand(len(squares), -1, -1, -1)
-        out: torch.Tensor = self.layers(torch.cat([squares, grid], dim=1))
+        maps = self.layers(torch.cat([squares, grid], dim=1))
+        out: torch.Tensor = self.last(torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1))
         return out
 
 

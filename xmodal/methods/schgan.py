@@ -45,8 +45,8 @@ class Config:
 
     epochs: int = 60
     batch: int = 512
-    hidden: int = 1024
-    learning_rate: float = 1e-3
+    hidden: int = 512
+    learning_rate: float = 5e-3
     weight_decay: float = 1e-2
     negatives: Literal["policy", "semi-hard", "hardest", "random"] = "policy"
     """Who chooses x-: the generator, or (no adversary) a rule."""
@@ -55,11 +55,11 @@ class Config:
     triplet: float = 1.0
     pairs: float = 1.0
     """Weight of the contrast of natural pairs and other matches."""
-    match_share: float = 0.5
+    match_share: float = 0.8
     """How much of that contrast goes to all matches alike, the rest to the natural pair."""
     classes: float = 1.0
     """Weight of the cross-entropy to the classes' codewords."""
-    neighbours: float = 0.3
+    neighbours: float = 0.1
     quantise: float = 0.1
     balance: float = 0.1
     decorrelate: float = 0.1
@@ -84,10 +84,11 @@ class Config:
 class Discriminator(nn.Module):
     """The hash network, and a codeword for each class."""
 
-    def __init__(self, towers: Towers, classes: int) -> None:
+    def __init__(self, towers: Towers, classes: int, labels_per_item: int) -> None:
         super().__init__()
         self.towers = towers
         self.codewords = nn.Parameter(torch.randn(classes, towers.bits))
+        self.labels_per_item = labels_per_item
 
     def class_logits(self, codes: torch.Tensor, temperature: float) -> torch.Tensor:
         """(1 - 2 d) / temperature between codes and codewords, (n, c)."""
@@ -130,7 +131,8 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
         run.rng(0)
         pairs = data.train.to(device())
         towers = data.towers(config.hidden)
-        d = Discriminator(towers, data.classes).to(device())
+        count = sampling.labels_per_item(pairs.labels, pairs.labelled)
+        d = Discriminator(towers, data.classes, count).to(device())
         g = Generator(towers).to(device())
         d_steps = torch.optim.AdamW(
             d.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
@@ -174,7 +176,7 @@ def _discriminator_step(
     labels, known = part.labels, part.labelled
     if posterior is not None:
         labels, known = sampling.with_pseudo_labels(
-            labels, known, posterior, config.pseudo_threshold
+            labels, known, posterior, config.pseudo_threshold, d.labels_per_item
         )
     match = sampling.matches(labels, known)
     weight = sampling.candidate_weights(labels, known, posterior)
@@ -183,7 +185,8 @@ def _discriminator_step(
     terms: dict[str, torch.Tensor] = {}
     if config.pairs:
         own = torch.eye(len(u), device=u.device)
-        alike = match / match.sum(1, keepdim=True)
+        alike = sampling.likeness(labels, known)
+        alike = alike / alike.sum(1, keepdim=True)
         target = (1 - config.match_share) * own + config.match_share * alike
         terms["pairs"] = config.pairs * losses.contrast(
             u, v, target, config.temperature, weight < 0.5

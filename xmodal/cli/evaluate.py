@@ -1,0 +1,87 @@
+"""xmodal evaluate"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xmodal.cli.show import (
+    backbone_options,
+    cache_option,
+    column_options,
+    data_argument,
+    json_option,
+    print_table,
+    progress_bars,
+    say,
+    tell_problems,
+)
+from xmodal.readers import read
+
+
+@click.command()
+@data_argument
+@click.option(
+    "--model",
+    "models",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder of a trained encoder; several (other seeds) give mean and deviation.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Write the report (.json or .txt).")
+@click.option("--trec", type=click.Path(path_type=Path), help="Write TREC run files here.")
+@backbone_options(None)
+@column_options
+@cache_option
+@json_option
+def evaluate(data: Path, models: tuple[Path, ...], **given: Any) -> None:
+    """Measure encoders on the queries of DATA, beside every baseline.
+
+    Pairs that an encoder was trained on are searched in, but never asked with.
+
+    \b
+    Example:
+      xmodal evaluate photos/ --model my.model
+      xmodal evaluate items.csv --model seed0.model --model seed1.model --trec runs/
+    """
+    dataset = read(data, columns_of(given))
+
+    from xmodal.assessment import evaluate as measure
+    from xmodal.encoder import Encoder
+    from xmodal.evaluation import DIRECTIONS, trec_qrels, trec_run
+    from xmodal.features import default_cache
+
+    backbones = {side: given[side] for side in ("image_backbone", "text_backbone")}
+    encoders = [Encoder.load(model, **backbones) for model in models]
+    with progress_bars() as bars:
+        report, parts = measure(
+            encoders, dataset, cache=given["cache"] or default_cache(), progress=bars
+        )
+    tell_problems(dataset.problems)
+    if given["as_json"]:
+        click.echo(report.to_json())
+    else:
+        print_table(report.table(), report.title)
+        click.echo()
+        for line in report.notes():
+            click.echo(line)
+    if given["out"]:
+        shown = report.to_json() if given["out"].suffix == ".json" else report.text()
+        given["out"].write_text(shown + "\n")
+        say(f"report: {given['out']}")
+    if given["trec"]:
+        given["trec"].mkdir(parents=True, exist_ok=True)
+        for model, (query, database) in zip(models, parts, strict=True):
+            for ask, answer in DIRECTIONS:
+                name = f"{model.name}.{ask}-{answer}"
+                _write(given["trec"] / f"{name}.run", trec_run(query, database, ask, answer))
+            _write(given["trec"] / f"{model.name}.qrels", trec_qrels(query, database))
+        say(f"TREC files: {given['trec']}")
+
+
+def _write(path: Path, lines: Any) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
