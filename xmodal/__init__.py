@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from xmodal.codes import BinaryCodes
-from xmodal.errors import XmodalError
+from xmodal.errors import XmodalError, missing_extra
 from xmodal.index import Hit, Index, open_index
 
 if TYPE_CHECKING:
@@ -51,7 +51,10 @@ _LATER = {
 
 def __getattr__(name: str) -> Any:
     if name in _LATER:
-        return getattr(import_module(_LATER[name]), name)
+        try:
+            return getattr(import_module(_LATER[name]), name)
+        except ModuleNotFoundError as error:
+            raise missing_extra(error) or error from None
     raise AttributeError(f"module 'xmodal' has no attribute {name!r}")
 
 

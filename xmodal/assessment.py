@@ -13,7 +13,7 @@ from xmodal.encoder import Encoder
 from xmodal.evaluation import Part, Report, combine, compare
 from xmodal.features import Progress, pair_features
 from xmodal.index import MODALITIES
-from xmodal.training import Options
+from xmodal.settings import Options
 
 
 def evaluate(

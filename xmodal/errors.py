@@ -49,6 +49,17 @@ class ExtraMissing(XmodalError, ImportError):
         )
 
 
+EXTRAS = {"torch": ("torch", "torchvision", "transformers", "safetensors")}
+"""The packages that each optional extra brings."""
+
+
+def missing_extra(error: ImportError) -> ExtraMissing | None:
+    """The error to raise in place of a failed import, if an extra of ours brings the package."""
+    package = (error.name or "").partition(".")[0]
+    extra = next((name for name, brought in EXTRAS.items() if package in brought), None)
+    return None if extra is None else ExtraMissing(f"this (package {package})", extra)
+
+
 class IndexFailure(XmodalError):
     """An index cannot do what was asked."""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from xmodal.errors import ConfigError, DataError
@@ -26,6 +27,7 @@ from xmodal.towers import Towers
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.jsonl"
 DATABASE = 4000  # training pairs that validation searches in
+ENOUGH_LABELS = 20  # labelled validation pairs that are worth measuring by
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class TrainingData:
 
 
 EpochShown = Callable[[int, int, Mapping[str, float]], None]
-"""Whoever shows training: epoch, of how many, and its losses, ``mAP`` on validation, seconds."""
+"""Whoever shows training: epoch, of how many; its losses, validation figures and seconds."""
 
 
 class Stateful(Protocol):
@@ -67,7 +69,7 @@ class Run:
     """One training run. ``folder`` keeps history and checkpoint; without one, nothing is kept.
 
     ``identity`` says what the run is (data, method, settings): a checkpoint of another run is
-    refused. ``patience``: epochs without a better validation mAP before the run ends.
+    refused. ``patience``: epochs without a better validation before the run ends.
     """
 
     data: TrainingData
@@ -107,11 +109,13 @@ class Run:
                 f"{wrong[0]} is {losses[wrong[0]]} in epoch {epoch}: lower the learning rate "
                 "(--set learning_rate=...), or check the features"
             )
-        figures = {"epoch": epoch, **losses, "mAP": self.validate(towers)}
-        figures["seconds"] = time.perf_counter() - self._started
+        measured = self.validate(towers)
+        seconds = time.perf_counter() - self._started
+        figures = {"epoch": epoch, **losses, **measured, "seconds": seconds}
         self.history.append(figures)
-        if figures["mAP"] > self.best:
-            self.best, self.best_epoch = figures["mAP"], epoch
+        score = float(np.mean(list(measured.values())))
+        if score > self.best:
+            self.best, self.best_epoch = score, epoch
             self._best_state = {k: v.detach().clone() for k, v in towers.state_dict().items()}
         self._save(epoch)
         if self.show:
@@ -123,31 +127,21 @@ class Run:
             towers.load_state_dict(self._best_state)
         return towers.eval()
 
-    def validate(self, towers: Towers) -> float:
-        """Expected mAP of validation pairs, mean of both directions, with the binary codes.
+    def validate(self, towers: Towers) -> dict[str, float]:
+        """Expected mAP of validation pairs with their binary codes, mean of both directions.
 
-        They search in training pairs, by shared labels. Where fewer than 50 validation pairs are
-        labelled they search among themselves, for the natural pair.
+        ``pair mAP``: each searches the other halves for its own. ``mAP``: they search training
+        pairs for those that share a label (only where enough pairs are labelled). The best epoch
+        has the largest mean of both: codes should find the kind, and among it the one.
         """
         queries, database = self.data.validation, self.data.train.take(_some(len(self.data.train)))
-        by_labels = int(queries.labelled.sum()) >= 50 and bool(database.labelled.any())
-        if by_labels:
+        own = np.eye(len(queries), dtype=np.bool_)
+        figures = {"pair mAP": _map(towers, queries, queries, own)}
+        if min(int(queries.labelled.sum()), int(database.labelled.sum())) >= ENOUGH_LABELS:
             queries, database = _labelled(queries), _labelled(database)
-            relevance = (
-                shared_labels(queries.labels.cpu().numpy(), database.labels.cpu().numpy()) > 0
-            )
-        else:
-            database = queries
-            relevance = np.eye(len(queries), dtype=np.bool_)
-        values = []
-        for ask, answer in (("image", "text"), ("text", "image")):
-            groups = groups_by_codes(
-                towers.codes(ask, getattr(queries, ask)),  # type: ignore[arg-type]
-                towers.codes(answer, getattr(database, answer)),  # type: ignore[arg-type]
-                relevance if ask == "image" or by_labels else relevance.T,
-            )
-            values.append(mean(average_precision(groups)))
-        return float(np.mean(values))
+            shared = shared_labels(queries.labels.cpu().numpy(), database.labels.cpu().numpy())
+            figures["mAP"] = _map(towers, queries, database, shared > 0)
+        return figures
 
     # ---- stopping and going on ---------------------------------------------------------------
 
@@ -193,6 +187,18 @@ class Run:
 def _some(n: int) -> torch.Tensor:
     """All rows, or an even choice of DATABASE of them: the same in every epoch and run."""
     return torch.arange(n) if n <= DATABASE else torch.linspace(0, n - 1, DATABASE).long()
+
+
+def _map(
+    towers: Towers, queries: Pairs, database: Pairs, relevance: npt.NDArray[np.bool_]
+) -> float:
+    """Expected mAP, mean of both directions; ``relevance`` (queries, database)."""
+    ways = (
+        (towers.codes("image", queries.image), towers.codes("text", database.text)),
+        (towers.codes("text", queries.text), towers.codes("image", database.image)),
+    )
+    values = [mean(average_precision(groups_by_codes(ask, to, relevance))) for ask, to in ways]
+    return float(np.mean(values))
 
 
 def _labelled(pairs: Pairs) -> Pairs:

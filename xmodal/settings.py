@@ -11,6 +11,25 @@ from xmodal.errors import ConfigError
 
 T = TypeVar("T")
 
+DEFAULT_BACKBONE = "openai/clip-vit-base-patch32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a person chooses for a training run, beside the method's own settings."""
+
+    method: str = "schgan"
+    bits: int = 64
+    image_backbone: str = DEFAULT_BACKBONE
+    text_backbone: str = DEFAULT_BACKBONE
+    label_share: float = 1.0
+    """Hide the labels of the other training pairs (for experiments)."""
+    validation: float = 0.1
+    query: float = 0.1
+    split_seed: int = 0
+    seed: int = 0
+    patience: int = 10
+
 
 def configure(kind: type[T], values: Mapping[str, Any]) -> T:
     """An instance of the dataclass ``kind`` with some fields set.

@@ -27,7 +27,7 @@ class SmallCNN(nn.Module):
             convolution = nn.Conv2d(width, after, 3, stride=stride, padding=1, bias=False)
             layers += [convolution, nn.BatchNorm2d(after), nn.ReLU()]
             width = after
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
         self.last = nn.Linear(2 * width, self.dim)
         line = torch.linspace(-1, 1, 64)
         grid = torch.stack(torch.meshgrid(line, line, indexing="ij"))
@@ -37,7 +37,8 @@ class SmallCNN(nn.Module):
         """Flat uint8 pixels (n, 64 * 64 * 3) -> (n, 256)."""
         squares = pixels.view(-1, 64, 64, 3).permute(0, 3, 1, 2).float() / 127.5 - 1
         grid = self.get_buffer("grid").expand(len(squares), -1, -1, -1)
-        maps = self.layers(torch.cat([squares, grid], dim=1))
+        stacked = torch.cat([squares, grid], dim=1)
+        maps = self.layers(stacked.contiguous(memory_format=torch.channels_last))
         out: torch.Tensor = self.last(torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1))
         return out
 

@@ -2,7 +2,7 @@
 
 ``write_world`` renders pictures into a folder with ``metadata.jsonl``. Some combinations of colour,
 shape and place are *unseen*: they occur only in the gallery and test splits, so finding them takes
-more than remembering. The label of a picture is its combination.
+more than remembering. The label of a picture is its shape.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ COLOURS = {
     "yellow": (240, 205, 20),
     "purple": (140, 60, 180),
     "orange": (250, 130, 10),
+    "black": (25, 25, 25),
+    "pink": (245, 130, 190),
 }
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 PLACES = {
@@ -32,6 +34,10 @@ PLACES = {
     "at the top": (0.5, 0.25),
     "at the bottom": (0.5, 0.75),
     "in the middle": (0.5, 0.5),
+    "at the top left": (0.25, 0.25),
+    "at the top right": (0.75, 0.25),
+    "at the bottom left": (0.25, 0.75),
+    "at the bottom right": (0.75, 0.75),
 }
 CAPTIONS = (
     "a {size} {colour} {shape} {place}",
@@ -60,7 +66,7 @@ def caption(combination: Combination) -> str:
     return f"a {colour} {shape} {place}"
 
 
-def write_world(folder: str | Path, n: int = 2400, seed: int = 0) -> Path:
+def write_world(folder: str | Path, n: int = 2880, seed: int = 0) -> Path:
     """Render ``n`` pictures with captions, labels and fields into ``folder``; return it.
 
     The same ``n`` and ``seed`` give the same files.
@@ -82,7 +88,7 @@ def write_world(folder: str | Path, n: int = 2400, seed: int = 0) -> Path:
             {
                 "file_name": name,
                 "text": text.format(size=size, colour=colour, shape=shape, place=place),
-                "labels": [" ".join(combination)],
+                "labels": [shape],
                 "colour": colour,
                 "shape": shape,
                 "place": place,

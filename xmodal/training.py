@@ -9,7 +9,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from xmodal.backbones import DEFAULT, load_image_backbone, load_text_backbone
+from xmodal.backbones import load_image_backbone, load_text_backbone
 from xmodal.codes import check_bits
 from xmodal.confidence import Confidence, fit, sample_distances
 from xmodal.data import Dataset, Split
@@ -30,27 +30,10 @@ from xmodal.index import Modality
 from xmodal.methods import schgan
 from xmodal.run import CHECKPOINT, EpochShown, Run, TrainingData
 from xmodal.sampling import Pairs, matches
-from xmodal.settings import configure
+from xmodal.settings import Options, configure
 from xmodal.towers import Towers
 
 METHODS: dict[str, ModuleType] = {"schgan": schgan}
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a person chooses for a training run, beside the method's own settings."""
-
-    method: str = "schgan"
-    bits: int = 64
-    image_backbone: str = DEFAULT
-    text_backbone: str = DEFAULT
-    label_share: float = 1.0
-    """Hide the labels of the other training pairs (for experiments)."""
-    validation: float = 0.1
-    query: float = 0.1
-    split_seed: int = 0
-    seed: int = 0
-    patience: int = 10
 
 
 def train(
@@ -168,13 +151,20 @@ def _about(
             "labelled": int(training.train.labelled.sum()),
             "problems": data.problems.counts(),
         },
-        "figures": {"validation mAP": round(run.best, 4), "best epoch": run.best_epoch},
+        "figures": _figures(run),
         "versions": {
             "xmodal": version("xmodal"),
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
     }
+
+
+def _figures(run: Run) -> dict[str, float]:
+    """What validation said of the epoch that was kept."""
+    kept = next((row for row in run.history if row["epoch"] == run.best_epoch), {})
+    named = {f"validation {name}": kept[name] for name in ("mAP", "pair mAP") if name in kept}
+    return {name: round(value, 4) for name, value in named.items()} | {"epoch": run.best_epoch}
 
 
 def _identity(data: Dataset, options: Options, config: object) -> str:

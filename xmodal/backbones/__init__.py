@@ -22,8 +22,6 @@ from xmodal.errors import ConfigError
 from xmodal.images import Preprocessing
 from xmodal.index import Modality
 
-DEFAULT = "openai/clip-vit-base-patch32"
-
 
 class ImageBackbone(Protocol):
     """Squares of pixels -> features.

@@ -19,7 +19,7 @@ from xmodal.cli.search import search
 from xmodal.cli.show import complain
 from xmodal.cli.train import train
 from xmodal.cli.world import demo
-from xmodal.errors import XmodalError
+from xmodal.errors import XmodalError, missing_extra
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -53,6 +53,12 @@ def main() -> None:
         sys.exit(2)
     except XmodalError as error:
         complain(str(error))
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error)
+        if missing is None:
+            raise
+        complain(str(missing))
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
         complain("stopped; run the same command again to go on")

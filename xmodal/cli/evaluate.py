@@ -11,6 +11,7 @@ from xmodal.cli.show import (
     backbone_options,
     cache_option,
     column_options,
+    columns_of,
     data_argument,
     json_option,
     print_table,

@@ -12,16 +12,18 @@ from xmodal.cli.show import (
     backbone_options,
     cache_option,
     column_options,
+    columns_of,
     data_argument,
     json_option,
     model_option,
     progress_bars,
     tell_problems,
 )
-from xmodal.index import open_index
+from xmodal.index import Modality, open_index
 from xmodal.readers import read
 
 BATCH = 4096
+SHAPES: tuple[tuple[Modality, ...], ...] = (("image", "text"), ("image",), ("text",))
 
 
 @click.command()
@@ -52,14 +54,16 @@ def index(data: Path, model: Path, uri: str, **given: Any) -> None:
         codes = encoder.encode_data(dataset, cache=given["cache"] or default_cache(), progress=bars)
         rows = {side: {id_: row for row, id_ in enumerate(ids)} for side, (ids, _) in codes.items()}
         # Items are stored by the sides they have, so that a batch has one shape.
-        for sides in (("image", "text"), ("image",), ("text",)):
+        for sides in SHAPES:
             items = [i for i in dataset if tuple(s for s in rows if i.id in rows[s]) == sides]
             for start in range(0, len(items), BATCH):
                 part = items[start : start + BATCH]
+                taken = {s: codes[s][1][[rows[s][item.id] for item in part]] for s in sides}
                 target.add(
                     [item.id for item in part],
+                    image=taken.get("image"),
+                    text=taken.get("text"),
                     fields=[item.document() for item in part],
-                    **{s: codes[s][1][[rows[s][item.id] for item in part]] for s in sides},
                 )
                 bars("indexed", start + len(part), len(items))
     counts = {side: len(ids) for side, (ids, _) in codes.items()}

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from xmodal.data import Problems
+from xmodal.readers import Columns
 
 Show = Callable[[str, int, int], None]
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -110,16 +111,11 @@ def progress_bars() -> Iterator[Show]:
 
 
 def epoch_line(epoch: int, epochs: int, figures: Mapping[str, float]) -> None:
-    """One line an epoch: losses, validation mAP, seconds."""
+    """One line an epoch: losses, validation, seconds."""
     shown = "  ".join(
-        f"{name} {value:.3f}"
-        for name, value in figures.items()
-        if name not in ("epoch", "seconds", "mAP")
+        f"{name} {value:.3f}" for name, value in figures.items() if name not in ("epoch", "seconds")
     )
-    say(
-        f"epoch {epoch:>3}/{epochs}  mAP {figures['mAP']:.3f}  {shown}  "
-        f"({figures['seconds']:.1f} s)"
-    )
+    say(f"epoch {epoch:>3}/{epochs}  {shown}  ({figures['seconds']:.1f} s)")
 
 
 def print_table(rows: Sequence[Sequence[str]], title: str = "") -> None:

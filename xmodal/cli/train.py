@@ -12,6 +12,7 @@ from xmodal.cli.show import (
     backbone_options,
     cache_option,
     column_options,
+    columns_of,
     data_argument,
     epoch_line,
     json_option,
@@ -21,9 +22,7 @@ from xmodal.cli.show import (
 )
 from xmodal.errors import ConfigError
 from xmodal.readers import read
-from xmodal.settings import configure, parse_settings
-
-DEFAULT_BACKBONE = "openai/clip-vit-base-patch32"
+from xmodal.settings import DEFAULT_BACKBONE, Options, configure, parse_settings
 
 
 @click.command()
@@ -60,6 +59,8 @@ def train(data: Path, **given: Any) -> None:
       xmodal train photos/ --out my.model
       xmodal train items.csv --out my.model --image-backbone small-cnn --text-backbone words
     """
+    options = configure(Options, {name: given[name] for name in Options.__dataclass_fields__})
+    settings = _file_settings(given["settings_file"]) | parse_settings(given["assignments"])
     dataset = read(data, columns_of(given))
     say(f"{dataset.name}: {len(dataset):,} items, {len(dataset.pairs()):,} pairs")
 
@@ -67,10 +68,7 @@ def train(data: Path, **given: Any) -> None:
     from xmodal.assessment import evaluate
     from xmodal.features import default_cache
 
-    names = training.Options.__dataclass_fields__
-    options = configure(training.Options, {name: given[name] for name in names})
     cache = given["cache"] or default_cache()
-    settings = _file_settings(given["settings_file"]) | parse_settings(given["assignments"])
     with progress_bars() as bars:
         encoder = training.train(
             dataset,

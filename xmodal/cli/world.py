@@ -12,15 +12,18 @@ from xmodal.cli.show import epoch_line, json_option, print_table, progress_bars,
 from xmodal.gallery import Shown, write_gallery
 from xmodal.index import Hit, open_index
 from xmodal.readers import read
+from xmodal.settings import Options, parse_settings
 from xmodal.toy import caption, unseen, write_world
 
 SHOWN = 5
-SETTINGS = {"epochs": 15, "batch": 64, "learning_rate": 2e-3}  # a small network wants steps
+# A network that starts from nothing wants small steps, many of them, and the very picture.
+SETTINGS = {"epochs": 20, "batch": 64, "learning_rate": 1e-3, "temperature": 0.05}
+SETTINGS |= {"match_share": 0.2}
 
 
 @click.command()
 @click.option("--out", default="demo", show_default=True, type=click.Path(path_type=Path))
-@click.option("--pictures", default=2400, show_default=True, help="How many to render.")
+@click.option("--pictures", default=2880, show_default=True, help="How many to render.")
 @click.option("--label-share", default=0.1, show_default=True, help="Share of labels used.")
 @click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Method's setting.")
 @json_option
@@ -37,8 +40,7 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
     dataset = read(world)
 
     from xmodal.assessment import evaluate
-    from xmodal.settings import parse_settings
-    from xmodal.training import Options, train
+    from xmodal.training import train
 
     say(f"2. training a small network with {label_share:.0%} of the labels into {out / 'model'}")
     options = Options(
@@ -47,9 +49,7 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
         text_backbone="words",
         label_share=label_share,
     )
-    settings = {"epochs": 15, "batch": 64, "learning_rate": 2e-3} | parse_settings(
-        given["assignments"]
-    )
+    settings = SETTINGS | parse_settings(given["assignments"])
     cache = out / "cache"
     with progress_bars() as bars:
         encoder = train(

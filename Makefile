@@ -1,0 +1,37 @@
+# The two commands that a newcomer needs: `make demo` and `make test`. Both make .venv by themselves.
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: demo test check format wheel clean
+
+demo: .venv/ready
+	$(BIN)/xmodal demo --out demo
+
+test: .venv/ready
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+check: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Builds the wheel, installs it into an empty environment and looks for everything in there.
+wheel: .venv/ready
+	rm -rf build dist
+	$(BIN)/python -m build --wheel --installer uv
+	$(BIN)/python tests/wheel_job.py dist
+
+clean:
+	rm -rf .venv build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# uv installs this stack in a fraction of pip's time; it comes from the package index like the rest.
+.venv/ready: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	touch $@

@@ -1,0 +1,37 @@
+"""Pictures and captions of your own -> an encoder -> an index -> search both ways.
+
+python examples/01_own_folder.py [FOLDER]      without a folder: a small rendered world
+"""
+
+import sys
+from pathlib import Path
+
+import xmodal
+from xmodal.toy import write_world
+from xmodal.training import Options
+
+
+def main(folder: str | None = None, work: str = "example") -> None:
+    photos = Path(folder) if folder else write_world(Path(work, "photos"), 300)
+    data = xmodal.read(photos)
+    print(f"{len(data)} items, {len(data.pairs())} pairs")
+
+    options = Options(bits=32, image_backbone="small-cnn", text_backbone="words")
+    encoder = xmodal.train(data, Path(work, "model"), options, {"epochs": 3, "batch": 64})
+
+    index = xmodal.open_index(
+        Path(work, "index"), bits=encoder.bits, encoder=encoder.fingerprint, create=True
+    )
+    by_id = {item.id: item for item in data}
+    ids, codes = encoder.encode_data(data)["image"]
+    index.add(ids, image=codes, fields=[by_id[id_].document() for id_ in ids])
+
+    for hit in index.search(encoder.encode_texts(["a red circle on the left"]), 3, target="image")[
+        0
+    ]:
+        print(hit.distance, f"{encoder.confidence(hit.distance):.0%}", hit.fields["text"])
+    index.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,88 @@
+"""What many tests share: a small rendered world, an encoder trained on it, and its index."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from xmodal.data import Dataset
+    from xmodal.encoder import Encoder
+
+# Before anything imports transformers, which reads it once: tests never ask the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+# Before anything loads OpenMP: on small tensors threads of busy machines wait for each other.
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(name, "1")
+
+PICTURES = 150
+BITS = 32
+BACKBONES = {"image_backbone": "small-cnn", "text_backbone": "words"}
+SETTINGS = {"epochs": 2, "batch": 64, "hidden": 64}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The feature cache of the whole session, away from the user's own."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XMODAL_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of rendered pictures with metadata.jsonl."""
+    from xmodal.toy import write_world
+
+    return write_world(tmp_path_factory.mktemp("toy") / "world", PICTURES)
+
+
+@pytest.fixture(scope="session")
+def dataset(world: Path) -> Dataset:
+    """The items of the world."""
+    from xmodal.readers import read
+
+    return read(world)
+
+
+@pytest.fixture(scope="session")
+def model(dataset: Dataset, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an encoder that was trained on the world, hardly."""
+    from xmodal.training import Options, train
+
+    folder = tmp_path_factory.mktemp("models") / "toy.model"
+    train(dataset, folder, Options(bits=BITS, **BACKBONES), SETTINGS, cache=cache)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder(model: Path) -> Encoder:
+    """That encoder, loaded."""
+    from xmodal.encoder import Encoder
+
+    return Encoder.load(model)
+
+
+@pytest.fixture(scope="session")
+def index_path(
+    encoder: Encoder, dataset: Dataset, cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """An index of all pictures and captions of the world."""
+    from xmodal.index import open_index
+
+    folder = tmp_path_factory.mktemp("indexes") / "toy.index"
+    codes = encoder.encode_data(dataset, cache=cache)
+    index = open_index(str(folder), bits=encoder.bits, encoder=encoder.fingerprint, create=True)
+    index.add(
+        dataset.ids,
+        image=codes["image"][1],
+        text=codes["text"][1],
+        fields=[item.document() for item in dataset],
+    )
+    index.close()
+    return folder

@@ -1,0 +1,51 @@
+"""The wheel in an empty environment: both packages, their assets, the command, the entry points.
+
+python tests/wheel_job.py dist
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+LOOK = """
+from importlib.metadata import entry_points
+from importlib.resources import files
+import sys, xmodal
+assert "torch" not in sys.modules and "faiss" not in sys.modules, "import xmodal loads too much"
+assert files("xmodal").joinpath("py.typed").is_file(), "py.typed is missing"
+names = {entry.name: entry for entry in entry_points(group="xmodal.indexes")}
+assert names["file"].load().__module__ == "xmodal.hamming", names
+index = xmodal.open_index(sys.argv[1], bits=64, create=True)
+index.add(["a"], image=xmodal.BinaryCodes.from_hex(["00" * 8]))
+index.close()
+assert len(xmodal.open_index(sys.argv[1])) == 1
+print("wheel: imports, entry points, assets and the local index work without torch")
+"""
+
+
+def main(dist: str) -> None:
+    """Install the one wheel in ``dist`` into a new environment and look around there."""
+    (wheel,) = Path(dist).glob("*.whl")
+    uv = str(Path(sys.executable).with_name("uv"))
+    with tempfile.TemporaryDirectory() as folder:
+        python = str(Path(folder, "env", "bin", "python"))
+        make = [uv, "venv", "--quiet", "--python", sys.executable, f"{folder}/env"]
+        subprocess.run(make, check=True)
+        install = [uv, "pip", "install", "--quiet", "--python", python, str(wheel.resolve())]
+        subprocess.run(install, check=True)
+        subprocess.run([python, "-c", LOOK, f"{folder}/index"], check=True, cwd=folder)
+        xmodal = str(Path(folder, "env", "bin", "xmodal"))
+        shown = subprocess.run([xmodal, "--help"], check=True, cwd=folder, capture_output=True)
+        assert b"search" in shown.stdout
+        missing = subprocess.run(
+            [xmodal, "search", "x", "--model", "m", "--index", "i"], cwd=folder, capture_output=True
+        )
+        assert missing.returncode == 2, missing
+        assert b"pip install 'xmodal[torch]'" in missing.stderr, missing.stderr
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
