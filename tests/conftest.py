@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
@@ -22,7 +23,34 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 PICTURES = 150
 BITS = 32
 BACKBONES = {"image_backbone": "small-cnn", "text_backbone": "words"}
-SETTINGS = {"epochs": 2, "batch": 64, "hidden": 64}
+SETTINGS = {"epochs": 8, "batch": 32, "hidden": 64}
+
+
+class Ran(NamedTuple):
+    """What a command of the command line left: exit status, standard output and error."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def xmodal_cli(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Ran]:
+    """Run ``xmodal`` with arguments, in this process: torch is imported once for all tests."""
+    from xmodal.cli import main
+
+    def run(*arguments: object) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["xmodal", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Ran(ended.value.code, captured.out, captured.err)
+
+    return run
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -57,7 +57,9 @@ def fit(matches: npt.NDArray[np.integer], others: npt.NDArray[np.integer], bits:
         beta = beta - step
         if np.abs(step).max() < 1e-9:
             break
-    return Confidence(max(0.0, float(beta[0])), float(beta[1]), bits)
+    if beta[0] <= 0:  # matches are not nearer than others: distance says nothing
+        return Confidence(0.0, 0.0, bits)
+    return Confidence(float(beta[0]), float(beta[1]), bits)
 
 
 def sample_distances(

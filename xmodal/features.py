@@ -12,7 +12,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from xmodal.backbones import ImageBackbone, TextBackbone
 from xmodal.backbones.device import device
 from xmodal.data import Dataset, Problems
 from xmodal.errors import DataError
-from xmodal.images import Source
+from xmodal.images import Source, load
 from xmodal.index import Modality
 
 Array = npt.NDArray[Any]
@@ -56,19 +56,20 @@ class FeatureCache:
 
     def __init__(self, folder: Path, fingerprint: str, dim: int, dtype: str) -> None:
         self._dtype, self._dim = np.dtype(dtype), dim
-        folder.mkdir(parents=True, exist_ok=True)
-        name = "".join(c if c.isalnum() or c in "-._" else "_" for c in fingerprint)
         try:
-            self._db = sqlite3.connect(folder / f"{name}.sqlite", timeout=60)
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unusable(folder, error) from None
+        name = "".join(c if c.isalnum() or c in "-._" else "_" for c in fingerprint)
+        self._db = sqlite3.connect(folder / f"{name}.sqlite", timeout=60)
+        try:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
             for table in TABLES:
                 self._db.execute(f"CREATE TABLE IF NOT EXISTS {table}")
-        except sqlite3.DatabaseError as error:
-            raise DataError(
-                f"the feature cache in {folder} cannot be used ({error}): remove it, or name "
-                "another with --cache or XMODAL_CACHE"
-            ) from None
+        except sqlite3.DatabaseError:
+            self._db.close()
+            raise
 
     def close(self) -> None:
         """Close the file."""
@@ -110,7 +111,7 @@ class FeatureCache:
                     seen = (*looks, hashlib.blake2b(path.read_bytes(), digest_size=16).digest())
                     new.append((name, *seen))
                 keys.append(seen[2])
-            except OSError:
+            except (OSError, ValueError):  # a name with a null byte is a ValueError
                 keys.append(None)
         with self._db:
             self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", new)
@@ -269,10 +270,19 @@ def _image_keys(images: Sequence[Source], store: FeatureCache | None) -> list[by
         if isinstance(one, str | Path):
             keys.append(of_path[Path(one)])
         elif isinstance(one, Image.Image):
-            keys.append(_hash(f"{one.mode}{one.size}".encode() + one.tobytes()))
+            keys.append(_open_image_key(one))
         else:
             keys.append(_hash(one))
     return keys
+
+
+def _open_image_key(image: Image.Image) -> bytes | None:
+    """A hash of what is seen: palette, transparency and orientation decide it as pixels do."""
+    try:
+        seen = load(image)
+    except DataError:
+        return None
+    return _hash(f"{seen.size}".encode() + seen.tobytes())
 
 
 def _fill_from(
@@ -331,7 +341,23 @@ def _hash(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def _open(cache: Path | None, fingerprint: str, dim: int, dtype: str) -> Any:
+@contextmanager
+def _open(
+    cache: Path | None, fingerprint: str, dim: int, dtype: str
+) -> Iterator[FeatureCache | None]:
+    """The cache while it is needed. Raises DataError wherever its file turns out to be damaged."""
     if cache is None:
-        return nullcontext()
-    return closing(FeatureCache(cache, fingerprint, dim, dtype))
+        yield None
+        return
+    try:
+        with closing(FeatureCache(cache, fingerprint, dim, dtype)) as store:
+            yield store
+    except sqlite3.DatabaseError as error:
+        raise _unusable(cache, error) from None
+
+
+def _unusable(folder: Path, error: Exception) -> DataError:
+    return DataError(
+        f"the feature cache in {folder} cannot be used ({error}): remove it, or name another with "
+        "--cache or XMODAL_CACHE"
+    )

@@ -71,22 +71,15 @@ def load(source: Source, size: int | None = None) -> Image.Image:
     """An upright RGB picture from a file, its bytes, or an open image.
 
     ``size`` (pixels) allows a JPEG to be decoded at a reduced scale whose sides are still at least
-    twice as long. Raises DataError if the picture is missing, too large or cannot be decoded.
+    twice as long; an open image is left as it is. Raises DataError if the picture is missing, too
+    large or cannot be decoded.
     """
     name = source if isinstance(source, str | Path) else "picture"
     try:
         if isinstance(source, Image.Image):
-            image = source
-        elif isinstance(source, bytes):
-            image = Image.open(io.BytesIO(source))
-        else:
-            image = Image.open(source)
-        if image.width * image.height > MAX_PIXELS:
-            raise DataError(_too_large(name, f"{image.width} x {image.height} pixels"))
-        if size is not None:
-            image.draft("RGB", (2 * size, 2 * size))
-        upright = ImageOps.exif_transpose(image)
-        return flatten(image if upright is None else upright)
+            return _upright(source, name)
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return _upright(image, name, size)
     except FileNotFoundError:
         raise DataError(f"{name}: there is no such picture") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -96,6 +89,16 @@ def load(source: Source, size: int | None = None) -> Image.Image:
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error) as e:
         reason = " ".join(str(e).split())[:100] or type(e).__name__
         raise DataError(f"{name}: cannot be decoded ({reason})") from None
+
+
+def _upright(image: Image.Image, name: object, size: int | None = None) -> Image.Image:
+    """The picture decoded, turned as its EXIF tag says, in RGB; ``size`` as in :func:`load`."""
+    if image.width * image.height > MAX_PIXELS:
+        raise DataError(_too_large(name, f"{image.width} x {image.height} pixels"))
+    if size is not None:
+        image.draft("RGB", (2 * size, 2 * size))
+    upright = ImageOps.exif_transpose(image)
+    return flatten(image if upright is None else upright)
 
 
 def flatten(image: Image.Image) -> Image.Image:

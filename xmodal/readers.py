@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -144,7 +145,7 @@ def _item(
     if file:
         if "://" in file:
             problems.add("picture is a URL (download it first)", file)
-        elif not (root / file).is_file():
+        elif not os.path.isfile(root / file):  # unlike Path.is_file, false for impossible names
             problems.add("picture missing", file)
         else:
             image = root / file
@@ -157,7 +158,7 @@ def _item(
         return
     used = {names.image, names.text, names.label, names.id, names.split}
     fields = {
-        name: value
+        _valid(name): value
         for name, raw in row.items()
         if name not in used and (value := _field(raw)) is not None
     }
@@ -179,7 +180,7 @@ def _rows(path: Path, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]
     elif ending == ".json":
         try:
             rows = json.loads(path.read_text(encoding="utf-8-sig"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path} is not JSON: {error}") from None
         if not isinstance(rows, list):
             raise DataError(
@@ -196,8 +197,8 @@ def _rows(path: Path, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                problems.add("bad line", f"line {number} is not JSON ({error.msg})")
+            except (ValueError, RecursionError) as error:
+                problems.add("bad line", f"line {number} is not JSON ({error})")
                 continue
             if isinstance(row, dict):
                 yield f"line {number}", row
@@ -217,7 +218,15 @@ def _lines(path: Path, problems: Problems) -> Iterator[tuple[int, str]]:
 
 
 def _csv_rows(path: Path, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:
-    lines = (line for _, line in _lines(path, problems))
+    number = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal number
+        for at, line in _lines(path, problems):
+            number = at
+            yield line
+
+    lines = counted()
     try:
         first = next(lines)
     except StopIteration:
@@ -234,9 +243,9 @@ def _csv_rows(path: Path, problems: Problems) -> Iterator[tuple[str, dict[str, A
         except StopIteration:
             return
         except csv.Error as error:
-            problems.add("bad line", f"line {reader.line_num + 1} ({error})")
+            problems.add("bad line", f"line {number} ({error})")
             continue
-        place = f"line {reader.line_num + 1}"
+        place = f"line {number}"
         if not values:
             continue
         if len(values) != len(header):
@@ -280,6 +289,9 @@ def _resolve(wanted: Columns, there: Sequence[str], path: Path) -> Columns:
 def _unique(items: Iterable[Item], problems: Problems) -> Iterator[Item]:
     seen: set[str] = set()
     for item in items:
+        if _valid(f"{item.id}{item.image}") != f"{item.id}{item.image}":
+            problems.add("id or file name is not valid Unicode, left out", ascii(item.id))
+            continue
         if item.id in seen:
             problems.add("id repeated, the first one stays", item.id)
             continue
@@ -293,7 +305,7 @@ def _text(value: Any) -> str | None:
         value = ". ".join(str(one) for one in value if one)
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
-    return " ".join(str(value)[:MAX_TEXT].split()) or None
+    return _valid(" ".join(str(value)[:MAX_TEXT].split())) or None
 
 
 def _scalar(value: Any) -> str | None:
@@ -310,7 +322,7 @@ def _labels(value: Any) -> tuple[str, ...] | None:
         if text.startswith("["):
             try:
                 value = json.loads(text)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 value = text
         if isinstance(value, str):
             value = text.split("|")
@@ -318,7 +330,7 @@ def _labels(value: Any) -> tuple[str, ...] | None:
         value = [value]
     if not isinstance(value, list | tuple):
         return None
-    names = dict.fromkeys(str(one).strip() for one in value if one is not None and one == one)
+    names = dict.fromkeys(_valid(str(x).strip()) for x in value if x is not None and x == x)
     return tuple(name for name in names if name) or None
 
 
@@ -326,10 +338,15 @@ def _field(value: Any) -> Any:
     """A value that an index can store, or None."""
     if isinstance(value, list | tuple):
         return [one for one in map(_field, value) if one is not None] or None
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, str):
-        return value.strip() or None
+        return _valid(value.strip()) or None
     if value is None or isinstance(value, int | float):
         return value
     return str(value) if hasattr(value, "isoformat") else None
+
+
+def _valid(text: str) -> str:
+    """Text that can be written: JSON may hold halves of characters, file names any bytes."""
+    return text.encode(errors="replace").decode()

@@ -63,7 +63,7 @@ def reinforce_objective(
     """-mean_i [mean_s log p(x_s) (r_s - mean of the other rewards) + tau H(p_i)].
 
     Williams, 1992, with the leave-one-out baseline of Kool et al., 2019, which keeps the gradient
-    unbiased. ``picks`` (n, s): sampled candidates, s >= 2.
+    unbiased. ``picks`` (n, s): sampled candidates, s >= 2. Without any query it is 0.
     """
     samples = picks.shape[1]
     if samples < 2:
@@ -74,11 +74,14 @@ def reinforce_objective(
     others = (taken.sum(1, keepdim=True) - taken) / (samples - 1)
     chosen = log_p.gather(1, picks)
     score = (chosen.masked_fill(chosen.isinf(), 0) * (taken - others).detach()).mean(1)
-    return -(score + entropy_weight * entropy(log_p)).mean()
+    return -(score + entropy_weight * entropy(log_p)).sum() / max(1, len(picks))
 
 
 def effective_share(log_p: torch.Tensor) -> torch.Tensor:
-    """exp(entropy) / candidates, mean over rows: the share of the pool that a policy uses."""
+    """exp(entropy) / candidates, mean over rows: the share of the pool that a policy uses.
+
+    Rows without candidates are left out; 0 if there is no other.
+    """
     allowed = (~log_p.isinf()).sum(1)
     rows = allowed > 0
-    return (entropy(log_p)[rows].exp() / allowed[rows]).mean()
+    return (entropy(log_p)[rows].exp() / allowed[rows]).sum() / rows.sum().clamp(min=1)

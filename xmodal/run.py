@@ -44,10 +44,11 @@ class TrainingData:
         """Number of label columns."""
         return self.train.labels.shape[1]
 
-    def towers(self, hidden: int) -> Towers:
+    def towers(self, hidden: int, dropout: float = 0.0) -> Towers:
         """Fresh towers of the right shape."""
         image, text = self.train.image.shape[1], self.train.text.shape[1]
-        return Towers(image, text, self.bits, hidden=hidden, raw_images=self.raw_images)
+        raw = self.raw_images
+        return Towers(image, text, self.bits, hidden=hidden, raw_images=raw, dropout=dropout)
 
 
 EpochShown = Callable[[int, int, Mapping[str, float]], None]
@@ -166,7 +167,13 @@ class Run:
         path = self.folder / CHECKPOINT if self.folder else None
         if path is None or not path.exists():
             return 0
-        saved = torch.load(path, weights_only=True)
+        try:
+            saved = torch.load(path, weights_only=True)
+        except Exception as error:  # a damaged file ends in any of many errors
+            reason = " ".join(str(error).split())[:100]
+            raise ConfigError(
+                f"{path} cannot be read ({reason}): start over with --restart"
+            ) from None
         if saved["identity"] != self.identity:
             raise ConfigError(
                 f"{self.folder} holds a stopped run with other data or settings: repeat it as it "

@@ -47,15 +47,18 @@ class Tower(nn.Module):
     """LayerNorm -> linear -> GELU -> linear -> tanh: relaxed codes in (-1, 1).
 
     ``stem`` is what turns the input into a vector first: nothing for features, a
-    :class:`SmallCNN` for raw pixels.
+    :class:`SmallCNN` for raw pixels. ``dropout``: share of its outputs that training hides.
     """
 
-    def __init__(self, dim: int, bits: int, *, hidden: int, raw: bool = False) -> None:
+    def __init__(
+        self, dim: int, bits: int, *, hidden: int, raw: bool = False, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.stem: nn.Module = SmallCNN() if raw else nn.Identity()
         self.width = SmallCNN.dim if raw else dim
         self.head = nn.Sequential(
             nn.LayerNorm(self.width),
+            nn.Dropout(dropout),
             nn.Linear(self.width, hidden),
             nn.GELU(),
             nn.Dropout(0.1),
@@ -83,6 +86,7 @@ class Towers(nn.Module):
         *,
         hidden: int = 1024,
         raw_images: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.bits = bits
@@ -93,8 +97,8 @@ class Towers(nn.Module):
             "hidden": hidden,
             "raw_images": raw_images,
         }
-        self.image = Tower(image_dim, bits, hidden=hidden, raw=raw_images)
-        self.text = Tower(text_dim, bits, hidden=hidden)
+        self.image = Tower(image_dim, bits, hidden=hidden, raw=raw_images, dropout=dropout)
+        self.text = Tower(text_dim, bits, hidden=hidden, dropout=dropout)
 
     def tower(self, side: Modality) -> Tower:
         """The tower of one modality."""

@@ -23,17 +23,19 @@ from xmodal.codes import check_bits
 from xmodal.confidence import Confidence, fit, sample_distances
 from xmodal.data import Dataset, Split
 from xmodal.data import split as divide
-from xmodal.encoder import CONFIG, BackboneRef, Encoder, as_tensor
+from xmodal.encoder import CONFIG, SPLIT, WEIGHTS, BackboneRef, Encoder, as_tensor
 from xmodal.errors import ConfigError, DataError
 from xmodal.features import Array, Progress, pair_features
 from xmodal.index import Modality
 from xmodal.methods import schgan
-from xmodal.run import CHECKPOINT, EpochShown, Run, TrainingData
+from xmodal.run import CHECKPOINT, HISTORY, EpochShown, Run, TrainingData
 from xmodal.sampling import Pairs, matches
 from xmodal.settings import Options, configure
 from xmodal.towers import Towers
 
 METHODS: dict[str, ModuleType] = {"schgan": schgan}
+OURS = {CONFIG, WEIGHTS, SPLIT, HISTORY, CHECKPOINT, "report.json"}
+"""What may be in an encoder's folder; a restart removes nothing else."""
 
 
 def train(
@@ -180,9 +182,15 @@ def _prepare(folder: Path, identity: str, restart: bool) -> Encoder | None:
     """Make the folder ready; return the encoder if this very run was finished there before."""
     if folder.is_file():
         raise ConfigError(f"{folder} is a file, expected a folder to put the encoder in")
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    others = {name for name in there if not name.endswith(".new")} - (OURS if restart else set())
+    if others and (restart or not there & {CONFIG, CHECKPOINT}):
+        raise ConfigError(
+            f"{folder} is a folder with other things in it ({min(others)}): name a new one"
+        )
     if restart:
-        for name in (CONFIG, CHECKPOINT):
-            (folder / name).unlink(missing_ok=True)
+        for name in there:
+            (folder / name).unlink()
     if (folder / CONFIG).is_file():
         encoder = Encoder.load(folder)
         if encoder.about.get("identity") == identity:
@@ -191,7 +199,5 @@ def _prepare(folder: Path, identity: str, restart: bool) -> Encoder | None:
             f"{folder} holds an encoder that was trained with other data or settings: name another "
             "--out, or replace it with --restart"
         )
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / CHECKPOINT).exists():
-        raise ConfigError(f"{folder} is a folder with other things in it: name a new one")
     folder.mkdir(parents=True, exist_ok=True)
     return None

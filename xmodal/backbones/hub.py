@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from xmodal.backbones.device import device, precision
 from xmodal.backbones.reach import check_reachable
@@ -36,14 +37,20 @@ def load_text(spec: str) -> HubTextBackbone:
 
 
 class HubModel:
-    """A loaded model: what kind it is, which sides it has, and a hash of its files."""
+    """A loaded model: what kind it is, which sides it has, and a hash of its files.
 
-    def __init__(self, spec: str, config: Any, network: Any, fingerprint: str) -> None:
+    ``pools``: its pooled output can be used.
+    """
+
+    def __init__(
+        self, spec: str, config: Any, network: Any, fingerprint: str, *, pools: bool
+    ) -> None:
         self.spec = spec
         self.kind: str = config.model_type
         self.config = config
         self.network = network
         self.fingerprint = fingerprint
+        self.pools = pools
         self.both = hasattr(network, "get_image_features") and hasattr(network, "get_text_features")
         self.has_images = self.both or network.main_input_name == "pixel_values"
         self.has_texts = self.both or network.main_input_name == "input_ids"
@@ -76,7 +83,7 @@ class HubImageBackbone:
         inputs = {"pixel_values": scaled.permute(0, 3, 1, 2)}
         network = self._model.network
         out = network.get_image_features(**inputs) if self._model.both else network(**inputs)
-        return _pooled(out).flatten(1)
+        return _pooled(out, self._model.pools).flatten(1)
 
 
 class HubTextBackbone:
@@ -109,7 +116,7 @@ class HubTextBackbone:
         ).to(device())
         network = self._model.network
         if self._model.both:
-            return _pooled(network.get_text_features(**tokens))
+            return _pooled(network.get_text_features(**tokens), self._model.pools)
         states = network(**tokens).last_hidden_state.float()
         mask = tokens["attention_mask"].unsqueeze(-1).float()
         mean: torch.Tensor = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
@@ -135,13 +142,23 @@ def _load(spec: str) -> HubModel:
 
         check_reachable(constants.ENDPOINT, spec)
     config = _quietly(spec, lambda: AutoConfig.from_pretrained(**_source(spec)))
-    network = _quietly(
+    network, info = _quietly(
         spec,
-        lambda: AutoModel.from_pretrained(**_source(spec), dtype=precision(), use_safetensors=True),
+        lambda: AutoModel.from_pretrained(
+            **_source(spec), dtype=precision(), use_safetensors=True, output_loading_info=True
+        ),
     )
+    # What the file lacks was filled at random; a pooler is often lacking, and can be done without.
+    lacking = sorted(info["missing_keys"])
+    needed = [name for name in lacking if "pooler" not in name]
+    if needed:
+        raise ModelError(
+            f"the weights of {spec} lack {len(needed)} tensors of its model (first {needed[0]}): "
+            "expected a complete model, as save_pretrained writes it"
+        )
     commit = getattr(config, "_commit_hash", None)
     fingerprint = f"hub-{commit}" if commit and not local.exists() else f"files-{_digest(local)}"
-    return HubModel(spec, config, network.to(device()).eval(), fingerprint)
+    return HubModel(spec, config, network.to(device()).eval(), fingerprint, pools=not lacking)
 
 
 def _source(spec: str) -> dict[str, Any]:
@@ -173,7 +190,7 @@ def _quietly(spec: str, load: Callable[[], Any]) -> Any:
     """Load, and turn whatever transformers raises into one line."""
     try:
         return load()
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:160]
         raise ModelError(f"backbone {spec!r} cannot be loaded: {reason}") from None
 
@@ -205,11 +222,11 @@ def _preprocessing(processor: Any) -> Preprocessing:
     )
 
 
-def _pooled(out: Any) -> torch.Tensor:
+def _pooled(out: Any, pools: bool) -> torch.Tensor:
     """The vector of an output: a tensor itself, its pooled output, or the mean over its tokens."""
     if isinstance(out, torch.Tensor):
         return out
-    pooled: torch.Tensor | None = getattr(out, "pooler_output", None)
+    pooled: torch.Tensor | None = getattr(out, "pooler_output", None) if pools else None
     return pooled if pooled is not None else out.last_hidden_state.mean(1)
 
 

@@ -127,12 +127,18 @@ def _from_file(spec: str) -> TorchvisionBackbone:
     normalize = options.get("normalize", "none")
     if normalize not in ("none", "imagenet"):
         raise ModelError(f"{spec}: normalize is {normalize!r}, expected none or imagenet")
+    size = options.get("size", "224")
+    if not size.isascii() or not size.isdigit() or int(size) < 1:
+        raise ModelError(f"{spec}: size is {size!r}, expected a number of pixels")
     network = _headless(arch)
     _fill(network, state, spec)
     scale: dict[str, Any] = IMAGENET if normalize == "imagenet" else {}
-    preprocessing = Preprocessing(size=int(options.get("size", 224)), resample="bilinear", **scale)
-    digest = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
-    return TorchvisionBackbone(spec, network, preprocessing, f"torchvision-{arch}-{digest}")
+    preprocessing = Preprocessing(size=int(size), resample="bilinear", **scale)
+    hashed = hashlib.blake2b(path.read_bytes(), digest_size=8)
+    hashed.update(str(preprocessing).encode())  # the options change a feature as the weights do
+    return TorchvisionBackbone(
+        spec, network, preprocessing, f"torchvision-{arch}-{hashed.hexdigest()}"
+    )
 
 
 def _headless(arch: str) -> nn.Module:

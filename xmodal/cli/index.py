@@ -70,7 +70,8 @@ def index(data: Path, model: Path, uri: str, **given: Any) -> None:
     target.close()
     tell_problems(dataset.problems)
     if given["as_json"]:
-        told = {"index": uri, "documents": len(target), **counts}
+        told: dict[str, Any] = {"index": uri, "documents": len(target)}
+        told |= {str(side): count for side, count in counts.items()}
         click.echo(json.dumps(told | {"problems": dataset.problems.counts()}))
     else:
         click.echo(

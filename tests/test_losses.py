@@ -1,0 +1,238 @@
+"""Each loss against naive loops, numbers worked by hand, and degenerate batches."""
+
+from __future__ import annotations
+
+from math import exp, log
+
+import pytest
+import torch
+
+from xmodal import losses
+
+K = 8
+
+
+def random_codes(n: int, seed: int = 0) -> torch.Tensor:
+    """Relaxed codes (n, K) in (-1, 1)."""
+    return torch.tanh(torch.randn(n, K, generator=torch.Generator().manual_seed(seed)))
+
+
+def loop_distance(u: torch.Tensor, v: torch.Tensor) -> list[list[float]]:
+    return [
+        [sum((a - b) ** 2 for a, b in zip(x, y, strict=True)) / (4 * len(x)) for y in v.tolist()]
+        for x in u.tolist()
+    ]
+
+
+def loop_cross_entropy(
+    logits: list[list[float]], target: list[list[float]], weight: list[float]
+) -> float:
+    total = 0.0
+    for row, wanted, w in zip(logits, target, weight, strict=True):
+        normaliser = log(sum(exp(x) for x in row))
+        total += w * sum(-t * (x - normaliser) for t, x in zip(wanted, row, strict=True))
+    return total / max(sum(weight), 1e-6)
+
+
+def transposed(rows: list[list[float]]) -> list[list[float]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+def loop_both_ways(
+    u: torch.Tensor, v: torch.Tensor, target: list[list[float]], temperature: float
+) -> float:
+    logits = [[(1 - 2 * d) / temperature for d in row] for row in loop_distance(u, v)]
+    ones = [1.0] * len(logits)
+    forward = loop_cross_entropy(logits, target, ones)
+    return (forward + loop_cross_entropy(transposed(logits), target, ones)) / 2
+
+
+# ---- distance and sign -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (3, 5), (6, 2)])
+def test_distance_is_the_loop(n: int, m: int) -> None:
+    u, v = random_codes(n), random_codes(m, 1)
+    found = losses.distance(u, v)
+    assert found.shape == (n, m)
+    torch.testing.assert_close(found, torch.tensor(loop_distance(u, v)))
+
+
+def test_distance_of_binary_codes_is_the_share_of_differing_bits() -> None:
+    u = torch.tensor([[1.0, 1, 1, 1, -1, -1, -1, -1]])
+    v = torch.tensor([[1.0, 1, 1, 1, -1, -1, -1, 1], [-1.0, -1, -1, -1, 1, 1, 1, 1]])
+    assert losses.distance(u, v).tolist() == [[1 / 8, 8 / 8]]
+    assert losses.distance(u, u).tolist() == [[0.0]]
+
+
+def test_distance_is_never_negative() -> None:
+    u = random_codes(50)
+    alike = losses.distance(u, u)
+    assert float(alike.min()) >= 0
+    assert float(alike.diagonal().max()) < 1e-6  # rounding of |u|^2 + |u|^2 - 2 u u
+
+
+def test_sign_through_is_the_sign_and_passes_gradients() -> None:
+    u = torch.tensor([-0.7, -1e-9, 0.0, 1e-9, 0.3], requires_grad=True)
+    signs = losses.sign_through(u)
+    assert signs.tolist() == pytest.approx([-1, -1, -1, 1, 1])  # 0 is bit 0, as in BinaryCodes
+    weights = torch.tensor([1.0, 2, 3, 4, 5])
+    (signs * weights).sum().backward()
+    assert u.grad is not None
+    assert u.grad.tolist() == weights.tolist()
+
+
+# ---- hinge -----------------------------------------------------------------------------------
+
+
+def test_expected_hinge_by_hand() -> None:
+    positive = torch.tensor([0.2, 0.5])
+    distances = torch.tensor([[0.1, 0.3, 0.9], [0.9, 0.55, 0.2]])
+    weights = torch.tensor([[0.5, 0.5, 0.0], [0.25, 0.25, 0.5]])
+    first = 0.5 * (0.2 + 0.2 - 0.1) + 0.5 * (0.2 + 0.2 - 0.3)  # the third: weight 0
+    second = 0.25 * 0 + 0.25 * (0.2 + 0.5 - 0.55) + 0.5 * (0.2 + 0.5 - 0.2)  # .7 - .9 < 0
+    found = losses.expected_hinge(positive, distances, weights, 0.2)
+    assert float(found) == pytest.approx((first + second) / 2)
+
+
+def test_expected_hinge_is_the_loop_and_rows_without_weight_cost_nothing() -> None:
+    generator = torch.Generator().manual_seed(3)
+    positive, distances = torch.rand(4, generator=generator), torch.rand(4, 6, generator=generator)
+    weights = torch.softmax(torch.randn(4, 6, generator=generator), dim=1)
+    weights[2] = 0
+    total = 0.0
+    for i in range(4):
+        for j in range(6):
+            gap = 0.3 + float(positive[i]) - float(distances[i, j])
+            total += float(weights[i, j]) * max(0.0, gap)
+    assert float(losses.expected_hinge(positive, distances, weights, 0.3)) == pytest.approx(
+        total / 4
+    )
+    nothing = losses.expected_hinge(positive, distances, torch.zeros(4, 6), 0.3)
+    assert float(nothing) == 0
+
+
+# ---- contrast and cross-entropy --------------------------------------------------------------
+
+
+def test_soft_cross_entropy_by_hand() -> None:
+    logits = torch.tensor([[0.0, 0.0], [log(3), 0.0], [9.0, 7.0]])
+    target = torch.tensor([[0.5, 0.5], [0.0, 1.0], [1.0, 0.0]])
+    weight = torch.tensor([1.0, 3.0, 0.0])
+    expected = (1 * log(2) + 3 * -log(1 / (3 + 1))) / (1 + 3)
+    assert float(losses.soft_cross_entropy(logits, target, weight)) == pytest.approx(expected)
+
+
+def test_soft_cross_entropy_of_nothing_is_zero() -> None:
+    found = losses.soft_cross_entropy(torch.randn(3, 4), torch.full((3, 4), 0.25), torch.zeros(3))
+    assert float(found) == 0
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_contrast_with_the_identity_is_infonce(n: int) -> None:
+    u, v, eye = random_codes(n), random_codes(n, 1), torch.eye(n)
+    nobody = torch.zeros(n, n, dtype=torch.bool)
+    expected = loop_both_ways(u, v, eye.tolist(), 0.1)
+    found = losses.contrast(u, v, eye, 0.1, nobody)
+    assert float(found) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_contrast_spread_over_matches_is_the_loop() -> None:
+    u, v = random_codes(4), random_codes(4, 1)
+    target = torch.tensor([[0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1.0]])
+    found = losses.contrast(u, v, target, 0.2, torch.zeros(4, 4, dtype=torch.bool))
+    assert float(found) == pytest.approx(loop_both_ways(u, v, target.tolist(), 0.2), rel=1e-5)
+
+
+def test_ignored_candidates_leave_the_softmax_unless_they_are_wanted() -> None:
+    u, v, target = random_codes(3), random_codes(3, 1), torch.eye(3)
+    ignore = torch.zeros(3, 3, dtype=torch.bool)
+    ignore[0, 1] = ignore[1, 0] = True
+    ignore[2, 2] = True  # wanted, so it stays
+    s = [[(1 - 2 * d) / 0.1 for d in row] for row in loop_distance(u, v)]
+
+    def by_rows(rows: list[list[float]]) -> float:
+        left = [[0, 2], [1, 2], [0, 1, 2]]  # candidates of each query
+        return sum(log(sum(exp(rows[i][j]) for j in left[i])) - rows[i][i] for i in range(3)) / 3
+
+    expected = (by_rows(s) + by_rows(transposed(s))) / 2
+    assert float(losses.contrast(u, v, target, 0.1, ignore)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_contrast_of_codes_that_are_all_alike_is_the_log_of_their_number() -> None:
+    u = torch.ones(5, K) * 0.5
+    found = losses.contrast(u, u, torch.eye(5), 0.1, torch.zeros(5, 5, dtype=torch.bool))
+    assert float(found) == pytest.approx(log(5), rel=1e-5)
+
+
+def test_ignoring_everything_else_leaves_no_loss() -> None:
+    u = random_codes(3)
+    everything = torch.ones(3, 3, dtype=torch.bool)
+    assert float(losses.contrast(u, random_codes(3, 1), torch.eye(3), 0.1, everything)) == 0
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_neighbour_consistency_is_the_loop(n: int) -> None:
+    u, v = random_codes(n), random_codes(n, 1)
+    target = torch.softmax(torch.randn(n, n, generator=torch.Generator().manual_seed(2)), dim=1)
+    found = losses.neighbour_consistency(u, v, target, 0.25)
+    expected = loop_both_ways(u, v, target.tolist(), 0.25)
+    assert float(found) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+# ---- bits ------------------------------------------------------------------------------------
+
+
+def test_quantisation_by_hand() -> None:
+    u = torch.tensor([[1.0, -1.0], [0.5, -0.8]])
+    assert float(losses.quantisation(u)) == pytest.approx((0 + 0 + 0.5**2 + 0.2**2) / 4)
+
+
+def test_balance_by_hand() -> None:
+    u = torch.tensor([[1.0, 1.0], [-1.0, 0.5]])
+    assert float(losses.balance(u)) == pytest.approx((0**2 + 0.75**2) / 2)
+    assert float(losses.balance(torch.ones(4, K))) == 1  # all alike: the worst
+
+
+def test_decorrelation_by_hand() -> None:
+    u = torch.tensor([[1.0, 1.0], [-1.0, 0.5]])
+    off = (1 * 1 + -1 * 0.5) / 2
+    assert float(losses.decorrelation(u)) == pytest.approx((off**2 + off**2) / (2 * 1))
+    orthogonal = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
+    assert float(losses.decorrelation(orthogonal)) == 0
+    assert float(losses.decorrelation(torch.ones(3, 4))) == 1  # every bit repeats every other
+    assert float(losses.decorrelation(torch.ones(3, 1))) == 0  # one bit has none to repeat
+
+
+def test_the_bit_losses_are_the_loops() -> None:
+    u = random_codes(7)
+    rows = u.tolist()
+    expected = sum((abs(x) - 1) ** 2 for row in rows for x in row) / (7 * K)
+    assert float(losses.quantisation(u)) == pytest.approx(expected)
+    means = [sum(column) / 7 for column in transposed(rows)]
+    assert float(losses.balance(u)) == pytest.approx(sum(m * m for m in means) / K)
+    total = 0.0
+    for a in range(K):
+        for b in range(K):
+            if a != b:
+                total += (sum(row[a] * row[b] for row in rows) / 7) ** 2
+    assert float(losses.decorrelation(u)) == pytest.approx(total / (K * (K - 1)), rel=1e-5)
+
+
+def test_every_loss_has_finite_gradients_on_one_item_and_on_items_that_are_alike() -> None:
+    for u in (torch.ones(1, K) * 0.1, torch.ones(4, K) * 0.1, torch.zeros(4, K)):
+        codes = u.clone().requires_grad_()
+        n = len(codes)
+        between = losses.distance(codes, codes)
+        total = (
+            losses.contrast(codes, codes, torch.eye(n), 0.1, ~torch.eye(n, dtype=torch.bool))
+            + losses.neighbour_consistency(codes, codes, torch.full((n, n), 1 / n), 0.1)
+            + losses.expected_hinge(between[:, 0], between, torch.zeros(n, n), 0.2)
+            + losses.quantisation(codes)
+            + losses.balance(codes)
+            + losses.decorrelation(codes)
+        )
+        total.backward()
+        assert bool(torch.isfinite(total))
+        assert codes.grad is not None
+        assert bool(torch.isfinite(codes.grad).all())
