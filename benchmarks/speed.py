@@ -132,7 +132,7 @@ def evaluation(rounds: int) -> str:
             distance = query[row : row + 1].distances(database)[0]
             hits = (labels[row] & labels[2000:]).any(axis=1)[np.argsort(distance, kind="stable")]
             ranks = np.flatnonzero(hits) + 1
-            np.mean(np.arange(1, len(ranks) + 1) / ranks)
+            (np.arange(1, len(ranks) + 1) / ranks).sum() / max(1, len(ranks))
 
     seconds = in_turn({"whole": whole, "loop": loop}, rounds)
     ours, theirs = np.median(seconds["whole"]), 10 * np.median(seconds["loop"])

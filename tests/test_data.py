@@ -67,6 +67,13 @@ def test_what_is_named_is_not_drawn_from_again() -> None:
     assert len(parts.validation) == 6 and len(parts.train) == 54
 
 
+def test_an_equal_text_moves_nobody_who_was_named() -> None:
+    data = pairs(60, texts=20)
+    roles = ["gallery"] * 20 + [None] * 40
+    told = tuple(replace(item, split=role) for item, role in zip(data, roles, strict=True))
+    assert split(replace(data, items=told), query=0.4).gallery.ids == data.ids[:20]
+
+
 def test_an_unknown_split_name_means_train() -> None:
     told = tuple(replace(item, split="banana") for item in pairs(30))
     parts = split(Dataset(told), query=0, validation=0)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
-import struct
 import tracemalloc
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bad_pictures import TEXT, png_that_claims, truncated_jpeg
 from PIL import Image
 
 from xmodal.errors import DataError
@@ -49,20 +48,6 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
-
-
-def png_that_claims(width: int, height: int) -> bytes:
-    """A PNG of less than 100 bytes whose header speaks of many pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + check
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    packed = zlib.compress(b"\0")
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b"")
-    )
 
 
 def pixels(image: Image.Image) -> np.ndarray:
@@ -212,8 +197,8 @@ def test_bad_files_are_refused_with_their_name_and_a_reason(tmp_path: Path) -> N
     whole = encoded(photo(200, 100), "PNG")
     files = {
         "truncated.png": (whole[: len(whole) // 2], "cannot be decoded"),
-        "truncated.jpg": (encoded(photo(200, 100), "JPEG")[:1500], "truncated"),
-        "text.jpg": (b"these are words, not pixels\n", "not a picture"),
+        "truncated.jpg": (truncated_jpeg(), "truncated"),
+        "text.jpg": (TEXT, "not a picture"),
         "empty.jpg": (b"", "not a picture"),
     }
     for name, (content, reason) in files.items():

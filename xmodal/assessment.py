@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from xmodal.data import Dataset, split
+from xmodal.data import Dataset, Split, split
 from xmodal.encoder import Encoder
+from xmodal.errors import ConfigError, DataError
 from xmodal.evaluation import Part, Report, combine, compare
 from xmodal.features import Progress, pair_features
 from xmodal.index import MODALITIES
@@ -30,6 +31,12 @@ def evaluate(
     encoder the query part and the database part with their codes.
     """
     several = [encoders] if isinstance(encoders, Encoder) else list(encoders)
+    kinds = {f"{one.about['options']['method']} of {one.bits} bits" for one in several}
+    if len(kinds) > 1:
+        raise ConfigError(
+            f"the encoders are {', '.join(sorted(kinds))}; only encoders that differ in their seed "
+            "have a mean: evaluate the others alone"
+        )
     measured = [_measure(encoder, data, cache, progress) for encoder in several]
     return combine([report for report, _, _ in measured]), [(q, d) for _, q, d in measured]
 
@@ -50,6 +57,10 @@ def _measure(
         query=options.query,
         seed=options.split_seed,
     )
+    learned = {id_ for role in ("train", "validation") for id_ in encoder.split.get(role, ())}
+    if seen and (not len(parts.query) or learned.intersection(parts.query.ids)):
+        # Nothing here was set aside for asking: what the encoder never saw may ask, if it is there.
+        parts = _with_new_queries(replace(usable, items=told), roles.keys())
     codes = {side: encoder.encode_features(side, features[side]) for side in MODALITIES}
     row = {id_: place for place, id_ in enumerate(usable.ids)}
 
@@ -78,3 +89,16 @@ def _measure(
         title=f"{data.name}: {encoder.bits} bits",
     )
     return report, query, database
+
+
+def _with_new_queries(data: Dataset, known: Collection[str]) -> Split:
+    """Divide data so that all pairs that are not ``known`` ask, unless their split says else."""
+    new = [item.id for item in data if item.id not in known and not item.split]
+    if not new:
+        raise DataError(
+            f"{data.name} has no pair to ask with: all {len(data)} were used to train this "
+            "encoder; evaluate with the data that it was trained on, or with other pairs"
+        )
+    asking = set(new)
+    items = tuple(replace(item, split="query") if item.id in asking else item for item in data)
+    return split(replace(data, items=items), validation=0.0, query=0.0)

@@ -34,7 +34,7 @@ from xmodal.backbones.device import device
 from xmodal.codes import BinaryCodes
 from xmodal.confidence import Confidence
 from xmodal.data import Dataset, Problems
-from xmodal.errors import ModelError
+from xmodal.errors import CodeError, ModelError
 from xmodal.features import Array, Progress, image_features, text_features
 from xmodal.images import Source
 from xmodal.index import MODALITIES, Modality
@@ -42,6 +42,17 @@ from xmodal.towers import Towers
 
 CONFIG, WEIGHTS, SPLIT = "config.json", "weights.safetensors", "split.json"
 FORMAT = 1
+DAMAGE = (
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    OSError,
+    RuntimeError,
+    CodeError,
+    SafetensorError,
+)
+"""What reading a file that is not as it was written may raise."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +202,7 @@ class Encoder:
             )
             raise ModelError(f"there is no finished encoder at {path}: {hint}")
         try:
-            config = json.loads((path / CONFIG).read_text())
+            config = _read(path / CONFIG)
             found = config["format"]
             if found != FORMAT:
                 raise ModelError(
@@ -202,21 +213,24 @@ class Encoder:
             towers.load_state_dict(load_file(path / WEIGHTS))
             told = {"image": image_backbone, "text": text_backbone}
             refs = {
-                side: BackboneRef(told[side] or ref["spec"], ref["fingerprint"])
-                for side, ref in config["backbones"].items()
+                side: BackboneRef(str(told[side] or ref["spec"]), str(ref["fingerprint"]))
+                for side, ref in ((side, config["backbones"][side]) for side in MODALITIES)
             }
-            curve = Confidence(**config["confidence"], bits=towers.bits)
-            split = json.loads((path / SPLIT).read_text()) if (path / SPLIT).exists() else {}
-        except (KeyError, TypeError, RuntimeError, OSError, ValueError, SafetensorError) as error:
+            told_curve = config["confidence"]
+            curve = Confidence(float(told_curve["slope"]), float(told_curve["offset"]), towers.bits)
+            parts = _read(path / SPLIT) if (path / SPLIT).exists() else {}
+            split = {role: list(ids) for role, ids in parts.items()}
+            written = config["fingerprint"]
+        except DAMAGE as error:
             reason = " ".join(str(error).split())[:160]
             raise ModelError(f"the encoder in {path} is damaged ({reason}): train again") from None
         own = ("format", "fingerprint", "towers", "backbones", "confidence")
         about = {name: value for name, value in config.items() if name not in own}
         encoder = cls(towers, refs, curve, about, split)
-        if encoder.fingerprint != config["fingerprint"]:
+        if encoder.fingerprint != written:
             raise ModelError(
                 f"the encoder in {path} has fingerprint {encoder.fingerprint}, its config says "
-                f"{config['fingerprint']}: weights and config do not belong together"
+                f"{written}: weights and config do not belong together"
             )
         return encoder
 
@@ -235,7 +249,12 @@ def as_tensor(features: Array) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(kept))
 
 
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 def _write(path: Path, content: Any) -> None:
     new = path.with_suffix(".new")
-    new.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    new.write_text(text, encoding="utf-8")
     os.replace(new, path)

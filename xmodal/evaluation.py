@@ -36,6 +36,7 @@ from xmodal.metrics import (
 )
 
 CUTS = (1, 10, 50, 100)
+CELLS = 1 << 23  # queries x database that are looked at together
 DIRECTIONS: tuple[tuple[Modality, Modality], ...] = (("image", "text"), ("text", "image"))
 Figures = dict[str, float]
 Sides = Mapping[Modality, npt.NDArray[Any]]
@@ -133,20 +134,17 @@ def compare(
     Raises DataError if no query has anything to find.
     """
     by_labels = bool(query.labelled.any() and database.labelled.any() and query.labels.shape[1])
+    asked, searched = query, query
     if by_labels:
-        query_used, database_used = query.take(query.labelled), database.take(database.labelled)
-        gains = shared_labels(query_used.labels, database_used.labels)
-    else:
-        query_used, database_used = query, query
-        gains = np.eye(len(query), dtype=np.float32)
-    findable = int((gains.sum(axis=1) > 0).sum())
+        asked, searched = query.take(query.labelled), database.take(database.labelled)
+    measure = _Measure(asked, searched, query, by_labels)
+    findable, base_rate = measure.base_rate()
     if not findable:
         raise DataError(
-            f"none of {len(query_used)} queries shares a label with any of {len(database_used)} "
-            "items: there is nothing to measure"
+            f"none of {len(asked)} queries shares a label with any of {len(searched)} items: "
+            "there is nothing to measure"
         )
     bits = query.codes["image"].bits
-    measure = _Measure(query_used, database_used, query, gains)
     rows = {"chance": measure.chance()}
     for label, projections, as_floats in _baselines(
         train, bits, seed, bool(options.get("shared_space"))
@@ -154,11 +152,11 @@ def compare(
         rows[label] = measure.projected(projections, as_floats)
     rows[name] = measure.coded()
     facts = {
-        "queries": len(query_used),
-        "queries without anything relevant (left out)": len(query_used) - findable,
-        "database": len(database_used),
+        "queries": len(asked),
+        "queries without anything relevant (left out)": len(asked) - findable,
+        "database": len(searched),
         "relevant means": "shares a label" if by_labels else "is the natural pair",
-        "base rate": round(float((gains > 0)[gains.sum(axis=1) > 0].mean()), 4),
+        "base rate": round(base_rate, 4),
         "labelled training pairs": f"{int(train.labelled.sum())} of {len(train)}",
         "bits": bits,
     }
@@ -214,13 +212,27 @@ def trec_qrels(queries: Part, database: Part) -> Iterator[str]:
 
 
 class _Measure:
-    """Every figure of one way to rank, in both directions."""
+    """Every figure of one way to rank, in both directions; some queries at a time."""
 
-    def __init__(
-        self, query: Part, database: Part, pairs: Part, gains: npt.NDArray[np.float32]
-    ) -> None:
-        self.query, self.database, self.pairs, self.gains = query, database, pairs, gains
-        self.own = np.eye(len(pairs), dtype=np.bool_)
+    def __init__(self, query: Part, database: Part, pairs: Part, by_labels: bool) -> None:
+        self.query, self.database, self.pairs, self.by_labels = query, database, pairs, by_labels
+        self.graded = by_labels and bool((query.labels.sum(axis=1) > 1).any())
+
+    def base_rate(self) -> tuple[int, float]:
+        """How many queries have something to find, and the share of the database that it is."""
+        shares = [
+            (self._gains(rows) > 0).mean(axis=1)
+            for rows in _chunks(len(self.query), len(self.database))
+        ]
+        share = np.concatenate(shares)
+        found = share[share > 0]
+        return len(found), float(found.mean()) if len(found) else 0.0
+
+    def _gains(self, rows: slice) -> npt.NDArray[np.float32]:
+        """Relevance of every item to some queries: labels shared, or being the natural pair."""
+        if self.by_labels:
+            return shared_labels(self.query.labels[rows], self.database.labels)
+        return _own(rows, len(self.database)).astype(np.float32)
 
     def chance(self) -> dict[str, Figures]:
         """The expectation over random orders: codes that are all alike."""
@@ -256,26 +268,48 @@ class _Measure:
         out = {}
         for ask, answer in DIRECTIONS:
             figures = self._ranking(query[ask], database[answer])
-            alone = _groups(pairs[ask], pairs[answer], self.own)
-            figures |= {f"pair R@{k}": mean(recall_at(alone, k)) for k in (1, 5, 10)}
-            figures["pair median rank"] = float(np.median(expected_rank(alone)))
-            out[f"{ask}->{answer}"] = figures
+            out[f"{ask}->{answer}"] = figures | _pair_figures(pairs[ask], pairs[answer])
         return out
 
     def _ranking(self, query: Any, database: Any) -> Figures:
-        groups = _groups(query, database, self.gains > 0)
-        keep = groups.relevant > 0
-        groups = TieGroups(groups.total[keep], groups.gain[keep])
-        figures = {"mAP": mean(average_precision(groups))}
-        figures |= {f"P@{k}": mean(precision_at(groups, k)) for k in CUTS}
-        if self.gains.max() > 1:
-            graded = _groups(query, database, self.gains)
-            figures |= {
-                f"NDCG@{k}": mean(ndcg_from_gains(graded, self.gains, k)) for k in (10, 100)
-            }
-        else:
-            figures |= {f"NDCG@{k}": mean(ndcg_at(groups, k)) for k in (10, 100)}
-        return figures
+        values: dict[str, list[npt.NDArray[np.float64]]] = {}
+        for rows in _chunks(len(self.query), len(self.database)):
+            gains = self._gains(rows)
+            groups = _groups(query[rows], database, gains > 0)
+            something = np.where(groups.relevant > 0, 1.0, np.nan)
+            found = {"mAP": average_precision(groups)}
+            found |= {f"P@{k}": precision_at(groups, k) * something for k in CUTS}
+            graded = _groups(query[rows], database, gains) if self.graded else None
+            for k in (10, 100):
+                found[f"NDCG@{k}"] = (
+                    ndcg_at(groups, k) if graded is None else ndcg_from_gains(graded, gains, k)
+                )
+            for name, one in found.items():
+                values.setdefault(name, []).append(one)
+        return {name: mean(np.concatenate(parts)) for name, parts in values.items()}
+
+
+def _pair_figures(ask: Any, answer: Any) -> Figures:
+    """Recall and median rank of the natural pair; row i of both sides is one pair."""
+    ranks, recalls = [], []
+    for rows in _chunks(len(ask), len(answer)):
+        groups = _groups(ask[rows], answer, _own(rows, len(answer)))
+        ranks.append(expected_rank(groups))
+        recalls.append(np.stack([recall_at(groups, k) for k in (1, 5, 10)]))
+    recall = np.concatenate(recalls, axis=1).mean(axis=1)
+    figures = {f"pair R@{k}": float(one) for k, one in zip((1, 5, 10), recall, strict=True)}
+    return figures | {"pair median rank": float(np.median(np.concatenate(ranks)))}
+
+
+def _chunks(queries: int, database: int) -> Iterator[slice]:
+    """Slices of queries, so that memory does not grow with their number."""
+    step = max(1, CELLS // max(1, database))
+    return (slice(start, min(start + step, queries)) for start in range(0, queries, step))
+
+
+def _own(rows: slice, n: int) -> npt.NDArray[np.bool_]:
+    """Some rows of the identity: item i is relevant to query i."""
+    return np.equal.outer(np.arange(rows.start, rows.stop), np.arange(n))
 
 
 def _baselines(

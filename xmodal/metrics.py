@@ -52,6 +52,7 @@ def groups_by_codes(
     queries: BinaryCodes, database: BinaryCodes, relevance: npt.NDArray[np.generic]
 ) -> TieGroups:
     """Groups by Hamming distance; ``relevance`` has shape (queries, database), bool or graded."""
+    _need_shape(relevance, (len(queries), len(database)))
     levels = queries.bits + 1
     binary = relevance.dtype == np.bool_
     total = np.zeros((len(queries), levels))
@@ -83,6 +84,7 @@ def groups_by_values(
 ) -> TieGroups:
     """Groups by real-valued distance, shape (q, n); only equal values tie."""
     q, n = distances.shape
+    _need_shape(relevance, (q, n))
     order = np.argsort(distances, axis=1, kind="stable")
     sorted_distances = np.take_along_axis(distances, order, axis=1)
     sorted_gain = np.take_along_axis(relevance, order, axis=1).astype(np.float64)
@@ -233,6 +235,11 @@ def _discounted_gain(groups: TieGroups, k: int) -> Floats:
         groups.gain, groups.total, out=np.zeros_like(groups.gain), where=groups.total > 0
     )
     return np.asarray((average * (cumulated[after] - cumulated[before])).sum(axis=1))
+
+
+def _need_shape(relevance: npt.NDArray[np.generic], shape: tuple[int, int]) -> None:
+    if relevance.shape != shape:
+        raise ValueError(f"relevance has shape {relevance.shape}, expected {shape}")
 
 
 def _need_rank(k: int) -> None:

@@ -114,8 +114,8 @@ class Run:
         seconds = time.perf_counter() - self._started
         figures = {"epoch": epoch, **losses, **measured, "seconds": seconds}
         self.history.append(figures)
-        score = float(np.mean(list(measured.values())))
-        if score > self.best:
+        score = float(np.mean(list(measured.values()))) if measured else self.best
+        if score > self.best or not measured:
             self.best, self.best_epoch = score, epoch
             self._best_state = {k: v.detach().clone() for k, v in towers.state_dict().items()}
         self._save(epoch)
@@ -133,8 +133,11 @@ class Run:
 
         ``pair mAP``: each searches the other halves for its own. ``mAP``: they search training
         pairs for those that share a label (only where enough pairs are labelled). The best epoch
-        has the largest mean of both: codes should find the kind, and among it the one.
+        has the largest mean of both: codes should find the kind, and among it the one. Without
+        validation pairs there is no figure, and each epoch is better than the one before.
         """
+        if not len(self.data.validation):
+            return {}
         queries, database = self.data.validation, self.data.train.take(_some(len(self.data.train)))
         own = np.eye(len(queries), dtype=np.bool_)
         figures = {"pair mAP": _map(towers, queries, queries, own)}

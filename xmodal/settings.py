@@ -44,6 +44,22 @@ def configure(kind: type[T], values: Mapping[str, Any]) -> T:
     return kind(**{name: _fitting(name, value, hints[name]) for name, value in values.items()})
 
 
+def check_at_least(config: object, least: float, *names: str) -> None:
+    """Raise ConfigError for the first of the fields that is smaller than ``least``, or NaN."""
+    for name in names:
+        value = getattr(config, name)
+        if not value >= least:
+            raise ConfigError(f"{name} is {value}, expected at least {least:g}")
+
+
+def check_at_most(config: object, most: float, *names: str) -> None:
+    """Raise ConfigError for the first of the fields that is larger than ``most``, or NaN."""
+    for name in names:
+        value = getattr(config, name)
+        if not value <= most:
+            raise ConfigError(f"{name} is {value}, expected at most {most:g}")
+
+
 def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
     """``["epochs=20", "negatives=random"]`` -> a mapping; values are JSON where they can be."""
     values = {}

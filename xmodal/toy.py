@@ -41,8 +41,8 @@ PLACES = {
 }
 CAPTIONS = (
     "a {size} {colour} {shape} {place}",
-    "{place}, a {colour} {shape}",
-    "there is a {colour} {shape} {place}",
+    "{place}, {a} {colour} {shape}",
+    "there is {a} {colour} {shape} {place}",
     "one {colour} {shape}, {size}, {place}",
 )
 Combination = tuple[str, str, str]
@@ -63,7 +63,7 @@ def unseen(seed: int = 0) -> list[Combination]:
 def caption(combination: Combination) -> str:
     """A plain sentence for a combination, for example "a red circle on the left"."""
     colour, shape, place = combination
-    return f"a {colour} {shape} {place}"
+    return f"{_article(colour)} {colour} {shape} {place}"
 
 
 def write_world(folder: str | Path, n: int = 2880, seed: int = 0) -> Path:
@@ -83,11 +83,13 @@ def write_world(folder: str | Path, n: int = 2880, seed: int = 0) -> Path:
         size = "small" if rng.random() < 0.5 else "large"
         name = f"{number:05d}.png"
         render(combination, size, rng).save(path / name)
-        text = CAPTIONS[rng.integers(len(CAPTIONS))]
+        template = CAPTIONS[rng.integers(len(CAPTIONS))]
+        words = {"a": _article(colour), "size": size}
+        text = template.format(**words, colour=colour, shape=shape, place=place)
         rows.append(
             {
                 "file_name": name,
-                "text": text.format(size=size, colour=colour, shape=shape, place=place),
+                "text": text,
                 "labels": [shape],
                 "colour": colour,
                 "shape": shape,
@@ -118,6 +120,10 @@ def render(combination: Combination, size: str, rng: np.random.Generator) -> Ima
     else:
         draw.polygon(_outline(shape, float(x), float(y), float(radius), tilt), fill=fill)
     return image
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
 
 
 def _split(is_unseen: bool, turn: int) -> str:

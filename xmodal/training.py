@@ -57,6 +57,8 @@ def train(
     """
     options = options or Options()
     check_bits(options.bits)
+    if options.seed < 0:
+        raise ConfigError(f"seed is {options.seed}, expected 0 or more")
     if options.method not in METHODS:
         known = ", ".join(METHODS)
         raise ConfigError(f"there is no method {options.method!r}, expected one of {known}")

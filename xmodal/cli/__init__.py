@@ -66,3 +66,6 @@ def main() -> None:
     except BrokenPipeError:  # whoever read our output has left
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:  # a full disk, a folder that may not be written
+        complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        sys.exit(2)

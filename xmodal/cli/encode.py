@@ -61,6 +61,8 @@ def encode(
     encoder = Encoder.load(
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
     )
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
     lines: list[dict[str, str]] = []
     if texts:
         codes = encoder.encode_texts(list(texts)).to_hex()

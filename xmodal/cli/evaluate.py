@@ -19,6 +19,7 @@ from xmodal.cli.show import (
     say,
     tell_problems,
 )
+from xmodal.errors import ConfigError
 from xmodal.readers import read
 
 
@@ -49,6 +50,12 @@ def evaluate(data: Path, models: tuple[Path, ...], **given: Any) -> None:
       xmodal evaluate items.csv --model seed0.model --model seed1.model --trec runs/
     """
     dataset = read(data, columns_of(given))
+    names = [model.resolve().name for model in models]
+    if given["trec"] and len(set(names)) < len(names):
+        raise ConfigError(f"two models are called {max(names, key=names.count)}: rename a folder")
+    for folder in (given["out"] and given["out"].parent, given["trec"]):
+        if folder:  # better before the work than after it
+            folder.mkdir(parents=True, exist_ok=True)
 
     from xmodal.assessment import evaluate as measure
     from xmodal.encoder import Encoder
@@ -71,15 +78,14 @@ def evaluate(data: Path, models: tuple[Path, ...], **given: Any) -> None:
             click.echo(line)
     if given["out"]:
         shown = report.to_json() if given["out"].suffix == ".json" else report.text()
-        given["out"].write_text(shown + "\n")
+        given["out"].write_text(shown + "\n", encoding="utf-8")
         say(f"report: {given['out']}")
     if given["trec"]:
-        given["trec"].mkdir(parents=True, exist_ok=True)
-        for model, (query, database) in zip(models, parts, strict=True):
+        for model, (query, database) in zip(names, parts, strict=True):
             for ask, answer in DIRECTIONS:
-                name = f"{model.name}.{ask}-{answer}"
+                name = f"{model}.{ask}-{answer}"
                 _write(given["trec"] / f"{name}.run", trec_run(query, database, ask, answer))
-            _write(given["trec"] / f"{model.name}.qrels", trec_qrels(query, database))
+            _write(given["trec"] / f"{model}.qrels", trec_qrels(query, database))
         say(f"TREC files: {given['trec']}")
 
 

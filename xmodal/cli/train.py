@@ -84,7 +84,8 @@ def train(data: Path, **given: Any) -> None:
     figures = encoder.about["figures"]
     if not given["no_report"] and encoder.split.get("query"):
         report, _ = evaluate(encoder, dataset, cache=cache)
-        (given["out"] / "report.json").write_text(report.to_json() + "\n")
+        text = report.to_json() + "\n"
+        (given["out"] / "report.json").write_text(text, encoding="utf-8")
         own = report.rows[f"xmodal {options.method}"]
         figures = figures | {way: round(values["mAP"], 4) for way, values in own.items()}
     summary = {"encoder": str(given["out"]), "fingerprint": encoder.fingerprint, **figures}
@@ -101,7 +102,7 @@ def _file_settings(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"settings cannot be read from {path}: {error}") from None
     if not isinstance(content, dict):

@@ -36,6 +36,7 @@ from xmodal import losses, reinforce, sampling
 from xmodal.backbones.device import device
 from xmodal.run import Run, Stateful, TrainingData
 from xmodal.sampling import Pairs
+from xmodal.settings import check_at_least, check_at_most
 from xmodal.towers import Towers
 
 
@@ -81,6 +82,17 @@ class Config:
     """Share of the pool that the policy spreads over."""
     policy_rate: float = 1e-3
     policy_entropy: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "epochs", "hidden")
+        check_at_least(self, 2, "batch", "picks")
+        check_at_least(self, 0, "weight_decay", "triplet", "pairs", "classes", "neighbours")
+        check_at_least(self, 0, "quantise", "balance", "decorrelate", "policy_entropy", "warmup")
+        rates = ("learning_rate", "policy_rate", "temperature", "neighbour_temperature")
+        check_at_least(self, 1e-9, *rates, "policy_uses", "margin")
+        shares = ("feature_dropout", "match_share", "policy_share", "policy_uses")
+        check_at_least(self, 0, *shares)
+        check_at_most(self, 1, *shares, "margin", "pseudo_threshold")
 
 
 class Discriminator(nn.Module):
@@ -230,48 +242,51 @@ def _triplets(
     """The hinge over both directions: x+ at random, x- as ``config.negatives`` says."""
     total = torch.zeros(())
     between = losses.distance(seen.image, seen.text)
+    with torch.no_grad():
+        policies = _log_policies(g, seen) if config.negatives == "policy" else {}
     for way, distances in (("image", between), ("text", between.T)):
         chosen = sampling.one_match(seen.match, rng)
         positive = distances.gather(1, chosen[:, None]).squeeze(1)
         weight = seen.weight / seen.weight.sum(1, keepdim=True).clamp(min=1e-6)
-        picked = (
-            None if epoch <= config.warmup else _picked(g, seen, way, distances, positive, config)
-        )
-        if picked is not None:
-            weight = (1 - config.policy_share) * weight + config.policy_share * picked
+        if config.negatives != "random" and epoch > config.warmup:
+            choice = _choice(policies.get(way), seen, distances, positive, config)
+            weight = (1 - config.policy_share) * weight + config.policy_share * choice
         total = total + losses.expected_hinge(positive, distances, weight, config.margin) / 2
     return total
 
 
-def _picked(
-    g: Generator,
+@torch.no_grad()
+def _choice(
+    log_policy: torch.Tensor | None,
     seen: _Batch,
-    way: str,
     distances: torch.Tensor,
     positive: torch.Tensor,
     config: Config,
-) -> torch.Tensor | None:
-    """How the adversary spreads its choice over the pool, (n, n), rows sum to 1 (or are 0)."""
-    if config.negatives == "random":
-        return None
-    with torch.no_grad():
-        gap = distances - positive[:, None]
-        if config.negatives == "policy":
-            choice = _log_policy(g, seen, way).exp()
-        elif config.negatives == "semi-hard":
-            choice = ((gap > 0) & (gap < config.margin)).float()
-        else:
-            worst = (distances + 2 * (seen.weight <= 0)).topk(8, dim=1, largest=False).indices
-            choice = torch.zeros_like(distances).scatter_(1, worst, 1.0)
-        choice = choice * seen.weight
-        return choice / choice.sum(1, keepdim=True).clamp(min=1e-6)
+) -> torch.Tensor:
+    """How the adversary spreads over the pool, (n, n); rows sum to 1, or are 0.
+
+    ``log_policy`` is the generator's choice, None where a rule chooses.
+    """
+    gap = distances - positive[:, None]
+    if log_policy is not None:
+        choice = log_policy.exp()
+    elif config.negatives == "semi-hard":
+        choice = ((gap > 0) & (gap < config.margin)).float()
+    else:
+        worst = (distances + 2 * (seen.weight <= 0)).topk(min(8, len(gap)), largest=False).indices
+        choice = torch.zeros_like(distances).scatter_(1, worst, 1.0)
+    choice = choice * seen.weight
+    return choice / choice.sum(1, keepdim=True).clamp(min=1e-6)
 
 
-def _log_policy(g: Generator, seen: _Batch, way: str) -> torch.Tensor:
+def _log_policies(g: Generator, seen: _Batch) -> dict[str, torch.Tensor]:
+    """log p(candidate | query) of both directions, each (n, n), by the modality that asks."""
     between = g.policy(seen.image_vectors, seen.text_vectors)
-    distances = between if way == "image" else between.T
-    temperature = float(g.get_buffer("temperature"))
-    return reinforce.log_policy(distances, seen.weight > 0, temperature)
+    allowed, temperature = seen.weight > 0, float(g.get_buffer("temperature"))
+    return {
+        "image": reinforce.log_policy(between, allowed, temperature),
+        "text": reinforce.log_policy(between.T, allowed, temperature),
+    }
 
 
 def _generator_step(
@@ -283,13 +298,14 @@ def _generator_step(
 ) -> dict[str, float]:
     """One step of the policy towards candidates on the margin, as the discriminator sees them."""
     between = losses.distance(seen.image.detach(), seen.text.detach())
+    log_policies = _log_policies(g, seen)
     total, used, rewards = torch.zeros(()), [], []
     for way, distances in (("image", between), ("text", between.T)):
         chosen = sampling.one_match(seen.match, rng)
         positive = distances.gather(1, chosen[:, None]).squeeze(1)
         sigma = float(g.get_buffer("sigma"))
         reward = reinforce.margin_reward(positive, distances, config.margin, sigma) * seen.weight
-        log_p = _log_policy(g, seen, way)
+        log_p = log_policies[way]
         if config.estimator == "exact":
             total = total + reinforce.exact_objective(log_p, reward, config.policy_entropy)
         else:
