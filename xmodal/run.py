@@ -26,7 +26,7 @@ from xmodal.towers import Towers
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.jsonl"
-DATABASE = 4000  # training pairs that validation searches in
+DATABASE = 2000  # training pairs that validation searches in
 ENOUGH_LABELS = 20  # labelled validation pairs that are worth measuring by
 
 
