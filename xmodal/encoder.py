@@ -143,22 +143,13 @@ class Encoder:
             if not items:
                 out[side] = [], BinaryCodes.empty(self.bits)
                 continue
-            if side == "image":
-                features, usable = image_features(
-                    self.image_backbone,
-                    [item.image for item in items if item.image is not None],
-                    cache=cache,
-                    problems=noted,
-                    progress=progress,
-                )
-            else:
-                features, usable = text_features(
-                    self.text_backbone,
-                    [item.text for item in items if item.text is not None],
-                    cache=cache,
-                    problems=noted,
-                    progress=progress,
-                )
+            sources: list[Any] = [getattr(item, side) for item in items]
+            work = {"cache": cache, "problems": noted, "progress": progress}
+            features, usable = (
+                image_features(self.image_backbone, sources, **work)  # type: ignore[arg-type]
+                if side == "image"
+                else text_features(self.text_backbone, sources, **work)  # type: ignore[arg-type]
+            )
             ids = [item.id for item, good in zip(items, usable, strict=True) if good]
             out[side] = ids, self.encode_features(side, features[usable])
         return out
