@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import io
 import struct
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -61,10 +61,6 @@ class Preprocessing:
             method = Image.Resampling[self.resample.upper()]
             image = image.resize((self.size, self.size), method, box=box, reducing_gap=2.0)
         return np.asarray(image)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as they stand in a configuration file."""
-        return asdict(self)
 
 
 def load(source: Source, size: int | None = None) -> Image.Image:
