@@ -9,7 +9,8 @@ The language is what every backend can answer exactly. All conditions must hold:
 
 A field with a list of values matches if one of them does. Values are compared by what they say:
 ``2011`` equals ``"2011"`` and ``10`` equals ``10.0``. A range with numbers looks at numbers and at
-text that reads as a number; a range with text compares text (so ISO dates work).
+text that reads as a number (as doubles); a range with text compares what values say, by code point
+(so ISO dates work).
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from xmodal.errors import ConfigError
 
 Scalar = str | int | float | bool
 BOUNDS = ("gt", "gte", "lt", "lte")
+# The suffixes are there because servers written in Java read them so: every backend must agree.
+NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?[fd]?\s*", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,14 @@ def _condition(field: str, wanted: Any) -> Condition:
                 f"where[{field!r}] has {unknown or 'nothing'}, expected some of "
                 f"{', '.join(BOUNDS)}, or exists alone with True or False"
             )
+        kinds = {type(bound) is str for bound in wanted.values()}
         for bound in wanted.values():
             _check_scalar(field, bound)
+            if isinstance(bound, bool) or len(kinds) > 1:
+                raise ConfigError(
+                    f"where[{field!r}] is a range of {list(wanted.values())}, expected either "
+                    "numbers or texts"
+                )
         return Range(field, tuple(sorted(wanted.items())))
     values = tuple(wanted) if isinstance(wanted, list | tuple | set | frozenset) else (wanted,)
     if not values:
@@ -161,9 +170,20 @@ def _within(value: Any, name: str, bound: Scalar) -> bool:
         "lte": lambda a, b: a <= b,
     }
     if isinstance(bound, str):
-        return isinstance(value, str) and compare[name](value, bound)
-    number = _number_or_text(value) if isinstance(value, str) else value
-    return isinstance(number, int | float) and compare[name](number, bound)
+        return compare[name](canonical(value), bound)
+    number = read_number(value)
+    return number is not None and compare[name](number, bound)
+
+
+def read_number(value: Any) -> float | None:
+    """The finite double that a number or a text says, if it says one; true and false say none."""
+    if isinstance(value, bool) or (isinstance(value, str) and not NUMBER.fullmatch(value)):
+        return None
+    try:
+        number = float(value.strip(" \t\n\r\f\vfFdD") if isinstance(value, str) else value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _number_or_text(text: str) -> Scalar:

@@ -100,11 +100,12 @@ def within(value: Any, bounds: Mapping[str, Any]) -> bool:
 
 
 def beside(value: Any, name: str, bound: Any) -> bool:
-    """Whether a value lies on the right side of one bound."""
+    """Whether a value lies on the right side of one bound; true and false are no numbers."""
     if isinstance(bound, str):
-        if not isinstance(value, str):
-            return False
-    elif isinstance(value, str):
+        value = said(value)
+    elif isinstance(value, bool):
+        return False
+    else:
         try:
             value = float(value)
         except ValueError:

@@ -56,9 +56,10 @@ WHERE = st.none() | st.fixed_dictionaries(
         "price": NUMBERS
         | st.lists(NUMBERS, min_size=1, max_size=2)
         | EXISTS
-        | ranges(SOME_NUMBERS),
+        | ranges(SOME_NUMBERS)
+        | ranges(st.sampled_from(["10", "9", "many"])),
         "day": DATES | EXISTS | ranges(DATES),
-        "sale": st.booleans() | st.just("true") | EXISTS,
+        "sale": st.booleans() | st.just("true") | EXISTS | ranges(st.just(0)),
         "absent": st.just("red") | EXISTS | ranges(st.just(3)),
     },
 )
