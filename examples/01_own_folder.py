@@ -22,9 +22,8 @@ def main(folder: str | None = None, work: str = "example") -> None:
     index = xmodal.open_index(
         Path(work, "index"), bits=encoder.bits, encoder=encoder.fingerprint, create=True
     )
-    by_id = {item.id: item for item in data}
-    ids, codes = encoder.encode_data(data)["image"]
-    index.add(ids, image=codes, fields=[by_id[id_].document() for id_ in ids])
+    for addition in encoder.additions(data):
+        index.add(**addition._asdict())
 
     for hit in index.search(encoder.encode_texts(["a red circle on the left"]), 3, target="image")[
         0

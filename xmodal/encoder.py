@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +37,7 @@ from xmodal.data import Dataset, Problems
 from xmodal.errors import CodeError, ModelError
 from xmodal.features import Array, Progress, image_features, text_features
 from xmodal.images import Source
-from xmodal.index import MODALITIES, Modality
+from xmodal.index import MODALITIES, Addition, Modality
 from xmodal.towers import Towers
 
 CONFIG, WEIGHTS, SPLIT = "config.json", "weights.safetensors", "split.json"
@@ -153,6 +153,37 @@ class Encoder:
             ids = [item.id for item, good in zip(items, usable, strict=True) if good]
             out[side] = ids, self.encode_features(side, features[usable])
         return out
+
+    def additions(
+        self,
+        data: Dataset,
+        *,
+        cache: Path | None = None,
+        progress: Progress | None = None,
+        size: int = 4096,
+    ) -> Iterator[Addition]:
+        """``encode_data`` in a form that an index can add, at most ``size`` items at a time.
+
+        Items come grouped by the sides they have, because one addition has one shape.
+        """
+        codes = self.encode_data(data, cache=cache, progress=progress)
+        rows = {side: {id_: row for row, id_ in enumerate(ids)} for side, (ids, _) in codes.items()}
+        for sides in (("image", "text"), ("image",), ("text",)):
+            items = [i for i in data if tuple(s for s in MODALITIES if i.id in rows[s]) == sides]
+            for start in range(0, len(items), size):
+                part = items[start : start + size]
+                taken = {
+                    side: codes[side][1][[rows[side][item.id] for item in part]]
+                    if side in sides
+                    else None
+                    for side in MODALITIES
+                }
+                yield Addition(
+                    [item.id for item in part],
+                    taken["image"],
+                    taken["text"],
+                    [item.document() for item in part],
+                )
 
     def save(self, folder: str | Path) -> None:
         """Write the folder; ``config.json`` comes last, so a folder that has it is complete."""

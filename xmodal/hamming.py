@@ -26,6 +26,8 @@ from xmodal.codes import BinaryCodes, check_bits
 from xmodal.documents import Documents
 from xmodal.errors import ConfigError, IndexFailure, IndexMissing
 from xmodal.index import (
+    MODALITIES,
+    Addition,
     Hit,
     Hits,
     Modality,
@@ -218,6 +220,24 @@ class HammingIndex:
         rows = np.flatnonzero(self._documents.present[side])
         packed = self._documents.packed[side][rows]
         return [self._documents.ids[row] for row in rows], BinaryCodes(packed, self.bits)
+
+    def additions(self, size: int = 4096) -> Iterator[Addition]:
+        """Everything in it, in a form that another index can add; at most ``size`` at a time."""
+        self._merge()
+        kept = self._documents
+        shapes = kept.present["image"] * 2 + kept.present["text"]
+        for shape in np.unique(shapes):
+            rows = np.flatnonzero(shapes == shape)
+            for start in range(0, len(rows), size):
+                part = kept.take(rows[start : start + size])
+                codes = {
+                    side: BinaryCodes(part.packed[side], self.bits)
+                    if part.present[side][0]
+                    else None
+                    for side in MODALITIES
+                }
+                fields: list[Mapping[str, Any]] = [json.loads(text) for text in part.fields]
+                yield Addition(part.ids, codes["image"], codes["text"], fields)
 
     # ---- how it works ------------------------------------------------------------------------
 

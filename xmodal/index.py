@@ -37,6 +37,15 @@ Hits = list[list[Hit]]
 """One list of hits, best first, for each query of a batch."""
 
 
+class Addition(NamedTuple):
+    """What one ``add`` stores: ``index.add(**addition._asdict())``."""
+
+    ids: list[str]
+    image: BinaryCodes | None
+    text: BinaryCodes | None
+    fields: list[Mapping[str, Any]]
+
+
 @runtime_checkable
 class Index(Protocol):
     """A store of codes that can be searched; the module's docstring is the contract."""

@@ -5,16 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+from uuid import uuid4
 
 import pytest
 from index_backend import Backend
 
+WAYS = ("script", "knn", "long", "lucene-hnsw")
 
-@pytest.fixture(params=["local"])
+
+@pytest.fixture(params=["local", *WAYS])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    """One backend after the other."""
+    """One backend after the other: the local index, and every way of a real OpenSearch node."""
     numbers = count()
-    new_address = {"local": lambda: str(tmp_path / f"index-{next(numbers)}")}
-    made = Backend(new_address[request.param])
+    if request.param == "local":
+        made = Backend(lambda: str(tmp_path / f"index-{next(numbers)}"))
+    else:
+        url = request.getfixturevalue("node_url").removeprefix("http://")
+        name = f"c-{uuid4().hex[:8]}"
+
+        def drop(address: str) -> None:
+            index = urlsplit(address).path
+            urlopen(Request(f"http://{url}{index}-000001", method="DELETE")).close()
+
+        made = Backend(
+            lambda: f"opensearch://{url}/{name}-{next(numbers)}?way={request.param}", drop
+        )
     yield made
     made.close_all()

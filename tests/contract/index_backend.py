@@ -10,8 +10,11 @@ from xmodal.index import Index, open_index
 class Backend:
     """Makes and reopens indexes of one kind, knowing only how to name a new address."""
 
-    def __init__(self, new_address: Callable[[], str]) -> None:
+    def __init__(
+        self, new_address: Callable[[], str], drop: Callable[[str], None] | None = None
+    ) -> None:
         self.new_address = new_address
+        self._drop = drop
         self._open: list[tuple[Index, str]] = []
 
     def make(self, bits: int, encoder: str | None = None) -> Index:
@@ -28,13 +31,20 @@ class Backend:
     def reopen(self, index: Index, *, bits: int | None = None, encoder: str | None = None) -> Index:
         """Close it and open what is at its address, expecting ``bits`` and ``encoder``."""
         address = self.address(index)
-        self.close(index)
+        self.let_go(index)
         again = open_index(address, bits=bits, encoder=encoder)
         self._open.append((again, address))
         return again
 
     def close(self, index: Index) -> None:
-        """Close one."""
+        """Close one that is not needed again."""
+        address = self.address(index)
+        self.let_go(index)
+        if self._drop is not None:
+            self._drop(address)
+
+    def let_go(self, index: Index) -> None:
+        """Close one whose address will be opened again."""
         self._open = [one for one in self._open if one[0] is not index]
         index.close()
 

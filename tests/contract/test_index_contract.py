@@ -335,7 +335,7 @@ def test_creating_what_exists_opens_it(backend: Backend) -> None:
     index = backend.make(8)
     add(index, ["a"], 8, image=[1])
     address = backend.address(index)
-    backend.close(index)
+    backend.let_go(index)
     again = open_index(address, bits=8, create=True)
     assert len(again) == 1
     again.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,10 @@ from xmodal.cli.show import (
     model_option,
     progress_bars,
     tell_problems,
+    tell_way,
 )
-from xmodal.index import Modality, open_index
+from xmodal.index import MODALITIES, open_index
 from xmodal.readers import read
-
-BATCH = 4096
-SHAPES: tuple[tuple[Modality, ...], ...] = (("image", "text"), ("image",), ("text",))
 
 
 @click.command()
@@ -50,31 +49,25 @@ def index(data: Path, model: Path, uri: str, **given: Any) -> None:
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
     )
     target = open_index(uri, bits=encoder.bits, encoder=encoder.fingerprint, create=True)
+    tell_way(uri, target)
+    counts: Counter[str] = Counter()
     with progress_bars() as bars:
-        codes = encoder.encode_data(dataset, cache=given["cache"] or default_cache(), progress=bars)
-        rows = {side: {id_: row for row, id_ in enumerate(ids)} for side, (ids, _) in codes.items()}
-        # Items are stored by the sides they have, so that a batch has one shape.
-        for sides in SHAPES:
-            items = [i for i in dataset if tuple(s for s in rows if i.id in rows[s]) == sides]
-            for start in range(0, len(items), BATCH):
-                part = items[start : start + BATCH]
-                taken = {s: codes[s][1][[rows[s][item.id] for item in part]] for s in sides}
-                target.add(
-                    [item.id for item in part],
-                    image=taken.get("image"),
-                    text=taken.get("text"),
-                    fields=[item.document() for item in part],
-                )
-                bars("indexed", start + len(part), len(items))
-    counts = {side: len(ids) for side, (ids, _) in codes.items()}
+        cache = given["cache"] or default_cache()
+        for addition in encoder.additions(dataset, cache=cache, progress=bars):
+            target.add(**addition._asdict())
+            counts["all"] += len(addition.ids)
+            for side in MODALITIES:
+                counts[side] += len(addition.ids) if getattr(addition, side) is not None else 0
+            bars("indexed", counts["all"], len(dataset))
+    documents = len(target)
     target.close()
     tell_problems(dataset.problems)
     if given["as_json"]:
-        told: dict[str, Any] = {"index": uri, "documents": len(target)}
-        told |= {str(side): count for side, count in counts.items()}
+        told: dict[str, Any] = {"index": uri, "documents": documents}
+        told |= {side: counts[side] for side in MODALITIES}
         click.echo(json.dumps(told | {"problems": dataset.problems.counts()}))
     else:
         click.echo(
-            f"{uri}: {len(target):,} documents; from {data}: {counts['image']:,} pictures, "
+            f"{uri}: {documents:,} documents; from {data}: {counts['image']:,} pictures, "
             f"{counts['text']:,} texts"
         )

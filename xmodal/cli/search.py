@@ -9,7 +9,15 @@ from typing import Any
 
 import click
 
-from xmodal.cli.show import backbone_options, complain, json_option, model_option, print_table, say
+from xmodal.cli.show import (
+    backbone_options,
+    complain,
+    json_option,
+    model_option,
+    print_table,
+    say,
+    tell_way,
+)
 from xmodal.errors import ConfigError
 from xmodal.gallery import Shown, write_gallery
 from xmodal.index import Modality, open_index
@@ -52,6 +60,7 @@ def search(words: str | None, image: Path | None, model: Path, uri: str, **given
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
     )
     index = open_index(uri, bits=encoder.bits, encoder=encoder.fingerprint)
+    tell_way(uri, index)
     query: str | Path = words if words is not None else Path(str(image))
     codes = (
         encoder.encode_texts([words]) if words is not None else encoder.encode_images([str(image)])

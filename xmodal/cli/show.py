@@ -88,6 +88,12 @@ def tell_problems(problems: Problems) -> None:
         say(f"  {line}")
 
 
+def tell_way(uri: str, index: object) -> None:
+    """How a server's index is searched: it was chosen for the caller, so the caller is told."""
+    if hasattr(index, "way"):
+        say(f"{uri}: {index!r}")
+
+
 @contextmanager
 def progress_bars() -> Iterator[Show]:
     """A bar a job on standard error; none if that is not a terminal."""

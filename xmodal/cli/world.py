@@ -65,18 +65,8 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
 
     say(f"3. indexing all pictures and captions into {out / 'index'}")
     index = open_index(out / "index", bits=encoder.bits, encoder=encoder.fingerprint, create=True)
-    by_id = {item.id: item for item in dataset}
-    for side, (ids, codes) in encoder.encode_data(dataset, cache=cache).items():
-        if side == "image":
-            image_ids, image_codes = ids, codes
-        else:
-            rows = {id_: row for row, id_ in enumerate(ids)}
-            index.add(
-                image_ids,
-                image=image_codes,
-                text=codes[[rows[id_] for id_ in image_ids]],
-                fields=[by_id[id_].document() for id_ in image_ids],
-            )
+    for addition in encoder.additions(dataset, cache=cache):
+        index.add(**addition._asdict())
 
     say("4. searching: words find pictures, a picture finds words")
     hidden = unseen()

@@ -1,0 +1,92 @@
+"""xmodal-opensearch enrich"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xmodal.cli.show import (
+    backbone_options,
+    cache_option,
+    json_option,
+    model_option,
+    progress_bars,
+    tell_problems,
+    tell_way,
+)
+from xmodal.codes import BinaryCodes
+from xmodal.data import Dataset, Problems
+from xmodal.index import Modality
+from xmodal_opensearch.address import parse_address
+from xmodal_opensearch.download import Download
+from xmodal_opensearch.enrich import Source, prepare
+from xmodal_opensearch.enrich import enrich as enrich_index
+from xmodal_opensearch.server import Server
+
+
+@click.command()
+@model_option
+@click.option("--index", "uri", required=True, help="opensearch://host:9200/name, which exists.")
+@click.option("--image-field", help="Field with a picture's path or address.")
+@click.option("--text-field", help="Field with a text.")
+@click.option(
+    "--images-from",
+    default=".",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="The folder that paths of pictures are below.",
+)
+@click.option("--download", is_flag=True, help="Fetch pictures whose field is an http(s) address.")
+@click.option("--again", is_flag=True, help="Also documents that have their codes.")
+@backbone_options(None)
+@cache_option
+@json_option
+def enrich(model: Path, uri: str, **given: Any) -> None:
+    """Add codes to the documents of an index of your own; nothing else in them changes.
+
+    Stopped and run again it goes on; run later it takes the documents that are new. An update that
+    would overwrite somebody's change is left for the next run.
+
+    \b
+    Example:
+      xmodal-opensearch enrich --index opensearch://localhost:9200/products --model my.model
+          --image-field photo --text-field title --images-from photos/
+    """
+    address = parse_address(uri)
+    source = Source(
+        given["image_field"],
+        given["text_field"],
+        given["images_from"],
+        Download() if given["download"] else None,
+    )
+
+    from xmodal.encoder import Encoder
+    from xmodal.features import default_cache
+
+    encoder = Encoder.load(
+        model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
+    )
+    cache = given["cache"] or default_cache()
+    problems = Problems()
+
+    def encode(data: Dataset) -> Mapping[Modality, tuple[list[str], BinaryCodes]]:
+        return encoder.encode_data(data, cache=cache, problems=problems)
+
+    index = prepare(Server(address), address, encoder.bits, encoder.fingerprint)
+    tell_way(uri, index)
+    with index, progress_bars() as bars:
+        report = enrich_index(
+            index, source, encode, again=given["again"], problems=problems, progress=bars
+        )
+        for id_, reason in report.failed.items():
+            problems.add(f"update refused ({reason[:100]})", id_)
+        tell_problems(problems)
+        if given["as_json"]:
+            told = {"index": uri, "updated": report.stored, "with_codes": len(index)}
+            click.echo(json.dumps(told | {"problems": problems.counts()}))
+        else:
+            click.echo(f"{uri}: {report.stored:,} documents updated, {len(index):,} have codes")

@@ -1,0 +1,148 @@
+"""xmodal-opensearch load"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from xmodal.cli.show import (
+    backbone_options,
+    cache_option,
+    column_options,
+    columns_of,
+    json_option,
+    progress_bars,
+    say,
+    tell_problems,
+    tell_way,
+)
+from xmodal.data import Problems
+from xmodal.errors import ConfigError, IndexMismatch
+from xmodal.hamming import FILE, HammingIndex
+from xmodal.index import Addition
+from xmodal.readers import read
+from xmodal_opensearch.address import Address, parse_address
+from xmodal_opensearch.bulk import Report
+from xmodal_opensearch.load import check_count
+from xmodal_opensearch.load import load as load_into
+from xmodal_opensearch.renew import next_index, show_to_all
+from xmodal_opensearch.server import Server
+from xmodal_opensearch.store import OpenSearchIndex, open_opensearch
+
+
+@click.command()
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.option("--index", "uri", required=True, help="opensearch://host:9200/name")
+@click.option("--model", type=click.Path(path_type=Path), help="Encoder; not for a local index.")
+@click.option("--new-version", is_flag=True, help="Fill a version unseen, then swap it in at once.")
+@click.option("--delete-old", is_flag=True, help="With --new-version: remove the one before.")
+@click.option("--workers", default=2, show_default=True, help="Requests at the same time.")
+@click.option(
+    "--without-copies",
+    is_flag=True,
+    help="No replicas meanwhile: faster, but a node lost meanwhile loses documents.",
+)
+@backbone_options(None)
+@column_options
+@cache_option
+@json_option
+def load(source: Path, uri: str, model: Path | None, **given: Any) -> None:
+    """Fill an index from a local index, or from a folder or table through an encoder.
+
+    It can be killed at any moment and run again: it goes on where it was, and documents are
+    replaced, never doubled. For a new model use --new-version: people search the old version until
+    the new one is complete.
+
+    \b
+    Example:
+      xmodal-opensearch load my.index --index opensearch://localhost:9200/photos
+      xmodal-opensearch load photos/ --model new.model --new-version
+          --index opensearch://localhost:9200/photos
+    """
+    if given["workers"] < 1:
+        raise ConfigError(f"--workers is {given['workers']}, expected at least 1")
+    if given["delete_old"] and not given["new_version"]:
+        raise ConfigError("--delete-old goes with --new-version")
+    address = parse_address(uri)
+    with progress_bars() as bars:
+        additions, total, bits, encoder, problems = _source(source, model, given, bars)
+        index = _target(address, bits, encoder, given["new_version"])
+        tell_way(uri, index)
+        report = load_into(
+            index,
+            additions,
+            notes=_notes(given["cache"]),
+            total=total,
+            workers=given["workers"],
+            without_copies=given["without_copies"],
+            progress=bars,
+        )
+    _tell(report, problems)
+    check_count(index, total - len(report.failed) - len(problems))
+    old: list[str] = []
+    if given["new_version"]:
+        old = show_to_all(index, address.index, delete_old=given["delete_old"])
+    count = len(index)
+    if given["as_json"]:
+        told = {"index": uri, "version": index.name, "documents": count, "replaced": old}
+        told |= {"refused": report.failed, "problems": problems.counts()}
+        click.echo(json.dumps(told, ensure_ascii=False))
+    else:
+        kept = "" if given["delete_old"] else " (kept: xmodal-opensearch delete --old-versions)"
+        swapped = f"; it stands for {index.name} now, before for {old[0]}{kept}" if old else ""
+        click.echo(f"{uri}: {count:,} documents{swapped}")
+    index.close()
+
+
+def _source(
+    source: Path, model: Path | None, given: dict[str, Any], bars: Any
+) -> tuple[Iterable[Addition], int, int, str | None, Problems]:
+    """What to store, how many documents, and whose codes they are."""
+    if (source / FILE).is_file():
+        if model is not None:
+            raise ConfigError(f"{source} is a local index, whose codes are made: leave --model out")
+        local = HammingIndex.load(source, bits=None, encoder=None)
+        return local.additions(), len(local), local.bits, local.encoder, Problems()
+    if model is None:
+        raise ConfigError(f"{source} is no local index: to encode pictures and texts give --model")
+    dataset = read(source, columns_of(given))
+
+    from xmodal.encoder import Encoder
+    from xmodal.features import default_cache
+
+    encoder = Encoder.load(
+        model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
+    )
+    cache = given["cache"] or default_cache()
+    additions = list(encoder.additions(dataset, cache=cache, progress=bars))
+    total = sum(len(one.ids) for one in additions)
+    return additions, total, encoder.bits, encoder.fingerprint, dataset.problems
+
+
+def _target(address: Address, bits: int, encoder: str | None, new_version: bool) -> OpenSearchIndex:
+    if new_version:
+        return next_index(Server(address), address, bits, encoder)
+    try:
+        return open_opensearch(str(address), bits=bits, encoder=encoder, create=True)
+    except IndexMismatch as error:
+        raise IndexMismatch(
+            f"{error}; or fill a new version while people search this one: --new-version"
+        ) from None
+
+
+def _notes(cache: Path | None) -> Path:
+    from xmodal_opensearch.artifacts import cache_folder
+
+    return (cache or cache_folder()) / "loads"
+
+
+def _tell(report: Report, problems: Problems) -> None:
+    for id_, reason in report.failed.items():
+        problems.add(f"document refused ({reason.partition(';')[0][:100]})", id_)
+    tell_problems(problems)
+    results = ", ".join(f"{count:,} {name}" for name, count in sorted(report.results.items()))
+    say(f"  {results or 'nothing to send: all of it was stored before'}")

@@ -1,0 +1,53 @@
+"""xmodal-opensearch node"""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from xmodal.cli.show import say
+from xmodal.errors import ServerFailure
+from xmodal_opensearch.node import Node
+
+
+@click.command()
+@click.option(
+    "--folder",
+    default="opensearch-node",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where it keeps its data; the next start finds them there.",
+)
+@click.option("--port", default=9200, show_default=True, help="HTTP port on 127.0.0.1.")
+@click.option("--heap", default="1g", show_default=True, help="Memory of the Java heap.")
+@click.option("--fast-start", is_flag=True, help="Starts sooner and searches slower: for tests.")
+def node(folder: Path, port: int, heap: str, fast_start: bool) -> None:
+    """Run a real OpenSearch with k-NN on this machine, for development, until Ctrl-C.
+
+    It listens on 127.0.0.1 only, without security. The first start downloads the server (170 MB);
+    later ones need no network. For production see the compose file and docs in the README.
+
+    \b
+    Example:
+      xmodal-opensearch node --folder my-node --port 9200
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    with Node.start(folder, port=port, heap=heap, quick=fast_start, show=say) as running:
+        click.echo(running.url)
+        say(f"ready; data in {folder}; an index is opensearch://localhost:{running.port}/NAME")
+        say("Ctrl-C ends it")
+        try:
+            while running.alive:
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            say("stopping")
+            return
+    raise ServerFailure(f"the node ended by itself: see {running.log}", 0, "ended")
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

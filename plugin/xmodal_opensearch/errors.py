@@ -1,0 +1,71 @@
+"""One function: what the client raised -> the xmodal error that says it in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from opensearchpy import exceptions
+
+from xmodal.errors import ConfigError, IndexFailure, IndexMissing, ServerFailure
+
+PASSING = frozenset({429, 502, 503, 504})
+"""Answers of a server that is busy or not all there: the same request may succeed later."""
+
+LONGEST = 300
+
+
+def translated(error: Exception, address: str, doing: str) -> IndexFailure | ConfigError:
+    """The error to raise for what happened at ``address`` (without secrets) while ``doing``."""
+    if isinstance(error, exceptions.SSLError):
+        return ServerFailure(
+            f"{address}: the certificate could not be verified ({_short(error.info)}): "
+            "name the authority that signed it with ?ca=FILE, or use plain http with ?tls=no",
+            0,
+            "certificate",
+        )
+    if isinstance(error, exceptions.ConnectionTimeout):
+        return ServerFailure(f"{address} did not answer in time while {doing}", 0, "timeout")
+    if isinstance(error, exceptions.ConnectionError):
+        return ServerFailure(
+            f"no server answers at {address} while {doing} ({_short(error.info)}): is it running? "
+            "A node for development: xmodal-opensearch node",
+            0,
+            "connection",
+        )
+    if not isinstance(error, exceptions.TransportError):
+        return IndexFailure(f"{address}: {doing} failed ({_short(error)})")
+    status = error.status_code if isinstance(error.status_code, int) else 0
+    reason = reason_of(error.info) or str(error.error)
+    if status in (401, 403):
+        who = "no user is named" if status == 401 else "this user may not do that"
+        return ServerFailure(
+            f"{address} refused {doing} ({status}: {who}, or the password is wrong): set "
+            "XMODAL_OPENSEARCH_USER and XMODAL_OPENSEARCH_PASSWORD (or ..._PASSWORD_FILE)",
+            status,
+            reason,
+        )
+    if status == 404 and "no such index" in reason:
+        return IndexMissing(f"{address}: {reason} (while {doing})")
+    return ServerFailure(f"{address} refused {doing} ({status}): {reason}", status, reason)
+
+
+def reason_of(info: Any) -> str:
+    """The innermost reason in an error that a server sent, in one line."""
+    found = ""
+    waiting = [info]
+    while waiting:
+        part = waiting.pop(0)
+        if not isinstance(part, dict):
+            continue
+        if isinstance(part.get("reason"), str):
+            found = part["reason"]
+        inner = part.get("caused_by") or part.get("error") or part.get("reason")
+        if isinstance(inner, str) and not found:
+            found = inner
+        waiting.append(inner)
+        waiting.extend(part.get("failed_shards") or [])
+    return _short(found)
+
+
+def _short(text: object) -> str:
+    return " ".join(str(text).split())[:LONGEST]

@@ -1,0 +1,68 @@
+"""A new version of an index that people go on searching: filled unseen, swapped in at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xmodal.errors import ConfigError, IndexMismatch
+from xmodal_opensearch import mapping
+from xmodal_opensearch.address import Address
+from xmodal_opensearch.capabilities import probe
+from xmodal_opensearch.mapping import OURS, Layout
+from xmodal_opensearch.server import Server
+from xmodal_opensearch.store import OpenSearchIndex
+from xmodal_opensearch.versions import describe, is_version, make_version, swap_in, versions_of
+from xmodal_opensearch.ways import choose_way
+
+
+def next_index(server: Server, address: Address, bits: int, encoder: str | None) -> OpenSearchIndex:
+    """The version to fill: one that a killed load left behind if it fits, else a new one.
+
+    The user's own fields are mapped as in the version that is searched now. Raises ConfigError for
+    a name that is no alias.
+    """
+    found = describe(server, address.index)
+    fields: dict[str, Any] = {}
+    current = ""
+    if found is not None:
+        current, content = found
+        if not is_version(address.index, current):
+            raise ConfigError(
+                f"{address.index} is an index, not an alias that could be moved to a new version: "
+                "load into another name"
+            )
+        fields = user_fields(content["mappings"])
+    way = choose_way(address.way, probe(server), None, address.natives)
+    for name, seen in versions_of(server, address.index).items():
+        if not seen and name > current and _fits(server, name, bits, encoder, way.makes):
+            break
+    else:
+        name = make_version(server, address, bits, encoder, way.makes, alias=None, fields=fields)
+    return OpenSearchIndex(server, address.named(name), bits=bits, encoder=encoder)
+
+
+def show_to_all(index: OpenSearchIndex, alias: str, *, delete_old: bool) -> list[str]:
+    """Let the alias stand for this version; return the versions for which it stood."""
+    old = swap_in(index.server, alias, index.name)
+    if delete_old and old:
+        index.server.request("DELETE", f"/{','.join(old)}", doing="deleting old versions")
+    return old
+
+
+def user_fields(mappings: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping of the fields that are not ours."""
+    return {k: v for k, v in mappings.get("properties", {}).items() if k not in OURS}
+
+
+def _fits(server: Server, name: str, bits: int, encoder: str | None, layout: Layout) -> bool:
+    found = describe(server, name)
+    if found is None:
+        return False
+    try:
+        content = found[1]
+        same = mapping.read_meta(name, content["mappings"]) == (bits, encoder)
+        there = mapping.read_layout(name, bits, content["mappings"], content["settings"])
+        return same and there == layout
+    except IndexMismatch:
+        return False
