@@ -3,10 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test check format wheel clean
+.PHONY: demo demo-opensearch test check format wheel clean
 
 demo: .venv/ready
 	$(BIN)/xmodal demo --out demo
+
+# The demo's world, made first if it is not there, loaded into a real node and asked the same things.
+demo-opensearch: .venv/ready
+	test -e demo/report.json || $(BIN)/xmodal demo --out demo
+	$(BIN)/xmodal-opensearch demo --out demo
 
 test: .venv/ready
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest

@@ -9,7 +9,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("xmodal", "numpy", "faiss-cpu", "torch", "torchvision", "transformers")
+PACKAGES = (
+    "xmodal",
+    "numpy",
+    "faiss-cpu",
+    "opensearch-py",
+    "torch",
+    "torchvision",
+    "transformers",
+)
 
 
 def machine() -> str:

@@ -352,3 +352,22 @@ def test_an_index_of_other_bits_or_of_another_encoder(tmp_path: Path) -> None:
         open_folder(tmp_path / "a", bits=16)
     with pytest.raises(IndexMismatch, match="filled by encoder e1, this is encoder e2"):
         open_folder(tmp_path / "a", encoder="e2")
+
+
+def test_additions_give_everything_in_a_form_that_another_index_takes() -> None:
+    rng = np.random.default_rng(3)
+    index = HammingIndex(16)
+    codes = BinaryCodes(rng.integers(0, 256, (9, 2), dtype=np.uint8), 16)
+    index.add([f"a{n}" for n in range(5)], image=codes[:5], fields=[{"n": n} for n in range(5)])
+    index.add(["b0", "b1"], text=codes[5:7])
+    index.add(["c0", "c1"], image=codes[7:], text=codes[:2], fields=[{"x": ["é"]}, {}])
+    other = HammingIndex(16)
+    sizes = []
+    for addition in index.additions(size=2):
+        sizes.append(len(addition.ids))
+        other.add(**addition._asdict())
+    assert sorted(sizes) == [1, 2, 2, 2, 2]
+    assert len(other) == 9
+    for target in ("image", "text"):
+        assert other.search(codes, 9, target=target) == index.search(codes, 9, target=target)
+    assert list(HammingIndex(16).additions()) == []

@@ -16,8 +16,12 @@ from importlib.resources import files
 import sys, xmodal
 assert "torch" not in sys.modules and "faiss" not in sys.modules, "import xmodal loads too much"
 assert files("xmodal").joinpath("py.typed").is_file(), "py.typed is missing"
+assets = files("xmodal_opensearch").joinpath("assets")
+for name in ("hamming.painless", "artifacts.json", "compose.yaml"):
+    assert assets.joinpath(name).is_file(), f"{name} is missing"
 names = {entry.name: entry for entry in entry_points(group="xmodal.indexes")}
 assert names["file"].load().__module__ == "xmodal.hamming", names
+assert names["opensearch"].value == "xmodal_opensearch.store:open_opensearch", names
 index = xmodal.open_index(sys.argv[1], bits=64, create=True)
 index.add(["a"], image=xmodal.BinaryCodes.from_hex(["00" * 8]))
 index.close()
@@ -37,6 +41,11 @@ def main(dist: str) -> None:
         install = [uv, "pip", "install", "--quiet", "--python", python, str(wheel.resolve())]
         subprocess.run(install, check=True)
         subprocess.run([python, "-c", LOOK, f"{folder}/index"], check=True, cwd=folder)
+        there = Path(folder, "env", "bin")
+        asked = [str(there / "xmodal-opensearch"), "doctor", "opensearch://localhost:1/x"]
+        refused = subprocess.run(asked, cwd=folder, capture_output=True)
+        assert refused.returncode == 2, refused
+        assert b"pip install 'xmodal[opensearch]'" in refused.stderr, refused.stderr
         xmodal = str(Path(folder, "env", "bin", "xmodal"))
         shown = subprocess.run([xmodal, "--help"], check=True, cwd=folder, capture_output=True)
         assert b"search" in shown.stdout

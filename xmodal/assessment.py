@@ -10,11 +10,13 @@ import numpy as np
 
 from xmodal.data import Dataset, Split, split
 from xmodal.encoder import Encoder
-from xmodal.errors import ConfigError, DataError
-from xmodal.evaluation import Part, Report, combine, compare
+from xmodal.errors import ConfigError, DataError, IndexMismatch
+from xmodal.evaluation import DIRECTIONS, Part, Report, combine, compare
 from xmodal.features import Progress, pair_features
-from xmodal.index import MODALITIES
+from xmodal.index import MODALITIES, Index
 from xmodal.settings import Options
+
+CHECKED = 1000
 
 
 def evaluate(
@@ -39,6 +41,33 @@ def evaluate(
         )
     measured = [_measure(encoder, data, cache, progress) for encoder in several]
     return combine([report for report, _, _ in measured]), [(q, d) for _, q, d in measured]
+
+
+def check_index(index: Index, query: Part, database: Part) -> str:
+    """Ask an index with the queries, and compare its answers with the codes that were measured.
+
+    The index may hold more than the database part. Returns a sentence that says what was compared;
+    raises IndexMismatch if an item is missing among the nearest, or is told at another distance.
+    """
+    k = min(CHECKED, max(1, len(index)))
+    asked = 0
+    for ask, answer in DIRECTIONS:
+        measured = query.codes[ask].distances(database.codes[answer])
+        told = index.search(query.codes[ask], k, target=answer)
+        for hits, row in zip(told, measured, strict=True):
+            found = {hit.id: hit.distance for hit in hits}
+            # What ties with the last hit may have been cut off; what is nearer may not.
+            complete = hits[-1].distance if len(hits) == k else index.bits + 1
+            for id_, distance in zip(database.ids, row.tolist(), strict=True):
+                there = found.get(id_)
+                if there != distance and (there is not None or distance < complete):
+                    raise IndexMismatch(
+                        f"the index does not hold what was measured: {answer} of {id_!r} is at "
+                        f"distance {distance} by its code, there "
+                        f"{'missing' if there is None else f'at {there}'}: index the data again"
+                    )
+            asked += 1
+    return f"{asked:,} searches, the {k:,} nearest of each: the measured items at their distances"
 
 
 def _measure(

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, cast, get_args, runtime_checkable
 
 from xmodal.codes import BinaryCodes, check_bits
-from xmodal.errors import CodeError, ConfigError, IndexMismatch
+from xmodal.errors import CodeError, ConfigError, IndexMismatch, missing_extra
 
 Modality = Literal["image", "text"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
@@ -107,7 +107,8 @@ def open_index(
 
     ``bits`` and ``encoder`` (a fingerprint) are checked against what the index remembers; with
     ``create`` a missing index is made, for which ``bits`` is needed. Backends announce themselves
-    through the entry points ``xmodal.indexes``. Raises IndexMissing, IndexMismatch, ConfigError.
+    through the entry points ``xmodal.indexes``. Raises IndexMissing, IndexMismatch, ConfigError,
+    ExtraMissing.
     """
     scheme, found, _ = str(uri).partition("://")
     if not found:
@@ -121,7 +122,11 @@ def open_index(
             + "; is the package that brings this backend installed?"
         )
     address = str(uri).removeprefix("file://") if scheme == "file" else str(uri)
-    opened = backends[scheme].load()(address, bits=bits, encoder=encoder, create=create)
+    try:
+        opener = backends[scheme].load()
+    except ModuleNotFoundError as error:
+        raise missing_extra(error) or error from None
+    opened = opener(address, bits=bits, encoder=encoder, create=create)
     return cast(Index, opened)
 
 

@@ -11,6 +11,7 @@ from xmodal.errors import ConfigError, IndexFailure, IndexMissing, ServerFailure
 PASSING = frozenset({429, 502, 503, 504})
 """Answers of a server that is busy or not all there: the same request may succeed later."""
 
+SAYS_NOTHING = ("all shards failed", "Partial shards failure")
 LONGEST = 300
 
 
@@ -50,21 +51,24 @@ def translated(error: Exception, address: str, doing: str) -> IndexFailure | Con
 
 
 def reason_of(info: Any) -> str:
-    """The innermost reason in an error that a server sent, in one line."""
-    found = ""
+    """What an error that a server sent says first and, innermost, last; in one line."""
+    found: list[str] = []
     waiting = [info]
     while waiting:
         part = waiting.pop(0)
         if not isinstance(part, dict):
             continue
-        if isinstance(part.get("reason"), str):
-            found = part["reason"]
+        if isinstance(part.get("reason"), str) and part["reason"] not in SAYS_NOTHING:
+            found.append(part["reason"])
         inner = part.get("caused_by") or part.get("error") or part.get("reason")
         if isinstance(inner, str) and not found:
-            found = inner
+            found.append(inner)
         waiting.append(inner)
         waiting.extend(part.get("failed_shards") or [])
-    return _short(found)
+    if not found:
+        return ""
+    first, last = found[0], found[-1]
+    return _short(first if last in first else f"{first}: {last}")
 
 
 def _short(text: object) -> str:

@@ -32,7 +32,7 @@ from xmodal_opensearch.mapping import field_of
 from xmodal_opensearch.queries import MOST_HITS, Query
 from xmodal_opensearch.server import Server, passing
 from xmodal_opensearch.versions import describe
-from xmodal_opensearch.ways import Way, choose_way
+from xmodal_opensearch.ways import Way, check_writable, choose_way
 
 TOGETHER = 32
 """How many queries of a batch go into one request."""
@@ -68,6 +68,7 @@ class ExactIndex:
         self.way: Way = choose_way(address.way, self.can, self.layout, address.natives)
         self._types = mapping.field_types(content["mappings"])
         self.added = mapping.codes_were_added(content["mappings"])
+        self.changes = 0
         self._stale = False
         self._check_self_test()
 
@@ -204,7 +205,9 @@ class ExactIndex:
         done: Callable[[bulk.Batch, bulk.Report], None] | None = None,
     ) -> bulk.Report:
         """Send bulk batches to this version."""
+        check_writable(self.layout, self.can, self.address.natives)
         self._stale = True
+        self.changes += 1
         return bulk.send(
             batches,
             lambda body: self.server.bulk(self.name, body),

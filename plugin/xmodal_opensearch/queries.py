@@ -122,13 +122,13 @@ def text_field(name: str, types: Mapping[str, str]) -> str:
 
 def _filter(condition: Condition, types: Mapping[str, str]) -> Query:
     field = condition.field
+    parents = [field[:at] for at, sign in enumerate(field) if sign == "."]
+    if any(types.get(one) == "nested" for one in [field, *parents]):
+        raise ConfigError(f"field {field!r} lies in nested documents, where filters do not reach")
     if isinstance(condition, Exists):
         there = [{"exists": {"field": path}} for path in (field, f"{field}.words") if path in types]
         found: Query = {"bool": {"should": there or [{"exists": {"field": field}}]}}
         return found if condition.present else {"bool": {"must_not": [found]}}
-    parents = [field[:at] for at, sign in enumerate(field) if sign == "."]
-    if any(types.get(one) == "nested" for one in [field, *parents]):
-        raise ConfigError(f"field {field!r} lies in nested documents, where filters do not reach")
     kind = types.get(field)
     if kind in NUMBERS:
         return _numeric(field, condition, *NUMBERS[kind])
@@ -179,8 +179,7 @@ def _numeric(field: str, condition: Term | Range, least: float, most: float) -> 
 def _exactly(value: Any) -> int | float | None:
     """The number that a value says; a whole one to its last digit, which a double may lack."""
     text = canonical(value)
-    whole = re.fullmatch(r"[+-]?[0-9]{1,20}", text) is not None
-    return int(text) if whole and not isinstance(value, bool) else read_number(value)
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,20}", text) else read_number(value)
 
 
 def _tightest(bounds: Mapping[str, Any]) -> dict[str, Any]:

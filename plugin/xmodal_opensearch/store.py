@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,6 +118,8 @@ def open_opensearch(
 class OpenSearchIndex(ExactIndex):
     """Codes in OpenSearch: the contract is kept by ExactIndex, here is what goes beyond it."""
 
+    _recalls: Mapping[tuple[Modality, int, int], Recall] = MappingProxyType({})
+
     def search_approximate(
         self,
         queries: BinaryCodes,
@@ -127,13 +130,17 @@ class OpenSearchIndex(ExactIndex):
     ) -> Approximate:
         """What the graph finds for each query: fast, and not all of the truth.
 
+        Recall is measured once for a target and k, and again after this handle changed documents.
         Raises ConfigError if the index has no graph (way=lucene-hnsw or faiss-hnsw makes one).
         """
         check_search(queries, self.bits, k, target, None)
         filters = self.filters(where)
         self.refresh()
         hits = self._by_graph(_rows(queries), k, target, filters)
-        return Approximate(hits, self.measure_recall(k, target=target))
+        key = target, k, self.changes
+        if key not in self._recalls:
+            self._recalls = {key: self.measure_recall(k, target=target)}
+        return Approximate(hits, self._recalls[key])
 
     def measure_recall(self, k: int, *, target: Modality, sample: int = SAMPLE) -> Recall:
         """How much of the exact answer the graph finds, asked with codes of this index itself."""

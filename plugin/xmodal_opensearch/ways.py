@@ -98,12 +98,19 @@ def choose_way(
     lack = _lack(can, needs_scripts=way.needs_scripts, needs_knn=way.makes.is_vector)
     if lack:
         raise ConfigError(f"way={forced} cannot work on this server: {lack}")
-    if way.makes.name == "faiss-hnsw" and layout is None and not (natives or can.natives):
-        raise ConfigError(
-            "way=faiss-hnsw needs Faiss' native library on every node, and a node without it ends "
-            "when a document is written; the full distribution has it, then add &natives=yes"
-        )
+    if layout is None:
+        check_writable(way.makes, can, natives)
     return way
+
+
+def check_writable(layout: Layout, can: Capabilities, natives: bool) -> None:
+    """Raises ConfigError where a document that is written could end the node."""
+    if layout.name == "faiss-hnsw" and not (natives or can.natives):
+        raise ConfigError(
+            "a Faiss graph (faiss-hnsw) needs Faiss' native library on every node, and a node "
+            "without it ends when a document is written; the full distribution has it, then add "
+            "natives=yes to the address"
+        )
 
 
 def _lack(can: Capabilities, *, needs_scripts: bool, needs_knn: bool) -> str:

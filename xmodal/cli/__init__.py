@@ -33,4 +33,4 @@ for command in (train, encode, index, search, evaluate, demo):
 
 def main() -> None:
     """Entry point."""
-    run(commands)
+    run(lambda: commands)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable
 from typing import NoReturn
 
 import click
@@ -16,12 +17,12 @@ from xmodal.cli.show import complain
 from xmodal.errors import XmodalError, missing_extra
 
 
-def run(commands: click.Group) -> NoReturn:
-    """Run the command that the arguments name, and exit."""
+def run(commands: Callable[[], click.Group]) -> NoReturn:
+    """Run the command that the arguments name, of those that ``commands`` imports, and exit."""
     # Pictures beyond our own limit are counted and named; Pillow's warning would say it again.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     try:
-        status = commands.main(standalone_mode=False)
+        status = commands().main(standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)

@@ -18,8 +18,10 @@ from xmodal.cli.show import (
     progress_bars,
     say,
     tell_problems,
+    tell_way,
 )
 from xmodal.errors import ConfigError
+from xmodal.index import open_index
 from xmodal.readers import read
 
 
@@ -33,6 +35,7 @@ from xmodal.readers import read
     type=click.Path(path_type=Path),
     help="Folder of a trained encoder; several (other seeds) give mean and deviation.",
 )
+@click.option("--index", "uri", help="An index of DATA: check that it answers as measured.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report (.json or .txt).")
 @click.option("--trec", type=click.Path(path_type=Path), help="Write TREC run files here.")
 @backbone_options(None)
@@ -47,16 +50,20 @@ def evaluate(data: Path, models: tuple[Path, ...], **given: Any) -> None:
     \b
     Example:
       xmodal evaluate photos/ --model my.model
+      xmodal evaluate photos/ --model my.model --index opensearch://localhost:9200/photos
       xmodal evaluate items.csv --model seed0.model --model seed1.model --trec runs/
     """
     dataset = read(data, columns_of(given))
     names = [model.resolve().name for model in models]
     if given["trec"] and len(set(names)) < len(names):
         raise ConfigError(f"two models are called {max(names, key=names.count)}: rename a folder")
+    if given["uri"] and len(models) > 1:
+        raise ConfigError("an index holds the codes of one model: give --index with one --model")
     for folder in (given["out"] and given["out"].parent, given["trec"]):
         if folder:  # better before the work than after it
             folder.mkdir(parents=True, exist_ok=True)
 
+    from xmodal.assessment import check_index
     from xmodal.assessment import evaluate as measure
     from xmodal.encoder import Encoder
     from xmodal.evaluation import DIRECTIONS, trec_qrels, trec_run
@@ -64,11 +71,19 @@ def evaluate(data: Path, models: tuple[Path, ...], **given: Any) -> None:
 
     backbones = {side: given[side] for side in ("image_backbone", "text_backbone")}
     encoders = [Encoder.load(model, **backbones) for model in models]
+    index = None
+    if given["uri"]:
+        first = encoders[0]
+        index = open_index(given["uri"], bits=first.bits, encoder=first.fingerprint)
+        tell_way(given["uri"], index)
     with progress_bars() as bars:
         report, parts = measure(
             encoders, dataset, cache=given["cache"] or default_cache(), progress=bars
         )
     tell_problems(dataset.problems)
+    if index is not None:
+        report.facts["index"] = f"{given['uri']}: {check_index(index, *parts[0])}"
+        index.close()
     if given["as_json"]:
         click.echo(report.to_json())
     else:

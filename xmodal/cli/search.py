@@ -18,9 +18,10 @@ from xmodal.cli.show import (
     say,
     tell_way,
 )
+from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
 from xmodal.gallery import Shown, write_gallery
-from xmodal.index import Modality, open_index
+from xmodal.index import Hit, Index, Modality, open_index
 from xmodal.where import parse_text
 
 
@@ -38,6 +39,11 @@ from xmodal.where import parse_text
 @click.option("--where", "filters", multiple=True, metavar="FIELD=VALUE", help="Also >=, <, =*.")
 @click.option("--max-distance", type=int, help="Hits within so many bits.")
 @click.option("--min-confidence", type=float, help="Hits that are at least so sure, 0 to 1.")
+@click.option(
+    "--fuse",
+    metavar="FIELD",
+    help="Rank by the words of WORDS in this text field as well (BM25; a server's index).",
+)
 @click.option("--gallery", type=click.Path(path_type=Path), help="Write hits to .html or .png.")
 @backbone_options(None)
 @json_option
@@ -50,6 +56,8 @@ def search(words: str | None, image: Path | None, model: Path, uri: str, **given
     Example:
       xmodal search "red shoes" --model my.model --index my.index -k 5 --where colour=red
       xmodal search --image a.jpg --model my.model --index my.index --min-confidence 0.5
+      xmodal search "red shoes" --model my.model --index opensearch://localhost:9200/photos
+          --fuse text
     """
     if (words is None) == (image is None):
         raise ConfigError("search by words or by --image, one of them: xmodal search 'red shoes'")
@@ -67,13 +75,12 @@ def search(words: str | None, image: Path | None, model: Path, uri: str, **given
     )
     target: Modality = given["target"] or ("image" if words is not None else "text")
     across = target == ("image" if words is not None else "text")
-    hits = index.search(
-        codes,
-        given["k"],
-        target=target,
-        where=parse_text(given["filters"]),
-        radius=_radius(encoder, given["max_distance"], given["min_confidence"], across),
-    )[0]
+    where = parse_text(given["filters"])
+    radius = _radius(encoder, given["max_distance"], given["min_confidence"], across)
+    if given["fuse"]:
+        hits = _fused(index, codes, words, radius, given, target=target, where=where)
+    else:
+        hits = index.search(codes, given["k"], target=target, where=where, radius=radius)[0]
     # The curve was fitted between pictures and texts; it says nothing of two pictures.
     sure = [encoder.confidence(hit.distance) if across else None for hit in hits]
     if given["gallery"]:
@@ -103,6 +110,20 @@ def search(words: str | None, image: Path | None, model: Path, uri: str, **given
     if not hits:
         sys.exit(1)
     return 0
+
+
+def _fused(
+    index: Index, codes: BinaryCodes, words: str | None, radius: int | None, given: Any, **rest: Any
+) -> list[Hit]:
+    """Hits by codes and BM25 together; a document found by its words alone has its distance too."""
+    if not hasattr(index, "search_fused"):
+        raise ConfigError(
+            "--fuse needs an index in OpenSearch, which knows the words of its documents"
+        )
+    if words is None or radius is not None:
+        raise ConfigError("--fuse goes with WORDS, and without --max-distance or --min-confidence")
+    found = index.search_fused(codes, [words], given["k"], text=given["fuse"], **rest)[0]
+    return [Hit(one.id, one.distance, one.fields) for one in found]
 
 
 def _radius(

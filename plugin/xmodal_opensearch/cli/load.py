@@ -35,7 +35,7 @@ from xmodal_opensearch.store import OpenSearchIndex, open_opensearch
 
 
 @click.command()
-@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path))
 @click.option("--index", "uri", required=True, help="opensearch://host:9200/name")
 @click.option("--model", type=click.Path(path_type=Path), help="Encoder; not for a local index.")
 @click.option("--new-version", is_flag=True, help="Fill a version unseen, then swap it in at once.")

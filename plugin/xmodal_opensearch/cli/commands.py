@@ -1,0 +1,34 @@
+"""The commands, together."""
+
+from __future__ import annotations
+
+import click
+
+from xmodal import __version__
+from xmodal_opensearch.cli.create import create, delete
+from xmodal_opensearch.cli.demo import demo
+from xmodal_opensearch.cli.doctor import doctor
+from xmodal_opensearch.cli.enrich import enrich
+from xmodal_opensearch.cli.load import load
+from xmodal_opensearch.cli.node import node
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="xmodal-opensearch")
+def commands() -> None:
+    """Codes in OpenSearch: a node to try it on, loading, your own documents, a doctor.
+
+    An index is opensearch://host:9200/name: plain HTTP on this machine, verified TLS elsewhere.
+    Users come from the environment: XMODAL_OPENSEARCH_USER, XMODAL_OPENSEARCH_PASSWORD (or
+    XMODAL_OPENSEARCH_PASSWORD_FILE).
+
+    \b
+    Example:
+      xmodal-opensearch node
+      xmodal-opensearch load my.index --index opensearch://localhost:9200/photos
+      xmodal search "red shoes" --model my.model --index opensearch://localhost:9200/photos
+    """
+
+
+for command in (node, create, load, enrich, doctor, delete, demo):
+    commands.add_command(command)
