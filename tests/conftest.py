@@ -43,16 +43,33 @@ def xmodal_cli(
     """Run ``xmodal`` with arguments, in this process: torch is imported once for all tests."""
     from xmodal.cli import main
 
-    def run(*arguments: object) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["xmodal", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return Ran(ended.value.code, captured.out, captured.err)
+    return lambda *arguments: _ran("xmodal", main, arguments, capsys, monkeypatch)
 
-    return run
+
+@pytest.fixture
+def opensearch_cli(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Ran]:
+    """Run ``xmodal-opensearch`` with arguments, in this process."""
+    from xmodal_opensearch.cli import main
+
+    return lambda *arguments: _ran("xmodal-opensearch", main, arguments, capsys, monkeypatch)
+
+
+def _ran(
+    name: str,
+    main: Callable[[], None],
+    arguments: tuple[object, ...],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Ran:
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main()
+    captured = capsys.readouterr()
+    assert isinstance(ended.value.code, int)
+    return Ran(ended.value.code, captured.out, captured.err)
 
 
 @pytest.fixture(scope="session", autouse=True)

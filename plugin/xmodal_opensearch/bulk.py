@@ -82,9 +82,9 @@ def index_line(id_: str, ours: Mapping[str, Any], fields: Mapping[str, Any]) -> 
     if taken is not None:
         raise ConfigError(f"the fields of {id_!r} have one called {taken!r}, which is ours: rename")
     try:
-        text = json.dumps(_as_said(dict(fields)), ensure_ascii=False, allow_nan=False)
-        named = json.dumps(id_, ensure_ascii=False)
-        codes = json.dumps(ours, separators=(",", ":"))[1:-1]
+        text = _encode(_as_said(dict(fields)))
+        named = _quoted(id_)
+        codes = ",".join(f'"{name}":{_code_text(value)}' for name, value in ours.items())
         own = f'"xmodal":{{"id":{named}}}' + (f",{codes}" if codes else "")
         source = f"{text[:-1]}, {own}}}" if fields else f"{{{own}}}"
         return Line(id_, f'{{"index":{{"_id":{named}}}}}\n{source}\n'.encode())
@@ -229,8 +229,22 @@ def _read(answer: Mapping[str, Any], sent: Batch, report: Report) -> tuple[Batch
     return again, why
 
 
+# One encoder for all documents: json.dumps makes a new one each time, which loading would notice.
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_quoted = json.encoder.encode_basestring
+
+
+def _code_text(value: Any) -> str:
+    """The JSON of a code as a layout holds it; Python writes lists of integers as JSON does."""
+    if isinstance(value, list):
+        return str(value).replace(" ", "")
+    return json.dumps(value, separators=(",", ":"))
+
+
 def _as_said(value: Any) -> Any:
     """Whole floats as integers: as keywords 10.0 and 10 must be one value, as everywhere."""
+    if isinstance(value, str | int):
+        return value
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, list | tuple):

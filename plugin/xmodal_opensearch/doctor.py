@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xmodal.codes import BinaryCodes
-from xmodal.errors import IndexFailure
+from xmodal.errors import IndexFailure, IndexMissing
 from xmodal.index import MODALITIES, Modality
 from xmodal_opensearch import load, mapping
 from xmodal_opensearch import queries as build
@@ -62,6 +62,7 @@ class Checkup:
 def examine(index: OpenSearchIndex, *, progress: Progress | None = None) -> Checkup:
     """Measure collisions, recall of the graph, and latency of each way that fits the index."""
     out = Checkup(repr(index))
+    index.server.request("POST", f"/{index.name}/_refresh", doing="refreshing")
     if load.KEY in index.read_meta():
         out.advice.append(
             "a load was killed here and the settings for loading are still set: run it again, or "
@@ -78,27 +79,34 @@ def examine(index: OpenSearchIndex, *, progress: Progress | None = None) -> Chec
         if index.way.has_graph:
             recall = index.measure_recall(K, target=found.side)
             out.recalls.append((found.side, recall))
-    out.advice += advice(out, index)
+    if out.sides:
+        out.advice += advice(out, index)
+    else:
+        out.advice.append("the index is empty: fill it with xmodal-opensearch load")
     return out
 
 
 def repair(server: Server, address: Address) -> list[str]:
-    """Bring back a lost self-test and the settings that a killed load left; say what was done."""
+    """Bring back a lost self-test and the settings that a killed load left; say what was done.
+
+    Raises IndexMissing.
+    """
     done = []
     found = describe(server, address.index)
-    if found is not None:
-        name, content = found
-        bits, encoder = mapping.read_meta(name, content["mappings"])
-        layout = mapping.read_layout(name, bits, content["mappings"], content["settings"])
-        kept = server.request(
-            "POST", f"/{name}/_mget", {"ids": [mapping.SELF_TEST_ID]}, doing="looking"
-        )
-        if not kept["docs"][0].get("found"):
-            put_self_test(server, name, bits, layout)
-            done.append("the self-test document was stored again")
-        with OpenSearchIndex(server, address, bits=bits, encoder=encoder) as index:
-            if load.put_back(index):
-                done.append("the settings are as they were before the load")
+    if found is None:
+        raise IndexMissing(f"no index {address.index} at {address.server}")
+    name, content = found
+    bits, encoder = mapping.read_meta(name, content["mappings"])
+    layout = mapping.read_layout(name, bits, content["mappings"], content["settings"])
+    kept = server.request(
+        "POST", f"/{name}/_mget", {"ids": [mapping.SELF_TEST_ID]}, doing="looking"
+    )
+    if not kept["docs"][0].get("found"):
+        put_self_test(server, name, bits, layout)
+        done.append("the self-test document was stored again")
+    with OpenSearchIndex(server, address, bits=bits, encoder=encoder) as index:
+        if load.put_back(index):
+            done.append("the settings are as they were before the load")
     return done or ["nothing was to be repaired"]
 
 

@@ -22,6 +22,7 @@ from xmodal_opensearch.address import Address
 from xmodal_opensearch.capabilities import probe
 from xmodal_opensearch.download import Download
 from xmodal_opensearch.mapping import ENCODER, LAYOUTS, Layout, field_of
+from xmodal_opensearch.queries import Query
 from xmodal_opensearch.server import Server
 from xmodal_opensearch.store import OpenSearchIndex
 from xmodal_opensearch.versions import describe, put_self_test
@@ -47,11 +48,19 @@ class Source:
         if self.image is None and self.text is None:
             raise ConfigError("name the field of the picture, of the text, or both")
 
+    @property
+    def fields(self) -> list[str]:
+        """The names that are given."""
+        return [name for name in (self.image, self.text) if name is not None]
 
-def prepare(server: Server, address: Address, bits: int, encoder: str) -> OpenSearchIndex:
+
+def prepare(
+    server: Server, address: Address, bits: int, encoder: str, source: Source | None = None
+) -> OpenSearchIndex:
     """Give an existing index the fields for codes, if it has none, and open it.
 
-    Raises IndexMissing, or IndexMismatch where codes cannot be added.
+    Raises IndexMissing, IndexMismatch where codes cannot be added, and ConfigError, before anything
+    is changed, if it lacks a field of ``source``.
     """
     found = describe(server, address.index)
     if found is None:
@@ -61,6 +70,8 @@ def prepare(server: Server, address: Address, bits: int, encoder: str) -> OpenSe
         )
     name, content = found
     mappings = content["mappings"]
+    if source is not None:
+        _check_fields(str(address), mapping.field_types(mappings), source.fields)
     if "xmodal" not in mappings.get("_meta", {}):
         _check_source(name, mappings)
         layout = _layout(address, server, content["settings"])
@@ -104,15 +115,10 @@ def enrich(
     Pictures and texts that cannot be used go to ``problems``. Raises ServerFailure if the server
     stays away longer than the client is patient.
     """
-    fields = [name for name in (source.image, source.text) if name is not None]
-    query: dict[str, Any] = {
-        "bool": {
-            "should": [{"exists": {"field": name}} for name in fields],
-            "minimum_should_match": 1,
-            "must_not": [] if again else [{"term": {ENCODER: str(index.encoder)}}],
-        }
-    }
-    index.refresh()
+    fields = source.fields
+    query = _wanted(index, fields, again)
+    # Also what others stored: an index may wait long, or for ever, before it shows that.
+    index.server.request("POST", f"/{index.name}/_refresh", doing="refreshing")
     counted = index.server.search(f"/{index.name}/_count", {"query": query}, doing="counting")
     total = int(counted["count"])
     done = 0
@@ -134,15 +140,47 @@ def enrich(
 
 def value_at(document: Mapping[str, Any], path: str) -> Any:
     """The value of a dotted field of a document, the first one of a list; None if it has none."""
-    if path in document:
-        value = document[path]
-    else:
-        head, _, rest = path.partition(".")
-        inner = document.get(head)
-        value = value_at(inner, rest) if rest and isinstance(inner, Mapping) else None
-    if isinstance(value, list):
-        value = next((one for one in value if one is not None), None)
-    return value
+    return next(_values_at(document, path), None)
+
+
+def _values_at(found: Any, path: str) -> Iterator[Any]:
+    if isinstance(found, list):
+        for one in found:
+            yield from _values_at(one, path)
+    elif not path:
+        if found is not None:
+            yield found
+    elif isinstance(found, Mapping):
+        names = path.split(".")
+        for count in range(len(names), 0, -1):  # a name itself may have dots
+            head = ".".join(names[:count])
+            if head in found:
+                yield from _values_at(found[head], ".".join(names[count:]))
+
+
+def _wanted(index: OpenSearchIndex, fields: Sequence[str], again: bool) -> Query:
+    """Which documents to read: with one of the fields and, unless ``again``, without our codes.
+
+    Raises ConfigError for a field that the index does not have.
+    """
+    types = index.read_types()
+    _check_fields(str(index.address), types, fields)
+    told = index.server.request(
+        "GET", f"/{index.name}/_field_caps", doing="looking at fields", fields=",".join(fields)
+    )["fields"]
+    can_be_asked = True
+    for name in fields:
+        kinds = told.get(name, {}).values()
+        indexed = any(one["searchable"] or one["aggregatable"] for one in kinds)
+        parents = {name[:at] for at, sign in enumerate(name) if sign == "."}
+        can_be_asked &= indexed and not any(types.get(one) == "nested" for one in parents)
+    out: dict[str, Any] = {"must_not": [{"ids": {"values": [mapping.SELF_TEST_ID]}}]}
+    if can_be_asked:  # else every document is read, and those without the fields are passed over
+        out["should"] = [{"exists": {"field": name}} for name in fields]
+        out["minimum_should_match"] = 1
+    if not again:
+        out["must_not"].append({"term": {ENCODER: str(index.encoder)}})
+    return {"bool": out}
 
 
 def _encoded(
@@ -154,26 +192,29 @@ def _encoded(
 ) -> bulk.Batch:
     """The updates for one page of documents."""
     with tempfile.TemporaryDirectory(prefix="xmodal-") as folder:
-        items = [_item(hit, source, Path(folder), problems) for hit in page]
+        # Numbered, for with custom routing two documents may have the same id.
+        items = [_item(n, hit, source, Path(folder), problems) for n, hit in enumerate(page)]
         data = Dataset(tuple(items), name=str(index.address), problems=problems)
         codes = encode(data)
     rows = {side: dict(zip(ids, range(len(ids)), strict=True)) for side, (ids, _) in codes.items()}
     values = {side: index.layout.values(packed) for side, (_, packed) in codes.items()}
     batch: bulk.Batch = []
-    for hit in page:
-        id_ = hit["_id"]
-        if not any(id_ in rows[side] for side in MODALITIES):
+    for number, hit in enumerate(page):
+        id_, own = hit["_id"], str(number)
+        if not any(own in rows[side] for side in MODALITIES):
             continue
         change: dict[str, Any] = {"xmodal": {"id": id_, "encoder": index.encoder}}
         for side in MODALITIES:
-            row = rows[side].get(id_)
+            row = rows[side].get(own)
             change[field_of(side)] = None if row is None else values[side][row]
         seen = hit["_seq_no"], hit["_primary_term"]
         batch.append(bulk.update_line(id_, change, seen=seen, routing=hit.get("_routing")))
     return batch
 
 
-def _item(hit: Mapping[str, Any], source: Source, folder: Path, problems: Problems) -> Item:
+def _item(
+    number: int, hit: Mapping[str, Any], source: Source, folder: Path, problems: Problems
+) -> Item:
     document = hit.get("_source", {})
     text = None if source.text is None else value_at(document, source.text)
     image = None if source.image is None else value_at(document, source.image)
@@ -181,9 +222,16 @@ def _item(hit: Mapping[str, Any], source: Source, folder: Path, problems: Proble
     if image is not None:
         try:
             path = _picture(str(image), source, folder)
-        except (DataError, OSError) as error:
+        except (DataError, OSError, ValueError, RuntimeError) as error:  # null bytes, link loops
             problems.add("picture not to be had", f"{hit['_id']} ({error})")
-    return Item(hit["_id"], path, None if text is None else str(text))
+    if text is not None:
+        text = str(text)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            problems.add("text not usable", f"{hit['_id']} (it is not valid Unicode)")
+            text = None
+    return Item(str(number), path, text)
 
 
 def _picture(name: str, source: Source, folder: Path) -> Path:
@@ -196,6 +244,13 @@ def _picture(name: str, source: Source, folder: Path) -> Path:
     if not path.is_relative_to(below):
         raise DataError(f"{name} lies outside of {below}: name its folder with --images-from")
     return path
+
+
+def _check_fields(where: str, types: Mapping[str, str], fields: Sequence[str]) -> None:
+    for name in fields:
+        if name not in types:
+            known = ", ".join(sorted(path for path in types if not mapping.is_ours(path))[:20])
+            raise ConfigError(f"{where} has no field {name!r}, expected one of {known or 'none'}")
 
 
 def _check_source(name: str, mappings: Mapping[str, Any]) -> None:

@@ -13,17 +13,28 @@ PASSING = frozenset({429, 502, 503, 504})
 
 SAYS_NOTHING = ("all shards failed", "Partial shards failure")
 LONGEST = 300
+TLS_FAILURES = (
+    ("CERTIFICATE_REQUIRED", "it asks for a client certificate: name one with ?cert=FILE&key=FILE"),
+    ("WRONG_VERSION_NUMBER", "it does not speak TLS: use plain http with ?tls=no"),
+)
+NOT_VERIFIED = (
+    "the certificate could not be verified: name the authority that signed it with ?ca=FILE"
+)
 
 
 def translated(error: Exception, address: str, doing: str) -> IndexFailure | ConfigError:
     """The error to raise for what happened at ``address`` (without secrets) while ``doing``."""
     if isinstance(error, exceptions.SSLError):
-        return ServerFailure(
-            f"{address}: the certificate could not be verified ({_short(error.info)}): "
-            "name the authority that signed it with ?ca=FILE, or use plain http with ?tls=no",
-            0,
-            "certificate",
-        )
+        why = _short(error.info)
+        if is_broken_off(error):
+            return ServerFailure(
+                f"{address} broke TLS off while {doing} ({why}): did it stop, or ask for a client "
+                "certificate (?cert=FILE&key=FILE)?",
+                0,
+                "connection",
+            )
+        what = next((told for word, told in TLS_FAILURES if word in why), NOT_VERIFIED)
+        return ServerFailure(f"{address}: {what} ({why})", 0, "certificate")
     if isinstance(error, exceptions.ConnectionTimeout):
         return ServerFailure(f"{address} did not answer in time while {doing}", 0, "timeout")
     if isinstance(error, exceptions.ConnectionError):
@@ -50,6 +61,11 @@ def translated(error: Exception, address: str, doing: str) -> IndexFailure | Con
     return ServerFailure(f"{address} refused {doing} ({status}): {reason}", status, reason)
 
 
+def is_broken_off(error: exceptions.SSLError) -> bool:
+    """Whether a connection ended under TLS, as it does when a node stops; it may come back."""
+    return "EOF" in str(error.info)
+
+
 def reason_of(info: Any) -> str:
     """What an error that a server sent says first and, innermost, last; in one line."""
     found: list[str] = []
@@ -61,7 +77,7 @@ def reason_of(info: Any) -> str:
         if isinstance(part.get("reason"), str) and part["reason"] not in SAYS_NOTHING:
             found.append(part["reason"])
         inner = part.get("caused_by") or part.get("error") or part.get("reason")
-        if isinstance(inner, str) and not found:
+        if isinstance(inner, str) and not found and inner not in SAYS_NOTHING:
             found.append(inner)
         waiting.append(inner)
         waiting.extend(part.get("failed_shards") or [])

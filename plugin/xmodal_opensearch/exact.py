@@ -87,11 +87,7 @@ class ExactIndex:
         """Store documents; see the contract. BulkFailure names those that the server refused."""
         codes: dict[Modality, BinaryCodes | None] = {"image": image, "text": text}
         check_documents(ids, self.bits, codes, fields)
-        if self.added:
-            raise ConfigError(
-                f"{self.address} holds documents of your own, to which codes were added: store "
-                "documents by your own means, then run xmodal-opensearch enrich again"
-            )
+        self.check_documents_are_ours()
         # Every line is made before the first is sent: a refused addition changes nothing.
         lines = {line.id: line for line in bulk.index_lines(ids, codes, fields, self.layout)}
         self.remember_encoder()
@@ -161,6 +157,14 @@ class ExactIndex:
             self.server.close()
 
     # ---- what the other modules of this package build on --------------------------------------
+
+    def check_documents_are_ours(self) -> None:
+        """Raises ConfigError where codes were added to somebody's own documents."""
+        if self.added:
+            raise ConfigError(
+                f"{self.address} holds documents of your own, to which codes were added: store "
+                "documents by your own means, then run xmodal-opensearch enrich again"
+            )
 
     def filters(self, where: Mapping[str, Any] | None) -> list[Query]:
         """The queries of a ``where``; the mapping is read again for a field that is new."""

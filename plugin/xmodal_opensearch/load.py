@@ -11,14 +11,13 @@ mapping, so that the next load, or doctor, puts it back even if this one is kill
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from xmodal.errors import ConfigError, IndexFailure
-from xmodal.index import MODALITIES, Addition
+from xmodal.index import MODALITIES, Addition, check_documents, check_ids
 from xmodal_opensearch import bulk
 from xmodal_opensearch.exact import ExactIndex
 from xmodal_opensearch.mapping import field_of
@@ -46,8 +45,10 @@ def load(
 
     ``notes`` is the folder of the checkpoint, removed when all is stored. ``without_copies`` takes
     the replicas away meanwhile: faster, and a node lost meanwhile loses documents. Raises
-    ServerFailure if the server stays away longer than the client is patient.
+    ServerFailure if the server stays away longer than the client is patient, CodeError for codes of
+    other bits, ConfigError for an index whose documents are somebody's own.
     """
+    index.check_documents_are_ours()
     index.remember_encoder()
     checkpoint = Checkpoint(notes / f"{index.uuid}.load")
     refused: dict[str, str] = {}
@@ -64,14 +65,16 @@ def load(
     def note(batch: bulk.Batch, report: bulk.Report) -> None:
         nonlocal done
         done += len(batch)
-        checkpoint.note(batch)
+        if not report.failed:  # else they are sent, and named, once more
+            checkpoint.note(batch)
         if progress is not None:
             progress("stored", done, max(total, done))
 
     with settings_for_loading(index, without_copies=without_copies):
         report = index.send(unsent(), workers=workers, done=note)
-    report.failed.update(refused)
-    index.refresh()
+        report.failed.update(refused)
+        # Also what a load stored that was killed before it came here.
+        index.server.request("POST", f"/{index.name}/_refresh", doing="refreshing")
     checkpoint.remove()
     return report
 
@@ -81,14 +84,18 @@ def lines(
 ) -> Iterator[bulk.Line]:
     """The bulk lines of all documents; what cannot be stored goes to ``refused``, with why."""
     for addition in additions:
+        codes = {side: getattr(addition, side) for side in MODALITIES}
+        # A bad id is a matter of one document, looked at below.
+        check_documents(["-"] * len(addition.ids), index.bits, codes, addition.fields)
         columns = {
-            field_of(side): index.layout.values(getattr(addition, side))
-            for side in MODALITIES
-            if getattr(addition, side) is not None
+            field_of(side): index.layout.values(given)
+            for side, given in codes.items()
+            if given is not None
         }
         for row, id_ in enumerate(addition.ids):
             ours = {name: values[row] for name, values in columns.items()}
             try:
+                check_ids([id_])
                 yield bulk.index_line(id_, ours, addition.fields[row])
             except ConfigError as error:
                 refused[id_] = str(error)
@@ -99,13 +106,15 @@ class Checkpoint:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._numbers: dict[bytes, int] = {}
         self._taken: dict[int, str] = {}
-        if path.exists():
-            for line in path.read_text(encoding="ascii", errors="replace").splitlines():
-                number, _, digest = line.partition(" ")
-                if number.isdecimal() and len(digest) == 32:  # a kill may leave half a line
-                    self._taken[int(number)] = digest
+        self._sent: dict[int, tuple[int, str]] = {}  # id() of a batch: its number and hash
+        text = path.read_text(encoding="ascii", errors="replace") if path.exists() else ""
+        for line in text.splitlines():
+            number, _, digest = line.partition(" ")
+            if number.isdecimal() and len(digest) == 32:
+                self._taken[int(number)] = digest
+        if text and not text.endswith("\n"):  # a kill may leave half a line
+            self._write()
 
     def has(self, number: int, batch: bulk.Batch) -> bool:
         """Whether this very batch was taken; a different one ends what the notes are good for."""
@@ -115,15 +124,16 @@ class Checkpoint:
         if number in self._taken:
             self._taken = {n: one for n, one in self._taken.items() if n < number}
             self._write()
-        self._numbers[_key(batch)] = number
+        self._sent[id(batch)] = number, digest
         return False
 
     def note(self, batch: bulk.Batch) -> None:
         """The server has taken it."""
-        number = self._numbers.pop(_key(batch))
+        number, digest = self._sent.pop(id(batch))
+        self._taken[number] = digest
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a", encoding="ascii") as file:
-            file.write(f"{number} {_digest(batch)}\n")
+            file.write(f"{number} {digest}\n")
 
     def remove(self) -> None:
         """Everything is stored: the next load begins anew."""
@@ -138,25 +148,28 @@ class Checkpoint:
 @contextmanager
 def settings_for_loading(index: ExactIndex, *, without_copies: bool = False) -> Iterator[None]:
     """No refreshes (and, if asked, no replicas) inside; what was set before is put back after."""
-    index.write_meta({KEY: before_loading(index)})
     wanted = WHILE_LOADING | (WITHOUT_COPIES if without_copies else {})
-    _set(index, wanted)
+    index.write_meta({KEY: before_loading(index, wanted)})
     try:
+        _set(index, wanted)
         yield
-    finally:
-        put_back(index)
+    except BaseException:
+        with suppress(IndexFailure):  # the server may be what failed: the next load does it then
+            put_back(index)
+        raise
+    put_back(index)
 
 
-def before_loading(index: ExactIndex) -> dict[str, Any]:
-    """The settings as they were before any load, which one that was killed has noted."""
-    noted = index.read_meta().get(KEY)
-    if isinstance(noted, Mapping):
-        return dict(noted)
+def before_loading(index: ExactIndex, names: Iterable[str]) -> dict[str, Any]:
+    """Settings as they were before any load: noted by one that was killed, else as they are now."""
     answer = index.server.request(
         "GET", f"/{index.name}/_settings", doing="reading settings", flat_settings="true"
     )
     now = answer[index.name]["settings"]
-    return {name: now.get(name) for name in (WHILE_LOADING | WITHOUT_COPIES)}
+    noted = index.read_meta().get(KEY)
+    return {name: now.get(name) for name in names} | dict(
+        noted if isinstance(noted, Mapping) else {}
+    )
 
 
 def put_back(index: ExactIndex) -> bool:
@@ -169,9 +182,15 @@ def put_back(index: ExactIndex) -> bool:
     return True
 
 
-def check_count(index: ExactIndex, expected: int) -> None:
-    """Raises IndexFailure if fewer documents can be found than were stored."""
+def check_count(index: ExactIndex, expected: int, *, exactly: bool = False) -> None:
+    """Raises IndexFailure if fewer documents can be found than were stored, or (exactly) more."""
     found = len(index)
+    if exactly and found > expected:
+        raise IndexFailure(
+            f"{index.address}: {found:,} documents can be found, {expected:,} were stored: an "
+            "earlier load left others in this unfinished version; remove it with xmodal-opensearch "
+            "delete --old-versions and load again"
+        )
     if found < expected:
         raise IndexFailure(
             f"{index.address}: {found:,} documents can be found, {expected:,} were stored: "
@@ -189,7 +208,3 @@ def _digest(batch: bulk.Batch) -> str:
     for line in batch:
         hashed.update(line.body)
     return hashed.hexdigest()
-
-
-def _key(batch: bulk.Batch) -> bytes:
-    return json.dumps([batch[0].id, batch[-1].id, len(batch)]).encode()

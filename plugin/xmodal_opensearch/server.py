@@ -14,12 +14,13 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from opensearchpy import OpenSearch, Urllib3AWSV4SignerAuth, exceptions
 
 from xmodal.errors import ConfigError, ExtraMissing, ServerFailure
 from xmodal_opensearch.address import Address, credentials
-from xmodal_opensearch.errors import PASSING, reason_of, translated
+from xmodal_opensearch.errors import PASSING, is_broken_off, reason_of, translated
 
 PATIENCE = 90.0
 LONGEST_PAUSE = 5.0
@@ -85,9 +86,7 @@ class Server:
         """One request, asked again while the server is busy or away; the decoded answer."""
 
         def once() -> Any:
-            answer = self._client.transport.perform_request(
-                method, path, params=params or None, body=body, timeout=timeout
-            )
+            answer = self._send(method, path, body, timeout, params)
             failed = answer.get("_shards", {}).get("failed") if isinstance(answer, dict) else 0
             if failed:
                 raise _ShardsFailed(failed, answer["_shards"])
@@ -106,9 +105,7 @@ class Server:
         lines = b"".join(b"{}\n" + json.dumps(body).encode() + b"\n" for body in bodies)
 
         def once() -> Any:
-            answer = self._client.transport.perform_request(
-                "POST", f"/{index}/_msearch", body=lines, timeout=120
-            )
+            answer = self._send("POST", f"/{index}/_msearch", lines, 120)
             for one in answer["responses"]:
                 if "error" in one:
                     status = int(one.get("status", 0))
@@ -122,15 +119,19 @@ class Server:
     def bulk(self, index: str, body: bytes, timeout: float = 60) -> Any:
         """One bulk request, tried once: the sender decides what of it to send again."""
         try:
-            return self._client.transport.perform_request(
-                "POST", f"/{index}/_bulk", body=body, timeout=timeout
-            )
+            return self._send("POST", f"/{index}/_bulk", body, timeout)
         except exceptions.OpenSearchException as error:
             raise translated(error, self.address.server, "storing documents") from error
 
     def close(self) -> None:
         """Let go of connections."""
         self._client.close()
+
+    def _send(self, method: str, path: str, body: Body, timeout: float, params: Any = None) -> Any:
+        """One request. The path is quoted here: a signature must see it as the server will."""
+        return self._client.transport.perform_request(
+            method, quote(path, safe="/*,"), params=params or None, body=body, timeout=timeout
+        )
 
     def _patiently(self, once: Callable[[], T], doing: str, patience: float) -> T:
         end = time.monotonic() + patience
@@ -168,7 +169,7 @@ def passing(error: BaseException) -> bool:
     if isinstance(error, ServerFailure):
         return error.status in PASSING or error.reason in ("connection", "timeout")
     if isinstance(error, exceptions.SSLError):
-        return False
+        return is_broken_off(error)
     if isinstance(error, exceptions.ConnectionError):
         return True
     return isinstance(error, exceptions.TransportError) and error.status_code in PASSING

@@ -150,7 +150,7 @@ class OpenSearchIndex(ExactIndex):
         if len(asked) == 0:
             return Recall(1.0, k, 0)
         exact = self.search(asked, k, target=target)
-        found = self._by_graph(_rows(asked), k, target, [])
+        found = self._by_graph(_rows(asked), k, target, self.filters(None))
         shares = [
             sum(hit.distance <= best[-1].distance for hit in got) / len(best)
             for best, got in zip(exact, found, strict=True)
@@ -279,18 +279,8 @@ class OpenSearchIndex(ExactIndex):
         field = field_of(side)
         if not ids:
             return [], BinaryCodes.empty(self.bits)
-        answer = self.server.request(
-            "POST",
-            f"/{self.name}/_mget",
-            {"ids": list(ids)},
-            doing="reading codes",
-            _source_includes=field,
-        )
-        found = {
-            one["_id"]: one["_source"][field]
-            for one in answer["docs"]
-            if one.get("found") and one["_source"].get(field) is not None
-        }
+        told = self._searched(ids, field) if self.added else self._read(ids, field)
+        found = {id_: told[id_][field] for id_ in ids if told.get(id_, {}).get(field) is not None}
         return list(found), self.layout.codes(list(found.values()), self.bits)
 
     def sample(self, side: Modality, count: int, seed: int = 0) -> tuple[list[str], BinaryCodes]:
@@ -298,7 +288,8 @@ class OpenSearchIndex(ExactIndex):
         self.refresh()
         field = field_of(side)
         drawn = {"random_score": {"seed": seed, "field": "_seq_no"}}
-        query = {"function_score": {"query": self.layout.present(field), **drawn}}
+        present = {"bool": {"filter": [self.layout.present(field), *self.filters(None)]}}
+        query = {"function_score": {"query": present, **drawn}}
         body = {"size": min(count, MOST_HITS), "query": query, "_source": [field]}
         (answer,) = self.ask([body])
         found = answer["hits"]["hits"]
@@ -306,6 +297,25 @@ class OpenSearchIndex(ExactIndex):
         return [one["_id"] for one in found], codes
 
     # ---- how it works -------------------------------------------------------------------------
+
+    def _read(self, ids: Sequence[str], field: str) -> dict[str, Any]:
+        """One field of the documents that are there, as they are at this moment."""
+        path, doing = f"/{self.name}/_mget", "reading codes"
+        answer = self.server.request(
+            "POST", path, {"ids": list(ids)}, doing=doing, _source_includes=field
+        )
+        return {one["_id"]: one["_source"] for one in answer["docs"] if one.get("found")}
+
+    def _searched(self, ids: Sequence[str], field: str) -> dict[str, Any]:
+        """The same in somebody's own index: whatever the routing, and of this encoder alone."""
+        self.refresh()
+        out = {}
+        for start in range(0, len(ids), MOST_HITS):
+            these = {"ids": {"values": list(ids[start : start + MOST_HITS])}}
+            query = {"bool": {"filter": [these, *self.filters(None)]}}
+            (answer,) = self.ask([{"size": MOST_HITS, "query": query, "_source": [field]}])
+            out.update({one["_id"]: one["_source"] for one in answer["hits"]["hits"]})
+        return out
 
     def _by_graph(
         self, rows: Sequence[BinaryCodes], k: int, target: Modality, filters: Sequence[Query]

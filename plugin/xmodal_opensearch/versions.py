@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from xmodal.codes import check_bits
 from xmodal.errors import IndexMismatch, IndexMissing, ServerFailure
 from xmodal_opensearch import mapping
 from xmodal_opensearch.address import Address
@@ -82,8 +83,10 @@ def make_version(
 ) -> str:
     """Create the next version of ``address.index``, with its self-test document; return its name.
 
-    ``alias`` None leaves it unseen until it is swapped in.
+    ``alias`` None leaves it unseen until it is swapped in. Raises CodeError for a width that codes
+    cannot have.
     """
+    check_bits(bits)  # the server would take some of the wrong ones
     name = next_version(address.index, versions_of(server, address.index))
     body = mapping.new_index(
         bits,

@@ -30,7 +30,9 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
             urlopen(Request(f"http://{url}{index}-000001", method="DELETE")).close()
 
         made = Backend(
-            lambda: f"opensearch://{url}/{name}-{next(numbers)}?way={request.param}", drop
+            lambda: f"opensearch://{url}/{name}-{next(numbers)}?way={request.param}",
+            drop,
+            examples=15,  # each costs an index on a server
         )
     yield made
     made.close_all()

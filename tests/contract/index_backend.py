@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hypothesis import HealthCheck, settings
+
 from xmodal.index import Index, open_index
 
 
@@ -11,9 +13,15 @@ class Backend:
     """Makes and reopens indexes of one kind, knowing only how to name a new address."""
 
     def __init__(
-        self, new_address: Callable[[], str], drop: Callable[[str], None] | None = None
+        self,
+        new_address: Callable[[], str],
+        drop: Callable[[str], None] | None = None,
+        examples: int = 40,
     ) -> None:
         self.new_address = new_address
+        self.settings = settings(
+            deadline=None, max_examples=examples, suppress_health_check=[HealthCheck.too_slow]
+        )
         self._drop = drop
         self._open: list[tuple[Index, str]] = []
 

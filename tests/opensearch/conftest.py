@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 from uuid import uuid4
 
 import pytest
 
+if TYPE_CHECKING:
+    from xmodal.data import Dataset
+
 Rest = Callable[..., Any]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def rest(node_url: str) -> Rest:
     """``rest("PUT", "/name", {...})`` -> the decoded answer."""
 
@@ -28,9 +33,9 @@ def rest(node_url: str) -> Rest:
     return ask
 
 
-@pytest.fixture
-def address(node_url: str, rest: Rest) -> Iterator[Callable[..., str]]:
-    """``address(way="knn")`` -> the address of an index that nobody has; deleted afterwards."""
+@contextmanager
+def addresses(node_url: str, rest: Rest) -> Iterator[Callable[..., str]]:
+    """A maker of addresses of indexes that nobody has; what is made there is deleted at the end."""
     prefix, numbers = f"t-{uuid4().hex[:8]}", count()
 
     def new(**options: str) -> str:
@@ -39,3 +44,28 @@ def address(node_url: str, rest: Rest) -> Iterator[Callable[..., str]]:
 
     yield new
     rest("DELETE", f"/{prefix}-*")
+
+
+@pytest.fixture
+def address(node_url: str, rest: Rest) -> Iterator[Callable[..., str]]:
+    """``address(way="knn")`` -> the address of a new index of one test."""
+    with addresses(node_url, rest) as new:
+        yield new
+
+
+@pytest.fixture(scope="module")
+def lasting_address(node_url: str, rest: Rest) -> Iterator[Callable[..., str]]:
+    """The same, of an index that the tests of a module share."""
+    with addresses(node_url, rest) as new:
+        yield new
+
+
+@pytest.fixture(scope="session")
+def other_model(dataset: Dataset, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder of the same width as ``model``, with other weights."""
+    from xmodal.training import Options, train
+
+    options = Options(bits=32, image_backbone="small-cnn", text_backbone="words", seed=5)
+    folder = tmp_path_factory.mktemp("models") / "other.model"
+    train(dataset, folder, options, {"epochs": 1, "batch": 32, "hidden": 32}, cache=cache)
+    return folder

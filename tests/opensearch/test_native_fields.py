@@ -134,3 +134,35 @@ def test_a_document_that_does_not_fit_its_mapping_is_named(index: OpenSearchInde
     assert "out of range" in refused.value.failed["b"]
     [hits] = index.search(codes([0], 8), 9, target="image")
     assert [hit.id for hit in hits] == ["a", "d"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "way"),
+    [("faiss", "script"), ("faiss", "knn"), ("long", "long"), ("lucene-hnsw", "lucene-hnsw")],
+)
+def test_nested_documents_change_no_answer(
+    address: Callable[..., str], layout: str, way: str
+) -> None:
+    where = parse_address(address(way=way))
+    server = Server(where)
+    make_version(server, where, 8, None, LAYOUTS[layout], alias=where.index, fields=MAPPED)
+    server.close()
+    oracle = Oracle()
+    with open_opensearch(str(where)) as index:
+        for number in range(40):
+            # Each nested part is a document of its own to the server, without an id or a code.
+            parts = [{"size": part} for part in range(number % 4)]
+            sides = {"image": [number]} if number % 3 else {"text": [number]}
+            fields = [{"parts": parts, "count": number}]
+            index.add([f"{number}"], fields=fields, **{s: codes(v, 8) for s, v in sides.items()})
+            oracle.add([f"{number}"], fields=fields, **sides)
+        index.delete(["7", "12"])
+        oracle.delete(["7", "12"])
+        assert len(index) == 38
+        for side in ("image", "text"):
+            for k, filters in ((5, None), (50, {"count": {"gte": 20}})):
+                hits = index.search(codes([0, 9], 8), k, target=side, where=filters)
+                told = [[(hit.id, hit.distance, hit.fields) for hit in one] for one in hits]
+                assert told == oracle.search([0, 9], k, side, filters)
+        with pytest.raises(ConfigError, match="lies in nested documents"):
+            index.search(codes([0], 8), 1, target="image", where={"parts.size": 1})

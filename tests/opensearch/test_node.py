@@ -19,7 +19,7 @@ import pytest
 import xmodal_opensearch
 from xmodal.errors import ConfigError, IndexFailure
 from xmodal_opensearch import artifacts, node_folder
-from xmodal_opensearch.node import Node, check_free, free_ports, start_cluster
+from xmodal_opensearch.node import Node, check_free, free_ports
 from xmodal_opensearch.node_folder import why_it_died
 
 pytestmark = pytest.mark.usefixtures("node_parts")
@@ -248,29 +248,3 @@ def test_why_a_server_died(tmp_path: Path, printed: str, reason: str) -> None:
     found = why_it_died(log)
     assert found.startswith(reason)
     assert len(found) <= 300
-
-
-def test_a_cluster_survives_the_loss_of_a_node(tmp_path: Path) -> None:
-    nodes = start_cluster(tmp_path, 3, heap="384m")
-    try:
-        assert nodes[0].get("/_cluster/health")["number_of_nodes"] == 3
-        shards = {"settings": {"number_of_shards": 3, "number_of_replicas": 1}}
-        put(f"{nodes[0].url}/things", shards)
-        put(f"{nodes[0].url}/things/_doc/1?refresh=true", {"colour": "red"})
-        for node in nodes:
-            assert (
-                node.get("/_cluster/health?wait_for_status=green&timeout=20s")["timed_out"] is False
-            )
-
-        nodes[0].kill()
-        for node in nodes[1:]:
-            node.wait(30, nodes=2)
-            found = node.get("/things/_search?q=red")
-            assert found["hits"]["total"]["value"] == 1
-            assert found["_shards"]["failed"] == 0
-
-        nodes[0].restart()
-        nodes[0].wait(30, nodes=3)
-    finally:
-        for node in nodes:
-            node.stop()

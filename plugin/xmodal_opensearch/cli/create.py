@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
+from xmodal.codes import check_bits
 from xmodal.errors import ConfigError, IndexMissing
 from xmodal_opensearch import mapping
 from xmodal_opensearch.address import parse_address
@@ -38,6 +41,8 @@ def create(uri: str, model: Path | None, bits: int | None, fields: tuple[str, ..
     if (model is None) == (bits is None):
         raise ConfigError("give --model or --bits, one of them")
     address = parse_address(uri)
+    if bits is not None:
+        check_bits(bits)
     described = {}
     for one in fields:
         name, _, kind = one.partition("=")
@@ -81,12 +86,15 @@ def delete(uri: str, yes: bool, old_versions: bool) -> None:
     ours = []
     for name in doomed:
         found = describe(server, name)
-        if found is not None and "xmodal" in found[1]["mappings"].get("_meta", {}):
+        if found is not None and _is_ours(found[1]["mappings"]):
             ours.append(name)
     found = describe(server, address.index)
-    if found is not None and not is_version(address.index, found[0]):
+    if found is not None and not (
+        is_version(address.index, found[0]) and _is_ours(found[1]["mappings"])
+    ):
         raise ConfigError(
-            f"{address.index} is an index that xmodal did not make: delete it by your own means"
+            f"{address.index} is no alias that xmodal made (it stands for {found[0]}): delete an "
+            "index of your own by your own means"
         )
     if not ours:
         raise IndexMissing(f"no {'old version' if old_versions else 'index'} at {address}")
@@ -94,3 +102,8 @@ def delete(uri: str, yes: bool, old_versions: bool) -> None:
         click.confirm(f"delete {', '.join(ours)} at {address.server}?", abort=True, err=True)
     server.request("DELETE", f"/{','.join(ours)}", doing="deleting")
     click.echo(f"deleted {', '.join(ours)}")
+
+
+def _is_ours(mappings: Mapping[str, Any]) -> bool:
+    """Whether xmodal made it: not merely added codes to it."""
+    return "xmodal" in mappings.get("_meta", {}) and not mapping.codes_were_added(mappings)

@@ -76,7 +76,7 @@ def enrich(model: Path, uri: str, **given: Any) -> None:
     def encode(data: Dataset) -> Mapping[Modality, tuple[list[str], BinaryCodes]]:
         return encoder.encode_data(data, cache=cache, problems=problems)
 
-    index = prepare(Server(address), address, encoder.bits, encoder.fingerprint)
+    index = prepare(Server(address), address, encoder.bits, encoder.fingerprint, source)
     tell_way(uri, index)
     with index, progress_bars() as bars:
         report = enrich_index(

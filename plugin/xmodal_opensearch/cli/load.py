@@ -70,7 +70,7 @@ def load(source: Path, uri: str, model: Path | None, **given: Any) -> None:
     address = parse_address(uri)
     with progress_bars() as bars:
         additions, total, bits, encoder, problems = _source(source, model, given, bars)
-        index = _target(address, bits, encoder, given["new_version"])
+        index = _target(address, bits, encoder, source if given["new_version"] else None)
         tell_way(uri, index)
         report = load_into(
             index,
@@ -82,7 +82,7 @@ def load(source: Path, uri: str, model: Path | None, **given: Any) -> None:
             progress=bars,
         )
     _tell(report, problems)
-    check_count(index, total - len(report.failed) - len(problems))
+    check_count(index, total - len(report.failed), exactly=given["new_version"])
     old: list[str] = []
     if given["new_version"]:
         old = show_to_all(index, address.index, delete_old=given["delete_old"])
@@ -123,9 +123,12 @@ def _source(
     return additions, total, encoder.bits, encoder.fingerprint, dataset.problems
 
 
-def _target(address: Address, bits: int, encoder: str | None, new_version: bool) -> OpenSearchIndex:
-    if new_version:
-        return next_index(Server(address), address, bits, encoder)
+def _target(
+    address: Address, bits: int, encoder: str | None, new_from: Path | None
+) -> OpenSearchIndex:
+    """What is filled; ``new_from`` is the source of a new version."""
+    if new_from is not None:
+        return next_index(Server(address), address, bits, encoder, str(new_from.resolve()))
     try:
         return open_opensearch(str(address), bits=bits, encoder=encoder, create=True)
     except IndexMismatch as error:
