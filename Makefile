@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo demo-opensearch test check format wheel clean
+.PHONY: demo demo-opensearch demo-hamming maven test check format wheel clean
 
 demo: .venv/ready
 	$(BIN)/xmodal demo --out demo
@@ -12,6 +12,11 @@ demo: .venv/ready
 demo-opensearch: .venv/ready
 	test -e demo/report.json || $(BIN)/xmodal demo --out demo
 	$(BIN)/xmodal-opensearch demo --out demo
+
+# The same with our hamming query inside the node, compiled on the way.
+demo-hamming: .venv/ready
+	test -e demo/report.json || $(BIN)/xmodal demo --out demo
+	$(BIN)/xmodal-opensearch demo --out demo --with-plugin
 
 test: .venv/ready
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
@@ -30,6 +35,11 @@ wheel: .venv/ready
 	rm -rf build dist
 	$(BIN)/python -m build --wheel --installer uv
 	$(BIN)/python tests/wheel_job.py dist
+
+# The server's plugin by Maven, for those who prefer it; make test builds it without.
+maven:
+	cd plugin/opensearch-hamming && mvn --quiet --batch-mode package
+	test -s plugin/opensearch-hamming/target/hamming-3.6.0.zip
 
 clean:
 	rm -rf .venv build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

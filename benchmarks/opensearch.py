@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from opensearchpy import OpenSearch
 from record import table, write
 
 from xmodal.codes import BinaryCodes
@@ -184,6 +185,7 @@ def loading(node: Node, n: int, rounds: int, notes: Path) -> str:
             yield Addition([f"{start + r:08d}" for r in range(len(part))], part, part, fields)
 
     every = list(documents())
+    client = OpenSearch([{"host": "127.0.0.1", "port": node.port}], pool_maxsize=2)
     ours, bare = [], []
     for number in range(rounds):
         for way in ("ours", "bare") if number % 2 == 0 else ("bare", "ours"):
@@ -202,7 +204,8 @@ def loading(node: Node, n: int, rounds: int, notes: Path) -> str:
                 index.server.request("PUT", f"/{index.name}/_settings", settings, doing="setting")
                 started = time.perf_counter()
                 with ThreadPoolExecutor(2) as pool:
-                    answers = list(pool.map(lambda one: index.server.bulk(index.name, one), bodies))  # noqa: B023
+                    sent = [pool.submit(client.bulk, body=one, index=index.name) for one in bodies]
+                    answers = [one.result() for one in sent]
                 index.server.request("POST", f"/{index.name}/_refresh", doing="refreshing")
                 bare.append(n / (time.perf_counter() - started))
                 assert not any(answer["errors"] for answer in answers)
@@ -210,7 +213,7 @@ def loading(node: Node, n: int, rounds: int, notes: Path) -> str:
     mine, theirs = statistics.median(ours), statistics.median(bare)
     return table(
         [
-            ["documents", "rounds", "xmodal load, docs/s", "bare bulk of prepared bodies", "ratio"],
+            ["documents", "rounds", "xmodal load, docs/s", "opensearch-py, bodies ready", "ratio"],
             [f"{n:,}", rounds, f"{mine:,.0f}", f"{theirs:,.0f}", f"{mine / theirs:.2f}"],
         ]
     )
@@ -219,6 +222,7 @@ def loading(node: Node, n: int, rounds: int, notes: Path) -> str:
 def main() -> None:
     """Print everything and write results/opensearch.md."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only-loading", action="store_true", help="print that table, keep none")
     parser.add_argument("--quick", action="store_true", help="smaller sizes, for a look")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--graph-up-to", type=int, default=100_000, help="larger ones are skipped")
@@ -232,8 +236,11 @@ def main() -> None:
             medians({"warm": searching(warm, None)}, clustered(500, 64))
             drop(warm)
             bulk_table = loading(
-                node, 10_000 if told.quick else 100_000, 2 if told.quick else 6, notes
+                node, 10_000 if told.quick else 300_000, 2 if told.quick else 5, notes
             )
+            if told.only_loading:
+                print(bulk_table)
+                return
             times = latency(node, sizes, 20 if told.quick else 60, told.graph_up_to, notes)
     write(
         "opensearch",
@@ -243,6 +250,7 @@ def main() -> None:
             ("Loading, two workers", bulk_table),
             (f"One search, k = {K}, whole call of the client, median", times),
         ],
+        keep=not told.quick,
     )
 
 

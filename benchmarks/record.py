@@ -42,14 +42,17 @@ def versions() -> str:
     return ", ".join([f"python {platform.python_version()}", *found])
 
 
-def write(name: str, title: str, command: str, sections: Sequence[tuple[str, str]]) -> None:
-    """Print sections (heading, Markdown) and write them to results/NAME.md."""
+def write(
+    name: str, title: str, command: str, sections: Sequence[tuple[str, str]], *, keep: bool = True
+) -> None:
+    """Print sections (heading, Markdown) and write them to results/NAME.md, if they are to keep."""
     parts = [f"# {title}", "", f"`{command}`", "", f"{machine()}; {versions()}", ""]
     for heading, body in sections:
         parts += [f"## {heading}", "", body, ""]
     text = "\n".join(parts)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.md").write_text(text)
+    if keep:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.md").write_text(text)
     print(text)
 
 

@@ -161,3 +161,20 @@ def node(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def node_url(node: Node) -> str:
     """Its address, ``http://127.0.0.1:PORT``."""
     return node.url
+
+
+@pytest.fixture(scope="session")
+def plugin_node(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """Another one, with the hamming query inside, compiled now."""
+    from xmodal_opensearch.node import Node
+    from xmodal_opensearch.server_plugin import plugin_folder
+
+    folder = tmp_path_factory.mktemp("opensearch") / "with-plugin"
+    with Node.start(folder, extra_plugins=[plugin_folder()]) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def plugin_url(plugin_node: Node) -> str:
+    """Its address, ``http://127.0.0.1:PORT``."""
+    return plugin_node.url

@@ -33,6 +33,7 @@ VERSION = "3.6.0"
 
 Show = Callable[[str], None]
 
+NO_PLUGINS = {"server", "ecj"}  # parts of other kinds: ecj compiles a plugin of ours
 TEMPORARY = ".xmodal-"
 ABANDONED = 24 * 3600  # a temporary folder of this age, in seconds, belongs to a killed process
 BLOCK = 1 << 20
@@ -75,6 +76,12 @@ class Part:
         return f"{self.name}-{hashlib.sha256(repr(self.artifacts).encode()).hexdigest()[:12]}"
 
 
+def known_versions() -> list[str]:
+    """The server versions of which a development node can be made."""
+    text = (files("xmodal_opensearch") / "assets" / "artifacts.json").read_text("utf-8")
+    return list(json.loads(text))
+
+
 @cache
 def recipe(version: str) -> Mapping[str, Part]:
     """Every part that is known for a server version. Raises ConfigError for an unknown version."""
@@ -104,8 +111,8 @@ def with_needs(plugins: Iterable[str], version: str = VERSION) -> list[str]:
     ordered: list[str] = []
 
     def take(name: str) -> None:
-        if name not in known or name == "server":
-            names = ", ".join(sorted(set(known) - {"server"}))
+        if name not in known or name in NO_PLUGINS:
+            names = ", ".join(sorted(set(known) - NO_PLUGINS))
             raise ConfigError(
                 f"plugin {name!r} is not known, expected some of {names}; "
                 "a plugin of your own goes into extra_plugins, as a folder"

@@ -82,7 +82,8 @@ def index_line(id_: str, ours: Mapping[str, Any], fields: Mapping[str, Any]) -> 
     if taken is not None:
         raise ConfigError(f"the fields of {id_!r} have one called {taken!r}, which is ours: rename")
     try:
-        text = _encode(_as_said(dict(fields)))
+        simple = all(type(value) in _AS_THEY_ARE for value in fields.values())
+        text = _encode(fields if simple and type(fields) is dict else _as_said(dict(fields)))
         named = _quoted(id_)
         codes = ",".join(f'"{name}":{_code_text(value)}' for name, value in ours.items())
         own = f'"xmodal":{{"id":{named}}}' + (f",{codes}" if codes else "")
@@ -232,6 +233,7 @@ def _read(answer: Mapping[str, Any], sent: Batch, report: Report) -> tuple[Batch
 # One encoder for all documents: json.dumps makes a new one each time, which loading would notice.
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _quoted = json.encoder.encode_basestring
+_AS_THEY_ARE = frozenset((str, int, bool, type(None)))
 
 
 def _code_text(value: Any) -> str:

@@ -9,6 +9,9 @@ from typing import Any
 from xmodal.errors import ServerFailure
 from xmodal_opensearch.server import Server
 
+HAMMING = "opensearch-hamming"
+"""The plugin of ours, compiled for a server by ``xmodal-opensearch plugin build``."""
+
 
 @dataclass(frozen=True)
 class Capabilities:
@@ -42,6 +45,11 @@ class Capabilities:
     def knn(self) -> bool:
         """Whether bit vectors can be stored; believed where plugins may not be listed."""
         return self.plugins is None or "opensearch-knn" in self.plugins
+
+    @property
+    def hamming(self) -> bool:
+        """Whether our plugin is on every node."""
+        return self.plugins is not None and HAMMING in self.plugins
 
     @property
     def hybrid(self) -> bool:

@@ -21,7 +21,7 @@ from xmodal_opensearch.queries import Query
 from xmodal_opensearch.server import Server
 from xmodal_opensearch.store import OpenSearchIndex, Recall
 from xmodal_opensearch.versions import describe, put_self_test
-from xmodal_opensearch.ways import WAYS
+from xmodal_opensearch.ways import WAYS, lack
 
 Progress = Callable[[str, int, int], None]
 MOST_READ = 200_000
@@ -76,7 +76,7 @@ def examine(index: OpenSearchIndex, *, progress: Progress | None = None) -> Chec
         _, asked = index.sample(found.side, ASKED)
         for way, ask in _ways(index, found.side).items():
             out.latencies.append(Latency(way, found.side, _median_ms(index, ask, asked)))
-        if index.way.has_graph:
+        if index.layout.has_graph:
             recall = index.measure_recall(K, target=found.side)
             out.recalls.append((found.side, recall))
     if out.sides:
@@ -169,15 +169,14 @@ def _ways(index: OpenSearchIndex, side: Modality) -> dict[str, Callable[[BinaryC
     name = field_of(side)
     out: dict[str, Callable[[BinaryCodes], Query]] = {}
     for way in WAYS.values():
-        fits = index.layout.name in way.searches and not way.has_graph
-        if not fits or (way.needs_scripts and not index.can.scripts):
+        if index.layout.name not in way.searches or way.has_graph or lack(way, index.can):
             continue
         if way.build is None:
             out[way.name] = lambda code: build.by_knn(name, code, [], K)
         else:
             made = way.build
-            out[way.name] = lambda code, made=made: made(name, code, index.layout, [])  # type: ignore[misc]
-    if index.way.has_graph:
+            out[way.name] = lambda code, made=made: made(name, code, index.layout, [], None)  # type: ignore[misc]
+    if index.layout.has_graph:
         out["graph"] = lambda code: build.by_knn(name, code, [], K)
     return out
 

@@ -122,8 +122,7 @@ class ExactIndex:
                      for one in every]  # fmt: skip
             return [list(islice(chain.from_iterable(pages), k)) for pages in paged]
         bodies = [
-            build.search_body(self.exact_query(one, target, filters), k, radius=radius)
-            for one in every
+            build.search_body(self.exact_query(one, target, filters, radius), k) for one in every
         ]
         return [self.hits(answer) for answer in self.ask(bodies)]
 
@@ -180,11 +179,20 @@ class ExactIndex:
         self._types = mapping.field_types(answer[self.name]["mappings"])
         return self._types
 
-    def exact_query(self, code: BinaryCodes, target: Modality, filters: Sequence[Query]) -> Query:
-        """The query that scores every document exactly."""
+    def exact_query(
+        self,
+        code: BinaryCodes,
+        target: Modality,
+        filters: Sequence[Query],
+        radius: int | None = None,
+    ) -> Query:
+        """The query that scores every document, or every one within a radius, exactly.
+
+        By way=knn there is no such thing as a radius: whoever asks cuts off.
+        """
         if self.way.build is None:
             return build.by_knn(field_of(target), code, filters, MOST_HITS)
-        return self.way.build(field_of(target), code, self.layout, filters)
+        return self.way.build(field_of(target), code, self.layout, filters, radius)
 
     def ask(self, bodies: Sequence[Mapping[str, Any]]) -> list[Any]:
         """The answers to several searches."""
@@ -304,7 +312,7 @@ class ExactIndex:
         if self.way.build is None:
             raise ConfigError("way=knn returns the nearest only: page with way=script")
         body = build.search_body(
-            self.exact_query(query, target, filters), min(size, MOST_HITS), radius=radius
+            self.exact_query(query, target, filters, radius), min(size, MOST_HITS)
         )
         with self.snapshot() as pit:
             while True:
@@ -357,7 +365,7 @@ class ExactIndex:
         if self.way.build is None:
             query = build.by_knn(mapping.SELF_TEST_FIELD, other, only, 1)
         else:
-            query = self.way.build(mapping.SELF_TEST_FIELD, other, self.layout, only)
+            query = self.way.build(mapping.SELF_TEST_FIELD, other, self.layout, only, None)
         body = {"size": 1, "query": query}
         end = time.monotonic() + SETTLING
         while True:

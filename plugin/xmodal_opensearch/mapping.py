@@ -53,6 +53,11 @@ class Layout:
         """Whether it is a ``knn_vector``."""
         return self.name != "long"
 
+    @property
+    def has_graph(self) -> bool:
+        """Whether documents are put into a graph that can be asked for the nearest."""
+        return self.threshold == 0
+
     def mapping(self, bits: int) -> dict[str, Any]:
         """The mapping of one code field."""
         if not self.is_vector:

@@ -36,18 +36,31 @@ NUMBERS = {
 """Types of numbers, and what the server lets a query compare them with; it refuses the rest."""
 
 
-def by_script(field: str, code: BinaryCodes, layout: Layout, filters: Sequence[Query]) -> Query:
+def by_script(
+    field: str,
+    code: BinaryCodes,
+    layout: Layout,
+    filters: Sequence[Query],
+    radius: int | None = None,
+) -> Query:
     """Exact by k-NN's own script, documents without the field left out (they would score 0)."""
     params = {"field": field, "query_value": wire.to_signed(code)[0], "space_type": "hamming"}
     return {
         "script_score": {
             "query": {"bool": {"filter": [layout.present(field), *filters]}},
             "script": {"lang": "knn", "source": "knn_score", "params": params},
+            **_within(radius),
         }
     }
 
 
-def by_painless(field: str, code: BinaryCodes, layout: Layout, filters: Sequence[Query]) -> Query:
+def by_painless(
+    field: str,
+    code: BinaryCodes,
+    layout: Layout,
+    filters: Sequence[Query],
+    radius: int | None = None,
+) -> Query:
     """Exact over 64-bit words, for servers without k-NN."""
     words = wire.to_words(code)[0]
     params = {"words": words, "fields": [f"{field}.w{n}" for n in range(len(words))]}
@@ -55,8 +68,25 @@ def by_painless(field: str, code: BinaryCodes, layout: Layout, filters: Sequence
         "script_score": {
             "query": {"bool": {"filter": [layout.present(field), *filters]}},
             "script": {"lang": "painless", "source": PAINLESS, "params": params},
+            **_within(radius),
         }
     }
+
+
+def by_hamming(
+    field: str,
+    code: BinaryCodes,
+    layout: Layout,
+    filters: Sequence[Query],
+    radius: int | None = None,
+) -> Query:
+    """Exact by our plugin's query, which knows no document without a code; filters go inside."""
+    asked: dict[str, Any] = {"field": field, "code": code.to_hex()[0]}
+    if filters:
+        asked["filter"] = {"bool": {"filter": list(filters)}}
+    if radius is not None:
+        asked["max_distance"] = radius
+    return {"hamming": asked}
 
 
 def by_knn(field: str, code: BinaryCodes, filters: Sequence[Query], k: int) -> Query:
@@ -70,18 +100,15 @@ def by_knn(field: str, code: BinaryCodes, filters: Sequence[Query], k: int) -> Q
     return {"knn": {field: asked}}
 
 
-def search_body(query: Query, size: int, *, radius: int | None = None) -> dict[str, Any]:
+def search_body(query: Query, size: int) -> dict[str, Any]:
     """A search in order of distance, then id; the codes themselves are not sent back."""
-    body: dict[str, Any] = {
+    return {
         "size": size,
         "query": query,
         "sort": BY_DISTANCE,
         "_source": {"excludes": list(mapping.OURS)},
         "track_total_hits": False,
     }
-    if radius is not None:
-        body["min_score"] = wire.to_score(radius)
-    return body
 
 
 def words_query(field: str, words: str, filters: Sequence[Query]) -> Query:
@@ -118,6 +145,11 @@ def text_field(name: str, types: Mapping[str, str]) -> str:
         f"field {name!r} is no text that BM25 could search; "
         + (f"this index has {', '.join(known)}" if known else "this index has none")
     )
+
+
+def _within(radius: int | None) -> dict[str, Any]:
+    """The radius of a script query, as a score."""
+    return {} if radius is None else {"min_score": wire.to_score(radius)}
 
 
 def _filter(condition: Condition, types: Mapping[str, str]) -> Query:

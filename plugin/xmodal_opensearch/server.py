@@ -117,9 +117,14 @@ class Server:
         return self._patiently(once, doing, self.patience)
 
     def bulk(self, index: str, body: bytes, timeout: float = 60) -> Any:
-        """One bulk request, tried once: the sender decides what of it to send again."""
+        """One bulk request, tried once: the sender decides what of it to send again.
+
+        The answer has result, status and error of each line and nothing else: in full it would be
+        as long as the body.
+        """
+        params = {"filter_path": "errors,items.*.result,items.*.status,items.*.error"}
         try:
-            return self._send("POST", f"/{index}/_bulk", body, timeout)
+            return self._send("POST", f"/{index}/_bulk", body, timeout, params)
         except exceptions.OpenSearchException as error:
             raise translated(error, self.address.server, "storing documents") from error
 

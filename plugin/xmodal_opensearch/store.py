@@ -320,7 +320,7 @@ class OpenSearchIndex(ExactIndex):
     def _by_graph(
         self, rows: Sequence[BinaryCodes], k: int, target: Modality, filters: Sequence[Query]
     ) -> Hits:
-        if not self.way.has_graph:
+        if not self.layout.has_graph:
             raise ConfigError(
                 f"{self.address} has no graph to ask (its way is {self.way.name}): load it into a "
                 "new index with way=lucene-hnsw, or use search, which is exact"
@@ -385,7 +385,7 @@ class OpenSearchIndex(ExactIndex):
         if self.way.build is None:
             (hits,) = self.nearest([query], MOST_HITS - 1, target, filters, radius)
             return len(hits)
-        body = build.search_body(self.exact_query(query, target, filters), 0, radius=radius)
+        body = build.search_body(self.exact_query(query, target, filters, radius), 0)
         (answer,) = self.ask([body | {"track_total_hits": True}])
         return int(answer["hits"]["total"]["value"])
 

@@ -1,13 +1,15 @@
 """The ways to search, what each needs of a server, and which is taken.
 
     way            exact   field                    on the server
+    hamming        yes     any bit vector           our own plugin: exact at memory speed
     script         yes     Faiss, never built       script_score knn_score: any filter, radius, k
     knn            yes     the same                 knn query, threshold -1: fastest, k below 10,000
     long           yes     64-bit words             script_score in Painless: servers without k-NN
     lucene-hnsw    yes     Lucene graph             exact by script; search_approximate by the graph
     faiss-hnsw     yes     Faiss graph (natives!)   the same
 
-``search`` is exact whatever the way; a graph is asked by ``search_approximate`` alone.
+``search`` is exact whatever the way; a graph is asked by ``search_approximate`` alone. Left to
+itself an index takes ``hamming`` where that plugin is installed, else ``script``.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from xmodal_opensearch import queries
 from xmodal_opensearch.capabilities import Capabilities
 from xmodal_opensearch.mapping import LAYOUTS, Layout
 
-Build = Callable[[str, BinaryCodes, Layout, Sequence[queries.Query]], queries.Query]
+Build = Callable[[str, BinaryCodes, Layout, Sequence[queries.Query], int | None], queries.Query]
+"""Field, one code, layout, filters, radius (None: no limit) -> the query of all that match."""
 
 
 @dataclass(frozen=True)
@@ -33,27 +36,47 @@ class Way:
     makes: Layout
     searches: tuple[str, ...]
     build: Build | None = None  # None: a knn query, which returns the k nearest and no more
+    needs_scripts: bool = False  # search.allow_expensive_queries has to be true
+    needs_hamming: bool = False  # our plugin has to be on every node
     has_graph: bool = False
-
-    @property
-    def needs_scripts(self) -> bool:
-        """Whether search.allow_expensive_queries has to be true."""
-        return self.build is not None
 
 
 VECTORS = ("faiss", "faiss-hnsw", "lucene-hnsw", "flat")
 WAYS = {
     way.name: way
     for way in (
-        Way("script", "exact, by script", LAYOUTS["faiss"], VECTORS, queries.by_script),
+        Way(
+            "hamming",
+            "exact, by the hamming plugin",
+            LAYOUTS["faiss"],
+            VECTORS,
+            queries.by_hamming,
+            needs_hamming=True,
+        ),
+        Way(
+            "script",
+            "exact, by script",
+            LAYOUTS["faiss"],
+            VECTORS,
+            queries.by_script,
+            needs_scripts=True,
+        ),
         Way("knn", "exact, by knn query", LAYOUTS["faiss"], ("faiss",)),
-        Way("long", "exact, by Painless", LAYOUTS["long"], ("long",), queries.by_painless),
+        Way(
+            "long",
+            "exact, by Painless",
+            LAYOUTS["long"],
+            ("long",),
+            queries.by_painless,
+            needs_scripts=True,
+        ),
         Way(
             "lucene-hnsw",
             "exact, by script, beside a Lucene graph",
             LAYOUTS["lucene-hnsw"],
             ("lucene-hnsw",),
             queries.by_script,
+            needs_scripts=True,
             has_graph=True,
         ),
         Way(
@@ -62,10 +85,11 @@ WAYS = {
             LAYOUTS["faiss-hnsw"],
             ("faiss-hnsw",),
             queries.by_script,
+            needs_scripts=True,
             has_graph=True,
         ),
     )
-}  # fmt: skip
+}
 
 
 def choose_way(
@@ -79,25 +103,25 @@ def choose_way(
             way
             for way in WAYS.values()
             if (layout is None or layout.name in way.searches)
-            and not _lack(can, needs_scripts=way.needs_scripts, needs_knn=way.makes.is_vector)
+            and not lack(way, can)
             and (layout is not None or not way.has_graph)
         ]
-        graphs = [way for way in fitting if way.has_graph]
         if not fitting:
+            wanted = WAYS["long" if layout is not None and not layout.is_vector else "script"]
             raise ConfigError(
                 f"this server cannot search {layout.name if layout else 'codes'}: "
-                + _lack(can, needs_scripts=True, needs_knn=layout is None or layout.is_vector)
+                + lack(wanted, can)
             )
-        return (graphs or fitting)[0]
+        return max(fitting, key=lambda way: (way.needs_hamming, way.has_graph))
     way = WAYS[forced]
     if layout is not None and layout.name not in way.searches:
         raise ConfigError(
             f"way={forced} searches fields of layout {' or '.join(way.searches)}, this index has "
             f"{layout.name}: leave the way out, or load a new index with it"
         )
-    lack = _lack(can, needs_scripts=way.needs_scripts, needs_knn=way.makes.is_vector)
-    if lack:
-        raise ConfigError(f"way={forced} cannot work on this server: {lack}")
+    lacking = lack(way, can)
+    if lacking:
+        raise ConfigError(f"way={forced} cannot work on this server: {lacking}")
     if layout is None:
         check_writable(way.makes, can, natives)
     return way
@@ -113,14 +137,19 @@ def check_writable(layout: Layout, can: Capabilities, natives: bool) -> None:
         )
 
 
-def _lack(can: Capabilities, *, needs_scripts: bool, needs_knn: bool) -> str:
-    """What the server lacks, and what to do; empty if nothing."""
-    if needs_knn and not can.knn:
+def lack(way: Way, can: Capabilities) -> str:
+    """What the server lacks for a way, and what to do; empty if nothing."""
+    if way.makes.is_vector and not can.knn:
         return "it has no k-NN plugin on every node; way=long works without"
-    if needs_knn and can.version < (2, 19):
+    if way.makes.is_vector and can.version < (2, 19):
         return (
             f"version {can.version[0]}.{can.version[1]} is too old for it, expected 2.19 or later"
         )
-    if needs_scripts and not can.scripts:
+    if way.needs_hamming and not can.hamming:
+        return (
+            "our plugin is not on every node: build it with xmodal-opensearch plugin build, or "
+            "leave the way out"
+        )
+    if way.needs_scripts and not can.scripts:
         return "search.allow_expensive_queries is false, which refuses scripts; way=knn works"
     return ""

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 from index_backend import Backend
 
-WAYS = ("script", "knn", "long", "lucene-hnsw")
+WAYS = ("hamming", "script", "knn", "long", "lucene-hnsw")
 
 
 @pytest.fixture(params=["local", *WAYS])
@@ -22,7 +22,8 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
     if request.param == "local":
         made = Backend(lambda: str(tmp_path / f"index-{next(numbers)}"))
     else:
-        url = request.getfixturevalue("node_url").removeprefix("http://")
+        there = "plugin_url" if request.param == "hamming" else "node_url"
+        url = request.getfixturevalue(there).removeprefix("http://")
         name = f"c-{uuid4().hex[:8]}"
 
         def drop(address: str) -> None:
@@ -32,7 +33,7 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
         made = Backend(
             lambda: f"opensearch://{url}/{name}-{next(numbers)}?way={request.param}",
             drop,
-            examples=15,  # each costs an index on a server
+            examples=12,  # each costs an index on a server
         )
     yield made
     made.close_all()

@@ -103,8 +103,8 @@ def test_heavy_ties_come_in_order_of_id_at_every_k_and_radius(backend: Backend, 
         batch = {side: columns[side][part] for side in sides} | {"fields": fields[part]}
         add(index, ids[part], bits, **batch)
         oracle.add(ids[part], **batch)
-    queries = few + [int.from_bytes(rng.bytes(bits // 8)) for _ in range(20)]
-    for k in (1, 7, 100, 101, 5000):
+    queries = few + [int.from_bytes(rng.bytes(bits // 8)) for _ in range(6)]
+    for k in (1, 7, 101, 5000):
         for where in (None, {"part": 1}, {"part": {"gte": 1}}):
             want = oracle.search(queries, k, "text", where)
             assert search(index, queries, k, "text", where=where) == want, (k, where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from urllib.request import Request, urlopen
 from uuid import uuid4
 
 import pytest
+from hamming_server import Refused, Server
 
 if TYPE_CHECKING:
     from xmodal.data import Dataset
@@ -69,3 +70,18 @@ def other_model(dataset: Dataset, cache: Path, tmp_path_factory: pytest.TempPath
     folder = tmp_path_factory.mktemp("models") / "other.model"
     train(dataset, folder, options, {"epochs": 1, "batch": 32, "hidden": 32}, cache=cache)
     return folder
+
+
+@pytest.fixture
+def server(plugin_url: str) -> Server:
+    """The node with the hamming query, spoken to without any client of ours."""
+    return Server(plugin_url)
+
+
+@pytest.fixture
+def name(server: Server) -> Iterator[str]:
+    """The name of a new index there, deleted at the end."""
+    index = f"hamming-{uuid4().hex[:8]}"
+    yield index
+    with suppress(Refused):
+        server("DELETE", index)

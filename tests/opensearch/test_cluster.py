@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -17,6 +18,7 @@ from filled import BITS, addition, random_codes
 from xmodal.index import MODALITIES, Addition
 from xmodal_opensearch.load import load
 from xmodal_opensearch.node import Node, start_cluster
+from xmodal_opensearch.server_plugin import plugin_folder
 from xmodal_opensearch.store import open_opensearch
 
 pytestmark = pytest.mark.usefixtures("node_parts")
@@ -25,7 +27,10 @@ pytestmark = pytest.mark.usefixtures("node_parts")
 @pytest.fixture(scope="module")
 def cluster(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
     """Three nodes; whoever loses one brings it back."""
-    nodes = start_cluster(tmp_path_factory.mktemp("cluster"), 3, heap="384m")
+    plugin = plugin_folder()
+    nodes = start_cluster(
+        tmp_path_factory.mktemp("cluster"), 3, heap="384m", extra_plugins=[plugin]
+    )
     try:
         yield nodes
     finally:
@@ -65,6 +70,31 @@ def test_a_cluster_survives_the_loss_of_a_node(cluster: list[Node]) -> None:
     lost.wait(30, nodes=3)
 
 
+def test_shards_and_nodes_agree_with_numpy(cluster: list[Node], tmp_path: Path) -> None:
+    hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster)
+    stored = addition(1500, seed=5, name="spread")
+    queries = random_codes(3, 78)
+    assert stored.image is not None
+    ids, distances = np.array(stored.ids), queries.distances(stored.image)
+    uri = f"opensearch://{hosts}/spread?shards=3&replicas=1"
+    with open_opensearch(uri, bits=BITS, create=True) as index:
+        assert index.way.name == "hamming"
+        load(index, [stored], notes=tmp_path)
+        wait_for_green(cluster, "spread")
+        for radius in (None, 20):
+            found = index.search(queries, 400, target="image", radius=radius)
+            for hits, line in zip(found, distances, strict=True):
+                order = [
+                    row for row in np.lexsort((ids, line))[:400] if line[row] <= (radius or BITS)
+                ]
+                assert [(hit.id, hit.distance) for hit in hits] == [
+                    (ids[row], line[row]) for row in order
+                ]
+    told = cluster[0].get("/_plugins/_hamming/stats")["nodes"]
+    assert len(told) == 3
+    assert sum(one["columns"] for one in told.values()) >= 3
+
+
 class Searching(threading.Thread):
     """Asks for what was loaded before, again and again, and compares with numpy."""
 
@@ -85,13 +115,18 @@ class Searching(threading.Thread):
 
     def run(self) -> None:
         try:
-            with open_opensearch(self._uri) as index:
-                while not self.done.is_set():
+            with (
+                open_opensearch(f"{self._uri}&way=script") as by_script,
+                open_opensearch(f"{self._uri}&way=hamming") as by_hamming,
+            ):
+                for index in cycle((by_script, by_hamming)):
+                    if self.done.is_set():
+                        return
                     found = index.search(self._queries, 10, target="image", where={"seed": 1})
                     self.answers.append(time.monotonic())
                     got = [[(hit.id, hit.distance) for hit in hits] for hits in found]
                     if got != self._right:
-                        self.wrong.append(got)
+                        self.wrong.append((index, got))
         except BaseException as error:
             self.wrong.append(error)
 

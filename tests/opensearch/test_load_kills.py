@@ -27,7 +27,7 @@ from xmodal_opensearch.store import open_opensearch
 Rest = Callable[..., Any]
 HERE = Path(__file__).parent
 PATHS = [HERE, *(Path(str(one.__file__)).parents[1] for one in (xmodal, xmodal_opensearch))]
-COUNT = 6000
+COUNT = 4000
 KILLS = 20
 
 

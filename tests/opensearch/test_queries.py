@@ -59,6 +59,24 @@ def test_the_nearest_by_knn_always_have_a_filter() -> None:
     assert build.by_knn("f", CODE, [RED], 7) == {"knn": {"f": nearest | {"filter": red}}}
 
 
+def test_a_radius_is_a_least_score_or_a_largest_distance() -> None:
+    vectors, words = LAYOUTS["faiss"], LAYOUTS["long"]
+    for radius, score in ((0, 1.0), (3, 0.25)):  # 1 / (1 + 0) and 1 / (1 + 3)
+        for by, layout in ((build.by_script, vectors), (build.by_painless, words)):
+            plain = by("f", CODE, layout, [RED])["script_score"]
+            assert "min_score" not in plain
+            within = by("f", CODE, layout, [RED], radius)["script_score"]
+            assert within == plain | {"min_score": score}
+        near = build.by_hamming("f", CODE, vectors, [], radius)
+        assert near == {"hamming": {"field": "f", "code": "80ff", "max_distance": radius}}
+
+
+def test_by_hamming_the_filter_goes_inside() -> None:
+    assert build.by_hamming("f", CODE, LAYOUTS["faiss"], [RED]) == {
+        "hamming": {"field": "f", "code": "80ff", "filter": {"bool": {"filter": [RED]}}}
+    }
+
+
 def test_a_search_comes_in_order_of_distance_and_id_without_codes() -> None:
     body = {
         "size": 5,
@@ -71,9 +89,6 @@ def test_a_search_comes_in_order_of_distance_and_id_without_codes() -> None:
         "track_total_hits": False,
     }
     assert build.search_body(RED, 5) == body
-    # 1 / (1 + 0) and 1 / (1 + 3)
-    assert build.search_body(RED, 5, radius=0) == body | {"min_score": 1.0}
-    assert build.search_body(RED, 5, radius=3) == body | {"min_score": 0.25}
 
 
 def test_words_among_filtered_documents() -> None:

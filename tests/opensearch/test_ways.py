@@ -78,7 +78,7 @@ def test_a_forced_way_needs_fields_that_it_can_search(way: str, layouts: set[str
 @pytest.mark.parametrize(
     ("way", "can", "layout", "words"),
     [
-        ("fast", ALL, None, "way is 'fast', expected one of script, knn, long, lucene-hnsw"),
+        ("fast", ALL, None, "way is 'fast', expected one of hamming, script, knn, long"),
         ("", ALL, None, "way is '', expected one of"),
         ("script", BARE, None, "no k-NN plugin on every node; way=long works without"),
         ("knn", BARE, None, "no k-NN plugin on every node"),

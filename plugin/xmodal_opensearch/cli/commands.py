@@ -11,6 +11,7 @@ from xmodal_opensearch.cli.doctor import doctor
 from xmodal_opensearch.cli.enrich import enrich
 from xmodal_opensearch.cli.load import load
 from xmodal_opensearch.cli.node import node
+from xmodal_opensearch.cli.plugin import plugin
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -30,5 +31,5 @@ def commands() -> None:
     """
 
 
-for command in (node, create, load, enrich, doctor, delete, demo):
+for command in (node, create, load, enrich, doctor, delete, demo, plugin):
     commands.add_command(command)

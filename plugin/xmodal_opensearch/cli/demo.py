@@ -14,6 +14,7 @@ from xmodal.toy import caption, unseen
 from xmodal_opensearch.artifacts import cache_folder
 from xmodal_opensearch.load import load as load_into
 from xmodal_opensearch.node import Node
+from xmodal_opensearch.server_plugin import plugin_folder
 from xmodal_opensearch.store import open_opensearch
 
 K = 10
@@ -23,13 +24,14 @@ FILTERS = (None, {"colour": "red"}, {"shape": ["star", "cross"], "size": "large"
 @click.command()
 @click.option("--out", default="demo", show_default=True, type=click.Path(path_type=Path))
 @click.option("--url", help="A server that runs, as opensearch://host:9200 [default: a new node].")
-def demo(out: Path, url: str | None) -> None:
+@click.option("--with-plugin", is_flag=True, help="With our hamming query, compiled now.")
+def demo(out: Path, url: str | None, with_plugin: bool) -> None:
     """Load the world of `xmodal demo` into a node and compare its answers with the local index.
 
     \b
     Example:
       xmodal demo --out demo
-      xmodal-opensearch demo --out demo
+      xmodal-opensearch demo --out demo --with-plugin
     """
     if not (out / "index").is_dir():
         raise IndexMissing(f"there is no demo at {out}: make it first with xmodal demo --out {out}")
@@ -42,7 +44,8 @@ def demo(out: Path, url: str | None) -> None:
         _compare(local, encoder, url.rstrip("/"))
         return
     say(f"1. starting OpenSearch, data in {out / 'node'}")
-    with Node.start(out / "node", show=say) as node:
+    extra = [plugin_folder(show=say)] if with_plugin else []
+    with Node.start(out / "node", extra_plugins=extra, show=say) as node:
         _compare(local, encoder, f"opensearch://127.0.0.1:{node.port}")
     say("   the node is stopped; look into it with:")
     say(f"  xmodal-opensearch node --folder {out / 'node'}")

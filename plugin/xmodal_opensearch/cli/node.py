@@ -12,6 +12,7 @@ import click
 from xmodal.cli.show import say
 from xmodal.errors import ServerFailure
 from xmodal_opensearch.node import Node
+from xmodal_opensearch.server_plugin import plugin_folder
 
 
 @click.command()
@@ -25,7 +26,12 @@ from xmodal_opensearch.node import Node
 @click.option("--port", default=9200, show_default=True, help="HTTP port on 127.0.0.1.")
 @click.option("--heap", default="1g", show_default=True, help="Memory of the Java heap.")
 @click.option("--fast-start", is_flag=True, help="Starts sooner and searches slower: for tests.")
-def node(folder: Path, port: int, heap: str, fast_start: bool) -> None:
+@click.option(
+    "--with-plugin",
+    is_flag=True,
+    help="With our hamming query, compiled now: exact search at memory speed.",
+)
+def node(folder: Path, port: int, heap: str, fast_start: bool, with_plugin: bool) -> None:
     """Run a real OpenSearch with k-NN on this machine, for development, until Ctrl-C.
 
     It listens on 127.0.0.1 only, without security. The first start downloads the server (170 MB);
@@ -33,10 +39,13 @@ def node(folder: Path, port: int, heap: str, fast_start: bool) -> None:
 
     \b
     Example:
-      xmodal-opensearch node --folder my-node --port 9200
+      xmodal-opensearch node --folder my-node --port 9200 --with-plugin
     """
     signal.signal(signal.SIGTERM, _stop)
-    with Node.start(folder, port=port, heap=heap, quick=fast_start, show=say) as running:
+    extra = [plugin_folder(show=say)] if with_plugin else []
+    with Node.start(
+        folder, port=port, heap=heap, quick=fast_start, extra_plugins=extra, show=say
+    ) as running:
         click.echo(running.url)
         say(f"ready; data in {folder}; an index is opensearch://localhost:{running.port}/NAME")
         say("Ctrl-C ends it")

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+package org.xmodal.hamming;
+
+import java.io.IOException;
+import java.util.Arrays;
+import java.util.HexFormat;
+import java.util.Objects;
+
+import org.apache.lucene.search.BooleanClause;
+import org.apache.lucene.search.IndexSearcher;
+import org.apache.lucene.search.MatchAllDocsQuery;
+import org.apache.lucene.search.MatchNoDocsQuery;
+import org.apache.lucene.search.Query;
+import org.apache.lucene.search.QueryVisitor;
+import org.apache.lucene.search.ScoreMode;
+import org.apache.lucene.search.Weight;
+
+/**
+ * Documents by the least Hamming distance between one of their codes and one of the query's; score 1 / (1 + distance).
+ *
+ * <p>It matches documents that have a code, are within {@code maxDistance} and pass the filter.
+ */
+final class HammingQuery extends Query {
+    final Columns columns;
+    final String[] fields;
+    /** Bytes of a code. */
+    final int width;
+    final byte[][] codes;
+    final int maxDistance;
+    final Query filter;
+
+    HammingQuery(Columns columns, String[] fields, int width, byte[][] codes, int maxDistance, Query filter) {
+        this.columns = columns;
+        this.fields = fields;
+        this.width = width;
+        this.codes = codes;
+        this.maxDistance = maxDistance;
+        this.filter = filter;
+    }
+
+    @Override
+    public Query rewrite(IndexSearcher searcher) throws IOException {
+        if (filter == null) {
+            return this;
+        }
+        Query rewritten = filter.rewrite(searcher);
+        if (rewritten instanceof MatchNoDocsQuery) {
+            return rewritten;
+        }
+        if (rewritten instanceof MatchAllDocsQuery) {
+            rewritten = null;
+        }
+        return rewritten == filter ? this : new HammingQuery(columns, fields, width, codes, maxDistance, rewritten);
+    }
+
+    @Override
+    public Weight createWeight(IndexSearcher searcher, ScoreMode scoreMode, float boost) throws IOException {
+        Weight inner = filter == null ? null : searcher.createWeight(filter, ScoreMode.COMPLETE_NO_SCORES, 1);
+        return new HammingWeight(this, inner, boost);
+    }
+
+    @Override
+    public void visit(QueryVisitor visitor) {
+        if (Arrays.stream(fields).anyMatch(visitor::acceptField)) {
+            visitor.visitLeaf(this);
+        }
+        if (filter != null) {
+            filter.visit(visitor.getSubVisitor(BooleanClause.Occur.FILTER, this));
+        }
+    }
+
+    @Override
+    public String toString(String field) {
+        StringBuilder text = new StringBuilder("hamming(").append(String.join(",", fields)).append(" ~ ");
+        for (int c = 0; c < codes.length; c++) {
+            text.append(c == 0 ? "" : ",").append(HexFormat.of().formatHex(codes[c]));
+        }
+        if (maxDistance < 8 * width) {
+            text.append(" within ").append(maxDistance);
+        }
+        if (filter != null) {
+            text.append(" if ").append(filter.toString(field));
+        }
+        return text.append(")").toString();
+    }
+
+    @Override
+    public boolean equals(Object other) {
+        return other instanceof HammingQuery query && Arrays.equals(fields, query.fields) && width == query.width
+            && Arrays.deepEquals(codes, query.codes) && maxDistance == query.maxDistance && Objects.equals(filter, query.filter);
+    }
+
+    @Override
+    public int hashCode() {
+        return Objects.hash(classHash(), Arrays.hashCode(fields), width, Arrays.deepHashCode(codes), maxDistance, filter);
+    }
+}

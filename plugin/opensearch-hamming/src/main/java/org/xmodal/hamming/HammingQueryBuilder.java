@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+package org.xmodal.hamming;
+
+import java.io.IOException;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Objects;
+
+import org.apache.lucene.search.BooleanClause;
+import org.apache.lucene.search.Query;
+import org.opensearch.core.common.io.stream.StreamInput;
+import org.opensearch.core.common.io.stream.StreamOutput;
+import org.opensearch.core.xcontent.XContentBuilder;
+import org.opensearch.index.query.AbstractQueryBuilder;
+import org.opensearch.index.query.BoolQueryBuilder;
+import org.opensearch.index.query.QueryBuilder;
+import org.opensearch.index.query.QueryBuilderVisitor;
+import org.opensearch.index.query.QueryRewriteContext;
+import org.opensearch.index.query.QueryShardContext;
+import org.opensearch.index.query.QueryShardException;
+
+/** The {@code hamming} query as it travels between nodes, until a shard makes a {@link HammingQuery} of it. */
+final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder> {
+    static final String NAME = "hamming";
+    static final int ANY_DISTANCE = Integer.MAX_VALUE;
+
+    private final HammingService service;
+    final List<String> fields;
+    final List<Code> codes;
+    final int maxDistance;
+    final QueryBuilder filter;
+
+    /** {@code filter} may be null. */
+    HammingQueryBuilder(HammingService service, List<String> fields, List<Code> codes, int maxDistance, QueryBuilder filter) {
+        this.service = service;
+        this.fields = List.copyOf(fields);
+        this.codes = List.copyOf(codes);
+        this.maxDistance = maxDistance;
+        this.filter = filter;
+    }
+
+    HammingQueryBuilder(HammingService service, StreamInput in) throws IOException {
+        super(in);
+        this.service = service;
+        fields = in.readStringList();
+        codes = in.readList(i -> i.readBoolean() ? Code.ofText(i.readString()) : Code.ofBytes(i.readByteArray()));
+        maxDistance = in.readVInt();
+        filter = in.readOptionalNamedWriteable(QueryBuilder.class);
+    }
+
+    @Override
+    protected void doWriteTo(StreamOutput out) throws IOException {
+        out.writeStringCollection(fields);
+        out.writeVInt(codes.size());
+        for (Code code : codes) {
+            out.writeBoolean(code.text() != null);
+            if (code.text() != null) {
+                out.writeString(code.text());
+            } else {
+                out.writeByteArray(code.bytes());
+            }
+        }
+        out.writeVInt(maxDistance);
+        out.writeOptionalNamedWriteable(filter);
+    }
+
+    @Override
+    protected void doXContent(XContentBuilder builder, Params params) throws IOException {
+        builder.startObject(NAME);
+        builder.field("fields", fields);
+        builder.startArray("codes");
+        for (Code code : codes) {
+            if (code.text() != null) {
+                builder.value(code.text());
+            } else {
+                builder.startArray();
+                for (byte b : code.bytes()) {
+                    builder.value(b);
+                }
+                builder.endArray();
+            }
+        }
+        builder.endArray();
+        if (maxDistance != ANY_DISTANCE) {
+            builder.field("max_distance", maxDistance);
+        }
+        if (filter != null) {
+            builder.field("filter", filter, params);
+        }
+        printBoostAndQueryName(builder);
+        builder.endObject();
+    }
+
+    private HammingQueryBuilder with(QueryBuilder other) {
+        HammingQueryBuilder copy = new HammingQueryBuilder(service, fields, codes, maxDistance, other);
+        copy.boost(boost());
+        copy.queryName(queryName());
+        return copy;
+    }
+
+    /** A filter from outside (the hybrid query hands one on) joins the one inside, where it is fastest. */
+    @Override
+    public QueryBuilder filter(QueryBuilder other) {
+        if (other == null) {
+            return this;
+        }
+        return with(filter == null ? other : new BoolQueryBuilder().filter(filter).filter(other));
+    }
+
+    @Override
+    protected QueryBuilder doRewrite(QueryRewriteContext context) throws IOException {
+        QueryBuilder rewritten = filter == null ? null : filter.rewrite(context);
+        return rewritten == filter ? this : with(rewritten);
+    }
+
+    @Override
+    public void visit(QueryBuilderVisitor visitor) {
+        visitor.accept(this);
+        if (filter != null) {
+            filter.visit(visitor.getChildVisitor(BooleanClause.Occur.FILTER));
+        }
+    }
+
+    /**
+     * Parts of a segment may be scored by several threads at once; of the filter we cannot know it.
+     *
+     * <p>It overrides a method that the first servers of the 3.x line do not have, so nothing here says so.
+     */
+    public boolean supportsIntraSegmentSearch() {
+        return filter == null;
+    }
+
+    @Override
+    protected Query doToQuery(QueryShardContext context) throws IOException {
+        try {
+            List<CodeField> found = new ArrayList<>();
+            for (String field : fields) {
+                CodeField next = CodeField.of(context.getMapperService(), context.fieldMapper(field), field);
+                if (!found.contains(next)) {
+                    found.add(next);
+                }
+            }
+            int width = found.get(0).width();
+            for (CodeField field : found) {
+                if (field.width() != width) {
+                    throw new IllegalArgumentException(
+                        "fields [" + found.get(0).name() + "] and [" + field.name() + "] have " + 8 * width + " and "
+                            + 8 * field.width() + " bits: one query wants one width"
+                    );
+                }
+            }
+            byte[][] decoded = new byte[codes.size()][];
+            for (int c = 0; c < decoded.length; c++) {
+                decoded[c] = codes.get(c).decode(width);
+            }
+            String[] names = found.stream().map(CodeField::name).toArray(String[]::new);
+            Query inner = filter == null ? null : filter.toQuery(context);
+            service.used(context, found);
+            return new HammingQuery(service.columns, names, width, decoded, Math.min(maxDistance, 8 * width), inner);
+        } catch (IllegalArgumentException e) {
+            throw new QueryShardException(context, "[" + NAME + "] " + e.getMessage(), e);
+        }
+    }
+
+    @Override
+    protected boolean doEquals(HammingQueryBuilder other) {
+        return fields.equals(other.fields) && codes.equals(other.codes) && maxDistance == other.maxDistance
+            && Objects.equals(filter, other.filter);
+    }
+
+    @Override
+    protected int doHashCode() {
+        return Objects.hash(fields, codes, maxDistance, filter);
+    }
+
+    @Override
+    public String getWriteableName() {
+        return NAME;
+    }
+}

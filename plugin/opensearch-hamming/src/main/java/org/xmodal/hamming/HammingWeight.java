@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+package org.xmodal.hamming;
+
+import java.io.IOException;
+import java.util.ArrayList;
+import java.util.List;
+
+import org.apache.lucene.index.DocValues;
+import org.apache.lucene.index.LeafReader;
+import org.apache.lucene.index.LeafReaderContext;
+import org.apache.lucene.search.BulkScorer;
+import org.apache.lucene.search.DocIdSetIterator;
+import org.apache.lucene.search.Explanation;
+import org.apache.lucene.search.Scorer;
+import org.apache.lucene.search.ScorerSupplier;
+import org.apache.lucene.search.Weight;
+
+/** A {@link HammingQuery} at work: for each segment, distances to score with and the filter's documents. */
+final class HammingWeight extends Weight {
+    private final HammingQuery query;
+    /** Of the filter; null where there is none. */
+    private final Weight filter;
+    private final long[][] words;
+    private final float[] scores;
+
+    HammingWeight(HammingQuery query, Weight filter, float boost) {
+        super(query);
+        this.query = query;
+        this.filter = filter;
+        words = new long[query.codes.length][];
+        for (int c = 0; c < words.length; c++) {
+            words[c] = Words.of(query.codes[c]);
+        }
+        scores = Limit.scores(8 * query.width, boost);
+    }
+
+    @Override
+    public ScorerSupplier scorerSupplier(LeafReaderContext context) throws IOException {
+        boolean any = false;
+        for (String field : query.fields) {
+            any |= StoredCodes.exist(context.reader(), field);
+        }
+        ScorerSupplier filtered = filter == null || !any ? null : filter.scorerSupplier(context);
+        if (!any || filter != null && filtered == null) {
+            return null;
+        }
+        return new Supplier(context.reader(), filtered);
+    }
+
+    private Distances distances(LeafReader reader) throws IOException {
+        List<Distances> found = new ArrayList<>();
+        for (String field : query.fields) {
+            if (!StoredCodes.exist(reader, field)) {
+                continue;
+            }
+            Column column = query.columns.forQuery(reader, field, query.width);
+            StoredCodes stored = column == null ? StoredCodes.open(reader, field) : null;
+            if (column != null) {
+                found.add(column.distances(words));
+            } else if (stored != null) {
+                found.add(new StoredDistances(stored, query.width, words));
+            }
+        }
+        return found.isEmpty() ? null : BestDistances.of(found);
+    }
+
+    private final class Supplier extends ScorerSupplier {
+        private final LeafReader reader;
+        private final ScorerSupplier filtered;
+
+        Supplier(LeafReader reader, ScorerSupplier filtered) {
+            this.reader = reader;
+            this.filtered = filtered;
+        }
+
+        @Override
+        public Scorer get(long leadCost) throws IOException {
+            DocIdSetIterator candidates = candidates(leadCost);
+            return new HammingScorer(distances(reader), candidates, new Limit(scores, query.maxDistance));
+        }
+
+        @Override
+        public BulkScorer bulkScorer() throws IOException {
+            DocIdSetIterator passing = filtered == null ? null : filtered.get(Long.MAX_VALUE).iterator();
+            Limit limit = new Limit(scores, query.maxDistance);
+            return new HammingBulkScorer(distances(reader), passing, limit, reader.maxDoc());
+        }
+
+        private DocIdSetIterator candidates(long leadCost) throws IOException {
+            return filtered == null ? DocIdSetIterator.all(reader.maxDoc()) : filtered.get(leadCost).iterator();
+        }
+
+        @Override
+        public long cost() {
+            return filtered == null ? reader.maxDoc() : filtered.cost();
+        }
+    }
+
+    /** Without deletions, filter and radius the column knows it: counting then costs nothing. */
+    @Override
+    public int count(LeafReaderContext context) throws IOException {
+        LeafReader reader = context.reader();
+        boolean all = filter == null && query.fields.length == 1 && query.maxDistance >= 8 * query.width;
+        if (!all || reader.hasDeletions()) {
+            return -1;
+        }
+        if (!StoredCodes.exist(reader, query.fields[0])) {
+            return 0;
+        }
+        Column column = query.columns.forQuery(reader, query.fields[0], query.width);
+        return column == null ? -1 : column.count;
+    }
+
+    @Override
+    public Explanation explain(LeafReaderContext context, int doc) throws IOException {
+        if (filter != null && !filter.explain(context, doc).isMatch()) {
+            return Explanation.noMatch("the document does not pass the filter " + query.filter);
+        }
+        return new HammingExplainer(query, scores).explain(context.reader(), doc);
+    }
+
+    @Override
+    public boolean isCacheable(LeafReaderContext context) {
+        return DocValues.isCacheable(context, query.fields) && (filter == null || filter.isCacheable(context));
+    }
+}

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+package org.xmodal.hamming;
+
+import java.util.List;
+
+import org.opensearch.core.common.Strings;
+import org.opensearch.core.xcontent.ToXContent;
+import org.opensearch.core.xcontent.XContentBuilder;
+import org.opensearch.rest.BaseRestHandler;
+import org.opensearch.rest.BytesRestResponse;
+import org.opensearch.rest.RestRequest;
+import org.opensearch.rest.RestResponse;
+import org.opensearch.rest.action.RestBuilderListener;
+import org.opensearch.transport.client.node.NodeClient;
+
+/** {@code POST {index}/_plugins/_hamming/warm}, with {@code ?fields=} or for all code fields. */
+final class RestWarm extends BaseRestHandler {
+    @Override
+    public String getName() {
+        return "hamming_warm";
+    }
+
+    @Override
+    public List<Route> routes() {
+        return List.of(new Route(RestRequest.Method.POST, "/{index}/_plugins/_hamming/warm"));
+    }
+
+    @Override
+    protected RestChannelConsumer prepareRequest(RestRequest request, NodeClient client) {
+        String[] indices = Strings.splitStringByCommaToArray(request.param("index"));
+        List<String> fields = List.of(request.paramAsStringArray("fields", Strings.EMPTY_ARRAY));
+        WarmAction.Request warm = new WarmAction.Request(indices, fields);
+        return channel -> client.execute(WarmAction.TYPE, warm, new RestBuilderListener<WarmAction.Response>(channel) {
+            @Override
+            public RestResponse buildResponse(WarmAction.Response response, XContentBuilder builder) throws Exception {
+                response.toXContent(builder, ToXContent.EMPTY_PARAMS);
+                return new BytesRestResponse(response.getStatus(), builder);
+            }
+        });
+    }
+}

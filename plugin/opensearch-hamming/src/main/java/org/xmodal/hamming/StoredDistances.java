@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+package org.xmodal.hamming;
+
+import java.io.IOException;
+import java.util.Arrays;
+
+import org.apache.lucene.util.BytesRef;
+
+/** Distances without a column: codes are read and compared one by one. Slower, and takes no memory. */
+final class StoredDistances implements Distances {
+    private final StoredCodes codes;
+    private final int width;
+    private final long[][] queries;
+
+    /** {@code width}: bytes of a code. */
+    StoredDistances(StoredCodes codes, int width, long[][] queries) {
+        this.codes = codes;
+        this.width = width;
+        this.queries = queries;
+    }
+
+    @Override
+    public void block(int from, int to, int[] out) throws IOException {
+        Arrays.fill(out, 0, to - from, ABSENT);
+        for (int doc = seek(from); doc < to; doc = codes.iterator.nextDoc()) {
+            out[doc - from] = distance();
+        }
+    }
+
+    @Override
+    public int at(int doc) throws IOException {
+        return seek(doc) == doc ? distance() : ABSENT;
+    }
+
+    private int seek(int doc) throws IOException {
+        int at = codes.iterator.docID();
+        return at < doc ? codes.iterator.advance(doc) : at;
+    }
+
+    private int distance() throws IOException {
+        BytesRef code = codes.code();
+        if (code.length != width) {
+            return ABSENT;
+        }
+        int least = ABSENT;
+        for (long[] query : queries) {
+            int sum = 0;
+            for (int w = 0; w < query.length; w++) {
+                sum += Long.bitCount(Words.word(code.bytes, code.offset, code.length, w) ^ query[w]);
+            }
+            least = Math.min(least, sum);
+        }
+        return least;
+    }
+}

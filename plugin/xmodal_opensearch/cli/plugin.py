@@ -1,0 +1,58 @@
+"""xmodal-opensearch plugin build, check"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from xmodal.cli.show import say
+from xmodal_opensearch.address import parse_address
+from xmodal_opensearch.artifacts import VERSION
+from xmodal_opensearch.plugin_check import check as check_server
+from xmodal_opensearch.server import Server
+from xmodal_opensearch.server_plugin import build as build_plugin
+
+
+@click.group()
+def plugin() -> None:
+    """The hamming query inside the server: exact search at memory speed, optional.
+
+    \b
+    Example:
+      xmodal-opensearch plugin build --server 3.6.0 --out hamming-3.6.0.zip
+      xmodal-opensearch plugin check opensearch://localhost:9200
+    """
+
+
+@plugin.command()
+@click.option("--server", "version", default=VERSION, show_default=True, help="Exact version.")
+@click.option("--out", type=click.Path(path_type=Path), help="[default: hamming-VERSION.zip]")
+def build(version: str, out: Path | None) -> None:
+    """Compile the plugin for the exact version of your server; no JDK, no Maven.
+
+    The same sources and version give the same bytes.
+
+    \b
+    Example:
+      xmodal-opensearch plugin build --server 3.6.0 --out hamming-3.6.0.zip
+      bin/opensearch-plugin install file:///path/to/hamming-3.6.0.zip
+    """
+    target = out or Path(f"hamming-{version}.zip")
+    digest = build_plugin(version, target, show=say)
+    click.echo(f"{target}  sha256 {digest}")
+    say("on every node: bin/opensearch-plugin install file://" + str(target.resolve()))
+    say("then restart it, and: xmodal-opensearch plugin check opensearch://host:9200")
+
+
+@plugin.command()
+@click.argument("server", metavar="SERVER")
+def check(server: str) -> None:
+    """Say whether the plugin is on every node, fits, and counts as numpy does.
+
+    \b
+    Example:
+      xmodal-opensearch plugin check opensearch://localhost:9200
+    """
+    for line in check_server(Server(parse_address(server, index_needed=False))):
+        click.echo(line)
