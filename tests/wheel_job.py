@@ -5,6 +5,7 @@ python tests/wheel_job.py dist
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,10 @@ assert files("xmodal").joinpath("py.typed").is_file(), "py.typed is missing"
 assets = files("xmodal_opensearch").joinpath("assets")
 for name in ("hamming.painless", "artifacts.json", "compose.yaml"):
     assert assets.joinpath(name).is_file(), f"{name} is missing"
+java = files("xmodal_opensearch").joinpath("hamming")
+assert java.joinpath("plugin-descriptor.properties").is_file(), "the plugin's descriptor is missing"
+query = "src/main/java/org/xmodal/hamming/HammingQuery.java"
+assert java.joinpath(query).is_file(), "the plugin's sources are missing"
 names = {entry.name: entry for entry in entry_points(group="xmodal.indexes")}
 assert names["file"].load().__module__ == "xmodal.hamming", names
 assert names["opensearch"].value == "xmodal_opensearch.store:open_opensearch", names
@@ -54,6 +59,13 @@ def main(dist: str) -> None:
         )
         assert missing.returncode == 2, missing
         assert b"pip install 'xmodal[torch]'" in missing.stderr, missing.stderr
+        # The server's plugin is built from the sources that travel in the wheel.
+        subprocess.run([*install[:-1], f"{wheel.resolve()}[node]"], check=True)
+        build = [str(there / "xmodal-opensearch"), "plugin", "build", "--out", "hamming.zip"]
+        built = subprocess.run(build, check=True, cwd=folder, capture_output=True)
+        digest = hashlib.sha256(Path(folder, "hamming.zip").read_bytes()).hexdigest()
+        assert digest.encode() in built.stdout, built
+        print(f"wheel: builds the server's plugin, sha256 {digest}")
 
 
 if __name__ == "__main__":
