@@ -303,7 +303,10 @@ def test_the_demo_on_a_server_that_runs(
         ("create {url}/x --bits 64 --field day", "--field day: expected NAME=TYPE, such as day=d"),
         ("create {url}/x --bits 64 --field xmodal=text", "'xmodal' is ours in an index with codes"),
         ("create {url}/x --bits 64 --field a=strange", "No handler for type [strange]"),
-        ("create {url}/x?way=much --bits 64", "way is 'much', expected one of hamming, script, knn, long"),
+        (
+            "create {url}/x?way=much --bits 64",
+            "way is 'much', expected one of hamming, script, knn, long",
+        ),
         ("load nowhere --index {url}/x", "nowhere is no local index: to encode pictures and"),
         ("load nowhere --index {url}/x --model m", "nowhere"),
         ("load {index} --index {url}/x --model m", "is a local index, whose codes are made: leave"),
