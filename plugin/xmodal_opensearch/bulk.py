@@ -19,7 +19,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, ServerFailure
 from xmodal.index import Modality
 from xmodal_opensearch.errors import PASSING, reason_of
-from xmodal_opensearch.mapping import SELF_TEST_ID, Layout, field_of, is_ours
+from xmodal_opensearch.mapping import OURS, SELF_TEST_ID, Layout, field_of, is_ours
 
 BATCH = 2000
 BATCH_BYTES = 8 << 20
@@ -78,15 +78,15 @@ def index_lines(
 def index_line(id_: str, ours: Mapping[str, Any], fields: Mapping[str, Any]) -> Line:
     """One whole document; ``ours`` are the code fields as the layout holds them."""
     check_id(id_)
-    taken = next((name for name in fields if is_ours(str(name))), None)
-    if taken is not None:
-        raise ConfigError(f"the fields of {id_!r} have one called {taken!r}, which is ours: rename")
     try:
-        simple = all(type(value) in _AS_THEY_ARE for value in fields.values())
+        simple = _AS_THEY_ARE.issuperset(map(type, fields.values()))
         text = _encode(fields if simple and type(fields) is dict else _as_said(dict(fields)))
+        if "." in text or not _OURS.isdisjoint(fields):
+            _check_names(id_, fields)
         named = _quoted(id_)
-        codes = ",".join(f'"{name}":{_code_text(value)}' for name, value in ours.items())
-        own = f'"xmodal":{{"id":{named}}}' + (f",{codes}" if codes else "")
+        own = f'"xmodal":{{"id":{named}}}'
+        for name, value in ours.items():
+            own += f',"{name}":{_code_text(value)}'
         source = f"{text[:-1]}, {own}}}" if fields else f"{{{own}}}"
         return Line(id_, f'{{"index":{{"_id":{named}}}}}\n{source}\n'.encode())
     except (TypeError, ValueError) as error:
@@ -234,6 +234,14 @@ def _read(answer: Mapping[str, Any], sent: Batch, report: Report) -> tuple[Batch
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 _quoted = json.encoder.encode_basestring
 _AS_THEY_ARE = frozenset((str, int, bool, type(None)))
+_OURS = frozenset(OURS)
+
+
+def _check_names(id_: str, fields: Mapping[str, Any]) -> None:
+    """Raises ConfigError if a field's name is ours, or with dots lies in what is."""
+    taken = next((name for name in fields if is_ours(str(name))), None)
+    if taken is not None:
+        raise ConfigError(f"the fields of {id_!r} have one called {taken!r}, which is ours: rename")
 
 
 def _code_text(value: Any) -> str:
