@@ -50,8 +50,8 @@ def main(server: str | None = None, work: str = "example") -> None:
 
         # The same as: xmodal-opensearch enrich --image-field photo --text-field title ...
         address = parse_address(f"{server}/{NAME}")
-        index = prepare(Server(address), address, encoder.bits, encoder.fingerprint)
         source = Source(image="photo", text="title", folder=photos)
+        index = prepare(Server(address), address, encoder.bits, encoder.fingerprint, source)
         report = enrich(index, source, encoder.encode_data, problems=Problems())
         print(f"{report.stored} of {len(data)} products have codes now")
 

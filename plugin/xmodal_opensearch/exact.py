@@ -129,6 +129,7 @@ class ExactIndex:
     def delete(self, ids: Sequence[str]) -> int:
         """Remove documents; see the contract."""
         check_ids(ids)
+        self.check_documents_are_ours()
         known = [id_ for id_ in dict.fromkeys(ids) if bulk.is_usable(id_)]
         report = self.send(bulk.batches(map(bulk.delete_line, known)))
         return report.results["deleted"]
@@ -162,7 +163,7 @@ class ExactIndex:
         if self.added:
             raise ConfigError(
                 f"{self.address} holds documents of your own, to which codes were added: store "
-                "documents by your own means, then run xmodal-opensearch enrich again"
+                "or delete them by your own means, then run xmodal-opensearch enrich again"
             )
 
     def filters(self, where: Mapping[str, Any] | None) -> list[Query]:

@@ -375,6 +375,10 @@ def test_what_is_refused(own: Callable[..., Own], run: Any, rest: Rest, encoder:
     index, _, _ = run(mine)
     with pytest.raises(ConfigError, match="holds documents of your own, to which codes"):
         index.add(["x"], text=encoder.encode_texts(["a"]))
+    documents = len(index)
+    with pytest.raises(ConfigError, match="store or delete them by your own means"):
+        index.delete([index.sample("text", 1)[0][0]])
+    assert len(index) == documents > 0
     address = parse_address(mine.uri)
     with pytest.raises(IndexMismatch, match="has fields for codes of 32 bits, this encoder makes"):
         prepare(Server(address), address, 64, "f" * 16)
