@@ -45,13 +45,8 @@ def by_script(
 ) -> Query:
     """Exact by k-NN's own script, documents without the field left out (they would score 0)."""
     params = {"field": field, "query_value": wire.to_signed(code)[0], "space_type": "hamming"}
-    return {
-        "script_score": {
-            "query": {"bool": {"filter": [layout.present(field), *filters]}},
-            "script": {"lang": "knn", "source": "knn_score", "params": params},
-            **_within(radius),
-        }
-    }
+    script = {"lang": "knn", "source": "knn_score", "params": params}
+    return _scored(script, field, layout, filters, radius)
 
 
 def by_painless(
@@ -64,13 +59,8 @@ def by_painless(
     """Exact over 64-bit words, for servers without k-NN."""
     words = wire.to_words(code)[0]
     params = {"words": words, "fields": [f"{field}.w{n}" for n in range(len(words))]}
-    return {
-        "script_score": {
-            "query": {"bool": {"filter": [layout.present(field), *filters]}},
-            "script": {"lang": "painless", "source": PAINLESS, "params": params},
-            **_within(radius),
-        }
-    }
+    script = {"lang": "painless", "source": PAINLESS, "params": params}
+    return _scored(script, field, layout, filters, radius)
 
 
 def by_hamming(
@@ -147,9 +137,13 @@ def text_field(name: str, types: Mapping[str, str]) -> str:
     )
 
 
-def _within(radius: int | None) -> dict[str, Any]:
-    """The radius of a script query, as a score."""
-    return {} if radius is None else {"min_score": wire.to_score(radius)}
+def _scored(
+    script: Query, field: str, layout: Layout, filters: Sequence[Query], radius: int | None
+) -> Query:
+    """Documents that have the field and pass the filters, scored; the radius as a least score."""
+    there = {"bool": {"filter": [layout.present(field), *filters]}}
+    least = {} if radius is None else {"min_score": wire.to_score(radius)}
+    return {"script_score": {"query": there, "script": script, **least}}
 
 
 def _filter(condition: Condition, types: Mapping[str, str]) -> Query:

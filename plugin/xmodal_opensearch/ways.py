@@ -3,7 +3,7 @@
     way            exact   field                    on the server
     hamming        yes     any bit vector           our own plugin: exact at memory speed
     script         yes     Faiss, never built       script_score knn_score: any filter, radius, k
-    knn            yes     the same                 knn query, threshold -1: fastest, k below 10,000
+    knn            yes     the same                 knn query, no script, k below 10,000
     long           yes     64-bit words             script_score in Painless: servers without k-NN
     lucene-hnsw    yes     Lucene graph             exact by script; search_approximate by the graph
     faiss-hnsw     yes     Faiss graph (natives!)   the same
