@@ -14,8 +14,8 @@ from torch import nn
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import DataError
-from xmodal.methods import schgan
 from xmodal.methods.schgan import Config
+from xmodal.methods.schgan import practical as schgan
 from xmodal.run import Run, TrainingData
 from xmodal.sampling import Pairs
 

@@ -1,13 +1,6 @@
-"""SCH-GAN: Zhang, Peng, Yuan, "SCH-GAN: Semi-supervised cross-modal hashing by generative
-adversarial network", arXiv 1802.02488; IEEE Transactions on Cybernetics 50(2), 2020.
+"""The practical mode of SCH-GAN: the default.
 
-The idea. Nothing is synthesised: given a query of one modality, the generator *selects* items of
-the other from a pool that contains unlabelled data; it is a softmax policy over candidates. The
-discriminator is the hash network: it learns to rank true matches above the selected items by a
-margin. The generator is rewarded for items close to the margin. Both directions alternate, with
-the same parameters; the codes of the discriminator are used for retrieval.
-
-Departures from the paper (this is the practical mode; all of them are ours):
+Departures from the paper, all of them ours:
 
 - Features of frozen backbones of length 1; towers with LayerNorm, GELU and tanh; AdamW; large
   batches. The pool of candidates is the batch: every code in it is fresh, and gradients reach both
