@@ -268,5 +268,6 @@ def test_the_data_says_the_shape_of_the_towers() -> None:
         "bits": 24,
         "hidden": 10,
         "raw_images": False,
+        "kind": "practical",
     }
     assert np.shape(data.towers(10).codes("image", data.validation.image).packed) == (60, 3)

@@ -22,7 +22,7 @@ import torch
 from xmodal.errors import ConfigError, DataError
 from xmodal.metrics import average_precision, groups_by_codes, mean, shared_labels
 from xmodal.sampling import Pairs
-from xmodal.towers import Towers
+from xmodal.towers import Kind, Towers
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.jsonl"
@@ -44,11 +44,17 @@ class TrainingData:
         """Number of label columns."""
         return self.train.labels.shape[1]
 
-    def towers(self, hidden: int, dropout: float = 0.0) -> Towers:
+    def towers(self, hidden: int, dropout: float = 0.0, kind: Kind = "practical") -> Towers:
         """Fresh towers of the right shape."""
-        image, text = self.train.image.shape[1], self.train.text.shape[1]
-        raw = self.raw_images
-        return Towers(image, text, self.bits, hidden=hidden, raw_images=raw, dropout=dropout)
+        return Towers(
+            self.train.image.shape[1],
+            self.train.text.shape[1],
+            self.bits,
+            hidden=hidden,
+            raw_images=self.raw_images,
+            dropout=dropout,
+            kind=kind,
+        )
 
 
 EpochShown = Callable[[int, int, Mapping[str, float]], None]
@@ -92,12 +98,15 @@ class Run:
         torch.manual_seed(self.seed * 1_000_003 + epoch)
         return np.random.default_rng([self.seed, epoch])
 
-    def epochs(self, count: int, state: Mapping[str, Stateful]) -> Iterator[int]:
-        """Epochs 1..count, or the rest of them after a stop; ``state`` is saved and restored."""
+    def epochs(self, count: int, state: Mapping[str, Stateful], *, sure: int = 0) -> Iterator[int]:
+        """Epochs 1..count, or the rest of them after a stop; ``state`` is saved and restored.
+
+        Patience counts from epoch ``sure`` at the earliest: that of pretraining, say.
+        """
         self._epochs, self._state = count, state
         first = self._restore() + 1
         for epoch in range(first, count + 1):
-            if epoch > self.best_epoch + self.patience and self.history:
+            if epoch > max(self.best_epoch, sure) + self.patience and self.history:
                 return
             self._started = time.perf_counter()
             yield epoch

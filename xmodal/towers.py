@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from xmodal.codes import BinaryCodes, check_bits
+from xmodal.errors import ConfigError
 from xmodal.index import Modality
+
+Kind = Literal["practical", "released"]
 
 
 class SmallCNN(nn.Module):
@@ -75,8 +78,48 @@ class Tower(nn.Module):
         return out.float()
 
 
+class ReleasedTower(Tower):
+    """linear -> tanh -> linear -> z, as the authors of SCH-GAN released it.
+
+    Their code is h = sigmoid(z) with bit = h >= 1/2. Here it is 2h - 1 = tanh(z / 2): the same
+    bits, and |h - h'|^2 = |u - u'|^2 / 4. Weights: truncated normal, std .1; biases 0.
+    """
+
+    def __init__(self, dim: int, bits: int, *, hidden: int) -> None:
+        nn.Module.__init__(self)
+        self.stem = nn.Identity()
+        self.width = dim
+        self.head = nn.Sequential(
+            nn.Linear(dim, hidden), nn.Tanh(), nn.Linear(hidden, check_bits(bits))
+        )
+        for layer in (self.head[0], self.head[2]):
+            released_start(layer)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (n, dim) -> relaxed codes (n, bits)."""
+        return self.codes(self.units(features))
+
+    def units(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (n, dim) -> hidden units tanh(W1 x + b1), (n, hidden)."""
+        out: torch.Tensor = self.head[:2](self.vectors(features))
+        return out
+
+    def codes(self, units: torch.Tensor) -> torch.Tensor:
+        """Hidden units (n, hidden) -> relaxed codes (n, bits)."""
+        return torch.tanh(self.head[2](units) / 2)
+
+
+def released_start(layer: nn.Module) -> None:
+    """Weights of a linear layer from a normal of std .1, cut at two of them; biases 0."""
+    nn.init.trunc_normal_(layer.get_parameter("weight"), std=0.1, a=-0.2, b=0.2)
+    nn.init.zeros_(layer.get_parameter("bias"))
+
+
 class Towers(nn.Module):
-    """The hash network: an image tower and a text tower into one code of ``bits`` bits."""
+    """The hash network: an image tower and a text tower into one code of ``bits`` bits.
+
+    ``kind``: which towers. Released ones take feature vectors alone and know no dropout.
+    """
 
     def __init__(
         self,
@@ -87,6 +130,7 @@ class Towers(nn.Module):
         hidden: int = 1024,
         raw_images: bool = False,
         dropout: float = 0.0,
+        kind: Kind = "practical",
     ) -> None:
         super().__init__()
         self.bits = bits
@@ -96,9 +140,21 @@ class Towers(nn.Module):
             "bits": bits,
             "hidden": hidden,
             "raw_images": raw_images,
+            "kind": kind,
         }
-        self.image = Tower(image_dim, bits, hidden=hidden, raw=raw_images, dropout=dropout)
-        self.text = Tower(text_dim, bits, hidden=hidden, dropout=dropout)
+        self.image: Tower
+        self.text: Tower
+        if kind == "released":
+            if raw_images:
+                raise ConfigError(
+                    "the released towers take feature vectors, not pixels: choose another "
+                    "--image-backbone, or --method schgan"
+                )
+            self.image = ReleasedTower(image_dim, bits, hidden=hidden)
+            self.text = ReleasedTower(text_dim, bits, hidden=hidden)
+        else:
+            self.image = Tower(image_dim, bits, hidden=hidden, raw=raw_images, dropout=dropout)
+            self.text = Tower(text_dim, bits, hidden=hidden, dropout=dropout)
 
     def tower(self, side: Modality) -> Tower:
         """The tower of one modality."""

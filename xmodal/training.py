@@ -33,7 +33,7 @@ from xmodal.sampling import Pairs, matches
 from xmodal.settings import Options, configure
 from xmodal.towers import Towers
 
-METHODS: dict[str, ModuleType] = {"schgan": schgan}
+METHODS: dict[str, ModuleType] = {"schgan": schgan, "schgan-paper": schgan.paper}
 OURS = {CONFIG, WEIGHTS, SPLIT, HISTORY, CHECKPOINT, "report.json"}
 """What may be in an encoder's folder; a restart removes nothing else."""
 

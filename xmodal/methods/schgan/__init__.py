@@ -11,6 +11,16 @@ the same parameters; the codes of the discriminator are used for retrieval.
 as a switch.
 """
 
-from xmodal.methods.schgan.practical import Config, train
+from xmodal.methods.schgan import paper, practical
+from xmodal.methods.schgan.practical import Config
+from xmodal.run import Run, TrainingData
+from xmodal.towers import Towers
 
-__all__ = ["Config", "train"]
+__all__ = ["Config", "paper", "practical", "train"]
+
+
+def train(data: TrainingData, config: Config | paper.Config, run: Run) -> Towers:
+    """Train towers in the mode that the settings are of."""
+    if isinstance(config, paper.Config):
+        return paper.train(data, config, run)
+    return practical.train(data, config, run)

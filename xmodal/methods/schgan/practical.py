@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from torch import nn
 
 from xmodal import losses, reinforce, sampling
 from xmodal.backbones.device import device
+from xmodal.methods.schgan.paper_settings import Config as PaperConfig
 from xmodal.run import Run, Stateful, TrainingData
 from xmodal.sampling import Pairs
 from xmodal.settings import check_at_least, check_at_most
@@ -86,6 +87,11 @@ class Config:
         shares = ("feature_dropout", "match_share", "policy_share", "policy_uses")
         check_at_least(self, 0, *shares)
         check_at_most(self, 1, *shares, "margin", "pseudo_threshold")
+
+    @staticmethod
+    def paper(**switches: Any) -> PaperConfig:
+        """Settings of the faithful mode."""
+        return PaperConfig(**switches)
 
 
 class Discriminator(nn.Module):
