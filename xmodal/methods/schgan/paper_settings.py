@@ -45,8 +45,7 @@ class Config:
     """Outer epochs, after pretraining: the generator's passes, then one of the discriminator."""
     generator_passes: int = 2
     pretraining: int = 5
-    """Epochs on labelled triplets before that. The number is ours: the release's is a setting of
-    its own, which the specification does not tell. More is better on Wikipedia, and slower."""
+    """Epochs on labelled triplets before that. The number is ours; set the release's own here."""
     redraw: int = 30
     """Pretraining epochs after which its triplets are drawn anew (as released on Wikipedia)."""
     triplets: int = 4
@@ -64,8 +63,8 @@ class Config:
     like the next."""
     queries_per_step: int = 128
     """As released 1: an update of all weights for each query, with a pool of its own; with
-    ``query_share=1`` that is about two hours of one core at Wikipedia's size, where the default
-    takes a minute. Queries of a step share their pool, and ``learning_rate`` is multiplied by their
+    ``query_share=1`` that is some two hours of one core at Wikipedia's size (extrapolated), where
+    the default takes one to two minutes. Queries of a step share their pool, and ``learning_rate`` is multiplied by their
     number; ``generator_rate`` is not, it is high as it is."""
     learning_rate: float = 1e-4
     generator_rate: float = 0.01
