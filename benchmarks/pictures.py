@@ -1,0 +1,143 @@
+"""Pictures beside the SCH-GAN tables: mAP by labels, and what is picked over the epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xmodal.errors import ExtraMissing
+
+LINES = {
+    "default": ("xmodal", "#1b6ca8", "-", "o"),
+    "random": ("adversary off", "#e08214", "--", "s"),
+    "label codeword": ("label codeword", "#4d9221", "-.", "^"),
+    "cca + itq": ("CCA + ITQ", "#777777", ":", "D"),
+}
+PICKERS = {
+    "policy": ("generator", "#1b6ca8"),
+    "default": ("shipped default", "#1b6ca8"),
+    "semi-hard": ("semi-hard rule", "#4d9221"),
+    "random": ("random", "#e08214"),
+}
+GAP, FALSE, BY_CHANCE = "policy margin gap", "policy false negatives", "random false negatives"
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib
+    except ImportError:
+        raise ExtraMissing("pictures need matplotlib: pip install 'xmodal[dev]'") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    pyplot.rcParams.update(
+        {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+         "grid.color": "#e5e5e5", "axes.axisbelow": True, "legend.frameon": False}
+    )  # fmt: skip
+    return pyplot
+
+
+def map_by_share(results: Any, text: str, shares: Sequence[int], path: Path) -> bool:
+    """mAP against the share of labels, names as they are and without label words, both ways.
+
+    False if there is nothing to draw.
+    """
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(2, 2, figsize=(8, 6), sharex=True, sharey="row")
+    drawn = False
+    places = np.arange(len(shares))
+    for row, (variant, names) in enumerate(
+        (("names", "names as they are"), ("removed", "label words removed"))
+    ):
+        for column, way in enumerate(("image->text", "text->image")):
+            axis = axes[row][column]
+            for name, (label, colour, style, mark) in LINES.items():
+                values = [
+                    results.values(f"fashion-{text}-{variant}-{share}", name, way)
+                    for share in shares
+                ]
+                some = [i for i, one in enumerate(values) if len(one)]
+                if not some:
+                    continue
+                drawn = True
+                means = [values[i].mean() for i in some]
+                spread = [values[i].std(ddof=1) if len(values[i]) > 1 else 0 for i in some]
+                axis.errorbar(
+                    places[some], means, spread, label=label, color=colour, linestyle=style,
+                    marker=mark, markersize=4, capsize=2,
+                )  # fmt: skip
+            axis.set_title(f"{way.replace('->', ' → ')}, {names}", fontsize=9)
+            axis.set_xticks(places, [f"{share} %" for share in shares])
+            if column == 0:
+                axis.set_ylabel("mAP, 32 bits")
+            if row == 1:
+                axis.set_xlabel("training items with labels")
+    if drawn:
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, ncol=4, loc="lower center")
+        figure.tight_layout(rect=(0, 0.05, 1, 1))
+        _save(figure, path)
+    pyplot.close(figure)
+    return drawn
+
+
+def picks(histories: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], path: Path) -> bool:
+    """What is picked over the epochs; ``histories[row]`` has a history a seed.
+
+    Left the distance to the margin, right the share of picks that are matches in truth. False if
+    no history says anything of it.
+    """
+    pyplot = _pyplot()
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(8, 3.4))
+    drawn = False
+    chance: list[Sequence[Mapping[str, float]]] = []
+    for name, many in histories.items():
+        label, colour = PICKERS.get(name, (name, "#555555"))
+        drawn |= _curve(left, many, GAP, label, colour)
+        drawn |= _curve(right, many, FALSE, label, colour)
+        chance = chance or [one for one in many if any(BY_CHANCE in epoch for epoch in one)]
+    if chance:
+        _curve(right, chance, BY_CHANCE, "a random item", "#777777", ":")
+    left.set_ylabel("distance of picks to the margin\n(share of the bits)")
+    right.set_ylabel("picks that are matches in truth")
+    right.yaxis.set_major_formatter(pyplot.matplotlib.ticker.PercentFormatter(1.0))
+    for axis in (left, right):
+        axis.set_xlabel("epoch")
+        axis.set_ylim(bottom=0)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend()
+    if drawn:
+        figure.tight_layout()
+        _save(figure, path)
+    pyplot.close(figure)
+    return drawn
+
+
+def _curve(
+    axis: Any,
+    many: Sequence[Sequence[Mapping[str, float]]],
+    key: str,
+    label: str,
+    colour: str,
+    style: str = "-",
+) -> bool:
+    """Mean over seeds of a key over the epochs that have it, with a band from least to most."""
+    epochs = sorted({int(one["epoch"]) for seed in many for one in seed if key in one})
+    if not epochs:
+        return False
+    by_epoch = [
+        [one[key] for seed in many for one in seed if int(one["epoch"]) == epoch and key in one]
+        for epoch in epochs
+    ]
+    axis.plot(epochs, [np.mean(one) for one in by_epoch], style, color=colour, label=label)
+    least, most = ([pick(one) for one in by_epoch] for pick in (min, max))
+    axis.fill_between(epochs, least, most, color=colour, alpha=0.15, linewidth=0)
+    return True
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
