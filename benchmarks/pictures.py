@@ -18,7 +18,7 @@ LINES = {
 }
 PICKERS = {
     "policy": ("generator", "#1b6ca8"),
-    "default": ("shipped default", "#1b6ca8"),
+    "default": ("shipped default", "#762a83"),
     "semi-hard": ("semi-hard rule", "#4d9221"),
     "random": ("random", "#e08214"),
 }

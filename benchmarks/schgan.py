@@ -8,7 +8,8 @@
 the records in benchmarks/schgan/. Every training is a job whose result is kept in the work folder:
 a run that was stopped or killed goes on when it is repeated. ``--quick`` tries each table with few
 epochs in minutes and keeps no table; so does ``--row`` or ``--cell``, with all epochs, for one row
-or one cell. ``--jobs`` processes share the cores (as many as cores, if not told).
+or one cell. ``--jobs`` processes (as many as cores, if not told) share the cores; OMP_NUM_THREADS is
+heeded.
 """
 
 from __future__ import annotations
@@ -60,9 +61,8 @@ SECTIONS: dict[str, Callable[[Plan, verdicts.Results], list[verdicts.Section]]] 
 def main() -> int:
     """Do the jobs, print the tables, keep those that are whole."""
     told = _arguments()
-    cores = os.cpu_count() or 1
-    workers = told.jobs or cores
-    places = Places(told.data, told.work, max(1, cores // workers))
+    workers = told.jobs or os.cpu_count() or 1
+    places = Places(told.data, told.work, _threads(workers))
     try:
         chosen = _plans(told)
         wrong = run_all(
@@ -95,6 +95,20 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cell", help="one cell alone")
     parser.add_argument("--work", type=Path, default=Path("schgan-work"))
     return parser.parse_args()
+
+
+def _threads(workers: int) -> int:
+    """How many a job may use: its share of the cores, or OMP_NUM_THREADS if that is set.
+
+    Workers read the variables when they start: numpy's threads heed nothing else, and threads that
+    wait actively for each other on shared cores cost many times what they bring.
+    """
+    share = max(1, (os.cpu_count() or 1) // workers)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, str(share))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    told = os.environ["OMP_NUM_THREADS"]
+    return int(told) if told.isdecimal() and int(told) else share
 
 
 def _count(text: str) -> int:

@@ -181,7 +181,8 @@ def ablation(plan: Plan, results: Results) -> list[Section]:
                 lines = [_claim(cell, leader, rival, way, results) for way in (*WAYS, "both")]
                 paired += lines
                 verdicts.append([cell, f"{leader} - {rival}", lines[2][2], lines[2][5]])
-        sections.append((f"{cell}: mAP at 32 bits", f"{table(body)}\n\n{table(paired)}"))
+        tables = [table(body), *([table(paired)] if len(paired) > 1 else [])]
+        sections.append((f"{cell}: mAP at 32 bits", "\n\n".join(tables)))
     head = ["cell", "difference", "mAP, mean of both ways, paired", "more than twice both sd"]
     note = (
         "\n\nA gain counts if its mean is more than twice the standard deviation of the paired "
