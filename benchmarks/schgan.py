@@ -8,7 +8,7 @@
 the records in benchmarks/schgan/. Every training is a job whose result is kept in the work folder:
 a run that was stopped or killed goes on when it is repeated. ``--quick`` tries each table with few
 epochs in minutes and keeps no table; so does ``--row`` or ``--cell``, with all epochs, for one row
-or one cell. ``--jobs`` processes (as many as cores, if not told) share the cores; OMP_NUM_THREADS is
+or one cell. ``--jobs`` processes share the cores, as many as cores if not told; OMP_NUM_THREADS is
 heeded.
 """
 
