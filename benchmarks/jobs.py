@@ -8,6 +8,7 @@ each result says which code it comes from, and the tables count the strangers.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import math
@@ -45,8 +46,8 @@ from xmodal.run import Run
 MODEL = "codes"
 """How the figures of a trained row are called in its result; baselines have their own names."""
 LEARNS = (
-    "methods/schgan", "towers.py", "losses.py", "sampling.py", "reinforce.py", "run.py",
-    "baselines.py", "evaluation.py", "metrics.py", "codes.py",
+    "methods/schgan", "towers.py", "beliefs.py", "losses.py", "sampling.py", "reinforce.py",
+    "run.py", "baselines.py", "evaluation.py", "metrics.py", "codes.py",
 )  # fmt: skip
 Result = dict[str, Any]
 
@@ -168,14 +169,28 @@ def _updates() -> Iterator[dict[int, int]]:
 
 @cache
 def code() -> str:
-    """A hash of the modules that results depend on."""
+    """A hash of the modules that results depend on, whatever their comments and docstrings say."""
     package = Path(xmodal.__file__).parent
     hashed = hashlib.blake2b(digest_size=4)
     for name in LEARNS:
         path = package / name
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            hashed.update(file.read_bytes())
+            hashed.update(ast.dump(_without_docstrings(ast.parse(file.read_text()))).encode())
     return hashed.hexdigest()
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    """Strings that stand alone say something to people only."""
+    for node in ast.walk(tree):
+        for name, block in ast.iter_fields(node):
+            if isinstance(block, list) and block and isinstance(block[0], ast.stmt):
+                kept = [one for one in block if not _is_text(one)]
+                setattr(node, name, kept)
+    return tree
+
+
+def _is_text(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 def known(job: Job, places: Places) -> Result | None:

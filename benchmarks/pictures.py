@@ -12,14 +12,13 @@ from xmodal.errors import ExtraMissing
 
 LINES = {
     "default": ("xmodal", "#1b6ca8", "-", "o"),
-    "random": ("adversary off", "#e08214", "--", "s"),
+    "policy": ("xmodal, generator on", "#e08214", "--", "s"),
     "label codeword": ("label codeword", "#4d9221", "-.", "^"),
     "cca + itq": ("CCA + ITQ", "#777777", ":", "D"),
 }
 PICKERS = {
     "policy": ("generator", "#1b6ca8"),
-    "default": ("shipped default", "#762a83"),
-    "semi-hard": ("semi-hard rule", "#4d9221"),
+    "default": ("shipped: semi-hard rule", "#4d9221"),
     "random": ("random", "#e08214"),
 }
 GAP, FALSE, BY_CHANCE = "policy margin gap", "policy false negatives", "random false negatives"

@@ -23,10 +23,15 @@ GROUPS = {
 }
 SHARES = (0, 5, 20, 100)
 PROTOCOLS = ("clean", "official", "article")
-WATCHED = ("random", "semi-hard", "policy", "default")
+WATCHED = ("random", "policy", "default")
 """Rows whose picks are drawn over the epochs."""
 ABLATION_SETS = ("fashion-minilm-names", "wikipedia-roph-tfidf-clean")
-ABLATION_SHARES = (5, 10, 25, 100)
+ABLATION_SHARES = (5, 10, 25)
+SLOW = ("reinforce", "no-pseudo-labels")
+"""Rows that are measured on the smaller set alone."""
+SLOWEST = ("paper", "paper-released")
+SLOWEST_CELL = "wikipedia-roph-tfidf-clean-10"
+"""Rows that take minutes each, and the one cell of the ablation, at 3 seeds, that has them."""
 BITS = (16, 32, 64, 128)
 BITS_CELLS = (
     "fashion-minilm-names-5",
@@ -74,8 +79,11 @@ def _main(seeds: range, quick: bool) -> Plan:
     names += [f"{one}-{protocol}-100" for one, protocol in wikipedia]
     if quick:
         names = ["fashion-minilm-names-5", "wikipedia-sift-lda-clean-100"]
-    found = [None, rows.chosen("default"), rows.chosen("random")]
-    return Plan("main", _jobs([sets.named(name) for name in names], found, seeds, quick))
+    words = [sets.named(name) for name in names if "-words-" in name]
+    others = [sets.named(name) for name in names if "-words-" not in name]
+    ours, generator = rows.chosen("default"), rows.chosen("policy")
+    jobs = _jobs(others, [None, ours, generator], seeds, quick)
+    return Plan("main", jobs + _jobs(words, [None, ours], seeds, quick))
 
 
 def _ablation(seeds: range, quick: bool) -> Plan:
@@ -85,12 +93,16 @@ def _ablation(seeds: range, quick: bool) -> Plan:
         names = ["wikipedia-roph-tfidf-clean-10"]
     cells = [sets.named(name) for name in names]
     watch = [rows.chosen(name) for name in WATCHED]
-    found: list[Row | None] = [None, *rows.records().values()]
-    return Plan(
-        "ablation",
-        _jobs(cells, found, seeds, quick),
-        _jobs(watched, watch[2:3] if quick else watch, range(min(3, len(seeds))), quick),
-    )
+    every = rows.records()
+    found = {n: row for n, row in every.items() if n not in SLOWEST}
+    fast = [row for name, row in found.items() if name not in SLOW]
+    small = [cell for cell in cells if cell.of == "wikipedia"]
+    large = [cell for cell in cells if cell.of == "fashion"]
+    jobs = _jobs(large, [None, *fast], seeds, quick)
+    jobs += _jobs(small, [None, *found.values()], seeds, quick)
+    slowest = [every[name] for name in SLOWEST]
+    jobs += _jobs([sets.named(SLOWEST_CELL)], slowest, range(min(3, len(seeds))), quick)
+    return Plan("ablation", jobs, _jobs(watched, watch[1:2] if quick else watch, range(1), quick))
 
 
 def _faithful(seeds: range, quick: bool) -> Plan:
@@ -98,10 +110,9 @@ def _faithful(seeds: range, quick: bool) -> Plan:
     released = sets.named("wikipedia-sift-lda-released-100")
     both = [rows.chosen("paper"), rows.chosen("paper-released")]
     faults = [row for two in rows.one_by_one().values() for row in two]
-    beside = [None, rows.chosen("default"), *both]
-    jobs = _jobs([official], beside, seeds, quick)
-    jobs += _jobs([released], [*both, *(faults[:2] if quick else faults)], seeds, quick)
-    return Plan("faithful", jobs)
+    small = [rows.smaller(row) for row in [*both, *(faults[:2] if quick else faults)]]
+    jobs = _jobs([official], [None, rows.chosen("default"), *both], seeds, quick)
+    return Plan("faithful", jobs + _jobs([released], small, seeds, quick))
 
 
 def _bits(seeds: range, quick: bool) -> Plan:

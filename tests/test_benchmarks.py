@@ -176,7 +176,7 @@ def test_a_killed_run_goes_on(
     trained = [one for one in results if one["method"] == "schgan"]
     assert sorted(one["seed"] for one in trained) == [0, 1, 2, 3]
     assert all(one["config"]["hidden"] == 16 and one["epochs"] == 2 for one in trained)
-    assert all(one["updates"][0] == 4 for one in trained)  # 60 pairs, batches of 32, 2 epochs
+    assert all(one["updates"][0] == 18 for one in trained)  # 60 pairs, 9 steps an epoch, 2 epochs
     printed = capsys.readouterr().out
     assert f"8 jobs, {len(done)} of them done" in printed
     assert "| tiny | 0." in printed
@@ -189,7 +189,7 @@ def test_a_killed_run_goes_on(
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--row", "nobody"], "there is no row 'nobody'; there are no-triplet, random"),
+        (["--row", "nobody"], "there is no row 'nobody'; there are no-pseudo-labels, plain"),
         (["--row", "absent.toml"], "absent.toml cannot be read"),
         (["--cell", "fashion-bert-names-5"], "there is no cell 'fashion-bert-names-5'"),
         (["--cell", "wikipedia-sift-lda-clean-101"], "expected fashion-(minilm|words)"),

@@ -39,12 +39,16 @@ def transposed(rows: list[list[float]]) -> list[list[float]]:
 
 
 def loop_both_ways(
-    u: torch.Tensor, v: torch.Tensor, target: list[list[float]], temperature: float
+    u: torch.Tensor,
+    v: torch.Tensor,
+    target: list[list[float]],
+    temperature: float,
+    weight: list[float] | None = None,
 ) -> float:
     logits = [[(1 - 2 * d) / temperature for d in row] for row in loop_distance(u, v)]
-    ones = [1.0] * len(logits)
-    forward = loop_cross_entropy(logits, target, ones)
-    return (forward + loop_cross_entropy(transposed(logits), target, ones)) / 2
+    of = weight or [1.0] * len(logits)
+    forward = loop_cross_entropy(logits, target, of)
+    return (forward + loop_cross_entropy(transposed(logits), target, of)) / 2
 
 
 # ---- distance and sign -----------------------------------------------------------------------
@@ -131,53 +135,63 @@ def test_soft_cross_entropy_of_nothing_is_zero() -> None:
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_contrast_with_the_identity_is_infonce(n: int) -> None:
     u, v, eye = random_codes(n), random_codes(n, 1), torch.eye(n)
-    nobody = torch.zeros(n, n, dtype=torch.bool)
     expected = loop_both_ways(u, v, eye.tolist(), 0.1)
-    found = losses.contrast(u, v, eye, 0.1, nobody)
+    found = losses.contrast(u, v, (eye, eye), 0.1)
     assert float(found) == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 def test_contrast_spread_over_matches_is_the_loop() -> None:
     u, v = random_codes(4), random_codes(4, 1)
     target = torch.tensor([[0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1.0]])
-    found = losses.contrast(u, v, target, 0.2, torch.zeros(4, 4, dtype=torch.bool))
+    found = losses.contrast(u, v, (target, target), 0.2)
     assert float(found) == pytest.approx(loop_both_ways(u, v, target.tolist(), 0.2), rel=1e-5)
 
 
-def test_ignored_candidates_leave_the_softmax_unless_they_are_wanted() -> None:
-    u, v, target = random_codes(3), random_codes(3, 1), torch.eye(3)
-    ignore = torch.zeros(3, 3, dtype=torch.bool)
-    ignore[0, 1] = ignore[1, 0] = True
-    ignore[2, 2] = True  # wanted, so it stays
-    s = [[(1 - 2 * d) / 0.1 for d in row] for row in loop_distance(u, v)]
+@pytest.mark.parametrize("weight", [[1.0] * 4, [0.5, 0.0, 2.0, 0.25], [0.0, 0.0, 0.0, 0.1]])
+def test_contrast_counts_each_row_by_its_weight_in_both_directions(weight: list[float]) -> None:
+    u, v = random_codes(4), random_codes(4, 1)
+    generator = torch.Generator().manual_seed(2)
+    target = torch.softmax(torch.randn(4, 4, generator=generator), dim=1)  # not symmetric
+    found = losses.contrast(u, v, (target, target), 0.25, torch.tensor(weight))
+    expected = loop_both_ways(u, v, target.tolist(), 0.25, weight)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    turned = losses.contrast(v, u, (target, target), 0.25, torch.tensor(weight))
+    assert float(turned) == pytest.approx(float(found), rel=1e-5)  # neither side comes first
 
-    def by_rows(rows: list[list[float]]) -> float:
-        left = [[0, 2], [1, 2], [0, 1, 2]]  # candidates of each query
-        return sum(log(sum(exp(rows[i][j]) for j in left[i])) - rows[i][i] for i in range(3)) / 3
 
-    expected = (by_rows(s) + by_rows(transposed(s))) / 2
-    assert float(losses.contrast(u, v, target, 0.1, ignore)) == pytest.approx(expected, rel=1e-5)
+def test_each_direction_of_contrast_has_its_own_target() -> None:
+    u, v, eye = random_codes(4), random_codes(4, 1), torch.eye(4)
+    even = torch.full((4, 4), 0.25)
+    both = losses.contrast(u, v, (eye, even), 0.2) + losses.contrast(u, v, (even, eye), 0.2)
+    alike = losses.contrast(u, v, (eye, eye), 0.2) + losses.contrast(u, v, (even, even), 0.2)
+    assert float(both) == pytest.approx(float(alike), rel=1e-5)
+    assert float(losses.contrast(u, v, (eye, even), 0.2)) == pytest.approx(
+        float(losses.contrast(v, u, (even, eye), 0.2)), rel=1e-5
+    )
+
+
+def test_contrast_without_weights_counts_every_row_alike() -> None:
+    u, v, target = random_codes(5), random_codes(5, 1), torch.full((5, 5), 0.2)
+    alike = losses.contrast(u, v, (target, target), 0.1, torch.full((5,), 0.3))
+    assert float(losses.contrast(u, v, (target, target), 0.1)) == pytest.approx(
+        float(alike), rel=1e-5
+    )
+
+
+def test_a_row_without_weight_asks_for_nothing_but_is_still_found() -> None:
+    u, v = random_codes(3).requires_grad_(), random_codes(3, 1).requires_grad_()
+    losses.contrast(u, v, (torch.eye(3),) * 2, 0.1, torch.tensor([1.0, 1.0, 0.0])).backward()
+    assert u.grad is not None
+    assert float(u.grad[2].abs().max()) > 0  # a candidate of the text sides of the others
+    u.grad = None
+    losses.contrast(u, v, (torch.eye(3),) * 2, 0.1, torch.zeros(3)).backward()
+    assert u.grad is not None
+    assert not u.grad.any()
 
 
 def test_contrast_of_codes_that_are_all_alike_is_the_log_of_their_number() -> None:
     u = torch.ones(5, K) * 0.5
-    found = losses.contrast(u, u, torch.eye(5), 0.1, torch.zeros(5, 5, dtype=torch.bool))
-    assert float(found) == pytest.approx(log(5), rel=1e-5)
-
-
-def test_ignoring_everything_else_leaves_no_loss() -> None:
-    u = random_codes(3)
-    everything = torch.ones(3, 3, dtype=torch.bool)
-    assert float(losses.contrast(u, random_codes(3, 1), torch.eye(3), 0.1, everything)) == 0
-
-
-@pytest.mark.parametrize("n", [1, 4])
-def test_neighbour_consistency_is_the_loop(n: int) -> None:
-    u, v = random_codes(n), random_codes(n, 1)
-    target = torch.softmax(torch.randn(n, n, generator=torch.Generator().manual_seed(2)), dim=1)
-    found = losses.neighbour_consistency(u, v, target, 0.25)
-    expected = loop_both_ways(u, v, target.tolist(), 0.25)
-    assert float(found) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert float(losses.contrast(u, u, (torch.eye(5),) * 2, 0.1)) == pytest.approx(log(5), rel=1e-5)
 
 
 # ---- bits ------------------------------------------------------------------------------------
@@ -225,8 +239,8 @@ def test_every_loss_has_finite_gradients_on_one_item_and_on_items_that_are_alike
         n = len(codes)
         between = losses.distance(codes, codes)
         total = (
-            losses.contrast(codes, codes, torch.eye(n), 0.1, ~torch.eye(n, dtype=torch.bool))
-            + losses.neighbour_consistency(codes, codes, torch.full((n, n), 1 / n), 0.1)
+            losses.contrast(codes, codes, (torch.eye(n),) * 2, 0.1)
+            + losses.contrast(codes, codes, (torch.full((n, n), 1 / n),) * 2, 0.1, torch.zeros(n))
             + losses.expected_hinge(between[:, 0], between, torch.zeros(n, n), 0.2)
             + losses.quantisation(codes)
             + losses.balance(codes)

@@ -1,4 +1,4 @@
-"""SCH-GAN: both players step alone and towards their own aim, every switch is another program."""
+"""SCH-GAN as a whole: every switch is another program, labels and sizes of all sorts, it learns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from clusters import CLASSES, clusters
-from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import DataError
@@ -19,7 +19,7 @@ from xmodal.methods.schgan import practical as schgan
 from xmodal.run import Run, TrainingData
 from xmodal.sampling import Pairs
 
-QUICK = Config(epochs=3, batch=40, hidden=24, warmup=0)
+QUICK = Config(epochs=3, batch=40, hidden=24, warmup=0, negatives="policy")
 
 
 def trained(data: TrainingData, config: Config = QUICK, seed: int = 0) -> Run:
@@ -62,7 +62,7 @@ def test_every_way_to_choose_negatives_is_another_program() -> None:
     data, config = clusters(labelled=0.5, bits=64), replace(QUICK, triplet=10.0, policy_rate=0.05)
     ways: Any = ("random", "semi-hard", "hardest", "policy")
     found = {way: codes(data, replace(config, negatives=way)) for way in ways}
-    found["reinforce"] = codes(data, replace(config, estimator="reinforce"))
+    found["reinforce"] = codes(data, replace(config, negatives="policy", estimator="reinforce"))
     for one, other in combinations(found, 2):
         assert found[one] != found[other], f"{one} and {other} gave the same codes"
 
@@ -74,16 +74,72 @@ def test_before_the_warmup_is_over_the_adversary_has_no_say() -> None:
     assert by_rule[0] == by_rule[1]
 
 
+STRONG = replace(
+    QUICK, epochs=2, triplet=10.0, quantise=0.5, balance=0.5, decorrelate=5.0, neighbours=20.0
+)
+
+
+@pytest.fixture(scope="module")
+def with_every_term() -> BinaryCodes:
+    """Codes of a training in which every term weighs something."""
+    return codes(clusters(labelled=0.5, bits=64), STRONG)
+
+
 @pytest.mark.parametrize(
     "switched_off",
     ["triplet", "pairs", "classes", "neighbours", "quantise", "balance", "decorrelate"],
 )
-def test_every_term_has_an_effect(switched_off: str) -> None:
-    data = clusters(labelled=0.5, bits=64)
-    strong = dict.fromkeys(("quantise", "balance", "decorrelate", "neighbours"), 0.5)
-    config = replace(QUICK, triplet=10.0, **strong)
-    full, less = codes(data, config), codes(data, replace(config, **{switched_off: 0.0}))
-    assert full != less
+def test_every_term_has_an_effect(switched_off: str, with_every_term: BinaryCodes) -> None:
+    data, less = clusters(labelled=0.5, bits=64), replace(STRONG, **{switched_off: 0.0})
+    assert codes(data, less) != with_every_term
+
+
+def test_pseudo_labels_teach_where_some_pairs_are_unlabelled_and_nowhere_else() -> None:
+    without = replace(QUICK, pseudo_labels=False)
+    some, every = clusters(labelled=0.5, bits=64), clusters(bits=64)
+    assert codes(some) != codes(some, without)
+    assert codes(every) == codes(every, without)
+
+
+# ---- an epoch --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "batch", "steps"), [(400, 40, 10), (400, 512, 8), (120, 40, 8), (20, 40, 10), (5, 40, 3)]
+)
+def test_an_epoch_has_at_least_8_steps_where_pairs_suffice(n: int, batch: int, steps: int) -> None:
+    taken: list[int] = []
+    hook = register_optimizer_step_post_hook(lambda one, *_: taken.append(id(one)))
+    try:
+        trained(clusters(n, 0), replace(QUICK, batch=batch, epochs=2, negatives="random"))
+    finally:
+        hook.remove()
+    assert len(taken) == 2 * steps
+    assert len(set(taken)) == 1  # where a rule chooses the policy does not learn
+
+
+WATCHED = {"policy margin gap", "policy false negatives", "random false negatives"}
+
+
+def test_the_adversary_is_watched_where_validation_is_labelled() -> None:
+    data = clusters(labelled=0.5)
+    for row in trained(data).history:
+        assert set(row) > WATCHED
+        assert 0 < row["policy margin gap"] < 1
+        assert 0 <= row["policy false negatives"] <= 1
+        assert 0 <= row["random false negatives"] < 0.5
+    assert not set(trained(data, replace(QUICK, triplet=0.0)).history[0]) & WATCHED
+    nobody = torch.zeros(len(data.validation), dtype=torch.bool)
+    hidden = replace(data, validation=replace(data.validation, labelled=nobody))
+    assert not set(trained(hidden).history[0]) & WATCHED
+
+
+def test_who_is_no_match_is_told_from_beliefs_and_not_from_hidden_labels() -> None:
+    # Of 59 others 14 are of one's class; beliefs about the clusters are nearly always right.
+    data = clusters(labelled=0.5)
+    by_chance = trained(data, replace(QUICK, pseudo_labels=False)).history
+    assert [row["random false negatives"] for row in by_chance] == pytest.approx([14 / 59] * 3)
+    assert all(row["random false negatives"] < 0.1 for row in trained(data).history)
 
 
 # ---- labels of all sorts ---------------------------------------------------------------------
@@ -161,151 +217,6 @@ def test_items_that_are_all_alike_give_finite_losses() -> None:
 def test_a_learning_rate_that_is_far_too_high_is_one_line() -> None:
     with pytest.raises(DataError, match=r"is nan in epoch \d: lower the learning rate"):
         trained(clusters(), replace(QUICK, learning_rate=1e38))
-
-
-# ---- one step of each player -----------------------------------------------------------------
-
-
-class Players:
-    """Both players in front of one batch, with all chance repeated for every step."""
-
-    def __init__(self, config: Config = QUICK) -> None:
-        self.config = config
-        data = clusters(40, labelled=0.5)
-        self.part = data.train
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            towers = data.towers(config.hidden)
-            self.d = schgan.Discriminator(towers, CLASSES, 1)
-            self.g = schgan.Generator(towers)
-        self.d_steps = torch.optim.AdamW(self.d.parameters(), lr=1e-3)
-        self.g_steps = torch.optim.AdamW(self.g.parameters(), lr=1e-2)
-
-    def discriminate(self) -> tuple[float, Any]:
-        """One step of the hash network: its loss before the step, and what both look at."""
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            terms, seen = schgan._discriminator_step(
-                self.d,
-                self.g,
-                self.d_steps,
-                self.part,
-                None,
-                self.config,
-                1,
-                np.random.default_rng(0),
-            )
-        return sum(terms.values()), seen
-
-    def generate(self, seen: Any) -> dict[str, float]:
-        """One step of the policy, at the same temperature and reward width each time."""
-        kept = {name: buffer.clone() for name, buffer in self.g.named_buffers()}
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            figures = schgan._generator_step(
-                self.g, self.g_steps, seen, self.config, np.random.default_rng(0)
-            )
-        self.g.load_state_dict(kept, strict=False)
-        return figures
-
-
-def weights(player: nn.Module) -> list[torch.Tensor]:
-    return [parameter.detach().clone() for parameter in player.parameters()]
-
-
-def same(before: list[torch.Tensor], after: list[torch.Tensor]) -> list[bool]:
-    return [torch.equal(one, other) for one, other in zip(before, after, strict=True)]
-
-
-def test_a_step_of_the_discriminator_changes_its_own_weights_alone() -> None:
-    players = Players()
-    d, g = weights(players.d), list(players.g.state_dict().values())
-    g = [tensor.clone() for tensor in g]
-    players.discriminate()
-    assert not any(same(d, weights(players.d)))  # every one of them
-    assert all(same(g, list(players.g.state_dict().values())))
-    assert all(parameter.grad is None for parameter in players.g.parameters())
-
-
-@pytest.mark.parametrize("estimator", ["exact", "reinforce"])
-def test_a_step_of_the_generator_changes_its_own_weights_alone(estimator: Any) -> None:
-    players = Players(replace(QUICK, estimator=estimator))
-    _, seen = players.discriminate()
-    d = [tensor.clone() for tensor in players.d.state_dict().values()]
-    gradients = [p.grad.clone() for p in players.d.parameters() if p.grad is not None]
-    g = weights(players.g)
-    players.generate(seen)
-    assert not all(same(g, weights(players.g)))
-    assert all(same(d, list(players.d.state_dict().values())))
-    assert all(same(gradients, [p.grad for p in players.d.parameters() if p.grad is not None]))
-
-
-def test_a_step_of_the_discriminator_lowers_its_loss_on_that_batch() -> None:
-    players = Players()
-    losses = [players.discriminate()[0] for _ in range(4)]
-    assert losses == sorted(losses, reverse=True)
-    assert losses[-1] < losses[0] - 0.01
-
-
-@pytest.mark.parametrize("estimator", ["exact", "reinforce"])
-def test_steps_of_the_generator_raise_its_reward_on_that_batch(estimator: Any) -> None:
-    players = Players(replace(QUICK, estimator=estimator, policy_entropy=0.0, picks=64))
-    _, seen = players.discriminate()
-    rewards = [players.generate(seen)["reward"] for _ in range(15)]
-    if estimator == "exact":
-        assert rewards == sorted(rewards)
-    assert rewards[-1] > 1.03 * rewards[0]
-
-
-def test_entropy_keeps_the_policy_spread() -> None:
-    uses = []
-    for weight in (0.0, 5.0):
-        players = Players(replace(QUICK, policy_entropy=weight))
-        _, seen = players.discriminate()
-        uses.append([players.generate(seen)["policy_uses"] for _ in range(15)][-1])
-    assert uses[0] < uses[1]
-
-
-def test_the_temperature_follows_the_share_that_is_wanted() -> None:
-    generator = Players().g
-    start = float(generator.get_buffer("temperature"))
-    for used, direction in ((0.5, -1), (0.001, 1)):
-        generator.get_buffer("temperature").fill_(start)
-        generator.follow(used, wanted=0.05, spread=0.2)
-        assert np.sign(float(generator.get_buffer("temperature")) - start) == direction
-    width = float(generator.get_buffer("sigma"))
-    for _ in range(200):
-        generator.follow(0.05, wanted=0.05, spread=0.3)
-    assert width < 0.299 < float(generator.get_buffer("sigma")) <= 0.3
-
-
-# ---- who is picked ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("way", ["image", "text"])
-@pytest.mark.parametrize("negatives", ["policy", "semi-hard", "hardest"])
-def test_picks_are_candidates_as_the_rule_says(negatives: Any, way: str) -> None:
-    config = replace(QUICK, negatives=negatives)
-    players = Players(config)
-    _, seen = players.discriminate()
-    generator = torch.Generator().manual_seed(0)
-    distances, positive = torch.rand(40, 40, generator=generator), torch.full((40,), 0.3)
-    seen.weight[0] = 0  # nothing is allowed
-    policy = schgan._log_policies(players.g, seen)[way] if negatives == "policy" else None
-    chosen = schgan._choice(policy, seen, distances, positive, config)
-    sums = chosen.sum(1)
-    assert sums[0] == 0
-    assert sums[1:].tolist() == pytest.approx([1.0] * 39, abs=1e-4)
-    assert bool((chosen[seen.weight == 0] == 0).all())
-    picked = chosen > 0
-    if negatives == "semi-hard":
-        inside = (distances > 0.3) & (distances < 0.3 + config.margin)
-        assert torch.equal(picked, inside & (seen.weight > 0))
-    elif negatives == "hardest":
-        for row in range(1, 40):
-            allowed = [(float(distances[row, j]), j) for j in range(40) if seen.weight[row, j] > 0]
-            nearest = {j for _, j in sorted(allowed)[:8]}
-            assert set(picked[row].nonzero().flatten().tolist()) == nearest
 
 
 # ---- and it learns ---------------------------------------------------------------------------

@@ -164,7 +164,7 @@ def test_patience_does_not_end_a_run_in_pretraining() -> None:
 
 @pytest.mark.parametrize("config", [QUICK, Config.as_released(**SMALL)])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path, config: Config) -> None:
-    data = clusters(labelled=0.5)
+    data = clusters(84, 30, labelled=0.5)
     if config.best_epoch == "queries":
         data = paper.selected_by(data, data.validation, config)
     config = replace(config, pretraining=2, redraw=2)
@@ -188,7 +188,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path, config: Con
 @pytest.mark.parametrize("reward", ["A", "B", "C"])
 @pytest.mark.parametrize("labelled", [1.0, 0.3, 0.0])
 def test_every_reward_and_share_of_labels_gives_finite_losses(reward: Any, labelled: float) -> None:
-    data = clusters(labelled=labelled)
+    data = clusters(60, 30, labelled=labelled)
     for config in (Config(**SMALL, reward=reward), Config.as_released(**SMALL, reward=reward)):
         chosen = paper.selected_by(data, data.validation, config)
         run = Run(chosen)

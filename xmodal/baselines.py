@@ -158,8 +158,12 @@ def _whitening(features: npt.NDArray[np.generic], ridge: float) -> tuple[Matrix,
         values, directions = np.linalg.eigh(x.T @ x / len(x))
         keep = values > values[-1] * 1e-6
         values, directions = values[keep], directions[:, keep]
+    if not len(values):  # rows without any difference: one direction, along which nothing varies
+        values, directions = np.zeros(1), np.eye(x.shape[1], 1)
     values, directions = values[-COMPONENTS:], directions[:, -COMPONENTS:]
-    return mean, np.asarray(directions / np.sqrt(values + ridge * values.mean()), np.float32)
+    return mean, np.asarray(
+        directions / np.sqrt(values + ridge * values.mean() + 1e-12), np.float32
+    )
 
 
 def _linear(mean: Matrix, matrix: npt.NDArray[np.generic]) -> Project:

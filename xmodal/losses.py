@@ -34,21 +34,23 @@ def expected_hinge(
 
 
 def contrast(
-    u: torch.Tensor, v: torch.Tensor, target: torch.Tensor, temperature: float, ignore: torch.Tensor
+    u: torch.Tensor,
+    v: torch.Tensor,
+    targets: tuple[torch.Tensor, torch.Tensor],
+    temperature: float,
+    weight: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Both directions of H(target_i, softmax_j(s_ij)), s = (1 - 2 d) / temperature.
+    """Both directions of w_i H(target_i, softmax_j(s_ij)), s = (1 - 2 d) / temperature.
 
-    ``target`` (n, n), rows sum to 1: the identity gives InfoNCE on natural pairs (van den Oord et
-    al., 2018); spread over all matches it is supervised contrast (Khosla et al., 2020).
-    ``ignore`` (n, n): doubtful candidates, left out of the softmax where their target is 0.
+    ``targets``: of u over v and of v over u, each (n, n), rows sum to 1. The identity gives InfoNCE
+    on natural pairs (van den Oord et al., 2018); spread over all matches it is supervised contrast
+    (Khosla et al., 2020); a softmax of how alike frozen features are keeps their neighbours.
+    ``weight`` (n,) of the rows, 1 if None.
     """
-    doubtful = ignore & (target == 0)
     logits = (1 - 2 * distance(u, v)) / temperature
-    logits = logits.masked_fill(doubtful, -1e4)
-    ones = torch.ones(len(u), device=u.device)
-    return (
-        soft_cross_entropy(logits, target, ones) + soft_cross_entropy(logits.T, target, ones)
-    ) / 2
+    of = torch.ones(len(u), device=u.device) if weight is None else weight
+    there = soft_cross_entropy(logits, targets[0], of)
+    return (there + soft_cross_entropy(logits.T, targets[1], of)) / 2
 
 
 def soft_cross_entropy(
@@ -74,16 +76,3 @@ def decorrelation(u: torch.Tensor) -> torch.Tensor:
     gram = u.T @ u / len(u)
     off = gram - torch.diag(gram.diagonal())
     return off.square().sum() / max(1, u.shape[1] * (u.shape[1] - 1))
-
-
-def neighbour_consistency(
-    u: torch.Tensor, v: torch.Tensor, target: torch.Tensor, temperature: float
-) -> torch.Tensor:
-    """Cross-entropy between ``target`` and the softmax of s = (1 - 2 d) / temperature, both ways.
-
-    ``target`` (n, n): how alike items are by their frozen features; rows sum to 1.
-    """
-    logits = (1 - 2 * distance(u, v)) / temperature
-    ones = torch.ones(len(u), device=u.device)
-    forward = soft_cross_entropy(logits, target, ones)
-    return (forward + soft_cross_entropy(logits.T, target, ones)) / 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -75,6 +77,12 @@ def reinforce_objective(
     chosen = log_p.gather(1, picks)
     score = (chosen.masked_fill(chosen.isinf(), 0) * (taken - others).detach()).mean(1)
     return -(score + entropy_weight * entropy(log_p)).sum() / max(1, len(picks))
+
+
+def follow(temperature: torch.Tensor, used: float, wanted: float) -> None:
+    """Move a policy's temperature, in place, towards the wanted share of the pool."""
+    step = 0.1 * (math.log(wanted) - math.log(max(used, 1e-6)))
+    temperature.mul_(math.exp(min(0.2, max(-0.2, step)))).clamp_(1e-4, 10)
 
 
 def effective_share(log_p: torch.Tensor) -> torch.Tensor:

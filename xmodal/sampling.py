@@ -1,4 +1,4 @@
-"""Which items meet which: batches, positives, candidates, neighbours, pseudo-labels."""
+"""Which items meet which: pairs, batches, matches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -53,71 +52,7 @@ def matches(labels: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
     return (usable @ usable.T > 0) | torch.eye(len(labels), dtype=torch.bool, device=labels.device)
 
 
-def likeness(labels: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """How alike items are by their labels, (n, n): cosine of label rows; 1 for the natural pair."""
-    usable = functional.normalize(labels * known[:, None], dim=1)
-    own = torch.eye(len(labels), device=labels.device)
-    return torch.maximum(usable @ usable.T, own)
-
-
 def one_match(match: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """A random match of each row, (n,): x+ of each query."""
     noise = torch.from_numpy(rng.random(match.shape, dtype=np.float32)).to(match.device)
     return (match * (noise + 1e-3)).argmax(1)
-
-
-def candidate_weights(
-    labels: torch.Tensor, known: torch.Tensor, posterior: torch.Tensor | None
-) -> torch.Tensor:
-    """How surely item j is *not* a match of query i, (n, n) in [0, 1]; 0 on the diagonal.
-
-    1 or 0 where both are labelled. Where one is not, 1 - sum_c p_i(c) p_j(c) by the class
-    ``posterior`` (n, c) (known labels count as certain); 1 where there is none.
-    """
-    sure = ~matches(labels, known)
-    both = known[:, None] & known[None, :]
-    if posterior is None or posterior.shape[1] == 0:
-        return sure.float()
-    share = labels / labels.sum(1, keepdim=True).clamp(min=1)
-    belief = torch.where(known[:, None], share, posterior)
-    guess = (1 - belief @ belief.T).clamp(0, 1) * sure
-    return torch.where(both, sure.float(), guess)
-
-
-def with_pseudo_labels(
-    labels: torch.Tensor,
-    known: torch.Tensor,
-    posterior: torch.Tensor,
-    threshold: float,
-    count: int = 1,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Labels (n, c) and who has some (n,), after unlabelled items got their likeliest ``count``.
-
-    ``posterior`` (n, c); items whose likeliest classes have less than ``threshold`` together stay
-    unlabelled.
-    """
-    top = posterior.topk(min(count, posterior.shape[1]), dim=1)
-    sure = ~known & (top.values.sum(1) >= threshold)
-    guess = torch.zeros_like(labels).scatter_(1, top.indices, 1.0)
-    return torch.where(sure[:, None], guess, labels), known | sure
-
-
-def labels_per_item(labels: torch.Tensor, known: torch.Tensor) -> int:
-    """How many labels a labelled item has, rounded mean, at least 1."""
-    return max(1, round(float(labels[known].sum(1).mean()))) if bool(known.any()) else 1
-
-
-def neighbour_target(
-    image: torch.Tensor, text: torch.Tensor, temperature: float, share: float = 0.5
-) -> torch.Tensor:
-    """How alike items are by their frozen features: softmax of the fused cosine, (n, n).
-
-    ``share`` is the image side's part; features are centred per side first.
-    """
-
-    def cosine(features: torch.Tensor) -> torch.Tensor:
-        unit = functional.normalize(features.float() - features.float().mean(0), dim=1)
-        return unit @ unit.T
-
-    fused = share * cosine(image) + (1 - share) * cosine(text)
-    return torch.softmax(fused / temperature, dim=1)

@@ -12,7 +12,7 @@ as a switch.
 """
 
 from xmodal.methods.schgan import paper, practical
-from xmodal.methods.schgan.practical import Config
+from xmodal.methods.schgan.settings import Config
 from xmodal.run import Run, TrainingData
 from xmodal.towers import Towers
 
