@@ -21,7 +21,7 @@ PICKERS = {
     "default": ("shipped: semi-hard rule", "#4d9221"),
     "random": ("random", "#e08214"),
 }
-GAP, FALSE, BY_CHANCE = "policy margin gap", "policy false negatives", "random false negatives"
+GAP, FALSE, BY_CHANCE = "picks off margin", "picks that match", "others that match"
 
 
 def _pyplot() -> Any:

@@ -286,14 +286,14 @@ def test_what_is_watched_is_the_loop(negatives: Any, alone: list[int]) -> None:
     found = generator.watch(players.g, scene, truth, config, np.random.default_rng(0))
     assert found == pytest.approx(
         {
-            "policy margin gap": np.mean(gaps),
-            "policy false negatives": np.mean(false),
-            "random false negatives": np.mean(random),
+            "picks off margin": np.mean(gaps),
+            "picks that match": np.mean(false),
+            "others that match": np.mean(random),
         },
         rel=1e-4,
     )
     if negatives == "random":
-        assert found["policy false negatives"] == pytest.approx(found["random false negatives"])
+        assert found["picks that match"] == pytest.approx(found["others that match"])
 
 
 def test_where_nobody_is_a_candidate_nothing_is_watched() -> None:

@@ -172,6 +172,6 @@ def watch(
         gaps.append(float((choice * off).sum(1)[some].mean()))
         false.append(float((choice * truth).sum(1)[some].mean()))
         random.append(float((anyone * truth).sum(1)[some].mean()))
-    named = {"policy margin gap": gaps, "policy false negatives": false}
-    named["random false negatives"] = random
+    named = {"picks off margin": gaps, "picks that match": false}
+    named["others that match"] = random
     return {name: float(np.mean(values)) for name, values in named.items()}

@@ -13,25 +13,25 @@ from xmodal.settings import check_at_least, check_at_most
 class Config:
     """Settings; the defaults stand here and nowhere else."""
 
-    epochs: int = 20
+    epochs: int = 30
     batch: int = 512
     """Pairs a step, and the pool of candidates; fewer where an epoch would have under 8 steps."""
     hidden: int = 512
-    feature_dropout: float = 0.4
+    feature_dropout: float = 0.3
     """Share of the features that a training step hides from the towers."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 5e-3
     weight_decay: float = 1e-2
 
     classes: float = 3.0
     """Weight of the cross-entropy to the classes' codewords."""
-    certainty: float = 0.95
+    certainty: float = 0.97
     """Posterior of a class whose codeword a code equals while the other codewords are orthogonal:
     the more classes, the lower the temperature has to be."""
     pseudo_labels: bool = True
     """Whether unlabelled pairs learn the classes that both of their sides together suggest."""
     pairs: float = 0.7
     """Weight of the contrast of natural pairs and other matches."""
-    match_share: float = 0.4
+    match_share: float = 0.3
     """How much of that contrast goes to all likely matches, the rest to the natural pair."""
     temperature: float = 0.1
     """Of softmaxes over code similarities, which lie in [-1, 1]."""
