@@ -27,7 +27,7 @@ WATCHED = ("random", "policy", "default")
 """Rows whose picks are drawn over the epochs."""
 ABLATION_SETS = ("fashion-minilm-names", "wikipedia-roph-tfidf-clean")
 ABLATION_SHARES = (5, 10, 25)
-SLOW = ("reinforce", "no-pseudo-labels")
+SLOW = ("reinforce", "no-pseudo-labels", "alone-random", "alone-semi-hard", "alone-policy")
 """Rows that are measured on the smaller set alone."""
 SLOWEST = ("paper", "paper-released")
 SLOWEST_CELL = "wikipedia-roph-tfidf-clean-10"

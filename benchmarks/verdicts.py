@@ -27,7 +27,7 @@ BARS = {
     "wikipedia-roph-tfidf-clean-100": (0.45, 0.40),
 }
 """mAP image->text and text->image at 32 bits; which text they are for, nobody said."""
-GENERATORS = ("policy", "reinforce", "paced", "positives", "trust")
+GENERATORS = ("policy", "reinforce", "paced", "positives", "trust", "alone-policy")
 RIVALS = ("random", "semi-hard", "hardest", "plain")
 Values = npt.NDArray[np.float64]
 Section = tuple[str, str]
@@ -176,7 +176,7 @@ def ablation(plan: Plan, results: Results) -> list[Section]:
             ["difference", "way", "mean", "sd of it", "sd over seeds", "more than twice both sd"]
         ]
         for leader in leaders:
-            for rival in (one for one in RIVALS if one in named):
+            for rival in (one for one in _rivals(leader) if one in named):
                 lines = [_claim(cell, leader, rival, way, results) for way in (*WAYS, "both")]
                 paired += lines
                 verdicts.append([cell, f"{leader} - {rival}", lines[2][2], lines[2][5]])
@@ -188,6 +188,11 @@ def ablation(plan: Plan, results: Results) -> list[Section]:
         "differences and more than twice that of either row over the seeds."
     )
     return [("Does the adversary pay?", table([head, *verdicts]) + note), *sections]
+
+
+def _rivals(leader: str) -> tuple[str, ...]:
+    """Rows with the same losses."""
+    return ("alone-random", "alone-semi-hard") if leader.startswith("alone") else RIVALS
 
 
 def _claim(cell: str, leader: str, rival: str, way: str, results: Results) -> list[str]:

@@ -24,7 +24,7 @@ class Config:
 
     classes: float = 3.0
     """Weight of the cross-entropy to the classes' codewords."""
-    certainty: float = 0.97
+    certainty: float = 0.85
     """Posterior of a class whose codeword a code equals while the other codewords are orthogonal:
     the more classes, the lower the temperature has to be."""
     pseudo_labels: bool = True
