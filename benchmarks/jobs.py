@@ -36,7 +36,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import xmodal
 from xmodal.codes import BinaryCodes
-from xmodal.evaluation import Part, _baselines, _Measure
+from xmodal.evaluation import Measure, Part, fitted_baselines
 from xmodal.index import MODALITIES, Modality
 from xmodal.methods import schgan
 from xmodal.methods.schgan import paper
@@ -130,7 +130,7 @@ def _trained(job: Job, places: Places) -> Result:
 
     query, database = coded(loaded.query), coded(loaded.database)
     return {
-        "figures": {MODEL: _Measure(query, database, query, True).coded()},
+        "figures": {MODEL: Measure(query, database, query, True).coded()},
         "health": {side: code_health(database.codes[side]) for side in MODALITIES},
         "seconds": round(wall, 2),
         "processor_seconds": round(processor, 2),
@@ -142,9 +142,9 @@ def _trained(job: Job, places: Places) -> Result:
 
 def _baseline(job: Job, places: Places) -> Result:
     loaded = sets.load(job.cell, places.data, places.work, job.seed, job.bits)
-    measure = _Measure(loaded.query, loaded.database, loaded.query, True)
+    measure = Measure(loaded.query, loaded.database, loaded.query, True)
     figures = {"chance": measure.chance()}
-    for name, projections, as_floats in _baselines(loaded.train, job.bits, job.seed, False):
+    for name, projections, as_floats in fitted_baselines(loaded.train, job.bits, job.seed, False):
         figures[name] = measure.projected(projections, as_floats)
     return {"figures": figures}
 

@@ -42,6 +42,8 @@ import numpy.typing as npt
 import torch
 
 from xmodal.backbones import load_text_backbone
+from xmodal.baselines import unit
+from xmodal.data import by_hash
 from xmodal.errors import ConfigError, DataError, ExtraMissing
 from xmodal.evaluation import Part
 from xmodal.run import TrainingData
@@ -198,14 +200,14 @@ def _fashion(encoder: str, variant: str, folder: Path, work: Path) -> _Rows:
     watched = _by_hash(ids, by_hash[TRAIN:], "watched")[:WATCHED]
     text = texts(encoder, COLUMNS[variant], folder, work)
     return _Rows(
-        ids, _unit(image), text, labels, train, train, watched, database, np.flatnonzero(asks)
+        ids, unit(image), text, labels, train, train, watched, database, np.flatnonzero(asks)
     )
 
 
 @lru_cache(maxsize=1)
 def _wikipedia(features: str, variant: str, folder: Path) -> _Rows:
     stored = np.load(folder / WIKIPEDIA[0], allow_pickle=False)
-    image, text = (_unit(stored[name]) for name in FEATURES[features])
+    image, text = (unit(stored[name]) for name in FEATURES[features])
     _, label = np.unique(stored["label"], return_inverse=True)
     labels = np.eye(int(label.max()) + 1, dtype=np.bool_)[label]
     trains = stored["article_train" if variant == "article" else "official_train"]
@@ -231,7 +233,7 @@ def texts(encoder: str, column: str, folder: Path, work: Path) -> npt.NDArray[np
         work.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(".new")
         with new.open("wb") as file:
-            np.save(file, _unit(np.concatenate(parts)), allow_pickle=False)
+            np.save(file, unit(np.concatenate(parts)), allow_pickle=False)
         os.replace(new, path)
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
@@ -271,18 +273,8 @@ def _pairs(part: Part, labels: npt.NDArray[np.bool_]) -> Pairs:
 
 def _by_hash(ids: list[str], at: Iterable[int], salt: str) -> npt.NDArray[np.intp]:
     """Places in an order that only the ids and the salt decide."""
-
-    def hashed(row: int) -> bytes:
-        return hashlib.blake2b(f"{salt}\0{ids[row]}".encode()).digest()
-
-    return np.array(sorted(at, key=hashed), dtype=np.intp)
-
-
-def _unit(rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Rows of length 1; zero rows stay."""
-    rows = np.asarray(rows, np.float32)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(length, 1e-12), np.float32)
+    place = {ids[row]: row for row in at}
+    return np.array([place[id_] for id_ in by_hash(place, salt)], dtype=np.intp)
 
 
 @lru_cache(maxsize=8)

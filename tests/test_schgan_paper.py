@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from clusters import CLASSES, clusters
+from released import QUICK, SMALL, players, weights
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from xmodal.confidence import Confidence
@@ -24,31 +25,10 @@ from xmodal.methods import schgan
 from xmodal.methods.schgan import paper, paper_players
 from xmodal.methods.schgan import paper_losses as terms
 from xmodal.methods.schgan.paper import FAULTS, Config
-from xmodal.run import Run, TrainingData
+from xmodal.run import Run
 from xmodal.settings import Options, configure
 from xmodal.towers import ReleasedTower, Towers
 from xmodal.training import train
-
-SMALL: dict[str, Any] = {
-    "hidden": 64,
-    "epochs": 2,
-    "pretraining": 1,
-    "queries_per_step": 40,
-    "query_share": 1.0,
-}
-QUICK = Config(**SMALL)
-
-
-def players(data: TrainingData, config: Config) -> paper.Players:
-    """Both players as a run of seed 0 starts them."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return paper_players.face_to_face(data, config)
-
-
-def weights(towers: Towers) -> torch.Tensor:
-    return torch.cat([weight.detach().flatten() for weight in towers.state_dict().values()])
-
 
 # ---- settings --------------------------------------------------------------------------------
 

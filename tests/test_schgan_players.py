@@ -190,7 +190,7 @@ def test_labelled_pairs_are_matches_or_candidates_as_their_labels_say() -> None:
 
 def test_positives_are_matches() -> None:
     scene, rows = a_scene(Players()), torch.arange(N)
-    for chosen in generator.positives(scene, np.random.default_rng(0)).values():
+    for chosen in generator.draw_positives(scene, np.random.default_rng(0)).values():
         assert bool(scene.match[rows, chosen].all())
         assert not torch.equal(chosen, rows)  # not the natural pair alone
 

@@ -134,13 +134,15 @@ def as_they_are() -> Projections:
     return Projections(_f32, _f32)
 
 
+def unit(rows: npt.NDArray[np.generic]) -> Matrix:
+    """Rows of length 1, (n, d) float32; a zero row stays."""
+    values = _f32(rows)
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.asarray(values / np.maximum(length, 1e-12), dtype=np.float32)
+
+
 def cosine_distances(queries: Matrix, database: Matrix) -> Matrix:
     """1 - cosine, shape (q, n); a zero row is at distance 1 from everything."""
-
-    def unit(rows: Matrix) -> Matrix:
-        length = np.linalg.norm(rows, axis=1, keepdims=True)
-        return np.asarray(rows / np.maximum(length, 1e-12), dtype=np.float32)
-
     return np.asarray(1 - unit(queries) @ unit(database).T)
 
 

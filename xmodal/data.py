@@ -190,7 +190,12 @@ def split(data: Dataset, *, validation: float = 0.1, query: float = 0.1, seed: i
     return Split(**parts)
 
 
+def by_hash(names: Iterable[str], salt: str) -> list[str]:
+    """Names in an order that only they and the salt decide."""
+    return sorted(names, key=lambda name: hashlib.blake2b(f"{salt}\0{name}".encode()).digest())
+
+
 def _first_share(names: Iterable[str], share: float, salt: str) -> list[str]:
     """A share of names (rounded, at least one unless the share is 0), whatever their order."""
-    ranked = sorted(names, key=lambda name: hashlib.blake2b(f"{salt}\0{name}".encode()).digest())
+    ranked = by_hash(names, salt)
     return ranked[: max(1, round(share * len(ranked))) if share and ranked else 0]

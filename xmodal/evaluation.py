@@ -137,7 +137,7 @@ def compare(
     asked, searched = query, query
     if by_labels:
         asked, searched = query.take(query.labelled), database.take(database.labelled)
-    measure = _Measure(asked, searched, query, by_labels)
+    measure = Measure(asked, searched, query, by_labels)
     findable, base_rate = measure.base_rate()
     if not findable:
         raise DataError(
@@ -146,7 +146,7 @@ def compare(
         )
     bits = query.codes["image"].bits
     rows = {"chance": measure.chance()}
-    for label, projections, as_floats in _baselines(
+    for label, projections, as_floats in fitted_baselines(
         train, bits, seed, bool(options.get("shared_space"))
     ):
         rows[label] = measure.projected(projections, as_floats)
@@ -211,7 +211,7 @@ def trec_qrels(queries: Part, database: Part) -> Iterator[str]:
             yield f"{_token(query)} 0 {_token(database.ids[place])} {int(row[place])}"
 
 
-class _Measure:
+class Measure:
     """Every figure of one way to rank, in both directions; some queries at a time."""
 
     def __init__(self, query: Part, database: Part, pairs: Part, by_labels: bool) -> None:
@@ -312,7 +312,7 @@ def _own(rows: slice, n: int) -> npt.NDArray[np.bool_]:
     return np.equal.outer(np.arange(rows.start, rows.stop), np.arange(n))
 
 
-def _baselines(
+def fitted_baselines(
     train: Part, bits: int, seed: int, shared_space: bool
 ) -> Iterator[tuple[str, baselines.Projections, bool]]:
     """Name, projections, and whether they are compared as floats."""

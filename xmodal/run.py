@@ -21,7 +21,7 @@ import torch
 
 from xmodal.errors import ConfigError, DataError
 from xmodal.metrics import average_precision, groups_by_codes, mean, shared_labels
-from xmodal.sampling import Pairs
+from xmodal.sampling import Pairs, even_choice
 from xmodal.towers import Kind, Towers
 
 CHECKPOINT = "checkpoint.pt"
@@ -147,7 +147,8 @@ class Run:
         """
         if not len(self.data.validation):
             return {}
-        queries, database = self.data.validation, self.data.train.take(_some(len(self.data.train)))
+        queries, train = self.data.validation, self.data.train
+        database = train.take(even_choice(len(train), DATABASE))
         own = np.eye(len(queries), dtype=np.bool_)
         figures = {"pair mAP": _map(towers, queries, queries, own)}
         if min(int(queries.labelled.sum()), int(database.labelled.sum())) >= ENOUGH_LABELS:
@@ -201,11 +202,6 @@ class Run:
         """One JSON object an epoch."""
         lines = [json.dumps({k: round(v, 6) for k, v in row.items()}) for row in self.history]
         (folder / HISTORY).write_text("\n".join(lines) + "\n")
-
-
-def _some(n: int) -> torch.Tensor:
-    """All rows, or an even choice of DATABASE of them: the same in every epoch and run."""
-    return torch.arange(n) if n <= DATABASE else torch.linspace(0, n - 1, DATABASE).long()
 
 
 def _map(

@@ -39,6 +39,11 @@ class Pairs:
         )
 
 
+def even_choice(n: int, most: int) -> torch.Tensor:
+    """At most ``most`` of the rows 0..n-1, evenly spread: the same whenever it is asked."""
+    return torch.linspace(0, n - 1, min(n, most), dtype=torch.float64).long()
+
+
 def batches(n: int, size: int, rng: np.random.Generator) -> Iterator[torch.Tensor]:
     """Rows 0..n-1 in random order, in batches of nearly equal length, none above ``size``."""
     order = rng.permutation(n)

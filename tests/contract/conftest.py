@@ -33,7 +33,7 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
         made = Backend(
             lambda: f"opensearch://{url}/{name}-{next(numbers)}?way={request.param}",
             drop,
-            examples=8,  # each costs an index on a server
+            examples=6,  # each costs an index on a server
         )
     yield made
     made.close_all()

@@ -80,7 +80,7 @@ class Generator(nn.Module):
         self.get_buffer("sigma").mul_(0.95).add_(0.05 * max(spread, 1e-3))
 
 
-def positives(scene: Scene, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+def draw_positives(scene: Scene, rng: np.random.Generator) -> dict[str, torch.Tensor]:
     """A random match x+ of each query, (n,), by the modality that asks."""
     return {way: sampling.one_match(scene.match, rng) for way in ("image", "text")}
 
@@ -122,7 +122,7 @@ def step(
 ) -> dict[str, float]:
     """One step of the policy towards candidates on the margin, as the discriminator sees them."""
     aim = config.margin * (config.aim + config.pace * (1 - epoch / config.epochs))
-    policies, chosen = g.log_policies(scene), positives(scene, rng)
+    policies, chosen = g.log_policies(scene), draw_positives(scene, rng)
     sigma = float(g.get_buffer("sigma"))
     total, used, rewards, spreads = torch.zeros((), device=scene.image.device), [], [], []
     for way, distances in scene.ways(detached=True):
@@ -159,7 +159,7 @@ def watch(
     nothing where there is no candidate.
     """
     policies = g.log_policies(scene) if config.negatives == "policy" else {}
-    chosen = positives(scene, rng)
+    chosen = draw_positives(scene, rng)
     gaps, false, random = [], [], []
     for way, distances in scene.ways():
         positive = distances.gather(1, chosen[way][:, None]).squeeze(1)

@@ -252,7 +252,8 @@ def _false_negatives(players: Players, pairs: Pairs) -> Sums:
 
     They are searched as if nobody had labelled them, then the labels tell.
     """
-    pairs = pairs.take(pairs.labelled.nonzero().flatten()[:1000])
+    known = pairs.labelled.nonzero().flatten()
+    pairs = pairs.take(known[sampling.even_choice(len(known), 1000).to(known.device)])
     if len(pairs) < 2 or not pairs.labels.shape[1]:
         return {}
     others = ~torch.eye(len(pairs), dtype=torch.bool, device=pairs.labels.device)

@@ -86,7 +86,7 @@ def face_to_face(data: TrainingData, config: Config) -> Players:
 def _scale_start(players: Players) -> None:
     """Give the inputs of every tanh and sigmoid mean 0 and spread 1 over training features."""
     n = len(players.pairs)
-    rows = torch.linspace(0, n - 1, min(2000, n), device=players.known.device).long()
+    rows = sampling.even_choice(n, 2000).to(players.known.device)
     for towers, heads in ((players.d, None), (players.g.towers, players.g.heads)):
         for side in MODALITIES:
             tower = tower_of(towers, side)

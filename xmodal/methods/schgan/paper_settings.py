@@ -63,9 +63,9 @@ class Config:
     like the next."""
     queries_per_step: int = 128
     """As released 1: an update of all weights for each query, with a pool of its own; with
-    ``query_share=1`` that is some two hours of one core at Wikipedia's size (extrapolated), where
-    the default takes one to two minutes. Queries of a step share their pool, and ``learning_rate``
-    is multiplied by their number; ``generator_rate`` is not, it is high as it is."""
+    ``query_share=1`` that takes hours where the default takes minutes. Queries of a step share
+    their pool, and ``learning_rate`` is multiplied by their number; ``generator_rate`` is not, it
+    is high as it is."""
     learning_rate: float = 1e-4
     generator_rate: float = 0.01
     margin: float = 5.0

@@ -5,8 +5,7 @@ Its reward is what the discriminator thinks of a candidate from both sides: the 
 sigmoid((r - mean of d(image_i, text_j) and d(image_j, text_i)) / width). What it chooses takes a
 share of the contrast's target that is as large as the doubt.
 
-On product photos its picks are of the query's class as often as those of the shared space are, and
-codes do not change beyond the noise over seeds (benchmarks/results/schgan-ablation.md).
+``benchmarks/schgan.py`` measures it as the row "positives".
 """
 
 from __future__ import annotations

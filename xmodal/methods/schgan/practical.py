@@ -88,14 +88,16 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
         beliefs = believe(pairs)
         towers = data.towers(config.hidden, config.feature_dropout)
         told = int((pairs.labels[pairs.labelled].sum(0) > 0).sum())
-        d = Discriminator(towers, data.classes, class_temperature(told, config.certainty))
+        temperature = class_temperature(told, config.certainty)
+        d = Discriminator(towers, data.classes, temperature).to(device())
         g = Adversary(towers, data.classes).to(device())
         d_steps = torch.optim.AdamW(
-            d.to(device()).parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            d.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         g_steps = torch.optim.AdamW(g.parameters(), lr=config.policy_rate)
         state: dict[str, Stateful] = {"d": d, "g": g, "d_steps": d_steps, "g_steps": g_steps}
-        watched = data.validation.take(data.validation.labelled.nonzero().flatten()[:WATCHED])
+        labelled = data.validation.labelled.nonzero().flatten()
+        watched = data.validation.take(labelled[sampling.even_choice(len(labelled), WATCHED)])
         watched = watched.to(device())
         unseen = believe(replace(watched, labelled=torch.zeros_like(watched.labelled)))
         batch = max(2, min(config.batch, len(pairs) // STEPS))
@@ -189,7 +191,7 @@ def _triplets(
     total = torch.zeros((), device=scene.image.device)
     with torch.no_grad():
         policies = g.log_policies(scene) if config.negatives == "policy" else {}
-    chosen = generator.positives(scene, rng)
+    chosen = generator.draw_positives(scene, rng)
     for way, distances in scene.ways():
         positive = distances.gather(1, chosen[way][:, None]).squeeze(1)
         weight = scene.weight / scene.weight.sum(1, keepdim=True).clamp(min=1e-6)

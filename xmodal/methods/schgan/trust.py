@@ -5,8 +5,7 @@ from that label helps with the labelled pairs of the batch: the cosine between t
 both give to the codewords (learning to reweight, Ren et al., ICML 2018, as a policy). The
 expectation over keep and drop is exact.
 
-On product photos it raises the precision of what is kept by about .01, and drops right labels of
-hard pairs as well: codes do not change beyond the noise (benchmarks/results/schgan-ablation.md).
+``benchmarks/schgan.py`` measures it as the row "trust".
 """
 
 from __future__ import annotations
