@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, ServerFailure
 from xmodal.index import Modality
-from xmodal_opensearch.errors import PASSING, reason_of
+from xmodal_opensearch.errors import PASSING, reason_of, status_of
 from xmodal_opensearch.mapping import OURS, SELF_TEST_ID, Layout, field_of, is_ours
 
 BATCH = 2000
@@ -220,7 +220,7 @@ def _read(answer: Mapping[str, Any], sent: Batch, report: Report) -> tuple[Batch
     why = ""
     for line, item in zip(sent, answer["items"], strict=True):
         (told,) = item.values()
-        if told["status"] in PASSING:
+        if status_of(told["status"], told) in PASSING:
             again.append(line)
             why = reason_of(told) or "busy"
         elif "error" in told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from opensearchpy import exceptions
@@ -11,7 +12,17 @@ from xmodal.errors import ConfigError, IndexFailure, IndexMissing, ServerFailure
 PASSING = frozenset({429, 502, 503, 504})
 """Answers of a server that is busy or not all there: the same request may succeed later."""
 
-SAYS_NOTHING = ("all shards failed", "Partial shards failure")
+NODE_LOST = frozenset(
+    {
+        "node_not_connected_exception",
+        "node_disconnected_exception",
+        "node_closed_exception",
+        "connect_transport_exception",
+    }
+)
+"""What a server says, with status 500, that asked a node which has just gone."""
+
+SAYS_NOTHING = ("", "all shards failed", "Partial shards failure")
 LONGEST = 300
 TLS_FAILURES = (
     ("CERTIFICATE_REQUIRED", "it asks for a client certificate: name one with ?cert=FILE&key=FILE"),
@@ -46,7 +57,7 @@ def translated(error: Exception, address: str, doing: str) -> IndexFailure | Con
         )
     if not isinstance(error, exceptions.TransportError):
         return IndexFailure(f"{address}: {doing} failed ({_short(error)})")
-    status = error.status_code if isinstance(error.status_code, int) else 0
+    status = status_of(error.status_code, error.info)
     reason = reason_of(error.info) or str(error.error)
     if status in (401, 403):
         who = "no user is named" if status == 401 else "this user may not do that"
@@ -61,6 +72,13 @@ def translated(error: Exception, address: str, doing: str) -> IndexFailure | Con
     return ServerFailure(f"{address} refused {doing} ({status}): {reason}", status, reason)
 
 
+def status_of(sent: Any, info: Any) -> int:
+    """The status that a server sent, or 503 for a 500 that tells of a node it has just lost."""
+    status = sent if isinstance(sent, int) else 0
+    told = {part.get("type") for part in _parts(info)}
+    return 503 if status == 500 and told & NODE_LOST else status
+
+
 def is_broken_off(error: exceptions.SSLError) -> bool:
     """Whether a connection ended under TLS, as it does when a node stops; it may come back."""
     return "EOF" in str(error.info)
@@ -69,22 +87,31 @@ def is_broken_off(error: exceptions.SSLError) -> bool:
 def reason_of(info: Any) -> str:
     """What an error that a server sent says first and, innermost, last; in one line."""
     found: list[str] = []
-    waiting = [info]
-    while waiting:
-        part = waiting.pop(0)
-        if not isinstance(part, dict):
-            continue
+    for part in _parts(info):
         if isinstance(part.get("reason"), str) and part["reason"] not in SAYS_NOTHING:
             found.append(part["reason"])
-        inner = part.get("caused_by") or part.get("error") or part.get("reason")
+        inner = _inner(part)
         if isinstance(inner, str) and not found and inner not in SAYS_NOTHING:
             found.append(inner)
-        waiting.append(inner)
-        waiting.extend(part.get("failed_shards") or [])
     if not found:
         return ""
     first, last = found[0], found[-1]
     return _short(first if last in first else f"{first}: {last}")
+
+
+def _parts(info: Any) -> Iterator[dict[str, Any]]:
+    """An error that a server sent and the errors inside it, outermost first."""
+    waiting = [info]
+    while waiting:
+        part = waiting.pop(0)
+        if isinstance(part, dict):
+            yield part
+            waiting.append(_inner(part))
+            waiting.extend(part.get("failed_shards") or [])
+
+
+def _inner(part: dict[str, Any]) -> Any:
+    return part.get("caused_by") or part.get("error") or part.get("reason")
 
 
 def _short(text: object) -> str:

@@ -20,7 +20,7 @@ from opensearchpy import OpenSearch, Urllib3AWSV4SignerAuth, exceptions
 
 from xmodal.errors import ConfigError, ExtraMissing, ServerFailure
 from xmodal_opensearch.address import Address, credentials
-from xmodal_opensearch.errors import PASSING, is_broken_off, reason_of, translated
+from xmodal_opensearch.errors import PASSING, is_broken_off, reason_of, status_of, translated
 
 PATIENCE = 90.0
 LONGEST_PAUSE = 5.0
@@ -177,7 +177,9 @@ def passing(error: BaseException) -> bool:
         return is_broken_off(error)
     if isinstance(error, exceptions.ConnectionError):
         return True
-    return isinstance(error, exceptions.TransportError) and error.status_code in PASSING
+    if not isinstance(error, exceptions.TransportError):
+        return False
+    return status_of(error.status_code, error.info) in PASSING
 
 
 def _basic() -> dict[str, str] | None:

@@ -195,6 +195,13 @@ def test_what_was_taken_is_counted() -> None:
     assert (report.stored, report.failed) == (3, {})
 
 
+def test_what_a_lost_node_did_not_store_is_sent_again() -> None:
+    gone = {"type": "node_not_connected_exception", "reason": "node left"}
+    lost = {"items": [{"index": {"status": 500, "error": gone}}]}
+    report = send_batch(lines("a"), Script(lost, answer((201, "created"))), passing, 9)
+    assert (report.results["created"], report.failed) == (1, {})
+
+
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_only_what_a_busy_server_left_is_sent_again(status: int) -> None:
     post = Script(

@@ -18,6 +18,14 @@ from xmodal_opensearch.address import parse_address
 from xmodal_opensearch.server import PATIENCE, Server, passing
 
 BUSY = {"error": {"type": "cluster_block_exception", "reason": "not yet recovered"}, "status": 503}
+LOST = {
+    "error": {
+        "type": "search_phase_execution_exception",
+        "reason": "",
+        "failed_shards": [{"reason": {"type": "node_not_connected_exception", "reason": "gone"}}],
+    },
+    "status": 500,
+}
 HALF = {"_shards": {"total": 2, "failed": 1, "failures": [{"reason": {"reason": "node left"}}]}}
 WHOLE = {"_shards": {"total": 2, "failed": 0}, "fine": True}
 
@@ -119,6 +127,19 @@ def test_a_server_that_is_not_what_we_need_is_told_in_one_line(reply: Reply, wor
 
 
 # ---- patience --------------------------------------------------------------------------------
+
+
+def test_a_node_that_was_just_lost_is_a_reason_to_ask_again() -> None:
+    with Endpoint(scripted(Reply(500, LOST), WHOLE)) as endpoint:
+        server = connect(endpoint.port)
+        assert server.request("GET", "/x", doing="trying") == WHOLE
+        server.close()
+    with Endpoint(scripted(Reply(500, LOST))) as endpoint:
+        server = connect(endpoint.port)
+        with pytest.raises(ServerFailure, match=r"\(503\): gone") as failed:
+            server.request("GET", "/x", doing="trying", patience=0)
+        assert passing(failed.value)
+        server.close()
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
