@@ -21,8 +21,8 @@ NUMPY_HALF = (
     "toy gallery baselines evaluation"
 ).split()
 TORCH_HALF = (
-    "towers losses sampling beliefs reinforce backbones features encoder run methods training "
-    "assessment cli"
+    "towers losses critics sampling beliefs reinforce backbones features encoder run methods "
+    "training assessment cli"
 ).split()
 LAYERS = [*NUMPY_HALF, *TORCH_HALF]
 

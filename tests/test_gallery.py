@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from xmodal.errors import ConfigError
-from xmodal.gallery import THUMB, Shown, note, write_gallery
+from xmodal.gallery import THUMB, Shown, note, write_gallery, write_sheet
 from xmodal.index import Hit
 
 
@@ -106,3 +106,12 @@ def test_a_folder_is_made_and_other_endings_are_refused(tmp_path: Path) -> None:
 def test_a_note_has_distance_and_confidence() -> None:
     assert note(hit("a", 7), None) == "distance 7"
     assert note(hit("a", 7), 0.424) == "distance 7, confidence 42%"
+
+
+def test_a_sheet_of_small_pictures(tmp_path: Path) -> None:
+    blue = np.zeros((3, 8, 8, 3), np.uint8)
+    blue[..., 2] = 255
+    write_sheet(tmp_path / "a.png", [blue, blue[:1]], "synthetic, epoch 2")
+    with Image.open(tmp_path / "a.png") as sheet:
+        pixels = np.asarray(sheet)
+    assert int((pixels == [0, 0, 255]).all(axis=2).sum()) == 4 * 16 * 16  # twice the size each

@@ -17,7 +17,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, DataError
 from xmodal.index import Modality
 from xmodal.methods.schgan import Config, train
-from xmodal.run import CHECKPOINT, DATABASE, ENOUGH_LABELS, HISTORY, Run, TrainingData
+from xmodal.run import CHECKPOINT, DATABASE, ENOUGH_LABELS, HISTORY, SHEET, Run, TrainingData
 from xmodal.sampling import Pairs
 from xmodal.towers import Towers
 
@@ -134,6 +134,14 @@ def test_without_validation_pairs_the_last_towers_are_returned() -> None:
 
 
 # ---- epochs, patience, the best --------------------------------------------------------------
+
+
+def test_sheets_of_pictures_are_kept_where_there_is_a_folder(tmp_path: Path) -> None:
+    squares = [np.zeros((2, 8, 8, 3), np.uint8)]
+    Run(clusters(), folder=tmp_path).sheet("synthetic", 7, squares)
+    Run(clusters()).sheet("synthetic", 7, squares)
+    assert [path.name for path in tmp_path.iterdir()] == ["synthetic-007.png"]
+    assert SHEET.fullmatch("synthetic-007.png")
 
 
 def follow(run: Run, quality: Mapping[int, int], count: int) -> tuple[list[int], Signs]:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from xmodal.codes import BinaryCodes
-from xmodal.errors import CodeError
+from xmodal.errors import CodeError, ConfigError
 from xmodal.index import MODALITIES
-from xmodal.towers import SmallCNN, Tower, Towers
+from xmodal.towers import Kind, SmallCNN, Tower, Towers
 
 PIXELS = 64 * 64 * 3
 
@@ -84,6 +84,23 @@ def test_the_shape_makes_like_towers(towers: Towers) -> None:
     again.load_state_dict(towers.state_dict())
     inputs = features(20, 12)
     assert again.codes("image", inputs) == towers.codes("image", inputs)
+
+
+def test_a_linear_tower_is_one_layer() -> None:
+    linear = Towers(12, 7, 16, kind="linear")
+    inputs = features(9, 12)
+    layer = linear.image.head[0]
+    expected = inputs @ layer.weight.T + layer.bias > 0
+    assert np.array_equal(linear.codes("image", inputs).to_bits(), expected.numpy())
+    again = Towers(**linear.shape)
+    again.load_state_dict(linear.state_dict())
+    assert again.codes("image", inputs) == linear.codes("image", inputs)
+
+
+@pytest.mark.parametrize("kind", ["linear", "released"])
+def test_towers_of_features_refuse_pixels(kind: Kind) -> None:
+    with pytest.raises(ConfigError, match=f"{kind} towers take feature vectors, not pixels"):
+        Towers(PIXELS, 7, 16, raw_images=True, kind=kind)
 
 
 def test_a_width_that_is_no_multiple_of_8_is_refused() -> None:

@@ -75,6 +75,7 @@ def test_other_settings_or_data_do_not_overwrite(
 
 def test_a_restart_replaces(few: Dataset, cache: Path, tmp_path: Path) -> None:
     train(few, tmp_path, OPTIONS, SETTINGS, cache=cache)
+    (tmp_path / "synthetic-010.png").write_bytes(b"")  # a method's sheet of pictures
     shown: list[int] = []
     other = train(
         few,
@@ -88,6 +89,7 @@ def test_a_restart_replaces(few: Dataset, cache: Path, tmp_path: Path) -> None:
     assert shown == [1]
     assert other.bits == Encoder.load(tmp_path).bits == 24
     assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 1
+    assert not (tmp_path / "synthetic-010.png").exists()
 
 
 def test_the_same_run_elsewhere_is_the_same_encoder_and_another_seed_is_not(

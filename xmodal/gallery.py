@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from xmodal.errors import ConfigError, DataError
@@ -78,6 +80,21 @@ def _page(results: Sequence[Shown], title: str) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{STYLE}</style><h1>{name}</h1>{''.join(parts)}</html>\n"
     )
+
+
+def write_sheet(path: Path, rows: Sequence[npt.NDArray[np.uint8]], title: str) -> None:
+    """Small pictures as one PNG, at twice their size: each of ``rows`` is (m, side, side, 3)."""
+    pad, top = 4, 36
+    side = 2 * max((row.shape[1] for row in rows), default=32)
+    columns = max((len(row) for row in rows), default=0)
+    size = (pad + max(columns, 3) * (side + pad), top + len(rows) * (side + pad))
+    sheet = Image.new("RGB", size, "white")
+    ImageDraw.Draw(sheet).text((pad, 8), title, fill="black", font=ImageFont.load_default(14))
+    for line, row in enumerate(rows):
+        for column, square in enumerate(row):
+            picture = Image.fromarray(square).resize((side, side), Image.Resampling.NEAREST)
+            sheet.paste(picture, (pad + column * (side + pad), top + line * (side + pad)))
+    sheet.save(path)
 
 
 def _inline(path: Path) -> str:

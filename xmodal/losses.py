@@ -6,6 +6,8 @@ d(u, v) = |u - v|^2 / 4K is the Hamming distance divided by K.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional
 
@@ -59,6 +61,19 @@ def soft_cross_entropy(
     """sum_i w_i H(target_i, softmax(logits_i)) / sum_i w_i; (n, c), (n, c), (n,)."""
     loss = -(target * functional.log_softmax(logits, dim=1)).sum(1)
     return (weight * loss).sum() / weight.sum().clamp(min=1e-6)
+
+
+def gradient_penalty(
+    critic: Callable[[torch.Tensor], torch.Tensor], real: torch.Tensor, fake: torch.Tensor
+) -> torch.Tensor:
+    """Mean of (|grad critic(x)| - 1)^2 at random points x between real and fake rows, both (n, d).
+
+    Gulrajani et al., "Improved training of Wasserstein GANs", NeurIPS 2017, eq. 3.
+    """
+    mix = torch.rand(len(real), 1, device=real.device)
+    between = (mix * real + (1 - mix) * fake).detach().requires_grad_()
+    (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+    return (slope.square().sum(1).clamp(min=1e-12).sqrt() - 1).square().mean()
 
 
 def quantisation(u: torch.Tensor) -> torch.Tensor:

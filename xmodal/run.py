@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,12 +21,15 @@ import numpy.typing as npt
 import torch
 
 from xmodal.errors import ConfigError, DataError
+from xmodal.gallery import write_sheet
 from xmodal.metrics import average_precision, groups_by_codes, mean, shared_labels
 from xmodal.sampling import Pairs, even_choice
 from xmodal.towers import Kind, Towers
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.jsonl"
+SHEET = re.compile(r"[a-z]+-\d{3,}\.png")
+"""The name of a sheet of pictures that a method leaves: synthetic-010.png."""
 DATABASE = 2000  # training pairs that validation searches in
 ENOUGH_LABELS = 20  # labelled validation pairs that are worth measuring by
 
@@ -156,6 +160,11 @@ class Run:
             shared = shared_labels(queries.labels.cpu().numpy(), database.labels.cpu().numpy())
             figures["mAP"] = _map(towers, queries, database, shared > 0)
         return figures
+
+    def sheet(self, name: str, epoch: int, rows: Sequence[npt.NDArray[np.uint8]]) -> None:
+        """Draw small pictures, each of ``rows`` (m, side, side, 3), as NAME-EPOCH.png."""
+        if self.folder is not None:
+            write_sheet(self.folder / f"{name}-{epoch:03}.png", rows, f"{name}, epoch {epoch}")
 
     # ---- stopping and going on ---------------------------------------------------------------
 

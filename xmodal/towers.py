@@ -11,7 +11,7 @@ from xmodal.codes import BinaryCodes, check_bits
 from xmodal.errors import ConfigError
 from xmodal.index import Modality
 
-Kind = Literal["practical", "released"]
+Kind = Literal["practical", "released", "linear"]
 
 
 class SmallCNN(nn.Module):
@@ -109,6 +109,16 @@ class ReleasedTower(Tower):
         return torch.tanh(self.head[2](units) / 2)
 
 
+class LinearTower(Tower):
+    """linear -> tanh: bit = Wx + c > 0."""
+
+    def __init__(self, dim: int, bits: int) -> None:
+        nn.Module.__init__(self)
+        self.stem = nn.Identity()
+        self.width = dim
+        self.head = nn.Sequential(nn.Linear(dim, check_bits(bits)))
+
+
 def released_start(layer: nn.Module) -> None:
     """Weights of a linear layer from a normal of std .1, cut at two of them; biases 0."""
     nn.init.trunc_normal_(layer.get_parameter("weight"), std=0.1, a=-0.2, b=0.2)
@@ -118,7 +128,7 @@ def released_start(layer: nn.Module) -> None:
 class Towers(nn.Module):
     """The hash network: an image tower and a text tower into one code of ``bits`` bits.
 
-    ``kind``: which towers. Released ones take feature vectors alone and know no dropout.
+    ``kind``: which towers. Released and linear ones take feature vectors alone and know no dropout.
     """
 
     def __init__(
@@ -144,12 +154,14 @@ class Towers(nn.Module):
         }
         self.image: Tower
         self.text: Tower
-        if kind == "released":
-            if raw_images:
-                raise ConfigError(
-                    "the released towers take feature vectors, not pixels: choose another "
-                    "--image-backbone, or --method schgan"
-                )
+        if raw_images and kind != "practical":
+            raise ConfigError(
+                f"{kind} towers take feature vectors, not pixels: choose another "
+                "--image-backbone, or --method schgan"
+            )
+        if kind == "linear":
+            self.image, self.text = LinearTower(image_dim, bits), LinearTower(text_dim, bits)
+        elif kind == "released":
             self.image = ReleasedTower(image_dim, bits, hidden=hidden)
             self.text = ReleasedTower(text_dim, bits, hidden=hidden)
         else:

@@ -28,14 +28,14 @@ from xmodal.errors import ConfigError, DataError
 from xmodal.features import Array, Progress, pair_features
 from xmodal.index import Modality
 from xmodal.methods import schgan
-from xmodal.run import CHECKPOINT, HISTORY, EpochShown, Run, TrainingData
+from xmodal.run import CHECKPOINT, HISTORY, SHEET, EpochShown, Run, TrainingData
 from xmodal.sampling import Pairs, matches
 from xmodal.settings import Options, configure
 from xmodal.towers import Towers
 
 METHODS: dict[str, ModuleType] = {"schgan": schgan, "schgan-paper": schgan.paper}
 OURS = {CONFIG, WEIGHTS, SPLIT, HISTORY, CHECKPOINT, "report.json"}
-"""What may be in an encoder's folder; a restart removes nothing else."""
+"""What may be in an encoder's folder, beside sheets of pictures; a restart removes nothing else."""
 
 
 def train(
@@ -185,7 +185,9 @@ def _prepare(folder: Path, identity: str, restart: bool) -> Encoder | None:
     if folder.is_file():
         raise ConfigError(f"{folder} is a file, expected a folder to put the encoder in")
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    others = {name for name in there if not name.endswith(".new")} - (OURS if restart else set())
+    others = {name for name in there if not name.endswith(".new")}
+    if restart:
+        others = {name for name in others - OURS if not SHEET.fullmatch(name)}
     if others and (restart or not there & {CONFIG, CHECKPOINT}):
         raise ConfigError(
             f"{folder} is a folder with other things in it ({min(others)}): name a new one"

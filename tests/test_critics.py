@@ -1,0 +1,80 @@
+"""The critic of codes, and the penalty on its slope."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+
+from xmodal.critics import CodeCritic
+from xmodal.losses import gradient_penalty
+
+K = 16
+
+
+def test_the_penalty_of_a_linear_critic_by_hand() -> None:
+    weight = torch.tensor([3.0, -4.0])  # |grad| = 5 everywhere
+    rows = torch.randn(6, 2), torch.randn(6, 2)
+    penalty = gradient_penalty(lambda x: x @ weight, *rows)
+    assert float(penalty) == pytest.approx((5 - 1) ** 2, rel=1e-6)
+
+
+def test_the_penalty_of_a_square_lies_between_both_ends() -> None:
+    one, three = torch.full((50, 1), 1.0), torch.full((50, 1), 3.0)  # slope of x^2 is 2 to 6
+    penalty = float(gradient_penalty(lambda x: x.square().sum(1), one, three).detach())
+    assert (2 - 1) ** 2 < penalty < (6 - 1) ** 2
+
+
+def test_the_penalty_teaches_the_critic() -> None:
+    weight = torch.tensor([[3.0], [-4.0]], requires_grad=True)
+    gradient_penalty(
+        lambda x: (x @ weight).squeeze(1), torch.randn(4, 2), torch.randn(4, 2)
+    ).backward()
+    assert weight.grad is not None  # d (|w| - 1)^2 / dw = 2 (|w| - 1) w / |w|
+    assert weight.grad.flatten().tolist() == pytest.approx([2 * 4 * 3 / 5, 2 * 4 * -4 / 5])
+
+
+def taught(codes: torch.Tensor, rounds: int = 40) -> tuple[CodeCritic, float]:
+    """A critic of these codes, and the distance from coin flips it sees in the end."""
+    torch.manual_seed(0)
+    critic = CodeCritic(K)
+    apart = [critic.learn(codes) for _ in range(rounds)]
+    return critic, sum(apart[-10:]) / 10
+
+
+def test_codes_that_are_no_coin_flips_are_told_from_them() -> None:
+    flips = torch.randn(256, K, generator=torch.Generator().manual_seed(1))
+    lopsided = flips + 1.0
+    repeated = flips[:, : K // 2].repeat(1, 2)  # each bit is fair, and there twice
+    assert taught(flips)[1] < 0.5 * taught(lopsided)[1]
+    assert taught(flips)[1] < 0.7 * taught(repeated)[1]
+
+
+def test_sizes_of_relaxed_codes_do_not_help_the_critic() -> None:
+    flips = torch.randn(64, K, generator=torch.Generator().manual_seed(1))
+    critic, _ = taught(flips, rounds=3)
+    assert torch.equal(critic.term(flips), critic.term(0.01 * flips))
+
+
+def test_the_term_pushes_lopsided_bits_back() -> None:
+    lopsided = torch.randn(256, K, generator=torch.Generator().manual_seed(1)) + 1.0
+    critic, _ = taught(lopsided)
+    codes = lopsided.clone().requires_grad_()
+    critic.term(codes).backward()
+    assert codes.grad is not None
+    assert bool((codes.grad.mean(0) > 0).all())  # going down the gradient, every bit is on less
+
+
+def test_a_saved_critic_goes_on_as_it_was() -> None:
+    codes = torch.randn(64, K, generator=torch.Generator().manual_seed(1))
+    critic, _ = taught(codes, rounds=2)
+    other = CodeCritic(K)
+    other.load_state_dict(critic.state_dict())
+    other.updates.load_state_dict(deepcopy(critic.updates.state_dict()))
+    after = []
+    for one in (critic, other):
+        torch.manual_seed(5)
+        one.learn(codes)
+        after.append(one(codes.sign()))
+    assert torch.equal(*after)
