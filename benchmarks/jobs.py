@@ -1,4 +1,4 @@
-"""Jobs of the SCH-GAN tables: each trains and measures once, and leaves one JSON file.
+"""Jobs of the tables: each trains and measures once, and leaves one JSON file.
 
 The name of the file holds a hash of the cell, the content of its data, the method with all its
 settings, the seed, the bits and the version of xmodal: what is there already is not run again, so
@@ -21,7 +21,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from multiprocessing.connection import wait
@@ -38,17 +38,18 @@ import xmodal
 from xmodal.codes import BinaryCodes
 from xmodal.evaluation import Measure, Part, fitted_baselines
 from xmodal.index import MODALITIES, Modality
-from xmodal.methods import schgan
 from xmodal.methods.schgan import paper
 from xmodal.metrics import code_health
 from xmodal.run import Run
+from xmodal.training import METHODS
 
 MODEL = "codes"
 """How the figures of a trained row are called in its result; baselines have their own names."""
 LEARNS = (
-    "methods/schgan", "towers.py", "beliefs.py", "losses.py", "sampling.py", "reinforce.py",
+    "towers.py", "beliefs.py", "losses.py", "critics.py", "sampling.py", "reinforce.py",
     "run.py", "baselines.py", "evaluation.py", "metrics.py", "codes.py",
 )  # fmt: skip
+"""Modules that results depend on, beside the method's own."""
 Result = dict[str, Any]
 
 
@@ -87,6 +88,10 @@ class Job:
             "version": xmodal.__version__,
         }
 
+    def code(self) -> str:
+        """A hash of the code that its result depends on."""
+        return code(METHODS[self.row.method].__name__.split(".")[2] if self.row else "")
+
     def path(self, places: Places) -> Path:
         """The file of its result."""
         told = self.told() | {"data": sets.fingerprint(self.cell, places.data)}
@@ -98,7 +103,7 @@ class Job:
 def run(job: Job, places: Places) -> Result:
     """Do a job and keep its result."""
     torch.set_num_threads(places.threads)
-    result = job.told() | {"code": code()}
+    result = job.told() | {"code": job.code()}
     result |= _trained(job, places) if job.row else _baseline(job, places)
     path = job.path(places)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,9 +122,10 @@ def _trained(job: Job, places: Places) -> Result:
     if isinstance(config, paper.Config):
         data = paper.selected_by(data, loaded.queries(), config)
     training = Run(data, seed=job.seed, patience=10**6)
+    _forget_peak()
     wall, processor = time.perf_counter(), time.process_time()
     with _updates() as updates:
-        towers = schgan.train(data, config, training)
+        towers = METHODS[job.row.method].train(data, config, training)
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
 
     def coded(part: Part) -> Part:
@@ -134,6 +140,7 @@ def _trained(job: Job, places: Places) -> Result:
         "health": {side: code_health(database.codes[side]) for side in MODALITIES},
         "seconds": round(wall, 2),
         "processor_seconds": round(processor, 2),
+        "memory": _peak(),
         "epochs": len(training.history),
         "updates": list(updates.values()),
         "history": training.history,
@@ -167,15 +174,30 @@ def _updates() -> Iterator[dict[int, int]]:
         hook.remove()
 
 
+def _forget_peak() -> None:
+    """Let the kernel count this process's most memory from now on; Linux alone can."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> float | None:
+    """The most memory that was in use since, in MB, of the whole process; None if unknown."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) / 1024)
+    return None
+
+
 @cache
-def code() -> str:
-    """A hash of the modules that results depend on, whatever their comments and docstrings say."""
+def code(method: str) -> str:
+    """A hash of ``LEARNS`` and a method, whatever their comments and docstrings say."""
     package = Path(xmodal.__file__).parent
     hashed = hashlib.blake2b(digest_size=4)
-    for name in LEARNS:
-        path = package / name
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            hashed.update(ast.dump(_without_docstrings(ast.parse(file.read_text()))).encode())
+    own = package / "methods" / method
+    files = sorted(own.rglob("*.py")) if own.is_dir() else [own.with_suffix(".py")]
+    for file in [*(package / name for name in LEARNS), *(files if method else [])]:
+        hashed.update(ast.dump(_without_docstrings(ast.parse(file.read_text()))).encode())
     return hashed.hexdigest()
 
 
@@ -208,7 +230,7 @@ def run_all(jobs: Sequence[Job], places: Places, workers: int, fresh: bool = Fal
     ``fresh``: results of other code are repeated.
     """
     unique = {job.path(places): job for job in jobs}
-    waiting = [job for path, job in unique.items() if not _usable(path, fresh)]
+    waiting = [job for path, job in unique.items() if not _usable(job, path, fresh)]
     print(f"{len(unique)} jobs, {len(unique) - len(waiting)} of them done", flush=True)
     for cell in {job.cell: None for job in waiting}:
         sets.prepare(cell, places.data, places.work)
@@ -221,8 +243,8 @@ def run_all(jobs: Sequence[Job], places: Places, workers: int, fresh: bool = Fal
     return wrong
 
 
-def _usable(path: Path, fresh: bool) -> bool:
-    return path.exists() and not (fresh and json.loads(path.read_text())["code"] != code())
+def _usable(job: Job, path: Path, fresh: bool) -> bool:
+    return path.exists() and not (fresh and json.loads(path.read_text())["code"] != job.code())
 
 
 def _outcomes(

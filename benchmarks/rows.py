@@ -1,10 +1,10 @@
-"""The rows of the SCH-GAN tables: experiment records, files of their own that can be run alone.
+"""The rows of the tables: experiment records, files of their own that can be run alone.
 
 A record is TOML::
 
     about = "no adversary: negatives at random"
-    method = "schgan"                  # or "schgan-paper", the faithful mode
-    faults = ["leaked labels"]         # of the faithful mode: as released; "all" for every one
+    method = "schgan"                  # any that `xmodal train --method` knows
+    faults = ["leaked labels"]         # of schgan-paper alone: as released; "all" for every one
     [settings]                         # what differs from the method's defaults
     negatives = "random"
 
@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from xmodal.errors import ConfigError
-from xmodal.methods import schgan
 from xmodal.methods.schgan import paper
 from xmodal.settings import configure
+from xmodal.training import METHODS
 
 FOLDER = Path(__file__).parent / "schgan"
 ORDER = (
@@ -29,7 +29,6 @@ ORDER = (
     "policy", "reinforce", "paced", "positives", "trust",
 )  # fmt: skip
 """Rows of the ablation in this order; others in the folder follow."""
-KINDS: dict[str, type] = {"schgan": schgan.Config, "schgan-paper": paper.Config}
 QUICK: dict[str, dict[str, Any]] = {
     "schgan": {"epochs": 5, "hidden": 256, "warmup": 1},
     "schgan-paper": {"epochs": 2, "pretraining": 1, "hidden": 512},
@@ -53,11 +52,11 @@ class Row:
     def config(self) -> Any:
         """All settings. Raises ConfigError for one that does not exist."""
         released = {k: v for name in self.faults for k, v in paper.FAULTS[name].items()}
-        return configure(KINDS[self.method], released | self.settings)
+        return configure(METHODS[self.method].Config, released | self.settings)
 
     def quick(self) -> Row:
         """The same with few epochs of small towers: does it run?"""
-        return replace(self, settings=QUICK[self.method] | self.settings)
+        return replace(self, settings=QUICK.get(self.method, {"epochs": 3}) | self.settings)
 
 
 def read(path: Path) -> Row:
@@ -69,10 +68,12 @@ def read(path: Path) -> Row:
     if extra := sorted(set(told) - {"about", "method", "faults", "settings"}):
         raise ConfigError(f"{path}: there is no {extra[0]!r} in a record")
     method = told.get("method", "schgan")
-    if method not in KINDS:
-        raise ConfigError(f"{path}: method is {method!r}, expected {' or '.join(KINDS)}")
+    if method not in METHODS:
+        raise ConfigError(f"{path}: method is {method!r}, expected one of {', '.join(METHODS)}")
     faults = told.get("faults", [])
     faults = tuple(paper.FAULTS) if faults == "all" else tuple(faults)
+    if faults and METHODS[method] is not paper:
+        raise ConfigError(f"{path}: only schgan-paper has faults")
     if unknown := [one for one in faults if one not in paper.FAULTS]:
         names = ", ".join(paper.FAULTS)
         raise ConfigError(f"{path}: there is no fault {unknown[0]!r}; there are {names}")

@@ -195,9 +195,9 @@ def _fashion(encoder: str, variant: str, folder: Path, work: Path) -> _Rows:
     labels = np.array([[name in item["labels"] for name in classes] for item in items], np.bool_)
     asks = np.array([item["split"] == "query" for item in items])
     database = np.flatnonzero(~asks)
-    by_hash = _by_hash(ids, database, "train")
-    train = by_hash[:TRAIN]
-    watched = _by_hash(ids, by_hash[TRAIN:], "watched")[:WATCHED]
+    order = _by_hash(ids, database, "train")
+    train = order[:TRAIN]
+    watched = _by_hash(ids, order[TRAIN:], "watched")[:WATCHED]
     text = texts(encoder, COLUMNS[variant], folder, work)
     return _Rows(
         ids, unit(image), text, labels, train, train, watched, database, np.flatnonzero(asks)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rows
-from jobs import MODEL, Job, Places, code, known
+from jobs import MODEL, Job, Places, known
 from plans import GROUPS, Plan, group
 from record import table
 
@@ -47,7 +47,7 @@ class Results:
                 continue
             name = job.row.name if job.row else "baselines"
             self.found.setdefault((job.cell.name, name, job.bits), {})[job.seed] = result
-            if result["code"] != code():
+            if result["code"] != job.code():
                 strange.add(str(job.path(places)))
         self.strange = len(strange)
 
