@@ -47,7 +47,7 @@ MODEL = "codes"
 """How the figures of a trained row are called in its result; baselines have their own names."""
 LEARNS = (
     "towers.py", "beliefs.py", "losses.py", "critics.py", "sampling.py", "reinforce.py",
-    "run.py", "baselines.py", "evaluation.py", "metrics.py", "codes.py",
+    "run.py", "baselines.py", "evaluation.py", "metrics.py", "codes.py", "toy.py",
 )  # fmt: skip
 """Modules that results depend on, beside the method's own."""
 Result = dict[str, Any]

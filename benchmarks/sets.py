@@ -1,4 +1,4 @@
-"""The cells of the SCH-GAN tables: which pairs train, which are searched, which ask.
+"""The cells of the tables: which pairs train, which are searched, which ask.
 
 The data folder holds
 
@@ -12,13 +12,15 @@ A cell is named by what it is, the share of labels in percent last:
 
     fashion-(minilm|words)-(names|removed)-SHARE          removed: label words are cut from names
     wikipedia-(sift-lda|roph-tfidf)-(clean|official|article|released)-SHARE
+    toy-pixels-words-SHARE                                pictures as they are, 64 x 64
 
 Fashion: 5,000 of the items that never ask, chosen by hash of the id, train; all that never ask are
 searched; the others ask. A name that is empty without its label words is read as one space, which
 ``words`` makes a zero vector. Wikipedia: "clean", test items search test items; "official", test
 items search the training items, coded from their features; "article" is "clean" without an article
 on both sides; "released" is "official" where the test pairs, without labels, train as well: they
-are the unlabelled list of the released program.
+are the unlabelled list of the released program. Toy: the world of ``xmodal demo``, rendered into
+the work folder; combinations that no training picture shows ask, the label is the shape.
 
 Labels are hidden in training alone: what is relevant is always told by the true ones. There are no
 validation pairs, so nothing is chosen on anything; "-watched" after a fashion cell gives 600 pairs
@@ -31,6 +33,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -41,13 +44,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from xmodal.backbones import load_text_backbone
+from xmodal.backbones import load_image_backbone, load_text_backbone
 from xmodal.baselines import unit
 from xmodal.data import by_hash
 from xmodal.errors import ConfigError, DataError, ExtraMissing
 from xmodal.evaluation import Part
+from xmodal.features import image_features, text_features
 from xmodal.run import TrainingData
 from xmodal.sampling import Pairs
+from xmodal.toy import write_world
 
 TRAIN = 5000
 WATCHED = 600
@@ -60,12 +65,14 @@ FEATURES = {
 }
 NAME = re.compile(
     r"(?:(fashion)-(minilm|words)-(names|removed)"
-    r"|(wikipedia)-(sift-lda|roph-tfidf)-(clean|official|article|released))"
+    r"|(wikipedia)-(sift-lda|roph-tfidf)-(clean|official|article|released)"
+    r"|(toy)-(pixels)-(words))"
     r"-(\d+)(-watched)?"
 )
 GRAMMAR = (
     "fashion-(minilm|words)-(names|removed)-SHARE[-watched] or "
-    "wikipedia-(sift-lda|roph-tfidf)-(clean|official|article|released)-SHARE"
+    "wikipedia-(sift-lda|roph-tfidf)-(clean|official|article|released)-SHARE or "
+    "toy-pixels-words-SHARE"
 )
 
 
@@ -88,7 +95,7 @@ class Cell:
     @property
     def files(self) -> tuple[str, ...]:
         """What it reads from the data folder."""
-        return FASHION if self.of == "fashion" else WIKIPEDIA
+        return {"fashion": FASHION, "wikipedia": WIKIPEDIA, "toy": ()}[self.of]
 
 
 @dataclass(frozen=True)
@@ -108,10 +115,10 @@ class Loaded:
 def named(name: str) -> Cell:
     """The cell of that name. Raises ConfigError for another."""
     found = NAME.fullmatch(name)
-    if not found or int(found[7]) > 100 or (found[4] and found[8]):
+    if not found or int(found[10]) > 100 or (found[11] and not found[1]):
         raise ConfigError(f"there is no cell {name!r}, expected {GRAMMAR}")
-    of, features, variant = found.group(1, 2, 3) if found[1] else found.group(4, 5, 6)
-    return Cell(of, features, variant, int(found[7]), bool(found[8]))
+    of, features, variant = (word for word in found.groups()[:9] if word)
+    return Cell(of, features, variant, int(found[10]), bool(found[11]))
 
 
 def fingerprint(cell: Cell, folder: Path) -> str:
@@ -123,6 +130,8 @@ def prepare(cell: Cell, folder: Path, work: Path) -> None:
     """Encode what takes long, once, before many processes want it."""
     if cell.of == "fashion":
         texts(cell.features, COLUMNS[cell.variant], folder, work)
+    elif cell.of == "toy":
+        _world(work)
 
 
 def load(
@@ -133,8 +142,12 @@ def load(
     Only classes of labelled training items have a column in training. ``leak``: all classes do, and
     rows of unlabelled pairs hold their labels, which fault 4 of the release looks at.
     """
-    key = (cell.features, cell.variant, folder, work)
-    rows = _fashion(*key) if cell.of == "fashion" else _wikipedia(*key[:3])
+    if cell.of == "fashion":
+        rows = _fashion(cell.features, cell.variant, folder, work)
+    elif cell.of == "wikipedia":
+        rows = _wikipedia(cell.features, cell.variant, folder)
+    else:
+        rows = _toy(work)
     known = _known(rows, cell.share / 100, seed)
     seen = np.full(rows.labels.shape[1], True) if leak else rows.labels[known].any(axis=0)
     labels = rows.labels[:, seen]
@@ -143,7 +156,8 @@ def load(
     train = rows.part(rows.train, labels, known)
     told = rows.labels[:, seen]
     watched = rows.part(rows.watched if cell.watched else rows.none, told, told.any(axis=1))
-    data = TrainingData(_pairs(train, train.labels), _pairs(watched, watched.labels), bits)
+    pairs, others = _pairs(train, train.labels), _pairs(watched, watched.labels)
+    data = TrainingData(pairs, others, bits, raw_images=rows.image.dtype == np.uint8)
     whole = rows.labels
     return Loaded(data, train, rows.part(rows.database, whole), rows.part(rows.query, whole))
 
@@ -153,13 +167,13 @@ def load(
 
 @dataclass(frozen=True)
 class _Rows:
-    """All items of a set, features of length 1, and the places of those with a role.
+    """All items of a set, features of length 1 or pixels, and the places of those with a role.
 
     ``told``: places of the training items that may be labelled.
     """
 
     ids: list[str]
-    image: npt.NDArray[np.float32]
+    image: npt.NDArray[np.float32] | npt.NDArray[np.uint8]
     text: npt.NDArray[np.float32]
     labels: npt.NDArray[np.bool_]
     train: npt.NDArray[np.intp]
@@ -216,6 +230,33 @@ def _wikipedia(features: str, variant: str, folder: Path) -> _Rows:
     searched = test if variant in ("clean", "article") else train
     ids = [str(row) for row in range(len(labels))]
     return _Rows(ids, image, text, labels, learns, train, train[:0], searched, test)
+
+
+@lru_cache(maxsize=1)
+def _toy(work: Path) -> _Rows:
+    folder = _world(work)
+    items = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
+    pictures = [folder / item["file_name"] for item in items]
+    image, _ = image_features(load_image_backbone("small-cnn"), pictures)
+    text, _ = text_features(load_text_backbone("words"), [item["text"] for item in items])
+    classes = sorted({item["shape"] for item in items})
+    labels = np.array([[name == item["shape"] for name in classes] for item in items], np.bool_)
+    role = np.array([item["split"] for item in items])
+    train, query, rest = (np.flatnonzero(role == one) for one in ("train", "test", "gallery"))
+    ids = [item["file_name"] for item in items]
+    database = np.concatenate([train, rest])
+    return _Rows(ids, image, unit(text), labels, train, train, train[:0], database, query)
+
+
+def _world(work: Path) -> Path:
+    """The rendered world, made the first time."""
+    folder = work / "toy"
+    if not folder.is_dir():
+        print("rendering the toy world", flush=True)
+        new = work / "toy.new"
+        shutil.rmtree(new, ignore_errors=True)
+        os.replace(write_world(new), folder)
+    return folder
 
 
 def texts(encoder: str, column: str, folder: Path, work: Path) -> npt.NDArray[np.float32]:

@@ -17,12 +17,12 @@ from xmodal.codes import BinaryCodes
 from xmodal.metrics import (
     TieGroups,
     average_precision,
+    by_radius,
     code_health,
     expected_rank,
     groups_by_codes,
     groups_by_values,
     mean,
-    means,
     ndcg_at,
     ndcg_from_gains,
     precision_at,
@@ -279,9 +279,24 @@ def test_a_query_with_nothing_to_find_is_left_out() -> None:
         assert np.isnan(values).tolist() == [False, True]
     assert mean(ap) == ap[0]
     assert precision_at(made, 2).tolist() == [1 / 4, 0]
-    assert means(made, [2, 3]) == {"mAP": ap[0], "P@2": 1 / 4, "P@3": pytest.approx(1 / 3, **EXACT)}
     graded = groups_by_values(distances, relevance.astype(int))
     assert np.isnan(ndcg_from_gains(graded, relevance.astype(int), 2)).tolist() == [False, True]
+
+
+def test_hand_precision_and_recall_by_radius() -> None:
+    total = np.array([[0.0, 2, 1], [1, 0, 3], [1, 1, 1]])
+    gain = np.array([[0.0, 1, 1], [1, 0, 0], [0, 0, 0]])  # the last has nothing to find
+    precision, recall = by_radius(TieGroups(total, gain))
+    assert precision.tolist() == pytest.approx([1, (1 / 2 + 1) / 2, (2 / 3 + 1 / 4) / 2])
+    assert recall.tolist() == pytest.approx([(0 + 1) / 2, (1 / 2 + 1) / 2, 1])
+
+
+def test_no_precision_where_nothing_is_near() -> None:
+    precision, recall = by_radius(TieGroups(np.array([[0.0, 2]]), np.array([[0.0, 1]])))
+    assert np.isnan(precision).tolist() == [True, False]
+    assert recall.tolist() == [0, 1]
+    nothing = by_radius(TieGroups(np.ones((1, 2)), np.zeros((1, 2))))
+    assert np.isnan(np.stack(nothing)).all()
 
 
 def test_nothing_at_all_is_not_a_number() -> None:
@@ -312,7 +327,7 @@ def test_binary_metrics_refuse_graded_relevance() -> None:
         with pytest.raises(ValueError, match="got graded relevance"):
             cut(graded, 1)
     with pytest.raises(ValueError, match="got graded relevance"):
-        means(graded, [1])
+        by_radius(graded)
 
 
 def test_groups_of_two_shapes_are_refused() -> None:

@@ -13,7 +13,6 @@ All functions are vectorised over queries. Where there are no ties they equal tr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -196,13 +195,20 @@ def code_health(codes: BinaryCodes) -> dict[str, float]:
     }
 
 
-def means(groups: TieGroups, cuts: Iterable[int]) -> dict[str, float]:
-    """mAP and P@k for each k, as means over queries that have something to find."""
+def by_radius(groups: TieGroups) -> tuple[Floats, Floats]:
+    """Precision and recall of all items within each radius, (g,) each: one point a group.
+
+    Means over queries with something to find; precision over those that find anything at all so
+    near, and NaN where none does.
+    """
+    _need_binary(groups, "precision by radius")
     keep = groups.relevant > 0
-    kept = TieGroups(groups.total[keep], groups.gain[keep], groups.binary)
-    return {"mAP": mean(average_precision(kept))} | {
-        f"P@{k}": mean(precision_at(kept, k)) for k in cuts
-    }
+    total, gain = (np.cumsum(one[keep], axis=1) for one in (groups.total, groups.gain))
+    precision = np.divide(gain, total, out=np.zeros_like(gain), where=total > 0).sum(axis=0)
+    recall = (gain / groups.relevant[keep, None]).sum(axis=0)
+    return _divide(precision, (total > 0).sum(axis=0)), _divide(
+        recall, np.full_like(recall, keep.sum())
+    )
 
 
 def _before(counts: Floats) -> Floats:
