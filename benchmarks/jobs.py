@@ -36,10 +36,10 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import xmodal
 from xmodal.codes import BinaryCodes
-from xmodal.evaluation import Measure, Part, fitted_baselines
+from xmodal.evaluation import DIRECTIONS, Measure, Part, fitted_baselines
 from xmodal.index import MODALITIES, Modality
 from xmodal.methods.schgan import paper
-from xmodal.metrics import code_health
+from xmodal.metrics import by_radius, code_health, groups_by_codes, shared_labels
 from xmodal.run import Run
 from xmodal.training import METHODS
 
@@ -137,6 +137,7 @@ def _trained(job: Job, places: Places) -> Result:
     query, database = coded(loaded.query), coded(loaded.database)
     return {
         "figures": {MODEL: Measure(query, database, query, True).coded()},
+        "by radius": _by_radius(query, database),
         "health": {side: code_health(database.codes[side]) for side in MODALITIES},
         "seconds": round(wall, 2),
         "processor_seconds": round(processor, 2),
@@ -145,6 +146,17 @@ def _trained(job: Job, places: Places) -> Result:
         "updates": list(updates.values()),
         "history": training.history,
     }
+
+
+def _by_radius(query: Part, database: Part) -> dict[str, Any]:
+    """Precision and recall of what lies within each radius, by direction."""
+    relevant = shared_labels(query.labels, database.labels) > 0
+    found = {}
+    for ask, answer in DIRECTIONS:
+        groups = groups_by_codes(query.codes[ask], database.codes[answer], relevant)
+        precision, recall = by_radius(groups)
+        found[f"{ask}->{answer}"] = {"precision": precision.tolist(), "recall": recall.tolist()}
+    return found
 
 
 def _baseline(job: Job, places: Places) -> Result:

@@ -15,7 +15,6 @@ heeded.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,11 +23,10 @@ import pictures
 import plans
 import rows
 import verdicts
-from jobs import Job, Places, known, run_all
+from commandline import carry_out, command_line
+from jobs import Job, Places, known
 from plans import Plan
 from record import RESULTS, write
-
-from xmodal.errors import XmodalError
 
 TITLES = {
     "main": "SCH-GAN: the shipped default, its adversary switched off, and the baselines, 32 bits",
@@ -61,60 +59,15 @@ SECTIONS: dict[str, Callable[[Plan, verdicts.Results], list[verdicts.Section]]] 
 def main() -> int:
     """Do the jobs, print the tables, keep those that are whole."""
     told = _arguments()
-    workers = told.jobs or os.cpu_count() or 1
-    places = Places(told.data, told.work, _threads(workers))
-    try:
-        chosen = _plans(told)
-        wrong = run_all(
-            [job for one in chosen for job in one.every], places, workers, fresh=told.fresh
-        )
-        for one in chosen:
-            _write(one, places, told)
-    except XmodalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    for line in wrong:
-        print(f"failed: {line}", file=sys.stderr)
-    return 1 if wrong else 0
+    return carry_out(told, _plans, lambda plan, places: _write(plan, places, told))
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True)
+    parser = command_line(__doc__, work="schgan-work")
     parser.add_argument("--table", choices=(*plans.TABLES, "all"), default="all")
-    parser.add_argument("--seeds", type=_count, help="of each table's own, if not told")
-    parser.add_argument("--jobs", type=_count, help="processes")
-    parser.add_argument("--quick", action="store_true", help="does it all run?")
-    parser.add_argument("--fresh", action="store_true", help="repeat results of other code")
     parser.add_argument("--row", help="one row alone: its name, or a file")
     parser.add_argument("--cell", help="one cell alone")
-    parser.add_argument("--work", type=Path, default=Path("schgan-work"))
     return parser.parse_args()
-
-
-def _threads(workers: int) -> int:
-    """How many a job may use: its share of the cores, or OMP_NUM_THREADS if that is set.
-
-    Workers read the variables when they start: numpy's threads heed nothing else, and threads that
-    wait actively for each other on shared cores cost many times what they bring.
-    """
-    share = max(1, (os.cpu_count() or 1) // workers)
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ.setdefault(name, str(share))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    told = os.environ["OMP_NUM_THREADS"]
-    return int(told) if told.isdecimal() and int(told) else share
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 1 or more")
-    return int(text)
 
 
 def _plans(told: argparse.Namespace) -> list[Plan]:
