@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from copy import deepcopy
 
+import numpy as np
 import pytest
 import torch
+from critic_by_hand import numbers, penalty_gradients, score_gradients, seen, slopes
 
-from xmodal.critics import CodeCritic
+from xmodal.critics import PENALTY, CodeCritic, Critic
 from xmodal.losses import gradient_penalty
 
 K = 16
@@ -35,6 +37,50 @@ def test_the_penalty_teaches_the_critic() -> None:
     assert weight.grad.flatten().tolist() == pytest.approx([2 * 4 * 3 / 5, 2 * 4 * -4 / 5])
 
 
+def rows(n: int, mean: float, seed: int) -> torch.Tensor:
+    return torch.randn(n, 6, generator=torch.Generator().manual_seed(seed)) + mean
+
+
+def small() -> Critic:
+    torch.manual_seed(3)
+    return Critic(6, hidden=5, rate=0.01)
+
+
+def test_scores_and_slopes_are_those_written_out() -> None:
+    critic, some = small(), rows(7, 0.0, 1).requires_grad_()
+    scores = critic(some)
+    np.testing.assert_allclose(numbers(scores), seen(critic, numbers(some)).score, atol=1e-6)
+    (slope,) = torch.autograd.grad(scores.sum(), some)
+    np.testing.assert_allclose(numbers(slope), slopes(critic, numbers(some)), atol=1e-6)
+
+
+def test_an_update_has_the_gradients_derived_by_hand() -> None:
+    critic, real, fake = small(), rows(7, 0.5, 1), rows(7, -0.5, 2)
+    torch.manual_seed(9)
+    mix = numbers(torch.rand(7, 1))
+    between = mix * numbers(real) + (1 - mix) * numbers(fake)
+    before = [numbers(one) for one in critic.layers.parameters()]
+    wanted = [
+        PENALTY * slope - (good - bad)
+        for slope, good, bad in zip(
+            penalty_gradients(critic, between),
+            score_gradients(critic, numbers(real)),
+            score_gradients(critic, numbers(fake)),
+            strict=True,
+        )
+    ]
+    apart = seen(critic, numbers(real)).score.mean() - seen(critic, numbers(fake)).score.mean()
+    torch.manual_seed(9)
+    assert critic.compare(real, fake) == pytest.approx(apart, abs=1e-6)
+    for was, gradient, one in zip(before, wanted, critic.layers.parameters(), strict=True):
+        assert one.grad is not None
+        np.testing.assert_allclose(numbers(one.grad), gradient, atol=1e-5)
+        # The first step of Adam goes by the rate along the sign of each gradient.
+        clear = np.abs(gradient) > 1e-3
+        step = numbers(one) - was
+        np.testing.assert_allclose(step[clear], -0.01 * np.sign(gradient[clear]), rtol=1e-3)
+
+
 def taught(codes: torch.Tensor, rounds: int = 40) -> tuple[CodeCritic, float]:
     """A critic of these codes, and the distance from coin flips it sees in the end."""
     torch.manual_seed(0)
@@ -49,6 +95,20 @@ def test_codes_that_are_no_coin_flips_are_told_from_them() -> None:
     repeated = flips[:, : K // 2].repeat(1, 2)  # each bit is fair, and there twice
     assert taught(flips)[1] < 0.5 * taught(lopsided)[1]
     assert taught(flips)[1] < 0.7 * taught(repeated)[1]
+
+
+def test_distances_mean_the_same_for_any_number_of_bits() -> None:
+    # Each bit on with probability p is 2p - 1 from fair flips, in one direction: so is the code,
+    # measured by its length.
+    found = []
+    for bits in (16, 64):
+        torch.manual_seed(0)
+        critic = CodeCritic(bits)
+        lopsided = torch.randn(400, bits) + 0.5
+        apart = [critic.learn(lopsided) for _ in range(30)]
+        assert apart[-1] == pytest.approx(float(lopsided.sign().mean()), abs=0.08)
+        found.append(apart[-1])
+    assert found[0] == pytest.approx(found[1], abs=0.08)
 
 
 def test_sizes_of_relaxed_codes_do_not_help_the_critic() -> None:

@@ -1,11 +1,13 @@
-"""A critic of codes, for any method: it pushes codes towards fair coin flips.
+"""Critics, for any method: what is real, and what is not, as far apart as slopes of 1 allow.
 
-The second adversary of multi-adversarial semantic hashing (Wang, Liu, Zhao, CIKM 2018), which is
-there in place of a norm penalty: bits that are binary, on half of the time and independent of each
-other cannot be told from coin flips, whatever one looks at.
+The second adversary of multi-adversarial semantic hashing (Wang, Liu, Zhao, CIKM 2018) is a critic
+of codes, there in place of a norm penalty: bits that are binary, on half of the time and
+independent of each other cannot be told from coin flips, whatever one looks at.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import nn
@@ -16,19 +18,18 @@ PENALTY = 10.0
 """Weight of the gradient penalty, that of Gulrajani et al."""
 
 
-class CodeCritic(nn.Module):
-    """Scores codes (n, bits); its difference between coin flips and codes is their distance.
+class Critic(nn.Module):
+    """Scores rows (n, width). A Wasserstein critic with gradient penalty.
 
-    A Wasserstein critic with gradient penalty, ``steps`` updates for each of the hash network's.
-    It sees signs alone, passed straight through: nobody can win by telling .9 from 1. ``updates``
-    is its optimiser, to be saved with it.
+    It raises mean score(real) - mean score(fake), which at slopes of 1 is how far one has to move
+    the fake rows until nothing tells them from real ones (Arjovsky et al., ICML 2017). ``updates``
+    is its optimiser, to be saved with ``layers``.
     """
 
-    def __init__(self, bits: int, *, hidden: int = 256, rate: float = 1e-3, steps: int = 5) -> None:
+    def __init__(self, width: int, *, hidden: int = 128, rate: float = 1e-3) -> None:
         super().__init__()
-        self.steps = steps
         self.layers = nn.Sequential(
-            nn.Linear(bits, hidden),
+            nn.Linear(width, hidden),
             nn.LeakyReLU(0.2),
             nn.Linear(hidden, hidden),
             nn.LeakyReLU(0.2),
@@ -36,24 +37,42 @@ class CodeCritic(nn.Module):
         )
         self.updates = torch.optim.Adam(self.layers.parameters(), lr=rate, betas=(0.0, 0.9))
 
-    def forward(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes (n, bits) of -1 and +1 -> scores (n,)."""
-        out: torch.Tensor = self.layers(codes)
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows (n, width) -> scores (n,)."""
+        out: torch.Tensor = self.layers(rows)
         return out.squeeze(1)
+
+    def compare(self, real: torch.Tensor, fake: torch.Tensor) -> float:
+        """One update on rows (n, width) of each kind; the distance that it saw before."""
+        apart = self(real).mean() - self(fake).mean()
+        self.updates.zero_grad()
+        (PENALTY * gradient_penalty(self, real, fake) - apart).backward()
+        self.updates.step()
+        return float(apart.detach())
+
+
+class CodeCritic(Critic):
+    """Scores codes (n, bits); its difference between coin flips and codes is their distance.
+
+    ``steps`` updates for each of the hash network's. It sees signs alone, passed straight through:
+    nobody can win by telling .9 from 1. Distance and term are divided by sqrt(bits), the length of
+    a code, so that a weight means the same for any number of bits.
+    """
+
+    def __init__(self, bits: int, *, hidden: int = 128, rate: float = 1e-3, steps: int = 5) -> None:
+        super().__init__(bits, hidden=hidden, rate=rate)
+        self.steps = steps
+        self.length = math.sqrt(bits)
 
     def learn(self, relaxed: torch.Tensor) -> float:
         """Update on relaxed codes (n, bits); the distance between coin flips and them it sees."""
-        fake = sign_through(relaxed.detach())
-        apart = torch.zeros(())
+        fake, apart = sign_through(relaxed.detach()), 0.0
         for _ in range(self.steps):
             real = torch.randint(0, 2, fake.shape, device=fake.device).to(fake) * 2 - 1
-            apart = self(real).mean() - self(fake).mean()
-            self.updates.zero_grad()
-            (PENALTY * gradient_penalty(self, real, fake) - apart).backward()
-            self.updates.step()
-        return float(apart.detach())
+            apart = self.compare(real, fake)
+        return apart / self.length
 
     def term(self, relaxed: torch.Tensor) -> torch.Tensor:
         """What the hash network minimises: -mean score of its codes (n, bits)."""
         scores: torch.Tensor = self(sign_through(relaxed))
-        return -scores.mean()
+        return -scores.mean() / self.length

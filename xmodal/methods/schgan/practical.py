@@ -16,8 +16,8 @@ Departures from the paper, all of them ours:
   Candidates count by how surely they are no match.
 - The generator has two more jobs that can be switched on: choosing positives, and which
   pseudo-labels to trust (``positives``, ``trust``).
-- Quantisation, balance and decorrelation of bits; one checkpoint for both directions, chosen on
-  validation pairs.
+- Quantisation, balance and decorrelation of bits, and a critic of codes that can be switched on
+  (``code_critic``); one checkpoint for both directions, chosen on validation pairs.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from torch import nn
 from xmodal import losses, sampling
 from xmodal.backbones.device import device
 from xmodal.beliefs import Beliefs, learn
+from xmodal.critics import CodeCritic
 from xmodal.methods.schgan import generator, positives, trust
 from xmodal.methods.schgan.generator import Generator, Scene
 from xmodal.methods.schgan.positives import Relevance
@@ -96,6 +97,10 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
         )
         g_steps = torch.optim.AdamW(g.parameters(), lr=config.policy_rate)
         state: dict[str, Stateful] = {"d": d, "g": g, "d_steps": d_steps, "g_steps": g_steps}
+        critic = None
+        if config.code_critic:
+            critic = CodeCritic(data.bits).to(device())
+            state |= {"critic": critic.layers, "critic_steps": critic.updates}
         labelled = data.validation.labelled.nonzero().flatten()
         watched = data.validation.take(labelled[sampling.even_choice(len(labelled), WATCHED)])
         watched = watched.to(device())
@@ -108,7 +113,9 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
             sums: dict[str, list[float]] = defaultdict(list)
             for rows in sampling.batches(len(pairs), batch, rng):
                 part, belief = pairs.take(rows), beliefs.take(rows)
-                terms, scene = _discriminator_step(d, g, d_steps, part, belief, config, epoch, rng)
+                terms, scene = _discriminator_step(
+                    d, g, d_steps, part, belief, config, epoch, rng, critic
+                )
                 if config.negatives == "policy" and config.triplet:
                     terms |= generator.step(g.negatives, g_steps, scene, config, epoch, rng)
                 if config.positives == "policy":
@@ -136,6 +143,7 @@ def _discriminator_step(
     config: Config,
     epoch: int,
     rng: np.random.Generator,
+    critic: CodeCritic | None = None,
 ) -> tuple[dict[str, float], Scene]:
     """One step of the hash network against random items and the adversary's picks."""
     d.train()
@@ -168,6 +176,9 @@ def _discriminator_step(
         bits = config.quantise * losses.quantisation(codes) + config.balance * losses.balance(codes)
         bits = bits + config.decorrelate * losses.decorrelation(codes)
         terms["bits"] = terms.get("bits", torch.zeros((), device=u.device)) + bits
+    if critic is not None:
+        critic.learn(torch.cat([u, v]))
+        terms["code critic"] = config.code_critic * critic.term(torch.cat([u, v]))
     total = torch.stack(list(terms.values())).sum()
     steps.zero_grad()
     total.backward()

@@ -43,6 +43,8 @@ class Config:
     quantise: float = 0.1
     balance: float = 0.1
     decorrelate: float = 0.1
+    code_critic: float = 0.0
+    """Weight of a critic that tells codes from coin flips; 0: there is none."""
 
     negatives: Literal["policy", "semi-hard", "hardest", "random"] = "semi-hard"
     """Who chooses x-: the generator, or (no adversary) a rule."""
@@ -85,7 +87,7 @@ class Config:
             self, 0, "weight_decay", "triplet", "pairs", "classes", "neighbours", "aim", "pace"
         )
         check_at_least(self, 0, "quantise", "balance", "decorrelate", "policy_entropy", "warmup")
-        check_at_least(self, 0, "trust_entropy")
+        check_at_least(self, 0, "trust_entropy", "code_critic")
         rates = ("learning_rate", "policy_rate", "temperature", "neighbour_temperature")
         check_at_least(self, 1e-9, *rates, "policy_uses", "positive_uses", "margin")
         uses = ("policy_share", "policy_uses", "positive_share", "positive_uses")
