@@ -116,6 +116,34 @@ def test_expected_hinge_is_the_loop_and_rows_without_weight_cost_nothing() -> No
     assert float(nothing) == 0
 
 
+# ---- who is similar --------------------------------------------------------------------------
+
+
+def test_pair_likelihood_is_the_loop_and_a_kind_that_is_missing_weighs_nothing() -> None:
+    generator = torch.Generator().manual_seed(4)
+    logits = 3 * torch.randn(4, 5, generator=generator)
+    similar, dissimilar = (torch.rand(4, 5, generator=generator) for _ in range(2))
+    similar[1] = 0
+    dissimilar[2] = 0
+    expected = []
+    for row in range(4):
+        total = 0.0
+        for weights, sign in ((similar, -1), (dissimilar, 1)):
+            over = sum(weights[row].tolist())
+            pairs = zip(weights[row].tolist(), logits[row].tolist(), strict=True)
+            total += sum(w * log(1 + exp(sign * t)) for w, t in pairs) / max(over, 1e-6) / 2
+        expected.append(total)
+    found = losses.pair_likelihood(logits, similar, dissimilar)
+    assert found.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_pair_likelihood_by_hand() -> None:
+    logits = torch.tensor([[2.0, -1.0, 0.0]])
+    similar = torch.tensor([[1.0, 0.0, 0.0]])
+    found = losses.pair_likelihood(logits, similar, 1 - similar)
+    assert float(found) == pytest.approx((log(1 + exp(-2)) + (log(1 + exp(-1)) + log(2)) / 2) / 2)
+
+
 # ---- contrast and cross-entropy --------------------------------------------------------------
 
 

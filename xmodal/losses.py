@@ -63,6 +63,20 @@ def soft_cross_entropy(
     return (weight * loss).sum() / weight.sum().clamp(min=1e-6)
 
 
+def pair_likelihood(
+    logits: torch.Tensor, similar: torch.Tensor, dissimilar: torch.Tensor
+) -> torch.Tensor:
+    """Negative log-likelihood of who is similar to whom, of each row; all (n, m) -> (n,).
+
+    Half of sum_j s_ij log(1 + exp(-logit_ij)) / sum_j s_ij, and half of the same of +logit over
+    the dissimilar ones: both kinds weigh the same, however rare one is (HashNet, Cao et al., ICCV
+    2017). A kind of which a row has none weighs nothing.
+    """
+    near = (similar * functional.softplus(-logits)).sum(1) / similar.sum(1).clamp(min=1e-6)
+    far = (dissimilar * functional.softplus(logits)).sum(1) / dissimilar.sum(1).clamp(min=1e-6)
+    return (near + far) / 2
+
+
 def gradient_penalty(
     critic: Callable[[torch.Tensor], torch.Tensor], real: torch.Tensor, fake: torch.Tensor
 ) -> torch.Tensor:

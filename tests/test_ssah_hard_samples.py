@@ -1,0 +1,182 @@
+"""Self-paced SSAH's A-Net: what it may do to a sample, by hand and by loops."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from xmodal.methods.ssah.hard_samples import (
+    FeatureANet,
+    PixelANet,
+    deal,
+    hide,
+    how_many,
+    runs,
+    squares,
+)
+
+MOST = math.radians(30)
+
+
+@pytest.fixture(autouse=True)
+def _repeatable() -> None:
+    torch.manual_seed(0)
+
+
+# ---- which cells -----------------------------------------------------------------------------
+
+
+def test_runs_and_squares_by_hand() -> None:
+    assert runs(4, 3).tolist() == [[1, 1, 1, 0], [0, 1, 1, 1]]
+    assert runs(3, 2, around=True).tolist() == [[1, 1, 0], [0, 1, 1], [1, 0, 1]]
+    whole = squares(3, 2).view(4, 3, 3)
+    assert whole[1].tolist() == [[0, 1, 1], [0, 1, 1], [0, 0, 0]]
+    assert whole[2].tolist() == [[0, 0, 0], [1, 1, 0], [1, 1, 0]]
+
+
+@pytest.mark.parametrize("sizes", [[8, 4, 1], [9, 4, 1], [4, 1], [1]])
+@pytest.mark.parametrize("hidden", range(22))
+def test_blocks_of_all_sizes_hide_what_is_wanted(hidden: int, sizes: list[int]) -> None:
+    counts = how_many(hidden, sizes)
+    assert sum(count * size for count, size in zip(counts, sizes, strict=True)) == hidden
+    assert min(counts) >= 0
+
+
+def test_a_third_is_hidden_by_blocks_of_every_size() -> None:
+    assert how_many(21, [8, 4, 1]) == [1, 2, 5]
+    assert how_many(21, [9, 4, 1]) == [1, 2, 4]
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 5, 14, 20, 33, 64, 67, 100, 129, 150, 255, 300])
+def test_every_vector_loses_the_same_number_of_components_and_at_most_a_third(dim: int) -> None:
+    features = torch.randn(300, dim)
+    net = FeatureANet(features, 1 / 3, MOST, turns=True)
+    size = min(dim, 256)
+    lost = []
+    for learned in (True, False):
+        with torch.no_grad():
+            for weight in net.last.parameters():
+                weight.normal_(std=3.0)
+            hard, hidden, angles = net(features, learned)
+        assert bool(((hidden == 0) | (hidden == 1)).all())
+        lost.append(hidden.sum(1) * net.length)
+        assert bool((angles.abs() <= MOST).all())
+        assert bool(torch.isfinite(hard).all())
+    assert torch.equal(*lost)
+    assert len(set(lost[0].tolist())) == 1
+    assert lost[0][0] <= size / 3
+    assert lost[0][0] >= size / 3 - size / 33 - 1  # and not much less
+
+
+@pytest.mark.parametrize("area", [0.0, 0.1, 0.25, 1 / 3])
+def test_learned_and_random_hide_the_same_area_at_the_same_angles(area: float) -> None:
+    pictures = torch.randint(0, 256, (6, 64 * 64 * 3), dtype=torch.uint8)
+    net = PixelANet(area, MOST)
+    with torch.no_grad():
+        for weight in (*net.places.parameters(), *net.turn.parameters()):
+            weight.normal_(std=3.0)
+        _, learned, turned = net(pictures, True)
+        _, random, at_random = net(pictures, False)
+    assert learned.sum(1).tolist() == random.sum(1).tolist() == [int(area * 64)] * 6
+    assert learned.mean() <= 1 / 3
+    assert area == 0 or not torch.equal(learned, random)
+    assert turned.sort(0).values.flatten().tolist() == pytest.approx(
+        [math.radians(angle) for angle in (-25, -15, -5, 5, 15, 25)]
+    )
+    assert torch.allclose(turned.sort(0).values, at_random.sort(0).values)
+    assert float(turned.abs().mean()) == pytest.approx(float(at_random.abs().mean()))
+
+
+def test_blocks_never_overlap_and_high_scores_are_hidden() -> None:
+    covers = [runs(20, 4, around=True), runs(20, 1)]
+    wanted = torch.zeros(50, 20)
+    wanted[:, 7] = 50
+    hidden = hide([wanted, torch.zeros(50, 20)], covers, [1, 2])
+    assert bool((hidden[:, 7:11] == 1).all())
+    assert hidden.sum(1).tolist() == [6] * 50
+    spread = hide([torch.zeros(4000, 20), torch.zeros(4000, 20)], covers, [1, 2])
+    assert spread.mean(0).tolist() == pytest.approx([0.3] * 20, abs=0.04)  # chance favours no cell
+
+
+def test_the_gradient_of_hiding_is_that_of_the_softmax_over_places() -> None:
+    cover, score = runs(6, 2), torch.randn(3, 5, requires_grad=True)
+    value = torch.randn(3, 6)
+    torch.manual_seed(7)
+    noise = -torch.empty(3, 5).exponential_().log()
+    torch.manual_seed(7)
+    (hide([score], [cover], [1]) * value).sum().backward()
+    soft = torch.softmax(score.detach() + noise, dim=1)
+    gain = value @ cover.T  # of each place; d/ds_p = soft_p (gain_p - sum_q soft_q gain_q)
+    expected = soft * (gain - (soft * gain).sum(1, keepdim=True))
+    torch.testing.assert_close(score.grad, expected)
+
+
+def test_high_scores_get_high_angles_and_the_gradient_goes_through() -> None:
+    scores = torch.tensor([[40.0], [-20.0], [0.0], [20.0]], requires_grad=True)
+    angles = deal(scores, 0.4)
+    assert angles.flatten().tolist() == pytest.approx([0.3, -0.3, -0.1, 0.1])
+    (angles.flatten() * torch.tensor([1.0, 2, 3, 4])).sum().backward()
+    assert scores.grad is not None
+    assert scores.grad.flatten().tolist() == pytest.approx([0.4 * w for w in (1, 2, 3, 4)])
+    assert deal(torch.zeros(1, 1), 0.4).tolist() == [[0.0]]
+
+
+# ---- what becomes of the sample --------------------------------------------------------------
+
+
+def test_hiding_components_of_a_vector_by_loops() -> None:
+    features = torch.randn(40, 5)
+    net = FeatureANet(features, 1 / 3, MOST, turns=False)
+    hidden = (torch.rand(40, 5) > 0.6).float()
+    found = net.distort(features, hidden, torch.zeros(40, 0))
+    mean = features.double().mean(0).numpy()
+    _, _, rows = np.linalg.svd(features.double().numpy() - mean)  # rows: components
+    for item, mask, made in zip(features.double().numpy(), hidden.numpy(), found, strict=True):
+        expected = mean.copy()
+        for component, gone in zip(rows, mask, strict=True):
+            expected += (1 - gone) * (component @ (item - mean)) * component
+        assert made.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_what_is_no_component_is_never_hidden() -> None:
+    few = torch.randn(4, 50)
+    net = FeatureANet(few, 1 / 3, MOST, turns=False)
+    new = torch.randn(3, 50)
+    hard = net.distort(new, torch.ones(3, 4), torch.zeros(3, 0))
+    away = (new - few.mean(0)) - (hard - few.mean(0))
+    directions = torch.linalg.qr((few - few.mean(0)).T).Q[:, :3]  # four items: three directions
+    assert float(hard.sub(few.mean(0)).matmul(directions).abs().max()) < 1e-4
+    assert float(away.norm()) < float(new.norm())
+
+
+def test_turning_keeps_lengths_and_turns_by_the_angle() -> None:
+    features = torch.randn(60, 6)
+    net = FeatureANet(features, 0.0, MOST, turns=True)
+    assert net.turns == 3
+    angles = torch.full((60, 3), 0.4)
+    hard = net.distort(features, torch.zeros(60, 6), angles)
+    before, after = features - features.mean(0), hard - features.mean(0)
+    assert torch.allclose(before.norm(dim=1), after.norm(dim=1), atol=1e-4)
+    cosine = torch.nn.functional.cosine_similarity(before, after, dim=1)
+    assert cosine.tolist() == pytest.approx([math.cos(0.4)] * 60, abs=1e-3)
+
+
+def test_a_picture_is_turned_and_covered_with_its_mean_colour() -> None:
+    picture = torch.zeros(1, 64, 64, 3)
+    picture[0, 30:34, 50:54] = 255  # a dot on the right
+    net = PixelANet(1 / 3, MOST)
+    hidden = torch.zeros(1, 64)
+    hidden[0, 0] = 1  # the cell at the top left
+    hard = net.distort(picture.flatten(1), hidden, torch.tensor([[MOST]])).view(64, 64, 3)
+    mean = 255 * 16 / 64**2
+    assert torch.allclose(hard[:8, :8], torch.full((8, 8, 3), mean), atol=1e-4)
+    assert float(hard[:8, 8:16].max()) == 0
+    y, x = divmod(int(hard[:, :, 0].argmax()), 64)
+    radius = 52 - 32  # from the middle of the picture
+    assert abs(x - (32 + radius * math.cos(MOST))) < 3
+    assert abs(abs(y - 32) - radius * math.sin(MOST)) < 3
+    still = net.distort(picture.flatten(1), torch.zeros(1, 64), torch.zeros(1, 1))
+    assert torch.allclose(still, picture.flatten(1), atol=1e-2)
