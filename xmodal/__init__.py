@@ -14,6 +14,7 @@ from xmodal.index import Hit, Index, open_index
 
 if TYPE_CHECKING:
     from xmodal.assessment import evaluate
+    from xmodal.compression import Compressor, compress
     from xmodal.data import Dataset
     from xmodal.encoder import Encoder
     from xmodal.evaluation import Report
@@ -25,6 +26,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BinaryCodes",
+    "Compressor",
     "Dataset",
     "Encoder",
     "HammingIndex",
@@ -32,6 +34,7 @@ __all__ = [
     "Index",
     "Report",
     "XmodalError",
+    "compress",
     "evaluate",
     "open_index",
     "read",
@@ -39,10 +42,12 @@ __all__ = [
 ]
 
 _LATER = {
+    "Compressor": "xmodal.compression",
     "Dataset": "xmodal.data",
     "Encoder": "xmodal.encoder",
     "HammingIndex": "xmodal.hamming",
     "Report": "xmodal.evaluation",
+    "compress": "xmodal.compression",
     "evaluate": "xmodal.assessment",
     "read": "xmodal.readers",
     "train": "xmodal.training",

@@ -2,6 +2,7 @@
 
     sign           sign of the canonical projections, as they are
     cca + itq      the same after the rotation that fits signs best
+    pca, pca + itq the same two of one modality, from its principal components
     label codeword the class posterior of each modality times a random sign matrix
     float cosine   the canonical projections uncompressed: what binary codes give up
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +78,54 @@ def itq(
     return Projections(
         lambda x: projections.image(x) @ fixed, lambda y: projections.text(y) @ fixed
     )
+
+
+def pca(features: npt.NDArray[np.generic], bits: int) -> Project:
+    """The ``bits`` principal components of features (n, d): (m, d) -> (m, bits) float32.
+
+    With fewer components than ``bits`` the columns are a random orthogonal mix of them.
+    """
+    mean, _, directions = _components(features)
+    matrix = directions[:, ::-1][:, :bits]
+    rank = matrix.shape[1]
+    if rank < bits:
+        matrix = matrix @ _orthogonal(bits, np.random.default_rng(0))[:rank]
+    return _linear(mean, matrix)
+
+
+def affine(project: Project, dim: int) -> tuple[Matrix, Matrix]:
+    """The matrix (dim, bits) and the offset (bits,) of a linear projection."""
+    offset = project(np.zeros((1, dim), np.float32))
+    return np.asarray(project(np.eye(dim, dtype=np.float32)) - offset), offset[0]
+
+
+def nearest(
+    queries: npt.NDArray[np.generic],
+    database: npt.NDArray[np.generic],
+    k: int,
+    *,
+    own: npt.NDArray[np.int64] | None = None,
+) -> npt.NDArray[np.int64]:
+    """Rows of the ``k`` items of the largest cosine, (q, k), in no order; exact.
+
+    ``own`` (q,): the row of the database that a query is and never finds, -1 if it is none. Where
+    the database has fewer items than ``k``, as many as every query can find.
+    """
+    n = len(database)
+    k = max(0, min(k, n if own is None or not (own >= 0).any() else n - 1))
+    if not k:
+        return np.zeros((len(queries), 0), np.int64)
+    found = np.empty((len(queries), k), np.int64)
+    items = unit(database).T
+    step = max(1, (1 << 24) // n)
+    for start in range(0, len(queries), step):
+        chunk = slice(start, start + step)
+        cosine = unit(queries[chunk]) @ items
+        if own is not None:
+            known = np.flatnonzero(own[chunk] >= 0)
+            cosine[known, own[chunk][known]] = -np.inf
+        found[chunk] = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
+    return found
 
 
 def label_codeword(
@@ -148,6 +198,15 @@ def cosine_distances(queries: Matrix, database: Matrix) -> Matrix:
 
 def _whitening(features: npt.NDArray[np.generic], ridge: float) -> tuple[Matrix, Matrix]:
     """Mean, and the matrix (d, r) that turns centred features into components of like variance."""
+    mean, values, directions = _components(features)
+    values, directions = values[-COMPONENTS:], directions[:, -COMPONENTS:]
+    return mean, np.asarray(
+        directions / np.sqrt(values + ridge * values.mean() + 1e-12), np.float32
+    )
+
+
+def _components(features: npt.NDArray[np.generic]) -> tuple[Matrix, Any, Any]:
+    """Mean (d,), variances (r,) in rising order, and the directions (d, r) that have them."""
     x = _f32(features)
     mean = x.mean(axis=0)
     x = x - mean
@@ -162,10 +221,7 @@ def _whitening(features: npt.NDArray[np.generic], ridge: float) -> tuple[Matrix,
         values, directions = values[keep], directions[:, keep]
     if not len(values):  # rows without any difference: one direction, along which nothing varies
         values, directions = np.zeros(1), np.eye(x.shape[1], 1)
-    values, directions = values[-COMPONENTS:], directions[:, -COMPONENTS:]
-    return mean, np.asarray(
-        directions / np.sqrt(values + ridge * values.mean() + 1e-12), np.float32
-    )
+    return mean, values, directions
 
 
 def _linear(mean: Matrix, matrix: npt.NDArray[np.generic]) -> Project:

@@ -63,6 +63,23 @@ def soft_cross_entropy(
     return (weight * loss).sum() / weight.sum().clamp(min=1e-6)
 
 
+def neighbours(
+    u: torch.Tensor, near: torch.Tensor, sharpness: torch.Tensor | float
+) -> torch.Tensor:
+    """Mean of H(p_i, q_i): how neighbours are distributed, against what codes (n, K) make of them.
+
+    p_i is even over the neighbours of i, ``near`` (n, n) bool, and q_ij = softmax over j != i of
+    ``sharpness`` (1 - 2 d_ij). This is stochastic neighbour embedding (Hinton, Roweis, NIPS 2002)
+    into Hamming space. Rows without a neighbour count nothing.
+    """
+    own = torch.eye(len(u), dtype=torch.bool, device=u.device)
+    near = near & ~own
+    count = near.sum(1)
+    logits = (sharpness * (1 - 2 * distance(u, u))).masked_fill(own, -1e9)
+    target = near / count.clamp(min=1)[:, None]
+    return soft_cross_entropy(logits, target, (count > 0).to(u))
+
+
 def pair_likelihood(
     logits: torch.Tensor, similar: torch.Tensor, dissimilar: torch.Tensor
 ) -> torch.Tensor:

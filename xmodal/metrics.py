@@ -125,6 +125,24 @@ def recall_at(groups: TieGroups, k: int) -> Floats:
     return _divide(_found_at(groups, k), groups.relevant)
 
 
+def neighbours_kept(
+    queries: BinaryCodes, database: BinaryCodes, nearest: npt.NDArray[np.integer], cut: int
+) -> Floats:
+    """Expected share of true neighbours among the first ``cut`` by Hamming distance, shape (q,).
+
+    ``nearest`` (q, k): rows of the database that are the neighbours of each query in the space that
+    was compressed. With ``cut`` = k this is recall@k of exact neighbours; NaN where k is 0.
+    """
+    kept = np.empty(len(queries))
+    step = max(1, (1 << 24) // max(1, len(database)))
+    for start in range(0, len(queries), step):
+        chunk = slice(start, start + step)
+        relevance = np.zeros((len(nearest[chunk]), len(database)), np.bool_)
+        np.put_along_axis(relevance, nearest[chunk], True, axis=1)
+        kept[chunk] = recall_at(groups_by_codes(queries[chunk], database, relevance), cut)
+    return kept
+
+
 def ndcg_at(groups: TieGroups, k: int) -> Floats:
     """Expected NDCG@k with linear gains and discount 1/log2(rank + 1); NaN where all gains are 0.
 

@@ -61,3 +61,28 @@ def one_match(match: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     """A random match of each row, (n,): x+ of each query."""
     noise = torch.from_numpy(rng.random(match.shape, dtype=np.float32)).to(match.device)
     return (match * (noise + 1e-3)).argmax(1)
+
+
+def with_company(
+    rows: torch.Tensor, nearest: torch.Tensor, each: int, rng: np.random.Generator
+) -> torch.Tensor:
+    """``rows`` (b,) and, after them, ``each`` random neighbours of each that are not among them.
+
+    ``nearest`` (n, k): the rows of each item's neighbours. No row comes twice.
+    """
+    count, k = len(rows), nearest.shape[1]
+    if not k:
+        return rows
+    columns = torch.from_numpy(rng.integers(k, size=(count, each)))
+    company = nearest[rows].gather(1, columns).flatten().unique()
+    return torch.cat([rows, company[~torch.isin(company, rows)]])
+
+
+def neighbours_among(nearest: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Who of ``rows`` (b,), all different, is a neighbour of whom: (b, b) bool, [i, j]: j of i."""
+    place = torch.full((len(nearest),), -1, dtype=torch.long)
+    place[rows] = torch.arange(len(rows))
+    found = place[nearest[rows]]
+    near = torch.zeros(len(rows), len(rows) + 1, dtype=torch.bool)
+    near.scatter_(1, torch.where(found < 0, len(rows), found), True)
+    return near[:, :-1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from xmodal import __version__
+from xmodal.cli.compress import compress
 from xmodal.cli.encode import encode
 from xmodal.cli.ending import run
 from xmodal.cli.evaluate import evaluate
@@ -27,7 +28,7 @@ def commands() -> None:
     """
 
 
-for command in (train, encode, index, search, evaluate, demo):
+for command in (train, encode, index, search, evaluate, compress, demo):
     commands.add_command(command)
 
 
