@@ -10,7 +10,7 @@ import torch
 from critic_by_hand import numbers, penalty_gradients, score_gradients, seen, slopes
 
 from xmodal.critics import PENALTY, CodeCritic, Critic
-from xmodal.losses import gradient_penalty
+from xmodal.losses import gradient_penalty, real_penalty
 
 K = 16
 
@@ -35,6 +35,17 @@ def test_the_penalty_teaches_the_critic() -> None:
     ).backward()
     assert weight.grad is not None  # d (|w| - 1)^2 / dw = 2 (|w| - 1) w / |w|
     assert weight.grad.flatten().tolist() == pytest.approx([2 * 4 * 3 / 5, 2 * 4 * -4 / 5])
+
+
+def test_the_penalty_at_real_rows_by_hand() -> None:
+    real = torch.tensor([[1.0, 2.0], [0.0, -3.0]], requires_grad=True)
+    scale = torch.tensor(2.0, requires_grad=True)
+    penalty = real_penalty(lambda x: scale * x.square().sum(1), real)  # slope 2 s x
+    assert float(penalty.detach()) == pytest.approx(4 * 4 * ((1 + 4) + (0 + 9)) / 2)
+    penalty.backward()
+    assert scale.grad is not None
+    assert float(scale.grad) == pytest.approx(2 * 4 * 2 * ((1 + 4) + (0 + 9)) / 2)
+    assert real.grad is None  # it teaches the critic, and nothing before it
 
 
 def rows(n: int, mean: float, seed: int) -> torch.Tensor:
@@ -71,7 +82,7 @@ def test_an_update_has_the_gradients_derived_by_hand() -> None:
     ]
     apart = seen(critic, numbers(real)).score.mean() - seen(critic, numbers(fake)).score.mean()
     torch.manual_seed(9)
-    assert critic.compare(real, fake) == pytest.approx(apart, abs=1e-6)
+    assert critic.compare(real, fake) == pytest.approx(apart / 6**0.5, abs=1e-6)
     for was, gradient, one in zip(before, wanted, critic.layers.parameters(), strict=True):
         assert one.grad is not None
         np.testing.assert_allclose(numbers(one.grad), gradient, atol=1e-5)

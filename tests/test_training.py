@@ -202,7 +202,8 @@ def test_wrong_wishes_are_refused_before_any_work(few: Dataset, tmp_path: Path) 
     with pytest.raises(CodeError, match=r"bits is 12"):
         train(few, tmp_path / "x", replace(OPTIONS, bits=12))
     assert not (tmp_path / "x").exists()
-    assert list(METHODS) == ["schgan", "schgan-paper", "multiadversarial", "sigah", "ssah"]
+    names = ["schgan", "schgan-paper", "dshgan", "multiadversarial", "sigah", "ssah"]
+    assert list(METHODS) == names
 
 
 def test_data_without_pairs_is_refused(few: Dataset) -> None:

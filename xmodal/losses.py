@@ -107,6 +107,19 @@ def gradient_penalty(
     return (slope.square().sum(1).clamp(min=1e-12).sqrt() - 1).square().mean()
 
 
+def real_penalty(
+    critic: Callable[[torch.Tensor], torch.Tensor], real: torch.Tensor
+) -> torch.Tensor:
+    """Mean of |grad critic(x)|^2 at real rows (n, d), whose own gradients stop here.
+
+    Mescheder, Geiger, Nowozin, "Which training methods for GANs do actually converge?", ICML 2018,
+    eq. 9.
+    """
+    at = real.detach().requires_grad_()
+    (slope,) = torch.autograd.grad(critic(at).sum(), at, create_graph=True)
+    return slope.square().sum(1).mean()
+
+
 def quantisation(u: torch.Tensor) -> torch.Tensor:
     """Mean of (|u| - 1)^2: how far relaxed codes are from binary ones."""
     return (u.abs() - 1).square().mean()

@@ -27,7 +27,7 @@ from xmodal.encoder import CONFIG, SPLIT, WEIGHTS, BackboneRef, Encoder, as_tens
 from xmodal.errors import ConfigError, DataError
 from xmodal.features import Array, Progress, pair_features
 from xmodal.index import Modality
-from xmodal.methods import multiadversarial, schgan, sigah, ssah
+from xmodal.methods import dshgan, multiadversarial, schgan, sigah, ssah
 from xmodal.run import CHECKPOINT, HISTORY, SHEET, EpochShown, Run, TrainingData
 from xmodal.sampling import Pairs, matches
 from xmodal.settings import Options, configure
@@ -36,6 +36,7 @@ from xmodal.towers import Towers
 METHODS: dict[str, ModuleType] = {
     "schgan": schgan,
     "schgan-paper": schgan.paper,
+    "dshgan": dshgan,
     "multiadversarial": multiadversarial,
     "sigah": sigah,
     "ssah": ssah,

@@ -1,0 +1,360 @@
+"""The losses of DSH-GANs, a step of each player, and how they take turns."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from xmodal import losses, sampling
+from xmodal.backbones.device import device
+from xmodal.beliefs import Beliefs, learn
+from xmodal.critics import CodeCritic
+from xmodal.errors import ConfigError
+from xmodal.methods.dshgan.conditions import Asked, Lender, ask
+from xmodal.methods.dshgan.networks import Adversary, Generator, HashNetwork, Inference, Seen, Two
+from xmodal.methods.dshgan.settings import Config
+from xmodal.run import Run, Stateful, TrainingData
+from xmodal.sampling import Pairs
+from xmodal.towers import Towers
+
+STEPS = 8
+"""The least number of steps an epoch."""
+SHEET_EVERY = 5
+"""Epochs from one sheet of synthetic pictures to the next."""
+ROWS, COLUMNS = 10, 8
+"""Of a sheet: classes, and pictures of each."""
+BETAS = (0.5, 0.9)
+"""Adam's, of generator and adversary."""
+KL = 0.01
+"""Weight of the KL divergence, where the whole variance of a half weighs 1."""
+
+Terms = dict[str, torch.Tensor]
+
+
+# ---- losses ----------------------------------------------------------------------------------
+
+
+def triplets(
+    queries: Two, items: Two, agreement: torch.Tensor, positive: torch.Tensor, margin: float
+) -> torch.Tensor:
+    """Mean over i and over four ways of a_ip sum_j w_ij max(0, m - d(q_i, x_j) + d(q_i, x_p)).
+
+    Ways: each modality asks each. ``agreement`` a (n, m); ``positive`` p (n,) is x+ of each query;
+    w is spread over the x-, those that agree by less than half, by how surely they do not.
+    """
+    apart = (1 - agreement) * (agreement <= 0.5)
+    sure = agreement.gather(1, positive[:, None])
+    weights = sure * apart / apart.sum(1, keepdim=True).clamp(min=1e-6)
+    hinges = []
+    for query in queries:
+        for item in items:
+            d = losses.distance(query, item)
+            near = d.gather(1, positive[:, None]).squeeze(1)
+            hinges.append(losses.expected_hinge(near, d, weights, margin))
+    return torch.stack(hinges).mean()
+
+
+def judgement(real: torch.Tensor, synthetic: torch.Tensor) -> torch.Tensor:
+    """l_a = mean max(0, 1 - s(real)) + mean max(0, 1 + s(synthetic)); scores (n,), (m,)."""
+    return (1 - real).clamp(min=0).mean() + (1 + synthetic).clamp(min=0).mean()
+
+
+def class_loss(d: HashNetwork, codes: Two, classes: torch.Tensor) -> torch.Tensor:
+    """l_c: cross-entropy of both sides to classes (n, c); rows of zeros do not count."""
+    told = classes.sum(1)
+    sides = [losses.soft_cross_entropy(d.class_logits(one), classes, told) for one in codes]
+    return torch.stack(sides).mean()
+
+
+# ---- the players -----------------------------------------------------------------------------
+
+
+class Gan(nn.Module):
+    """Generator and adversary, each with its optimiser, to be saved with them."""
+
+    def __init__(self, data: TrainingData, width: int, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.g = Generator(data, config)
+        self.inference = Inference(data, width, config)
+        self.adversary = Adversary(data, width, config)
+        made_by = [*self.g.parameters(), *self.inference.parameters()]
+        self.g_steps = torch.optim.Adam(made_by, lr=config.generator_rate, betas=BETAS)
+        judged_by = self.adversary.parameters()
+        self.a_steps = torch.optim.Adam(judged_by, lr=config.adversary_rate, betas=BETAS)
+
+    def adversarial(
+        self, real: Two, synthetic: Two, conditions: torch.Tensor
+    ) -> tuple[torch.Tensor, float]:
+        """l_a + penalty / 2 of the slope at real pairs, all (n, ...); how many it tells right."""
+        both = self.adversary.both(real)
+        told = self.adversary(both, conditions)
+        doubted = self.adversary(self.adversary.both(synthetic), conditions)
+        slope = losses.real_penalty(lambda x: self.adversary(x, conditions), both)
+        right = ((told > 0).float().mean() + (doubted <= 0).float().mean()) / 2
+        return judgement(told, doubted) + self.config.penalty / 2 * slope, float(right)
+
+    def remade(self, real: Two, vectors: Two, conditions: torch.Tensor) -> torch.Tensor:
+        """Share of the variance of both halves that is missed, + .01 KL(q(z | real) | normal).
+
+        Of real pairs made again from the noise that they suggest: the bound of a conditional VAE
+        (Kingma, Welling, ICLR 2014; with an adversary: Bao et al., ICCV 2017).
+        """
+        mean, log_variance = self.inference(self.adversary.both(vectors), conditions)
+        z = mean + torch.randn_like(mean) * (log_variance / 2).exp()
+        missed = torch.zeros((), device=z.device)
+        heads = (self.g.image, self.g.text)
+        for head, made, wanted in zip(heads, self.g(conditions, z), real, strict=True):
+            square = (made - wanted).square().sum(1).mean()
+            missed = missed + square / head.get_buffer("variance")
+        spread = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
+        total: torch.Tensor = missed + KL * spread
+        return total
+
+
+def _discriminator_step(
+    d: HashNetwork,
+    gan: Gan | None,
+    critic: CodeCritic | None,
+    steps: torch.optim.Optimizer,
+    part: Pairs,
+    belief: Beliefs,
+    asked: Asked | None,
+    config: Config,
+    epoch: int,
+    rng: np.random.Generator,
+) -> tuple[dict[str, float], Seen]:
+    """L_CNN = triplets + adversarial + classification, and what is ours; what was seen.
+
+    ``asked``: what the first of ``part`` ask for, None without a generator.
+    """
+    seen = d.see(part.image, part.text)
+    u, v = codes = seen.codes
+    agreement, figures = belief.agreement(), dict[str, float]()
+    terms: Terms = {}
+    if config.classes and bool((belief.classes > 0).any()):
+        terms["classes"] = config.classes * class_loss(d, codes, belief.classes)
+    if config.pairs:
+        own, alike = torch.eye(len(u), device=u.device), agreement / agreement.sum(1, keepdim=True)
+        target = (1 - config.match_share) * own + config.match_share * alike
+        contrast = losses.contrast(u, v, (target, target), config.temperature)
+        terms["pairs"] = config.pairs * contrast
+    if config.neighbours and bool((belief.doubt > 0).any()):
+        near = torch.softmax(belief.place @ belief.place.T / config.neighbour_temperature, dim=1)
+        kept = losses.contrast(u, v, (near, near), config.temperature, belief.doubt)
+        terms["neighbours"] = config.neighbours * belief.doubt.mean() * kept
+    share = config.synthetic_share if gan is not None and epoch > config.warmup else 0.0
+    if config.triplet and share < 1:
+        positive = sampling.one_match(agreement > 0.5, rng)
+        hinge = triplets(codes, codes, agreement, positive, config.margin)
+        terms["real triplets"] = config.triplet * (1 - share) * hinge
+    if gan is not None and asked is not None:
+        n = len(asked.conditions)
+        with torch.no_grad():
+            made = gan.g.draw(asked.conditions)
+        with _real_statistics(d):
+            synthetic = d.see(*made)
+        vectors = seen.vectors[0][:n], seen.vectors[1][:n]
+        terms["adversary"], figures["adversary right"] = gan.adversarial(
+            _felt(vectors, config.adversary),
+            _felt(synthetic.vectors, config.adversary),
+            asked.conditions,
+        )
+        if config.triplet and share:
+            own = torch.arange(n, device=u.device)
+            queries, items = (u[:n], v[:n]), synthetic.codes
+            hinge = triplets(queries, items, asked.agreement, own, config.margin)
+            terms["synthetic triplets"] = config.triplet * share * hinge
+        gan.a_steps.zero_grad()
+    for one in codes:
+        bits = config.quantise * losses.quantisation(one) + config.balance * losses.balance(one)
+        bits = bits + config.decorrelate * losses.decorrelation(one)
+        terms["bits"] = terms.get("bits", torch.zeros((), device=u.device)) + bits
+    if critic is not None:
+        critic.learn(torch.cat(codes))
+        terms["code critic"] = config.code_critic * critic.term(torch.cat(codes))
+    steps.zero_grad()
+    torch.stack(list(terms.values())).sum().backward()
+    nn.utils.clip_grad_norm_(d.parameters(), 5.0)
+    steps.step()
+    if gan is not None:
+        gan.a_steps.step()
+    return figures | {k: float(x.detach()) for k, x in terms.items()}, seen
+
+
+def _generator_step(
+    d: HashNetwork, gan: Gan, asked: Asked, real: Two, seen: Seen, config: Config
+) -> dict[str, float]:
+    """L_G = triplets - s(synthetic) + classification, of fresh synthetic pairs, and what is ours.
+
+    ``real`` asked, and was ``seen`` by the hash network before its step.
+    """
+    d.requires_grad_(False)
+    gan.adversary.requires_grad_(False)
+    with _real_statistics(d):
+        synthetic = d.see(*gan.g.draw(asked.conditions))
+    codes, both = synthetic.codes, gan.adversary.both(synthetic.vectors)
+    figures: dict[str, float] = {}
+    terms: Terms = {"fooling": -gan.adversary(both, asked.conditions).mean()}
+    if config.remake:
+        again = gan.remade(real, seen.vectors, asked.conditions)
+        terms["remaking"] = config.remake * again
+    if config.triplet:
+        own = torch.arange(len(both), device=both.device)
+        hinge = triplets(seen.codes, codes, asked.agreement, own, config.margin)
+        terms["generator triplets"] = hinge
+    told = asked.classes.sum(1) > 0
+    if bool(told.any()):
+        terms["generator classes"] = class_loss(d, codes, asked.classes)
+        guess = (d.class_logits(codes[0]) + d.class_logits(codes[1])).argmax(1, keepdim=True)
+        named = asked.classes.gather(1, guess).squeeze(1) >= asked.classes.amax(1)
+        figures["synthetic of class"] = float(named[told].float().mean())
+    gan.g_steps.zero_grad()
+    torch.stack(list(terms.values())).sum().backward()
+    gan.g_steps.step()
+    d.requires_grad_(True)
+    gan.adversary.requires_grad_(True)
+    return figures | {name: float(value.detach()) for name, value in terms.items()}
+
+
+def _pretrain(
+    gan: Gan,
+    pairs: Pairs,
+    beliefs: Beliefs,
+    lender: Lender,
+    batch: int,
+    config: Config,
+    rng: np.random.Generator,
+) -> None:
+    """The conditional GAN alone, on feature pairs with labels and without."""
+    for _ in range(config.pretraining):
+        rows = torch.from_numpy(rng.integers(len(pairs), size=min(batch, len(pairs))))
+        part = pairs.take(rows)
+        conditions = ask(part, beliefs.take(rows), lender, config, rng).conditions
+        with torch.no_grad():
+            made = gan.g.draw(conditions)
+        real = part.image, part.text
+        loss, _ = gan.adversarial(real, made, conditions)
+        gan.a_steps.zero_grad()
+        loss.backward()
+        gan.a_steps.step()
+        gan.adversary.requires_grad_(False)
+        both = gan.adversary.both(gan.g.draw(conditions))
+        loss = -gan.adversary(both, conditions).mean()
+        if config.remake:
+            loss = loss + config.remake * gan.remade(real, real, conditions)
+        gan.g_steps.zero_grad()
+        loss.backward()
+        gan.g_steps.step()
+        gan.adversary.requires_grad_(True)
+
+
+def _felt(vectors: Two, weight: float) -> Two:
+    """The same vectors; what made them gets gradients times ``weight``."""
+    image, text = (torch.lerp(one.detach(), one, weight) for one in vectors)
+    return image, text
+
+
+@contextmanager
+def _real_statistics(d: HashNetwork) -> Iterator[None]:
+    """Synthetic pictures inside do not move the averages by which new pictures are encoded."""
+    norms = [one for one in d.modules() if isinstance(one, nn.BatchNorm2d)]
+    before = [one.momentum for one in norms]
+    for one in norms:
+        one.momentum = 0.0
+    yield
+    for one, momentum in zip(norms, before, strict=True):
+        one.momentum = momentum
+
+
+# ---- training --------------------------------------------------------------------------------
+
+
+def train(data: TrainingData, config: Config, run: Run) -> Towers:
+    """Train towers; the alternation of both players is this page."""
+    pairs, raw = data.train.to(device()), data.raw_images
+    lender = Lender(pairs)
+    if config.synthetic and config.condition == "label" and not len(lender.rows):
+        raise ConfigError(
+            "DSH-GANs needs labels and no training pair has any: label some, or make synthetic "
+            "pairs from texts (--set condition=text)"
+        )
+    with torch.random.fork_rng():
+        run.rng(0)
+        tell, directions = config.pseudo_labels, config.directions
+        believe = learn(data.train, directions=directions, tell_unlabelled=tell, raw_images=raw)
+        beliefs = believe(pairs)
+        towers = data.towers(config.hidden, config.feature_dropout)
+        d = HashNetwork(towers, data.classes, config.certainty).to(device())
+        d_steps = torch.optim.AdamW(
+            d.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        state: dict[str, Stateful] = {"d": d, "d_steps": d_steps}
+        gan, critic, shown = None, None, list[Two]()
+        if config.synthetic:
+            gan = Gan(data, towers.image.width, config).to(device())
+            state |= {"gan": gan, "g_steps": gan.g_steps, "a_steps": gan.a_steps}
+            shown = _shown(pairs, config) if raw else []
+        if config.code_critic:
+            critic = CodeCritic(data.bits).to(device())
+            state |= {"critic": critic.layers, "critic_steps": critic.updates}
+        batch = max(2, min(config.batch, len(pairs) // STEPS))
+        for epoch in run.epochs(config.epochs, state):
+            rng = run.rng(epoch)
+            if gan is not None and epoch == 1 and not raw:
+                _pretrain(gan, pairs, beliefs, lender, batch, config, rng)
+            for group in d_steps.param_groups:
+                group["lr"] = config.learning_rate * _schedule(epoch, config)
+            sums: dict[str, list[float]] = defaultdict(list)
+            for rows in sampling.batches(len(pairs), batch, rng):
+                part, belief = pairs.take(rows), beliefs.take(rows)
+                asked, few = None, rows[: max(1, round(config.asking * len(rows)))]
+                if gan is not None:
+                    asked = ask(pairs.take(few), beliefs.take(few), lender, config, rng)
+                terms, seen = _discriminator_step(
+                    d, gan, critic, d_steps, part, belief, asked, config, epoch, rng
+                )
+                if gan is not None and asked is not None:
+                    real, seen = (pairs.image[few], pairs.text[few]), seen.first(len(few))
+                    terms |= _generator_step(d, gan, asked, real, seen, config)
+                for name, value in terms.items():
+                    sums[name].append(value)
+            if gan is not None and (epoch % SHEET_EVERY == 0 or epoch == config.epochs) and shown:
+                run.sheet("synthetic", epoch, [_pictures(gan.g, row) for row in shown])
+            run.end_of_epoch(epoch, towers, {k: float(np.mean(x)) for k, x in sums.items()})
+        return run.finish(towers)
+
+
+def _shown(pairs: Pairs, config: Config) -> list[Two]:
+    """Conditions and noise of the rows of a sheet: one row a class; one row where none is known."""
+    known = pairs.labels * pairs.labelled[:, None]
+    rows = [column.nonzero().flatten() for column in known.T if bool((column > 0).any())]
+    conditions = pairs.text.float() if config.condition == "text" else known
+    shown = []
+    for row in rows[:ROWS] or [torch.arange(len(pairs))]:
+        some = conditions[row.repeat(-(-COLUMNS // len(row)))[:COLUMNS]]
+        shown.append((some, torch.randn(COLUMNS, config.noise, device=some.device)))
+    return shown
+
+
+@torch.no_grad()
+def _pictures(g: Generator, row: Two) -> npt.NDArray[np.uint8]:
+    """Synthetic pictures of some conditions and noise, (m, 64, 64, 3)."""
+    g.eval()
+    squares = g(*row)[0].view(-1, 64, 64, 3).round().to(torch.uint8)
+    g.train()
+    return np.asarray(squares.cpu().numpy())
+
+
+def _schedule(epoch: int, config: Config) -> float:
+    """Learning rate over the epochs: two to warm up, then a cosine to a tenth."""
+    if epoch <= 2:
+        return epoch / 3
+    part = (epoch - 2) / max(1, config.epochs - 2)
+    return float(0.1 + 0.45 * (1 + np.cos(np.pi * min(1.0, part))))

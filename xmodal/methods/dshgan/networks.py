@@ -1,0 +1,223 @@
+"""The networks of DSH-GANs: three streams behind the towers' first layers, and the generator."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from xmodal import sampling
+from xmodal.methods.dshgan.settings import Config
+from xmodal.run import TrainingData
+from xmodal.towers import Towers
+
+ENOUGH = 2000
+"""Pairs that tell the mean and the spread of features."""
+
+LENGTH = 4.0
+"""Of each half of a pair as the adversary sees it, so that its rate suits features of any width."""
+
+Two = tuple[torch.Tensor, torch.Tensor]
+"""Something of the images, the same of the texts."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Some pairs as the hash network sees them: what feeds all streams, and codes (n, K)."""
+
+    vectors: Two
+    codes: Two
+
+    def first(self, n: int) -> Seen:
+        """The first n, as facts: no gradient passes."""
+        (a, b), (u, v) = self.vectors, self.codes
+        return Seen((a[:n].detach(), b[:n].detach()), (u[:n].detach(), v[:n].detach()))
+
+
+class HashNetwork(nn.Module):
+    """The towers, and the classification stream: a codeword for each class."""
+
+    def __init__(self, towers: Towers, classes: int, certainty: float) -> None:
+        super().__init__()
+        self.towers = towers
+        self.codewords = nn.Parameter(torch.randn(classes, towers.bits))
+        self.temperature = 1 / math.log(max(1, classes - 1) * certainty / (1 - certainty))
+
+    def see(self, image: torch.Tensor, text: torch.Tensor) -> Seen:
+        """Features (n, d_image), (n, d_text) -> what both towers make of them."""
+        vectors = self.towers.image.vectors(image), self.towers.text.vectors(text)
+        u, v = self.towers.image.head(vectors[0]), self.towers.text.head(vectors[1])
+        return Seen(vectors, (torch.tanh(u), torch.tanh(v)))
+
+    def class_logits(self, codes: torch.Tensor) -> torch.Tensor:
+        """(1 - 2 d) / temperature between codes and codewords, (n, c)."""
+        words = torch.tanh(self.codewords)
+        return (codes @ words.T) / (codes.shape[1] * self.temperature)
+
+
+class Scale(nn.Module):
+    """LENGTH (x - mean) / root of the total variance: rows around 0, about as long as LENGTH."""
+
+    def __init__(self, real: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", real.mean(0))
+        self.register_buffer("spread", _variance(real).sqrt() / LENGTH)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(n, d) -> (n, d)."""
+        return (features - self.get_buffer("mean")) / self.get_buffer("spread")
+
+
+class Level(nn.Module):
+    """Each row of mean 0 and as long as LENGTH: for what changes while training."""
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """(n, d) -> (n, d)."""
+        width = vectors.shape[1]
+        return functional.layer_norm(vectors, (width,)) * (LENGTH / math.sqrt(width))
+
+
+class Adversary(nn.Module):
+    """The stream that tells real from synthetic: s(image, text | condition) > 0 says real.
+
+    s = w . f + f . Vc of units f that see both halves together (Miyato, Koyama, ICLR 2018, eq. 3).
+    """
+
+    def __init__(self, data: TrainingData, width: int, config: Config, units: int = 256) -> None:
+        super().__init__()
+        some = _some(data)
+        self.text = Scale(some.text.float())
+        self.image: nn.Module = Scale(some.image.float())
+        if data.raw_images:  # what the small network says of pictures changes all the time
+            self.image = Level()
+        self.layers = nn.Sequential(
+            nn.Linear(width + some.text.shape[1], units),
+            nn.LeakyReLU(0.2),
+            nn.Linear(units, units),
+            nn.LeakyReLU(0.2),
+        )
+        self.last = nn.Linear(units, 1)
+        self.condition = _reading(data, config, units)
+
+    def both(self, vectors: Two) -> torch.Tensor:
+        """Both halves as it sees them, (n, widths)."""
+        return torch.cat([self.image(vectors[0]), self.text(vectors[1])], dim=1)
+
+    def forward(self, both: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
+        """(n, widths), conditions (n, w) -> scores (n,)."""
+        units = self.layers(both)
+        fit = (units * self.condition(conditions)).sum(1)
+        out: torch.Tensor = self.last(units).squeeze(1) + fit
+        return out
+
+
+class FeatureHead(nn.Module):
+    """Latents (n, latent) -> features (n, d): mean + spread * (Wx + b), never below the least."""
+
+    def __init__(self, latent: int, real: torch.Tensor) -> None:
+        super().__init__()
+        self.linear = nn.Linear(latent, real.shape[1])
+        self.register_buffer("mean", real.mean(0))
+        self.register_buffer("spread", real.std(0, correction=0))
+        self.register_buffer("least", real.amin(0))
+        self.register_buffer("variance", _variance(real))
+
+    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+        """What the class says."""
+        features = self.get_buffer("mean") + self.get_buffer("spread") * self.linear(latent)
+        return torch.maximum(features, self.get_buffer("least"))
+
+
+class PictureHead(nn.Module):
+    """Latents (n, latent) -> flat pictures (n, 64 * 64 * 3) in 0..255, as DCGAN makes them.
+
+    Radford, Metz, Chintala, ICLR 2016. It starts from the mean of the real pictures.
+    """
+
+    def __init__(self, latent: int, real: torch.Tensor) -> None:
+        super().__init__()
+        self.first = nn.Linear(latent, 96 * 4 * 4)
+        layers: list[nn.Module] = [nn.BatchNorm2d(96), nn.ReLU()]
+        for width, after in ((96, 64), (64, 32), (32, 16)):
+            layers += [nn.ConvTranspose2d(width, after, 4, stride=2, padding=1, bias=False)]
+            layers += [nn.BatchNorm2d(after), nn.ReLU()]
+        layers.append(nn.ConvTranspose2d(16, 3, 4, stride=2, padding=1))
+        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        mean = (real.mean(0) / 255).clamp(0.01, 0.99).view(64, 64, 3)
+        self.register_buffer("start", torch.logit(mean))
+        self.register_buffer("variance", _variance(real))
+
+    def forward(self, latent: torch.Tensor) -> torch.Tensor:
+        """What the class says."""
+        first = self.first(latent).view(-1, 96, 4, 4)
+        maps = self.layers(first.contiguous(memory_format=torch.channels_last))
+        squares = 255 * torch.sigmoid(maps.permute(0, 2, 3, 1) + self.get_buffer("start"))
+        return squares.flatten(1)
+
+
+class Inference(nn.Module):
+    """q(z | real pair, condition), a normal distribution: which noise would have made a pair."""
+
+    def __init__(self, data: TrainingData, width: int, config: Config, units: int = 256) -> None:
+        super().__init__()
+        self.condition = _reading(data, config, units)
+        self.pair = nn.Linear(width + data.train.text.shape[1], units)
+        self.last = nn.Sequential(nn.GELU(), nn.Linear(units, 2 * config.noise))
+
+    def forward(self, both: torch.Tensor, conditions: torch.Tensor) -> Two:
+        """What the adversary sees (n, widths), conditions (n, w) -> mean and log variance of z."""
+        mean, log_variance = self.last(self.pair(both) + self.condition(conditions)).chunk(2, 1)
+        return mean, log_variance.clamp(-8, 8)
+
+
+class Generator(nn.Module):
+    """G(z, condition): an image and a text out of one latent."""
+
+    def __init__(self, data: TrainingData, config: Config) -> None:
+        super().__init__()
+        self.noise, latent, some = config.noise, config.latent, _some(data)
+        self.condition = _reading(data, config, latent)
+        self.layers = nn.Sequential(
+            nn.Linear(latent + config.noise, latent),
+            nn.LayerNorm(latent),
+            nn.GELU(),
+            nn.Linear(latent, latent),
+            nn.LayerNorm(latent),
+            nn.GELU(),
+        )
+        head = PictureHead if data.raw_images else FeatureHead
+        self.image: FeatureHead | PictureHead = head(latent, some.image.float())
+        self.text = FeatureHead(latent, some.text.float())
+
+    def forward(self, conditions: torch.Tensor, z: torch.Tensor) -> Two:
+        """Conditions (n, w) and noise (n, noise) -> features of n synthetic pairs."""
+        latent = self.layers(torch.cat([self.condition(conditions), z], dim=1))
+        return self.image(latent), self.text(latent)
+
+    def draw(self, conditions: torch.Tensor) -> Two:
+        """One synthetic pair for each condition."""
+        z = torch.randn(len(conditions), self.noise, device=conditions.device)
+        image, text = self(conditions, z)
+        return image, text
+
+
+def _variance(real: torch.Tensor) -> torch.Tensor:
+    """Mean squared distance of rows from their mean."""
+    return real.var(0, correction=0).sum().clamp(min=1e-6)
+
+
+def _some(data: TrainingData) -> sampling.Pairs:
+    return data.train.take(sampling.even_choice(len(data.train), ENOUGH))
+
+
+def _reading(data: TrainingData, config: Config, units: int) -> nn.Module:
+    """Layers that read a condition: one embedding a label, summed; or a text."""
+    if config.condition == "text":
+        width = data.train.text.shape[1]
+        return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, units))
+    embedding = nn.Linear(data.classes, units)
+    nn.init.normal_(embedding.weight)
+    return embedding
