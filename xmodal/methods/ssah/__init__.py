@@ -64,7 +64,7 @@ Sides = dict[Modality, torch.Tensor]
 class Config:
     """Settings; the defaults stand here and nowhere else."""
 
-    epochs: int = 25
+    epochs: int = 20
     batch: int = 512
     """Pairs a step; fewer where an epoch would have under 8 steps."""
     hidden: int = 512
