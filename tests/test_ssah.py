@@ -44,7 +44,7 @@ def codes(data: TrainingData, config: Config = QUICK, **options: Any) -> BinaryC
 
 @pytest.mark.parametrize("critic", [0.0, 1.0])
 def test_the_same_seed_gives_the_same_codes_and_another_does_not(critic: float) -> None:
-    data, config = clusters(labelled=0.5), replace(QUICK, epochs=2, code_critic=critic)
+    data, config = clusters(60, labelled=0.5), replace(QUICK, epochs=2, code_critic=critic)
     first = codes(data, config, seed=1)
     torch.rand(3)  # what was drawn before does not matter
     assert codes(data, config, seed=1) == first
@@ -134,7 +134,8 @@ def test_every_term_has_an_effect(switched_off: str, with_every_term: BinaryCode
 
 
 def test_a_net_has_an_effect_by_its_aim_and_its_means() -> None:
-    data, config = clusters(labelled=0.5, bits=64), replace(QUICK, hard=5.0, consistency=5.0)
+    data = clusters(60, labelled=0.5, bits=64)
+    config = replace(QUICK, epochs=2, hard=5.0, consistency=5.0)
     first = codes(data, config)
     for other in ({"hardness": 3.0}, {"pace": 0.0}, {"area": 0.1}, {"angle": 5.0}, {"share": 1.0}):
         assert codes(data, replace(config, adversary_rate=0.1, **other)) != first  # type: ignore[arg-type]

@@ -24,7 +24,8 @@ Departures from the paper, of which only the abstract is public, all of them our
   middle, similar and dissimilar pairs weigh the same, and unlabelled pairs count by what both of
   their sides suggest (``beliefs``). H-Net also contrasts natural pairs, keeps neighbours of pairs
   whose class is in doubt, and keeps bits binary, balanced and decorrelated.
-- The code of a hard sample follows that of the natural one by a moving average of H-Net.
+- The code of a hard sample follows that of the natural one by a moving average of H-Net. A part
+  of each batch, another one every time, gets hard samples: with all of it, time goes there.
 """
 
 from __future__ import annotations
