@@ -18,8 +18,9 @@ demo-hamming: .venv/ready
 	test -e demo/report.json || $(BIN)/xmodal demo --out demo
 	$(BIN)/xmodal-opensearch demo --out demo --with-plugin
 
+# Two at a time: many tests wait for servers. A file stays in one process, which starts its own nodes.
 test: .venv/ready
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/ready
 	$(BIN)/ruff format --check .

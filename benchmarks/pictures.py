@@ -1,4 +1,4 @@
-"""Pictures beside the SCH-GAN tables: mAP by labels, and what is picked over the epochs."""
+"""Pictures beside the tables: mAP by labels and bits, what is picked, precision and recall."""
 
 from __future__ import annotations
 
@@ -140,3 +140,110 @@ def _curve(
 def _save(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+# ---- all methods ---------------------------------------------------------------------------------
+
+COLOURS = ("#1b6ca8", "#e08214", "#4d9221", "#8e44ad", "#c0392b", "#17a2a2", "#777777")
+CODEWORD = "label codeword"
+
+
+def methods(plan: Any, results: Any, on: Mapping[str, str], folder: Path) -> list[tuple[Path, str]]:
+    """Draw mAP by bits, by share of labels, and precision and recall by radius.
+
+    ``on``: by method, the row that is drawn. Returns paths and captions of what could be drawn.
+    """
+    cells = list(dict.fromkeys(job.cell.name for job in plan.jobs))
+    sets = list(dict.fromkeys(cell.rpartition("-")[0] for cell in cells))
+    widths = sorted({job.bits for job in plan.jobs})
+    shares = sorted({job.cell.share for job in plan.jobs})
+    drawn = []
+
+    def lines(name: str, points: Sequence[tuple[str, int]]) -> list[float]:
+        return [_mean(results.values(cell, name, "both", bits=bits)) for cell, bits in points]
+
+    rows = {**on, CODEWORD: CODEWORD}
+    if len(widths) > 1:
+        wide = [one for one in sets if any(j.bits != 32 and one in j.cell.name for j in plan.jobs)]
+        curves = {
+            one: {
+                label: (widths, lines(name, [(f"{one}-100", bits) for bits in widths]))
+                for label, name in rows.items()
+            }
+            for one in wide
+        }
+        drawn.append(
+            _panels(curves, "bits", folder / "methods-bits.png", "mAP by bits, all labels")
+        )
+    if len(shares) > 1:
+        shared = [one for one in sets if f"{one}-{shares[0]}" in cells]
+        curves = {
+            one: {
+                label: (shares, lines(name, [(f"{one}-{share}", 32) for share in shares]))
+                for label, name in rows.items()
+            }
+            for one in shared
+        }
+        drawn.append(
+            _panels(curves, "% labelled", folder / "methods-shares.png", "mAP by share of labels")
+        )
+    curves = {
+        one: {label: _by_radius(results, f"{one}-100", name) for label, name in on.items()}
+        for one in sets
+    }
+    caption = "Precision and recall within growing radius, 32 bits, all labels, seed 0, i>t"
+    drawn.append(_panels(curves, "recall", folder / "methods-radius.png", caption, "precision"))
+    return [one for one in drawn if one]
+
+
+def _mean(values: Any) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _by_radius(results: Any, cell: str, name: str) -> tuple[list[float], list[float]]:
+    """Recall and precision of the first seed, where anything is found."""
+    found = results.of(cell, name)
+    if not found:
+        return [], []
+    curve = found[0]["by radius"]["image->text"]
+    both = zip(curve["recall"], curve["precision"], strict=True)
+    points = [(recall, precision) for recall, precision in both if precision is not None]
+    return [one for one, _ in points], [one for _, one in points]
+
+
+def _panels(
+    curves: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]],
+    across: str,
+    path: Path,
+    caption: str,
+    up: str = "mAP, mean of both ways",
+) -> tuple[Path, str] | None:
+    """A panel a set, a curve a row; None if there is nothing to draw."""
+    some = {title: lines for title, lines in curves.items() if any(x for x, _ in lines.values())}
+    if not some:
+        return None
+    pyplot = _pyplot()
+    columns = min(3, len(some))
+    figure, axes = pyplot.subplots(
+        -(-len(some) // columns), columns, squeeze=False,
+        figsize=(3.2 * columns, 2.7 * -(-len(some) // columns) + 0.5),
+    )  # fmt: skip
+    for axis in axes.flat[len(some) :]:
+        axis.set_visible(False)
+    for axis, (title, lines) in zip(axes.flat, some.items(), strict=False):
+        for (label, (x, y)), colour in zip(lines.items(), COLOURS, strict=False):
+            mark = "o" if len(x) < 8 else None
+            style = ":" if label == CODEWORD else "-"
+            axis.plot(x, y, style, color=colour, marker=mark, markersize=3, label=label)
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel(across)
+        axis.set_ylabel(up)
+        if across == "bits":
+            axis.set_xscale("log", base=2)
+            axis.set_xticks(x, [str(one) for one in x])
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, ncol=min(6, len(labels)), loc="lower center")
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    _save(figure, path)
+    pyplot.close(figure)
+    return path, caption

@@ -85,9 +85,9 @@ def read(path: Path) -> Row:
     return row
 
 
-def records() -> dict[str, Row]:
-    """The records beside this file, in the order of the ablation."""
-    found = {path.stem: path for path in sorted(FOLDER.glob("*.toml"))}
+def records(folder: Path = FOLDER) -> dict[str, Row]:
+    """The records of a folder, those of the ablation in its order."""
+    found = {path.stem: path for path in sorted(folder.glob("*.toml"))}
     names = [*(name for name in ORDER if name in found), *(n for n in found if n not in ORDER)]
     return {name: read(found[name]) for name in names}
 

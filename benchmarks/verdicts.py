@@ -56,9 +56,9 @@ class Results:
         kept = self.found.get((cell, "baselines" if row in BASELINES else row, bits), {})
         return [kept[seed] for seed in sorted(kept)]
 
-    def seeds(self, cell: str, row: str) -> list[int]:
+    def seeds(self, cell: str, row: str, bits: int = 32) -> list[int]:
         """Which there are."""
-        return sorted(self.found.get((cell, "baselines" if row in BASELINES else row, 32), {}))
+        return sorted(self.found.get((cell, "baselines" if row in BASELINES else row, bits), {}))
 
     def values(self, cell: str, row: str, way: str, metric: str = "mAP", bits: int = 32) -> Values:
         """A figure of each seed; ``way`` "both" is the mean of both directions. May be empty."""
@@ -71,10 +71,10 @@ class Results:
         ]
         return np.array(each, dtype=np.float64)
 
-    def differences(self, cell: str, row: str, other: str, way: str) -> Values:
+    def differences(self, cell: str, row: str, other: str, way: str, bits: int = 32) -> Values:
         """Row minus other, seed by seed where both have it."""
-        one, two = self.values(cell, row, way), self.values(cell, other, way)
-        left, right = self.seeds(cell, row), self.seeds(cell, other)
+        one, two = (self.values(cell, name, way, bits=bits) for name in (row, other))
+        left, right = self.seeds(cell, row, bits), self.seeds(cell, other, bits)
         shared = [seed for seed in left if seed in right]
         return np.array([one[left.index(seed)] - two[right.index(seed)] for seed in shared])
 

@@ -1,0 +1,121 @@
+"""Five adversarial hashing methods, each with its own adversary on and off: one table.
+
+    python benchmarks/methods.py --data FOLDER [--only METHOD] [--seeds N] [--jobs N]
+                                 [--quick] [--fresh] [--work FOLDER]
+
+``--data`` is laid out as benchmarks/sets.py says; rows are the records in benchmarks/methods/.
+Every training is a job whose result is kept in the work folder: a run that was stopped or killed
+goes on when it is repeated. ``--quick`` tries everything with few epochs on a few cells, in
+minutes, and keeps no table; ``--only`` does the jobs of one method and keeps none either.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import methods_tables
+import pictures
+import rows
+import sets
+from commandline import carry_out, command_line
+from jobs import Job, Places
+from plans import Plan
+from record import RESULTS, write
+from rows import Row
+from verdicts import Results
+
+from xmodal.errors import ConfigError
+
+FOLDER = Path(__file__).parent / "methods"
+SEEDS = 3
+SETS = (
+    "fashion-minilm-names",
+    "fashion-minilm-removed",
+    "wikipedia-roph-tfidf-clean",
+    "wikipedia-roph-tfidf-official",
+    "wikipedia-sift-lda-clean",
+    "wikipedia-sift-lda-official",
+    "toy-pixels-words",
+)
+SHARED = SETS[:3]
+"""Sets on which the share of labels varies."""
+SHARES = (5, 25)
+"""Beside 100 %."""
+WIDE = SETS[:4]
+"""Sets on which the bits vary."""
+BITS = (16, 64, 128)
+"""Beside 32."""
+WITHOUT_LABELS = ("sigah",)
+"""Methods to which the share of labels means nothing."""
+
+
+def main() -> int:
+    """Do the jobs, print the tables, keep them if they are whole."""
+    parser = command_line(__doc__, work="methods-work")
+    parser.add_argument("--only", help="one method alone")
+    told = parser.parse_args()
+    return carry_out(
+        told,
+        lambda told: [plan(told.only, told.seeds or SEEDS, told.quick)],
+        lambda plan, places: _write(plan, places, told),
+    )
+
+
+def plan(only: str | None, seeds: int, quick: bool) -> Plan:
+    """All jobs, the most telling first. Raises ConfigError if nobody knows the method ``only``."""
+    found = [row for row in rows.records(FOLDER).values() if only in (None, row.method)]
+    if not found:
+        known = dict.fromkeys(row.method for row in rows.records(FOLDER).values())
+        raise ConfigError(f"there is no method {only!r} here, expected one of {', '.join(known)}")
+    count = range(1 if quick else seeds)
+    if quick:
+        cells = [f"{name}-100" for name in ("wikipedia-roph-tfidf-clean", "toy-pixels-words")]
+        return Plan("methods", _jobs(cells, [None, *(row.quick() for row in found)], count, 16))
+    learn = [row for row in found if row.method not in WITHOUT_LABELS]
+    jobs = _jobs([f"{name}-100" for name in SETS], [None, *found], count, 32)
+    shares = [f"{name}-{share}" for name in SHARED for share in SHARES]
+    jobs += _jobs(shares, [None, *learn], count, 32)
+    for bits in BITS:
+        jobs += _jobs([f"{name}-100" for name in WIDE], [None, *found], count, bits)
+    return Plan("methods", jobs)
+
+
+def _jobs(
+    cells: Sequence[str], found: Sequence[Row | None], seeds: range, bits: int
+) -> tuple[Job, ...]:
+    named = [sets.named(name) for name in cells]
+    return tuple(
+        Job(cell, row, seed, bits)
+        for seed in seeds
+        for cell in named
+        for row in found
+        if not (row and cell.of == "toy" and row.method in methods_tables.FEATURES_ALONE)
+    )
+
+
+def _write(plan: Plan, places: Places, told: argparse.Namespace) -> None:
+    results = Results(plan.jobs, places)
+    keep = not (told.quick or told.only)
+    folder = RESULTS if keep else told.work
+    sections = methods_tables.sections(plan, results)
+    found = {job.row.name: job.row for job in plan.jobs if job.row}
+    on = {method: pair[0] for method, pair in methods_tables.switches(found).items()}
+    for path, caption in pictures.methods(plan, results, on, folder):
+        sections.append((caption, f"![{caption}]({path.name})"))
+    if told.quick:
+        sections.insert(0, ("Tried", "**few epochs: no figure here means anything**"))
+    write(
+        "methods",
+        "Five adversarial hashing methods, their own adversary on and off",
+        "python benchmarks/methods.py --data FOLDER"
+        + (f" --seeds {told.seeds}" * bool(told.seeds)),
+        sections,
+        keep=keep,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
