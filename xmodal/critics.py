@@ -22,8 +22,10 @@ class Critic(nn.Module):
     """Scores rows (n, width). A Wasserstein critic with gradient penalty.
 
     It raises mean score(real) - mean score(fake), which at slopes of 1 is how far one has to move
-    the fake rows until nothing tells them from real ones (Arjovsky et al., ICML 2017). ``updates``
-    is its optimiser, to be saved with ``layers``.
+    the fake rows until nothing tells them from real ones (Arjovsky et al., ICML 2017). Distance and
+    term are divided by sqrt(width), the length of a row of +-1, so that a weight means the same for
+    any width; columns should be of about that size, or the critic learns far too slowly.
+    ``updates`` is its optimiser, to be saved with ``layers``.
     """
 
     def __init__(self, width: int, *, hidden: int = 128, rate: float = 1e-3) -> None:
@@ -35,6 +37,7 @@ class Critic(nn.Module):
             nn.LeakyReLU(0.2),
             nn.Linear(hidden, 1),
         )
+        self.length = math.sqrt(width)
         self.updates = torch.optim.Adam(self.layers.parameters(), lr=rate, betas=(0.0, 0.9))
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
@@ -48,21 +51,24 @@ class Critic(nn.Module):
         self.updates.zero_grad()
         (PENALTY * gradient_penalty(self, real, fake) - apart).backward()
         self.updates.step()
-        return float(apart.detach())
+        return float(apart.detach()) / self.length
+
+    def term(self, rows: torch.Tensor) -> torch.Tensor:
+        """What whoever makes the rows (n, width) minimises: their -mean score."""
+        scores: torch.Tensor = self(rows)
+        return -scores.mean() / self.length
 
 
 class CodeCritic(Critic):
     """Scores codes (n, bits); its difference between coin flips and codes is their distance.
 
     ``steps`` updates for each of the hash network's. It sees signs alone, passed straight through:
-    nobody can win by telling .9 from 1. Distance and term are divided by sqrt(bits), the length of
-    a code, so that a weight means the same for any number of bits.
+    nobody can win by telling .9 from 1.
     """
 
     def __init__(self, bits: int, *, hidden: int = 128, rate: float = 1e-3, steps: int = 5) -> None:
         super().__init__(bits, hidden=hidden, rate=rate)
         self.steps = steps
-        self.length = math.sqrt(bits)
 
     def learn(self, relaxed: torch.Tensor) -> float:
         """Update on relaxed codes (n, bits); the distance between coin flips and them it sees."""
@@ -70,9 +76,8 @@ class CodeCritic(Critic):
         for _ in range(self.steps):
             real = torch.randint(0, 2, fake.shape, device=fake.device).to(fake) * 2 - 1
             apart = self.compare(real, fake)
-        return apart / self.length
+        return apart
 
     def term(self, relaxed: torch.Tensor) -> torch.Tensor:
         """What the hash network minimises: -mean score of its codes (n, bits)."""
-        scores: torch.Tensor = self(sign_through(relaxed))
-        return -scores.mean() / self.length
+        return super().term(sign_through(relaxed))

@@ -12,8 +12,9 @@ Departures from the paper, of which the abstract alone is public; all of them ou
 - Two modalities, a tower each. Either's code is decoded to both sides, so a picture's code also
   says what its text does.
 - D_x judges pairs, (x, x) against (x, x'): without x it could not see a code that ignores its
-  input. Both critics are Wasserstein critics with gradient penalty, five updates on the batch of
-  each step. The L2 error warms the decoders up and is annealed to zero.
+  input. It is shown x' as x' - x, which loses nothing and is far easier to judge. Both critics are
+  Wasserstein critics with gradient penalty, five updates on the batch of each step. The L2 error
+  warms the decoders up and is annealed to zero.
 - D_h sees signs, passed straight through, so that it cannot win by telling .9 from 1. One D_h
   judges the mixture of both modalities' codes.
 - What is decoded are the principal components of the features; of pixels (``raw_images``) those of
@@ -142,7 +143,7 @@ class Config:
 
 
 class Originals(nn.Module):
-    """What is decoded: principal components z of a modality, of mean square length 1."""
+    """What is decoded: principal components z of a modality, of mean square 1 as bits are."""
 
     def __init__(self, features: torch.Tensor, components: int, *, raw: bool = False) -> None:
         super().__init__()
@@ -152,7 +153,7 @@ class Originals(nn.Module):
         z = (rows - rows.mean(0)) @ directions
         self.register_buffer("mean", rows.mean(0))
         self.register_buffer("directions", directions)
-        self.register_buffer("length", z.square().sum(1).mean().sqrt().clamp(min=1e-6))
+        self.register_buffer("scale", z.square().mean().sqrt().clamp(min=1e-6))
 
     @property
     def width(self) -> int:
@@ -162,11 +163,11 @@ class Originals(nn.Module):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features (n, d), or pixels, -> z (n, width)."""
         centred = self._rows(features) - self.get_buffer("mean")
-        return centred @ self.get_buffer("directions") / self.get_buffer("length")
+        return centred @ self.get_buffer("directions") / self.get_buffer("scale")
 
     def pictures(self, z: torch.Tensor) -> npt.NDArray[np.uint8]:
         """z (n, width) -> pictures (n, SIDE, SIDE, 3)."""
-        rows = z * self.get_buffer("length") @ self.get_buffer("directions").T
+        rows = z * self.get_buffer("scale") @ self.get_buffer("directions").T
         squares = (255 * (rows + self.get_buffer("mean"))).clamp(0, 255)
         return squares.view(-1, 3, SIDE, SIDE).permute(0, 2, 3, 1).cpu().numpy().astype(np.uint8)
 
@@ -244,9 +245,9 @@ class View:
     decoded: dict[Modality, torch.Tensor]
 
     def pairs(self, side: Modality) -> tuple[torch.Tensor, torch.Tensor]:
-        """(x, x) and (x, x'), each (2n, 2 width)."""
+        """(x, x) and (x, x'), of each the first and the difference, (2n, 2 width)."""
         x, decoded = self.original[side], self.decoded[side]
-        return torch.cat([x, x], dim=1), torch.cat([x, decoded], dim=1)
+        return torch.cat([x, 0 * x], dim=1), torch.cat([x, decoded - x], dim=1)
 
 
 def look(auto: AutoEncoder, originals: Mapping[Modality, Originals], part: Pairs) -> View:
@@ -305,7 +306,7 @@ def _penalty(view: View, config: Config) -> torch.Tensor:
 
 
 def _critics_step(critics: Critics, view: View, config: Config) -> dict[str, float]:
-    """The critics' updates on a batch; how far apart each found what it has to tell apart."""
+    """The critics' updates on a batch; how far apart each found real and fake."""
     figures: dict[str, float] = {}
     for side, critic in critics.inputs.items():
         real, fake = view.pairs(side)
@@ -329,13 +330,13 @@ def _autoencoder_step(
     terms = _meaning(auto, view, belief, config)
     error = torch.zeros((), device=view.image.device)
     for side in view.decoded:
-        error = error + (view.decoded[side] - view.original[side]).square().sum(1).mean() / 2
+        error = error + (view.decoded[side] - view.original[side]).square().mean() / 2
     by_l2 = l2_share(epoch, config)
     if view.decoded and by_l2 > 0:
         terms["l2"] = config.decoded * by_l2 * error
     if critics.inputs and by_l2 < 1:
-        scores = [one(view.pairs(side)[1]).mean() for side, one in critics.inputs.items()]
-        terms["input critic"] = -config.decoded * (1 - by_l2) * torch.stack(scores).mean()
+        told = [one.term(view.pairs(side)[1]) for side, one in critics.inputs.items()]
+        terms["input critic"] = config.decoded * (1 - by_l2) * torch.stack(told).mean()
     if critics.codes is not None:
         terms["code critic"] = config.code_critic * critics.codes.term(
             torch.cat([view.image, view.text])
