@@ -131,6 +131,7 @@ def with_strong_triplets() -> BinaryCodes:
     "changed",
     [
         {"synthetic_share": 1.0},
+        {"synthetic_classes": 2.0},
         {"condition": "text"},
         {"pretraining": 0},
         {"asking": 1.0},
@@ -230,9 +231,10 @@ def test_without_labels_texts_are_conditions(kind: str) -> None:
     with pytest.raises(ConfigError, match=r"needs labels and no .* \(--set condition=text\)$"):
         trained(data)
     assert finite(trained(data, OFF))
-    run = trained(data, BY_TEXT)
+    run = trained(data, replace(BY_TEXT, synthetic_classes=1.0))
     assert finite(run)
-    assert not set(run.history[0]) & {"generator classes", "synthetic of class", "classes"}
+    named = {"generator classes", "synthetic of class", "classes", "synthetic classes"}
+    assert not set(run.history[0]) & named
 
 
 def test_one_condition_may_be_a_text_where_labels_are_known() -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from xmodal.beliefs import Beliefs, learn
 from xmodal.methods.dshgan import Config, alternation
 from xmodal.methods.dshgan.conditions import Asked, Lender, ask
-from xmodal.methods.dshgan.networks import FeatureHead, HashNetwork, PictureHead, Seen, Two
+from xmodal.methods.dshgan.networks import HashNetwork, Seen, Two
 from xmodal.sampling import Pairs
 from xmodal.towers import Towers
 
@@ -41,8 +41,8 @@ class Players:
             self.d = HashNetwork(Towers(IMAGE, TEXT, K, kind="linear"), CLASSES, 0.85)
             self.gan = alternation.Gan(data, IMAGE, config)
             plain = self.gan.adversary
-            plain.layers, plain.last = nn.Sequential(), nn.Linear(IMAGE + TEXT, 1)
-            plain.condition = nn.Linear(CLASSES, IMAGE + TEXT)
+            plain.layers, plain.last = nn.Sequential(), nn.Linear(plain.width, 1)
+            plain.condition = nn.Linear(CLASSES, plain.width)
             with torch.no_grad():
                 for tower in (self.d.towers.image, self.d.towers.text):
                     tower.head[0].weight.mul_(8)  # codes that differ
@@ -89,12 +89,12 @@ class Players:
 
     @torch.no_grad()
     def seen(self, pairs: Two) -> torch.Tensor:
-        """What the adversary sees, (n, IMAGE + TEXT)."""
+        """What the adversary sees, (n, width)."""
         return self.gan.adversary.both(pairs)
 
     @torch.no_grad()
     def slopes(self) -> torch.Tensor:
-        """w + Vc of each condition: the adversary's slope, (n, IMAGE + TEXT)."""
+        """w + Vc of each condition: the adversary's slope, (n, width)."""
         plain = self.gan.adversary
         return plain.last.weight + plain.condition(self.asked.conditions)
 
@@ -251,12 +251,12 @@ def test_a_step_of_the_generator_by_hand() -> None:
     expected = []
     slopes = -players.slopes() / N  # of -mean s
     plain, towers = players.gan.adversary, players.d.towers
-    halves = (slopes[:, :IMAGE], slopes[:, IMAGE:])
-    scales, heads = (plain.image, plain.text), (players.gan.g.image, players.gan.g.text)
+    halves = slopes.split([N, slopes.shape[1] - N], dim=1)  # N items have N components
+    axes, heads = (plain.image, plain.text), (players.gan.g.image, players.gan.g.text)
     for side, tower in enumerate((towers.image, towers.text)):
         to_codes = to_items[side] + class_gradient(players, items[side], asked.classes)
         through = to_codes * (1 - items[side] ** 2)
-        to_features = halves[side] / scales[side].get_buffer("spread")
+        to_features = halves[side] @ axes[side].get_buffer("axes").T
         to_features = to_features + through @ tower.head[0].weight.detach()
         free = made[side] > heads[side].get_buffer("least")
         expected.append((to_features * free * heads[side].get_buffer("spread")).sum(0))
@@ -327,6 +327,20 @@ def test_real_and_synthetic_triplets_share_the_loss() -> None:
     assert terms["synthetic triplets"] == pytest.approx(0.25 * 2.0 * whole, rel=1e-3)
 
 
+def test_synthetic_items_teach_their_classes_where_they_shall() -> None:
+    players = Players(replace(WITHIN, synthetic_classes=2.0))
+    expected, scale = 0.0, K * players.d.temperature
+    words = torch.tanh(players.d.codewords.detach())
+    for codes in players.codes(players.made()):
+        for code, classes in zip(codes, players.asked.classes, strict=True):
+            log_p = torch.log_softmax(words @ code / scale, dim=0)
+            expected -= float((classes * log_p).sum())
+    told = float(players.asked.classes.sum())
+    terms, _ = players.discriminate()
+    assert terms["synthetic classes"] == pytest.approx(2.0 * expected / told / 2, rel=1e-4)
+    assert "synthetic classes" not in Players().discriminate()[0]
+
+
 def test_vectors_are_felt_by_their_share() -> None:
     one = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
     for weight in (0.0, 0.25, 1.0):
@@ -374,29 +388,3 @@ def test_what_is_asked_for_is_the_loop() -> None:
     assert by_text.conditions.tolist() == [[0.0], [1.0], [2.0], [3.0]]
     assert torch.equal(by_text.agreement, belief.agreement())
     assert isinstance(by_text, Asked)
-
-
-# ---- networks --------------------------------------------------------------------------------
-
-
-def test_features_are_made_around_the_mean_and_never_below_the_least() -> None:
-    real = torch.tensor([[0.0, 5.0, 1.0], [2.0, 5.0, 0.0]])
-    head = FeatureHead(4, real)
-    made = head(100 * torch.randn(50, 4, generator=torch.Generator().manual_seed(0)))
-    assert bool((made >= real.amin(0)).all())
-    assert made[:, 1].unique().tolist() == [5.0]  # what never varies does not
-    with torch.no_grad():
-        head.linear.weight.zero_(), head.linear.bias.copy_(torch.tensor([1.0, 1, -1]))
-    assert head(torch.zeros(1, 4)).tolist() == [[2.0, 5.0, 0.0]]
-
-
-def test_pictures_start_from_the_mean_and_stay_in_range() -> None:
-    real = torch.full((3, 64 * 64 * 3), 200.0)
-    head = PictureHead(8, real)
-    made = head(torch.randn(5, 8, generator=torch.Generator().manual_seed(0)))
-    assert made.shape == (5, 64 * 64 * 3)
-    assert 0 <= float(made.min().detach()) and float(made.max().detach()) <= 255
-    with torch.no_grad():
-        for parameter in head.layers[-1].parameters():
-            parameter.zero_()
-    torch.testing.assert_close(head(torch.zeros(2, 8)), real[:2], rtol=1e-4, atol=1e-2)

@@ -21,11 +21,13 @@ Departures from the paper, all of them ours:
 - Each synthetic item is x- of all queries that share none of its labels: n items make n x+ and up
   to n (n - 1) triplets. One that shares some of them is neither x+ nor x-. Distances are shares of
   the bits, since a margin of 1 is met at once by long codes.
-- Real-real triplets stay mixed in, and classes are taught by real items alone: else the streams and
-  the generator can agree on an artefact for each class.
+- Real-real triplets stay mixed in, and classes are taught by real items alone unless
+  ``synthetic_classes`` says otherwise: else the streams and the generator can agree on an artefact
+  for each class.
 - The adversary is told the condition (projection: Miyato, Koyama, ICLR 2018) and has a hinge loss
   with a penalty on its slope at real items (R1: Mescheder et al., ICML 2018). -l_a saturates, and
-  without these two the generator makes one item a class.
+  without these two the generator makes one item a class. Of features it sees the principal
+  components, since nobody can make the rest.
 - The generator also makes real pairs again, from noise inferred from them, like a conditional VAE
   (Bao et al., "CVAE-GAN", ICCV 2017): a few hundred steps are too few for an adversary alone.
 - The classification stream reads the codes: one codeword a class, for both modalities.

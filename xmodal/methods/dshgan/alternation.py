@@ -82,8 +82,8 @@ class Gan(nn.Module):
         super().__init__()
         self.config = config
         self.g = Generator(data, config)
-        self.inference = Inference(data, width, config)
         self.adversary = Adversary(data, width, config)
+        self.inference = Inference(data, self.adversary.width, config)
         made_by = [*self.g.parameters(), *self.inference.parameters()]
         self.g_steps = torch.optim.Adam(made_by, lr=config.generator_rate, betas=BETAS)
         judged_by = self.adversary.parameters()
@@ -171,6 +171,9 @@ def _discriminator_step(
             queries, items = (u[:n], v[:n]), synthetic.codes
             hinge = triplets(queries, items, asked.agreement, own, config.margin)
             terms["synthetic triplets"] = config.triplet * share * hinge
+        if config.synthetic_classes and epoch > config.warmup and bool(asked.classes.any()):
+            named = class_loss(d, synthetic.codes, asked.classes)
+            terms["synthetic classes"] = config.synthetic_classes * named
         gan.a_steps.zero_grad()
     for one in codes:
         bits = config.quantise * losses.quantisation(one) + config.balance * losses.balance(one)

@@ -19,6 +19,8 @@ ENOUGH = 2000
 
 LENGTH = 4.0
 """Of each half of a pair as the adversary sees it, so that its rate suits features of any width."""
+AXES = 64
+"""Principal components of features that the adversary looks at."""
 
 Two = tuple[torch.Tensor, torch.Tensor]
 """Something of the images, the same of the texts."""
@@ -58,17 +60,29 @@ class HashNetwork(nn.Module):
         return (codes @ words.T) / (codes.shape[1] * self.temperature)
 
 
-class Scale(nn.Module):
-    """LENGTH (x - mean) / root of the total variance: rows around 0, about as long as LENGTH."""
+class Components(nn.Module):
+    """The first principal components of features: rows around 0, about as long as LENGTH.
+
+    What is beyond them nobody can make, and telling by that teaches nothing.
+    """
 
     def __init__(self, real: torch.Tensor) -> None:
         super().__init__()
-        self.register_buffer("mean", real.mean(0))
-        self.register_buffer("spread", _variance(real).sqrt() / LENGTH)
+        mean = real.mean(0)
+        _, size, axes = torch.svd_lowrank(real - mean, q=min(AXES, *real.shape), niter=4)
+        length = (size.square().sum() / len(real)).sqrt().clamp(min=1e-3)
+        self.register_buffer("mean", mean)
+        self.register_buffer("axes", axes * (LENGTH / length))
+
+    @property
+    def width(self) -> int:
+        """How many there are."""
+        return self.get_buffer("axes").shape[1]
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(n, d) -> (n, d)."""
-        return (features - self.get_buffer("mean")) / self.get_buffer("spread")
+        """(n, d) -> (n, width)."""
+        out: torch.Tensor = (features - self.get_buffer("mean")) @ self.get_buffer("axes")
+        return out
 
 
 class Level(nn.Module):
@@ -89,12 +103,14 @@ class Adversary(nn.Module):
     def __init__(self, data: TrainingData, width: int, config: Config, units: int = 256) -> None:
         super().__init__()
         some = _some(data)
-        self.text = Scale(some.text.float())
-        self.image: nn.Module = Scale(some.image.float())
-        if data.raw_images:  # what the small network says of pictures changes all the time
-            self.image = Level()
+        self.text = Components(some.text.float())
+        self.image: nn.Module = Level()  # what the small network says of pictures changes
+        if not data.raw_images:
+            self.image = Components(some.image.float())
+            width = self.image.width
+        self.width = width + self.text.width
         self.layers = nn.Sequential(
-            nn.Linear(width + some.text.shape[1], units),
+            nn.Linear(self.width, units),
             nn.LeakyReLU(0.2),
             nn.Linear(units, units),
             nn.LeakyReLU(0.2),
@@ -103,11 +119,11 @@ class Adversary(nn.Module):
         self.condition = _reading(data, config, units)
 
     def both(self, vectors: Two) -> torch.Tensor:
-        """Both halves as it sees them, (n, widths)."""
+        """Both halves as it sees them, (n, width)."""
         return torch.cat([self.image(vectors[0]), self.text(vectors[1])], dim=1)
 
     def forward(self, both: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
-        """(n, widths), conditions (n, w) -> scores (n,)."""
+        """(n, width), conditions (n, w) -> scores (n,)."""
         units = self.layers(both)
         fit = (units * self.condition(conditions)).sum(1)
         out: torch.Tensor = self.last(units).squeeze(1) + fit
@@ -164,11 +180,11 @@ class Inference(nn.Module):
     def __init__(self, data: TrainingData, width: int, config: Config, units: int = 256) -> None:
         super().__init__()
         self.condition = _reading(data, config, units)
-        self.pair = nn.Linear(width + data.train.text.shape[1], units)
+        self.pair = nn.Linear(width, units)
         self.last = nn.Sequential(nn.GELU(), nn.Linear(units, 2 * config.noise))
 
     def forward(self, both: torch.Tensor, conditions: torch.Tensor) -> Two:
-        """What the adversary sees (n, widths), conditions (n, w) -> mean and log variance of z."""
+        """What the adversary sees (n, width), conditions (n, w) -> mean and log variance of z."""
         mean, log_variance = self.last(self.pair(both) + self.condition(conditions)).chunk(2, 1)
         return mean, log_variance.clamp(-8, 8)
 

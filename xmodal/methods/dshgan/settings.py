@@ -27,6 +27,8 @@ class Config:
     """What synthetic pairs are made from; texts need no label at all."""
     synthetic_share: float = 0.5
     """Part of the triplet loss that real-synthetic triplets have; real-real ones have the rest."""
+    synthetic_classes: float = 0.0
+    """Weight of the cross-entropy of synthetic items to the codewords of their conditions."""
     warmup: int = 2
     """Epochs in which synthetic items do not teach the hash network yet."""
     pretraining: int = 400
@@ -44,7 +46,7 @@ class Config:
     """Length of z."""
     latent: int = 256
     """Width of what both halves of a synthetic pair are made of."""
-    generator_rate: float = 3e-4
+    generator_rate: float = 1e-3
     adversary_rate: float = 3e-3
 
     triplet: float = 3.0
@@ -79,6 +81,7 @@ class Config:
         check_at_least(self, 1, "epochs", "hidden", "directions", "noise", "latent")
         check_at_least(self, 2, "batch")
         check_at_least(self, 0, "weight_decay", "warmup", "pretraining", "adversary")
+        check_at_least(self, 0, "synthetic_classes")
         check_at_least(self, 0, "penalty", "remake", "triplet", "classes", "pairs", "neighbours")
         check_at_least(self, 0, "quantise", "balance", "decorrelate", "code_critic")
         rates = ("learning_rate", "generator_rate", "adversary_rate")
