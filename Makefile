@@ -20,7 +20,7 @@ demo-hamming: .venv/ready
 
 # Two at a time: many tests wait for servers. A file stays in one process, which starts its own nodes.
 test: .venv/ready
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/ready
 	$(BIN)/ruff format --check .

@@ -332,10 +332,12 @@ def test_bad_pictures_are_noted_and_rows_stay_aligned(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["text.png", "missing.png", "black.png"])
 def test_without_a_list_for_problems_the_first_is_an_error(tmp_path: Path, name: str) -> None:
-    (tmp_path / "text.png").write_text("this is no picture")
-    Image.new("RGB", (4, 4)).save(tmp_path / "black.png")
+    deep = tmp_path / ("a-folder-with-a-long-name-" * 4)  # a path is cut at its beginning
+    deep.mkdir()
+    (deep / "text.png").write_text("this is no picture")
+    Image.new("RGB", (4, 4)).save(deep / "black.png")
     with pytest.raises(DataError, match=name):
-        image_features(Corners(), [*pictures(tmp_path / "p", 40), tmp_path / name])
+        image_features(Corners(), [*pictures(tmp_path / "p", 40), deep / name])
 
 
 def test_texts_in_which_nothing_can_be_read_are_noted(tmp_path: Path) -> None:

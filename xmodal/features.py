@@ -31,6 +31,7 @@ from xmodal.index import Modality
 Array = npt.NDArray[Any]
 
 BATCH = {"cpu": 32, "cuda": 256, "mps": 128}
+LONGEST_NAME = 80  # characters of a text or a path in a message
 AHEAD = 3  # batches that are decoded while the network works
 
 TABLES = (
@@ -322,13 +323,23 @@ def _keep(
     for row in np.array(rows)[~good]:
         message = f"{what} without anything that the backbone can read"
         if problems is None:
-            raise DataError(f"{message}: {str(sources[row])[:80]!r}")
-        problems.add(message, repr(str(sources[row])[:80]))
+            raise DataError(f"{message}: {_named(sources[row], what)!r}")
+        problems.add(message, repr(_named(sources[row], what)))
     kept = np.array(rows)[good]
     features[kept], usable[kept] = vectors[good], True
     if store is not None:
         pairs = [(keys[row], row) for row in kept if keys[row] is not None]
         store.put([key for key, _ in pairs if key], features[[row for _, row in pairs]])
+
+
+def _named(source: Any, what: str) -> str:
+    """A text by how it begins, a picture by how its path ends."""
+    if what == "picture" and not isinstance(source, str | Path):
+        return type(source).__name__
+    name = str(source)
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"...{name[-LONGEST_NAME:]}" if what == "picture" else f"{name[:LONGEST_NAME]}..."
 
 
 def _unit(values: torch.Tensor) -> Array:
