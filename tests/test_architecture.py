@@ -21,8 +21,8 @@ NUMPY_HALF = (
     "toy gallery baselines evaluation"
 ).split()
 TORCH_HALF = (
-    "towers losses critics sampling beliefs reinforce backbones features encoder run methods "
-    "training compression assessment cli"
+    "towers losses codewords critics sampling beliefs reinforce backbones features encoder run "
+    "methods training compression assessment cli"
 ).split()
 LAYERS = [*NUMPY_HALF, *TORCH_HALF]
 

@@ -185,8 +185,8 @@ def test_judgement_is_the_hinge() -> None:
 
 def class_gradient(players: Players, codes: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     """To codes u (n, K) of one side: (softmax(u W / KT) - target) W / KT, a row of all 2 n."""
-    words = torch.tanh(players.d.codewords.detach())
-    scale = K * players.d.temperature
+    words = torch.tanh(players.d.codewords.words.detach())
+    scale = K * players.d.codewords.temperature
     told = classes.sum(1, keepdim=True)
     posterior = torch.softmax(codes @ words.T / scale, dim=1)
     return told * (posterior - classes) @ words / scale / float(told.sum()) / 2
@@ -329,8 +329,8 @@ def test_real_and_synthetic_triplets_share_the_loss() -> None:
 
 def test_synthetic_items_teach_their_classes_where_they_shall() -> None:
     players = Players(replace(WITHIN, synthetic_classes=2.0))
-    expected, scale = 0.0, K * players.d.temperature
-    words = torch.tanh(players.d.codewords.detach())
+    expected, scale = 0.0, K * players.d.codewords.temperature
+    words = torch.tanh(players.d.codewords.words.detach())
     for codes in players.codes(players.made()):
         for code, classes in zip(codes, players.asked.classes, strict=True):
             log_p = torch.log_softmax(words @ code / scale, dim=0)

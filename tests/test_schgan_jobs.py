@@ -116,7 +116,7 @@ def test_labels_that_pull_against_the_labelled_pairs_lose_trust() -> None:
     known = torch.tensor([True] * 4 + [False] * 4)
     optimiser = torch.optim.AdamW(g.parameters(), lr=1e-2)
     for _ in range(60):
-        logits = d.class_logits(seen.image), d.class_logits(seen.text)
+        logits = d.codewords(seen.image), d.codewords(seen.text)
         assert trust.step(g, optimiser, seen, belief, logits, known, QUICK)
     weights = g.weights(belief, logits, known)
     assert float(weights[4:6].min()) > 1.2

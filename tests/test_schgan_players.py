@@ -13,6 +13,7 @@ from clusters import CLASSES, clusters
 from torch import nn
 
 from xmodal.beliefs import learn
+from xmodal.codewords import class_temperature
 from xmodal.methods.schgan import Config, generator, practical
 from xmodal.methods.schgan.generator import Scene
 
@@ -140,22 +141,22 @@ def test_the_temperature_follows_the_share_that_is_wanted() -> None:
 @pytest.mark.parametrize("certainty", [0.6, 0.95, 0.999])
 @pytest.mark.parametrize("classes", [2, 10, 75])
 def test_a_code_on_a_codeword_has_the_wanted_certainty(classes: int, certainty: float) -> None:
-    temperature = practical.class_temperature(classes, certainty)
+    temperature = class_temperature(classes, certainty)
     on, off = exp(1 / temperature), exp(0 / temperature)
     assert on / (on + (classes - 1) * off) == pytest.approx(certainty)
 
 
 @pytest.mark.parametrize("classes", [0, 1])
 def test_without_classes_to_tell_apart_there_still_is_a_temperature(classes: int) -> None:
-    assert 0 < practical.class_temperature(classes, 0.95) < 1
+    assert 0 < class_temperature(classes, 0.95) < 1
 
 
 def test_class_logits_are_similarities_over_the_temperature() -> None:
     d = Players().d
     with torch.no_grad():
-        d.codewords[:2] = torch.tensor([[9.0], [-9.0]])  # tanh: codes of all 1, of all -1
-        d.codewords[2] = torch.tensor([9.0, -9.0]).repeat(8)
-        found = d.class_logits(torch.ones(1, 16))[0, :3]
+        d.codewords.words[:2] = torch.tensor([[9.0], [-9.0]])  # tanh: codes of all 1, of all -1
+        d.codewords.words[2] = torch.tensor([9.0, -9.0]).repeat(8)
+        found = d.codewords(torch.ones(1, 16))[0, :3]
     assert found.tolist() == pytest.approx([1 / 0.2, -1 / 0.2, 0], abs=1e-5)
 
 

@@ -27,7 +27,6 @@ Departures from the paper, of which the abstract alone is public; all of them ou
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,10 +41,11 @@ from torch.nn import functional
 from xmodal import losses, sampling
 from xmodal.backbones.device import device
 from xmodal.beliefs import ENOUGH, Beliefs, learn
+from xmodal.codewords import Codewords, class_temperature
 from xmodal.critics import CodeCritic, Critic
 from xmodal.errors import ConfigError
 from xmodal.index import MODALITIES, Modality
-from xmodal.run import Run, Stateful, TrainingData
+from xmodal.run import Run, Stateful, TrainingData, schedule
 from xmodal.sampling import Pairs
 from xmodal.settings import check_at_least, check_at_most
 from xmodal.towers import Towers
@@ -189,18 +189,12 @@ class AutoEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.towers = towers
-        self.codewords = nn.Parameter(torch.randn(classes, towers.bits))
-        sure = config.certainty / (1 - config.certainty)
-        self.temperature = 1 / math.log(max(1, told - 1) * sure)
+        temperature = class_temperature(told, config.certainty)
+        self.codewords = Codewords(classes, towers.bits, temperature)
         self.decoders = nn.ModuleDict()
         for side, width in widths.items():
             first = nn.Linear(towers.bits, config.hidden)
             self.decoders[side] = nn.Sequential(first, nn.GELU(), nn.Linear(config.hidden, width))
-
-    def class_logits(self, codes: torch.Tensor) -> torch.Tensor:
-        """(1 - 2 d) / temperature between codes and codewords, (n, c)."""
-        words = torch.tanh(self.codewords)
-        return (codes @ words.T) / (codes.shape[1] * self.temperature)
 
 
 @dataclass(frozen=True)
@@ -279,7 +273,7 @@ def _meaning(
     terms: dict[str, torch.Tensor] = {}
     if config.classes and bool((belief.classes > 0).any()):
         told = belief.classes.sum(1)
-        opinions = auto.class_logits(u), auto.class_logits(v)
+        opinions = auto.codewords(u), auto.codewords(v)
         entropy = [losses.soft_cross_entropy(one, belief.classes, told) for one in opinions]
         terms["classes"] = config.classes * torch.stack(entropy).mean()
     if config.pairs:
@@ -381,7 +375,7 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
         for epoch in run.epochs(config.epochs, state):
             rng = run.rng(epoch)
             for group in steps.param_groups:
-                group["lr"] = config.learning_rate * _schedule(epoch, config)
+                group["lr"] = config.learning_rate * schedule(epoch, config.epochs)
             sums: dict[str, list[float]] = defaultdict(list)
             for rows in sampling.batches(len(pairs), batch, rng):
                 view = look(auto, originals if config.judges_inputs else {}, pairs.take(rows))
@@ -394,14 +388,6 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
                 run.sheet("decoded", epoch, _pictures(auto, originals, pairs))
             run.end_of_epoch(epoch, towers, {k: float(np.mean(x)) for k, x in sums.items()})
         return run.finish(towers)
-
-
-def _schedule(epoch: int, config: Config) -> float:
-    """Learning rate over the epochs: two to warm up, then a cosine to a tenth."""
-    if epoch <= 2:
-        return epoch / 3
-    part = (epoch - 2) / max(1, config.epochs - 2)
-    return float(0.1 + 0.45 * (1 + np.cos(np.pi * min(1.0, part))))
 
 
 @torch.inference_mode()

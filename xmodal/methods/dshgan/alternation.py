@@ -19,7 +19,7 @@ from xmodal.errors import ConfigError
 from xmodal.methods.dshgan.conditions import Asked, Lender, ask
 from xmodal.methods.dshgan.networks import Adversary, Generator, HashNetwork, Inference, Seen, Two
 from xmodal.methods.dshgan.settings import Config
-from xmodal.run import Run, Stateful, TrainingData
+from xmodal.run import Run, Stateful, TrainingData, schedule
 from xmodal.sampling import Pairs
 from xmodal.towers import Towers
 
@@ -68,7 +68,7 @@ def judgement(real: torch.Tensor, synthetic: torch.Tensor) -> torch.Tensor:
 def class_loss(d: HashNetwork, codes: Two, classes: torch.Tensor) -> torch.Tensor:
     """l_c: cross-entropy of both sides to classes (n, c); rows of zeros do not count."""
     told = classes.sum(1)
-    sides = [losses.soft_cross_entropy(d.class_logits(one), classes, told) for one in codes]
+    sides = [losses.soft_cross_entropy(d.codewords(one), classes, told) for one in codes]
     return torch.stack(sides).mean()
 
 
@@ -215,7 +215,7 @@ def _generator_step(
     told = asked.classes.sum(1) > 0
     if bool(told.any()):
         terms["generator classes"] = class_loss(d, codes, asked.classes)
-        guess = (d.class_logits(codes[0]) + d.class_logits(codes[1])).argmax(1, keepdim=True)
+        guess = (d.codewords(codes[0]) + d.codewords(codes[1])).argmax(1, keepdim=True)
         named = asked.classes.gather(1, guess).squeeze(1) >= asked.classes.amax(1)
         figures["synthetic of class"] = float(named[told].float().mean())
     gan.g_steps.zero_grad()
@@ -313,7 +313,7 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
             if gan is not None and epoch == 1 and not raw:
                 _pretrain(gan, pairs, beliefs, lender, batch, config, rng)
             for group in d_steps.param_groups:
-                group["lr"] = config.learning_rate * _schedule(epoch, config)
+                group["lr"] = config.learning_rate * schedule(epoch, config.epochs)
             sums: dict[str, list[float]] = defaultdict(list)
             for rows in sampling.batches(len(pairs), batch, rng):
                 part, belief = pairs.take(rows), beliefs.take(rows)
@@ -353,11 +353,3 @@ def _pictures(g: Generator, row: Two) -> npt.NDArray[np.uint8]:
     squares = g(*row)[0].view(-1, 64, 64, 3).round().to(torch.uint8)
     g.train()
     return np.asarray(squares.cpu().numpy())
-
-
-def _schedule(epoch: int, config: Config) -> float:
-    """Learning rate over the epochs: two to warm up, then a cosine to a tenth."""
-    if epoch <= 2:
-        return epoch / 3
-    part = (epoch - 2) / max(1, config.epochs - 2)
-    return float(0.1 + 0.45 * (1 + np.cos(np.pi * min(1.0, part))))

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from xmodal import sampling
+from xmodal.codewords import Codewords, class_temperature
 from xmodal.methods.dshgan.settings import Config
 from xmodal.run import TrainingData
 from xmodal.towers import Towers
@@ -45,19 +46,14 @@ class HashNetwork(nn.Module):
     def __init__(self, towers: Towers, classes: int, certainty: float) -> None:
         super().__init__()
         self.towers = towers
-        self.codewords = nn.Parameter(torch.randn(classes, towers.bits))
-        self.temperature = 1 / math.log(max(1, classes - 1) * certainty / (1 - certainty))
+        temperature = class_temperature(classes, certainty)
+        self.codewords = Codewords(classes, towers.bits, temperature)
 
     def see(self, image: torch.Tensor, text: torch.Tensor) -> Seen:
         """Features (n, d_image), (n, d_text) -> what both towers make of them."""
         vectors = self.towers.image.vectors(image), self.towers.text.vectors(text)
         u, v = self.towers.image.head(vectors[0]), self.towers.text.head(vectors[1])
         return Seen(vectors, (torch.tanh(u), torch.tanh(v)))
-
-    def class_logits(self, codes: torch.Tensor) -> torch.Tensor:
-        """(1 - 2 d) / temperature between codes and codewords, (n, c)."""
-        words = torch.tanh(self.codewords)
-        return (codes @ words.T) / (codes.shape[1] * self.temperature)
 
 
 class Components(nn.Module):

@@ -22,7 +22,6 @@ Departures from the paper, all of them ours:
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -34,13 +33,14 @@ from torch import nn
 from xmodal import losses, sampling
 from xmodal.backbones.device import device
 from xmodal.beliefs import Beliefs, learn
+from xmodal.codewords import Codewords, class_temperature
 from xmodal.critics import CodeCritic
 from xmodal.methods.schgan import generator, positives, trust
 from xmodal.methods.schgan.generator import Generator, Scene
 from xmodal.methods.schgan.positives import Relevance
 from xmodal.methods.schgan.settings import Config
 from xmodal.methods.schgan.trust import Trust
-from xmodal.run import Run, Stateful, TrainingData
+from xmodal.run import Run, Stateful, TrainingData, schedule
 from xmodal.sampling import Pairs
 from xmodal.towers import Towers
 
@@ -56,13 +56,7 @@ class Discriminator(nn.Module):
     def __init__(self, towers: Towers, classes: int, temperature: float) -> None:
         super().__init__()
         self.towers = towers
-        self.codewords = nn.Parameter(torch.randn(classes, towers.bits))
-        self.temperature = temperature
-
-    def class_logits(self, codes: torch.Tensor) -> torch.Tensor:
-        """(1 - 2 d) / temperature between codes and codewords, (n, c)."""
-        words = torch.tanh(self.codewords)
-        return (codes @ words.T) / (codes.shape[1] * self.temperature)
+        self.codewords = Codewords(classes, towers.bits, temperature)
 
 
 class Adversary(nn.Module):
@@ -109,7 +103,7 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
         for epoch in run.epochs(config.epochs, state):
             rng = run.rng(epoch)
             for group in d_steps.param_groups:
-                group["lr"] = config.learning_rate * _schedule(epoch, config)
+                group["lr"] = config.learning_rate * schedule(epoch, config.epochs)
             sums: dict[str, list[float]] = defaultdict(list)
             for rows in sampling.batches(len(pairs), batch, rng):
                 part, belief = pairs.take(rows), beliefs.take(rows)
@@ -121,7 +115,7 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
                 if config.positives == "policy":
                     terms |= positives.step(g.positives, g_steps, scene, config)
                 if config.trust == "policy":
-                    opinions = d.class_logits(scene.image), d.class_logits(scene.text)
+                    opinions = d.codewords(scene.image), d.codewords(scene.text)
                     terms |= trust.step(
                         g.trust, g_steps, scene, belief.classes, opinions, part.labelled, config
                     )
@@ -152,7 +146,7 @@ def _discriminator_step(
     begun = epoch > config.warmup
     terms: dict[str, torch.Tensor] = {}
     if config.classes and bool((belief.classes > 0).any()):
-        opinions = d.class_logits(u), d.class_logits(v)
+        opinions = d.codewords(u), d.codewords(v)
         told = belief.classes.sum(1)
         if config.trust == "policy" and begun:
             told = told * g.trust.weights(belief.classes, opinions, part.labelled)
@@ -222,16 +216,3 @@ def _watch(
     truth = sampling.matches(pairs.labels, pairs.labelled)
     scene = _scene(d, pairs, unseen)
     return generator.watch(g.negatives, scene, truth, config, np.random.default_rng(epoch))
-
-
-def class_temperature(classes: int, certainty: float) -> float:
-    """T at which softmax((1, 0, ..., 0) / T) over ``classes`` gives the first ``certainty``."""
-    return 1 / math.log(max(1, classes - 1) * certainty / (1 - certainty))
-
-
-def _schedule(epoch: int, config: Config) -> float:
-    """Learning rate over the epochs: two to warm up, then a cosine to a tenth."""
-    if epoch <= 2:
-        return epoch / 3
-    part = (epoch - 2) / max(1, config.epochs - 2)
-    return float(0.1 + 0.45 * (1 + np.cos(np.pi * min(1.0, part))))

@@ -46,7 +46,7 @@ from xmodal.beliefs import Beliefs, learn
 from xmodal.critics import CodeCritic
 from xmodal.index import MODALITIES, Modality
 from xmodal.methods.ssah.hard_samples import PIXELS, ANet, FeatureANet, PixelANet
-from xmodal.run import Run, Stateful, TrainingData
+from xmodal.run import Run, Stateful, TrainingData, schedule
 from xmodal.sampling import Pairs
 from xmodal.settings import check_at_least, check_at_most
 from xmodal.towers import Towers
@@ -340,7 +340,7 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
             rng = run.rng(epoch)
             begun = epoch > config.warmup
             for group in h_steps.param_groups:
-                group["lr"] = config.learning_rate * _schedule(epoch, config)
+                group["lr"] = config.learning_rate * schedule(epoch, config.epochs)
             sums: dict[str, list[float]] = defaultdict(list)
             for rows in sampling.batches(len(pairs), batch, rng):
                 part, belief = pairs.take(rows), beliefs.take(rows)
@@ -358,14 +358,6 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
             if data.raw_images and begun and config.adversary != "none":
                 _sheet(a, pairs, config, run, epoch)
         return run.finish(h.towers)
-
-
-def _schedule(epoch: int, config: Config) -> float:
-    """Learning rate over the epochs: two to warm up, then a cosine to a tenth."""
-    if epoch <= 2:
-        return epoch / 3
-    part = (epoch - 2) / max(1, config.epochs - 2)
-    return float(0.1 + 0.45 * (1 + np.cos(np.pi * min(1.0, part))))
 
 
 @torch.no_grad()
