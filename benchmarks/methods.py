@@ -48,6 +48,7 @@ WIDE = SETS[:4]
 """Sets on which the bits vary."""
 BITS = (16, 64, 128)
 """Beside 32."""
+QUICK = ("wikipedia-roph-tfidf-clean-100", "toy-pixels-words-100")
 WITHOUT_LABELS = ("sigah",)
 """Methods to which the share of labels means nothing."""
 
@@ -72,8 +73,7 @@ def plan(only: str | None, seeds: int, quick: bool) -> Plan:
         raise ConfigError(f"there is no method {only!r} here, expected one of {', '.join(known)}")
     count = range(1 if quick else seeds)
     if quick:
-        cells = [f"{name}-100" for name in ("wikipedia-roph-tfidf-clean", "toy-pixels-words")]
-        return Plan("methods", _jobs(cells, [None, *(row.quick() for row in found)], count, 16))
+        return Plan("methods", _jobs(QUICK, [None, *(row.quick() for row in found)], count, 16))
     learn = [row for row in found if row.method not in WITHOUT_LABELS]
     jobs = _jobs([f"{name}-100" for name in SETS], [None, *found], count, 32)
     shares = [f"{name}-{share}" for name in SHARED for share in SHARES]

@@ -237,3 +237,89 @@ def test_a_job_that_fails_leaves_the_others(
     assert "lower the learning rate" in captured.err
     assert "1 results are missing" in captured.out
     assert "| cca + itq | 0." in captured.out
+
+
+# ---- all methods -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def methods(
+    bench: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> ModuleType:
+    """The script of all methods, with four small rows and one small set."""
+    script = importlib.import_module("methods")
+    records, quick = tmp_path / "records", "epochs = 2\nhidden = 16\nbatch = 32\n"
+    records.mkdir()
+    for name, settings in {
+        "schgan": f'{quick}negatives = "policy"\nwarmup = 0\n',
+        "schgan-off": quick,
+        "multiadversarial": quick,
+        "multiadversarial-off": f'{quick}reconstruction = "l2"\ncodes = "penalty"\n',
+    }.items():
+        method = name.removesuffix("-off")
+        record = f'about = "tiny {name}"\nmethod = "{method}"\n[settings]\n{settings}'
+        (records / f"{name}.toml").write_text(record)
+    changed = {"FOLDER": records, "RESULTS": tmp_path, "BITS": (16,), "SHARES": (50,)}
+    sets = ("wikipedia-sift-lda-clean",)
+    for name, value in (changed | {"SETS": sets, "SHARED": sets, "WIDE": sets}).items():
+        monkeypatch.setattr(script, name, value)
+    monkeypatch.setattr(importlib.import_module("record"), "RESULTS", tmp_path)
+    return script
+
+
+def test_one_table_of_all_methods(
+    methods: ModuleType,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ["--data", data, "--work", tmp_path / "work", "--seeds", 2, "--jobs", 1]
+    monkeypatch.setattr(sys, "argv", list(map(str, [SCRIPT, *words])))
+    assert methods.main() == 0
+    # Two seeds of the baselines and four rows: all labels, half of them, 16 bits.
+    assert "30 jobs, 0 of them done" in capsys.readouterr().out
+    table = (tmp_path / "methods.md").read_text()
+    for method in ("schgan", "multiadversarial"):
+        for cell, bits in (("100", 32), ("50", 32), ("100", 16)):
+            assert f"| {method} | wikipedia-sift-lda-clean-{cell} | {bits} |" in table
+    assert "results are missing" not in table and "other code" not in table
+    health = table[table.index("codes of the database") :]
+    [line] = [one for one in health.splitlines() if one.startswith("| schgan |")]
+    assert len(line.split("|")) == 2 + 14 and " - " not in line  # memory is known on Linux
+    for picture in ("methods-bits.png", "methods-shares.png", "methods-radius.png"):
+        assert picture in table and (tmp_path / picture).stat().st_size > 5000
+
+    assert methods.main() == 0
+    assert "30 jobs, 30 of them done" in capsys.readouterr().out
+
+
+def test_what_lies_within_a_radius_is_kept(
+    methods: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["--data", data, "--work", tmp_path, "--only", "schgan", "--quick", "--jobs", 1]
+    monkeypatch.setattr(methods, "QUICK", ("wikipedia-sift-lda-clean-100",))
+    monkeypatch.setattr(sys, "argv", list(map(str, [SCRIPT, *words])))
+    assert methods.main() == 0
+    found = [json.loads(path.read_text()) for path in tmp_path.glob("*schgan*.json")]
+    assert len(found) == 2
+    for way in ("image->text", "text->image"):
+        curve = found[0]["by radius"][way]
+        assert len(curve["recall"]) == len(curve["precision"]) == 17
+        assert curve["recall"] == sorted(curve["recall"])
+        assert curve["recall"][-1] == 1
+        assert curve["precision"][-1] == pytest.approx(1 / 3)  # of everything: three even classes
+
+
+def test_a_method_without_records_is_told(
+    methods: ModuleType,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--data", str(data), "--only", "dcmh"])
+    assert methods.main() == 2
+    error = capsys.readouterr().err
+    assert error == (
+        "error: there is no method 'dcmh' here, expected one of multiadversarial, schgan\n"
+    )
