@@ -46,7 +46,8 @@ from xmodal.training import METHODS
 MODEL = "codes"
 """How the figures of a trained row are called in its result; baselines have their own names."""
 LEARNS = (
-    "towers.py", "beliefs.py", "losses.py", "critics.py", "sampling.py", "reinforce.py",
+    "towers.py", "beliefs.py", "losses.py", "codewords.py", "critics.py", "sampling.py",
+    "reinforce.py", "groundwork.py",
     "run.py", "baselines.py", "evaluation.py", "metrics.py", "codes.py", "toy.py",
 )  # fmt: skip
 """Modules that results depend on, beside the method's own."""

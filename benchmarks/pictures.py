@@ -106,10 +106,10 @@ def picks(histories: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], path
     for axis in (left, right):
         axis.set_xlabel("epoch")
         axis.set_ylim(bottom=0)
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend()
     if drawn:
-        figure.tight_layout()
+        handles, labels = right.get_legend_handles_labels()
+        figure.legend(handles, labels, ncol=4, loc="lower center")
+        figure.tight_layout(rect=(0, 0.07, 1, 1))
         _save(figure, path)
     pyplot.close(figure)
     return drawn

@@ -158,6 +158,10 @@ def _above(ours: Sequence[Values], other: Sequence[Values]) -> str:
 # ---- B: the ablation -----------------------------------------------------------------------------
 
 
+SURE = ("more than twice its sd", "and than twice both rows'")
+"""What is asked of a difference."""
+
+
 def ablation(plan: Plan, results: Results) -> list[Section]:
     """Verdicts first, then the rows of each cell and their differences."""
     cells = list(dict.fromkeys(job.cell.name for job in plan.jobs))
@@ -165,27 +169,30 @@ def ablation(plan: Plan, results: Results) -> list[Section]:
     leaders = [name for name in GENERATORS if name in named]
     verdicts, sections = [], []
     for cell in cells:
-        body = [
-            ["row", "mAP i>t", "t>i", "both", "epochs", "updates", "seconds", "processor s", ""]
-        ]
+        head = ["row", "mAP i>t", "t>i", "both", "pair R@10 i>t", "t>i"]
+        body = [[*head, "epochs", "updates", "seconds", "processor s", ""]]
         for name in [*BASELINES, *named]:
+            if not results.of(cell, name):
+                continue
             figures = [shown(results.values(cell, name, way)) for way in (*WAYS, "both")]
+            figures += [shown(results.values(cell, name, way, "pair R@10")) for way in WAYS]
             about = named[name].about if name in named else "baseline"
             body.append([name, *figures, *_budget(results.of(cell, name)), about])
-        paired = [
-            ["difference", "way", "mean", "sd of it", "sd over seeds", "more than twice both sd"]
-        ]
+        paired = [["difference", "way", "mean", "sd of it", "sd over seeds", *SURE]]
         for leader in leaders:
             for rival in (one for one in _rivals(leader) if one in named):
                 lines = [_claim(cell, leader, rival, way, results) for way in (*WAYS, "both")]
+                if not lines[2]:
+                    continue
                 paired += lines
-                verdicts.append([cell, f"{leader} - {rival}", lines[2][2], lines[2][5]])
+                verdicts.append([cell, lines[2][0], *lines[2][2:4], *lines[2][5:]])
         tables = [table(body), *([table(paired)] if len(paired) > 1 else [])]
         sections.append((f"{cell}: mAP at 32 bits", "\n\n".join(tables)))
-    head = ["cell", "difference", "mAP, mean of both ways, paired", "more than twice both sd"]
+    head = ["cell", "difference", "mAP, mean of both ways, paired", "sd of it", *SURE]
     note = (
-        "\n\nA gain counts if its mean is more than twice the standard deviation of the paired "
-        "differences and more than twice that of either row over the seeds."
+        "\n\nA difference counts if its mean is more than twice the standard deviation of the "
+        "paired differences; the last column asks for more than twice that of either row over the "
+        "seeds as well. Rows that a cell lacks were not run there."
     )
     return [("Does the adversary pay?", table([head, *verdicts]) + note), *sections]
 
@@ -198,14 +205,16 @@ def _rivals(leader: str) -> tuple[str, ...]:
 def _claim(cell: str, leader: str, rival: str, way: str, results: Results) -> list[str]:
     gaps = results.differences(cell, leader, rival, way)
     line = [f"{leader} - {rival}", {WAYS[0]: "i>t", WAYS[1]: "t>i"}.get(way, way)]
+    if not len(gaps):
+        return []
     if len(gaps) < 2:
-        return [*line, shown(gaps, "+"), "-", "-", "-"]
+        return [*line, shown(gaps, "+"), "-", "-", "-", "-"]
     paired = float(gaps.std(ddof=1))
     seeds = max(float(results.values(cell, one, way).std(ddof=1)) for one in (leader, rival))
     gain = float(gaps.mean())
-    sure = abs(gain) > 2 * max(paired, seeds)
-    word = ("yes" if gain > 0 else "**worse**") if sure else "no"
-    return [*line, f"{gain:+.4f}", f"{paired:.4f}", f"{seeds:.4f}", word]
+    found = "**better**" if gain > 0 else "**worse**"
+    words = [found if abs(gain) > 2 * sd else "no" for sd in (paired, max(paired, seeds))]
+    return [*line, f"{gain:+.4f}", f"{paired:.4f}", f"{seeds:.4f}", *words]
 
 
 def _budget(found: Sequence[dict[str, Any]]) -> list[str]:

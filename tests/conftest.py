@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -34,6 +35,17 @@ class Ran(NamedTuple):
     status: int
     out: str
     err: str
+
+    def mistake(self, announced: re.Pattern[str]) -> str:
+        """The one line that says what is wrong, beside lines that announce what was begun."""
+        assert self.status == 2, self
+        assert "Traceback" not in self.err and self.out == ""
+        said = [line for line in self.err.splitlines() if not announced.fullmatch(line)]
+        if said[0].startswith("Usage: "):
+            assert said[-1].startswith("Error: ")
+        else:
+            assert len(said) == 1 and said[0].startswith("xmodal: "), self.err
+        return said[-1]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ NUMPY_HALF = (
 ).split()
 TORCH_HALF = (
     "towers losses codewords critics sampling beliefs reinforce backbones features encoder run "
-    "methods training compression assessment cli"
+    "groundwork methods training compression assessment cli"
 ).split()
 LAYERS = [*NUMPY_HALF, *TORCH_HALF]
 

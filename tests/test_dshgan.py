@@ -12,12 +12,14 @@ import pytest
 import torch
 from clusters import CLASSES, clusters
 from PIL import Image
+from shapes import world
 
-from xmodal import toy
 from xmodal.codes import BinaryCodes
+from xmodal.codewords import Codewords
 from xmodal.errors import ConfigError, DataError
 from xmodal.methods import dshgan
 from xmodal.methods.dshgan import Config, alternation
+from xmodal.methods.dshgan.networks import Streams
 from xmodal.run import Run, TrainingData
 from xmodal.sampling import Pairs
 
@@ -318,24 +320,6 @@ def test_synthetic_pairs_are_of_their_class_and_differ(monkeypatch: pytest.Monke
 # ---- pixels ----------------------------------------------------------------------------------
 
 
-def world(n: int, validation: int) -> TrainingData:
-    """Small pictures of five colours in the middle, and words for them; the label is the colour."""
-    rng, colours = np.random.default_rng(0), list(toy.COLOURS)[:5]
-    squares, texts = [], torch.zeros(n + validation, 10)
-    for row in range(n + validation):
-        shape = toy.SHAPES[rng.integers(5)]
-        picture = toy.render((colours[row % 5], shape, "in the middle"), "large", rng)
-        small = picture.resize((64, 64), Image.Resampling.BILINEAR)
-        squares.append(np.asarray(small).reshape(-1))
-        texts[row, row % 5] = texts[row, 5 + toy.SHAPES.index(shape)] = 0.7
-    labels = torch.eye(5)[torch.arange(n + validation) % 5]
-    known = torch.ones(len(labels), dtype=torch.bool)
-    pairs = Pairs(torch.from_numpy(np.stack(squares)), texts, labels, known)
-    train, rest = pairs.take(torch.arange(n)), pairs.take(torch.arange(n, n + validation))
-    train = replace(train, labelled=torch.arange(n) < n // 2)
-    return TrainingData(train, rest, 16, raw_images=True)
-
-
 PIXELS = replace(QUICK, epochs=5, batch=8, learning_rate=2e-3, feature_dropout=0.0, warmup=1)
 
 
@@ -353,7 +337,7 @@ def test_pixels_are_learned_from_end_to_end_and_synthetic_ones_are_shown(tmp_pat
 
 def test_synthetic_pictures_leave_the_averages_of_real_ones_alone() -> None:
     data = world(8, 0)
-    d = alternation.HashNetwork(data.towers(16), 5, 0.85)
+    d = Streams(data.towers(16), Codewords(5, 16, 0.2))
     before = [one.clone() for one in d.buffers()]
     with alternation._real_statistics(d):
         d.see(data.train.image.float(), data.train.text)

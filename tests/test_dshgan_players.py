@@ -11,9 +11,10 @@ from clusters import CLASSES, clusters
 from torch import nn
 
 from xmodal.beliefs import Beliefs, learn
+from xmodal.codewords import Codewords, class_temperature
 from xmodal.methods.dshgan import Config, alternation
 from xmodal.methods.dshgan.conditions import Asked, Lender, ask
-from xmodal.methods.dshgan.networks import HashNetwork, Seen, Two
+from xmodal.methods.dshgan.networks import Seen, Streams, Two
 from xmodal.sampling import Pairs
 from xmodal.towers import Towers
 
@@ -38,7 +39,8 @@ class Players:
         self.lender = Lender(data.train)
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.d = HashNetwork(Towers(IMAGE, TEXT, K, kind="linear"), CLASSES, 0.85)
+            words = Codewords(CLASSES, K, class_temperature(CLASSES, 0.85))
+            self.d = Streams(Towers(IMAGE, TEXT, K, kind="linear"), words)
             self.gan = alternation.Gan(data, IMAGE, config)
             plain = self.gan.adversary
             plain.layers, plain.last = nn.Sequential(), nn.Linear(plain.width, 1)

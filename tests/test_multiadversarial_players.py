@@ -14,6 +14,7 @@ from critic_by_hand import Array, numbers, slopes
 from torch import nn
 
 from xmodal.beliefs import learn
+from xmodal.groundwork import bit_term, codewords
 from xmodal.index import MODALITIES, Modality
 from xmodal.methods import multiadversarial as method
 from xmodal.methods.multiadversarial import Config
@@ -40,7 +41,8 @@ class Players:
                 "text": method.Originals(self.part.text, WIDTH),
             }
             towers, widths = data.towers(config.hidden), dict.fromkeys(MODALITIES, WIDTH)
-            self.auto = method.AutoEncoder(towers, data.classes, 4, widths, config)
+            words = codewords(data, config)
+            self.auto = method.AutoEncoder(towers, words, widths, config)
             self.critics = method.Critics.wanted(BITS, widths, config)
         for one in self.auto.modules():
             if isinstance(one, nn.Dropout):
@@ -229,7 +231,7 @@ def test_the_penalty_is_its_parts() -> None:
         total += 2 * ((np.abs(codes) - 1) ** 2).mean() + 3 * (codes.mean(0) ** 2).mean()
         off = (codes.T @ codes / N)[~np.eye(BITS, dtype=bool)]
         total += 5 * (off**2).mean()
-    assert float(method._penalty(view, config).detach()) == pytest.approx(total, rel=1e-5)
+    assert float(bit_term(view.image, view.text, config).detach()) == pytest.approx(total, rel=1e-5)
 
 
 # ---- what is decoded, and who judges it ------------------------------------------------------

@@ -151,7 +151,9 @@ def follow(run: Run, quality: Mapping[int, int], count: int) -> tuple[list[int],
         seen.append(epoch)
         towers.get_buffer("mixed").fill_(quality.get(epoch, 2))
         towers.train()
-        run.end_of_epoch(epoch, towers, {"loss": 1.0 / epoch})
+        run.note({"loss": 0.5 / epoch})
+        run.note({"loss": 1.5 / epoch})
+        run.end_of_epoch(epoch, towers)
     return seen, towers
 
 
@@ -196,8 +198,9 @@ def test_each_epoch_is_shown_and_noted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_loss_that_is_no_number_is_one_line(value: float) -> None:
     run = run_of(PAIR, PAIR)
+    run.note({"pairs": 1.0, "triplet": value})
     with pytest.raises(DataError, match=f"triplet is {value} in epoch 3: lower the learning rate"):
-        run.end_of_epoch(3, Signs(), {"pairs": 1.0, "triplet": value})
+        run.end_of_epoch(3, Signs())
 
 
 # ---- stopping and going on -------------------------------------------------------------------

@@ -9,7 +9,9 @@ import torch
 from clusters import CLASSES, clusters
 
 from xmodal.codes import BinaryCodes
-from xmodal.methods.schgan import Config, positives, practical, train, trust
+from xmodal.codewords import Codewords
+from xmodal.groundwork import HashNetwork
+from xmodal.methods.schgan import Config, positives, train, trust
 from xmodal.methods.schgan.generator import Scene
 from xmodal.run import Run, TrainingData
 
@@ -109,7 +111,7 @@ def test_labels_that_pull_against_the_labelled_pairs_lose_trust() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         g = trust.Trust(2)
-        d = practical.Discriminator(clusters().towers(8), 2, 0.2)
+        d = HashNetwork(clusters().towers(8), Codewords(2, 16, 0.2))
     image = torch.ones(8, 16)
     seen = replace(scene(8), image=image, text=image.clone())  # all of one kind ...
     belief = torch.tensor([[1.0, 0.0]] * 6 + [[0.0, 1.0]] * 2)  # ... and two that say otherwise

@@ -13,7 +13,8 @@ from clusters import CLASSES, clusters
 from torch import nn
 
 from xmodal.beliefs import learn
-from xmodal.codewords import class_temperature
+from xmodal.codewords import Codewords, class_temperature
+from xmodal.groundwork import HashNetwork
 from xmodal.methods.schgan import Config, generator, practical
 from xmodal.methods.schgan.generator import Scene
 
@@ -32,7 +33,7 @@ class Players:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             towers = data.towers(config.hidden)
-            self.d = practical.Discriminator(towers, CLASSES, 0.2)
+            self.d = HashNetwork(towers, Codewords(CLASSES, towers.bits, 0.2))
             self.adversary = practical.Adversary(towers, CLASSES)
         self.g = self.adversary.negatives
         self.d_steps = torch.optim.AdamW(self.d.parameters(), lr=1e-3)

@@ -214,7 +214,7 @@ def test_the_start_is_iterative_quantisation() -> None:
     data = clusters(80, 20)
     towers = data.towers(1, kind="linear")
     features: Features = {"image": data.train.image}
-    sigah._start(towers, data, features, Config(), np.random.default_rng(3))
+    sigah._start(towers, data.train, features, Config(), np.random.default_rng(3))
     x = data.train.image.numpy()
     project = baselines.pca(x, 16)
     turned = baselines.itq(

@@ -12,8 +12,8 @@ import pytest
 import torch
 from clusters import CLASSES, clusters
 from PIL import Image
+from shapes import world
 
-from xmodal import toy
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
 from xmodal.methods import ssah
@@ -262,24 +262,6 @@ def test_natural_pairs_alone_are_learned_from() -> None:
 
 
 # ---- pixels ----------------------------------------------------------------------------------
-
-
-def world(n: int, validation: int) -> TrainingData:
-    """Pictures of five colours in the middle, and words for them; the label is the colour."""
-    rng, colours = np.random.default_rng(0), list(toy.COLOURS)[:5]
-    squares, texts = [], torch.zeros(n + validation, 10)
-    for row in range(n + validation):
-        shape = int(rng.integers(5))
-        picture = toy.render((colours[row % 5], toy.SHAPES[shape], "in the middle"), "large", rng)
-        small = picture.resize((64, 64), Image.Resampling.BILINEAR)
-        squares.append(np.asarray(small).reshape(-1))
-        texts[row, row % 5] = texts[row, 5 + shape] = 0.7
-    labels = torch.eye(5)[torch.arange(n + validation) % 5]
-    known = torch.ones(len(labels), dtype=torch.bool)
-    pairs = Pairs(torch.from_numpy(np.stack(squares)), texts, labels, known)
-    train, rest = pairs.take(torch.arange(n)), pairs.take(torch.arange(n, n + validation))
-    train = replace(train, labelled=torch.arange(n) < n // 2)
-    return TrainingData(train, rest, 16, raw_images=True)
 
 
 @pytest.mark.parametrize("adversary", ["learned", "random"])

@@ -9,7 +9,7 @@ import torch
 from xmodal.codes import BinaryCodes
 from xmodal.errors import CodeError, ConfigError
 from xmodal.index import MODALITIES
-from xmodal.towers import Kind, SmallCNN, Tower, Towers
+from xmodal.towers import SmallCNN, Tower, Towers
 
 PIXELS = 64 * 64 * 3
 
@@ -97,10 +97,20 @@ def test_a_linear_tower_is_one_layer() -> None:
     assert again.codes("image", inputs) == linear.codes("image", inputs)
 
 
-@pytest.mark.parametrize("kind", ["linear", "released"])
-def test_towers_of_features_refuse_pixels(kind: Kind) -> None:
-    with pytest.raises(ConfigError, match=f"{kind} towers take feature vectors, not pixels"):
-        Towers(PIXELS, 7, 16, raw_images=True, kind=kind)
+def test_released_towers_refuse_pixels() -> None:
+    with pytest.raises(ConfigError, match="released towers take feature vectors, not pixels"):
+        Towers(PIXELS, 7, 16, raw_images=True, kind="released")
+
+
+def test_linear_towers_see_pixels_as_means_of_squares() -> None:
+    linear = Towers(PIXELS, 7, 16, raw_images=True, kind="linear")
+    pixels = torch.randint(256, (3, 64, 64, 3), dtype=torch.uint8)
+    seen = linear.image.vectors(pixels.flatten(1)).view(3, 3, 16, 16)
+    means = pixels.float().view(3, 16, 4, 16, 4, 3).mean((2, 4)).permute(0, 3, 1, 2) / 255
+    torch.testing.assert_close(seen, means)
+    again = Towers(**linear.shape)
+    again.load_state_dict(linear.state_dict())
+    assert again.codes("image", pixels.flatten(1)) == linear.codes("image", pixels.flatten(1))
 
 
 def test_a_width_that_is_no_multiple_of_8_is_refused() -> None:

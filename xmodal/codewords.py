@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
+
+from xmodal.losses import soft_cross_entropy
 
 
 class Codewords(nn.Module):
@@ -20,6 +23,20 @@ class Codewords(nn.Module):
         """(1 - 2 d) / temperature between relaxed codes (n, bits) and codewords, (n, c)."""
         words = torch.tanh(self.words)
         return (codes @ words.T) / (codes.shape[1] * self.temperature)
+
+    def loss(
+        self,
+        sides: Sequence[torch.Tensor],
+        classes: torch.Tensor,
+        weight: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Mean over ``sides``, codes (n, bits), of their cross-entropy to ``classes`` (n, c).
+
+        Items weigh ``weight`` (n,), by default the sums of their rows: one of zeros counts nothing.
+        """
+        weight = classes.sum(1) if weight is None else weight
+        told = [soft_cross_entropy(self(codes), classes, weight) for codes in sides]
+        return torch.stack(told).mean()
 
 
 def class_temperature(classes: int, certainty: float) -> float:

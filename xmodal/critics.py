@@ -25,7 +25,6 @@ class Critic(nn.Module):
     the fake rows until nothing tells them from real ones (Arjovsky et al., ICML 2017). Distance and
     term are divided by sqrt(width), the length of a row of +-1, so that a weight means the same for
     any width; columns should be of about that size, or the critic learns far too slowly.
-    ``updates`` is its optimiser, to be saved with ``layers``.
     """
 
     def __init__(self, width: int, *, hidden: int = 128, rate: float = 1e-3) -> None:
@@ -57,6 +56,10 @@ class Critic(nn.Module):
         """What whoever makes the rows (n, width) minimises: their -mean score."""
         scores: torch.Tensor = self(rows)
         return -scores.mean() / self.length
+
+    def state(self, name: str) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        """What a run saves of it."""
+        return {name: self.layers, f"{name} steps": self.updates}
 
 
 class CodeCritic(Critic):

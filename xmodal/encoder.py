@@ -191,7 +191,7 @@ class Encoder:
         path.mkdir(parents=True, exist_ok=True)
         weights = {k: v.cpu().contiguous() for k, v in self.towers.state_dict().items()}
         save_file(weights, path / WEIGHTS)
-        _write(path / SPLIT, {role: list(ids) for role, ids in self.split.items()})
+        write_json(path / SPLIT, {role: list(ids) for role, ids in self.split.items()})
         curve = self.confidence
         config = {
             "format": FORMAT,
@@ -201,7 +201,7 @@ class Encoder:
             "confidence": {"slope": curve.slope, "offset": curve.offset},
             **self.about,
         }
-        _write(path / CONFIG, config)
+        write_json(path / CONFIG, config)
 
     @classmethod
     def load(
@@ -275,8 +275,9 @@ def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _write(path: Path, content: Any) -> None:
-    new = path.with_suffix(".new")
+def write_json(path: Path, content: Any) -> None:
+    """Write a file; after a kill at any moment it is the old one or the new."""
+    new = path.with_name(f"{path.name}.new")
     text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
     new.write_text(text, encoding="utf-8")
     os.replace(new, path)

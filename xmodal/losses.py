@@ -55,6 +55,12 @@ def contrast(
     return (there + soft_cross_entropy(logits.T, targets[1], of)) / 2
 
 
+def match_targets(agreement: torch.Tensor, share: float) -> torch.Tensor:
+    """(1 - share) I + share * agreement with rows of sum 1, (n, n): what ``contrast`` aims at."""
+    own = torch.eye(len(agreement), device=agreement.device)
+    return (1 - share) * own + share * (agreement / agreement.sum(1, keepdim=True))
+
+
 def soft_cross_entropy(
     logits: torch.Tensor, target: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,6 +103,7 @@ class Run:
     best_epoch: int = 0
     _best_state: dict[str, torch.Tensor] = field(default_factory=dict)
     _state: Mapping[str, Stateful] = field(default_factory=dict)
+    _noted: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     _epochs: int = 0
     _started: float = 0.0
 
@@ -123,8 +125,15 @@ class Run:
             self._started = time.perf_counter()
             yield epoch
 
-    def end_of_epoch(self, epoch: int, towers: Towers, losses: Mapping[str, float]) -> None:
-        """Validate, note, keep the best towers, save. Raises DataError for a loss that is NaN."""
+    def note(self, figures: Mapping[str, float]) -> None:
+        """Losses and other figures of a step; their means become the epoch's."""
+        for name, value in figures.items():
+            self._noted[name].append(value)
+
+    def end_of_epoch(self, epoch: int, towers: Towers) -> None:
+        """Validate, keep the best towers, save. Raises DataError for a loss that is NaN."""
+        losses = {name: float(np.mean(values)) for name, values in self._noted.items()}
+        self._noted.clear()
         wrong = [name for name, value in losses.items() if not np.isfinite(value)]
         if wrong:
             raise DataError(

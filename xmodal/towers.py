@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.errors import ConfigError
@@ -44,6 +45,18 @@ class SmallCNN(nn.Module):
         maps = self.layers(stacked.contiguous(memory_format=torch.channels_last))
         out: torch.Tensor = self.last(torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1))
         return out
+
+
+class Thumbnail(nn.Module):
+    """The picture at 16 x 16, flat, in [0, 1]: what there is to see of it without learning."""
+
+    side = 16
+    dim = 3 * side * side
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Flat uint8 pixels (n, 64 * 64 * 3) -> (n, 3 * 16 * 16), colour by colour."""
+        squares = pixels.view(-1, 64, 64, 3).permute(0, 3, 1, 2).float() / 255
+        return functional.adaptive_avg_pool2d(squares, self.side).flatten(1)
 
 
 class Tower(nn.Module):
@@ -110,13 +123,13 @@ class ReleasedTower(Tower):
 
 
 class LinearTower(Tower):
-    """linear -> tanh: bit = Wx + c > 0."""
+    """linear -> tanh: bit = Wx + c > 0, where x of pixels is their :class:`Thumbnail`."""
 
-    def __init__(self, dim: int, bits: int) -> None:
+    def __init__(self, dim: int, bits: int, *, raw: bool = False) -> None:
         nn.Module.__init__(self)
-        self.stem = nn.Identity()
-        self.width = dim
-        self.head = nn.Sequential(nn.Linear(dim, check_bits(bits)))
+        self.stem = Thumbnail() if raw else nn.Identity()
+        self.width = Thumbnail.dim if raw else dim
+        self.head = nn.Sequential(nn.Linear(self.width, check_bits(bits)))
 
 
 def released_start(layer: nn.Module) -> None:
@@ -128,7 +141,7 @@ def released_start(layer: nn.Module) -> None:
 class Towers(nn.Module):
     """The hash network: an image tower and a text tower into one code of ``bits`` bits.
 
-    ``kind``: which towers. Released and linear ones take feature vectors alone and know no dropout.
+    ``kind``: which towers. Released and linear ones know no dropout, and released ones no pixels.
     """
 
     def __init__(
@@ -154,13 +167,14 @@ class Towers(nn.Module):
         }
         self.image: Tower
         self.text: Tower
-        if raw_images and kind != "practical":
+        if raw_images and kind == "released":
             raise ConfigError(
-                f"{kind} towers take feature vectors, not pixels: choose another "
+                "released towers take feature vectors, not pixels: choose another "
                 "--image-backbone, or --method schgan"
             )
         if kind == "linear":
-            self.image, self.text = LinearTower(image_dim, bits), LinearTower(text_dim, bits)
+            self.image = LinearTower(image_dim, bits, raw=raw_images)
+            self.text = LinearTower(text_dim, bits)
         elif kind == "released":
             self.image = ReleasedTower(image_dim, bits, hidden=hidden)
             self.text = ReleasedTower(text_dim, bits, hidden=hidden)

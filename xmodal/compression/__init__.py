@@ -35,7 +35,6 @@ from xmodal.compression.compressor import (
     prepare_folder,
     read_codes,
     read_json,
-    write_json,
 )
 from xmodal.compression.vectors import (
     CHUNK,
@@ -44,6 +43,7 @@ from xmodal.compression.vectors import (
     read_features,
     unit_rows,
 )
+from xmodal.encoder import write_json
 from xmodal.errors import ConfigError, DataError
 from xmodal.methods import sigah
 from xmodal.metrics import code_health, mean, neighbours_kept

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from xmodal import baselines
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.compression.vectors import Matrix, check_features, unit_chunks
-from xmodal.encoder import CONFIG, DAMAGE, WEIGHTS
+from xmodal.encoder import CONFIG, DAMAGE, WEIGHTS, write_json
 from xmodal.errors import ConfigError, DataError, ModelError
 from xmodal.run import CHECKPOINT, HISTORY
 
@@ -169,10 +169,3 @@ def read_json(path: Path) -> Any:
     if not isinstance(content, dict):
         raise ModelError(f"{path} is damaged (no JSON object): make the codes again")
     return content
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a file; after a kill at any moment it is the old one or the new."""
-    new = path.with_name(f"{path.name}.new")
-    new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(new, path)

@@ -27,7 +27,6 @@ Departures from the paper, of which the abstract alone is public; all of them ou
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -36,41 +35,27 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn import functional
 
-from xmodal import losses, sampling
+from xmodal import groundwork, losses, sampling
 from xmodal.backbones.device import device
-from xmodal.beliefs import ENOUGH, Beliefs, learn
-from xmodal.codewords import Codewords, class_temperature
+from xmodal.beliefs import ENOUGH, Beliefs
+from xmodal.codewords import Codewords
 from xmodal.critics import CodeCritic, Critic
 from xmodal.errors import ConfigError
+from xmodal.groundwork import ClassGroundwork, HashNetwork, Terms
 from xmodal.index import MODALITIES, Modality
-from xmodal.run import Run, Stateful, TrainingData, schedule
+from xmodal.run import Run, Stateful, TrainingData
 from xmodal.sampling import Pairs
-from xmodal.settings import check_at_least, check_at_most
-from xmodal.towers import Towers
+from xmodal.settings import check_at_least
+from xmodal.towers import Thumbnail, Towers
 
-STEPS = 8
-"""The least number of steps an epoch."""
-SIDE = 16
-"""Of the pictures that are decoded in place of pixels."""
 SHOWN = 10
 """Pictures on a sheet, and epochs from one sheet to the next."""
 
 
-@dataclass(frozen=True)
-class Config:
-    """Settings; the defaults stand here and nowhere else."""
-
-    epochs: int = 30
-    batch: int = 512
-    """Pairs a step; fewer where an epoch would have under 8 steps."""
-    hidden: int = 512
-    """Units of the towers and of the decoders."""
-    feature_dropout: float = 0.3
-    """Share of the features that a training step hides from the towers."""
-    learning_rate: float = 5e-3
-    weight_decay: float = 1e-2
+@dataclass(frozen=True, kw_only=True)
+class Config(ClassGroundwork):
+    """Settings. Quantisation, balance and decorrelation weigh where ``codes`` is "penalty"."""
 
     reconstruction: Literal["critic", "l2", "none"] = "critic"
     """Who judges what is decoded: D_x, the L2 error, or nobody: then nothing is decoded."""
@@ -87,40 +72,12 @@ class Config:
     critic_steps: int = 5
     """Updates of the critics for each of the hash network's."""
     critic_rate: float = 1e-3
-    quantise: float = 0.1
-    balance: float = 0.1
-    decorrelate: float = 0.1
-
-    classes: float = 3.0
-    """Weight of the cross-entropy to the classes' codewords."""
-    certainty: float = 0.85
-    """Posterior of a class whose codeword a code equals while the other codewords are orthogonal:
-    the more classes, the lower the temperature has to be."""
-    pseudo_labels: bool = True
-    """Whether unlabelled pairs learn the classes that both of their sides together suggest."""
-    pairs: float = 0.7
-    """Weight of the contrast of natural pairs and other matches."""
-    match_share: float = 0.3
-    """How much of that contrast goes to all likely matches, the rest to the natural pair."""
-    temperature: float = 0.1
-    """Of softmaxes over code similarities, which lie in [-1, 1]."""
-    neighbours: float = 2.0
-    """Weight of keeping neighbours in the shared space, for pairs whose class is in doubt."""
-    neighbour_temperature: float = 0.1
-    directions: int = 64
-    """Canonical directions of the shared space."""
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "epochs", "hidden", "components", "critic_steps", "directions")
-        check_at_least(self, 2, "batch")
-        weights = ("decoded", "code_critic", "classes", "pairs", "neighbours")
-        check_at_least(self, 0, *weights, "quantise", "balance", "decorrelate")
-        check_at_least(self, 0, "warmup", "weight_decay", "feature_dropout", "match_share")
-        check_at_most(self, 1, "feature_dropout", "match_share")
-        rates = ("learning_rate", "critic_rate", "temperature", "neighbour_temperature")
-        check_at_least(self, 1e-9, *rates)
-        check_at_least(self, 0.6, "certainty")
-        check_at_most(self, 0.9999, "certainty")
+        super().__post_init__()
+        check_at_least(self, 1, "components", "critic_steps")
+        check_at_least(self, 0, "decoded", "warmup")
+        check_at_least(self, 1e-9, "critic_rate")
         if not self.pairs and not self.judges_inputs and not self.judges_codes:
             raise ConfigError(
                 "labels alone would teach: give pairs, decoded or code_critic a weight"
@@ -147,7 +104,7 @@ class Originals(nn.Module):
 
     def __init__(self, features: torch.Tensor, components: int, *, raw: bool = False) -> None:
         super().__init__()
-        self.raw = raw
+        self.raw, self.small = raw, Thumbnail()
         rows = self._rows(features[sampling.even_choice(len(features), ENOUGH)].cpu())
         _, _, directions = torch.pca_lowrank(rows, min(components, *rows.shape))
         z = (rows - rows.mean(0)) @ directions
@@ -166,31 +123,23 @@ class Originals(nn.Module):
         return centred @ self.get_buffer("directions") / self.get_buffer("scale")
 
     def pictures(self, z: torch.Tensor) -> npt.NDArray[np.uint8]:
-        """z (n, width) -> pictures (n, SIDE, SIDE, 3)."""
+        """z (n, width) -> pictures (n, side, side, 3)."""
+        side = Thumbnail.side
         rows = z * self.get_buffer("scale") @ self.get_buffer("directions").T
         squares = (255 * (rows + self.get_buffer("mean"))).clamp(0, 255)
-        return squares.view(-1, 3, SIDE, SIDE).permute(0, 2, 3, 1).cpu().numpy().astype(np.uint8)
+        return squares.view(-1, 3, side, side).permute(0, 2, 3, 1).cpu().numpy().astype(np.uint8)
 
     def _rows(self, features: torch.Tensor) -> torch.Tensor:
-        if not self.raw:
-            return features.float()
-        squares = features.view(-1, 64, 64, 3).permute(0, 3, 1, 2).float() / 255
-        return functional.adaptive_avg_pool2d(squares, SIDE).flatten(1)
+        return self.small(features) if self.raw else features.float()
 
 
-class AutoEncoder(nn.Module):
-    """The hash network, a codeword for each class, and a decoder to each modality.
-
-    ``told``: how many of the ``classes`` some labelled pair has.
-    """
+class AutoEncoder(HashNetwork):
+    """The hash network, and a decoder to each modality."""
 
     def __init__(
-        self, towers: Towers, classes: int, told: int, widths: dict[Modality, int], config: Config
+        self, towers: Towers, codewords: Codewords, widths: dict[Modality, int], config: Config
     ) -> None:
-        super().__init__()
-        self.towers = towers
-        temperature = class_temperature(told, config.certainty)
-        self.codewords = Codewords(classes, towers.bits, temperature)
+        super().__init__(towers, codewords)
         self.decoders = nn.ModuleDict()
         for side, width in widths.items():
             first = nn.Linear(towers.bits, config.hidden)
@@ -218,11 +167,10 @@ class Critics:
 
     def state(self) -> dict[str, Stateful]:
         """What a run saves of them."""
-        every: dict[str, Critic] = {f"d_x {side}": one for side, one in self.inputs.items()}
-        if self.codes is not None:
-            every["d_h"] = self.codes
-        layers: dict[str, Stateful] = {name: one.layers for name, one in every.items()}
-        return layers | {f"{name} steps": one.updates for name, one in every.items()}
+        state: dict[str, Stateful] = {}
+        for side, one in self.inputs.items():
+            state |= one.state(f"d_x {side}")
+        return state | self.codes.state("d_h") if self.codes is not None else state
 
 
 @dataclass(frozen=True)
@@ -265,37 +213,6 @@ def l2_share(epoch: int, config: Config) -> float:
     return max(0.0, 1 - (epoch - 1) / config.warmup) if config.warmup else 0.0
 
 
-def _meaning(
-    auto: AutoEncoder, view: View, belief: Beliefs, config: Config
-) -> dict[str, torch.Tensor]:
-    """What makes codes find: classes, natural pairs and other matches, neighbours."""
-    u, v, doubt = view.image, view.text, belief.doubt
-    terms: dict[str, torch.Tensor] = {}
-    if config.classes and bool((belief.classes > 0).any()):
-        told = belief.classes.sum(1)
-        opinions = auto.codewords(u), auto.codewords(v)
-        entropy = [losses.soft_cross_entropy(one, belief.classes, told) for one in opinions]
-        terms["classes"] = config.classes * torch.stack(entropy).mean()
-    if config.pairs:
-        own, agreement = torch.eye(len(u), device=u.device), belief.agreement()
-        alike = agreement / agreement.sum(1, keepdim=True)
-        target = (1 - config.match_share) * own + config.match_share * alike
-        terms["pairs"] = config.pairs * losses.contrast(u, v, (target, target), config.temperature)
-    if config.neighbours and bool((doubt > 0).any()):
-        near = torch.softmax(belief.place @ belief.place.T / config.neighbour_temperature, dim=1)
-        consistency = losses.contrast(u, v, (near, near), config.temperature, doubt)
-        terms["neighbours"] = config.neighbours * doubt.mean() * consistency
-    return terms
-
-
-def _penalty(view: View, config: Config) -> torch.Tensor:
-    """What D_h replaces: quantisation, balance and decorrelation, of both modalities."""
-    u, v = view.image, view.text
-    total = config.quantise * (losses.quantisation(u) + losses.quantisation(v))
-    total = total + config.balance * (losses.balance(u) + losses.balance(v))
-    return total + config.decorrelate * (losses.decorrelation(u) + losses.decorrelation(v))
-
-
 # ---- the players -----------------------------------------------------------------------------
 
 
@@ -321,8 +238,12 @@ def _autoencoder_step(
     epoch: int,
 ) -> dict[str, float]:
     """One step of towers, decoders and codewords against critics that stand still."""
-    terms = _meaning(auto, view, belief, config)
-    error = torch.zeros((), device=view.image.device)
+    u, v = view.image, view.text
+    terms: Terms = {}
+    if config.classes and bool((belief.classes > 0).any()):
+        terms["classes"] = config.classes * auto.codewords.loss((u, v), belief.classes)
+    terms |= groundwork.meaning(u, v, belief, config)
+    error = torch.zeros((), device=u.device)
     for side in view.decoded:
         error = error + (view.decoded[side] - view.original[side]).square().mean() / 2
     by_l2 = l2_share(epoch, config)
@@ -332,17 +253,10 @@ def _autoencoder_step(
         told = [one.term(view.pairs(side)[1]) for side, one in critics.inputs.items()]
         terms["input critic"] = config.decoded * (1 - by_l2) * torch.stack(told).mean()
     if critics.codes is not None:
-        terms["code critic"] = config.code_critic * critics.codes.term(
-            torch.cat([view.image, view.text])
-        )
+        terms["code critic"] = config.code_critic * critics.codes.term(torch.cat([u, v]))
     if config.codes == "penalty" and config.judges_codes:
-        terms["bits"] = _penalty(view, config)
-    total = torch.stack(list(terms.values())).sum()
-    steps.zero_grad()
-    total.backward()
-    nn.utils.clip_grad_norm_(auto.parameters(), 5.0)
-    steps.step()
-    figures = {name: float(value.detach()) for name, value in terms.items()}
+        terms["bits"] = groundwork.bit_term(u, v, config)
+    figures = groundwork.update(auto, steps, terms)
     return figures | ({"decoding error": float(error.detach())} if view.decoded else {})
 
 
@@ -353,40 +267,29 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
     """Train towers; the alternation of the critics and the auto-encoder is this page."""
     with torch.random.fork_rng():
         run.rng(0)
-        pairs, raw, tell = data.train.to(device()), data.raw_images, config.pseudo_labels
-        believe = learn(
-            data.train, directions=config.directions, tell_unlabelled=tell, raw_images=raw
-        )
-        beliefs = believe(pairs)
+        pairs, raw = data.train.to(device()), data.raw_images
+        beliefs = groundwork.believer(data, config)(pairs)
         originals: dict[Modality, Originals] = {
             "image": Originals(data.train.image, config.components, raw=raw).to(device()),
             "text": Originals(data.train.text, config.components).to(device()),
         }
         widths = {side: one.width for side, one in originals.items()}
         towers = data.towers(config.hidden, config.feature_dropout)
-        told = int((pairs.labels[pairs.labelled].sum(0) > 0).sum())
-        auto = AutoEncoder(towers, data.classes, told, widths, config).to(device())
+        auto = AutoEncoder(towers, groundwork.codewords(data, config), widths, config).to(device())
         critics = Critics.wanted(data.bits, widths, config)
-        steps = torch.optim.AdamW(
-            auto.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        steps = groundwork.optimiser(auto, config)
         state: dict[str, Stateful] = {"auto": auto, "steps": steps, **critics.state()}
-        batch = max(2, min(config.batch, len(pairs) // STEPS))
         for epoch in run.epochs(config.epochs, state):
             rng = run.rng(epoch)
-            for group in steps.param_groups:
-                group["lr"] = config.learning_rate * schedule(epoch, config.epochs)
-            sums: dict[str, list[float]] = defaultdict(list)
-            for rows in sampling.batches(len(pairs), batch, rng):
+            groundwork.set_rate(steps, config, epoch)
+            for rows in groundwork.batches(len(pairs), config, rng):
                 view = look(auto, originals if config.judges_inputs else {}, pairs.take(rows))
-                figures = _critics_step(critics, view, config)
+                run.note(_critics_step(critics, view, config))
                 belief = beliefs.take(rows)
-                figures |= _autoencoder_step(auto, critics, steps, view, belief, config, epoch)
-                for name, value in figures.items():
-                    sums[name].append(value)
+                run.note(_autoencoder_step(auto, critics, steps, view, belief, config, epoch))
             if raw and config.judges_inputs and epoch % SHOWN == 0:
                 run.sheet("decoded", epoch, _pictures(auto, originals, pairs))
-            run.end_of_epoch(epoch, towers, {k: float(np.mean(x)) for k, x in sums.items()})
+            run.end_of_epoch(epoch, towers)
         return run.finish(towers)
 
 

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -49,8 +49,9 @@ from xmodal.backbones.device import device
 from xmodal.critics import CodeCritic
 from xmodal.index import MODALITIES, Modality
 from xmodal.run import Run, Stateful, TrainingData
+from xmodal.sampling import Pairs
 from xmodal.settings import check_at_least, check_at_most
-from xmodal.towers import Towers
+from xmodal.towers import Tower, Towers
 
 STEPS = 8  # an epoch has as many, where items suffice
 SENSED = 4  # dimensions for each row of Phi
@@ -206,7 +207,7 @@ class Generator(nn.Module):
         """Codes of -1 and +1 that pass gradients straight through, (n, bits) of each modality."""
         hidden = {side: functional.dropout(rows, dropout) for side, rows in part.items()}
         return {
-            side: losses.sign_through(self.towers.tower(side)(rows))
+            side: losses.sign_through(torch.tanh(self.towers.tower(side).head(rows)))
             for side, rows in hidden.items()
         }
 
@@ -258,8 +259,8 @@ def _generator_step(
     steps.zero_grad()
     torch.stack(list(terms.values())).sum().backward()
     steps.step()
-    losses_ = {name: float(value.detach()) for name, value in terms.items()}
-    return losses_, real, {side: rows.detach() for side, rows in fake.items()}
+    figures = {name: float(value.detach()) for name, value in terms.items()}
+    return figures, real, {side: rows.detach() for side, rows in fake.items()}
 
 
 def _discriminator_step(
@@ -302,8 +303,9 @@ def _train(data: TrainingData, config: Config, run: Run, sides: Sequence[Modalit
         towers = data.towers(1, kind="linear")
         if len(sides) == 1:
             towers.text = towers.image
-        cpu: Features = {side: getattr(data.train, side).float() for side in sides}
-        place = _start(towers, data, cpu, config, np.random.default_rng(run.seed))
+        cpu: Features = {side: _seen(towers.tower(side), data.train, side) for side in sides}
+        pairs = replace(data.train, **cpu)
+        place = _start(towers, pairs, cpu, config, np.random.default_rng(run.seed))
         nearest = _nearest(place, config.nearest)
         g = Generator(towers, cpu, config).to(device())
         d = nn.ModuleDict()
@@ -319,7 +321,7 @@ def _train(data: TrainingData, config: Config, run: Run, sides: Sequence[Modalit
             d_steps = torch.optim.Adam(d.parameters(), lr=config.player_rate)
             state |= {"d": d, "d_steps": d_steps}
         if critic is not None:
-            state |= {"critic": critic.layers, "critic_steps": critic.updates}
+            state |= critic.state("critic")
         features = {side: rows.to(device()) for side, rows in cpu.items()}
         n = len(place)
         batch = max(2, min(config.batch, n // STEPS))
@@ -327,7 +329,6 @@ def _train(data: TrainingData, config: Config, run: Run, sides: Sequence[Modalit
             rng = run.rng(epoch)
             for group, (_, rate) in zip(g_steps.param_groups, rates, strict=True):
                 group["lr"] = rate * _schedule(epoch, config)
-            sums: dict[str, list[float]] = defaultdict(list)
             for items in sampling.batches(n, batch, rng):
                 rows = sampling.with_company(items, nearest, config.company, rng)
                 near = sampling.neighbours_among(nearest, rows).to(device())
@@ -336,29 +337,33 @@ def _train(data: TrainingData, config: Config, run: Run, sides: Sequence[Modalit
                     g, d, critic, g_steps, part, near, len(items), config
                 )
                 if config.adversary:
-                    terms |= _discriminator_step(d, d_steps, real, fake, config)
-                for name, value in terms.items():
-                    sums[name].append(value)
-            means = {name: float(np.mean(values)) for name, values in sums.items()}
-            run.end_of_epoch(epoch, towers, means)
+                    run.note(_discriminator_step(d, d_steps, real, fake, config))
+                run.note(terms)
+            run.end_of_epoch(epoch, towers)
         return run.finish(towers)
 
 
+def _seen(tower: Tower, pairs: Pairs, side: Modality) -> torch.Tensor:
+    """What W is applied to: features, and of pixels thumbnails."""
+    rows: torch.Tensor = getattr(pairs, side)
+    return torch.cat([tower.vectors(some) for some in rows.split(1024)])
+
+
 def _start(
-    towers: Towers, data: TrainingData, features: Features, config: Config, rng: np.random.Generator
+    towers: Towers, pairs: Pairs, features: Features, config: Config, rng: np.random.Generator
 ) -> torch.Tensor:
     """Set W and c to ITQ's; returns where each item lies, (n, r), by which it has neighbours."""
     x = {side: rows.numpy() for side, rows in features.items()}
-    fit = sampling.even_choice(len(data.train), beliefs.ENOUGH).numpy()
+    fit = sampling.even_choice(len(pairs), beliefs.ENOUGH).numpy()
     image = x["image"]
     if "text" in x:
         text = x["text"]
-        projections = baselines.cca(image[fit], text[fit], data.bits)
-        believe = beliefs.learn(data.train, directions=config.directions, tell_unlabelled=False)
-        place = believe(data.train).place
+        projections = baselines.cca(image[fit], text[fit], towers.bits)
+        believe = beliefs.learn(pairs, directions=config.directions, tell_unlabelled=False)
+        place = believe(pairs).place
     else:
         text = image[:0]  # nothing beside the images to fit the rotation on
-        project = baselines.pca(image[fit], data.bits)
+        project = baselines.pca(image[fit], towers.bits)
         projections = baselines.Projections(project, project)
         place = features["image"]
     turned = baselines.itq(image[fit], text[fit] if len(text) else text, projections, rng=rng)
@@ -384,9 +389,8 @@ def _nearest(place: torch.Tensor, k: int) -> torch.Tensor:
 
 def _targets(near: torch.Tensor, config: Config) -> torch.Tensor:
     """What a row of the contrast of pairs should be: its own pair, and its neighbours evenly."""
-    own = torch.eye(len(near), device=near.device)
-    alike = near.float() + own * ~near.any(1, keepdim=True)
-    return (1 - config.match_share) * own + config.match_share * alike / alike.sum(1, keepdim=True)
+    alone = torch.diag(~near.any(1))
+    return losses.match_targets((near | alone).float(), config.match_share)
 
 
 def _rates(g: Generator, config: Config) -> list[tuple[Sequence[nn.Parameter], float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,20 +10,19 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from xmodal import losses, sampling
+from xmodal import groundwork, losses, sampling
 from xmodal.backbones.device import device
-from xmodal.beliefs import Beliefs, learn
+from xmodal.beliefs import Beliefs
 from xmodal.critics import CodeCritic
 from xmodal.errors import ConfigError
+from xmodal.groundwork import Terms
 from xmodal.methods.dshgan.conditions import Asked, Lender, ask
-from xmodal.methods.dshgan.networks import Adversary, Generator, HashNetwork, Inference, Seen, Two
+from xmodal.methods.dshgan.networks import Adversary, Generator, Inference, Seen, Streams, Two
 from xmodal.methods.dshgan.settings import Config
-from xmodal.run import Run, Stateful, TrainingData, schedule
+from xmodal.run import Run, Stateful, TrainingData
 from xmodal.sampling import Pairs
 from xmodal.towers import Towers
 
-STEPS = 8
-"""The least number of steps an epoch."""
 SHEET_EVERY = 5
 """Epochs from one sheet of synthetic pictures to the next."""
 ROWS, COLUMNS = 10, 8
@@ -33,9 +31,6 @@ BETAS = (0.5, 0.9)
 """Adam's, of generator and adversary."""
 KL = 0.01
 """Weight of the KL divergence, where the whole variance of a half weighs 1."""
-
-Terms = dict[str, torch.Tensor]
-
 
 # ---- losses ----------------------------------------------------------------------------------
 
@@ -63,13 +58,6 @@ def triplets(
 def judgement(real: torch.Tensor, synthetic: torch.Tensor) -> torch.Tensor:
     """l_a = mean max(0, 1 - s(real)) + mean max(0, 1 + s(synthetic)); scores (n,), (m,)."""
     return (1 - real).clamp(min=0).mean() + (1 + synthetic).clamp(min=0).mean()
-
-
-def class_loss(d: HashNetwork, codes: Two, classes: torch.Tensor) -> torch.Tensor:
-    """l_c: cross-entropy of both sides to classes (n, c); rows of zeros do not count."""
-    told = classes.sum(1)
-    sides = [losses.soft_cross_entropy(d.codewords(one), classes, told) for one in codes]
-    return torch.stack(sides).mean()
 
 
 # ---- the players -----------------------------------------------------------------------------
@@ -119,7 +107,7 @@ class Gan(nn.Module):
 
 
 def _discriminator_step(
-    d: HashNetwork,
+    d: Streams,
     gan: Gan | None,
     critic: CodeCritic | None,
     steps: torch.optim.Optimizer,
@@ -139,16 +127,8 @@ def _discriminator_step(
     agreement, figures = belief.agreement(), dict[str, float]()
     terms: Terms = {}
     if config.classes and bool((belief.classes > 0).any()):
-        terms["classes"] = config.classes * class_loss(d, codes, belief.classes)
-    if config.pairs:
-        own, alike = torch.eye(len(u), device=u.device), agreement / agreement.sum(1, keepdim=True)
-        target = (1 - config.match_share) * own + config.match_share * alike
-        contrast = losses.contrast(u, v, (target, target), config.temperature)
-        terms["pairs"] = config.pairs * contrast
-    if config.neighbours and bool((belief.doubt > 0).any()):
-        near = torch.softmax(belief.place @ belief.place.T / config.neighbour_temperature, dim=1)
-        kept = losses.contrast(u, v, (near, near), config.temperature, belief.doubt)
-        terms["neighbours"] = config.neighbours * belief.doubt.mean() * kept
+        terms["classes"] = config.classes * d.codewords.loss(codes, belief.classes)
+    terms |= groundwork.meaning(u, v, belief, config)
     share = config.synthetic_share if gan is not None and epoch > config.warmup else 0.0
     if config.triplet and share < 1:
         positive = sampling.one_match(agreement > 0.5, rng)
@@ -172,27 +152,22 @@ def _discriminator_step(
             hinge = triplets(queries, items, asked.agreement, own, config.margin)
             terms["synthetic triplets"] = config.triplet * share * hinge
         if config.synthetic_classes and epoch > config.warmup and bool(asked.classes.any()):
-            named = class_loss(d, synthetic.codes, asked.classes)
+            named = d.codewords.loss(synthetic.codes, asked.classes)
             terms["synthetic classes"] = config.synthetic_classes * named
         gan.a_steps.zero_grad()
-    for one in codes:
-        bits = config.quantise * losses.quantisation(one) + config.balance * losses.balance(one)
-        bits = bits + config.decorrelate * losses.decorrelation(one)
-        terms["bits"] = terms.get("bits", torch.zeros((), device=u.device)) + bits
+    terms["bits"] = groundwork.bit_term(u, v, config)
     if critic is not None:
         critic.learn(torch.cat(codes))
         terms["code critic"] = config.code_critic * critic.term(torch.cat(codes))
-    steps.zero_grad()
-    torch.stack(list(terms.values())).sum().backward()
-    nn.utils.clip_grad_norm_(d.parameters(), 5.0)
-    steps.step()
+    judge = gan.adversary.parameters() if gan is not None else ()
+    figures |= groundwork.update(d, steps, terms, also=judge)
     if gan is not None:
         gan.a_steps.step()
-    return figures | {k: float(x.detach()) for k, x in terms.items()}, seen
+    return figures, seen
 
 
 def _generator_step(
-    d: HashNetwork, gan: Gan, asked: Asked, real: Two, seen: Seen, config: Config
+    d: Streams, gan: Gan, asked: Asked, real: Two, seen: Seen, config: Config
 ) -> dict[str, float]:
     """L_G = triplets - s(synthetic) + classification, of fresh synthetic pairs, and what is ours.
 
@@ -214,7 +189,7 @@ def _generator_step(
         terms["generator triplets"] = hinge
     told = asked.classes.sum(1) > 0
     if bool(told.any()):
-        terms["generator classes"] = class_loss(d, codes, asked.classes)
+        terms["generator classes"] = d.codewords.loss(codes, asked.classes)
         guess = (d.codewords(codes[0]) + d.codewords(codes[1])).argmax(1, keepdim=True)
         named = asked.classes.gather(1, guess).squeeze(1) >= asked.classes.amax(1)
         figures["synthetic of class"] = float(named[told].float().mean())
@@ -231,13 +206,13 @@ def _pretrain(
     pairs: Pairs,
     beliefs: Beliefs,
     lender: Lender,
-    batch: int,
     config: Config,
     rng: np.random.Generator,
 ) -> None:
     """The conditional GAN alone, on feature pairs with labels and without."""
+    batch = min(groundwork.batch_size(len(pairs), config), len(pairs))
     for _ in range(config.pretraining):
-        rows = torch.from_numpy(rng.integers(len(pairs), size=min(batch, len(pairs))))
+        rows = torch.from_numpy(rng.integers(len(pairs), size=batch))
         part = pairs.take(rows)
         conditions = ask(part, beliefs.take(rows), lender, config, rng).conditions
         with torch.no_grad():
@@ -265,7 +240,7 @@ def _felt(vectors: Two, weight: float) -> Two:
 
 
 @contextmanager
-def _real_statistics(d: HashNetwork) -> Iterator[None]:
+def _real_statistics(d: Streams) -> Iterator[None]:
     """Synthetic pictures inside do not move the averages by which new pictures are encoded."""
     norms = [one for one in d.modules() if isinstance(one, nn.BatchNorm2d)]
     before = [one.momentum for one in norms]
@@ -290,14 +265,10 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
         )
     with torch.random.fork_rng():
         run.rng(0)
-        tell, directions = config.pseudo_labels, config.directions
-        believe = learn(data.train, directions=directions, tell_unlabelled=tell, raw_images=raw)
-        beliefs = believe(pairs)
+        beliefs = groundwork.believer(data, config)(pairs)
         towers = data.towers(config.hidden, config.feature_dropout)
-        d = HashNetwork(towers, data.classes, config.certainty).to(device())
-        d_steps = torch.optim.AdamW(
-            d.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        d = Streams(towers, groundwork.codewords(data, config)).to(device())
+        d_steps = groundwork.optimiser(d, config)
         state: dict[str, Stateful] = {"d": d, "d_steps": d_steps}
         gan, critic, shown = None, None, list[Two]()
         if config.synthetic:
@@ -306,31 +277,27 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
             shown = _shown(pairs, config) if raw else []
         if config.code_critic:
             critic = CodeCritic(data.bits).to(device())
-            state |= {"critic": critic.layers, "critic_steps": critic.updates}
-        batch = max(2, min(config.batch, len(pairs) // STEPS))
+            state |= critic.state("critic")
         for epoch in run.epochs(config.epochs, state):
             rng = run.rng(epoch)
             if gan is not None and epoch == 1 and not raw:
-                _pretrain(gan, pairs, beliefs, lender, batch, config, rng)
-            for group in d_steps.param_groups:
-                group["lr"] = config.learning_rate * schedule(epoch, config.epochs)
-            sums: dict[str, list[float]] = defaultdict(list)
-            for rows in sampling.batches(len(pairs), batch, rng):
+                _pretrain(gan, pairs, beliefs, lender, config, rng)
+            groundwork.set_rate(d_steps, config, epoch)
+            for rows in groundwork.batches(len(pairs), config, rng):
                 part, belief = pairs.take(rows), beliefs.take(rows)
                 asked, few = None, rows[: max(1, round(config.asking * len(rows)))]
                 if gan is not None:
                     asked = ask(pairs.take(few), beliefs.take(few), lender, config, rng)
-                terms, seen = _discriminator_step(
+                figures, seen = _discriminator_step(
                     d, gan, critic, d_steps, part, belief, asked, config, epoch, rng
                 )
                 if gan is not None and asked is not None:
                     real, seen = (pairs.image[few], pairs.text[few]), seen.first(len(few))
-                    terms |= _generator_step(d, gan, asked, real, seen, config)
-                for name, value in terms.items():
-                    sums[name].append(value)
+                    figures |= _generator_step(d, gan, asked, real, seen, config)
+                run.note(figures)
             if gan is not None and (epoch % SHEET_EVERY == 0 or epoch == config.epochs) and shown:
                 run.sheet("synthetic", epoch, [_pictures(gan.g, row) for row in shown])
-            run.end_of_epoch(epoch, towers, {k: float(np.mean(x)) for k, x in sums.items()})
+            run.end_of_epoch(epoch, towers)
         return run.finish(towers)
 
 

@@ -10,10 +10,9 @@ from torch import nn
 from torch.nn import functional
 
 from xmodal import sampling
-from xmodal.codewords import Codewords, class_temperature
+from xmodal.groundwork import HashNetwork
 from xmodal.methods.dshgan.settings import Config
 from xmodal.run import TrainingData
-from xmodal.towers import Towers
 
 ENOUGH = 2000
 """Pairs that tell the mean and the spread of features."""
@@ -40,14 +39,8 @@ class Seen:
         return Seen((a[:n].detach(), b[:n].detach()), (u[:n].detach(), v[:n].detach()))
 
 
-class HashNetwork(nn.Module):
-    """The towers, and the classification stream: a codeword for each class."""
-
-    def __init__(self, towers: Towers, classes: int, certainty: float) -> None:
-        super().__init__()
-        self.towers = towers
-        temperature = class_temperature(classes, certainty)
-        self.codewords = Codewords(classes, towers.bits, temperature)
+class Streams(HashNetwork):
+    """The hash stream, and the classification stream: the codewords."""
 
     def see(self, image: torch.Tensor, text: torch.Tensor) -> Seen:
         """Features (n, d_image), (n, d_text) -> what both towers make of them."""

@@ -88,7 +88,8 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
                     _generator_pass(players, codes, outer, sums, rng)
                 _discriminator_pass(players, outer, sums, rng)
                 sums |= _false_negatives(players, data.validation.to(device()))
-            run.end_of_epoch(epoch, players.d, {k: float(np.mean(v)) for k, v in sums.items()})
+            run.note({name: float(np.mean(values)) for name, values in sums.items()})
+            run.end_of_epoch(epoch, players.d)
         return run.finish(players.d)
 
 

@@ -36,23 +36,21 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import nn
 
-from xmodal import losses, sampling
+from xmodal import groundwork, losses, sampling
 from xmodal.backbones.device import device
-from xmodal.beliefs import Beliefs, learn
+from xmodal.beliefs import Beliefs
 from xmodal.critics import CodeCritic
+from xmodal.groundwork import Groundwork, Terms
 from xmodal.index import MODALITIES, Modality
 from xmodal.methods.ssah.hard_samples import PIXELS, ANet, FeatureANet, PixelANet
-from xmodal.run import Run, Stateful, TrainingData, schedule
+from xmodal.run import Run, Stateful, TrainingData
 from xmodal.sampling import Pairs
 from xmodal.settings import check_at_least, check_at_most
 from xmodal.towers import Towers
 
-STEPS = 8
-"""The least number of steps an epoch."""
 SHOWN, SHEETS = 10, 5
 """Pictures on a sheet of hard samples, and how many sheets a run leaves."""
 
@@ -61,18 +59,11 @@ Sides = dict[Modality, torch.Tensor]
 """Something of each modality."""
 
 
-@dataclass(frozen=True)
-class Config:
-    """Settings; the defaults stand here and nowhere else."""
+@dataclass(frozen=True, kw_only=True)
+class Config(Groundwork):
+    """Settings."""
 
     epochs: int = 20
-    batch: int = 512
-    """Pairs a step; fewer where an epoch would have under 8 steps."""
-    hidden: int = 512
-    feature_dropout: float = 0.3
-    """Share of the features that a training step hides from the towers."""
-    learning_rate: float = 5e-3
-    weight_decay: float = 1e-2
 
     adversary: Literal["learned", "random", "none"] = "learned"
     """Who says where to hide and how to turn: A-Net, chance (as much of both), or nobody."""
@@ -102,39 +93,15 @@ class Config:
     """Of the logit slope * (similarity - middle); similarities lie in [-1, 1]."""
     middle: float = 0.5
     """The similarity of codes at which two items are as likely similar as not."""
-    pseudo_labels: bool = True
-    """Whether unlabelled pairs learn the classes that both of their sides together suggest."""
-    pairs: float = 0.7
-    """Weight of the contrast of natural pairs and other matches."""
-    match_share: float = 0.3
-    """How much of that contrast goes to all likely matches, the rest to the natural pair."""
-    temperature: float = 0.1
-    """Of softmaxes over code similarities."""
-    neighbours: float = 2.0
-    """Weight of keeping neighbours in the shared space, for pairs whose class is in doubt."""
-    neighbour_temperature: float = 0.1
-    directions: int = 64
-    """Canonical directions of the shared space."""
-    quantise: float = 0.1
-    balance: float = 0.1
-    decorrelate: float = 0.1
-    code_critic: float = 0.0
-    """Weight of a critic that pushes codes towards coin flips."""
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "epochs", "hidden", "directions")
-        check_at_least(self, 2, "batch")
-        check_at_least(self, 0, "weight_decay", "hardness", "warmup", "hard", "consistency")
-        check_at_least(self, 0, "likelihood", "pairs", "neighbours", "code_critic")
-        check_at_least(self, 0, "quantise", "balance", "decorrelate", "area", "angle")
-        rates = ("learning_rate", "adversary_rate", "temperature", "neighbour_temperature")
-        check_at_least(self, 1e-9, *rates, "slope")
-        shares = ("feature_dropout", "average", "match_share", "pace", "share")
-        check_at_least(self, 0, *shares)
+        super().__post_init__()
+        check_at_least(self, 0, "hardness", "warmup", "hard", "consistency", "likelihood")
+        check_at_least(self, 0, "area", "angle", "average", "pace")
+        check_at_least(self, 1e-9, "adversary_rate", "slope")
         check_at_least(self, 0.01, "share")
-        check_at_most(self, 1, *shares)
+        check_at_most(self, 1, "average", "pace", "share", "middle")
         check_at_least(self, -1, "middle")
-        check_at_most(self, 1, "middle")
         check_at_most(self, 1 / 3, "area")
         check_at_most(self, 30, "angle")
 
@@ -265,13 +232,13 @@ def _hash_step(
 ) -> dict[str, float]:
     """One step of H-Net on natural pairs and, where there are any, hard samples of the first."""
     h.towers.train()
-    n, agreement, doubt = len(part), belief.agreement(), belief.doubt
+    n, agreement = len(part), belief.agreement()
     images, texts = part.image, part.text
     if hard is not None:  # in one batch, so that both are normalised alike
         images, texts = torch.cat([images.float(), hard["image"]]), torch.cat([texts, hard["text"]])
     u, v = h.towers.image(images), h.towers.text(texts)
     (u, hard_u), (v, hard_v) = (u[:n], u[n:]), (v[:n], v[n:])
-    terms: dict[str, torch.Tensor] = {}
+    terms: Terms = {}
     if config.likelihood:
         both = hash_loss(u, v, u, agreement, config) + hash_loss(v, u, v, agreement, config)
         terms["likelihood"] = config.likelihood * both.mean() / 2
@@ -287,74 +254,45 @@ def _hash_step(
             wanted = h.average.image(part.image[:m]), h.average.text(part.text[:m])
         apart = (hard_u - wanted[0]).square().mean() + (hard_v - wanted[1]).square().mean()
         terms["consistency"] = config.consistency * apart / 2
-    if config.pairs:
-        own = torch.eye(n, device=u.device)
-        alike = agreement / agreement.sum(1, keepdim=True)
-        target = (1 - config.match_share) * own + config.match_share * alike
-        terms["pairs"] = config.pairs * losses.contrast(u, v, (target, target), config.temperature)
-    if config.neighbours and bool((doubt > 0).any()):
-        near = torch.softmax(belief.place @ belief.place.T / config.neighbour_temperature, dim=1)
-        kept = losses.contrast(u, v, (near, near), config.temperature, doubt)
-        terms["neighbours"] = config.neighbours * doubt.mean() * kept
-    for codes in (u, v):
-        bits = config.quantise * losses.quantisation(codes) + config.balance * losses.balance(codes)
-        bits = bits + config.decorrelate * losses.decorrelation(codes)
-        terms["bits"] = terms.get("bits", torch.zeros((), device=u.device)) + bits
+    terms |= groundwork.meaning(u, v, belief, config)
+    terms["bits"] = groundwork.bit_term(u, v, config)
     figures: dict[str, float] = {}
     if critic is not None:
         codes = torch.cat([u, v])
         figures["apart from coin flips"] = critic.learn(codes)
         terms["code critic"] = config.code_critic * critic.term(codes)
-    total = torch.stack(list(terms.values())).sum()
-    steps.zero_grad()
-    total.backward(inputs=list(h.towers.parameters()))
-    nn.utils.clip_grad_norm_(h.towers.parameters(), 5.0)
-    steps.step()
-    return figures | {name: float(value.detach()) for name, value in terms.items()}
+    return figures | groundwork.update(h.towers, steps, terms)
 
 
 def train(data: TrainingData, config: Config, run: Run) -> Towers:
     """Train towers; the alternation of both players is this page."""
     with torch.random.fork_rng():
         run.rng(0)
-        believe = learn(
-            data.train,
-            directions=config.directions,
-            tell_unlabelled=config.pseudo_labels,
-            raw_images=data.raw_images,
-        )
         pairs = data.train.to(device())
-        beliefs = believe(pairs)
+        beliefs = groundwork.believer(data, config)(pairs)
         h = HNet(data.towers(config.hidden, config.feature_dropout)).to(device())
         a = Adversary(data, config).to(device())
-        h_steps = torch.optim.AdamW(
-            h.towers.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        h_steps = groundwork.optimiser(h.towers, config)
         a_steps = torch.optim.AdamW(a.parameters(), lr=config.adversary_rate)
         state: dict[str, Stateful] = {"h": h, "a": a, "h_steps": h_steps, "a_steps": a_steps}
         critic = CodeCritic(data.bits).to(device()) if config.code_critic else None
         if critic is not None:
-            state |= {"critic": critic.layers, "critic_steps": critic.updates}
-        batch = max(2, min(config.batch, len(pairs) // STEPS))
+            state |= critic.state("critic")
         for epoch in run.epochs(config.epochs, state):
             rng = run.rng(epoch)
             begun = epoch > config.warmup
-            for group in h_steps.param_groups:
-                group["lr"] = config.learning_rate * schedule(epoch, config.epochs)
-            sums: dict[str, list[float]] = defaultdict(list)
-            for rows in sampling.batches(len(pairs), batch, rng):
+            groundwork.set_rate(h_steps, config, epoch)
+            for rows in groundwork.batches(len(pairs), config, rng):
                 part, belief = pairs.take(rows), beliefs.take(rows)
-                hard, terms = None, dict[str, float]()
+                hard = None
                 if begun and config.adversary != "none":
                     some, aim = rows[: math.ceil(config.share * len(rows))], rho(epoch, config)
                     first = pairs.take(some), beliefs.take(some)
-                    hard, terms = _adversary_step(a, h.towers, a_steps, *first, config, aim)
-                terms |= _hash_step(h, critic, h_steps, part, belief, hard, config)
+                    hard, figures = _adversary_step(a, h.towers, a_steps, *first, config, aim)
+                    run.note(figures)
+                run.note(_hash_step(h, critic, h_steps, part, belief, hard, config))
                 h.follow(config.average if begun else 0.0)
-                for name, value in terms.items():
-                    sums[name].append(value)
-            means = {name: float(np.mean(values)) for name, values in sums.items()}
-            run.end_of_epoch(epoch, h.towers, means)
+            run.end_of_epoch(epoch, h.towers)
             if data.raw_images and begun and config.adversary != "none":
                 _sheet(a, pairs, config, run, epoch)
         return run.finish(h.towers)
