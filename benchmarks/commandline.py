@@ -35,7 +35,7 @@ def carry_out(
 ) -> int:
     """Do the jobs of all plans, then write each; the exit status."""
     workers = told.jobs or os.cpu_count() or 1
-    places = Places(told.data, told.work, _threads(workers))
+    places = Places(told.data, told.work, threads(workers))
     try:
         chosen = plans(told)
         wrong = run_all(
@@ -54,7 +54,7 @@ def carry_out(
     return 1 if wrong else 0
 
 
-def _threads(workers: int) -> int:
+def threads(workers: int) -> int:
     """How many a job may use: its share of the cores, or OMP_NUM_THREADS if that is set.
 
     Workers read the variables when they start: numpy's threads heed nothing else, and threads that

@@ -87,13 +87,7 @@ def _jobs(
     cells: Sequence[str], found: Sequence[Row | None], seeds: range, bits: int
 ) -> tuple[Job, ...]:
     named = [sets.named(name) for name in cells]
-    return tuple(
-        Job(cell, row, seed, bits)
-        for seed in seeds
-        for cell in named
-        for row in found
-        if not (row and cell.of == "toy" and row.method in methods_tables.FEATURES_ALONE)
-    )
+    return tuple(Job(cell, row, seed, bits) for seed in seeds for cell in named for row in found)
 
 
 def _write(plan: Plan, places: Places, told: argparse.Namespace) -> None:

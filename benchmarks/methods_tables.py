@@ -12,8 +12,6 @@ from verdicts import BASELINES, WAYS, Results, Section, Values, shown
 
 ARROWS = ("i>t", "t>i")
 HEALTH = ("distinct", "largest_bucket", "entropy", "correlation")
-FEATURES_ALONE = ("sigah",)
-"""Methods that learn from feature vectors alone, never from pixels."""
 FIGURES = {
     "wikipedia-sift-lda-clean-100": ("label codeword", 0.269, 0.207),
     "wikipedia-roph-tfidf-clean-100": ("label codeword", 0.421, 0.367),

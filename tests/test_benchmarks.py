@@ -323,3 +323,27 @@ def test_a_method_without_records_is_told(
     assert error == (
         "error: there is no method 'dcmh' here, expected one of multiadversarial, schgan\n"
     )
+
+
+def test_codes_of_vectors_stand_beside_their_baselines_and_are_kept(
+    bench: dict[str, ModuleType],
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    script = importlib.import_module("compress")
+    monkeypatch.setattr(sys, "argv", ["x", "--data", f"{data}", "--work", f"{tmp_path}", "--quick"])
+    assert script.main() == 0
+    table = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line[:2] == "| "]
+    head, body = table[0], table[2:]
+    assert [row[2] for row in body] == ["sigah", "itq", "pca", "no adversary"] * 2
+    recall = head.index("recall@10")
+    assert all(0 < float(row[recall]) <= 1 for row in body)
+    first, itq = body[0], body[1]
+    gap = float(first[recall]) - float(itq[recall])
+    assert float(first[head.index("above itq")]) == pytest.approx(gap, abs=2e-3)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
+    assert len(kept) == 4
+    assert script.main() == 0
+    assert kept == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}

@@ -28,7 +28,7 @@ Wikipedia (RoPH, TF-IDF) at the same:
 - Hard negatives matter little on this base. The semi-hard rule against no triplets at all: fashion
   .861 .877 .889 against .859 .877 .889, Wikipedia .348 .370 .401 against .340 .362 .394.
 - A generator that picks negatives finds no better ones than the rule: -.0014 +.0006 +.0006 and
-  -.0018 -.0060 -.0050, at 1.2 to 1.6 times the processor's time. Sampled (REINFORCE) or paced it
+  -.0018 -.0060 -.0050, at 1.3 to 1.6 times the processor's time. Sampled (REINFORCE) or paced it
   does as well. Its picks stay .1 of the bits from the margin, the rule's .07; of both 10 to 20 %
   are matches in truth, which their weights make up for.
 - A generator that picks *positives* finds what a rule about negatives cannot: +.0013 +.0002 +.0008
