@@ -27,11 +27,12 @@ pytestmark = pytest.mark.usefixtures("node_parts")
 SOURCES = [str(Path(xmodal_opensearch.__file__).parents[1]), str(Path(__file__).parents[2])]
 
 PARENT = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from xmodal_opensearch.artifacts import VERSION
 from xmodal_opensearch.node import Node
 from xmodal_opensearch.node_folder import Plan
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start jobs that ignore it
 plan = Plan(Path(sys.argv[1]), int(sys.argv[2]), VERSION, (), (), True, "256m", {})
 with Node(plan) as node:  # not ready yet: a parent may die at any time
     print(node.pid, node._watcher.pid, flush=True)
