@@ -21,8 +21,8 @@ NUMPY_HALF = (
     "toy gallery baselines evaluation"
 ).split()
 TORCH_HALF = (
-    "towers losses codewords critics sampling beliefs reinforce backbones features encoder run "
-    "groundwork methods training compression assessment cli"
+    "device towers losses codewords critics sampling beliefs reinforce backbones features encoder "
+    "run groundwork methods training compression assessment cli"
 ).split()
 LAYERS = [*NUMPY_HALF, *TORCH_HALF]
 

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from squares import cosine, in_float32, pixels
 
+from xmodal import device
 from xmodal.backbones import (
-    device,
     load_image_backbone,
     load_text_backbone,
 )

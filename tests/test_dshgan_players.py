@@ -280,19 +280,21 @@ def test_what_is_made_again_is_the_loop() -> None:
     real = players.part.image, players.part.text
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(2)
-        found = float(gan.remade(real, real, conditions))
+        found, gradients = gan.remade(real, conditions)
         torch.manual_seed(2)
         noise = torch.randn(N, gan.g.noise)
-        mean, log_variance = gan.inference(players.seen(real), conditions)
+        mean, log_variance = gan.inference(real, conditions)
         made = gan.g(conditions, mean + noise * torch.exp(log_variance / 2))
     expected = 0.0
     for side in range(2):
         off = sum(float((made[side][i] - real[side][i]).square().sum()) for i in range(N))
         centre = real[side].mean(0)
-        expected += off / sum(float((row - centre).square().sum()) for row in real[side])
+        whole = sum(float((row - centre).square().sum()) for row in real[side])
+        expected += off / whole
+        torch.testing.assert_close(gradients[side], 2 * (made[side] - real[side]) / whole)
     for mu, log in zip(mean.flatten().tolist(), log_variance.flatten().tolist(), strict=True):
-        expected += 0.01 * (mu**2 + np.exp(log) - 1 - log) / 2 / N
-    assert found == pytest.approx(expected, rel=1e-4)
+        expected += 0.003 * (mu**2 + np.exp(log) - 1 - log) / 2 / N
+    assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
 def test_making_pairs_again_is_a_term_of_the_generator() -> None:
@@ -301,9 +303,34 @@ def test_making_pairs_again_is_a_term_of_the_generator() -> None:
         torch.manual_seed(1)
         players.gan.g.draw(players.asked.conditions)
         real = players.part.image, players.part.text
-        expected = 2 * float(players.gan.remade(real, real, players.asked.conditions))
+        expected = 2 * float(players.gan.remade(real, players.asked.conditions)[0])
     assert players.generate()["remaking"] == pytest.approx(expected, rel=1e-4)
     assert "remaking" not in Players().generate()
+
+
+def test_the_judges_pull_where_they_would_and_as_strongly_as_making_again() -> None:
+    alone, both = Players(WITHIN), Players(replace(WITHIN, remake=1.0))
+    real = both.part.image, both.part.text
+    biases = [head.linear.bias for head in (both.gan.g.image, both.gan.g.text)]
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        both.gan.g.draw(both.asked.conditions)
+        loss, there = both.gan.remade(real, both.asked.conditions)
+    again = torch.autograd.grad(loss, biases)
+    before = [one.detach().clone() for one in biases]  # of both players the same
+    alone.generate()
+    both.generate()
+    for side, name in enumerate(("image", "text")):
+        judged, all_of_it = (
+            moved(before[side], getattr(players.gan.g, name).linear.bias)
+            for players in (alone, both)
+        )
+        cosine = torch.nn.functional.cosine_similarity(all_of_it - again[side], judged, dim=0)
+        assert float(cosine) == pytest.approx(1, abs=1e-3)
+    one, other = torch.randn(3, 4), torch.randn(3, 4)
+    pull = alternation._as_long_as(one, other)
+    assert float(pull.norm()) == pytest.approx(float(one.norm()), rel=1e-5)
+    assert there[0].shape == real[0].shape
 
 
 def test_the_hash_network_leaves_the_generator_alone() -> None:

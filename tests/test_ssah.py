@@ -267,7 +267,8 @@ def test_natural_pairs_alone_are_learned_from() -> None:
 @pytest.mark.parametrize("adversary", ["learned", "random"])
 def test_pixels_are_learned_and_hard_pictures_are_shown(adversary: Any, tmp_path: Path) -> None:
     config = replace(QUICK, epochs=5, batch=8, learning_rate=2e-3, feature_dropout=0.0, warmup=2)
-    run = trained(world(56, 20), replace(config, adversary=adversary), folder=tmp_path)
+    config = replace(config, adversary=adversary, share=0.5)
+    run = trained(world(56, 20), config, folder=tmp_path)
     assert max(row["mAP"] for row in run.history) > 2 / 5
     assert [row["angle"] for row in run.history[2:]] == pytest.approx([15] * 3, abs=1e-4)
     names = sorted(path.name for path in tmp_path.glob("*.png"))

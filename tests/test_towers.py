@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from xmodal import device
 from xmodal.codes import BinaryCodes
 from xmodal.errors import CodeError, ConfigError
 from xmodal.index import MODALITIES
@@ -166,3 +167,22 @@ def test_codes_of_pixels_do_not_depend_on_the_batch() -> None:
     assert towers.codes("image", inputs, batch=2) == whole
     assert all(torch.equal(before[k], v) for k, v in towers.image.stem.state_dict().items())
     assert towers.codes("text", features(3, 5)).bits == 8
+
+
+def test_training_on_pixels_may_compute_in_bfloat16_and_codes_never_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tower = Towers(PIXELS, 7, 16, hidden=8, raw_images=True).image
+    pixels = torch.randint(256, (6, PIXELS), dtype=torch.uint8)
+
+    def seen(dtype: torch.dtype) -> torch.Tensor:
+        monkeypatch.setattr(device, "precision", lambda: dtype)
+        return tower.vectors(pixels)
+
+    full, half = seen(torch.float32), seen(torch.bfloat16)
+    assert full.dtype == half.dtype == torch.float32
+    assert 0 < float((full - half).detach().norm() / full.detach().norm()) < 0.05
+    half.sum().backward()
+    assert all(one.grad is not None for one in tower.stem.parameters())
+    tower.eval()
+    assert torch.equal(seen(torch.float32), seen(torch.bfloat16))

@@ -155,8 +155,11 @@ def logistic(
     """Multinomial logistic regression by Nesterov's method: features (n, d) -> posterior (n, c).
 
     Features are standardised with one scale; a row with several labels is shared among them.
+    Columns that never change, of which hashed words have many, would get no weight and are left
+    out.
     """
-    x = _f32(features)
+    changing = np.flatnonzero(np.ptp(features, axis=0) > 0)
+    x = _f32(features[:, changing])
     mean = x.mean(axis=0)
     scale = np.float32(1 / max(float(np.sqrt(((x - mean) ** 2).sum(axis=1).mean())), 1e-12))
     z = np.concatenate([(x - mean) * scale, np.ones((len(x), 1), np.float32)], axis=1)
@@ -176,7 +179,13 @@ def logistic(
         ahead = after + np.float32(turn / (turn + 3)) * (after - weights)
         weights = after
     fixed = weights
-    return lambda new: _softmax(np.asarray((_f32(new) - mean) * scale @ fixed[:-1] + fixed[-1]))
+
+    def posterior(new: npt.NDArray[np.generic]) -> Matrix:
+        return _softmax(
+            np.asarray((_f32(new[:, changing]) - mean) * scale @ fixed[:-1] + fixed[-1])
+        )
+
+    return posterior
 
 
 def as_they_are() -> Projections:
@@ -207,9 +216,12 @@ def _whitening(features: npt.NDArray[np.generic], ridge: float) -> tuple[Matrix,
 
 def _components(features: npt.NDArray[np.generic]) -> tuple[Matrix, Any, Any]:
     """Mean (d,), variances (r,) in rising order, and the directions (d, r) that have them."""
-    x = _f32(features)
-    mean = x.mean(axis=0)
-    x = x - mean
+    whole = _f32(features)
+    mean = whole.mean(axis=0)
+    changing = np.flatnonzero(np.ptp(whole, axis=0) > 0)  # of hashed words, few columns do
+    x = whole[:, changing] - mean[changing]
+    if not len(changing):  # rows without any difference: one direction, along which nothing varies
+        return mean, np.zeros(1), np.eye(len(mean), 1)
     if x.shape[0] < x.shape[1]:  # the smaller of the two Gram matrices gives the same directions
         values, vectors = np.linalg.eigh(x @ x.T / len(x))
         keep = values > values[-1] * 1e-6
@@ -219,9 +231,9 @@ def _components(features: npt.NDArray[np.generic]) -> tuple[Matrix, Any, Any]:
         values, directions = np.linalg.eigh(x.T @ x / len(x))
         keep = values > values[-1] * 1e-6
         values, directions = values[keep], directions[:, keep]
-    if not len(values):  # rows without any difference: one direction, along which nothing varies
-        values, directions = np.zeros(1), np.eye(x.shape[1], 1)
-    return mean, values, directions
+    placed = np.zeros((len(mean), len(values)), directions.dtype)
+    placed[changing] = directions
+    return mean, values, placed
 
 
 def _linear(mean: Matrix, matrix: npt.NDArray[np.generic]) -> Project:

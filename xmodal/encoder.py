@@ -30,10 +30,10 @@ from xmodal.backbones import (
     load_image_backbone,
     load_text_backbone,
 )
-from xmodal.backbones.device import device
 from xmodal.codes import BinaryCodes
 from xmodal.confidence import Confidence
 from xmodal.data import Dataset, Problems
+from xmodal.device import device
 from xmodal.errors import CodeError, ModelError
 from xmodal.features import Array, Progress, image_features, text_features
 from xmodal.images import Source

@@ -22,8 +22,8 @@ import torch
 from PIL import Image
 
 from xmodal.backbones import ImageBackbone, TextBackbone
-from xmodal.backbones.device import device
 from xmodal.data import Dataset, Problems
+from xmodal.device import device
 from xmodal.errors import DataError
 from xmodal.images import Source, load
 from xmodal.index import Modality

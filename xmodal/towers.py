@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from xmodal.codes import BinaryCodes, check_bits
+from xmodal.device import mixed
 from xmodal.errors import ConfigError
 from xmodal.index import Modality
 
@@ -18,7 +19,8 @@ Kind = Literal["practical", "released", "linear"]
 class SmallCNN(nn.Module):
     """A small convolutional network on 64 x 64 pixels, trained with its tower.
 
-    Coordinates are added as two channels, so that "on the left" can be learned.
+    Coordinates are added as two channels, so that "on the left" can be learned. Training computes
+    in mixed precision where the machine can; codes are always made in float32.
     """
 
     dim = 256
@@ -42,7 +44,8 @@ class SmallCNN(nn.Module):
         squares = pixels.view(-1, 64, 64, 3).permute(0, 3, 1, 2).float() / 127.5 - 1
         grid = self.get_buffer("grid").expand(len(squares), -1, -1, -1)
         stacked = torch.cat([squares, grid], dim=1)
-        maps = self.layers(stacked.contiguous(memory_format=torch.channels_last))
+        with mixed(pixels.device, self.training):
+            maps = self.layers(stacked.contiguous(memory_format=torch.channels_last)).float()
         out: torch.Tensor = self.last(torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1))
         return out
 

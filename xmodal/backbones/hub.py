@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from xmodal.backbones.device import device, precision
 from xmodal.backbones.reach import check_reachable
+from xmodal.device import device, precision
 from xmodal.errors import ModelError
 from xmodal.images import Preprocessing
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
-from xmodal.backbones.device import device, precision
 from xmodal.backbones.reach import check_reachable
+from xmodal.device import device, precision
 from xmodal.errors import ModelError
 from xmodal.images import Preprocessing
 

@@ -37,10 +37,10 @@ import torch
 from torch import nn
 
 from xmodal import groundwork, losses, sampling
-from xmodal.backbones.device import device
 from xmodal.beliefs import ENOUGH, Beliefs
 from xmodal.codewords import Codewords
 from xmodal.critics import CodeCritic, Critic
+from xmodal.device import device
 from xmodal.errors import ConfigError
 from xmodal.groundwork import ClassGroundwork, HashNetwork, Terms
 from xmodal.index import MODALITIES, Modality
@@ -57,11 +57,12 @@ SHOWN = 10
 class Config(ClassGroundwork):
     """Settings. Quantisation, balance and decorrelation weigh where ``codes`` is "penalty"."""
 
+    epochs: int = 16
     reconstruction: Literal["critic", "l2", "none"] = "critic"
     """Who judges what is decoded: D_x, the L2 error, or nobody: then nothing is decoded."""
     decoded: float = 1.0
     """Weight of that judgement."""
-    warmup: int = 8
+    warmup: int = 6
     """Epochs over which the L2 error gives way to D_x."""
     components: int = 128
     """Principal components of each modality that are decoded."""

@@ -45,8 +45,8 @@ from torch import nn
 from torch.nn import functional
 
 from xmodal import baselines, beliefs, losses, sampling
-from xmodal.backbones.device import device
 from xmodal.critics import CodeCritic
+from xmodal.device import device
 from xmodal.index import MODALITIES, Modality
 from xmodal.run import Run, Stateful, TrainingData
 from xmodal.sampling import Pairs

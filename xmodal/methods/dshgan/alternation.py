@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from xmodal import groundwork, losses, sampling
-from xmodal.backbones.device import device
 from xmodal.beliefs import Beliefs
 from xmodal.critics import CodeCritic
+from xmodal.device import device
 from xmodal.errors import ConfigError
 from xmodal.groundwork import Terms
 from xmodal.methods.dshgan.conditions import Asked, Lender, ask
@@ -27,9 +27,11 @@ SHEET_EVERY = 5
 """Epochs from one sheet of synthetic pictures to the next."""
 ROWS, COLUMNS = 10, 8
 """Of a sheet: classes, and pictures of each."""
+PIXEL_BATCH = 64
+"""Pictures of a step of pretraining."""
 BETAS = (0.5, 0.9)
 """Adam's, of generator and adversary."""
-KL = 0.01
+KL = 0.003
 """Weight of the KL divergence, where the whole variance of a half weighs 1."""
 
 # ---- losses ----------------------------------------------------------------------------------
@@ -71,7 +73,7 @@ class Gan(nn.Module):
         self.config = config
         self.g = Generator(data, config)
         self.adversary = Adversary(data, width, config)
-        self.inference = Inference(data, self.adversary.width, config)
+        self.inference = Inference(data, config)
         made_by = [*self.g.parameters(), *self.inference.parameters()]
         self.g_steps = torch.optim.Adam(made_by, lr=config.generator_rate, betas=BETAS)
         judged_by = self.adversary.parameters()
@@ -88,22 +90,23 @@ class Gan(nn.Module):
         right = ((told > 0).float().mean() + (doubted <= 0).float().mean()) / 2
         return judgement(told, doubted) + self.config.penalty / 2 * slope, float(right)
 
-    def remade(self, real: Two, vectors: Two, conditions: torch.Tensor) -> torch.Tensor:
-        """Share of the variance of both halves that is missed, + .01 KL(q(z | real) | normal).
+    def remade(self, real: Two, conditions: torch.Tensor) -> tuple[torch.Tensor, Two]:
+        """Share of the variance of both halves that is missed, + .003 KL(q(z | real) | normal).
 
         Of real pairs made again from the noise that they suggest: the bound of a conditional VAE
-        (Kingma, Welling, ICLR 2014; with an adversary: Bao et al., ICCV 2017).
+        (Kingma, Welling, ICLR 2014; with an adversary: Bao et al., ICCV 2017). And its gradients
+        at what is made, of each half.
         """
-        mean, log_variance = self.inference(self.adversary.both(vectors), conditions)
+        mean, log_variance = self.inference(real, conditions)
         z = mean + torch.randn_like(mean) * (log_variance / 2).exp()
-        missed = torch.zeros((), device=z.device)
+        missed, gradients = torch.zeros((), device=z.device), list[torch.Tensor]()
         heads = (self.g.image, self.g.text)
         for head, made, wanted in zip(heads, self.g(conditions, z), real, strict=True):
-            square = (made - wanted).square().sum(1).mean()
-            missed = missed + square / head.get_buffer("variance")
+            apart, variance = made - wanted, head.get_buffer("variance")
+            missed = missed + apart.square().sum(1).mean() / variance
+            gradients.append(2 * apart.detach() / (variance * len(apart)))
         spread = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean() / 2
-        total: torch.Tensor = missed + KL * spread
-        return total
+        return missed + KL * spread, (gradients[0], gradients[1])
 
 
 def _discriminator_step(
@@ -171,18 +174,19 @@ def _generator_step(
 ) -> dict[str, float]:
     """L_G = triplets - s(synthetic) + classification, of fresh synthetic pairs, and what is ours.
 
-    ``real`` asked, and was ``seen`` by the hash network before its step.
+    ``real`` asked, and was ``seen`` by the hash network before its step. What L_G wants of each
+    half is made as strong as what making real pairs again wants there: of pixels it would be a
+    hundred times stronger, of features weaker (as Esser et al., "Taming transformers", CVPR 2021).
     """
     d.requires_grad_(False)
     gan.adversary.requires_grad_(False)
+    made = gan.g.draw(asked.conditions)
+    shown = made[0].detach().requires_grad_(), made[1].detach().requires_grad_()
     with _real_statistics(d):
-        synthetic = d.see(*gan.g.draw(asked.conditions))
+        synthetic = d.see(*shown)
     codes, both = synthetic.codes, gan.adversary.both(synthetic.vectors)
     figures: dict[str, float] = {}
     terms: Terms = {"fooling": -gan.adversary(both, asked.conditions).mean()}
-    if config.remake:
-        again = gan.remade(real, seen.vectors, asked.conditions)
-        terms["remaking"] = config.remake * again
     if config.triplet:
         own = torch.arange(len(both), device=both.device)
         hinge = triplets(seen.codes, codes, asked.agreement, own, config.margin)
@@ -193,8 +197,14 @@ def _generator_step(
         guess = (d.codewords(codes[0]) + d.codewords(codes[1])).argmax(1, keepdim=True)
         named = asked.classes.gather(1, guess).squeeze(1) >= asked.classes.amax(1)
         figures["synthetic of class"] = float(named[told].float().mean())
+    wanted = torch.autograd.grad(torch.stack(list(terms.values())).sum(), shown)
     gan.g_steps.zero_grad()
-    torch.stack(list(terms.values())).sum().backward()
+    if config.remake:
+        again, there = gan.remade(real, asked.conditions)
+        terms["remaking"] = config.remake * again
+        terms["remaking"].backward()
+        wanted = _as_long_as(there[0], wanted[0]), _as_long_as(there[1], wanted[1])
+    torch.autograd.backward(made, wanted)
     gan.g_steps.step()
     d.requires_grad_(True)
     gan.adversary.requires_grad_(True)
@@ -207,30 +217,37 @@ def _pretrain(
     beliefs: Beliefs,
     lender: Lender,
     config: Config,
+    raw: bool,
     rng: np.random.Generator,
 ) -> None:
-    """The conditional GAN alone, on feature pairs with labels and without."""
-    batch = min(groundwork.batch_size(len(pairs), config), len(pairs))
+    """The conditional GAN alone, on pairs with labels and without; of pixels it only remakes."""
+    batch = min(groundwork.batch_size(len(pairs), config), PIXEL_BATCH if raw else len(pairs))
     for _ in range(config.pretraining):
         rows = torch.from_numpy(rng.integers(len(pairs), size=batch))
         part = pairs.take(rows)
         conditions = ask(part, beliefs.take(rows), lender, config, rng).conditions
-        with torch.no_grad():
-            made = gan.g.draw(conditions)
         real = part.image, part.text
-        loss, _ = gan.adversarial(real, made, conditions)
-        gan.a_steps.zero_grad()
-        loss.backward()
-        gan.a_steps.step()
-        gan.adversary.requires_grad_(False)
-        both = gan.adversary.both(gan.g.draw(conditions))
-        loss = -gan.adversary(both, conditions).mean()
-        if config.remake:
-            loss = loss + config.remake * gan.remade(real, real, conditions)
+        loss = config.remake * gan.remade(real, conditions)[0]
+        if not raw:
+            with torch.no_grad():
+                made = gan.g.draw(conditions)
+            judged, _ = gan.adversarial(real, made, conditions)
+            gan.a_steps.zero_grad()
+            judged.backward()
+            gan.a_steps.step()
+            gan.adversary.requires_grad_(False)
+            both = gan.adversary.both(gan.g.draw(conditions))
+            loss = loss - gan.adversary(both, conditions).mean()
         gan.g_steps.zero_grad()
         loss.backward()
         gan.g_steps.step()
         gan.adversary.requires_grad_(True)
+
+
+def _as_long_as(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """The other gradient (n, d), as long as the first."""
+    length: torch.Tensor = one.norm() / other.norm().clamp(min=1e-12)
+    return other * length
 
 
 def _felt(vectors: Two, weight: float) -> Two:
@@ -280,8 +297,8 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
             state |= critic.state("critic")
         for epoch in run.epochs(config.epochs, state):
             rng = run.rng(epoch)
-            if gan is not None and epoch == 1 and not raw:
-                _pretrain(gan, pairs, beliefs, lender, config, rng)
+            if gan is not None and epoch == 1:
+                _pretrain(gan, pairs, beliefs, lender, config, raw, rng)
             groundwork.set_rate(d_steps, config, epoch)
             for rows in groundwork.batches(len(pairs), config, rng):
                 part, belief = pairs.take(rows), beliefs.take(rows)

@@ -10,9 +10,11 @@ from torch import nn
 from torch.nn import functional
 
 from xmodal import sampling
+from xmodal.device import mixed
 from xmodal.groundwork import HashNetwork
 from xmodal.methods.dshgan.settings import Config
 from xmodal.run import TrainingData
+from xmodal.towers import Thumbnail
 
 ENOUGH = 2000
 """Pairs that tell the mean and the spread of features."""
@@ -158,23 +160,34 @@ class PictureHead(nn.Module):
     def forward(self, latent: torch.Tensor) -> torch.Tensor:
         """What the class says."""
         first = self.first(latent).view(-1, 96, 4, 4)
-        maps = self.layers(first.contiguous(memory_format=torch.channels_last))
+        with mixed(latent.device, self.training):
+            maps = self.layers(first.contiguous(memory_format=torch.channels_last)).float()
         squares = 255 * torch.sigmoid(maps.permute(0, 2, 3, 1) + self.get_buffer("start"))
         return squares.flatten(1)
 
 
 class Inference(nn.Module):
-    """q(z | real pair, condition), a normal distribution: which noise would have made a pair."""
+    """q(z | real pair, condition), a normal distribution: which noise would have made a pair.
 
-    def __init__(self, data: TrainingData, width: int, config: Config, units: int = 256) -> None:
+    It looks at principal components, of pixels those of their thumbnails: what does not change
+    while the streams learn.
+    """
+
+    def __init__(self, data: TrainingData, config: Config, units: int = 256) -> None:
         super().__init__()
+        some = _some(data)
+        self.sight: nn.Module = Thumbnail() if data.raw_images else nn.Identity()
+        self.image = Components(self.sight(some.image).float())
+        self.text = Components(some.text.float())
         self.condition = _reading(data, config, units)
-        self.pair = nn.Linear(width, units)
+        self.pair = nn.Linear(self.image.width + self.text.width, units)
         self.last = nn.Sequential(nn.GELU(), nn.Linear(units, 2 * config.noise))
 
-    def forward(self, both: torch.Tensor, conditions: torch.Tensor) -> Two:
-        """What the adversary sees (n, width), conditions (n, w) -> mean and log variance of z."""
-        mean, log_variance = self.last(self.pair(both) + self.condition(conditions)).chunk(2, 1)
+    def forward(self, real: Two, conditions: torch.Tensor) -> Two:
+        """Pairs (n, d_image), (n, d_text), conditions (n, w) -> mean and log variance of z."""
+        seen = self.image(self.sight(real[0]).float()), self.text(real[1].float())
+        units = self.pair(torch.cat(seen, dim=1)) + self.condition(conditions)
+        mean, log_variance = self.last(units).chunk(2, 1)
         return mean, log_variance.clamp(-8, 8)
 
 

@@ -13,6 +13,7 @@ from xmodal.settings import check_at_least, check_at_most
 class Config(ClassGroundwork):
     """Settings."""
 
+    epochs: int = 14
     synthetic: bool = True
     """Off: as many triplets, all of them real; no generator, no adversary."""
     condition: Literal["label", "text"] = "label"
@@ -23,22 +24,23 @@ class Config(ClassGroundwork):
     """Weight of the cross-entropy of synthetic items to the codewords of their conditions."""
     warmup: int = 2
     """Epochs in which synthetic items do not teach the hash network yet."""
-    pretraining: int = 400
-    """Steps of generator and adversary before the first epoch. In feature mode alone: the network
-    that judges pixels is the one that learns to hash them, and does both from the first epoch."""
-    asking: float = 0.5
+    pretraining: int = 200
+    """Steps of generator and adversary before the first epoch. In pixel mode the generator learns
+    to make real pairs again: the network that judges pixels is the one that learns to hash them."""
+    asking: float = 0.25
     """Share of a batch for which synthetic pairs are made; fewer are faster."""
     adversary: float = 0.1
     """Weight of the adversary's loss in the network that it shares with the towers (pixel mode)."""
     penalty: float = 1.0
     """Weight of the penalty on the adversary's slope."""
-    remake: float = 3.0
-    """Weight of making real pairs again, which keeps what is made apart from each other."""
+    remake: float = 1.0
+    """Weight of making real pairs again, which keeps what is made apart from each other; the
+    adversary and the hash network together pull as strongly as a weight of 1."""
     noise: int = 32
     """Length of z."""
     latent: int = 256
     """Width of what both halves of a synthetic pair are made of."""
-    generator_rate: float = 1e-3
+    generator_rate: float = 2e-3
     adversary_rate: float = 3e-3
 
     triplet: float = 3.0

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from xmodal import reinforce, sampling
-from xmodal.backbones.device import device
+from xmodal.device import device
 from xmodal.errors import ConfigError
 from xmodal.index import MODALITIES, Modality
 from xmodal.methods.schgan import paper_losses as terms

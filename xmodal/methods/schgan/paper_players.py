@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from xmodal import sampling
-from xmodal.backbones.device import device
+from xmodal.device import device
 from xmodal.index import MODALITIES, Modality
 from xmodal.methods.schgan import paper_losses as terms
 from xmodal.methods.schgan.paper_settings import Config

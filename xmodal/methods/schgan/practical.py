@@ -50,9 +50,9 @@ import torch
 from torch import nn
 
 from xmodal import groundwork, losses, sampling
-from xmodal.backbones.device import device
 from xmodal.beliefs import Beliefs
 from xmodal.critics import CodeCritic
+from xmodal.device import device
 from xmodal.groundwork import HashNetwork, Terms
 from xmodal.methods.schgan import generator, positives, trust
 from xmodal.methods.schgan.generator import Generator, Scene

@@ -40,9 +40,9 @@ import torch
 from torch import nn
 
 from xmodal import groundwork, losses, sampling
-from xmodal.backbones.device import device
 from xmodal.beliefs import Beliefs
 from xmodal.critics import CodeCritic
+from xmodal.device import device
 from xmodal.groundwork import Groundwork, Terms
 from xmodal.index import MODALITIES, Modality
 from xmodal.methods.ssah.hard_samples import PIXELS, ANet, FeatureANet, PixelANet
@@ -63,7 +63,7 @@ Sides = dict[Modality, torch.Tensor]
 class Config(Groundwork):
     """Settings."""
 
-    epochs: int = 20
+    epochs: int = 16
 
     adversary: Literal["learned", "random", "none"] = "learned"
     """Who says where to hide and how to turn: A-Net, chance (as much of both), or nobody."""
@@ -78,7 +78,7 @@ class Config(Groundwork):
     adversary_rate: float = 1e-2
     warmup: int = 2
     """Epochs before there are hard samples."""
-    share: float = 0.5
+    share: float = 0.4
     """Part of each batch of which hard samples are made; batches are drawn anew every epoch."""
     hard: float = 1.5
     """Weight of L_H of hard samples."""

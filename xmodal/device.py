@@ -30,3 +30,9 @@ def precision() -> torch.dtype:
     if where.type == "cpu" and torch.cpu._is_avx512_bf16_supported():
         return torch.bfloat16
     return torch.float32
+
+
+def mixed(where: torch.device, wanted: bool = True) -> torch.autocast:
+    """Inside, layers compute in bfloat16 if that is ``wanted`` and the machine's precision."""
+    on = wanted and precision() == torch.bfloat16
+    return torch.autocast(where.type, torch.bfloat16, enabled=on)
