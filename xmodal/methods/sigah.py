@@ -24,7 +24,7 @@ Departures from the paper:
   a code that is far from its neighbours' codes. So the distribution that is matched is also that of
   each item's neighbours: p(j|i), even over the nearest by cosine, against the softmax of Hamming
   distances. Neighbours come along in each step, or a random batch would hold hardly any.
-- Bits shall be on half of the time and not repeat each other.
+- Bits shall be on half of the time and not repeat each other. Of pixels W sees 16 x 16 thumbnails.
 - Two modalities. Natural pairs are contrasted and each side's code is decoded to both sides, whose
   auto-encoders judge apart, with a balance of their own. Neighbours are those in the space that
   both sides share (canonical correlation), where W starts, too.

@@ -29,7 +29,10 @@ Departures from the paper, all of them ours:
   without these two the generator makes one item a class. Of features it sees the principal
   components, since nobody can make the rest.
 - The generator also makes real pairs again, from noise inferred from them, like a conditional VAE
-  (Bao et al., "CVAE-GAN", ICCV 2017): a few hundred steps are too few for an adversary alone.
+  (Bao et al., "CVAE-GAN", ICCV 2017): a few hundred steps are too few for an adversary alone. Of
+  pixels it learns only that before the first epoch. What adversary, triplets and classes want of
+  each half pulls as strongly as that does: else their gradients at pixels drown it, and each class
+  has one grey picture.
 - The classification stream reads the codes: one codeword a class, for both modalities.
 - As in our other methods natural pairs are contrasted, what both sides of a pair suggest together
   teaches the unlabelled, and bits are pushed to be binary, balanced and uncorrelated.
