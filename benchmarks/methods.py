@@ -49,6 +49,8 @@ WIDE = SETS[:4]
 BITS = (16, 64, 128)
 """Beside 32."""
 QUICK = ("wikipedia-roph-tfidf-clean-100", "toy-pixels-words-100")
+BESIDE = ("schgan-critic", "ssah-none", "multiadversarial-l2")
+"""Rows beside on and off: at 32 bits and with all labels alone."""
 WITHOUT_LABELS = ("sigah",)
 """Methods to which the share of labels means nothing."""
 
@@ -74,12 +76,13 @@ def plan(only: str | None, seeds: int, quick: bool) -> Plan:
     count = range(1 if quick else seeds)
     if quick:
         return Plan("methods", _jobs(QUICK, [None, *(row.quick() for row in found)], count, 16))
-    learn = [row for row in found if row.method not in WITHOUT_LABELS]
+    pairs = [row for row in found if row.name not in BESIDE]
+    learn = [row for row in pairs if row.method not in WITHOUT_LABELS]
     jobs = _jobs([f"{name}-100" for name in SETS], [None, *found], count, 32)
     shares = [f"{name}-{share}" for name in SHARED for share in SHARES]
     jobs += _jobs(shares, [None, *learn], count, 32)
     for bits in BITS:
-        jobs += _jobs([f"{name}-100" for name in WIDE], [None, *found], count, bits)
+        jobs += _jobs([f"{name}-100" for name in WIDE], [None, *pairs], count, bits)
     return Plan("methods", jobs)
 
 
