@@ -288,7 +288,7 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
                 run.note(_critics_step(critics, view, config))
                 belief = beliefs.take(rows)
                 run.note(_autoencoder_step(auto, critics, steps, view, belief, config, epoch))
-            if raw and config.judges_inputs and epoch % SHOWN == 0:
+            if raw and config.judges_inputs and (epoch % SHOWN == 0 or epoch == config.epochs):
                 run.sheet("decoded", epoch, _pictures(auto, originals, pairs))
             run.end_of_epoch(epoch, towers)
         return run.finish(towers)

@@ -175,8 +175,8 @@ def _generator_step(
     """L_G = triplets - s(synthetic) + classification, of fresh synthetic pairs, and what is ours.
 
     ``real`` asked, and was ``seen`` by the hash network before its step. What L_G wants of each
-    half is made as strong as what making real pairs again wants there: of pixels it would be a
-    hundred times stronger, of features weaker (as Esser et al., "Taming transformers", CVPR 2021).
+    half is made as strong as what making real pairs again wants there, or of pixels it would drown
+    that (as Esser et al., "Taming transformers", CVPR 2021).
     """
     d.requires_grad_(False)
     gan.adversary.requires_grad_(False)
