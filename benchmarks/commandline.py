@@ -36,22 +36,30 @@ def carry_out(
     """Do the jobs of all plans, then write each; the exit status."""
     workers = told.jobs or os.cpu_count() or 1
     places = Places(told.data, told.work, threads(workers))
-    try:
+
+    def work() -> int:
         chosen = plans(told)
-        wrong = run_all(
-            [job for one in chosen for job in one.every], places, workers, fresh=told.fresh
-        )
+        every = [job for one in chosen for job in one.every]
+        wrong = run_all(every, places, workers, fresh=told.fresh)
         for one in chosen:
             write(one, places)
+        for line in wrong:
+            print(f"failed: {line}", file=sys.stderr)
+        return 1 if wrong else 0
+
+    return ended(work)
+
+
+def ended(work: Callable[[], int]) -> int:
+    """The exit status of some work, whose mistakes and interruption are told in a line."""
+    try:
+        return work()
     except XmodalError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    for line in wrong:
-        print(f"failed: {line}", file=sys.stderr)
-    return 1 if wrong else 0
 
 
 def threads(workers: int) -> int:

@@ -14,7 +14,6 @@ import argparse
 import hashlib
 import json
 import sys
-import time
 from collections import defaultdict
 from dataclasses import asdict
 from itertools import product
@@ -23,14 +22,14 @@ from typing import Any
 
 import numpy as np
 import sets
-from commandline import command_line, threads
+from commandline import command_line, ended, threads
 from record import table, write
 from verdicts import shown
 
 from xmodal.baselines import Matrix
 from xmodal.compression import compress
-from xmodal.errors import XmodalError
 from xmodal.methods.sigah import Config
+from xmodal.run import HISTORY
 from xmodal.settings import configure
 
 SEEDS = 3
@@ -45,20 +44,16 @@ Found = dict[tuple[str, int, str], list[dict[str, float]]]
 def main() -> int:
     """Compress everything, print the table, keep it if it is whole."""
     told = command_line(__doc__, work="compress-work").parse_args()
-    try:
-        found = measured(told)
-    except XmodalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    return ended(lambda: _write(told))
+
+
+def _write(told: argparse.Namespace) -> int:
+    found = measured(told)
     sections = [("How to read", _about(found)), ("Neighbours that codes keep", _table(found))]
     if told.quick:
         sections.insert(0, ("Tried", "**few epochs: no figure here means anything**"))
-    title = "SiGAH: codes of any vectors, without labels"
-    write("compress", title, "python benchmarks/compress.py --data FOLDER", sections,
-          keep=not told.quick)  # fmt: skip
+    title, command = "SiGAH: codes of any vectors, without labels", "python benchmarks/compress.py"
+    write("compress", title, f"{command} --data FOLDER", sections, keep=not told.quick)
     return 0
 
 
@@ -94,19 +89,14 @@ def measured(told: argparse.Namespace) -> Found:
 def _trained(
     rows: Matrix, bits: int, settings: dict[str, Any], seed: int, told: argparse.Namespace
 ) -> dict[str, Any]:
-    """The report of one training, with its seconds; from its folder, if it is there."""
+    """The report of one training, with its seconds; a finished one is only loaded."""
     config = asdict(configure(Config, settings))
     what = hashlib.blake2b(json.dumps([config, bits, seed]).encode(), digest_size=6)
     what.update(np.ascontiguousarray(rows).tobytes())
-    folder = told.work / what.hexdigest()
-    done = told.work / f"{what.hexdigest()}.json"
-    if not done.exists() or told.fresh:
-        started = time.perf_counter()
-        report = compress(rows, bits, folder, settings, seed=seed, restart=told.fresh).report
-        report["seconds"] = time.perf_counter() - started
-        done.write_text(json.dumps(report))
-    found: dict[str, Any] = json.loads(done.read_text())
-    return found
+    folder: Path = told.work / what.hexdigest()
+    report = compress(rows, bits, folder, settings, seed=seed, restart=told.fresh).report
+    epochs = map(json.loads, (folder / HISTORY).read_text().splitlines())
+    return report | {"seconds": sum(epoch["seconds"] for epoch in epochs)}
 
 
 def _about(found: Found) -> str:

@@ -88,7 +88,7 @@ def test_a_labelled_pair_of_no_class_is_left_in_doubt_and_spoils_nothing() -> No
     assert float(found.doubt[7]) == 1
     right = found.classes.argmax(1)[100:] == kinds(pairs)[100:]
     assert float(right.float().mean()) > 0.9
-    assert not found.agreement()[7, :7].any()
+    assert not found.agreement[7, :7].any()
 
 
 def test_a_class_that_no_pair_is_of_is_hardly_believed() -> None:
@@ -253,12 +253,12 @@ def test_agreement_is_the_loop(seed: int) -> None:
             if i != j:
                 a, b = some.presence[i].tolist(), some.presence[j].tolist()
                 expected[i, j] = min(1.0, sum(x * y for x, y in zip(a, b, strict=True)))
-    torch.testing.assert_close(some.agreement(), expected)
+    torch.testing.assert_close(some.agreement, expected)
 
 
 def test_agreement_by_hand() -> None:
     presence = torch.tensor([[1.0, 1, 0], [1, 0, 0], [0, 0, 1], [0.6, 0.1, 0.3], [1, 1, 1]])
-    found = Beliefs(presence, presence, presence).agreement()
+    found = Beliefs(presence, presence, presence).agreement
     assert found[0].tolist() == pytest.approx([1, 1, 0, 0.7, 1])
     assert found[1].tolist() == pytest.approx([1, 1, 0, 0.6, 1])
     assert found[3].tolist() == pytest.approx([0.7, 0.6, 0.3, 1, 1])
@@ -270,7 +270,7 @@ def test_whoever_shares_one_of_several_labels_is_a_match() -> None:
     labels[:20] = torch.tensor([1.0, 1, 0, 0])
     labels[0] = torch.tensor([1.0, 0, 1, 0])
     labels[1] = torch.tensor([0.0, 0, 1, 1])
-    found = learned(replace(pairs, labels=labels)).agreement()
+    found = learned(replace(pairs, labels=labels)).agreement
     assert found[0, :3].tolist() == [1, 1, 1]
     assert found[1, :3].tolist() == [1, 1, 0]
 
@@ -283,11 +283,11 @@ def test_where_items_have_two_labels_a_sure_belief_in_both_is_a_match() -> None:
     found = learned(replace(pairs, labels=labels))
     assert float(found.presence[200:].sum(1).mean()) == pytest.approx(2, abs=0.3)
     same = kind[:200, None] == kind[None, 200:]
-    assert float(found.agreement()[:200, 200:][same].median()) > 0.9
+    assert float(found.agreement[:200, 200:][same].median()) > 0.9
 
 
 def test_agreement_is_symmetric_and_sure_of_the_natural_pair() -> None:
-    found = some_beliefs(40).agreement()
+    found = some_beliefs(40).agreement
     torch.testing.assert_close(found, found.T)
     assert found.diagonal().tolist() == [1.0] * 40
     assert float(found.min()) >= 0
@@ -297,4 +297,4 @@ def test_agreement_is_symmetric_and_sure_of_the_natural_pair() -> None:
 @pytest.mark.parametrize("columns", [0, 3])
 def test_who_believes_nothing_agrees_with_nobody_else(columns: int) -> None:
     nothing = torch.zeros(5, columns)
-    assert torch.equal(Beliefs(nothing, nothing, nothing).agreement(), torch.eye(5))
+    assert torch.equal(Beliefs(nothing, nothing, nothing).agreement, torch.eye(5))

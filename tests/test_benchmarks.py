@@ -343,7 +343,7 @@ def test_codes_of_vectors_stand_beside_their_baselines_and_are_kept(
     first, itq = body[0], body[1]
     gap = float(first[recall]) - float(itq[recall])
     assert float(first[head.index("above itq")]) == pytest.approx(gap, abs=2e-3)
-    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/report.json")}
     assert len(kept) == 4
     assert script.main() == 0
-    assert kept == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.json")}
+    assert kept == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/report.json")}

@@ -415,5 +415,5 @@ def test_what_is_asked_for_is_the_loop() -> None:
             assert float(asked.agreement[i, j]) == pytest.approx(min(1.0, shared))
     by_text = ask(part, belief, Lender(part), Config(condition="text"), rng)
     assert by_text.conditions.tolist() == [[0.0], [1.0], [2.0], [3.0]]
-    assert torch.equal(by_text.agreement, belief.agreement())
+    assert torch.equal(by_text.agreement, belief.agreement)
     assert isinstance(by_text, Asked)

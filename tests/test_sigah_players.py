@@ -171,7 +171,7 @@ def test_the_balance_stays_between_0_and_1() -> None:
     judge, fast = Judge(4, 2), replace(PAPER, balance_rate=0.4)
     found = []
     for real, fake in ((1.0, 0.0), (4.0, 0.5), (9.0, 0.0), (0.0, 0.5), (0.0, 9.0)):
-        judge.follow(real, fake, fast)
+        judge.follow(real, fake, fast.gamma, fast.balance_rate)
         found.append(float(judge.k))
     # + .4 (.5 - 0), + .4 (2 - .5), + .4 * 4.5 is cut at 1, - .4 * .5, - .4 * 9 is cut at 0
     assert found == pytest.approx([0.2, 0.8, 1.0, 0.8, 0.0])

@@ -116,7 +116,7 @@ def test_a_step_of_h_net_is_the_slope_of_its_loss(term: str) -> None:
     players = Players(EVERY[term])
     towers, config = players.h.towers, players.config
     hard: ssah.Sides = {"image": torch.randn(8, 20), "text": torch.randn(8, 14)}
-    agreement = players.belief.agreement().double().numpy()
+    agreement = players.belief.agreement.double().numpy()
     sides = ("image", "text")
     given = [getattr(players.part, side).double().numpy() for side in sides]
     made = [hard["image"].double().numpy(), hard["text"].double().numpy()]
@@ -161,7 +161,7 @@ def test_a_step_of_a_net_by_hand(aim: float) -> None:
     players = Players(replace(PLAIN, area=1 / 8, angle=0.0))
     a, towers, config = players.a, players.h.towers, players.config
     assert a.image.counts == a.text.counts == [0, 0, 1]
-    agreement = players.belief.agreement()
+    agreement = players.belief.agreement
     natural = {"image": towers.image(players.part.image), "text": towers.text(players.part.text)}
     natural = {side: codes.detach() for side, codes in natural.items()}
     torch.manual_seed(3)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +50,7 @@ class Beliefs:
             return torch.ones(len(self.classes), device=self.classes.device)
         return 1 - self.presence.max(1).values
 
+    @cached_property
     def agreement(self) -> torch.Tensor:
         """How surely pairs share a class, (n, n) in [0, 1]; 1 of a pair with itself.
 

@@ -157,7 +157,7 @@ def meaning(
     terms: Terms = {}
     if config.pairs:
         if targets is None:
-            target = losses.match_targets(belief.agreement(), config.match_share)
+            target = losses.match_targets(belief.agreement, config.match_share)
             targets = target, target
         terms["pairs"] = config.pairs * losses.contrast(u, v, targets, config.temperature)
     if config.neighbours and bool((belief.doubt > 0).any()):

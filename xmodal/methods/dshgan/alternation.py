@@ -127,7 +127,7 @@ def _discriminator_step(
     """
     seen = d.see(part.image, part.text)
     u, v = codes = seen.codes
-    agreement, figures = belief.agreement(), dict[str, float]()
+    agreement, figures = belief.agreement, dict[str, float]()
     terms: Terms = {}
     if config.classes and bool((belief.classes > 0).any()):
         terms["classes"] = config.classes * d.codewords.loss(codes, belief.classes)

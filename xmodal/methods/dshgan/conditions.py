@@ -52,7 +52,7 @@ def ask(
 ) -> Asked:
     """What some pairs ask for: their own labels, lent ones where they have none, or their texts."""
     if config.condition == "text":
-        return Asked(part.text.float(), belief.classes, belief.agreement())
+        return Asked(part.text.float(), belief.classes, belief.agreement)
     labels = torch.where(part.labelled[:, None], part.labels, lender.lend(belief.classes, rng))
     classes = labels / labels.sum(1, keepdim=True).clamp(min=1)
     return Asked(labels, classes, (belief.presence @ labels.T).clamp(max=1))

@@ -164,7 +164,7 @@ def _scene(d: HashNetwork, part: Pairs, belief: Beliefs) -> Scene:
     towers = d.towers
     vectors = towers.image.vectors(part.image), towers.text.vectors(part.text)
     codes = torch.tanh(towers.image.head(vectors[0])), torch.tanh(towers.text.head(vectors[1]))
-    return Scene.of(codes, vectors, belief.agreement())
+    return Scene.of(codes, vectors, belief.agreement)
 
 
 def _triplets(

@@ -194,7 +194,7 @@ def _adversary_step(
     Chance takes no step, but its samples are measured in the same way.
     """
     towers.eval()
-    learned, agreement = config.adversary == "learned", belief.agreement()
+    learned, agreement = config.adversary == "learned", belief.agreement
     with torch.no_grad():
         natural: Sides = {"image": towers.image(part.image), "text": towers.text(part.text)}
     hard: Sides = {}
@@ -232,7 +232,7 @@ def _hash_step(
 ) -> dict[str, float]:
     """One step of H-Net on natural pairs and, where there are any, hard samples of the first."""
     h.towers.train()
-    n, agreement = len(part), belief.agreement()
+    n, agreement = len(part), belief.agreement
     images, texts = part.image, part.text
     if hard is not None:  # in one batch, so that both are normalised alike
         images, texts = torch.cat([images.float(), hard["image"]]), torch.cat([texts, hard["text"]])

@@ -48,13 +48,13 @@ from xmodal import baselines, beliefs, losses, sampling
 from xmodal.critics import CodeCritic
 from xmodal.device import device
 from xmodal.index import MODALITIES, Modality
+from xmodal.methods.sigah.networks import Decoder, Judge, Scale
 from xmodal.run import Run, Stateful, TrainingData
 from xmodal.sampling import Pairs
 from xmodal.settings import check_at_least, check_at_most
 from xmodal.towers import Tower, Towers
 
 STEPS = 8  # an epoch has as many, where items suffice
-SENSED = 4  # dimensions for each row of Phi
 LANDMARKS = 20_000  # items that neighbours are looked for among
 Features = dict[Modality, torch.Tensor]
 """Of each modality, (n, dim)."""
@@ -118,72 +118,6 @@ class Config:
         check_at_least(self, 0, *weights, *shares, "code_critic")
         check_at_least(self, 1e-9, "learning_rate", "player_rate", "temperature")
         check_at_most(self, 1, *shares)
-
-
-class Decoder(nn.Module):
-    """Codes (n, bits) of -1 and +1 -> synthetic features (n, dim), by way of a sparse code."""
-
-    def __init__(self, bits: int, dim: int, units: int) -> None:
-        super().__init__()
-        self.sparse = nn.Linear(bits, units)
-        self.atoms = nn.Parameter(torch.randn(units, dim))
-        self.offset = nn.Parameter(torch.zeros(dim))
-
-    def forward(self, codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """x' = V s + f (n, dim), and s = ReLU(U b + e), (n, units)."""
-        units, dim = self.atoms.shape
-        s = torch.relu(self.sparse(codes))
-        atoms = functional.normalize(self.atoms, dim=1) * (dim / units) ** 0.5
-        return s @ atoms + self.offset, s
-
-
-class Judge(nn.Module):
-    """An auto-encoder: its error is small for what is like the data that it learned from.
-
-    ``k`` is the balance: how much it also learns to rebuild synthetic features badly.
-    """
-
-    k: torch.Tensor
-
-    def __init__(self, dim: int, units: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(nn.Linear(dim, units), nn.ReLU(), nn.Linear(units, dim))
-        self.register_buffer("k", torch.zeros(()))
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """l(v) = |v - AE(v)|^2, mean over the rows and dimensions of (n, dim)."""
-        rebuilt: torch.Tensor = self.layers(features)
-        return (features - rebuilt).square().mean()
-
-    def follow(self, real: float, fake: float, config: Config) -> None:
-        """k <- k + lambda_k (gamma l(x) - l(x')), kept in [0, 1]."""
-        self.k += config.balance_rate * (config.gamma * real - fake)
-        self.k.clamp_(0, 1)
-
-
-class Scale(nn.Module):
-    """Centres features and divides by one number, so that their mean variance is 1; and Phi."""
-
-    mean: torch.Tensor
-    by: torch.Tensor
-    phi: torch.Tensor
-
-    def __init__(self, features: torch.Tensor) -> None:
-        super().__init__()
-        mean, dim = features.mean(0), features.shape[1]
-        spread = (features - mean).square().mean().sqrt()
-        self.register_buffer("mean", mean)
-        self.register_buffer("by", 1 / torch.where(spread > 1e-6, spread, torch.ones(())))
-        rows = max(1, dim // SENSED)
-        self.register_buffer("phi", torch.randn(dim, rows) / rows**0.5)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Features (n, dim) as the decoder should make them."""
-        return (features - self.mean) * self.by
-
-    def sensing(self, fake: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-        """|Phi x' - Phi x|^2 / d, mean over rows (n, d): |x' - x|^2 / d in expectation."""
-        return ((fake - real) @ self.phi).square().sum(1).mean() / real.shape[1]
 
 
 class Generator(nn.Module):
@@ -279,7 +213,7 @@ def _discriminator_step(
         on_real, on_fake = judge(x), judge(fake[side])
         (on_real - judge.k * on_fake).backward()
         told, made = float(on_real.detach()), float(on_fake.detach())
-        judge.follow(told, made, config)
+        judge.follow(told, made, config.gamma, config.balance_rate)
         figures["real error"].append(told)
         figures["k"].append(float(judge.k))
         figures["convergence"].append(told + abs(config.gamma * told - made))
