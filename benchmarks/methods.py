@@ -40,17 +40,15 @@ SETS = (
     "wikipedia-sift-lda-official",
     "toy-pixels-words",
 )
-SHARED = SETS[:3]
-"""Sets on which the share of labels varies."""
+CLOSELY = ("fashion-minilm-names", "wikipedia-roph-tfidf-clean")
+"""Sets on which the share of labels and the bits vary."""
 SHARES = (5, 25)
 """Beside 100 %."""
-WIDE = SETS[:4]
-"""Sets on which the bits vary."""
 BITS = (16, 64, 128)
 """Beside 32."""
 QUICK = ("wikipedia-roph-tfidf-clean-100", "toy-pixels-words-100")
 BESIDE = ("schgan-critic", "ssah-none", "multiadversarial-l2")
-"""Rows beside on and off: at 32 bits and with all labels alone."""
+"""Rows beside on and off: on these sets, at 32 bits and with all labels alone."""
 WITHOUT_LABELS = ("sigah",)
 """Methods to which the share of labels means nothing."""
 
@@ -78,11 +76,13 @@ def plan(only: str | None, seeds: int, quick: bool) -> Plan:
         return Plan("methods", _jobs(QUICK, [None, *(row.quick() for row in found)], count, 16))
     pairs = [row for row in found if row.name not in BESIDE]
     learn = [row for row in pairs if row.method not in WITHOUT_LABELS]
-    jobs = _jobs([f"{name}-100" for name in SETS], [None, *found], count, 32)
-    shares = [f"{name}-{share}" for name in SHARED for share in SHARES]
+    whole = [f"{name}-100" for name in CLOSELY]
+    jobs = _jobs([f"{name}-100" for name in SETS], [None, *pairs], count, 32)
+    jobs += _jobs(whole, [row for row in found if row.name in BESIDE], count, 32)
+    shares = [f"{name}-{share}" for name in CLOSELY for share in SHARES]
     jobs += _jobs(shares, [None, *learn], count, 32)
     for bits in BITS:
-        jobs += _jobs([f"{name}-100" for name in WIDE], [None, *pairs], count, bits)
+        jobs += _jobs(whole, [None, *pairs], count, bits)
     return Plan("methods", jobs)
 
 
