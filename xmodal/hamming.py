@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +28,7 @@ from xmodal.errors import ConfigError, IndexFailure, IndexMissing
 from xmodal.index import (
     MODALITIES,
     Addition,
+    Facets,
     Hit,
     Hits,
     Modality,
@@ -35,8 +36,9 @@ from xmodal.index import (
     check_identity,
     check_ids,
     check_search,
+    to_facets,
 )
-from xmodal.where import Condition, Exists, parse, values_of
+from xmodal.where import Condition, Exists, Scalar, canonical, parse, values_of
 
 FILE = "documents.parquet"
 
@@ -149,6 +151,30 @@ class HammingIndex:
             self._forget_derived()
         return removed
 
+    def codes_of(self, ids: Sequence[str], side: Modality) -> tuple[list[str], BinaryCodes]:
+        """Those of ``ids`` that have a code on ``side``; see the contract."""
+        rows, present = self._rows(ids), self._documents.present[side]
+        known = {id_: row for id_, row in rows.items() if present[row]}
+        return list(known), BinaryCodes(
+            self._documents.packed[side][list(known.values())], self.bits
+        )
+
+    def fields_of(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """The fields of those of ``ids`` that are there; see the contract."""
+        return {
+            id_: json.loads(self._documents.fields[row]) for id_, row in self._rows(ids).items()
+        }
+
+    def facets(self, most: int = 20) -> Facets:
+        """What a search can be narrowed by; see the contract."""
+        self._merge()
+        counts: dict[str, Counter[str]] = defaultdict(Counter)
+        for text in self._documents.fields:
+            for field, value in json.loads(text).items():
+                said = {canonical(one) for one in values_of(value) if isinstance(one, Scalar)}
+                counts[field].update(said)
+        return to_facets(counts, most)
+
     def __len__(self) -> int:
         self._merge()
         return len(self._documents.ids)
@@ -245,9 +271,17 @@ class HammingIndex:
         return Hit(self._documents.ids[row], distance, json.loads(self._documents.fields[row]))
 
     def _forget_derived(self) -> None:
-        """Drop what is computed from the rows: FAISS copies and inverted lists."""
+        """Drop what is computed from the rows: FAISS copies, places of ids, inverted lists."""
+        self._places: dict[str, int] | None = None
         self._flats: dict[Modality, tuple[Any, npt.NDArray[np.int64]]] = {}
         self._inverted: dict[str, dict[tuple[type, Any], npt.NDArray[np.int64]]] = {}
+
+    def _rows(self, ids: Sequence[str]) -> dict[str, int]:
+        """The rows of those of ``ids`` that are there, in the order asked for."""
+        self._merge()
+        if self._places is None:
+            self._places = {id_: row for row, id_ in enumerate(self._documents.ids)}
+        return {id_: self._places[id_] for id_ in ids if id_ in self._places}
 
     def _merge(self) -> None:
         """Bring pending additions into the rows, in order of id; the last of equal ids stays."""
@@ -279,7 +313,7 @@ class HammingIndex:
                 fields = json.loads(text)
                 for field in missing & fields.keys():
                     for value in values_of(fields[field]):
-                        if isinstance(value, str | int | float):
+                        if isinstance(value, Scalar):
                             lists[field][type(value), value].append(row)
             for field, by_value in lists.items():
                 self._inverted[field] = {key: np.array(rows) for key, rows in by_value.items()}

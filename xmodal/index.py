@@ -23,6 +23,7 @@ from xmodal.errors import CodeError, ConfigError, IndexMismatch, missing_extra
 
 Modality = Literal["image", "text"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
+LONGEST_FACET = 80
 
 
 class Hit(NamedTuple):
@@ -35,6 +36,13 @@ class Hit(NamedTuple):
 
 Hits = list[list[Hit]]
 """One list of hits, best first, for each query of a batch."""
+
+
+Facets = dict[str, list[tuple[str, int]]]
+"""For each field, the values that documents have there and how many have them, commonest first."""
+
+NAMES = ("text", "image")
+"""Fields by which a person recognises a document: they name it, they do not group it."""
 
 
 class Addition(NamedTuple):
@@ -89,6 +97,20 @@ class Index(Protocol):
     def delete(self, ids: Sequence[str]) -> int:
         """Remove documents; ids that are not there are passed over. Return how many went."""
 
+    def codes_of(self, ids: Sequence[str], side: Modality) -> tuple[list[str], BinaryCodes]:
+        """Those of ``ids`` that have a code on ``side``, in their order, and these codes."""
+
+    def fields_of(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """The fields of those of ``ids`` that are there."""
+
+    def facets(self, most: int = 20) -> Facets:
+        """What a search can be narrowed by: the fields that group documents, and their values.
+
+        A field groups if it has at most ``most`` different values (written as text, as ``where``
+        compares them), none longer than 80 characters, and is none of ``NAMES``. Equal counts come
+        in order of value.
+        """
+
     def __len__(self) -> int:
         """Number of documents."""
 
@@ -128,6 +150,17 @@ def open_index(
         raise missing_extra(error) or error from None
     opened = opener(address, bits=bits, encoder=encoder, create=create)
     return cast(Index, opened)
+
+
+def to_facets(counts: Mapping[str, Mapping[str, int]], most: int) -> Facets:
+    """Those of the counted values, by field, that :meth:`Index.facets` promises."""
+    return {
+        field: sorted(values.items(), key=lambda one: (-one[1], one[0]))
+        for field, values in sorted(counts.items())
+        if field not in NAMES
+        and 0 < len(values) <= most
+        and all(len(value) <= LONGEST_FACET for value in values)
+    }
 
 
 def check_ids(ids: Sequence[str]) -> None:

@@ -14,10 +14,10 @@ from xmodal.index import Hit, Hits, Modality, check_search
 from xmodal_opensearch import queries as build
 from xmodal_opensearch.address import parse_address
 from xmodal_opensearch.capabilities import probe
-from xmodal_opensearch.exact import ExactIndex
 from xmodal_opensearch.fusion import CONSTANT, reciprocal_rank
 from xmodal_opensearch.mapping import ID, field_of
 from xmodal_opensearch.queries import MOST_HITS, Query
+from xmodal_opensearch.reading import ReadableIndex
 from xmodal_opensearch.server import Server
 from xmodal_opensearch.versions import describe, make_version
 from xmodal_opensearch.ways import choose_way
@@ -115,8 +115,8 @@ def open_opensearch(
         raise
 
 
-class OpenSearchIndex(ExactIndex):
-    """Codes in OpenSearch: the contract is kept by ExactIndex, here is what goes beyond it."""
+class OpenSearchIndex(ReadableIndex):
+    """Codes in OpenSearch: its parents keep the contract, here is what goes beyond it."""
 
     _recalls: Mapping[tuple[Modality, int, int], Recall] = MappingProxyType({})
 
@@ -274,48 +274,7 @@ class OpenSearchIndex(ExactIndex):
             None if confidence is None else confidence(distance),
         )
 
-    def codes_of(self, ids: Sequence[str], side: Modality) -> tuple[list[str], BinaryCodes]:
-        """Those of ``ids`` that have a code on ``side``, and the codes, as they are stored."""
-        field = field_of(side)
-        if not ids:
-            return [], BinaryCodes.empty(self.bits)
-        told = self._searched(ids, field) if self.added else self._read(ids, field)
-        found = {id_: told[id_][field] for id_ in ids if told.get(id_, {}).get(field) is not None}
-        return list(found), self.layout.codes(list(found.values()), self.bits)
-
-    def sample(self, side: Modality, count: int, seed: int = 0) -> tuple[list[str], BinaryCodes]:
-        """Ids and codes of some documents that have a code on ``side``, drawn at random."""
-        self.refresh()
-        field = field_of(side)
-        drawn = {"random_score": {"seed": seed, "field": "_seq_no"}}
-        present = {"bool": {"filter": [self.layout.present(field), *self.filters(None)]}}
-        query = {"function_score": {"query": present, **drawn}}
-        body = {"size": min(count, MOST_HITS), "query": query, "_source": [field]}
-        (answer,) = self.ask([body])
-        found = answer["hits"]["hits"]
-        codes = self.layout.codes([one["_source"][field] for one in found], self.bits)
-        return [one["_id"] for one in found], codes
-
     # ---- how it works -------------------------------------------------------------------------
-
-    def _read(self, ids: Sequence[str], field: str) -> dict[str, Any]:
-        """One field of the documents that are there, as they are at this moment."""
-        path, doing = f"/{self.name}/_mget", "reading codes"
-        answer = self.server.request(
-            "POST", path, {"ids": list(ids)}, doing=doing, _source_includes=field
-        )
-        return {one["_id"]: one["_source"] for one in answer["docs"] if one.get("found")}
-
-    def _searched(self, ids: Sequence[str], field: str) -> dict[str, Any]:
-        """The same in somebody's own index: whatever the routing, and of this encoder alone."""
-        self.refresh()
-        out = {}
-        for start in range(0, len(ids), MOST_HITS):
-            these = {"ids": {"values": list(ids[start : start + MOST_HITS])}}
-            query = {"bool": {"filter": [these, *self.filters(None)]}}
-            (answer,) = self.ask([{"size": MOST_HITS, "query": query, "_source": [field]}])
-            out.update({one["_id"]: one["_source"] for one in answer["hits"]["hits"]})
-        return out
 
     def _by_graph(
         self, rows: Sequence[BinaryCodes], k: int, target: Modality, filters: Sequence[Query]

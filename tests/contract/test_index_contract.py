@@ -353,3 +353,46 @@ def test_deleting_by_one_text_is_refused(backend: Backend) -> None:
     with pytest.raises(ConfigError, match="ids is the text 'ab'"):
         index.delete("ab")
     assert len(index) == 2
+
+
+FILLED: list[dict[str, Any]] = [
+    {"colour": "red", "size": 10, "text": "one", "tags": ["new", "sale"], "sold": True},
+    {"colour": "red", "size": 12, "text": "two", "tags": ["new", "new"], "sold": False},
+    {"colour": "blue", "size": 10.0, "text": "three", "note": "x" * 81, "image": "a.jpg"},
+    {},
+]
+
+
+def filled(backend: Backend) -> Index:
+    """Four documents; the first two with both codes, then one with a text's, one an image's."""
+    index = backend.make(16)
+    add(index, ["b", "a"], 16, image=[1, 2], text=[3, 4], fields=FILLED[:2])
+    add(index, ["c"], 16, text=[5], fields=FILLED[2:3])
+    add(index, ["d"], 16, image=[6], fields=FILLED[3:])
+    return index
+
+
+def test_codes_and_fields_are_read_back(backend: Backend) -> None:
+    index = filled(backend)
+    ids, packed = index.codes_of(["c", "d", "a", "nobody", ""], "image")
+    assert (ids, packed) == (["d", "a"], codes([6, 2], 16))
+    assert index.codes_of([], "text")[0] == []
+    assert index.fields_of(["nobody", "c", "d", "x" * 600]) == {"c": FILLED[2], "d": {}}
+    index.delete(["c"])
+    add(index, ["d"], 16, text=[7], fields=[{"colour": "green"}])
+    assert index.fields_of(["c", "d"]) == {"d": {"colour": "green"}}
+    assert index.codes_of(["c", "d"], "image")[0] == []
+
+
+def test_facets_are_the_fields_that_group_documents(backend: Backend) -> None:
+    index = filled(backend)
+    assert index.facets() == {
+        "colour": [("red", 2), ("blue", 1)],
+        "size": [("10", 2), ("12", 1)],
+        "sold": [("false", 1), ("true", 1)],
+        "tags": [("new", 2), ("sale", 1)],
+    }
+    assert set(index.facets(1)) == set()
+    index.delete(["c"])
+    assert index.facets(1) == {"colour": [("red", 2)]}
+    assert backend.make(8).facets() == {}
