@@ -22,7 +22,7 @@ NUMPY_HALF = (
 ).split()
 TORCH_HALF = (
     "device towers losses codewords critics sampling beliefs reinforce backbones features encoder "
-    "run groundwork methods training compression assessment cli"
+    "run groundwork methods training compression assessment service cli"
 ).split()
 LAYERS = [*NUMPY_HALF, *TORCH_HALF]
 

@@ -245,7 +245,7 @@ SEARCHES = [
     (
         "confidence of one side",
         SEARCH + "red --target text --min-confidence 0.5",
-        "between pictures and texts only: use --max-distance",
+        "between pictures and texts only: cut off by distance",
     ),
     ("target", SEARCH + "red --target sound", "Invalid value for '--target'"),
     ("nothing to search", SEARCH, "search by words or by --image, one of them"),

@@ -131,6 +131,11 @@ class BinaryCodes:
         """Shape (n, bits), values -1 and +1."""
         return self.to_bits().astype(np.float32) * 2 - 1
 
+    def to_signed(self) -> list[list[int]]:
+        """One list of bits / 8 integers from -128 to 127 a code: its bytes, signed."""
+        rows: list[list[int]] = self.packed.view(np.int8).tolist()
+        return rows
+
     def to_hex(self) -> list[str]:
         """One lower-case hexadecimal string a code."""
         return [row.tobytes().hex() for row in self.packed]

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes
+from xmodal.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,27 @@ class Confidence:
         """The largest distance with a confidence of ``at_least``; None if there is none."""
         fitting = [d for d in range(self.bits + 1) if self(d) >= at_least]
         return max(fitting, default=None)
+
+    def cut(
+        self, max_distance: int | None, min_confidence: float | None, across: bool
+    ) -> int | None:
+        """The radius of both cut-offs together; ``across``: between a picture and a text.
+
+        Raises ConfigError for a confidence that is never reached, or not known.
+        """
+        if min_confidence is None:
+            return max_distance
+        if not across:
+            raise ConfigError(
+                "confidence is known between pictures and texts only: cut off by distance here"
+            )
+        sure = self.radius(min_confidence)
+        if sure is None:
+            raise ConfigError(
+                f"a confidence of {min_confidence} is above what this encoder ever says "
+                f"({self(0):.3f} at distance 0)"
+            )
+        return sure if max_distance is None else min(sure, max_distance)
 
 
 def fit(matches: npt.NDArray[np.integer], others: npt.NDArray[np.integer], bits: int) -> Confidence:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,6 +25,9 @@ MAX_PIXELS = 80_000_000
 """Pictures with more pixels are refused (80 megapixels; a decompression bomb has more)."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+"""What is decoded; Pillow knows many more, some of which start other programs."""
 
 Source = str | Path | bytes | Image.Image
 Pixels = npt.NDArray[np.uint8]
@@ -70,12 +75,34 @@ def load(source: Source, size: int | None = None) -> Image.Image:
     twice as long; an open image is left as it is. Raises DataError if the picture is missing, too
     large or cannot be decoded.
     """
-    name = source if isinstance(source, str | Path) else "picture"
+    if isinstance(source, Image.Image):
+        with _refusing("picture"):
+            return _upright(source, "picture")
+    with _opened(source) as image:
+        return _upright(image, _name(source), size)
+
+
+def measure(source: Source) -> tuple[int, int]:
+    """Width and height in pixels as its head says, without decoding it. Raises DataError."""
+    with _opened(source) as image:
+        return image.size
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[Image.Image]:
+    """The picture while it is read; whatever Pillow raises is a DataError."""
+    if isinstance(source, Image.Image):
+        yield source
+        return
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    with _refusing(_name(source)), Image.open(file, formats=FORMATS) as image:
+        yield image
+
+
+@contextmanager
+def _refusing(name: object) -> Iterator[None]:
     try:
-        if isinstance(source, Image.Image):
-            return _upright(source, name)
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return _upright(image, name, size)
+        yield
     except FileNotFoundError:
         raise DataError(f"{name}: there is no such picture") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -85,6 +112,10 @@ def load(source: Source, size: int | None = None) -> Image.Image:
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error) as e:
         reason = " ".join(str(e).split())[:100] or type(e).__name__
         raise DataError(f"{name}: cannot be decoded ({reason})") from None
+
+
+def _name(source: Source) -> object:
+    return source if isinstance(source, str | Path) else "picture"
 
 
 def _upright(image: Image.Image, name: object, size: int | None = None) -> Image.Image:

@@ -15,8 +15,7 @@ from xmodal.errors import CodeError
 
 def to_signed(codes: BinaryCodes) -> list[list[int]]:
     """One list of bits / 8 integers from -128 to 127 a code: what a binary ``knn_vector`` takes."""
-    rows: list[list[int]] = codes.packed.view(np.int8).tolist()
-    return rows
+    return codes.to_signed()
 
 
 def from_signed(rows: list[list[int]], bits: int) -> BinaryCodes:

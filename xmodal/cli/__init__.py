@@ -11,6 +11,7 @@ from xmodal.cli.ending import run
 from xmodal.cli.evaluate import evaluate
 from xmodal.cli.index import index
 from xmodal.cli.search import search
+from xmodal.cli.serve import serve
 from xmodal.cli.train import train
 from xmodal.cli.world import demo
 
@@ -28,7 +29,7 @@ def commands() -> None:
     """
 
 
-for command in (train, encode, index, search, evaluate, compress, demo):
+for command in (train, encode, index, search, serve, evaluate, compress, demo):
     commands.add_command(command)
 
 

@@ -130,18 +130,7 @@ def _radius(
     encoder: Any, max_distance: int | None, min_confidence: float | None, across: bool
 ) -> int | None:
     """The radius of both cut-offs together."""
-    if min_confidence is None:
-        return max_distance
-    if not across:
-        raise ConfigError(
-            "confidence is known between pictures and texts only: use --max-distance here"
-        )
-    if not 0 <= min_confidence <= 1:
+    if min_confidence is not None and not 0 <= min_confidence <= 1:
         raise ConfigError(f"--min-confidence is {min_confidence}, expected between 0 and 1")
-    sure = encoder.confidence.radius(min_confidence)
-    if sure is None:
-        raise ConfigError(
-            f"--min-confidence {min_confidence} is above what this encoder ever says "
-            f"({encoder.confidence(0):.3f} at distance 0)"
-        )
-    return int(sure) if max_distance is None else min(int(sure), max_distance)
+    radius: int | None = encoder.confidence.cut(max_distance, min_confidence, across)
+    return radius

@@ -1,0 +1,264 @@
+"""The routes of the service: what is asked goes to the encoder, then to the index."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cache
+from hashlib import blake2b
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlencode
+
+from PIL import Image
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from xmodal import __version__
+from xmodal.encoder import Encoder
+from xmodal.errors import XmodalError
+from xmodal.index import Index
+from xmodal.service import asking, contract
+from xmodal.service.batching import Batcher
+from xmodal.service.guard import Guard
+from xmodal.service.meters import MEDIA_TYPE, Meters
+from xmodal.service.pictures import SIZES, Thumbnails
+from xmodal.service.problems import Refusal, refused
+from xmodal.service.searching import Found, Question, RanksWords, Searching
+from xmodal.service.settings import Settings
+
+MOST_IDS, LONGEST_ID = 100, 2048
+FRESH = 5.0
+"""Seconds for which the number of documents is remembered."""
+PAGE = {
+    "": ("index.html", "text/html; charset=utf-8"),
+    "page.css": ("page.css", "text/css; charset=utf-8"),
+    "page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "icon.svg": ("icon.svg", "image/svg+xml"),
+}
+
+
+def create_app(encoder: Encoder, index: Index, settings: Settings | None = None) -> Starlette:
+    """The service as an ASGI application; it closes ``index`` when it ends.
+
+    Both sides of the encoder and the index are asked once: what cannot be loaded raises its
+    XmodalError here, not at the first request.
+    """
+    settings = settings or Settings()
+    encoder.encode_images([Image.new("RGB", (64, 64), "red")])
+    index.search(encoder.encode_texts(["red"]), 1, target="image")
+    service = Service(encoder, index, settings)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        service.close()
+
+    return Starlette(
+        routes=[
+            Route("/", service.page),
+            Route("/page/{name}", service.page),
+            Route("/openapi.json", service.description),
+            Route("/health/live", service.live),
+            Route("/health/ready", service.ready),
+            Route("/metrics", service.metrics),
+            Route("/v1/about", service.about),
+            Route("/v1/filters", service.filters),
+            Route("/v1/documents", service.documents),
+            Route("/v1/picture", service.picture),
+            Route("/v1/search", service.search, methods=["POST"]),
+            Route("/v1/encode", service.encode, methods=["POST"]),
+            Route("/v1/embed", service.embed, methods=["POST"]),
+        ],
+        middleware=[Middleware(Guard, settings=settings, meters=service.meters)],
+        exception_handlers={Exception: refused, **dict.fromkeys(HANDLED, refused)},
+        lifespan=lifespan,
+    )
+
+
+HANDLED: tuple[Any, ...] = (Refusal, XmodalError, TimeoutError, 404, 405)
+
+
+class Service:
+    """What the routes share: encoder, index, and the threads in which they work."""
+
+    def __init__(self, encoder: Encoder, index: Index, settings: Settings) -> None:
+        self.encoder, self.index, self.settings = encoder, index, settings
+        self.meters = Meters()
+        self.thumbnails = Thumbnails(settings.pictures)
+        self._counted = (-FRESH, 0)
+
+        def seen(work: str, size: int) -> None:
+            self.meters.batches.labels(work).observe(size)
+
+        self.encoding = asking.Encoding(encoder, settings, seen)
+        searching = Searching(index, encoder.confidence)
+        self.searching: Batcher[Question, list[Found]] = Batcher(
+            searching.answers,
+            most=settings.together,
+            workers=2,
+            seen=lambda size: seen("searches", size),
+        )
+
+    def close(self) -> None:
+        """Finish what is running and let go of the index."""
+        self.encoding.close()
+        self.searching.close()
+        self.index.close()
+
+    async def search(self, request: Request) -> Response:
+        """POST /v1/search"""
+        started = time.perf_counter()
+        asked = await asking.body(request, "Search", self.settings)
+        async with asyncio.timeout(self.settings.seconds):
+            question = await asking.question(asked, self.encoding)
+            hits = await self.searching(question)
+        return JSONResponse(
+            {
+                "target": question.target,
+                "bits": self.encoder.bits,
+                "took_ms": round(1000 * (time.perf_counter() - started), 2),
+                "hits": [hit._asdict() | self._shown(hit.id, hit.fields) for hit in hits],
+            }
+        )
+
+    async def encode(self, request: Request) -> Response:
+        """POST /v1/encode"""
+        asked = await asking.body(request, "Encode", self.settings)
+        async with asyncio.timeout(self.settings.seconds):
+            codes = await asking.codes(asked, self.encoding)
+        return JSONResponse(self._made_by() | {"codes": codes})
+
+    async def embed(self, request: Request) -> Response:
+        """POST /v1/embed"""
+        asked = await asking.body(request, "Embed", self.settings)
+        async with asyncio.timeout(self.settings.seconds):
+            told = await asking.embedding(asked, self.encoding)
+        return JSONResponse(self._made_by() | told)
+
+    async def about(self, request: Request) -> Response:
+        """GET /v1/about"""
+        limits = {
+            name: getattr(self.settings, name) for name in ("body_bytes", "pixels", "seconds")
+        }
+        told = {
+            "version": __version__,
+            "method": self.encoder.about.get("method"),
+            "documents": await self._documents(),
+            "ranks_words": isinstance(self.index, RanksWords),
+            "limits": limits,
+        }
+        return JSONResponse(self._made_by() | told)
+
+    async def filters(self, request: Request) -> Response:
+        """GET /v1/filters"""
+        facets = await self._in_thread(self.index.facets)
+        return JSONResponse(
+            {
+                "fields": [
+                    {"name": name, "values": [{"value": v, "count": n} for v, n in values]}
+                    for name, values in facets.items()
+                ]
+            }
+        )
+
+    async def documents(self, request: Request) -> Response:
+        """GET /v1/documents?id=...&id=..."""
+        ids = [_usable(one) for one in _only(request, "id").getlist("id")]
+        if not 0 < len(ids) <= MOST_IDS:
+            raise Refusal(422, f"{len(ids)} ids, expected 1 to {MOST_IDS}: /v1/documents?id=a&id=b")
+        found = await self._in_thread(self.index.fields_of, ids)
+        return JSONResponse(
+            {
+                "documents": [
+                    {"id": id_, "fields": fields} | self._shown(id_, fields)
+                    for id_, fields in found.items()
+                ]
+            }
+        )
+
+    async def picture(self, request: Request) -> Response:
+        """GET /v1/picture?id=...&size=320"""
+        given = _only(request, "id", "size")
+        id_, size = _usable(given.get("id", "")), given.get("size", str(SIZES[0]))
+        if size not in map(str, SIZES):
+            raise Refusal(422, f"the size is {size[:20]!r}, expected one of {SIZES}")
+        fields = (await self._in_thread(self.index.fields_of, [id_])).get(id_, {})
+        path = self.thumbnails.path(fields.get("image"))
+        if path is None:
+            raise Refusal(404, f"there is no picture of {id_[:100]!r} to show")
+        data = await self._in_thread(self.thumbnails.jpeg, path, int(size))
+        mark = f'"{blake2b(data, digest_size=12).hexdigest()}"'
+        headers = {"ETag": mark, "Cache-Control": "private, max-age=600"}
+        if request.headers.get("if-none-match") == mark:
+            return Response(status_code=304, headers=headers)
+        return Response(data, headers=headers, media_type="image/jpeg")
+
+    async def live(self, request: Request) -> Response:
+        """GET /health/live"""
+        return JSONResponse({"status": "live"})
+
+    async def ready(self, request: Request) -> Response:
+        """GET /health/ready"""
+        return JSONResponse({"status": "ready", "documents": await self._documents()})
+
+    async def metrics(self, request: Request) -> Response:
+        """GET /metrics"""
+        return Response(self.meters.text(), headers={"Content-Type": MEDIA_TYPE})
+
+    async def description(self, request: Request) -> Response:
+        """GET /openapi.json"""
+        return Response(contract.TEXT, media_type="application/json")
+
+    async def page(self, request: Request) -> Response:
+        """GET / and what the page consists of"""
+        name = request.path_params.get("name", "")
+        if name not in PAGE or (not name and request.url.path != "/"):
+            raise Refusal(404, f"there is nothing at {request.url.path[:200]}")
+        content, kind = _page_file(name)
+        return Response(content, headers={"Content-Type": kind, "Cache-Control": "no-cache"})
+
+    async def _documents(self) -> int:
+        """How many there are, as of a moment ago."""
+        when, count = self._counted
+        if time.monotonic() - when >= FRESH:
+            count = await self._in_thread(len, self.index)
+            self._counted = time.monotonic(), count
+        return count
+
+    async def _in_thread(self, work: Any, *given: Any) -> Any:
+        async with asyncio.timeout(self.settings.seconds):
+            return await asyncio.to_thread(work, *given)
+
+    def _made_by(self) -> dict[str, Any]:
+        return {"bits": self.encoder.bits, "encoder": self.encoder.fingerprint}
+
+    def _shown(self, id_: str, fields: Any) -> dict[str, Any]:
+        """Where the picture of a document is, if there is one that may be shown."""
+        there = self.thumbnails.path(fields.get("image")) is not None
+        return {"picture": f"/v1/picture?{urlencode({'id': id_})}" if there else None}
+
+
+def _only(request: Request, *names: str) -> Any:
+    """The query of an address in which nothing else stands. Raises Refusal."""
+    unknown = set(request.query_params) - set(names)
+    if unknown:
+        raise Refusal(422, f"{min(unknown)[:100]!r} is not known here, expected {', '.join(names)}")
+    return request.query_params
+
+
+def _usable(id_: str) -> str:
+    if not 0 < len(id_) <= LONGEST_ID:
+        raise Refusal(422, f"an id of {len(id_)} characters, expected 1 to {LONGEST_ID}")
+    return id_
+
+
+@cache
+def _page_file(name: str) -> tuple[bytes, str]:
+    file, kind = PAGE[name]
+    return files("xmodal.service").joinpath("page", file).read_bytes(), kind

@@ -1,0 +1,123 @@
+"""The process of the service: it listens, hangs up on slow senders, and stops gracefully."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import h11
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from xmodal.errors import ConfigError
+from xmodal.service.problems import problem
+from xmodal.service.settings import Settings
+
+BACKLOG = 256
+"""Connections that may wait to be accepted: bulk loads through OpenSearch open many at once."""
+HEAD_BYTES = 16 * 1024
+STOPPING_SECONDS = 10
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises ConfigError."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot listen on {host}:{port}: {reason}") from None
+
+
+def serve(
+    app: ASGIApp, listening: socket.socket, settings: Settings, ready: Callable[[], None]
+) -> None:
+    """Answer until SIGINT or SIGTERM; requests that run then are finished first."""
+    config = uvicorn.Config(
+        app,
+        http=_impatient(settings.head_seconds),
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        proxy_headers=False,
+        backlog=BACKLOG,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=STOPPING_SECONDS,
+    )
+    _Server(config, ready).run([listening])
+
+
+class _Server(uvicorn.Server):
+    """Says when it is ready; a signal to stop is no failure."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._ready()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()  # else they are raised again when everything is closed
+
+
+def _impatient(seconds: float) -> type[H11Protocol]:
+    """A protocol that hangs up, with a reason, if a request's head does not come in time."""
+
+    class Impatient(H11Protocol):
+        _waits: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._wait()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.conn.their_state is h11.IDLE and self.conn.our_state is h11.IDLE:
+                if self._waits is None:
+                    self._wait()
+            else:
+                self._stop_waiting()
+
+        def connection_lost(self, error: Exception | None) -> None:
+            self._stop_waiting()
+            super().connection_lost(error)
+
+        def send_400_response(self, msg: str) -> None:
+            self._hang_up(400, msg)
+
+        def _wait(self) -> None:
+            self._waits = self.loop.call_later(seconds, self._give_up)
+
+        def _stop_waiting(self) -> None:
+            if self._waits is not None:
+                self._waits.cancel()
+                self._waits = None
+
+        def _give_up(self) -> None:
+            self._waits = None
+            self._hang_up(408, f"the head of the request did not come within {seconds:g} s")
+
+        def _hang_up(self, status: int, detail: str) -> None:
+            if self.transport.is_closing():
+                return
+            told = problem(status, detail, {"connection": "close"})
+            head = b"".join(name + b": " + value + b"\r\n" for name, value in told.raw_headers)
+            phrase = b"Request Timeout" if status == 408 else b"Bad Request"
+            first = b"HTTP/1.1 %d %s\r\n" % (status, phrase)
+            self.transport.write(first + head + b"\r\n" + bytes(told.body))
+            self.transport.close()
+
+    return Impatient
