@@ -26,7 +26,7 @@ MAX_PIXELS = 80_000_000
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 """What is decoded; Pillow knows many more, some of which start other programs."""
 
 Source = str | Path | bytes | Image.Image

@@ -148,7 +148,7 @@ class Service:
         }
         told = {
             "version": __version__,
-            "method": self.encoder.about.get("method"),
+            "method": self.encoder.about.get("options", {}).get("method"),
             "documents": await self._documents(),
             "ranks_words": isinstance(self.index, RanksWords),
             "limits": limits,
