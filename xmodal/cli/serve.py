@@ -20,7 +20,13 @@ TOKEN = "XMODAL_TOKEN"
 @model_option
 @click.option("--index", "uri", required=True, help="Folder of the index, or its address.")
 @click.option("--host", default=LOOPBACK[0], show_default=True, help="Where to listen.")
-@click.option("--port", default=8080, show_default=True, help="Port; 0 takes a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Port; 0 takes a free one.",
+)
 @click.option(
     "--pictures",
     type=click.Path(path_type=Path, exists=True, file_okay=False),

@@ -28,15 +28,22 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"cannot listen on {host}:{port}: {reason}") from None
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
 
 
 def serve(
-    app: ASGIApp, listening: socket.socket, settings: Settings, ready: Callable[[], None]
+    app: ASGIApp,
+    listening: socket.socket,
+    settings: Settings,
+    ready: Callable[[], None],
+    started: Callable[[uvicorn.Server], None] = lambda server: None,
 ) -> None:
-    """Answer until SIGINT or SIGTERM; requests that run then are finished first."""
+    """Answer until SIGINT or SIGTERM; requests that run then are finished first.
+
+    ``ready`` is called when connections are answered, ``started`` with the server before: whoever
+    runs it in a thread, where no signal comes, ends it by ``server.should_exit = True``.
+    """
     config = uvicorn.Config(
         app,
         http=_impatient(settings.head_seconds),
@@ -51,7 +58,9 @@ def serve(
         timeout_keep_alive=30,
         timeout_graceful_shutdown=STOPPING_SECONDS,
     )
-    _Server(config, ready).run([listening])
+    server = _Server(config, ready)
+    started(server)
+    server.run([listening])
 
 
 class _Server(uvicorn.Server):
