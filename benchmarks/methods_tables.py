@@ -116,7 +116,8 @@ def _maps(cells: Sequence[str], found: Sequence[str], bits: int, results: Result
         figures = [
             shown(results.values(cell, name, way, bits=bits)) for cell in cells for way in WAYS
         ]
-        body.append([name, *figures])
+        if any(one != "-" for one in figures):
+            body.append([name, *figures])
     return table(body)
 
 

@@ -21,6 +21,7 @@ BACKLOG = 256
 """Connections that may wait to be accepted: bulk loads through OpenSearch open many at once."""
 HEAD_BYTES = 16 * 1024
 STOPPING_SECONDS = 10
+LINGERING_SECONDS = 1.0
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -87,12 +88,15 @@ def _impatient(seconds: float) -> type[H11Protocol]:
 
     class Impatient(H11Protocol):
         _waits: asyncio.TimerHandle | None = None
+        _left = False
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._wait()
 
         def data_received(self, data: bytes) -> None:
+            if self._left:
+                return
             super().data_received(data)
             if self.conn.their_state is h11.IDLE and self.conn.our_state is h11.IDLE:
                 if self._waits is None:
@@ -120,13 +124,16 @@ def _impatient(seconds: float) -> type[H11Protocol]:
             self._hang_up(408, f"the head of the request did not come within {seconds:g} s")
 
         def _hang_up(self, status: int, detail: str) -> None:
-            if self.transport.is_closing():
+            if self._left or self.transport.is_closing():
                 return
+            self._left = True
             told = problem(status, detail, {"connection": "close"})
             head = b"".join(name + b": " + value + b"\r\n" for name, value in told.raw_headers)
             phrase = b"Request Timeout" if status == 408 else b"Bad Request"
             first = b"HTTP/1.1 %d %s\r\n" % (status, phrase)
             self.transport.write(first + head + b"\r\n" + bytes(told.body))
-            self.transport.close()
+            self.transport.write_eof()
+            # Closed with bytes unread, a connection is reset, and the reason is lost on its way.
+            self.loop.call_later(LINGERING_SECONDS, self.transport.close)
 
     return Impatient
