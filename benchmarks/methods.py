@@ -82,8 +82,9 @@ def plan(only: str | None, seeds: int, quick: bool) -> Plan:
     shares = [f"{name}-{share}" for name in CLOSELY for share in SHARES]
     jobs += _jobs(shares, [None, *learn], count, 32)
     adversarial = [row for row in pairs if not row.name.endswith("-off")]
-    for bits in BITS:
-        jobs += _jobs(whole, [None, *adversarial], count, bits)
+    for cell in reversed(whole):
+        for bits in BITS:
+            jobs += _jobs([cell], [None, *adversarial], count, bits)
     return Plan("methods", jobs)
 
 
