@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo demo-opensearch demo-hamming maven test check format wheel clean
+.PHONY: demo demo-opensearch demo-hamming maven test test-slow check format wheel clean
 
 demo: .venv/ready
 	$(BIN)/xmodal demo --out demo
@@ -20,7 +20,11 @@ demo-hamming: .venv/ready
 
 # Two at a time: many tests wait for servers. A file stays in one process, which starts its own nodes.
 test: .venv/ready
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
+
+# Kills, lost nodes, whole tutorials: what takes long. CI runs them all.
+test-slow: .venv/ready
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/ready
 	$(BIN)/ruff format --check .

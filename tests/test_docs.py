@@ -112,6 +112,7 @@ def shell(
         one.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "bash")])
 def test_the_commands_of_a_page(page: str, shell: Callable[[str], Shell]) -> None:
     told = shell(page)

@@ -21,7 +21,7 @@ from xmodal_opensearch.node import Node, start_cluster
 from xmodal_opensearch.server_plugin import plugin_folder
 from xmodal_opensearch.store import open_opensearch
 
-pytestmark = pytest.mark.usefixtures("node_parts")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("node_parts")]
 
 
 @pytest.fixture(scope="module")

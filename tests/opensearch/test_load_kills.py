@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from filled import BITS, addition, kept, settings_of, wanted
 
 import xmodal
@@ -24,6 +25,7 @@ from xmodal_opensearch.load import load
 from xmodal_opensearch.node import Node
 from xmodal_opensearch.store import open_opensearch
 
+pytestmark = pytest.mark.slow
 Rest = Callable[..., Any]
 HERE = Path(__file__).parent
 PATHS = [HERE, *(Path(str(one.__file__)).parents[1] for one in (xmodal, xmodal_opensearch))]

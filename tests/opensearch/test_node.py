@@ -109,6 +109,7 @@ def test_a_folder_and_a_port_have_one_node(node: Node, tmp_path: Path) -> None:
     assert not (tmp_path / "node" / "data").exists()
 
 
+@pytest.mark.slow
 def test_data_outlast_a_stop_and_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_network(*_: object) -> None:
         raise AssertionError("a start asked for a download")

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from service_process import Running
 
 
+@pytest.mark.slow
 def test_the_service_keeps_to_its_description(service: Running, tmp_path: Path) -> None:
     # One check is left out: that whatever fits the schema is accepted. Whether base64 holds a
     # picture, and a text words, is not said by a schema; those are refused with a reason.
