@@ -261,7 +261,7 @@ def methods(
         (records / f"{name}.toml").write_text(record)
     changed = {"FOLDER": records, "RESULTS": tmp_path, "BITS": (16,), "SHARES": (50,)}
     sets = ("wikipedia-sift-lda-clean",)
-    for name, value in (changed | {"SETS": sets, "CLOSELY": sets}).items():
+    for name, value in (changed | {"SETS": sets, "CLOSELY": sets, "WIDE": sets}).items():
         monkeypatch.setattr(script, name, value)
     monkeypatch.setattr(importlib.import_module("record"), "RESULTS", tmp_path)
     return script
