@@ -224,9 +224,12 @@ def _panels(
         return None
     pyplot = _pyplot()
     columns = min(3, len(some))
+    beside = 2 * columns  # names in a row of the legend
+    below = 0.25 * -(-max(map(len, some.values())) // beside) + 0.2
+    height = 2.7 * -(-len(some) // columns) + below
     figure, axes = pyplot.subplots(
         -(-len(some) // columns), columns, squeeze=False,
-        figsize=(3.2 * columns, 2.7 * -(-len(some) // columns) + 0.5),
+        figsize=(3.2 * columns, height),
     )  # fmt: skip
     for axis in axes.flat[len(some) :]:
         axis.set_visible(False)
@@ -242,8 +245,8 @@ def _panels(
             axis.set_xscale("log", base=2)
             axis.set_xticks(x, [str(one) for one in x])
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, ncol=min(6, len(labels)), loc="lower center")
-    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    figure.legend(handles, labels, ncol=min(beside, len(labels)), loc="lower center")
+    figure.tight_layout(rect=(0, below / height, 1, 1))
     _save(figure, path)
     pyplot.close(figure)
     return path, caption
