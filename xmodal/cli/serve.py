@@ -29,7 +29,7 @@ TOKEN = "XMODAL_TOKEN"
 )
 @click.option(
     "--pictures",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    type=click.Path(path_type=Path),
     default=Path("."),
     help="Only pictures in this folder are shown [default: the current folder].",
 )
@@ -57,6 +57,8 @@ def serve(model: Path, uri: str, host: str, port: int, **given: Any) -> None:
         if given[name] <= 0:
             option = name.replace("_", "-")
             raise ConfigError(f"--{option} is {given[name]}, expected more than 0")
+    if not given["pictures"].is_dir():
+        raise ConfigError(f"--pictures {given['pictures']}: there is no such folder")
     token = _token(given["token_file"])
 
     from xmodal.encoder import Encoder
