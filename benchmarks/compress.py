@@ -29,7 +29,6 @@ from verdicts import shown
 from xmodal.baselines import Matrix
 from xmodal.compression import compress
 from xmodal.methods.sigah import Config
-from xmodal.run import HISTORY
 from xmodal.settings import configure
 
 SEEDS = 3
@@ -79,7 +78,7 @@ def measured(told: argparse.Namespace) -> Found:
             recall = report["recall"]
             print(f"{name}, {bits} bits, seed {seed}, {row}: {recall}", flush=True)
             gap = {"above itq": recall["sigah"]["recall@10"] - recall["itq"]["recall@10"]}
-            own = recall["sigah"] | gap | report["health"] | {"seconds": report["seconds"]}
+            own = recall["sigah"] | gap | report["health"]
             found[name, bits, row].append(own)
             for one in BASELINES if row == "sigah" else ():
                 found[name, bits, one].append(recall[one])
@@ -89,14 +88,12 @@ def measured(told: argparse.Namespace) -> Found:
 def _trained(
     rows: Matrix, bits: int, settings: dict[str, Any], seed: int, told: argparse.Namespace
 ) -> dict[str, Any]:
-    """The report of one training, with its seconds; a finished one is only loaded."""
+    """The report of one training; a finished one is only loaded."""
     config = asdict(configure(Config, settings))
     what = hashlib.blake2b(json.dumps([config, bits, seed]).encode(), digest_size=6)
     what.update(np.ascontiguousarray(rows).tobytes())
     folder: Path = told.work / what.hexdigest()
-    report = compress(rows, bits, folder, settings, seed=seed, restart=told.fresh).report
-    epochs = map(json.loads, (folder / HISTORY).read_text().splitlines())
-    return report | {"seconds": sum(epoch["seconds"] for epoch in epochs)}
+    return compress(rows, bits, folder, settings, seed=seed, restart=told.fresh).report
 
 
 def _about(found: Found) -> str:
@@ -116,7 +113,6 @@ COLUMNS = {
     "above itq": "+",
     "distinct": "",
     "entropy": "",
-    "seconds": "",
 }
 """Figures, and how their signs are shown."""
 
