@@ -1,0 +1,120 @@
+"""Our own HTTP service, asked as ml-commons will ask it: is it there, whose codes does it give."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import socket
+import urllib.error
+import urllib.request
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from xmodal.errors import ConfigError, ServerFailure
+
+TIMEOUT = 60.0
+LONGEST = 1 << 20
+SAMPLE = "a word to try it with"
+
+
+class Answer(NamedTuple):
+    """What the service made of the sample."""
+
+    bits: int
+    encoder: str
+    text_code: list[int]
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """A token goes to the address that was given and nowhere else."""
+
+    def redirect_request(self, *arguments: Any, **more: Any) -> None:
+        return None
+
+
+# The cluster calls the service itself, past the proxies of this machine's environment.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay())
+
+
+def check_url(url: str) -> str:
+    """The address of a service, without a slash at its end. Raises ConfigError."""
+    parts = urlsplit(url)
+    if "@" in url:
+        raise ConfigError(
+            "the service's address names a user: it is printed and stored, so give a token by "
+            "--token-file"
+        )
+    try:
+        port = parts.port or 1
+    except ValueError:
+        port = 0
+    plain = parts.scheme in ("http", "https") and parts.hostname and port
+    if not plain or parts.query or parts.fragment or not re.fullmatch(r"[\x21-\x7e]+", url):
+        raise ConfigError(
+            f"the service is {url!r}, expected an address such as http://10.0.0.5:8000"
+        )
+    return url.rstrip("/")
+
+
+def ask(url: str, token: str | None = None) -> Answer:
+    """Encode one sample at ``url``. Raises ServerFailure in one line that says what is wrong."""
+    _request(f"{url}/health/ready", None, None)
+    body = json.dumps({"inputText": SAMPLE, "inputImage": None}).encode()
+    told = _request(f"{url}/v1/embed", body, token)
+    try:
+        answer = json.loads(told)
+        bits, encoder, code = (answer[name] for name in ("bits", "encoder", "text_code"))
+        if len(code) * 8 == bits and all(-128 <= one <= 127 for one in code):
+            return Answer(int(bits), str(encoder), [int(one) for one in code])
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise ServerFailure(
+        f"{url} answers {told[:80]!r}, expected a service of xmodal serve", 0, "service"
+    )
+
+
+def is_private(url: str) -> bool:
+    """Whether the host of an address is in this machine or a private network, seen from here."""
+    host = urlsplit(url).hostname or ""
+    try:
+        found = {one[4][0] for one in socket.getaddrinfo(host, None)}
+    except OSError:  # a name that only the cluster knows is hardly a public one
+        return True
+    return any(ipaddress.ip_address(str(one).partition("%")[0]).is_private for one in found)
+
+
+def _request(url: str, body: bytes | None, token: str | None) -> str:
+    headers = {"content-type": "application/json"} if body is not None else {}
+    if token is not None and body is not None:
+        headers["authorization"] = f"Bearer {token}"
+    try:
+        asked = urllib.request.Request(url, body, headers)
+        with _opener.open(asked, timeout=TIMEOUT) as answer:
+            text: bytes = answer.read(LONGEST)
+            return text.decode("utf-8", "replace")
+    except urllib.error.HTTPError as error:
+        with error:
+            why = _detail(error.read(LONGEST))
+        what = f"{url} answered {error.code}{why}"
+        if error.code in (401, 403):
+            what += ": give the service's token by --token-file"
+        raise ServerFailure(what, error.code, why or "refused") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise ServerFailure(
+            f"no service answers at {url} ({reason}): start it with xmodal serve, and name it as "
+            "the cluster reaches it",
+            0,
+            "connection",
+        ) from None
+
+
+def _detail(body: bytes) -> str:
+    """What a problem says of itself, in front of which stands a space."""
+    try:
+        told = json.loads(body)
+        text = str(told.get("detail") or told.get("title") or "")
+    except (ValueError, AttributeError):
+        text = ""
+    return f" ({' '.join(text.split())[:200]})" if text else ""
