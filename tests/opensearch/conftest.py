@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -14,6 +17,7 @@ from uuid import uuid4
 
 import pytest
 from hamming_server import Refused, Server
+from rest_path import allow
 
 if TYPE_CHECKING:
     from xmodal.data import Dataset
@@ -85,3 +89,74 @@ def name(server: Server) -> Iterator[str]:
     yield index
     with suppress(Refused):
         server("DELETE", index)
+
+
+@contextmanager
+def running(package: str, *arguments: object, said: str) -> Iterator[str]:
+    """A command of ours in a process of its own; what it prints after ``said`` on standard error.
+
+    It is told to end, and has to, as by Ctrl-C.
+    """
+    program = f"from {package}.cli import main; main()"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stderr is not None
+        try:
+            lines = []
+            for line in process.stderr:
+                lines.append(line)
+                if said in line:
+                    yield line.partition(said)[2].strip()
+                    break
+            else:
+                pytest.fail(f"{package} {arguments[0]} ended: {''.join(lines)}")
+            process.terminate()
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def ml_url(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a node with ml-commons, neural-search and the hamming query."""
+    from xmodal_opensearch.node import free_ports
+
+    folder, (port,) = tmp_path_factory.mktemp("ml") / "node", free_ports(1)
+    options = ("--with-ml", "--with-plugin", "--fast-start", "--folder", folder, "--port", port)
+    with running("xmodal_opensearch", "node", *options, said="ready; data in"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def ml(ml_url: str) -> Server:
+    """That node, spoken to without any client of ours; it may call every service here."""
+    server = Server(ml_url)
+    allow(server)
+    return server
+
+
+@pytest.fixture(scope="module")
+def ml_address(ml: Server) -> Iterator[Callable[..., str]]:
+    """``ml_address(way="knn")`` -> the address of a new index there."""
+    with addresses(ml.url, lambda method, path: ml(method, path.lstrip("/"))) as new:
+        yield new
+
+
+@pytest.fixture(scope="session")
+def service_url(model: Path, index_path: Path) -> Iterator[str]:
+    """A running ``xmodal serve`` of ``model``; $XMODAL_SERVICE_URL names one that runs already."""
+    there = os.environ.get("XMODAL_SERVICE_URL")
+    if there:
+        yield there
+        return
+    for package in ("starlette", "uvicorn"):
+        pytest.importorskip(package, reason="pip install 'xmodal[service]'")
+    command = ("serve", "--model", model, "--index", index_path, "--port", 0)
+    with running("xmodal", *command, said="listening on ") as url:
+        yield url

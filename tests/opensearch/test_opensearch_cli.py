@@ -19,7 +19,7 @@ from xmodal_opensearch.address import parse_address
 from xmodal_opensearch.store import open_opensearch
 
 Run = Callable[..., Any]
-COMMANDS = ("node", "create", "load", "enrich", "doctor", "delete", "demo")
+COMMANDS = "node create load enrich connect disconnect doctor delete demo".split()
 
 
 def alias(uri: str) -> str:

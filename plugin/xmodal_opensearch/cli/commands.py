@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from xmodal import __version__
+from xmodal_opensearch.cli.connect import connect, disconnect
 from xmodal_opensearch.cli.create import create, delete
 from xmodal_opensearch.cli.demo import demo
 from xmodal_opensearch.cli.doctor import doctor
@@ -31,5 +32,6 @@ def commands() -> None:
     """
 
 
-for command in (node, create, load, enrich, doctor, delete, demo, plugin):
+every = (node, create, load, enrich, connect, disconnect, doctor, delete, demo, plugin)
+for command in every:
     commands.add_command(command)

@@ -31,7 +31,14 @@ from xmodal_opensearch.server_plugin import plugin_folder
     is_flag=True,
     help="With our hamming query, compiled now: exact search at memory speed.",
 )
-def node(folder: Path, port: int, heap: str, fast_start: bool, with_plugin: bool) -> None:
+@click.option(
+    "--with-ml",
+    is_flag=True,
+    help="With ml-commons and neural-search, for xmodal-opensearch connect (400 MB more).",
+)
+def node(
+    folder: Path, port: int, heap: str, fast_start: bool, with_plugin: bool, with_ml: bool
+) -> None:
     """Run a real OpenSearch with k-NN on this machine, for development, until Ctrl-C.
 
     It listens on 127.0.0.1 only, without security. The first start downloads the server (170 MB);
@@ -42,9 +49,16 @@ def node(folder: Path, port: int, heap: str, fast_start: bool, with_plugin: bool
       xmodal-opensearch node --folder my-node --port 9200 --with-plugin
     """
     signal.signal(signal.SIGTERM, _stop)
+    plugins = ["opensearch-knn", *(["opensearch-ml", "neural-search"] if with_ml else [])]
     extra = [plugin_folder(show=say)] if with_plugin else []
     with Node.start(
-        folder, port=port, heap=heap, quick=fast_start, extra_plugins=extra, show=say
+        folder,
+        port=port,
+        heap=heap,
+        quick=fast_start,
+        plugins=plugins,
+        extra_plugins=extra,
+        show=say,
     ) as running:
         click.echo(running.url)
         say(f"ready; data in {folder}; an index is opensearch://localhost:{running.port}/NAME")
