@@ -28,6 +28,7 @@ from xmodal_opensearch import bulk, mapping, wire
 from xmodal_opensearch import queries as build
 from xmodal_opensearch.address import Address
 from xmodal_opensearch.capabilities import probe
+from xmodal_opensearch.connector import encodes
 from xmodal_opensearch.mapping import field_of
 from xmodal_opensearch.queries import MOST_HITS, Query
 from xmodal_opensearch.server import Server, passing
@@ -68,6 +69,8 @@ class ExactIndex:
         self.way: Way = choose_way(address.way, self.can, self.layout, address.natives)
         self._types = mapping.field_types(content["mappings"])
         self.added = mapping.codes_were_added(content["mappings"])
+        default = content["settings"].get("index.default_pipeline")
+        self._past_pipeline = default is not None and encodes(server, default)
         self.changes = 0
         self._stale = False
         self._check_self_test()
@@ -223,7 +226,8 @@ class ExactIndex:
         self.changes += 1
         return bulk.send(
             batches,
-            lambda body: self.server.bulk(self.name, body),
+            # Our documents bring their codes: a pipeline of connect would ask for them again.
+            lambda body: self.server.bulk(self.name, body, past_pipeline=self._past_pipeline),
             passing,
             workers=workers,
             patience=self.server.patience,

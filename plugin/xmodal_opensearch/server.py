@@ -116,13 +116,17 @@ class Server:
 
         return self._patiently(once, doing, self.patience)
 
-    def bulk(self, index: str, body: bytes, timeout: float = 60) -> Any:
+    def bulk(
+        self, index: str, body: bytes, timeout: float = 60, *, past_pipeline: bool = False
+    ) -> Any:
         """One bulk request, tried once: the sender decides what of it to send again.
 
         The answer has result, status and error of each line and nothing else: in full it would be
-        as long as the body.
+        as long as the body. ``past_pipeline``: the default pipeline of the index is not asked.
         """
         params = {"filter_path": "errors,items.*.result,items.*.status,items.*.error"}
+        if past_pipeline:
+            params["pipeline"] = "_none"
         try:
             return self._send("POST", f"/{index}/_bulk", body, timeout, params)
         except exceptions.OpenSearchException as error:

@@ -27,6 +27,7 @@ from xmodal.index import Addition
 from xmodal.readers import read
 from xmodal_opensearch.address import Address, parse_address
 from xmodal_opensearch.bulk import Report
+from xmodal_opensearch.connector import hand_over
 from xmodal_opensearch.load import check_count
 from xmodal_opensearch.load import load as load_into
 from xmodal_opensearch.renew import next_index, show_to_all
@@ -85,6 +86,7 @@ def load(source: Path, uri: str, model: Path | None, **given: Any) -> None:
     check_count(index, total - len(report.failed), exactly=given["new_version"])
     old: list[str] = []
     if given["new_version"]:
+        _hand_over(index, address.index)
         old = show_to_all(index, address.index, delete_old=given["delete_old"])
     count = len(index)
     if given["as_json"]:
@@ -135,6 +137,17 @@ def _target(
         raise IndexMismatch(
             f"{error}; or fill a new version while people search this one: --new-version"
         ) from None
+
+
+def _hand_over(index: OpenSearchIndex, alias: str) -> None:
+    """Take pipelines of connect along, and say which cannot come."""
+    gone = hand_over(index.server, alias, index.name, index.encoder)
+    names = [one.name for one in gone if one.what.endswith("pipeline")]
+    if names:
+        say(
+            f"  removed {', '.join(names)}, which encode by another model: serve this one, and run "
+            "xmodal-opensearch connect again"
+        )
 
 
 def _notes(cache: Path | None) -> Path:
