@@ -11,7 +11,6 @@ ML = "plugins.ml_commons"
 REMOTE = f"{ML}.remote_inference.enabled"
 PRIVATE = f"{ML}.connector.private_ip_enabled"
 TRUSTED = f"{ML}.trusted_connector_endpoints_regex"
-MEMORY = f"{ML}.native_memory_threshold"
 
 
 class Lack(NamedTuple):
@@ -42,13 +41,6 @@ def lacking(settings: Mapping[str, Any], url: str, *, private: bool) -> list[Lac
     if trusted is not None and not any(_matches(one, url) for one in trusted):
         out.append(Lack(TRUSTED, [*trusted, pattern(url)], f"none of its patterns fits {url}"))
     return out
-
-
-def short_of_memory(reason: str) -> list[Lack]:
-    """What helps where ml-commons finds the machine too full; it counts other programs as well."""
-    if "Memory Circuit Breaker" not in reason:
-        return []
-    return [Lack(MEMORY, 100, f"the server says {reason!r}")]
 
 
 def pattern(url: str) -> str:

@@ -196,10 +196,8 @@ def _deploy(server: Server, model_id: str) -> None:
 
 
 def _explain(server: Server, wiring: Wiring, error: ServerFailure) -> None:
-    """Raise NotAllowed instead if the error tells of a cluster setting."""
-    lacks = permissions.short_of_memory(error.reason)
-    if "private ip" in error.reason:  # a name that is public for us and private for the cluster
-        lacks += lacking(server, wiring.url, private=True)
+    """Raise NotAllowed instead, if the host is public for us and private for the cluster."""
+    lacks = lacking(server, wiring.url, private=True) if "private ip" in error.reason else []
     if lacks:
         raise NotAllowed(str(error), lacks) from None
 
@@ -213,9 +211,20 @@ def _rewrite(server: Server, step: Step, wanted: Body, models: Iterable[str]) ->
 
 
 def _remove_model(server: Server, id_: str, found: Mapping[str, Any]) -> None:
-    if found.get("model_state") not in ("REGISTERED", "UNDEPLOYED"):
-        _ml(server, "POST", f"/models/{id_}/_undeploy", None, "undeploying a model")
-    _gone(server, f"/models/{id_}", "removing a model")
+    """Undeploy and remove a model; what it says of its state may be a moment old."""
+    undeployed = found.get("model_state") in ("REGISTERED", "UNDEPLOYED")
+    end = time.monotonic() + DEPLOYING
+    while True:
+        if not undeployed:
+            _ml(server, "POST", f"/models/{id_}/_undeploy", None, "undeploying a model")
+        try:
+            _gone(server, f"/models/{id_}", "removing a model")
+            return
+        except ServerFailure as error:
+            if "ndeploy" not in error.reason or time.monotonic() > end:
+                raise
+        undeployed = False
+        time.sleep(PAUSE)
 
 
 def _gone(server: Server, path: str, doing: str) -> None:

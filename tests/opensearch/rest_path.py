@@ -31,6 +31,7 @@ def alias(uri: str) -> str:
 def allow(server: Run) -> None:
     """What an operator of a cluster would allow, for this machine."""
     settings = {
+        "plugins.ml_commons.remote_inference.enabled": True,
         "plugins.ml_commons.connector.private_ip_enabled": True,
         "plugins.ml_commons.trusted_connector_endpoints_regex": ["^http://127\\.0\\.0\\.1:.*$"],
     }

@@ -43,10 +43,19 @@ def refused(run: Run, *arguments: object) -> str:
 # ---- cluster settings --------------------------------------------------------------------------
 
 
+def forbid(ml: Server) -> dict[str, Any]:
+    """A cluster that lets ml-commons call nothing: the settings as they are then."""
+    off = {"plugins.ml_commons.remote_inference.enabled": False}
+    ml("PUT", "_cluster/settings", {"persistent": {"plugins.ml_commons.*": None}})
+    ml("PUT", "_cluster/settings", {"persistent": off})
+    settings: dict[str, Any] = ml("GET", "_cluster/settings")
+    return settings
+
+
 def test_settings_that_lack_are_explained_and_the_line_mends_them(
     ml: Server, uri: str, service_url: str, opensearch_cli: Run, tmp_path: Path
 ) -> None:
-    ml("PUT", "_cluster/settings", {"persistent": {"plugins.ml_commons.*": None}})
+    settings = forbid(ml)
     try:
         before = everything(ml)
         told = refused(opensearch_cli, "connect", uri, "--service", service_url).splitlines()
@@ -54,12 +63,13 @@ def test_settings_that_lack_are_explained_and_the_line_mends_them(
             f"xmodal: this cluster does not let ml-commons call {service_url}/v1/embed; an "
             "operator has to allow it:"
         )
-        assert [line.split(":")[0] for line in told[1:3]] == [
+        assert [line.split(":")[0] for line in told[1:4]] == [
+            "  plugins.ml_commons.remote_inference.enabled",
             "  plugins.ml_commons.connector.private_ip_enabled",
             "  plugins.ml_commons.trusted_connector_endpoints_regex",
         ]
         assert everything(ml) == before  # nothing was made, no setting changed
-        assert ml("GET", "_cluster/settings") == {"persistent": {}, "transient": {}}
+        assert ml("GET", "_cluster/settings") == settings
         assert curl(told[-1], tmp_path)["acknowledged"]
         assert done(connected(opensearch_cli, uri, service_url)) == {"created"}
         assert "openai" in json.dumps(ml("GET", "_cluster/settings"))  # what was trusted still is
@@ -68,11 +78,11 @@ def test_settings_that_lack_are_explained_and_the_line_mends_them(
 
 
 def test_allow_changes_them(ml: Server, uri: str, service_url: str, opensearch_cli: Run) -> None:
-    ml("PUT", "_cluster/settings", {"persistent": {"plugins.ml_commons.*": None}})
+    forbid(ml)
     try:
         told = opensearch_cli("connect", uri, "--service", service_url, "--allow")
         assert told.status == 0
-        assert told.err.startswith("changed cluster settings: plugins.ml_commons.connector.priv")
+        assert told.err.startswith("changed cluster settings: plugins.ml_commons.remote_inference")
         again = opensearch_cli("connect", uri, "--service", service_url, "--allow")
         assert (again.status, again.err) == (0, "")
     finally:

@@ -247,12 +247,6 @@ def test_the_pattern_of_a_service(url: str, regex: str) -> None:
     assert permissions.lacking({permissions.TRUSTED: [regex]}, url, private=False) == []
 
 
-def test_a_machine_that_is_too_full() -> None:
-    (lack,) = permissions.short_of_memory("Memory Circuit Breaker is open, please check")
-    assert (lack.setting, lack.wanted) == ("plugins.ml_commons.native_memory_threshold", 100)
-    assert permissions.short_of_memory("something else") == []
-
-
 # ---- curl lines --------------------------------------------------------------------------------
 
 
