@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +67,28 @@ def test_the_printed_lines_do_what_they_say(
     assert [one[1] for one in by_neural] == [one[1] for one in by_words]
     assert not {"image_code", "text_code", "xmodal"} & set(by_neural[0][2])
     ml("DELETE", f"{photos.name}/_doc/my-first?refresh=true")
+
+
+def test_the_lines_of_the_documents_run(photos: Photos, dataset: Dataset, tmp_path: Path) -> None:
+    """Those of docs/opensearch.md, with the node, the service and the index of these tests."""
+    page = (Path(__file__).parents[2] / "docs" / "opensearch.md").read_text()
+    commands, lines = (
+        block.replace("opensearch://localhost:9200/photos", photos.uri)
+        .replace("localhost:9200", photos.index.address.server.partition("//")[2])
+        .replace("http://127.0.0.1:8080", photos.told["service"])
+        .replace("/photos", f"/{photos.name}")
+        .replace("-photos-", f"-{photos.name}-")
+        .splitlines()
+        for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    )
+    assert [line.split()[1] for line in commands] == ["node", "serve", "connect"]
+    assert json.loads(run(*shlex.split(commands[-1])[1:], "--json"))["steps"] == [
+        step | {"done": "unchanged"} for step in photos.told["steps"]
+    ]
+    stored, *searches = (curl(line, tmp_path, dataset.items[0]) for line in lines)
+    assert stored["result"] == "created" and len(searches) == 3
+    assert all(found(answer) for answer in searches)
+    assert photos.index.delete(["a1"]) == 1
 
 
 # ---- documents ---------------------------------------------------------------------------------
