@@ -18,19 +18,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from xmodal.backbones import ImageBackbone, TextBackbone
 from xmodal.data import Dataset, Problems
-from xmodal.device import device
 from xmodal.errors import DataError
 from xmodal.images import Source, load
 from xmodal.index import Modality
 
 Array = npt.NDArray[Any]
 
-BATCH = {"cpu": 32, "cuda": 256, "mps": 128}
 LONGEST_NAME = 80  # characters of a text or a path in a message
 AHEAD = 3  # batches that are decoded while the network works
 
@@ -143,9 +140,8 @@ def image_features(
         for rows, pixels in _decoded(backbone, images, rows_left, problems):
             done += len(rows) + len(pixels.failed)
             if rows:
-                batch = torch.from_numpy(np.stack(pixels.good))
-                values = backbone.forward(batch)
-                vectors = values.numpy() if backbone.raw else _unit(values)
+                values = backbone.forward(np.stack(pixels.good))
+                vectors = values if backbone.raw else _unit(values)
                 _keep(store, keys, rows, vectors, features, usable, problems, images, "picture")
             if progress:
                 progress("pictures", done, len(images))
@@ -176,9 +172,8 @@ def text_features(
             same.setdefault(texts[row], []).append(row)
         order = sorted(same, key=len)
         done = len(texts) - len(left)
-        size = 2 * BATCH[device().type]
-        for start in range(0, len(order), size):
-            part = order[start : start + size]
+        for start in range(0, len(order), backbone.batch):
+            part = order[start : start + backbone.batch]
             vectors = _unit(backbone.forward(part))
             rows = [same[text][0] for text in part]
             _keep(store, keys, rows, vectors, features, usable, problems, texts, "text")
@@ -233,7 +228,7 @@ def _decoded(
     problems: Problems | None,
 ) -> Iterator[tuple[list[int], _Decoded]]:
     """Batches of pixels, decoded by threads some batches ahead of whoever takes them."""
-    size = BATCH[device().type]
+    size = backbone.batch
     workers = max(2, os.cpu_count() or 2)
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         waiting: list[list[tuple[int, Future[Any]]]] = []
@@ -342,10 +337,12 @@ def _named(source: Any, what: str) -> str:
     return f"...{name[-LONGEST_NAME:]}" if what == "picture" else f"{name[:LONGEST_NAME]}..."
 
 
-def _unit(values: torch.Tensor) -> Array:
-    """Rows of length 1 in float16; a zero row stays zero."""
-    scaled = torch.nn.functional.normalize(values.float(), dim=1)
-    return np.asarray(scaled.to("cpu", torch.float16).numpy())
+def _unit(values: Array) -> Array:
+    """Rows of length 1 in float16; a zero row stays zero, and one that is not finite is NaN."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        length = np.linalg.norm(values, axis=1, keepdims=True)
+        scaled: Array = (values / np.maximum(length, 1e-12)).astype(np.float16)
+    return scaled
 
 
 def _hash(data: bytes) -> bytes:
