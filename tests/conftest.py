@@ -122,9 +122,9 @@ def model(dataset: Dataset, cache: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def encoder(model: Path) -> Encoder:
     """That encoder, loaded."""
-    from xmodal.encoder import Encoder
+    from xmodal.loading import load_encoder
 
-    return Encoder.load(model)
+    return load_encoder(model)
 
 
 @pytest.fixture(scope="session")

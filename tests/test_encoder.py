@@ -16,10 +16,12 @@ from PIL import Image
 from xmodal.backbones.builtin import Words
 from xmodal.confidence import Confidence
 from xmodal.data import Dataset, Item, Problems
-from xmodal.encoder import BackboneRef, Encoder, as_tensor
+from xmodal.encoder import Encoder
 from xmodal.errors import DataError, ModelError
 from xmodal.index import MODALITIES
+from xmodal.loading import load_encoder
 from xmodal.towers import Towers
+from xmodal.trained import BackboneRef, TrainedEncoder, as_tensor
 
 TEXTS = ["a red circle on the left", "two green stars", "a large blue cross at the top"]
 
@@ -32,7 +34,7 @@ def images(dataset: Dataset) -> list[Path]:
     return [item.image for item in dataset if item.image is not None]
 
 
-def untrained(seed: int = 0, bits: int = 32) -> Encoder:
+def untrained(seed: int = 0, bits: int = 32) -> TrainedEncoder:
     """An encoder with random towers behind the two built-in backbones."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -41,7 +43,9 @@ def untrained(seed: int = 0, bits: int = 32) -> Encoder:
         "image": BackboneRef("small-cnn", "pixels-64-1"),
         "text": BackboneRef("words", "words-1"),
     }
-    return Encoder(towers, refs, Confidence(1.5, -0.5, bits), {"note": "ä"}, {"train": ["a", "b"]})
+    return TrainedEncoder(
+        towers, refs, Confidence(1.5, -0.5, bits), {"note": "ä"}, {"train": ["a", "b"]}
+    )
 
 
 # ---- saving and loading ----------------------------------------------------------------------
@@ -50,7 +54,7 @@ def untrained(seed: int = 0, bits: int = 32) -> Encoder:
 def test_a_saved_encoder_gives_the_same_codes(dataset: Dataset, tmp_path: Path) -> None:
     encoder = untrained()
     encoder.save(tmp_path / "deep" / "x.model")
-    again = Encoder.load(tmp_path / "deep" / "x.model")
+    again = load_encoder(tmp_path / "deep" / "x.model")
     assert again.fingerprint == encoder.fingerprint
     assert again.encode_texts(TEXTS) == encoder.encode_texts(TEXTS)
     some = images(dataset)[:10]
@@ -60,7 +64,7 @@ def test_a_saved_encoder_gives_the_same_codes(dataset: Dataset, tmp_path: Path) 
 
 
 def test_saving_again_writes_the_same_files(model: Path, tmp_path: Path) -> None:
-    Encoder.load(model).save(tmp_path)
+    TrainedEncoder.load(model).save(tmp_path)
     for name in ("config.json", "weights.safetensors", "split.json"):
         assert (tmp_path / name).read_bytes() == (model / name).read_bytes()
 
@@ -160,16 +164,16 @@ def test_a_damaged_folder_is_one_line(tmp_path: Path, kind: str) -> None:
     untrained().save(tmp_path / "x.model")
     damage(tmp_path / "x.model")
     with pytest.raises(ModelError, match=words) as caught:
-        Encoder.load(tmp_path / "x.model")
+        load_encoder(tmp_path / "x.model")
     assert "\n" not in str(caught.value)
 
 
 def test_where_no_encoder_is_the_next_step_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no finished encoder at .* make one with xmodal train"):
-        Encoder.load(tmp_path / "nothing")
+        load_encoder(tmp_path / "nothing")
     (tmp_path / "checkpoint.pt").write_bytes(b"")
     with pytest.raises(ModelError, match="training there was stopped: run the same xmodal train"):
-        Encoder.load(tmp_path)
+        load_encoder(tmp_path)
 
 
 @pytest.mark.parametrize("side", MODALITIES)
@@ -194,7 +198,7 @@ def test_a_backbone_may_be_named_anew_but_not_replaced(tmp_path: Path) -> None:
     encoder.save(tmp_path / "x.model")
     weights = tmp_path / "resnet18.safetensors"
     save_file(models.resnet18(weights=None).state_dict(), weights)
-    other = Encoder.load(tmp_path / "x.model", image_backbone=f"{weights}?size=32")
+    other = load_encoder(tmp_path / "x.model", image_backbone=f"{weights}?size=32")
     assert other.fingerprint == encoder.fingerprint
     assert other.encode_texts(TEXTS) == encoder.encode_texts(TEXTS)
     with pytest.raises(ModelError, match=r"the image backbone .* bring that one back"):

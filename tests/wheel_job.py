@@ -54,6 +54,8 @@ def main(dist: str) -> None:
         xmodal = str(Path(folder, "env", "bin", "xmodal"))
         shown = subprocess.run([xmodal, "--help"], check=True, cwd=folder, capture_output=True)
         assert b"search" in shown.stdout
+        Path(folder, "m").mkdir()
+        Path(folder, "m", "config.json").write_text("{}")
         missing = subprocess.run(
             [xmodal, "search", "x", "--model", "m", "--index", "i"], cwd=folder, capture_output=True
         )
