@@ -6,18 +6,16 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from squares import cosine, forget, in_float32, pixels
+from tiny_models import TEXTS, save_bert, save_clip, save_vit
 
 from xmodal.backbones import ImageBackbone, TextBackbone, load_image_backbone, load_text_backbone
 from xmodal.errors import ModelError
-
-TEXTS = ["a red circle on the left", "two dogs", "Schwarze Schuhe"]
 
 
 @pytest.fixture(autouse=True)
@@ -30,66 +28,10 @@ def float32() -> Iterator[None]:
 # ---- transformers: CLIP-like -----------------------------------------------------------------
 
 
-def tokenizer_file(folder: Path, *, special: list[str]) -> Any:
-    """A small BPE tokenizer, trained here."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE(unk_token=special[-1]))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.train_from_iterator(
-        [text.lower() for text in TEXTS] * 3,
-        trainers.BpeTrainer(vocab_size=120, special_tokens=special, show_progress=False),
-    )
-    return tokenizer
-
-
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny CLIP with random weights, as save_pretrained leaves it."""
-    from tokenizers.processors import TemplateProcessing
-    from transformers import (
-        CLIPConfig,
-        CLIPImageProcessor,
-        CLIPModel,
-        CLIPProcessor,
-        PreTrainedTokenizerFast,
-    )
-
-    folder = tmp_path_factory.mktemp("clip") / "tiny-clip"
-    inner = tokenizer_file(folder, special=["<start>", "<end>", "<pad>", "<unk>"])
-    inner.post_processor = TemplateProcessing(
-        single="<start> $A <end>", special_tokens=[("<start>", 0), ("<end>", 1)]
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        bos_token="<start>",
-        eos_token="<end>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-        model_max_length=16,
-    )
-    small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
-    config = CLIPConfig(
-        text_config=small
-        | {
-            "num_attention_heads": 2,
-            "vocab_size": len(tokenizer),
-            "max_position_embeddings": 16,
-            "bos_token_id": 0,
-            "eos_token_id": 1,
-            "pad_token_id": 2,
-        },
-        vision_config=small | {"num_attention_heads": 2, "image_size": 32, "patch_size": 8},
-        projection_dim=12,
-    )
-    torch.manual_seed(0)
-    processor = CLIPProcessor(
-        CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
-        tokenizer,
-    )
-    CLIPModel(config).eval().save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+    """A tiny CLIP."""
+    return save_clip(tmp_path_factory.mktemp("clip") / "tiny-clip")
 
 
 def test_a_clip_model_serves_both_sides(clip: Path) -> None:
@@ -150,46 +92,14 @@ def test_weights_that_are_cut_off_are_one_line(clip: Path, tmp_path: Path) -> No
 
 @pytest.fixture(scope="module")
 def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny vision model with random weights."""
-    from transformers import ViTConfig, ViTImageProcessor, ViTModel
-
-    folder = tmp_path_factory.mktemp("vit") / "tiny-vit"
-    torch.manual_seed(0)
-    config = ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=24,
-        image_size=32,
-        patch_size=8,
-    )
-    ViTModel(config).eval().save_pretrained(folder)
-    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return folder
+    """A tiny vision model."""
+    return save_vit(tmp_path_factory.mktemp("vit") / "tiny-vit")
 
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny text model with random weights."""
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("bert") / "tiny-bert"
-    inner = tokenizer_file(folder, special=["<pad>", "<unk>"])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", unk_token="<unk>", model_max_length=24
-    )
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=24,
-        max_position_embeddings=24,
-    )
-    BertModel(config).eval().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    """A tiny text model."""
+    return save_bert(tmp_path_factory.mktemp("bert") / "tiny-bert")
 
 
 def test_a_vision_model_serves_pictures_alone(vit: Path) -> None:

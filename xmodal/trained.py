@@ -64,13 +64,17 @@ class BackboneRef:
 
 @dataclass
 class TrainedEncoder(Encoder):
-    """The encoder that :func:`xmodal.train` makes; torch computes its codes."""
+    """The encoder that :func:`xmodal.train` makes; torch computes its codes.
+
+    ``float32``: its backbones compute in float32, even where the machine has something quicker.
+    """
 
     towers: Towers
     backbones: Mapping[Modality, BackboneRef]
     confidence: Confidence
     about: dict[str, Any] = field(default_factory=dict)
     split: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    float32: bool = False
 
     def __post_init__(self) -> None:
         self.towers.to(device()).eval()
@@ -98,14 +102,14 @@ class TrainedEncoder(Encoder):
     @cached_property
     def image_backbone(self) -> ImageBackbone:
         """Loaded when the first picture comes. Raises ModelError if it is not the same."""
-        loaded = load_image_backbone(self.backbones["image"].spec)
+        loaded = load_image_backbone(self.backbones["image"].spec, float32=self.float32)
         self._check("image", loaded.fingerprint)
         return loaded
 
     @cached_property
     def text_backbone(self) -> TextBackbone:
         """Loaded when the first text comes. Raises ModelError if it is not the same."""
-        loaded = load_text_backbone(self.backbones["text"].spec)
+        loaded = load_text_backbone(self.backbones["text"].spec, float32=self.float32)
         self._check("text", loaded.fingerprint)
         return loaded
 

@@ -24,17 +24,17 @@ from xmodal.images import Pixels, Preprocessing
 MAX_TOKENS = 512
 
 
-def load_image(spec: str) -> HubImageBackbone:
+def load_image(spec: str, float32: bool = False) -> HubImageBackbone:
     """The image side of a model. Raises ModelError."""
-    model = _load(spec)
+    model = _load(spec, torch.float32 if float32 else precision())
     if not model.has_images:
         raise ModelError(f"{spec} is a text model ({model.kind}), it has no image side")
     return HubImageBackbone(spec, model)
 
 
-def load_text(spec: str) -> HubTextBackbone:
+def load_text(spec: str, float32: bool = False) -> HubTextBackbone:
     """The text side of a model. Raises ModelError."""
-    model = _load(spec)
+    model = _load(spec, torch.float32 if float32 else precision())
     if not model.has_texts:
         raise ModelError(f"{spec} is a vision model ({model.kind}), it has no text side")
     return HubTextBackbone(spec, model)
@@ -79,7 +79,7 @@ class HubImageBackbone:
         processor = _quietly(spec, lambda: AutoImageProcessor.from_pretrained(**_source(spec)))
         self.preprocessing = _preprocessing(processor)
         network = FromPixels(_ImageSide(model), self.preprocessing)
-        self.network = network.to(device(), precision())
+        self.network = network.to(device(), model.network.dtype)
         size = self.preprocessing.size
         self.dim = self.forward(np.zeros((1, size, size, 3), np.uint8)).shape[1]
 
@@ -104,9 +104,9 @@ class HubTextBackbone:
         self._tokenizer = _quietly(spec, lambda: AutoTokenizer.from_pretrained(**_source(spec)))
         text = getattr(model.config, "text_config", model.config)
         longest = getattr(text, "max_position_embeddings", MAX_TOKENS)
-        self._tokens = min(longest, self._tokenizer.model_max_length, MAX_TOKENS)
+        self.max_tokens = min(longest, self._tokenizer.model_max_length, MAX_TOKENS)
         # SigLIP was trained on texts padded to full length, without a mask.
-        self._padding = "max_length" if model.kind.startswith("siglip") else "longest"
+        self.padding = "max_length" if model.kind.startswith("siglip") else "longest"
         self.inputs = tuple(self._tokens_of(["a"]))
         self.network = _TextSide(model, self.inputs)
         self.dim = self.forward(["a"]).shape[1]
@@ -121,12 +121,36 @@ class HubTextBackbone:
         return dict(
             self._tokenizer(
                 list(texts),
-                padding=self._padding,
+                padding=self.padding,
                 truncation=True,
-                max_length=self._tokens,
+                max_length=self.max_tokens,
                 return_tensors="pt",
             )
         )
+
+    def tokenizer(self) -> str:
+        """The tokenizer as the package tokenizers reads it, with how texts are cut and padded.
+
+        Raises ModelError for one that is written in Python.
+        """
+        ours = self._tokenizer
+        if not hasattr(ours, "backend_tokenizer"):
+            raise ModelError(
+                f"the tokenizer of {self.spec} ({type(ours).__name__}) runs in Python only, a "
+                "portable model needs one of the package tokenizers: choose another text backbone"
+            )
+        from tokenizers import Tokenizer
+
+        alone = Tokenizer.from_str(ours.backend_tokenizer.to_str())
+        alone.enable_truncation(self.max_tokens, direction=ours.truncation_side)
+        alone.enable_padding(
+            direction=ours.padding_side,
+            pad_id=ours.pad_token_id,
+            pad_type_id=ours.pad_token_type_id,
+            pad_token=ours.pad_token,
+            length=self.max_tokens if self.padding == "max_length" else None,
+        )
+        return str(alone.to_str())
 
 
 class _ImageSide(nn.Module):
@@ -162,7 +186,7 @@ class _TextSide(nn.Module):
 
 
 @lru_cache(maxsize=4)
-def _load(spec: str) -> HubModel:
+def _load(spec: str, dtype: torch.dtype) -> HubModel:
     import transformers
     from transformers import AutoConfig, AutoModel
 
@@ -183,7 +207,7 @@ def _load(spec: str) -> HubModel:
     network, info = _quietly(
         spec,
         lambda: AutoModel.from_pretrained(
-            **_source(spec), dtype=precision(), use_safetensors=True, output_loading_info=True
+            **_source(spec), dtype=dtype, use_safetensors=True, output_loading_info=True
         ),
     )
     # What the file lacks was filled at random; a pooler is often lacking, and can be done without.

@@ -37,9 +37,10 @@ def is_known(spec: str) -> bool:
     }
 
 
-def load(spec: str) -> TorchvisionBackbone:
+def load(spec: str, float32: bool = False) -> TorchvisionBackbone:
     """The backbone of a torchvision name or of a local weights file. Raises ModelError."""
-    return _from_file(spec) if is_weights_file(spec) else _from_name(spec)
+    dtype = torch.float32 if float32 else precision()
+    return _from_file(spec, dtype) if is_weights_file(spec) else _from_name(spec, dtype)
 
 
 class TorchvisionBackbone:
@@ -52,7 +53,12 @@ class TorchvisionBackbone:
     space = None
 
     def __init__(
-        self, spec: str, network: nn.Module, preprocessing: Preprocessing, fingerprint: str
+        self,
+        spec: str,
+        network: nn.Module,
+        preprocessing: Preprocessing,
+        fingerprint: str,
+        dtype: torch.dtype,
     ) -> None:
         self.spec = spec
         self.preprocessing = preprocessing
@@ -62,7 +68,7 @@ class TorchvisionBackbone:
         except Exception as error:  # whatever tracing meets: the network works without being fused
             del error
         network = network.to(memory_format=torch.channels_last)
-        self.network = FromPixels(network, preprocessing).to(device(), precision())
+        self.network = FromPixels(network, preprocessing).to(device(), dtype)
         self.batch = batch_size()
         size = preprocessing.size
         self.dim = self.forward(np.zeros((1, size, size, 3), np.uint8)).shape[1]
@@ -72,7 +78,7 @@ class TorchvisionBackbone:
         return run(self.network, torch.from_numpy(pixels))
 
 
-def _from_name(spec: str) -> TorchvisionBackbone:
+def _from_name(spec: str, dtype: torch.dtype) -> TorchvisionBackbone:
     from torchvision import models
 
     try:
@@ -98,10 +104,10 @@ def _from_name(spec: str) -> TorchvisionBackbone:
         mean=tuple(preset.mean),
         std=tuple(preset.std),
     )
-    return TorchvisionBackbone(spec, network, preprocessing, f"torchvision-{weights}")
+    return TorchvisionBackbone(spec, network, preprocessing, f"torchvision-{weights}", dtype)
 
 
-def _from_file(spec: str) -> TorchvisionBackbone:
+def _from_file(spec: str, dtype: torch.dtype) -> TorchvisionBackbone:
     from safetensors import SafetensorError, safe_open
     from torchvision import models
 
@@ -140,7 +146,7 @@ def _from_file(spec: str) -> TorchvisionBackbone:
     hashed = hashlib.blake2b(path.read_bytes(), digest_size=8)
     hashed.update(str(preprocessing).encode())  # the options change a feature as the weights do
     return TorchvisionBackbone(
-        spec, network, preprocessing, f"torchvision-{arch}-{hashed.hexdigest()}"
+        spec, network, preprocessing, f"torchvision-{arch}-{hashed.hexdigest()}", dtype
     )
 
 
