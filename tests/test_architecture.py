@@ -18,13 +18,13 @@ ROOT = Path(__file__).parent.parent
 # A module imports only from what stands before it. A folder (methods, cli, ...) is one entry.
 LAYERS = (
     "errors settings codes where index metrics confidence documents hamming images data readers "
-    "toy gallery baselines evaluation device backbones cache features encoder assessment towers "
-    "losses codewords critics sampling beliefs reinforce trained run groundwork methods training "
-    "compression loading cli"
+    "toy gallery baselines evaluation device backbones cache features encoder assessment portable "
+    "towers losses codewords critics sampling beliefs reinforce trained run groundwork methods "
+    "training compression exporting loading cli"
 ).split()
 TORCH_HALF = {
     *("device", "towers", "losses", "codewords", "critics", "sampling", "beliefs", "reinforce"),
-    *("trained", "run", "groundwork", "methods", "training", "compression"),
+    *("trained", "run", "groundwork", "methods", "training", "compression", "exporting"),
 }
 # These can be imported without torch; with what needs it they fetch it, when that is asked for.
 DOORS = {"backbones", "loading", "cli"}

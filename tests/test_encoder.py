@@ -208,62 +208,69 @@ def test_a_backbone_may_be_named_anew_but_not_replaced(tmp_path: Path) -> None:
 # ---- encoding --------------------------------------------------------------------------------
 
 
-def test_path_bytes_and_picture_give_the_same_code(encoder: Encoder, dataset: Dataset) -> None:
+@pytest.fixture(params=["encoder", "portable"])
+def either(request: pytest.FixtureRequest) -> Encoder:
+    """The encoder of the small world, computed by torch and as a portable one."""
+    loaded: Encoder = request.getfixturevalue(request.param)
+    return loaded
+
+
+def test_path_bytes_and_picture_give_the_same_code(either: Encoder, dataset: Dataset) -> None:
     paths = images(dataset)[:12]
-    expected = encoder.encode_images(paths)
+    expected = either.encode_images(paths)
     assert len({expected[[row]].to_hex()[0] for row in range(12)}) > 1
-    assert encoder.encode_images([str(path) for path in paths]) == expected
-    assert encoder.encode_images([path.read_bytes() for path in paths]) == expected
-    assert encoder.encode_images([Image.open(path) for path in paths]) == expected
+    assert either.encode_images([str(path) for path in paths]) == expected
+    assert either.encode_images([path.read_bytes() for path in paths]) == expected
+    assert either.encode_images([Image.open(path) for path in paths]) == expected
 
 
-def test_the_cache_changes_no_code(encoder: Encoder, dataset: Dataset, tmp_path: Path) -> None:
+def test_the_cache_changes_no_code(either: Encoder, dataset: Dataset, tmp_path: Path) -> None:
     paths = images(dataset)[:40]
-    of_images, of_texts = encoder.encode_images(paths), encoder.encode_texts(TEXTS)
+    of_images, of_texts = either.encode_images(paths), either.encode_texts(TEXTS)
     for _ in range(2):  # the second time, all is read from the cache
-        assert encoder.encode_images(paths, cache=tmp_path) == of_images
-        assert encoder.encode_texts(TEXTS, cache=tmp_path) == of_texts
+        assert either.encode_images(paths, cache=tmp_path) == of_images
+        assert either.encode_texts(TEXTS, cache=tmp_path) == of_texts
     assert list(tmp_path.glob("*.sqlite"))
 
 
-def test_one_by_one_is_the_same_as_all_together(encoder: Encoder, dataset: Dataset) -> None:
+def test_one_by_one_is_the_same_as_all_together(either: Encoder, dataset: Dataset) -> None:
     paths = images(dataset)[:5]
-    together = encoder.encode_images(paths)
+    together = either.encode_images(paths)
     for row, path in enumerate(paths):
-        assert encoder.encode_images([path]) == together[[row]]
+        assert either.encode_images([path]) == together[[row]]
 
 
 def test_a_picture_turned_by_its_exif_tag_gets_the_same_code(
-    encoder: Encoder, dataset: Dataset, tmp_path: Path
+    either: Encoder, dataset: Dataset, tmp_path: Path
 ) -> None:
     path = images(dataset)[3]
-    expected = encoder.encode_images([path])
+    expected = either.encode_images([path])
     turns = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}
     for tag, turn in turns.items():
         exif = Image.Exif()
         exif[0x0112] = tag  # how to turn it back
         turned = tmp_path / f"{tag}.png"
         Image.open(path).transpose(turn).save(turned, exif=exif)
-        assert encoder.encode_images([turned]) == expected
-        assert encoder.encode_images([turned.read_bytes()], cache=tmp_path) == expected
+        assert either.encode_images([turned]) == expected
+        assert either.encode_images([turned.read_bytes()], cache=tmp_path) == expected
         with Image.open(turned) as opened:
-            assert encoder.encode_images([opened], cache=tmp_path) == expected
+            assert either.encode_images([opened], cache=tmp_path) == expected
 
 
-def test_nothing_gives_no_codes(encoder: Encoder) -> None:
-    for codes in (encoder.encode_texts([]), encoder.encode_images([])):
-        assert (len(codes), codes.bits) == (0, encoder.bits)
+def test_nothing_gives_no_codes(either: Encoder) -> None:
+    for codes in (either.encode_texts([]), either.encode_images([])):
+        assert (len(codes), codes.bits) == (0, either.bits)
 
 
-def test_what_cannot_be_encoded_is_named(encoder: Encoder, tmp_path: Path) -> None:
+def test_what_cannot_be_encoded_is_named(either: Encoder, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'!!!'"):
-        encoder.encode_texts(["a dog", "!!!"])
+        either.encode_texts(["a dog", "!!!"])
     with pytest.raises(DataError, match=r"missing\.png: there is no such picture"):
-        encoder.encode_images([tmp_path / "missing.png"])
+        either.encode_images([tmp_path / "missing.png"])
 
 
 def test_data_is_encoded_side_by_side(
-    encoder: Encoder, dataset: Dataset, tmp_path: Path, cache: Path
+    either: Encoder, dataset: Dataset, tmp_path: Path, cache: Path
 ) -> None:
     one, two, three = dataset.items[:3]
     broken = tmp_path / "broken.png"
@@ -275,18 +282,18 @@ def test_data_is_encoded_side_by_side(
         Item("broken", image=broken, text="!!!"),
     )
     problems = Problems()
-    found = encoder.encode_data(Dataset(items), cache=cache, problems=problems)
+    found = either.encode_data(Dataset(items), cache=cache, problems=problems)
     assert found["image"][0] == [one.id, three.id]
     assert found["text"][0] == [one.id, two.id]
-    assert found["image"][1] == encoder.encode_images([one.image, three.image])  # type: ignore[list-item]
-    assert found["text"][1] == encoder.encode_texts([one.text, two.text])  # type: ignore[list-item]
+    assert found["image"][1] == either.encode_images([one.image, three.image])  # type: ignore[list-item]
+    assert found["text"][1] == either.encode_texts([one.text, two.text])  # type: ignore[list-item]
     assert sum(problems.counts().values()) == 2
 
 
-def test_a_side_that_no_item_has_is_empty(encoder: Encoder) -> None:
-    found = encoder.encode_data(Dataset((Item("a", text="a red star"),)))
+def test_a_side_that_no_item_has_is_empty(either: Encoder) -> None:
+    found = either.encode_data(Dataset((Item("a", text="a red star"),)))
     ids, codes = found["image"]
-    assert (ids, len(codes), codes.bits) == ([], 0, encoder.bits)
+    assert (ids, len(codes), codes.bits) == ([], 0, either.bits)
     assert found["text"][0] == ["a"]
 
 

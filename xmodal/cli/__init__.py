@@ -9,6 +9,7 @@ from xmodal.cli.compress import compress
 from xmodal.cli.encode import encode
 from xmodal.cli.ending import run
 from xmodal.cli.evaluate import evaluate
+from xmodal.cli.export import export
 from xmodal.cli.index import index
 from xmodal.cli.search import search
 from xmodal.cli.train import train
@@ -28,7 +29,7 @@ def commands() -> None:
     """
 
 
-for command in (train, encode, index, search, evaluate, compress, demo):
+for command in (train, encode, index, search, evaluate, compress, export, demo):
     commands.add_command(command)
 
 
