@@ -17,7 +17,7 @@ from pathlib import Path
 
 from record import table, write
 
-from xmodal import Encoder, evaluate, open_index, read
+from xmodal import Encoder, evaluate, load_encoder, open_index, read
 from xmodal.features import default_cache
 from xmodal.readers import Columns
 
@@ -78,7 +78,7 @@ def main() -> None:
     indexing = command("index", told.data, "--model", models[0], "--index", index, *column)
 
     data = read(told.data, Columns(text=told.text_column))
-    encoders = [Encoder.load(model) for model in models]
+    encoders = [load_encoder(model) for model in models]
     report, _ = evaluate(encoders, data, cache=default_cache())
     total, each = ten_words(encoders[0], index)
     metrics = ("mAP", "P@10", "P@100", "pair R@10")

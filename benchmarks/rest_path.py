@@ -28,6 +28,7 @@ from record import table, write
 
 from xmodal.data import Item
 from xmodal.encoder import Encoder
+from xmodal.loading import load_encoder
 from xmodal.readers import read
 from xmodal.toy import caption, unseen, write_world
 from xmodal.training import Options, train
@@ -169,7 +170,7 @@ def main() -> None:
         settings = {"epochs": 1 if told.quick else 8, "batch": 32, "hidden": 64}
         model = folder / "model"
         train(world, model, options, settings, cache=folder / "cache")
-        encoder = Encoder.load(model)
+        encoder = load_encoder(model)
         shutil.copyfile(str(world.items[0].image), folder / "picture.jpg")
         plugins = ("opensearch-knn", "opensearch-ml", "neural-search")
         with Node.start(folder / "node", plugins=plugins, quick=False) as node:

@@ -28,6 +28,7 @@ from record import table, write
 
 from xmodal.encoder import Encoder
 from xmodal.errors import ConfigError
+from xmodal.loading import load_encoder
 
 WAYS = {"micro-batching": (), "one at a time": ("--batch", "1")}
 ROUNDS = 2
@@ -51,7 +52,7 @@ def main() -> int:
 
 def _write(told: argparse.Namespace) -> int:
     seconds, asked = (2.0, 30) if told.quick else (told.seconds, 300)
-    encoder = Encoder.load(told.model)
+    encoder = load_encoder(told.model)
     with ExitStack() as stack:
         ports = {
             way: stack.enter_context(_service(told.model, told.index, options))
@@ -63,7 +64,7 @@ def _write(told: argparse.Namespace) -> int:
         warm = _warm(encoder, port, texts, asked)
         load = _load(ports, texts, told.clients, seconds)
     about = (
-        f"text backbone {encoder.backbones['text'].spec.rpartition('/')[2]}, {encoder.bits} bits, "
+        f"text backbone {encoder.about['options']['text_backbone']}, {encoder.bits} bits, "
         f"{documents:,} documents, k = 10"
     )
     write(

@@ -266,11 +266,7 @@ def texts(encoder: str, column: str, folder: Path, work: Path) -> npt.NDArray[np
         print(f"encoding names ({column}) by {encoder}", flush=True)
         names = [item[column].strip() or " " for item in _items(folder)]
         backbone = load_text_backbone(encoder if encoder == "words" else _minilm())
-        with torch.inference_mode():
-            parts = [
-                backbone.forward(names[start : start + 64]).float().cpu().numpy()
-                for start in range(0, len(names), 64)
-            ]
+        parts = [backbone.forward(names[start : start + 64]) for start in range(0, len(names), 64)]
         work.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(".new")
         with new.open("wb") as file:

@@ -98,8 +98,8 @@ def encoding(images: list[Path], rounds: int) -> str:
         torch.manual_seed(SEED)
         save_file({k: v.contiguous() for k, v in mobilenet_v2().state_dict().items()}, path)
         backbone = load_image_backbone(str(path))
-    pixels = [torch.from_numpy(backbone.preprocessing.pixels(path).copy()) for path in images]
-    batches = [torch.stack(pixels[start : start + 32]) for start in range(0, len(pixels), 32)]
+    pixels = [backbone.preprocessing.pixels(path) for path in images]
+    batches = [np.stack(pixels[start : start + 32]) for start in range(0, len(pixels), 32)]
     seconds = in_turn(
         {
             "whole": lambda: image_features(backbone, images),

@@ -15,6 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from xmodal.data import Dataset
     from xmodal.encoder import Encoder
+    from xmodal.portable import PortableEncoder
     from xmodal_opensearch.node import Node
 
 # Before anything imports transformers, which reads it once: tests never ask the network.
@@ -122,9 +123,48 @@ def model(dataset: Dataset, cache: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def encoder(model: Path) -> Encoder:
     """That encoder, loaded."""
-    from xmodal.encoder import Encoder
+    from xmodal.loading import load_encoder
 
-    return Encoder.load(model)
+    return load_encoder(model)
+
+
+@pytest.fixture(scope="session")
+def export_extra() -> None:
+    """What an export needs is installed."""
+    for package in ("onnx", "onnxscript", "onnxruntime", "tokenizers"):
+        pytest.importorskip(package, reason="pip install 'xmodal[export]'")
+
+
+@pytest.fixture(scope="session")
+def portable_path(
+    export_extra: None, model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of that encoder as a portable one."""
+    from xmodal.exporting import Check, export
+
+    folder = tmp_path_factory.mktemp("models") / "toy.onnx"
+    export(model, folder, check=Check(items=40))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def portable(portable_path: Path) -> PortableEncoder:
+    """That portable encoder, loaded."""
+    from xmodal.portable import PortableEncoder
+
+    return PortableEncoder.load(portable_path)
+
+
+@pytest.fixture(scope="session")
+def clip_path(export_extra: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with x.model, random towers behind a tiny CLIP, and x.onnx, the portable one."""
+    from exported import exported, untrained
+    from tiny_models import save_clip
+
+    folder = tmp_path_factory.mktemp("clip")
+    clip = str(save_clip(folder / "clip"))
+    exported(untrained(clip, clip, bits=32), folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

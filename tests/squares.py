@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
 from xmodal.backbones import hub, load_image_backbone, load_text_backbone, vision
 
 
-def pixels(n: int, size: int, seed: int = 0) -> torch.Tensor:
+def pixels(n: int, size: int, seed: int = 0) -> npt.NDArray[np.uint8]:
     """Random squares (n, size, size, 3) uint8."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (n, size, size, 3), generator=generator, dtype=torch.uint8)
+    return np.random.default_rng(seed).integers(0, 256, (n, size, size, 3), dtype=np.uint8)
 
 
-def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+def cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Cosine of rows."""
-    return torch.nn.functional.cosine_similarity(a.float(), b.float(), dim=-1)
+    lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    return np.asarray((a * b).sum(-1) / lengths)
 
 
 def forget() -> None:

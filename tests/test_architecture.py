@@ -16,15 +16,20 @@ import xmodal
 ROOT = Path(__file__).parent.parent
 
 # A module imports only from what stands before it. A folder (methods, cli, ...) is one entry.
-NUMPY_HALF = (
+LAYERS = (
     "errors settings codes where index metrics confidence documents hamming images data readers "
-    "toy gallery baselines evaluation"
+    "toy gallery baselines evaluation device backbones cache features encoder assessment portable "
+    "towers losses codewords critics sampling beliefs reinforce trained run groundwork methods "
+    "training compression exporting loading service cli"
 ).split()
-TORCH_HALF = (
-    "device towers losses codewords critics sampling beliefs reinforce backbones features encoder "
-    "run groundwork methods training compression assessment service cli"
-).split()
-LAYERS = [*NUMPY_HALF, *TORCH_HALF]
+TORCH_HALF = {
+    *("device", "towers", "losses", "codewords", "critics", "sampling", "beliefs", "reinforce"),
+    *("trained", "run", "groundwork", "methods", "training", "compression", "exporting"),
+}
+# These can be imported without torch; with what needs it they fetch it, when that is asked for.
+DOORS = {"backbones", "loading", "cli"}
+BEHIND_A_DOOR = {"backbones.networks", "backbones.vision", "backbones.hub"}
+NUMPY_HALF = [name for name in LAYERS if name not in TORCH_HALF | DOORS]
 
 PLUGIN = "xmodal_opensearch"
 PLUGIN_USES = {"errors", "codes", "where", "index", "data", "readers"}
@@ -86,6 +91,7 @@ def layer(imported: Import) -> str | None:
 
 def broken(own: str, imported: Import) -> str | None:
     """What an import in layer ``own`` of xmodal breaks; ``own`` of a method: "methods.schgan"."""
+    whole = own
     own, _, method = own.partition(".")
     wanted = layer(imported)
     if imported.dots:
@@ -94,8 +100,10 @@ def broken(own: str, imported: Import) -> str | None:
         return f"imports {imported.top}: the one bridge is open_index through entry points"
     if imported.top in PICKLES:
         return f"imports {imported.top}: nothing is pickled"
-    if own in NUMPY_HALF and imported.top in TORCH:
+    if own not in TORCH_HALF and whole not in BEHIND_A_DOOR and imported.top in TORCH:
         return f"imports {imported.top} in the half that needs numpy alone"
+    if own in NUMPY_HALF and wanted in TORCH_HALF:
+        return f"imports xmodal.{wanted}, which needs torch, in the half that needs numpy alone"
     if wanted is None or (wanted == "" and imported.name == "__version__"):
         return None
     if wanted == "":
@@ -129,10 +137,10 @@ def sources(*folders: str) -> list[Path]:
 def own_layer(path: Path, package: str) -> str:
     """The first name below the package: "codes" of xmodal/codes.py, "cli" of xmodal/cli/a.py.
 
-    Of a method its own name as well, "methods.schgan".
+    Of a method and of a backbone its own name as well, "methods.schgan".
     """
     first, *rest = path.relative_to(ROOT / package).with_suffix("").parts
-    return f"{first}.{rest[0]}" if first == "methods" else first
+    return f"{first}.{rest[0]}" if first in ("methods", "backbones") else first
 
 
 MODULES = [path for path in sources("xmodal") if path != ROOT / "xmodal" / "__init__.py"]
@@ -188,6 +196,23 @@ def test_importing_xmodal_costs_numpy_alone() -> None:
     assert not loaded & HEAVY
 
 
+WITHOUT_TORCH = """
+import sys
+for name in {torch}:
+    sys.modules[name] = None  # importing it raises ModuleNotFoundError
+from importlib import import_module
+for name in {modules}:
+    import_module(f"xmodal.{{name}}")
+"""
+
+
+def test_what_needs_no_torch_can_be_imported_without_it() -> None:
+    modules = [*NUMPY_HALF, *DOORS, "backbones.builtin"]
+    script = WITHOUT_TORCH.format(torch=sorted(TORCH), modules=modules)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
 def test_public_names_are_sorted_and_announced() -> None:
     assert xmodal.__all__ == sorted(set(xmodal.__all__))
     assert set(xmodal._LATER) <= set(xmodal.__all__)
@@ -221,6 +246,11 @@ def test_public_names_can_be_imported(name: str) -> None:
         ("data", "def f():\n    import torch.nn", "needs numpy alone"),
         ("data", "x = importlib.import_module('torch')", "needs numpy alone"),
         ("towers", "import torch.nn", None),
+        ("features", "from xmodal.device import device", "which needs torch"),
+        ("cli", "def f():\n    import torch", "needs numpy alone"),
+        ("cli", "def f():\n    from xmodal.training import train", None),
+        ("backbones.builtin", "import torch", "needs numpy alone"),
+        ("backbones.hub", "import torch", None),
         ("cli", "import xmodal_opensearch.store", "the one bridge"),
         ("cli", "from opensearchpy import OpenSearch", "the one bridge"),
         ("cli", "try:\n    import pickle\nexcept ImportError:\n    pass", "nothing is pickled"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
@@ -38,20 +39,20 @@ def test_words_are_the_same_vector_whatever_stands_beside_them() -> None:
     words = load_text_backbone("words")
     first, second = words.forward(["a red circle"]), words.forward(["two dogs", "a red circle"])
     assert first.shape == (1, words.dim)
-    assert torch.equal(first[0], second[1])
+    assert np.array_equal(first[0], second[1])
 
 
 def test_words_fold_case_and_forms_of_unicode() -> None:
     words = load_text_backbone("words")
     plain, upper, strasse, ligature = words.forward(["office", "OFFICE", "STRASSE", "o\ufb03ce"])
-    assert torch.equal(plain, upper)
-    assert torch.equal(plain, ligature)
-    assert torch.equal(strasse, words.forward(["straße"])[0])
+    assert np.array_equal(plain, upper)
+    assert np.array_equal(plain, ligature)
+    assert np.array_equal(strasse, words.forward(["straße"])[0])
 
 
 @pytest.mark.parametrize("text", ["!!!", "", "  \n", "…—"])
 def test_a_text_without_letters_is_a_zero_vector(text: str) -> None:
-    assert load_text_backbone("words").forward([text]).abs().sum().item() == 0
+    assert not load_text_backbone("words").forward([text]).any()
 
 
 def test_similar_texts_are_nearer_than_others() -> None:
@@ -73,7 +74,7 @@ def test_words_by_hand() -> None:
     # pair "ab ab" a half. No two of them share a bucket.
     often = 1 + float(np.log(2))
     expected = sorted([often, 0.25 * often, 0.25 * often, 0.25 * often, 0.5])
-    assert sorted(v[v != 0].abs().tolist()) == pytest.approx(expected)
+    assert sorted(np.abs(v[v != 0]).tolist()) == pytest.approx(expected)
     # crc32("ab") is 0x9E83486D: the last bit is the sign, the next twelve are the bucket.
     assert float(v[0x9E83486D >> 1 & 4095]) == pytest.approx(often)
 
@@ -82,9 +83,9 @@ def test_raw_pixels_are_the_pixels() -> None:
     backbone = load_image_backbone("small-cnn")
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     square = backbone.preprocessing.pixels(Image.fromarray(picture))
-    out = backbone.forward(torch.from_numpy(square[None].copy()))
-    assert (out.dtype, tuple(out.shape)) == (torch.uint8, (1, backbone.dim))
-    assert np.array_equal(out.numpy().reshape(64, 64, 3), picture)
+    out = backbone.forward(square[None])
+    assert (out.dtype, out.shape) == (np.uint8, (1, backbone.dim))
+    assert np.array_equal(out.reshape(64, 64, 3), picture)
     assert backbone.raw
 
 
@@ -191,14 +192,13 @@ def save_weights(network: torch.nn.Module, path: Path, **metadata: str) -> Path:
 
 
 def plain_features(
-    network: Any, last: str, squares: torch.Tensor, mean: Any = 0.0, std: Any = 1.0
-) -> torch.Tensor:
+    network: Any, last: str, squares: npt.NDArray[np.uint8], mean: Any = 0.0, std: Any = 1.0
+) -> npt.NDArray[np.float32]:
     """What the network without its layer ``last`` computes, layer by layer as torchvision does."""
     setattr(network, last, torch.nn.Identity())
-    scaled = (squares.float() / 255 - torch.tensor(mean)) / torch.tensor(std)
+    scaled = (torch.from_numpy(squares).float() / 255 - torch.tensor(mean)) / torch.tensor(std)
     with torch.no_grad():
-        out: torch.Tensor = network(scaled.permute(0, 3, 1, 2)).flatten(1)
-    return out
+        return np.asarray(network(scaled.permute(0, 3, 1, 2)).flatten(1).numpy())
 
 
 def test_the_name_of_a_weights_file_says_the_architecture(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_the_name_of_a_weights_file_says_the_architecture(tmp_path: Path) -> Non
     assert (backbone.dim, backbone.raw, backbone.space) == (1280, False, None)
     # In the product the network is fused: batch normalisation goes into the convolutions.
     expected = plain_features(network, "classifier", squares)
-    torch.testing.assert_close(backbone.forward(squares), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(backbone.forward(squares), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_arch_normalize_and_size_are_options(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_arch_normalize_and_size_are_options(tmp_path: Path) -> None:
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     expected = plain_features(network, "fc", squares, mean, std)
     assert (backbone.dim, backbone.preprocessing.size) == (512, 64)
-    torch.testing.assert_close(backbone.forward(squares), expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(backbone.forward(squares), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_a_weights_file_may_say_its_options_itself(tmp_path: Path) -> None:
@@ -280,14 +280,14 @@ def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.skipif(not MOBILENET.exists(), reason=f"needs {MOBILENET}, from the shared data")
 def test_the_real_weights_file_gives_features_that_tell_pictures_apart() -> None:
     backbone = load_image_backbone(str(MOBILENET))
-    black, grey = torch.zeros(224, 224, 3), torch.full((224, 224, 3), 128)
-    stripes = torch.zeros(224, 224, 3)
+    black, grey = np.zeros((224, 224, 3)), np.full((224, 224, 3), 128)
+    stripes = np.zeros((224, 224, 3))
     stripes[:, ::16] = stripes[:, 1::16] = 255
-    shifted = stripes.roll(4, dims=1)
-    squares = torch.stack([black, grey, stripes, shifted]).to(torch.uint8)
+    shifted = np.roll(stripes, 4, axis=1)
+    squares = np.stack([black, grey, stripes, shifted]).astype(np.uint8)
     out = backbone.forward(squares)
     assert out.shape == (4, 1280)
-    assert bool(torch.isfinite(out).all())
+    assert np.isfinite(out).all()
     assert cosine(out[2], out[3]) > 0.9 > cosine(out[2], out[1])
 
 

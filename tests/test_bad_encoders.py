@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from xmodal.encoder import Encoder
 from xmodal.errors import ModelError
+from xmodal.loading import load_encoder
 
 
 def damages(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -43,7 +43,7 @@ def test_a_config_that_was_tampered_with_does_no_more_than_be_refused(
     for what, damaged in damages(config):
         (tmp_path / "m/config.json").write_text(json.dumps(damaged))
         try:
-            loaded = Encoder.load(tmp_path / "m")
+            loaded = load_encoder(tmp_path / "m")
         except ModelError as error:
             assert "\n" not in str(error), what
             refused.append(what)
@@ -61,15 +61,15 @@ def test_a_file_of_other_content_is_refused(
     shutil.copytree(model, tmp_path / "m")
     (tmp_path / "m" / name).write_text(content)
     with pytest.raises(ModelError, match="is damaged"):
-        Encoder.load(tmp_path / "m")
+        load_encoder(tmp_path / "m")
 
 
 def test_an_encoder_is_kept_in_utf8_whatever_the_locale(model: Path, tmp_path: Path) -> None:
     """Ids are written as they are, so the encoding of a file must not be the machine's own."""
     program = f"""
 import locale
-from xmodal.encoder import Encoder
-encoder = Encoder.load({str(model)!r})
+from xmodal.loading import load_encoder
+encoder = load_encoder({str(model)!r})
 encoder.split = {{"train": ["\\u00e9", "\\u6f22"]}}
 encoder.save({str(tmp_path)!r})
 print(locale.getencoding())
@@ -80,4 +80,4 @@ print(locale.getencoding())
     )
     assert ran.returncode == 0, ran.stderr
     assert "utf" not in ran.stdout.lower()
-    assert Encoder.load(tmp_path).split == {"train": ["é", "漢"]}
+    assert load_encoder(tmp_path).split == {"train": ["é", "漢"]}

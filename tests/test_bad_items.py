@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from bad_pictures import TEXT, png_that_claims, truncated_jpeg
 
-from xmodal.encoder import Encoder
 from xmodal.index import open_index
+from xmodal.loading import load_encoder
 
 Run = Callable[..., Any]
 GOOD = 20
@@ -88,7 +88,7 @@ def test_training_leaves_bad_items_out(mixed: Path, xmodal_cli: Run, tmp_path: P
     command = f"train {mixed} --out {tmp_path / 'm'} {SMALL} --set epochs=1 --no-report"
     told = xmodal_cli(*shlex.split(command))
     assert told.status == 0 and "3 x picture not usable: " in told.err
-    trained = Encoder.load(tmp_path / "m")
+    trained = load_encoder(tmp_path / "m")
     learned = sorted(id_ for ids in trained.split.values() for id_ in ids)
     assert learned == [f"{k:05d}.png" for k in range(GOOD)]
     assert trained.about["data"]["problems"]["picture not usable"] == 3

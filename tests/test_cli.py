@@ -19,7 +19,7 @@ from xmodal.encoder import Encoder
 from xmodal.index import open_index
 
 Run = Callable[..., Any]
-COMMANDS = ("train", "encode", "index", "search", "evaluate", "demo")
+COMMANDS = ("train", "encode", "index", "search", "evaluate", "export", "demo")
 SMALL = ("--image-backbone", "small-cnn", "--text-backbone", "words", "--bits", "16")
 QUICK = ("--set", "epochs=1", "--set", "batch=32", "--set", "hidden=32")
 

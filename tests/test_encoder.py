@@ -16,10 +16,12 @@ from PIL import Image
 from xmodal.backbones.builtin import Words
 from xmodal.confidence import Confidence
 from xmodal.data import Dataset, Item, Problems
-from xmodal.encoder import BackboneRef, Encoder, as_tensor
+from xmodal.encoder import Encoder
 from xmodal.errors import DataError, ModelError
 from xmodal.index import MODALITIES
+from xmodal.loading import load_encoder
 from xmodal.towers import Towers
+from xmodal.trained import BackboneRef, TrainedEncoder, as_tensor
 
 TEXTS = ["a red circle on the left", "two green stars", "a large blue cross at the top"]
 
@@ -32,7 +34,7 @@ def images(dataset: Dataset) -> list[Path]:
     return [item.image for item in dataset if item.image is not None]
 
 
-def untrained(seed: int = 0, bits: int = 32) -> Encoder:
+def untrained(seed: int = 0, bits: int = 32) -> TrainedEncoder:
     """An encoder with random towers behind the two built-in backbones."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -41,7 +43,9 @@ def untrained(seed: int = 0, bits: int = 32) -> Encoder:
         "image": BackboneRef("small-cnn", "pixels-64-1"),
         "text": BackboneRef("words", "words-1"),
     }
-    return Encoder(towers, refs, Confidence(1.5, -0.5, bits), {"note": "ä"}, {"train": ["a", "b"]})
+    return TrainedEncoder(
+        towers, refs, Confidence(1.5, -0.5, bits), {"note": "ä"}, {"train": ["a", "b"]}
+    )
 
 
 # ---- saving and loading ----------------------------------------------------------------------
@@ -50,7 +54,7 @@ def untrained(seed: int = 0, bits: int = 32) -> Encoder:
 def test_a_saved_encoder_gives_the_same_codes(dataset: Dataset, tmp_path: Path) -> None:
     encoder = untrained()
     encoder.save(tmp_path / "deep" / "x.model")
-    again = Encoder.load(tmp_path / "deep" / "x.model")
+    again = load_encoder(tmp_path / "deep" / "x.model")
     assert again.fingerprint == encoder.fingerprint
     assert again.encode_texts(TEXTS) == encoder.encode_texts(TEXTS)
     some = images(dataset)[:10]
@@ -60,7 +64,7 @@ def test_a_saved_encoder_gives_the_same_codes(dataset: Dataset, tmp_path: Path) 
 
 
 def test_saving_again_writes_the_same_files(model: Path, tmp_path: Path) -> None:
-    Encoder.load(model).save(tmp_path)
+    TrainedEncoder.load(model).save(tmp_path)
     for name in ("config.json", "weights.safetensors", "split.json"):
         assert (tmp_path / name).read_bytes() == (model / name).read_bytes()
 
@@ -160,16 +164,16 @@ def test_a_damaged_folder_is_one_line(tmp_path: Path, kind: str) -> None:
     untrained().save(tmp_path / "x.model")
     damage(tmp_path / "x.model")
     with pytest.raises(ModelError, match=words) as caught:
-        Encoder.load(tmp_path / "x.model")
+        load_encoder(tmp_path / "x.model")
     assert "\n" not in str(caught.value)
 
 
 def test_where_no_encoder_is_the_next_step_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no finished encoder at .* make one with xmodal train"):
-        Encoder.load(tmp_path / "nothing")
+        load_encoder(tmp_path / "nothing")
     (tmp_path / "checkpoint.pt").write_bytes(b"")
     with pytest.raises(ModelError, match="training there was stopped: run the same xmodal train"):
-        Encoder.load(tmp_path)
+        load_encoder(tmp_path)
 
 
 @pytest.mark.parametrize("side", MODALITIES)
@@ -194,7 +198,7 @@ def test_a_backbone_may_be_named_anew_but_not_replaced(tmp_path: Path) -> None:
     encoder.save(tmp_path / "x.model")
     weights = tmp_path / "resnet18.safetensors"
     save_file(models.resnet18(weights=None).state_dict(), weights)
-    other = Encoder.load(tmp_path / "x.model", image_backbone=f"{weights}?size=32")
+    other = load_encoder(tmp_path / "x.model", image_backbone=f"{weights}?size=32")
     assert other.fingerprint == encoder.fingerprint
     assert other.encode_texts(TEXTS) == encoder.encode_texts(TEXTS)
     with pytest.raises(ModelError, match=r"the image backbone .* bring that one back"):
@@ -204,62 +208,69 @@ def test_a_backbone_may_be_named_anew_but_not_replaced(tmp_path: Path) -> None:
 # ---- encoding --------------------------------------------------------------------------------
 
 
-def test_path_bytes_and_picture_give_the_same_code(encoder: Encoder, dataset: Dataset) -> None:
+@pytest.fixture(params=["encoder", "portable"])
+def either(request: pytest.FixtureRequest) -> Encoder:
+    """The encoder of the small world, computed by torch and as a portable one."""
+    loaded: Encoder = request.getfixturevalue(request.param)
+    return loaded
+
+
+def test_path_bytes_and_picture_give_the_same_code(either: Encoder, dataset: Dataset) -> None:
     paths = images(dataset)[:12]
-    expected = encoder.encode_images(paths)
+    expected = either.encode_images(paths)
     assert len({expected[[row]].to_hex()[0] for row in range(12)}) > 1
-    assert encoder.encode_images([str(path) for path in paths]) == expected
-    assert encoder.encode_images([path.read_bytes() for path in paths]) == expected
-    assert encoder.encode_images([Image.open(path) for path in paths]) == expected
+    assert either.encode_images([str(path) for path in paths]) == expected
+    assert either.encode_images([path.read_bytes() for path in paths]) == expected
+    assert either.encode_images([Image.open(path) for path in paths]) == expected
 
 
-def test_the_cache_changes_no_code(encoder: Encoder, dataset: Dataset, tmp_path: Path) -> None:
+def test_the_cache_changes_no_code(either: Encoder, dataset: Dataset, tmp_path: Path) -> None:
     paths = images(dataset)[:40]
-    of_images, of_texts = encoder.encode_images(paths), encoder.encode_texts(TEXTS)
+    of_images, of_texts = either.encode_images(paths), either.encode_texts(TEXTS)
     for _ in range(2):  # the second time, all is read from the cache
-        assert encoder.encode_images(paths, cache=tmp_path) == of_images
-        assert encoder.encode_texts(TEXTS, cache=tmp_path) == of_texts
+        assert either.encode_images(paths, cache=tmp_path) == of_images
+        assert either.encode_texts(TEXTS, cache=tmp_path) == of_texts
     assert list(tmp_path.glob("*.sqlite"))
 
 
-def test_one_by_one_is_the_same_as_all_together(encoder: Encoder, dataset: Dataset) -> None:
+def test_one_by_one_is_the_same_as_all_together(either: Encoder, dataset: Dataset) -> None:
     paths = images(dataset)[:5]
-    together = encoder.encode_images(paths)
+    together = either.encode_images(paths)
     for row, path in enumerate(paths):
-        assert encoder.encode_images([path]) == together[[row]]
+        assert either.encode_images([path]) == together[[row]]
 
 
 def test_a_picture_turned_by_its_exif_tag_gets_the_same_code(
-    encoder: Encoder, dataset: Dataset, tmp_path: Path
+    either: Encoder, dataset: Dataset, tmp_path: Path
 ) -> None:
     path = images(dataset)[3]
-    expected = encoder.encode_images([path])
+    expected = either.encode_images([path])
     turns = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}
     for tag, turn in turns.items():
         exif = Image.Exif()
         exif[0x0112] = tag  # how to turn it back
         turned = tmp_path / f"{tag}.png"
         Image.open(path).transpose(turn).save(turned, exif=exif)
-        assert encoder.encode_images([turned]) == expected
-        assert encoder.encode_images([turned.read_bytes()], cache=tmp_path) == expected
+        assert either.encode_images([turned]) == expected
+        assert either.encode_images([turned.read_bytes()], cache=tmp_path) == expected
         with Image.open(turned) as opened:
-            assert encoder.encode_images([opened], cache=tmp_path) == expected
+            assert either.encode_images([opened], cache=tmp_path) == expected
 
 
-def test_nothing_gives_no_codes(encoder: Encoder) -> None:
-    for codes in (encoder.encode_texts([]), encoder.encode_images([])):
-        assert (len(codes), codes.bits) == (0, encoder.bits)
+def test_nothing_gives_no_codes(either: Encoder) -> None:
+    for codes in (either.encode_texts([]), either.encode_images([])):
+        assert (len(codes), codes.bits) == (0, either.bits)
 
 
-def test_what_cannot_be_encoded_is_named(encoder: Encoder, tmp_path: Path) -> None:
+def test_what_cannot_be_encoded_is_named(either: Encoder, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"'!!!'"):
-        encoder.encode_texts(["a dog", "!!!"])
+        either.encode_texts(["a dog", "!!!"])
     with pytest.raises(DataError, match=r"missing\.png: there is no such picture"):
-        encoder.encode_images([tmp_path / "missing.png"])
+        either.encode_images([tmp_path / "missing.png"])
 
 
 def test_data_is_encoded_side_by_side(
-    encoder: Encoder, dataset: Dataset, tmp_path: Path, cache: Path
+    either: Encoder, dataset: Dataset, tmp_path: Path, cache: Path
 ) -> None:
     one, two, three = dataset.items[:3]
     broken = tmp_path / "broken.png"
@@ -271,18 +282,18 @@ def test_data_is_encoded_side_by_side(
         Item("broken", image=broken, text="!!!"),
     )
     problems = Problems()
-    found = encoder.encode_data(Dataset(items), cache=cache, problems=problems)
+    found = either.encode_data(Dataset(items), cache=cache, problems=problems)
     assert found["image"][0] == [one.id, three.id]
     assert found["text"][0] == [one.id, two.id]
-    assert found["image"][1] == encoder.encode_images([one.image, three.image])  # type: ignore[list-item]
-    assert found["text"][1] == encoder.encode_texts([one.text, two.text])  # type: ignore[list-item]
+    assert found["image"][1] == either.encode_images([one.image, three.image])  # type: ignore[list-item]
+    assert found["text"][1] == either.encode_texts([one.text, two.text])  # type: ignore[list-item]
     assert sum(problems.counts().values()) == 2
 
 
-def test_a_side_that_no_item_has_is_empty(encoder: Encoder) -> None:
-    found = encoder.encode_data(Dataset((Item("a", text="a red star"),)))
+def test_a_side_that_no_item_has_is_empty(either: Encoder) -> None:
+    found = either.encode_data(Dataset((Item("a", text="a red star"),)))
     ids, codes = found["image"]
-    assert (ids, len(codes), codes.bits) == ([], 0, encoder.bits)
+    assert (ids, len(codes), codes.bits) == ([], 0, either.bits)
     assert found["text"][0] == ["a"]
 
 

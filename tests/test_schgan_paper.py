@@ -18,9 +18,9 @@ from released import QUICK, SMALL, players, weights
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from xmodal.confidence import Confidence
-from xmodal.encoder import BackboneRef, Encoder
 from xmodal.errors import ConfigError
 from xmodal.index import MODALITIES
+from xmodal.loading import load_encoder
 from xmodal.methods import schgan
 from xmodal.methods.schgan import paper, paper_players
 from xmodal.methods.schgan import paper_losses as terms
@@ -28,6 +28,7 @@ from xmodal.methods.schgan.paper import FAULTS, Config
 from xmodal.run import Run
 from xmodal.settings import Options, configure
 from xmodal.towers import ReleasedTower, Towers
+from xmodal.trained import BackboneRef, TrainedEncoder
 from xmodal.training import train
 
 # ---- settings --------------------------------------------------------------------------------
@@ -222,9 +223,9 @@ def test_released_towers_are_saved_and_loaded(tmp_path: Path) -> None:
     data = clusters()
     towers = schgan.train(data, QUICK, Run(data))
     refs = {side: BackboneRef("words", "words-1") for side in MODALITIES}
-    encoder = Encoder(towers, refs, Confidence(1.0, 0.0, 16))
+    encoder = TrainedEncoder(towers, refs, Confidence(1.0, 0.0, 16))
     encoder.save(tmp_path)
-    again = Encoder.load(tmp_path)
+    again = load_encoder(tmp_path)
     assert isinstance(again.towers.image, ReleasedTower)
     for side in MODALITIES:
         features = getattr(data.validation, side)
@@ -233,12 +234,12 @@ def test_released_towers_are_saved_and_loaded(tmp_path: Path) -> None:
 
 def test_an_encoder_from_before_there_were_kinds_is_loaded(tmp_path: Path) -> None:
     refs = {side: BackboneRef("words", "words-1") for side in MODALITIES}
-    encoder = Encoder(Towers(20, 14, 16, hidden=8), refs, Confidence(1.0, 0.0, 16))
+    encoder = TrainedEncoder(Towers(20, 14, 16, hidden=8), refs, Confidence(1.0, 0.0, 16))
     encoder.save(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["towers"].pop("kind") == "practical"
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert Encoder.load(tmp_path).fingerprint == encoder.fingerprint
+    assert load_encoder(tmp_path).fingerprint == encoder.fingerprint
 
 
 def test_pixels_are_refused_by_one_line(dataset: Any, cache: Path) -> None:

@@ -15,8 +15,8 @@ from PIL import Image
 
 from xmodal.assessment import evaluate
 from xmodal.data import Dataset, Item, Problems, split
-from xmodal.encoder import Encoder
 from xmodal.errors import CodeError, ConfigError, DataError
+from xmodal.loading import load_encoder
 from xmodal.settings import Options
 from xmodal.training import METHODS, train
 
@@ -50,7 +50,7 @@ def test_training_again_only_loads(trained: Path, few: Dataset) -> None:
     started = time.perf_counter()
     again = train(few, trained, OPTIONS, SETTINGS, show=never, progress=never)
     assert time.perf_counter() - started < 1
-    assert again.fingerprint == Encoder.load(trained).fingerprint
+    assert again.fingerprint == load_encoder(trained).fingerprint
     assert {path.name: path.stat().st_mtime_ns for path in trained.iterdir()} == before
 
 
@@ -87,7 +87,7 @@ def test_a_restart_replaces(few: Dataset, cache: Path, tmp_path: Path) -> None:
         show=lambda epoch, *_: shown.append(epoch),
     )
     assert shown == [1]
-    assert other.bits == Encoder.load(tmp_path).bits == 24
+    assert other.bits == load_encoder(tmp_path).bits == 24
     assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 1
     assert not (tmp_path / "synthetic-010.png").exists()
 
@@ -95,7 +95,7 @@ def test_a_restart_replaces(few: Dataset, cache: Path, tmp_path: Path) -> None:
 def test_the_same_run_elsewhere_is_the_same_encoder_and_another_seed_is_not(
     trained: Path, few: Dataset, cache: Path, tmp_path: Path
 ) -> None:
-    first = Encoder.load(trained).fingerprint
+    first = load_encoder(trained).fingerprint
     assert train(few, None, OPTIONS, SETTINGS, cache=cache).fingerprint == first
     other = train(few, None, replace(OPTIONS, seed=1), SETTINGS, cache=cache)
     assert other.fingerprint != first
@@ -138,7 +138,7 @@ def test_label_share_hides_labels(few: Dataset, cache: Path, share: float, label
 
 
 def test_the_encoder_remembers_how_the_data_was_divided(trained: Path, few: Dataset) -> None:
-    encoder = Encoder.load(trained)
+    encoder = load_encoder(trained)
     expected = split(few, validation=0.1, query=0.1, seed=0).ids()
     assert {role: list(ids) for role, ids in encoder.split.items()} == expected
     ids = [id_ for part in expected.values() for id_ in part]
@@ -178,7 +178,7 @@ def test_bad_input_is_noted_and_costs_nothing_else(
     assert encoder.about["data"]["train"] == 49
     assert sum(data.problems.counts().values()) == 2  # "alone" is no problem, only no pair
     # What cannot be used decides nothing: neither split nor codes.
-    assert encoder.fingerprint == Encoder.load(trained).fingerprint
+    assert encoder.fingerprint == load_encoder(trained).fingerprint
 
 
 def test_without_validation_pairs_training_ends_with_the_last_epoch(
@@ -235,7 +235,7 @@ def test_a_folder_that_is_no_encoder_is_left_alone(few: Dataset, tmp_path: Path)
 def test_queries_are_never_pairs_that_were_trained_on(
     trained: Path, few: Dataset, cache: Path
 ) -> None:
-    encoder = Encoder.load(trained)
+    encoder = load_encoder(trained)
     report, [(query, database)] = evaluate(encoder, few, cache=cache)
     assert sorted(query.ids) == sorted(encoder.split["query"])
     assert sorted([*query.ids, *database.ids]) == sorted(few.ids)
@@ -255,7 +255,7 @@ def test_queries_are_never_pairs_that_were_trained_on(
 def test_new_pairs_beside_known_ones_ask(
     trained: Path, few: Dataset, dataset: Dataset, cache: Path
 ) -> None:
-    encoder = Encoder.load(trained)
+    encoder = load_encoder(trained)
     known = [item for item in few if item.id in set(encoder.split["train"])]
     new = [replace(item, split=None) for item in dataset.items[60:75]]
     _, [(query, database)] = evaluate(encoder, Dataset((*known, *new)), cache=cache)
@@ -266,7 +266,7 @@ def test_new_pairs_beside_known_ones_ask(
 def test_there_is_nothing_to_ask_with_among_training_pairs_alone(
     trained: Path, few: Dataset, cache: Path
 ) -> None:
-    encoder = Encoder.load(trained)
+    encoder = load_encoder(trained)
     learned = {*encoder.split["train"], *encoder.split["validation"]}
     with pytest.raises(DataError, match=r"has no pair to ask with: all 54 were used to train"):
         evaluate(encoder, few.keep(lambda item: item.id in learned), cache=cache)
@@ -275,7 +275,7 @@ def test_there_is_nothing_to_ask_with_among_training_pairs_alone(
 def test_data_that_was_never_seen_is_divided_as_training_would(
     trained: Path, dataset: Dataset, cache: Path
 ) -> None:
-    encoder = Encoder.load(trained)
+    encoder = load_encoder(trained)
     other = replace(
         dataset, items=tuple(replace(item, split=None) for item in dataset.items[60:140])
     )
@@ -286,14 +286,14 @@ def test_data_that_was_never_seen_is_divided_as_training_would(
 
 
 def test_codes_in_the_report_are_the_encoder_s(trained: Path, few: Dataset, cache: Path) -> None:
-    encoder = Encoder.load(trained)
+    encoder = load_encoder(trained)
     _, [(query, _)] = evaluate(encoder, few, cache=cache)
     texts = {item.id: item.text for item in few}
     assert query.codes["text"] == encoder.encode_texts([texts[id_] or "" for id_ in query.ids])
 
 
 def test_several_seeds_are_measured_together(trained: Path, few: Dataset, cache: Path) -> None:
-    one = Encoder.load(trained)
+    one = load_encoder(trained)
     other = train(few, None, replace(OPTIONS, seed=1), SETTINGS, cache=cache)
     report, parts = evaluate([one, other], few, cache=cache)
     alone = [evaluate(encoder, few, cache=cache)[0] for encoder in (one, other)]
@@ -306,7 +306,7 @@ def test_several_seeds_are_measured_together(trained: Path, few: Dataset, cache:
 def test_pictures_that_cannot_be_read_are_left_out_of_the_figures(
     trained: Path, few: Dataset, cache: Path, tmp_path: Path
 ) -> None:
-    encoder = Encoder.load(trained)
+    encoder = load_encoder(trained)
     broken = tmp_path / "broken.png"
     Image.new("RGB", (8, 8)).save(broken)
     broken.write_bytes(broken.read_bytes()[:30])

@@ -1,11 +1,14 @@
 """The wheel in an empty environment: both packages, their assets, the command, the entry points.
 
+A portable model, made by this environment, is indexed with and searched by in one without torch.
+
 python tests/wheel_job.py dist
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 import tempfile
@@ -38,6 +41,38 @@ print("wheel: imports, entry points, assets and the local index work without tor
 """
 
 
+def portable(wheel: str, install: list[str], folder: Path) -> None:
+    """Encode, index and search with a portable model where only the extra onnx is installed."""
+    from exported import exported, untrained
+
+    from xmodal.toy import write_world
+
+    trained = untrained("small-cnn", "words")
+    exported(trained, folder)
+    world = write_world(folder / "world", 40)
+    subprocess.run([*install, wheel], check=True)
+    there = folder / "env" / "bin"
+    absent = subprocess.run(
+        [there / "python", "-c", "import torch"], cwd=folder, capture_output=True
+    )
+    assert b"ModuleNotFoundError" in absent.stderr, absent
+
+    def xmodal(*arguments: object) -> str:
+        command = [there / "xmodal", *map(str, arguments), "--model", "x.onnx"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    picture = world / "00003.png"
+    codes = xmodal("encode", "--text", "a red circle", "--image", picture).split()
+    expected = [trained.encode_texts(["a red circle"]), trained.encode_images([picture])]
+    assert codes == [one.to_hex()[0] for one in expected], (codes, expected)
+    assert "40 documents" in xmodal("index", world, "--index", "portable.index")
+    told = xmodal("search", "a red circle", "--index", "portable.index", "-k", 3, "--json")
+    assert len(json.loads(told)["hits"]) == 3, told
+    print("wheel: with the extra onnx alone, a portable model encodes, indexes and searches")
+
+
 def main(dist: str) -> None:
     """Install the one wheel in ``dist`` into a new environment and look around there."""
     (wheel,) = Path(dist).glob("*.whl")
@@ -57,11 +92,14 @@ def main(dist: str) -> None:
         xmodal = str(Path(folder, "env", "bin", "xmodal"))
         shown = subprocess.run([xmodal, "--help"], check=True, cwd=folder, capture_output=True)
         assert b"search" in shown.stdout
+        Path(folder, "m").mkdir()
+        Path(folder, "m", "config.json").write_text("{}")
         missing = subprocess.run(
             [xmodal, "search", "x", "--model", "m", "--index", "i"], cwd=folder, capture_output=True
         )
         assert missing.returncode == 2, missing
         assert b"pip install 'xmodal[torch]'" in missing.stderr, missing.stderr
+        portable(f"{wheel.resolve()}[onnx]", install[:-1], Path(folder))
         # The server's plugin is built from the sources that travel in the wheel.
         subprocess.run([*install[:-1], f"{wheel.resolve()}[node]"], check=True)
         build = [str(there / "xmodal-opensearch"), "plugin", "build", "--out", "hamming.zip"]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from xmodal.encoder import Encoder
     from xmodal.evaluation import Report
     from xmodal.hamming import HammingIndex
+    from xmodal.loading import load_encoder
     from xmodal.readers import read
     from xmodal.training import train
 
@@ -36,6 +37,7 @@ __all__ = [
     "XmodalError",
     "compress",
     "evaluate",
+    "load_encoder",
     "open_index",
     "read",
     "train",
@@ -49,6 +51,7 @@ _LATER = {
     "Report": "xmodal.evaluation",
     "compress": "xmodal.compression",
     "evaluate": "xmodal.assessment",
+    "load_encoder": "xmodal.loading",
     "read": "xmodal.readers",
     "train": "xmodal.training",
 }

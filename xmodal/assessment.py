@@ -12,7 +12,7 @@ from xmodal.data import Dataset, Split, split
 from xmodal.encoder import Encoder
 from xmodal.errors import ConfigError, DataError, IndexMismatch
 from xmodal.evaluation import DIRECTIONS, Part, Report, combine, compare
-from xmodal.features import Progress, pair_features
+from xmodal.features import Progress
 from xmodal.index import MODALITIES, Index
 from xmodal.settings import Options
 
@@ -74,9 +74,7 @@ def _measure(
     encoder: Encoder, data: Dataset, cache: Path | None, progress: Progress | None
 ) -> tuple[Report, Part, Part]:
     options = Options(**encoder.about["options"])
-    usable, features = pair_features(
-        encoder.image_backbone, encoder.text_backbone, data.pairs(), cache=cache, progress=progress
-    )
+    usable, found = encoder.encode_pairs(data.pairs(), cache=cache, progress=progress)
     roles = {id_: role for role, ids in encoder.split.items() for id_ in ids}
     seen = any(id_ in roles for id_ in usable.ids)
     told = tuple(replace(item, split=roles.get(item.id, item.split)) for item in usable)
@@ -90,7 +88,6 @@ def _measure(
     if seen and (not len(parts.query) or learned.intersection(parts.query.ids)):
         # Nothing here was set aside for asking: what the encoder never saw may ask, if it is there.
         parts = _with_new_queries(replace(usable, items=told), roles.keys())
-    codes = {side: encoder.encode_features(side, features[side]) for side in MODALITIES}
     row = {id_: place for place, id_ in enumerate(usable.ids)}
 
     def part(of: Dataset, label_share: float = 1.0) -> Part:
@@ -98,23 +95,22 @@ def _measure(
         rows = np.array([row[id_] for id_ in of.ids], dtype=np.int64)
         return Part(
             of.ids,
-            {side: features[side][rows] for side in MODALITIES},
+            {side: found[side].features[rows] for side in MODALITIES},
             labels,
             known,
-            {side: codes[side][rows] for side in MODALITIES},
+            {side: found[side].codes[rows] for side in MODALITIES},
         )
 
     query = part(parts.query)
     asked = set(parts.query.ids)
     database = part(usable.keep(lambda item: item.id not in asked))
-    spaces = encoder.image_backbone.space, encoder.text_backbone.space
     report = compare(
         part(parts.train, options.label_share if seen else 1.0),
         database,
         query,
         name=f"xmodal {options.method}",
         seed=options.seed,
-        shared_space=spaces[0] is not None and spaces[0] == spaces[1],
+        shared_space=encoder.shared_space,
         title=f"{data.name}: {encoder.bits} bits",
     )
     return report, query, database

@@ -1,131 +1,95 @@
-"""An encoder: two trained towers and the backbones in front of them, kept in a folder.
+"""An encoder: what turns pictures and sentences into codes, whatever computes it.
 
-    config.json           what it is: backbones, towers, method, settings, data, confidence, figures
-    weights.safetensors   the towers (a raw backbone's network is part of its tower)
-    history.jsonl         losses and validation mAP of each epoch
+:func:`xmodal.load_encoder` gives the one that a folder holds: a :class:`~xmodal.trained.
+TrainedEncoder`, which torch computes, or a :class:`~xmodal.portable.PortableEncoder`, for which
+onnxruntime is enough. Both are used alike. A folder has
+
+    config.json           what it is; it is written last, so a folder that has it is complete
     split.json            the ids it was trained on, chosen by, and must be asked with
-
-Pretrained backbones are named, not copied; their fingerprints are checked when they are loaded.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-
-from xmodal.backbones import (
-    ImageBackbone,
-    TextBackbone,
-    load_image_backbone,
-    load_text_backbone,
-)
 from xmodal.codes import BinaryCodes
 from xmodal.confidence import Confidence
 from xmodal.data import Dataset, Problems
-from xmodal.device import device
 from xmodal.errors import CodeError, ModelError
-from xmodal.features import Array, Progress, image_features, text_features
+from xmodal.features import Array, Progress, Usable, keep_rows, pair_sources
 from xmodal.images import Source
 from xmodal.index import MODALITIES, Addition, Modality
-from xmodal.towers import Towers
 
-CONFIG, WEIGHTS, SPLIT = "config.json", "weights.safetensors", "split.json"
-FORMAT = 1
-DAMAGE = (
-    AttributeError,
-    LookupError,
-    TypeError,
-    ValueError,
-    OSError,
-    RuntimeError,
-    CodeError,
-    SafetensorError,
-)
+CONFIG, SPLIT = "config.json", "split.json"
+DAMAGE = (AttributeError, LookupError, TypeError, ValueError, OSError, RuntimeError, CodeError)
 """What reading a file that is not as it was written may raise."""
 
 
-@dataclass(frozen=True)
-class BackboneRef:
-    """Which backbone a tower was trained behind: how it was named, and what it was."""
+class Encoded(NamedTuple):
+    """What an encoder makes of ``n`` sources; rows of those that cannot be used say nothing.
 
-    spec: str
-    fingerprint: str
-
-
-@dataclass
-class Encoder:
-    """Turns pictures and sentences into codes; made by :func:`xmodal.train` or ``Encoder.load``.
-
-    ``about`` holds what a person may want to know: method, settings, data, figures.
+    ``usable`` (n,); ``features`` (n, dim): what the backbone saw, float16 of length 1 or pixels.
     """
 
-    towers: Towers
-    backbones: Mapping[Modality, BackboneRef]
-    confidence: Confidence
-    about: dict[str, Any] = field(default_factory=dict)
-    split: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    codes: BinaryCodes
+    usable: Usable
+    features: Array
 
-    def __post_init__(self) -> None:
-        self.towers.to(device()).eval()
+
+class Encoder(ABC):
+    """Turns pictures and sentences into codes.
+
+    ``confidence``: from distance to the probability of a match. ``about`` holds what a person may
+    want to know: method, settings, data, figures. ``split``: the ids of each part of its data.
+    """
+
+    confidence: Confidence
+    about: dict[str, Any]
+    split: Mapping[str, Sequence[str]]
 
     @property
+    @abstractmethod
     def bits(self) -> int:
         """Width of the codes."""
-        return self.towers.bits
 
-    @cached_property
+    @property
+    @abstractmethod
     def fingerprint(self) -> str:
-        """16 hexadecimal digits: a hash of the weights and of everything else that decides a code.
+        """16 hexadecimal digits: a hash of everything that decides a code."""
 
-        Left out on purpose: the device and its precision, so that an index built on a GPU can be
-        asked from a laptop (a bit may differ where a relaxed value is almost zero).
+    @property
+    @abstractmethod
+    def shared_space(self) -> bool:
+        """Whether the features of pictures and texts may be compared with each other."""
+
+    @abstractmethod
+    def encode(
+        self,
+        side: Modality,
+        sources: Sequence[Any],
+        *,
+        cache: Path | None = None,
+        problems: Problems | None = None,
+        progress: Progress | None = None,
+    ) -> Encoded:
+        """Codes of ``n`` pictures or texts, which of them could be used, and their features.
+
+        What cannot be used is noted in ``problems``; without ``problems`` the first one raises
+        DataError.
         """
-        hashed = hashlib.blake2b(digest_size=8)
-        for side in MODALITIES:
-            hashed.update(self.backbones[side].fingerprint.encode() + b"\0")
-        for name, tensor in sorted(self.towers.state_dict().items()):
-            hashed.update(f"{name} {tuple(tensor.shape)}\0".encode())
-            hashed.update(tensor.cpu().contiguous().numpy().tobytes())
-        return hashed.hexdigest()
-
-    @cached_property
-    def image_backbone(self) -> ImageBackbone:
-        """Loaded when the first picture comes. Raises ModelError if it is not the same."""
-        loaded = load_image_backbone(self.backbones["image"].spec)
-        self._check("image", loaded.fingerprint)
-        return loaded
-
-    @cached_property
-    def text_backbone(self) -> TextBackbone:
-        """Loaded when the first text comes. Raises ModelError if it is not the same."""
-        loaded = load_text_backbone(self.backbones["text"].spec)
-        self._check("text", loaded.fingerprint)
-        return loaded
 
     def encode_images(self, images: Sequence[Source], *, cache: Path | None = None) -> BinaryCodes:
         """Codes of ``n`` pictures (paths, bytes or PIL images). Raises DataError for a bad one."""
-        features, _ = image_features(self.image_backbone, images, cache=cache)
-        return self.encode_features("image", features)
+        return self.encode("image", images, cache=cache).codes
 
     def encode_texts(self, texts: Sequence[str], *, cache: Path | None = None) -> BinaryCodes:
         """Codes of ``n`` texts. Raises DataError for one in which there is nothing to read."""
-        features, _ = text_features(self.text_backbone, texts, cache=cache)
-        return self.encode_features("text", features)
-
-    def encode_features(self, side: Modality, features: Array) -> BinaryCodes:
-        """Codes of features (n, dim) that the backbone of ``side`` made."""
-        return self.towers.codes(side, as_tensor(features))
+        return self.encode("text", texts, cache=cache).codes
 
     def encode_data(
         self,
@@ -140,19 +104,33 @@ class Encoder:
         out: dict[Modality, tuple[list[str], BinaryCodes]] = {}
         for side in MODALITIES:
             items = [item for item in data if getattr(item, side) is not None]
-            if not items:
+            if not items:  # a side that nobody has is not even loaded
                 out[side] = [], BinaryCodes.empty(self.bits)
                 continue
-            sources: list[Any] = [getattr(item, side) for item in items]
-            work = {"cache": cache, "problems": noted, "progress": progress}
-            features, usable = (
-                image_features(self.image_backbone, sources, **work)  # type: ignore[arg-type]
-                if side == "image"
-                else text_features(self.text_backbone, sources, **work)  # type: ignore[arg-type]
-            )
-            ids = [item.id for item, good in zip(items, usable, strict=True) if good]
-            out[side] = ids, self.encode_features(side, features[usable])
+            sources = [getattr(item, side) for item in items]
+            found = self.encode(side, sources, cache=cache, problems=noted, progress=progress)
+            ids = [item.id for item, good in zip(items, found.usable, strict=True) if good]
+            out[side] = ids, found.codes[found.usable]
         return out
+
+    def encode_pairs(
+        self, pairs: Dataset, *, cache: Path | None = None, progress: Progress | None = None
+    ) -> tuple[Dataset, dict[Modality, Encoded]]:
+        """The pairs whose picture and text can be used, and both sides of them; rows fit together.
+
+        The others are noted in ``pairs.problems``.
+        """
+        work = {"cache": cache, "problems": pairs.problems, "progress": progress}
+        found: dict[Modality, Encoded] = {
+            side: self.encode(side, sources, **work)  # type: ignore[arg-type]
+            for side, sources in pair_sources(pairs).items()
+        }
+        good = found["image"].usable & found["text"].usable
+        kept: dict[Modality, Encoded] = {
+            side: Encoded(one.codes[good], one.usable[good], one.features[good])
+            for side, one in found.items()
+        }
+        return keep_rows(pairs, good), kept
 
     def additions(
         self,
@@ -185,94 +163,42 @@ class Encoder:
                     [item.document() for item in part],
                 )
 
-    def save(self, folder: str | Path) -> None:
-        """Write the folder; ``config.json`` comes last, so a folder that has it is complete."""
-        path = Path(folder)
-        path.mkdir(parents=True, exist_ok=True)
-        weights = {k: v.cpu().contiguous() for k, v in self.towers.state_dict().items()}
-        save_file(weights, path / WEIGHTS)
-        write_json(path / SPLIT, {role: list(ids) for role, ids in self.split.items()})
-        curve = self.confidence
-        config = {
-            "format": FORMAT,
-            "fingerprint": self.fingerprint,
-            "towers": self.towers.shape,
-            "backbones": {side: vars(ref) for side, ref in self.backbones.items()},
-            "confidence": {"slope": curve.slope, "offset": curve.offset},
-            **self.about,
-        }
-        write_json(path / CONFIG, config)
 
-    @classmethod
-    def load(
-        cls,
-        folder: str | Path,
-        *,
-        image_backbone: str | None = None,
-        text_backbone: str | None = None,
-    ) -> Encoder:
-        """The encoder in ``folder``; a backbone that moved can be named anew.
-
-        Raises ModelError if there is none, or if its files do not belong together.
-        """
-        path = Path(folder)
-        if not (path / CONFIG).is_file():
-            hint = (
-                "training there was stopped: run the same xmodal train again to go on"
-                if (path / "checkpoint.pt").exists()
-                else "make one with xmodal train DATA --out " + str(path)
-            )
-            raise ModelError(f"there is no finished encoder at {path}: {hint}")
-        try:
-            config = _read(path / CONFIG)
-            found = config["format"]
-            if found != FORMAT:
-                raise ModelError(
-                    f"{path} has format {found}, this version reads {FORMAT}: train again, or use "
-                    "the version that wrote it"
-                )
-            towers = Towers(**config["towers"])
-            towers.load_state_dict(load_file(path / WEIGHTS))
-            told = {"image": image_backbone, "text": text_backbone}
-            refs = {
-                side: BackboneRef(str(told[side] or ref["spec"]), str(ref["fingerprint"]))
-                for side, ref in ((side, config["backbones"][side]) for side in MODALITIES)
-            }
-            told_curve = config["confidence"]
-            curve = Confidence(float(told_curve["slope"]), float(told_curve["offset"]), towers.bits)
-            parts = _read(path / SPLIT) if (path / SPLIT).exists() else {}
-            split = {role: list(ids) for role, ids in parts.items()}
-            written = config["fingerprint"]
-        except DAMAGE as error:
-            reason = " ".join(str(error).split())[:160]
-            raise ModelError(f"the encoder in {path} is damaged ({reason}): train again") from None
-        own = ("format", "fingerprint", "towers", "backbones", "confidence")
-        about = {name: value for name, value in config.items() if name not in own}
-        encoder = cls(towers, refs, curve, about, split)
-        if encoder.fingerprint != written:
-            raise ModelError(
-                f"the encoder in {path} has fingerprint {encoder.fingerprint}, its config says "
-                f"{written}: weights and config do not belong together"
-            )
-        return encoder
-
-    def _check(self, side: Modality, found: str) -> None:
-        ref = self.backbones[side]
-        if found != ref.fingerprint:
-            raise ModelError(
-                f"the {side} backbone {ref.spec!r} is {found}, this encoder was trained behind "
-                f"{ref.fingerprint}: bring that one back, or name it with --{side}-backbone"
-            )
+def read_config(folder: Path) -> dict[str, Any]:
+    """What ``config.json`` of an encoder's folder says. Raises ModelError if there is none."""
+    path = folder / CONFIG
+    if not path.is_file():
+        hint = (
+            "training there was stopped: run the same xmodal train again to go on"
+            if (folder / "checkpoint.pt").exists()
+            else f"make one with xmodal train DATA --out {folder}"
+        )
+        raise ModelError(f"there is no finished encoder at {folder}: {hint}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise TypeError("config.json holds no object")
+    except DAMAGE as error:
+        raise damaged(folder, error, "train again") from None
+    return config
 
 
-def as_tensor(features: Array) -> torch.Tensor:
-    """Pixels stay bytes; features become float32."""
-    kept = features if features.dtype == np.uint8 else features.astype(np.float32)
-    return torch.from_numpy(np.ascontiguousarray(kept))
+def read_curve(told: Mapping[str, Any], bits: int) -> Confidence:
+    """The curve of confidence, as a config says it."""
+    return Confidence(float(told["slope"]), float(told["offset"]), bits)
 
 
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def read_split(folder: Path) -> dict[str, list[str]]:
+    """The ids of each part; nothing where there is no such file."""
+    path = folder / SPLIT
+    parts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {role: list(ids) for role, ids in parts.items()}
+
+
+def damaged(folder: Path, error: Exception, advice: str) -> ModelError:
+    """One line about files that are not as they were written."""
+    reason = " ".join(str(error).split())[:160]
+    return ModelError(f"the encoder in {folder} is damaged ({reason}): {advice}")
 
 
 def write_json(path: Path, content: Any) -> None:

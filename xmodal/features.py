@@ -7,39 +7,28 @@ and a run that was killed goes on where it stopped. Raw pixels (``small-cnn``) a
 
 from __future__ import annotations
 
-import hashlib
 import os
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from xmodal.backbones import ImageBackbone, TextBackbone
+from xmodal.cache import FeatureCache, content_hash, open_cache
 from xmodal.data import Dataset, Problems
-from xmodal.device import device
 from xmodal.errors import DataError
-from xmodal.images import Source, load
+from xmodal.images import Preprocessing, Source, load
 from xmodal.index import Modality
 
 Array = npt.NDArray[Any]
+Usable = npt.NDArray[np.bool_]
 
-BATCH = {"cpu": 32, "cuda": 256, "mps": 128}
 LONGEST_NAME = 80  # characters of a text or a path in a message
 AHEAD = 3  # batches that are decoded while the network works
-
-TABLES = (
-    "features (key BLOB PRIMARY KEY, value BLOB)",
-    # A file that looks as it did (size, time of change) is not read again for its hash.
-    "files (path TEXT PRIMARY KEY, size INT, time INT, key BLOB)",
-)
-
 
 Progress = Callable[[str, int, int], None]
 """Whoever shows how far a long job is: what it works on, how many are done, of how many."""
@@ -52,71 +41,45 @@ def default_cache() -> Path:
     return Path(told) if told else base / "xmodal"
 
 
-class FeatureCache:
-    """Feature vectors on disk, one SQLite file a backbone; safe to kill, safe to share."""
+class Reader(Protocol):
+    """Turns batches of pixels or of texts into rows that are worth keeping.
 
-    def __init__(self, folder: Path, fingerprint: str, dim: int, dtype: str) -> None:
-        self._dtype, self._dim = np.dtype(dtype), dim
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _unusable(folder, error) from None
-        name = "".join(c if c.isalnum() or c in "-._" else "_" for c in fingerprint)
-        self._db = sqlite3.connect(folder / f"{name}.sqlite", timeout=60)
-        try:
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            for table in TABLES:
-                self._db.execute(f"CREATE TABLE IF NOT EXISTS {table}")
-        except sqlite3.DatabaseError:
-            self._db.close()
-            raise
+    ``dim`` and ``dtype`` of a row; ``batch``: how many at a time; ``fingerprint``: a hash of
+    everything that changes a row.
+    """
 
-    def close(self) -> None:
-        """Close the file."""
-        self._db.close()
+    dim: int
+    dtype: str
+    batch: int
+    fingerprint: str
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, Array]:
-        """The vectors that are there."""
-        found: dict[bytes, Array] = {}
-        unique = list(dict.fromkeys(keys))
-        size = self._dim * self._dtype.itemsize
-        for start in range(0, len(unique), 500):
-            part = unique[start : start + 500]
-            marks = ",".join("?" * len(part))
-            rows = self._db.execute(f"SELECT key, value FROM features WHERE key IN ({marks})", part)
-            found |= {k: np.frombuffer(v, self._dtype) for k, v in rows if len(v) == size}
-        return found
+    def rows(self, batch: Any) -> tuple[Array, Usable]:
+        """Rows (b, dim) of pixels (b, size, size, 3) or ``b`` texts, and which say anything, (b,).
 
-    def put(self, keys: Sequence[bytes], vectors: Array) -> None:
-        """Keep vectors, one row a key; durable when this returns."""
-        rows = [(k, v.tobytes()) for k, v in zip(keys, vectors.astype(self._dtype), strict=True)]
-        with self._db:
-            self._db.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", rows)
+        A row that says nothing is one of a source in which there was nothing to read.
+        """
 
-    def file_keys(self, paths: Sequence[Path]) -> list[bytes | None]:
-        """The content hash of each file; None for one that cannot be read."""
-        known = {
-            path: (size, time, key)
-            for path, size, time, key in self._db.execute("SELECT path, size, time, key FROM files")
-        }
-        keys: list[bytes | None] = []
-        new = []
-        for path in paths:
-            try:
-                stat = path.stat()
-                looks = (stat.st_size, stat.st_mtime_ns)
-                name = str(path.resolve())
-                seen = known.get(name)
-                if seen is None or seen[:2] != looks:
-                    seen = (*looks, hashlib.blake2b(path.read_bytes(), digest_size=16).digest())
-                    new.append((name, *seen))
-                keys.append(seen[2])
-            except (OSError, ValueError):  # a name with a null byte is a ValueError
-                keys.append(None)
-        with self._db:
-            self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", new)
-        return keys
+
+class _Features:
+    """A reader by a backbone: features of length 1 in float16, or what is raw as it is."""
+
+    def __init__(self, backbone: ImageBackbone | TextBackbone, fingerprint: str, raw: bool) -> None:
+        self.dim, self.batch, self.fingerprint = backbone.dim, backbone.batch, fingerprint
+        self.dtype = "uint8" if raw else "float16"
+        self._raw = raw
+        self._forward: Callable[[Any], Array] = backbone.forward
+
+    def rows(self, batch: Any) -> tuple[Array, Usable]:
+        values = self._forward(batch)
+        if self._raw:  # a black square is a picture
+            return values, np.ones(len(values), np.bool_)
+        features = _unit(values)
+        return features, says_something(features)
+
+
+def says_something(features: Array) -> Usable:
+    """Which of the features (n, dim) can be used: those that are finite and not all zero, (n,)."""
+    return np.asarray(np.isfinite(features).all(axis=1) & features.any(axis=1))
 
 
 def image_features(
@@ -126,30 +89,16 @@ def image_features(
     cache: Path | None = None,
     problems: Problems | None = None,
     progress: Progress | None = None,
-) -> tuple[Array, npt.NDArray[np.bool_]]:
+) -> tuple[Array, Usable]:
     """Features of pictures, shape (n, dim), and which of them could be used, (n,).
 
     float16 of length 1, or uint8 pixels for a raw backbone. Rows of pictures that cannot be used
     are zero and noted in ``problems``; without ``problems`` the first one raises DataError.
     """
-    dtype = "uint8" if backbone.raw else "float16"
-    features = np.zeros((len(images), backbone.dim), dtype)
-    usable = np.zeros(len(images), dtype=np.bool_)
-    fingerprint = f"{backbone.fingerprint}-{_hash(str(backbone.preprocessing).encode()).hex()[:8]}"
-    with _open(cache, fingerprint, backbone.dim, dtype) as store:
-        keys = _image_keys(images, store)
-        rows_left = _fill_from(store, keys, features, usable)
-        done = len(images) - len(rows_left)
-        for rows, pixels in _decoded(backbone, images, rows_left, problems):
-            done += len(rows) + len(pixels.failed)
-            if rows:
-                batch = torch.from_numpy(np.stack(pixels.good))
-                values = backbone.forward(batch)
-                vectors = values.numpy() if backbone.raw else _unit(values)
-                _keep(store, keys, rows, vectors, features, usable, problems, images, "picture")
-            if progress:
-                progress("pictures", done, len(images))
-    return features, usable
+    seen = content_hash(str(backbone.preprocessing).encode()).hex()[:8]
+    reader = _Features(backbone, f"{backbone.fingerprint}-{seen}", backbone.raw)
+    noted = {"cache": cache, "problems": problems, "progress": progress}
+    return image_rows(reader, backbone.preprocessing, images, **noted)  # type: ignore[arg-type]
 
 
 def text_features(
@@ -159,36 +108,73 @@ def text_features(
     cache: Path | None = None,
     problems: Problems | None = None,
     progress: Progress | None = None,
-) -> tuple[Array, npt.NDArray[np.bool_]]:
+) -> tuple[Array, Usable]:
     """Features of texts, shape (n, dim) float16 of length 1, and which could be used, (n,).
 
     A text in which the backbone finds nothing (its features are zero) cannot be used: it is noted
     in ``problems``; without ``problems`` it raises DataError.
     """
-    features = np.zeros((len(texts), backbone.dim), np.float16)
+    reader = _Features(backbone, backbone.fingerprint, raw=False)
+    return text_rows(reader, texts, cache=cache, problems=problems, progress=progress)
+
+
+def image_rows(
+    reader: Reader,
+    preprocessing: Preprocessing,
+    images: Sequence[Source],
+    *,
+    cache: Path | None = None,
+    problems: Problems | None = None,
+    progress: Progress | None = None,
+) -> tuple[Array, Usable]:
+    """Rows of pictures, (n, dim), and which could be used, (n,); see :func:`image_features`."""
+    rows = np.zeros((len(images), reader.dim), reader.dtype)
+    usable = np.zeros(len(images), dtype=np.bool_)
+    with open_cache(cache, reader.fingerprint, reader.dim, reader.dtype) as store:
+        keys = _image_keys(images, store)
+        left = _fill_from(store, keys, rows, usable)
+        done = len(images) - len(left)
+        for at, pixels in _decoded(preprocessing, reader.batch, images, left, problems):
+            done += len(at) + len(pixels.failed)
+            if at:
+                found = reader.rows(np.stack(pixels.good))
+                _keep(store, keys, at, found, rows, usable, problems, images, "picture")
+            if progress:
+                progress("pictures", done, len(images))
+    return rows, usable
+
+
+def text_rows(
+    reader: Reader,
+    texts: Sequence[str],
+    *,
+    cache: Path | None = None,
+    problems: Problems | None = None,
+    progress: Progress | None = None,
+) -> tuple[Array, Usable]:
+    """Rows of texts, (n, dim), and which of them could be used, (n,); see :func:`text_features`."""
+    rows = np.zeros((len(texts), reader.dim), reader.dtype)
     usable = np.zeros(len(texts), dtype=np.bool_)
-    with _open(cache, backbone.fingerprint, backbone.dim, "float16") as store:
-        keys: list[bytes | None] = [_hash(text.encode()) for text in texts]
-        left = _fill_from(store, keys, features, usable)
+    with open_cache(cache, reader.fingerprint, reader.dim, reader.dtype) as store:
+        keys: list[bytes | None] = [content_hash(text.encode()) for text in texts]
+        left = _fill_from(store, keys, rows, usable)
         # Equal texts are computed once, and texts of like length together: less padding.
         same: dict[str, list[int]] = {}
         for row in left:
             same.setdefault(texts[row], []).append(row)
         order = sorted(same, key=len)
         done = len(texts) - len(left)
-        size = 2 * BATCH[device().type]
-        for start in range(0, len(order), size):
-            part = order[start : start + size]
-            vectors = _unit(backbone.forward(part))
-            rows = [same[text][0] for text in part]
-            _keep(store, keys, rows, vectors, features, usable, problems, texts, "text")
+        for start in range(0, len(order), reader.batch):
+            part = order[start : start + reader.batch]
+            at = [same[text][0] for text in part]
+            _keep(store, keys, at, reader.rows(part), rows, usable, problems, texts, "text")
             for text in part:
                 first, *others = same[text]
-                features[others], usable[others] = features[first], usable[first]
+                rows[others], usable[others] = rows[first], usable[first]
                 done += 1 + len(others)
             if progress:
                 progress("texts", done, len(texts))
-    return features, usable
+    return rows, usable
 
 
 def pair_features(
@@ -203,19 +189,26 @@ def pair_features(
 
     The others are noted in ``pairs.problems``.
     """
-    images, texts = [], []
+    sources = pair_sources(pairs)
+    noted = {"cache": cache, "problems": pairs.problems, "progress": progress}
+    of_images, image_ok = image_features(image_backbone, sources["image"], **noted)  # type: ignore[arg-type]
+    of_texts, text_ok = text_features(text_backbone, sources["text"], **noted)  # type: ignore[arg-type]
+    good = image_ok & text_ok
+    return keep_rows(pairs, good), {"image": of_images[good], "text": of_texts[good]}
+
+
+def pair_sources(pairs: Dataset) -> dict[Modality, list[Any]]:
+    """The picture and the text of each item. Raises DataError for an item that is not a pair."""
     for item in pairs:
         if item.image is None or item.text is None:
             raise DataError(f"item {item.id!r} is not a pair: take data.pairs() first")
-        images.append(item.image)
-        texts.append(item.text)
-    noted = {"cache": cache, "problems": pairs.problems, "progress": progress}
-    of_images, image_ok = image_features(image_backbone, images, **noted)  # type: ignore[arg-type]
-    of_texts, text_ok = text_features(text_backbone, texts, **noted)  # type: ignore[arg-type]
-    good = image_ok & text_ok
-    kept = {id_ for id_, fine in zip(pairs.ids, good, strict=True) if fine}
-    usable = pairs.keep(lambda item: item.id in kept)
-    return usable, {"image": of_images[good], "text": of_texts[good]}
+    return {"image": [item.image for item in pairs], "text": [item.text for item in pairs]}
+
+
+def keep_rows(data: Dataset, good: Usable) -> Dataset:
+    """The items whose row of ``good`` (n,) is true."""
+    kept = {id_ for id_, fine in zip(data.ids, good, strict=True) if fine}
+    return data.keep(lambda item: item.id in kept)
 
 
 class _Decoded:
@@ -227,13 +220,13 @@ class _Decoded:
 
 
 def _decoded(
-    backbone: ImageBackbone,
+    preprocessing: Preprocessing,
+    size: int,
     images: Sequence[Source],
     rows: Sequence[int],
     problems: Problems | None,
 ) -> Iterator[tuple[list[int], _Decoded]]:
     """Batches of pixels, decoded by threads some batches ahead of whoever takes them."""
-    size = BATCH[device().type]
     workers = max(2, os.cpu_count() or 2)
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         waiting: list[list[tuple[int, Future[Any]]]] = []
@@ -241,7 +234,7 @@ def _decoded(
         try:
             while True:
                 while len(waiting) < AHEAD and (part := next(parts, None)) is not None:
-                    decode = backbone.preprocessing.pixels
+                    decode = preprocessing.pixels
                     waiting.append([(row, pool.submit(decode, images[row])) for row in part])
                 if not waiting:
                     return
@@ -273,7 +266,7 @@ def _image_keys(images: Sequence[Source], store: FeatureCache | None) -> list[by
         elif isinstance(one, Image.Image):
             keys.append(_open_image_key(one))
         else:
-            keys.append(_hash(one))
+            keys.append(content_hash(one))
     return keys
 
 
@@ -283,14 +276,14 @@ def _open_image_key(image: Image.Image) -> bytes | None:
         seen = load(image)
     except DataError:
         return None
-    return _hash(f"{seen.size}".encode() + seen.tobytes())
+    return content_hash(f"{seen.size}".encode() + seen.tobytes())
 
 
 def _fill_from(
     store: FeatureCache | None,
     keys: Sequence[bytes | None],
-    features: Array,
-    usable: npt.NDArray[np.bool_],
+    rows: Array,
+    usable: Usable,
 ) -> list[int]:
     """Fill in what the cache has; return the rows that it lacks."""
     if store is None:
@@ -299,7 +292,7 @@ def _fill_from(
     left = []
     for row, key in enumerate(keys):
         if key in found:
-            features[row], usable[row] = found[key], True
+            rows[row], usable[row] = found[key], True
         else:
             left.append(row)
     return left
@@ -308,28 +301,26 @@ def _fill_from(
 def _keep(
     store: FeatureCache | None,
     keys: Sequence[bytes | None],
-    rows: list[int],
-    vectors: Array,
-    features: Array,
-    usable: npt.NDArray[np.bool_],
+    at: list[int],
+    found: tuple[Array, Usable],
+    rows: Array,
+    usable: Usable,
     problems: Problems | None,
     sources: Sequence[Any],
     what: str,
 ) -> None:
-    """Put a batch of vectors into the result and the cache; zero or broken ones are problems."""
-    good = np.isfinite(vectors).all(axis=1)
-    if vectors.dtype != np.uint8:  # a black square is a picture, a zero vector says nothing
-        good = good & vectors.any(axis=1)
-    for row in np.array(rows)[~good]:
+    """Put what was found in a batch into the result and the cache; what says nothing is noted."""
+    values, good = found
+    for row in np.array(at)[~good]:
         message = f"{what} without anything that the backbone can read"
         if problems is None:
             raise DataError(f"{message}: {_named(sources[row], what)!r}")
         problems.add(message, repr(_named(sources[row], what)))
-    kept = np.array(rows)[good]
-    features[kept], usable[kept] = vectors[good], True
+    kept = np.array(at)[good]
+    rows[kept], usable[kept] = values[good], True
     if store is not None:
         pairs = [(keys[row], row) for row in kept if keys[row] is not None]
-        store.put([key for key, _ in pairs if key], features[[row for _, row in pairs]])
+        store.put([key for key, _ in pairs if key], rows[[row for _, row in pairs]])
 
 
 def _named(source: Any, what: str) -> str:
@@ -342,33 +333,9 @@ def _named(source: Any, what: str) -> str:
     return f"...{name[-LONGEST_NAME:]}" if what == "picture" else f"{name[:LONGEST_NAME]}..."
 
 
-def _unit(values: torch.Tensor) -> Array:
-    """Rows of length 1 in float16; a zero row stays zero."""
-    scaled = torch.nn.functional.normalize(values.float(), dim=1)
-    return np.asarray(scaled.to("cpu", torch.float16).numpy())
-
-
-def _hash(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=16).digest()
-
-
-@contextmanager
-def _open(
-    cache: Path | None, fingerprint: str, dim: int, dtype: str
-) -> Iterator[FeatureCache | None]:
-    """The cache while it is needed. Raises DataError wherever its file turns out to be damaged."""
-    if cache is None:
-        yield None
-        return
-    try:
-        with closing(FeatureCache(cache, fingerprint, dim, dtype)) as store:
-            yield store
-    except sqlite3.DatabaseError as error:
-        raise _unusable(cache, error) from None
-
-
-def _unusable(folder: Path, error: Exception) -> DataError:
-    return DataError(
-        f"the feature cache in {folder} cannot be used ({error}): remove it, or name another with "
-        "--cache or XMODAL_CACHE"
-    )
+def _unit(values: Array) -> Array:
+    """Rows of length 1 in float16; a zero row stays zero, and one that is not finite is NaN."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        length = np.linalg.norm(values, axis=1, keepdims=True)
+        scaled: Array = (values / np.maximum(length, 1e-12)).astype(np.float16)
+    return scaled

@@ -42,7 +42,8 @@ class SmallCNN(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Flat uint8 pixels (n, 64 * 64 * 3) -> (n, 256)."""
         squares = pixels.view(-1, 64, 64, 3).permute(0, 3, 1, 2).float() / 127.5 - 1
-        grid = self.get_buffer("grid").expand(len(squares), -1, -1, -1)
+        # By shape, not len: so an exporter keeps the size of a batch free.
+        grid = self.get_buffer("grid").expand(squares.shape[0], -1, -1, -1)
         stacked = torch.cat([squares, grid], dim=1)
         with mixed(pixels.device, self.training):
             maps = self.layers(stacked.contiguous(memory_format=torch.channels_last)).float()

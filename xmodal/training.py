@@ -23,7 +23,7 @@ from xmodal.codes import check_bits
 from xmodal.confidence import Confidence, fit, sample_distances
 from xmodal.data import Dataset, Split
 from xmodal.data import split as divide
-from xmodal.encoder import CONFIG, SPLIT, WEIGHTS, BackboneRef, Encoder, as_tensor
+from xmodal.encoder import CONFIG, SPLIT
 from xmodal.errors import ConfigError, DataError
 from xmodal.features import Array, Progress, pair_features
 from xmodal.index import Modality
@@ -32,6 +32,7 @@ from xmodal.run import CHECKPOINT, HISTORY, SHEET, EpochShown, Run, TrainingData
 from xmodal.sampling import Pairs, matches
 from xmodal.settings import Options, configure
 from xmodal.towers import Towers
+from xmodal.trained import WEIGHTS, BackboneRef, TrainedEncoder, as_tensor
 
 METHODS: dict[str, ModuleType] = {
     "schgan": schgan,
@@ -55,7 +56,7 @@ def train(
     restart: bool = False,
     progress: Progress | None = None,
     show: EpochShown | None = None,
-) -> Encoder:
+) -> TrainedEncoder:
     """Train an encoder on the pairs of ``data`` and save it in the folder ``out``.
 
     ``settings`` change fields of the method's Config. A run that was stopped goes on where it was;
@@ -102,7 +103,7 @@ def train(
         show=show,
     )
     towers: Towers = method.train(training, config, run)
-    encoder = Encoder(
+    encoder = TrainedEncoder(
         towers,
         {
             "image": BackboneRef(options.image_backbone, image_backbone.fingerprint),
@@ -187,7 +188,7 @@ def _identity(data: Dataset, options: Options, config: object) -> str:
     return hashed.hexdigest()
 
 
-def _prepare(folder: Path, identity: str, restart: bool) -> Encoder | None:
+def _prepare(folder: Path, identity: str, restart: bool) -> TrainedEncoder | None:
     """Make the folder ready; return the encoder if this very run was finished there before."""
     if folder.is_file():
         raise ConfigError(f"{folder} is a file, expected a folder to put the encoder in")
@@ -203,7 +204,7 @@ def _prepare(folder: Path, identity: str, restart: bool) -> Encoder | None:
         for name in there:
             (folder / name).unlink()
     if (folder / CONFIG).is_file():
-        encoder = Encoder.load(folder)
+        encoder = TrainedEncoder.load(folder)
         if encoder.about.get("identity") == identity:
             return encoder
         raise ConfigError(

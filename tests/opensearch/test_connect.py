@@ -14,6 +14,7 @@ from rest_path import alias, allow, connected, curl, done, everything, pipeline,
 
 from xmodal.encoder import Encoder
 from xmodal.errors import ConfigError, ServerFailure
+from xmodal.loading import load_encoder
 from xmodal_opensearch.capabilities import Capabilities
 from xmodal_opensearch.embedding_service import ask
 from xmodal_opensearch.remote_model import check_plugins
@@ -296,7 +297,7 @@ def test_a_service_of_another_encoder(
     uri, narrow, missing = ml_address(), ml_address(), ml_address()
     assert opensearch_cli("create", uri, "--model", other_model).status == 0
     told = refused(opensearch_cli, "connect", uri, "--service", service_url)
-    other = Encoder.load(other_model).fingerprint
+    other = load_encoder(other_model).fingerprint
     assert f"was filled by encoder {other}, this is encoder {encoder.fingerprint}" in told
     assert opensearch_cli("create", narrow, "--bits", 64).status == 0
     told = refused(opensearch_cli, "connect", narrow, "--service", service_url)

@@ -13,6 +13,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.data import Dataset, Problems
 from xmodal.encoder import Encoder
 from xmodal.errors import ConfigError, IndexMismatch, IndexMissing
+from xmodal.loading import load_encoder
 from xmodal_opensearch import enrich as enriching
 from xmodal_opensearch.address import parse_address
 from xmodal_opensearch.enrich import Source, enrich, prepare
@@ -110,7 +111,7 @@ def run(encoder: Encoder, cache: Path) -> Iterator[Callable[..., Any]]:
 @pytest.fixture(scope="session")
 def other(other_model: Path) -> Encoder:
     """Another encoder of the same width."""
-    return Encoder.load(other_model)
+    return load_encoder(other_model)
 
 
 def without_ours(rest: Rest, name: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import xmodal
 from xmodal.encoder import Encoder
 from xmodal.hamming import HammingIndex
 from xmodal.index import open_index
+from xmodal.loading import load_encoder
 from xmodal_opensearch.address import parse_address
 from xmodal_opensearch.store import open_opensearch
 
@@ -204,7 +205,7 @@ def test_load_pictures_and_a_new_model(
     answer = json.loads(told.out)
     assert answer["version"] == f"{alias(uri)}-000002" and answer["documents"] == 19
     assert answer["replaced"] == [f"{alias(uri)}-000001"]
-    with open_opensearch(uri, encoder=Encoder.load(other_model).fingerprint) as index:
+    with open_opensearch(uri, encoder=load_encoder(other_model).fingerprint) as index:
         assert len(index) == 19
 
 

@@ -6,6 +6,8 @@ resnet50, ResNet50_Weights.IMAGENET1K_V2    torchvision, by model or weights nam
 weights.safetensors[?arch=NAME&normalize=imagenet]   torchvision, local weights   (image)
 openai/clip-vit-base-patch32, a local folder         transformers: CLIP-like models serve both
                                                      sides, others the side they were made for
+
+Arrays go in and come out; torch is loaded with the first backbone that computes with it.
 """
 
 from __future__ import annotations
@@ -13,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
-import torch
+import numpy.typing as npt
 
-from xmodal.backbones import builtin, hub, vision
+from xmodal.backbones import builtin
 from xmodal.errors import ConfigError
-from xmodal.images import Preprocessing
+from xmodal.images import Pixels, Preprocessing
 from xmodal.index import Modality
 
 
@@ -27,19 +29,21 @@ class ImageBackbone(Protocol):
     """Squares of pixels -> features.
 
     ``dim``: length of a feature vector. ``raw``: the features are the pixels themselves (uint8),
-    for a network that is trained with the tower. ``fingerprint``: hash of everything that changes
-    a feature. ``space``: equal for an image and a text backbone whose features may be compared.
+    for a network that is trained with the tower. ``batch``: how many at a time it computes best.
+    ``fingerprint``: hash of everything that changes a feature. ``space``: equal for an image and a
+    text backbone whose features may be compared.
     """
 
     spec: str
     dim: int
     raw: bool
+    batch: int
     fingerprint: str
     space: str | None
     preprocessing: Preprocessing
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Shape (b, size, size, 3) uint8 -> (b, dim)."""
+    def forward(self, pixels: Pixels) -> npt.NDArray[Any]:
+        """Shape (b, size, size, 3) uint8 -> (b, dim) float32, or uint8 if raw."""
 
 
 class TextBackbone(Protocol):
@@ -47,27 +51,31 @@ class TextBackbone(Protocol):
 
     spec: str
     dim: int
+    batch: int
     fingerprint: str
     space: str | None
 
-    def forward(self, texts: Sequence[str]) -> torch.Tensor:
-        """``b`` texts -> (b, dim)."""
+    def forward(self, texts: Sequence[str]) -> npt.NDArray[Any]:
+        """``b`` texts -> (b, dim) float32."""
 
 
 @lru_cache(maxsize=8)
-def load_image_backbone(spec: str) -> ImageBackbone:
-    """The image backbone that ``spec`` names. Raises ModelError or ConfigError."""
-    return cast(ImageBackbone, _loader(spec, "image")(spec))
+def load_image_backbone(spec: str, *, float32: bool = False) -> ImageBackbone:
+    """The image backbone that ``spec`` names. Raises ModelError or ConfigError.
+
+    ``float32``: compute in float32, even where the machine has something quicker.
+    """
+    return cast(ImageBackbone, _load(spec, "image", float32))
 
 
 @lru_cache(maxsize=8)
-def load_text_backbone(spec: str) -> TextBackbone:
-    """The text backbone that ``spec`` names. Raises ModelError or ConfigError."""
-    return cast(TextBackbone, _loader(spec, "text")(spec))
+def load_text_backbone(spec: str, *, float32: bool = False) -> TextBackbone:
+    """The text backbone that ``spec`` names; see :func:`load_image_backbone`."""
+    return cast(TextBackbone, _load(spec, "text", float32))
 
 
-def _loader(spec: str, side: Modality) -> Callable[[str], object]:
-    """Who knows ``spec``: a built-in, a weights file, a folder, a torchvision name, or the hub."""
+def _load(spec: str, side: Modality, float32: bool) -> object:
+    """What ``spec`` is: a built-in, a weights file, a folder, a torchvision name, or of the hub."""
     if not spec.strip():
         raise ConfigError(f"the name of the {side} backbone is empty")
     built_in: dict[str, tuple[Modality, Callable[[str], object]]] = {
@@ -75,13 +83,17 @@ def _loader(spec: str, side: Modality) -> Callable[[str], object]:
         "small-cnn": ("image", builtin.RawPixels),
     }
     if spec in built_in:
-        made_for, load = built_in[spec]
+        made_for, make = built_in[spec]
         _check_side(spec, made_for, side)
-        return load
+        return make(spec)
+
+    from xmodal.backbones import hub, vision
+
     if vision.is_weights_file(spec) or (not Path(spec).exists() and vision.is_known(spec)):
         _check_side(spec, "image", side)
-        return vision.load
-    return hub.load_image if side == "image" else hub.load_text
+        return vision.load(spec, float32)
+    load = hub.load_image if side == "image" else hub.load_text
+    return load(spec, float32)
 
 
 def _check_side(spec: str, made_for: Modality, side: Modality) -> None:

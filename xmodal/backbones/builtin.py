@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
-from xmodal.images import Preprocessing
+from xmodal.images import Pixels, Preprocessing
 
 
 class Words:
@@ -24,15 +25,16 @@ class Words:
     """
 
     dim = 4096
+    batch = 64
     fingerprint = "words-1"
     space = None
 
     def __init__(self, spec: str = "words") -> None:
         self.spec = spec
 
-    def forward(self, texts: Sequence[str]) -> torch.Tensor:
+    def forward(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """``b`` texts -> (b, dim) float32."""
-        out = torch.zeros(len(texts), self.dim)
+        out = np.zeros((len(texts), self.dim), np.float32)
         for row, text in enumerate(texts):
             for (gram, weight), count in Counter(_grams(text)).items():
                 hashed = zlib.crc32(gram.encode())
@@ -48,14 +50,15 @@ class RawPixels:
     space = None
     preprocessing = Preprocessing(size=64, fit="squash", resample="bilinear")
     dim = 64 * 64 * 3
+    batch = 32
     fingerprint = "pixels-64-1"
 
     def __init__(self, spec: str = "small-cnn") -> None:
         self.spec = spec
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels: Pixels) -> Pixels:
         """(b, 64, 64, 3) uint8 -> (b, 12288) uint8."""
-        return pixels.flatten(1)
+        return pixels.reshape(len(pixels), self.dim)
 
 
 def _grams(text: str) -> Iterator[tuple[str, float]]:

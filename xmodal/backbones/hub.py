@@ -9,28 +9,32 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
+from torch import nn
 
+from xmodal.backbones.networks import FromPixels, run
 from xmodal.backbones.reach import check_reachable
-from xmodal.device import device, precision
+from xmodal.device import batch_size, device, precision
 from xmodal.errors import ModelError
-from xmodal.images import Preprocessing
+from xmodal.images import Pixels, Preprocessing
 
 MAX_TOKENS = 512
 
 
-def load_image(spec: str) -> HubImageBackbone:
+def load_image(spec: str, float32: bool = False) -> HubImageBackbone:
     """The image side of a model. Raises ModelError."""
-    model = _load(spec)
+    model = _load(spec, torch.float32 if float32 else precision())
     if not model.has_images:
         raise ModelError(f"{spec} is a text model ({model.kind}), it has no image side")
     return HubImageBackbone(spec, model)
 
 
-def load_text(spec: str) -> HubTextBackbone:
+def load_text(spec: str, float32: bool = False) -> HubTextBackbone:
     """The text side of a model. Raises ModelError."""
-    model = _load(spec)
+    model = _load(spec, torch.float32 if float32 else precision())
     if not model.has_texts:
         raise ModelError(f"{spec} is a vision model ({model.kind}), it has no text side")
     return HubTextBackbone(spec, model)
@@ -58,7 +62,10 @@ class HubModel:
 
 
 class HubImageBackbone:
-    """Projected image features of a CLIP-like model, else the pooled output of a vision model."""
+    """Projected image features of a CLIP-like model, else the pooled output of a vision model.
+
+    ``network`` makes features (b, dim) of pixels (b, size, size, 3) uint8.
+    """
 
     raw = False
 
@@ -66,65 +73,120 @@ class HubImageBackbone:
         from transformers import AutoImageProcessor
 
         self.spec = spec
-        self._model = model
         self.fingerprint = model.fingerprint
         self.space = model.space
+        self.batch = batch_size()
         processor = _quietly(spec, lambda: AutoImageProcessor.from_pretrained(**_source(spec)))
         self.preprocessing = _preprocessing(processor)
-        self._mean = torch.tensor(self.preprocessing.mean, dtype=precision(), device=device())
-        self._std = torch.tensor(self.preprocessing.std, dtype=precision(), device=device())
+        network = FromPixels(_ImageSide(model), self.preprocessing)
+        self.network = network.to(device(), model.network.dtype)
         size = self.preprocessing.size
-        self.dim = self.forward(torch.zeros(1, size, size, 3, dtype=torch.uint8)).shape[1]
+        self.dim = self.forward(np.zeros((1, size, size, 3), np.uint8)).shape[1]
 
-    @torch.inference_mode()
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels: Pixels) -> npt.NDArray[np.float32]:
         """(b, size, size, 3) uint8 -> (b, dim)."""
-        scaled = (pixels.to(device(), precision()) / 255 - self._mean) / self._std
-        inputs = {"pixel_values": scaled.permute(0, 3, 1, 2)}
-        network = self._model.network
-        out = network.get_image_features(**inputs) if self._model.both else network(**inputs)
-        return _pooled(out, self._model.pools).flatten(1)
+        return run(self.network, torch.from_numpy(pixels))
 
 
 class HubTextBackbone:
-    """Projected text features of a CLIP-like model, else the mean over a text model's tokens."""
+    """Projected text features of a CLIP-like model, else the mean over a text model's tokens.
+
+    ``network`` makes features (b, dim) of the tensors that ``inputs`` names, each (b, tokens).
+    """
 
     def __init__(self, spec: str, model: HubModel) -> None:
         from transformers import AutoTokenizer
 
         self.spec = spec
-        self._model = model
         self.fingerprint = model.fingerprint
         self.space = model.space
+        self.batch = 2 * batch_size()
         self._tokenizer = _quietly(spec, lambda: AutoTokenizer.from_pretrained(**_source(spec)))
         text = getattr(model.config, "text_config", model.config)
         longest = getattr(text, "max_position_embeddings", MAX_TOKENS)
-        self._tokens = min(longest, self._tokenizer.model_max_length, MAX_TOKENS)
+        self.max_tokens = min(longest, self._tokenizer.model_max_length, MAX_TOKENS)
         # SigLIP was trained on texts padded to full length, without a mask.
-        self._padding = "max_length" if model.kind.startswith("siglip") else "longest"
+        self.padding = "max_length" if model.kind.startswith("siglip") else "longest"
+        self.inputs = tuple(self._tokens_of(["a"]))
+        self.network = _TextSide(model, self.inputs)
         self.dim = self.forward(["a"]).shape[1]
 
-    @torch.inference_mode()
-    def forward(self, texts: Sequence[str]) -> torch.Tensor:
+    def forward(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """``b`` texts -> (b, dim)."""
-        tokens = self._tokenizer(
-            list(texts),
-            padding=self._padding,
-            truncation=True,
-            max_length=self._tokens,
-            return_tensors="pt",
-        ).to(device())
-        network = self._model.network
-        if self._model.both:
-            return _pooled(network.get_text_features(**tokens), self._model.pools)
-        states = network(**tokens).last_hidden_state.float()
-        mask = tokens["attention_mask"].unsqueeze(-1).float()
+        tokens = self._tokens_of(texts)
+        return run(self.network, *(tokens[name] for name in self.inputs))
+
+    def _tokens_of(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Token ids and what belongs to them, each (b, tokens)."""
+        return dict(
+            self._tokenizer(
+                list(texts),
+                padding=self.padding,
+                truncation=True,
+                max_length=self.max_tokens,
+                return_tensors="pt",
+            )
+        )
+
+    def tokenizer(self) -> str:
+        """The tokenizer as the package tokenizers reads it, with how texts are cut and padded.
+
+        Raises ModelError for one that is written in Python.
+        """
+        ours = self._tokenizer
+        if not hasattr(ours, "backend_tokenizer"):
+            raise ModelError(
+                f"the tokenizer of {self.spec} ({type(ours).__name__}) runs in Python only, a "
+                "portable model needs one of the package tokenizers: choose another text backbone"
+            )
+        from tokenizers import Tokenizer
+
+        alone = Tokenizer.from_str(ours.backend_tokenizer.to_str())
+        alone.enable_truncation(self.max_tokens, direction=ours.truncation_side)
+        alone.enable_padding(
+            direction=ours.padding_side,
+            pad_id=ours.pad_token_id,
+            pad_type_id=ours.pad_token_type_id,
+            pad_token=ours.pad_token,
+            length=self.max_tokens if self.padding == "max_length" else None,
+        )
+        return str(alone.to_str())
+
+
+class _ImageSide(nn.Module):
+    """Scaled pixels -> features."""
+
+    def __init__(self, model: HubModel) -> None:
+        super().__init__()
+        self.model, self.both, self.pools = model.network, model.both, model.pools
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """Shape (b, 3, size, size) -> (b, dim)."""
+        look = self.model.get_image_features if self.both else self.model
+        return _pooled(look(pixel_values=pixel_values), self.pools)
+
+
+class _TextSide(nn.Module):
+    """Tokens -> features; ``inputs`` names the tensors that the model is given."""
+
+    def __init__(self, model: HubModel, inputs: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model, self.both, self.pools = model.network, model.both, model.pools
+        self.inputs = inputs
+
+    def forward(self, *tokens: torch.Tensor) -> torch.Tensor:
+        """Tensors of shape (b, tokens), in the order of ``inputs`` -> (b, dim)."""
+        named = dict(zip(self.inputs, tokens, strict=True))
+        if self.both:
+            return _pooled(self.model.get_text_features(**named), self.pools)
+        states = self.model(**named).last_hidden_state.float()
+        mask = named["attention_mask"].unsqueeze(-1).float()
         mean: torch.Tensor = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
         return mean
 
 
 @lru_cache(maxsize=4)
-def _load(spec: str) -> HubModel:
+def _load(spec: str, dtype: torch.dtype) -> HubModel:
     import transformers
     from transformers import AutoConfig, AutoModel
 
@@ -145,7 +207,7 @@ def _load(spec: str) -> HubModel:
     network, info = _quietly(
         spec,
         lambda: AutoModel.from_pretrained(
-            **_source(spec), dtype=precision(), use_safetensors=True, output_loading_info=True
+            **_source(spec), dtype=dtype, use_safetensors=True, output_loading_info=True
         ),
     )
     # What the file lacks was filled at random; a pooler is often lacking, and can be done without.

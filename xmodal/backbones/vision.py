@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
+from xmodal.backbones.networks import FromPixels, run
 from xmodal.backbones.reach import check_reachable
-from xmodal.device import device, precision
+from xmodal.device import batch_size, device, precision
 from xmodal.errors import ModelError
-from xmodal.images import Preprocessing
+from xmodal.images import Pixels, Preprocessing
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -34,19 +37,28 @@ def is_known(spec: str) -> bool:
     }
 
 
-def load(spec: str) -> TorchvisionBackbone:
+def load(spec: str, float32: bool = False) -> TorchvisionBackbone:
     """The backbone of a torchvision name or of a local weights file. Raises ModelError."""
-    return _from_file(spec) if is_weights_file(spec) else _from_name(spec)
+    dtype = torch.float32 if float32 else precision()
+    return _from_file(spec, dtype) if is_weights_file(spec) else _from_name(spec, dtype)
 
 
 class TorchvisionBackbone:
-    """A torchvision model up to the input of its last linear layer."""
+    """A torchvision model up to the input of its last linear layer.
+
+    ``network`` makes features (b, dim) of pixels (b, size, size, 3) uint8.
+    """
 
     raw = False
     space = None
 
     def __init__(
-        self, spec: str, network: nn.Module, preprocessing: Preprocessing, fingerprint: str
+        self,
+        spec: str,
+        network: nn.Module,
+        preprocessing: Preprocessing,
+        fingerprint: str,
+        dtype: torch.dtype,
     ) -> None:
         self.spec = spec
         self.preprocessing = preprocessing
@@ -55,21 +67,18 @@ class TorchvisionBackbone:
             network = fuse(network.eval())
         except Exception as error:  # whatever tracing meets: the network works without being fused
             del error
-        self._network = network.to(device(), precision()).to(memory_format=torch.channels_last)
-        self._mean = torch.tensor(preprocessing.mean, dtype=precision(), device=device())
-        self._std = torch.tensor(preprocessing.std, dtype=precision(), device=device())
+        network = network.to(memory_format=torch.channels_last)
+        self.network = FromPixels(network, preprocessing).to(device(), dtype)
+        self.batch = batch_size()
         size = preprocessing.size
-        self.dim = self.forward(torch.zeros(1, size, size, 3, dtype=torch.uint8)).shape[1]
+        self.dim = self.forward(np.zeros((1, size, size, 3), np.uint8)).shape[1]
 
-    @torch.inference_mode()
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+    def forward(self, pixels: Pixels) -> npt.NDArray[np.float32]:
         """(b, size, size, 3) uint8 -> (b, dim)."""
-        scaled = (pixels.to(device(), precision()) / 255 - self._mean) / self._std
-        out: torch.Tensor = self._network(scaled.permute(0, 3, 1, 2))  # channels last in memory
-        return out.flatten(1)
+        return run(self.network, torch.from_numpy(pixels))
 
 
-def _from_name(spec: str) -> TorchvisionBackbone:
+def _from_name(spec: str, dtype: torch.dtype) -> TorchvisionBackbone:
     from torchvision import models
 
     try:
@@ -95,10 +104,10 @@ def _from_name(spec: str) -> TorchvisionBackbone:
         mean=tuple(preset.mean),
         std=tuple(preset.std),
     )
-    return TorchvisionBackbone(spec, network, preprocessing, f"torchvision-{weights}")
+    return TorchvisionBackbone(spec, network, preprocessing, f"torchvision-{weights}", dtype)
 
 
-def _from_file(spec: str) -> TorchvisionBackbone:
+def _from_file(spec: str, dtype: torch.dtype) -> TorchvisionBackbone:
     from safetensors import SafetensorError, safe_open
     from torchvision import models
 
@@ -137,7 +146,7 @@ def _from_file(spec: str) -> TorchvisionBackbone:
     hashed = hashlib.blake2b(path.read_bytes(), digest_size=8)
     hashed.update(str(preprocessing).encode())  # the options change a feature as the weights do
     return TorchvisionBackbone(
-        spec, network, preprocessing, f"torchvision-{arch}-{hashed.hexdigest()}"
+        spec, network, preprocessing, f"torchvision-{arch}-{hashed.hexdigest()}", dtype
     )
 
 

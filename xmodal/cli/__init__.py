@@ -9,6 +9,7 @@ from xmodal.cli.compress import compress
 from xmodal.cli.encode import encode
 from xmodal.cli.ending import run
 from xmodal.cli.evaluate import evaluate
+from xmodal.cli.export import export
 from xmodal.cli.index import index
 from xmodal.cli.search import search
 from xmodal.cli.serve import serve
@@ -29,7 +30,7 @@ def commands() -> None:
     """
 
 
-for command in (train, encode, index, search, serve, evaluate, compress, demo):
+for command in (train, encode, index, search, serve, evaluate, compress, export, demo):
     commands.add_command(command)
 
 

@@ -55,10 +55,10 @@ def encode(
     if (data is None) != (out is None) or (data is None and not texts and not images):
         raise ConfigError("give DATA with --out, or --text, or --image: see xmodal encode --help")
 
-    from xmodal.encoder import Encoder
     from xmodal.features import default_cache
+    from xmodal.loading import load_encoder
 
-    encoder = Encoder.load(
+    encoder = load_encoder(
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
     )
     if out:

@@ -42,10 +42,10 @@ def index(data: Path, model: Path, uri: str, **given: Any) -> None:
     """
     dataset = read(data, columns_of(given))
 
-    from xmodal.encoder import Encoder
     from xmodal.features import default_cache
+    from xmodal.loading import load_encoder
 
-    encoder = Encoder.load(
+    encoder = load_encoder(
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
     )
     target = open_index(uri, bits=encoder.bits, encoder=encoder.fingerprint, create=True)

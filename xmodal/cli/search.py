@@ -62,9 +62,9 @@ def search(words: str | None, image: Path | None, model: Path, uri: str, **given
     if (words is None) == (image is None):
         raise ConfigError("search by words or by --image, one of them: xmodal search 'red shoes'")
 
-    from xmodal.encoder import Encoder
+    from xmodal.loading import load_encoder
 
-    encoder = Encoder.load(
+    encoder = load_encoder(
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
     )
     index = open_index(uri, bits=encoder.bits, encoder=encoder.fingerprint)

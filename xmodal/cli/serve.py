@@ -61,12 +61,12 @@ def serve(model: Path, uri: str, host: str, port: int, **given: Any) -> None:
         raise ConfigError(f"--pictures {given['pictures']}: there is no such folder")
     token = _token(given["token_file"])
 
-    from xmodal.encoder import Encoder
+    from xmodal.loading import load_encoder
     from xmodal.service import Settings, create_app
     from xmodal.service.server import listen
     from xmodal.service.server import serve as answer
 
-    encoder = Encoder.load(
+    encoder = load_encoder(
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
     )
     index = open_index(uri, bits=encoder.bits, encoder=encoder.fingerprint)

@@ -16,9 +16,10 @@ from safetensors.numpy import load_file, save_file
 from xmodal import baselines
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.compression.vectors import Matrix, check_features, unit_chunks
-from xmodal.encoder import CONFIG, DAMAGE, WEIGHTS, write_json
+from xmodal.encoder import CONFIG, write_json
 from xmodal.errors import ConfigError, DataError, ModelError
 from xmodal.run import CHECKPOINT, HISTORY
+from xmodal.trained import DAMAGED_WEIGHTS, WEIGHTS
 
 CODES, REPORT = "codes.npy", "report.json"
 OURS = {CODES, WEIGHTS, CONFIG, REPORT, HISTORY, CHECKPOINT}
@@ -112,7 +113,7 @@ class Compressor:
                 raise ValueError(f"weight has shape {weight.shape}")
             if offset.shape != weight.shape[:1] or weight.dtype != np.float32:
                 raise ValueError(f"offset has shape {offset.shape}, weight is {weight.dtype}")
-        except DAMAGE as error:
+        except DAMAGED_WEIGHTS as error:
             reason = " ".join(str(error).split())[:160]
             raise ModelError(
                 f"the codes in {path} are damaged ({reason}): make them again"
@@ -155,7 +156,7 @@ def read_codes(folder: str | Path) -> BinaryCodes:
     try:
         packed = np.load(path, allow_pickle=False)
         return BinaryCodes(packed, packed.shape[1] * 8)
-    except DAMAGE as error:
+    except DAMAGED_WEIGHTS as error:
         reason = " ".join(str(error).split())[:160]
         raise ModelError(f"{path} is damaged ({reason}): make the codes again") from None
 

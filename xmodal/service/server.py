@@ -56,7 +56,7 @@ def serve(
         proxy_headers=False,
         backlog=BACKLOG,
         h11_max_incomplete_event_size=HEAD_BYTES,
-        timeout_keep_alive=30,
+        timeout_keep_alive=75,  # longer than OpenSearch's connectors keep one
         timeout_graceful_shutdown=STOPPING_SECONDS,
     )
     server = _Server(config, ready)

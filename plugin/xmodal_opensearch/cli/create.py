@@ -51,9 +51,9 @@ def create(uri: str, model: Path | None, bits: int | None, fields: tuple[str, ..
         described[name] = mapping.user_field(name, kind)
     encoder = None
     if model is not None:
-        from xmodal.encoder import Encoder
+        from xmodal.loading import load_encoder
 
-        loaded = Encoder.load(model)
+        loaded = load_encoder(model)
         bits, encoder = loaded.bits, loaded.fingerprint
     server = Server(address)
     if describe(server, address.index) is not None:

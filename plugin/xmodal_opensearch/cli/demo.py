@@ -36,10 +36,10 @@ def demo(out: Path, url: str | None, with_plugin: bool) -> None:
     if not (out / "index").is_dir():
         raise IndexMissing(f"there is no demo at {out}: make it first with xmodal demo --out {out}")
 
-    from xmodal.encoder import Encoder
+    from xmodal.loading import load_encoder
 
     local = HammingIndex.load(out / "index", bits=None, encoder=None)
-    encoder = Encoder.load(out / "model")
+    encoder = load_encoder(out / "model")
     if url is not None:
         _compare(local, encoder, url.rstrip("/"))
         return

@@ -64,10 +64,10 @@ def enrich(model: Path, uri: str, **given: Any) -> None:
         Download() if given["download"] else None,
     )
 
-    from xmodal.encoder import Encoder
     from xmodal.features import default_cache
+    from xmodal.loading import load_encoder
 
-    encoder = Encoder.load(
+    encoder = load_encoder(
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
     )
     cache = given["cache"] or default_cache()

@@ -113,10 +113,10 @@ def _source(
         raise ConfigError(f"{source} is no local index: to encode pictures and texts give --model")
     dataset = read(source, columns_of(given))
 
-    from xmodal.encoder import Encoder
     from xmodal.features import default_cache
+    from xmodal.loading import load_encoder
 
-    encoder = Encoder.load(
+    encoder = load_encoder(
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
     )
     cache = given["cache"] or default_cache()

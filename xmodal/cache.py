@@ -1,0 +1,120 @@
+"""Rows of numbers kept on disk under a hash of what they were made of: features, mostly.
+
+One SQLite file for each fingerprint of whatever made them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from xmodal.errors import DataError
+
+Array = npt.NDArray[Any]
+
+TABLES = (
+    "features (key BLOB PRIMARY KEY, value BLOB)",
+    # A file that looks as it did (size, time of change) is not read again for its hash.
+    "files (path TEXT PRIMARY KEY, size INT, time INT, key BLOB)",
+)
+
+
+class FeatureCache:
+    """Rows on disk, one SQLite file a fingerprint; safe to kill, safe to share."""
+
+    def __init__(self, folder: Path, fingerprint: str, dim: int, dtype: str) -> None:
+        self._dtype, self._dim = np.dtype(dtype), dim
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unusable(folder, error) from None
+        name = "".join(c if c.isalnum() or c in "-._" else "_" for c in fingerprint)
+        self._db = sqlite3.connect(folder / f"{name}.sqlite", timeout=60)
+        try:
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            for table in TABLES:
+                self._db.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+        except sqlite3.DatabaseError:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, Array]:
+        """The rows that are there."""
+        found: dict[bytes, Array] = {}
+        unique = list(dict.fromkeys(keys))
+        size = self._dim * self._dtype.itemsize
+        for start in range(0, len(unique), 500):
+            part = unique[start : start + 500]
+            marks = ",".join("?" * len(part))
+            rows = self._db.execute(f"SELECT key, value FROM features WHERE key IN ({marks})", part)
+            found |= {k: np.frombuffer(v, self._dtype) for k, v in rows if len(v) == size}
+        return found
+
+    def put(self, keys: Sequence[bytes], rows: Array) -> None:
+        """Keep rows, one a key; durable when this returns."""
+        values = [(k, v.tobytes()) for k, v in zip(keys, rows.astype(self._dtype), strict=True)]
+        with self._db:
+            self._db.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", values)
+
+    def file_keys(self, paths: Sequence[Path]) -> list[bytes | None]:
+        """The content hash of each file; None for one that cannot be read."""
+        known = {
+            path: (size, time, key)
+            for path, size, time, key in self._db.execute("SELECT path, size, time, key FROM files")
+        }
+        keys: list[bytes | None] = []
+        new = []
+        for path in paths:
+            try:
+                stat = path.stat()
+                looks = (stat.st_size, stat.st_mtime_ns)
+                name = str(path.resolve())
+                seen = known.get(name)
+                if seen is None or seen[:2] != looks:
+                    seen = (*looks, content_hash(path.read_bytes()))
+                    new.append((name, *seen))
+                keys.append(seen[2])
+            except (OSError, ValueError):  # a name with a null byte is a ValueError
+                keys.append(None)
+        with self._db:
+            self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", new)
+        return keys
+
+
+def content_hash(data: bytes) -> bytes:
+    """The key of a row: 16 bytes that its content decides."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+@contextmanager
+def open_cache(
+    cache: Path | None, fingerprint: str, dim: int, dtype: str
+) -> Iterator[FeatureCache | None]:
+    """The cache while it is needed. Raises DataError wherever its file turns out to be damaged."""
+    if cache is None:
+        yield None
+        return
+    try:
+        with closing(FeatureCache(cache, fingerprint, dim, dtype)) as store:
+            yield store
+    except sqlite3.DatabaseError as error:
+        raise _unusable(cache, error) from None
+
+
+def _unusable(folder: Path, error: Exception) -> DataError:
+    return DataError(
+        f"the feature cache in {folder} cannot be used ({error}): remove it, or name another with "
+        "--cache or XMODAL_CACHE"
+    )

@@ -1,0 +1,175 @@
+"""The model card of a portable encoder: what it is, how it came about, what it is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from xmodal.evaluation import DIRECTIONS
+
+METRICS = ("mAP", "P@10", "pair R@10")
+
+
+def card(name: str, config: Mapping[str, Any]) -> str:
+    """Markdown, of the content of ``config.json`` (``report`` and ``export`` included)."""
+    parts = [
+        _what(name, config),
+        _training(config),
+        _figures(config.get("report")),
+        _agreement(config),
+        _quality(config),
+        _limits(config),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _what(name: str, config: Mapping[str, Any]) -> str:
+    image, text = config["sides"]["image"], config["sides"]["text"]
+    seen, bits = image["preprocessing"], config["bits"]
+    square = f"`pixels` (b, {seen['size']}, {seen['size']}, 3) uint8 RGB"
+    decoded = (
+        f"upright by EXIF, transparency on white, {seen['fit']} (share {seen['share']:g}), "
+        f"{seen['resample']}"
+    )
+    ways = {
+        "words": "words and pieces of words, hashed into 4,096 numbers (`words` of xmodal)",
+        "tokens": f"`tokenizer.json`, at most {text.get('max_tokens')} tokens",
+    }
+    given = ", ".join(f"`{one}`" for one in text["inputs"])
+    rows = [
+        ["side", "graph", "goes in", "before it"],
+        ["image", f"`{image['graph']}`", square, decoded],
+        ["text", f"`{text['graph']}`", given, ways[text["input"]]],
+    ]
+    return f"""# {name}
+
+Pictures and texts to shared binary codes of {bits} bits, as ONNX graphs in {config["precision"]}.
+Made by `xmodal export`; encoder {config["fingerprint"]}.
+
+```bash
+pip install 'xmodal[onnx]'
+xmodal index photos/ --model {name} --index my.index
+xmodal search "red shoes" --model {name} --index my.index
+```
+
+{_table(rows)}
+
+Both give `codes` (b, {bits // 8}) uint8, most significant bit first, and `relaxed` (b, {bits})
+float32, whose signs they are. Normalisation of pixels, backbone, tower and bits are inside the
+graphs; `config.json` declares the rest."""
+
+
+def _training(config: Mapping[str, Any]) -> str:
+    options, data = config.get("options", {}), config.get("data", {})
+    specs = {side: ref["spec"] for side, ref in config["backbones"].items()}
+    counts = ", ".join(
+        f"{data[role]:,} {what}"
+        for role, what in (
+            ("train", "to learn from"),
+            ("validation", "to choose the epoch by"),
+            ("query", "kept for asking"),
+            ("gallery", "to search in alone"),
+        )
+        if data.get(role)
+    )
+    settings = ", ".join(f"{key} {value}" for key, value in config.get("settings", {}).items())
+    lines = [
+        "## What it was trained on",
+        "",
+        f"- data: {data.get('name', 'unknown')}; pairs: {counts or 'unknown'}",
+        f"- labelled training pairs: {data.get('labelled', 'unknown')} "
+        f"(share of labels used: {options.get('label_share', 'unknown')})",
+        f"- backbones: {specs['image']} for pictures, {specs['text']} for texts",
+        "",
+        "## Protocol",
+        "",
+        f"- method {options.get('method', 'unknown')}, seed {options.get('seed', 'unknown')}, "
+        f"split seed {options.get('split_seed', 'unknown')}",
+        "- the epoch was chosen on validation pairs; queries were neither learned nor chosen from",
+        "- mAP is the exact expectation over ties, over all points of the database; confidence was "
+        "fitted on validation pairs against as many sampled non-pairs",
+        f"- settings: {settings or 'unknown'}",
+    ]
+    return "\n".join(lines)
+
+
+def _figures(report: Mapping[str, Any] | None) -> str:
+    if not report:
+        return (
+            "## Figures\n\nNone were measured when it was trained: `xmodal evaluate DATA --model`."
+        )
+    header = ["", *(f"{m} {a}->{b}" for m in METRICS for a, b in DIRECTIONS)]
+    rows = [
+        [name, *(_cell(ways[f"{a}->{b}"].get(m)) for m in METRICS for a, b in DIRECTIONS)]
+        for name, ways in report["rows"].items()
+    ]
+    facts = "\n".join(f"- {name}: {value}" for name, value in report["facts"].items())
+    return (
+        "## Figures, beside baselines on the same features\n\n"
+        f"Measured by torch on held-out queries: {report['title']}.\n\n"
+        f"{_table([header, *rows])}\n\n{facts}"
+    )
+
+
+def _agreement(config: Mapping[str, Any]) -> str:
+    export = config["export"]
+    rows = [
+        [other, side, f"{one['bits']:.3%}", f"{one['codes']:.1%}", str(one["n"])]
+        for other, sides in export["agreement"].items()
+        for side, one in sides.items()
+    ]
+    versions = ", ".join(f"{name} {number}" for name, number in export["versions"].items())
+    header = ["with", "side", "equal bits", "equal codes", "items"]
+    usable = (
+        "An index that torch filled can be asked, and filled, by this model as far as bits agree."
+        if config["precision"] == "float32"
+        else "These codes need an index of their own."
+    )
+    return (
+        "## Agreement with torch\n\n"
+        f"On {export['checked on']} ({versions}). {usable}\n\n{_table([header, *rows])}"
+    )
+
+
+def _quality(config: Mapping[str, Any]) -> str:
+    measured = config["export"]["mAP"]
+    if not measured:
+        return ""
+    rows = [
+        [name, *(f"{ways[f'{a}->{b}']:.4f}" for a, b in DIRECTIONS)]
+        for name, ways in measured.items()
+    ]
+    header = ["computed by", *(f"mAP {a}->{b}" for a, b in DIRECTIONS)]
+    return (
+        f"## What differing bits cost\n\n{config['export']['checked on'].capitalize()}, asking "
+        f"among themselves; relevant is what shares a label.\n\n{_table([header, *rows])}"
+    )
+
+
+def _limits(config: Mapping[str, Any]) -> str:
+    lines = [
+        "## Limits",
+        "",
+        f"- Codes are comparable with codes of encoder {config['fingerprint']} alone.",
+        "- It was measured on data like that which it learned from. Anything gets a code, also "
+        "what it has never seen the like of: then a code says little.",
+        "- Confidence is calibrated for an even mix of matches and others: it ranks and cuts off, "
+        "and is not the share of true matches in a large collection.",
+        "- The weights of the backbones are inside: their licences go with this folder.",
+    ]
+    if config["precision"] == "int8":
+        lines.append(
+            "- Weights are in int8, so codes differ from those of encoder "
+            f"{config['made of']}; the curve of confidence is that one's."
+        )
+    return "\n".join(lines)
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    header, *body = rows
+    lines: Iterable[Sequence[str]] = [header, ["---"] * len(header), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

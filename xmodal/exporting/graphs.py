@@ -1,0 +1,174 @@
+"""A side of a trained encoder as one ONNX graph: backbone, scaling, rounding, tower, bits."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+from torch.nn import functional
+
+from xmodal.backbones import builtin, hub
+from xmodal.errors import ModelError
+from xmodal.index import Modality
+from xmodal.portable import FED, OWNER, TOKENS, SideConfig
+from xmodal.towers import Tower
+from xmodal.trained import TrainedEncoder
+
+OPSET = 20
+LARGEST = 1_900_000_000
+"""Bytes of weights that one file may hold (protobuf ends at 2 GB); more lie beside it."""
+PLACES = (128, 64, 32, 16, 8, 4, 2, 1)  # most significant bit first, as everywhere in xmodal
+
+
+class Side(nn.Module):
+    """Everything between what is read of an item and its code.
+
+    ``network`` makes features of the inputs; None where the inputs are the features. ``raw``: they
+    are pixels, for the tower to learn from.
+    """
+
+    def __init__(self, network: nn.Module | None, tower: Tower, *, raw: bool) -> None:
+        super().__init__()
+        self.network, self.tower, self.raw = network, tower, raw
+        self.register_buffer("places", torch.tensor(PLACES))
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Inputs -> codes (b, bits / 8) uint8, relaxed codes (b, bits), features (b, dim) float16.
+
+        Features are scaled to length 1 and rounded, as :mod:`xmodal.features` keeps them. Raw ones
+        are the input, and no output.
+        """
+        if self.raw:
+            relaxed = self.tower(inputs[0].flatten(1))
+            return self._packed(relaxed), relaxed
+        features = inputs[0] if self.network is None else self.network(*inputs)
+        kept = functional.normalize(features.float(), dim=1).half()
+        relaxed = self.tower(kept.float())
+        return self._packed(relaxed), relaxed, kept
+
+    def _packed(self, relaxed: torch.Tensor) -> torch.Tensor:
+        bits = (relaxed > 0).to(torch.int64).unflatten(1, (-1, 8))
+        packed: torch.Tensor = (bits * self.get_buffer("places")).sum(2).to(torch.uint8)
+        return packed
+
+
+def write_side(encoder: TrainedEncoder, side: Modality, folder: Path) -> SideConfig:
+    """Write the graph of a side, with its tokenizer if it has one; say what was written.
+
+    ``encoder`` computes in float32. Raises ModelError for what cannot be written as a graph.
+    """
+    told, network, inputs = _image(encoder) if side == "image" else _text(encoder, folder)
+    whole = Side(network, encoder.towers.tower(side), raw=told.raw)
+    path = folder / told.graph
+    _write(whole, inputs, path, free_length=told.padding == "longest")
+    model = onnx.load(path, load_external_data=False)
+    _forget_origin(model)
+    stamp(model, encoder.fingerprint, told)
+    onnx.save(model, path)
+    return told
+
+
+def stamp(model: onnx.ModelProto, fingerprint: str, side: SideConfig) -> None:
+    """Say in a graph's metadata whose it is, and how it is fed."""
+    onnx.helper.set_model_props(model, {OWNER: fingerprint, FED: side.to_json()})
+
+
+Prepared = tuple[SideConfig, nn.Module | None, dict[str, torch.Tensor]]
+"""What is declared of a side, the network before its tower, and inputs to trace it with."""
+
+
+def _image(encoder: TrainedEncoder) -> Prepared:
+    backbone = encoder.image_backbone
+    size = backbone.preprocessing.size
+    told = SideConfig(
+        graph="image.onnx",
+        input="pixels",
+        inputs=("pixels",),
+        dim=backbone.dim,
+        raw=backbone.raw,
+        batch=32,
+        preprocessing=backbone.preprocessing,
+    )
+    pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    return told, None if backbone.raw else _network(backbone), {"pixels": pixels}
+
+
+def _text(encoder: TrainedEncoder, folder: Path) -> Prepared:
+    backbone = encoder.text_backbone
+    if isinstance(backbone, builtin.Words):
+        told = SideConfig("text.onnx", "words", ("vectors",), backbone.dim, False, 64)
+        return told, None, {"vectors": torch.ones(2, backbone.dim)}
+    network = _network(backbone)
+    assert isinstance(backbone, hub.HubTextBackbone)  # there is no other with a network
+    unknown = sorted(set(backbone.inputs) - set(TOKENS))
+    if unknown:
+        raise ModelError(f"{backbone.spec!r} asks for {unknown[0]}: it cannot be exported")
+    told = SideConfig(
+        graph="text.onnx",
+        input="tokens",
+        inputs=backbone.inputs,
+        dim=backbone.dim,
+        raw=False,
+        batch=64,
+        tokenizer="tokenizer.json",
+        max_tokens=backbone.max_tokens,
+        padding=backbone.padding,
+    )
+    (folder / "tokenizer.json").write_text(backbone.tokenizer(), encoding="utf-8")
+    length = 4 if backbone.padding == "longest" else backbone.max_tokens
+    tokens = torch.ones(2, length, dtype=torch.int64)
+    return told, network, {name: tokens.clone() for name in backbone.inputs}
+
+
+def _network(backbone: Any) -> nn.Module:
+    network = getattr(backbone, "network", None)
+    if not isinstance(network, nn.Module):
+        raise ModelError(f"backbone {backbone.spec!r} has no network that can be exported")
+    return network
+
+
+def _write(
+    whole: Side, inputs: Mapping[str, torch.Tensor], path: Path, *, free_length: bool
+) -> None:
+    """Trace ``whole`` on some inputs; batches may have any size, and texts if that is free."""
+    alone = copy.deepcopy(whole).cpu().float().eval()
+    # By name: with a torch.export.Dim the exporter falls back to fixed sizes, and does not say so.
+    free = {0: "batch", 1: "tokens"} if free_length else {0: "batch"}
+    with warnings.catch_warnings():
+        # What the exporter thinks aloud is of no use to a person: the outcome is measured.
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.onnx.export(
+                alone,
+                tuple(inputs.values()),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=list(inputs),
+                output_names=["codes", "relaxed", "features"][: 2 if whole.raw else 3],
+                dynamic_shapes={"inputs": tuple(free for _ in inputs)},
+            )
+        except Exception as error:  # tracing meets whatever a model's authors have written
+            reason = " ".join(str(error).split())[:300]
+            raise ModelError(f"{path.name} cannot be made: {reason}") from None
+    assert program is not None
+    for one in program.model.graph.inputs:
+        if one.shape is None or any(isinstance(one.shape[place], int) for place in free):
+            raise ModelError(f"{path.name} cannot be made: {one.name} would have a fixed size")
+    weights = sum(one.numel() * one.element_size() for one in alone.state_dict().values())
+    program.save(path, external_data=weights > LARGEST)
+
+
+def _forget_origin(model: onnx.ModelProto) -> None:
+    """Remove what the exporter notes of each node: lines of source, with paths of this machine."""
+    graph = model.graph
+    del graph.metadata_props[:]
+    for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
