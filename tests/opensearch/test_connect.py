@@ -316,7 +316,9 @@ def test_an_index_that_remembers_no_encoder_does_from_then_on(
     connected(opensearch_cli, uri, service_url)
     ((_, content),) = ml("GET", f"{alias(uri)}/_mapping").items()
     assert content["mappings"]["_meta"]["xmodal"]["encoder"] == encoder.fingerprint
-    assert opensearch_cli("disconnect", uri).status == 0
+    ml("DELETE", f"{alias(uri)}-*")
+    gone = opensearch_cli("disconnect", uri, "--json")  # of an index that is no more
+    assert gone.status == 0 and len(json.loads(gone.out)["steps"]) == 9
 
 
 def test_codes_as_words_cannot_be_written_by_ml_commons(

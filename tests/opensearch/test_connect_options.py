@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from endpoint import Endpoint
+from endpoint import Asked, Endpoint, Reply
 from hamming_server import Refused, Server
 from rest_path import (
     Photos,
@@ -74,7 +74,7 @@ def test_as_the_default_it_takes_documents_unasked_but_not_those_of_the_python_p
 
 def test_a_new_version_takes_pipelines_of_its_encoder_along_and_leaves_others(
     ml: Server, ml_address: Callable[..., str], service_url: str, model: Path, other_model: Path,
-    index_path: Path, world: Path, opensearch_cli: Run,
+    index_path: Path, world: Path, opensearch_cli: Run, encoder: Encoder,
 ) -> None:  # fmt: skip
     uri = ml_address()
     run("load", index_path, "--index", uri)
@@ -98,6 +98,22 @@ def test_a_new_version_takes_pipelines_of_its_encoder_along_and_leaves_others(
     ]
     with pytest.raises(Refused, match="does not exist"):
         ml("PUT", f"{alias(uri)}/_doc/1?pipeline={pipeline(told, 'ingest')}", {"text": "a star"})
+
+    names = encoder.fingerprint, Encoder.load(other_model).fingerprint
+
+    def of_the_other(asked: Asked, reply: Reply) -> Reply:
+        return Reply(reply.status, str(reply.body).replace(*names))
+
+    with Endpoint(service_behind(service_url, of_the_other)) as service:
+        there = f"http://127.0.0.1:{service.port}"
+        new = connected(opensearch_cli, uri, there, "--make-default")
+        assert [step["done"] for step in new["steps"]] == [
+            *("updated", "updated"),
+            *["created"] * 6,
+            "updated",
+        ]
+        assert new["steps"][1]["id"] == told["steps"][1]["id"]
+        assert done(connected(opensearch_cli, uri, there, "--make-default")) == {"unchanged"}
     assert opensearch_cli("disconnect", uri).status == 0
     assert everything(ml) == before
 
@@ -175,7 +191,7 @@ def test_documents_of_somebodys_own(
 # ---- ways --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["hamming", "knn", "lucene-hnsw"])
+@pytest.mark.parametrize("way", ["hamming", "knn"])
 def test_every_way_searches_alike(
     way: str, ml: Server, ml_address: Callable[..., str], service_url: str, model: Path,
     encoder: Encoder,
