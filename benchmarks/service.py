@@ -63,8 +63,9 @@ def _write(told: argparse.Namespace) -> int:
         texts = _texts(port)
         warm = _warm(encoder, port, texts, asked)
         load = _load(ports, texts, told.clients, seconds)
+    backbone = str(encoder.about["options"]["text_backbone"])
     about = (
-        f"text backbone {encoder.about['options']['text_backbone']}, {encoder.bits} bits, "
+        f"text backbone {'/'.join(Path(backbone).parts[-2:])}, {encoder.bits} bits, "
         f"{documents:,} documents, k = 10"
     )
     write(
