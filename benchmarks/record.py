@@ -17,6 +17,7 @@ PACKAGES = (
     "torch",
     "torchvision",
     "transformers",
+    "onnxruntime",
 )
 
 
