@@ -139,7 +139,7 @@ def _checked(
     for side in MODALITIES:
         found = agreed["torch float32"].get(side)
         if found is None:
-            raise DataError(f"no {side} to compare by among {sample.about}: check with others")
+            raise DataError(f"no {side} among {sample.about} can be used: check with others")
         if found["bits"] < LEAST:
             raise ModelError(
                 f"the exported {side} side has {found['bits']:.2%} of its bits in common with "

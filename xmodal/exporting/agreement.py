@@ -56,7 +56,7 @@ def rendered(folder: Path, items: int) -> Sample:
 def held_out(data: Dataset, encoder: Encoder, items: int) -> Sample:
     """At most so many items: those that the encoder keeps for asking, else what it did not learn.
 
-    Raises DataError if there is neither.
+    Raises DataError if there is neither, or if they have pictures alone, or texts alone.
     """
     learned = {id_ for role in ("train", "validation") for id_ in encoder.split.get(role, ())}
     asking = set(encoder.split.get("query", ()))
@@ -69,7 +69,11 @@ def held_out(data: Dataset, encoder: Encoder, items: int) -> Sample:
         )
     kept = set(by_hash(chosen, "check")[:items])
     part = data.keep(lambda item: item.id in kept)
-    return Sample(f"{len(kept)} items of {data.name} that were {what}", part)
+    sample = Sample(f"{len(kept)} items of {data.name} that were {what}", part)
+    for side in MODALITIES:
+        if not sample.sources(side):
+            raise DataError(f"there is no {side} among {sample.about}: check with others")
+    return sample
 
 
 def encode(
