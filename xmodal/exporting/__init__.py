@@ -21,7 +21,7 @@ from typing import Any
 
 from xmodal.data import Dataset, Problems
 from xmodal.device import precision
-from xmodal.encoder import CONFIG, SPLIT, read_config, write_json
+from xmodal.encoder import CONFIG, SPLIT, Encoder, read_config, write_json
 from xmodal.errors import ConfigError, DataError, ModelError
 from xmodal.exporting.agreement import Codes, Sample, agreement, encode, held_out, quality, rendered
 from xmodal.exporting.card import card
@@ -131,10 +131,11 @@ def _checked(
     problems = Problems()
     own = str(precision()).removeprefix("torch.")
 
-    def codes(encoder: Any) -> Codes:
-        return encode(encoder, sample, problems, progress)
+    def codes(encoder: Encoder) -> Codes:
+        return encode(encoder, sample, Problems(), progress)  # all have the same problems
 
-    by_torch, ours = codes(exact), codes(PortableEncoder(folder, config))
+    by_torch = encode(exact, sample, problems, progress)
+    ours = codes(PortableEncoder(folder, config))
     agreed = {"torch float32": agreement(ours, by_torch)}
     for side in MODALITIES:
         found = agreed["torch float32"].get(side)
