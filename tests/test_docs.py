@@ -135,7 +135,7 @@ def test_the_programs_of_a_page(
     known = dict(METHODS)
     try:
         for block in blocks(page, "python"):
-            exec(compile(block, page, "exec"), {"__name__": page})
+            exec(compile(block, page, "exec"), {"__name__": "__main__"})
             assert capsys.readouterr().out.strip()
     finally:
         METHODS.clear()

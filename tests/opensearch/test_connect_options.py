@@ -29,6 +29,7 @@ from rest_path import (
 from xmodal.codes import BinaryCodes
 from xmodal.data import Dataset
 from xmodal.encoder import Encoder
+from xmodal.loading import load_encoder
 from xmodal_opensearch.store import open_opensearch
 
 Run = Callable[..., Any]
@@ -99,7 +100,7 @@ def test_a_new_version_takes_pipelines_of_its_encoder_along_and_leaves_others(
     with pytest.raises(Refused, match="does not exist"):
         ml("PUT", f"{alias(uri)}/_doc/1?pipeline={pipeline(told, 'ingest')}", {"text": "a star"})
 
-    names = encoder.fingerprint, Encoder.load(other_model).fingerprint
+    names = encoder.fingerprint, load_encoder(other_model).fingerprint
 
     def of_the_other(asked: Asked, reply: Reply) -> Reply:
         return Reply(reply.status, str(reply.body).replace(*names))

@@ -50,4 +50,5 @@ async def refused(request: Request, error: Exception) -> Response:
         return problem(
             503, "this took too long and was given up: ask for less", {"Retry-After": "5"}
         )
-    return problem(500, "an error of the service; its log says more")
+    # The server closes the connection of whatever raised: the client has to know.
+    return problem(500, "an error of the service; its log says more", {"Connection": "close"})
