@@ -67,8 +67,9 @@ def test_headers_allow_no_strangers(service: Running) -> None:
         assert "server" not in headers and "access-control-allow-origin" not in headers
 
 
-def test_more_than_may_wait_are_told_to_come_again(encoder: Encoder, index_path: Path) -> None:
-    gate, held = threading.Event(), open_index(index_path)
+def gated(path: Path) -> tuple[threading.Event, Any]:
+    """An index whose searches wait while a gate is closed, and the gate, open."""
+    gate, held = threading.Event(), open_index(path)
     searched = held.search
 
     def slowly(*given: Any, **named: Any) -> Any:
@@ -77,6 +78,11 @@ def test_more_than_may_wait_are_told_to_come_again(encoder: Encoder, index_path:
 
     gate.set()
     held.search = slowly  # type: ignore[method-assign]
+    return gate, held
+
+
+def test_more_than_may_wait_are_told_to_come_again(encoder: Encoder, index_path: Path) -> None:
+    gate, held = gated(index_path)
     with running(encoder, held, waiting=3) as service, ThreadPoolExecutor(8) as pool:
         gate.clear()
         told = [pool.submit(service.post, "/v1/search", {"text": WORDS}) for _ in range(8)]
@@ -94,15 +100,7 @@ def _first(futures: list[Any], count: int) -> list[Any]:
 
 
 def test_what_takes_too_long_is_given_up(encoder: Encoder, index_path: Path) -> None:
-    gate, held = threading.Event(), open_index(index_path)
-    searched = held.search
-
-    def slowly(*given: Any, **named: Any) -> Any:
-        gate.wait(20)
-        return searched(*given, **named)
-
-    gate.set()
-    held.search = slowly  # type: ignore[method-assign]
+    gate, held = gated(index_path)
     with running(encoder, held, seconds=0.3) as service:
         gate.clear()
         told = service.post("/v1/search", {"text": WORDS})

@@ -40,9 +40,9 @@ from xmodal.readers import read
 def export(model: Path, out: Path, data: Path | None, **given: Any) -> None:
     """Make a portable model: ONNX graphs that need onnxruntime, and no torch.
 
-    search, index, encode and evaluate take it as they take any model. Its codes are compared with
-    those of torch, and the folder's README.md is its model card. With --check and labels, mAP is
-    measured as well.
+    search, index, serve, encode and evaluate take it as they take any model. Its codes are compared
+    with those of torch, and the folder's README.md is its model card. With --check and labels, mAP
+    is measured as well.
 
     \b
     Example:
