@@ -171,12 +171,13 @@ def main() -> None:
     encoders = {way: load_encoder(folder) for way, folder in models.items()}
     queries = latency(data, encoders, 10 if told.quick else 100)
     options = encoders["torch"].about["options"]
-    names = [Path(options[f"{side}_backbone"]).name for side in ("image", "text")]
+    names = ["/".join(Path(options[f"{side}_backbone"]).parts[-2:]) for side in ("image", "text")]
+    chosen = f" --data {path.name} --image-backbone {names[0]} --text-backbone {names[1]}"
     threads = os.environ.get("OMP_NUM_THREADS", "not set")
     write(
         "portable",
         f"Portable models: {names[0]} and {names[1]}, {BITS} bits, seed {told.seed}",
-        "python benchmarks/portable.py" + (f" --data {path.name}" if told.data else ""),
+        "python benchmarks/portable.py" + (chosen if told.data else ""),
         [
             (f"A whole `xmodal search`, median of {rounds} (OMP_NUM_THREADS {threads})", started),
             ("One query in a warm process", queries),

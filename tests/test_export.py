@@ -249,7 +249,7 @@ def test_the_card_says_where_the_model_comes_from(portable_path: Path, encoder: 
         f"- backbones: {options['image_backbone']} for pictures, {options['text_backbone']} for",
         f"- method {options['method']}, seed {options['seed']}, split seed {options['split_seed']}",
         "queries were neither learned nor chosen from",
-        "None were measured when it was trained",
+        "No report lies with the model",
         "| torch float32 | image | 100.000% | 100.0% | 40 |",
         "squash (share 1), bilinear",
         "their licences go with this folder",

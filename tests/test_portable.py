@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from absent import TORCH, command, environment
 from PIL import Image
 
 import xmodal
@@ -24,24 +24,12 @@ from xmodal.portable import PortableEncoder
 
 Run = Callable[..., Any]
 QUERY = "a red circle on the left"
-WITHOUT = """
-import sys
-for name in {absent}:
-    sys.modules[name] = None  # importing it raises ModuleNotFoundError
-from xmodal.cli import main
-main()
-"""
-TORCH = ("torch", "torchvision", "transformers", "safetensors", "onnx", "onnxscript")
 
 
 def without(absent: tuple[str, ...], *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run ``xmodal`` in a process in which some packages cannot be imported."""
-    return subprocess.run(
-        [sys.executable, "-c", WITHOUT.format(absent=absent), *map(str, arguments)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-    )
+    line = command(absent, *arguments)
+    return subprocess.run(line, env=environment(), capture_output=True, text=True)
 
 
 # ---- without torch ---------------------------------------------------------------------------
@@ -130,14 +118,13 @@ print(len(os.listdir("/proc/self/task")))
         pytest.skip("threads are counted in /proc")
     counts = []
     for threads in ("1", "5"):
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(sys.path),
+        counted = environment() | {
             "OMP_NUM_THREADS": threads,
             "OPENBLAS_NUM_THREADS": "1",
             "RAYON_NUM_THREADS": "1",
         }
         done = subprocess.run(
-            [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+            [sys.executable, "-c", program], env=counted, capture_output=True, text=True
         )
         counts.append(int(done.stdout))
     assert counts[1] == counts[0] + 4

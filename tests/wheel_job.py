@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from urllib.request import ProxyHandler, Request, build_opener
 
 LOOK = """
 from importlib.metadata import entry_points
@@ -42,7 +43,7 @@ print("wheel: imports, entry points, assets and the local index work without tor
 
 
 def portable(wheel: str, install: list[str], folder: Path) -> None:
-    """Encode, index and search with a portable model where only the extra onnx is installed."""
+    """Encode, index, search and serve with a portable model where torch is not installed."""
     from exported import exported, untrained
 
     from xmodal.toy import write_world
@@ -70,7 +71,22 @@ def portable(wheel: str, install: list[str], folder: Path) -> None:
     assert "40 documents" in xmodal("index", world, "--index", "portable.index")
     told = xmodal("search", "a red circle", "--index", "portable.index", "-k", 3, "--json")
     assert len(json.loads(told)["hits"]) == 3, told
-    print("wheel: with the extra onnx alone, a portable model encodes, indexes and searches")
+    line = [there / "xmodal", "serve", "--model", "x.onnx", "--index", "portable.index"]
+    with subprocess.Popen(
+        [*line, "--port", "0"], cwd=folder, stderr=subprocess.PIPE, text=True
+    ) as service:
+        assert service.stderr is not None
+        said = next(one for one in service.stderr if one.startswith("listening on "))
+        asked = Request(
+            f"{said.split()[-1]}/v1/search",
+            b'{"text": "a red circle", "k": 3}',
+            {"Content-Type": "application/json"},
+        )
+        with build_opener(ProxyHandler({})).open(asked, timeout=60) as answer:
+            served = json.load(answer)
+        service.terminate()
+    assert [hit["id"] for hit in served["hits"]] == [hit["id"] for hit in json.loads(told)["hits"]]
+    print("wheel: without torch, a portable model encodes, indexes, searches and serves")
 
 
 def main(dist: str) -> None:
@@ -99,7 +115,7 @@ def main(dist: str) -> None:
         )
         assert missing.returncode == 2, missing
         assert b"pip install 'xmodal[torch]'" in missing.stderr, missing.stderr
-        portable(f"{wheel.resolve()}[onnx]", install[:-1], Path(folder))
+        portable(f"{wheel.resolve()}[onnx,service]", install[:-1], Path(folder))
         # The server's plugin is built from the sources that travel in the wheel.
         subprocess.run([*install[:-1], f"{wheel.resolve()}[node]"], check=True)
         build = [str(there / "xmodal-opensearch"), "plugin", "build", "--out", "hamming.zip"]

@@ -37,6 +37,8 @@ from xmodal_opensearch.ways import Way, check_writable, choose_way
 
 TOGETHER = 32
 """How many queries of a batch go into one request."""
+KNOWS_SHARD_DOC = (3, 3)
+"""The first version that can tell documents of one place in two shards apart by `_shard_doc`."""
 SETTLING = 3.0
 """Seconds in which an index that was just made gets its self-test document."""
 
@@ -284,10 +286,11 @@ class ExactIndex:
         self, query: Query, size: int, source: Sequence[str] | bool
     ) -> Iterator[list[dict[str, Any]]]:
         """All documents of a query in no order, ``size`` at a time, as the server tells them."""
+        unique = "_shard_doc" if self.can.version >= KNOWS_SHARD_DOC else "_id"
         body: dict[str, Any] = {
             "size": size,
             "query": query,
-            "sort": [{"_shard_doc": "asc"}],
+            "sort": [{"_doc": "asc"}, {unique: "asc"}],
             "_source": source,
             "seq_no_primary_term": True,
             "track_total_hits": False,

@@ -7,7 +7,6 @@ import io
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,11 +15,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from absent import TORCH, command, environment
 from jsonschema import Draft202012Validator
 from PIL import Image
 from service_process import Running, running
 
 from xmodal.codes import BinaryCodes
+from xmodal.data import Dataset
 from xmodal.encoder import Encoder
 from xmodal.hamming import HammingIndex
 from xmodal.index import open_index
@@ -284,13 +285,22 @@ def test_answers_are_as_described(service: Running) -> None:
 # ---- the command --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("served", "absent"), [("model", ()), ("portable_path", TORCH)])
 def test_the_command_says_where_it_listens_and_stops_gracefully(
-    model: Path, index_path: Path, world: Path
+    served: str,
+    absent: tuple[str, ...],
+    index_path: Path,
+    world: Path,
+    dataset: Dataset,
+    request: pytest.FixtureRequest,
 ) -> None:
-    command = [sys.executable, "-c", "from xmodal.cli import main; main()", "serve"]
-    given = ["--model", model, "--index", index_path, "--port", 0, "--pictures", world]
+    given = ("--model", request.getfixturevalue(served), "--index", index_path, "--port", 0)
     with subprocess.Popen(
-        [*command, *map(str, given)], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command(absent, "serve", *given, "--pictures", world),
+        env=environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stderr is not None
         said = []
@@ -303,6 +313,9 @@ def test_the_command_says_where_it_listens_and_stops_gracefully(
         assert any("this machine alone" in line for line in said)
         told = httpx.post(f"{url}/v1/search", json={"text": WORDS}, trust_env=False).json()
         assert len(told["hits"]) == 20
+        asked = {"image": base64_of(Path(str(dataset.items[0].image))), "k": 1}
+        told = httpx.post(f"{url}/v1/search", json=asked, trust_env=False).json()
+        assert told["hits"][0]["distance"] == 0
         other = {"Host": "elsewhere.example"}
         assert httpx.get(f"{url}/", headers=other, trust_env=False).status_code == 421
         process.send_signal(signal.SIGTERM)

@@ -96,7 +96,7 @@ def _training(config: Mapping[str, Any]) -> str:
 def _figures(report: Mapping[str, Any] | None) -> str:
     if not report:
         return (
-            "## Figures\n\nNone were measured when it was trained: `xmodal evaluate DATA --model`."
+            "## Figures\n\nNo report lies with the model: `xmodal evaluate DATA --model` makes one."
         )
     header = ["", *(f"{m} {a}->{b}" for m in METRICS for a, b in DIRECTIONS)]
     rows = [

@@ -117,13 +117,14 @@ class Service:
         asked = await asking.body(request, "Search", self.settings)
         async with asyncio.timeout(self.settings.seconds):
             question = await asking.question(asked, self.encoding)
-            hits = await self.searching(question)
+            found = await self.searching(question)
+            hits = await asyncio.to_thread(self._shown, [hit._asdict() for hit in found])
         return JSONResponse(
             {
                 "target": question.target,
                 "bits": self.encoder.bits,
                 "took_ms": round(1000 * (time.perf_counter() - started), 2),
-                "hits": [hit._asdict() | self._shown(hit.id, hit.fields) for hit in hits],
+                "hits": hits,
             }
         )
 
@@ -172,15 +173,12 @@ class Service:
         ids = [_usable(one) for one in _only(request, "id").getlist("id")]
         if not 0 < len(ids) <= MOST_IDS:
             raise Refusal(422, f"{len(ids)} ids, expected 1 to {MOST_IDS}: /v1/documents?id=a&id=b")
-        found = await self._in_thread(self.index.fields_of, ids)
-        return JSONResponse(
-            {
-                "documents": [
-                    {"id": id_, "fields": fields} | self._shown(id_, fields)
-                    for id_, fields in found.items()
-                ]
-            }
-        )
+
+        def known() -> list[dict[str, Any]]:
+            found = self.index.fields_of(ids)
+            return self._shown([{"id": id_, "fields": fields} for id_, fields in found.items()])
+
+        return JSONResponse({"documents": await self._in_thread(known)})
 
     async def picture(self, request: Request) -> Response:
         """GET /v1/picture?id=...&size=320"""
@@ -238,10 +236,12 @@ class Service:
     def _made_by(self) -> dict[str, Any]:
         return {"bits": self.encoder.bits, "encoder": self.encoder.fingerprint}
 
-    def _shown(self, id_: str, fields: Any) -> dict[str, Any]:
-        """Where the picture of a document is, if there is one that may be shown."""
-        there = self.thumbnails.path(fields.get("image")) is not None
-        return {"picture": f"/v1/picture?{urlencode({'id': id_})}" if there else None}
+    def _shown(self, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """With where the picture of each is, if there is one that may be shown; looks at files."""
+        for one in documents:
+            there = self.thumbnails.path(one["fields"].get("image")) is not None
+            one["picture"] = f"/v1/picture?{urlencode({'id': one['id']})}" if there else None
+        return documents
 
 
 def _only(request: Request, *names: str) -> Any:

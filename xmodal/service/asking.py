@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -122,11 +122,17 @@ async def embedding(asked: dict[str, Any], encoding: Encoding) -> dict[str, Any]
     text, image = asked.get("inputText"), asked.get("inputImage")
     if text in ABSENT and image in ABSENT:
         raise Refusal(422, "neither inputText nor inputImage says anything, expected one or both")
-    told: dict[str, list[int] | None] = {"text_code": None, "image_code": None}
+    work: dict[str, Awaitable[BinaryCodes]] = {}
     if text not in ABSENT:
-        told["text_code"] = (await encoding.text(str(text))).to_signed()[0]
+        work["text_code"] = encoding.text(str(text))
     if image not in ABSENT:
-        told["image_code"] = (await encoding.picture(str(image))).to_signed()[0]
+        work["image_code"] = encoding.picture(str(image))
+    made = await asyncio.gather(*work.values(), return_exceptions=True)
+    told: dict[str, list[int] | None] = {"text_code": None, "image_code": None}
+    for name, code in zip(work, made, strict=True):
+        if isinstance(code, BaseException):
+            raise code
+        told[name] = code.to_signed()[0]
     one = told["image_code"] or told["text_code"]
     return {
         **told,
