@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import re
 import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +28,25 @@ LONGEST_PAUSE = 5.0
 Body = Mapping[str, Any] | bytes | None
 T = TypeVar("T")
 
+CREDENTIAL = re.compile(r'"credential"\s*:\s*\{[^}]*\}')
+
+
+class _Discreet(logging.Filter):
+    """Keeps back the service's token, which a connector's body has, whoever logs bodies."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                CREDENTIAL.sub('"credential": "not logged"', one) if isinstance(one, str) else one
+                for one in record.args
+            )
+        return True
+
+
 # The client logs each failure that we mend or report; without a handler Python would print it.
 logging.getLogger("opensearch").addHandler(logging.NullHandler())
+for _name in ("opensearch", "opensearchpy.trace"):
+    logging.getLogger(_name).addFilter(_Discreet())
 
 
 class Server:

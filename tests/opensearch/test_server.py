@@ -316,3 +316,23 @@ def test_the_real_node_tells_what_is_wrong(node_url: str) -> None:
     answers = server.search_many("_all", [{"size": 0}, {"size": 0}], doing="searching")
     assert json.dumps(answers).count('"failed": 0') == 2
     server.close()
+
+
+def test_a_token_is_never_logged(caplog: pytest.LogCaptureFixture) -> None:
+    tracer = logging.getLogger("opensearchpy.trace")
+    body = {"name": "ours", "credential": {"token": "a-secret"}, "actions": []}
+    tracer.addHandler(caplog.handler)
+    try:
+        caplog.set_level(logging.DEBUG, "opensearch")
+        caplog.set_level(logging.DEBUG, tracer.name)
+        with Endpoint(scripted(Reply(body=body), Reply(400, body))) as endpoint:
+            server = connect(endpoint.port)
+            server.request("POST", "/_plugins/_ml/connectors/_create", body, doing="making")
+            with pytest.raises(IndexFailure):
+                server.request("PUT", "/_plugins/_ml/connectors/a", body, doing="changing")
+            server.close()
+    finally:
+        tracer.removeHandler(caplog.handler)
+    assert b"a-secret" in endpoint.asked[-1].body
+    assert "a-secret" not in caplog.text
+    assert caplog.text.count("not logged") >= 6 and "actions" in caplog.text

@@ -2,8 +2,8 @@
 
 Matrix products of transformers are quantised dynamically by onnxruntime: weights by channel,
 activations as they come. Convolutions and towers keep weights in int8 and are computed in float32:
-with dynamic activations the codes of MobileNetV2 had .58 of their bits in common with those of
-float32, hardly more than chance.
+with dynamic activations the codes of MobileNetV2 had hardly more bits in common with those of
+float32 than chance has.
 """
 
 from __future__ import annotations
