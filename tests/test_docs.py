@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 
 if TYPE_CHECKING:
     from xmodal_opensearch.node import Node
@@ -124,6 +125,9 @@ def test_the_commands_of_a_page(page: str, shell: Callable[[str], Shell]) -> Non
         out = told.line(line)
         if line.startswith("curl") and "--output" not in line:
             assert '"status": 4' not in out and out.startswith("{"), (line, out)
+        if "--output" in line:
+            with Image.open(told.folder / line.split()[-1]) as picture:
+                picture.load()
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clusters import CLASSES, clusters
+from clusters import CLASSES, LABELS, NO_LABELS, clusters, finite
 from PIL import Image
 from shapes import world
 
@@ -42,11 +41,6 @@ def codes(
     towers = dshgan.train(data, config, run or Run(data, seed=seed))
     sides = [towers.codes("image", data.validation.image)]
     return BinaryCodes.concatenate([*sides, towers.codes("text", data.validation.text)])
-
-
-def finite(run: Run) -> bool:
-    figures = np.isfinite([value for row in run.history for value in row.values()]).all()
-    return bool(figures) and all(bool(w.isfinite().all()) for w in run._best_state.values())
 
 
 # ---- the same, and not the same --------------------------------------------------------------
@@ -173,49 +167,6 @@ def test_wrong_settings_are_one_line(wrong: dict[str, Any], words: str) -> None:
 
 
 # ---- labels of all sorts ---------------------------------------------------------------------
-
-
-def several_labels(data: TrainingData) -> TrainingData:
-    """Every third item gets a second label."""
-    labels = data.train.labels.clone()
-    labels[::3] = torch.maximum(labels[::3], labels[::3].roll(1, dims=1))
-    return replace(data, train=replace(data.train, labels=labels))
-
-
-def no_label_column(data: TrainingData) -> TrainingData:
-    def without(pairs: Pairs) -> Pairs:
-        return replace(pairs, labels=pairs.labels[:, :0], labelled=torch.zeros(len(pairs)).bool())
-
-    return replace(data, train=without(data.train), validation=without(data.validation))
-
-
-def one_class(data: TrainingData) -> TrainingData:
-    labels = torch.zeros_like(data.train.labels)
-    labels[:, 0] = 1
-    return replace(data, train=replace(data.train, labels=labels))
-
-
-def empty_class(data: TrainingData) -> TrainingData:
-    """A fifth column of which no item is, and labelled items of no class at all."""
-    labels = torch.cat([data.train.labels, torch.zeros(len(data.train), 1)], dim=1)
-    labels[:5] = 0
-    validation = torch.cat([data.validation.labels, torch.zeros(len(data.validation), 1)], dim=1)
-    told = replace(data.validation, labels=validation)
-    return replace(data, train=replace(data.train, labels=labels), validation=told)
-
-
-LABELS: dict[str, Callable[[], TrainingData]] = {
-    "some": lambda: clusters(labelled=0.3),
-    "one item": lambda: clusters(labelled=0.001),
-    "all": lambda: clusters(),
-    "several": lambda: several_labels(clusters(labelled=0.5)),
-    "empty class": lambda: empty_class(clusters(labelled=0.5)),
-    "one class": lambda: one_class(clusters()),
-}
-NO_LABELS: dict[str, Callable[[], TrainingData]] = {
-    "none": lambda: clusters(labelled=0),
-    "no column": lambda: no_label_column(clusters()),
-}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clusters import CLASSES, clusters
+from clusters import CLASSES, LABELS, NO_LABELS, clusters, finite
 from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
@@ -38,12 +38,6 @@ def codes(data: TrainingData, config: Config = QUICK, run: Run | None = None) ->
     towers = train(data, config, run or Run(data))
     sides = [towers.codes("image", data.validation.image)]
     return BinaryCodes.concatenate([*sides, towers.codes("text", data.validation.text)])
-
-
-def all_finite(run: Run) -> bool:
-    values = [value for row in run.history for value in row.values()]
-    weights = run._best_state.values()
-    return bool(np.isfinite(values).all()) and all(bool(one.isfinite().all()) for one in weights)
 
 
 # ---- the same, and not the same --------------------------------------------------------------
@@ -144,53 +138,25 @@ def test_without_adversaries_no_critic_exists(tmp_path: Path) -> None:
 # ---- labels and sizes of all sorts -----------------------------------------------------------
 
 
-def no_label_column(data: TrainingData) -> TrainingData:
-    def without(pairs: Pairs) -> Pairs:
-        return replace(pairs, labels=pairs.labels[:, :0], labelled=torch.zeros(len(pairs)).bool())
-
-    return replace(data, train=without(data.train), validation=without(data.validation))
-
-
-def several_labels(data: TrainingData) -> TrainingData:
-    """Every third item gets a second label, the first five none at all; a column is empty."""
-    labels = data.train.labels.clone()
-    labels[::3] = torch.maximum(labels[::3], labels[::3].roll(1, dims=1))
-    labels[:5] = 0
-    labels = torch.cat([labels, torch.zeros(len(labels), 1)], dim=1)
-    told = torch.cat([data.validation.labels, torch.zeros(len(data.validation), 1)], dim=1)
-    train, validation = replace(data.train, labels=labels), replace(data.validation, labels=told)
-    return replace(data, train=train, validation=validation)
-
-
-LABELS = {
-    "none": lambda: clusters(labelled=0),
-    "no column": lambda: no_label_column(clusters()),
-    "one item": lambda: clusters(labelled=0.001),
-    "some": lambda: clusters(labelled=0.3),
-    "all": lambda: clusters(),
-    "several": lambda: several_labels(clusters(labelled=0.5)),
-}
-
-
 @pytest.mark.parametrize("config", [QUICK, OFF], ids=["on", "off"])
-@pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.parametrize("kind", [*LABELS, *NO_LABELS])
 def test_labels_of_all_sorts_give_finite_losses(kind: str, config: Config) -> None:
-    run = trained(LABELS[kind](), config)
+    run = trained((LABELS | NO_LABELS)[kind](), config)
     assert len(run.history) == config.epochs
-    assert all_finite(run)
-    assert ("classes" in run.history[0]) == (kind not in ("none", "no column"))
+    assert finite(run)
+    assert ("classes" in run.history[0]) == (kind in LABELS)
 
 
 @pytest.mark.parametrize("size", [2, 3, 1000])
 @pytest.mark.parametrize("n", [8, 15])
 def test_few_pairs_and_no_validation_give_finite_losses(n: int, size: int) -> None:
-    assert all_finite(trained(clusters(n, 0, labelled=0.5), replace(QUICK, batch=size)))
+    assert finite(trained(clusters(n, 0, labelled=0.5), replace(QUICK, batch=size)))
 
 
 def test_items_that_are_all_alike_give_finite_losses() -> None:
     data = clusters(16)
     same = Pairs(torch.ones(16, 20), torch.ones(16, 14), data.train.labels, data.train.labelled)
-    assert all_finite(trained(replace(data, train=same)))
+    assert finite(trained(replace(data, train=same)))
 
 
 def test_a_learning_rate_that_is_far_too_high_is_one_line() -> None:
@@ -280,6 +246,6 @@ def test_pixels_are_learned_from_and_drawn_again(tmp_path: Path) -> None:
     data = TrainingData(pictures(48, 0), pictures(24, 1), 16, raw_images=True)
     run = trained(data, replace(LONGER, epochs=10, batch=16, critic_steps=1), folder=tmp_path)
     assert max(row["mAP"] for row in run.history) > 2 / 3
-    assert all_finite(run)
+    assert finite(run)
     with Image.open(tmp_path / "decoded-010.png") as sheet:
         assert sheet.size[0] > 10 * 2 * 16

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clusters import CLASSES, clusters
+from clusters import CLASSES, LABELS, NO_LABELS, clusters, finite
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from xmodal.codes import BinaryCodes
@@ -145,58 +145,12 @@ def test_who_is_no_match_is_told_from_beliefs_and_not_from_hidden_labels() -> No
 # ---- labels of all sorts ---------------------------------------------------------------------
 
 
-def several_labels(data: TrainingData) -> TrainingData:
-    """Every third item gets a second label."""
-    labels = data.train.labels.clone()
-    labels[::3] = torch.maximum(labels[::3], labels[::3].roll(1, dims=1))
-    return replace(data, train=replace(data.train, labels=labels))
-
-
-def no_label_column(data: TrainingData) -> TrainingData:
-    def without(pairs: Pairs) -> Pairs:
-        return replace(pairs, labels=pairs.labels[:, :0], labelled=torch.zeros(len(pairs)).bool())
-
-    return replace(data, train=without(data.train), validation=without(data.validation))
-
-
-def one_class(data: TrainingData) -> TrainingData:
-    labels = torch.zeros_like(data.train.labels)
-    labels[:, 0] = 1
-    return replace(data, train=replace(data.train, labels=labels))
-
-
-def empty_class(data: TrainingData) -> TrainingData:
-    """A fifth column of which no item is, and labelled items of no class at all."""
-    labels = torch.cat([data.train.labels, torch.zeros(len(data.train), 1)], dim=1)
-    labels[:5] = 0
-    validation = torch.cat([data.validation.labels, torch.zeros(len(data.validation), 1)], dim=1)
-    return replace(
-        data,
-        train=replace(data.train, labels=labels),
-        validation=replace(data.validation, labels=validation),
-    )
-
-
-LABELS = {
-    "none": lambda: clusters(labelled=0),
-    "no column": lambda: no_label_column(clusters()),
-    "some": lambda: clusters(labelled=0.3),
-    "one item": lambda: clusters(labelled=0.001),
-    "all": lambda: clusters(),
-    "several": lambda: several_labels(clusters(labelled=0.5)),
-    "empty class": lambda: empty_class(clusters(labelled=0.5)),
-    "one class": lambda: one_class(clusters()),
-}
-
-
 @pytest.mark.parametrize("estimator", ["exact", "reinforce"])
-@pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.parametrize("kind", [*LABELS, *NO_LABELS])
 def test_labels_of_all_sorts_give_finite_losses(kind: str, estimator: Any) -> None:
-    run = trained(LABELS[kind](), replace(QUICK, estimator=estimator))
+    run = trained((LABELS | NO_LABELS)[kind](), replace(QUICK, estimator=estimator))
     assert len(run.history) == QUICK.epochs
-    values = [value for row in run.history for value in row.values()]
-    assert np.isfinite(values).all()
-    assert all(bool(torch.isfinite(weight).all()) for weight in run._best_state.values())
+    assert finite(run)
 
 
 @pytest.mark.parametrize("negatives", ["random", "semi-hard", "hardest", "policy"])
@@ -204,14 +158,14 @@ def test_labels_of_all_sorts_give_finite_losses(kind: str, estimator: Any) -> No
 def test_batches_of_any_size_give_finite_losses(size: int, negatives: Any) -> None:
     config = replace(QUICK, batch=size, epochs=2, negatives=negatives)
     run = trained(clusters(15, labelled=0.5), config)
-    assert np.isfinite([value for row in run.history for value in row.values()]).all()
+    assert finite(run)
 
 
 def test_items_that_are_all_alike_give_finite_losses() -> None:
     data = clusters(16)
     same = Pairs(torch.ones(16, 20), torch.ones(16, 14), data.train.labels, data.train.labelled)
     run = trained(replace(data, train=same))
-    assert np.isfinite([value for row in run.history for value in row.values()]).all()
+    assert finite(run)
 
 
 def test_a_learning_rate_that_is_far_too_high_is_one_line() -> None:

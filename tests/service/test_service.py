@@ -206,6 +206,23 @@ def test_thumbnails_are_small_upright_and_kept(service: Running, index: HammingI
     assert service.get("/v1/picture", id="nobody").status_code == 404
 
 
+@pytest.mark.parametrize("named", ["photos/{}", "{}", "{tmp}/photos/{}", "/gone/photos/{}"])
+@pytest.mark.parametrize("id_", ["a/1.png", "own"])
+def test_pictures_are_found_where_the_index_was_filled_and_where_they_moved_to(
+    named: str, id_: str, encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    Image.new("RGB", (30, 30), "red").save(tmp_path / "photos" / "a" / "1.png")
+    monkeypatch.chdir(tmp_path)
+    index = HammingIndex(encoder.bits)
+    codes = BinaryCodes(np.zeros((1, encoder.bits // 8), np.uint8), encoder.bits)
+    index.add([id_], image=codes, fields=[{"image": named.format("a/1.png", tmp=tmp_path)}])
+    expected = 404 if (id_, named) == ("own", "/gone/photos/{}") else 200
+    with running(encoder, index, pictures=Path("photos")) as service:
+        assert service.get("/v1/picture", id=id_).status_code == expected
+        assert service.app.state.pictures == (1, int(expected == 200))
+
+
 def test_only_pictures_of_the_folder_are_shown(encoder: Encoder, tmp_path: Path) -> None:
     folder = tmp_path / "shown"
     folder.mkdir()
@@ -311,6 +328,7 @@ def test_the_command_says_where_it_listens_and_stops_gracefully(
         url = said[-1].removeprefix("listening on ").strip()
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+", url), said
         assert any("this machine alone" in line for line in said)
+        assert not any("none of" in line for line in said)
         told = httpx.post(f"{url}/v1/search", json={"text": WORDS}, trust_env=False).json()
         assert len(told["hits"]) == 20
         asked = {"image": base64_of(Path(str(dataset.items[0].image))), "k": 1}

@@ -88,6 +88,9 @@ def serve(model: Path, uri: str, host: str, port: int, **given: Any) -> None:
 
     def ready() -> None:
         say(f"{len(index):,} documents in {uri}; pictures shown from {settings.pictures}")
+        named, there = app.state.pictures
+        if named and not there:
+            say(f"none of {named} pictures looked for is there: name their folder by --pictures")
         if not local:
             warning = "" if token else ", and no token is asked for (--token-file)"
             say(f"other machines can reach this service{warning}; encryption is a proxy's work")

@@ -33,6 +33,7 @@ from xmodal.service.searching import Found, Question, RanksWords, Searching
 from xmodal.service.settings import Settings
 
 MOST_IDS, LONGEST_ID = 100, 2048
+SAMPLE = 20
 FRESH = 5.0
 """Seconds for which the number of documents is remembered."""
 PAGE = {
@@ -47,11 +48,12 @@ def create_app(encoder: Encoder, index: Index, settings: Settings | None = None)
     """The service as an ASGI application; it closes ``index`` when it ends.
 
     Both sides of the encoder and the index are asked once: what cannot be loaded raises its
-    XmodalError here, not at the first request.
+    XmodalError here, not at the first request. ``state.pictures`` of the application has how many
+    documents that were found name a picture, and how many of these can be shown.
     """
     settings = settings or Settings()
     encoder.encode_images([Image.new("RGB", (64, 64), "red")])
-    index.search(encoder.encode_texts(["red"]), 1, target="image")
+    hits = index.search(encoder.encode_texts(["red"]), SAMPLE, target="image")[0]
     service = Service(encoder, index, settings)
 
     @asynccontextmanager
@@ -59,7 +61,7 @@ def create_app(encoder: Encoder, index: Index, settings: Settings | None = None)
         yield
         service.close()
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", service.page),
             Route("/page/{name}", service.page),
@@ -79,6 +81,9 @@ def create_app(encoder: Encoder, index: Index, settings: Settings | None = None)
         exception_handlers={Exception: refused, **dict.fromkeys(HANDLED, refused)},
         lifespan=lifespan,
     )
+    named = [(hit.id, hit.fields["image"]) for hit in hits if hit.fields.get("image")]
+    app.state.pictures = len(named), sum(bool(service.thumbnails.path(*one)) for one in named)
+    return app
 
 
 HANDLED: tuple[Any, ...] = (Refusal, XmodalError, TimeoutError, 404, 405)
@@ -187,7 +192,7 @@ class Service:
         if size not in map(str, SIZES):
             raise Refusal(422, f"the size is {size[:20]!r}, expected one of {SIZES}")
         fields = (await self._in_thread(self.index.fields_of, [id_])).get(id_, {})
-        path = self.thumbnails.path(fields.get("image"))
+        path = self.thumbnails.path(id_, fields.get("image"))
         if path is None:
             raise Refusal(404, f"there is no picture of {id_[:100]!r} to show")
         data = await self._in_thread(self.thumbnails.jpeg, path, int(size))
@@ -239,7 +244,7 @@ class Service:
     def _shown(self, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """With where the picture of each is, if there is one that may be shown; looks at files."""
         for one in documents:
-            there = self.thumbnails.path(one["fields"].get("image")) is not None
+            there = self.thumbnails.path(one["id"], one["fields"].get("image")) is not None
             one["picture"] = f"/v1/picture?{urlencode({'id': one['id']})}" if there else None
         return documents
 

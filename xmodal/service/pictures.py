@@ -50,15 +50,26 @@ class Thumbnails:
         self._kept: OrderedDict[tuple[str, int, int], bytes] = OrderedDict()
         self._lock = Lock()
 
-    def path(self, value: Any) -> Path | None:
-        """The file that a document's field names, if it lies in the folder and is there."""
-        if not isinstance(value, str) or not value or "\0" in value:
+    def path(self, id_: str, image: Any) -> Path | None:
+        """The file that a document's field ``image`` names, if it lies in the folder and is there.
+
+        A name counts from the current folder, as it did when the index was filled, else from the
+        folder of pictures. One that ends in the document's id, as those of a folder of pictures do,
+        was in that folder at the id: the pictures may have moved since.
+        """
+        if not isinstance(image, str) or not image or "\0" in image:
             return None
-        try:
-            path = (self._folder / value).resolve()
-            return path if path.is_relative_to(self._folder) and path.is_file() else None
-        except OSError:
-            return None
+        names = [Path(image), self._folder / image]
+        if f"/{image}".replace("\\", "/").endswith(f"/{id_}"):
+            names.append(self._folder / id_)
+        for name in names:
+            try:
+                path = name.resolve()
+                if path.is_relative_to(self._folder) and path.is_file():
+                    return path
+            except OSError:
+                continue
+        return None
 
     def jpeg(self, path: Path, size: int) -> bytes:
         """The picture, at most ``size`` pixels long. Raises DataError if it cannot be decoded."""
