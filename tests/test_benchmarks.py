@@ -267,6 +267,7 @@ def methods(
     return script
 
 
+@pytest.mark.slow
 def test_one_table_of_all_methods(
     methods: ModuleType,
     data: Path,
@@ -327,6 +328,7 @@ def test_a_method_without_records_is_told(
     )
 
 
+@pytest.mark.slow
 def test_codes_of_vectors_stand_beside_their_baselines_and_are_kept(
     bench: dict[str, ModuleType],
     data: Path,

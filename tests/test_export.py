@@ -70,6 +70,7 @@ def test_codes_are_those_of_torch(
     assert (portable.split, portable.about["figures"]) == (encoder.split, encoder.about["figures"])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not MOBILENET.exists() or not NAMES.exists(),
     reason=f"needs {MOBILENET} and {NAMES}, from the shared data",

@@ -36,6 +36,7 @@ def gone(pid: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_a_node_until_it_is_told_to_end(
     node_parts: None, tmp_path: Path, how: signal.Signals

@@ -193,6 +193,7 @@ def test_a_threshold_that_was_changed_is_seen_and_such_an_index_not_written(
         assert index.add(["b"], image=codes_of(1)) == 1
 
 
+@pytest.mark.slow
 def test_a_server_that_refuses_scripts_is_searched_by_knn(node_parts: None, tmp_path: Path) -> None:
     from xmodal_opensearch.node import Node
 
