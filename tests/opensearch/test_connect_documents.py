@@ -81,7 +81,7 @@ def test_the_lines_of_the_documents_run(photos: Photos, dataset: Dataset, tmp_pa
         .splitlines()
         for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     )
-    assert [line.split()[1] for line in commands] == ["node", "serve", "connect"]
+    assert [line.split()[1] for line in commands] == ["node", "index", "serve", "connect"]
     assert json.loads(run(*shlex.split(commands[-1])[1:], "--json"))["steps"] == [
         step | {"done": "unchanged"} for step in photos.told["steps"]
     ]
