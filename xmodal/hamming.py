@@ -240,6 +240,15 @@ class HammingIndex:
         index._dirty = False
         return index
 
+    def renewed(self) -> HammingIndex | None:
+        """The index as another process has saved it in the folder since; None if none did.
+
+        What was added here and not saved is not in it. Raises what opening raises.
+        """
+        if self.folder is None or _identity(self.folder / FILE) == self._seen:
+            return None
+        return open_folder(self.folder, bits=self.bits, encoder=self.encoder)
+
     def codes(self, side: Modality) -> tuple[list[str], BinaryCodes]:
         """The ids that have a code on a side, in order, and those codes."""
         self._merge()

@@ -4,6 +4,7 @@ app.py         create_app(encoder, index, settings): the routes
 openapi.json   what they take and give; requests are checked against it
 asking.py      a request's body -> a question, or a refusal
 searching.py   questions -> hits
+following.py   a local index that is saved anew is taken in
 batching.py    calls that wait together are made together
 pictures.py    thumbnails of what was found
 guard.py       hosts, token, load, headers: what every request passes

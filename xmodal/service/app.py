@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from hashlib import blake2b
@@ -22,9 +22,10 @@ from starlette.routing import Route
 from xmodal import __version__
 from xmodal.encoder import Encoder
 from xmodal.errors import XmodalError
-from xmodal.index import Index
+from xmodal.index import Hit, Index
 from xmodal.service import asking, contract
 from xmodal.service.batching import Batcher
+from xmodal.service.following import renewals
 from xmodal.service.guard import Guard
 from xmodal.service.meters import MEDIA_TYPE, Meters
 from xmodal.service.pictures import SIZES, Thumbnails
@@ -53,12 +54,20 @@ def create_app(encoder: Encoder, index: Index, settings: Settings | None = None)
     """
     settings = settings or Settings()
     encoder.encode_images([Image.new("RGB", (64, 64), "red")])
-    hits = index.search(encoder.encode_texts(["red"]), SAMPLE, target="image")[0]
+    red = encoder.encode_texts(["red"])
+
+    def warm(some: Index) -> Sequence[Hit]:
+        some.search(red, 1, target="text")
+        return some.search(red, SAMPLE, target="image")[0]
+
+    hits = warm(index)
     service = Service(encoder, index, settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        following = asyncio.create_task(service.follow(warm))
         yield
+        following.cancel()
         service.close()
 
     app = Starlette(
@@ -102,13 +111,19 @@ class Service:
             self.meters.batches.labels(work).observe(size)
 
         self.encoding = asking.Encoding(encoder, settings, seen)
-        searching = Searching(index, encoder.confidence)
+        self.answering = Searching(index, encoder.confidence)
         self.searching: Batcher[Question, list[Found]] = Batcher(
-            searching.answers,
+            self.answering.answers,
             most=settings.together,
             workers=2,
             seen=lambda size: seen("searches", size),
         )
+
+    async def follow(self, warm: Callable[[Index], object]) -> None:
+        """Take in what another process saves, until this is cancelled."""
+        async for index in renewals(self.index, warm, self.settings.look_seconds):
+            self.index = self.answering.index = index
+            self._counted = (-FRESH, 0)
 
     def close(self) -> None:
         """Finish what is running and let go of the index."""

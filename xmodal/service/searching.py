@@ -64,7 +64,7 @@ class Searching:
     """Answers to questions about one index, by the confidence of the encoder that filled it."""
 
     def __init__(self, index: Index, confidence: Confidence) -> None:
-        self._index, self._confidence = index, confidence
+        self.index, self._confidence = index, confidence
 
     def answers(self, questions: Sequence[Question]) -> list[list[Found] | Exception]:
         """The hits of each question, or why there are none to be had.
@@ -96,7 +96,7 @@ class Searching:
             return question
         other: Modality = "text" if question.target == "image" else "image"
         for side in (question.target, other):
-            ids, code = self._index.codes_of([question.like], side)
+            ids, code = self.index.codes_of([question.like], side)
             if ids:
                 told = vars(question) | {"side": side, "code": code, "like": None}
                 return Question(**(told | {"left_out": frozenset(ids)}))
@@ -110,19 +110,19 @@ class Searching:
         more = max(len(question.left_out) for question in questions)
         given: dict[str, Any] = {"target": one.target, "where": one.where}
         if one.words is not None:
-            if not isinstance(self._index, RanksWords):
+            if not isinstance(self.index, RanksWords):
                 raise ConfigError(
                     "words need an index in OpenSearch, which knows the words of its documents"
                 )
             if one.radius is not None or one.min_confidence is not None:
                 raise ConfigError("words go without radius and min_confidence")
-            lists = self._index.search_fused(
+            lists = self.index.search_fused(
                 codes, [str(q.words) for q in questions], one.k + more,
                 text=one.field_of_words, **given,
             )  # fmt: skip
         else:
             radius = self._confidence.cut(one.radius, one.min_confidence, across)
-            lists = self._index.search(codes, one.k + more, radius=radius, **given)
+            lists = self.index.search(codes, one.k + more, radius=radius, **given)
         return [
             [
                 Found(hit.id, hit.distance, self._sure(hit.distance, across), hit.fields)

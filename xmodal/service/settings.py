@@ -13,6 +13,7 @@ class Settings:
     ``pictures``: only pictures in this folder are shown. ``hosts``: the names under which it may be
     spoken to (any, if empty), so that a page from elsewhere cannot reach a service on this machine
     by a name of its own. ``together``: how many texts are encoded at once (pictures: a quarter).
+    ``look_seconds``: how often it looks whether another process has saved a local index.
     """
 
     pictures: Path = field(default_factory=Path.cwd)
@@ -25,3 +26,4 @@ class Settings:
     seconds: float = 30.0
     waiting: int = 256
     together: int = 32
+    look_seconds: float = 2.0
