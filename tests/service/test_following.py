@@ -90,9 +90,11 @@ def test_what_cannot_be_used_is_told_once_and_the_service_goes_on(
         other.close()
         (place / FILE).replace(folder / FILE)
 
+    noise = folder.parent / "noise"
+    noise.write_bytes(b"noise")
     breaks: dict[str, Callable[[], object]] = {
         "of another": other_encoder,
-        "is damaged": lambda: (folder / FILE).write_bytes(b"noise"),
+        "is damaged": lambda: noise.replace(folder / FILE),
         "no index at": lambda: (folder / FILE).unlink(),
     }
     kept = shutil.copytree(folder, folder.parent / "kept")

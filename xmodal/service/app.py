@@ -30,9 +30,10 @@ from xmodal.service.guard import Guard
 from xmodal.service.meters import MEDIA_TYPE, Meters
 from xmodal.service.pictures import SIZES, Thumbnails
 from xmodal.service.problems import Refusal, refused
-from xmodal.service.searching import Found, Question, RanksWords, Searching
+from xmodal.service.searching import Question, RanksWords, Searching
 from xmodal.service.settings import Settings
 
+Document = dict[str, Any]
 MOST_IDS, LONGEST_ID = 100, 2048
 SAMPLE = 20
 FRESH = 5.0
@@ -112,8 +113,17 @@ class Service:
 
         self.encoding = asking.Encoding(encoder, settings, seen)
         self.answering = Searching(index, encoder.confidence)
-        self.searching: Batcher[Question, list[Found]] = Batcher(
-            self.answering.answers,
+
+        def answers(questions: Sequence[Question]) -> list[list[Document] | Exception]:
+            return [
+                told
+                if isinstance(told, Exception)
+                else self._shown([hit._asdict() for hit in told])
+                for told in self.answering.answers(questions)
+            ]
+
+        self.searching: Batcher[Question, list[Document]] = Batcher(
+            answers,
             most=settings.together,
             workers=2,
             seen=lambda size: seen("searches", size),
@@ -137,8 +147,7 @@ class Service:
         asked = await asking.body(request, "Search", self.settings)
         async with asyncio.timeout(self.settings.seconds):
             question = await asking.question(asked, self.encoding)
-            found = await self.searching(question)
-            hits = await asyncio.to_thread(self._shown, [hit._asdict() for hit in found])
+            hits = await self.searching(question)
         return JSONResponse(
             {
                 "target": question.target,
@@ -194,7 +203,7 @@ class Service:
         if not 0 < len(ids) <= MOST_IDS:
             raise Refusal(422, f"{len(ids)} ids, expected 1 to {MOST_IDS}: /v1/documents?id=a&id=b")
 
-        def known() -> list[dict[str, Any]]:
+        def known() -> list[Document]:
             found = self.index.fields_of(ids)
             return self._shown([{"id": id_, "fields": fields} for id_, fields in found.items()])
 
@@ -256,7 +265,7 @@ class Service:
     def _made_by(self) -> dict[str, Any]:
         return {"bits": self.encoder.bits, "encoder": self.encoder.fingerprint}
 
-    def _shown(self, documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _shown(self, documents: list[Document]) -> list[Document]:
         """With where the picture of each is, if there is one that may be shown; looks at files."""
         for one in documents:
             there = self.thumbnails.path(one["id"], one["fields"].get("image")) is not None

@@ -6,6 +6,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
+import os
 from collections import OrderedDict
 from pathlib import Path
 from threading import Lock
@@ -59,16 +60,14 @@ class Thumbnails:
         """
         if not isinstance(image, str) or not image or "\0" in image:
             return None
-        names = [Path(image), self._folder / image]
+        names = [image, os.path.join(self._folder, image)]
         if f"/{image}".replace("\\", "/").endswith(f"/{id_}"):
-            names.append(self._folder / id_)
-        for name in names:
-            try:
-                path = name.resolve()
-                if path.is_relative_to(self._folder) and path.is_file():
+            names.append(os.path.join(self._folder, id_))
+        for name in dict.fromkeys(names):
+            if os.path.isfile(name):  # cheap, where resolving is not
+                path = Path(os.path.realpath(name))
+                if path.is_relative_to(self._folder):
                     return path
-            except OSError:
-                continue
         return None
 
     def jpeg(self, path: Path, size: int) -> bytes:
