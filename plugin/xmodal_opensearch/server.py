@@ -28,7 +28,7 @@ LONGEST_PAUSE = 5.0
 Body = Mapping[str, Any] | bytes | None
 T = TypeVar("T")
 
-CREDENTIAL = re.compile(r'"credential"\s*:\s*\{[^}]*\}')
+CREDENTIAL = re.compile(r'"credential"\s*:\s*\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\}')
 
 
 class _Discreet(logging.Filter):
