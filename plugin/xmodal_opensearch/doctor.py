@@ -18,9 +18,10 @@ from xmodal_opensearch import queries as build
 from xmodal_opensearch.address import Address
 from xmodal_opensearch.mapping import field_of
 from xmodal_opensearch.queries import Query
+from xmodal_opensearch.self_test import put_self_test
 from xmodal_opensearch.server import Server
 from xmodal_opensearch.store import OpenSearchIndex, Recall
-from xmodal_opensearch.versions import describe, put_self_test
+from xmodal_opensearch.versions import describe
 from xmodal_opensearch.ways import WAYS, lack
 
 Progress = Callable[[str, int, int], None]

@@ -23,9 +23,10 @@ from xmodal_opensearch.capabilities import probe
 from xmodal_opensearch.download import Download
 from xmodal_opensearch.mapping import ENCODER, LAYOUTS, Layout, field_of
 from xmodal_opensearch.queries import Query
+from xmodal_opensearch.self_test import put_self_test
 from xmodal_opensearch.server import Server
 from xmodal_opensearch.store import OpenSearchIndex
-from xmodal_opensearch.versions import describe, put_self_test
+from xmodal_opensearch.versions import describe
 
 Encode = Callable[[Dataset], Mapping[Modality, tuple[list[str], BinaryCodes]]]
 Progress = Callable[[str, int, int], None]

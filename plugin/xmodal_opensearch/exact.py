@@ -6,14 +6,13 @@ when a new model is swapped in, an open handle goes on with the codes that it ca
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any, Self
 
 from xmodal.codes import BinaryCodes
-from xmodal.errors import BulkFailure, ConfigError, IndexMismatch, IndexMissing, ServerFailure
+from xmodal.errors import BulkFailure, ConfigError, IndexMissing, ServerFailure
 from xmodal.index import (
     Hit,
     Hits,
@@ -31,6 +30,7 @@ from xmodal_opensearch.capabilities import probe
 from xmodal_opensearch.connector import encodes
 from xmodal_opensearch.mapping import field_of
 from xmodal_opensearch.queries import MOST_HITS, Query
+from xmodal_opensearch.self_test import check_self_test
 from xmodal_opensearch.server import Server, passing
 from xmodal_opensearch.versions import describe
 from xmodal_opensearch.ways import Way, check_writable, choose_way
@@ -39,8 +39,6 @@ TOGETHER = 32
 """How many queries of a batch go into one request."""
 KNOWS_SHARD_DOC = (3, 3)
 """The first version that can tell documents of one place in two shards apart by `_shard_doc`."""
-SETTLING = 3.0
-"""Seconds in which an index that was just made gets its self-test document."""
 
 
 class ExactIndex:
@@ -75,7 +73,7 @@ class ExactIndex:
         self._past_pipeline = default is not None and encodes(server, default)
         self.changes = 0
         self._stale = False
-        self._check_self_test()
+        check_self_test(server, address, self.name, self.bits, self.layout, self.way)
 
     def __repr__(self) -> str:
         version = ".".join(map(str, self.can.version))
@@ -364,38 +362,6 @@ class ExactIndex:
                 )
             size = min(4 * size, MOST_HITS)
         return [[hit for hit in hits[:k] if hit.distance <= limit] for hits in found]
-
-    def _check_self_test(self) -> None:
-        """Compare the known code with what the server finds. Raises IndexMismatch."""
-        wanted = mapping.self_test(self.bits)
-        other = BinaryCodes.from_hex(["0f" * (self.bits // 8)])
-        only = [{"ids": {"values": [mapping.SELF_TEST_ID]}}]
-        if self.way.build is None:
-            query = build.by_knn(mapping.SELF_TEST_FIELD, other, only, 1)
-        else:
-            query = self.way.build(mapping.SELF_TEST_FIELD, other, self.layout, only, None)
-        body = {"size": 1, "query": query}
-        end = time.monotonic() + SETTLING
-        while True:
-            found = self.server.search(f"/{self.name}/_search", body, doing="testing the bit order")
-            hits = found["hits"]["hits"]
-            if hits or time.monotonic() > end:
-                break
-            time.sleep(0.1)  # whoever makes this index at this moment stores it next
-        expected = int(wanted.distances(other)[0, 0])
-        if not hits:
-            raise IndexMismatch(
-                f"{self.address} has lost its self-test document {mapping.SELF_TEST_ID!r}: "
-                "bring it back with xmodal-opensearch doctor --repair"
-            )
-        stored = hits[0]["_source"].get(mapping.SELF_TEST_FIELD)
-        if wire.to_distance(hits[0]["_score"]) != expected or (
-            stored is not None and self.layout.codes([stored], self.bits) != wanted
-        ):
-            raise IndexMismatch(
-                f"{self.address}: the self-test document holds other bits than ours in our order "
-                f"({mapping.BIT_ORDER}): whoever made this index packs bits in another way"
-            )
 
 
 def _cut_by_ties(hits: list[Hit], k: int, size: int, limit: int) -> bool:

@@ -15,6 +15,7 @@ from xmodal.errors import IndexMismatch, IndexMissing, ServerFailure
 from xmodal_opensearch import mapping
 from xmodal_opensearch.address import Address
 from xmodal_opensearch.mapping import Layout
+from xmodal_opensearch.self_test import put_self_test
 from xmodal_opensearch.server import Server
 
 
@@ -105,15 +106,3 @@ def make_version(
         # Another process made it at the same moment: both store the same self-test.
     put_self_test(server, name, bits, layout)
     return name
-
-
-def put_self_test(server: Server, name: str, bits: int, layout: Layout) -> None:
-    """Store the document whose bits we know; see mapping.self_test."""
-    (value,) = layout.values(mapping.self_test(bits))
-    server.request(
-        "PUT",
-        f"/{name}/_doc/{mapping.SELF_TEST_ID}",
-        {mapping.SELF_TEST_FIELD: value},
-        doing="storing the self-test",
-        refresh="true",
-    )

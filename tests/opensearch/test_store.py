@@ -95,7 +95,7 @@ def test_codes_that_were_packed_in_another_order_are_found_out(
 def test_a_lost_self_test_is_told(
     address: Address, rest: Rest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("xmodal_opensearch.exact.SETTLING", 0.3)
+    monkeypatch.setattr("xmodal_opensearch.self_test.SETTLING", 0.3)
     where = address()
     with open_opensearch(where, bits=64, create=True) as index:
         pass

@@ -14,6 +14,7 @@ from xmodal.index import Index, open_index
 from xmodal_opensearch import mapping
 from xmodal_opensearch.address import parse_address
 from xmodal_opensearch.mapping import LAYOUTS
+from xmodal_opensearch.self_test import put_self_test
 from xmodal_opensearch.server import Server
 from xmodal_opensearch.store import open_opensearch
 from xmodal_opensearch.versions import (
@@ -21,7 +22,6 @@ from xmodal_opensearch.versions import (
     is_version,
     make_version,
     next_version,
-    put_self_test,
     swap,
     swap_in,
     versions_of,
