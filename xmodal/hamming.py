@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.documents import Documents
-from xmodal.errors import ConfigError, IndexFailure, IndexMissing
+from xmodal.errors import ConfigError, IndexFailure, IndexMissing, XmodalError
 from xmodal.index import (
     MODALITIES,
     Addition,
@@ -82,6 +82,7 @@ class HammingIndex:
         self.encoder = encoder
         self.folder = Path(folder) if folder is not None else None
         self._seen: tuple[int, ...] | None = None  # the file that this content came from
+        self._refused: tuple[int, ...] | None = ()  # the one that could not take its place
         self._dirty = folder is not None  # an index that was asked for exists, even empty
         self._pending: list[Documents] = []
         self._documents = Documents.empty(self.bits)
@@ -243,11 +244,17 @@ class HammingIndex:
     def renewed(self) -> HammingIndex | None:
         """The index as another process has saved it in the folder since; None if none did.
 
-        What was added here and not saved is not in it. Raises what opening raises.
+        What was added here and not saved is not in it. Raises what opening raises, once for each
+        state of the folder: what cannot be used is not read again.
         """
-        if self.folder is None or _identity(self.folder / FILE) == self._seen:
+        now = None if self.folder is None else _identity(self.folder / FILE)
+        if self.folder is None or now in (self._seen, self._refused):
             return None
-        return open_folder(self.folder, bits=self.bits, encoder=self.encoder)
+        try:
+            return open_folder(self.folder, bits=self.bits, encoder=self.encoder)
+        except XmodalError:
+            self._refused = now
+            raise
 
     def codes(self, side: Modality) -> tuple[list[str], BinaryCodes]:
         """The ids that have a code on a side, in order, and those codes."""

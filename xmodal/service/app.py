@@ -36,6 +36,7 @@ from xmodal.service.settings import Settings
 Document = dict[str, Any]
 MOST_IDS, LONGEST_ID = 100, 2048
 SAMPLE = 20
+"""Documents whose pictures are looked for at the start."""
 FRESH = 5.0
 """Seconds for which the number of documents is remembered."""
 PAGE = {
@@ -103,7 +104,7 @@ class Service:
     """What the routes share: encoder, index, and the threads in which they work."""
 
     def __init__(self, encoder: Encoder, index: Index, settings: Settings) -> None:
-        self.encoder, self.index, self.settings = encoder, index, settings
+        self.encoder, self.settings = encoder, settings
         self.meters = Meters()
         self.thumbnails = Thumbnails(settings.pictures)
         self._counted = (-FRESH, 0)
@@ -129,10 +130,15 @@ class Service:
             seen=lambda size: seen("searches", size),
         )
 
+    @property
+    def index(self) -> Index:
+        """The index as it is now."""
+        return self.answering.index
+
     async def follow(self, warm: Callable[[Index], object]) -> None:
         """Take in what another process saves, until this is cancelled."""
         async for index in renewals(self.index, warm, self.settings.look_seconds):
-            self.index = self.answering.index = index
+            self.answering.index = index
             self._counted = (-FRESH, 0)
 
     def close(self) -> None:

@@ -18,7 +18,10 @@ class Renews(Protocol):
     """An index that is read once, and can be asked whether it has changed since."""
 
     def renewed(self) -> Index | None:
-        """The index as it is kept now; None if nothing has changed."""
+        """The index as it is kept now; None if nothing has changed.
+
+        Raises, once for each change, if what it became cannot be used.
+        """
 
 
 async def renewals(
@@ -27,7 +30,7 @@ async def renewals(
     """Each later state of an index, looked for ``every`` so many seconds.
 
     ``warm`` is called with it in a thread before anybody else has it. A state that cannot be used
-    (another encoder's, damaged, removed) is told to the log, once, and passed over.
+    (another encoder's, damaged, removed) is told to the log and passed over.
     """
 
     def look(known: Renews) -> Index | None:
@@ -36,16 +39,13 @@ async def renewals(
             warm(now)
         return now
 
-    told = ""
     while isinstance(index, Renews):
         await asyncio.sleep(every)
         try:
             now = await asyncio.to_thread(look, index)
         except (XmodalError, OSError) as error:
-            if told != (told := str(error)):
-                log.warning("the index goes on as it was, for it cannot be read again: %s", error)
+            log.warning("the index goes on as it was, for it cannot be read again: %s", error)
             continue
-        told = ""
         if now is not None:
             index = now
             yield index
