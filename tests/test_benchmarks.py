@@ -149,6 +149,7 @@ def test_every_record_is_a_row_and_every_fault_has_two(bench: dict[str, ModuleTy
         assert without.config() != released
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(
     bench: dict[str, ModuleType],
     data: Path,

@@ -318,6 +318,7 @@ def test_a_side_that_nothing_was_compared_by_is_not_exported(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_killed_export_is_never_taken_for_a_finished_one(
     small_model: Path, tmp_path: Path
 ) -> None:

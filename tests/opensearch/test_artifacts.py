@@ -241,6 +241,7 @@ def test_a_full_or_closed_disk_is_one_line(
         unpacked("server")
 
 
+@pytest.mark.slow
 def test_processes_that_unpack_at_once_or_are_killed(node_parts: None, tmp_path: Path) -> None:
     command = [
         sys.executable,

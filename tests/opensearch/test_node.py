@@ -137,6 +137,7 @@ def test_data_outlast_a_stop_and_a_kill(tmp_path: Path, monkeypatch: pytest.Monk
         assert again.get("/things/_doc/2")["_source"] == {"colour": "blue"}
 
 
+@pytest.mark.slow
 def test_no_server_outlives_a_parent_that_was_killed(
     child: tuple[subprocess.Popen[bytes], int, int], tmp_path: Path
 ) -> None:
@@ -173,6 +174,7 @@ def test_a_java_that_cannot_be_started(tmp_path: Path, monkeypatch: pytest.Monke
         Node.start(tmp_path / "node")
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_says_why(tmp_path: Path) -> None:
     with pytest.raises(IndexFailure, match=r"ended while .* unknown setting \[no.such\].* more in"):
         Node.start(tmp_path / "node", settings={"no.such": "1"}, heap="256m")
