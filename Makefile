@@ -39,7 +39,7 @@ format: .venv/ready
 wheel: .venv/ready
 	rm -rf build dist
 	$(BIN)/python -m build --wheel --installer uv
-	$(BIN)/python tests/wheel_job.py dist
+	$(BIN)/python tests/project/wheel_job.py dist
 
 # The server's plugin by Maven, for those who prefer it; make test builds it without.
 maven:

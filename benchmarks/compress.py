@@ -26,8 +26,8 @@ from commandline import command_line, ended, threads
 from record import table, write
 from verdicts import shown
 
-from xmodal.baselines import Matrix
 from xmodal.compression import compress
+from xmodal.evaluation.baselines import Matrix
 from xmodal.methods.sigah import Config
 from xmodal.settings import configure
 

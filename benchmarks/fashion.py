@@ -18,8 +18,8 @@ from pathlib import Path
 from record import table, write
 
 from xmodal import Encoder, evaluate, load_encoder, open_index, read
-from xmodal.features import default_cache
-from xmodal.readers import Columns
+from xmodal.data.readers.tables import Columns
+from xmodal.features.extract import default_cache
 
 WORDS = (
     "Shirts", "Watches", "Handbags", "Casual Shoes", "Jeans",

@@ -22,11 +22,11 @@ from opensearch import FILTER, PART, SIDE, K, asking_nothing, clustered, drop, f
 from record import table, write
 
 from xmodal.codes import BinaryCodes
-from xmodal.index import Addition
-from xmodal_opensearch.load import load
-from xmodal_opensearch.node import Node
+from xmodal.index.contract import Addition
+from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
+from xmodal_opensearch.loading.load import load
+from xmodal_opensearch.node.process import Node
 from xmodal_opensearch.server_plugin import plugin_folder
-from xmodal_opensearch.store import OpenSearchIndex, open_opensearch
 
 SEED = 0
 WARM = 300

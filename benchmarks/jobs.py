@@ -36,10 +36,10 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import xmodal
 from xmodal.codes import BinaryCodes
-from xmodal.evaluation import DIRECTIONS, Measure, Part, fitted_baselines
-from xmodal.index import MODALITIES, Modality
+from xmodal.evaluation.metrics import by_radius, code_health, groups_by_codes, shared_labels
+from xmodal.evaluation.protocol import DIRECTIONS, Measure, Part, fitted_baselines
+from xmodal.index.contract import MODALITIES, Modality
 from xmodal.methods.schgan import paper
-from xmodal.metrics import by_radius, code_health, groups_by_codes, shared_labels
 from xmodal.run import Run
 from xmodal.training import METHODS
 

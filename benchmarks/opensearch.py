@@ -23,12 +23,12 @@ from opensearchpy import OpenSearch
 from record import table, write
 
 from xmodal.codes import BinaryCodes
-from xmodal.hamming import HammingIndex
-from xmodal.index import Addition
-from xmodal_opensearch import bulk
-from xmodal_opensearch.load import lines, load
-from xmodal_opensearch.node import Node
-from xmodal_opensearch.store import OpenSearchIndex, open_opensearch
+from xmodal.index.contract import Addition
+from xmodal.index.local import HammingIndex
+from xmodal_opensearch.client import bulk
+from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
+from xmodal_opensearch.loading.load import lines, load
+from xmodal_opensearch.node.process import Node
 
 SEED = 0
 K = 10

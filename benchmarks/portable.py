@@ -24,7 +24,7 @@ from pathlib import Path
 from record import table, write
 
 from xmodal import Dataset, Encoder, load_encoder, read
-from xmodal.toy import write_world
+from xmodal.data.synthetic import write_world
 
 WAYS = ("torch", "onnx", "onnx int8")
 BITS = 64

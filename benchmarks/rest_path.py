@@ -26,14 +26,14 @@ from typing import Any
 
 from record import table, write
 
-from xmodal.data import Item
-from xmodal.encoder import Encoder
-from xmodal.loading import load_encoder
-from xmodal.readers import read
-from xmodal.toy import caption, unseen, write_world
+from xmodal.data.dataset import Item
+from xmodal.data.readers.tables import read
+from xmodal.data.synthetic import caption, unseen, write_world
+from xmodal.encoders.encoder import Encoder
+from xmodal.encoders.load import load_encoder
 from xmodal.training import Options, train
-from xmodal_opensearch.node import Node
-from xmodal_opensearch.store import OpenSearchIndex, open_opensearch
+from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
+from xmodal_opensearch.node.process import Node
 
 PICTURES = 400
 K = 10

@@ -26,9 +26,9 @@ import numpy as np
 from commandline import ended
 from record import table, write
 
-from xmodal.encoder import Encoder
+from xmodal.encoders.encoder import Encoder
+from xmodal.encoders.load import load_encoder
 from xmodal.errors import ConfigError
-from xmodal.loading import load_encoder
 
 WAYS = {"micro-batching": (), "one at a time": ("--batch", "1")}
 ROUNDS = 2

@@ -44,15 +44,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from xmodal.backbones import load_image_backbone, load_text_backbone
-from xmodal.baselines import unit
-from xmodal.data import by_hash
+from xmodal.data.dataset import by_hash
+from xmodal.data.synthetic import write_world
 from xmodal.errors import ConfigError, DataError, ExtraMissing
-from xmodal.evaluation import Part
-from xmodal.features import image_features, text_features
+from xmodal.evaluation.baselines import unit
+from xmodal.evaluation.protocol import Part
+from xmodal.features.backbones import load_image_backbone, load_text_backbone
+from xmodal.features.extract import image_features, text_features
 from xmodal.run import TrainingData
 from xmodal.sampling import Pairs
-from xmodal.toy import write_world
 
 TRAIN = 5000
 WATCHED = 600

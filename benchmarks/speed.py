@@ -21,14 +21,14 @@ import torch
 from record import table, write
 
 from xmodal import BinaryCodes
-from xmodal.backbones import load_image_backbone
-from xmodal.features import image_features
-from xmodal.hamming import HammingIndex
+from xmodal.data.synthetic import write_world
+from xmodal.evaluation.metrics import average_precision, groups_by_codes, mean, shared_labels
+from xmodal.features.backbones import load_image_backbone
+from xmodal.features.extract import image_features
+from xmodal.index.local import HammingIndex
 from xmodal.methods import schgan
-from xmodal.metrics import average_precision, groups_by_codes, mean, shared_labels
 from xmodal.run import Run, TrainingData
 from xmodal.sampling import Pairs
-from xmodal.toy import write_world
 
 SEED = 0
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import xmodal
-from xmodal.toy import write_world
+from xmodal.data.synthetic import write_world
 from xmodal.training import Options
 
 

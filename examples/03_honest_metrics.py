@@ -6,7 +6,7 @@ python examples/03_honest_metrics.py
 import numpy as np
 
 from xmodal import BinaryCodes
-from xmodal.metrics import average_precision, groups_by_codes, mean
+from xmodal.evaluation.metrics import average_precision, groups_by_codes, mean
 
 
 def sorted_map(distances: np.ndarray, relevance: np.ndarray, order: np.ndarray) -> float:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import xmodal
-from xmodal.toy import write_world
+from xmodal.data.synthetic import write_world
 from xmodal.training import Options
 
 
@@ -18,7 +18,7 @@ def main(server: str | None = None, work: str = "example") -> None:
     encoder = xmodal.train(data, Path(work, "model"), options, {"epochs": 3, "batch": 64})
     with ExitStack() as stack:
         if server is None:
-            from xmodal_opensearch.node import Node
+            from xmodal_opensearch.node.process import Node
 
             node = stack.enter_context(Node.start(Path(work, "node"), show=print))
             server = f"opensearch://127.0.0.1:{node.port}"

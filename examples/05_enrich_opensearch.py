@@ -10,12 +10,12 @@ from pathlib import Path
 from opensearchpy import OpenSearch
 
 import xmodal
-from xmodal.data import Problems
-from xmodal.toy import write_world
+from xmodal.data.dataset import Problems
+from xmodal.data.synthetic import write_world
 from xmodal.training import Options
-from xmodal_opensearch.address import parse_address
-from xmodal_opensearch.enrich import Source, enrich, prepare
-from xmodal_opensearch.server import Server
+from xmodal_opensearch.client.address import parse_address
+from xmodal_opensearch.client.server import Server
+from xmodal_opensearch.loading.enrich import Source, enrich, prepare
 
 NAME = "example-05"
 
@@ -42,7 +42,7 @@ def main(server: str | None = None, work: str = "example") -> None:
     encoder = xmodal.train(data, Path(work, "model"), options, {"epochs": 3, "batch": 64})
     with ExitStack() as stack:
         if server is None:
-            from xmodal_opensearch.node import Node
+            from xmodal_opensearch.node.process import Node
 
             node = stack.enter_context(Node.start(Path(work, "node"), show=print))
             server = f"opensearch://127.0.0.1:{node.port}"

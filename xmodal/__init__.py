@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import XmodalError, missing_extra
-from xmodal.index import Hit, Index, open_index
+from xmodal.index.contract import Hit, Index, open_index
 
 if TYPE_CHECKING:
-    from xmodal.assessment import evaluate
     from xmodal.compression import Compressor, compress
-    from xmodal.data import Dataset
-    from xmodal.encoder import Encoder
-    from xmodal.evaluation import Report
-    from xmodal.hamming import HammingIndex
-    from xmodal.loading import load_encoder
-    from xmodal.readers import read
+    from xmodal.data.dataset import Dataset
+    from xmodal.data.readers.tables import read
+    from xmodal.encoders.encoder import Encoder
+    from xmodal.encoders.load import load_encoder
+    from xmodal.evaluation.evaluate import evaluate
+    from xmodal.evaluation.protocol import Report
+    from xmodal.index.local import HammingIndex
     from xmodal.training import train
 
 __version__ = "0.1.0"
@@ -45,14 +45,14 @@ __all__ = [
 
 _LATER = {
     "Compressor": "xmodal.compression",
-    "Dataset": "xmodal.data",
-    "Encoder": "xmodal.encoder",
-    "HammingIndex": "xmodal.hamming",
-    "Report": "xmodal.evaluation",
+    "Dataset": "xmodal.data.dataset",
+    "Encoder": "xmodal.encoders.encoder",
+    "HammingIndex": "xmodal.index.local",
+    "Report": "xmodal.evaluation.protocol",
     "compress": "xmodal.compression",
-    "evaluate": "xmodal.assessment",
-    "load_encoder": "xmodal.loading",
-    "read": "xmodal.readers",
+    "evaluate": "xmodal.evaluation.evaluate",
+    "load_encoder": "xmodal.encoders.load",
+    "read": "xmodal.data.readers.tables",
     "train": "xmodal.training",
 }
 

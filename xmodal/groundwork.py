@@ -18,9 +18,9 @@ from torch import nn
 from xmodal import losses, sampling
 from xmodal.beliefs import Beliefs, Believe, learn
 from xmodal.codewords import Codewords, class_temperature
+from xmodal.encoders.towers import Towers
 from xmodal.run import TrainingData, schedule
 from xmodal.settings import check_at_least, check_at_most
-from xmodal.towers import Towers
 
 STEPS = 8
 """The least number of steps an epoch."""

@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from xmodal.encoders.towers import Kind, Towers
 from xmodal.errors import ConfigError, DataError
-from xmodal.gallery import write_sheet
-from xmodal.metrics import average_precision, groups_by_codes, mean, shared_labels
+from xmodal.evaluation.metrics import average_precision, groups_by_codes, mean, shared_labels
+from xmodal.retrieval.gallery import write_sheet
 from xmodal.sampling import Pairs, even_choice
-from xmodal.towers import Kind, Towers
 
 CHECKPOINT = "checkpoint.pt"
 HISTORY = "history.jsonl"

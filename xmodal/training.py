@@ -18,21 +18,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from xmodal.backbones import load_image_backbone, load_text_backbone
 from xmodal.codes import check_bits
-from xmodal.confidence import Confidence, fit, sample_distances
-from xmodal.data import Dataset, Split
-from xmodal.data import split as divide
-from xmodal.encoder import CONFIG, SPLIT
+from xmodal.data.dataset import Dataset, Split
+from xmodal.data.dataset import split as divide
+from xmodal.encoders.calibration import Confidence, fit, sample_distances
+from xmodal.encoders.encoder import CONFIG, SPLIT
+from xmodal.encoders.torch_encoder import WEIGHTS, BackboneRef, TrainedEncoder, as_tensor
+from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
-from xmodal.features import Array, Progress, pair_features
-from xmodal.index import Modality
+from xmodal.features.backbones import load_image_backbone, load_text_backbone
+from xmodal.features.extract import Array, Progress, pair_features
+from xmodal.index.contract import Modality
 from xmodal.methods import dshgan, multiadversarial, schgan, sigah, ssah
 from xmodal.run import CHECKPOINT, HISTORY, SHEET, EpochShown, Run, TrainingData
 from xmodal.sampling import Pairs, matches
 from xmodal.settings import Options, configure
-from xmodal.towers import Towers
-from xmodal.trained import WEIGHTS, BackboneRef, TrainedEncoder, as_tensor
 
 METHODS: dict[str, ModuleType] = {
     "schgan": schgan,

@@ -10,11 +10,11 @@ import numpy as np
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import IndexFailure, IndexMissing
-from xmodal_opensearch import queries as build
-from xmodal_opensearch import wire
-from xmodal_opensearch.capabilities import HAMMING
-from xmodal_opensearch.mapping import LAYOUTS, field_of, new_index
-from xmodal_opensearch.server import Server
+from xmodal_opensearch.client.server import Server
+from xmodal_opensearch.index import codec
+from xmodal_opensearch.index import queries as build
+from xmodal_opensearch.index.capabilities import HAMMING
+from xmodal_opensearch.index.mapping import LAYOUTS, field_of, new_index
 
 WIDTHS = (64, 72, 256)
 DOCUMENTS, QUERIES, K = 300, 5, 20
@@ -84,7 +84,7 @@ def _compare(server: Server, bits: int) -> int:
             query = build.by_hamming(field, asked, layout, [])
             found = server.search(f"/{name}/_search", build.search_body(query, K), doing="asking")
             told = [
-                (wire.to_distance(hit["_score"]), int(hit["_id"])) for hit in found["hits"]["hits"]
+                (codec.to_distance(hit["_score"]), int(hit["_id"])) for hit in found["hits"]["hits"]
             ]
             distances = asked.distances(codes)[0].tolist()
             wanted = sorted((distance, number) for number, distance in enumerate(distances))[:K]

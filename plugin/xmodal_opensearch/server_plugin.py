@@ -20,7 +20,7 @@ from pathlib import Path
 
 from xmodal import __version__
 from xmodal.errors import ConfigError, ExtraMissing, IndexFailure
-from xmodal_opensearch.artifacts import (
+from xmodal_opensearch.node.artifacts import (
     VERSION,
     Show,
     cache_folder,
@@ -28,7 +28,7 @@ from xmodal_opensearch.artifacts import (
     unpacked,
     unzip,
 )
-from xmodal_opensearch.artifacts import java as java_of
+from xmodal_opensearch.node.artifacts import java as java_of
 
 NAME = "opensearch-hamming"
 EPOCH = (1980, 1, 1, 0, 0, 0)

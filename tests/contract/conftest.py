@@ -10,7 +10,7 @@ from urllib.request import Request, urlopen
 from uuid import uuid4
 
 import pytest
-from index_backend import Backend
+from contract.index_backend import Backend
 
 WAYS = ("hamming", "script", "knn", "long", "lucene-hnsw")
 

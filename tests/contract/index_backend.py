@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from hypothesis import HealthCheck, settings
 
-from xmodal.index import Index, open_index
+from xmodal.index.contract import Index, open_index
 
 
 class Backend:

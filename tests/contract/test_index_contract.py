@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from contract.index_backend import Backend
+from contract.oracle import Answer, Oracle, codes
+from contract.strategies import BITS, FIELDS, IDS, WHERE, batches, questions
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
-from index_backend import Backend
-from oracle import Answer, Oracle, codes
-from strategies import BITS, FIELDS, IDS, WHERE, batches, questions
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import CodeError, ConfigError, IndexMismatch, IndexMissing
-from xmodal.index import MODALITIES, Hit, Hits, Index, Modality, open_index
+from xmodal.index.contract import MODALITIES, Hit, Hits, Index, Modality, open_index
 
 
 def add(index: Index, ids: list[str], bits: int, **columns: Any) -> int:

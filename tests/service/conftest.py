@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from service_process import Running, running
+from support.service_process import Running, running
 
 if TYPE_CHECKING:
-    from xmodal.encoder import Encoder
+    from xmodal.encoders.encoder import Encoder
 
 
 @pytest.fixture(scope="session")

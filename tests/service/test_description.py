@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from service_process import Running
+from support.service_process import Running
 
 
 @pytest.mark.slow

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from service_process import Running, running
+from support.service_process import Running, running
 
 from xmodal.codes import BinaryCodes
-from xmodal.encoder import Encoder
-from xmodal.hamming import FILE
-from xmodal.index import open_index
+from xmodal.encoders.encoder import Encoder
+from xmodal.index.contract import open_index
+from xmodal.index.local import FILE
 
 WORDS = "a red circle on the left"
 

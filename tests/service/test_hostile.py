@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bad_pictures import TEXT, png_that_claims, truncated_jpeg
 from PIL import Image
-from service_process import Running, running
+from support.bad_pictures import TEXT, png_that_claims, truncated_jpeg
+from support.service_process import Running, running
 
-from xmodal.encoder import Encoder
+from xmodal.encoders.encoder import Encoder
 
 JSON = {"Content-Type": "application/json"}
 BODY_LIMIT = 200_000

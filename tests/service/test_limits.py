@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service_process import Running, running
+from support.service_process import Running, running
 
-from xmodal.encoder import Encoder
+from xmodal.encoders.encoder import Encoder
 from xmodal.errors import ServerFailure
-from xmodal.index import open_index
+from xmodal.index.contract import open_index
 
 WORDS = "a red circle on the left"
 

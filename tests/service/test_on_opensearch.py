@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from service_process import Running, running
+from support.service_process import Running, running
 
-from xmodal.encoder import Encoder
-from xmodal.hamming import HammingIndex
-from xmodal.index import open_index
+from xmodal.encoders.encoder import Encoder
+from xmodal.index.contract import open_index
+from xmodal.index.local import HammingIndex
 
 if TYPE_CHECKING:
-    from xmodal_opensearch.node import Node
+    from xmodal_opensearch.node.process import Node
 
 WORDS = "a red circle on the left"
 

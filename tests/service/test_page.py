@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from service_process import Running, running
+from support.service_process import Running, running
 
-from xmodal.encoder import Encoder
-from xmodal.hamming import HammingIndex
-from xmodal.index import open_index
+from xmodal.encoders.encoder import Encoder
+from xmodal.index.contract import open_index
+from xmodal.index.local import HammingIndex
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="pip install 'xmodal[browser-tests]'"

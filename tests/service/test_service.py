@@ -15,16 +15,16 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from absent import TORCH, command, environment
 from jsonschema import Draft202012Validator
 from PIL import Image
-from service_process import Running, running
+from support.absent import TORCH, command, environment
+from support.service_process import Running, running
 
 from xmodal.codes import BinaryCodes
-from xmodal.data import Dataset
-from xmodal.encoder import Encoder
-from xmodal.hamming import HammingIndex
-from xmodal.index import open_index
+from xmodal.data.dataset import Dataset
+from xmodal.encoders.encoder import Encoder
+from xmodal.index.contract import open_index
+from xmodal.index.local import HammingIndex
 
 WORDS = "a red circle on the left"
 

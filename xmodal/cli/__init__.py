@@ -6,15 +6,15 @@ import click
 
 from xmodal import __version__
 from xmodal.cli.compress import compress
+from xmodal.cli.demo import demo
 from xmodal.cli.encode import encode
-from xmodal.cli.ending import run
 from xmodal.cli.evaluate import evaluate
+from xmodal.cli.exit import run
 from xmodal.cli.export import export
 from xmodal.cli.index import index
 from xmodal.cli.search import search
 from xmodal.cli.serve import serve
 from xmodal.cli.train import train
-from xmodal.cli.world import demo
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

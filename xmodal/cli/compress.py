@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from xmodal.cli.show import epoch_line, json_option, print_table, say
+from xmodal.cli.output import epoch_line, json_option, print_table, say
 from xmodal.errors import ConfigError
 from xmodal.settings import parse_settings
 

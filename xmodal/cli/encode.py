@@ -10,7 +10,7 @@ from typing import Any
 import click
 import numpy as np
 
-from xmodal.cli.show import (
+from xmodal.cli.output import (
     backbone_options,
     cache_option,
     column_options,
@@ -20,8 +20,8 @@ from xmodal.cli.show import (
     progress_bars,
     tell_problems,
 )
+from xmodal.data.readers.tables import read
 from xmodal.errors import ConfigError
-from xmodal.readers import read
 
 
 @click.command()
@@ -55,8 +55,8 @@ def encode(
     if (data is None) != (out is None) or (data is None and not texts and not images):
         raise ConfigError("give DATA with --out, or --text, or --image: see xmodal encode --help")
 
-    from xmodal.features import default_cache
-    from xmodal.loading import load_encoder
+    from xmodal.encoders.load import load_encoder
+    from xmodal.features.extract import default_cache
 
     encoder = load_encoder(
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]

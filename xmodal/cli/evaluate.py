@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from xmodal.cli.show import (
+from xmodal.cli.output import (
     backbone_options,
     cache_option,
     column_options,
@@ -20,9 +20,9 @@ from xmodal.cli.show import (
     tell_problems,
     tell_way,
 )
+from xmodal.data.readers.tables import read
 from xmodal.errors import ConfigError
-from xmodal.index import open_index
-from xmodal.readers import read
+from xmodal.index.contract import open_index
 
 
 @click.command()
@@ -63,11 +63,11 @@ def evaluate(data: Path, models: tuple[Path, ...], **given: Any) -> None:
         if folder:  # better before the work than after it
             folder.mkdir(parents=True, exist_ok=True)
 
-    from xmodal.assessment import check_index
-    from xmodal.assessment import evaluate as measure
-    from xmodal.evaluation import DIRECTIONS, trec_qrels, trec_run
-    from xmodal.features import default_cache
-    from xmodal.loading import load_encoder
+    from xmodal.encoders.load import load_encoder
+    from xmodal.evaluation.evaluate import check_index
+    from xmodal.evaluation.evaluate import evaluate as measure
+    from xmodal.evaluation.protocol import DIRECTIONS, trec_qrels, trec_run
+    from xmodal.features.extract import default_cache
 
     backbones = {side: given[side] for side in ("image_backbone", "text_backbone")}
     encoders = [load_encoder(model, **backbones) for model in models]

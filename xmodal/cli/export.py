@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from xmodal.cli.show import (
+from xmodal.cli.output import (
     backbone_options,
     column_options,
     columns_of,
@@ -18,7 +18,7 @@ from xmodal.cli.show import (
     progress_bars,
     say,
 )
-from xmodal.readers import read
+from xmodal.data.readers.tables import read
 
 
 @click.command()

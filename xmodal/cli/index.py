@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from xmodal.cli.show import (
+from xmodal.cli.output import (
     backbone_options,
     cache_option,
     column_options,
@@ -21,8 +21,8 @@ from xmodal.cli.show import (
     tell_problems,
     tell_way,
 )
-from xmodal.index import MODALITIES, open_index
-from xmodal.readers import read
+from xmodal.data.readers.tables import read
+from xmodal.index.contract import MODALITIES, open_index
 
 
 @click.command()
@@ -42,8 +42,8 @@ def index(data: Path, model: Path, uri: str, **given: Any) -> None:
     """
     dataset = read(data, columns_of(given))
 
-    from xmodal.features import default_cache
-    from xmodal.loading import load_encoder
+    from xmodal.encoders.load import load_encoder
+    from xmodal.features.extract import default_cache
 
     encoder = load_encoder(
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]

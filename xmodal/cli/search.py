@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from xmodal.cli.show import (
+from xmodal.cli.output import (
     backbone_options,
     complain,
     json_option,
@@ -20,9 +20,9 @@ from xmodal.cli.show import (
 )
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
-from xmodal.gallery import Shown, write_gallery
-from xmodal.index import Hit, Index, Modality, open_index
-from xmodal.where import parse_text
+from xmodal.index.contract import Hit, Index, Modality, open_index
+from xmodal.index.filters import parse_text
+from xmodal.retrieval.gallery import Shown, write_gallery
 
 
 @click.command()
@@ -62,7 +62,7 @@ def search(words: str | None, image: Path | None, model: Path, uri: str, **given
     if (words is None) == (image is None):
         raise ConfigError("search by words or by --image, one of them: xmodal search 'red shoes'")
 
-    from xmodal.loading import load_encoder
+    from xmodal.encoders.load import load_encoder
 
     encoder = load_encoder(
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]

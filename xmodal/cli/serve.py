@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from xmodal.cli.show import backbone_options, model_option, say, tell_way
+from xmodal.cli.output import backbone_options, model_option, say, tell_way
 from xmodal.errors import ConfigError
-from xmodal.index import open_index
+from xmodal.index.contract import open_index
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TOKEN = "XMODAL_TOKEN"
@@ -61,7 +61,7 @@ def serve(model: Path, uri: str, host: str, port: int, **given: Any) -> None:
         raise ConfigError(f"--pictures {given['pictures']}: there is no such folder")
     token = _token(given["token_file"])
 
-    from xmodal.loading import load_encoder
+    from xmodal.encoders.load import load_encoder
     from xmodal.service import Settings, create_app
     from xmodal.service.server import listen
     from xmodal.service.server import serve as answer

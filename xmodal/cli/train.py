@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from xmodal.cli.show import (
+from xmodal.cli.output import (
     backbone_options,
     cache_option,
     column_options,
@@ -20,8 +20,8 @@ from xmodal.cli.show import (
     say,
     tell_problems,
 )
+from xmodal.data.readers.tables import read
 from xmodal.errors import ConfigError
-from xmodal.readers import read
 from xmodal.settings import DEFAULT_BACKBONE, Options, configure, parse_settings
 
 
@@ -65,8 +65,8 @@ def train(data: Path, **given: Any) -> None:
     say(f"{dataset.name}: {len(dataset):,} items, {len(dataset.pairs()):,} pairs")
 
     from xmodal import training
-    from xmodal.assessment import evaluate
-    from xmodal.features import default_cache
+    from xmodal.evaluation.evaluate import evaluate
+    from xmodal.features.extract import default_cache
 
     cache = given["cache"] or default_cache()
     with progress_bars() as bars:

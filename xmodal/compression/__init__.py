@@ -26,9 +26,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from xmodal import baselines
 from xmodal.codes import BinaryCodes, check_bits
-from xmodal.compression.compressor import (
+from xmodal.data.vectors import CHUNK, Matrix, check_features, read_features, unit_rows
+from xmodal.encoders.compressor import (
     FORMAT,
     REPORT,
     Compressor,
@@ -36,21 +36,15 @@ from xmodal.compression.compressor import (
     read_codes,
     read_json,
 )
-from xmodal.compression.vectors import (
-    CHUNK,
-    Matrix,
-    check_features,
-    read_features,
-    unit_rows,
-)
-from xmodal.encoder import write_json
+from xmodal.encoders.encoder import write_json
+from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
+from xmodal.evaluation import baselines
+from xmodal.evaluation.metrics import code_health, mean, neighbours_kept
 from xmodal.methods import sigah
-from xmodal.metrics import code_health, mean, neighbours_kept
 from xmodal.run import CHECKPOINT, EpochShown, Run, TrainingData
 from xmodal.sampling import Pairs, even_choice
 from xmodal.settings import configure
-from xmodal.towers import Towers
 
 __all__ = ["Compressed", "Compressor", "compress", "prepare_folder", "read_codes", "read_features"]
 

@@ -19,18 +19,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from xmodal.data import Dataset, Problems
+from xmodal.data.dataset import Dataset, Problems
 from xmodal.device import precision
-from xmodal.encoder import CONFIG, SPLIT, Encoder, read_config, write_json
+from xmodal.encoders.encoder import CONFIG, SPLIT, Encoder, read_config, write_json
+from xmodal.encoders.onnx_encoder import FORMAT, KIND, PortableEncoder, SideConfig
+from xmodal.encoders.torch_encoder import TrainedEncoder
 from xmodal.errors import ConfigError, DataError, ModelError
 from xmodal.exporting.agreement import Codes, Sample, agreement, encode, held_out, quality, rendered
 from xmodal.exporting.card import card
 from xmodal.exporting.graphs import write_side
 from xmodal.exporting.quantised import mark, quantise
-from xmodal.features import Progress
-from xmodal.index import MODALITIES, Modality
-from xmodal.portable import FORMAT, KIND, PortableEncoder, SideConfig
-from xmodal.trained import TrainedEncoder
+from xmodal.features.extract import Progress
+from xmodal.index.contract import MODALITIES, Modality
 
 LEAST = 0.999
 """Share of bits that a graph in float32 must have in common with torch in float32."""

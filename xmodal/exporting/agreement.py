@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from xmodal.data import Dataset, Item, Problems, by_hash
-from xmodal.encoder import Encoded, Encoder
+from xmodal.data.dataset import Dataset, Item, Problems, by_hash
+from xmodal.data.readers.tables import read
+from xmodal.data.synthetic import write_world
+from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.errors import DataError
-from xmodal.features import Progress
-from xmodal.index import MODALITIES, Modality
-from xmodal.metrics import average_precision, groups_by_codes, mean, shared_labels
-from xmodal.readers import read
-from xmodal.toy import write_world
+from xmodal.evaluation.metrics import average_precision, groups_by_codes, mean, shared_labels
+from xmodal.features.extract import Progress
+from xmodal.index.contract import MODALITIES, Modality
 
 ENOUGH = 20
 """Labelled pairs with which mAP is worth measuring."""

@@ -15,12 +15,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from xmodal.backbones import builtin, hub
+from xmodal.encoders.onnx_encoder import FED, OWNER, TOKENS, SideConfig
+from xmodal.encoders.torch_encoder import TrainedEncoder
+from xmodal.encoders.towers import Tower
 from xmodal.errors import ModelError
-from xmodal.index import Modality
-from xmodal.portable import FED, OWNER, TOKENS, SideConfig
-from xmodal.towers import Tower
-from xmodal.trained import TrainedEncoder
+from xmodal.features.backbones import builtin, huggingface
+from xmodal.index.contract import Modality
 
 OPSET = 20
 LARGEST = 1_900_000_000
@@ -43,8 +43,8 @@ class Side(nn.Module):
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Inputs -> codes (b, bits / 8) uint8, relaxed codes (b, bits), features (b, dim) float16.
 
-        Features are scaled to length 1 and rounded, as :mod:`xmodal.features` keeps them. Raw ones
-        are the input, and no output.
+        Features are scaled to length 1 and rounded, as by :mod:`xmodal.features.extract`. Raw
+        features are the input, and no output.
         """
         if self.raw:
             relaxed = self.tower(inputs[0].flatten(1))
@@ -107,7 +107,7 @@ def _text(encoder: TrainedEncoder, folder: Path) -> Prepared:
         told = SideConfig("text.onnx", "words", ("vectors",), backbone.dim, False, 64)
         return told, None, {"vectors": torch.ones(2, backbone.dim)}
     network = _network(backbone)
-    assert isinstance(backbone, hub.HubTextBackbone)  # there is no other with a network
+    assert isinstance(backbone, huggingface.HubTextBackbone)  # there is no other with a network
     unknown = sorted(set(backbone.inputs) - set(TOKENS))
     if unknown:
         raise ModelError(f"{backbone.spec!r} asks for {unknown[0]}: it cannot be exported")

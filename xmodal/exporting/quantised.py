@@ -17,9 +17,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from xmodal.encoders.onnx_encoder import SideConfig
 from xmodal.errors import ConfigError
 from xmodal.exporting.graphs import hushed, stamp
-from xmodal.portable import SideConfig
 
 SMALLEST = 1024
 """Weights with fewer values are left as they are."""

@@ -41,13 +41,13 @@ from xmodal.beliefs import ENOUGH, Beliefs
 from xmodal.codewords import Codewords
 from xmodal.critics import CodeCritic, Critic
 from xmodal.device import device
+from xmodal.encoders.towers import Thumbnail, Towers
 from xmodal.errors import ConfigError
 from xmodal.groundwork import ClassGroundwork, HashNetwork, Terms
-from xmodal.index import MODALITIES, Modality
+from xmodal.index.contract import MODALITIES, Modality
 from xmodal.run import Run, Stateful, TrainingData
 from xmodal.sampling import Pairs
 from xmodal.settings import check_at_least
-from xmodal.towers import Thumbnail, Towers
 
 SHOWN = 10
 """Pictures on a sheet, and epochs from one sheet to the next."""

@@ -20,9 +20,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from xmodal import __version__
-from xmodal.encoder import Encoder
+from xmodal.encoders.encoder import Encoder
 from xmodal.errors import XmodalError
-from xmodal.index import Hit, Index
+from xmodal.index.contract import Hit, Index
+from xmodal.retrieval.retriever import Question, RanksWords, Searching
 from xmodal.service import asking, contract
 from xmodal.service.batching import Batcher
 from xmodal.service.following import renewals
@@ -30,7 +31,6 @@ from xmodal.service.guard import Guard
 from xmodal.service.meters import MEDIA_TYPE, Meters
 from xmodal.service.pictures import SIZES, Thumbnails
 from xmodal.service.problems import Refusal, refused
-from xmodal.service.searching import Question, RanksWords, Searching
 from xmodal.service.settings import Settings
 
 Document = dict[str, Any]

@@ -9,14 +9,14 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 
 from xmodal.codes import BinaryCodes
-from xmodal.encoder import Encoder
+from xmodal.encoders.encoder import Encoder
 from xmodal.errors import DataError
-from xmodal.index import Modality
+from xmodal.index.contract import Modality
+from xmodal.retrieval.retriever import Question
 from xmodal.service import contract
 from xmodal.service.batching import Batcher
 from xmodal.service.pictures import received
 from xmodal.service.problems import Refusal
-from xmodal.service.searching import Question
 from xmodal.service.settings import Settings
 
 DRAINED = 4

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Protocol, runtime_checkable
 
 from xmodal.errors import XmodalError
-from xmodal.index import Index
+from xmodal.index.contract import Index
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
+from xmodal.data.images import load, measure
 from xmodal.errors import DataError
-from xmodal.images import load, measure
 
 SIZES = (320, 1024)
 """Longest sides, in pixels, in which a picture is shown."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from xmodal.cli.ending import run
+from xmodal.cli.exit import run
 
 
 def main() -> None:

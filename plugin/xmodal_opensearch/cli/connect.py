@@ -10,17 +10,18 @@ from typing import Any
 
 import click
 
-from xmodal.cli.show import json_option, say
+from xmodal.cli.output import json_option, say
 from xmodal.errors import ConfigError, IndexMissing
-from xmodal.index import MODALITIES, check_identity
-from xmodal_opensearch import connector, embedding_service, mapping, permissions, remote_model
-from xmodal_opensearch.address import parse_address
-from xmodal_opensearch.curl_lines import Curl, examples
-from xmodal_opensearch.embedding_service import Answer
-from xmodal_opensearch.pipelines import Mark, Wiring, check_name, finding, problem_field
-from xmodal_opensearch.remote_model import NotAllowed, Step
-from xmodal_opensearch.server import Server
-from xmodal_opensearch.store import OpenSearchIndex
+from xmodal.index.contract import MODALITIES, check_identity
+from xmodal_opensearch.client.address import parse_address
+from xmodal_opensearch.client.server import Server
+from xmodal_opensearch.index import mapping
+from xmodal_opensearch.index.store import OpenSearchIndex
+from xmodal_opensearch.rest import cluster_settings, connector, remote_model, service_probe
+from xmodal_opensearch.rest.curl import Curl, examples
+from xmodal_opensearch.rest.pipelines import Mark, Wiring, check_name, finding, problem_field
+from xmodal_opensearch.rest.remote_model import NotAllowed, Step
+from xmodal_opensearch.rest.service_probe import Answer
 
 name_option = click.option(
     "--name", default="xmodal", show_default=True, help="What names in the cluster begin with."
@@ -76,8 +77,8 @@ def connect(uri: str, as_json: bool, **given: Any) -> None:
     address = parse_address(uri)
     check_name("the index", address.index)
     check_name("the name", given["name"])
-    service = embedding_service.check_url(given["service"])
-    here = embedding_service.check_url(given["from_here"] or service)
+    service = service_probe.check_url(given["service"])
+    here = service_probe.check_url(given["from_here"] or service)
     token = _token(given["token_file"])
     server = Server(address)
     try:
@@ -93,14 +94,14 @@ def connect(uri: str, as_json: bool, **given: Any) -> None:
             "another way"
         )
     remote_model.check_plugins(index.can, address.server)
-    answer = embedding_service.ask(here, token)
+    answer = service_probe.ask(here, token)
     index = _of_service(server, index, answer)
     wiring = _wiring(index, service, token, given)
     default_of = index.name if given["make_default"] else None
     neural = index.can.hybrid and index.can.version >= (3, 0)
     curl = Curl(address, os.environ)
 
-    private = embedding_service.is_private(service)
+    private = service_probe.is_private(service)
     lacks = remote_model.lacking(server, wiring.url, private=private)
     if lacks and given["allow"]:
         remote_model.allow(server, lacks)
@@ -194,10 +195,10 @@ def _wiring(
 
 
 def _not_allowed(
-    before: str, lacks: list[permissions.Lack], wiring: Wiring, curl: Curl
+    before: str, lacks: list[cluster_settings.Lack], wiring: Wiring, curl: Curl
 ) -> ConfigError:
-    line = curl.line("PUT", "/_cluster/settings", permissions.change(lacks))
-    return ConfigError(before + permissions.explained(lacks, wiring.url, line))
+    line = curl.line("PUT", "/_cluster/settings", cluster_settings.change(lacks))
+    return ConfigError(before + cluster_settings.explained(lacks, wiring.url, line))
 
 
 def _tell(steps: Sequence[Step]) -> None:

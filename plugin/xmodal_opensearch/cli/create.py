@@ -10,13 +10,13 @@ import click
 
 from xmodal.codes import check_bits
 from xmodal.errors import ConfigError, IndexMissing
-from xmodal_opensearch import mapping
-from xmodal_opensearch.address import parse_address
-from xmodal_opensearch.capabilities import probe
-from xmodal_opensearch.server import Server
-from xmodal_opensearch.store import OpenSearchIndex
-from xmodal_opensearch.versions import describe, is_version, make_version, versions_of
-from xmodal_opensearch.ways import choose_way
+from xmodal_opensearch.client.address import parse_address
+from xmodal_opensearch.client.server import Server
+from xmodal_opensearch.index import mapping
+from xmodal_opensearch.index.aliases import describe, is_version, make_version, versions_of
+from xmodal_opensearch.index.capabilities import probe
+from xmodal_opensearch.index.store import OpenSearchIndex
+from xmodal_opensearch.index.strategies import choose_way
 
 
 @click.command()
@@ -51,7 +51,7 @@ def create(uri: str, model: Path | None, bits: int | None, fields: tuple[str, ..
         described[name] = mapping.user_field(name, kind)
     encoder = None
     if model is not None:
-        from xmodal.loading import load_encoder
+        from xmodal.encoders.load import load_encoder
 
         loaded = load_encoder(model)
         bits, encoder = loaded.bits, loaded.fingerprint

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import click
 
-from xmodal.cli.show import print_table, progress_bars, say
+from xmodal.cli.output import print_table, progress_bars, say
+from xmodal.data.synthetic import caption, unseen
 from xmodal.errors import IndexFailure, IndexMissing
-from xmodal.hamming import HammingIndex
-from xmodal.index import Hit
-from xmodal.toy import caption, unseen
-from xmodal_opensearch.artifacts import cache_folder
-from xmodal_opensearch.load import load as load_into
-from xmodal_opensearch.node import Node
+from xmodal.index.contract import Hit
+from xmodal.index.local import HammingIndex
+from xmodal_opensearch.index.store import open_opensearch
+from xmodal_opensearch.loading.load import load as load_into
+from xmodal_opensearch.node.artifacts import cache_folder
+from xmodal_opensearch.node.process import Node
 from xmodal_opensearch.server_plugin import plugin_folder
-from xmodal_opensearch.store import open_opensearch
 
 K = 10
 FILTERS = (None, {"colour": "red"}, {"shape": ["star", "cross"], "size": "large"})
@@ -36,7 +36,7 @@ def demo(out: Path, url: str | None, with_plugin: bool) -> None:
     if not (out / "index").is_dir():
         raise IndexMissing(f"there is no demo at {out}: make it first with xmodal demo --out {out}")
 
-    from xmodal.loading import load_encoder
+    from xmodal.encoders.load import load_encoder
 
     local = HammingIndex.load(out / "index", bits=None, encoder=None)
     encoder = load_encoder(out / "model")

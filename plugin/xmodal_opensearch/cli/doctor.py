@@ -7,11 +7,11 @@ from dataclasses import asdict
 
 import click
 
-from xmodal.cli.show import json_option, print_table, progress_bars, say
-from xmodal_opensearch import doctor as examination
-from xmodal_opensearch.address import parse_address
-from xmodal_opensearch.server import Server
-from xmodal_opensearch.store import open_opensearch
+from xmodal.cli.output import json_option, print_table, progress_bars, say
+from xmodal_opensearch import diagnostics as examination
+from xmodal_opensearch.client.address import parse_address
+from xmodal_opensearch.client.server import Server
+from xmodal_opensearch.index.store import open_opensearch
 
 
 @click.command()

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from xmodal.cli.show import (
+from xmodal.cli.output import (
     backbone_options,
     cache_option,
     json_option,
@@ -19,13 +19,13 @@ from xmodal.cli.show import (
     tell_way,
 )
 from xmodal.codes import BinaryCodes
-from xmodal.data import Dataset, Problems
-from xmodal.index import Modality
-from xmodal_opensearch.address import parse_address
-from xmodal_opensearch.download import Download
-from xmodal_opensearch.enrich import Source, prepare
-from xmodal_opensearch.enrich import enrich as enrich_index
-from xmodal_opensearch.server import Server
+from xmodal.data.dataset import Dataset, Problems
+from xmodal.index.contract import Modality
+from xmodal_opensearch.client.address import parse_address
+from xmodal_opensearch.client.server import Server
+from xmodal_opensearch.loading.download import Download
+from xmodal_opensearch.loading.enrich import Source, prepare
+from xmodal_opensearch.loading.enrich import enrich as enrich_index
 
 
 @click.command()
@@ -64,8 +64,8 @@ def enrich(model: Path, uri: str, **given: Any) -> None:
         Download() if given["download"] else None,
     )
 
-    from xmodal.features import default_cache
-    from xmodal.loading import load_encoder
+    from xmodal.encoders.load import load_encoder
+    from xmodal.features.extract import default_cache
 
     encoder = load_encoder(
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]

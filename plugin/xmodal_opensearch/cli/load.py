@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from xmodal.cli.show import (
+from xmodal.cli.output import (
     backbone_options,
     cache_option,
     column_options,
@@ -20,19 +20,19 @@ from xmodal.cli.show import (
     tell_problems,
     tell_way,
 )
-from xmodal.data import Problems
+from xmodal.data.dataset import Problems
+from xmodal.data.readers.tables import read
 from xmodal.errors import ConfigError, IndexMismatch
-from xmodal.hamming import FILE, HammingIndex
-from xmodal.index import Addition
-from xmodal.readers import read
-from xmodal_opensearch.address import Address, parse_address
-from xmodal_opensearch.bulk import Report
-from xmodal_opensearch.connector import hand_over
-from xmodal_opensearch.load import check_count
-from xmodal_opensearch.load import load as load_into
-from xmodal_opensearch.renew import next_index, show_to_all
-from xmodal_opensearch.server import Server
-from xmodal_opensearch.store import OpenSearchIndex, open_opensearch
+from xmodal.index.contract import Addition
+from xmodal.index.local import FILE, HammingIndex
+from xmodal_opensearch.client.address import Address, parse_address
+from xmodal_opensearch.client.bulk import Report
+from xmodal_opensearch.client.server import Server
+from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
+from xmodal_opensearch.loading.load import check_count
+from xmodal_opensearch.loading.load import load as load_into
+from xmodal_opensearch.loading.new_version import next_index, show_to_all
+from xmodal_opensearch.rest.connector import hand_over
 
 
 @click.command()
@@ -113,8 +113,8 @@ def _source(
         raise ConfigError(f"{source} is no local index: to encode pictures and texts give --model")
     dataset = read(source, columns_of(given))
 
-    from xmodal.features import default_cache
-    from xmodal.loading import load_encoder
+    from xmodal.encoders.load import load_encoder
+    from xmodal.features.extract import default_cache
 
     encoder = load_encoder(
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
@@ -151,7 +151,7 @@ def _hand_over(index: OpenSearchIndex, alias: str) -> None:
 
 
 def _notes(cache: Path | None) -> Path:
-    from xmodal_opensearch.artifacts import cache_folder
+    from xmodal_opensearch.node.artifacts import cache_folder
 
     return (cache or cache_folder()) / "loads"
 

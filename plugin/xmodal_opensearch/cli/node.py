@@ -9,9 +9,9 @@ from types import FrameType
 
 import click
 
-from xmodal.cli.show import say
+from xmodal.cli.output import say
 from xmodal.errors import ServerFailure
-from xmodal_opensearch.node import Node
+from xmodal_opensearch.node.process import Node
 from xmodal_opensearch.server_plugin import plugin_folder
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from xmodal.cli.show import say
-from xmodal_opensearch.address import parse_address
-from xmodal_opensearch.artifacts import VERSION
+from xmodal.cli.output import say
+from xmodal_opensearch.client.address import parse_address
+from xmodal_opensearch.client.server import Server
+from xmodal_opensearch.node.artifacts import VERSION
 from xmodal_opensearch.plugin_check import check as check_server
-from xmodal_opensearch.server import Server
 from xmodal_opensearch.server_plugin import build as build_plugin
 
 

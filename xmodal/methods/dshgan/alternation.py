@@ -14,6 +14,7 @@ from xmodal import groundwork, losses, sampling
 from xmodal.beliefs import Beliefs
 from xmodal.critics import CodeCritic
 from xmodal.device import device
+from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError
 from xmodal.groundwork import Terms
 from xmodal.methods.dshgan.conditions import Asked, Lender, ask
@@ -21,7 +22,6 @@ from xmodal.methods.dshgan.networks import Adversary, Generator, Inference, Seen
 from xmodal.methods.dshgan.settings import Config
 from xmodal.run import Run, Stateful, TrainingData
 from xmodal.sampling import Pairs
-from xmodal.towers import Towers
 
 SHEET_EVERY = 5
 """Epochs from one sheet of synthetic pictures to the next."""

@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from xmodal import sampling
 from xmodal.device import mixed
+from xmodal.encoders.towers import Thumbnail
 from xmodal.groundwork import HashNetwork
 from xmodal.methods.dshgan.settings import Config
 from xmodal.run import TrainingData
-from xmodal.towers import Thumbnail
 
 ENOUGH = 2000
 """Pairs that tell the mean and the spread of features."""

@@ -11,10 +11,10 @@ the same parameters; the codes of the discriminator are used for retrieval.
 as a switch.
 """
 
+from xmodal.encoders.towers import Towers
 from xmodal.methods.schgan import paper, practical
 from xmodal.methods.schgan.settings import Config
 from xmodal.run import Run, TrainingData
-from xmodal.towers import Towers
 
 __all__ = ["Config", "paper", "practical", "train"]
 

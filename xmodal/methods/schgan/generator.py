@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from xmodal import losses, reinforce, sampling
+from xmodal.encoders.towers import Towers
 from xmodal.methods.schgan.settings import Config
-from xmodal.towers import Towers
 
 HARDEST = 8
 """Candidates that the rule "hardest" spreads over."""

@@ -26,8 +26,9 @@ import torch
 
 from xmodal import reinforce, sampling
 from xmodal.device import device
+from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError
-from xmodal.index import MODALITIES, Modality
+from xmodal.index.contract import MODALITIES, Modality
 from xmodal.methods.schgan import paper_losses as terms
 from xmodal.methods.schgan.paper_players import (
     OTHER,
@@ -45,7 +46,6 @@ from xmodal.methods.schgan.paper_players import (
 from xmodal.methods.schgan.paper_settings import FAULTS, Config
 from xmodal.run import Run, Stateful, TrainingData
 from xmodal.sampling import Pairs
-from xmodal.towers import Towers
 
 __all__ = ["FAULTS", "ChosenByQueries", "Config", "selected_by", "train"]
 

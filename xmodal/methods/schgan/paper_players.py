@@ -12,12 +12,12 @@ from torch import nn
 
 from xmodal import sampling
 from xmodal.device import device
-from xmodal.index import MODALITIES, Modality
+from xmodal.encoders.towers import ReleasedTower, Towers, released_start
+from xmodal.index.contract import MODALITIES, Modality
 from xmodal.methods.schgan import paper_losses as terms
 from xmodal.methods.schgan.paper_settings import Config
 from xmodal.run import TrainingData
 from xmodal.sampling import Pairs
-from xmodal.towers import ReleasedTower, Towers, released_start
 
 OTHER: dict[Modality, Modality] = {"image": "text", "text": "image"}
 

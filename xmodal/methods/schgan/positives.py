@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from xmodal import losses, reinforce
+from xmodal.encoders.towers import Towers
 from xmodal.methods.schgan.generator import Scene
 from xmodal.methods.schgan.settings import Config
-from xmodal.towers import Towers
 
 RADIUS, WIDTH = 0.25, 0.08
 """Distance, as a share of the bits, at which the score is a half, and how fast it falls there."""

@@ -53,6 +53,7 @@ from xmodal import groundwork, losses, sampling
 from xmodal.beliefs import Beliefs
 from xmodal.critics import CodeCritic
 from xmodal.device import device
+from xmodal.encoders.towers import Towers
 from xmodal.groundwork import HashNetwork, Terms
 from xmodal.methods.schgan import generator, positives, trust
 from xmodal.methods.schgan.generator import Generator, Scene
@@ -61,7 +62,6 @@ from xmodal.methods.schgan.settings import Config
 from xmodal.methods.schgan.trust import Trust
 from xmodal.run import Run, Stateful, TrainingData
 from xmodal.sampling import Pairs
-from xmodal.towers import Towers
 
 WATCHED = 1000
 """Labelled validation pairs among which the adversary's picks are looked at."""

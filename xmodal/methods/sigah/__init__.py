@@ -44,15 +44,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from xmodal import baselines, beliefs, losses, sampling
+from xmodal import beliefs, losses, sampling
 from xmodal.critics import CodeCritic
 from xmodal.device import device
-from xmodal.index import MODALITIES, Modality
+from xmodal.encoders.towers import Tower, Towers
+from xmodal.evaluation import baselines
+from xmodal.index.contract import MODALITIES, Modality
 from xmodal.methods.sigah.networks import Decoder, Judge, Scale
 from xmodal.run import Run, Stateful, TrainingData
 from xmodal.sampling import Pairs
 from xmodal.settings import check_at_least, check_at_most
-from xmodal.towers import Tower, Towers
 
 STEPS = 8  # an epoch has as many, where items suffice
 LANDMARKS = 20_000  # items that neighbours are looked for among

@@ -43,13 +43,13 @@ from xmodal import groundwork, losses, sampling
 from xmodal.beliefs import Beliefs
 from xmodal.critics import CodeCritic
 from xmodal.device import device
+from xmodal.encoders.towers import Towers
 from xmodal.groundwork import Groundwork, Terms
-from xmodal.index import MODALITIES, Modality
+from xmodal.index.contract import MODALITIES, Modality
 from xmodal.methods.ssah.hard_samples import PIXELS, ANet, FeatureANet, PixelANet
 from xmodal.run import Run, Stateful, TrainingData
 from xmodal.sampling import Pairs
 from xmodal.settings import check_at_least, check_at_most
-from xmodal.towers import Towers
 
 SHOWN, SHEETS = 10, 5
 """Pictures on a sheet of hard samples, and how many sheets a run leaves."""

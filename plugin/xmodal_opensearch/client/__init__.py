@@ -1,0 +1,1 @@
+"""HTTP client of an OpenSearch server: address, requests, bulk, errors."""

@@ -1,0 +1,1 @@
+"""Index contract on OpenSearch: mapping, queries, search, aliases."""

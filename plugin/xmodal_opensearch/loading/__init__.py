@@ -1,0 +1,1 @@
+"""Filling an index: load, enrich, new versions."""

@@ -1,0 +1,1 @@
+"""A development node of OpenSearch from packages."""

@@ -1,0 +1,1 @@
+"""Search and storage by REST alone: connector, pipelines, remote model."""

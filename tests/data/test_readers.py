@@ -1,0 +1,346 @@
+"""Every layout that people have gives the same items; what cannot be used is counted and named."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from xmodal.data.dataset import Dataset, Item
+from xmodal.data.readers.tables import MAX_TEXT, Columns, read
+from xmodal.errors import ConfigError, DataError
+
+ROWS = [
+    {"file_name": "a.png", "text": "a red shoe", "label": "shoe", "price": 10},
+    {"file_name": "sub/b.png", "text": "a blue hat", "label": "hat", "price": 25},
+]
+TABLES = ("t.csv", "semicolons.csv", "t.tsv", "t.jsonl", "t.ndjson", "t.json", "t.parquet")
+
+
+def picture(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 4), "red").save(path)
+    return path
+
+
+def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """A table of any kind, by the ending; "semicolons.csv" has ; between its values."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ending = path.suffix
+    if ending == ".parquet":
+        pq.write_table(pa.Table.from_pylist(list(rows)), path)
+    elif ending == ".json":
+        path.write_text(json.dumps(rows))
+    elif ending in (".jsonl", ".ndjson"):
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        delimiter = "\t" if ending == ".tsv" else ";" if "semicolons" in path.name else ","
+        with open(path, "w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+            writer.writeheader()
+            writer.writerows(rows)
+    return path
+
+
+def lines(path: Path, *rows: dict[str, Any] | str | bytes) -> Path:
+    """A JSON Lines file of objects, or of lines as they are."""
+    with open(path, "wb") as file:
+        for row in rows:
+            text = json.dumps(row) if isinstance(row, dict) else row
+            file.write((text if isinstance(text, bytes) else text.encode()) + b"\n")
+    return path
+
+
+def items(data: Dataset) -> dict[str, Item]:
+    return {item.id: item for item in data}
+
+
+# ---- layouts ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_of_any_kind_gives_the_same_items(tmp_path: Path, name: str) -> None:
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "sub" / "b.png")
+    data = read(write(tmp_path / name, ROWS))
+    assert data.ids == ["a.png", "sub/b.png"] and data.name == name
+    first, second = data
+    assert first.text == "a red shoe" and first.labels == ("shoe",)
+    assert second.image == tmp_path / "sub" / "b.png"
+    assert [str(item.fields["price"]) for item in data] == ["10", "25"]
+    assert len(data.problems) == 0
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv", "metadata.parquet"])
+def test_a_folder_with_metadata(tmp_path: Path, name: str) -> None:
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "sub" / "b.png")
+    picture(tmp_path / "not-in-the-table.png")
+    write(tmp_path / name, ROWS)
+    data = read(tmp_path)
+    assert [(item.id, item.text) for item in data] == [
+        ("a.png", "a red shoe"),
+        ("sub/b.png", "a blue hat"),
+    ]
+
+
+def test_metadata_one_level_down_names_the_split(tmp_path: Path) -> None:
+    for part, kind in (("train", "jsonl"), ("test", "csv")):
+        picture(tmp_path / part / "a.png")
+        write(tmp_path / part / f"metadata.{kind}", [{"file_name": "a.png", "text": part}])
+    lines(
+        tmp_path / "train" / "metadata.jsonl",
+        {"file_name": "a.png", "text": "of its own", "split": "validation"},
+        {"text": "no picture", "file_name": None},
+    )
+    data = items(read(tmp_path))
+    assert {id_: item.split for id_, item in data.items()} == {
+        "test/a.png": "test",
+        "train/a.png": "validation",
+        "train/line 2": "train",
+    }
+    assert data["test/a.png"].image == tmp_path / "test" / "a.png"
+
+
+def test_a_folder_with_captions_beside_the_pictures(tmp_path: Path) -> None:
+    for name in ("b.jpg", "deep/er/A.PNG", "lonely.png", ".hidden.png", "empty.png", "latin.png"):
+        picture(tmp_path / name)
+    (tmp_path / "b.txt").write_text("\ufeffa  red\nshoe\n", encoding="utf-8")
+    (tmp_path / "deep/er/A.txt").write_text("deep")
+    (tmp_path / "empty.txt").write_text(" \n")
+    (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
+    (tmp_path / "notes.txt").write_text("of no picture")
+    data = read(tmp_path)
+    assert {item.id: item.text for item in data} == {
+        "b.jpg": "a red shoe",
+        "deep/er/A.PNG": "deep",
+        "empty.png": None,
+        "latin.png": None,
+        "lonely.png": None,
+    }
+    assert all(item.image is not None and item.labels is None for item in data)
+    assert data.problems.names("caption empty") == ["empty.txt"]
+    assert data.problems.names("caption not in UTF-8") == ["latin.txt"]
+
+
+def test_pictures_are_found_from_the_table_or_by_an_absolute_path(tmp_path: Path) -> None:
+    far = picture(tmp_path / "far" / "a.png")
+    table = write(tmp_path / "near" / "t.csv", [{"image": far}, {"image": "../far/a.png"}])
+    assert [item.image for item in read(table)] == [far, tmp_path / "near" / "../far/a.png"]
+
+
+# ---- columns ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("image", ["file_name", "image", "image_path", "filename", "path"])
+@pytest.mark.parametrize("text", ["text", "caption", "title", "description"])
+def test_usual_column_names_are_understood(tmp_path: Path, image: str, text: str) -> None:
+    picture(tmp_path / "a.png")
+    [item] = read(write(tmp_path / "t.csv", [{text: "words", image: "a.png"}]))
+    assert (item.image, item.text, item.fields) == (tmp_path / "a.png", "words", {})
+
+
+def test_the_best_known_name_wins_and_the_others_stay_fields(tmp_path: Path) -> None:
+    row = {"title": "short", "caption": "long", "name": "x", "id": 7, "label": "a", "class": "b"}
+    [item] = read(write(tmp_path / "t.jsonl", [row]))
+    assert (item.id, item.text, item.labels) == ("7", "long", ("a",))
+    assert item.fields == {"title": "short", "name": "x", "class": "b"}
+
+
+def test_named_columns_come_before_guesses(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    row = {"foto": "a.png", "worte": "rot", "art": "x|y", "nr": "n1", "teil": "test", "text": "no"}
+    table = write(tmp_path / "t.csv", [row])
+    [item] = read(table, Columns("foto", "worte", "art", "nr", "teil"))
+    assert item == Item("n1", tmp_path / "a.png", "rot", ("x", "y"), {"text": "no"}, "test")
+    with pytest.raises(ConfigError, match="no column 'bild'; its columns are foto, worte, art"):
+        read(table, Columns(image="bild"))
+
+
+def test_a_column_that_only_later_rows_have_is_found(tmp_path: Path) -> None:
+    table = lines(tmp_path / "t.jsonl", {"text": "one"}, {"text": "two", "labels": ["late"]})
+    assert [item.labels for item in read(table)] == [None, ("late",)]
+
+
+# ---- values ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "labels"),
+    [
+        (["shoe", "red"], ("shoe", "red")),
+        ('["shoe", "red"]', ("shoe", "red")),
+        ("shoe|red", ("shoe", "red")),
+        (" shoe | red | shoe ", ("shoe", "red")),
+        ("[not json", ("[not json",)),
+        (3, ("3",)),
+        ([1, 2], ("1", "2")),
+        (["a", None, " "], ("a",)),
+        (None, None),
+        ("", None),
+        ([], None),
+        (float("nan"), None),
+        ({"a": 1}, None),
+    ],
+)
+def test_labels(tmp_path: Path, value: object, labels: tuple[str, ...] | None) -> None:
+    [item] = read(lines(tmp_path / "t.jsonl", {"text": "words", "labels": value}))
+    assert item.labels == labels
+
+
+def test_fields_keep_what_an_index_can_store(tmp_path: Path) -> None:
+    row = {
+        "text": "words",
+        "price": 2.5,
+        "year": 2011,
+        "sale": True,
+        "tags": ["a", None, "b"],
+        "brand": " x ",
+        "none": None,
+        "empty": "",
+        "nan": float("nan"),
+        "endless": float("inf"),
+        "nested": {"a": 1},
+    }
+    [item] = read(lines(tmp_path / "t.jsonl", row))
+    kept = {"price": 2.5, "year": 2011, "sale": True, "tags": ["a", "b"], "brand": "x"}
+    assert item.fields == kept
+
+
+def test_dates_in_parquet_become_text(tmp_path: Path) -> None:
+    from datetime import date
+
+    [item] = read(write(tmp_path / "t.parquet", [{"text": "words", "day": date(2024, 2, 29)}]))
+    assert item.fields == {"day": "2024-02-29"}
+
+
+def test_captions_come_on_one_line_joined_and_cut(tmp_path: Path) -> None:
+    table = lines(
+        tmp_path / "t.jsonl",
+        {"text": " two\n lines\t"},
+        {"text": ["one", "", "other"]},
+        {"text": 42},
+        {"text": "x" * (MAX_TEXT + 5)},
+    )
+    one, two, three, four = (item.text for item in read(table))
+    assert (one, two, three) == ("two lines", "one. other", "42")
+    assert four == "x" * MAX_TEXT
+
+
+def test_ids_come_from_the_id_else_the_picture_else_the_line(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    table = lines(
+        tmp_path / "t.jsonl",
+        {"id": "i1", "file_name": "a.png", "text": "x"},
+        {"file_name": "a.png", "text": "x"},
+        {"text": "x"},
+    )
+    assert read(table).ids == ["i1", "a.png", "line 3"]
+
+
+# ---- what cannot be used ---------------------------------------------------------------------
+
+
+def test_bad_rows_cost_nothing_but_themselves(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    table = lines(
+        tmp_path / "t.jsonl",
+        {"file_name": "a.png", "text": "good"},
+        "{broken",
+        b'{"text": "caf\xe9"}',
+        "[1, 2]",
+        "9" * 5000,
+        "[" * 100_000,
+        "",
+        {"file_name": "gone.png", "text": "words stay"},
+        {"file_name": "https://example.org/a.png", "text": "words of a URL"},
+        {"file_name": "a.png", "text": "again"},
+        {"file_name": "x" * 5000, "text": "a name that no disk takes"},
+        {"file_name": "a\0b.png", "text": "a name with a zero byte"},
+        {"file_name": "gone too.png", "text": ""},
+    )
+    data = read(table)
+    assert [item.text for item in data] == [
+        "good",
+        "words stay",
+        "words of a URL",
+        "a name that no disk takes",
+        "a name with a zero byte",
+    ]
+    found = data.problems
+    assert [line.partition(" ")[2].split()[0] for line in found.names("bad line")] == [
+        "2",
+        "3",
+        "4",
+        "5",
+        "6",
+    ]
+    assert found.names("picture missing")[0] == "gone.png"
+    assert found.names("picture is a URL (download it first)") == ["https://example.org/a.png"]
+    assert found.names("id repeated, the first one stays") == ["a.png"]
+    assert found.names("row left out, it has neither picture nor text") == ["gone too.png"]
+
+
+def test_text_that_is_not_valid_unicode_is_mended_or_left_out(tmp_path: Path) -> None:
+    table = lines(
+        tmp_path / "t.jsonl",
+        r'{"text": "half \ud83d emoji", "labels": ["\ud83d"], "brand": "\ud83d"}',
+        r'{"id": "\ud83d", "text": "an id that cannot be written"}',
+        {"id": "good", "text": "good"},
+    )
+    data = read(table)
+    assert [item.text for item in data] == ["half ? emoji", "good"]
+    assert (data.items[0].labels, data.items[0].fields) == (("?",), {"brand": "?"})
+    assert len(data.problems.names("id or file name is not valid Unicode, left out")) == 1
+    for item in data:
+        json.dumps(item.document(), ensure_ascii=False).encode()
+
+
+def test_a_file_name_that_is_not_utf8_is_left_out(tmp_path: Path) -> None:
+    picture(tmp_path / "good.png")
+    raw = bytes(tmp_path) + b"/caf\xe9.png"
+    with open(raw, "wb") as file:
+        file.write((tmp_path / "good.png").read_bytes())
+    data = read(tmp_path)
+    assert data.ids == ["good.png"]
+    assert len(data.problems.names("id or file name is not valid Unicode, left out")) == 1
+
+
+def test_csv_lines_of_another_length_are_named_by_their_line(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_bytes(
+        b'\xef\xbb\xbfid,text\n1,one\n2\n\n3,"over\ntwo lines"\n\xff,bad\n5,five,5\n6,six\n'
+    )
+    data = read(table)
+    assert {item.id: item.text for item in data} == {"1": "one", "3": "over two lines", "6": "six"}
+    assert data.problems.names("bad line") == [
+        "line 3 has 1 values for 2 columns",
+        "line 7 is not in UTF-8",
+        "line 8 has 3 values for 2 columns",
+    ]
+
+
+def test_a_row_of_a_list_that_is_no_object(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text('[{"text": "one"}, 5]')
+    data = read(tmp_path / "t.json")
+    assert data.ids == ["row 1"] and data.problems.names("bad line") == ["row 2 is not an object"]
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.json"])
+def test_nothing_usable_says_why(tmp_path: Path, name: str) -> None:
+    table = write(tmp_path / name, [{"image": "gone.png"}])
+    with pytest.raises(DataError, match=r"no item that could be used: 1 x picture missing: gone"):
+        read(table)
+
+
+def test_columns_cannot_be_named_for_a_folder_of_captions(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    with pytest.raises(ConfigError, match=r"column names were given, but .* no metadata table"):
+        read(tmp_path, Columns(text="title"))

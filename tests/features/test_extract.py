@@ -1,0 +1,402 @@
+"""Features: rows stay aligned, and whatever was computed once is never computed again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xmodal.data.dataset import Dataset, Item, Problems
+from xmodal.data.images import Preprocessing
+from xmodal.errors import DataError
+from xmodal.features.backbones.builtin import RawPixels, Words
+from xmodal.features.extract import default_cache, image_features, pair_features, text_features
+
+BATCH = 32
+
+
+class Corners:
+    """An image backbone whose features are the pixels of a 2 x 2 square; it notes what it ran."""
+
+    spec = "corners"
+    dim = 12
+    raw = False
+    batch = BATCH
+    space = None
+
+    def __init__(
+        self, fingerprint: str = "corners-1", resample: Any = "bicubic", wait: float = 0
+    ) -> None:
+        self.fingerprint = fingerprint
+        self.preprocessing = Preprocessing(size=2, fit="squash", resample=resample)
+        self.wait = wait
+        self.computed = 0
+
+    def forward(self, pixels: Any) -> Any:
+        self.computed += len(pixels)
+        time.sleep(self.wait)
+        return pixels.reshape(len(pixels), -1).astype(np.float32)
+
+
+class Letters:
+    """A text backbone that counts the letters a, b and c; it notes what it ran."""
+
+    spec = "letters"
+    dim = 3
+    batch = 2 * BATCH
+    space = None
+
+    def __init__(self, fingerprint: str = "letters-1") -> None:
+        self.fingerprint = fingerprint
+        self.computed: list[str] = []
+
+    def forward(self, texts: Sequence[str]) -> Any:
+        self.computed += texts
+        return np.array([[text.count(c) for c in "abc"] for text in texts], np.float32)
+
+
+def pictures(folder: Path, n: int, seed: int = 0) -> list[Path]:
+    """Write ``n`` small random pictures that all differ."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(seed)
+    paths = []
+    for number in range(n):
+        paths.append(folder / f"{number:03d}.png")
+        Image.fromarray(rng.integers(1, 255, (4, 4, 3), dtype=np.uint8)).save(paths[-1])
+    return paths
+
+
+def work(folder: str, cache: str, wait: str) -> None:
+    """What the processes do that are started below."""
+    paths = sorted(Path(folder).iterdir())
+    backbone = Corners(wait=float(wait))
+    features, _ = image_features(
+        backbone, paths, cache=Path(cache), progress=lambda *done: print(done, flush=True)
+    )
+    print("computed", backbone.computed, "sum", float(features.astype(float).sum()))
+
+
+def process(folder: Path, cache: Path, wait: float) -> subprocess.Popen[str]:
+    code = f"import test_extract; test_extract.work({str(folder)!r}, {str(cache)!r}, {wait})"
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])},
+    )
+
+
+# ---- what a feature is -----------------------------------------------------------------------
+
+
+def test_features_are_float16_of_length_1(tmp_path: Path) -> None:
+    paths = pictures(tmp_path / "p", 5)
+    features, usable = image_features(Corners(), paths)
+    assert (features.shape, features.dtype) == ((5, 12), np.float16)
+    assert usable.tolist() == [True] * 5
+    assert np.linalg.norm(features.astype(float), axis=1) == pytest.approx(1, abs=2e-3)
+    for row, path in enumerate(paths):
+        small = Corners().preprocessing.pixels(path).astype(float).ravel()
+        assert features[row] == pytest.approx(small / np.linalg.norm(small), abs=1e-3)
+
+
+def test_texts_by_hand() -> None:
+    features, usable = text_features(Letters(), ["ab", "cc", "aab"])
+    expected = [[1 / 2**0.5, 1 / 2**0.5, 0], [0, 0, 1], [2 / 5**0.5, 1 / 5**0.5, 0]]
+    assert features.astype(float) == pytest.approx(np.array(expected), abs=1e-3)
+    assert (features.dtype, usable.tolist()) == (np.float16, [True, True, True])
+
+
+def test_pixels_stay_bytes_and_a_black_picture_is_a_picture(tmp_path: Path) -> None:
+    black = tmp_path / "black.png"
+    Image.new("RGB", (64, 64)).save(black)
+    for cache in (None, tmp_path / "c", tmp_path / "c"):
+        features, usable = image_features(RawPixels(), [black], cache=cache)
+        assert (features.dtype, features.shape, features.max()) == (np.uint8, (1, 12288), 0)
+        assert usable.tolist() == [True]
+
+
+def test_nothing_gives_nothing(tmp_path: Path) -> None:
+    for cache in (None, tmp_path):
+        features, usable = image_features(Corners(), [], cache=cache)
+        assert (features.shape, usable.shape) == ((0, 12), (0,))
+        features, usable = text_features(Letters(), [], cache=cache)
+        assert (features.shape, usable.shape) == ((0, 3), (0,))
+
+
+def test_a_path_its_bytes_and_its_picture_are_the_same(tmp_path: Path) -> None:
+    [path] = pictures(tmp_path / "p", 1)
+    sources = [path, str(path), path.read_bytes(), Image.open(path)]
+    for cache in (None, tmp_path / "c"):
+        features, _ = image_features(Corners(), sources, cache=cache)
+        assert (features == features[0]).all()
+
+
+# ---- the cache -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 3 * BATCH + 1])
+def test_the_second_call_never_runs_the_backbone(tmp_path: Path, n: int) -> None:
+    paths = pictures(tmp_path / "p", n)
+    first, again = Corners(), Corners()
+    computed, _ = image_features(first, paths, cache=tmp_path / "c")
+    kept, usable = image_features(again, paths, cache=tmp_path / "c")
+    assert (first.computed, again.computed) == (n, 0)
+    assert np.array_equal(computed, kept)
+    assert usable.all()
+    assert np.array_equal(computed, image_features(Corners(), paths)[0])
+
+
+def test_cached_texts_are_not_computed(tmp_path: Path) -> None:
+    texts = [f"{'a' * (i % 7)}b{'c' * (i % 11)}" for i in range(200)]
+    first, again = Letters(), Letters()
+    computed, _ = text_features(first, texts, cache=tmp_path)
+    kept, _ = text_features(again, ["new b", *texts], cache=tmp_path)
+    assert sorted(first.computed) == sorted(set(texts))
+    assert again.computed == ["new b"]
+    assert np.array_equal(kept[1:], computed)
+
+
+def test_equal_texts_are_computed_once_and_each_row_gets_them() -> None:
+    backbone = Letters()
+    features, usable = text_features(backbone, ["ab", "c", "ab", "ab", "c"])
+    assert sorted(backbone.computed) == ["ab", "c"]
+    assert usable.all()
+    assert np.array_equal(features[[0, 0, 0]], features[[0, 2, 3]])
+    assert np.array_equal(features[1], features[4])
+    assert not np.array_equal(features[0], features[1])
+
+
+def test_a_copy_under_another_name_is_known_and_a_changed_file_is_not(tmp_path: Path) -> None:
+    one, two = pictures(tmp_path / "p", 2)
+    cache = tmp_path / "c"
+    before, _ = image_features(Corners(), [one, two], cache=cache)
+    copied = tmp_path / "copy.png"
+    shutil.copy(one, copied)
+    backbone = Corners()
+    found, _ = image_features(backbone, [copied], cache=cache)
+    assert backbone.computed == 0
+    assert np.array_equal(found[0], before[0])
+    looks = one.stat()
+    shutil.copy(two, one)  # the same name says something else now
+    os.utime(one, ns=(looks.st_atime_ns, looks.st_mtime_ns + 1))
+    found, _ = image_features(backbone, [one], cache=cache)
+    assert np.array_equal(found[0], before[1])
+    Image.new("RGB", (4, 4), "red").save(two)
+    image_features(backbone, [two], cache=cache)
+    assert backbone.computed == 1
+
+
+def test_open_pictures_are_known_by_what_is_seen(tmp_path: Path) -> None:
+    indices = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    seen = []
+    for colours in (range(48), range(200, 152, -1)):
+        image = Image.fromarray(indices)
+        image.putpalette(list(colours))
+        seen.append(image)
+    turned = Image.fromarray(np.random.default_rng(0).integers(0, 255, (4, 4, 3), dtype=np.uint8))
+    upright = turned.copy()
+    turned.getexif()[0x0112] = 6  # a quarter turn
+    for one, other in (seen, (turned, upright)):
+        found, _ = image_features(Corners(), [one, other], cache=tmp_path)
+        assert np.array_equal(found, image_features(Corners(), [one, other])[0])
+        assert not np.array_equal(found[0], found[1])
+    backbone = Corners()
+    image_features(backbone, [*seen, turned, upright], cache=tmp_path)
+    assert backbone.computed == 0
+
+
+@pytest.mark.parametrize("other", [Corners(fingerprint="corners-2"), Corners(resample="bilinear")])
+def test_another_backbone_or_preprocessing_shares_nothing(tmp_path: Path, other: Corners) -> None:
+    paths = pictures(tmp_path / "p", 3)
+    image_features(Corners(), paths, cache=tmp_path / "c")
+    other.computed = 0
+    image_features(other, paths, cache=tmp_path / "c")
+    assert other.computed == 3
+
+
+def test_another_text_backbone_shares_nothing(tmp_path: Path) -> None:
+    text_features(Letters(), ["a"], cache=tmp_path)
+    other = Letters("letters-2")
+    text_features(other, ["a"], cache=tmp_path)
+    assert other.computed == ["a"]
+
+
+def test_the_environment_says_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XMODAL_CACHE", "/a")
+    assert default_cache() == Path("/a")
+    monkeypatch.delenv("XMODAL_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/b")
+    assert default_cache() == Path("/b/xmodal")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_cache() == Path.home() / ".cache" / "xmodal"
+
+
+# ---- processes -------------------------------------------------------------------------------
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    batch, n = BATCH, 6 * BATCH
+    paths, cache = pictures(tmp_path / "p", n), tmp_path / "c"
+    with process(tmp_path / "p", cache, wait=0.3) as running:
+        assert running.stdout is not None
+        told = [running.stdout.readline() for _ in range(2)]
+        running.send_signal(signal.SIGKILL)
+    assert running.returncode == -signal.SIGKILL
+    assert told == [f"('pictures', {batch}, {n})\n", f"('pictures', {2 * batch}, {n})\n"]
+    backbone, shown = Corners(), []
+    features, _ = image_features(
+        backbone, paths, cache=cache, progress=lambda _what, done, _of: shown.append(done)
+    )
+    # What was reported as done is kept, in whole batches; what was under way may be as well.
+    assert 0 < backbone.computed <= n - 2 * batch
+    assert backbone.computed % batch == 0
+    assert shown[-1] == n
+    assert np.array_equal(features, image_features(Corners(), paths)[0])
+
+
+def test_two_processes_at_once_share_one_cache(tmp_path: Path) -> None:
+    n = 4 * BATCH
+    paths, cache = pictures(tmp_path / "p", n), tmp_path / "c"
+    both = [process(tmp_path / "p", cache, wait=0.2) for _ in range(2)]
+    last = []
+    for running in both:
+        out, _ = running.communicate(timeout=60)
+        assert running.returncode == 0
+        last.append(out.splitlines()[-1].split())
+    assert last[0][3] == last[1][3]  # the sums
+    backbone = Corners()
+    features, _ = image_features(backbone, paths, cache=cache)
+    assert backbone.computed == 0
+    assert np.array_equal(features, image_features(Corners(), paths)[0])
+
+
+# ---- damage and bad input --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["start", "middle"])
+def test_a_damaged_cache_is_one_line(tmp_path: Path, where: str) -> None:
+    paths, cache = pictures(tmp_path / "p", 200), tmp_path / "c"
+    image_features(Corners(), paths, cache=cache)
+    [file] = cache.glob("*.sqlite")
+    data = bytearray(file.read_bytes())
+    start = 0 if where == "start" else 4096  # the second page; the first says how to read them
+    data[start : start + 8192] = b"\xff" * 8192
+    file.write_bytes(data)
+    with pytest.raises(DataError, match="cannot be used") as caught:
+        image_features(Corners(), paths, cache=cache)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(cache) in message
+    assert "remove it, or name another with --cache or XMODAL_CACHE" in message
+
+
+def test_a_cache_that_cannot_be_a_folder_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    for cache in (file, file / "below"):
+        with pytest.raises(DataError, match=r"the feature cache in .* cannot be used"):
+            text_features(Letters(), ["a"], cache=cache)
+
+
+def test_bad_pictures_are_noted_and_rows_stay_aligned(tmp_path: Path) -> None:
+    good = pictures(tmp_path / "p", 3)
+    text, black = tmp_path / "text.png", tmp_path / "black.png"
+    text.write_text("this is no picture")
+    Image.new("RGB", (4, 4)).save(black)
+    sources = [good[0], text, good[1], tmp_path / "missing.png", black, "null\0byte", good[2]]
+    for _ in range(2):  # the second time, the good ones come from the cache
+        problems = Problems()
+        features, usable = image_features(
+            Corners(), sources, cache=tmp_path / "c", problems=problems
+        )
+        assert usable.tolist() == [True, False, True, False, False, False, True]
+        assert not features[~usable].any()
+        assert np.array_equal(features[usable], image_features(Corners(), good)[0])
+        assert problems.counts() == {
+            "picture not usable": 3,
+            "picture without anything that the backbone can read": 1,
+        }
+        named = " ".join(problems.names("picture not usable"))
+        assert all(part in named for part in ("text.png", "missing.png", "null"))
+        [unread] = problems.names("picture without anything that the backbone can read")
+        assert "black.png" in unread
+
+
+@pytest.mark.parametrize("name", ["text.png", "missing.png", "black.png"])
+def test_without_a_list_for_problems_the_first_is_an_error(tmp_path: Path, name: str) -> None:
+    deep = tmp_path / ("a-folder-with-a-long-name-" * 4)  # a path is cut at its beginning
+    deep.mkdir()
+    (deep / "text.png").write_text("this is no picture")
+    Image.new("RGB", (4, 4)).save(deep / "black.png")
+    with pytest.raises(DataError, match=name):
+        image_features(Corners(), [*pictures(tmp_path / "p", 40), deep / name])
+
+
+def test_texts_in_which_nothing_can_be_read_are_noted(tmp_path: Path) -> None:
+    problems = Problems()
+    features, usable = text_features(
+        Words(), ["a dog", "!!!", "", "a dog", "!!!"], cache=tmp_path, problems=problems
+    )
+    assert usable.tolist() == [True, False, False, True, False]
+    assert not features[~usable].any()
+    assert features[0].any()
+    with pytest.raises(DataError, match=r"text without anything that the backbone can read: '!!!'"):
+        text_features(Words(), ["a dog", "!!!"])
+
+
+def test_vectors_that_are_not_finite_are_refused() -> None:
+    class Broken(Letters):
+        def forward(self, texts: Sequence[str]) -> Any:
+            return super().forward(texts) * float("nan")
+
+    with pytest.raises(DataError, match="without anything that the backbone can read"):
+        text_features(Broken(), ["a"])
+
+
+def test_pairs_are_kept_where_both_sides_can_be_used(tmp_path: Path) -> None:
+    paths = pictures(tmp_path / "p", 4)
+    paths[1].write_text("no picture")
+    texts = ["a", "b", "!!!", "ab"]
+    items = tuple(
+        Item(f"{row}", image=path, text=text)
+        for row, (path, text) in enumerate(zip(paths, texts, strict=True))
+    )
+    usable, features = pair_features(Corners(), Letters(), Dataset(items), cache=tmp_path / "c")
+    assert usable.ids == ["0", "3"]
+    assert np.array_equal(features["image"], image_features(Corners(), [paths[0], paths[3]])[0])
+    assert np.array_equal(features["text"], text_features(Letters(), ["a", "ab"])[0])
+    assert sum(usable.problems.counts().values()) == 2
+
+
+def test_an_item_that_is_no_pair_is_refused() -> None:
+    with pytest.raises(DataError, match=r"item 'x' is not a pair: take data\.pairs\(\) first"):
+        pair_features(Corners(), Letters(), Dataset((Item("x", text="a"),)))
+
+
+def test_progress_ends_at_the_whole(tmp_path: Path) -> None:
+    paths = pictures(tmp_path / "p", 70)
+    paths[3].write_text("no picture")
+    shown: list[tuple[str, int, int]] = []
+    for _ in range(2):
+        shown.clear()
+        image_features(
+            Corners(),
+            paths,
+            cache=tmp_path / "c",
+            problems=Problems(),
+            progress=lambda *told: shown.append(told),
+        )
+        assert shown[-1] == ("pictures", 70, 70)
+    text_features(Letters(), ["a", "a", "b"], progress=lambda *told: shown.append(told))
+    assert shown[-1] == ("texts", 3, 3)

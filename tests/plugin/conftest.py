@@ -1,0 +1,162 @@
+"""Addresses of new indexes on the session's node, and the node spoken to without the plugin."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+from uuid import uuid4
+
+import pytest
+from support.hamming_server import Refused, Server
+from support.rest_path import allow
+
+if TYPE_CHECKING:
+    from xmodal.data.dataset import Dataset
+
+Rest = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def rest(node_url: str) -> Rest:
+    """``rest("PUT", "/name", {...})`` -> the decoded answer."""
+
+    def ask(method: str, path: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"content-type": "application/json"}
+        with urlopen(Request(node_url + path, data, headers, method=method)) as answer:
+            return json.load(answer)
+
+    return ask
+
+
+@contextmanager
+def addresses(node_url: str, rest: Rest) -> Iterator[Callable[..., str]]:
+    """A maker of addresses of indexes that nobody has; what is made there is deleted at the end."""
+    prefix, numbers = f"t-{uuid4().hex[:8]}", count()
+
+    def new(**options: str) -> str:
+        url = node_url.replace("http", "opensearch")
+        return f"{url}/{prefix}-{next(numbers)}" + ("?" + urlencode(options) if options else "")
+
+    yield new
+    rest("DELETE", f"/{prefix}-*")
+
+
+@pytest.fixture
+def address(node_url: str, rest: Rest) -> Iterator[Callable[..., str]]:
+    """``address(way="knn")`` -> the address of a new index of one test."""
+    with addresses(node_url, rest) as new:
+        yield new
+
+
+@pytest.fixture(scope="module")
+def lasting_address(node_url: str, rest: Rest) -> Iterator[Callable[..., str]]:
+    """The same, of an index that the tests of a module share."""
+    with addresses(node_url, rest) as new:
+        yield new
+
+
+@pytest.fixture(scope="session")
+def other_model(dataset: Dataset, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder of the same width as ``model``, with other weights."""
+    from xmodal.training import Options, train
+
+    options = Options(bits=32, image_backbone="small-cnn", text_backbone="words", seed=5)
+    folder = tmp_path_factory.mktemp("models") / "other.model"
+    train(dataset, folder, options, {"epochs": 1, "batch": 32, "hidden": 32}, cache=cache)
+    return folder
+
+
+@pytest.fixture
+def server(plugin_url: str) -> Server:
+    """The node with the hamming query, spoken to without any client of ours."""
+    return Server(plugin_url)
+
+
+@pytest.fixture
+def name(server: Server) -> Iterator[str]:
+    """The name of a new index there, deleted at the end."""
+    index = f"hamming-{uuid4().hex[:8]}"
+    yield index
+    with suppress(Refused):
+        server("DELETE", index)
+
+
+@contextmanager
+def running(package: str, *arguments: object, said: str) -> Iterator[str]:
+    """A command of ours in a process of its own; what it prints after ``said`` on standard error.
+
+    It is told to end, and has to, as by Ctrl-C.
+    """
+    program = f"from {package}.cli import main; main()"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stderr is not None
+        try:
+            lines = []
+            for line in process.stderr:
+                lines.append(line)
+                if said in line:
+                    yield line.partition(said)[2].strip()
+                    break
+            else:
+                pytest.fail(f"{package} {arguments[0]} ended: {''.join(lines)}")
+            process.terminate()
+            process.communicate(timeout=60)
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def ml_url(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a node with ml-commons, neural-search and the hamming query."""
+    from xmodal_opensearch.node.process import free_ports
+
+    folder, (port,) = tmp_path_factory.mktemp("ml") / "node", free_ports(1)
+    options = ("--with-ml", "--with-plugin", "--fast-start", "--folder", folder, "--port", port)
+    with running("xmodal_opensearch", "node", *options, said="ready; data in"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def ml(ml_url: str) -> Server:
+    """That node, spoken to without any client of ours; it may call every service here."""
+    server = Server(ml_url)
+    allow(server)
+    return server
+
+
+@pytest.fixture(scope="module")
+def ml_address(ml: Server) -> Iterator[Callable[..., str]]:
+    """``ml_address(way="knn")`` -> the address of a new index there."""
+    with addresses(ml.url, lambda method, path: ml(method, path.lstrip("/"))) as new:
+        yield new
+
+
+@pytest.fixture(scope="session")
+def service_url(model: Path, index_path: Path) -> Iterator[str]:
+    """A running ``xmodal serve`` of ``model``; $XMODAL_SERVICE_URL names one that runs already."""
+    there = os.environ.get("XMODAL_SERVICE_URL")
+    if there:
+        yield there
+        return
+    for package in ("starlette", "uvicorn"):
+        pytest.importorskip(package, reason="pip install 'xmodal[service]'")
+    command = ("serve", "--model", model, "--index", index_path, "--port", 0)
+    with running("xmodal", *command, said="listening on ") as url:
+        yield url

@@ -1,0 +1,176 @@
+"""Versions behind an alias: made once however many make them, and moved in one step."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from xmodal.codes import BinaryCodes
+from xmodal.errors import IndexMismatch, IndexMissing, ServerFailure
+from xmodal.index.contract import Index, open_index
+from xmodal_opensearch.client.address import parse_address
+from xmodal_opensearch.client.server import Server
+from xmodal_opensearch.index import mapping
+from xmodal_opensearch.index.aliases import (
+    describe,
+    is_version,
+    make_version,
+    next_version,
+    swap,
+    swap_in,
+    versions_of,
+)
+from xmodal_opensearch.index.bit_order_check import put_self_test
+from xmodal_opensearch.index.mapping import LAYOUTS
+from xmodal_opensearch.index.store import open_opensearch
+
+Address = Callable[..., str]
+Rest = Callable[..., Any]
+CODE = BinaryCodes.from_hex(["00" * 8])
+
+
+@pytest.mark.parametrize(
+    ("existing", "new"),
+    [
+        ([], "p-000001"),
+        (["p-000001"], "p-000002"),
+        (["p-000009", "p-000003"], "p-000010"),
+        (["p-999999"], "p-1000000"),
+    ],
+)
+def test_the_next_version_comes_after_all_that_exist(existing: list[str], new: str) -> None:
+    assert next_version("p", existing) == new
+    assert is_version("p", new)
+
+
+@pytest.mark.parametrize(
+    "name", ["p", "p-", "p-1", "p-00000x", "q-000001", "p-q-000001", "pp-000001"]
+)
+def test_other_names_are_no_versions(name: str) -> None:
+    assert not is_version("p", name)
+    assert is_version("a.b", "a.b-000001") and not is_version("a.b", "axb-000001")
+
+
+def test_an_alias_is_moved_from_all_others_at_once() -> None:
+    assert swap("p", ["p-000001", "p-000003"], "p-000003") == {
+        "actions": [
+            {"remove": {"index": "p-000001", "alias": "p"}},
+            {"add": {"index": "p-000003", "alias": "p", "is_write_index": True}},
+        ]
+    }
+
+
+def test_a_new_version_is_seen_when_it_is_swapped_in(address: Address) -> None:
+    where = parse_address(address())
+    with open_opensearch(str(where), bits=64, encoder="e1", create=True) as old:
+        old.add(["old"], image=CODE)
+        server = old.server
+        new = make_version(server, where, 64, "e2", LAYOUTS["long"], alias=None)
+        assert new == f"{where.index}-000002"
+        assert versions_of(server, where.index) == {old.name: True, new: False}
+        with open_opensearch(str(where.named(new)), encoder="e2") as filled:
+            filled.add(["new"], image=CODE)
+        assert [hit.id for hit in old.search(CODE, 9, target="image")[0]] == ["old"]
+        with open_opensearch(str(where)) as again:
+            assert (again.name, again.encoder) == (old.name, "e1")
+        assert swap_in(server, where.index, new) == [old.name]
+        assert versions_of(server, where.index) == {old.name: False, new: True}
+        assert swap_in(server, where.index, new) == []  # nothing happens twice
+        with open_opensearch(str(where), encoder="e2") as again:
+            assert [hit.id for hit in again.search(CODE, 9, target="image")[0]] == ["new"]
+            assert (again.name, again.way.name) == (new, "long")
+        # An open handle goes on with the codes that it can compare.
+        assert [hit.id for hit in old.search(CODE, 9, target="image")[0]] == ["old"]
+
+
+def test_an_alias_of_two_indexes_is_refused(address: Address, rest: Rest) -> None:
+    where = address()
+    with open_opensearch(where, bits=64, create=True) as index:
+        alias = index.address.index
+    rest("PUT", f"/{alias}-other", {"aliases": {alias: {}}})
+    with pytest.raises(
+        IndexMismatch, match=f"alias {alias} stands for 2 indexes .*-000001, "
+    ) as no:
+        open_index(where)
+    assert "\n" not in str(no.value)
+
+
+def test_a_version_of_which_the_index_has_gone_is_missing(address: Address, rest: Rest) -> None:
+    where = address()
+    with open_opensearch(where, bits=64, create=True) as index:
+        assert describe(index.server, index.name) is not None
+        rest("DELETE", f"/{index.name}")
+        assert describe(index.server, index.name) is None
+        with pytest.raises(IndexMissing, match=f"no such index .{index.name}."):
+            index.search(CODE, 1, target="image")
+    with pytest.raises(IndexMissing, match="no index"):
+        open_index(where)
+
+
+# ---- several at once -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_an_index_that_four_make_at_once_is_made_once(address: Address, turn: int) -> None:
+    where = address()
+    made: list[Index] = []
+    failed: list[Exception] = []
+    start = threading.Barrier(4)
+
+    def make(number: int) -> None:
+        start.wait()
+        try:
+            index = open_index(where, bits=64, encoder="e1", create=True)
+            index.add([str(number)], image=CODE)
+            made.append(index)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=make, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    for one in made:
+        one.close()
+    with open_opensearch(where) as index:
+        assert list(versions_of(index.server, index.address.index)) == [index.name]
+        assert [hit.id for hit in index.search(CODE, 9, target="image")[0]] == ["0", "1", "2", "3"]
+
+
+def test_who_comes_second_opens_what_the_first_made(
+    address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The second saw no index, and makes the version after the one that appeared meanwhile.
+    where = address()
+    seen = iter([None])
+    with open_opensearch(where, bits=64, create=True) as first:
+        monkeypatch.setattr(
+            "xmodal_opensearch.index.store.describe", lambda *_: next(seen, describe(*_))
+        )
+        with open_opensearch(where, bits=64, create=True) as second:
+            assert second.name == first.name
+            assert list(versions_of(second.server, second.address.index)) == [first.name]
+
+
+def test_a_server_that_refuses_to_make_an_index_is_told(address: Address) -> None:
+    with pytest.raises(ServerFailure, match=r"refused creating .* .400.: .* must be <= 1024"):
+        open_index(address(shards="2000"), bits=64, create=True)
+
+
+def test_an_index_is_waited_for_while_somebody_makes_it(address: Address, rest: Rest) -> None:
+    where = parse_address(address())
+    body = mapping.new_index(64, None, LAYOUTS["faiss"], alias=where.index)
+    rest("PUT", f"/{where.index}-000001", body)  # and the self-test does not stand there yet
+    server = Server(where)
+    later = threading.Timer(
+        0.5, put_self_test, (server, f"{where.index}-000001", 64, LAYOUTS["faiss"])
+    )
+    later.start()
+    open_opensearch(str(where)).close()
+    later.join()
+    server.close()

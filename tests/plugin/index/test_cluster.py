@@ -1,0 +1,177 @@
+"""Three nodes, of which one is lost: nothing stored is lost, and no answer is wrong."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+from support.filled import BITS, addition, random_codes
+
+from xmodal.index.contract import MODALITIES, Addition
+from xmodal_opensearch.index.store import open_opensearch
+from xmodal_opensearch.loading.load import load
+from xmodal_opensearch.node.process import Node, start_cluster
+from xmodal_opensearch.server_plugin import plugin_folder
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("node_parts")]
+
+
+@pytest.fixture(scope="module")
+def cluster(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
+    """Three nodes; whoever loses one brings it back."""
+    plugin = plugin_folder()
+    nodes = start_cluster(
+        tmp_path_factory.mktemp("cluster"), 3, heap="384m", extra_plugins=[plugin]
+    )
+    try:
+        yield nodes
+    finally:
+        for node in nodes:
+            node.stop()
+
+
+def put(url: str, body: dict[str, Any]) -> Any:
+    """The answer to PUT."""
+    head = {"Content-Type": "application/json"}
+    asked = Request(url, json.dumps(body).encode(), headers=head, method="PUT")
+    with urlopen(asked, timeout=30) as answer:
+        return json.load(answer)
+
+
+def wait_for_green(nodes: list[Node], index: str) -> None:
+    for node in nodes:
+        health = node.get(f"/_cluster/health/{index}?wait_for_status=green&timeout=50s", 60)
+        assert health is not None and health["timed_out"] is False, health
+
+
+def test_a_cluster_survives_the_loss_of_a_node(cluster: list[Node]) -> None:
+    lost, *others = cluster
+    assert lost.get("/_cluster/health")["number_of_nodes"] == 3
+    put(f"{lost.url}/things", {"settings": {"number_of_shards": 3, "number_of_replicas": 1}})
+    put(f"{lost.url}/things/_doc/1?refresh=true", {"colour": "red"})
+    wait_for_green(cluster, "things")
+
+    lost.kill()
+    for node in others:
+        node.wait(30, nodes=2)
+        found = node.get("/things/_search?q=red")
+        assert found["hits"]["total"]["value"] == 1
+        assert found["_shards"]["failed"] == 0
+
+    lost.restart()
+    lost.wait(30, nodes=3)
+
+
+def test_shards_and_nodes_agree_with_numpy(cluster: list[Node], tmp_path: Path) -> None:
+    hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster)
+    stored = addition(1500, seed=5, name="spread")
+    queries = random_codes(3, 78)
+    assert stored.image is not None
+    ids, distances = np.array(stored.ids), queries.distances(stored.image)
+    uri = f"opensearch://{hosts}/spread?shards=3&replicas=1"
+    with open_opensearch(uri, bits=BITS, create=True) as index:
+        assert index.way.name == "hamming"
+        load(index, [stored], notes=tmp_path)
+        wait_for_green(cluster, "spread")
+        for radius in (None, 20):
+            found = index.search(queries, 400, target="image", radius=radius)
+            for hits, line in zip(found, distances, strict=True):
+                order = [
+                    row for row in np.lexsort((ids, line))[:400] if line[row] <= (radius or BITS)
+                ]
+                assert [(hit.id, hit.distance) for hit in hits] == [
+                    (ids[row], line[row]) for row in order
+                ]
+    told = cluster[0].get("/_plugins/_hamming/stats")["nodes"]
+    assert len(told) == 3
+    assert sum(one["columns"] for one in told.values()) >= 3
+
+
+class Searching(threading.Thread):
+    """Asks for what was loaded before, again and again, and compares with numpy."""
+
+    def __init__(self, uri: str, before: Addition) -> None:
+        super().__init__(daemon=True)
+        self._uri = uri
+        self._queries = random_codes(4, 77)
+        assert before.image is not None
+        distances = self._queries.distances(before.image)
+        ids = np.array(before.ids)
+        self._right = [
+            [(str(ids[row]), int(line[row])) for row in np.lexsort((ids, line))[:10]]
+            for line in distances
+        ]
+        self.done = threading.Event()
+        self.answers: list[float] = []
+        self.wrong: list[Any] = []
+
+    def run(self) -> None:
+        try:
+            with (
+                open_opensearch(f"{self._uri}&way=script") as by_script,
+                open_opensearch(f"{self._uri}&way=hamming") as by_hamming,
+            ):
+                for index in cycle((by_script, by_hamming)):
+                    if self.done.is_set():
+                        return
+                    found = index.search(self._queries, 10, target="image", where={"seed": 1})
+                    self.answers.append(time.monotonic())
+                    got = [[(hit.id, hit.distance) for hit in hits] for hits in found]
+                    if got != self._right:
+                        self.wrong.append((index, got))
+        except BaseException as error:
+            self.wrong.append(error)
+
+
+def test_a_node_is_lost_during_loading_and_searching(cluster: list[Node], tmp_path: Path) -> None:
+    hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster)
+    uri = f"opensearch://{hosts}/photos?shards=3&replicas=1"
+    index = open_opensearch(uri, bits=BITS, create=True)
+    before = addition(3000, seed=1, name="before")
+    load(index, [before], notes=tmp_path)
+    wait_for_green(cluster, "photos")
+
+    shards = cluster[0].get(f"/_cat/shards/{index.name}?format=json")
+    primaries = [one["node"] for one in shards if one["prirep"] == "p"]
+    place = max(range(3), key=lambda place: primaries.count(f"node-{place + 1}"))
+    assert f"node-{place + 1}" in primaries
+
+    meanwhile = [addition(2000, start=2000 * part, seed=2) for part in range(10)]
+    acknowledged: list[int] = []
+    lost_at: list[float] = []
+
+    def progress(what: str, done: int, total: int) -> None:
+        acknowledged.append(done)
+        if done == 6000:
+            cluster[place].kill()
+            lost_at.append(time.monotonic())
+        time.sleep(0.2)
+
+    searching = Searching(uri, before)
+    searching.start()
+    while len(searching.answers) < 3 and not searching.wrong:
+        time.sleep(0.05)
+    report = load(index, meanwhile, notes=tmp_path, progress=progress)
+    asked_by_then = len(searching.answers)
+    end = time.monotonic() + 60
+    while len(searching.answers) < asked_by_then + 3 and time.monotonic() < end:
+        time.sleep(0.05)
+    searching.done.set()
+    searching.join(100)
+
+    assert searching.wrong == []
+    assert searching.answers[0] < lost_at[0] < searching.answers[-3]
+    assert acknowledged[-1] == 20_000 and report.failed == {} and report.stored >= 20_000
+    assert len(index) == 23_000
+    for one in [before, *meanwhile]:
+        for side in MODALITIES:
+            assert index.codes_of(one.ids, side) == (one.ids, getattr(one, side))
+    index.close()

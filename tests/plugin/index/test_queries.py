@@ -1,0 +1,226 @@
+"""Every body that is asked: by equality, so that a change of one letter is seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from xmodal.codes import BinaryCodes
+from xmodal.errors import ConfigError
+from xmodal.index.filters import parse
+from xmodal_opensearch.index import queries as build
+from xmodal_opensearch.index.mapping import LAYOUTS
+
+CODE = BinaryCodes.from_hex(["80ff"])
+RED = {"terms": {"colour": ["red"]}}
+
+
+def test_exact_by_script() -> None:
+    assert build.by_script("image_code", CODE, LAYOUTS["faiss"], [RED]) == {
+        "script_score": {
+            "query": {"bool": {"filter": [{"exists": {"field": "image_code"}}, RED]}},
+            "script": {
+                "lang": "knn",
+                "source": "knn_score",
+                "params": {
+                    "field": "image_code",
+                    "query_value": [-128, -1],
+                    "space_type": "hamming",
+                },
+            },
+        }
+    }
+
+
+def test_exact_by_painless() -> None:
+    code = BinaryCodes.from_hex(["8000000000000001" + "ff"])
+    assert build.by_painless("text_code", code, LAYOUTS["long"], []) == {
+        "script_score": {
+            "query": {"bool": {"filter": [{"exists": {"field": "text_code.w0"}}]}},
+            "script": {
+                "lang": "painless",
+                "source": build.PAINLESS,
+                "params": {
+                    "words": [-(2**63) + 1, -(1 << 56)],
+                    "fields": ["text_code.w0", "text_code.w1"],
+                },
+            },
+        }
+    }
+    assert "Long.bitCount" in build.PAINLESS
+
+
+def test_the_nearest_by_knn_always_have_a_filter() -> None:
+    nearest = {"vector": [-128, -1], "k": 7}
+    every = {"bool": {"filter": [{"match_all": {}}]}}
+    assert build.by_knn("f", CODE, [], 7) == {"knn": {"f": nearest | {"filter": every}}}
+    red = {"bool": {"filter": [RED]}}
+    assert build.by_knn("f", CODE, [RED], 7) == {"knn": {"f": nearest | {"filter": red}}}
+
+
+def test_a_radius_is_a_least_score_or_a_largest_distance() -> None:
+    vectors, words = LAYOUTS["faiss"], LAYOUTS["long"]
+    for radius, score in ((0, 1.0), (3, 0.25)):  # 1 / (1 + 0) and 1 / (1 + 3)
+        for by, layout in ((build.by_script, vectors), (build.by_painless, words)):
+            plain = by("f", CODE, layout, [RED])["script_score"]
+            assert "min_score" not in plain
+            within = by("f", CODE, layout, [RED], radius)["script_score"]
+            assert within == plain | {"min_score": score}
+        near = build.by_hamming("f", CODE, vectors, [], radius)
+        assert near == {"hamming": {"field": "f", "code": "80ff", "max_distance": radius}}
+
+
+def test_by_hamming_the_filter_goes_inside() -> None:
+    assert build.by_hamming("f", CODE, LAYOUTS["faiss"], [RED]) == {
+        "hamming": {"field": "f", "code": "80ff", "filter": {"bool": {"filter": [RED]}}}
+    }
+
+
+def test_a_search_comes_in_order_of_distance_and_id_without_codes() -> None:
+    body = {
+        "size": 5,
+        "query": RED,
+        "sort": [
+            {"_score": "desc"},
+            {"xmodal.id": {"order": "asc", "unmapped_type": "keyword"}},
+        ],
+        "_source": {"excludes": ["xmodal", "image_code", "text_code", "self_test_code"]},
+        "track_total_hits": False,
+    }
+    assert build.search_body(RED, 5) == body
+
+
+def test_words_among_filtered_documents() -> None:
+    assert build.words_query("caption", "a red boat", [RED]) == {
+        "bool": {"must": [{"match": {"caption": {"query": "a red boat"}}}], "filter": [RED]}
+    }
+
+
+def test_fusion_on_the_server() -> None:
+    assert build.hybrid_body({"a": 1}, {"b": 2}, 5, constant=60, depth=100) == {
+        "size": 5,
+        "query": {"hybrid": {"queries": [{"a": 1}, {"b": 2}], "pagination_depth": 100}},
+        "_source": {"excludes": ["xmodal", "image_code", "text_code", "self_test_code"]},
+        "search_pipeline": {
+            "phase_results_processors": [
+                {
+                    "score-ranker-processor": {
+                        "combination": {"technique": "rrf", "rank_constant": 60}
+                    }
+                }
+            ]
+        },
+    }
+
+
+# ---- filters ---------------------------------------------------------------------------------
+
+TYPES = {
+    "word": "keyword",
+    "word.number": "double",
+    "word.words": "text",
+    "name": "keyword",
+    "caption": "text",
+    "caption.keyword": "keyword",
+    "story": "text",
+    "size": "integer",
+    "count": "long",
+    "price": "double",
+    "weight": "half_float",
+    "huge": "unsigned_long",
+    "sale": "boolean",
+    "day": "date",
+    "parts": "nested",
+    "parts.size": "long",
+}
+NONE = {"match_none": {}}
+FOR_ALL = 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    ("where", "query"),
+    [
+        ({"word": ["red", "a", "red"]}, {"terms": {"word": ["a", "red"]}}),
+        ({"word": 10.0}, {"terms": {"word": ["10"]}}),
+        ({"word": True}, {"terms": {"word": ["true"]}}),
+        ({"word": {"gte": 10}}, {"range": {"word.number": {"gte": 10}}}),
+        ({"word": {"gte": "10"}}, {"range": {"word": {"gte": "10"}}}),
+        ({"new": {"gte": 10}}, {"range": {"new": {"gte": 10}}}),
+        ({"caption": "a boat"}, {"terms": {"caption.keyword": ["a boat"]}}),
+        ({"caption": {"lt": "b"}}, {"range": {"caption.keyword": {"lt": "b"}}}),
+        ({"price": ["10", 9.5, "many"]}, {"terms": {"price": [10, 9.5]}}),
+        ({"price": {"gt": "9.5"}}, {"range": {"price": {"gt": 9.5}}}),
+        ({"price": True}, {"terms": {"price": []}}),
+        ({"count": 2**53 + 1}, {"terms": {"count": [2**53 + 1]}}),  # which no double can say
+        ({"count": str(2**63)}, {"terms": {"count": []}}),
+        ({"huge": [-1, 2**63]}, {"terms": {"huge": [2**63]}}),
+        ({"size": [2**31, 5, -1e300]}, {"terms": {"size": [5]}}),
+        ({"size": {"gt": FOR_ALL + 1}}, NONE),
+        ({"size": {"lt": -1e300}}, NONE),
+        ({"size": {"gte": FOR_ALL}}, {"range": {"size": {"gte": FOR_ALL}}}),
+        ({"size": {"lte": 1e300}}, {"exists": {"field": "size"}}),
+        ({"size": {"gte": 3, "lt": 1e10}}, {"range": {"size": {"gte": 3}}}),
+        ({"weight": {"lt": 65505}}, {"exists": {"field": "weight"}}),
+        ({"sale": True}, {"terms": {"sale": ["true"]}}),
+        ({"sale": ["false", "true", "no"]}, {"terms": {"sale": ["false", "true"]}}),
+        ({"sale": {"gte": 0}}, {"terms": {"sale": []}}),  # true and false are no numbers
+        ({"sale": {"gt": "no"}}, {"terms": {"sale": ["true"]}}),  # false < no < true
+        ({"day": {"gte": "2011-02"}}, {"range": {"day": {"gte": "2011-02"}}}),
+        ({"word": {"gt": 3, "gte": 3}}, {"range": {"word.number": {"gt": 3}}}),
+        ({"word": {"gt": 3, "gte": 4}}, {"range": {"word.number": {"gte": 4}}}),
+        ({"word": {"lt": "c", "lte": "b"}}, {"range": {"word": {"lte": "b"}}}),
+        ({"price": {"lt": 2, "lte": 2, "gt": 1}}, {"range": {"price": {"lt": 2, "gt": 1}}}),
+    ],
+)
+def test_a_filter_fits_how_its_field_is_mapped(
+    where: dict[str, Any], query: dict[str, Any]
+) -> None:
+    assert build.filters(parse(where), TYPES) == [query]
+
+
+def test_a_field_is_there_if_any_of_its_forms_is() -> None:
+    there = [{"exists": {"field": "word"}}, {"exists": {"field": "word.words"}}]
+    some = {"bool": {"should": there}}
+    unknown = {"bool": {"should": [{"exists": {"field": "new"}}]}}
+    for where, query in (
+        ({"word": {"exists": True}}, some),
+        ({"word": {"exists": False}}, {"bool": {"must_not": [some]}}),
+        ({"new": {"exists": True}}, unknown),
+    ):
+        assert build.filters(parse(where), TYPES) == [query]
+
+
+def test_conditions_stand_side_by_side() -> None:
+    where = {"name": "a", "price": 1}
+    wanted = [{"terms": {"name": ["a"]}}, {"terms": {"price": [1]}}]
+    assert build.filters(parse(where), TYPES) == wanted
+    assert build.filters(parse(None), TYPES) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ({"story": "a boat"}, "'story' is analysed text without a keyword beside it"),
+        ({"story": {"gt": "a"}}, "'story' is analysed text without a keyword beside it"),
+        ({"name": {"gt": 3}}, "'name' is mapped as keyword, which has no ranges of numbers"),
+        ({"caption": {"gt": 3}}, "'caption' is mapped as keyword, which has no ranges of numbers"),
+        ({"price": {"gt": "many"}}, "'price' holds numbers and is compared with .* many"),
+        ({"parts.size": 3}, "'parts.size' lies in nested documents, where filters do not reach"),
+        ({"parts": {"exists": True}}, "'parts' lies in nested documents"),
+    ],
+)
+def test_a_filter_that_cannot_be_answered_is_refused(where: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words.replace("many", "'many'")) as refused:
+        build.filters(parse(where), TYPES)
+    assert "\n" not in str(refused.value)
+
+
+def test_bm25_looks_at_analysed_text() -> None:
+    assert build.text_field("caption", TYPES) == "caption"
+    assert build.text_field("word", TYPES) == "word.words"
+    for name in ("name", "price", "new", "caption.keyword"):
+        with pytest.raises(ConfigError, match=r"is no text .* this index has caption, story, word"):
+            build.text_field(name, TYPES)
+    with pytest.raises(ConfigError, match="this index has none"):
+        build.text_field("caption", {"caption": "keyword"})

@@ -1,0 +1,224 @@
+"""Which way is taken: by what the server has, by what the index has, or because one is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xmodal.codes import BinaryCodes
+from xmodal.errors import ConfigError
+from xmodal.index.contract import open_index
+from xmodal_opensearch.client.address import parse_address
+from xmodal_opensearch.client.server import Server
+from xmodal_opensearch.index.capabilities import Capabilities, probe
+from xmodal_opensearch.index.mapping import LAYOUTS
+from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
+from xmodal_opensearch.index.strategies import WAYS, check_writable, choose_way
+
+PLUGINS = frozenset({"opensearch-knn"})
+ALL = Capabilities((3, 6), PLUGINS, True)
+BARE = Capabilities((3, 6), frozenset(), True)
+NO_SCRIPTS = Capabilities((3, 6), PLUGINS, False)
+OLD = Capabilities((2, 11), PLUGINS, True)
+FULL = Capabilities((3, 6), PLUGINS | {"opensearch-security"}, True)
+UNKNOWN = Capabilities((3, 6), None, True)
+
+
+@pytest.mark.parametrize(
+    ("can", "layout", "way"),
+    [
+        (ALL, None, "script"),
+        (FULL, None, "script"),
+        (UNKNOWN, None, "script"),  # plugins may not be listed: believed
+        (NO_SCRIPTS, None, "knn"),
+        (BARE, None, "long"),
+        (OLD, None, "long"),
+        (ALL, "faiss", "script"),
+        (NO_SCRIPTS, "faiss", "knn"),
+        (ALL, "flat", "script"),
+        (ALL, "long", "long"),
+        (BARE, "long", "long"),
+        (ALL, "lucene-hnsw", "lucene-hnsw"),
+        (ALL, "faiss-hnsw", "faiss-hnsw"),
+    ],
+)
+def test_the_way_that_fits(can: Capabilities, layout: str | None, way: str) -> None:
+    assert choose_way(None, can, LAYOUTS[layout] if layout else None) is WAYS[way]
+
+
+@pytest.mark.parametrize("can", [ALL, FULL, UNKNOWN])
+@pytest.mark.parametrize("way", ["script", "knn", "long", "lucene-hnsw"])
+def test_a_way_can_be_forced(can: Capabilities, way: str) -> None:
+    assert choose_way(way, can, None) is WAYS[way]
+
+
+@pytest.mark.parametrize(
+    ("way", "layouts"),
+    [
+        ("script", {"faiss", "faiss-hnsw", "lucene-hnsw", "flat"}),
+        ("knn", {"faiss"}),
+        ("long", {"long"}),
+        ("lucene-hnsw", {"lucene-hnsw"}),
+        ("faiss-hnsw", {"faiss-hnsw"}),
+    ],
+)
+def test_a_forced_way_needs_fields_that_it_can_search(way: str, layouts: set[str]) -> None:
+    for layout in LAYOUTS.values():
+        if layout.name in layouts:
+            assert choose_way(way, FULL, layout) is WAYS[way]
+        else:
+            with pytest.raises(ConfigError, match=f"way={way} searches .* has {layout.name}:"):
+                choose_way(way, FULL, layout)
+
+
+@pytest.mark.parametrize(
+    ("way", "can", "layout", "words"),
+    [
+        ("fast", ALL, None, "way is 'fast', expected one of hamming, script, knn, long"),
+        ("", ALL, None, "way is '', expected one of"),
+        ("script", BARE, None, "no k-NN plugin on every node; way=long works without"),
+        ("knn", BARE, None, "no k-NN plugin on every node"),
+        ("script", OLD, None, "version 2.11 is too old for it, expected 2.19 or later"),
+        ("script", NO_SCRIPTS, None, "allow_expensive_queries is false, .* way=knn works"),
+        ("long", NO_SCRIPTS, None, "allow_expensive_queries is false"),
+        (None, NO_SCRIPTS, "long", "cannot search long: search.allow_expensive_queries is false"),
+        (None, NO_SCRIPTS, "flat", "cannot search flat: search.allow_expensive_queries is false"),
+        (None, BARE, "faiss", "cannot search faiss: it has no k-NN plugin"),
+        (None, Capabilities((3, 6), frozenset(), False), None, "cannot search codes: it has no"),
+    ],
+)
+def test_a_server_that_cannot_is_told_from_one_that_can(
+    way: str | None, can: Capabilities, layout: str | None, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words) as refused:
+        choose_way(way, can, LAYOUTS[layout] if layout else None)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_faiss_graph_is_made_and_written_only_where_its_library_is() -> None:
+    graph = LAYOUTS["faiss-hnsw"]
+    for can in (ALL, UNKNOWN):
+        with pytest.raises(ConfigError, match=r"native library .* natives=yes"):
+            choose_way("faiss-hnsw", can, None)
+        with pytest.raises(ConfigError, match=r"native library .* natives=yes"):
+            check_writable(graph, can, natives=False)
+        check_writable(graph, can, natives=True)
+        check_writable(LAYOUTS["faiss"], can, natives=False)
+        assert choose_way("faiss-hnsw", can, None, natives=True).has_graph
+    check_writable(graph, FULL, natives=False)
+    assert choose_way("faiss-hnsw", FULL, None).has_graph
+
+
+# ---- what a server says of itself ------------------------------------------------------------
+
+
+def read(number: str = "3.6.0", plugins: Any = None, **settings: Any) -> Capabilities:
+    return Capabilities.read({"version": {"number": number}}, plugins, settings)
+
+
+@pytest.mark.parametrize(
+    ("number", "version"), [("2.19.1", (2, 19)), ("3.6.0", (3, 6)), ("3.0.0-beta1", (3, 0))]
+)
+def test_the_version_is_two_numbers(number: str, version: tuple[int, int]) -> None:
+    assert read(number).version == version
+
+
+def test_a_plugin_counts_if_every_node_has_it() -> None:
+    knn, neural = {"name": "opensearch-knn"}, {"name": "opensearch-neural-search"}
+    one = read(plugins={"nodes": {"a": {"plugins": [knn, neural]}, "b": {"plugins": [knn]}}})
+    assert (one.knn, one.hybrid, one.natives) == (True, False, False)
+    two = read(plugins={"nodes": {"a": {"plugins": [knn]}, "b": {"modules": [{"name": "x"}]}}})
+    assert (two.knn, two.plugins) == (False, frozenset())
+    assert read(plugins={}).knn is False
+    assert (read(plugins=None).knn, read(plugins=None).natives) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "scripts"),
+    [
+        ({}, True),
+        ({"defaults": "true"}, True),
+        ({"defaults": "true", "persistent": "false"}, False),
+        ({"persistent": "false", "transient": "true"}, True),
+        ({"transient": "false"}, False),
+    ],
+)
+def test_what_an_operator_set_goes_before_the_default(
+    settings: dict[str, Any], scripts: bool
+) -> None:
+    flat = {level: {"search.allow_expensive_queries": to} for level, to in settings.items()}
+    assert read(**flat).scripts is scripts
+
+
+def test_the_real_node_is_probed(node_url: str) -> None:
+    server = Server(parse_address(node_url.replace("http", "opensearch"), index_needed=False))
+    can = probe(server)
+    server.close()
+    assert can.version >= (2, 19)
+    assert (can.knn, can.hybrid, can.natives, can.scripts) == (True, False, False, True)
+
+
+# ---- what operators do -----------------------------------------------------------------------
+
+
+def codes_of(count: int, bits: int = 64) -> BinaryCodes:
+    random = np.random.default_rng(count).integers(256, size=(count, bits // 8), dtype=np.uint8)
+    return BinaryCodes(random, bits)
+
+
+def test_a_threshold_that_was_changed_is_seen_and_such_an_index_not_written(
+    address: Callable[..., str], rest: Callable[..., Any]
+) -> None:
+    where = address()
+    with open_opensearch(where, bits=64, create=True) as index:
+        index.add(["a"], image=codes_of(1))
+        name = index.name
+    rest("PUT", f"/{name}/_settings", {"index.knn.advanced.approximate_threshold": 5})
+    with open_opensearch(where) as index:
+        assert (index.layout.name, index.way.name) == ("faiss-hnsw", "faiss-hnsw")
+        assert [hit.id for hit in index.search(codes_of(1), 9, target="image")[0]] == ["a"]
+        for change in (lambda: index.add(["b"], image=codes_of(1)), lambda: index.delete(["a"])):
+            with pytest.raises(ConfigError, match="native library"):
+                change()
+    with pytest.raises(
+        ConfigError, match=r"way=knn searches fields of layout faiss, .* faiss-hnsw"
+    ):
+        open_index(where + "?way=knn")
+    rest("PUT", f"/{name}/_settings", {"index.knn.advanced.approximate_threshold": -1})
+    with open_opensearch(where + "?way=knn") as index:
+        assert index.add(["b"], image=codes_of(1)) == 1
+
+
+@pytest.mark.slow
+def test_a_server_that_refuses_scripts_is_searched_by_knn(node_parts: None, tmp_path: Path) -> None:
+    from xmodal_opensearch.node.process import Node
+
+    settings = {"search.allow_expensive_queries": "false"}
+    with Node.start(tmp_path / "node", heap="512m", settings=settings) as node:
+        where = f"opensearch://127.0.0.1:{node.port}/photos"
+        with open_opensearch(where, bits=64, create=True) as index:
+            assert (index.can.scripts, index.way.name) == (False, "knn")
+            codes = codes_of(300)
+            ids = [f"{number:03d}" for number in range(300)]
+            index.add(ids, image=codes, fields=[{"n": n} for n in range(300)])
+            check_nearest(index, codes, ids)
+        for way in ("script", "lucene-hnsw", "long"):
+            with pytest.raises(ConfigError, match="allow_expensive_queries is false"):
+                open_opensearch(f"{where}-{way}?way={way}", bits=64, create=True)
+        with pytest.raises(ConfigError, match="allow_expensive_queries is false"):
+            open_opensearch(f"{where}?way=script")
+
+
+def check_nearest(index: OpenSearchIndex, codes: BinaryCodes, ids: list[str]) -> None:
+    """The exact answer, with a filter and a radius, of codes added under ``ids`` in order."""
+    apart = codes[:1].distances(codes)[0]
+    want = sorted((int(d), id_) for d, id_ in zip(apart[100:], ids[100:], strict=True))
+    [hits] = index.search(codes[:1], 50, target="image", where={"n": {"gte": 100}})
+    assert [(hit.distance, hit.id) for hit in hits] == want[:50]
+    radius = want[20][0]
+    [hits] = index.search(codes[:1], 300, target="image", where={"n": {"gte": 100}}, radius=radius)
+    assert [(hit.distance, hit.id) for hit in hits] == [one for one in want if one[0] <= radius]

@@ -1,0 +1,124 @@
+"""Pictures by http: what is fetched, and everything that is refused in one line."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from xmodal.errors import DataError
+from xmodal_opensearch.loading.download import Download
+
+CONTENT = b"\x89PNG" + bytes(range(256)) * 40
+
+
+class Shop(BaseHTTPRequestHandler):
+    """Pictures, and the many ways of a web server to send something else."""
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path in ("/a.png", "/B%C3%A4r%20%231.png"):
+            self._send(200, CONTENT)
+        elif path == "/moved":
+            self._send(302, b"", Location="/a.png")
+        elif path == "/to-a-file":
+            self._send(302, b"", Location="file:///etc/hostname")
+        elif path == "/to-ftp":
+            self._send(301, b"", Location="ftp://127.0.0.1/a.png")
+        elif path == "/round":
+            self._send(302, b"", Location="/round")
+        elif path == "/cut":
+            self.send_response(200)
+            self.send_header("Content-Length", "9999")
+            self.end_headers()
+            self.wfile.write(CONTENT[:99])
+        elif path == "/endless":
+            self.send_response(200)
+            self.end_headers()
+            self._trickle(b"\0" * 4096, 0)
+        elif path == "/slow":
+            self.send_response(200)
+            self.end_headers()
+            self._trickle(b"\0", 0.05)
+        else:
+            self._send(404, b"nothing here")
+
+    def _trickle(self, part: bytes, pause: float) -> None:
+        try:
+            for _ in range(2000):
+                self.wfile.write(part)
+                time.sleep(pause)
+        except OSError:  # the other side has had enough
+            pass
+
+    def _send(self, status: int, content: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Tests are quiet."""
+
+
+@pytest.fixture
+def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of such a server, on this machine."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Shop) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("path", ["/a.png", "/a.png?size=9", "/moved", "/Bär #1.png?x", "/a.png#b"])
+def test_a_picture_is_fetched(shop: str, tmp_path: Path, path: str) -> None:
+    path = path.replace("#1", "%231")
+    file = Download()(shop + path, tmp_path)
+    assert file.read_bytes() == CONTENT
+    assert file.parent == tmp_path
+    assert Download()(shop.upper() + path, tmp_path).read_bytes() == CONTENT  # HTTP://
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/none.png", "/none.png answers 404"),
+        ("/to-a-file", "/to-a-file answers 302"),
+        ("/to-ftp", "/to-ftp leads to ftp"),
+        ("/round", "/round answers 302"),
+        ("/cut", "/cut was cut off, 9,900 bytes lack"),
+        ("/endless", "/endless has more than 20,000 bytes"),
+        ("/slow", "/slow took more than 0.5 seconds"),
+    ],
+)
+def test_what_is_refused(shop: str, tmp_path: Path, path: str, words: str) -> None:
+    with pytest.raises(DataError) as refused:
+        Download(most_bytes=20_000, seconds=0.5)(f"{shop}{path}?token=secret", tmp_path)
+    told = str(refused.value)
+    assert told.endswith(words) and "secret" not in told and "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://127.0.0.1:1/a.png", "Connection refused"),
+        ("http://[::1/a.png", "an address that is none"),
+        ("http://", "no host given"),
+        ("http://user:secret@127.0.0.1:port/a.png", "nonnumeric port"),
+        ("http://127.0.0.1:1/a\nb.png", "Connection refused"),
+    ],
+)
+def test_addresses_that_cannot_be_asked(tmp_path: Path, url: str, words: str) -> None:
+    with pytest.raises(DataError, match=words) as refused:
+        Download(seconds=2)(url, tmp_path)
+    assert "\n" not in str(refused.value)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,158 @@
+"""Loaders that are killed at any moment, and a server that goes away: nothing lost or doubled."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.filled import BITS, addition, kept, settings_of, wanted
+
+import xmodal
+import xmodal_opensearch
+from xmodal.errors import ServerFailure
+from xmodal.index.contract import MODALITIES, Addition
+from xmodal_opensearch.index.store import open_opensearch
+from xmodal_opensearch.loading.load import load
+from xmodal_opensearch.node.process import Node
+
+pytestmark = pytest.mark.slow
+Rest = Callable[..., Any]
+TESTS = Path(__file__).parents[2]
+PATHS = [TESTS, *(Path(str(one.__file__)).parents[1] for one in (xmodal, xmodal_opensearch))]
+COUNT = 4000
+KILLS = 20
+
+
+def start(uri: str, notes: Path, seed: int) -> subprocess.Popen[bytes]:
+    """A loader that has imported what it needs."""
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            str(TESTS / "support" / "loader.py"),
+            uri,
+            str(notes),
+            str(COUNT),
+            str(seed),
+        ],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, PATHS))},
+    )
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    return process
+
+
+def finish(process: subprocess.Popen[bytes]) -> dict[str, int]:
+    """What a loader that is left alone says at its end."""
+    with process:
+        assert process.stdout is not None
+        told = process.stdout.read()
+        assert process.wait() == 0
+    results: dict[str, int] = json.loads(told)
+    return results
+
+
+def killed(process: subprocess.Popen[bytes], after: float) -> dict[str, int] | None:
+    """Kill a loader after some seconds: None, or what it says if it was done before."""
+    try:
+        process.wait(after)
+    except subprocess.TimeoutExpired:
+        with process:
+            process.kill()
+        return None
+    return finish(process)
+
+
+def test_twenty_kills_and_nothing_is_lost(
+    address: Callable[..., str], rest: Rest, tmp_path: Path
+) -> None:
+    uri = address()
+    name = f"{uri.rpartition('/')[2]}-000001"
+    first = start(uri, tmp_path, 0)
+    began = time.monotonic()
+    assert finish(first) == {"created": COUNT}
+    takes = time.monotonic() - began
+    own = {"refresh_interval": "11s", "number_of_replicas": "0", "auto_expand_replicas": "false"}
+    rest("PUT", f"/{name}/_settings", own)
+
+    rng = random.Random(0)
+    kills = seed = spared = 0
+    while kills < KILLS:
+        seed += 1  # new content: the same ids
+        told, hits = None, 0
+        while told is None and hits < 4:
+            told = killed(start(uri, tmp_path, seed), rng.uniform(0, takes))
+            hits += told is None
+        told = told or finish(start(uri, tmp_path, seed))
+        kills += hits
+        spared += COUNT - sum(told.values())
+        assert kept(rest, name) == wanted(addition(COUNT, seed=seed)), f"{hits} kills, seed {seed}"
+        assert settings_of(rest, name) == own
+        assert rest("GET", f"/{name}/_mapping")[name]["mappings"]["_meta"].keys() == {"xmodal"}
+        assert list(tmp_path.iterdir()) == []
+    assert spared > 0  # some runs went on where another was killed
+
+
+class Loading(threading.Thread):
+    """A load into an index of its own, slow enough that its server can be stopped meanwhile."""
+
+    def __init__(self, uri: str, every: list[Addition], notes: Path, patience: float) -> None:
+        super().__init__(daemon=True)
+        self.index = open_opensearch(uri, bits=BITS, create=True)
+        self.index.server.patience = patience
+        self.reached, self.error = threading.Event(), None
+        self._every, self._notes = every, notes
+
+    def run(self) -> None:
+        try:
+            self.report = load(self.index, self._every, notes=self._notes, progress=self._progress)
+        except BaseException as error:
+            self.error = error
+
+    def _progress(self, what: str, done: int, total: int) -> None:
+        if done >= 6000:
+            self.reached.set()
+            time.sleep(0.3)
+
+
+def test_loads_when_the_server_is_stopped_and_started(node_parts: None, tmp_path: Path) -> None:
+    every = [addition(2000, start=2000 * place) for place in range(12)]
+    with Node.start(tmp_path / "node", heap="512m") as node:
+        url = f"opensearch://127.0.0.1:{node.port}"
+        patient = Loading(f"{url}/patient", every, tmp_path, 90)
+        hasty = Loading(f"{url}/hasty", every, tmp_path, 0.5)
+        for one in (patient, hasty):
+            one.start()
+        assert patient.reached.wait(60) and hasty.reached.wait(60)
+        node.stop()
+        hasty.join(60)
+        assert isinstance(hasty.error, ServerFailure)
+        assert re.match(r"no server answers at .* while storing documents", str(hasty.error))
+        assert patient.is_alive()
+        with Node.start(tmp_path / "node", port=node.port, heap="512m") as again:
+            patient.join(120)
+            assert patient.error is None and patient.report.failed == {}
+
+            settings = again.get("/hasty-000001/_settings?flat_settings=true")["hasty-000001"]
+            assert settings["settings"]["index.refresh_interval"] == "-1"  # nobody could
+            hasty.index.server.patience = 90
+            rest_of_it = load(hasty.index, every, notes=tmp_path)
+            assert 0 < rest_of_it.stored <= 24_000 - 6000
+            settings = again.get("/hasty-000001/_settings?flat_settings=true")["hasty-000001"]
+            assert "index.refresh_interval" not in settings["settings"]
+
+            for index in (patient.index, hasty.index):
+                assert len(index) == 24_000
+                for one in every:
+                    for side in MODALITIES:
+                        assert index.codes_of(one.ids, side) == (one.ids, getattr(one, side))
+                index.close()

@@ -1,0 +1,154 @@
+"""The pages of docs/ are run: every command and every program on them, in their order."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from PIL import Image
+
+if TYPE_CHECKING:
+    from xmodal_opensearch.node.process import Node
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = sorted(path.name for path in DOCS.glob("*.md"))
+COMMANDS = {
+    "xmodal": "from xmodal.cli import main; main()",
+    "xmodal-opensearch": "from xmodal_opensearch.cli import main; main()",
+}
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+class Shell:
+    """Runs the lines of a page in a folder; services run until the end, each at a free port."""
+
+    def __init__(self, folder: Path, page: str, run: dict[str, Callable[..., Any]]) -> None:
+        self.folder, self.page, self.run = folder, page, run
+        self.node: Node | None = None
+        self.service = ""
+        self.started: list[subprocess.Popen[str]] = []
+
+    def line(self, line: str) -> str:
+        """What it printed; it must end well."""
+        if self.node is not None:
+            here = f"127.0.0.1:{self.node.port}/docs-{self.page.removesuffix('.md')}"
+            line = line.replace("localhost:9200/photos", here)
+        line = line.replace("localhost:8080", self.service)
+        words = shlex.split(line)
+        if words[0] == "xmodal" and words[-1] == "&":
+            self.serve(words[1:-1])
+            return ""
+        if words[0] in self.run:
+            ran = self.run[words[0]](*words[1:])
+            assert ran.status == 0, (line, ran)
+            return str(ran.out)
+        done = subprocess.run(
+            ["bash", "-c", line], cwd=self.folder, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, (line, done.stderr)
+        return done.stdout
+
+    def serve(self, arguments: list[str]) -> None:
+        """Start a service, and wait until it answers."""
+        command = [sys.executable, "-c", COMMANDS["xmodal"], *arguments, "--port", "0"]
+        process = subprocess.Popen(command, cwd=self.folder, stderr=subprocess.PIPE, text=True)
+        self.started.append(process)
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("listening on http://"):
+                self.service = line.removeprefix("listening on http://").strip()
+                return
+        raise AssertionError(f"the service did not start: {arguments}")
+
+    def close(self) -> None:
+        for process in self.started:
+            process.send_signal(signal.SIGTERM)
+            assert process.stderr is not None
+            process.stderr.read()
+            assert process.wait(30) == 0
+            process.stderr.close()
+
+
+@pytest.fixture
+def folder(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a reader of the pages stands: a folder of photos, in the current one."""
+    (tmp_path / "photos").symlink_to(world)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def shell(
+    request: pytest.FixtureRequest,
+    folder: Path,
+    xmodal_cli: Callable[..., Any],
+    opensearch_cli: Callable[..., Any],
+) -> Iterator[Callable[[str], Shell]]:
+    """A shell for a page; pages behind the tutorial find its model and index."""
+    made: list[Shell] = []
+
+    def make(page: str) -> Shell:
+        if page != "tutorial.md":
+            for name, fixture in {"my.model": "model", "my.index": "index_path"}.items():
+                (folder / name).symlink_to(request.getfixturevalue(fixture))
+        shell = Shell(folder, page, {"xmodal": xmodal_cli, "xmodal-opensearch": opensearch_cli})
+        if any("xmodal-opensearch node &" in block for block in blocks(page, "bash")):
+            shell.node = request.getfixturevalue("node")
+        made.append(shell)
+        return shell
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "bash")])
+def test_the_commands_of_a_page(page: str, shell: Callable[[str], Shell]) -> None:
+    told = shell(page)
+    lines = [line for block in blocks(page, "bash") for line in block.splitlines()]
+    assert lines
+    for line in lines:
+        if line.strip() == "xmodal-opensearch node &":
+            continue  # the session has one
+        out = told.line(line)
+        if line.startswith("curl") and "--output" not in line:
+            assert '"status": 4' not in out and out.startswith("{"), (line, out)
+        if "--output" in line:
+            with Image.open(told.folder / line.split()[-1]) as picture:
+                picture.load()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_the_programs_of_a_page(
+    page: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from xmodal.training import METHODS
+
+    known = dict(METHODS)
+    try:
+        for block in blocks(page, "python"):
+            exec(compile(block, page, "exec"), {"__name__": "__main__"})
+            assert capsys.readouterr().out.strip()
+    finally:
+        METHODS.clear()
+        METHODS.update(known)
+
+
+def test_links_lead_somewhere() -> None:
+    pages = [*(DOCS / page for page in PAGES), DOCS.parent / "README.md"]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            if not target.startswith(("http://", "https://")):
+                assert os.path.exists(page.parent / target), (page.name, target)

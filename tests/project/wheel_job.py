@@ -1,0 +1,129 @@
+"""The wheel in an empty environment: both packages, their assets, the command, the entry points.
+
+A portable model, made by this environment, is indexed with and searched by in one without torch.
+
+python tests/project/wheel_job.py dist
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from urllib.request import ProxyHandler, Request, build_opener
+
+LOOK = """
+from importlib.metadata import entry_points
+from importlib.resources import files
+import sys, xmodal
+assert "torch" not in sys.modules and "faiss" not in sys.modules, "import xmodal loads too much"
+assert files("xmodal").joinpath("py.typed").is_file(), "py.typed is missing"
+assets = files("xmodal_opensearch").joinpath("assets")
+for name in ("hamming.painless", "artifacts.json", "compose.yaml"):
+    assert assets.joinpath(name).is_file(), f"{name} is missing"
+service = files("xmodal").joinpath("service")
+for name in ("openapi.json", "page/index.html", "page/page.css", "page/page.js", "page/icon.svg"):
+    assert service.joinpath(name).is_file(), f"service/{name} is missing"
+java = files("xmodal_opensearch").joinpath("hamming")
+assert java.joinpath("plugin-descriptor.properties").is_file(), "the plugin's descriptor is missing"
+query = "src/main/java/org/xmodal/hamming/HammingQuery.java"
+assert java.joinpath(query).is_file(), "the plugin's sources are missing"
+names = {entry.name: entry for entry in entry_points(group="xmodal.indexes")}
+assert names["file"].load().__module__ == "xmodal.index.local", names
+assert names["opensearch"].value == "xmodal_opensearch.index.store:open_opensearch", names
+index = xmodal.open_index(sys.argv[1], bits=64, create=True)
+index.add(["a"], image=xmodal.BinaryCodes.from_hex(["00" * 8]))
+index.close()
+assert len(xmodal.open_index(sys.argv[1])) == 1
+print("wheel: imports, entry points, assets and the local index work without torch")
+"""
+
+
+def portable(wheel: str, install: list[str], folder: Path) -> None:
+    """Encode, index, search and serve with a portable model where torch is not installed."""
+    from support.exported import exported, untrained
+
+    from xmodal.data.synthetic import write_world
+
+    trained = untrained("small-cnn", "words")
+    exported(trained, folder)
+    world = write_world(folder / "world", 40)
+    subprocess.run([*install, wheel], check=True)
+    there = folder / "env" / "bin"
+    absent = subprocess.run(
+        [there / "python", "-c", "import torch"], cwd=folder, capture_output=True
+    )
+    assert b"ModuleNotFoundError" in absent.stderr, absent
+
+    def xmodal(*arguments: object) -> str:
+        command = [there / "xmodal", *map(str, arguments), "--model", "x.onnx"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    picture = world / "00003.png"
+    codes = xmodal("encode", "--text", "a red circle", "--image", picture).split()
+    expected = [trained.encode_texts(["a red circle"]), trained.encode_images([picture])]
+    assert codes == [one.to_hex()[0] for one in expected], (codes, expected)
+    assert "40 documents" in xmodal("index", world, "--index", "portable.index")
+    told = xmodal("search", "a red circle", "--index", "portable.index", "-k", 3, "--json")
+    assert len(json.loads(told)["hits"]) == 3, told
+    line = [there / "xmodal", "serve", "--model", "x.onnx", "--index", "portable.index"]
+    with subprocess.Popen(
+        [*line, "--port", "0"], cwd=folder, stderr=subprocess.PIPE, text=True
+    ) as service:
+        assert service.stderr is not None
+        said = next(one for one in service.stderr if one.startswith("listening on "))
+        asked = Request(
+            f"{said.split()[-1]}/v1/search",
+            b'{"text": "a red circle", "k": 3}',
+            {"Content-Type": "application/json"},
+        )
+        with build_opener(ProxyHandler({})).open(asked, timeout=60) as answer:
+            served = json.load(answer)
+        service.terminate()
+    assert [hit["id"] for hit in served["hits"]] == [hit["id"] for hit in json.loads(told)["hits"]]
+    print("wheel: without torch, a portable model encodes, indexes, searches and serves")
+
+
+def main(dist: str) -> None:
+    """Install the one wheel in ``dist`` into a new environment and look around there."""
+    (wheel,) = Path(dist).glob("*.whl")
+    uv = str(Path(sys.executable).with_name("uv"))
+    with tempfile.TemporaryDirectory() as folder:
+        python = str(Path(folder, "env", "bin", "python"))
+        make = [uv, "venv", "--quiet", "--python", sys.executable, f"{folder}/env"]
+        subprocess.run(make, check=True)
+        install = [uv, "pip", "install", "--quiet", "--python", python, str(wheel.resolve())]
+        subprocess.run(install, check=True)
+        subprocess.run([python, "-c", LOOK, f"{folder}/index"], check=True, cwd=folder)
+        there = Path(folder, "env", "bin")
+        asked = [str(there / "xmodal-opensearch"), "doctor", "opensearch://localhost:1/x"]
+        refused = subprocess.run(asked, cwd=folder, capture_output=True)
+        assert refused.returncode == 2, refused
+        assert b"pip install 'xmodal[opensearch]'" in refused.stderr, refused.stderr
+        xmodal = str(Path(folder, "env", "bin", "xmodal"))
+        shown = subprocess.run([xmodal, "--help"], check=True, cwd=folder, capture_output=True)
+        assert b"search" in shown.stdout
+        Path(folder, "m").mkdir()
+        Path(folder, "m", "config.json").write_text("{}")
+        missing = subprocess.run(
+            [xmodal, "search", "x", "--model", "m", "--index", "i"], cwd=folder, capture_output=True
+        )
+        assert missing.returncode == 2, missing
+        assert b"pip install 'xmodal[torch]'" in missing.stderr, missing.stderr
+        portable(f"{wheel.resolve()}[onnx,service]", install[:-1], Path(folder))
+        # The server's plugin is built from the sources that travel in the wheel.
+        subprocess.run([*install[:-1], f"{wheel.resolve()}[node]"], check=True)
+        build = [str(there / "xmodal-opensearch"), "plugin", "build", "--out", "hamming.zip"]
+        built = subprocess.run(build, check=True, cwd=folder, capture_output=True)
+        digest = hashlib.sha256(Path(folder, "hamming.zip").read_bytes()).hexdigest()
+        assert digest.encode() in built.stdout, built
+        print(f"wheel: builds the server's plugin, sha256 {digest}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,117 @@
+"""Hits can be looked at: one page that needs nothing else, or one picture."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xmodal.errors import ConfigError
+from xmodal.index.contract import Hit
+from xmodal.retrieval.gallery import THUMB, Shown, note, write_gallery, write_sheet
+
+
+@pytest.fixture
+def red(tmp_path: Path) -> Path:
+    """A red picture, 400 x 200."""
+    path = tmp_path / "red & round.png"
+    Image.new("RGB", (400, 200), "red").save(path)
+    return path
+
+
+def hit(id_: str, distance: int = 3, **fields: object) -> Hit:
+    return Hit(id_, distance, fields)
+
+
+def test_a_page_holds_its_pictures_and_points_nowhere(tmp_path: Path, red: Path) -> None:
+    hits = [hit("a", image=str(red), text="a red one"), hit("b", text="no picture")]
+    write_gallery(tmp_path / "g.html", [Shown("red", hits, [0.9, None]), Shown(red, hits, [1, 1])])
+    page = (tmp_path / "g.html").read_text(encoding="utf-8")
+    assert re.findall(r"(?:src|href|url|@import)\b", page) == ["src"] * 3
+    pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    assert len(pictures) == 3  # the hit with a picture twice, and the query
+    with Image.open(io.BytesIO(base64.b64decode(pictures[0]))) as thumb:
+        assert thumb.size == (THUMB, THUMB // 2)
+    assert "//" not in re.sub(r"base64,[^\"]+", "", page)
+    assert page.count("a red one") == 2 and "distance 3, confidence 90%" in page
+    assert "<small>distance 3</small>" in page  # no confidence, none shown
+
+
+def test_everything_that_people_wrote_is_escaped(tmp_path: Path, red: Path) -> None:
+    evil = '<script>alert("x")</script>'
+    hits = [hit(evil, image=str(red)), hit("b", text=evil), hit("c", image="<script>.png")]
+    write_gallery(tmp_path / "g.html", [Shown(evil, hits, [None] * 3)], title=evil)
+    page = (tmp_path / "g.html").read_text()
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") == 6  # title twice, query, three hits
+    assert 'alt="red &amp; round.png"' in page
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("words")
+    hits = [hit("a", image=str(tmp_path / "text.jpg")), hit("b", image=str(tmp_path / "gone.jpg"))]
+    write_gallery(tmp_path / "g.html", [Shown("x", hits, [None, None])])
+    page = (tmp_path / "g.html").read_text()
+    assert "text.jpg cannot be shown" in page and "gone.jpg cannot be shown" in page
+    write_gallery(tmp_path / "g.png", [Shown("x", hits, [None, None])])
+    assert (tmp_path / "g.png").stat().st_size > 0
+
+
+def test_no_match_is_said(tmp_path: Path) -> None:
+    write_gallery(tmp_path / "g.html", [Shown("a", [], []), Shown("b", [hit("x")], [0.5])])
+    assert (tmp_path / "g.html").read_text().count("<p>no match</p>") == 1
+
+
+def size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        assert image.format == "PNG"
+        return image.size
+
+
+def test_a_picture_grows_with_hits_and_queries(tmp_path: Path, red: Path) -> None:
+    def sheet(hits: int, queries: int) -> tuple[int, int]:
+        found = [hit(str(k), image=str(red), text="words " * 50) for k in range(hits)]
+        shown = Shown("red", found, [0.5] * hits)
+        write_gallery(tmp_path / "g.png", [shown] * queries)
+        return size(tmp_path / "g.png")
+
+    width, height = sheet(3, 1)
+    assert sheet(0, 1) == (width, height)  # room for three is kept
+    wider, same = sheet(5, 1)
+    assert same == height and wider - width >= 2 * THUMB
+    same, higher = sheet(3, 3)
+    assert same == width and higher - height >= 2 * THUMB
+
+
+def test_the_pictures_are_on_the_sheet(tmp_path: Path, red: Path) -> None:
+    write_gallery(tmp_path / "g.PNG", [Shown(red, [hit("a", image=str(red))] * 2, [None] * 2)])
+    with Image.open(tmp_path / "g.PNG") as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    is_red = (np.abs(pixels - (255, 0, 0)) < 8).all(axis=2)
+    assert is_red.sum() == 3 * THUMB * THUMB // 2  # the query and two hits, each 160 x 80
+
+
+def test_a_folder_is_made_and_other_endings_are_refused(tmp_path: Path) -> None:
+    write_gallery(tmp_path / "new" / "g.html", [])
+    assert (tmp_path / "new" / "g.html").is_file()
+    with pytest.raises(ConfigError, match=r"ends in .html or .png, found 'g.pdf'"):
+        write_gallery(tmp_path / "g.pdf", [])
+
+
+def test_a_note_has_distance_and_confidence() -> None:
+    assert note(hit("a", 7), None) == "distance 7"
+    assert note(hit("a", 7), 0.424) == "distance 7, confidence 42%"
+
+
+def test_a_sheet_of_small_pictures(tmp_path: Path) -> None:
+    blue = np.zeros((3, 8, 8, 3), np.uint8)
+    blue[..., 2] = 255
+    write_sheet(tmp_path / "a.png", [blue, blue[:1]], "synthetic, epoch 2")
+    with Image.open(tmp_path / "a.png") as sheet:
+        pixels = np.asarray(sheet)
+    assert int((pixels == [0, 0, 255]).all(axis=2).sum()) == 4 * 16 * 16  # twice the size each

@@ -1,0 +1,63 @@
+"""Services for tests: on a real socket, in a thread of the test process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import httpx
+
+if TYPE_CHECKING:
+    from xmodal.encoders.encoder import Encoder
+
+
+class Running(NamedTuple):
+    """A service that answers: its address, its application, and a client for it."""
+
+    port: int
+    app: Any
+    client: httpx.Client
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def post(self, path: str, body: Any, **rest: Any) -> httpx.Response:
+        return self.client.post(path, json=body, **rest)
+
+    def get(self, path: str, **params: Any) -> httpx.Response:
+        return self.client.get(path, params=params)
+
+
+@contextmanager
+def running(encoder: Encoder, index: Any, **given: Any) -> Iterator[Running]:
+    """A service over an index (an address is opened first), until the block ends."""
+    from xmodal.index.contract import open_index
+    from xmodal.service import Settings, create_app
+    from xmodal.service import server as serving
+
+    if isinstance(index, str | Path):
+        index = open_index(index, bits=encoder.bits, encoder=encoder.fingerprint)
+    settings = Settings(**given)
+    app = create_app(encoder, index, settings)
+    listening = serving.listen("127.0.0.1", 0)
+    ready, started = threading.Event(), []
+    thread = threading.Thread(
+        target=serving.serve,
+        args=(app, listening, settings, ready.set, started.append),
+        daemon=True,
+    )
+    thread.start()
+    assert ready.wait(30)
+    port = listening.getsockname()[1]
+    try:
+        url = f"http://127.0.0.1:{port}"
+        with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+            yield Running(port, app, client)
+    finally:
+        started[0].should_exit = True
+        thread.join(30)
+    assert not thread.is_alive()

@@ -1,0 +1,31 @@
+"""Rendered pictures with words for them, for tests of methods that train on pixels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from PIL import Image
+
+from xmodal.data import synthetic
+from xmodal.run import TrainingData
+from xmodal.sampling import Pairs
+
+
+def world(n: int, validation: int) -> TrainingData:
+    """Small pictures of five colours in the middle, and words for them; the label is the colour."""
+    rng, colours = np.random.default_rng(0), list(synthetic.COLOURS)[:5]
+    squares, texts = [], torch.zeros(n + validation, 10)
+    for row in range(n + validation):
+        shape = synthetic.SHAPES[rng.integers(5)]
+        picture = synthetic.render((colours[row % 5], shape, "in the middle"), "large", rng)
+        small = picture.resize((64, 64), Image.Resampling.BILINEAR)
+        squares.append(np.asarray(small).reshape(-1))
+        texts[row, row % 5] = texts[row, 5 + synthetic.SHAPES.index(shape)] = 0.7
+    labels = torch.eye(5)[torch.arange(n + validation) % 5]
+    known = torch.ones(len(labels), dtype=torch.bool)
+    pairs = Pairs(torch.from_numpy(np.stack(squares)), texts, labels, known)
+    train, rest = pairs.take(torch.arange(n)), pairs.take(torch.arange(n, n + validation))
+    train = replace(train, labelled=torch.arange(n) < n // 2)
+    return TrainingData(train, rest, 16, raw_images=True)

@@ -1,0 +1,305 @@
+"""DSH-GANs as a whole: synthetic or not, labels and sizes of all sorts, pixels, it learns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support.clusters import CLASSES, LABELS, NO_LABELS, clusters, finite
+from support.shapes import world
+
+from xmodal.codes import BinaryCodes
+from xmodal.codewords import Codewords
+from xmodal.errors import ConfigError, DataError
+from xmodal.methods import dshgan
+from xmodal.methods.dshgan import Config, alternation
+from xmodal.methods.dshgan.networks import Streams
+from xmodal.run import Run, TrainingData
+from xmodal.sampling import Pairs
+
+QUICK = Config(epochs=2, batch=40, hidden=24, latent=16, warmup=0, pretraining=2)
+OFF = replace(QUICK, synthetic=False)
+BY_TEXT = replace(QUICK, condition="text")
+
+
+def trained(data: TrainingData, config: Config = QUICK, seed: int = 0) -> Run:
+    """A run that is over; its best state is what counts."""
+    run = Run(data, seed=seed)
+    dshgan.train(data, config, run)
+    return run
+
+
+def codes(
+    data: TrainingData, config: Config = QUICK, seed: int = 0, run: Run | None = None
+) -> BinaryCodes:
+    """Codes of both sides of the validation pairs, after training."""
+    towers = dshgan.train(data, config, run or Run(data, seed=seed))
+    sides = [towers.codes("image", data.validation.image)]
+    return BinaryCodes.concatenate([*sides, towers.codes("text", data.validation.text)])
+
+
+# ---- the same, and not the same --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [QUICK, OFF, BY_TEXT], ids=["label", "off", "text"])
+def test_the_same_seed_gives_the_same_codes_and_another_does_not(config: Config) -> None:
+    data = clusters(labelled=0.5)
+    first = codes(data, config, seed=1)
+    torch.rand(3)  # what was drawn before does not matter
+    assert codes(data, config, seed=1) == first
+    assert codes(data, config, seed=2) != first
+
+
+class Stopped(Exception):
+    """What ends a run in the middle of it."""
+
+
+@pytest.mark.parametrize("config", [QUICK, replace(QUICK, code_critic=0.1)], ids=["", "critic"])
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(config: Config, tmp_path: Path) -> None:
+    data = clusters(labelled=0.5)
+
+    def stop(epoch: int, *_: object) -> None:
+        if epoch == 1:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        dshgan.train(data, config, Run(data, folder=tmp_path, show=stop))
+    assert codes(data, config, run=Run(data, folder=tmp_path)) == codes(data, config)
+
+
+def test_training_leaves_the_randomness_of_others_alone() -> None:
+    data = clusters()
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    before = [tensor.clone() for tensor in vars(data.train).values()]
+    trained(data)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.random.get_state()[1].tolist() == numpy_state
+    assert all(map(torch.equal, before, vars(data.train).values()))
+
+
+# ---- switches --------------------------------------------------------------------------------
+
+PLAYED = {"adversary", "adversary right", "fooling", "generator triplets", "generator classes"}
+
+
+def test_switched_off_there_is_no_generator_and_nobody_to_fool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = clusters(labelled=0.5, bits=64)
+    on = trained(data)
+    assert set(on.history[-1]) > PLAYED | {"synthetic triplets", "synthetic of class"}
+    with_synthetic = codes(data)
+    monkeypatch.delattr(alternation, "Gan")  # whoever made one would fail
+    assert codes(data, OFF) != with_synthetic
+    assert not set(trained(data, OFF).history[-1]) & (PLAYED | {"synthetic triplets"})
+
+
+def test_both_begin_with_the_same_hash_network_and_take_the_same_steps() -> None:
+    data, alone = clusters(labelled=0.5), replace(QUICK, synthetic_share=0.0, epochs=1)
+    on, off = trained(data, alone), trained(data, replace(alone, synthetic=False))
+    # In feature mode the adversary does not touch the towers: but for dropout all is the same.
+    for term in ("classes", "pairs", "real triplets"):
+        assert on.history[0][term] == pytest.approx(off.history[0][term], rel=0.1)
+
+
+def test_before_the_warmup_is_over_synthetic_items_do_not_teach() -> None:
+    data = clusters(labelled=0.5)
+    rows = trained(data, replace(QUICK, warmup=2, epochs=3)).history
+    assert [("synthetic triplets" in row) for row in rows] == [False, False, True]
+    assert all(row["real triplets"] > 0 for row in rows)
+
+
+STRONG = replace(QUICK, triplet=10.0, margin=0.5)
+
+
+@pytest.fixture(scope="module")
+def with_strong_triplets() -> BinaryCodes:
+    """Codes that synthetic triplets have pulled at."""
+    return codes(clusters(labelled=0.5, bits=64), STRONG)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"synthetic_share": 1.0},
+        {"synthetic_classes": 2.0},
+        {"condition": "text"},
+        {"pretraining": 0},
+        {"asking": 1.0},
+        {"penalty": 0.0},
+        {"remake": 0.0},
+        {"noise": 3},
+        {"code_critic": 0.5},
+        {"pseudo_labels": False},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_every_switch_has_an_effect(
+    changed: dict[str, Any], with_strong_triplets: BinaryCodes
+) -> None:
+    data = clusters(labelled=0.5, bits=64)
+    assert codes(data, replace(STRONG, **changed)) != with_strong_triplets
+
+
+def test_the_code_critic_is_named_in_the_history() -> None:
+    assert "code critic" in trained(clusters(), replace(OFF, code_critic=0.1)).history[0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"margin": 1.5}, "margin is 1.5, expected at most 1"),
+        ({"asking": 0.0}, "asking is 0.0, expected at least"),
+        ({"synthetic_share": -0.1}, "synthetic_share is -0.1, expected at least 0"),
+        ({"noise": 0}, "noise is 0, expected at least 1"),
+        ({"code_critic": float("nan")}, "code_critic is nan"),
+    ],
+)
+def test_wrong_settings_are_one_line(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        Config(**wrong)
+    assert "\n" not in str(caught.value)
+
+
+# ---- labels of all sorts ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "pseudo_labels"), [*((kind, True) for kind in LABELS), ("several", False)]
+)
+def test_labels_of_all_sorts_give_finite_losses(kind: str, pseudo_labels: bool) -> None:
+    run = trained(LABELS[kind](), replace(QUICK, pseudo_labels=pseudo_labels))
+    assert len(run.history) == QUICK.epochs
+    assert finite(run)
+
+
+@pytest.mark.parametrize("kind", NO_LABELS)
+def test_without_labels_texts_are_conditions(kind: str) -> None:
+    data = NO_LABELS[kind]()
+    with pytest.raises(ConfigError, match=r"needs labels and no .* \(--set condition=text\)$"):
+        trained(data)
+    assert finite(trained(data, OFF))
+    run = trained(data, replace(BY_TEXT, synthetic_classes=1.0))
+    assert finite(run)
+    named = {"generator classes", "synthetic of class", "classes", "synthetic classes"}
+    assert not set(run.history[0]) & named
+
+
+def test_one_condition_may_be_a_text_where_labels_are_known() -> None:
+    assert finite(trained(LABELS["several"](), BY_TEXT))
+
+
+# ---- sizes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [QUICK, BY_TEXT], ids=["label", "text"])
+@pytest.mark.parametrize("n", [8, 15])
+def test_little_data_gives_finite_losses(n: int, config: Config) -> None:
+    assert finite(trained(clusters(n, 0, labelled=0.5), replace(config, batch=2)))
+
+
+def test_a_pair_alone_in_its_batch_gives_finite_losses() -> None:
+    assert finite(trained(clusters(3, 0), replace(QUICK, batch=2)))
+    assert finite(trained(clusters(1, 0), replace(QUICK, batch=2)))
+
+
+def test_items_that_are_all_alike_give_finite_losses() -> None:
+    data = clusters(16)
+    same = Pairs(torch.ones(16, 20), torch.ones(16, 14), data.train.labels, data.train.labelled)
+    assert finite(trained(replace(data, train=same)))
+
+
+def test_a_learning_rate_that_is_far_too_high_is_one_line() -> None:
+    with pytest.raises(DataError, match=r"is nan in epoch \d: lower the learning rate"):
+        trained(clusters(), replace(QUICK, learning_rate=1e38))
+
+
+# ---- and it learns ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "labelled"),
+    [(QUICK, 1.0), (QUICK, 0.25), (BY_TEXT, 0.25), (OFF, 0.25)],
+    ids=["all labels", "label", "text", "off"],
+)
+def test_training_beats_chance_clearly(config: Config, labelled: float) -> None:
+    run = trained(clusters(200, 60, labelled=labelled), replace(config, epochs=6, warmup=2))
+    assert max(row["mAP"] for row in run.history) > 2.5 / CLASSES
+
+
+def test_without_labels_it_learns_from_pairs() -> None:
+    run = trained(clusters(200, 60, labelled=0), replace(BY_TEXT, epochs=6))
+    chance = sum(1 / rank for rank in range(1, 61)) / 60  # all codes alike
+    assert max(row["pair mAP"] for row in run.history) > 1.5 * chance
+
+
+def test_synthetic_pairs_are_of_their_class_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    plain = alternation.Gan.__init__
+
+    def kept(self: Any, *given: Any) -> None:
+        plain(self, *given)
+        made.append(self)
+
+    monkeypatch.setattr(alternation.Gan, "__init__", kept)
+    data = clusters(200, 120, labelled=0.25)
+    run = trained(data, replace(QUICK, epochs=4, latent=128, pretraining=250))
+    assert run.history[-1]["synthetic of class"] > 0.8
+    assert 0.5 < run.history[-1]["adversary right"] < 0.98
+    condition = torch.eye(CLASSES).repeat_interleave(50, dim=0)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        synthetic = made[0].g.draw(condition)
+    real = data.validation
+    kind, known = condition.argmax(1), real.labels.argmax(1)
+    for features, truth in zip(synthetic, (real.image, real.text), strict=True):
+        centres = torch.stack([features[kind == c].mean(0) for c in range(CLASSES)])
+        told = torch.cdist(truth, centres).argmin(1)
+        assert float((told == known).float().mean()) > 0.8  # what was made tells what is real
+        spread = [
+            torch.stack([rows[of == c].std(0) for c in range(CLASSES)]).mean()
+            for rows, of in ((features, kind), (truth, known))
+        ]
+        assert 0.3 < float(spread[0] / spread[1]) < 1.5  # an adversary left to itself: .1
+
+
+# ---- pixels ----------------------------------------------------------------------------------
+
+
+PIXELS = replace(QUICK, epochs=5, batch=8, learning_rate=2e-3, feature_dropout=0.0, warmup=1)
+
+
+def test_pixels_are_learned_from_end_to_end_and_synthetic_ones_are_shown(tmp_path: Path) -> None:
+    data = world(64, 30)
+    run = Run(data, folder=tmp_path)
+    dshgan.train(data, PIXELS, run)
+    assert max(row["mAP"] for row in run.history) > 2 / 5
+    assert {"adversary", "synthetic triplets", "fooling"} < set(run.history[-1])
+    assert [path.name for path in tmp_path.glob("*.png")] == ["synthetic-005.png"]
+    with Image.open(tmp_path / "synthetic-005.png") as sheet:
+        assert sheet.height > 5 * 128  # a row a class
+        assert len(sheet.getcolors(1 << 24) or []) > 100
+
+
+def test_synthetic_pictures_leave_the_averages_of_real_ones_alone() -> None:
+    data = world(8, 0)
+    d = Streams(data.towers(16), Codewords(5, 16, 0.2))
+    before = [one.clone() for one in d.buffers()]
+    with alternation._real_statistics(d):
+        d.see(data.train.image.float(), data.train.text)
+    changed = [not torch.equal(*two) for two in zip(before, d.buffers(), strict=True)]
+    assert sum(changed) == 5  # how many batches were seen, and nothing else
+    d.see(data.train.image, data.train.text)
+    changed = [not torch.equal(*two) for two in zip(before, d.buffers(), strict=True)]
+    assert sum(changed) == 15  # mean, variance and count of five layers
+
+
+def test_in_pixel_mode_the_adversary_teaches_the_network_that_it_shares() -> None:
+    data = world(16, 10)
+    alone = replace(PIXELS, epochs=1, synthetic_share=0.0)
+    assert codes(data, replace(alone, adversary=0.0)) != codes(data, replace(alone, adversary=5.0))

@@ -1,0 +1,251 @@
+"""Multi-adversarial hashing as a whole: every switch is another program, it learns, it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support.clusters import CLASSES, LABELS, NO_LABELS, clusters, finite
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from xmodal.codes import BinaryCodes
+from xmodal.data.synthetic import COLOURS, render
+from xmodal.errors import ConfigError, DataError
+from xmodal.evaluation.metrics import code_health
+from xmodal.methods.multiadversarial import Config, train
+from xmodal.run import CHECKPOINT, Run, TrainingData
+from xmodal.sampling import Pairs
+
+QUICK = Config(epochs=2, batch=40, hidden=24, warmup=1, components=8, critic_steps=2)
+OFF = replace(QUICK, reconstruction="l2", codes="penalty")
+
+
+def trained(data: TrainingData, config: Config = QUICK, seed: int = 0, **options: Any) -> Run:
+    """A run that is over."""
+    run = Run(data, seed=seed, **options)
+    train(data, config, run)
+    return run
+
+
+def codes(data: TrainingData, config: Config = QUICK, run: Run | None = None) -> BinaryCodes:
+    """Codes of both sides of the validation pairs, after training."""
+    towers = train(data, config, run or Run(data))
+    sides = [towers.codes("image", data.validation.image)]
+    return BinaryCodes.concatenate([*sides, towers.codes("text", data.validation.text)])
+
+
+# ---- the same, and not the same --------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_codes_and_another_does_not() -> None:
+    data = clusters(labelled=0.5)
+    first = codes(data, run=Run(data, seed=1))
+    torch.rand(3)  # what was drawn before does not matter
+    assert codes(data, run=Run(data, seed=1)) == first
+    assert codes(data, run=Run(data, seed=2)) != first
+
+
+def test_training_leaves_the_randomness_of_others_alone() -> None:
+    data, state = clusters(), torch.get_rng_state()
+    trained(data)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("config", [QUICK, OFF], ids=["on", "off"])
+def test_a_stopped_run_goes_on_and_ends_in_the_same_codes(config: Config, tmp_path: Path) -> None:
+    data, config = clusters(labelled=0.5), replace(config, epochs=3)
+    whole = codes(data, config)
+
+    def stop(epoch: int, _count: int, _figures: Mapping[str, float]) -> None:
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        codes(data, config, Run(data, folder=tmp_path, show=stop))
+    assert codes(data, config, Run(data, folder=tmp_path)) == whole
+
+
+STRONG = replace(QUICK, decoded=5.0, code_critic=5.0, neighbours=20.0)
+PENALISED = replace(OFF, quantise=2.0, balance=2.0, decorrelate=20.0)
+
+
+@pytest.fixture(scope="module")
+def both_ways() -> dict[Config, BinaryCodes]:
+    """Codes of trainings in which every term weighs something."""
+    data = clusters(labelled=0.5, bits=64)
+    return {config: codes(data, config) for config in (STRONG, PENALISED)}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"reconstruction": "l2"},
+        {"reconstruction": "none"},
+        {"codes": "penalty"},
+        {"warmup": 0},
+        {"critic_steps": 1},
+        *({name: 0.0} for name in ("decoded", "code_critic", "pairs", "classes", "neighbours")),
+        {"pseudo_labels": False},
+    ],
+    ids=str,
+)
+def test_every_switch_is_another_program(
+    other: dict[str, Any], both_ways: dict[Config, BinaryCodes]
+) -> None:
+    data = clusters(labelled=0.5, bits=64)
+    assert codes(data, replace(STRONG, **other)) != both_ways[STRONG]
+
+
+@pytest.mark.parametrize("switched_off", ["quantise", "balance", "decorrelate"])
+def test_every_penalty_has_an_effect(
+    switched_off: str, both_ways: dict[Config, BinaryCodes]
+) -> None:
+    data = clusters(labelled=0.5, bits=64)
+    assert codes(data, replace(PENALISED, **{switched_off: 0.0})) != both_ways[PENALISED]
+
+
+def test_without_adversaries_no_critic_exists(tmp_path: Path) -> None:
+    data = clusters(labelled=0.5)
+    for name, config, critics in (
+        ("off", OFF, set()),
+        ("d_h", replace(QUICK, reconstruction="l2"), {"d_h"}),
+        ("d_x", replace(QUICK, codes="penalty"), {"d_x image", "d_x text"}),
+    ):
+        steps: list[str] = []
+        hook = register_optimizer_step_post_hook(
+            lambda one, *_, steps=steps: steps.append(type(one).__name__)
+        )
+        folder = tmp_path / name
+        folder.mkdir()
+        try:
+            run = trained(data, config, folder=folder)
+        finally:
+            hook.remove()
+        assert steps.count("AdamW") == 2 * 8
+        assert steps.count("Adam") == 2 * 8 * config.critic_steps * len(critics)
+        state = torch.load(folder / CHECKPOINT, weights_only=True)["state"]
+        assert set(state) == {"auto", "steps"} | critics | {f"{one} steps" for one in critics}
+        assert ("code critic" in run.history[1]) == ("d_h" in critics)
+        assert ("input critic" in run.history[1]) == ("d_x image" in critics)
+
+
+# ---- labels and sizes of all sorts -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [QUICK, OFF], ids=["on", "off"])
+@pytest.mark.parametrize("kind", [*LABELS, *NO_LABELS])
+def test_labels_of_all_sorts_give_finite_losses(kind: str, config: Config) -> None:
+    run = trained((LABELS | NO_LABELS)[kind](), config)
+    assert len(run.history) == config.epochs
+    assert finite(run)
+    assert ("classes" in run.history[0]) == (kind in LABELS)
+
+
+@pytest.mark.parametrize("size", [2, 3, 1000])
+@pytest.mark.parametrize("n", [8, 15])
+def test_few_pairs_and_no_validation_give_finite_losses(n: int, size: int) -> None:
+    assert finite(trained(clusters(n, 0, labelled=0.5), replace(QUICK, batch=size)))
+
+
+def test_items_that_are_all_alike_give_finite_losses() -> None:
+    data = clusters(16)
+    same = Pairs(torch.ones(16, 20), torch.ones(16, 14), data.train.labels, data.train.labelled)
+    assert finite(trained(replace(data, train=same)))
+
+
+def test_a_learning_rate_that_is_far_too_high_is_one_line() -> None:
+    with pytest.raises(DataError, match=r"is (nan|inf) in epoch \d: lower the learning rate"):
+        trained(clusters(), replace(QUICK, learning_rate=1e38))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"epochs": 0}, "epochs is 0, expected at least 1"),
+        ({"batch": 1}, "batch is 1, expected at least 2"),
+        ({"critic_steps": 0}, "critic_steps is 0, expected at least 1"),
+        ({"code_critic": -1.0}, r"code_critic is -1\S*, expected at least 0"),
+        ({"decoded": float("nan")}, "decoded is nan, expected at least 0"),
+        ({"certainty": 1.0}, r"certainty is 1\S*, expected at most 0.9999"),
+        (
+            {"pairs": 0.0, "reconstruction": "none", "code_critic": 0.0},
+            "labels alone would teach: give pairs, decoded or code_critic a weight",
+        ),
+    ],
+)
+def test_wrong_settings_are_refused_in_one_line(wrong: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        replace(QUICK, **wrong)
+
+
+# ---- and it learns ---------------------------------------------------------------------------
+
+LONGER = replace(QUICK, epochs=8, batch=60, hidden=32, warmup=3)
+
+
+@pytest.mark.parametrize("labelled", [1.0, 0.25])
+def test_training_beats_chance_clearly(labelled: float) -> None:
+    run = trained(clusters(200, 60, labelled=labelled), LONGER)
+    assert max(row["mAP"] for row in run.history) > 2 / CLASSES
+
+
+def test_without_labels_pairs_are_found() -> None:
+    run = trained(clusters(200, 60, labelled=0), LONGER)
+    chance = sum(1 / rank for rank in range(1, 61)) / 60  # all codes alike
+    assert max(row["pair mAP"] for row in run.history) > 1.5 * chance
+
+
+def test_the_code_critic_uses_bits_better_than_the_penalty_and_finds_as_well() -> None:
+    data = clusters(240, 80, labelled=0.5, bits=32)
+    health, quality = [], []
+    ways: Any = ("penalty", "critic")
+    for way in ways:
+        config, run = replace(LONGER, reconstruction="l2", codes=way, critic_steps=5), Run(data)
+        health.append(code_health(codes(data, config, run)))
+        quality.append(run.best)
+    penalty, critic = health
+    assert critic["entropy"] > penalty["entropy"]
+    assert critic["distinct"] > 1.1 * penalty["distinct"]
+    assert quality[1] > quality[0] - 0.03
+
+
+@pytest.mark.parametrize("judge", ["critic", "l2"])
+def test_codes_keep_what_the_input_says_if_nothing_else_is_asked(judge: Any) -> None:
+    # All that teaches is what the codes are decoded to: x itself and its other half.
+    alone = replace(LONGER, reconstruction=judge, pairs=0.0, neighbours=0.0, code_critic=0.0)
+    data = clusters(200, 60, labelled=0)
+    kept = trained(data, alone).best
+    nothing = trained(data, replace(alone, decoded=0.0, code_critic=1e-9)).best
+    assert kept > 1.3 * nothing
+
+
+# ---- pixels ----------------------------------------------------------------------------------
+
+
+def pictures(n: int, seed: int) -> Pairs:
+    """Rendered pictures of three colours, as pixels; texts say the colour, noisily."""
+    rng = np.random.default_rng(seed)
+    names, kind = list(COLOURS)[:3], np.arange(n) % 3
+    squares = [
+        render((names[k], "circle", "in the middle"), "large", rng).resize((64, 64), Image.BILINEAR)
+        for k in kind
+    ]
+    image = torch.from_numpy(np.stack([np.asarray(one).reshape(-1) for one in squares]))
+    labels = torch.nn.functional.one_hot(torch.from_numpy(kind), 3).float()
+    noise = torch.from_numpy(rng.standard_normal((n, 3)).astype(np.float32))
+    return Pairs(image, labels + 0.1 * noise, labels, torch.ones(n, dtype=torch.bool))
+
+
+def test_pixels_are_learned_from_and_drawn_again(tmp_path: Path) -> None:
+    data = TrainingData(pictures(48, 0), pictures(24, 1), 16, raw_images=True)
+    run = trained(data, replace(LONGER, epochs=10, batch=16, critic_steps=1), folder=tmp_path)
+    assert max(row["mAP"] for row in run.history) > 2 / 3
+    assert finite(run)
+    with Image.open(tmp_path / "decoded-010.png") as sheet:
+        assert sheet.size[0] > 10 * 2 * 16

@@ -1,0 +1,256 @@
+"""The faithful mode of SCH-GAN: its schedule and rewards, and what every fault changes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.clusters import CLASSES, clusters
+from support.released import QUICK, SMALL, players, weights
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from xmodal.encoders.calibration import Confidence
+from xmodal.encoders.load import load_encoder
+from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder
+from xmodal.encoders.towers import ReleasedTower, Towers
+from xmodal.errors import ConfigError
+from xmodal.index.contract import MODALITIES
+from xmodal.methods import schgan
+from xmodal.methods.schgan import paper, paper_players
+from xmodal.methods.schgan import paper_losses as terms
+from xmodal.methods.schgan.paper import FAULTS, Config
+from xmodal.run import Run
+from xmodal.settings import Options, configure
+from xmodal.training import train
+
+# ---- settings --------------------------------------------------------------------------------
+
+
+def test_the_faults_are_eleven_and_the_default_has_none_of_them() -> None:
+    assert len(FAULTS) == 11
+    corrected, released = asdict(Config()), asdict(Config.as_released())
+    named = {name: value for fault in FAULTS.values() for name, value in fault.items()}
+    assert len(named) == sum(map(len, FAULTS.values()))  # no setting belongs to two of them
+    assert {name: released[name] for name in named} == named
+    assert {name for name in corrected if corrected[name] != released[name]} == set(named)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_can_be_had_alone_and_can_be_corrected_alone(fault: str) -> None:
+    corrected = {name: getattr(Config(), name) for name in FAULTS[fault]}
+    assert replace(Config.with_faults(fault), **corrected) == Config()
+    assert replace(Config.as_released(**corrected), **FAULTS[fault]) == Config.as_released()
+    assert configure(Config, json.loads(json.dumps(FAULTS[fault]))) == Config.with_faults(fault)
+
+
+def test_wrong_settings_are_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"no fault 'typo'; there are zero pair labels, soft"):
+        Config.with_faults("typo")
+    with pytest.raises(ConfigError, match=r"query_share is 2, expected at most 1"):
+        Config(query_share=2)
+    with pytest.raises(ConfigError, match=r"picks is 1, expected at least 2"):
+        Config(picks=1)
+
+
+# ---- rewards, by hand ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "gap", "expected"),
+    [
+        ("A", 0.0, 1 / 2),
+        ("A", -3.0, 1 / 2),
+        ("A", math.log(3), 3 / 4),
+        ("B", 0.0, 1.0),
+        ("B", 1.0, 1 / 10),
+        ("B", -2.0, 1 / 100),
+        ("C", -1.0, math.log(2)),
+        ("C", math.log(3), math.log(4)),
+    ],
+)
+def test_rewards_by_hand(kind: Any, gap: float, expected: float) -> None:
+    width = terms.reward_width(torch.zeros(1, 1), Config.as_released())
+    assert float(terms.rewards(torch.tensor(gap), kind, width)) == pytest.approx(expected)
+
+
+def test_the_released_reward_wants_items_on_the_margin_and_the_others_the_hardest() -> None:
+    gap = torch.linspace(-4, 4, 9)  # of easy to hard items
+    best = {kind: int(terms.rewards(gap, kind, 1.0).argmax()) for kind in ("A", "B", "C")}
+    assert best == {"A": 8, "B": 4, "C": 8}
+
+
+def test_distances_are_those_of_the_released_codes() -> None:
+    z, other = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
+    expected = (torch.sigmoid(z) - torch.sigmoid(other)).square().sum(1)
+    u, v = torch.tanh(z / 2), torch.tanh(other / 2)
+    assert torch.allclose(terms.own_distances(u, v), expected, atol=1e-5)
+    assert torch.allclose(terms.distances(u, v).diagonal(), expected, atol=1e-5)
+
+
+# ---- the schedule ----------------------------------------------------------------------------
+
+
+def test_the_generator_takes_two_passes_for_each_of_the_discriminator() -> None:
+    steps: list[int] = []
+    hook = register_optimizer_step_post_hook(lambda one, *_: steps.append(id(one)))
+    data = clusters(120, labelled=0.5)
+    try:
+        paper.train(data, replace(QUICK, generator_pretraining=False), Run(data))
+    finally:
+        hook.remove()
+    # 60 queries: 4 triplets each in batches of 20, then 2 steps a pass; two directions of all.
+    runs = [(one == steps[0], len(list(same))) for one, same in groupby(steps)]
+    assert runs == [(True, 2 * 12)] + [(False, 2 * 2 * 2), (True, 2 * 2)] * 2
+
+
+def test_a_pass_uses_its_share_of_the_queries_and_a_pool_of_all_pairs() -> None:
+    both = players(
+        clusters(100, labelled=0.4), replace(QUICK, queries_per_step=10, query_share=0.5)
+    )
+    asked = list(paper_players.asked(both, np.random.default_rng(0)))
+    assert [way for way, _, _ in asked] == [*MODALITIES] * 2
+    assert all(len(rows) == 10 and int(rows.max()) < 40 for _, rows, _ in asked)
+    assert all(len(set(pool.tolist())) == len(pool) == 10 for _, _, pool in asked)
+    assert max(int(pool.max()) for _, _, pool in asked) >= 40  # unlabelled pairs are candidates
+
+
+def test_triplets_are_labelled_matches_and_others() -> None:
+    both = players(clusters(100, labelled=0.4), QUICK)
+    triplets = paper.draw_triplets(both, np.random.default_rng(0))
+    assert triplets.shape == (4 * 40, 3)
+    assert int(triplets.max()) < 40
+    query, positive, negative = (triplets % CLASSES).T
+    assert torch.equal(query, positive)
+    assert not bool((query == negative).any())
+
+
+def test_patience_does_not_end_a_run_in_pretraining() -> None:
+    data, config = clusters(40), replace(QUICK, pretraining=4, pretraining_rate=1e-9, epochs=3)
+    run = Run(data, patience=1)
+    paper.train(data, replace(config, learning_rate=1e-9), run)
+    assert run.best_epoch <= 4
+    assert len(run.history) == 5  # four of pretraining, and one in which nothing got better
+
+
+# ---- runs ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [QUICK, Config.as_released(**SMALL)])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path, config: Config) -> None:
+    data = clusters(84, 30, labelled=0.5)
+    if config.best_epoch == "queries":
+        data = paper.selected_by(data, data.validation, config)
+    config = replace(config, pretraining=2, redraw=2)
+    expected = weights(paper.train(data, config, Run(data, seed=3)))
+
+    for stop in (1, 2, 3):
+        folder = tmp_path / str(stop)
+        folder.mkdir()
+
+        def show(epoch: int, _count: int, _figures: Mapping[str, float], last: int = stop) -> None:
+            if epoch == last:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            paper.train(data, config, Run(data, 3, folder, "me", show=show))
+        torch.rand(7)  # what happens in between must not matter
+        assert torch.equal(weights(paper.train(data, config, Run(data, 3, folder, "me"))), expected)
+    assert not torch.equal(weights(paper.train(data, config, Run(data, seed=4))), expected)
+
+
+@pytest.mark.parametrize("reward", ["A", "B", "C"])
+@pytest.mark.parametrize("labelled", [1.0, 0.3, 0.0])
+def test_every_reward_and_share_of_labels_gives_finite_losses(reward: Any, labelled: float) -> None:
+    data = clusters(60, 30, labelled=labelled)
+    for config in (Config(**SMALL, reward=reward), Config.as_released(**SMALL, reward=reward)):
+        chosen = paper.selected_by(data, data.validation, config)
+        run = Run(chosen)
+        paper.train(chosen, config, run)
+        assert len(run.history) == 3
+        assert np.isfinite([value for row in run.history for value in row.values()]).all()
+
+
+@pytest.mark.parametrize("columns", [0, 1])
+def test_nobody_is_a_negative_where_there_is_one_class_or_none(columns: int) -> None:
+    data = clusters(30)
+    pairs = replace(data.train, labels=torch.ones(30, columns))
+    alike = replace(data, train=pairs, validation=pairs)
+    run = Run(alike)
+    paper.train(alike, QUICK, run)
+    assert len(run.history) == 3
+
+
+def test_one_query_a_step_as_released() -> None:
+    data = clusters(20, 10)
+    run = Run(data)
+    paper.train(data, replace(QUICK, queries_per_step=1, epochs=1), run)
+    assert run.history[1]["learning rate"] == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize("labelled", [1.0, 0.25])
+def test_training_beats_chance_clearly(labelled: float) -> None:
+    data = clusters(200, 60, labelled=labelled)
+    run = Run(data)
+    paper.train(data, replace(QUICK, pretraining=6, epochs=4), run)
+    assert max(row["mAP"] for row in run.history) > 2 / CLASSES
+
+
+# ---- the released towers ---------------------------------------------------------------------
+
+
+def test_released_towers_give_the_released_bits() -> None:
+    torch.manual_seed(0)
+    towers = Towers(12, 7, 16, hidden=300, kind="released")
+    inputs = torch.randn(50, 12)
+    first, _, last = towers.image.head
+    h = torch.sigmoid(last(torch.tanh(first(inputs))))
+    assert np.array_equal(towers.codes("image", inputs).to_bits(), (h >= 0.5).numpy())
+    drawn, bias = first.weight.detach(), first.bias.detach()
+    assert float(drawn.abs().max()) <= 0.2  # a normal of std .1 that is cut at two of them has .088
+    assert float(drawn.std()) == pytest.approx(0.088, abs=0.003)
+    assert float(bias.abs().max()) == 0
+
+
+def test_released_towers_are_saved_and_loaded(tmp_path: Path) -> None:
+    data = clusters()
+    towers = schgan.train(data, QUICK, Run(data))
+    refs = {side: BackboneRef("words", "words-1") for side in MODALITIES}
+    encoder = TrainedEncoder(towers, refs, Confidence(1.0, 0.0, 16))
+    encoder.save(tmp_path)
+    again = load_encoder(tmp_path)
+    assert isinstance(again.towers.image, ReleasedTower)
+    for side in MODALITIES:
+        features = getattr(data.validation, side)
+        assert again.towers.codes(side, features) == towers.codes(side, features)
+
+
+def test_an_encoder_from_before_there_were_kinds_is_loaded(tmp_path: Path) -> None:
+    refs = {side: BackboneRef("words", "words-1") for side in MODALITIES}
+    encoder = TrainedEncoder(Towers(20, 14, 16, hidden=8), refs, Confidence(1.0, 0.0, 16))
+    encoder.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["towers"].pop("kind") == "practical"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load_encoder(tmp_path).fingerprint == encoder.fingerprint
+
+
+def test_pixels_are_refused_by_one_line(dataset: Any, cache: Path) -> None:
+    options = Options("schgan-paper", 16, image_backbone="small-cnn", text_backbone="words")
+    with pytest.raises(ConfigError, match=r"take feature vectors, not pixels: choose another"):
+        train(dataset, None, options, SMALL, cache=cache)
+
+
+def test_the_method_takes_settings_of_both_modes() -> None:
+    assert schgan.Config.paper(epochs=3) == Config(epochs=3)
+    data = clusters(40)
+    assert schgan.train(data, Config(**SMALL), Run(data)).shape["kind"] == "released"
+    practical = schgan.Config(epochs=1, hidden=8)
+    assert schgan.train(data, practical, Run(data)).shape["kind"] == "practical"

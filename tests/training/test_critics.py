@@ -1,0 +1,151 @@
+"""The critic of codes, and the penalty on its slope."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import numpy as np
+import pytest
+import torch
+from support.critic_by_hand import numbers, penalty_gradients, score_gradients, seen, slopes
+
+from xmodal.critics import PENALTY, CodeCritic, Critic
+from xmodal.losses import gradient_penalty, real_penalty
+
+K = 16
+
+
+def test_the_penalty_of_a_linear_critic_by_hand() -> None:
+    weight = torch.tensor([3.0, -4.0])  # |grad| = 5 everywhere
+    rows = torch.randn(6, 2), torch.randn(6, 2)
+    penalty = gradient_penalty(lambda x: x @ weight, *rows)
+    assert float(penalty) == pytest.approx((5 - 1) ** 2, rel=1e-6)
+
+
+def test_the_penalty_of_a_square_lies_between_both_ends() -> None:
+    one, three = torch.full((50, 1), 1.0), torch.full((50, 1), 3.0)  # slope of x^2 is 2 to 6
+    penalty = float(gradient_penalty(lambda x: x.square().sum(1), one, three).detach())
+    assert (2 - 1) ** 2 < penalty < (6 - 1) ** 2
+
+
+def test_the_penalty_teaches_the_critic() -> None:
+    weight = torch.tensor([[3.0], [-4.0]], requires_grad=True)
+    gradient_penalty(
+        lambda x: (x @ weight).squeeze(1), torch.randn(4, 2), torch.randn(4, 2)
+    ).backward()
+    assert weight.grad is not None  # d (|w| - 1)^2 / dw = 2 (|w| - 1) w / |w|
+    assert weight.grad.flatten().tolist() == pytest.approx([2 * 4 * 3 / 5, 2 * 4 * -4 / 5])
+
+
+def test_the_penalty_at_real_rows_by_hand() -> None:
+    real = torch.tensor([[1.0, 2.0], [0.0, -3.0]], requires_grad=True)
+    scale = torch.tensor(2.0, requires_grad=True)
+    penalty = real_penalty(lambda x: scale * x.square().sum(1), real)  # slope 2 s x
+    assert float(penalty.detach()) == pytest.approx(4 * 4 * ((1 + 4) + (0 + 9)) / 2)
+    penalty.backward()
+    assert scale.grad is not None
+    assert float(scale.grad) == pytest.approx(2 * 4 * 2 * ((1 + 4) + (0 + 9)) / 2)
+    assert real.grad is None  # it teaches the critic, and nothing before it
+
+
+def rows(n: int, mean: float, seed: int) -> torch.Tensor:
+    return torch.randn(n, 6, generator=torch.Generator().manual_seed(seed)) + mean
+
+
+def small() -> Critic:
+    torch.manual_seed(3)
+    return Critic(6, hidden=5, rate=0.01)
+
+
+def test_scores_and_slopes_are_those_written_out() -> None:
+    critic, some = small(), rows(7, 0.0, 1).requires_grad_()
+    scores = critic(some)
+    np.testing.assert_allclose(numbers(scores), seen(critic, numbers(some)).score, atol=1e-6)
+    (slope,) = torch.autograd.grad(scores.sum(), some)
+    np.testing.assert_allclose(numbers(slope), slopes(critic, numbers(some)), atol=1e-6)
+
+
+def test_an_update_has_the_gradients_derived_by_hand() -> None:
+    critic, real, fake = small(), rows(7, 0.5, 1), rows(7, -0.5, 2)
+    torch.manual_seed(9)
+    mix = numbers(torch.rand(7, 1))
+    between = mix * numbers(real) + (1 - mix) * numbers(fake)
+    before = [numbers(one) for one in critic.layers.parameters()]
+    wanted = [
+        PENALTY * slope - (good - bad)
+        for slope, good, bad in zip(
+            penalty_gradients(critic, between),
+            score_gradients(critic, numbers(real)),
+            score_gradients(critic, numbers(fake)),
+            strict=True,
+        )
+    ]
+    apart = seen(critic, numbers(real)).score.mean() - seen(critic, numbers(fake)).score.mean()
+    torch.manual_seed(9)
+    assert critic.compare(real, fake) == pytest.approx(apart / 6**0.5, abs=1e-6)
+    for was, gradient, one in zip(before, wanted, critic.layers.parameters(), strict=True):
+        assert one.grad is not None
+        np.testing.assert_allclose(numbers(one.grad), gradient, atol=1e-5)
+        # The first step of Adam goes by the rate along the sign of each gradient.
+        clear = np.abs(gradient) > 1e-3
+        step = numbers(one) - was
+        np.testing.assert_allclose(step[clear], -0.01 * np.sign(gradient[clear]), rtol=1e-3)
+
+
+def taught(codes: torch.Tensor, rounds: int = 40) -> tuple[CodeCritic, float]:
+    """A critic of these codes, and the distance from coin flips it sees in the end."""
+    torch.manual_seed(0)
+    critic = CodeCritic(K)
+    apart = [critic.learn(codes) for _ in range(rounds)]
+    return critic, sum(apart[-10:]) / 10
+
+
+def test_codes_that_are_no_coin_flips_are_told_from_them() -> None:
+    flips = torch.randn(256, K, generator=torch.Generator().manual_seed(1))
+    lopsided = flips + 1.0
+    repeated = flips[:, : K // 2].repeat(1, 2)  # each bit is fair, and there twice
+    assert taught(flips)[1] < 0.5 * taught(lopsided)[1]
+    assert taught(flips)[1] < 0.7 * taught(repeated)[1]
+
+
+def test_distances_mean_the_same_for_any_number_of_bits() -> None:
+    # Each bit on with probability p is 2p - 1 from fair flips, in one direction: so is the code,
+    # measured by its length.
+    found = []
+    for bits in (16, 64):
+        torch.manual_seed(0)
+        critic = CodeCritic(bits)
+        lopsided = torch.randn(400, bits) + 0.5
+        apart = [critic.learn(lopsided) for _ in range(30)]
+        assert apart[-1] == pytest.approx(float(lopsided.sign().mean()), abs=0.08)
+        found.append(apart[-1])
+    assert found[0] == pytest.approx(found[1], abs=0.08)
+
+
+def test_sizes_of_relaxed_codes_do_not_help_the_critic() -> None:
+    flips = torch.randn(64, K, generator=torch.Generator().manual_seed(1))
+    critic, _ = taught(flips, rounds=3)
+    assert torch.equal(critic.term(flips), critic.term(0.01 * flips))
+
+
+def test_the_term_pushes_lopsided_bits_back() -> None:
+    lopsided = torch.randn(256, K, generator=torch.Generator().manual_seed(1)) + 1.0
+    critic, _ = taught(lopsided)
+    codes = lopsided.clone().requires_grad_()
+    critic.term(codes).backward()
+    assert codes.grad is not None
+    assert bool((codes.grad.mean(0) > 0).all())  # going down the gradient, every bit is on less
+
+
+def test_a_saved_critic_goes_on_as_it_was() -> None:
+    codes = torch.randn(64, K, generator=torch.Generator().manual_seed(1))
+    critic, _ = taught(codes, rounds=2)
+    other = CodeCritic(K)
+    other.load_state_dict(critic.state_dict())
+    other.updates.load_state_dict(deepcopy(critic.updates.state_dict()))
+    after = []
+    for one in (critic, other):
+        torch.manual_seed(5)
+        one.learn(codes)
+        after.append(one(codes.sign()))
+    assert torch.equal(*after)

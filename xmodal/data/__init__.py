@@ -1,0 +1,1 @@
+"""Items, captions and labels: reading, splitting, decoding pictures, synthetic data."""

@@ -1,0 +1,1 @@
+"""Readers of folders and tables, one file a format."""

@@ -1,0 +1,1 @@
+"""Encoders: towers and backbones that turn pictures and texts into codes."""

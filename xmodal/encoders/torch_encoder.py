@@ -1,0 +1,213 @@
+"""A trained encoder: two towers and the backbones in front of them, kept in a folder.
+
+    config.json           what it is: backbones, towers, method, settings, data, confidence, figures
+    weights.safetensors   the towers (a raw backbone's network is part of its tower)
+    history.jsonl         losses and validation mAP of each epoch
+    split.json            the ids it was trained on, chosen by, and must be asked with
+
+Pretrained backbones are named, not copied; their fingerprints are checked when they are loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from xmodal.data.dataset import Problems
+from xmodal.device import device
+from xmodal.encoders.calibration import Confidence
+from xmodal.encoders.encoder import (
+    CONFIG,
+    DAMAGE,
+    SPLIT,
+    Encoded,
+    Encoder,
+    damaged,
+    read_config,
+    read_curve,
+    read_split,
+    write_json,
+)
+from xmodal.encoders.towers import Towers
+from xmodal.errors import ModelError
+from xmodal.features.backbones import (
+    ImageBackbone,
+    TextBackbone,
+    load_image_backbone,
+    load_text_backbone,
+)
+from xmodal.features.extract import Array, Progress, image_features, text_features
+from xmodal.index.contract import MODALITIES, Modality
+
+WEIGHTS = "weights.safetensors"
+FORMAT = 1
+DAMAGED_WEIGHTS = (*DAMAGE, SafetensorError)
+"""What reading a damaged folder with weights in it may raise."""
+
+
+@dataclass(frozen=True)
+class BackboneRef:
+    """Which backbone a tower was trained behind: how it was named, and what it was."""
+
+    spec: str
+    fingerprint: str
+
+
+@dataclass
+class TrainedEncoder(Encoder):
+    """The encoder that :func:`xmodal.train` makes; torch computes its codes.
+
+    ``float32``: its backbones compute in float32, even where the machine has something quicker.
+    """
+
+    towers: Towers
+    backbones: Mapping[Modality, BackboneRef]
+    confidence: Confidence
+    about: dict[str, Any] = field(default_factory=dict)
+    split: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    float32: bool = False
+
+    def __post_init__(self) -> None:
+        self.towers.to(device()).eval()
+
+    @property
+    def bits(self) -> int:
+        """Width of the codes."""
+        return self.towers.bits
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits: a hash of the weights and of everything else that decides a code.
+
+        Left out on purpose: the device and its precision, so that an index built on a GPU can be
+        asked from a laptop (a bit may differ where a relaxed value is almost zero).
+        """
+        hashed = hashlib.blake2b(digest_size=8)
+        for side in MODALITIES:
+            hashed.update(self.backbones[side].fingerprint.encode() + b"\0")
+        for name, tensor in sorted(self.towers.state_dict().items()):
+            hashed.update(f"{name} {tuple(tensor.shape)}\0".encode())
+            hashed.update(tensor.cpu().contiguous().numpy().tobytes())
+        return hashed.hexdigest()
+
+    @cached_property
+    def image_backbone(self) -> ImageBackbone:
+        """Loaded when the first picture comes. Raises ModelError if it is not the same."""
+        loaded = load_image_backbone(self.backbones["image"].spec, float32=self.float32)
+        self._check("image", loaded.fingerprint)
+        return loaded
+
+    @cached_property
+    def text_backbone(self) -> TextBackbone:
+        """Loaded when the first text comes. Raises ModelError if it is not the same."""
+        loaded = load_text_backbone(self.backbones["text"].spec, float32=self.float32)
+        self._check("text", loaded.fingerprint)
+        return loaded
+
+    @property
+    def shared_space(self) -> bool:
+        """Whether both backbones are sides of one model."""
+        spaces = self.image_backbone.space, self.text_backbone.space
+        return spaces[0] is not None and spaces[0] == spaces[1]
+
+    def encode(
+        self,
+        side: Modality,
+        sources: Sequence[Any],
+        *,
+        cache: Path | None = None,
+        problems: Problems | None = None,
+        progress: Progress | None = None,
+    ) -> Encoded:
+        """Codes by backbone and tower; see :meth:`xmodal.Encoder.encode`."""
+        work = {"cache": cache, "problems": problems, "progress": progress}
+        features, usable = (
+            image_features(self.image_backbone, sources, **work)  # type: ignore[arg-type]
+            if side == "image"
+            else text_features(self.text_backbone, sources, **work)  # type: ignore[arg-type]
+        )
+        return Encoded(self.towers.codes(side, as_tensor(features)), usable, features)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the folder; ``config.json`` comes last, so a folder that has it is complete."""
+        path = Path(folder)
+        path.mkdir(parents=True, exist_ok=True)
+        weights = {k: v.cpu().contiguous() for k, v in self.towers.state_dict().items()}
+        save_file(weights, path / WEIGHTS)
+        write_json(path / SPLIT, {role: list(ids) for role, ids in self.split.items()})
+        curve = self.confidence
+        config = {
+            "format": FORMAT,
+            "fingerprint": self.fingerprint,
+            "towers": self.towers.shape,
+            "backbones": {side: vars(ref) for side, ref in self.backbones.items()},
+            "confidence": {"slope": curve.slope, "offset": curve.offset},
+            **self.about,
+        }
+        write_json(path / CONFIG, config)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        image_backbone: str | None = None,
+        text_backbone: str | None = None,
+    ) -> TrainedEncoder:
+        """The encoder in ``folder``; a backbone that moved can be named anew.
+
+        Raises ModelError if there is none, or if its files do not belong together.
+        """
+        path = Path(folder)
+        config = read_config(path)
+        try:
+            found = config["format"]
+            if found != FORMAT:
+                raise ModelError(
+                    f"{path} has format {found}, this version reads {FORMAT}: train again, or use "
+                    "the version that wrote it"
+                )
+            towers = Towers(**config["towers"])
+            towers.load_state_dict(load_file(path / WEIGHTS))
+            told = {"image": image_backbone, "text": text_backbone}
+            refs = {
+                side: BackboneRef(str(told[side] or ref["spec"]), str(ref["fingerprint"]))
+                for side, ref in ((side, config["backbones"][side]) for side in MODALITIES)
+            }
+            curve = read_curve(config["confidence"], towers.bits)
+            split = read_split(path)
+            written = config["fingerprint"]
+        except DAMAGED_WEIGHTS as error:
+            raise damaged(path, error, "train again") from None
+        own = ("format", "fingerprint", "towers", "backbones", "confidence")
+        about = {name: value for name, value in config.items() if name not in own}
+        encoder = cls(towers, refs, curve, about, split)
+        if encoder.fingerprint != written:
+            raise ModelError(
+                f"the encoder in {path} has fingerprint {encoder.fingerprint}, its config says "
+                f"{written}: weights and config do not belong together"
+            )
+        return encoder
+
+    def _check(self, side: Modality, found: str) -> None:
+        ref = self.backbones[side]
+        if found != ref.fingerprint:
+            raise ModelError(
+                f"the {side} backbone {ref.spec!r} is {found}, this encoder was trained behind "
+                f"{ref.fingerprint}: bring that one back, or name it with --{side}-backbone"
+            )
+
+
+def as_tensor(features: Array) -> torch.Tensor:
+    """Pixels stay bytes; features become float32."""
+    kept = features if features.dtype == np.uint8 else features.astype(np.float32)
+    return torch.from_numpy(np.ascontiguousarray(kept))

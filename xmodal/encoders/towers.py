@@ -1,0 +1,204 @@
+"""Towers: feature vector -> relaxed code, one a modality."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from xmodal.codes import BinaryCodes, check_bits
+from xmodal.device import mixed
+from xmodal.errors import ConfigError
+from xmodal.index.contract import Modality
+
+Kind = Literal["practical", "released", "linear"]
+
+
+class SmallCNN(nn.Module):
+    """A small convolutional network on 64 x 64 pixels, trained with its tower.
+
+    Coordinates are added as two channels, so that "on the left" can be learned. Training computes
+    in mixed precision where the machine can; codes are always made in float32.
+    """
+
+    dim = 256
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        width = 3 + 2
+        for after, stride in ((32, 2), (64, 2), (96, 2), (128, 2), (128, 1)):
+            convolution = nn.Conv2d(width, after, 3, stride=stride, padding=1, bias=False)
+            layers += [convolution, nn.BatchNorm2d(after), nn.ReLU()]
+            width = after
+        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        self.last = nn.Linear(2 * width, self.dim)
+        line = torch.linspace(-1, 1, 64)
+        grid = torch.stack(torch.meshgrid(line, line, indexing="ij"))
+        self.register_buffer("grid", grid, persistent=False)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Flat uint8 pixels (n, 64 * 64 * 3) -> (n, 256)."""
+        squares = pixels.view(-1, 64, 64, 3).permute(0, 3, 1, 2).float() / 127.5 - 1
+        # By shape, not len: so an exporter keeps the size of a batch free.
+        grid = self.get_buffer("grid").expand(squares.shape[0], -1, -1, -1)
+        stacked = torch.cat([squares, grid], dim=1)
+        with mixed(pixels.device, self.training):
+            maps = self.layers(stacked.contiguous(memory_format=torch.channels_last)).float()
+        out: torch.Tensor = self.last(torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1))
+        return out
+
+
+class Thumbnail(nn.Module):
+    """The picture at 16 x 16, flat, in [0, 1]: what there is to see of it without learning."""
+
+    side = 16
+    dim = 3 * side * side
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Flat uint8 pixels (n, 64 * 64 * 3) -> (n, 3 * 16 * 16), colour by colour."""
+        squares = pixels.view(-1, 64, 64, 3).permute(0, 3, 1, 2).float() / 255
+        return functional.adaptive_avg_pool2d(squares, self.side).flatten(1)
+
+
+class Tower(nn.Module):
+    """LayerNorm -> linear -> GELU -> linear -> tanh: relaxed codes in (-1, 1).
+
+    ``stem`` is what turns the input into a vector first: nothing for features, a
+    :class:`SmallCNN` for raw pixels. ``dropout``: share of its outputs that training hides.
+    """
+
+    def __init__(
+        self, dim: int, bits: int, *, hidden: int, raw: bool = False, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.stem: nn.Module = SmallCNN() if raw else nn.Identity()
+        self.width = SmallCNN.dim if raw else dim
+        self.head = nn.Sequential(
+            nn.LayerNorm(self.width),
+            nn.Dropout(dropout),
+            nn.Linear(self.width, hidden),
+            nn.GELU(),
+            nn.Dropout(0.1),
+            nn.Linear(hidden, check_bits(bits)),
+        )
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (n, dim) -> relaxed codes (n, bits)."""
+        return torch.tanh(self.head(self.vectors(features)))
+
+    def vectors(self, features: torch.Tensor) -> torch.Tensor:
+        """What the head sees, (n, width) float32."""
+        out: torch.Tensor = self.stem(features)
+        return out.float()
+
+
+class ReleasedTower(Tower):
+    """linear -> tanh -> linear -> z, as the authors of SCH-GAN released it.
+
+    Their code is h = sigmoid(z) with bit = h >= 1/2. Here it is 2h - 1 = tanh(z / 2): the same
+    bits, and |h - h'|^2 = |u - u'|^2 / 4. Weights: truncated normal, std .1; biases 0.
+    """
+
+    def __init__(self, dim: int, bits: int, *, hidden: int) -> None:
+        nn.Module.__init__(self)
+        self.stem = nn.Identity()
+        self.width = dim
+        self.head = nn.Sequential(
+            nn.Linear(dim, hidden), nn.Tanh(), nn.Linear(hidden, check_bits(bits))
+        )
+        for layer in (self.head[0], self.head[2]):
+            released_start(layer)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (n, dim) -> relaxed codes (n, bits)."""
+        return self.codes(self.units(features))
+
+    def units(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (n, dim) -> hidden units tanh(W1 x + b1), (n, hidden)."""
+        out: torch.Tensor = self.head[:2](self.vectors(features))
+        return out
+
+    def codes(self, units: torch.Tensor) -> torch.Tensor:
+        """Hidden units (n, hidden) -> relaxed codes (n, bits)."""
+        return torch.tanh(self.head[2](units) / 2)
+
+
+class LinearTower(Tower):
+    """linear -> tanh: bit = Wx + c > 0, where x of pixels is their :class:`Thumbnail`."""
+
+    def __init__(self, dim: int, bits: int, *, raw: bool = False) -> None:
+        nn.Module.__init__(self)
+        self.stem = Thumbnail() if raw else nn.Identity()
+        self.width = Thumbnail.dim if raw else dim
+        self.head = nn.Sequential(nn.Linear(self.width, check_bits(bits)))
+
+
+def released_start(layer: nn.Module) -> None:
+    """Weights of a linear layer from a normal of std .1, cut at two of them; biases 0."""
+    nn.init.trunc_normal_(layer.get_parameter("weight"), std=0.1, a=-0.2, b=0.2)
+    nn.init.zeros_(layer.get_parameter("bias"))
+
+
+class Towers(nn.Module):
+    """The hash network: an image tower and a text tower into one code of ``bits`` bits.
+
+    ``kind``: which towers. Released and linear ones know no dropout, and released ones no pixels.
+    """
+
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        bits: int,
+        *,
+        hidden: int = 1024,
+        raw_images: bool = False,
+        dropout: float = 0.0,
+        kind: Kind = "practical",
+    ) -> None:
+        super().__init__()
+        self.bits = bits
+        self.shape: dict[str, Any] = {
+            "image_dim": image_dim,
+            "text_dim": text_dim,
+            "bits": bits,
+            "hidden": hidden,
+            "raw_images": raw_images,
+            "kind": kind,
+        }
+        self.image: Tower
+        self.text: Tower
+        if raw_images and kind == "released":
+            raise ConfigError(
+                "released towers take feature vectors, not pixels: choose another "
+                "--image-backbone, or --method schgan"
+            )
+        if kind == "linear":
+            self.image = LinearTower(image_dim, bits, raw=raw_images)
+            self.text = LinearTower(text_dim, bits)
+        elif kind == "released":
+            self.image = ReleasedTower(image_dim, bits, hidden=hidden)
+            self.text = ReleasedTower(text_dim, bits, hidden=hidden)
+        else:
+            self.image = Tower(image_dim, bits, hidden=hidden, raw=raw_images, dropout=dropout)
+            self.text = Tower(text_dim, bits, hidden=hidden, dropout=dropout)
+
+    def tower(self, side: Modality) -> Tower:
+        """The tower of one modality."""
+        return self.image if side == "image" else self.text
+
+    @torch.inference_mode()
+    def codes(self, side: Modality, features: torch.Tensor, batch: int = 1024) -> BinaryCodes:
+        """Binary codes of features (n, dim), computed in evaluation mode."""
+        was_training = self.training
+        self.eval()
+        where = next(self.parameters()).device
+        parts = [
+            BinaryCodes.from_relaxed(self.tower(side)(part.to(where)).cpu().numpy())
+            for part in features.split(batch)
+        ]
+        self.train(was_training)
+        return BinaryCodes.concatenate(parts) if parts else BinaryCodes.empty(self.bits)

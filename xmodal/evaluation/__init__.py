@@ -1,0 +1,1 @@
+"""Metrics under ties, protocols, baselines and reports."""

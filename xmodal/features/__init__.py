@@ -1,0 +1,1 @@
+"""Backbone features of pictures and texts, and their cache."""

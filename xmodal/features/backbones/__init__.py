@@ -1,0 +1,105 @@
+"""Backbones: raw picture or text -> feature vector, by name or local path.
+
+words            hashed words and character n-grams; no download       (text)
+small-cnn        raw pixels for a small network trained with the tower (image)
+resnet50, ResNet50_Weights.IMAGENET1K_V2    torchvision, by model or weights name (image)
+weights.safetensors[?arch=NAME&normalize=imagenet]   torchvision, local weights   (image)
+openai/clip-vit-base-patch32, a local folder         transformers: CLIP-like models serve both
+                                                     sides, others the side they were made for
+
+Arrays go in and come out; torch is loaded with the first backbone that computes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy.typing as npt
+
+from xmodal.data.images import Pixels, Preprocessing
+from xmodal.errors import ConfigError
+from xmodal.features.backbones import builtin
+from xmodal.index.contract import Modality
+
+
+class ImageBackbone(Protocol):
+    """Squares of pixels -> features.
+
+    ``dim``: length of a feature vector. ``raw``: the features are the pixels themselves (uint8),
+    for a network that is trained with the tower. ``batch``: how many at a time it computes best.
+    ``fingerprint``: hash of everything that changes a feature. ``space``: equal for an image and a
+    text backbone whose features may be compared.
+    """
+
+    spec: str
+    dim: int
+    raw: bool
+    batch: int
+    fingerprint: str
+    space: str | None
+    preprocessing: Preprocessing
+
+    def forward(self, pixels: Pixels) -> npt.NDArray[Any]:
+        """Shape (b, size, size, 3) uint8 -> (b, dim) float32, or uint8 if raw."""
+
+
+class TextBackbone(Protocol):
+    """Texts -> features; the attributes are those of :class:`ImageBackbone`."""
+
+    spec: str
+    dim: int
+    batch: int
+    fingerprint: str
+    space: str | None
+
+    def forward(self, texts: Sequence[str]) -> npt.NDArray[Any]:
+        """``b`` texts -> (b, dim) float32."""
+
+
+@lru_cache(maxsize=8)
+def load_image_backbone(spec: str, *, float32: bool = False) -> ImageBackbone:
+    """The image backbone that ``spec`` names. Raises ModelError or ConfigError.
+
+    ``float32``: compute in float32, even where the machine has something quicker.
+    """
+    return cast(ImageBackbone, _load(spec, "image", float32))
+
+
+@lru_cache(maxsize=8)
+def load_text_backbone(spec: str, *, float32: bool = False) -> TextBackbone:
+    """The text backbone that ``spec`` names; see :func:`load_image_backbone`."""
+    return cast(TextBackbone, _load(spec, "text", float32))
+
+
+def _load(spec: str, side: Modality, float32: bool) -> object:
+    """What ``spec`` is: a built-in, a weights file, a folder, a torchvision name, or of the hub."""
+    if not spec.strip():
+        raise ConfigError(f"the name of the {side} backbone is empty")
+    built_in: dict[str, tuple[Modality, Callable[[str], object]]] = {
+        "words": ("text", builtin.Words),
+        "small-cnn": ("image", builtin.RawPixels),
+    }
+    if spec in built_in:
+        made_for, make = built_in[spec]
+        _check_side(spec, made_for, side)
+        return make(spec)
+
+    from xmodal.features.backbones import huggingface, torchvision_models
+
+    if torchvision_models.is_weights_file(spec) or (
+        not Path(spec).exists() and torchvision_models.is_known(spec)
+    ):
+        _check_side(spec, "image", side)
+        return torchvision_models.load(spec, float32)
+    load = huggingface.load_image if side == "image" else huggingface.load_text
+    return load(spec, float32)
+
+
+def _check_side(spec: str, made_for: Modality, side: Modality) -> None:
+    if made_for != side:
+        raise ConfigError(
+            f"{spec} is a backbone for the {made_for} side, asked for the {side} side"
+        )

@@ -1,0 +1,35 @@
+"""What networks of every library share: arrays in, arrays out, and pixels scaled on the way."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from xmodal.data.images import Preprocessing
+from xmodal.device import device
+
+
+class FromPixels(nn.Module):
+    """A network behind the scaling of its pixels, in the precision that the network is moved to."""
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(preprocessing.mean))
+        self.register_buffer("std", torch.tensor(preprocessing.std))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Shape (b, size, size, 3) uint8 -> (b, dim)."""
+        mean, std = self.get_buffer("mean"), self.get_buffer("std")
+        scaled = (pixels.to(mean.dtype) / 255 - mean) / std
+        out: torch.Tensor = self.network(scaled.permute(0, 3, 1, 2))  # channels last in memory
+        return out.flatten(1)
+
+
+@torch.inference_mode()
+def run(network: nn.Module, *inputs: torch.Tensor) -> npt.NDArray[np.float32]:
+    """What a network makes of its inputs, in float32 in this machine's memory."""
+    out: torch.Tensor = network(*(one.to(device()) for one in inputs))
+    return np.asarray(out.float().cpu().numpy())

@@ -1,0 +1,184 @@
+"""Image backbones from torchvision: any classification model, by name or with local weights."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.fx.experimental.optimization import fuse
+
+from xmodal.data.images import Pixels, Preprocessing
+from xmodal.device import batch_size, device, precision
+from xmodal.errors import ModelError
+from xmodal.features.backbones.connectivity import check_reachable
+from xmodal.features.backbones.modules import FromPixels, run
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+def is_weights_file(spec: str) -> bool:
+    """Whether ``spec`` names a safetensors file, perhaps with ?options."""
+    return spec.partition("?")[0].endswith(".safetensors")
+
+
+def is_known(spec: str) -> bool:
+    """Whether torchvision has a model or weights of that name."""
+    from torchvision import models
+
+    return spec.partition(".")[0].lower().removesuffix("_weights") in {
+        name.replace("_", "") if "_weights" in spec.lower() else name
+        for name in models.list_models(module=models)
+    }
+
+
+def load(spec: str, float32: bool = False) -> TorchvisionBackbone:
+    """The backbone of a torchvision name or of a local weights file. Raises ModelError."""
+    dtype = torch.float32 if float32 else precision()
+    return _from_file(spec, dtype) if is_weights_file(spec) else _from_name(spec, dtype)
+
+
+class TorchvisionBackbone:
+    """A torchvision model up to the input of its last linear layer.
+
+    ``network`` makes features (b, dim) of pixels (b, size, size, 3) uint8.
+    """
+
+    raw = False
+    space = None
+
+    def __init__(
+        self,
+        spec: str,
+        network: nn.Module,
+        preprocessing: Preprocessing,
+        fingerprint: str,
+        dtype: torch.dtype,
+    ) -> None:
+        self.spec = spec
+        self.preprocessing = preprocessing
+        self.fingerprint = fingerprint
+        try:
+            network = fuse(network.eval())
+        except Exception as error:  # whatever tracing meets: the network works without being fused
+            del error
+        network = network.to(memory_format=torch.channels_last)
+        self.network = FromPixels(network, preprocessing).to(device(), dtype)
+        self.batch = batch_size()
+        size = preprocessing.size
+        self.dim = self.forward(np.zeros((1, size, size, 3), np.uint8)).shape[1]
+
+    def forward(self, pixels: Pixels) -> npt.NDArray[np.float32]:
+        """(b, size, size, 3) uint8 -> (b, dim)."""
+        return run(self.network, torch.from_numpy(pixels))
+
+
+def _from_name(spec: str, dtype: torch.dtype) -> TorchvisionBackbone:
+    from torchvision import models
+
+    try:
+        weights = models.get_weight(spec) if "." in spec else models.get_model_weights(spec).DEFAULT
+    except (ValueError, KeyError) as error:
+        raise ModelError(f"torchvision has no weights {spec!r}: {error}") from None
+    name = type(weights).__name__.removesuffix("_Weights")
+    cached = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
+    if not cached.exists():
+        check_reachable(weights.url, spec)
+    network = _headless(next(n for n in models.list_models() if n.replace("_", "") == name.lower()))
+    try:
+        state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    except OSError as error:
+        raise ModelError(f"the weights {weights} could not be fetched: {error}") from None
+    _fill(network, state, spec)
+    preset = weights.transforms()
+    crop, resize = preset.crop_size[0], preset.resize_size[0]
+    preprocessing = Preprocessing(
+        size=crop,
+        share=crop / resize,
+        resample=preset.interpolation.value,
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+    )
+    return TorchvisionBackbone(spec, network, preprocessing, f"torchvision-{weights}", dtype)
+
+
+def _from_file(spec: str, dtype: torch.dtype) -> TorchvisionBackbone:
+    from safetensors import SafetensorError, safe_open
+    from torchvision import models
+
+    file, _, query = spec.partition("?")
+    path, options = Path(file), dict(parse_qsl(query))
+    if not path.is_file():
+        raise ModelError(f"there is no weights file at {path}")
+    unknown = sorted(set(options) - {"arch", "normalize", "size"})
+    if unknown:
+        raise ModelError(f"{spec}: unknown option {unknown[0]!r}, expected arch, normalize or size")
+    try:
+        with safe_open(path, "pt") as opened:
+            options = dict(opened.metadata() or {}) | options
+            state = {name: opened.get_tensor(name).float() for name in opened.keys()}
+    except SafetensorError as error:
+        raise ModelError(f"{path} is not a readable safetensors file: {error}") from None
+    known = models.list_models(module=models)
+    arch = options.get("arch") or max(
+        (name for name in known if path.stem.startswith(name)), key=len, default=""
+    )
+    if arch not in known:
+        raise ModelError(
+            f"{path}: which torchvision model is this? found {arch!r}; begin the file's name with "
+            "the model's, or write FILE.safetensors?arch=mobilenet_v2"
+        )
+    normalize = options.get("normalize", "none")
+    if normalize not in ("none", "imagenet"):
+        raise ModelError(f"{spec}: normalize is {normalize!r}, expected none or imagenet")
+    size = options.get("size", "224")
+    if not size.isascii() or not size.isdigit() or int(size) < 1:
+        raise ModelError(f"{spec}: size is {size!r}, expected a number of pixels")
+    network = _headless(arch)
+    _fill(network, state, spec)
+    scale: dict[str, Any] = IMAGENET if normalize == "imagenet" else {}
+    preprocessing = Preprocessing(size=int(size), resample="bilinear", **scale)
+    hashed = hashlib.blake2b(path.read_bytes(), digest_size=8)
+    hashed.update(str(preprocessing).encode())  # the options change a feature as the weights do
+    return TorchvisionBackbone(
+        spec, network, preprocessing, f"torchvision-{arch}-{hashed.hexdigest()}", dtype
+    )
+
+
+def _headless(arch: str) -> nn.Module:
+    """The model of that name, with its last linear layer replaced by the identity."""
+    from torchvision import models
+
+    options = {"init_weights": False} if arch in ("googlenet", "inception_v3") else {}
+    network: nn.Module = models.get_model(arch, weights=None, **options)
+    linear = [name for name, part in network.named_modules() if isinstance(part, nn.Linear)]
+    if not linear:
+        raise ModelError(
+            f"torchvision's {arch} has no linear layer at its end to take features from"
+        )
+    parent, _, name = linear[-1].rpartition(".")
+    setattr(network.get_submodule(parent), name, nn.Identity())
+    return network
+
+
+def _fill(network: nn.Module, state: dict[str, torch.Tensor], spec: str) -> None:
+    """Load weights; those of the removed last layer may be there or not."""
+    wanted = network.state_dict()
+    missing = [name for name in wanted if name not in state and "num_batches" not in name]
+    if missing:
+        raise ModelError(
+            f"{spec} lacks {len(missing)} of {len(wanted)} tensors of this model (first "
+            f"{missing[0]}): are these weights of another architecture?"
+        )
+    wrong = [n for n, w in wanted.items() if n in state and state[n].shape != w.shape]
+    if wrong:
+        raise ModelError(
+            f"{spec}: tensor {wrong[0]} has shape {tuple(state[wrong[0]].shape)}, expected "
+            f"{tuple(wanted[wrong[0]].shape)}"
+        )
+    network.load_state_dict({n: t for n, t in state.items() if n in wanted}, strict=False)

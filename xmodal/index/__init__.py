@@ -1,0 +1,1 @@
+"""The index contract, filters, documents, and the local index."""

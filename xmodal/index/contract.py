@@ -1,0 +1,236 @@
+"""The Index contract: what every store of codes promises, wherever it keeps them.
+
+One document per item; a document may have an ``image`` code, a ``text`` code, or both, and fields.
+A search names the side it looks at. Every backend gives the same answer, id by id:
+
+- Hits come in order of distance; **equal distances come in order of id** (by code point).
+- A document without a code on the searched side is never a hit.
+- ``where`` (see :mod:`xmodal.index.filters`) and ``radius`` apply before the best k are selected:
+  ``search`` is exact for every filter.
+- ``add`` replaces the whole document of the same id; of equal ids in one call the last one stays.
+- An index remembers the fingerprint of the encoder that made its codes and refuses another's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol, cast, get_args, runtime_checkable
+
+from xmodal.codes import BinaryCodes, check_bits
+from xmodal.errors import CodeError, ConfigError, IndexMismatch, missing_extra
+
+Modality = Literal["image", "text"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+LONGEST_FACET = 80
+
+
+class Hit(NamedTuple):
+    """One found document: its id, its Hamming distance in bits, its stored fields."""
+
+    id: str
+    distance: int
+    fields: Mapping[str, Any]
+
+
+Hits = list[list[Hit]]
+"""One list of hits, best first, for each query of a batch."""
+
+
+Facets = dict[str, list[tuple[str, int]]]
+"""For each field, the values that documents have there and how many have them, commonest first."""
+
+NAMES = ("text", "image")
+"""Fields by which a person recognises a document: they name it, they do not group it."""
+
+
+class Addition(NamedTuple):
+    """What one ``add`` stores: ``index.add(**addition._asdict())``."""
+
+    ids: list[str]
+    image: BinaryCodes | None
+    text: BinaryCodes | None
+    fields: list[Mapping[str, Any]]
+
+
+@runtime_checkable
+class Index(Protocol):
+    """A store of codes that can be searched; the module's docstring is the contract."""
+
+    @property
+    def bits(self) -> int:
+        """Width of every code in the index."""
+
+    @property
+    def encoder(self) -> str | None:
+        """Fingerprint of the encoder whose codes these are; None if nobody said."""
+
+    def add(
+        self,
+        ids: Sequence[str],
+        *,
+        image: BinaryCodes | None = None,
+        text: BinaryCodes | None = None,
+        fields: Sequence[Mapping[str, Any]] | None = None,
+    ) -> int:
+        """Store one document an id, with the codes and fields at its position; return how many.
+
+        Raises CodeError for codes of other bits or of another number than ``ids``, ConfigError for
+        ids or fields that cannot be stored.
+        """
+
+    def search(
+        self,
+        queries: BinaryCodes,
+        k: int,
+        *,
+        target: Modality,
+        where: Mapping[str, Any] | None = None,
+        radius: int | None = None,
+    ) -> Hits:
+        """The best ``k`` documents on side ``target`` for each query, within ``radius`` bits.
+
+        Raises CodeError for queries of other bits, ConfigError for other bad arguments.
+        """
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Remove documents; ids that are not there are passed over. Return how many went."""
+
+    def codes_of(self, ids: Sequence[str], side: Modality) -> tuple[list[str], BinaryCodes]:
+        """Those of ``ids`` that have a code on ``side``, in their order, and these codes."""
+
+    def fields_of(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """The fields of those of ``ids`` that are there."""
+
+    def facets(self, most: int = 20) -> Facets:
+        """What a search can be narrowed by: the fields that group documents, and their values.
+
+        A field groups if it has at most ``most`` different values (written as text, as ``where``
+        compares them), none longer than 80 characters, and is none of ``NAMES``. Equal counts come
+        in order of value.
+        """
+
+    def __len__(self) -> int:
+        """Number of documents."""
+
+    def close(self) -> None:
+        """Make everything durable and let go of files and connections."""
+
+
+def open_index(
+    uri: str | Path,
+    *,
+    bits: int | None = None,
+    encoder: str | None = None,
+    create: bool = False,
+) -> Index:
+    """Open the index at ``uri``: a folder, or ``scheme://...`` of an installed backend.
+
+    ``bits`` and ``encoder`` (a fingerprint) are checked against what the index remembers; with
+    ``create`` a missing index is made, for which ``bits`` is needed. Backends announce themselves
+    through the entry points ``xmodal.indexes``. Raises IndexMissing, IndexMismatch, ConfigError,
+    ExtraMissing.
+    """
+    scheme, found, _ = str(uri).partition("://")
+    if not found:
+        scheme = "file"
+    backends = {entry.name: entry for entry in entry_points(group="xmodal.indexes")}
+    if scheme not in backends:
+        known = ", ".join(sorted(f"{name}://" for name in backends if name != "file"))
+        raise ConfigError(
+            f"no index backend for {scheme}://, expected a folder"
+            + (f" or one of {known}" if known else "")
+            + "; is the package that brings this backend installed?"
+        )
+    address = str(uri).removeprefix("file://") if scheme == "file" else str(uri)
+    try:
+        opener = backends[scheme].load()
+    except ModuleNotFoundError as error:
+        raise missing_extra(error) or error from None
+    opened = opener(address, bits=bits, encoder=encoder, create=create)
+    return cast(Index, opened)
+
+
+def to_facets(counts: Mapping[str, Mapping[str, int]], most: int) -> Facets:
+    """Those of the counted values, by field, that :meth:`Index.facets` promises."""
+    return {
+        field: sorted(values.items(), key=lambda one: (-one[1], one[0]))
+        for field, values in sorted(counts.items())
+        if field not in NAMES
+        and 0 < len(values) <= most
+        and all(len(value) <= LONGEST_FACET for value in values)
+    }
+
+
+def check_ids(ids: Sequence[str]) -> None:
+    """What every backend checks before it adds or deletes. Raises ConfigError."""
+    if isinstance(ids, str):
+        raise ConfigError(f"ids is the text {ids!r}, expected a list of ids")
+    for one in ids:
+        if not _is_id(one):
+            raise ConfigError(
+                f"id {one!r} is not usable, expected text that is not empty and valid Unicode"
+            )
+
+
+def check_documents(
+    ids: Sequence[str],
+    bits: int,
+    codes: Mapping[Modality, BinaryCodes | None],
+    fields: Sequence[Mapping[str, Any]] | None,
+) -> None:
+    """What every backend checks before it adds. Raises CodeError or ConfigError."""
+    check_ids(ids)
+    if all(given is None for given in codes.values()):
+        raise CodeError("documents without any code: give image codes, text codes or both")
+    for side, given in codes.items():
+        if given is None:
+            continue
+        if given.bits != bits:
+            raise CodeError(f"{side} codes have {given.bits} bits, this index holds {bits}")
+        if len(given) != len(ids):
+            raise CodeError(f"{len(given)} {side} codes for {len(ids)} ids, expected one an id")
+    if fields is not None and len(fields) != len(ids):
+        raise ConfigError(f"{len(fields)} sets of fields for {len(ids)} ids, expected one an id")
+
+
+def check_search(
+    queries: BinaryCodes, bits: int, k: int, target: Modality, radius: int | None
+) -> None:
+    """What every backend checks before it searches. Raises CodeError or ConfigError."""
+    if queries.bits != bits:
+        raise CodeError(
+            f"the query has {queries.bits} bits, this index holds {bits}: "
+            "search with the encoder that filled the index"
+        )
+    if target not in MODALITIES:
+        raise ConfigError(f"target is {target!r}, expected 'image' or 'text'")
+    if k < 1:
+        raise ConfigError(f"k is {k}, expected at least 1")
+    if radius is not None and radius < 0:
+        raise ConfigError(f"radius is {radius}, expected a distance of 0 or more bits")
+
+
+def check_identity(
+    where: str, *, bits: int, encoder: str | None, want_bits: int | None, want_encoder: str | None
+) -> None:
+    """Compare what an index remembers with what the caller brings. Raises IndexMismatch."""
+    if want_bits is not None and check_bits(want_bits) != bits:
+        raise IndexMismatch(
+            f"{where} holds codes of {bits} bits, asked for {want_bits}: "
+            "use the encoder that filled it, or make a new index"
+        )
+    if want_encoder is not None and encoder is not None and want_encoder != encoder:
+        raise IndexMismatch(
+            f"{where} was filled by encoder {encoder}, this is encoder {want_encoder}: codes of "
+            "two encoders cannot be compared; use that encoder, or index again into a new place"
+        )
+
+
+def _is_id(one: object) -> bool:
+    """Whether it is text that can be written: a file name that is not UTF-8 cannot."""
+    try:
+        return isinstance(one, str) and bool(one.encode())
+    except UnicodeEncodeError:
+        return False

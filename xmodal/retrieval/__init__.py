@@ -1,0 +1,1 @@
+"""A search end to end: query to code to hits with confidence."""

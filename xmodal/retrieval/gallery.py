@@ -1,0 +1,155 @@
+"""Hits to look at: a self-contained HTML page, or one picture."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from xmodal.data.images import load
+from xmodal.errors import ConfigError, DataError
+from xmodal.index.contract import Hit
+
+THUMB = 160
+STYLE = """
+:root { color-scheme: light dark; font-family: system-ui, sans-serif; }
+body { margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
+h2 { font-size: 1.1rem; margin: 2rem 0 .6rem; display: flex; gap: .8rem; align-items: center; }
+ol { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: 1rem;
+     list-style: none; padding: 0; }
+li { border: 1px solid #8884; border-radius: .5rem; padding: .5rem; font-size: .85rem; }
+img { width: 100%; border-radius: .3rem; display: block; } h2 img { width: 4rem; }
+small { opacity: .7; display: block; margin-top: .3rem; }
+"""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A query (words, or the path of a picture) and its hits with their confidence."""
+
+    query: str | Path
+    hits: Sequence[Hit]
+    confidences: Sequence[float | None]
+
+
+def write_gallery(path: str | Path, results: Sequence[Shown], title: str = "xmodal") -> None:
+    """Write ``.html`` or ``.png``, by the ending of ``path``. Raises ConfigError for another."""
+    target = Path(path)
+    ending = target.suffix.lower()
+    if ending not in (".html", ".png"):
+        raise ConfigError(f"a gallery ends in .html or .png, found {target.name!r}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if ending == ".html":
+        target.write_text(_page(results, title), encoding="utf-8")
+    else:
+        _sheet(results, title).save(target)
+
+
+def note(hit: Hit, confidence: float | None) -> str:
+    """What is said of a hit: distance, and confidence where there is one."""
+    sure = "" if confidence is None else f", confidence {confidence:.0%}"
+    return f"distance {hit.distance}{sure}"
+
+
+def _page(results: Sequence[Shown], title: str) -> str:
+    parts = []
+    for shown in results:
+        picture = _inline(shown.query) if isinstance(shown.query, Path) else ""
+        words = shown.query.name if isinstance(shown.query, Path) else f"“{shown.query}”"
+        parts.append(f"<h2>{picture}{html.escape(words)}</h2>")
+        if not shown.hits:
+            parts.append("<p>no match</p>")
+            continue
+        parts.append("<ol>")
+        for hit, confidence in zip(shown.hits, shown.confidences, strict=True):
+            file = hit.fields.get("image")
+            picture = _inline(Path(file)) if file else ""
+            text = html.escape(str(hit.fields.get("text") or hit.id))
+            parts.append(f"<li>{picture}{text}<small>{note(hit, confidence)}</small></li>")
+        parts.append("</ol>")
+    name = html.escape(title)
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{STYLE}</style><h1>{name}</h1>{''.join(parts)}</html>\n"
+    )
+
+
+def write_sheet(path: Path, rows: Sequence[npt.NDArray[np.uint8]], title: str) -> None:
+    """Small pictures as one PNG, at twice their size: each of ``rows`` is (m, side, side, 3)."""
+    pad, top = 4, 36
+    side = 2 * max((row.shape[1] for row in rows), default=32)
+    columns = max((len(row) for row in rows), default=0)
+    size = (pad + max(columns, 3) * (side + pad), top + len(rows) * (side + pad))
+    sheet = Image.new("RGB", size, "white")
+    ImageDraw.Draw(sheet).text((pad, 8), title, fill="black", font=ImageFont.load_default(14))
+    for line, row in enumerate(rows):
+        for column, square in enumerate(row):
+            picture = Image.fromarray(square).resize((side, side), Image.Resampling.NEAREST)
+            sheet.paste(picture, (pad + column * (side + pad), top + line * (side + pad)))
+    sheet.save(path)
+
+
+def _inline(path: Path) -> str:
+    """The thumbnail of a picture inside the page; its name where it cannot be shown."""
+    thumb = _thumbnail(path)
+    if thumb is None:
+        return f"<small>{html.escape(path.name)} cannot be shown</small>"
+    buffer = io.BytesIO()
+    thumb.save(buffer, "JPEG", quality=85)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{html.escape(path.name)}" src="data:image/jpeg;base64,{data}">'
+
+
+def _thumbnail(path: Path) -> Image.Image | None:
+    try:
+        image = load(path, THUMB)
+    except DataError:
+        return None
+    return ImageOps.contain(image, (THUMB, THUMB), Image.Resampling.LANCZOS)
+
+
+def _sheet(results: Sequence[Shown], title: str) -> Image.Image:
+    """One row a query: the query on the left, its hits beside it."""
+    columns = max((len(shown.hits) for shown in results), default=0)
+    pad, line = 12, 52
+    width = 260 + max(columns, 3) * (THUMB + pad) + pad
+    height = 48 + len(results) * (THUMB + line + pad)
+    sheet = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(sheet)
+    big, small = ImageFont.load_default(18), ImageFont.load_default(12)
+    draw.text((pad, 14), title, fill="black", font=big)
+    for row, shown in enumerate(results):
+        top = 48 + row * (THUMB + line + pad)
+        if isinstance(shown.query, Path):
+            picture = _thumbnail(shown.query)
+            if picture:
+                sheet.paste(picture, (pad, top))
+            draw.text((pad, top + THUMB + 4), shown.query.name, fill="black", font=small)
+        else:
+            draw.multiline_text((pad, top + 50), _wrap(shown.query, 26, 4), fill="black", font=big)
+        if not shown.hits:
+            draw.text((260, top + 60), "no match", fill="gray", font=big)
+        for column, (hit, sure) in enumerate(zip(shown.hits, shown.confidences, strict=True)):
+            left = 260 + column * (THUMB + pad)
+            file = hit.fields.get("image")
+            picture = _thumbnail(Path(file)) if file else None
+            if picture:
+                sheet.paste(picture, (left, top))
+            text = _wrap(str(hit.fields.get("text") or hit.id), 28, 2)
+            draw.multiline_text((left, top + THUMB + 2), text, fill="black", font=small)
+            draw.text((left, top + THUMB + 34), note(hit, sure), fill="gray", font=small)
+    return sheet
+
+
+def _wrap(text: str, width: int, lines: int) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" ..."))
