@@ -27,7 +27,7 @@ from record import table, write
 from verdicts import shown
 
 from xmodal.compression import compress
-from xmodal.evaluation.baselines import Matrix
+from xmodal.linear_models import Matrix
 from xmodal.methods.sigah import Config
 from xmodal.settings import configure
 

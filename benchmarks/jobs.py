@@ -38,8 +38,8 @@ import xmodal
 from xmodal.codes import BinaryCodes
 from xmodal.evaluation.metrics import by_radius, code_health, groups_by_codes, shared_labels
 from xmodal.evaluation.protocol import DIRECTIONS, Measure, Part, fitted_baselines
-from xmodal.index.contract import MODALITIES, Modality
 from xmodal.methods.schgan import paper
+from xmodal.modality import MODALITIES, Modality
 from xmodal.run import Run
 from xmodal.training import METHODS
 

@@ -47,10 +47,10 @@ import torch
 from xmodal.data.dataset import by_hash
 from xmodal.data.synthetic import write_world
 from xmodal.errors import ConfigError, DataError, ExtraMissing
-from xmodal.evaluation.baselines import unit
 from xmodal.evaluation.protocol import Part
 from xmodal.features.backbones import load_image_backbone, load_text_backbone
 from xmodal.features.extract import image_features, text_features
+from xmodal.linear_models import unit
 from xmodal.run import TrainingData
 from xmodal.sampling import Pairs
 

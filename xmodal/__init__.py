@@ -43,7 +43,7 @@ __all__ = [
     "train",
 ]
 
-_LATER = {
+_LAZY = {
     "Compressor": "xmodal.compression",
     "Dataset": "xmodal.data.dataset",
     "Encoder": "xmodal.encoders.encoder",
@@ -58,9 +58,9 @@ _LATER = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATER:
+    if name in _LAZY:
         try:
-            return getattr(import_module(_LATER[name]), name)
+            return getattr(import_module(_LAZY[name]), name)
         except ModuleNotFoundError as error:
             raise missing_extra(error) or error from None
     raise AttributeError(f"module 'xmodal' has no attribute {name!r}")

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from xmodal.evaluation.baselines import cca, logistic, unit
+from xmodal.linear_models import cca, logistic, unit
 from xmodal.sampling import Pairs, even_choice
 
 ENOUGH = 20_000  # pairs that are enough to fit on

@@ -19,17 +19,18 @@ import numpy as np
 import torch
 
 from xmodal.codes import check_bits
-from xmodal.data.dataset import Dataset, Split
-from xmodal.data.dataset import split as divide
+from xmodal.data.dataset import Dataset
+from xmodal.data.split import Split
+from xmodal.data.split import split as divide
 from xmodal.encoders.calibration import Confidence, fit, sample_distances
-from xmodal.encoders.encoder import CONFIG, SPLIT
+from xmodal.encoders.folder import CONFIG, SPLIT
 from xmodal.encoders.torch_encoder import WEIGHTS, BackboneRef, TrainedEncoder, as_tensor
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
 from xmodal.features.backbones import load_image_backbone, load_text_backbone
 from xmodal.features.extract import Array, Progress, pair_features
-from xmodal.index.contract import Modality
 from xmodal.methods import dshgan, multiadversarial, schgan, sigah, ssah
+from xmodal.modality import Modality
 from xmodal.run import CHECKPOINT, HISTORY, SHEET, EpochShown, Run, TrainingData
 from xmodal.sampling import Pairs, matches
 from xmodal.settings import Options, configure

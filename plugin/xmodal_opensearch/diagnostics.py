@@ -12,7 +12,7 @@ import numpy as np
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import IndexFailure, IndexMissing
-from xmodal.index.contract import MODALITIES, Modality
+from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import mapping

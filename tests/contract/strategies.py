@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from xmodal.index.contract import MODALITIES
+from xmodal.modality import MODALITIES
 
 # "～" comes before "😀" by code point and after it in UTF-16; "10" comes before "9".
 IDS = ["b", "a", "B", "10", "9", "é", "e\u0301", "ß", "😀", "～", "a/b c", "z", "_id", "日本"]

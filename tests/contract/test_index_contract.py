@@ -15,7 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import CodeError, ConfigError, IndexMismatch, IndexMissing
-from xmodal.index.contract import MODALITIES, Hit, Hits, Index, Modality, open_index
+from xmodal.index.contract import Hit, Hits, Index, open_index
+from xmodal.modality import MODALITIES, Modality
 
 
 def add(index: Index, ids: list[str], bits: int, **columns: Any) -> int:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xmodal.data.dataset import ROLES, Dataset, Item, Problems, split
+from xmodal.data.dataset import Dataset, Item, Problems
+from xmodal.data.split import ROLES, split
 from xmodal.errors import ConfigError, DataError
 
 QUICK = settings(deadline=None, max_examples=40)

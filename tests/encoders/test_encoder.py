@@ -21,7 +21,7 @@ from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_tensor
 from xmodal.encoders.towers import Towers
 from xmodal.errors import DataError, ModelError
 from xmodal.features.backbones.builtin import Words
-from xmodal.index.contract import MODALITIES
+from xmodal.modality import MODALITIES
 
 TEXTS = ["a red circle on the left", "two green stars", "a large blue cross at the top"]
 

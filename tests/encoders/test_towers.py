@@ -10,7 +10,7 @@ from xmodal import device
 from xmodal.codes import BinaryCodes
 from xmodal.encoders.towers import SmallCNN, Tower, Towers
 from xmodal.errors import CodeError, ConfigError
-from xmodal.index.contract import MODALITIES
+from xmodal.modality import MODALITIES
 
 PIXELS = 64 * 64 * 3
 

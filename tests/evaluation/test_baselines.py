@@ -7,15 +7,9 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from xmodal.codes import BinaryCodes
-from xmodal.evaluation.baselines import (
-    as_they_are,
-    cca,
-    cosine_distances,
-    itq,
-    label_codeword,
-    logistic,
-)
+from xmodal.evaluation.baselines import as_they_are, cosine_distances, label_codeword
 from xmodal.evaluation.metrics import average_precision, groups_by_codes, mean
+from xmodal.linear_models import cca, itq, logistic
 
 # Columns of a Hadamard matrix: orthogonal, of mean 0 and variance 1 (but the first).
 TWO = np.array([[1, 1], [1, -1]])

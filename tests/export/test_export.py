@@ -29,7 +29,8 @@ from xmodal.encoders.onnx_encoder import PortableEncoder
 from xmodal.encoders.torch_encoder import TrainedEncoder
 from xmodal.encoders.towers import Kind
 from xmodal.errors import ConfigError, DataError, IndexMismatch, ModelError
-from xmodal.index.contract import MODALITIES, Modality, open_index
+from xmodal.index.contract import open_index
+from xmodal.modality import MODALITIES, Modality
 
 exporting = pytest.importorskip("xmodal.exporting", reason="pip install 'xmodal[export]'")
 export, Check, graphs = exporting.export, exporting.Check, exporting.graphs

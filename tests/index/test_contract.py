@@ -10,8 +10,10 @@ import pytest
 import xmodal.index.contract
 from xmodal.codes import BinaryCodes
 from xmodal.errors import CodeError, ConfigError, IndexMismatch
-from xmodal.index.contract import MODALITIES, Hit, Index, check_identity, open_index
+from xmodal.index.contract import Hit, Index, open_index
 from xmodal.index.local import HammingIndex
+from xmodal.index.validation import check_identity
+from xmodal.modality import MODALITIES
 
 CODES = BinaryCodes.from_hex(["00"])
 

@@ -11,8 +11,8 @@ import pytest
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import IndexFailure, IndexMismatch
-from xmodal.index.contract import MODALITIES
 from xmodal.index.documents import Documents
+from xmodal.modality import MODALITIES
 
 
 def codes(*numbers: int) -> BinaryCodes:

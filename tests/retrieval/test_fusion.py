@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xmodal_opensearch.index.hybrid import CONSTANT, Fused, reciprocal_rank
+from xmodal.retrieval.fusion import CONSTANT, Fused, reciprocal_rank
 
 IDS = st.lists(st.sampled_from("abcdefgh"), unique=True)
 

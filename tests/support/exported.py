@@ -14,7 +14,7 @@ from xmodal.encoders.onnx_encoder import PortableEncoder
 from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder
 from xmodal.encoders.towers import Kind, Towers
 from xmodal.features.backbones import load_image_backbone, load_text_backbone
-from xmodal.index.contract import Modality
+from xmodal.modality import Modality
 
 LONG = " ".join(f"a {colour} circle" for colour in ("red", "green", "blue") * 40)
 """More than any text backbone reads."""

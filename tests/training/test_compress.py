@@ -16,7 +16,7 @@ import pytest
 from xmodal.codes import BinaryCodes
 from xmodal.compression import Compressor, compress, read_codes, read_features
 from xmodal.errors import ConfigError, DataError, ModelError
-from xmodal.evaluation.baselines import unit
+from xmodal.linear_models import unit
 
 Cli = Callable[..., Any]
 QUICK = {"epochs": 2, "units": 16, "judge_units": 4}

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from xmodal import beliefs
 from xmodal.beliefs import Beliefs, learn
-from xmodal.evaluation.baselines import logistic
+from xmodal.linear_models import logistic
 from xmodal.sampling import Pairs
 
 DIRECTIONS = 8

@@ -16,8 +16,8 @@ from support.clusters import clusters
 from xmodal.codes import BinaryCodes
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
-from xmodal.index.contract import Modality
 from xmodal.methods.schgan import Config, train
+from xmodal.modality import Modality
 from xmodal.run import CHECKPOINT, DATABASE, ENOUGH_LABELS, HISTORY, SHEET, Run, TrainingData
 from xmodal.sampling import Pairs
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xmodal.data.dataset import Dataset, Item, Problems, split
+from xmodal.data.dataset import Dataset, Item, Problems
+from xmodal.data.split import split
 from xmodal.encoders.load import load_encoder
 from xmodal.errors import CodeError, ConfigError, DataError
 from xmodal.evaluation.evaluate import evaluate

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from xmodal.cli.output import epoch_line, json_option, print_table, say
+from xmodal.cli.options import json_option
+from xmodal.cli.output import epoch_line, print_table, say
 from xmodal.errors import ConfigError
 from xmodal.settings import parse_settings
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from xmodal.cli.output import epoch_line, json_option, print_table, progress_bars, say
+from xmodal.cli.options import json_option
+from xmodal.cli.output import epoch_line, print_table, progress_bars, say
 from xmodal.data.readers.tables import read
 from xmodal.data.synthetic import caption, unseen, write_world
 from xmodal.index.contract import Hit, open_index

@@ -10,16 +10,15 @@ from typing import Any
 import click
 import numpy as np
 
-from xmodal.cli.output import (
+from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
     columns_of,
     json_option,
     model_option,
-    progress_bars,
-    tell_problems,
 )
+from xmodal.cli.output import progress_bars, tell_problems
 from xmodal.data.readers.tables import read
 from xmodal.errors import ConfigError
 

@@ -7,19 +7,15 @@ from typing import Any
 
 import click
 
-from xmodal.cli.output import (
+from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
     columns_of,
     data_argument,
     json_option,
-    print_table,
-    progress_bars,
-    say,
-    tell_problems,
-    tell_way,
 )
+from xmodal.cli.output import print_table, progress_bars, say, tell_problems, tell_way
 from xmodal.data.readers.tables import read
 from xmodal.errors import ConfigError
 from xmodal.index.contract import open_index

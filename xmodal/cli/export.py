@@ -8,16 +8,14 @@ from typing import Any
 
 import click
 
-from xmodal.cli.output import (
+from xmodal.cli.options import (
     backbone_options,
     column_options,
     columns_of,
     json_option,
     model_option,
-    print_table,
-    progress_bars,
-    say,
 )
+from xmodal.cli.output import print_table, progress_bars, say
 from xmodal.data.readers.tables import read
 
 

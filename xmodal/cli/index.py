@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from xmodal.cli.output import (
+from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
@@ -17,12 +17,11 @@ from xmodal.cli.output import (
     data_argument,
     json_option,
     model_option,
-    progress_bars,
-    tell_problems,
-    tell_way,
 )
+from xmodal.cli.output import progress_bars, tell_problems, tell_way
 from xmodal.data.readers.tables import read
-from xmodal.index.contract import MODALITIES, open_index
+from xmodal.index.contract import open_index
+from xmodal.modality import MODALITIES
 
 
 @click.command()

@@ -9,19 +9,13 @@ from typing import Any
 
 import click
 
-from xmodal.cli.output import (
-    backbone_options,
-    complain,
-    json_option,
-    model_option,
-    print_table,
-    say,
-    tell_way,
-)
+from xmodal.cli.options import backbone_options, json_option, model_option
+from xmodal.cli.output import complain, print_table, say, tell_way
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
-from xmodal.index.contract import Hit, Index, Modality, open_index
+from xmodal.index.contract import Hit, Index, open_index
 from xmodal.index.filters import parse_text
+from xmodal.modality import Modality
 from xmodal.retrieval.gallery import Shown, write_gallery
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from xmodal.cli.output import backbone_options, model_option, say, tell_way
+from xmodal.cli.options import backbone_options, model_option
+from xmodal.cli.output import say, tell_way
 from xmodal.errors import ConfigError
 from xmodal.index.contract import open_index
 

@@ -8,18 +8,15 @@ from typing import Any
 
 import click
 
-from xmodal.cli.output import (
+from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
     columns_of,
     data_argument,
-    epoch_line,
     json_option,
-    progress_bars,
-    say,
-    tell_problems,
 )
+from xmodal.cli.output import epoch_line, progress_bars, say, tell_problems
 from xmodal.data.readers.tables import read
 from xmodal.errors import ConfigError
 from xmodal.settings import DEFAULT_BACKBONE, Options, configure, parse_settings

@@ -26,6 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from xmodal import linear_models
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.data.vectors import CHUNK, Matrix, check_features, read_features, unit_rows
 from xmodal.encoders.compressor import (
@@ -36,7 +37,7 @@ from xmodal.encoders.compressor import (
     read_codes,
     read_json,
 )
-from xmodal.encoders.encoder import write_json
+from xmodal.encoders.folder import write_json
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
 from xmodal.evaluation import baselines
@@ -170,9 +171,9 @@ def _report(
     queries, database = unit_rows(features, asking), unit_rows(features, others)
     nearest = baselines.nearest(queries, database, NEIGHBOURS)
     fit = unit_rows(features, np.union1d(parts["train"], parts["validation"]))
-    project = baselines.pca(fit, codes.bits)
-    both = baselines.Projections(project, project)
-    turned = baselines.itq(fit, fit[:0], both, rng=np.random.default_rng(seed)).image
+    project = linear_models.pca(fit, codes.bits)
+    both = linear_models.Projections(project, project)
+    turned = linear_models.itq(fit, fit[:0], both, rng=np.random.default_rng(seed)).image
     found = {"sigah": (codes[asking], codes[others])}
     for name, one in (("itq", turned), ("pca", project)):
         relaxed = (one(queries), one(database))
@@ -192,7 +193,7 @@ def _report(
     }
 
 
-def _one_sided(rows: baselines.Matrix) -> Pairs:
+def _one_sided(rows: linear_models.Matrix) -> Pairs:
     """Pairs of each row with itself: what a run takes; nothing is copied."""
     tensor = torch.from_numpy(rows)
     nobody = torch.zeros(len(rows), dtype=torch.bool)

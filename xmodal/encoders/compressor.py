@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from xmodal import linear_models
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.data.vectors import Matrix, check_features, unit_chunks
-from xmodal.encoders.encoder import CONFIG, write_json
+from xmodal.encoders.folder import CONFIG, write_json
 from xmodal.encoders.torch_encoder import DAMAGED_WEIGHTS, WEIGHTS
 from xmodal.errors import ConfigError, DataError, ModelError
-from xmodal.evaluation import baselines
 from xmodal.run import CHECKPOINT, HISTORY
 
 CODES, REPORT = "codes.npy", "report.json"
@@ -34,8 +34,8 @@ class Compressor:
     Made by :func:`compress` or ``Compressor.load``. ``about`` says how it was made.
     """
 
-    weight: baselines.Matrix
-    offset: baselines.Matrix
+    weight: linear_models.Matrix
+    offset: linear_models.Matrix
     about: dict[str, Any] = field(default_factory=dict)
 
     @property

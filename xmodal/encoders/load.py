@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from xmodal.encoders.encoder import Encoder, read_config
+from xmodal.encoders.encoder import Encoder
+from xmodal.encoders.folder import read_config
 from xmodal.encoders.onnx_encoder import KIND, PortableEncoder
 from xmodal.errors import ConfigError, ExtraMissing, missing_extra
 

@@ -31,19 +31,12 @@ from PIL import Image
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.data.dataset import Problems
 from xmodal.data.images import Preprocessing
-from xmodal.encoders.encoder import (
-    DAMAGE,
-    Encoded,
-    Encoder,
-    damaged,
-    read_config,
-    read_curve,
-    read_split,
-)
+from xmodal.encoders.encoder import Encoded, Encoder
+from xmodal.encoders.folder import DAMAGE, damaged, read_config, read_curve, read_split
 from xmodal.errors import ExtraMissing, ModelError, missing_extra
 from xmodal.features.backbones.builtin import Words
 from xmodal.features.extract import Array, Progress, Usable, image_rows, says_something, text_rows
-from xmodal.index.contract import MODALITIES, Modality
+from xmodal.modality import MODALITIES, Modality
 
 KIND, FORMAT = "portable", 1
 OWNER, FED = "xmodal.encoder", "xmodal.side"
@@ -62,7 +55,8 @@ class SideConfig:
     """What ``config.json`` declares of a side.
 
     ``input``: "pixels", "tokens", or "words" (hashed as by
-    :class:`~xmodal.features.backbones.builtin.Words`). ``dim``: length of its features, of type uint8 if ``raw`` (the pixels), else float16.
+    :class:`~xmodal.features.backbones.builtin.Words`). ``dim``: length of its features, of type
+    uint8 if ``raw`` (the pixels), else float16.
     ``batch``: how many at a time. ``inputs``: the tensors of the graph, in order. Pixels have
     ``preprocessing``; tokens have at most ``max_tokens`` and are padded to the longest of a batch,
     or to that length ("max_length").

@@ -25,12 +25,11 @@ from safetensors.torch import load_file, save_file
 from xmodal.data.dataset import Problems
 from xmodal.device import device
 from xmodal.encoders.calibration import Confidence
-from xmodal.encoders.encoder import (
+from xmodal.encoders.encoder import Encoded, Encoder
+from xmodal.encoders.folder import (
     CONFIG,
     DAMAGE,
     SPLIT,
-    Encoded,
-    Encoder,
     damaged,
     read_config,
     read_curve,
@@ -46,7 +45,7 @@ from xmodal.features.backbones import (
     load_text_backbone,
 )
 from xmodal.features.extract import Array, Progress, image_features, text_features
-from xmodal.index.contract import MODALITIES, Modality
+from xmodal.modality import MODALITIES, Modality
 
 WEIGHTS = "weights.safetensors"
 FORMAT = 1

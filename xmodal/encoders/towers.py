@@ -11,7 +11,7 @@ from torch.nn import functional
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.device import mixed
 from xmodal.errors import ConfigError
-from xmodal.index.contract import Modality
+from xmodal.modality import Modality
 
 Kind = Literal["practical", "released", "linear"]
 

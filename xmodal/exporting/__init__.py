@@ -21,7 +21,8 @@ from typing import Any
 
 from xmodal.data.dataset import Dataset, Problems
 from xmodal.device import precision
-from xmodal.encoders.encoder import CONFIG, SPLIT, Encoder, read_config, write_json
+from xmodal.encoders.encoder import Encoder
+from xmodal.encoders.folder import CONFIG, SPLIT, read_config, write_json
 from xmodal.encoders.onnx_encoder import FORMAT, KIND, PortableEncoder, SideConfig
 from xmodal.encoders.torch_encoder import TrainedEncoder
 from xmodal.errors import ConfigError, DataError, ModelError
@@ -30,7 +31,7 @@ from xmodal.exporting.card import card
 from xmodal.exporting.graphs import write_side
 from xmodal.exporting.quantised import mark, quantise
 from xmodal.features.extract import Progress
-from xmodal.index.contract import MODALITIES, Modality
+from xmodal.modality import MODALITIES, Modality
 
 LEAST = 0.999
 """Share of bits that a graph in float32 must have in common with torch in float32."""

@@ -15,7 +15,7 @@ from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.errors import DataError
 from xmodal.evaluation.metrics import average_precision, groups_by_codes, mean, shared_labels
 from xmodal.features.extract import Progress
-from xmodal.index.contract import MODALITIES, Modality
+from xmodal.modality import MODALITIES, Modality
 
 ENOUGH = 20
 """Labelled pairs with which mAP is worth measuring."""

@@ -20,7 +20,7 @@ from xmodal.encoders.torch_encoder import TrainedEncoder
 from xmodal.encoders.towers import Tower
 from xmodal.errors import ModelError
 from xmodal.features.backbones import builtin, huggingface
-from xmodal.index.contract import Modality
+from xmodal.modality import Modality
 
 OPSET = 20
 LARGEST = 1_900_000_000

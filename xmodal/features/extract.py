@@ -22,7 +22,7 @@ from xmodal.data.images import Preprocessing, Source, load
 from xmodal.errors import DataError
 from xmodal.features.backbones import ImageBackbone, TextBackbone
 from xmodal.features.cache import FeatureCache, content_hash, open_cache
-from xmodal.index.contract import Modality
+from xmodal.modality import Modality
 
 Array = npt.NDArray[Any]
 Usable = npt.NDArray[np.bool_]

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, IndexFailure, IndexMismatch
-from xmodal.index.contract import MODALITIES, Modality
+from xmodal.modality import MODALITIES, Modality
 
 FORMAT = "1"
 BIT_ORDER = "most significant first"

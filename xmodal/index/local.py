@@ -24,21 +24,11 @@ import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.errors import ConfigError, IndexFailure, IndexMissing, XmodalError
-from xmodal.index.contract import (
-    MODALITIES,
-    Addition,
-    Facets,
-    Hit,
-    Hits,
-    Modality,
-    check_documents,
-    check_identity,
-    check_ids,
-    check_search,
-    to_facets,
-)
+from xmodal.index.contract import Addition, Facets, Hit, Hits, to_facets
 from xmodal.index.documents import Documents
 from xmodal.index.filters import Condition, Exists, Scalar, canonical, parse, values_of
+from xmodal.index.validation import check_documents, check_identity, check_ids, check_search
+from xmodal.modality import MODALITIES, Modality
 
 FILE = "documents.parquet"
 

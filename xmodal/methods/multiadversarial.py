@@ -44,7 +44,7 @@ from xmodal.device import device
 from xmodal.encoders.towers import Thumbnail, Towers
 from xmodal.errors import ConfigError
 from xmodal.groundwork import ClassGroundwork, HashNetwork, Terms
-from xmodal.index.contract import MODALITIES, Modality
+from xmodal.modality import MODALITIES, Modality
 from xmodal.run import Run, Stateful, TrainingData
 from xmodal.sampling import Pairs
 from xmodal.settings import check_at_least

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from xmodal.codes import BinaryCodes
 from xmodal.encoders.calibration import Confidence
 from xmodal.errors import ConfigError, IndexMissing, XmodalError
-from xmodal.index.contract import Index, Modality
+from xmodal.index.contract import Index
+from xmodal.modality import Modality
 
 
 class Found(NamedTuple):

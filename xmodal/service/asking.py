@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from xmodal.codes import BinaryCodes
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import DataError
-from xmodal.index.contract import Modality
+from xmodal.modality import Modality
 from xmodal.retrieval.retriever import Question
 from xmodal.service import contract
 from xmodal.service.batching import Batcher

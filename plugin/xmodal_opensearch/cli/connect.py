@@ -10,9 +10,11 @@ from typing import Any
 
 import click
 
-from xmodal.cli.output import json_option, say
+from xmodal.cli.options import json_option
+from xmodal.cli.output import say
 from xmodal.errors import ConfigError, IndexMissing
-from xmodal.index.contract import MODALITIES, check_identity
+from xmodal.index.validation import check_identity
+from xmodal.modality import MODALITIES
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import mapping

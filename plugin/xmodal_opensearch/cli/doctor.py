@@ -7,7 +7,8 @@ from dataclasses import asdict
 
 import click
 
-from xmodal.cli.output import json_option, print_table, progress_bars, say
+from xmodal.cli.options import json_option
+from xmodal.cli.output import print_table, progress_bars, say
 from xmodal_opensearch import diagnostics as examination
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server

@@ -9,18 +9,11 @@ from typing import Any
 
 import click
 
-from xmodal.cli.output import (
-    backbone_options,
-    cache_option,
-    json_option,
-    model_option,
-    progress_bars,
-    tell_problems,
-    tell_way,
-)
+from xmodal.cli.options import backbone_options, cache_option, json_option, model_option
+from xmodal.cli.output import progress_bars, tell_problems, tell_way
 from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset, Problems
-from xmodal.index.contract import Modality
+from xmodal.modality import Modality
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.loading.download import Download

@@ -9,17 +9,14 @@ from typing import Any
 
 import click
 
-from xmodal.cli.output import (
+from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
     columns_of,
     json_option,
-    progress_bars,
-    say,
-    tell_problems,
-    tell_way,
 )
+from xmodal.cli.output import progress_bars, say, tell_problems, tell_way
 from xmodal.data.dataset import Problems
 from xmodal.data.readers.tables import read
 from xmodal.errors import ConfigError, IndexMismatch

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, ServerFailure
-from xmodal.index.contract import Modality
+from xmodal.modality import Modality
 from xmodal_opensearch.client.errors import PASSING, reason_of, status_of
 from xmodal_opensearch.index.mapping import OURS, SELF_TEST_ID, Layout, field_of, is_ours
 

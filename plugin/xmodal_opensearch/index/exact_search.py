@@ -13,16 +13,10 @@ from typing import Any, Self
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import BulkFailure, ConfigError, IndexMissing, ServerFailure
-from xmodal.index.contract import (
-    Hit,
-    Hits,
-    Modality,
-    check_documents,
-    check_identity,
-    check_ids,
-    check_search,
-)
+from xmodal.index.contract import Hit, Hits
 from xmodal.index.filters import parse
+from xmodal.index.validation import check_documents, check_identity, check_ids, check_search
+from xmodal.modality import Modality
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server, passing

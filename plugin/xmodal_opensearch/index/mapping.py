@@ -18,7 +18,7 @@ from typing import Any
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, IndexMismatch
-from xmodal.index.contract import MODALITIES, Modality
+from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.index import codec
 
 VERSION = 1

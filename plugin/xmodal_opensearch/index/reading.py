@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xmodal.codes import BinaryCodes
-from xmodal.index.contract import Facets, Modality, to_facets
+from xmodal.index.contract import Facets, to_facets
+from xmodal.modality import Modality
 from xmodal_opensearch.client.bulk import is_usable
 from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.exact_search import ExactIndex

@@ -10,13 +10,15 @@ import numpy as np
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, IndexMissing, ServerFailure
-from xmodal.index.contract import Hit, Hits, Modality, check_search
+from xmodal.index.contract import Hit, Hits
+from xmodal.index.validation import check_search
+from xmodal.modality import Modality
+from xmodal.retrieval.fusion import CONSTANT, reciprocal_rank
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import queries as build
 from xmodal_opensearch.index.aliases import describe, make_version
 from xmodal_opensearch.index.capabilities import probe
-from xmodal_opensearch.index.hybrid import CONSTANT, reciprocal_rank
 from xmodal_opensearch.index.mapping import ID, field_of
 from xmodal_opensearch.index.queries import MOST_HITS, Query
 from xmodal_opensearch.index.reading import ReadableIndex

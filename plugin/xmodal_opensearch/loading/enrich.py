@@ -16,7 +16,7 @@ from typing import Any
 from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset, Item, Problems
 from xmodal.errors import ConfigError, DataError, IndexMismatch, IndexMissing
-from xmodal.index.contract import MODALITIES, Modality
+from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server

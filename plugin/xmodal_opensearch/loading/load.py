@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from xmodal.errors import ConfigError, IndexFailure
-from xmodal.index.contract import MODALITIES, Addition, check_documents, check_ids
+from xmodal.index.contract import Addition
+from xmodal.index.validation import check_documents, check_ids
+from xmodal.modality import MODALITIES
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.index.exact_search import ExactIndex
 from xmodal_opensearch.index.mapping import field_of

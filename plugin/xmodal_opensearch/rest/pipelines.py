@@ -20,7 +20,7 @@ from typing import Any
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
-from xmodal.index.contract import MODALITIES, Modality
+from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.index import codec, mapping
 from xmodal_opensearch.index.mapping import field_of
 from xmodal_opensearch.index.queries import BY_DISTANCE, Query

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from support.filled import BITS, addition, random_codes
 
-from xmodal.index.contract import MODALITIES, Addition
+from xmodal.index.contract import Addition
+from xmodal.modality import MODALITIES
 from xmodal_opensearch.index.store import open_opensearch
 from xmodal_opensearch.loading.load import load
 from xmodal_opensearch.node.process import Node, start_cluster

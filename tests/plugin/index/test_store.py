@@ -10,7 +10,8 @@ import pytest
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import BulkFailure, ConfigError, IndexMismatch, IndexMissing, ServerFailure
-from xmodal.index.contract import MODALITIES, Modality, open_index
+from xmodal.index.contract import open_index
+from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.mapping import SELF_TEST_FIELD, SELF_TEST_ID
 from xmodal_opensearch.index.store import OpenSearchIndex, Recall, open_opensearch

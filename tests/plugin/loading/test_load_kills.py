@@ -20,7 +20,8 @@ from support.filled import BITS, addition, kept, settings_of, wanted
 import xmodal
 import xmodal_opensearch
 from xmodal.errors import ServerFailure
-from xmodal.index.contract import MODALITIES, Addition
+from xmodal.index.contract import Addition
+from xmodal.modality import MODALITIES
 from xmodal_opensearch.index.store import open_opensearch
 from xmodal_opensearch.loading.load import load
 from xmodal_opensearch.node.process import Node

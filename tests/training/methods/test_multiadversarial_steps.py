@@ -15,9 +15,9 @@ from torch import nn
 
 from xmodal.beliefs import learn
 from xmodal.groundwork import bit_term, codewords
-from xmodal.index.contract import MODALITIES, Modality
 from xmodal.methods import multiadversarial as method
 from xmodal.methods.multiadversarial import Config
+from xmodal.modality import MODALITIES, Modality
 
 N, BITS, WIDTH = 24, 16, 5
 QUICK = Config(epochs=3, batch=40, hidden=12, warmup=0, components=WIDTH, critic_steps=2)

@@ -22,11 +22,11 @@ from xmodal.encoders.load import load_encoder
 from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder
 from xmodal.encoders.towers import ReleasedTower, Towers
 from xmodal.errors import ConfigError
-from xmodal.index.contract import MODALITIES
 from xmodal.methods import schgan
 from xmodal.methods.schgan import paper, paper_players
 from xmodal.methods.schgan import paper_losses as terms
 from xmodal.methods.schgan.paper import FAULTS, Config
+from xmodal.modality import MODALITIES
 from xmodal.run import Run
 from xmodal.settings import Options, configure
 from xmodal.training import train

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from xmodal.data.images import Pixels, Preprocessing
 from xmodal.errors import ConfigError
 from xmodal.features.backbones import builtin
-from xmodal.index.contract import Modality
+from xmodal.modality import Modality
 
 
 class ImageBackbone(Protocol):

@@ -28,7 +28,6 @@ from xmodal import reinforce, sampling
 from xmodal.device import device
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError
-from xmodal.index.contract import MODALITIES, Modality
 from xmodal.methods.schgan import paper_losses as terms
 from xmodal.methods.schgan.paper_players import (
     OTHER,
@@ -44,6 +43,7 @@ from xmodal.methods.schgan.paper_players import (
     weights,
 )
 from xmodal.methods.schgan.paper_settings import FAULTS, Config
+from xmodal.modality import MODALITIES, Modality
 from xmodal.run import Run, Stateful, TrainingData
 from xmodal.sampling import Pairs
 

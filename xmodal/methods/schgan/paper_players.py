@@ -13,9 +13,9 @@ from torch import nn
 from xmodal import sampling
 from xmodal.device import device
 from xmodal.encoders.towers import ReleasedTower, Towers, released_start
-from xmodal.index.contract import MODALITIES, Modality
 from xmodal.methods.schgan import paper_losses as terms
 from xmodal.methods.schgan.paper_settings import Config
+from xmodal.modality import MODALITIES, Modality
 from xmodal.run import TrainingData
 from xmodal.sampling import Pairs
 

@@ -44,13 +44,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from xmodal import beliefs, losses, sampling
+from xmodal import beliefs, linear_models, losses, sampling
 from xmodal.critics import CodeCritic
 from xmodal.device import device
 from xmodal.encoders.towers import Tower, Towers
 from xmodal.evaluation import baselines
-from xmodal.index.contract import MODALITIES, Modality
 from xmodal.methods.sigah.networks import Decoder, Judge, Scale
+from xmodal.modality import MODALITIES, Modality
 from xmodal.run import Run, Stateful, TrainingData
 from xmodal.sampling import Pairs
 from xmodal.settings import check_at_least, check_at_most
@@ -293,18 +293,18 @@ def _start(
     image = x["image"]
     if "text" in x:
         text = x["text"]
-        projections = baselines.cca(image[fit], text[fit], towers.bits)
+        projections = linear_models.cca(image[fit], text[fit], towers.bits)
         believe = beliefs.learn(pairs, directions=config.directions, tell_unlabelled=False)
         place = believe(pairs).place
     else:
         text = image[:0]  # nothing beside the images to fit the rotation on
-        project = baselines.pca(image[fit], towers.bits)
-        projections = baselines.Projections(project, project)
+        project = linear_models.pca(image[fit], towers.bits)
+        projections = linear_models.Projections(project, project)
         place = features["image"]
-    turned = baselines.itq(image[fit], text[fit] if len(text) else text, projections, rng=rng)
+    turned = linear_models.itq(image[fit], text[fit] if len(text) else text, projections, rng=rng)
     for side in features:
         project = turned.image if side == "image" else turned.text
-        weight, offset = baselines.affine(project, x[side].shape[1])
+        weight, offset = linear_models.affine(project, x[side].shape[1])
         spread = max(float(np.std(project(x[side][fit]))), 1e-12)  # tanh bends at 1
         layer = cast(nn.Linear, towers.tower(side).head[0])
         with torch.no_grad():

@@ -45,8 +45,8 @@ from xmodal.critics import CodeCritic
 from xmodal.device import device
 from xmodal.encoders.towers import Towers
 from xmodal.groundwork import Groundwork, Terms
-from xmodal.index.contract import MODALITIES, Modality
 from xmodal.methods.ssah.hard_samples import PIXELS, ANet, FeatureANet, PixelANet
+from xmodal.modality import MODALITIES, Modality
 from xmodal.run import Run, Stateful, TrainingData
 from xmodal.sampling import Pairs
 from xmodal.settings import check_at_least, check_at_most
