@@ -68,7 +68,7 @@ def test_an_encoder_is_kept_in_utf8_whatever_the_locale(model: Path, tmp_path: P
     """Ids are written as they are, so the encoding of a file must not be the machine's own."""
     program = f"""
 import locale
-from xmodal.loading import load_encoder
+from xmodal.encoders.load import load_encoder
 encoder = load_encoder({str(model)!r})
 encoder.split = {{"train": ["\\u00e9", "\\u6f22"]}}
 encoder.save({str(tmp_path)!r})

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xmodal import losses, sampling
+from xmodal import linear_models, losses, sampling
 from xmodal.codes import BinaryCodes
 from xmodal.evaluation import baselines
 from xmodal.evaluation.metrics import neighbours_kept
@@ -71,8 +71,8 @@ def test_repeated_rows_and_no_queries_are_no_trouble() -> None:
 def test_principal_components_come_in_order_and_keep_distances() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(50, 4)) * [1, 5, 2, 3] + 7
-    out = baselines.pca(x, 8)(x)
-    few = baselines.pca(x, 2)(x)
+    out = linear_models.pca(x, 8)(x)
+    few = linear_models.pca(x, 2)(x)
     assert out.shape == (50, 8) and few.shape == (50, 2)
     values = np.linalg.eigvalsh(np.cov(x.T, bias=True))[::-1]
     assert few.var(axis=0) == pytest.approx(values[:2], rel=1e-3)
@@ -83,12 +83,12 @@ def test_principal_components_come_in_order_and_keep_distances() -> None:
 
 def test_a_projection_is_a_matrix_and_an_offset() -> None:
     x = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32) + 2
-    project = baselines.pca(x, 3)
-    turned = baselines.itq(
-        x, x[:0], baselines.Projections(project, project), rng=np.random.default_rng(0)
+    project = linear_models.pca(x, 3)
+    turned = linear_models.itq(
+        x, x[:0], linear_models.Projections(project, project), rng=np.random.default_rng(0)
     ).image
     for one in (project, turned):
-        matrix, offset = baselines.affine(one, 5)
+        matrix, offset = linear_models.affine(one, 5)
         assert (matrix.shape, offset.shape) == ((5, 3), (3,))
         assert x @ matrix + offset == pytest.approx(one(x), abs=1e-4)
 

@@ -191,7 +191,7 @@ def test_another_process_is_a_second_writer_too(tmp_path: Path) -> None:
     script = """
 import sys
 from xmodal.codes import BinaryCodes
-from xmodal.hamming import open_folder
+from xmodal.index.local import open_folder
 with open_folder(sys.argv[1]) as index:
     index.add(["other"], image=BinaryCodes.from_hex(["00"]))
 """
@@ -208,7 +208,7 @@ SAVER = """
 import os, signal, sys
 import numpy as np
 from xmodal.codes import BinaryCodes
-from xmodal.hamming import open_folder
+from xmodal.index.local import open_folder
 
 folder, size, moment = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 index = open_folder(folder, bits=64, create=True)

@@ -30,9 +30,9 @@ SOURCES = [str(Path(xmodal_opensearch.__file__).parents[1]), str(Path(__file__).
 PARENT = """
 import signal, sys, time
 from pathlib import Path
-from xmodal_opensearch.artifacts import VERSION
-from xmodal_opensearch.node import Node
-from xmodal_opensearch.node_folder import Plan
+from xmodal_opensearch.node.artifacts import VERSION
+from xmodal_opensearch.node.process import Node
+from xmodal_opensearch.node.folder import Plan
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start jobs that ignore it
 plan = Plan(Path(sys.argv[1]), int(sys.argv[2]), VERSION, (), (), True, "256m", {})
 with Node(plan) as node:  # not ready yet: a parent may die at any time
