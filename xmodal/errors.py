@@ -9,7 +9,7 @@
     └── IndexFailure       an index cannot do what was asked
         ├── IndexMissing   there is no index at that address
         ├── IndexMismatch  the index holds codes of other bits or of another encoder
-        ├── BulkFailure    some documents could not be stored; ``failed`` names them
+        ├── BulkFailure    some documents could not be stored or removed; ``failed`` names them
         └── ServerFailure  a server refused; ``status`` and ``reason`` say how
 
 Each message says what was found, what was expected, and what to do about it, in one line.
@@ -80,7 +80,7 @@ class IndexMismatch(IndexFailure):
 
 
 class BulkFailure(IndexFailure):
-    """Some documents could not be stored.
+    """Some documents could not be stored or removed.
 
     ``failed`` maps the id of each to the reason.
     """

@@ -148,8 +148,7 @@ def _side(index: OpenSearchIndex, side: Modality, progress: Progress | None) -> 
     """Read the codes of a side (the first 200,000) and count how they collide."""
     name = field_of(side)
     query: Query = {"bool": {"filter": [index.layout.present(name), *index.filters(None)]}}
-    answer = index.server.search(f"/{index.name}/_count", {"query": query}, doing="counting")
-    total = int(answer["count"])
+    total = index.server.count(index.name, query)
     parts: list[BinaryCodes] = []
     read = 0
     for page in index.scan(query, 5000, [name]):

@@ -172,12 +172,17 @@ def test_search_by_words(search: Run, encoder: Encoder, index_path: Path) -> Non
         assert hit["fields"]["image"].endswith(hit["id"])
 
 
-def test_search_by_a_picture_finds_texts(search: Run, dataset: Dataset) -> None:
+def test_search_by_a_picture_finds_texts(
+    search: Run, dataset: Dataset, encoder: Encoder, index_path: Path
+) -> None:
     item = dataset.items[0]
     told = search("--image", item.image, "-k", 3, "--json")
     assert len(json.loads(told.out)["hits"]) == 3
     alike = json.loads(search("--image", item.image, "-k", 3, "--target", "image", "--json").out)
-    assert alike["hits"][0]["distance"] == 0 and alike["hits"][0]["confidence"] is None
+    codes = encoder.encode_images([str(item.image)])
+    expected = open_index(index_path).search(codes, 3, target="image")[0]
+    assert [(h["id"], h["distance"]) for h in alike["hits"]] == [h[:2] for h in expected]
+    assert alike["hits"][0]["confidence"] is None
 
 
 def test_hits_are_printed_as_a_table(search: Run) -> None:

@@ -40,10 +40,11 @@ def remote(encoder: Encoder, index: Any, world: Path) -> Iterator[Running]:
 
 
 def test_answers_are_those_of_the_local_index(remote: Running, service: Running) -> None:
+    ranked = service.post("/v1/search", {"text": WORDS, "k": 30}).json()["hits"]
     asked: list[dict[str, Any]] = [
         {"text": WORDS, "k": 30},
         {"text": WORDS, "target": "text", "where": {"colour": ["red", "blue"]}},
-        {"text": WORDS, "radius": 6},
+        {"text": WORDS, "k": 30, "radius": ranked[9]["distance"]},
         {"like": "00003.png", "k": 7},
     ]
     for body in asked:

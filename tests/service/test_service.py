@@ -23,6 +23,7 @@ from support.service_process import Running, running
 from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset
 from xmodal.encoders.encoder import Encoder
+from xmodal.encoders.load import load_encoder
 from xmodal.index.contract import open_index
 from xmodal.index.local import HammingIndex
 
@@ -74,7 +75,9 @@ def test_a_picture_finds_texts_and_itself(
         assert plain(found["hits"]) == [(hit.id, hit.distance, hit.fields) for hit in wanted]
         assert all(hit["confidence"] is not None for hit in found["hits"])
     same = service.post("/v1/search", {"image": base64_of(path), "k": 150}).json()["hits"]
-    assert {hit["distance"] for hit in same if hit["id"] == id_} == {0}
+    wanted = index.search(encoder.encode_images([path]), 150, target="image")[0]
+    assert plain(same) == [(hit.id, hit.distance, hit.fields) for hit in wanted]
+    assert id_ in {hit["id"] for hit in same}
     assert {hit["confidence"] for hit in same} == {None}
 
 
@@ -105,12 +108,14 @@ def test_filters_and_cut_offs_are_those_of_the_index(
         told = service.post("/v1/search", {"text": WORDS, "k": 150, "where": where}).json()
         wanted = index.search(codes, 150, target="image", where=where)[0]
         assert plain(told["hits"]) == [(hit.id, hit.distance, hit.fields) for hit in wanted]
-    near = service.post("/v1/search", {"text": WORDS, "k": 150, "radius": 5}).json()["hits"]
-    assert len(near) == len(index.search(codes, 150, target="image", radius=5)[0])
-    least = (encoder.confidence(4) + encoder.confidence(5)) / 2
+    everything = index.search(codes, 150, target="image")[0]
+    radius = everything[40].distance
+    wanted = [(hit.id, hit.distance, hit.fields) for hit in everything if hit.distance <= radius]
+    near = service.post("/v1/search", {"text": WORDS, "k": 150, "radius": radius}).json()["hits"]
+    assert plain(near) == wanted and len(near) < len(everything)
+    least = (encoder.confidence(radius) + encoder.confidence(radius + 1)) / 2
     sure = service.post("/v1/search", {"text": WORDS, "k": 150, "min_confidence": least}).json()
-    assert {hit["distance"] for hit in sure["hits"]} <= {0, 1, 2, 3, 4}
-    assert len(sure["hits"]) == len(index.search(codes, 150, target="image", radius=4)[0])
+    assert plain(sure["hits"]) == wanted
     nothing = service.post("/v1/search", {"text": WORDS, "where": {"colour": "ultraviolet"}})
     assert nothing.status_code == 200 and nothing.json()["hits"] == []
 
@@ -307,11 +312,13 @@ def test_the_command_says_where_it_listens_and_stops_gracefully(
     served: str,
     absent: tuple[str, ...],
     index_path: Path,
+    index: HammingIndex,
     world: Path,
     dataset: Dataset,
     request: pytest.FixtureRequest,
 ) -> None:
-    given = ("--model", request.getfixturevalue(served), "--index", index_path, "--port", 0)
+    loaded = request.getfixturevalue(served)
+    given = ("--model", loaded, "--index", index_path, "--port", 0)
     with subprocess.Popen(
         command(absent, "serve", *given, "--pictures", world),
         env=environment(),
@@ -331,9 +338,12 @@ def test_the_command_says_where_it_listens_and_stops_gracefully(
         assert not any("none of" in line for line in said)
         told = httpx.post(f"{url}/v1/search", json={"text": WORDS}, trust_env=False).json()
         assert len(told["hits"]) == 20
-        asked = {"image": base64_of(Path(str(dataset.items[0].image))), "k": 1}
+        picture = Path(str(dataset.items[0].image))
+        asked = {"image": base64_of(picture), "k": 20}
         told = httpx.post(f"{url}/v1/search", json=asked, trust_env=False).json()
-        assert told["hits"][0]["distance"] == 0
+        codes = load_encoder(loaded).encode_images([picture])
+        wanted = index.search(codes, 20, target="image")[0]
+        assert plain(told["hits"]) == [(hit.id, hit.distance, hit.fields) for hit in wanted]
         other = {"Host": "elsewhere.example"}
         assert httpx.get(f"{url}/", headers=other, trust_env=False).status_code == 421
         process.send_signal(signal.SIGTERM)

@@ -94,7 +94,10 @@ class Index(Protocol):
         """
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove documents; ids that are not there are passed over. Return how many went."""
+        """Remove documents; ids that are not there are passed over. Return how many were removed.
+
+        Raises BulkFailure if some of them are there and could not be removed.
+        """
 
     def codes_of(self, ids: Sequence[str], side: Modality) -> tuple[list[str], BinaryCodes]:
         """Those of ``ids`` that have a code on ``side``, in their order, and these codes."""

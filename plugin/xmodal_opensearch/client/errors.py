@@ -22,6 +22,9 @@ NODE_LOST = frozenset(
 )
 """What a server says, with status 500, that asked a node which has just gone."""
 
+BLOCKED = frozenset({"cluster_block_exception", "index_create_block_exception"})
+"""What a server says, with status 403, of an index or cluster that takes no such request."""
+
 SAYS_NOTHING = ("", "all shards failed", "Partial shards failure")
 LONGEST = 300
 TLS_FAILURES = (
@@ -58,15 +61,22 @@ def translated(error: Exception, address: str, doing: str) -> IndexFailure | Con
     if not isinstance(error, exceptions.TransportError):
         return IndexFailure(f"{address}: {doing} failed ({_short(error)})")
     status = status_of(error.status_code, error.info)
-    reason = reason_of(error.info) or str(error.error)
-    if status in (401, 403):
-        who = "no user is named" if status == 401 else "this user may not do that"
+    reason = reason_of(error.info) or _short(error.error)
+    kinds = {part.get("type") for part in _parts(error.info)}
+    if status == 401 or (status == 403 and not kinds & BLOCKED):
+        who = (
+            "no user is named, or the password is wrong"
+            if status == 401
+            else f"this user may not do that: {reason}"
+        )
         return ServerFailure(
-            f"{address} refused {doing} ({status}: {who}, or the password is wrong): set "
+            f"{address} refused {doing} ({status}: {who}): set "
             "XMODAL_OPENSEARCH_USER and XMODAL_OPENSEARCH_PASSWORD (or ..._PASSWORD_FILE)",
             status,
             reason,
         )
+    if "index_closed_exception" in kinds:
+        reason = "the index is closed: open it with POST /NAME/_open"
     if status == 404 and "no such index" in reason:
         return IndexMissing(f"{address}: {reason} (while {doing})")
     return ServerFailure(f"{address} refused {doing} ({status}): {reason}", status, reason)

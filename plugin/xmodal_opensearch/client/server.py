@@ -1,8 +1,8 @@
 """One server: the only module that holds a client. Every answer is checked, every request patient.
 
 A request that fails because a node is busy, lost or starting is asked again with growing pauses, up
-to ``patience`` seconds; an answer with failed shards is no answer. What still fails is one of
-xmodal's errors in one line.
+to ``patience`` seconds; so is a request whose answer is not whole (see ``check_whole``). What still
+fails is one of xmodal's errors in one line.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ LONGEST_PAUSE = 5.0
 Body = Mapping[str, Any] | bytes | None
 T = TypeVar("T")
 
+CUT_SHORT = (
+    "the server's time limit for a search has passed: raise search.default_search_timeout, or try "
+    "again when the server is less busy"
+)
+NO_COPY = "no active copy of them: see GET /_cat/shards"
 CREDENTIAL = re.compile(r'"credential"\s*:\s*\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\}')
 
 
@@ -105,9 +110,7 @@ class Server:
 
         def once() -> Any:
             answer = self._send(method, path, body, timeout, params)
-            failed = answer.get("_shards", {}).get("failed") if isinstance(answer, dict) else 0
-            if failed:
-                raise _ShardsFailed(failed, answer["_shards"])
+            check_whole(answer)
             return answer
 
         return self._patiently(once, doing, self.patience if patience is None else patience)
@@ -128,11 +131,16 @@ class Server:
                 if "error" in one:
                     status = int(one.get("status", 0))
                     raise exceptions.TransportError(status, "msearch", {"error": one["error"]})
-                if one["_shards"]["failed"]:
-                    raise _ShardsFailed(one["_shards"]["failed"], one["_shards"])
+                check_whole(one)
             return answer["responses"]
 
         return self._patiently(once, doing, self.patience)
+
+    def count(self, index: str, query: Mapping[str, Any]) -> int:
+        """The number of documents that match, as a search: ``_count`` hides that it timed out."""
+        body = {"size": 0, "query": query, "track_total_hits": True}
+        answer = self.search(f"/{index}/_search", body, doing="counting")
+        return int(answer["hits"]["total"]["value"])
 
     def bulk(
         self, index: str, body: bytes, timeout: float = 60, *, past_pipeline: bool = False
@@ -166,12 +174,11 @@ class Server:
         while True:
             try:
                 return once()
-            except (exceptions.OpenSearchException, _ShardsFailed) as error:
+            except (exceptions.OpenSearchException, Incomplete) as error:
                 if not passing(error) or time.monotonic() + pause > end:
-                    if isinstance(error, _ShardsFailed):
+                    if isinstance(error, Incomplete):
                         raise ServerFailure(
-                            f"{self.address.server}: {error.count} shards failed while {doing}: "
-                            f"{error.reason}",
+                            f"{self.address.server}: {error.what} while {doing}: {error.reason}",
                             503,
                             error.reason,
                         ) from None
@@ -180,18 +187,40 @@ class Server:
             pause = min(2 * pause, LONGEST_PAUSE)
 
 
-class _ShardsFailed(Exception):
-    """Part of the index did not answer, though the server said 200."""
+class Incomplete(Exception):
+    """A part of the index is missing from an answer, though its status is 200."""
 
-    def __init__(self, count: int, shards: Mapping[str, Any]) -> None:
-        super().__init__(count)
-        self.count = count
-        self.reason = reason_of({"failed_shards": shards.get("failures")}) or "no reason given"
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(what, reason)
+        self.what, self.reason = what, reason
+
+
+def check_whole(answer: Any) -> None:
+    """Raises Incomplete if a part of the index is missing from a decoded answer.
+
+    Covers searches, each search of an ``_msearch``, points in time and ``_mget``.
+    """
+    if not isinstance(answer, dict):
+        return
+    shards = answer.get("_shards") or {}
+    if shards.get("failed"):
+        reason = reason_of({"failed_shards": shards.get("failures")}) or "no reason given"
+        raise Incomplete(f"{shards['failed']} shards failed", reason)
+    # "terminated_early" is no sign: with size 0 a complete aggregation has it.
+    if answer.get("timed_out"):
+        raise Incomplete("the answer was cut short", CUT_SHORT)
+    # A shard without an active copy counts neither as successful nor as failed.
+    away = shards.get("total", 0) - shards.get("successful", 0)
+    if away > 0 and ("hits" in answer or "pit_id" in answer):
+        raise Incomplete(f"{away} of {shards['total']} shards did not answer", NO_COPY)
+    for one in answer.get("docs") or ():
+        if "error" in one and "_id" in one:
+            raise Incomplete(f"document {one['_id']!r} was not read", reason_of(one))
 
 
 def passing(error: BaseException) -> bool:
     """Whether the same request may succeed a little later."""
-    if isinstance(error, _ShardsFailed):
+    if isinstance(error, Incomplete):
         return True
     if isinstance(error, ServerFailure):
         return error.status in PASSING or error.reason in ("connection", "timeout")

@@ -18,6 +18,9 @@ from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.bit_order_check import put_self_test
 from xmodal_opensearch.index.mapping import Layout
 
+LIMITS = {"filter": "filter", "search routing": "search_routing"}
+"""What can limit an alias to a part of its index, and its key in the description of the alias."""
+
 
 def next_version(alias: str, existing: Iterable[str]) -> str:
     """The name of the version after all that exist."""
@@ -40,7 +43,11 @@ def swap(alias: str, old: Iterable[str], new: str) -> dict[str, Any]:
 
 
 def describe(server: Server, name: str) -> tuple[str, dict[str, Any]] | None:
-    """The one index behind a name, and its aliases, mappings and flat settings; None if missing."""
+    """The one index behind a name, and its aliases, mappings and flat settings; None if missing.
+
+    Raises IndexMismatch for an alias of several indexes, and for one that shows a part of its index
+    only: requests go to the index itself, so they would not be limited to that part.
+    """
     try:
         found = server.request("GET", f"/{name}", doing=f"opening {name}", flat_settings="true")
     except IndexMissing:
@@ -51,6 +58,13 @@ def describe(server: Server, name: str) -> tuple[str, dict[str, Any]] | None:
             "expected one: name one of them"
         )
     ((concrete, content),) = found.items()
+    alias = content["aliases"].get(name, {})
+    limits = [word for word, key in LIMITS.items() if key in alias]
+    if limits:
+        raise IndexMismatch(
+            f"the alias {name} has a {' and a '.join(limits)} and shows only a part of {concrete}, "
+            f"expected the whole: open {concrete} itself, or an alias without a {limits[0]}"
+        )
     return concrete, content
 
 

@@ -90,13 +90,7 @@ class ExactIndex:
         lines = {line.id: line for line in bulk.index_lines(ids, codes, fields, self.layout)}
         self.remember_encoder()
         report = self.send(bulk.batches(lines.values()))
-        if report.failed:
-            id_, reason = next(iter(report.failed.items()))
-            raise BulkFailure(
-                f"{self.address}: {len(report.failed)} of {len(lines)} documents were refused, "
-                f"{id_!r} first: {reason}; the others are stored",
-                report.failed,
-            )
+        self._check_taken(report, len(lines), "stored")
         return len(ids)
 
     def search(
@@ -125,20 +119,18 @@ class ExactIndex:
         return [self.hits(answer) for answer in self.ask(bodies)]
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove documents; see the contract."""
+        """Remove documents; see the contract. BulkFailure names those that were not removed."""
         check_ids(ids)
         self.check_documents_are_ours()
         known = [id_ for id_ in dict.fromkeys(ids) if bulk.is_usable(id_)]
         report = self.send(bulk.batches(map(bulk.delete_line, known)))
+        self._check_taken(report, len(known), "removed")
         return report.results["deleted"]
 
     def __len__(self) -> int:
         self.refresh()
-        body = {
-            "query": {"bool": {"filter": [{"exists": {"field": mapping.ID}}, *self.filters(None)]}}
-        }
-        counted = self.server.search(f"/{self.name}/_count", body, doing="counting")
-        return int(counted["count"])
+        query = {"bool": {"filter": [{"exists": {"field": mapping.ID}}, *self.filters(None)]}}
+        return self.server.count(self.name, query)
 
     def close(self) -> None:
         """Make additions visible to everybody, and let go of the connections."""
@@ -326,6 +318,16 @@ class ExactIndex:
                 body["search_after"] = found[-1]["sort"]
 
     # ---- how it works -------------------------------------------------------------------------
+
+    def _check_taken(self, report: bulk.Report, sent: int, done: str) -> None:
+        """Raises BulkFailure if the server refused some of the ``sent`` documents."""
+        if report.failed:
+            id_, reason = next(iter(report.failed.items()))
+            raise BulkFailure(
+                f"{self.address}: {len(report.failed)} of {sent} documents were refused, "
+                f"{id_!r} first: {reason}; the others are {done}",
+                report.failed,
+            )
 
     def nearest(
         self,

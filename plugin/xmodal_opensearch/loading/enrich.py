@@ -121,8 +121,7 @@ def enrich(
     query = _wanted(index, fields, again)
     # Also what others stored: an index may wait long, or for ever, before it shows that.
     index.server.request("POST", f"/{index.name}/_refresh", doing="refreshing")
-    counted = index.server.search(f"/{index.name}/_count", {"query": query}, doing="counting")
-    total = int(counted["count"])
+    total = index.server.count(index.name, query)
     done = 0
 
     def batches() -> Iterator[bulk.Batch]:

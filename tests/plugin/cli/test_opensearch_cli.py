@@ -75,7 +75,13 @@ def test_create_index_search_delete(
         assert there.status == here.status == 0
         assert json.loads(there.out) == json.loads(here.out)
     fused = xmodal_cli(*asked, "--index", uri, "--fuse", "text")
-    assert fused.status == 0 and "red" in json.loads(fused.out)["hits"][0]["fields"]["text"]
+    assert fused.status == 0
+    encoder = load_encoder(model)
+    with open_opensearch(uri, encoder=encoder.fingerprint) as index:
+        codes = encoder.encode_texts(["a red circle"])
+        (wanted,) = index.search_fused(codes, ["a red circle"], 10, target="text")
+    hits = json.loads(fused.out)["hits"]
+    assert [(hit["id"], hit["distance"]) for hit in hits] == [(h.id, h.distance) for h in wanted]
 
     gone = opensearch_cli("delete", uri, "--yes")
     assert (gone.status, gone.out) == (0, f"deleted {name}\n")
@@ -233,7 +239,11 @@ def test_enrich_an_index(
     assert told.out == f"{uri}: 3 documents updated, 3 have codes\n"
     assert "Connection refused" in told.err
     search = ("search", "a blue star", "--model", model, "--index", uri, "--target", "text")
-    assert json.loads(xmodal_cli(*search, "--json").out)["hits"][0]["id"] == "1"
+    hits = json.loads(xmodal_cli(*search, "--json").out)["hits"]
+    codes = load_encoder(model).encode_texts(["a blue star"])
+    wanted = open_opensearch(uri).search(codes, 10, target="text")[0]
+    assert [(hit["id"], hit["distance"]) for hit in hits] == [hit[:2] for hit in wanted]
+    assert "1" in {hit["id"] for hit in hits}
     told = opensearch_cli("load", model, "--index", uri, "--model", model)
     assert told.status == 2
 

@@ -112,7 +112,12 @@ def test_a_name_that_nobody_has_is_told() -> None:
             r"refused connecting \(401: no user is named, or the password is wrong\): set "
             "XMODAL_OPENSEARCH_USER and XMODAL_OPENSEARCH_PASSWORD",
         ),
-        (Reply(403, {"error": {"reason": "no permissions"}}), r"\(403: this user may not do that"),
+        (Reply(403, {"error": {"reason": "no rights"}}), r"403: .* not do that: no rights\): set "),
+        (Reply(403, BUSY), r"refused connecting \(403\): not yet recovered$"),
+        (
+            Reply(400, {"error": {"type": "index_closed_exception", "reason": "closed"}}),
+            r"\(400\): the index is closed: open it",
+        ),
         (Reply(404, "<html>", "text/html"), r"refused connecting \(404\)"),
         (Reply(500, {"error": {"reason": "broken"}}), r"refused connecting \(500\): broken"),
         (Reply(503, BUSY), r"refused connecting \(503\): not yet recovered"),
@@ -181,12 +186,75 @@ def test_patience_ends_with_the_last_reason() -> None:
     assert len(endpoint.asked) > 4
 
 
-def test_an_answer_of_some_shards_is_no_answer() -> None:
-    with Endpoint(scripted(HALF, HALF, WHOLE)) as endpoint:
+ALL_SHARDS = {"total": 2, "successful": 2, "skipped": 1, "failed": 0}
+FOUND = {"timed_out": False, "_shards": ALL_SHARDS, "hits": {"total": {"value": 7}, "hits": []}}
+CUT = FOUND | {"timed_out": True}
+UNASSIGNED = {"total": 2, "successful": 1, "skipped": 0, "failed": 0}
+UNREAD = {
+    "docs": [
+        {"_index": "x", "_id": "a", "found": False},
+        {"_index": "x", "_id": "b", "error": {"type": "unavailable", "reason": "shard is away"}},
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("partial", "reason"),
+    [
+        (HALF, "1 shards failed while trying: node left"),
+        (CUT, "cut short while trying: .*search.default_search_timeout"),
+        (FOUND | {"_shards": UNASSIGNED}, "1 of 2 shards did not answer while trying"),
+        ({"pit_id": "p", "_shards": UNASSIGNED}, "1 of 2 shards did not answer while trying"),
+        (UNREAD, "document 'b' was not read while trying: shard is away"),
+    ],
+    ids=["failed", "timed out", "unassigned", "point in time", "unread"],
+)
+def test_an_answer_of_a_part_of_the_index_is_an_error(partial: Any, reason: str) -> None:
+    with Endpoint(scripted(partial, partial, WHOLE)) as endpoint:
         server = connect(endpoint.port)
-        assert server.search("/x/_search", {}, doing="searching") == WHOLE
+        assert server.request("POST", "/x", {}, doing="trying") == WHOLE
         server.close()
     assert len(endpoint.asked) == 4
+    together = {"responses": [FOUND, partial]}
+    for reply, ask in (
+        (partial, lambda server: server.request("POST", "/x", {}, doing="trying")),
+        (partial, lambda server: server.search_many("x", [{}], doing="trying")),
+        (together, lambda server: server.search_many("x", [{}, {}], doing="trying")),
+    ):
+        with Endpoint(scripted(reply)) as endpoint:
+            server = connect(endpoint.port, patience=0)
+            with pytest.raises(ServerFailure, match=reason) as failed:
+                ask(server)
+            assert failed.value.status == 503 and "\n" not in str(failed.value)
+            server.close()
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        FOUND,
+        FOUND | {"terminated_early": True},  # a complete aggregation of a real node
+        {"_shards": UNASSIGNED},  # a refresh counts copies that are not assigned
+        {"docs": [{"_index": "x", "_id": "a", "found": False}]},
+        {"docs": [{"error": {"reason": "a simulated pipeline"}}]},
+    ],
+)
+def test_an_answer_of_the_whole_index_is_returned_at_once(whole: Any) -> None:
+    with Endpoint(scripted(whole)) as endpoint:
+        server = connect(endpoint.port, patience=0)
+        assert server.request("POST", "/x", {}, doing="trying") == whole
+        server.close()
+
+
+def test_documents_are_counted_by_a_search() -> None:
+    with Endpoint(scripted(FOUND, CUT)) as endpoint:
+        server = connect(endpoint.port, patience=0)
+        assert server.count("x", {"match_all": {}}) == 7
+        with pytest.raises(ServerFailure, match="cut short while counting"):
+            server.count("x", {"match_all": {}})
+        server.close()
+    assert {asked.path for asked in endpoint.asked[1:]} == {"/x/_search"}
+    assert json.loads(endpoint.asked[1].body)["track_total_hits"] is True
 
 
 def test_shards_that_stay_away_are_told() -> None:

@@ -13,6 +13,7 @@ from xmodal.errors import IndexMismatch, IndexMissing, ServerFailure
 from xmodal.index.contract import Index, open_index
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
+from xmodal_opensearch.diagnostics import repair
 from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.aliases import (
     describe,
@@ -26,6 +27,8 @@ from xmodal_opensearch.index.aliases import (
 from xmodal_opensearch.index.bit_order_check import put_self_test
 from xmodal_opensearch.index.mapping import LAYOUTS
 from xmodal_opensearch.index.store import open_opensearch
+from xmodal_opensearch.loading.enrich import prepare
+from xmodal_opensearch.loading.new_version import next_index
 
 Address = Callable[..., str]
 Rest = Callable[..., Any]
@@ -96,6 +99,34 @@ def test_an_alias_of_two_indexes_is_refused(address: Address, rest: Rest) -> Non
     ) as no:
         open_index(where)
     assert "\n" not in str(no.value)
+
+
+@pytest.mark.parametrize(
+    ("limit", "word"),
+    [({"filter": {"term": {"shop": "north"}}}, "a filter"), ({"routing": "1"}, "a search routing")],
+)
+def test_an_alias_of_a_part_of_an_index_is_refused(
+    address: Address, rest: Rest, limit: dict[str, Any], word: str
+) -> None:
+    uri = address()
+    with open_opensearch(uri, bits=64, create=True) as index:
+        index.add(["a"], image=CODE)
+    part = parse_address(uri).index + "-part"
+    actions = [{"add": {"index": index.name, "alias": part, **limit}}]
+    rest("POST", "/_aliases", {"actions": actions})
+    server = Server(parse_address(uri + "-part"))
+    for open_it in (
+        lambda: open_opensearch(uri + "-part"),
+        lambda: prepare(server, parse_address(uri + "-part"), 64, "e"),
+        lambda: repair(server, parse_address(uri + "-part")),
+        lambda: next_index(server, parse_address(uri + "-part"), 64, "e", "somewhere"),
+    ):
+        with pytest.raises(IndexMismatch, match=f"{part} has {word} .* open {index.name} itself"):
+            open_it()
+    server.close()
+    for whole in (uri, uri.replace(parse_address(uri).index, index.name)):
+        with open_opensearch(whole) as opened:
+            assert len(opened) == 1
 
 
 def test_a_version_of_which_the_index_has_gone_is_missing(address: Address, rest: Rest) -> None:

@@ -186,6 +186,20 @@ def test_refused_documents_are_named_and_the_others_stored(made: OpenSearchIndex
     assert made.codes_of(["d", "b", "c"], "image")[0] == ["b"]
 
 
+def test_a_refused_delete_names_the_documents(made: OpenSearchIndex, rest: Rest) -> None:
+    made.add(["a", "b"], image=random_codes(2))
+    rest("PUT", f"/{made.name}/_settings", {"index.blocks.write": True})
+    try:
+        with pytest.raises(BulkFailure, match="2 of 2 documents were refused") as refused:
+            made.delete(["a", "b"])
+    finally:
+        rest("PUT", f"/{made.name}/_settings", {"index.blocks.write": None})
+    assert set(refused.value.failed) == {"a", "b"}
+    assert "blocked by" in refused.value.failed["a"]
+    assert made.delete(["a", "not there"]) == 1
+    assert len(made) == 1
+
+
 def test_ids_of_up_to_512_bytes_and_of_any_signs(made: OpenSearchIndex) -> None:
     ids = sorted(["a" * 512, "é" * 256, "a/b?c#d%20", "_x", "\u2028", "a\tb\n", "..", " ", "*"])
     made.add(ids, image=tied_codes(len(ids), 1), text=tied_codes(len(ids), 2))

@@ -158,7 +158,10 @@ def test_documents_get_their_codes_and_nothing_else_changes(
     assert codes(index, "image", IDS) == encoder.encode_images(images)
 
     (hits,) = index.search(encoder.encode_texts([texts[3]]), 50, target="text")
-    assert hits[0].distance == 0 and len(hits) == COUNT
+    assert len(hits) == COUNT
+    assert [hit.distance for hit in hits] == sorted(
+        encoder.encode_texts([texts[3]]).distances(encoder.encode_texts(texts))[0]
+    )
     assert {hit.id: hit.fields for hit in hits} == before
     assert run(mine)[1].results == {}  # nothing is left to do
 

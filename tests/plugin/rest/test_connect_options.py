@@ -181,7 +181,7 @@ def test_documents_of_somebodys_own(
     body = {"query": {"match": {"product.title": "a red circle"}}}
     hits = found(photos.search(ml, "text-to-text", body))
     assert hits == plain(photos.index.search(texts[:1], 10, target="text")[0])
-    assert hits[0][:2] == ("old", 0) and len(hits) == 2
+    assert ("old", 0) in [hit[:2] for hit in hits] and len(hits) == 2
     # A document whose codes are of another encoder is none of these hits.
     ml("POST", f"{photos.name}/_update/new?refresh=true", {"doc": {"xmodal": {"encoder": "other"}}})
     assert [hit[0] for hit in found(photos.search(ml, "text-to-text", body))] == ["old"]
