@@ -37,7 +37,7 @@ def command(*words: str) -> float:
 
 def ten_words(encoder: Encoder, index: str, k: int = 5) -> tuple[int, list[list[object]]]:
     """How many of the first k hits are of the class that the word names, in all and each."""
-    opened = open_index(index, encoder=encoder.fingerprint)
+    opened = open_index(index, fingerprint=encoder.fingerprint)
     found = opened.search(encoder.encode_texts(list(WORDS)), k, target="image")
     right = [
         sum(word in hit.fields["labels"] for hit in hits)

@@ -22,7 +22,7 @@ from opensearch import FILTER, PART, SIDE, K, asking_nothing, clustered, drop, f
 from record import table, write
 
 from xmodal.codes import BinaryCodes
-from xmodal.index.contract import Addition
+from xmodal.index.documents import DocumentBatch
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading.load import load
 from xmodal_opensearch.node.process import Node
@@ -44,7 +44,9 @@ def against_stock(node: Node, n: int, bits: int, rounds: int, notes: Path) -> li
     index, _ = filled(node, "script", codes, notes)
     ways = {"script": index}
     for way in ("knn", "hamming"):
-        ways[way] = open_opensearch(str(index.address).replace("way=script", f"way={way}"))
+        ways[way] = open_opensearch(
+            str(index.address).replace("strategy=script", f"strategy={way}")
+        )
     ways["hamming"].server.request("POST", f"/{index.name}/_plugins/_hamming/warm", doing="warming")
     for number in range(WARM):  # the JIT compiles what is asked often
         whole(ways["hamming"], FILTER if number % 2 else None)(asked[:1])
@@ -81,15 +83,15 @@ def large(node: Node, n: int, rounds: int, notes: Path) -> str:
     """Many codes of 64 bits: latency, memory, and what a restart costs."""
     rng = np.random.default_rng([SEED, n])
 
-    def documents() -> Iterator[Addition]:
+    def documents() -> Iterator[DocumentBatch]:
         for start in range(0, n, PART):
             count = min(PART, n - start)
             packed = rng.integers(0, 256, (count, 8), dtype=np.uint8)
             ids = [f"{number:08d}" for number in range(start, start + count)]
-            yield Addition(ids, BinaryCodes(packed, 64), None, [{}] * count)
+            yield DocumentBatch.of(ids, image=BinaryCodes(packed, 64))
 
     uri = f"opensearch://127.0.0.1:{node.port}/large"
-    index = open_opensearch(uri, bits=64, encoder="benchmark", create=True)
+    index = open_opensearch(uri, bits=64, fingerprint="benchmark", create=True)
     started = time.perf_counter()
     load(index, documents(), notes=notes, total=n)
     loaded = time.perf_counter() - started

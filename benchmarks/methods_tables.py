@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from plans import Plan
 from record import table
-from verdicts import BASELINES, WAYS, Results, Section, Values, shown
+from verdicts import BASELINES, STRATEGIES, Results, Section, Values, shown
 
 ARROWS = ("i>t", "t>i")
 HEALTH = ("distinct", "largest_bucket", "entropy", "correlation")
@@ -103,7 +103,7 @@ def _best(found: dict[str, Any], results: Results) -> str:
         if not values:
             continue
         best = max(values, key=lambda name: float(values[name].mean()))
-        ours = [results.values(cell, best, way) for way in WAYS]
+        ours = [results.values(cell, best, way) for way in STRATEGIES]
         above = all(one.mean() > limit for one, limit in zip(ours, limits, strict=True))
         line = [cell, whose, *(f"{limit:.3f}" for limit in limits), best]
         body.append([*line, *map(shown, ours), "yes" if above else "**no**"])
@@ -114,7 +114,9 @@ def _maps(cells: Sequence[str], found: Sequence[str], bits: int, results: Result
     body = [["row", *(f"{cell} {arrow}" for cell in cells for arrow in ARROWS)]]
     for name in [*BASELINES, *found]:
         figures = [
-            shown(results.values(cell, name, way, bits=bits)) for cell in cells for way in WAYS
+            shown(results.values(cell, name, way, bits=bits))
+            for cell in cells
+            for way in STRATEGIES
         ]
         if any(one != "-" for one in figures):
             body.append([name, *figures])
@@ -129,7 +131,7 @@ def _health(cell: str, found: Sequence[str], bits: int, results: Results) -> str
         if not results_of:
             continue
         line = [name]
-        line += [shown(results.values(cell, name, way, "pair R@10", bits)) for way in WAYS]
+        line += [shown(results.values(cell, name, way, "pair R@10", bits)) for way in STRATEGIES]
         for what in HEALTH:
             for side in ("image", "text"):
                 line.append(shown(np.array([one["health"][side][what] for one in results_of])))

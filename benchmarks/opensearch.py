@@ -23,7 +23,7 @@ from opensearchpy import OpenSearch
 from record import table, write
 
 from xmodal.codes import BinaryCodes
-from xmodal.index.contract import Addition
+from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import HammingIndex
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
@@ -50,32 +50,38 @@ def clustered(n: int, bits: int) -> BinaryCodes:
     return BinaryCodes(out, bits)
 
 
-def additions(codes: BinaryCodes) -> Iterator[Addition]:
+def batches(codes: BinaryCodes) -> Iterator[DocumentBatch]:
     """Documents with an image code and one field to filter by."""
     for start in range(0, len(codes), PART):
         part = codes[start : start + PART]
         rows = range(start, start + len(part))
-        yield Addition([f"{n:08d}" for n in rows], part, None, [{"part": n % 2} for n in rows])
+        yield DocumentBatch.of(
+            [f"{n:08d}" for n in rows], image=part, fields=[{"part": n % 2} for n in rows]
+        )
 
 
 def filled(node: Node, way: str, codes: BinaryCodes, notes: Path) -> tuple[OpenSearchIndex, float]:
     """A new index with all codes in one segment, and how many seconds that took."""
     name = f"bench-{way}-{codes.bits}-{len(codes)}"
-    uri = f"opensearch://127.0.0.1:{node.port}/{name}?way={way}"
-    index = open_opensearch(uri, bits=codes.bits, encoder="benchmark", create=True)
+    uri = f"opensearch://127.0.0.1:{node.port}/{name}?strategy={way}"
+    index = open_opensearch(uri, bits=codes.bits, fingerprint="benchmark", create=True)
     started = time.perf_counter()
-    load(index, additions(codes), notes=notes, total=len(codes))
-    index.server.request(
-        "POST", f"/{index.name}/_forcemerge", doing="merging", timeout=3600, max_num_segments=1
+    load(index, batches(codes), notes=notes, total=len(codes))
+    index.handle.server.request(
+        "POST",
+        f"/{index.handle.name}/_forcemerge",
+        doing="merging",
+        timeout=3600,
+        max_num_segments=1,
     )
-    index.refresh()
+    index.handle.refresh()
     return index, time.perf_counter() - started
 
 
 def drop(index: OpenSearchIndex) -> None:
     """Remove it."""
-    index.server.request("DELETE", f"/{index.name}", doing="deleting")
-    index.server.close()
+    index.handle.server.request("DELETE", f"/{index.handle.name}", doing="deleting")
+    index.handle.server.close()
 
 
 def medians(ways: dict[str, Callable[[BinaryCodes], Any]], asked: BinaryCodes) -> dict[str, float]:
@@ -107,7 +113,7 @@ def asking_the_graph(index: OpenSearchIndex, where: dict[str, Any] | None) -> As
 def asking_nothing(index: OpenSearchIndex) -> Ask:
     """What a request costs that finds nothing."""
     nothing = {"size": 0, "query": {"match_none": {}}}
-    return lambda query: index.ask([nothing])
+    return lambda query: index.handle.search([nothing])
 
 
 def latency(node: Node, sizes: list[int], rounds: int, graph_up_to: int, notes: Path) -> str:
@@ -129,14 +135,16 @@ def one_size(
 ) -> list[list[object]]:
     """The rows of one number and width of codes."""
     local = HammingIndex(codes.bits)
-    for one in additions(codes):
-        local.add(**one._asdict())
+    for one in batches(codes):
+        local.add(one)
     made = {way: filled(node, way, codes, notes) for way in ("script", "long")}
     if with_graph:
         made["lucene-hnsw"] = filled(node, "lucene-hnsw", codes, notes)
     indexes = {way: index for way, (index, _) in made.items()}
     seconds = {way: f"{took:.0f}" for way, (_, took) in made.items()} | {"knn": "as script"}
-    by_knn = open_opensearch(str(indexes["script"].address).replace("way=script", "way=knn"))
+    by_knn = open_opensearch(
+        str(indexes["script"].address).replace("strategy=script", "strategy=knn")
+    )
 
     def ways(where: dict[str, Any] | None) -> dict[str, Ask]:
         out = {"local index, no server": searching(local, where)}
@@ -176,13 +184,15 @@ def loading(node: Node, n: int, rounds: int, notes: Path) -> str:
     words = "red blue green shoes shirt on the left of a small large cat".split()
     rng = np.random.default_rng([SEED, 2])
 
-    def documents() -> Iterator[Addition]:
+    def documents() -> Iterator[DocumentBatch]:
         for start in range(0, n, PART):
             part = codes[start : start + PART]
             chosen = rng.integers(len(words), size=(len(part), 6))
             captions = [" ".join(words[one] for one in row) for row in chosen]
             fields = [{"text": text, "price": len(text)} for text in captions]
-            yield Addition([f"{start + r:08d}" for r in range(len(part))], part, part, fields)
+            yield DocumentBatch.of(
+                [f"{start + r:08d}" for r in range(len(part))], image=part, text=part, fields=fields
+            )
 
     every = list(documents())
     client = OpenSearch([{"host": "127.0.0.1", "port": node.port}], pool_maxsize=2)
@@ -190,7 +200,7 @@ def loading(node: Node, n: int, rounds: int, notes: Path) -> str:
     for number in range(rounds):
         for way in ("ours", "bare") if number % 2 == 0 else ("bare", "ours"):
             uri = f"opensearch://127.0.0.1:{node.port}/load-{way}-{number}"
-            index = open_opensearch(uri, bits=64, encoder="benchmark", create=True)
+            index = open_opensearch(uri, bits=64, fingerprint="benchmark", create=True)
             if way == "ours":
                 started = time.perf_counter()
                 load(index, every, notes=notes, total=n)
@@ -201,12 +211,19 @@ def loading(node: Node, n: int, rounds: int, notes: Path) -> str:
                     for batch in bulk.batches(lines(index, every, {}))
                 ]
                 settings = {"index.refresh_interval": "-1"}
-                index.server.request("PUT", f"/{index.name}/_settings", settings, doing="setting")
+                index.handle.server.request(
+                    "PUT", f"/{index.handle.name}/_settings", settings, doing="setting"
+                )
                 started = time.perf_counter()
                 with ThreadPoolExecutor(2) as pool:
-                    sent = [pool.submit(client.bulk, body=one, index=index.name) for one in bodies]
+                    sent = [
+                        pool.submit(client.bulk, body=one, index=index.handle.name)
+                        for one in bodies
+                    ]
                     answers = [one.result() for one in sent]
-                index.server.request("POST", f"/{index.name}/_refresh", doing="refreshing")
+                index.handle.server.request(
+                    "POST", f"/{index.handle.name}/_refresh", doing="refreshing"
+                )
                 bare.append(n / (time.perf_counter() - started))
                 assert not any(answer["errors"] for answer in answers)
             drop(index)

@@ -26,7 +26,7 @@ from record import table, write
 from xmodal import Dataset, Encoder, load_encoder, read
 from xmodal.data.synthetic import write_world
 
-WAYS = ("torch", "onnx", "onnx int8")
+STRATEGIES = ("torch", "onnx", "onnx int8")
 BITS = 64
 XMODAL = ("-c", "from xmodal.cli import main; main()")
 
@@ -63,7 +63,9 @@ def prepare(told: argparse.Namespace) -> tuple[Path, dict[str, Path], dict[str, 
         if not data.exists():
             write_world(data, 400 if told.quick else 2880)
     backbones = ("--image-backbone", told.image_backbone, "--text-backbone", told.text_backbone)
-    models = dict(zip(WAYS, (work / "x.model", work / "x.onnx", work / "x8.onnx"), strict=True))
+    models = dict(
+        zip(STRATEGIES, (work / "x.model", work / "x.onnx", work / "x8.onnx"), strict=True)
+    )
     settings = ("--set", "epochs=2") if told.quick else ()
     chosen = ("--bits", BITS, "--seed", told.seed, "--no-report")
     xmodal("train", data, "--out", models["torch"], *backbones, *chosen, *settings)
@@ -84,13 +86,13 @@ def starts(data: Dataset, models: dict[str, Path], indexes: dict[str, Path], rou
     pair = data.pairs().items[0]
     rows: list[list[object]] = [["search by", "computed by", "seconds", "range", "memory MB"]]
     for what, asked in (("words", (pair.text,)), ("a picture", ("--image", pair.image))):
-        found: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+        found: dict[str, list[tuple[float, float]]] = {way: [] for way in STRATEGIES}
         for number in range(rounds + 1):
-            for way in WAYS:
+            for way in STRATEGIES:
                 told = whole_search(*asked, "--model", models[way], "--index", indexes[way])
                 if number:  # the first round fills the system's caches of files
                     found[way].append(told)
-        for way in WAYS:
+        for way in STRATEGIES:
             seconds, memory = zip(*found[way], strict=True)
             span = f"{min(seconds):.2f} to {max(seconds):.2f}"
             median = f"{statistics.median(seconds):.2f}"
@@ -103,7 +105,7 @@ def latency(data: Dataset, encoders: dict[str, Encoder], rounds: int) -> str:
     rows: list[list[object]] = [["query", "computed by", "ms, median", "ms, 90 % are below"]]
     pairs = list(islice(cycle(data.pairs().items), rounds + 1))
     for what, side in (("a text", "text"), ("a picture", "image")):
-        milliseconds: dict[str, list[float]] = {way: [] for way in WAYS}
+        milliseconds: dict[str, list[float]] = {way: [] for way in STRATEGIES}
         for number, item in enumerate(pairs):
             for way, encoder in encoders.items():
                 started = time.perf_counter()
@@ -120,7 +122,7 @@ def agreement(encoders: dict[str, Encoder]) -> str:
     """What the exports measured and wrote down."""
     rows: list[list[object]] = [["of", "with", "side", "equal bits", "equal codes", "items"]]
     quality: list[list[object]] = [["computed by", "mAP image->text", "mAP text->image"]]
-    for way in WAYS[1:]:
+    for way in STRATEGIES[1:]:
         told = encoders[way].about["export"]
         for other, sides in told["agreement"].items():
             if " with " in other:  # that of the graphs before they became int8: said above

@@ -113,7 +113,7 @@ def wrong_codes(
     }
     wrong = 0
     for side, codes in wanted.items():
-        stored, found = index.codes_of(ids, side)  # type: ignore[arg-type]
+        stored, found = index.get(ids).codes(side)  # type: ignore[arg-type]
         rows = dict(zip(stored, found.packed, strict=True))
         wrong += sum(
             id_ not in rows or bool((rows[id_] != codes.packed[row]).any())

@@ -30,7 +30,7 @@ from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.load import load_encoder
 from xmodal.errors import ConfigError
 
-WAYS = {"micro-batching": (), "one at a time": ("--batch", "1")}
+STRATEGIES = {"micro-batching": (), "one at a time": ("--batch", "1")}
 ROUNDS = 2
 """The seconds of each way are spent in so many parts, in turn with those of the other."""
 
@@ -56,7 +56,7 @@ def _write(told: argparse.Namespace) -> int:
     with ExitStack() as stack:
         ports = {
             way: stack.enter_context(_service(told.model, told.index, options))
-            for way, options in WAYS.items()
+            for way, options in STRATEGIES.items()
         }
         port = ports["micro-batching"]
         documents = int(_answer(port, "GET", "/v1/about", None)["documents"])

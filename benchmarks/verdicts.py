@@ -14,7 +14,7 @@ from record import table
 
 from xmodal.methods.schgan import paper
 
-WAYS = ("image->text", "text->image")
+STRATEGIES = ("image->text", "text->image")
 METRICS = ("P@10", "P@100", "pair R@10")
 BASELINES = ("chance", "sign", "cca + itq", "label codeword", "float cosine (cca)")
 BARS = {
@@ -63,7 +63,7 @@ class Results:
     def values(self, cell: str, row: str, way: str, metric: str = "mAP", bits: int = 32) -> Values:
         """A figure of each seed; ``way`` "both" is the mean of both directions. May be empty."""
         name = row if row in BASELINES else MODEL
-        ways = WAYS if way == "both" else (way,)
+        ways = STRATEGIES if way == "both" else (way,)
         each = [
             np.mean([np.nan if (v := one["figures"][name][w][metric]) is None else v for w in ways])
             for one in self.of(cell, row, bits)
@@ -112,14 +112,18 @@ def main(plan: Plan, results: Results) -> list[Section]:
         heads = [f"{c.share} %" if c.of == "fashion" else c.variant for c in inside]
         body = [["mAP", *(f"{head} {arrow}" for head in heads for arrow in ("i>t", "t>i"))]]
         for name in names:
-            figures = [shown(results.values(cell.name, name, w)) for cell in inside for w in WAYS]
+            figures = [
+                shown(results.values(cell.name, name, w)) for cell in inside for w in STRATEGIES
+            ]
             body.append([called.get(name, name), *figures])
         what = "share of labels" if inside[0].of == "fashion" else "protocol, all labels"
         sections.append((f"{title}: mAP by {what}", table(body)))
     body = [["cell", "row", *(f"{metric} {a}" for metric in METRICS for a in ("i>t", "t>i"))]]
     for cell in cells:
         for name in names:
-            figures = [shown(results.values(cell.name, name, w, m)) for m in METRICS for w in WAYS]
+            figures = [
+                shown(results.values(cell.name, name, w, m)) for m in METRICS for w in STRATEGIES
+            ]
             body.append([cell.name, called.get(name, name), *figures])
     return [*sections, ("The other figures", table(body))]
 
@@ -128,10 +132,10 @@ def _bars(cells: Sequence[Any], results: Results) -> str:
     head = ["cell", "bar i>t / t>i", "xmodal i>t", "t>i", "minus bar", "bar met"]
     body = [[*head, "above cca + itq", "above label codeword", "against generator on (both)"]]
     for cell in cells:
-        ours = [results.values(cell.name, "default", way) for way in WAYS]
+        ours = [results.values(cell.name, "default", way) for way in STRATEGIES]
         bar = BARS.get(cell.name)
         above = [
-            _above(ours, [results.values(cell.name, name, way) for way in WAYS])
+            _above(ours, [results.values(cell.name, name, way) for way in STRATEGIES])
             for name in ("cca + itq", "label codeword")
         ]
         limits = [np.array([one]) for one in bar] if bar else []
@@ -174,14 +178,14 @@ def ablation(plan: Plan, results: Results) -> list[Section]:
         for name in [*BASELINES, *named]:
             if not results.of(cell, name):
                 continue
-            figures = [shown(results.values(cell, name, way)) for way in (*WAYS, "both")]
-            figures += [shown(results.values(cell, name, way, "pair R@10")) for way in WAYS]
+            figures = [shown(results.values(cell, name, way)) for way in (*STRATEGIES, "both")]
+            figures += [shown(results.values(cell, name, way, "pair R@10")) for way in STRATEGIES]
             about = named[name].about if name in named else "baseline"
             body.append([name, *figures, *_budget(results.of(cell, name)), about])
         paired = [["difference", "way", "mean", "sd of it", "sd over seeds", *SURE]]
         for leader in leaders:
             for rival in (one for one in _rivals(leader) if one in named):
-                lines = [_claim(cell, leader, rival, way, results) for way in (*WAYS, "both")]
+                lines = [_claim(cell, leader, rival, way, results) for way in (*STRATEGIES, "both")]
                 if not lines[2]:
                     continue
                 paired += lines
@@ -204,7 +208,7 @@ def _rivals(leader: str) -> tuple[str, ...]:
 
 def _claim(cell: str, leader: str, rival: str, way: str, results: Results) -> list[str]:
     gaps = results.differences(cell, leader, rival, way)
-    line = [f"{leader} - {rival}", {WAYS[0]: "i>t", WAYS[1]: "t>i"}.get(way, way)]
+    line = [f"{leader} - {rival}", {STRATEGIES[0]: "i>t", STRATEGIES[1]: "t>i"}.get(way, way)]
     if not len(gaps):
         return []
     if len(gaps) < 2:
@@ -242,7 +246,7 @@ def faithful(plan: Plan, results: Results) -> list[Section]:
     body = [["row", "test pairs train as unlabelled", "mAP i>t", "t>i", *_heads()]]
     for cell, names in ((official, beside), (released, beside[-2:])):
         for name in names:
-            figures = [shown(results.values(cell, name, way)) for way in WAYS]
+            figures = [shown(results.values(cell, name, way)) for way in STRATEGIES]
             trains = f"yes ({rows.SMALL} units)" if cell == released else "no"
             body.append([name, trains, *figures, *_budget(results.of(cell, name))[2:]])
     faults = [
@@ -251,7 +255,7 @@ def faithful(plan: Plan, results: Results) -> list[Section]:
     for number, (name, (alone, without)) in enumerate(rows.one_by_one().items(), 1):
         line = [str(number), name]
         for row, other, sign in ((alone, "paper", -1), (without, "paper-released", 1)):
-            line += [shown(results.values(released, row.name, way)) for way in WAYS]
+            line += [shown(results.values(released, row.name, way)) for way in STRATEGIES]
             gaps = results.differences(released, row.name, other, "both")
             line.append(shown(sign * gaps, "+"))
         faults.append(line)
@@ -294,7 +298,9 @@ def bits(plan: Plan, results: Results) -> list[Section]:
         for width in widths:
             line = [str(width)]
             for metric in ("mAP", "P@10", "pair R@10"):
-                line += [shown(results.values(cell, "default", way, metric, width)) for way in WAYS]
+                line += [
+                    shown(results.values(cell, "default", way, metric, width)) for way in STRATEGIES
+                ]
             found = results.of(cell, "default", width)
             for name in health:
                 for side in ("image", "text"):

@@ -20,10 +20,10 @@ def main(folder: str | None = None, work: str = "example") -> None:
     encoder = xmodal.train(data, Path(work, "model"), options, {"epochs": 3, "batch": 64})
 
     index = xmodal.open_index(
-        Path(work, "index"), bits=encoder.bits, encoder=encoder.fingerprint, create=True
+        Path(work, "index"), bits=encoder.bits, fingerprint=encoder.fingerprint, create=True
     )
-    for addition in encoder.additions(data):
-        index.add(**addition._asdict())
+    for batch in encoder.batches(data):
+        index.add(batch)
 
     for hit in index.search(encoder.encode_texts(["a red circle on the left"]), 3, target="image")[
         0

@@ -24,11 +24,11 @@ def main(server: str | None = None, work: str = "example") -> None:
             server = f"opensearch://127.0.0.1:{node.port}"
         local = xmodal.open_index(Path(work, "index"), bits=32, create=True)
         remote = xmodal.open_index(
-            f"{server}/example-04", bits=32, encoder=encoder.fingerprint, create=True
+            f"{server}/example-04", bits=32, fingerprint=encoder.fingerprint, create=True
         )
-        for addition in encoder.additions(data):
-            local.add(**addition._asdict())
-            remote.add(**addition._asdict())
+        for batch in encoder.batches(data):
+            local.add(batch)
+            remote.add(batch)
 
         words = "a red circle on the left"
         query = encoder.encode_texts([words])
@@ -41,14 +41,15 @@ def main(server: str | None = None, work: str = "example") -> None:
 
         print(f"codes and the words {words!r} (BM25) fused by reciprocal rank:")
         for one in remote.search_fused(query, [words], 3, target="image")[0]:
-            print(one.distance, one.code_rank, one.text_rank, one.fields["text"])
+            print(one.distance, one.ranks, one.fields["text"])
         best = there[0][0].id
         why = remote.explain(
             best, query, target="image", words=words, confidence=encoder.confidence
         )
         print(f"{best}: {why.agreeing} of {why.bits} bits agree, rank {why.code_rank} by code,")
         print(f"  {why.text_rank} by words, confidence {why.confidence:.0%}")
-        print("more like it:", [hit.id for hit in remote.more_like(best, 3)])
+        like = xmodal.Retriever(encoder, remote).search(like=best, k=3)
+        print("more like it:", [hit.id for hit in like])
         local.close()
         remote.close()
 

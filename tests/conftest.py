@@ -176,7 +176,7 @@ def index_path(
 
     folder = tmp_path_factory.mktemp("indexes") / "toy.index"
     codes = encoder.encode_data(dataset, cache=cache)
-    index = open_index(str(folder), bits=encoder.bits, encoder=encoder.fingerprint, create=True)
+    index = open_index(str(folder), bits=encoder.bits, fingerprint=encoder.fingerprint, create=True)
     index.add(
         dataset.ids,
         image=codes["image"][1],

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from xmodal.evaluation.evaluate import evaluate
     from xmodal.evaluation.protocol import Report
     from xmodal.index.local import HammingIndex
+    from xmodal.retrieval.retriever import Retriever
     from xmodal.training import train
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ __all__ = [
     "Hit",
     "Index",
     "Report",
+    "Retriever",
     "XmodalError",
     "compress",
     "evaluate",
@@ -49,6 +51,7 @@ _LAZY = {
     "Encoder": "xmodal.encoders.encoder",
     "HammingIndex": "xmodal.index.local",
     "Report": "xmodal.evaluation.protocol",
+    "Retriever": "xmodal.retrieval.retriever",
     "compress": "xmodal.compression",
     "evaluate": "xmodal.evaluation.evaluate",
     "load_encoder": "xmodal.encoders.load",

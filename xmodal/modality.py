@@ -1,10 +1,13 @@
-"""The two modalities: "image" and "text"."""
+"""The two modalities of an item: image and text."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
 Modality = Literal["image", "text"]
-
-
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
+
+
+def other_modality(modality: Modality) -> Modality:
+    """Return "text" for "image" and "image" for "text"."""
+    return "text" if modality == "image" else "image"

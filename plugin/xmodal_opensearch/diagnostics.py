@@ -18,11 +18,13 @@ from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index import queries as build
 from xmodal_opensearch.index.aliases import describe
+from xmodal_opensearch.index.approximate import Recall
 from xmodal_opensearch.index.bit_order_check import put_self_test
 from xmodal_opensearch.index.mapping import field_of
 from xmodal_opensearch.index.queries import Query
-from xmodal_opensearch.index.store import OpenSearchIndex, Recall
-from xmodal_opensearch.index.strategies import WAYS, lack
+from xmodal_opensearch.index.reading import sample_codes
+from xmodal_opensearch.index.store import OpenSearchIndex
+from xmodal_opensearch.index.strategies import STRATEGIES, missing_requirement
 from xmodal_opensearch.loading import load
 
 Progress = Callable[[str, int, int], None]
@@ -64,8 +66,8 @@ class Checkup:
 def examine(index: OpenSearchIndex, *, progress: Progress | None = None) -> Checkup:
     """Measure collisions, recall of the graph, and latency of each way that fits the index."""
     out = Checkup(repr(index))
-    index.server.request("POST", f"/{index.name}/_refresh", doing="refreshing")
-    if load.KEY in index.read_meta():
+    index.handle.refresh_always()
+    if load.KEY in index.handle.read_meta():
         out.advice.append(
             "a load was killed here and the settings for loading are still set: run it again, or "
             "xmodal-opensearch doctor --repair"
@@ -75,10 +77,10 @@ def examine(index: OpenSearchIndex, *, progress: Progress | None = None) -> Chec
         if found.codes:
             out.sides.append(found)
     for found in out.sides:
-        _, asked = index.sample(found.side, ASKED)
+        _, asked = sample_codes(index.handle, found.side, ASKED)
         for way, ask in _ways(index, found.side).items():
             out.latencies.append(Latency(way, found.side, _median_ms(index, ask, asked)))
-        if index.layout.has_graph:
+        if index.handle.layout.has_graph:
             recall = index.measure_recall(K, target=found.side)
             out.recalls.append((found.side, recall))
     if out.sides:
@@ -106,7 +108,7 @@ def repair(server: Server, address: Address) -> list[str]:
     if not kept["docs"][0].get("found"):
         put_self_test(server, name, bits, layout)
         done.append("the self-test document was stored again")
-    with OpenSearchIndex(server, address, bits=bits, encoder=encoder) as index:
+    with OpenSearchIndex(server, address, bits=bits, fingerprint=encoder) as index:
         if load.put_back(index):
             done.append("the settings are as they were before the load")
     return done or ["nothing was to be repaired"]
@@ -130,11 +132,12 @@ def advice(found: Checkup, index: OpenSearchIndex) -> list[str]:
     exact = [one for one in found.latencies if one.way != "graph"]
     if exact:
         best = min(exact, key=lambda one: one.milliseconds)
-        now = [one for one in exact if one.way == index.way.name and one.side == best.side]
-        if now and best.way != index.way.name and best.milliseconds < 0.8 * now[0].milliseconds:
+        used = index.handle.strategy.name
+        now = [one for one in exact if one.way == used and one.side == best.side]
+        if now and best.way != used and best.milliseconds < 0.8 * now[0].milliseconds:
             out.append(
-                f"way={best.way} answers in {best.milliseconds:.1f} ms, {index.way.name} in "
-                f"{now[0].milliseconds:.1f}: ask with ?way={best.way}"
+                f"strategy={best.way} answers in {best.milliseconds:.1f} ms, {used} in "
+                f"{now[0].milliseconds:.1f}: search with ?strategy={best.way}"
             )
         if best.milliseconds > SLOW_MS:
             out.append(
@@ -147,12 +150,14 @@ def advice(found: Checkup, index: OpenSearchIndex) -> list[str]:
 def _side(index: OpenSearchIndex, side: Modality, progress: Progress | None) -> Side:
     """Read the codes of a side (the first 200,000) and count how they collide."""
     name = field_of(side)
-    query: Query = {"bool": {"filter": [index.layout.present(name), *index.filters(None)]}}
-    total = index.server.count(index.name, query)
+    query: Query = {
+        "bool": {"filter": [index.handle.layout.present(name), *index.handle.filters(None)]}
+    }
+    total = index.handle.count(query)
     parts: list[BinaryCodes] = []
     read = 0
-    for page in index.scan(query, 5000, [name]):
-        parts.append(index.layout.codes([hit["_source"][name] for hit in page], index.bits))
+    for page in index.handle.scan(query, 5000, [name]):
+        parts.append(index.handle.layout.codes([hit["_source"][name] for hit in page], index.bits))
         read += len(page)
         if progress is not None:
             progress(f"{side} codes", read, min(total, MOST_READ))
@@ -169,15 +174,21 @@ def _ways(index: OpenSearchIndex, side: Modality) -> dict[str, Callable[[BinaryC
     """What can be asked of this index on this server: the query of each way."""
     name = field_of(side)
     out: dict[str, Callable[[BinaryCodes], Query]] = {}
-    for way in WAYS.values():
-        if index.layout.name not in way.searches or way.has_graph or lack(way, index.can):
+    for strategy in STRATEGIES.values():
+        if (
+            index.handle.layout.name not in strategy.searches
+            or strategy.has_graph
+            or missing_requirement(strategy, index.handle.capabilities)
+        ):
             continue
-        if way.build is None:
-            out[way.name] = lambda code: build.by_knn(name, code, [], K)
+        if strategy.build is None:
+            out[strategy.name] = lambda code: build.by_knn(name, code, [], K)
         else:
-            made = way.build
-            out[way.name] = lambda code, made=made: made(name, code, index.layout, [], None)  # type: ignore[misc]
-    if index.layout.has_graph:
+            made = strategy.build
+            out[strategy.name] = lambda code, made=made: made(
+                name, code, index.handle.layout, [], None
+            )  # type: ignore[misc]
+    if index.handle.layout.has_graph:
         out["graph"] = lambda code: build.by_knn(name, code, [], K)
     return out
 
@@ -193,9 +204,9 @@ def _median_ms(
     for number in range(ROUNDS + 1):
         for body in bodies:
             started = time.perf_counter()
-            index.ask([body])
+            index.handle.search([body])
             if number:  # the first round warms caches
                 times.append(1e3 * (time.perf_counter() - started))
     if not times:
-        raise IndexFailure(f"{index.address} holds no codes to ask with")
+        raise IndexFailure(f"{index.handle.address} holds no codes to ask with")
     return statistics.median(times)

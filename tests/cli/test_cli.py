@@ -223,7 +223,7 @@ def test_an_empty_index_says_how_to_fill_it(
     xmodal_cli: Run, model: Path, encoder: Encoder, tmp_path: Path
 ) -> None:
     empty = tmp_path / "empty"
-    open_index(empty, bits=encoder.bits, encoder=encoder.fingerprint, create=True).close()
+    open_index(empty, bits=encoder.bits, fingerprint=encoder.fingerprint, create=True).close()
     told = xmodal_cli("search", "a", "--model", model, "--index", empty)
     assert told.status == 1 and told.out == "no match\n"
     assert "is empty: fill it with xmodal index DATA" in told.err

@@ -12,10 +12,10 @@ from uuid import uuid4
 import pytest
 from contract.index_backend import Backend
 
-WAYS = ("hamming", "script", "knn", "long", "lucene-hnsw")
+STRATEGIES = ("hamming", "script", "knn", "long", "lucene-hnsw")
 
 
-@pytest.fixture(params=["local", *WAYS])
+@pytest.fixture(params=["local", *STRATEGIES])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
     """One backend after the other: the local index, and every way of a real OpenSearch node."""
     numbers = count()
@@ -31,7 +31,7 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
             urlopen(Request(f"http://{url}{index}-000001", method="DELETE")).close()
 
         made = Backend(
-            lambda: f"opensearch://{url}/{name}-{next(numbers)}?way={request.param}",
+            lambda: f"opensearch://{url}/{name}-{next(numbers)}?strategy={request.param}",
             drop,
             examples=6,  # each costs an index on a server
         )

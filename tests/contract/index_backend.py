@@ -28,7 +28,7 @@ class Backend:
     def make(self, bits: int, encoder: str | None = None) -> Index:
         """A new empty index at a new address."""
         address = self.new_address()
-        index = open_index(address, bits=bits, encoder=encoder, create=True)
+        index = open_index(address, bits=bits, fingerprint=encoder, create=True)
         self._open.append((index, address))
         return index
 
@@ -40,7 +40,7 @@ class Backend:
         """Close it and open what is at its address, expecting ``bits`` and ``encoder``."""
         address = self.address(index)
         self.let_go(index)
-        again = open_index(address, bits=bits, encoder=encoder)
+        again = open_index(address, bits=bits, fingerprint=encoder)
         self._open.append((again, address))
         return again
 

@@ -60,7 +60,7 @@ def test_a_life_of_adding_deleting_and_reopening_agrees_with_the_oracle(backend:
     class Life(RuleBasedStateMachine):
         def __init__(self) -> None:
             super().__init__()
-            self.index, self.oracle = backend.make(8, encoder="e1"), Oracle()
+            self.index, self.oracle = backend.make(8, fingerprint="e1"), Oracle()
 
         @rule(batch=batches(8))
         def add(self, batch: dict[str, Any]) -> None:
@@ -77,7 +77,7 @@ def test_a_life_of_adding_deleting_and_reopening_agrees_with_the_oracle(backend:
 
         @rule()
         def reopen(self) -> None:
-            self.index = backend.reopen(self.index, bits=8, encoder="e1")
+            self.index = backend.reopen(self.index, bits=8, fingerprint="e1")
 
         @invariant()
         def everything_is_there(self) -> None:
@@ -219,7 +219,7 @@ def test_a_document_without_a_code_on_that_side_is_never_a_hit(backend: Backend)
     assert found(index, 0, "text", k=100, radius=8) == ["both", "t1", "t2"]
 
 
-def test_empty_indexes_batches_and_additions(backend: Backend) -> None:
+def test_empty_indexes_and_batches(backend: Backend) -> None:
     index = backend.make(16)
     none = BinaryCodes.empty(16)
     assert len(index) == 0
@@ -254,20 +254,20 @@ def test_what_the_caller_changes_later_is_not_in_the_index(backend: Backend) -> 
 
 
 def test_everything_is_there_after_reopening(backend: Backend) -> None:
-    index = backend.make(24, encoder="e1")
+    index = backend.make(24, fingerprint="e1")
     add(index, ["b", "日本"], 24, image=[1, 2], fields=[{"x": [1, "é", None]}, {"y": False}])
     add(index, ["a"], 24, text=[3])
     before = [search(index, [1, 3], 9, side) for side in MODALITIES]
     again = backend.reopen(index)
-    assert (again.bits, again.encoder, len(again)) == (24, "e1", 3)
+    assert (again.bits, again.fingerprint, len(again)) == (24, "e1", 3)
     assert [search(again, [1, 3], 9, side) for side in MODALITIES] == before
-    again = backend.reopen(again, bits=24, encoder="e1")
+    again = backend.reopen(again, bits=24, fingerprint="e1")
     assert [search(again, [1, 3], 9, side) for side in MODALITIES] == before
 
 
 def test_an_empty_index_exists_once_it_was_made(backend: Backend) -> None:
-    again = backend.reopen(backend.make(8, encoder="e1"))
-    assert (again.bits, again.encoder, len(again)) == (8, "e1", 0)
+    again = backend.reopen(backend.make(8, fingerprint="e1"))
+    assert (again.bits, again.fingerprint, len(again)) == (8, "e1", 0)
 
 
 def test_creating_what_exists_opens_it(backend: Backend) -> None:
@@ -284,9 +284,9 @@ def test_creating_what_exists_opens_it(backend: Backend) -> None:
 
 def test_codes_of_other_bits_or_of_another_encoder_are_refused(backend: Backend) -> None:
     with pytest.raises(IndexMismatch, match="holds codes of 8 bits, asked for 16"):
-        backend.reopen(backend.make(8, encoder="e1"), bits=16)
+        backend.reopen(backend.make(8, fingerprint="e1"), bits=16)
     with pytest.raises(IndexMismatch, match="filled by encoder e1, this is encoder e2"):
-        backend.reopen(backend.make(8, encoder="e1"), encoder="e2")
+        backend.reopen(backend.make(8, fingerprint="e1"), fingerprint="e2")
 
 
 def test_a_missing_index_is_missing(backend: Backend) -> None:
@@ -373,16 +373,16 @@ def filled(backend: Backend) -> Index:
     return index
 
 
-def test_codes_and_fields_are_read_back(backend: Backend) -> None:
+def test_get_returns_codes_and_fields_in_the_order_of_ids(backend: Backend) -> None:
     index = filled(backend)
-    ids, packed = index.codes_of(["c", "d", "a", "nobody", ""], "image")
+    ids, packed = index.get(["c", "d", "a", "nobody", ""]).codes("image")
     assert (ids, packed) == (["d", "a"], codes([6, 2], 16))
-    assert index.codes_of([], "text")[0] == []
-    assert index.fields_of(["nobody", "c", "d", "x" * 600]) == {"c": FILLED[2], "d": {}}
+    assert index.get([]).codes("text")[0] == []
+    assert index.get(["nobody", "c", "d", "x" * 600]).fields_by_id() == {"c": FILLED[2], "d": {}}
     index.delete(["c"])
     add(index, ["d"], 16, text=[7], fields=[{"colour": "green"}])
-    assert index.fields_of(["c", "d"]) == {"d": {"colour": "green"}}
-    assert index.codes_of(["c", "d"], "image")[0] == []
+    assert index.get(["c", "d"]).fields_by_id() == {"d": {"colour": "green"}}
+    assert index.get(["c", "d"]).codes("image")[0] == []
 
 
 def test_facets_are_the_fields_that_group_documents(backend: Backend) -> None:

@@ -309,7 +309,7 @@ def bad(
     lines(folder / "few.jsonl", *few)
     lines(folder / "rot.jsonl", *({"id": k, "image": "cut.jpg", "text": str(k)} for k in range(9)))
     for name, bits, encoder in (("theirs", 32, "other"), ("wide", 64, "other")):
-        index = open_index(folder / name, bits=bits, encoder=encoder, create=True)
+        index = open_index(folder / name, bits=bits, fingerprint=encoder, create=True)
         index.add(["a"], image=BinaryCodes(np.zeros((1, bits // 8), np.uint8), bits))
         index.close()
     whole = (index_path / "documents.parquet").read_bytes()

@@ -55,7 +55,7 @@ def test_search_index_encode_and_evaluate_need_no_torch(
         done = without(TORCH, "search", QUERY, *ours, "--index", index, "-k", 5, "--json")
         assert done.returncode == 0, done.stderr
         hits = json.loads(done.stdout)["hits"]
-        opened = xmodal.open_index(index, encoder=encoder.fingerprint)
+        opened = xmodal.open_index(index, fingerprint=encoder.fingerprint)
         expected = opened.search(encoder.encode_texts([QUERY]), 5, target="image")[0]
         assert [(hit["id"], hit["distance"]) for hit in hits] == [hit[:2] for hit in expected]
         opened.close()

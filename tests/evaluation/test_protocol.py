@@ -14,7 +14,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.errors import DataError
 from xmodal.evaluation.protocol import Part, Report, combine, compare, trec_qrels, trec_run
 
-WAYS = ("image->text", "text->image")
+STRATEGIES = ("image->text", "text->image")
 
 
 def codes(numbers: Sequence[int]) -> BinaryCodes:
@@ -100,7 +100,7 @@ def test_chance_is_the_expectation_over_all_orders() -> None:
     # Two of four are relevant for both queries: the mean over all orders of them.
     orders = set(permutations([1, 1, 0, 0]))
     expected = np.mean([sum(sum(o[: k + 1]) / (k + 1) * o[k] for k in range(4)) for o in orders])
-    for way in WAYS:
+    for way in STRATEGIES:
         assert chance[way]["mAP"] == pytest.approx(expected / 2)
         assert chance[way]["P@1"] == pytest.approx(2 / 4)
         assert chance[way]["P@10"] == pytest.approx(2 / 10)
@@ -110,7 +110,7 @@ def test_chance_is_the_expectation_over_all_orders() -> None:
 def test_chance_on_more_data_is_the_base_rate() -> None:
     report = compare(TRAIN, some(200, 1), some(50, 2), name="ours", seed=0)
     base = report.facts["base rate"]
-    for way in WAYS:
+    for way in STRATEGIES:
         assert report.rows["chance"][way]["P@10"] == pytest.approx(base, abs=1e-4)
         assert report.rows["chance"][way]["mAP"] == pytest.approx(base, abs=0.02)
 
@@ -123,7 +123,7 @@ def test_every_baseline_is_measured_and_floats_are_told_apart() -> None:
     names = ["chance", "sign", "cca + itq", "label codeword", "ours", "float cosine (cca)"]
     assert list(report.rows) == names
     for figures in report.rows.values():
-        for way in WAYS:
+        for way in STRATEGIES:
             assert 0 <= figures[way]["mAP"] <= 1
     # The features show their label: what learns from them does better than chance.
     for name in ("label codeword", "float cosine (cca)"):
@@ -189,7 +189,10 @@ def test_nothing_to_find_is_an_error() -> None:
 def report_of(value: float) -> Report:
     figures = {"mAP": value, "P@10": value / 2, "pair R@10": 1.0}
     return Report(
-        "t", {"ours": {way: dict(figures) for way in WAYS}}, {"bits": 8}, {"image": {"e": value}}
+        "t",
+        {"ours": {way: dict(figures) for way in STRATEGIES}},
+        {"bits": 8},
+        {"image": {"e": value}},
     )
 
 
@@ -221,11 +224,11 @@ def strictly(text: str) -> Any:
 
 def test_a_report_as_json_has_no_nan() -> None:
     figures = {"mAP": float("nan"), "P@10": 0.5}
-    report = Report("t", {"ours": dict.fromkeys(WAYS, figures)}, {"bits": 8}, {"image": {}})
+    report = Report("t", {"ours": dict.fromkeys(STRATEGIES, figures)}, {"bits": 8}, {"image": {}})
     told = strictly(report.to_json())
     assert told["rows"]["ours"]["image->text"] == {"mAP": None, "P@10": 0.5}
     real = strictly(tiny().to_json())
-    assert real["title"] == "tiny" and set(real["rows"]["ours"]) == set(WAYS)
+    assert real["title"] == "tiny" and set(real["rows"]["ours"]) == set(STRATEGIES)
 
 
 def test_the_table_has_a_row_a_method_and_a_column_a_direction() -> None:

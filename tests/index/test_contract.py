@@ -42,7 +42,7 @@ def test_a_scheme_goes_to_the_backend_that_announced_it(monkeypatch: pytest.Monk
     monkeypatch.setattr(
         xmodal.index.contract, "entry_points", lambda group: [Entry("file"), Entry("far")]
     )
-    opened: Any = open_index("far://host:1/x?y", bits=8, encoder="e", create=True)
+    opened: Any = open_index("far://host:1/x?y", bits=8, fingerprint="e", create=True)
     assert opened == ("far", "far://host:1/x?y", {"bits": 8, "encoder": "e", "create": True})
     local: Any = open_index("some/where")
     assert local == ("file", "some/where", {"bits": None, "encoder": None, "create": False})
@@ -91,4 +91,4 @@ def test_an_index_is_used_only_with_what_made_it(
 
 def test_a_width_that_no_code_has_is_not_a_mismatch() -> None:
     with pytest.raises(CodeError, match="bits is 7"):
-        check_identity("here", bits=8, encoder=None, want_bits=7, want_encoder=None)
+        check_identity("here", bits=8, fingerprint=None, want_bits=7, want_encoder=None)

@@ -29,7 +29,7 @@ def codes(*numbers: int) -> BinaryCodes:
 
 def filled(folder: Path, *ids: str) -> HammingIndex:
     """An index of 8 bits with an image code for each id, saved."""
-    index = open_folder(folder, bits=8, encoder="e1", create=True)
+    index = open_folder(folder, bits=8, fingerprint="e1", create=True)
     index.add(ids, image=codes(*range(len(ids))), fields=[{"name": id_} for id_ in ids])
     index.save()
     return index
@@ -351,10 +351,10 @@ def test_an_index_of_other_bits_or_of_another_encoder(tmp_path: Path) -> None:
     with pytest.raises(IndexMismatch, match="holds codes of 8 bits, asked for 16"):
         open_folder(tmp_path / "a", bits=16)
     with pytest.raises(IndexMismatch, match="filled by encoder e1, this is encoder e2"):
-        open_folder(tmp_path / "a", encoder="e2")
+        open_folder(tmp_path / "a", fingerprint="e2")
 
 
-def test_additions_give_everything_in_a_form_that_another_index_takes() -> None:
+def test_batches_of_one_index_fill_another() -> None:
     rng = np.random.default_rng(3)
     index = HammingIndex(16)
     codes = BinaryCodes(rng.integers(0, 256, (9, 2), dtype=np.uint8), 16)
@@ -363,11 +363,11 @@ def test_additions_give_everything_in_a_form_that_another_index_takes() -> None:
     index.add(["c0", "c1"], image=codes[7:], text=codes[:2], fields=[{"x": ["é"]}, {}])
     other = HammingIndex(16)
     sizes = []
-    for addition in index.additions(size=2):
-        sizes.append(len(addition.ids))
-        other.add(**addition._asdict())
-    assert sorted(sizes) == [1, 2, 2, 2, 2]
+    for batch in index.batches(size=2):
+        sizes.append(len(batch))
+        other.add(batch)
+    assert sizes == [2, 2, 2, 2, 1]
     assert len(other) == 9
     for target in ("image", "text"):
         assert other.search(codes, 9, target=target) == index.search(codes, 9, target=target)
-    assert list(HammingIndex(16).additions()) == []
+    assert list(HammingIndex(16).batches()) == []

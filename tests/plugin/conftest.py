@@ -53,7 +53,7 @@ def addresses(node_url: str, rest: Rest) -> Iterator[Callable[..., str]]:
 
 @pytest.fixture
 def address(node_url: str, rest: Rest) -> Iterator[Callable[..., str]]:
-    """``address(way="knn")`` -> the address of a new index of one test."""
+    """``address(strategy="knn")`` -> the address of a new index of one test."""
     with addresses(node_url, rest) as new:
         yield new
 
@@ -143,7 +143,7 @@ def ml(ml_url: str) -> Server:
 
 @pytest.fixture(scope="module")
 def ml_address(ml: Server) -> Iterator[Callable[..., str]]:
-    """``ml_address(way="knn")`` -> the address of a new index there."""
+    """``ml_address(strategy="knn")`` -> the address of a new index there."""
     with addresses(ml.url, lambda method, path: ml(method, path.lstrip("/"))) as new:
         yield new
 

@@ -44,7 +44,7 @@ def test_collisions_and_latencies(
 ) -> None:
     monkeypatch.setattr(diagnostics, "ASKED", 3)
     image, text = few_distinct(700, 20, 1), random_codes(700, 2)
-    with open_opensearch(address(way=way), bits=BITS, create=True) as index:
+    with open_opensearch(address(strategy=way), bits=BITS, create=True) as index:
         index.add([f"d{n}" for n in range(700)], image=image, text=text)
         index.add(["no picture"], text=random_codes(1, 3))
         told: list[tuple[str, int, int]] = []
@@ -103,7 +103,7 @@ def test_only_the_first_codes_are_read(
         ),
         (
             Checkup("", latencies=[Latency("script", "text", 9.0), Latency("knn", "text", 7.0)]),
-            ["way=knn answers in 7.0 ms, script in 9.0: ask with ?way=knn"],
+            ["strategy=knn answers in 7.0 ms, script in 9.0: ask with ?strategy=knn"],
         ),
         (
             Checkup("", latencies=[Latency("script", "text", 9.0), Latency("knn", "text", 7.3)]),
@@ -125,20 +125,20 @@ def test_advice(address: Callable[..., str], found: Checkup, words: list[str]) -
 
 
 def repaired(index: OpenSearchIndex) -> list[str]:
-    address = parse_address(str(index.address))
+    address = parse_address(str(index.handle.address))
     return repair(Server(address), address)
 
 
 @pytest.mark.parametrize("way", ["script", "long"])
 def test_repair(address: Callable[..., str], rest: Rest, tmp_path: Path, way: str) -> None:
-    uri = address(way=way)
+    uri = address(strategy=way)
     with open_opensearch(uri, bits=BITS, create=True) as index:
         assert repaired(index) == ["nothing was to be repaired"]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("xmodal_opensearch.loading.load.put_back", lambda index: False)
             load(index, [], notes=tmp_path)
         assert examine(index).advice[0].startswith("a load was killed here and the settings")
-        rest("DELETE", f"/{index.name}/_doc/{SELF_TEST_ID}?refresh=true")
+        rest("DELETE", f"/{index.handle.name}/_doc/{SELF_TEST_ID}?refresh=true")
         with pytest.raises(IndexMismatch, match="has lost its self-test document"):
             open_opensearch(uri)
         assert repaired(index) == [

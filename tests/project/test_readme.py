@@ -44,10 +44,12 @@ def test_python_blocks_of_the_readme_run(
         (tmp_path / name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
     here = f"opensearch://127.0.0.1:{node.port}/"
-    local = HammingIndex.load(index_path, bits=None, encoder=None)
-    remote = open_index(f"{here}photos", bits=local.bits, encoder=local.encoder, create=True)
-    for addition in local.additions():
-        remote.add(**addition._asdict())
+    local = HammingIndex.load(index_path, bits=None, fingerprint=None)
+    remote = open_index(
+        f"{here}photos", bits=local.bits, fingerprint=local.fingerprint, create=True
+    )
+    for batch in local.batches():
+        remote.add(batch)
     remote.close()
     blocks = _blocks("python")
     assert len(blocks) >= 2

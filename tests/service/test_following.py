@@ -43,7 +43,7 @@ def best(service: Running) -> dict[str, Any]:
 
 def save(folder: Path, encoder: Encoder, id_: str, text: str = WORDS) -> None:
     """As ``xmodal index`` does in a process of its own."""
-    index = open_index(folder, bits=encoder.bits, encoder=encoder.fingerprint)
+    index = open_index(folder, bits=encoder.bits, fingerprint=encoder.fingerprint)
     index.add([id_], image=encoder.encode_texts([text]), fields=[{"colour": f"of {id_}"}])
     index.close()
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_used_is_told_once_and_the_service_goes_on(
 ) -> None:
     def other_encoder() -> None:
         place = folder.parent / "other"
-        other = open_index(place, bits=encoder.bits, encoder="of another", create=True)
+        other = open_index(place, bits=encoder.bits, fingerprint="of another", create=True)
         other.add(
             ["x"], image=BinaryCodes(np.zeros((1, encoder.bits // 8), np.uint8), encoder.bits)
         )

@@ -23,11 +23,11 @@ WORDS = "a red circle on the left"
 def index(node: Node, encoder: Encoder, index_path: Path) -> Iterator[Any]:
     """The small world on the node."""
     address = f"opensearch://127.0.0.1:{node.port}/service"
-    made = open_index(address, bits=encoder.bits, encoder=encoder.fingerprint, create=True)
-    for addition in HammingIndex.load(index_path, bits=None, encoder=None).additions():
-        made.add(**addition._asdict())
+    made = open_index(address, bits=encoder.bits, fingerprint=encoder.fingerprint, create=True)
+    for batch in HammingIndex.load(index_path, bits=None, fingerprint=None).batches():
+        made.add(batch)
     made.close()
-    opened = open_index(address, encoder=encoder.fingerprint)
+    opened = open_index(address, fingerprint=encoder.fingerprint)
     yield opened
     opened.close()
 
@@ -35,7 +35,7 @@ def index(node: Node, encoder: Encoder, index_path: Path) -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def remote(encoder: Encoder, index: Any, world: Path) -> Iterator[Running]:
     """A service over it."""
-    with running(encoder, str(index.address), pictures=world) as one:
+    with running(encoder, str(index.handle.address), pictures=world) as one:
         yield one
 
 

@@ -120,7 +120,7 @@ def wanted(service: Running, **asked: Any) -> list[str]:
 def picture(index: HammingIndex, row: int) -> Path:
     """The file of a document of the index."""
     id_ = index.codes("image")[0][row]
-    return Path(index.fields_of([id_])[id_]["image"])
+    return Path(index.get([id_]).fields_by_id()[id_]["image"])
 
 
 def base64_of(path: Path) -> str:

@@ -33,7 +33,7 @@ WORDS = "a red circle on the left"
 @pytest.fixture(scope="module")
 def index(index_path: Path, encoder: Encoder) -> HammingIndex:
     """What the service searches, opened beside it."""
-    opened = open_index(index_path, bits=encoder.bits, encoder=encoder.fingerprint)
+    opened = open_index(index_path, bits=encoder.bits, fingerprint=encoder.fingerprint)
     assert isinstance(opened, HammingIndex)
     return opened
 
@@ -68,7 +68,7 @@ def test_a_picture_finds_texts_and_itself(
     service: Running, encoder: Encoder, index: HammingIndex, world: Path
 ) -> None:
     id_ = index.codes("image")[0][3]
-    path = Path(index.fields_of([id_])[id_]["image"])
+    path = Path(index.get([id_]).fields_by_id()[id_]["image"])
     for given in (base64_of(path), f"data:image/png;base64,{base64_of(path)}"):
         found = service.post("/v1/search", {"image": given, "k": 3, "target": "text"}).json()
         wanted = index.search(encoder.encode_images([path]), 3, target="text")[0]
@@ -140,7 +140,9 @@ def test_codes_are_those_of_the_encoder(
     told = service.post("/v1/encode", {"texts": texts}).json()
     assert told["codes"] == encoder.encode_texts(texts).to_hex()
     assert (told["bits"], told["encoder"]) == (encoder.bits, encoder.fingerprint)
-    paths = [Path(f["image"]) for f in index.fields_of(index.codes("image")[0][:3]).values()]
+    paths = [
+        Path(f["image"]) for f in index.get(index.codes("image")[0][:3]).fields_by_id().values()
+    ]
     pictures = service.post("/v1/encode", {"images": [base64_of(path) for path in paths]}).json()
     assert pictures["codes"] == encoder.encode_images(paths).to_hex()
 
@@ -157,7 +159,7 @@ def test_one_bad_text_is_named_and_spoils_no_other_request(service: Running) -> 
 def test_embedding_speaks_signed_bytes_in_every_shape(
     service: Running, encoder: Encoder, index: HammingIndex
 ) -> None:
-    path = Path(index.fields_of(index.codes("image")[0][:1]).popitem()[1]["image"])
+    path = Path(index.get(index.codes("image")[0][:1]).fields_by_id().popitem()[1]["image"])
     of_text = encoder.encode_texts([WORDS]).packed.view(np.int8)[0].tolist()
     of_image = encoder.encode_images([path]).packed.view(np.int8)[0].tolist()
     picture = base64_of(path)
@@ -187,7 +189,7 @@ def test_documents_facets_and_what_this_is(
     ids = index.codes("image")[0][:2]
     told = service.client.get("/v1/documents", params={"id": [*ids, "nobody"]}).json()
     assert [(one["id"], one["fields"]) for one in told["documents"]] == list(
-        index.fields_of(ids).items()
+        index.get(ids).fields_by_id().items()
     )
     fields = service.get("/v1/filters").json()["fields"]
     assert {one["name"]: [(v["value"], v["count"]) for v in one["values"]] for one in fields} == (

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from xmodal.codes import BinaryCodes
-from xmodal.index.contract import Addition
+from xmodal.index.documents import DocumentBatch
 
 BITS = 64
 
@@ -19,25 +20,24 @@ def random_codes(n: int, seed: int = 0, bits: int = BITS) -> BinaryCodes:
     return BinaryCodes(drawn, bits)
 
 
-def addition(n: int, *, start: int = 0, seed: int = 0, name: str = "d") -> Addition:
+def batch(n: int, *, start: int = 0, seed: int = 0, name: str = "d") -> DocumentBatch:
     """Documents d00000 and so on with both codes and a field."""
     numbers = range(start, start + n)
-    return Addition(
+    return DocumentBatch.of(
         [f"{name}{number:05}" for number in numbers],
-        random_codes(n, 2 * seed + 1000 * start),
-        random_codes(n, 2 * seed + 1 + 1000 * start),
-        [{"number": number, "seed": seed} for number in numbers],
+        image=random_codes(n, 2 * seed + 1000 * start),
+        text=random_codes(n, 2 * seed + 1 + 1000 * start),
+        fields=[{"number": number, "seed": seed} for number in numbers],
     )
 
 
-def wanted(one: Addition) -> dict[str, dict[str, Any]]:
-    """The documents that an addition makes, as the server keeps them."""
-    assert one.image is not None and one.text is not None
+def wanted(one: DocumentBatch) -> dict[str, dict[str, Any]]:
+    """The documents of a batch, as the server stores them."""
     rows = zip(
         one.ids,
-        one.fields,
-        one.image.packed.view(np.int8).tolist(),
-        one.text.packed.view(np.int8).tolist(),
+        map(json.loads, one.fields),
+        one.packed["image"].view(np.int8).tolist(),
+        one.packed["text"].view(np.int8).tolist(),
         strict=True,
     )
     return {

@@ -10,7 +10,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from support.filled import BITS, addition
+from support.filled import BITS, batch
 
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.index.store import open_opensearch
@@ -22,7 +22,7 @@ def main() -> None:
     bulk.batches = partial(bulk.batches, count=200)  # many moments between two of them
     print("ready", flush=True)
     index = open_opensearch(uri, bits=BITS, create=True)
-    report = load(index, [addition(count, seed=seed)], notes=notes)
+    report = load(index, [batch(count, seed=seed)], notes=notes)
     index.close()
     print(json.dumps(report.results), flush=True)
 

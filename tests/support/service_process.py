@@ -40,7 +40,7 @@ def running(encoder: Encoder, index: Any, **given: Any) -> Iterator[Running]:
     from xmodal.service import server as serving
 
     if isinstance(index, str | Path):
-        index = open_index(index, bits=encoder.bits, encoder=encoder.fingerprint)
+        index = open_index(index, bits=encoder.bits, fingerprint=encoder.fingerprint)
     settings = Settings(**given)
     app = create_app(encoder, index, settings)
     listening = serving.listen("127.0.0.1", 0)

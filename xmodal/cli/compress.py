@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from xmodal.cli.options import json_option
-from xmodal.cli.output import epoch_line, print_table, say
+from xmodal.cli.output import epoch_line, info, print_table
 from xmodal.errors import ConfigError
 from xmodal.settings import parse_settings
 
@@ -56,7 +56,7 @@ def compress(features: Path, out: Path, finished: Path | None, **given: Any) -> 
     from xmodal.compression import read_features
 
     vectors = read_features(features)
-    say(f"{features}: {len(vectors):,} vectors of {vectors.shape[1]:,} dimensions")
+    info(f"{features}: {len(vectors):,} vectors of {vectors.shape[1]:,} dimensions")
     done = learn(vectors, bits, out, settings, seed=seed, restart=given["restart"], show=epoch_line)
     told = {"codes": str(out), "fingerprint": done.compressor.fingerprint}
     if given["as_json"]:
@@ -79,7 +79,7 @@ def compress(features: Path, out: Path, finished: Path | None, **given: Any) -> 
         f"commonest; a bit's entropy {health['entropy']:.2f}, two bits' correlation "
         f"{health['correlation']:.2f}"
     )
-    say(f"next: xmodal compress OTHER.npy --apply {out} --out other.codes")
+    info(f"next: xmodal compress OTHER.npy --apply {out} --out other.codes")
 
 
 def _apply(features: Path, out: Path, finished: Path, given: dict[str, Any]) -> None:

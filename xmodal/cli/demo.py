@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from xmodal.cli.options import json_option
-from xmodal.cli.output import epoch_line, print_table, progress_bars, say
+from xmodal.cli.output import epoch_line, info, print_table, progress_bars
 from xmodal.data.readers.tables import read
 from xmodal.data.synthetic import caption, unseen, write_world
 from xmodal.index.contract import Hit, open_index
-from xmodal.retrieval.gallery import Shown, write_gallery
+from xmodal.retrieval.gallery import QueryHits, write_gallery
 from xmodal.settings import Options, parse_settings
 
 SHOWN = 5
@@ -43,14 +43,15 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
       xmodal demo --out demo
     """
     started = time.perf_counter()
-    say(f"1. rendering {pictures:,} pictures with captions into {out / 'pictures'}")
+    info(f"1. rendering {pictures:,} pictures with captions into {out / 'pictures'}")
     world = write_world(out / "pictures", pictures)
     dataset = read(world)
 
     from xmodal.evaluation.evaluate import evaluate
+    from xmodal.retrieval.retriever import Retriever
     from xmodal.training import train
 
-    say(f"2. training a small network with {label_share:.0%} of the labels into {out / 'model'}")
+    info(f"2. training a small network with {label_share:.0%} of the labels into {out / 'model'}")
     options = Options(
         bits=64,
         image_backbone="small-cnn",
@@ -64,27 +65,30 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
             dataset, out / "model", options, settings, cache=cache, progress=bars, show=epoch_line
         )
 
-    say(f"3. indexing all pictures and captions into {out / 'index'}")
-    index = open_index(out / "index", bits=encoder.bits, encoder=encoder.fingerprint, create=True)
-    for addition in encoder.additions(dataset, cache=cache):
-        index.add(**addition._asdict())
+    info(f"3. indexing all pictures and captions into {out / 'index'}")
+    index = open_index(
+        out / "index", bits=encoder.bits, fingerprint=encoder.fingerprint, create=True
+    )
+    for batch in encoder.batches(dataset, cache=cache):
+        index.add(batch)
 
-    say("4. searching: words find pictures, a picture finds words")
+    info("4. searching: words find pictures, a picture finds words")
+    retriever = Retriever(encoder, index)
     hidden = unseen()
-    asked = [caption(one) for one in hidden]
-    found = index.search(encoder.encode_texts(asked), SHOWN, target="image")
+    texts = [caption(one) for one in hidden]
+    found = [retriever.search(text=text, k=SHOWN) for text in texts]
     right = [sum(_is(hit, one) for hit in hits) for one, hits in zip(hidden, found, strict=True)]
     places = sorted(range(len(hidden)), key=lambda place: (hidden[place][1], place))[::6][:5]
-    results = [_shown(encoder, asked[place], found[place]) for place in places]
+    results = [QueryHits(texts[place], found[place]) for place in places]
     item = next(item for item in dataset if item.split == "test" and item.image is not None)
-    by_picture = index.search(encoder.encode_images([str(item.image)]), SHOWN, target="text")[0]
-    results.append(_shown(encoder, item.image, by_picture))
+    assert item.image is not None
+    results.append(QueryHits(item.image, retriever.search(image=item.image, k=SHOWN)))
     for ending in ("html", "png"):
         title = "xmodal demo: combinations that training never showed"
         write_gallery(out / f"gallery.{ending}", results, title)
     index.close()
 
-    say("5. measuring on the unseen combinations")
+    info("5. measuring on the unseen combinations")
     report, _ = evaluate(encoder, dataset, cache=cache)
     (out / "report.json").write_text(report.to_json() + "\n")
     share = sum(right) / (SHOWN * len(right))
@@ -100,14 +104,12 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
         f"{share:.0%} of the first {SHOWN} hits show exactly what was asked",
         err=given["as_json"],
     )
-    say(f"pictures of the hits: {out / 'gallery.html'} and {out / 'gallery.png'}")
-    say(f"{time.perf_counter() - started:.0f} s in all; try it yourself:")
-    say(f'  xmodal search "a blue star at the top" --model {out / "model"} --index {out / "index"}')
+    info(f"pictures of the hits: {out / 'gallery.html'} and {out / 'gallery.png'}")
+    info(f"{time.perf_counter() - started:.0f} s in all; try it yourself:")
+    info(
+        f'  xmodal search "a blue star at the top" --model {out / "model"} --index {out / "index"}'
+    )
 
 
 def _is(hit: Hit, combination: tuple[str, str, str]) -> bool:
     return tuple(hit.fields.get(name) for name in ("colour", "shape", "place")) == combination
-
-
-def _shown(encoder: Any, query: Any, hits: list[Hit]) -> Shown:
-    return Shown(query, hits, [encoder.confidence(hit.distance) for hit in hits])

@@ -18,7 +18,7 @@ from xmodal.cli.options import (
     json_option,
     model_option,
 )
-from xmodal.cli.output import progress_bars, tell_problems
+from xmodal.cli.output import print_problems, progress_bars
 from xmodal.data.readers.tables import read
 from xmodal.errors import ConfigError
 
@@ -84,6 +84,6 @@ def encode(
     new = out.with_suffix(".new.npz")
     np.savez(new, **arrays)
     os.replace(new, out)
-    tell_problems(dataset.problems)
+    print_problems(dataset.problems)
     counts = ", ".join(f"{len(ids):,} {side} codes" for side, (ids, _) in sides.items())
     click.echo(f"{out}: {counts}")

@@ -15,7 +15,7 @@ from xmodal.cli.options import (
     data_argument,
     json_option,
 )
-from xmodal.cli.output import print_table, progress_bars, say, tell_problems, tell_way
+from xmodal.cli.output import info, print_problems, print_strategy, print_table, progress_bars
 from xmodal.data.readers.tables import read
 from xmodal.errors import ConfigError
 from xmodal.index.contract import open_index
@@ -71,12 +71,12 @@ def evaluate(data: Path, models: tuple[Path, ...], **given: Any) -> None:
     if given["uri"]:
         first = encoders[0]
         index = open_index(given["uri"], bits=first.bits, encoder=first.fingerprint)
-        tell_way(given["uri"], index)
+        print_strategy(given["uri"], index)
     with progress_bars() as bars:
         report, parts = measure(
             encoders, dataset, cache=given["cache"] or default_cache(), progress=bars
         )
-    tell_problems(dataset.problems)
+    print_problems(dataset.problems)
     if index is not None:
         report.facts["index"] = f"{given['uri']}: {check_index(index, *parts[0])}"
         index.close()
@@ -90,14 +90,14 @@ def evaluate(data: Path, models: tuple[Path, ...], **given: Any) -> None:
     if given["out"]:
         shown = report.to_json() if given["out"].suffix == ".json" else report.text()
         given["out"].write_text(shown + "\n", encoding="utf-8")
-        say(f"report: {given['out']}")
+        info(f"report: {given['out']}")
     if given["trec"]:
         for model, (query, database) in zip(names, parts, strict=True):
             for ask, answer in DIRECTIONS:
                 name = f"{model}.{ask}-{answer}"
                 _write(given["trec"] / f"{name}.run", trec_run(query, database, ask, answer))
             _write(given["trec"] / f"{model}.qrels", trec_qrels(query, database))
-        say(f"TREC files: {given['trec']}")
+        info(f"TREC files: {given['trec']}")
 
 
 def _write(path: Path, lines: Any) -> None:

@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 from PIL import Image
 
-from xmodal.cli.output import complain
+from xmodal.cli.output import print_error
 from xmodal.errors import XmodalError, missing_extra
 
 
@@ -30,20 +30,20 @@ def run(commands: Callable[[], click.Group]) -> NoReturn:
         error.show()
         sys.exit(2)
     except XmodalError as error:
-        complain(str(error))
+        print_error(str(error))
         sys.exit(2)
     except ModuleNotFoundError as error:
         missing = missing_extra(error)
         if missing is None:
             raise
-        complain(str(missing))
+        print_error(str(missing))
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
-        complain("stopped; run the same command again to go on")
+        print_error("stopped; run the same command again to go on")
         sys.exit(130)
     except BrokenPipeError:  # whoever read our output has left
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:  # a full disk, a folder that may not be written
-        complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         sys.exit(2)

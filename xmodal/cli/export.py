@@ -15,7 +15,7 @@ from xmodal.cli.options import (
     json_option,
     model_option,
 )
-from xmodal.cli.output import print_table, progress_bars, say
+from xmodal.cli.output import info, print_table, progress_bars
 from xmodal.data.readers.tables import read
 
 
@@ -61,7 +61,7 @@ def export(model: Path, out: Path, data: Path | None, **given: Any) -> None:
             image_backbone=given["image_backbone"],
             text_backbone=given["text_backbone"],
             progress=bars,
-            say=say,
+            say=info,
         )
     found = encoder.about["export"]
     size = sum(path.stat().st_size for path in out.iterdir())
@@ -81,6 +81,6 @@ def export(model: Path, out: Path, data: Path | None, **given: Any) -> None:
     for name, ways in found["mAP"].items():
         shown = ", ".join(f"{way} {value:.4f}" for way, value in ways.items())
         click.echo(f"mAP by {name}: {shown}")
-    say(
+    info(
         f"next: xmodal search WORDS --model {out} --index my.index; the model card: {out}/README.md"
     )

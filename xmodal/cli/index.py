@@ -18,7 +18,7 @@ from xmodal.cli.options import (
     json_option,
     model_option,
 )
-from xmodal.cli.output import progress_bars, tell_problems, tell_way
+from xmodal.cli.output import print_problems, print_strategy, progress_bars
 from xmodal.data.readers.tables import read
 from xmodal.index.contract import open_index
 from xmodal.modality import MODALITIES
@@ -47,24 +47,24 @@ def index(data: Path, model: Path, uri: str, **given: Any) -> None:
     encoder = load_encoder(
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
     )
-    target = open_index(uri, bits=encoder.bits, encoder=encoder.fingerprint, create=True)
-    tell_way(uri, target)
+    target = open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint, create=True)
+    print_strategy(uri, target)
     counts: Counter[str] = Counter()
     with progress_bars() as bars:
         cache = given["cache"] or default_cache()
-        for addition in encoder.additions(dataset, cache=cache, progress=bars):
-            target.add(**addition._asdict())
-            counts["all"] += len(addition.ids)
-            for side in MODALITIES:
-                counts[side] += len(addition.ids) if getattr(addition, side) is not None else 0
+        for batch in encoder.batches(dataset, cache=cache, progress=bars):
+            target.add(batch)
+            counts["all"] += len(batch)
+            for modality in MODALITIES:
+                counts[modality] += int(batch.present[modality].sum())
             bars("indexed", counts["all"], len(dataset))
     documents = len(target)
     target.close()
-    tell_problems(dataset.problems)
+    print_problems(dataset.problems)
     if given["as_json"]:
-        told: dict[str, Any] = {"index": uri, "documents": documents}
-        told |= {side: counts[side] for side in MODALITIES}
-        click.echo(json.dumps(told | {"problems": dataset.problems.counts()}))
+        answer: dict[str, Any] = {"index": uri, "documents": documents}
+        answer |= {modality: counts[modality] for modality in MODALITIES}
+        click.echo(json.dumps(answer | {"problems": dataset.problems.counts()}))
     else:
         click.echo(
             f"{uri}: {documents:,} documents; from {data}: {counts['image']:,} pictures, "

@@ -17,26 +17,26 @@ from xmodal.data.dataset import Problems
 Show = Callable[[str, int, int], None]
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """One line on standard error."""
     click.echo(f"xmodal: {message}", err=True)
 
 
-def say(message: str = "") -> None:
+def info(message: str = "") -> None:
     """One line on standard error: what is going on, not the answer."""
     click.echo(message, err=True)
 
 
-def tell_problems(problems: Problems) -> None:
+def print_problems(problems: Problems) -> None:
     """What could not be used, counted and named."""
     for line in problems.lines():
-        say(f"  {line}")
+        info(f"  {line}")
 
 
-def tell_way(uri: str, index: object) -> None:
+def print_strategy(uri: str, index: object) -> None:
     """How a server's index is searched: it was chosen for the caller, so the caller is told."""
     if hasattr(index, "way"):
-        say(f"{uri}: {index!r}")
+        info(f"{uri}: {index!r}")
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def epoch_line(epoch: int, epochs: int, figures: Mapping[str, float]) -> None:
     shown = "  ".join(
         f"{name} {value:.3f}" for name, value in figures.items() if name not in ("epoch", "seconds")
     )
-    say(f"epoch {epoch:>3}/{epochs}  {shown}  ({figures['seconds']:.1f} s)")
+    info(f"epoch {epoch:>3}/{epochs}  {shown}  ({figures['seconds']:.1f} s)")
 
 
 def print_table(rows: Sequence[Sequence[str]], title: str = "") -> None:

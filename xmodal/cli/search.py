@@ -10,13 +10,11 @@ from typing import Any
 import click
 
 from xmodal.cli.options import backbone_options, json_option, model_option
-from xmodal.cli.output import complain, print_table, say, tell_way
-from xmodal.codes import BinaryCodes
+from xmodal.cli.output import info, print_error, print_strategy, print_table
 from xmodal.errors import ConfigError
-from xmodal.index.contract import Hit, Index, open_index
+from xmodal.index.contract import Hit, open_index
 from xmodal.index.filters import parse_text
-from xmodal.modality import Modality
-from xmodal.retrieval.gallery import Shown, write_gallery
+from xmodal.retrieval.gallery import QueryHits, write_gallery
 
 
 @click.command()
@@ -55,49 +53,46 @@ def search(words: str | None, image: Path | None, model: Path, uri: str, **given
     """
     if (words is None) == (image is None):
         raise ConfigError("search by words or by --image, one of them: xmodal search 'red shoes'")
+    if given["fuse"] and words is None:
+        raise ConfigError("--fuse goes with WORDS, and without --max-distance or --min-confidence")
+    if given["min_confidence"] is not None and not 0 <= given["min_confidence"] <= 1:
+        raise ConfigError(
+            f"--min-confidence is {given['min_confidence']}, expected between 0 and 1"
+        )
 
     from xmodal.encoders.load import load_encoder
+    from xmodal.retrieval.retriever import Retriever
 
     encoder = load_encoder(
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
     )
-    index = open_index(uri, bits=encoder.bits, encoder=encoder.fingerprint)
-    tell_way(uri, index)
-    query: str | Path = words if words is not None else Path(str(image))
-    codes = (
-        encoder.encode_texts([words]) if words is not None else encoder.encode_images([str(image)])
+    index = open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint)
+    print_strategy(uri, index)
+    hits = Retriever(encoder, index).search(
+        text=words,
+        image=None if image is None else str(image),
+        target=given["target"],
+        k=given["k"],
+        where=parse_text(given["filters"]),
+        radius=given["max_distance"],
+        min_confidence=given["min_confidence"],
+        words=words if given["fuse"] else None,
+        text_field=given["fuse"] or "text",
     )
-    target: Modality = given["target"] or ("image" if words is not None else "text")
-    across = target == ("image" if words is not None else "text")
-    where = parse_text(given["filters"])
-    radius = _radius(encoder, given["max_distance"], given["min_confidence"], across)
-    if given["fuse"]:
-        hits = _fused(index, codes, words, radius, given, target=target, where=where)
-    else:
-        hits = index.search(codes, given["k"], target=target, where=where, radius=radius)[0]
-    # The curve was fitted between pictures and texts; it says nothing of two pictures.
-    sure = [encoder.confidence(hit.distance) if across else None for hit in hits]
+    query: str | Path = words if words is not None else Path(str(image))
     if given["gallery"]:
-        write_gallery(given["gallery"], [Shown(query, hits, sure)], title=f"xmodal: {query}")
-        say(f"gallery: {given['gallery']}")
+        write_gallery(given["gallery"], [QueryHits(query, hits)], title=f"xmodal: {query}")
+        info(f"gallery: {given['gallery']}")
     if given["as_json"]:
-        rows = [
-            hit._asdict() | {"confidence": None if one is None else round(one, 4)}
-            for hit, one in zip(hits, sure, strict=True)
-        ]
+        rows = [_row(hit) for hit in hits]
         click.echo(json.dumps({"query": str(query), "hits": rows}, ensure_ascii=False))
     elif hits:
-        table = [["distance", "confidence", "text", "file"]]
-        for hit, one in zip(hits, sure, strict=True):
-            shown = "-" if one is None else f"{one:.0%}"
-            text, file = hit.fields.get("text", "-"), hit.fields.get("image", hit.id)
-            table.append([str(hit.distance), shown, str(text)[:80], str(file)])
-        print_table(table)
+        print_table(_table(hits))
     if not hits:
         if not given["as_json"]:
             click.echo("no match")
         if len(index) == 0:
-            complain(
+            print_error(
                 f"{uri} is empty: fill it with xmodal index DATA --model {model} --index {uri}"
             )
     index.close()
@@ -106,25 +101,18 @@ def search(words: str | None, image: Path | None, model: Path, uri: str, **given
     return 0
 
 
-def _fused(
-    index: Index, codes: BinaryCodes, words: str | None, radius: int | None, given: Any, **rest: Any
-) -> list[Hit]:
-    """Hits by codes and BM25 together; a document found by its words alone has its distance too."""
-    if not hasattr(index, "search_fused"):
-        raise ConfigError(
-            "--fuse needs an index in OpenSearch, which knows the words of its documents"
-        )
-    if words is None or radius is not None:
-        raise ConfigError("--fuse goes with WORDS, and without --max-distance or --min-confidence")
-    found = index.search_fused(codes, [words], given["k"], text=given["fuse"], **rest)[0]
-    return [Hit(one.id, one.distance, one.fields) for one in found]
+def _row(hit: Hit) -> dict[str, Any]:
+    """A hit as JSON; score and ranks are those of a fused search."""
+    row = {"id": hit.id, "distance": hit.distance, "fields": hit.fields}
+    row["confidence"] = hit.confidence
+    return row if hit.ranks is None else row | {"score": hit.score, "ranks": hit.ranks}
 
 
-def _radius(
-    encoder: Any, max_distance: int | None, min_confidence: float | None, across: bool
-) -> int | None:
-    """The radius of both cut-offs together."""
-    if min_confidence is not None and not 0 <= min_confidence <= 1:
-        raise ConfigError(f"--min-confidence is {min_confidence}, expected between 0 and 1")
-    radius: int | None = encoder.confidence.cut(max_distance, min_confidence, across)
-    return radius
+def _table(hits: list[Hit]) -> list[list[str]]:
+    """Header and one row for each hit."""
+    rows = [["distance", "confidence", "text", "file"]]
+    for hit in hits:
+        confidence = "-" if hit.confidence is None else f"{hit.confidence:.0%}"
+        text, file = hit.fields.get("text", "-"), hit.fields.get("image", hit.id)
+        rows.append([str(hit.distance), confidence, str(text)[:80], str(file)])
+    return rows

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from xmodal.cli.options import backbone_options, model_option
-from xmodal.cli.output import say, tell_way
+from xmodal.cli.output import info, print_strategy
 from xmodal.errors import ConfigError
 from xmodal.index.contract import open_index
 
@@ -71,7 +71,7 @@ def serve(model: Path, uri: str, host: str, port: int, **given: Any) -> None:
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
     )
     index = open_index(uri, bits=encoder.bits, encoder=encoder.fingerprint)
-    tell_way(uri, index)
+    print_strategy(uri, index)
     local = host in LOOPBACK
     settings = Settings(
         pictures=given["pictures"].resolve(),
@@ -88,19 +88,19 @@ def serve(model: Path, uri: str, host: str, port: int, **given: Any) -> None:
     address = f"http://{shown}:{listening.getsockname()[1]}"
 
     def ready() -> None:
-        say(f"{len(index):,} documents in {uri}; pictures shown from {settings.pictures}")
+        info(f"{len(index):,} documents in {uri}; pictures shown from {settings.pictures}")
         named, there = app.state.pictures
         if named and not there:
-            say(f"none of {named} pictures looked for is there: name their folder by --pictures")
+            info(f"none of {named} pictures looked for is there: name their folder by --pictures")
         if not local:
             warning = "" if token else ", and no token is asked for (--token-file)"
-            say(f"other machines can reach this service{warning}; encryption is a proxy's work")
+            info(f"other machines can reach this service{warning}; encryption is a proxy's work")
         elif host == LOOPBACK[0]:
-            say("this machine alone can reach it (--host 0.0.0.0 opens it to others)")
-        say(f"listening on {address}")
+            info("this machine alone can reach it (--host 0.0.0.0 opens it to others)")
+        info(f"listening on {address}")
 
     answer(app, listening, settings, ready)
-    say("stopped")
+    info("stopped")
 
 
 def _token(file: Path | None) -> str | None:

@@ -16,7 +16,7 @@ from xmodal.cli.options import (
     data_argument,
     json_option,
 )
-from xmodal.cli.output import epoch_line, progress_bars, say, tell_problems
+from xmodal.cli.output import epoch_line, info, print_problems, progress_bars
 from xmodal.data.readers.tables import read
 from xmodal.errors import ConfigError
 from xmodal.settings import DEFAULT_BACKBONE, Options, configure, parse_settings
@@ -59,7 +59,7 @@ def train(data: Path, **given: Any) -> None:
     options = configure(Options, {name: given[name] for name in Options.__dataclass_fields__})
     settings = _file_settings(given["settings_file"]) | parse_settings(given["assignments"])
     dataset = read(data, columns_of(given))
-    say(f"{dataset.name}: {len(dataset):,} items, {len(dataset.pairs()):,} pairs")
+    info(f"{dataset.name}: {len(dataset):,} items, {len(dataset.pairs()):,} pairs")
 
     from xmodal import training
     from xmodal.evaluation.evaluate import evaluate
@@ -77,7 +77,7 @@ def train(data: Path, **given: Any) -> None:
             progress=bars,
             show=epoch_line,
         )
-    tell_problems(dataset.problems)
+    print_problems(dataset.problems)
     figures = encoder.about["figures"]
     if not given["no_report"] and encoder.split.get("query"):
         report, _ = evaluate(encoder, dataset, cache=cache)
@@ -92,7 +92,7 @@ def train(data: Path, **given: Any) -> None:
         click.echo(f"{given['out']}: {encoder.bits} bits, encoder {encoder.fingerprint}")
         for name, value in figures.items():
             click.echo(f"  {name}: {value}")
-        say(f"next: xmodal index {data} --model {given['out']} --index my.index")
+        info(f"next: xmodal index {data} --model {given['out']} --index my.index")
 
 
 def _file_settings(path: Path | None) -> dict[str, Any]:

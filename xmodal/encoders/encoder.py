@@ -16,12 +16,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset, Problems
 from xmodal.data.images import Source
 from xmodal.encoders.calibration import Confidence
+from xmodal.errors import ConfigError
 from xmodal.features.extract import Array, Progress, Usable, keep_rows, pair_sources
-from xmodal.index.contract import Addition
+from xmodal.index.documents import DocumentBatch, empty_columns, fields_to_json
 from xmodal.modality import MODALITIES, Modality
 
 
@@ -127,33 +130,35 @@ class Encoder(ABC):
         }
         return keep_rows(pairs, good), kept
 
-    def additions(
+    def batches(
         self,
         data: Dataset,
         *,
         cache: Path | None = None,
         progress: Progress | None = None,
         size: int = 4096,
-    ) -> Iterator[Addition]:
-        """``encode_data`` in a form that an index can add, at most ``size`` items at a time.
+    ) -> Iterator[DocumentBatch]:
+        """Yield the encoded items of ``data`` in order, at most ``size`` per batch.
 
-        Items come grouped by the sides they have, because one addition has one shape.
+        Items without any usable picture or text, or with fields that cannot be stored, are noted
+        in ``data.problems`` and left out.
         """
         codes = self.encode_data(data, cache=cache, progress=progress)
-        rows = {side: {id_: row for row, id_ in enumerate(ids)} for side, (ids, _) in codes.items()}
-        for sides in (("image", "text"), ("image",), ("text",)):
-            items = [i for i in data if tuple(s for s in MODALITIES if i.id in rows[s]) == sides]
-            for start in range(0, len(items), size):
-                part = items[start : start + size]
-                taken = {
-                    side: codes[side][1][[rows[side][item.id] for item in part]]
-                    if side in sides
-                    else None
-                    for side in MODALITIES
-                }
-                yield Addition(
-                    [item.id for item in part],
-                    taken["image"],
-                    taken["text"],
-                    [item.document() for item in part],
-                )
+        rows = {m: {id_: row for row, id_ in enumerate(ids)} for m, (ids, _) in codes.items()}
+        items = [item for item in data if any(item.id in rows[m] for m in MODALITIES)]
+        for start in range(0, len(items), size):
+            part, fields = [], []
+            for item in items[start : start + size]:
+                try:
+                    fields.append(fields_to_json(item.document(), item.id))
+                    part.append(item)
+                except ConfigError as error:
+                    data.problems.add("fields not storable", f"{item.id} ({error})")
+            ids = [item.id for item in part]
+            packed, present = empty_columns(len(part), self.bits)
+            for modality in MODALITIES:
+                places = [rows[modality].get(id_, -1) for id_ in ids]
+                present[modality][:] = np.array(places, np.int64) >= 0
+                here = [place for place in places if place >= 0]
+                packed[modality][present[modality]] = codes[modality][1].packed[here]
+            yield DocumentBatch(ids, packed, present, fields)

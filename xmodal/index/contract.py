@@ -1,14 +1,15 @@
-"""The Index contract: what every store of codes promises, wherever it keeps them.
+"""The contract of an index: storage of codes with exact Hamming search, on every backend.
 
-One document per item; a document may have an ``image`` code, a ``text`` code, or both, and fields.
-A search names the side it looks at. Every backend gives the same answer, id by id:
+One document per id; a document has an ``image`` code, a ``text`` code, or both, and fields. A
+search compares queries with the codes of one modality, ``target``. Every backend returns the same
+hits, id by id:
 
-- Hits come in order of distance; **equal distances come in order of id** (by code point).
-- A document without a code on the searched side is never a hit.
+- Hits are ordered by distance; **equal distances are ordered by id** (code point).
+- A document without a code of ``target`` is never a hit.
 - ``where`` (see :mod:`xmodal.index.filters`) and ``radius`` apply before the best k are selected:
   ``search`` is exact for every filter.
-- ``add`` replaces the whole document of the same id; of equal ids in one call the last one stays.
-- An index remembers the fingerprint of the encoder that made its codes and refuses another's.
+- ``add`` replaces the whole document of the same id; of equal ids in one call the last is stored.
+- An index stores the fingerprint of the encoder of its codes and refuses another fingerprint.
 """
 
 from __future__ import annotations
@@ -16,67 +17,69 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, missing_extra
 from xmodal.modality import Modality
 
-LONGEST_FACET = 80
+if TYPE_CHECKING:
+    from xmodal.index.documents import DocumentBatch
+
+MAX_FACET_LENGTH = 80
 
 
 class Hit(NamedTuple):
-    """One found document: its id, its Hamming distance in bits, its stored fields."""
+    """One found document; unknown values are None.
+
+    ``distance``: Hamming distance in bits. ``fields``: stored fields. ``score``: sum of reciprocal
+    ranks, of a fused search. ``confidence``: calibrated probability of a match, 0 to 1. ``ranks``:
+    rank from 1 in each list of a fused search, "codes" and "words"; None where a list lacks it.
+    """
 
     id: str
     distance: int
     fields: Mapping[str, Any]
+    score: float | None = None
+    confidence: float | None = None
+    ranks: Mapping[str, int | None] | None = None
 
 
 Hits = list[list[Hit]]
 """One list of hits, best first, for each query of a batch."""
 
-
 Facets = dict[str, list[tuple[str, int]]]
-"""For each field, the values that documents have there and how many have them, commonest first."""
+"""Values of each field with the number of documents that have them, most frequent first."""
 
-NAMES = ("text", "image")
-"""Fields by which a person recognises a document: they name it, they do not group it."""
-
-
-class Addition(NamedTuple):
-    """What one ``add`` stores: ``index.add(**addition._asdict())``."""
-
-    ids: list[str]
-    image: BinaryCodes | None
-    text: BinaryCodes | None
-    fields: list[Mapping[str, Any]]
+NAME_FIELDS = ("text", "image")
+"""Fields that identify a document; they are no facets."""
 
 
 @runtime_checkable
 class Index(Protocol):
-    """A store of codes that can be searched; the module's docstring is the contract."""
+    """An index of codes; the module's docstring is the contract."""
 
     @property
     def bits(self) -> int:
         """Width of every code in the index."""
 
     @property
-    def encoder(self) -> str | None:
-        """Fingerprint of the encoder whose codes these are; None if nobody said."""
+    def fingerprint(self) -> str | None:
+        """Fingerprint of the encoder of the stored codes, or None if unknown."""
 
     def add(
         self,
-        ids: Sequence[str],
+        documents: DocumentBatch | Sequence[str],
         *,
         image: BinaryCodes | None = None,
         text: BinaryCodes | None = None,
         fields: Sequence[Mapping[str, Any]] | None = None,
     ) -> int:
-        """Store one document an id, with the codes and fields at its position; return how many.
+        """Store documents and return their number.
 
-        Raises CodeError for codes of other bits or of another number than ``ids``, ConfigError for
-        ids or fields that cannot be stored.
+        ``documents`` is a batch, or ids whose codes and fields are the other arguments, aligned
+        with them. Raises CodeError for codes of another width or number than ``documents``,
+        ConfigError for ids or fields that cannot be stored.
         """
 
     def search(
@@ -88,51 +91,47 @@ class Index(Protocol):
         where: Mapping[str, Any] | None = None,
         radius: int | None = None,
     ) -> Hits:
-        """The best ``k`` documents on side ``target`` for each query, within ``radius`` bits.
+        """Return the best ``k`` documents for each query, within ``radius`` bits.
 
-        Raises CodeError for queries of other bits, ConfigError for other bad arguments.
+        Distances are to the codes of modality ``target``. Raises CodeError for queries of another
+        width, ConfigError for other bad arguments.
         """
+
+    def get(self, ids: Sequence[str]) -> DocumentBatch:
+        """Return codes and fields of the ids that exist, in the order of ``ids``."""
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove documents; ids that are not there are passed over. Return how many were removed.
+        """Remove documents and return their number; unknown ids are ignored."""
 
-        Raises BulkFailure if some of them are there and could not be removed.
-        """
+    def facets(self, max_values: int = 20) -> Facets:
+        """Return fields by which a search can be narrowed, with their values.
 
-    def codes_of(self, ids: Sequence[str], side: Modality) -> tuple[list[str], BinaryCodes]:
-        """Those of ``ids`` that have a code on ``side``, in their order, and these codes."""
-
-    def fields_of(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-        """The fields of those of ``ids`` that are there."""
-
-    def facets(self, most: int = 20) -> Facets:
-        """What a search can be narrowed by: the fields that group documents, and their values.
-
-        A field groups if it has at most ``most`` different values (written as text, as ``where``
-        compares them), none longer than 80 characters, and is none of ``NAMES``. Equal counts come
-        in order of value.
+        A field is a facet if it has at most ``max_values`` distinct values (written as text, as
+        ``where`` compares them), none longer than 80 characters, and is none of ``NAME_FIELDS``.
+        Equal counts are ordered by value.
         """
 
     def __len__(self) -> int:
         """Number of documents."""
 
     def close(self) -> None:
-        """Make everything durable and let go of files and connections."""
+        """Make writes durable and release files and connections."""
 
 
 def open_index(
     uri: str | Path,
     *,
     bits: int | None = None,
-    encoder: str | None = None,
+    fingerprint: str | None = None,
     create: bool = False,
+    encoder: str | None = None,
 ) -> Index:
     """Open the index at ``uri``: a folder, or ``scheme://...`` of an installed backend.
 
-    ``bits`` and ``encoder`` (a fingerprint) are checked against what the index remembers; with
-    ``create`` a missing index is made, for which ``bits`` is needed. Backends announce themselves
-    through the entry points ``xmodal.indexes``. Raises IndexMissing, IndexMismatch, ConfigError,
-    ExtraMissing.
+    ``bits`` and ``fingerprint`` (of an encoder) are compared with those stored in the index. With
+    ``create`` a missing index is created, which requires ``bits``. ``encoder`` is the former name
+    of ``fingerprint``. Backends are registered as entry points ``xmodal.indexes``. Raises
+    IndexMissing, IndexMismatch, ConfigError, ExtraMissing.
     """
     scheme, found, _ = str(uri).partition("://")
     if not found:
@@ -143,23 +142,23 @@ def open_index(
         raise ConfigError(
             f"no index backend for {scheme}://, expected a folder"
             + (f" or one of {known}" if known else "")
-            + "; is the package that brings this backend installed?"
+            + "; is the package of this backend installed?"
         )
     address = str(uri).removeprefix("file://") if scheme == "file" else str(uri)
     try:
         opener = backends[scheme].load()
     except ModuleNotFoundError as error:
         raise missing_extra(error) or error from None
-    opened = opener(address, bits=bits, encoder=encoder, create=create)
+    opened = opener(address, bits=bits, fingerprint=fingerprint or encoder, create=create)
     return cast(Index, opened)
 
 
-def to_facets(counts: Mapping[str, Mapping[str, int]], most: int) -> Facets:
-    """Those of the counted values, by field, that :meth:`Index.facets` promises."""
+def to_facets(counts: Mapping[str, Mapping[str, int]], max_values: int) -> Facets:
+    """Select the facets that :meth:`Index.facets` defines from counts of values by field."""
     return {
         field: sorted(values.items(), key=lambda one: (-one[1], one[0]))
         for field, values in sorted(counts.items())
-        if field not in NAMES
-        and 0 < len(values) <= most
-        and all(len(value) <= LONGEST_FACET for value in values)
+        if field not in NAME_FIELDS
+        and 0 < len(values) <= max_values
+        and all(len(value) <= MAX_FACET_LENGTH for value in values)
     }

@@ -1,175 +1,154 @@
-"""Documents as columns: codes of both sides, fields as JSON, and the Parquet file that keeps them.
-
-The file is readable by any Parquet reader: ``id``, ``image`` and ``text`` (fixed-size binary, null
-where a document has no code), ``fields`` (JSON). Its metadata says bits, bit order and encoder.
-"""
+"""DocumentBatch: documents as columns, the form in which an index takes and returns them."""
 
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from xmodal.codes import BinaryCodes
-from xmodal.errors import ConfigError, IndexFailure, IndexMismatch
+from xmodal.errors import CodeError, ConfigError
+from xmodal.index.validation import check_ids
 from xmodal.modality import MODALITIES, Modality
 
-FORMAT = "1"
-BIT_ORDER = "most significant first"
+Packed = Mapping[Modality, npt.NDArray[np.uint8]]
+Present = Mapping[Modality, npt.NDArray[np.bool_]]
 
 
 @dataclass(frozen=True)
-class Documents:
-    """Codes and fields of ``n`` documents, aligned with ``ids``.
+class DocumentBatch:
+    """Codes and fields of ``n`` documents; row i of every column belongs to ``ids[i]``.
 
-    ``packed[side]`` is (n, bits / 8) uint8, zero where ``present[side]``, (n,) bool, is false;
-    ``fields`` holds one JSON object a document.
+    ``packed[modality]``: (n, bits / 8) uint8, zero where ``present[modality]``, (n,) bool, is
+    False. ``fields``: one JSON object per document, as text.
     """
 
     ids: list[str]
-    packed: Mapping[Modality, npt.NDArray[np.uint8]]
-    present: Mapping[Modality, npt.NDArray[np.bool_]]
+    packed: Packed
+    present: Present
     fields: list[str]
 
     @classmethod
     def of(
         cls,
         ids: Sequence[str],
-        bits: int,
-        codes: Mapping[Modality, BinaryCodes | None],
-        fields: Sequence[Mapping[str, Any]] | None,
-    ) -> Documents:
-        """Documents as a caller hands them over; copies everything."""
-        n = len(ids)
-        packed, present = {}, {}
-        for side in MODALITIES:
-            given = codes.get(side)
-            packed[side] = (
-                np.zeros((n, bits // 8), np.uint8) if given is None else given.packed.copy()
+        *,
+        image: BinaryCodes | None = None,
+        text: BinaryCodes | None = None,
+        fields: Sequence[Mapping[str, Any]] | None = None,
+    ) -> DocumentBatch:
+        """Return a batch of documents that all have the same modalities; copies its arguments.
+
+        Raises CodeError without any code or for codes of another number than ``ids``, ConfigError
+        for ids or fields that cannot be stored.
+        """
+        check_ids(ids)
+        given: dict[Modality, BinaryCodes | None] = {"image": image, "text": text}
+        codes = {modality: one for modality, one in given.items() if one is not None}
+        if not codes:
+            raise CodeError("documents without any code: give image codes, text codes or both")
+        for modality, one in codes.items():
+            if len(one) != len(ids):
+                raise CodeError(
+                    f"{len(one)} {modality} codes for {len(ids)} ids, expected one an id"
+                )
+        if len({one.bits for one in codes.values()}) > 1:
+            widths = ", ".join(f"{one.bits} {modality}" for modality, one in codes.items())
+            raise CodeError(f"codes have {widths} bits, expected one width")
+        if fields is not None and len(fields) != len(ids):
+            raise ConfigError(
+                f"{len(fields)} sets of fields for {len(ids)} ids, expected one an id"
             )
-            present[side] = np.full(n, given is not None)
-        texts = (
-            ["{}"] * n
-            if fields is None
-            else [_to_json(one, id_) for one, id_ in zip(fields, ids, strict=True)]
-        )
+        n, bits = len(ids), next(iter(codes.values())).bits
+        packed, present = empty_columns(n, bits)
+        for modality, one in codes.items():
+            packed[modality][:] = one.packed
+            present[modality][:] = True
+        texts = ["{}"] * n
+        if fields is not None:
+            texts = [fields_to_json(one, id_) for one, id_ in zip(fields, ids, strict=True)]
         return cls(list(ids), packed, present, texts)
 
     @classmethod
-    def empty(cls, bits: int) -> Documents:
-        """No documents."""
-        return cls.of([], bits, {}, None)
+    def empty(cls, bits: int) -> DocumentBatch:
+        """Return a batch of no documents."""
+        return cls([], *empty_columns(0, bits), [])
 
     @classmethod
-    def join(cls, parts: Sequence[Documents]) -> Documents:
-        """The documents of all parts, in order."""
+    def join(cls, parts: Sequence[DocumentBatch]) -> DocumentBatch:
+        """Return the documents of all parts, in order."""
         return cls(
             [id_ for part in parts for id_ in part.ids],
-            {side: np.concatenate([part.packed[side] for part in parts]) for side in MODALITIES},
-            {side: np.concatenate([part.present[side] for part in parts]) for side in MODALITIES},
+            {m: np.concatenate([part.packed[m] for part in parts]) for m in MODALITIES},
+            {m: np.concatenate([part.present[m] for part in parts]) for m in MODALITIES},
             [text for part in parts for text in part.fields],
         )
 
-    def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> Documents:
-        """The documents at ``rows``, in that order."""
-        where = np.asarray(rows, dtype=np.int64)
-        return Documents(
-            [self.ids[row] for row in where],
-            {side: self.packed[side][where] for side in MODALITIES},
-            {side: self.present[side][where] for side in MODALITIES},
-            [self.fields[row] for row in where],
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def bits(self) -> int:
+        """Width of the codes."""
+        return 8 * int(self.packed["image"].shape[1])
+
+    def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> DocumentBatch:
+        """Return the documents at ``rows``, in that order."""
+        places = np.asarray(rows, dtype=np.int64)
+        return DocumentBatch(
+            [self.ids[row] for row in places],
+            {modality: self.packed[modality][places] for modality in MODALITIES},
+            {modality: self.present[modality][places] for modality in MODALITIES},
+            [self.fields[row] for row in places],
         )
 
-    def write(self, path: Path, *, bits: int, encoder: str | None) -> None:
-        """Write the Parquet file, page checksums included."""
-        columns: dict[str, Any] = {"id": pa.array(self.ids, pa.string())}
-        for side in MODALITIES:
-            valid = pa.py_buffer(np.packbits(self.present[side], bitorder="little").tobytes())
-            data = pa.py_buffer(np.ascontiguousarray(self.packed[side]))
-            columns[side] = pa.FixedSizeBinaryArray.from_buffers(
-                pa.binary(bits // 8), len(self.ids), [valid, data]
-            )
-        columns["fields"] = pa.array(self.fields, pa.large_string())
-        table = pa.table(columns)
-        metadata = {
-            "xmodal.format": FORMAT,
-            "xmodal.bits": str(bits),
-            "xmodal.bit_order": BIT_ORDER,
-            "xmodal.encoder": encoder or "",
-        }
-        metadata["xmodal.seal"] = _seal(table, metadata)
-        table = table.replace_schema_metadata(metadata)
-        pq.write_table(table, path, write_page_checksum=True, compression="zstd")
+    def codes(self, modality: Modality) -> tuple[list[str], BinaryCodes]:
+        """Return the ids of the documents that have a code of ``modality``, and these codes."""
+        rows = np.flatnonzero(self.present[modality])
+        codes = BinaryCodes(self.packed[modality][rows], self.bits)
+        return [self.ids[row] for row in rows], codes
 
-    @classmethod
-    def read(cls, path: Path) -> tuple[Documents, int, str | None]:
-        """Documents, bits and encoder of a file.
-
-        Raises IndexFailure if it is damaged, IndexMismatch if it has an unknown layout.
-        """
-        try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                table = file.read()
-            metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise _damaged(path, error) from None
-        layout = metadata.get("xmodal.format"), metadata.get("xmodal.bit_order")
-        if layout != (FORMAT, BIT_ORDER):
-            raise IndexMismatch(
-                f"{path} has format {layout[0]!r}, bit order {layout[1]!r}; this version reads "
-                f"format {FORMAT!r}, {BIT_ORDER!r}: index again, or use the version that wrote it"
-            )
-        if metadata.pop("xmodal.seal", None) != _seal(table, metadata):
-            raise _damaged(path, "its columns or metadata do not fit its seal")
-        bits = int(metadata["xmodal.bits"])
-        packed, present = {}, {}
-        for side in MODALITIES:
-            packed[side], present[side] = _from_arrow(table[side], bits // 8)
-        documents = cls(table["id"].to_pylist(), packed, present, table["fields"].to_pylist())
-        return documents, bits, metadata["xmodal.encoder"] or None
+    def fields_by_id(self) -> dict[str, dict[str, Any]]:
+        """Return the decoded fields of each document."""
+        return {id_: json.loads(text) for id_, text in zip(self.ids, self.fields, strict=True)}
 
 
-def _seal(table: pa.Table, metadata: Mapping[str, str]) -> str:
-    """Checksum of what the page checksums do not cover: columns, number of rows, metadata."""
-    ours = sorted(item for item in metadata.items() if item[0].startswith("xmodal."))
-    columns = [(field.name, str(field.type)) for field in table.schema]
-    return f"{zlib.crc32(json.dumps([ours, columns, table.num_rows]).encode()):08x}"
+def to_batch(
+    documents: DocumentBatch | Sequence[str],
+    *,
+    image: BinaryCodes | None,
+    text: BinaryCodes | None,
+    fields: Sequence[Mapping[str, Any]] | None,
+) -> DocumentBatch:
+    """Return the batch that the arguments of ``Index.add`` describe; see there."""
+    if not isinstance(documents, DocumentBatch):
+        return DocumentBatch.of(documents, image=image, text=text, fields=fields)
+    if not (image is None and text is None and fields is None):
+        raise ConfigError("a DocumentBatch has its own codes and fields: pass it alone")
+    check_ids(documents.ids)
+    return documents
 
 
-def _damaged(path: Path, why: object) -> IndexFailure:
-    return IndexFailure(f"{path} is damaged ({' '.join(str(why).split())[:120]}): index again")
+def empty_columns(
+    n: int, bits: int
+) -> tuple[dict[Modality, npt.NDArray[np.uint8]], dict[Modality, npt.NDArray[np.bool_]]]:
+    """Return ``packed`` and ``present`` of ``n`` documents without codes."""
+    packed = {modality: np.zeros((n, bits // 8), np.uint8) for modality in MODALITIES}
+    return packed, {modality: np.zeros(n, np.bool_) for modality in MODALITIES}
 
 
-def _to_json(fields: Mapping[str, Any], id_: str) -> str:
+def fields_to_json(fields: Mapping[str, Any], id_: str) -> str:
+    """Return fields as JSON. Raises ConfigError for what JSON or UTF-8 cannot represent."""
     try:
         text = json.dumps(dict(fields), ensure_ascii=False, allow_nan=False)
-        text.encode()  # fails here, not at a later save, for text that is not valid Unicode
+        text.encode()  # text that is not valid Unicode fails here, not at a later save
         return text
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"the fields of {id_!r} cannot be stored ({error}): expected text, finite numbers, "
             "true/false, or lists of these"
         ) from None
-
-
-def _from_arrow(column: Any, width: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    array = column.combine_chunks()
-    if isinstance(array, pa.ChunkedArray):
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
-    n = len(array)
-    present = np.asarray(array.is_valid().to_numpy(zero_copy_only=False), dtype=np.bool_)
-    data = array.buffers()[1]
-    if n == 0 or data is None:
-        return np.zeros((n, width), np.uint8), present
-    flat = np.frombuffer(data, np.uint8)[array.offset * width : (array.offset + n) * width]
-    packed = flat.reshape(n, width).copy()
-    packed[~present] = 0
-    return packed, present

@@ -1,11 +1,11 @@
-"""The local index: exact Hamming search in memory (FAISS underneath), kept in a folder.
+"""The local index: exact Hamming search in memory by FAISS, stored in a folder.
 
-Rows are held in order of id, so that the order in which ``IndexBinaryFlat`` returns ties (by
-position) *is* the tie rule of the contract. Additions are collected and merged at the next search.
+Rows are sorted by id, so that the order in which ``IndexBinaryFlat`` returns ties (by position) is
+the tie rule of the contract. Added documents are collected and merged at the next search.
 
-On disk an index is one Parquet file, ``documents.parquet``: id, image code, text code, fields as
-JSON, with bits, bit order and encoder in the file's metadata. A save writes a new file, syncs it
-and renames it over the old one, so that a kill at any moment leaves the old index or the new one.
+The folder contains one Parquet file, ``documents.parquet`` (see :mod:`xmodal.index.parquet`). A
+save writes a new file, syncs it and renames it over the old one: after a kill at any moment the
+folder holds the old index or the new one.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.errors import ConfigError, IndexFailure, IndexMissing, XmodalError
-from xmodal.index.contract import Addition, Facets, Hit, Hits, to_facets
-from xmodal.index.documents import Documents
+from xmodal.index.contract import Facets, Hit, Hits, to_facets
+from xmodal.index.documents import DocumentBatch, to_batch
 from xmodal.index.filters import Condition, Exists, Scalar, canonical, parse, values_of
-from xmodal.index.validation import check_documents, check_identity, check_ids, check_search
-from xmodal.modality import MODALITIES, Modality
+from xmodal.index.parquet import read_documents, write_documents
+from xmodal.index.validation import check_identity, check_ids, check_search, check_width
+from xmodal.modality import Modality
 
 FILE = "documents.parquet"
 
@@ -37,7 +38,7 @@ def open_folder(
     folder: str | Path,
     *,
     bits: int | None = None,
-    encoder: str | None = None,
+    fingerprint: str | None = None,
     create: bool = False,
 ) -> HammingIndex:
     """Open the index kept in ``folder``, or with ``create`` make one of ``bits`` bits there.
@@ -46,7 +47,7 @@ def open_folder(
     """
     path = Path(folder)
     if (path / FILE).is_file():
-        return HammingIndex.load(path, bits=bits, encoder=encoder)
+        return HammingIndex.load(path, bits=bits, fingerprint=fingerprint)
     if path.is_file() or (path.is_dir() and not all(map(_is_ours, path.iterdir()))):
         raise IndexFailure(
             f"{path} exists and is not an index (it has no {FILE}): name a new folder"
@@ -55,43 +56,44 @@ def open_folder(
         raise IndexMissing(f"no index at {path}: make one with xmodal index DATA --index {path}")
     if bits is None:
         raise ConfigError(f"to make a new index at {path}, say how many bits its codes have")
-    return HammingIndex(bits, encoder=encoder, folder=path)
+    return HammingIndex(bits, fingerprint=fingerprint, folder=path)
 
 
 class HammingIndex:
     """Exact search over codes in memory; see :class:`xmodal.index.contract.Index` for the contract.
 
-    ``bits`` and ``encoder`` are what the index holds. With ``folder`` it is saved there by
+    ``bits`` and ``fingerprint`` are what the index holds. With ``folder`` it is saved there by
     ``save`` and ``close``; without, it lives in memory only.
     """
 
     def __init__(
-        self, bits: int, *, encoder: str | None = None, folder: str | Path | None = None
+        self, bits: int, *, fingerprint: str | None = None, folder: str | Path | None = None
     ) -> None:
         self.bits = check_bits(bits)
-        self.encoder = encoder
+        self.fingerprint = fingerprint
         self.folder = Path(folder) if folder is not None else None
         self._seen: tuple[int, ...] | None = None  # the file that this content came from
         self._refused: tuple[int, ...] | None = ()  # the one that could not take its place
         self._dirty = folder is not None  # an index that was asked for exists, even empty
-        self._pending: list[Documents] = []
-        self._documents = Documents.empty(self.bits)
+        self._pending: list[DocumentBatch] = []
+        self._documents = DocumentBatch.empty(self.bits)
+        self._places: dict[str, int] | None = None
         self._forget_derived()
 
     def add(
         self,
-        ids: Sequence[str],
+        documents: DocumentBatch | Sequence[str],
         *,
         image: BinaryCodes | None = None,
         text: BinaryCodes | None = None,
         fields: Sequence[Mapping[str, Any]] | None = None,
     ) -> int:
-        """Store documents; see the contract. They become durable with ``save`` or ``close``."""
-        codes: dict[Modality, BinaryCodes | None] = {"image": image, "text": text}
-        check_documents(ids, self.bits, codes, fields)
-        self._pending.append(Documents.of(ids, self.bits, codes, fields))
+        """Store documents; see the contract. ``save`` and ``close`` make them durable."""
+        batch = to_batch(documents, image=image, text=text, fields=fields)
+        check_width(batch.bits, self.bits)
+        self._pending.append(batch)
         self._dirty = True
-        return len(ids)
+        return len(batch)
 
     def search(
         self,
@@ -102,7 +104,7 @@ class HammingIndex:
         where: Mapping[str, Any] | None = None,
         radius: int | None = None,
     ) -> Hits:
-        """The best ``k`` a query on side ``target``; see the contract."""
+        """The best ``k`` a query on modality ``target``; see the contract."""
         check_search(queries, self.bits, k, target, radius)
         conditions = parse(where)
         self._merge()
@@ -142,29 +144,23 @@ class HammingIndex:
             self._forget_derived()
         return removed
 
-    def codes_of(self, ids: Sequence[str], side: Modality) -> tuple[list[str], BinaryCodes]:
-        """Those of ``ids`` that have a code on ``side``; see the contract."""
-        rows, present = self._rows(ids), self._documents.present[side]
-        known = {id_: row for id_, row in rows.items() if present[row]}
-        return list(known), BinaryCodes(
-            self._documents.packed[side][list(known.values())], self.bits
-        )
+    def get(self, ids: Sequence[str]) -> DocumentBatch:
+        """Codes and fields of the ids that exist; see the contract."""
+        self._merge()
+        if self._places is None:
+            self._places = {id_: row for row, id_ in enumerate(self._documents.ids)}
+        places: dict[str, int] = self._places
+        return self._documents.take([places[id_] for id_ in dict.fromkeys(ids) if id_ in places])
 
-    def fields_of(self, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-        """The fields of those of ``ids`` that are there; see the contract."""
-        return {
-            id_: json.loads(self._documents.fields[row]) for id_, row in self._rows(ids).items()
-        }
-
-    def facets(self, most: int = 20) -> Facets:
-        """What a search can be narrowed by; see the contract."""
+    def facets(self, max_values: int = 20) -> Facets:
+        """Fields by which a search can be narrowed; see the contract."""
         self._merge()
         counts: dict[str, Counter[str]] = defaultdict(Counter)
         for text in self._documents.fields:
             for field, value in json.loads(text).items():
-                said = {canonical(one) for one in values_of(value) if isinstance(one, Scalar)}
-                counts[field].update(said)
-        return to_facets(counts, most)
+                values = {canonical(one) for one in values_of(value) if isinstance(one, Scalar)}
+                counts[field].update(values)
+        return to_facets(counts, max_values)
 
     def __len__(self) -> int:
         self._merge()
@@ -204,7 +200,7 @@ class HammingIndex:
                 left.unlink()
             new = self.folder / f"saving-{os.getpid()}"
             try:
-                self._documents.write(new, bits=self.bits, encoder=self.encoder)
+                write_documents(new, self._documents, bits=self.bits, fingerprint=self.fingerprint)
                 _sync(new)
                 os.replace(new, target)
                 _sync(self.folder)
@@ -214,18 +210,18 @@ class HammingIndex:
         self._dirty = False
 
     @classmethod
-    def load(cls, folder: Path, *, bits: int | None, encoder: str | None) -> HammingIndex:
+    def load(cls, folder: Path, *, bits: int | None, fingerprint: str | None) -> HammingIndex:
         """The index saved in ``folder``, if it fits; see :func:`open_folder`."""
         seen = _identity(folder / FILE)
-        documents, found_bits, found_encoder = Documents.read(folder / FILE)
+        documents, found_bits, found_fingerprint = read_documents(folder / FILE)
         check_identity(
             str(folder),
             bits=found_bits,
-            encoder=found_encoder,
-            want_bits=bits,
-            want_encoder=encoder,
+            fingerprint=found_fingerprint,
+            expected_bits=bits,
+            expected_fingerprint=fingerprint,
         )
-        index = cls(found_bits, encoder=found_encoder or encoder, folder=folder)
+        index = cls(found_bits, fingerprint=found_fingerprint or fingerprint, folder=folder)
         index._documents = documents
         index._seen = seen
         index._dirty = False
@@ -241,35 +237,21 @@ class HammingIndex:
         if self.folder is None or now in (self._seen, self._refused):
             return None
         try:
-            return open_folder(self.folder, bits=self.bits, encoder=self.encoder)
+            return open_folder(self.folder, bits=self.bits, fingerprint=self.fingerprint)
         except XmodalError:
             self._refused = now
             raise
 
-    def codes(self, side: Modality) -> tuple[list[str], BinaryCodes]:
-        """The ids that have a code on a side, in order, and those codes."""
+    def codes(self, modality: Modality) -> tuple[list[str], BinaryCodes]:
+        """Return the ids that have a code of ``modality``, sorted, and these codes."""
         self._merge()
-        rows = np.flatnonzero(self._documents.present[side])
-        packed = self._documents.packed[side][rows]
-        return [self._documents.ids[row] for row in rows], BinaryCodes(packed, self.bits)
+        return self._documents.codes(modality)
 
-    def additions(self, size: int = 4096) -> Iterator[Addition]:
-        """Everything in it, in a form that another index can add; at most ``size`` at a time."""
+    def batches(self, size: int = 4096) -> Iterator[DocumentBatch]:
+        """Yield all documents in order of id, at most ``size`` per batch."""
         self._merge()
-        kept = self._documents
-        shapes = kept.present["image"] * 2 + kept.present["text"]
-        for shape in np.unique(shapes):
-            rows = np.flatnonzero(shapes == shape)
-            for start in range(0, len(rows), size):
-                part = kept.take(rows[start : start + size])
-                codes = {
-                    side: BinaryCodes(part.packed[side], self.bits)
-                    if part.present[side][0]
-                    else None
-                    for side in MODALITIES
-                }
-                fields: list[Mapping[str, Any]] = [json.loads(text) for text in part.fields]
-                yield Addition(part.ids, codes["image"], codes["text"], fields)
+        for start in range(0, len(self._documents), size):
+            yield self._documents.take(range(start, min(start + size, len(self._documents))))
 
     # ---- how it works ------------------------------------------------------------------------
 
@@ -278,35 +260,28 @@ class HammingIndex:
 
     def _forget_derived(self) -> None:
         """Drop what is computed from the rows: FAISS copies, places of ids, inverted lists."""
-        self._places: dict[str, int] | None = None
+        self._places = None
         self._flats: dict[Modality, tuple[Any, npt.NDArray[np.int64]]] = {}
         self._inverted: dict[str, dict[tuple[type, Any], npt.NDArray[np.int64]]] = {}
-
-    def _rows(self, ids: Sequence[str]) -> dict[str, int]:
-        """The rows of those of ``ids`` that are there, in the order asked for."""
-        self._merge()
-        if self._places is None:
-            self._places = {id_: row for row, id_ in enumerate(self._documents.ids)}
-        return {id_: self._places[id_] for id_ in ids if id_ in self._places}
 
     def _merge(self) -> None:
         """Bring pending additions into the rows, in order of id; the last of equal ids stays."""
         if not self._pending:
             return
-        everything = Documents.join([self._documents, *self._pending])
+        everything = DocumentBatch.join([self._documents, *self._pending])
         last = {id_: row for row, id_ in enumerate(everything.ids)}
         self._documents = everything.take([last[id_] for id_ in sorted(last)])
         self._pending = []
         self._forget_derived()
 
-    def _flat(self, side: Modality) -> tuple[Any, npt.NDArray[np.int64]]:
-        """A FAISS index over the codes of one side, and the row of each of its positions."""
-        if side not in self._flats:
-            rows = np.flatnonzero(self._documents.present[side])
+    def _flat(self, modality: Modality) -> tuple[Any, npt.NDArray[np.int64]]:
+        """A FAISS index over the codes of one modality, and the row of each of its positions."""
+        if modality not in self._flats:
+            rows = np.flatnonzero(self._documents.present[modality])
             flat = faiss.IndexBinaryFlat(self.bits)
-            flat.add(np.ascontiguousarray(self._documents.packed[side][rows]))
-            self._flats[side] = flat, rows
-        return self._flats[side]
+            flat.add(np.ascontiguousarray(self._documents.packed[modality][rows]))
+            self._flats[modality] = flat, rows
+        return self._flats[modality]
 
     def _mask(self, conditions: Sequence[Condition]) -> npt.NDArray[np.bool_]:
         """Which rows fulfil all conditions, by inverted lists, value -> rows, built once each."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.errors import CodeError, ConfigError, IndexMismatch
@@ -11,7 +10,7 @@ from xmodal.modality import MODALITIES, Modality
 
 
 def check_ids(ids: Sequence[str]) -> None:
-    """What every backend checks before it adds or deletes. Raises ConfigError."""
+    """Raise ConfigError for ids that no backend stores."""
     if isinstance(ids, str):
         raise ConfigError(f"ids is the text {ids!r}, expected a list of ids")
     for one in ids:
@@ -21,31 +20,16 @@ def check_ids(ids: Sequence[str]) -> None:
             )
 
 
-def check_documents(
-    ids: Sequence[str],
-    bits: int,
-    codes: Mapping[Modality, BinaryCodes | None],
-    fields: Sequence[Mapping[str, Any]] | None,
-) -> None:
-    """What every backend checks before it adds. Raises CodeError or ConfigError."""
-    check_ids(ids)
-    if all(given is None for given in codes.values()):
-        raise CodeError("documents without any code: give image codes, text codes or both")
-    for side, given in codes.items():
-        if given is None:
-            continue
-        if given.bits != bits:
-            raise CodeError(f"{side} codes have {given.bits} bits, this index holds {bits}")
-        if len(given) != len(ids):
-            raise CodeError(f"{len(given)} {side} codes for {len(ids)} ids, expected one an id")
-    if fields is not None and len(fields) != len(ids):
-        raise ConfigError(f"{len(fields)} sets of fields for {len(ids)} ids, expected one an id")
+def check_width(found: int, bits: int, what: str = "these") -> None:
+    """Raise CodeError for codes of another width than that of the index."""
+    if found != bits:
+        raise CodeError(f"{what} codes have {found} bits, this index holds {bits}")
 
 
 def check_search(
     queries: BinaryCodes, bits: int, k: int, target: Modality, radius: int | None
 ) -> None:
-    """What every backend checks before it searches. Raises CodeError or ConfigError."""
+    """Raise CodeError or ConfigError for arguments of a search that no backend accepts."""
     if queries.bits != bits:
         raise CodeError(
             f"the query has {queries.bits} bits, this index holds {bits}: "
@@ -60,23 +44,29 @@ def check_search(
 
 
 def check_identity(
-    where: str, *, bits: int, encoder: str | None, want_bits: int | None, want_encoder: str | None
+    index: str,
+    *,
+    bits: int,
+    fingerprint: str | None,
+    expected_bits: int | None,
+    expected_fingerprint: str | None,
 ) -> None:
-    """Compare what an index remembers with what the caller brings. Raises IndexMismatch."""
-    if want_bits is not None and check_bits(want_bits) != bits:
+    """Raise IndexMismatch if ``index`` stores another width or fingerprint than expected."""
+    if expected_bits is not None and check_bits(expected_bits) != bits:
         raise IndexMismatch(
-            f"{where} holds codes of {bits} bits, asked for {want_bits}: "
+            f"{index} holds codes of {bits} bits, asked for {expected_bits}: "
             "use the encoder that filled it, or make a new index"
         )
-    if want_encoder is not None and encoder is not None and want_encoder != encoder:
+    if None not in (expected_fingerprint, fingerprint) and expected_fingerprint != fingerprint:
         raise IndexMismatch(
-            f"{where} was filled by encoder {encoder}, this is encoder {want_encoder}: codes of "
-            "two encoders cannot be compared; use that encoder, or index again into a new place"
+            f"{index} was filled by encoder {fingerprint}, this is encoder {expected_fingerprint}: "
+            "codes of two encoders cannot be compared; use that encoder, or index again into a new "
+            "place"
         )
 
 
 def _is_id(one: object) -> bool:
-    """Whether it is text that can be written: a file name that is not UTF-8 cannot."""
+    """Whether ``one`` is text that can be encoded: a file name that is not UTF-8 cannot."""
     try:
         return isinstance(one, str) and bool(one.encode())
     except UnicodeEncodeError:

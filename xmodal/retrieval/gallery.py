@@ -31,15 +31,14 @@ small { opacity: .7; display: block; margin-top: .3rem; }
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A query (words, or the path of a picture) and its hits with their confidence."""
+class QueryHits:
+    """A query (a text, or the path of a picture) and its hits."""
 
     query: str | Path
     hits: Sequence[Hit]
-    confidences: Sequence[float | None]
 
 
-def write_gallery(path: str | Path, results: Sequence[Shown], title: str = "xmodal") -> None:
+def write_gallery(path: str | Path, results: Sequence[QueryHits], title: str = "xmodal") -> None:
     """Write ``.html`` or ``.png``, by the ending of ``path``. Raises ConfigError for another."""
     target = Path(path)
     ending = target.suffix.lower()
@@ -52,13 +51,13 @@ def write_gallery(path: str | Path, results: Sequence[Shown], title: str = "xmod
         _sheet(results, title).save(target)
 
 
-def note(hit: Hit, confidence: float | None) -> str:
-    """What is said of a hit: distance, and confidence where there is one."""
-    sure = "" if confidence is None else f", confidence {confidence:.0%}"
-    return f"distance {hit.distance}{sure}"
+def caption_of(hit: Hit) -> str:
+    """Distance of a hit, and its confidence if known."""
+    confidence = "" if hit.confidence is None else f", confidence {hit.confidence:.0%}"
+    return f"distance {hit.distance}{confidence}"
 
 
-def _page(results: Sequence[Shown], title: str) -> str:
+def _page(results: Sequence[QueryHits], title: str) -> str:
     parts = []
     for shown in results:
         picture = _inline(shown.query) if isinstance(shown.query, Path) else ""
@@ -68,11 +67,11 @@ def _page(results: Sequence[Shown], title: str) -> str:
             parts.append("<p>no match</p>")
             continue
         parts.append("<ol>")
-        for hit, confidence in zip(shown.hits, shown.confidences, strict=True):
+        for hit in shown.hits:
             file = hit.fields.get("image")
             picture = _inline(Path(file)) if file else ""
             text = html.escape(str(hit.fields.get("text") or hit.id))
-            parts.append(f"<li>{picture}{text}<small>{note(hit, confidence)}</small></li>")
+            parts.append(f"<li>{picture}{text}<small>{caption_of(hit)}</small></li>")
         parts.append("</ol>")
     name = html.escape(title)
     return (
@@ -116,7 +115,7 @@ def _thumbnail(path: Path) -> Image.Image | None:
     return ImageOps.contain(image, (THUMB, THUMB), Image.Resampling.LANCZOS)
 
 
-def _sheet(results: Sequence[Shown], title: str) -> Image.Image:
+def _sheet(results: Sequence[QueryHits], title: str) -> Image.Image:
     """One row a query: the query on the left, its hits beside it."""
     columns = max((len(shown.hits) for shown in results), default=0)
     pad, line = 12, 52
@@ -137,7 +136,7 @@ def _sheet(results: Sequence[Shown], title: str) -> Image.Image:
             draw.multiline_text((pad, top + 50), _wrap(shown.query, 26, 4), fill="black", font=big)
         if not shown.hits:
             draw.text((260, top + 60), "no match", fill="gray", font=big)
-        for column, (hit, sure) in enumerate(zip(shown.hits, shown.confidences, strict=True)):
+        for column, hit in enumerate(shown.hits):
             left = 260 + column * (THUMB + pad)
             file = hit.fields.get("image")
             picture = _thumbnail(Path(file)) if file else None
@@ -145,7 +144,7 @@ def _sheet(results: Sequence[Shown], title: str) -> Image.Image:
                 sheet.paste(picture, (left, top))
             text = _wrap(str(hit.fields.get("text") or hit.id), 28, 2)
             draw.multiline_text((left, top + THUMB + 2), text, fill="black", font=small)
-            draw.text((left, top + THUMB + 34), note(hit, sure), fill="gray", font=small)
+            draw.text((left, top + THUMB + 34), caption_of(hit), fill="gray", font=small)
     return sheet
 
 

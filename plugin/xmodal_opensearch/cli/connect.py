@@ -11,17 +11,24 @@ from typing import Any
 import click
 
 from xmodal.cli.options import json_option
-from xmodal.cli.output import say
+from xmodal.cli.output import info
 from xmodal.errors import ConfigError, IndexMissing
 from xmodal.index.validation import check_identity
 from xmodal.modality import MODALITIES
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import mapping
+from xmodal_opensearch.index.exact_search import exact_query
+from xmodal_opensearch.index.ownership import OwnershipTag
 from xmodal_opensearch.index.store import OpenSearchIndex
 from xmodal_opensearch.rest import cluster_settings, connector, remote_model, service_probe
 from xmodal_opensearch.rest.curl import Curl, examples
-from xmodal_opensearch.rest.pipelines import Mark, Wiring, check_name, finding, problem_field
+from xmodal_opensearch.rest.pipelines import (
+    Wiring,
+    check_name,
+    finding,
+    problem_field,
+)
 from xmodal_opensearch.rest.remote_model import NotAllowed, Step
 from xmodal_opensearch.rest.service_probe import Answer
 
@@ -84,30 +91,30 @@ def connect(uri: str, as_json: bool, **given: Any) -> None:
     token = _token(given["token_file"])
     server = Server(address)
     try:
-        index = OpenSearchIndex(server, address, bits=None, encoder=None)
+        index = OpenSearchIndex(server, address, bits=None, fingerprint=None)
     except IndexMissing as error:
         raise IndexMissing(
             f"{error}: make one first, xmodal index DATA --model M --index {uri}, or an empty one, "
             f"xmodal-opensearch create {uri} --model M"
         ) from None
-    if not index.layout.is_vector:
+    if not index.handle.layout.is_vector:
         raise ConfigError(
             f"{uri} keeps its codes as 64-bit words, which ml-commons cannot write: load it with "
             "another way"
         )
-    remote_model.check_plugins(index.can, address.server)
+    remote_model.check_plugins(index.handle.capabilities, address.server)
     answer = service_probe.ask(here, token)
     index = _of_service(server, index, answer)
     wiring = _wiring(index, service, token, given)
-    default_of = index.name if given["make_default"] else None
-    neural = index.can.hybrid and index.can.version >= (3, 0)
+    default_of = index.handle.name if given["make_default"] else None
+    neural = index.handle.capabilities.hybrid and index.handle.capabilities.version >= (3, 0)
     curl = Curl(address, os.environ)
 
     private = service_probe.is_private(service)
     lacks = remote_model.lacking(server, wiring.url, private=private)
     if lacks and given["allow"]:
         remote_model.allow(server, lacks)
-        say("changed cluster settings: " + ", ".join(one.setting for one in lacks))
+        info("changed cluster settings: " + ", ".join(one.setting for one in lacks))
     elif lacks:
         raise _not_allowed("", lacks, wiring, curl)
     try:
@@ -118,9 +125,9 @@ def connect(uri: str, as_json: bool, **given: Any) -> None:
         raise _not_allowed(f"{error}\n", error.lacks, wiring, curl) from None
     if wiring.keep:
         server.request(
-            "PUT", f"/{index.name}/_mapping", problem_field(), doing="mapping xmodal.problem"
+            "PUT", f"/{index.handle.name}/_mapping", problem_field(), doing="mapping xmodal.problem"
         )
-    index.remember_encoder()
+    index.handle.store_fingerprint()
     lines = examples(curl, wiring, neural=neural, is_default=default_of is not None)
     if as_json:
         told: dict[str, Any] = {"index": uri, "service": service, "encoder": answer.encoder}
@@ -169,13 +176,15 @@ def _token(file: Path | None) -> str | None:
 def _of_service(server: Server, index: OpenSearchIndex, answer: Answer) -> OpenSearchIndex:
     """The same index, opened for the codes of the service. Raises IndexMismatch."""
     check_identity(
-        str(index.address),
+        str(index.handle.address),
         bits=index.bits,
-        encoder=index.encoder,
-        want_bits=answer.bits,
-        want_encoder=answer.encoder,
+        fingerprint=index.fingerprint,
+        expected_bits=answer.bits,
+        expected_fingerprint=answer.encoder,
     )
-    return OpenSearchIndex(server, index.address, bits=answer.bits, encoder=answer.encoder)
+    return OpenSearchIndex(
+        server, index.handle.address, bits=answer.bits, fingerprint=answer.encoder
+    )
 
 
 def _wiring(
@@ -183,15 +192,18 @@ def _wiring(
 ) -> Wiring:
     """What is to be made; searches ask exactly what ours ask."""
     code = mapping.self_test(index.bits)
-    filters = index.filters(None)
+    filters = index.handle.filters(None)
     return Wiring(
-        Mark(given["name"], index.address.index, str(index.encoder)),
+        OwnershipTag(given["name"], index.handle.address.index, str(index.fingerprint)),
         service,
-        {side: finding(index.exact_query(code, side, filters), code) for side in MODALITIES},
+        {
+            side: finding(exact_query(index.handle, code, side, filters), code)
+            for side in MODALITIES
+        },
         with_token=token is not None,
         text_field=given["text_field"],
         image_field=given["image_field"],
-        added=index.added,
+        added=index.handle.enriched,
         keep=given["on_failure"] == "keep",
     )
 

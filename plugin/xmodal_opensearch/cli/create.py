@@ -16,7 +16,7 @@ from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.aliases import describe, is_version, make_version, versions_of
 from xmodal_opensearch.index.capabilities import probe
 from xmodal_opensearch.index.store import OpenSearchIndex
-from xmodal_opensearch.index.strategies import choose_way
+from xmodal_opensearch.index.strategies import choose_strategy
 
 
 @click.command()
@@ -58,11 +58,17 @@ def create(uri: str, model: Path | None, bits: int | None, fields: tuple[str, ..
     server = Server(address)
     if describe(server, address.index) is not None:
         raise ConfigError(f"{address} exists: delete it first, or take another name")
-    way = choose_way(address.way, probe(server), None, address.natives)
+    strategy = choose_strategy(address.strategy, probe(server), None, address.natives)
     make_version(
-        server, address, int(bits or 0), encoder, way.makes, alias=address.index, fields=described
+        server,
+        address,
+        int(bits or 0),
+        encoder,
+        strategy.makes,
+        alias=address.index,
+        fields=described,
     )
-    with OpenSearchIndex(server, address, bits=bits, encoder=encoder) as index:
+    with OpenSearchIndex(server, address, bits=bits, fingerprint=encoder) as index:
         click.echo(f"{address}: {index!r}")
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import click
 
-from xmodal.cli.output import print_table, progress_bars, say
+from xmodal.cli.output import info, print_table, progress_bars
 from xmodal.data.synthetic import caption, unseen
-from xmodal.errors import IndexFailure, IndexMissing
+from xmodal.encoders.encoder import Encoder
+from xmodal.errors import IndexFailure, IndexMissing, XmodalError
 from xmodal.index.contract import Hit
 from xmodal.index.local import HammingIndex
+from xmodal.retrieval.retriever import Query, Retriever
 from xmodal_opensearch.index.store import open_opensearch
 from xmodal_opensearch.loading.load import load as load_into
 from xmodal_opensearch.node.artifacts import cache_folder
@@ -38,50 +40,47 @@ def demo(out: Path, url: str | None, with_plugin: bool) -> None:
 
     from xmodal.encoders.load import load_encoder
 
-    local = HammingIndex.load(out / "index", bits=None, encoder=None)
+    local = HammingIndex.load(out / "index", bits=None, fingerprint=None)
     encoder = load_encoder(out / "model")
     if url is not None:
         _compare(local, encoder, url.rstrip("/"))
         return
-    say(f"1. starting OpenSearch, data in {out / 'node'}")
-    extra = [plugin_folder(show=say)] if with_plugin else []
-    with Node.start(out / "node", extra_plugins=extra, show=say) as node:
+    info(f"1. starting OpenSearch, data in {out / 'node'}")
+    extra = [plugin_folder(show=info)] if with_plugin else []
+    with Node.start(out / "node", extra_plugins=extra, show=info) as node:
         _compare(local, encoder, f"opensearch://127.0.0.1:{node.port}")
-    say("   the node is stopped; look into it with:")
-    say(f"  xmodal-opensearch node --folder {out / 'node'}")
+    info("   the node is stopped; look into it with:")
+    info(f"  xmodal-opensearch node --folder {out / 'node'}")
 
 
-def _compare(local: HammingIndex, encoder: object, server: str) -> None:
+def _compare(local: HammingIndex, encoder: Encoder, server: str) -> None:
     uri = f"{server}/xmodal-demo"
-    index = open_opensearch(uri, bits=local.bits, encoder=local.encoder, create=True)
-    say(f"2. loading {len(local):,} documents into {uri} ({index!r})")
+    index = open_opensearch(uri, bits=local.bits, fingerprint=local.fingerprint, create=True)
+    info(f"2. loading {len(local):,} documents into {uri} ({index!r})")
     with progress_bars() as bars:
         load_into(
             index,
-            local.additions(),
+            local.batches(),
             notes=cache_folder() / "loads",
             total=len(local),
             progress=bars,
         )
-    asked = [caption(one) for one in unseen()]
-    queries = encoder.encode_texts(asked)  # type: ignore[attr-defined]
-    say(f"3. asking {len(asked)} sentences, without and with filters, of both")
+    texts = [caption(one) for one in unseen()]
+    info(f"3. searching {len(texts)} sentences, without and with filters, in both")
+    here, there = Retriever(encoder, local), Retriever(encoder, index)
     same = total = 0
     for where in FILTERS:
-        here = local.search(queries, K, target="image", where=where)
-        there = index.search(queries, K, target="image", where=where)
-        total += len(asked)
-        same += sum(_plain(a) == _plain(b) for a, b in zip(here, there, strict=True))
+        queries = [Query(text=text, k=K, where=where) for text in texts]
+        pairs = zip(here.search_many(queries), there.search_many(queries), strict=True)
+        total += len(texts)
+        same += sum(_equal(one, other) for one, other in pairs)
     rows = [["the first hits of the first sentence", "distance here", "distance there"]]
-    first_here, first_there = (
-        one.search(queries[:1], 5, target="image")[0] for one in (local, index)
-    )
-    for a, b in zip(first_here, first_there, strict=True):
-        rows.append([f"{a.id}: {a.fields['text']}", str(a.distance), str(b.distance)])
-    print_table(rows, asked[0])
+    first = [retriever.search(text=texts[0], k=5) for retriever in (here, there)]
+    for one, other in zip(*first, strict=True):
+        rows.append([f"{one.id}: {one.fields['text']}", str(one.distance), str(other.distance)])
+    print_table(rows, texts[0])
     words = "red circle"
-    code = encoder.encode_texts([words])  # type: ignore[attr-defined]
-    fused = index.search_fused(code, [words], 3, target="image")[0]
+    fused = there.search(text=words, words=words, k=3)
     found = ", ".join(f"{hit.fields['text']!r} ({hit.distance} bits)" for hit in fused)
     click.echo(f"codes and BM25 together, {words!r}: {found}")
     index.close()
@@ -92,5 +91,9 @@ def _compare(local: HammingIndex, encoder: object, server: str) -> None:
         raise IndexFailure(f"{total - same} answers differ: please report this")
 
 
-def _plain(hits: list[Hit]) -> list[tuple[str, int, dict[str, object]]]:
-    return [(hit.id, hit.distance, dict(hit.fields)) for hit in hits]
+def _equal(one: list[Hit] | XmodalError, other: list[Hit] | XmodalError) -> bool:
+    """Whether two lists of hits have the same ids, distances and fields."""
+    for found in (one, other):
+        if isinstance(found, XmodalError):
+            raise found
+    return one == other

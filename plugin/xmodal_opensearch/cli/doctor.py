@@ -8,7 +8,7 @@ from dataclasses import asdict
 import click
 
 from xmodal.cli.options import json_option
-from xmodal.cli.output import print_table, progress_bars, say
+from xmodal.cli.output import info, print_table, progress_bars
 from xmodal_opensearch import diagnostics as examination
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
@@ -29,7 +29,7 @@ def doctor(uri: str, repair: bool, as_json: bool) -> None:
     if repair:
         address = parse_address(uri)
         for line in examination.repair(Server(address), address):
-            say(line)
+            info(line)
     with open_opensearch(uri) as index:
         with progress_bars() as bars:
             found = examination.examine(index, progress=bars)

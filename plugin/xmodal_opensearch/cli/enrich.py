@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from xmodal.cli.options import backbone_options, cache_option, json_option, model_option
-from xmodal.cli.output import progress_bars, tell_problems, tell_way
+from xmodal.cli.output import print_problems, print_strategy, progress_bars
 from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset, Problems
 from xmodal.modality import Modality
@@ -70,14 +70,14 @@ def enrich(model: Path, uri: str, **given: Any) -> None:
         return encoder.encode_data(data, cache=cache, problems=problems)
 
     index = prepare(Server(address), address, encoder.bits, encoder.fingerprint, source)
-    tell_way(uri, index)
+    print_strategy(uri, index)
     with index, progress_bars() as bars:
         report = enrich_index(
             index, source, encode, again=given["again"], problems=problems, progress=bars
         )
         for id_, reason in report.failed.items():
             problems.add(f"update refused ({reason[:100]})", id_)
-        tell_problems(problems)
+        print_problems(problems)
         if given["as_json"]:
             told = {"index": uri, "updated": report.stored, "with_codes": len(index)}
             click.echo(json.dumps(told | {"problems": problems.counts()}))

@@ -16,11 +16,11 @@ from xmodal.cli.options import (
     columns_of,
     json_option,
 )
-from xmodal.cli.output import progress_bars, say, tell_problems, tell_way
+from xmodal.cli.output import info, print_problems, print_strategy, progress_bars
 from xmodal.data.dataset import Problems
 from xmodal.data.readers.tables import read
 from xmodal.errors import ConfigError, IndexMismatch
-from xmodal.index.contract import Addition
+from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import FILE, HammingIndex
 from xmodal_opensearch.client.address import Address, parse_address
 from xmodal_opensearch.client.bulk import Report
@@ -69,14 +69,14 @@ def load(source: Path, uri: str, model: Path | None, **given: Any) -> None:
     with progress_bars() as bars:
         additions, total, bits, encoder, problems = _source(source, model, given, bars)
         index = _target(address, bits, encoder, source if given["new_version"] else None)
-        tell_way(uri, index)
+        print_strategy(uri, index)
         report = load_into(
             index,
             additions,
             notes=_notes(given["cache"]),
             total=total,
             workers=given["workers"],
-            without_copies=given["without_copies"],
+            no_replicas=given["without_copies"],
             progress=bars,
         )
     _tell(report, problems)
@@ -87,25 +87,27 @@ def load(source: Path, uri: str, model: Path | None, **given: Any) -> None:
         old = show_to_all(index, address.index, delete_old=given["delete_old"])
     count = len(index)
     if given["as_json"]:
-        told = {"index": uri, "version": index.name, "documents": count, "replaced": old}
+        told = {"index": uri, "version": index.handle.name, "documents": count, "replaced": old}
         told |= {"refused": report.failed, "problems": problems.counts()}
         click.echo(json.dumps(told, ensure_ascii=False))
     else:
         kept = "" if given["delete_old"] else " (kept: xmodal-opensearch delete --old-versions)"
-        swapped = f"; it stands for {index.name} now, before for {old[0]}{kept}" if old else ""
+        swapped = (
+            f"; it stands for {index.handle.name} now, before for {old[0]}{kept}" if old else ""
+        )
         click.echo(f"{uri}: {count:,} documents{swapped}")
     index.close()
 
 
 def _source(
     source: Path, model: Path | None, given: dict[str, Any], bars: Any
-) -> tuple[Iterable[Addition], int, int, str | None, Problems]:
+) -> tuple[Iterable[DocumentBatch], int, int, str | None, Problems]:
     """What to store, how many documents, and whose codes they are."""
     if (source / FILE).is_file():
         if model is not None:
             raise ConfigError(f"{source} is a local index, whose codes are made: leave --model out")
-        local = HammingIndex.load(source, bits=None, encoder=None)
-        return local.additions(), len(local), local.bits, local.encoder, Problems()
+        local = HammingIndex.load(source, bits=None, fingerprint=None)
+        return local.batches(), len(local), local.bits, local.fingerprint, Problems()
     if model is None:
         raise ConfigError(f"{source} is no local index: to encode pictures and texts give --model")
     dataset = read(source, columns_of(given))
@@ -117,19 +119,19 @@ def _source(
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
     )
     cache = given["cache"] or default_cache()
-    additions = list(encoder.additions(dataset, cache=cache, progress=bars))
-    total = sum(len(one.ids) for one in additions)
-    return additions, total, encoder.bits, encoder.fingerprint, dataset.problems
+    batches = list(encoder.batches(dataset, cache=cache, progress=bars))
+    total = sum(map(len, batches))
+    return batches, total, encoder.bits, encoder.fingerprint, dataset.problems
 
 
 def _target(
-    address: Address, bits: int, encoder: str | None, new_from: Path | None
+    address: Address, bits: int, fingerprint: str | None, new_from: Path | None
 ) -> OpenSearchIndex:
     """What is filled; ``new_from`` is the source of a new version."""
     if new_from is not None:
-        return next_index(Server(address), address, bits, encoder, str(new_from.resolve()))
+        return next_index(Server(address), address, bits, fingerprint, str(new_from.resolve()))
     try:
-        return open_opensearch(str(address), bits=bits, encoder=encoder, create=True)
+        return open_opensearch(str(address), bits=bits, fingerprint=fingerprint, create=True)
     except IndexMismatch as error:
         raise IndexMismatch(
             f"{error}; or fill a new version while people search this one: --new-version"
@@ -138,10 +140,10 @@ def _target(
 
 def _hand_over(index: OpenSearchIndex, alias: str) -> None:
     """Take pipelines of connect along, and say which cannot come."""
-    gone = hand_over(index.server, alias, index.name, index.encoder)
+    gone = hand_over(index.handle.server, alias, index.handle.name, index.fingerprint)
     names = [one.name for one in gone if one.what.endswith("pipeline")]
     if names:
-        say(
+        info(
             f"  removed {', '.join(names)}, which encode by another model: serve this one, and run "
             "xmodal-opensearch connect again"
         )
@@ -156,6 +158,6 @@ def _notes(cache: Path | None) -> Path:
 def _tell(report: Report, problems: Problems) -> None:
     for id_, reason in report.failed.items():
         problems.add(f"document refused ({reason.partition(';')[0][:100]})", id_)
-    tell_problems(problems)
+    print_problems(problems)
     results = ", ".join(f"{count:,} {name}" for name, count in sorted(report.results.items()))
-    say(f"  {results or 'nothing to send: all of it was stored before'}")
+    info(f"  {results or 'nothing to send: all of it was stored before'}")

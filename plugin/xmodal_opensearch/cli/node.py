@@ -9,7 +9,7 @@ from types import FrameType
 
 import click
 
-from xmodal.cli.output import say
+from xmodal.cli.output import info
 from xmodal.errors import ServerFailure
 from xmodal_opensearch.node.process import Node
 from xmodal_opensearch.server_plugin import plugin_folder
@@ -50,7 +50,7 @@ def node(
     """
     signal.signal(signal.SIGTERM, _stop)
     plugins = ["opensearch-knn", *(["opensearch-ml", "neural-search"] if with_ml else [])]
-    extra = [plugin_folder(show=say)] if with_plugin else []
+    extra = [plugin_folder(show=info)] if with_plugin else []
     with Node.start(
         folder,
         port=port,
@@ -58,16 +58,16 @@ def node(
         quick=fast_start,
         plugins=plugins,
         extra_plugins=extra,
-        show=say,
+        show=info,
     ) as running:
         click.echo(running.url)
-        say(f"ready; data in {folder}; an index is opensearch://localhost:{running.port}/NAME")
-        say("Ctrl-C ends it")
+        info(f"ready; data in {folder}; an index is opensearch://localhost:{running.port}/NAME")
+        info("Ctrl-C ends it")
         try:
             while running.alive:
                 time.sleep(0.5)
         except KeyboardInterrupt:
-            say("stopping")
+            info("stopping")
             return
     raise ServerFailure(f"the node ended by itself: see {running.log}", 0, "ended")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from xmodal.cli.output import say
+from xmodal.cli.output import info
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.node.artifacts import VERSION
@@ -39,10 +39,10 @@ def build(version: str, out: Path | None) -> None:
       bin/opensearch-plugin install file:///path/to/hamming-3.6.0.zip
     """
     target = out or Path(f"hamming-{version}.zip")
-    digest = build_plugin(version, target, show=say)
+    digest = build_plugin(version, target, show=info)
     click.echo(f"{target}  sha256 {digest}")
-    say("on every node: bin/opensearch-plugin install file://" + str(target.resolve()))
-    say("then restart it, and: xmodal-opensearch plugin check opensearch://host:9200")
+    info("on every node: bin/opensearch-plugin install file://" + str(target.resolve()))
+    info("then restart it, and: xmodal-opensearch plugin check opensearch://host:9200")
 
 
 @plugin.command()

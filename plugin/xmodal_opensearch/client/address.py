@@ -3,7 +3,7 @@
     opensearch://localhost:9200/photos             plain HTTP on this machine
     opensearch://search.example.org/photos         TLS, verified, everywhere else
     opensearch://a:9200,b:9200,c:9200/photos       several nodes of one cluster
-    ...?way=knn          how to search, see ways.py         ?tls=yes|no    instead of the rule above
+    ...?strategy=knn     see index/strategies.py            ?tls=yes|no    instead of the rule above
     ...?ca=FILE          authority that signed the server   ?cert=FILE&key=FILE   client certificate
     ...?aws=eu-west-1    sign requests (SigV4)              ?service=es|aoss      for which service
     ...?shards=3&replicas=1   of an index that is made      ?natives=yes   Faiss' library is there
@@ -35,7 +35,7 @@ class Address:
 
     hosts: tuple[tuple[str, int], ...]
     index: str
-    way: str | None = None
+    strategy: str | None = None
     tls: bool = False
     ca: str | None = None
     cert: str | None = None
@@ -103,7 +103,7 @@ def parse_address(text: str, *, index_needed: bool = True) -> Address:
     return Address(
         hosts,
         index,
-        way=given.get("way"),
+        strategy=given.get("strategy", given.get("way")),
         tls=_yes(given, "tls", by_rule, text),
         ca=given.get("ca"),
         cert=given.get("cert"),
@@ -139,7 +139,19 @@ def credentials(environment: Mapping[str, str] = os.environ) -> tuple[str, str] 
 
 
 _EXAMPLE = f"{SCHEME}://localhost:9200/photos"
-_OPTIONS = ("way", "tls", "ca", "cert", "key", "aws", "service", "shards", "replicas", "natives")
+_OPTIONS = (
+    "strategy",
+    "way",
+    "tls",
+    "ca",
+    "cert",
+    "key",
+    "aws",
+    "service",
+    "shards",
+    "replicas",
+    "natives",
+)
 
 
 def _hidden(text: str) -> str:

@@ -10,20 +10,16 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from xmodal.codes import BinaryCodes
-from xmodal.errors import ConfigError, ServerFailure
-from xmodal.modality import Modality
+from xmodal.errors import ServerFailure
 from xmodal_opensearch.client.errors import PASSING, reason_of, status_of
-from xmodal_opensearch.index.mapping import OURS, SELF_TEST_ID, Layout, field_of, is_ours
 
 BATCH = 2000
 BATCH_BYTES = 8 << 20
-LONGEST_ID = 512
 LONGEST_PAUSE = 5.0
 Post = Callable[[bytes], Any]
 Passing = Callable[[BaseException], bool]
@@ -57,45 +53,6 @@ class Report:
         return sum(self.results[name] for name in ("created", "updated", "noop"))
 
 
-def index_lines(
-    ids: Sequence[str],
-    codes: Mapping[Modality, BinaryCodes | None],
-    fields: Sequence[Mapping[str, Any]] | None,
-    layout: Layout,
-) -> Iterator[Line]:
-    """Whole documents, replacing those of equal ids. Raises ConfigError before the first is sent.
-
-    The caller has checked that codes and fields are aligned with ``ids``.
-    """
-    columns = {
-        field_of(side): layout.values(given) for side, given in codes.items() if given is not None
-    }
-    for row, id_ in enumerate(ids):
-        ours = {name: values[row] for name, values in columns.items()}
-        yield index_line(id_, ours, fields[row] if fields is not None else {})
-
-
-def index_line(id_: str, ours: Mapping[str, Any], fields: Mapping[str, Any]) -> Line:
-    """One whole document; ``ours`` are the code fields as the layout holds them."""
-    check_id(id_)
-    try:
-        simple = _AS_THEY_ARE.issuperset(map(type, fields.values()))
-        text = _encode(fields if simple and type(fields) is dict else _as_said(dict(fields)))
-        if "." in text or not _OURS.isdisjoint(fields):
-            _check_names(id_, fields)
-        named = _quoted(id_)
-        own = f'"xmodal":{{"id":{named}}}'
-        for name, value in ours.items():
-            own += f',"{name}":{_code_text(value)}'
-        source = f"{text[:-1]}, {own}}}" if fields else f"{{{own}}}"
-        return Line(id_, f'{{"index":{{"_id":{named}}}}}\n{source}\n'.encode())
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"the fields of {id_!r} cannot be stored ({error}): expected text, finite numbers, "
-            "true/false, or lists of these"
-        ) from None
-
-
 def update_line(
     id_: str,
     change: Mapping[str, Any],
@@ -117,22 +74,6 @@ def delete_line(id_: str) -> Line:
     """The removal of one document."""
     action = json.dumps({"delete": {"_id": id_}}, ensure_ascii=False)
     return Line(id_, f"{action}\n".encode())
-
-
-def check_id(id_: str) -> None:
-    """Raises ConfigError for an id that the server would not take, and for our own."""
-    if id_ == SELF_TEST_ID:
-        raise ConfigError(f"id {id_!r} is that of the index' own self-test document: rename")
-    if not is_usable(id_):
-        raise ConfigError(
-            f"id {id_[:40]!r}... has {len(id_.encode())} bytes, OpenSearch takes {LONGEST_ID}"
-        )
-
-
-def is_usable(id_: str) -> bool:
-    """Whether a document of the user's can have this id."""
-    fits = len(id_) <= LONGEST_ID // 4 or len(id_.encode()) <= LONGEST_ID
-    return fits and id_ != SELF_TEST_ID
 
 
 def batches(lines: Iterable[Line], count: int = BATCH, size: int = BATCH_BYTES) -> Iterator[Batch]:
@@ -228,37 +169,3 @@ def _read(answer: Mapping[str, Any], sent: Batch, report: Report) -> tuple[Batch
         else:
             report.results[told["result"]] += 1
     return again, why
-
-
-# One encoder for all documents: json.dumps makes a new one each time, which loading would notice.
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
-_quoted = json.encoder.encode_basestring
-_AS_THEY_ARE = frozenset((str, int, bool, type(None)))
-_OURS = frozenset(OURS)
-
-
-def _check_names(id_: str, fields: Mapping[str, Any]) -> None:
-    """Raises ConfigError if a field's name is ours, or with dots lies in what is."""
-    taken = next((name for name in fields if is_ours(str(name))), None)
-    if taken is not None:
-        raise ConfigError(f"the fields of {id_!r} have one called {taken!r}, which is ours: rename")
-
-
-def _code_text(value: Any) -> str:
-    """The JSON of a code as a layout holds it; Python writes lists of integers as JSON does."""
-    if isinstance(value, list):
-        return str(value).replace(" ", "")
-    return json.dumps(value, separators=(",", ":"))
-
-
-def _as_said(value: Any) -> Any:
-    """Whole floats as integers: as keywords 10.0 and 10 must be one value, as everywhere."""
-    if isinstance(value, str | int):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, list | tuple):
-        return [_as_said(one) for one in value]
-    if isinstance(value, Mapping):
-        return {name: _as_said(one) for name, one in value.items()}
-    return value

@@ -90,7 +90,7 @@ def make_version(
     server: Server,
     address: Address,
     bits: int,
-    encoder: str | None,
+    fingerprint: str | None,
     layout: Layout,
     *,
     alias: str | None,
@@ -105,7 +105,7 @@ def make_version(
     name = next_version(address.index, versions_of(server, address.index))
     body = mapping.new_index(
         bits,
-        encoder,
+        fingerprint,
         layout,
         shards=address.shards,
         replicas=address.replicas,

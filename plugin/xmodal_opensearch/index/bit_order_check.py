@@ -11,7 +11,7 @@ from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import codec, mapping
 from xmodal_opensearch.index import queries as build
 from xmodal_opensearch.index.mapping import Layout
-from xmodal_opensearch.index.strategies import Way
+from xmodal_opensearch.index.strategies import Strategy
 
 SETTLING = 3.0
 """Seconds in which an index that was just made gets its document."""
@@ -30,16 +30,16 @@ def put_self_test(server: Server, name: str, bits: int, layout: Layout) -> None:
 
 
 def check_self_test(
-    server: Server, address: Address, name: str, bits: int, layout: Layout, way: Way
+    server: Server, address: Address, name: str, bits: int, layout: Layout, strategy: Strategy
 ) -> None:
-    """Compare the known code with what a search by ``way`` finds. Raises IndexMismatch."""
+    """Compare the known code with what a search by ``strategy`` finds. Raises IndexMismatch."""
     wanted = mapping.self_test(bits)
     other = BinaryCodes.from_hex(["0f" * (bits // 8)])
     only = [{"ids": {"values": [mapping.SELF_TEST_ID]}}]
-    if way.build is None:
+    if strategy.build is None:
         query = build.by_knn(mapping.SELF_TEST_FIELD, other, only, 1)
     else:
-        query = way.build(mapping.SELF_TEST_FIELD, other, layout, only, None)
+        query = strategy.build(mapping.SELF_TEST_FIELD, other, layout, only, None)
     body = {"size": 1, "query": query}
     end = time.monotonic() + SETTLING
     while True:

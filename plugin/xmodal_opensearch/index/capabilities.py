@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from xmodal.errors import ServerFailure
+from xmodal.errors import IndexMissing, ServerFailure
 from xmodal_opensearch.client.server import Server
+from xmodal_opensearch.index.ownership import read_tag
 
 HAMMING = "opensearch-hamming"
 """The plugin of ours, compiled for a server by ``xmodal-opensearch plugin build``."""
+
+HIDDEN_STATUSES = (400, 401, 403, 404, 405)
+"""Answers of a server on which this user may not see something, or that does not have it."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def probe(server: Server) -> Capabilities:
         try:
             return server.request("GET", path, doing="asking for capabilities", **params)
         except ServerFailure as error:
-            if error.status in (400, 401, 403, 404, 405):
+            if error.status in HIDDEN_STATUSES:
                 return None
             raise
 
@@ -84,3 +88,18 @@ def probe(server: Server) -> Capabilities:
         filter_path=r"*.search\.allow_expensive_queries",  # one flat name, not a path
     )
     return Capabilities.read(server.info, plugins, settings or {})
+
+
+def encodes_documents(server: Server, pipeline: str) -> bool:
+    """Whether an ingest pipeline was made by ``xmodal-opensearch connect``, as far as visible."""
+    try:
+        found = server.request(
+            "GET", f"/_ingest/pipeline/{pipeline}", doing="reading an ingest pipeline"
+        )
+    except IndexMissing:
+        return False
+    except ServerFailure as error:
+        if error.status in HIDDEN_STATUSES:
+            return False
+        raise
+    return read_tag(found.get(pipeline, {}).get("description")) is not None

@@ -116,13 +116,13 @@ LAYOUTS = {
 }
 
 
-def meta(bits: int, encoder: str | None, *, added: bool = False) -> dict[str, Any]:
+def meta(bits: int, fingerprint: str | None, *, added: bool = False) -> dict[str, Any]:
     """What ``_meta`` of the mapping says of us; ``added``: to documents that are not ours."""
     told: dict[str, Any] = {
         "mapping_version": VERSION,
         "bits": bits,
         "bit_order": BIT_ORDER,
-        "encoder": encoder,
+        "encoder": fingerprint,
     }
     return {"xmodal": told | ({"added": True} if added else {})}
 
@@ -143,7 +143,7 @@ def code_properties(bits: int, layout: Layout) -> dict[str, Any]:
 
 def new_index(
     bits: int,
-    encoder: str | None,
+    fingerprint: str | None,
     layout: Layout,
     *,
     shards: int = 1,
@@ -168,7 +168,7 @@ def new_index(
             **layout.settings(),
         },
         "mappings": {
-            "_meta": meta(bits, encoder),
+            "_meta": meta(bits, fingerprint),
             "date_detection": False,
             "numeric_detection": False,
             "dynamic_templates": [
@@ -207,15 +207,15 @@ def read_meta(index: str, mappings: Mapping[str, Any]) -> tuple[int, str | None]
             "with xmodal-opensearch enrich, or name a new index"
         )
     version, order = found.get("mapping_version"), found.get("bit_order")
-    bits, encoder = found.get("bits"), found.get("encoder")
+    bits, fingerprint = found.get("bits"), found.get("encoder")
     if (version, order) != (VERSION, BIT_ORDER):
         raise IndexMismatch(
             f"index {index} has mapping version {version!r}, bit order {order!r}; this version "
             f"reads {VERSION!r}, {BIT_ORDER!r}: load it again, or use the version that made it"
         )
-    if not isinstance(bits, int) or not (encoder is None or isinstance(encoder, str)):
-        raise IndexMismatch(f"index {index} remembers {bits!r} bits and encoder {encoder!r}")
-    return bits, encoder
+    if not isinstance(bits, int) or not (fingerprint is None or isinstance(fingerprint, str)):
+        raise IndexMismatch(f"index {index} stores {bits!r} bits and encoder {fingerprint!r}")
+    return bits, fingerprint
 
 
 def read_layout(

@@ -18,7 +18,7 @@ from xmodal_opensearch.index import codec, mapping
 from xmodal_opensearch.index.mapping import ID, Layout
 
 Query = dict[str, Any]
-MOST_HITS = 10_000
+MAX_HITS = 10_000
 """What one request returns at most, and the largest k of a knn query."""
 
 BY_DISTANCE = [{"_score": "desc"}, {ID: {"order": "asc", "unmapped_type": "keyword"}}]

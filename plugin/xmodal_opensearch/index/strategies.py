@@ -1,15 +1,15 @@
-"""The ways to search, what each needs of a server, and which is taken.
+"""Search strategies: what each needs of a server, and which one an index uses.
 
-    way            exact   field                    on the server
-    hamming        yes     any bit vector           our own plugin: exact at memory speed
+    strategy       exact   field                    on the server
+    hamming        yes     any bit vector           plugin opensearch-hamming: memory speed
     script         yes     Faiss, never built       script_score knn_score: any filter, radius, k
     knn            yes     the same                 knn query, no script, k below 10,000
     long           yes     64-bit words             script_score in Painless: servers without k-NN
     lucene-hnsw    yes     Lucene graph             exact by script; search_approximate by the graph
     faiss-hnsw     yes     Faiss graph (natives!)   the same
 
-``search`` is exact whatever the way; a graph is asked by ``search_approximate`` alone. Left to
-itself an index takes ``hamming`` where that plugin is installed, else ``script``.
+``search`` is exact with every strategy; only ``search_approximate`` uses a graph. The default is
+``hamming`` where that plugin is installed, else ``script``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ Build = Callable[[str, BinaryCodes, Layout, Sequence[queries.Query], int | None]
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way: the layout that it makes, those it can search, and what it sends."""
+class Strategy:
+    """One strategy: the layout that it makes, those it can search, and what it sends."""
 
     name: str
     title: str
@@ -42,10 +42,10 @@ class Way:
 
 
 VECTORS = ("faiss", "faiss-hnsw", "lucene-hnsw", "flat")
-WAYS = {
-    way.name: way
-    for way in (
-        Way(
+STRATEGIES = {
+    strategy.name: strategy
+    for strategy in (
+        Strategy(
             "hamming",
             "exact, by the hamming plugin",
             LAYOUTS["faiss"],
@@ -53,7 +53,7 @@ WAYS = {
             queries.by_hamming,
             needs_hamming=True,
         ),
-        Way(
+        Strategy(
             "script",
             "exact, by script",
             LAYOUTS["faiss"],
@@ -61,8 +61,8 @@ WAYS = {
             queries.by_script,
             needs_scripts=True,
         ),
-        Way("knn", "exact, by knn query", LAYOUTS["faiss"], ("faiss",)),
-        Way(
+        Strategy("knn", "exact, by knn query", LAYOUTS["faiss"], ("faiss",)),
+        Strategy(
             "long",
             "exact, by Painless",
             LAYOUTS["long"],
@@ -70,7 +70,7 @@ WAYS = {
             queries.by_painless,
             needs_scripts=True,
         ),
-        Way(
+        Strategy(
             "lucene-hnsw",
             "exact, by script, beside a Lucene graph",
             LAYOUTS["lucene-hnsw"],
@@ -79,7 +79,7 @@ WAYS = {
             needs_scripts=True,
             has_graph=True,
         ),
-        Way(
+        Strategy(
             "faiss-hnsw",
             "exact, by script, beside a Faiss graph",
             LAYOUTS["faiss-hnsw"],
@@ -92,39 +92,42 @@ WAYS = {
 }
 
 
-def choose_way(
+def choose_strategy(
     forced: str | None, can: Capabilities, layout: Layout | None, natives: bool = False
-) -> Way:
-    """The way of an index with ``layout`` (None: one that is to be made). Raises ConfigError."""
-    if forced is not None and forced not in WAYS:
-        raise ConfigError(f"way is {forced!r}, expected one of {', '.join(WAYS)}")
+) -> Strategy:
+    """Return the strategy for an index with ``layout``, or None for a new index.
+
+    Raises ConfigError if the server lacks what the strategy needs.
+    """
+    if forced is not None and forced not in STRATEGIES:
+        raise ConfigError(f"strategy is {forced!r}, expected one of {', '.join(STRATEGIES)}")
     if forced is None:
         fitting = [
-            way
-            for way in WAYS.values()
-            if (layout is None or layout.name in way.searches)
-            and not lack(way, can)
-            and (layout is not None or not way.has_graph)
+            strategy
+            for strategy in STRATEGIES.values()
+            if (layout is None or layout.name in strategy.searches)
+            and not missing_requirement(strategy, can)
+            and (layout is not None or not strategy.has_graph)
         ]
         if not fitting:
-            wanted = WAYS["long" if layout is not None and not layout.is_vector else "script"]
+            wanted = STRATEGIES["long" if layout is not None and not layout.is_vector else "script"]
             raise ConfigError(
                 f"this server cannot search {layout.name if layout else 'codes'}: "
-                + lack(wanted, can)
+                + missing_requirement(wanted, can)
             )
-        return max(fitting, key=lambda way: (way.needs_hamming, way.has_graph))
-    way = WAYS[forced]
-    if layout is not None and layout.name not in way.searches:
+        return max(fitting, key=lambda strategy: (strategy.needs_hamming, strategy.has_graph))
+    strategy = STRATEGIES[forced]
+    if layout is not None and layout.name not in strategy.searches:
         raise ConfigError(
-            f"way={forced} searches fields of layout {' or '.join(way.searches)}, this index has "
-            f"{layout.name}: leave the way out, or load a new index with it"
+            f"strategy={forced} searches fields of layout {' or '.join(strategy.searches)}, "
+            f"this index has {layout.name}: leave the strategy out, or load a new index with it"
         )
-    lacking = lack(way, can)
+    lacking = missing_requirement(strategy, can)
     if lacking:
-        raise ConfigError(f"way={forced} cannot work on this server: {lacking}")
+        raise ConfigError(f"strategy={forced} cannot work on this server: {lacking}")
     if layout is None:
-        check_writable(way.makes, can, natives)
-    return way
+        check_writable(strategy.makes, can, natives)
+    return strategy
 
 
 def check_writable(layout: Layout, can: Capabilities, natives: bool) -> None:
@@ -137,19 +140,19 @@ def check_writable(layout: Layout, can: Capabilities, natives: bool) -> None:
         )
 
 
-def lack(way: Way, can: Capabilities) -> str:
-    """What the server lacks for a way, and what to do; empty if nothing."""
-    if way.makes.is_vector and not can.knn:
-        return "it has no k-NN plugin on every node; way=long works without"
-    if way.makes.is_vector and can.version < (2, 19):
+def missing_requirement(strategy: Strategy, can: Capabilities) -> str:
+    """What the server lacks for a strategy, and what to do; empty if nothing."""
+    if strategy.makes.is_vector and not can.knn:
+        return "it has no k-NN plugin on every node; strategy=long works without"
+    if strategy.makes.is_vector and can.version < (2, 19):
         return (
             f"version {can.version[0]}.{can.version[1]} is too old for it, expected 2.19 or later"
         )
-    if way.needs_hamming and not can.hamming:
+    if strategy.needs_hamming and not can.hamming:
         return (
             "our plugin is not on every node: build it with xmodal-opensearch plugin build, or "
-            "leave the way out"
+            "leave the strategy out"
         )
-    if way.needs_scripts and not can.scripts:
-        return "search.allow_expensive_queries is false, which refuses scripts; way=knn works"
+    if strategy.needs_scripts and not can.scripts:
+        return "search.allow_expensive_queries is false, which refuses scripts; strategy=knn works"
     return ""

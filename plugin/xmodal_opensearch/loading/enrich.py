@@ -99,7 +99,7 @@ def prepare(
         # From here on searches see this encoder's documents only, first none, at the end all.
         meta = mappings["_meta"] | mapping.meta(bits, encoder, added=True)
         server.request("PUT", f"/{name}/_mapping", {"_meta": meta}, doing="naming the encoder")
-    return OpenSearchIndex(server, address, bits=bits, encoder=encoder)
+    return OpenSearchIndex(server, address, bits=bits, fingerprint=encoder)
 
 
 def enrich(
@@ -120,13 +120,13 @@ def enrich(
     fields = source.fields
     query = _wanted(index, fields, again)
     # Also what others stored: an index may wait long, or for ever, before it shows that.
-    index.server.request("POST", f"/{index.name}/_refresh", doing="refreshing")
-    total = index.server.count(index.name, query)
+    index.handle.refresh_always()
+    total = index.handle.count(query)
     done = 0
 
     def batches() -> Iterator[bulk.Batch]:
         nonlocal done
-        for page in index.scan(query, PAGE, fields):
+        for page in index.handle.scan(query, PAGE, fields):
             batch = _encoded(page, index, source, encode, problems)
             done += len(page)
             if progress is not None:
@@ -134,8 +134,8 @@ def enrich(
             if batch:
                 yield batch
 
-    report = index.send(batches(), workers=workers)
-    index.refresh()
+    report = index.handle.send(batches(), workers=workers)
+    index.handle.refresh()
     return report
 
 
@@ -164,10 +164,13 @@ def _wanted(index: OpenSearchIndex, fields: Sequence[str], again: bool) -> Query
 
     Raises ConfigError for a field that the index does not have.
     """
-    types = index.read_types()
-    _check_fields(str(index.address), types, fields)
-    told = index.server.request(
-        "GET", f"/{index.name}/_field_caps", doing="looking at fields", fields=",".join(fields)
+    types = index.handle.read_types()
+    _check_fields(str(index.handle.address), types, fields)
+    told = index.handle.server.request(
+        "GET",
+        f"/{index.handle.name}/_field_caps",
+        doing="looking at fields",
+        fields=",".join(fields),
     )["fields"]
     can_be_asked = True
     for name in fields:
@@ -180,7 +183,7 @@ def _wanted(index: OpenSearchIndex, fields: Sequence[str], again: bool) -> Query
         out["should"] = [{"exists": {"field": name}} for name in fields]
         out["minimum_should_match"] = 1
     if not again:
-        out["must_not"].append({"term": {ENCODER: str(index.encoder)}})
+        out["must_not"].append({"term": {ENCODER: str(index.fingerprint)}})
     return {"bool": out}
 
 
@@ -195,16 +198,16 @@ def _encoded(
     with tempfile.TemporaryDirectory(prefix="xmodal-") as folder:
         # Numbered, for with custom routing two documents may have the same id.
         items = [_item(n, hit, source, Path(folder), problems) for n, hit in enumerate(page)]
-        data = Dataset(tuple(items), name=str(index.address), problems=problems)
+        data = Dataset(tuple(items), name=str(index.handle.address), problems=problems)
         codes = encode(data)
     rows = {side: dict(zip(ids, range(len(ids)), strict=True)) for side, (ids, _) in codes.items()}
-    values = {side: index.layout.values(packed) for side, (_, packed) in codes.items()}
+    values = {side: index.handle.layout.values(packed) for side, (_, packed) in codes.items()}
     batch: bulk.Batch = []
     for number, hit in enumerate(page):
         id_, own = hit["_id"], str(number)
         if not any(own in rows[side] for side in MODALITIES):
             continue
-        change: dict[str, Any] = {"xmodal": {"id": id_, "encoder": index.encoder}}
+        change: dict[str, Any] = {"xmodal": {"id": id_, "encoder": index.fingerprint}}
         for side in MODALITIES:
             row = rows[side].get(own)
             change[field_of(side)] = None if row is None else values[side][row]
@@ -271,7 +274,7 @@ def _check_source(name: str, mappings: Mapping[str, Any]) -> None:
 def _layout(address: Address, server: Server, settings: Mapping[str, Any]) -> Layout:
     """What an index that exists can be given: ``index.knn`` cannot be changed any more."""
     can = probe(server)
-    if address.way == "long" or not can.knn:
+    if address.strategy == "long" or not can.knn:
         return LAYOUTS["long"]
     if str(settings.get("index.knn")) == "true":
         return LAYOUTS["lucene-hnsw"]

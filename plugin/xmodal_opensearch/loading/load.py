@@ -11,54 +11,54 @@ mapping, so that the next load, or doctor, puts it back even if this one is kill
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from xmodal.errors import ConfigError, IndexFailure
-from xmodal.index.contract import Addition
-from xmodal.index.validation import check_documents, check_ids
-from xmodal.modality import MODALITIES
+from xmodal.index.documents import DocumentBatch
+from xmodal.index.validation import check_ids, check_width
 from xmodal_opensearch.client import bulk
-from xmodal_opensearch.index.exact_search import ExactIndex
-from xmodal_opensearch.index.mapping import field_of
+from xmodal_opensearch.index.bulk_lines import index_line, source_codes
+from xmodal_opensearch.index.store import OpenSearchIndex
 
 Progress = Callable[[str, int, int], None]
 KEY = "xmodal_load"
 WHILE_LOADING: dict[str, Any] = {"index.refresh_interval": "-1"}
-WITHOUT_COPIES: dict[str, Any] = {
+NO_REPLICAS: dict[str, Any] = {
     "index.auto_expand_replicas": "false",
     "index.number_of_replicas": 0,
 }
 
 
 def load(
-    index: ExactIndex,
-    additions: Iterable[Addition],
+    index: OpenSearchIndex,
+    batches: Iterable[DocumentBatch],
     *,
     notes: Path,
     total: int = 0,
     workers: int = 2,
-    without_copies: bool = False,
+    no_replicas: bool = False,
     progress: Progress | None = None,
 ) -> bulk.Report:
     """Store all documents; ``failed`` of the report names those that could not be, and why.
 
-    ``notes`` is the folder of the checkpoint, removed when all is stored. ``without_copies`` takes
+    ``notes`` is the folder of the checkpoint, removed when all is stored. ``no_replicas`` takes
     the replicas away meanwhile: faster, and a node lost meanwhile loses documents. Raises
     ServerFailure if the server stays away longer than the client is patient, CodeError for codes of
     other bits, ConfigError for an index whose documents are somebody's own.
     """
-    index.check_documents_are_ours()
-    index.remember_encoder()
-    checkpoint = Checkpoint(notes / f"{index.uuid}.load")
+    index.handle.check_owned()
+    index.handle.store_fingerprint()
+    checkpoint = Checkpoint(notes / f"{index.handle.uuid}.load")
     refused: dict[str, str] = {}
     done = 0
 
     def unsent() -> Iterator[bulk.Batch]:
         nonlocal done
-        for number, batch in enumerate(bulk.batches(lines(index, additions, refused))):
+        for number, batch in enumerate(bulk.batches(lines(index, batches, refused))):
             if checkpoint.has(number, batch):
                 done += len(batch)
             else:
@@ -72,46 +72,28 @@ def load(
         if progress is not None:
             progress("stored", done, max(total, done))
 
-    with settings_for_loading(index, without_copies=without_copies):
-        report = index.send(unsent(), workers=workers, done=note)
+    with settings_for_loading(index, no_replicas=no_replicas):
+        report = index.handle.send(unsent(), workers=workers, done=note)
         report.failed.update(refused)
         # Also what a load stored that was killed before it came here.
-        index.server.request("POST", f"/{index.name}/_refresh", doing="refreshing")
+        index.handle.refresh_always()
     checkpoint.remove()
     return report
 
 
 def lines(
-    index: ExactIndex, additions: Iterable[Addition], refused: dict[str, str]
+    index: OpenSearchIndex, batches: Iterable[DocumentBatch], refused: dict[str, str]
 ) -> Iterator[bulk.Line]:
-    """The bulk lines of all documents; what cannot be stored goes to ``refused``, with why."""
-    for addition in additions:
-        codes = {side: getattr(addition, side) for side in MODALITIES}
-        # A bad id is a matter of one document, looked at below.
-        check_documents(["-"] * len(addition.ids), index.bits, codes, addition.fields)
-        columns = {
-            field_of(side): index.layout.values(given)
-            for side, given in codes.items()
-            if given is not None
-        }
-        sound = _are_sound(addition.ids)
-        for row, id_ in enumerate(addition.ids):
-            ours = {name: values[row] for name, values in columns.items()}
+    """Yield the bulk lines of all documents; ``refused`` receives the reason of each other one."""
+    for batch in batches:
+        check_width(batch.bits, index.bits)
+        sources = source_codes(batch, index.handle.layout)
+        for id_, codes, fields in zip(batch.ids, sources, batch.fields, strict=True):
             try:
-                if not sound:
-                    check_ids([id_])
-                yield bulk.index_line(id_, ours, addition.fields[row])
+                check_ids([id_])
+                yield index_line(id_, codes, json.loads(fields))
             except ConfigError as error:
                 refused[id_] = str(error)
-
-
-def _are_sound(ids: Sequence[str]) -> bool:
-    """Whether no id has to be looked at alone."""
-    try:
-        check_ids(ids)
-    except ConfigError:
-        return False
-    return True
 
 
 class Checkpoint:
@@ -159,10 +141,10 @@ class Checkpoint:
 
 
 @contextmanager
-def settings_for_loading(index: ExactIndex, *, without_copies: bool = False) -> Iterator[None]:
+def settings_for_loading(index: OpenSearchIndex, *, no_replicas: bool = False) -> Iterator[None]:
     """No refreshes (and, if asked, no replicas) inside; what was set before is put back after."""
-    wanted = WHILE_LOADING | (WITHOUT_COPIES if without_copies else {})
-    index.write_meta({KEY: before_loading(index, wanted)})
+    wanted = WHILE_LOADING | (NO_REPLICAS if no_replicas else {})
+    index.handle.write_meta({KEY: before_loading(index, wanted)})
     try:
         _set(index, wanted)
         yield
@@ -173,47 +155,49 @@ def settings_for_loading(index: ExactIndex, *, without_copies: bool = False) -> 
     put_back(index)
 
 
-def before_loading(index: ExactIndex, names: Iterable[str]) -> dict[str, Any]:
+def before_loading(index: OpenSearchIndex, names: Iterable[str]) -> dict[str, Any]:
     """Settings as they were before any load: noted by one that was killed, else as they are now."""
-    answer = index.server.request(
-        "GET", f"/{index.name}/_settings", doing="reading settings", flat_settings="true"
+    answer = index.handle.server.request(
+        "GET", f"/{index.handle.name}/_settings", doing="reading settings", flat_settings="true"
     )
-    now = answer[index.name]["settings"]
-    noted = index.read_meta().get(KEY)
+    now = answer[index.handle.name]["settings"]
+    noted = index.handle.read_meta().get(KEY)
     return {name: now.get(name) for name in names} | dict(
         noted if isinstance(noted, Mapping) else {}
     )
 
 
-def put_back(index: ExactIndex) -> bool:
+def put_back(index: OpenSearchIndex) -> bool:
     """Restore the settings that a load changed; whether there were any."""
-    noted = index.read_meta().get(KEY)
+    noted = index.handle.read_meta().get(KEY)
     if not isinstance(noted, Mapping):
         return False
     _set(index, dict(noted))
-    index.write_meta({KEY: None})
+    index.handle.write_meta({KEY: None})
     return True
 
 
-def check_count(index: ExactIndex, expected: int, *, exactly: bool = False) -> None:
+def check_count(index: OpenSearchIndex, expected: int, *, exactly: bool = False) -> None:
     """Raises IndexFailure if fewer documents can be found than were stored, or (exactly) more."""
     found = len(index)
     if exactly and found > expected:
         raise IndexFailure(
-            f"{index.address}: {found:,} documents can be found, {expected:,} were stored: an "
-            "earlier load left others in this unfinished version; remove it with xmodal-opensearch "
+            f"{index.handle.address}: {found:,} documents can be found, {expected:,} were stored: "
+            "an earlier load left others in this unfinished version; remove it with xmodal-opensearch "
             "delete --old-versions and load again"
         )
     if found < expected:
         raise IndexFailure(
-            f"{index.address}: {found:,} documents can be found, {expected:,} were stored: "
+            f"{index.handle.address}: {found:,} documents can be found, {expected:,} were stored: "
             "run the same command again"
         )
 
 
-def _set(index: ExactIndex, settings: Mapping[str, Any]) -> None:
+def _set(index: OpenSearchIndex, settings: Mapping[str, Any]) -> None:
     doing = "changing settings"
-    index.server.request("PUT", f"/{index.name}/_settings", dict(settings), doing=doing)
+    index.handle.server.request(
+        "PUT", f"/{index.handle.name}/_settings", dict(settings), doing=doing
+    )
 
 
 def _digest(batch: bulk.Batch) -> str:

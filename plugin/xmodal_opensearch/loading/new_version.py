@@ -13,14 +13,14 @@ from xmodal_opensearch.index.aliases import describe, is_version, make_version, 
 from xmodal_opensearch.index.capabilities import probe
 from xmodal_opensearch.index.mapping import OURS, Layout
 from xmodal_opensearch.index.store import OpenSearchIndex
-from xmodal_opensearch.index.strategies import choose_way
+from xmodal_opensearch.index.strategies import choose_strategy
 
 KEY = "xmodal_filled_from"
 """In ``_meta`` of the mapping while a version is unfinished: what it is filled from."""
 
 
 def next_index(
-    server: Server, address: Address, bits: int, encoder: str | None, source: str
+    server: Server, address: Address, bits: int, fingerprint: str | None, source: str
 ) -> OpenSearchIndex:
     """The version to fill: one that a killed load from ``source`` left behind, else a new one.
 
@@ -44,26 +44,26 @@ def next_index(
                 "xmodal-opensearch enrich for a new model, or load into another name"
             )
         fields = user_fields(content["mappings"])
-        if address.way is None:
+        if address.strategy is None:
             held, _ = mapping.read_meta(current, content["mappings"])
             layout = mapping.read_layout(current, held, content["mappings"], content["settings"])
     if layout is None:
-        layout = choose_way(address.way, probe(server), None, address.natives).makes
+        layout = choose_strategy(address.strategy, probe(server), None, address.natives).makes
     for name, seen in versions_of(server, address.index).items():
-        if not seen and name > current and _fits(server, name, bits, encoder, layout, source):
-            return OpenSearchIndex(server, address.named(name), bits=bits, encoder=encoder)
-    name = make_version(server, address, bits, encoder, layout, alias=None, fields=fields)
-    index = OpenSearchIndex(server, address.named(name), bits=bits, encoder=encoder)
-    index.write_meta({KEY: source})
+        if not seen and name > current and _fits(server, name, bits, fingerprint, layout, source):
+            return OpenSearchIndex(server, address.named(name), bits=bits, fingerprint=fingerprint)
+    name = make_version(server, address, bits, fingerprint, layout, alias=None, fields=fields)
+    index = OpenSearchIndex(server, address.named(name), bits=bits, fingerprint=fingerprint)
+    index.handle.write_meta({KEY: source})
     return index
 
 
 def show_to_all(index: OpenSearchIndex, alias: str, *, delete_old: bool) -> list[str]:
     """Let the alias stand for this version; return the versions for which it stood."""
-    index.write_meta({KEY: None})
-    old = swap_in(index.server, alias, index.name)
+    index.handle.write_meta({KEY: None})
+    old = swap_in(index.handle.server, alias, index.handle.name)
     if delete_old and old:
-        index.server.request("DELETE", f"/{','.join(old)}", doing="deleting old versions")
+        index.handle.server.request("DELETE", f"/{','.join(old)}", doing="deleting old versions")
     return old
 
 
@@ -73,14 +73,14 @@ def user_fields(mappings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fits(
-    server: Server, name: str, bits: int, encoder: str | None, layout: Layout, source: str
+    server: Server, name: str, bits: int, fingerprint: str | None, layout: Layout, source: str
 ) -> bool:
     found = describe(server, name)
     if found is None:
         return False
     try:
         content = found[1]
-        same = mapping.read_meta(name, content["mappings"]) == (bits, encoder)
+        same = mapping.read_meta(name, content["mappings"]) == (bits, fingerprint)
         same = same and content["mappings"]["_meta"].get(KEY) == source
         there = mapping.read_layout(name, bits, content["mappings"], content["settings"])
         return same and there == layout

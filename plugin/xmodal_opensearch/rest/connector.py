@@ -1,6 +1,6 @@
 """The way for clients that speak only REST, laid and removed: remote model and pipelines.
 
-What is there is found by the mark in its description, compared with what is wanted, and changed
+What is there is found by the tag in its description, compared with what is wanted, and changed
 only if it differs. So a second run changes nothing, one that was killed is completed by the next,
 and removing takes what was made here and nothing else.
 """
@@ -12,15 +12,14 @@ from typing import Any
 
 from xmodal.errors import ConfigError, ServerFailure
 from xmodal_opensearch.client.server import Server
+from xmodal_opensearch.index.ownership import OwnershipTag, read_tag
 from xmodal_opensearch.rest import remote_model
 from xmodal_opensearch.rest.pipelines import (
     INGEST,
     SEARCH,
     Body,
-    Mark,
     Wiring,
     pipelines,
-    read_mark,
 )
 from xmodal_opensearch.rest.remote_model import Step
 
@@ -50,7 +49,7 @@ def connect(
         _check_default(server, wiring, default_of)
     steps = list(remote_model.lay(server, wiring, expected, token))
     for path, body in pipelines(wiring, str(steps[1].id), neural=neural).items():
-        steps.append(_write(server, wiring.mark, path, body))
+        steps.append(_write(server, wiring.tag, path, body))
     if default_of is not None:
         steps.append(_make_default(server, wiring, default_of))
     return steps
@@ -58,9 +57,9 @@ def connect(
 
 def disconnect(server: Server, name: str, index: str) -> list[Step]:
     """Remove what connect made under ``name`` for ``index``; what is not there is no error."""
-    mark = Mark(name, index, "")
-    ours = [path for path, one in marked_pipelines(server).items() if mark.fits(one)]
-    return _remove(server, ours) + remote_model.remove(server, mark)
+    tag = OwnershipTag(name, index, "")
+    ours = [path for path, one in marked_pipelines(server).items() if tag.matches(one)]
+    return _remove(server, ours) + remote_model.remove(server, tag)
 
 
 def hand_over(server: Server, alias: str, new: str, encoder: str | None) -> list[Step]:
@@ -70,12 +69,12 @@ def hand_over(server: Server, alias: str, new: str, encoder: str | None) -> list
     another are removed: they would write codes that nothing there can be compared with.
     """
     try:
-        ours = {p: mark for p, mark in marked_pipelines(server).items() if mark.index == alias}
+        ours = {p: tag for p, tag in marked_pipelines(server).items() if tag.index == alias}
     except ServerFailure as error:
         if error.status in HIDDEN:  # whoever may not see pipelines moves an alias only
             return []
         raise
-    outdated = [path for path, mark in ours.items() if mark.encoder != encoder]
+    outdated = [path for path, tag in ours.items() if tag.fingerprint != encoder]
     steps = _remove(server, outdated)
     for settings in (_defaults(server, alias) if ours else {}).values():
         name = settings.get(DEFAULT)
@@ -85,37 +84,26 @@ def hand_over(server: Server, alias: str, new: str, encoder: str | None) -> list
     return steps
 
 
-def marked_pipelines(server: Server) -> dict[str, Mark]:
-    """The path and the mark of every pipeline that a connect made."""
+def marked_pipelines(server: Server) -> dict[str, OwnershipTag]:
+    """The path and the ownership tag of every pipeline that a connect made."""
     out = {}
     for kind in (INGEST, SEARCH):
         for name, body in _read(server, kind).items():
-            mark = read_mark(body.get("description"))
-            if mark is not None:
-                out[f"{kind}/{name}"] = mark
+            tag = read_tag(body.get("description"))
+            if tag is not None:
+                out[f"{kind}/{name}"] = tag
     return out
-
-
-def encodes(server: Server, pipeline: str) -> bool:
-    """Whether an ingest pipeline is one that a connect made, as far as this user may see."""
-    try:
-        found = _read(server, f"{INGEST}/{pipeline}").get(pipeline, {})
-    except ServerFailure as error:
-        if error.status in HIDDEN:
-            return False
-        raise
-    return read_mark(found.get("description")) is not None
 
 
 # ---- how it works --------------------------------------------------------------------------------
 
 
-def _write(server: Server, mark: Mark, path: str, body: Body) -> Step:
+def _write(server: Server, tag: OwnershipTag, path: str, body: Body) -> Step:
     kind, _, name = path.rpartition("/")
     there = _read(server, path).get(name)
     if there == body:
         return Step(_what(kind), name, "unchanged")
-    if there is not None and not mark.fits(read_mark(there.get("description"))):
+    if there is not None and not tag.matches(read_tag(there.get("description"))):
         raise ConfigError(
             f"{server.address.server} has {_what(kind)} {name}, which connect did not make: give "
             "another --name"

@@ -21,7 +21,7 @@ def examples(
 
     They send the file ``picture.jpg`` of the folder they run in, and store one document.
     """
-    text, image, index = wiring.text_field, wiring.image_field, wiring.mark.index
+    text, image, index = wiring.text_field, wiring.image_field, wiring.tag.index
     place = "base64 of the picture"
     through = "" if is_default else f"pipeline={wiring.ingest_name}&"
     words = {"query": {"match": {text: "a red circle"}}, "size": 5}

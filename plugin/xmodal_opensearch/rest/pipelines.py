@@ -6,7 +6,7 @@ The connector's last step (``assets/connect.answer.painless``) refuses codes of 
 beside the codes it answers whole queries: a search pipeline puts one in the place of the query that
 a client wrote and leaves the rest of the request alone (size, from, post_filter, aggs, ...).
 
-Each thing carries a mark in its description: which connect made it, for which index and encoder.
+Each thing carries a tag in its description: which connect made it, for which index and encoder.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from xmodal.errors import ConfigError
 from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.index import codec, mapping
 from xmodal_opensearch.index.mapping import field_of
+from xmodal_opensearch.index.ownership import OwnershipTag
 from xmodal_opensearch.index.queries import BY_DISTANCE, Query
 
 Body = dict[str, Any]
@@ -47,37 +48,8 @@ CLIENT = {
     "retry_timeout_seconds": 30,
     "retry_backoff_policy": "exponential_equal_jitter",
 }
-MARK = "made by xmodal-opensearch connect (name {}, index {}, encoder {})"
 USABLE = re.compile(r"[a-z0-9][a-z0-9._-]*")
 """Names that every part of a cluster takes."""
-
-
-@dataclass(frozen=True)
-class Mark:
-    """Whose something is: the name and the index that connect was given, and the encoder."""
-
-    name: str
-    index: str
-    encoder: str
-
-    def __str__(self) -> str:
-        return MARK.format(self.name, self.index, self.encoder)
-
-    @property
-    def stem(self) -> str:
-        """What all names begin with."""
-        return f"{self.name}-{self.index}"
-
-    def fits(self, other: Mark | None) -> bool:
-        """Whether something belongs to the same name and index, whatever its encoder."""
-        return other is not None and (other.name, other.index) == (self.name, self.index)
-
-
-def read_mark(description: object) -> Mark | None:
-    """The mark in a description; None if connect did not write it."""
-    pattern = re.escape(MARK).replace(r"\{\}", r"(\S+)")
-    found = re.fullmatch(pattern, description) if isinstance(description, str) else None
-    return None if found is None else Mark(*found.groups())
 
 
 def check_name(what: str, name: str) -> str:
@@ -99,7 +71,7 @@ class Wiring:
     own. ``keep``: a document that the service refuses is kept, without codes.
     """
 
-    mark: Mark
+    tag: OwnershipTag
     service: str
     finds: Mapping[Modality, Query]
     with_token: bool = False
@@ -109,8 +81,8 @@ class Wiring:
     keep: bool = False
 
     def __post_init__(self) -> None:
-        check_name("the name", self.mark.name)
-        check_name("the index", self.mark.index)
+        check_name("the name", self.tag.name)
+        check_name("the index", self.tag.index)
         if self.text_field == self.image_field:
             raise ConfigError(f"text and picture cannot both be in field {self.text_field!r}")
         for name in (self.text_field, self.image_field):
@@ -125,16 +97,16 @@ class Wiring:
     @property
     def ingest_name(self) -> str:
         """The name of the ingest pipeline."""
-        return f"{self.mark.stem}-ingest"
+        return f"{self.tag.stem}-ingest"
 
     def search_name(self, asked: Modality, found: Modality) -> str:
         """The name of a search pipeline."""
-        return f"{self.mark.stem}-{asked}-to-{found}"
+        return f"{self.tag.stem}-{asked}-to-{found}"
 
     @property
     def neural_name(self) -> str:
         """The name of the search pipeline for the queries of neural-search."""
-        return f"{self.mark.stem}-neural"
+        return f"{self.tag.stem}-neural"
 
     def field(self, side: Modality) -> str:
         """The field of a document that holds the text, or the picture."""
@@ -163,8 +135,8 @@ def connector(wiring: Wiring, token: str | None = None) -> Body:
         headers["authorization"] = "Bearer ${credential.token}"
     asked = {name: f"${{parameters.{name}:-null}}" for name in INPUTS.values()}
     return {
-        "name": wiring.mark.stem,
-        "description": str(wiring.mark),
+        "name": wiring.tag.stem,
+        "description": str(wiring.tag),
         "version": "1",
         "protocol": "http",
         "parameters": {},
@@ -203,8 +175,8 @@ def is_as_wanted(found: Any, wanted: Any) -> bool:
 def model(wiring: Wiring, connector_id: str) -> Body:
     """The registration of the model that pipelines name."""
     return {
-        "name": wiring.mark.stem,
-        "description": str(wiring.mark),
+        "name": wiring.tag.stem,
+        "description": str(wiring.tag),
         "function_name": "remote",
         "connector_id": connector_id,
     }
@@ -219,7 +191,7 @@ def pipelines(wiring: Wiring, model_id: str, *, neural: bool) -> dict[str, Body]
     if neural:
         default = {"neural_query_enricher": {"default_model_id": model_id}}
         out[f"{SEARCH}/{wiring.neural_name}"] = {
-            "description": str(wiring.mark),
+            "description": str(wiring.tag),
             "request_processors": [default],
         }
     return out
@@ -241,7 +213,7 @@ def ingest(wiring: Wiring, model_id: str) -> Body:
         "self_test_field": mapping.SELF_TEST_FIELD,
     }
     if wiring.added:
-        known["encoder"] = wiring.mark.encoder
+        known["encoder"] = wiring.tag.fingerprint
     ask: Body = {
         "tag": "encode",
         "if": "ctx.xmodal?.asked != null",
@@ -262,7 +234,7 @@ def ingest(wiring: Wiring, model_id: str) -> Body:
         }
     picture = {"fields": fields, "picture": wiring.image_field.split(".")}
     return {
-        "description": str(wiring.mark),
+        "description": str(wiring.tag),
         "processors": [_script("before", known), {"ml_inference": ask}, _script("after", picture)],
     }
 
@@ -284,7 +256,7 @@ def search(wiring: Wiring, model_id: str, asked: Modality, found: Modality) -> B
             }
         ],
     }
-    return {"description": str(wiring.mark), "request_processors": [{"ml_inference": ask}]}
+    return {"description": str(wiring.tag), "request_processors": [{"ml_inference": ask}]}
 
 
 def problem_field() -> Body:
@@ -296,8 +268,8 @@ def problem_field() -> Body:
 def _answer(wiring: Wiring) -> str:
     """The connector's script, filled in."""
     known: dict[str, str] = {
-        "encoder": wiring.mark.encoder,
-        "index": wiring.mark.index,
+        "encoder": wiring.tag.fingerprint,
+        "index": wiring.tag.index,
         "order": json.dumps(BY_DISTANCE),
         "fields": json.dumps({"excludes": list(mapping.OURS)}),
     }

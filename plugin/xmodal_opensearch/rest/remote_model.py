@@ -1,6 +1,6 @@
 """Our service as a model of ml-commons: a connector, which calls it, and the model that is named.
 
-Both are found by their mark, oldest first; what a killed run left twice goes.
+Both are found by their tag, oldest first; what a killed run left twice goes.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 from xmodal.errors import ConfigError, IndexMissing, ServerFailure
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index.capabilities import Capabilities
+from xmodal_opensearch.index.ownership import OwnershipTag, read_tag
 from xmodal_opensearch.rest import cluster_settings, pipelines
 from xmodal_opensearch.rest.cluster_settings import Lack
-from xmodal_opensearch.rest.pipelines import Body, Mark, Wiring, read_mark
+from xmodal_opensearch.rest.pipelines import Body, Wiring
 from xmodal_opensearch.rest.service_probe import SAMPLE
 
 ML = "/_plugins/_ml"
@@ -84,8 +85,8 @@ def lay(
 
     Raises NotAllowed, and ServerFailure if the cluster cannot reach the service.
     """
-    stem = wiring.mark.stem
-    connectors, models = (_marked(server, kind, wiring.mark) for kind in ("connectors", "models"))
+    stem = wiring.tag.stem
+    connectors, models = (_marked(server, kind, wiring.tag) for kind in ("connectors", "models"))
     wanted = pipelines.connector(wiring, token)
     if not connectors:
         made = _ml(server, "POST", "/connectors/_create", wanted, "creating a connector")
@@ -114,16 +115,16 @@ def lay(
     return _tried(server, wiring, wanted, expected, connector, model)
 
 
-def remove(server: Server, mark: Mark) -> list[Step]:
+def remove(server: Server, tag: OwnershipTag) -> list[Step]:
     """Remove what :func:`lay` made for a name and an index: first what uses the others."""
     steps = []
-    for id_, one in _marked(server, "models", mark).items():
+    for id_, one in _marked(server, "models", tag).items():
         _remove_model(server, id_, one)
-        steps.append(Step("model", mark.stem, "removed", id_))
+        steps.append(Step("model", tag.stem, "removed", id_))
     for kind, what in (("model_groups", "model group"), ("connectors", "connector")):
-        for id_ in _marked(server, kind, mark):
+        for id_ in _marked(server, kind, tag):
             _gone(server, f"/{kind}/{id_}", f"removing a {what}")
-            steps.append(Step(what, mark.stem, "removed", id_))
+            steps.append(Step(what, tag.stem, "removed", id_))
     return steps
 
 
@@ -235,9 +236,9 @@ def _gone(server: Server, path: str, doing: str) -> None:
             raise
 
 
-def _marked(server: Server, kind: str, mark: Mark) -> dict[str, Any]:
+def _marked(server: Server, kind: str, tag: OwnershipTag) -> dict[str, Any]:
     """Connectors, models or model groups of a name and an index, oldest first, by id."""
-    query = {"term": {"name.keyword": mark.stem}}
+    query = {"term": {"name.keyword": tag.stem}}
     body = {"query": query, "size": 1000, "sort": [{"created_time": "asc"}]}
     try:
         found = _ml(server, "POST", f"/{kind}/_search", body, f"looking for {kind}")
@@ -246,7 +247,7 @@ def _marked(server: Server, kind: str, mark: Mark) -> dict[str, Any]:
     return {
         hit["_id"]: hit["_source"]
         for hit in found["hits"]["hits"]
-        if mark.fits(read_mark(hit["_source"].get("description")))
+        if tag.matches(read_tag(hit["_source"].get("description")))
     }
 
 

@@ -77,7 +77,7 @@ def test_create_index_search_delete(
     fused = xmodal_cli(*asked, "--index", uri, "--fuse", "text")
     assert fused.status == 0
     encoder = load_encoder(model)
-    with open_opensearch(uri, encoder=encoder.fingerprint) as index:
+    with open_opensearch(uri, fingerprint=encoder.fingerprint) as index:
         codes = encoder.encode_texts(["a red circle"])
         (wanted,) = index.search_fused(codes, ["a red circle"], 10, target="text")
     hits = json.loads(fused.out)["hits"]
@@ -158,7 +158,7 @@ def test_delete_never_takes_what_is_somebodys_own(
 def test_load_a_local_index(
     opensearch_cli: Run, address: Callable[..., str], index_path: Path, encoder: Encoder
 ) -> None:
-    uri = address(way="knn")
+    uri = address(strategy="knn")
     told = opensearch_cli("load", index_path, "--index", uri)
     assert told.status == 0 and told.out == f"{uri}: 150 documents\n"
     assert "32 bits, exact, by knn query" in told.err and "  150 created\n" in told.err
@@ -172,8 +172,8 @@ def test_load_a_local_index(
         "problems": {},
     }
     queries = encoder.encode_texts(["a red circle", "two"[:1] + " blue star"])
-    with open_index(uri, encoder=encoder.fingerprint) as there:
-        here = HammingIndex.load(index_path, bits=None, encoder=None)
+    with open_index(uri, fingerprint=encoder.fingerprint) as there:
+        here = HammingIndex.load(index_path, bits=None, fingerprint=None)
         for target in ("image", "text"):
             assert there.search(queries, 30, target=target) == here.search(
                 queries, 30, target=target
@@ -253,7 +253,7 @@ def test_doctor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr("xmodal_opensearch.diagnostics.ASKED", 2)
-    uri = address(way="lucene-hnsw")
+    uri = address(strategy="lucene-hnsw")
     assert opensearch_cli("load", index_path, "--index", uri).status == 0
     told = opensearch_cli("doctor", uri, "--json")
     assert told.status == 0 and told.err == ""
@@ -315,7 +315,7 @@ def test_the_demo_on_a_server_that_runs(
         ("create {url}/x --bits 64 --field xmodal=text", "'xmodal' is ours in an index with codes"),
         ("create {url}/x --bits 64 --field a=strange", "No handler for type [strange]"),
         (
-            "create {url}/x?way=much --bits 64",
+            "create {url}/x?strategy=much --bits 64",
             "way is 'much', expected one of hamming, script, knn, long",
         ),
         ("load nowhere --index {url}/x", "nowhere is no local index: to encode pictures and"),

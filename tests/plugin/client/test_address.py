@@ -22,7 +22,7 @@ def test_every_option_is_read(tmp_path: Path) -> None:
     for name in ("ca", "cert", "key"):
         (tmp_path / name).touch()
     files = "&".join(f"{name}={tmp_path / name}" for name in ("ca", "cert", "key"))
-    options = "way=knn&tls=yes&aws=eu-west-1&service=aoss&shards=3&replicas=0&natives=yes"
+    options = "strategy=knn&tls=yes&aws=eu-west-1&service=aoss&shards=3&replicas=0&natives=yes"
     assert parse_address(f"opensearch://a.example,b.example:9201/p?{options}&{files}") == Address(
         (("a.example", 443), ("b.example", 9201)),
         "p",
@@ -130,11 +130,11 @@ def test_only_an_address_of_an_index_needs_one() -> None:
 
 
 def test_the_same_server_has_other_indexes() -> None:
-    address = parse_address("opensearch://a:1,b:2/photos?way=knn&shards=3")
+    address = parse_address("opensearch://a:1,b:2/photos?strategy=knn&shards=3")
     other = address.named("photos-000002")
-    assert other == parse_address("opensearch://a:1,b:2/photos-000002?way=knn&shards=3")
-    assert str(other) == "opensearch://a:1,b:2/photos-000002?way=knn&shards=3"
-    assert other.server == address.server == "opensearch://a:1,b:2"
+    assert other == parse_address("opensearch://a:1,b:2/photos-000002?strategy=knn&shards=3")
+    assert str(other) == "opensearch://a:1,b:2/photos-000002?strategy=knn&shards=3"
+    assert other.handle.server == address.server == "opensearch://a:1,b:2"
 
 
 @pytest.mark.parametrize(

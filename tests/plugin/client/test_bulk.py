@@ -334,14 +334,14 @@ def test_sending_twice_is_storing_once(address: Callable[..., str]) -> None:
     ids = [f"{number:04d}" for number in range(1000)]
     codes = BinaryCodes.from_hex([f"{number:04x}" for number in range(1000)])
     with open_opensearch(address(), bits=16, create=True) as index:
-        made = [*bulk.index_lines(ids, {"image": codes}, None, index.layout)]
+        made = [*bulk.index_lines(ids, {"image": codes}, None, index.handle.layout)]
         for result in ("created", "updated"):
-            report = index.send(batches(made, 64), workers=3)
+            report = index.handle.send(batches(made, 64), workers=3)
             assert (report.results, report.failed) == ({result: 1000}, {})
             assert len(index) == 1000
-        found, stored = index.codes_of(ids, "image")
+        found, stored = index.get(ids).codes("image")
         assert (found, stored) == (ids, codes)
         # A changed document is not written by whoever saw an older one.
         stale = bulk.update_line("0000", {"n": 1}, seen=(0, 1))
-        report = index.send([[stale]])
+        report = index.handle.send([[stale]])
         assert "version conflict" in report.failed["0000"]

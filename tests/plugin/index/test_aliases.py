@@ -68,23 +68,23 @@ def test_an_alias_is_moved_from_all_others_at_once() -> None:
 
 def test_a_new_version_is_seen_when_it_is_swapped_in(address: Address) -> None:
     where = parse_address(address())
-    with open_opensearch(str(where), bits=64, encoder="e1", create=True) as old:
+    with open_opensearch(str(where), bits=64, fingerprint="e1", create=True) as old:
         old.add(["old"], image=CODE)
-        server = old.server
+        server = old.handle.server
         new = make_version(server, where, 64, "e2", LAYOUTS["long"], alias=None)
         assert new == f"{where.index}-000002"
-        assert versions_of(server, where.index) == {old.name: True, new: False}
-        with open_opensearch(str(where.named(new)), encoder="e2") as filled:
+        assert versions_of(server, where.index) == {old.handle.name: True, new: False}
+        with open_opensearch(str(where.named(new)), fingerprint="e2") as filled:
             filled.add(["new"], image=CODE)
         assert [hit.id for hit in old.search(CODE, 9, target="image")[0]] == ["old"]
         with open_opensearch(str(where)) as again:
-            assert (again.name, again.encoder) == (old.name, "e1")
-        assert swap_in(server, where.index, new) == [old.name]
-        assert versions_of(server, where.index) == {old.name: False, new: True}
+            assert (again.handle.name, again.fingerprint) == (old.handle.name, "e1")
+        assert swap_in(server, where.index, new) == [old.handle.name]
+        assert versions_of(server, where.index) == {old.handle.name: False, new: True}
         assert swap_in(server, where.index, new) == []  # nothing happens twice
-        with open_opensearch(str(where), encoder="e2") as again:
+        with open_opensearch(str(where), fingerprint="e2") as again:
             assert [hit.id for hit in again.search(CODE, 9, target="image")[0]] == ["new"]
-            assert (again.name, again.way.name) == (new, "long")
+            assert (again.handle.name, again.way.name) == (new, "long")
         # An open handle goes on with the codes that it can compare.
         assert [hit.id for hit in old.search(CODE, 9, target="image")[0]] == ["old"]
 
@@ -92,7 +92,7 @@ def test_a_new_version_is_seen_when_it_is_swapped_in(address: Address) -> None:
 def test_an_alias_of_two_indexes_is_refused(address: Address, rest: Rest) -> None:
     where = address()
     with open_opensearch(where, bits=64, create=True) as index:
-        alias = index.address.index
+        alias = index.handle.address.index
     rest("PUT", f"/{alias}-other", {"aliases": {alias: {}}})
     with pytest.raises(
         IndexMismatch, match=f"alias {alias} stands for 2 indexes .*-000001, "
@@ -112,7 +112,7 @@ def test_an_alias_of_a_part_of_an_index_is_refused(
     with open_opensearch(uri, bits=64, create=True) as index:
         index.add(["a"], image=CODE)
     part = parse_address(uri).index + "-part"
-    actions = [{"add": {"index": index.name, "alias": part, **limit}}]
+    actions = [{"add": {"index": index.handle.name, "alias": part, **limit}}]
     rest("POST", "/_aliases", {"actions": actions})
     server = Server(parse_address(uri + "-part"))
     for open_it in (
@@ -121,10 +121,12 @@ def test_an_alias_of_a_part_of_an_index_is_refused(
         lambda: repair(server, parse_address(uri + "-part")),
         lambda: next_index(server, parse_address(uri + "-part"), 64, "e", "somewhere"),
     ):
-        with pytest.raises(IndexMismatch, match=f"{part} has {word} .* open {index.name} itself"):
+        with pytest.raises(
+            IndexMismatch, match=f"{part} has {word} .* open {index.handle.name} itself"
+        ):
             open_it()
     server.close()
-    for whole in (uri, uri.replace(parse_address(uri).index, index.name)):
+    for whole in (uri, uri.replace(parse_address(uri).index, index.handle.name)):
         with open_opensearch(whole) as opened:
             assert len(opened) == 1
 
@@ -132,10 +134,10 @@ def test_an_alias_of_a_part_of_an_index_is_refused(
 def test_a_version_of_which_the_index_has_gone_is_missing(address: Address, rest: Rest) -> None:
     where = address()
     with open_opensearch(where, bits=64, create=True) as index:
-        assert describe(index.server, index.name) is not None
-        rest("DELETE", f"/{index.name}")
-        assert describe(index.server, index.name) is None
-        with pytest.raises(IndexMissing, match=f"no such index .{index.name}."):
+        assert describe(index.handle.server, index.handle.name) is not None
+        rest("DELETE", f"/{index.handle.name}")
+        assert describe(index.handle.server, index.handle.name) is None
+        with pytest.raises(IndexMissing, match=f"no such index .{index.handle.name}."):
             index.search(CODE, 1, target="image")
     with pytest.raises(IndexMissing, match="no index"):
         open_index(where)
@@ -154,7 +156,7 @@ def test_an_index_that_four_make_at_once_is_made_once(address: Address, turn: in
     def make(number: int) -> None:
         start.wait()
         try:
-            index = open_index(where, bits=64, encoder="e1", create=True)
+            index = open_index(where, bits=64, fingerprint="e1", create=True)
             index.add([str(number)], image=CODE)
             made.append(index)
         except Exception as error:
@@ -169,7 +171,9 @@ def test_an_index_that_four_make_at_once_is_made_once(address: Address, turn: in
     for one in made:
         one.close()
     with open_opensearch(where) as index:
-        assert list(versions_of(index.server, index.address.index)) == [index.name]
+        assert list(versions_of(index.handle.server, index.handle.address.index)) == [
+            index.handle.name
+        ]
         assert [hit.id for hit in index.search(CODE, 9, target="image")[0]] == ["0", "1", "2", "3"]
 
 
@@ -184,8 +188,10 @@ def test_who_comes_second_opens_what_the_first_made(
             "xmodal_opensearch.index.store.describe", lambda *_: next(seen, describe(*_))
         )
         with open_opensearch(where, bits=64, create=True) as second:
-            assert second.name == first.name
-            assert list(versions_of(second.server, second.address.index)) == [first.name]
+            assert second.handle.name == first.handle.name
+            assert list(versions_of(second.handle.server, second.handle.address.index)) == [
+                first.handle.name
+            ]
 
 
 def test_a_server_that_refuses_to_make_an_index_is_told(address: Address) -> None:

@@ -13,9 +13,9 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
-from support.filled import BITS, addition, random_codes
+from support.filled import BITS, batch, random_codes
 
-from xmodal.index.contract import Addition
+from xmodal.index.documents import DocumentBatch
 from xmodal.modality import MODALITIES
 from xmodal_opensearch.index.store import open_opensearch
 from xmodal_opensearch.loading.load import load
@@ -73,13 +73,12 @@ def test_a_cluster_survives_the_loss_of_a_node(cluster: list[Node]) -> None:
 
 def test_shards_and_nodes_agree_with_numpy(cluster: list[Node], tmp_path: Path) -> None:
     hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster)
-    stored = addition(1500, seed=5, name="spread")
+    stored = batch(1500, seed=5, name="spread")
     queries = random_codes(3, 78)
-    assert stored.image is not None
-    ids, distances = np.array(stored.ids), queries.distances(stored.image)
+    ids, distances = np.array(stored.ids), queries.distances(stored.codes("image")[1])
     uri = f"opensearch://{hosts}/spread?shards=3&replicas=1"
     with open_opensearch(uri, bits=BITS, create=True) as index:
-        assert index.way.name == "hamming"
+        assert index.handle.strategy.name == "hamming"
         load(index, [stored], notes=tmp_path)
         wait_for_green(cluster, "spread")
         for radius in (None, 20):
@@ -99,7 +98,7 @@ def test_shards_and_nodes_agree_with_numpy(cluster: list[Node], tmp_path: Path) 
 class Searching(threading.Thread):
     """Asks for what was loaded before, again and again, and compares with numpy."""
 
-    def __init__(self, uri: str, before: Addition) -> None:
+    def __init__(self, uri: str, before: DocumentBatch) -> None:
         super().__init__(daemon=True)
         self._uri = uri
         self._queries = random_codes(4, 77)
@@ -117,8 +116,8 @@ class Searching(threading.Thread):
     def run(self) -> None:
         try:
             with (
-                open_opensearch(f"{self._uri}&way=script") as by_script,
-                open_opensearch(f"{self._uri}&way=hamming") as by_hamming,
+                open_opensearch(f"{self._uri}&strategy=script") as by_script,
+                open_opensearch(f"{self._uri}&strategy=hamming") as by_hamming,
             ):
                 for index in cycle((by_script, by_hamming)):
                     if self.done.is_set():
@@ -136,16 +135,16 @@ def test_a_node_is_lost_during_loading_and_searching(cluster: list[Node], tmp_pa
     hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster)
     uri = f"opensearch://{hosts}/photos?shards=3&replicas=1"
     index = open_opensearch(uri, bits=BITS, create=True)
-    before = addition(3000, seed=1, name="before")
+    before = batch(3000, seed=1, name="before")
     load(index, [before], notes=tmp_path)
     wait_for_green(cluster, "photos")
 
-    shards = cluster[0].get(f"/_cat/shards/{index.name}?format=json")
+    shards = cluster[0].get(f"/_cat/shards/{index.handle.name}?format=json")
     primaries = [one["node"] for one in shards if one["prirep"] == "p"]
     place = max(range(3), key=lambda place: primaries.count(f"node-{place + 1}"))
     assert f"node-{place + 1}" in primaries
 
-    meanwhile = [addition(2000, start=2000 * part, seed=2) for part in range(10)]
+    meanwhile = [batch(2000, start=2000 * part, seed=2) for part in range(10)]
     acknowledged: list[int] = []
     lost_at: list[float] = []
 
@@ -174,5 +173,5 @@ def test_a_node_is_lost_during_loading_and_searching(cluster: list[Node], tmp_pa
     assert len(index) == 23_000
     for one in [before, *meanwhile]:
         for side in MODALITIES:
-            assert index.codes_of(one.ids, side) == (one.ids, getattr(one, side))
+            assert index.get(one.ids).codes(side) == one.codes(side)
     index.close()

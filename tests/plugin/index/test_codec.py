@@ -15,7 +15,7 @@ from xmodal_opensearch.index import codec
 from xmodal_opensearch.index.store import open_opensearch
 
 LARGEST = 2048
-WAYS = ("script", "knn", "long", "lucene-hnsw")
+STRATEGIES = ("script", "knn", "long", "lucene-hnsw")
 
 
 @st.composite
@@ -113,12 +113,12 @@ def test_codes_come_back_from_the_server(address: Callable[..., str], bits: int,
     edges = np.array([[0], [255], [128], [1]], np.uint8).repeat(bits // 8, axis=1)
     codes = BinaryCodes(np.concatenate([random, edges]), bits)
     ids = [str(number) for number in range(len(codes))]
-    with open_opensearch(address(way=way), bits=bits, create=True) as index:
+    with open_opensearch(address(strategy=way), bits=bits, create=True) as index:
         index.add(ids, image=codes)
-        assert index.codes_of(ids, "image") == (ids, codes)
+        assert index.get(ids).codes("image") == (ids, codes)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", STRATEGIES)
 def test_the_server_tells_every_distance_from_0_to_512(
     address: Callable[..., str], way: str
 ) -> None:
@@ -130,7 +130,7 @@ def test_the_server_tells_every_distance_from_0_to_512(
         ones[distance, order[:distance]] = 1
     codes = BinaryCodes.from_relaxed(ones)
     zeros = codes[:1]
-    with open_opensearch(address(way=way), bits=bits, create=True) as index:
+    with open_opensearch(address(strategy=way), bits=bits, create=True) as index:
         index.add([f"{d:03d}" for d in range(bits + 1)], text=codes)
         [near] = index.search(zeros, bits + 1, target="text")
         assert [(hit.id, hit.distance) for hit in near] == [

@@ -23,7 +23,7 @@ def hybrid_node(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.mark.parametrize("way", ["script", "knn", "long"])
 def test_the_server_fuses_as_the_client_does(hybrid_node: Node, way: str) -> None:
-    uri = f"opensearch://127.0.0.1:{hybrid_node.port}/hybrid-{way}?way={way}"
+    uri = f"opensearch://127.0.0.1:{hybrid_node.port}/hybrid-{way}?strategy={way}"
     rng = np.random.default_rng(0)
     codes = BinaryCodes(rng.integers(0, 256, (300, 8), dtype=np.uint8), 64)
     texts = [f"{'red' if n % 7 == 0 else 'blue'} shoe {n}" for n in range(300)]
@@ -38,7 +38,7 @@ def test_the_server_fuses_as_the_client_does(hybrid_node: Node, way: str) -> Non
             assert [one.id for one in server] == [one.id for one in client]
             assert [one.distance for one in server] == [one.distance for one in client]
             assert [one.score for one in server] == pytest.approx([one.score for one in client])
-            assert {(one.code_rank, one.text_rank) for one in server} == {(None, None)}
+            assert {one.ranks for one in server} == {None}
             assert all(one.fields["n"] < 200 for one in server)
 
 

@@ -149,7 +149,7 @@ def meta(**change: Any) -> dict[str, Any]:
 
 def test_bits_and_encoder_are_read_back() -> None:
     assert read_meta("x", meta()) == (64, "e1")
-    assert read_meta("x", meta(encoder=None)) == (64, None)
+    assert read_meta("x", meta(fingerprint=None)) == (64, None)
 
 
 @pytest.mark.parametrize(

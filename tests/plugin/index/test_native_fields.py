@@ -143,7 +143,7 @@ def test_a_document_that_does_not_fit_its_mapping_is_named(index: OpenSearchInde
 def test_nested_documents_change_no_answer(
     address: Callable[..., str], layout: str, way: str
 ) -> None:
-    where = parse_address(address(way=way))
+    where = parse_address(address(strategy=way))
     server = Server(where)
     make_version(server, where, 8, None, LAYOUTS[layout], alias=where.index, fields=MAPPED)
     server.close()

@@ -12,11 +12,12 @@ from xmodal.codes import BinaryCodes
 from xmodal.errors import BulkFailure, ConfigError, IndexMismatch, IndexMissing, ServerFailure
 from xmodal.index.contract import open_index
 from xmodal.modality import MODALITIES, Modality
+from xmodal.retrieval.retriever import Retriever
 from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.mapping import SELF_TEST_FIELD, SELF_TEST_ID
 from xmodal_opensearch.index.store import OpenSearchIndex, Recall, open_opensearch
 
-WAYS = ("script", "knn", "long", "lucene-hnsw")
+STRATEGIES = ("script", "knn", "long", "lucene-hnsw")
 Address = Callable[..., str]
 Rest = Callable[..., Any]
 
@@ -36,10 +37,10 @@ def ranked(query: BinaryCodes, ids: list[str], codes: BinaryCodes) -> list[tuple
     return sorted(zip(map(int, query.distances(codes)[0]), ids, strict=True))
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=STRATEGIES)
 def made(request: pytest.FixtureRequest, address: Address) -> Iterator[OpenSearchIndex]:
     """An empty index of 64 bits, of every way."""
-    with open_opensearch(address(way=request.param), bits=64, create=True) as index:
+    with open_opensearch(address(strategy=request.param), bits=64, create=True) as index:
         yield index
 
 
@@ -47,9 +48,9 @@ def made(request: pytest.FixtureRequest, address: Address) -> Iterator[OpenSearc
 
 
 def test_an_index_says_what_it_is(made: OpenSearchIndex) -> None:
-    assert repr(made).startswith(f"{made.name} on OpenSearch 3.")
-    assert repr(made).endswith(f", 64 bits, {made.way.title}")
-    assert made.name == f"{made.address.index}-000001"
+    assert repr(made).startswith(f"{made.handle.name} on OpenSearch 3.")
+    assert repr(made).endswith(f", 64 bits, {made.handle.strategy.title}")
+    assert made.handle.name == f"{made.handle.address.index}-000001"
 
 
 def test_a_missing_index_is_told_with_what_to_do(address: Address) -> None:
@@ -69,9 +70,9 @@ def test_an_index_of_somebody_else_is_refused(address: Address, rest: Rest) -> N
 def test_a_version_of_mappings_that_we_do_not_know_is_refused(address: Address, rest: Rest) -> None:
     where = address()
     with open_opensearch(where, bits=64, create=True) as index:
-        meta = index.read_meta()
+        meta = index.handle.read_meta()
     meta["xmodal"]["mapping_version"] = 2
-    rest("PUT", f"/{index.name}/_mapping", {"_meta": meta})
+    rest("PUT", f"/{index.handle.name}/_mapping", {"_meta": meta})
     with pytest.raises(IndexMismatch, match="has mapping version 2"):
         open_index(where)
 
@@ -81,13 +82,13 @@ def test_a_version_of_mappings_that_we_do_not_know_is_refused(address: Address, 
 def test_codes_that_were_packed_in_another_order_are_found_out(
     address: Address, rest: Rest, way: str, order: str
 ) -> None:
-    where = address(way=way)
+    where = address(strategy=way)
     with open_opensearch(where, bits=64, create=True) as index:
         ours = mapping.self_test(64)
         little = np.packbits(ours.to_bits(), axis=1, bitorder="little")
         wrong = little if order == "last bit first" else ours.packed[:, ::-1]
-        [value] = index.layout.values(BinaryCodes(wrong, 64))
-    path = f"/{index.name}/_doc/{SELF_TEST_ID}?refresh=true"
+        [value] = index.handle.layout.values(BinaryCodes(wrong, 64))
+    path = f"/{index.handle.name}/_doc/{SELF_TEST_ID}?refresh=true"
     rest("PUT", path, {SELF_TEST_FIELD: value})
     with pytest.raises(IndexMismatch, match="packs bits in another way"):
         open_index(where)
@@ -100,7 +101,7 @@ def test_a_lost_self_test_is_told(
     where = address()
     with open_opensearch(where, bits=64, create=True) as index:
         pass
-    rest("DELETE", f"/{index.name}/_doc/{SELF_TEST_ID}?refresh=true")
+    rest("DELETE", f"/{index.handle.name}/_doc/{SELF_TEST_ID}?refresh=true")
     with pytest.raises(IndexMismatch, match="has lost its self-test document"):
         open_index(where)
 
@@ -112,21 +113,21 @@ def test_the_self_test_is_no_document_of_the_user(made: OpenSearchIndex) -> None
     assert made.delete([SELF_TEST_ID]) == 0
     assert len(made) == 1
     for side in MODALITIES:
-        assert made.codes_of([SELF_TEST_ID], side) == ([], BinaryCodes.empty(64))
-    open_opensearch(str(made.address)).close()
+        assert made.get([SELF_TEST_ID]).codes(side) == ([], BinaryCodes.empty(64))
+    open_opensearch(str(made.handle.address)).close()
 
 
 def test_two_handles_agree_on_the_encoder(address: Address) -> None:
     where = address()
     open_opensearch(where, bits=64, create=True).close()
-    first, second = (open_opensearch(where, encoder=encoder) for encoder in ("e1", "e2"))
+    first, second = (open_opensearch(where, fingerprint=encoder) for encoder in ("e1", "e2"))
     with first, second:
         first.add(["a"], image=random_codes(1))
         with pytest.raises(IndexMismatch, match="filled by encoder e1, this is encoder e2"):
             second.add(["a"], image=random_codes(1, seed=1))
     with open_opensearch(where) as index:
-        assert index.encoder == "e1"
-        assert index.codes_of(["a"], "image")[1] == random_codes(1)
+        assert index.fingerprint == "e1"
+        assert index.get(["a"]).codes("image")[1] == random_codes(1)
 
 
 def test_two_handles_see_what_the_other_finished(address: Address) -> None:
@@ -183,17 +184,17 @@ def test_refused_documents_are_named_and_the_others_stored(made: OpenSearchIndex
     assert "maker" in refused.value.failed["c"]
     assert "\n" not in str(refused.value)
     assert len(made) == 2
-    assert made.codes_of(["d", "b", "c"], "image")[0] == ["b"]
+    assert made.get(["d", "b", "c"]).codes("image")[0] == ["b"]
 
 
 def test_a_refused_delete_names_the_documents(made: OpenSearchIndex, rest: Rest) -> None:
     made.add(["a", "b"], image=random_codes(2))
-    rest("PUT", f"/{made.name}/_settings", {"index.blocks.write": True})
+    rest("PUT", f"/{made.handle.name}/_settings", {"index.blocks.write": True})
     try:
         with pytest.raises(BulkFailure, match="2 of 2 documents were refused") as refused:
             made.delete(["a", "b"])
     finally:
-        rest("PUT", f"/{made.name}/_settings", {"index.blocks.write": None})
+        rest("PUT", f"/{made.handle.name}/_settings", {"index.blocks.write": None})
     assert set(refused.value.failed) == {"a", "b"}
     assert "blocked by" in refused.value.failed["a"]
     assert made.delete(["a", "not there"]) == 1
@@ -205,7 +206,7 @@ def test_ids_of_up_to_512_bytes_and_of_any_signs(made: OpenSearchIndex) -> None:
     made.add(ids, image=tied_codes(len(ids), 1), text=tied_codes(len(ids), 2))
     [hits] = made.search(tied_codes(1, 1), 99, target="image")
     assert [hit.id for hit in hits] == ids
-    assert made.codes_of(ids, "text") == (ids, tied_codes(len(ids), 2))
+    assert made.get(ids).codes("text") == (ids, tied_codes(len(ids), 2))
     assert [made.explain(i, tied_codes(1, 1), target="image").code_rank for i in ids] == [
         place + 1 for place in range(len(ids))
     ]
@@ -217,11 +218,11 @@ def test_codes_are_told_in_the_order_in_which_they_are_asked_for(made: OpenSearc
     made.add(["a", "b"], image=random_codes(2))
     made.add(["c"], text=random_codes(1))
     asked = ["c", "b", "unknown", "a", "b", "x" * 600]
-    assert made.codes_of(asked, "image") == (["b", "a"], random_codes(2)[[1, 0]])
-    assert made.codes_of(asked, "text") == (["c"], random_codes(1))
-    assert made.codes_of([], "text") == ([], BinaryCodes.empty(64))
+    assert made.get(asked).codes("image") == (["b", "a"], random_codes(2)[[1, 0]])
+    assert made.get(asked).codes("text") == (["c"], random_codes(1))
+    assert made.get([]).codes("text") == ([], BinaryCodes.empty(64))
     ids, codes = made.sample("image", 9)
-    assert (sorted(ids), made.codes_of(ids, "image")[1]) == (["a", "b"], codes)
+    assert (sorted(ids), made.get(ids).codes("image")[1]) == (["a", "b"], codes)
     assert len(made.sample("image", 1)[0]) == 1
 
 
@@ -246,14 +247,16 @@ def test_more_hits_than_one_request_returns(many: OpenSearchIndex, k: int) -> No
 
 
 def test_a_knn_query_refuses_what_it_cannot_answer(many: OpenSearchIndex) -> None:
-    with open_opensearch(f"{many.address}&way=knn") as index:
+    with open_opensearch(f"{many.handle.address}&strategy=knn") as index:
         want = ranked(random_codes(1), [f"{n:05d}" for n in range(MANY)], tied_codes(MANY, 5))
         [hits] = index.search(random_codes(1), 30, target="image")
         assert [(hit.distance, hit.id) for hit in hits] == want[:30]
-        with pytest.raises(ServerFailure, match=r"more than 10,000 .* use way=script, or filter"):
+        with pytest.raises(
+            ServerFailure, match=r"more than 10,000 .* use strategy=script, or filter"
+        ):
             index.search(random_codes(1), 9_999, target="image")
-        with pytest.raises(ConfigError, match="page with way=script"):
-            next(index.pages(random_codes(1), 10, target="image"))
+        with pytest.raises(ConfigError, match="page with strategy=script"):
+            next(index.handle.pages(random_codes(1), 10, target="image"))
 
 
 def test_pages_fit_together_while_documents_are_added(many: OpenSearchIndex) -> None:
@@ -264,9 +267,9 @@ def test_pages_fit_together_while_documents_are_added(many: OpenSearchIndex) -> 
     added = [f"~{n}" for n in range(50)]
     last = tied_codes(MANY, 5)[[int(want[-1][1])] * 50]
     try:
-        for page in many.pages(nearest, 3000, target="image"):
+        for page in many.handle.pages(nearest, 3000, target="image"):
             many.add(added, image=last)  # which would come on the last page
-            many.refresh()
+            many.handle.refresh()
             found += [(hit.distance, hit.id) for hit in page]
         assert found == want
         assert len(many) == MANY + 50
@@ -278,17 +281,17 @@ def test_pages_end_with_a_radius_or_a_filter(many: OpenSearchIndex) -> None:
     want = ranked(random_codes(1), [f"{n:05d}" for n in range(MANY)], tied_codes(MANY, 5))
     radius = want[0][0]
     within = [one for one in want if one[0] <= radius]
-    pages = list(many.pages(random_codes(1), 700, target="image", radius=radius))
+    pages = list(many.handle.pages(random_codes(1), 700, target="image", radius=radius))
     assert [(hit.distance, hit.id) for page in pages for hit in page] == within
     assert [len(page) for page in pages[:-1]] == [700] * (len(pages) - 1)
-    assert list(many.pages(random_codes(1), 700, target="image", where={"x": 1})) == []
+    assert list(many.handle.pages(random_codes(1), 700, target="image", where={"x": 1})) == []
 
 
 # ---- graphs ----------------------------------------------------------------------------------
 
 
 def test_a_graph_answers_and_tells_how_much_it_finds(address: Address) -> None:
-    with open_opensearch(address(way="lucene-hnsw"), bits=64, create=True) as index:
+    with open_opensearch(address(strategy="lucene-hnsw"), bits=64, create=True) as index:
         ids = [f"{n:03d}" for n in range(400)]
         codes, fields = random_codes(400), [{"part": n % 4} for n in range(400)]
         index.add(ids, image=codes, fields=fields)
@@ -313,36 +316,36 @@ def test_a_graph_answers_and_tells_how_much_it_finds(address: Address) -> None:
 
 def test_an_index_without_a_graph_has_nothing_approximate(address: Address) -> None:
     for way in ("script", "knn", "long"):
-        with open_opensearch(address(way=way), bits=64, create=True) as index:
-            with pytest.raises(ConfigError, match=f"has no graph to ask .its way is {way}.: load"):
+        with open_opensearch(address(strategy=way), bits=64, create=True) as index:
+            with pytest.raises(ConfigError, match=f"has no graph .its strategy is {way}.: load"):
                 index.search_approximate(random_codes(1), 1, target="image")
             assert index.measure_recall(5, target="image") == Recall(1.0, 5, 0)
 
 
 def test_a_graph_of_nothing_is_asked_in_vain(address: Address) -> None:
-    with open_opensearch(address(way="lucene-hnsw"), bits=64, create=True) as index:
+    with open_opensearch(address(strategy="lucene-hnsw"), bits=64, create=True) as index:
         found = index.search_approximate(random_codes(1), 3, target="text")
         assert found == ([[]], Recall(1.0, 3, 0))
         with pytest.raises(ConfigError, match="k is 10001, expected at most 10,000"):
             index.search_approximate(random_codes(1), 10_001, target="text")
 
 
-# ---- more like this, and why -----------------------------------------------------------------
+# ---- search by a document, and explanations -----------------------------------------------------------------
 
 
-def test_more_like_one_that_is_stored(made: OpenSearchIndex) -> None:
+def test_search_by_a_stored_document(made: OpenSearchIndex) -> None:
     ids = [f"{n:02d}" for n in range(30)]
     codes = tied_codes(30, 4)
     made.add(ids, image=codes, fields=[{"n": n} for n in range(30)])
     made.add(["words"], text=codes[3:4])
     others = [one for one in ranked(codes[7:8], ids, codes) if one[1] != "07"]
-    found = made.more_like("07", 12, where={"n": {"gte": 0}})
+    retriever = Retriever(None, made)
+    found = retriever.search(like="07", k=12, where={"n": {"gte": 0}})
     assert [(hit.distance, hit.id) for hit in found] == others[:12]
-    by_words = made.more_like("words", 5, target="image", side="text")
+    by_words = retriever.search(like="words", k=5)
     assert [(hit.distance, hit.id) for hit in by_words] == ranked(codes[3:4], ids, codes)[:5]
-    for id_, side in (("unknown", None), ("words", "image"), ("07", "text")):
-        with pytest.raises(IndexMissing, match=f"has no document '{id_}' with a code for its"):
-            made.more_like(id_, 3, side=side)
+    with pytest.raises(IndexMissing, match="no document 'unknown'"):
+        retriever.search(like="unknown", k=3)
 
 
 @pytest.mark.parametrize("target", MODALITIES)

@@ -17,7 +17,7 @@ from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index.capabilities import Capabilities, probe
 from xmodal_opensearch.index.mapping import LAYOUTS
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
-from xmodal_opensearch.index.strategies import WAYS, check_writable, choose_way
+from xmodal_opensearch.index.strategies import STRATEGIES, check_writable, choose_strategy
 
 PLUGINS = frozenset({"opensearch-knn"})
 ALL = Capabilities((3, 6), PLUGINS, True)
@@ -47,13 +47,13 @@ UNKNOWN = Capabilities((3, 6), None, True)
     ],
 )
 def test_the_way_that_fits(can: Capabilities, layout: str | None, way: str) -> None:
-    assert choose_way(None, can, LAYOUTS[layout] if layout else None) is WAYS[way]
+    assert choose_strategy(None, can, LAYOUTS[layout] if layout else None) is STRATEGIES[way]
 
 
 @pytest.mark.parametrize("can", [ALL, FULL, UNKNOWN])
 @pytest.mark.parametrize("way", ["script", "knn", "long", "lucene-hnsw"])
 def test_a_way_can_be_forced(can: Capabilities, way: str) -> None:
-    assert choose_way(way, can, None) is WAYS[way]
+    assert choose_strategy(way, can, None) is STRATEGIES[way]
 
 
 @pytest.mark.parametrize(
@@ -69,10 +69,10 @@ def test_a_way_can_be_forced(can: Capabilities, way: str) -> None:
 def test_a_forced_way_needs_fields_that_it_can_search(way: str, layouts: set[str]) -> None:
     for layout in LAYOUTS.values():
         if layout.name in layouts:
-            assert choose_way(way, FULL, layout) is WAYS[way]
+            assert choose_strategy(way, FULL, layout) is STRATEGIES[way]
         else:
-            with pytest.raises(ConfigError, match=f"way={way} searches .* has {layout.name}:"):
-                choose_way(way, FULL, layout)
+            with pytest.raises(ConfigError, match=f"strategy={way} searches .* has {layout.name}:"):
+                choose_strategy(way, FULL, layout)
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,10 @@ def test_a_forced_way_needs_fields_that_it_can_search(way: str, layouts: set[str
     [
         ("fast", ALL, None, "way is 'fast', expected one of hamming, script, knn, long"),
         ("", ALL, None, "way is '', expected one of"),
-        ("script", BARE, None, "no k-NN plugin on every node; way=long works without"),
+        ("script", BARE, None, "no k-NN plugin on every node; strategy=long works without"),
         ("knn", BARE, None, "no k-NN plugin on every node"),
         ("script", OLD, None, "version 2.11 is too old for it, expected 2.19 or later"),
-        ("script", NO_SCRIPTS, None, "allow_expensive_queries is false, .* way=knn works"),
+        ("script", NO_SCRIPTS, None, "allow_expensive_queries is false, .* strategy=knn works"),
         ("long", NO_SCRIPTS, None, "allow_expensive_queries is false"),
         (None, NO_SCRIPTS, "long", "cannot search long: search.allow_expensive_queries is false"),
         (None, NO_SCRIPTS, "flat", "cannot search flat: search.allow_expensive_queries is false"),
@@ -95,7 +95,7 @@ def test_a_server_that_cannot_is_told_from_one_that_can(
     way: str | None, can: Capabilities, layout: str | None, words: str
 ) -> None:
     with pytest.raises(ConfigError, match=words) as refused:
-        choose_way(way, can, LAYOUTS[layout] if layout else None)
+        choose_strategy(way, can, LAYOUTS[layout] if layout else None)
     assert "\n" not in str(refused.value)
 
 
@@ -103,14 +103,14 @@ def test_a_faiss_graph_is_made_and_written_only_where_its_library_is() -> None:
     graph = LAYOUTS["faiss-hnsw"]
     for can in (ALL, UNKNOWN):
         with pytest.raises(ConfigError, match=r"native library .* natives=yes"):
-            choose_way("faiss-hnsw", can, None)
+            choose_strategy("faiss-hnsw", can, None)
         with pytest.raises(ConfigError, match=r"native library .* natives=yes"):
             check_writable(graph, can, natives=False)
         check_writable(graph, can, natives=True)
         check_writable(LAYOUTS["faiss"], can, natives=False)
-        assert choose_way("faiss-hnsw", can, None, natives=True).has_graph
+        assert choose_strategy("faiss-hnsw", can, None, natives=True).has_graph
     check_writable(graph, FULL, natives=False)
-    assert choose_way("faiss-hnsw", FULL, None).has_graph
+    assert choose_strategy("faiss-hnsw", FULL, None).has_graph
 
 
 # ---- what a server says of itself ------------------------------------------------------------
@@ -176,20 +176,23 @@ def test_a_threshold_that_was_changed_is_seen_and_such_an_index_not_written(
     where = address()
     with open_opensearch(where, bits=64, create=True) as index:
         index.add(["a"], image=codes_of(1))
-        name = index.name
+        name = index.handle.name
     rest("PUT", f"/{name}/_settings", {"index.knn.advanced.approximate_threshold": 5})
     with open_opensearch(where) as index:
-        assert (index.layout.name, index.way.name) == ("faiss-hnsw", "faiss-hnsw")
+        assert (index.handle.layout.name, index.handle.strategy.name) == (
+            "faiss-hnsw",
+            "faiss-hnsw",
+        )
         assert [hit.id for hit in index.search(codes_of(1), 9, target="image")[0]] == ["a"]
         for change in (lambda: index.add(["b"], image=codes_of(1)), lambda: index.delete(["a"])):
             with pytest.raises(ConfigError, match="native library"):
                 change()
     with pytest.raises(
-        ConfigError, match=r"way=knn searches fields of layout faiss, .* faiss-hnsw"
+        ConfigError, match=r"strategy=knn searches fields of layout faiss, .* faiss-hnsw"
     ):
-        open_index(where + "?way=knn")
+        open_index(where + "?strategy=knn")
     rest("PUT", f"/{name}/_settings", {"index.knn.advanced.approximate_threshold": -1})
-    with open_opensearch(where + "?way=knn") as index:
+    with open_opensearch(where + "?strategy=knn") as index:
         assert index.add(["b"], image=codes_of(1)) == 1
 
 
@@ -201,16 +204,16 @@ def test_a_server_that_refuses_scripts_is_searched_by_knn(node_parts: None, tmp_
     with Node.start(tmp_path / "node", heap="512m", settings=settings) as node:
         where = f"opensearch://127.0.0.1:{node.port}/photos"
         with open_opensearch(where, bits=64, create=True) as index:
-            assert (index.can.scripts, index.way.name) == (False, "knn")
+            assert (index.handle.capabilities.scripts, index.handle.strategy.name) == (False, "knn")
             codes = codes_of(300)
             ids = [f"{number:03d}" for number in range(300)]
             index.add(ids, image=codes, fields=[{"n": n} for n in range(300)])
             check_nearest(index, codes, ids)
         for way in ("script", "lucene-hnsw", "long"):
             with pytest.raises(ConfigError, match="allow_expensive_queries is false"):
-                open_opensearch(f"{where}-{way}?way={way}", bits=64, create=True)
+                open_opensearch(f"{where}-{way}?strategy={way}", bits=64, create=True)
         with pytest.raises(ConfigError, match="allow_expensive_queries is false"):
-            open_opensearch(f"{where}?way=script")
+            open_opensearch(f"{where}?strategy=script")
 
 
 def check_nearest(index: OpenSearchIndex, codes: BinaryCodes, ids: list[str]) -> None:

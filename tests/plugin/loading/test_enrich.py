@@ -14,6 +14,7 @@ from xmodal.data.dataset import Dataset, Problems
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.load import load_encoder
 from xmodal.errors import ConfigError, IndexMismatch, IndexMissing
+from xmodal.retrieval.retriever import Retriever
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index.mapping import OURS
@@ -127,7 +128,7 @@ def without_ours(rest: Rest, name: str) -> dict[str, Any]:
 
 def codes(index: OpenSearchIndex, side: Any, ids: list[str]) -> BinaryCodes:
     """The stored codes, all of which are there."""
-    found, out = index.codes_of(ids, side)
+    found, out = index.get(ids).codes(side)
     assert found == ids
     return out
 
@@ -151,7 +152,7 @@ def test_documents_get_their_codes_and_nothing_else_changes(
     assert told[-1] == ("encoded", COUNT, COUNT)
     assert without_ours(rest, mine.name) == before
     assert rest("GET", f"/{mine.name}/_mapping")[mine.name]["mappings"]["_meta"]["mine"] == 1
-    assert index.layout.name == layout and len(index) == COUNT
+    assert index.handle.layout.name == layout and len(index) == COUNT
     texts = [str(item.text) for item in dataset.items[:COUNT]]
     assert codes(index, "text", IDS) == encoder.encode_texts(texts)
     images = [str(mine.photos / f"a/{number}.png") for number in range(COUNT)]
@@ -212,8 +213,8 @@ def test_documents_that_lack_something(own: Callable[..., Own], run: Any, rest: 
     assert report.stored == COUNT + 3
     assert without_ours(rest, mine.name) == before
     some = ["broken picture, text", "a list", "dots in the name"]
-    assert set(index.codes_of(list(odd), "text")[0]) == set(some[:2])
-    assert set(index.codes_of(list(odd), "image")[0]) == set(some[1:])
+    assert set(index.get(list(odd)).codes("text")[0]) == set(some[:2])
+    assert set(index.get(list(odd)).codes("image")[0]) == set(some[1:])
     counts = problems.counts()
     assert counts.pop("picture not usable") == 3
     assert sum(counts.values()) == 3, problems.lines()
@@ -234,7 +235,7 @@ def test_pictures_outside_of_the_folder_are_not_read(
     (mine.photos / "loop.png").symlink_to(mine.photos / "loop.png")
     put(rest, mine.name, "bad", {"media": {"photo": name.format(tmp=tmp_path)}})
     index, report, problems = run(mine)
-    assert report.stored == COUNT and index.codes_of(["bad"], "image")[0] == []
+    assert report.stored == COUNT and index.get(["bad"]).codes("image")[0] == []
     (line,) = problems.lines()
     assert line.startswith("1 x picture not to be had: bad (")
     assert "lies outside of" in line or name == "loop.png"
@@ -244,11 +245,11 @@ def test_one_field_alone(own: Callable[..., Own], run: Any) -> None:
     mine = own()
     index, report, _ = run(mine, Source(None, "title"))
     assert report.stored == len(index) == COUNT
-    assert index.codes_of(IDS, "image")[0] == []
+    assert index.get(IDS).codes("image")[0] == []
     index, report, _ = run(mine)
     assert report.stored == 0  # they have codes; who wants both says so
     index, report, _ = run(mine, again=True)
-    assert report.stored == COUNT and index.codes_of(IDS, "image")[0] == IDS
+    assert report.stored == COUNT and index.get(IDS).codes("image")[0] == IDS
     with pytest.raises(ConfigError, match="name the field of the picture, of the text, or both"):
         Source()
 
@@ -319,9 +320,9 @@ def test_custom_routing(own: Callable[..., Own], run: Any, rest: Rest, encoder: 
     for hit in hits:  # each has the code of its own title
         query = encoder.encode_texts([str(hit.fields["title"])])
         assert query.distances(encoder.encode_texts(["a red star"]))[0, 0] == hit.distance
-    assert index.codes_of(list(titles), "text")[0] == list(titles)
-    assert index.codes_of(alone, "text")[0] == alone
-    assert {hit.id for hit in index.more_like(alone[0], 99)} >= set(alone[1:])
+    assert index.get(list(titles)).codes("text")[0] == list(titles)
+    assert index.get(alone).codes("text")[0] == alone
+    assert {hit.id for hit in Retriever(None, index).search(like=alone[0], k=99)} >= set(alone[1:])
 
 
 def test_searches_never_mix_two_encoders(
@@ -345,10 +346,10 @@ def test_searches_never_mix_two_encoders(
     index, report, _ = run(mine, by=other, workers=1, progress=look)
     assert report.stored == COUNT and len(index) == COUNT and len(old) == 0
     for id_ in IDS:  # codes of another encoder are as good as none
-        assert old.codes_of([id_], "text")[0] == []
+        assert old.get([id_]).codes("text")[0] == []
     assert seen[0] == (COUNT, 0) and sum(seen[-1]) <= COUNT
     with pytest.raises(IndexMismatch, match=f"was filled by encoder {other.fingerprint}"):
-        open_opensearch(mine.uri, encoder=encoder.fingerprint)
+        open_opensearch(mine.uri, fingerprint=encoder.fingerprint)
 
 
 def test_fields_that_cannot_be_asked_for(
@@ -365,7 +366,7 @@ def test_fields_that_cannot_be_asked_for(
         index, report, problems = run(Own(uri, name, tmp_path), source)
         assert report.stored == (source.image is None)
         assert len(problems) == (source.image is not None)
-    assert index.codes_of(["a", "b"], "text")[0] == ["a"]
+    assert index.get(["a", "b"]).codes("text")[0] == ["a"]
 
 
 def test_what_is_refused(own: Callable[..., Own], run: Any, rest: Rest, encoder: Encoder) -> None:
@@ -386,4 +387,4 @@ def test_what_is_refused(own: Callable[..., Own], run: Any, rest: Rest, encoder:
     address = parse_address(mine.uri)
     with pytest.raises(IndexMismatch, match="has fields for codes of 32 bits, this encoder makes"):
         prepare(Server(address), address, 64, "f" * 16)
-    assert index.read_meta()["xmodal"]["encoder"] == encoder.fingerprint
+    assert index.handle.read_meta()["xmodal"]["encoder"] == encoder.fingerprint

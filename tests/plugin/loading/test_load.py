@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.filled import BITS, addition, kept, random_codes, settings_of, wanted
+from support.filled import BITS, batch, kept, random_codes, settings_of, wanted
 
 from xmodal.data.dataset import Dataset
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import CodeError, ConfigError, IndexFailure
-from xmodal.index.contract import Addition
+from xmodal.index.documents import DocumentBatch, empty_columns
 from xmodal.index.local import HammingIndex
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
@@ -41,12 +41,12 @@ def index(address: Callable[..., str]) -> Iterator[OpenSearchIndex]:
         yield opened
 
 
-def parts(n: int = 6000, seed: int = 0) -> list[Addition]:
+def parts(n: int = 6000, seed: int = 0) -> list[DocumentBatch]:
     """Three additions: three batches, for a batch has 2,000 documents."""
-    return [addition(n // 3, start=place * n // 3, seed=seed) for place in range(3)]
+    return [batch(n // 3, start=place * n // 3, seed=seed) for place in range(3)]
 
 
-def all_wanted(every: list[Addition]) -> dict[str, Any]:
+def all_wanted(every: list[DocumentBatch]) -> dict[str, Any]:
     return {id_: document for one in every for id_, document in wanted(one).items()}
 
 
@@ -56,18 +56,18 @@ def all_wanted(every: list[Addition]) -> dict[str, Any]:
 def test_a_local_index_arrives_whole(
     address: Callable[..., str], index_path: Path, rest: Rest, tmp_path: Path
 ) -> None:
-    local = HammingIndex.load(index_path, bits=None, encoder=None)
+    local = HammingIndex.load(index_path, bits=None, fingerprint=None)
     local.add(["only a picture"], image=random_codes(1, bits=32), fields=[{"nr": 1.5}])
     local.add(["only a text"], text=random_codes(1, seed=1, bits=32))
-    with open_opensearch(address(), bits=32, encoder=local.encoder, create=True) as index:
-        report = load(index, local.additions(size=40), notes=tmp_path)
+    with open_opensearch(address(), bits=32, fingerprint=local.fingerprint, create=True) as index:
+        report = load(index, local.batches(size=40), notes=tmp_path)
         assert (report.stored, report.failed, len(index)) == (152, {}, 152)
         for side in ("image", "text"):
             ids, codes = local.codes(side)
-            assert index.codes_of(ids, side) == (ids, codes)
-        found = kept(rest, index.name)
-        for one in local.additions():
-            for id_, fields in zip(one.ids, one.fields, strict=True):
+            assert index.get(ids).codes(side) == (ids, codes)
+        found = kept(rest, index.handle.name)
+        for one in local.batches():
+            for id_, fields in one.fields_by_id().items():
                 ours = ("xmodal", "image_code", "text_code")
                 assert {k: v for k, v in found[id_].items() if k not in ours} == fields
                 assert ("image_code" in found[id_]) == (one.image is not None)
@@ -78,10 +78,10 @@ def test_an_encoder_fills_it_directly(
     address: Callable[..., str], encoder: Encoder, dataset: Dataset, cache: Path, tmp_path: Path
 ) -> None:
     told = []
-    with open_opensearch(address(), bits=32, encoder=encoder.fingerprint, create=True) as index:
+    with open_opensearch(address(), bits=32, fingerprint=encoder.fingerprint, create=True) as index:
         report = load(
             index,
-            encoder.additions(dataset, cache=cache, size=64),
+            encoder.batches(dataset, cache=cache, size=64),
             notes=tmp_path,
             total=len(dataset),
             progress=lambda what, done, total: told.append((what, done, total)),
@@ -89,8 +89,8 @@ def test_an_encoder_fills_it_directly(
         assert report.results == {"created": 150}
         queries = encoder.encode_texts([str(item.text) for item in dataset.items[:5]])
         local = HammingIndex(32)
-        for one in encoder.additions(dataset, cache=cache):
-            local.add(**one._asdict())
+        for one in encoder.batches(dataset, cache=cache):
+            local.add(one)
         assert index.search(queries, 20, target="image") == local.search(
             queries, 20, target="image"
         )
@@ -100,28 +100,28 @@ def test_an_encoder_fills_it_directly(
 def test_bad_documents_are_named_and_the_others_stored(
     index: OpenSearchIndex, rest: Rest, tmp_path: Path
 ) -> None:
-    rest("PUT", f"/{index.name}/_mapping", {"properties": {"day": {"type": "date"}}})
-    good = addition(4)
+    rest("PUT", f"/{index.handle.name}/_mapping", {"properties": {"day": {"type": "date"}}})
+    good = batch(4)
     bad = {
         "": {},
         "\ud800": {},
         "xmodal-self-test": {},
         "x" * 600: {},
         "ours": {"image_code": 1},
-        "infinite": {"price": float("inf")},
         "no day": {"day": "yesterday"},
     }
     ids = [*good.ids[:2], *bad, *good.ids[2:]]
-    fields = [*good.fields[:2], *bad.values(), *good.fields[2:]]
-    codes = random_codes(len(ids))
-    report = load(index, [Addition(ids, codes, None, fields)], notes=tmp_path)
+    fields = [*good.fields[:2], *map(json.dumps, bad.values()), *good.fields[2:]]
+    packed, present = empty_columns(len(ids), BITS)
+    packed["image"][:], present["image"][:] = random_codes(len(ids)).packed, True
+    report = load(index, [DocumentBatch(ids, packed, present, fields)], notes=tmp_path)
     assert report.failed.keys() == bad.keys()
     assert "failed to parse field [day]" in report.failed["no day"]
     assert "expected text that is not empty" in report.failed[""]
     assert "has 600 bytes" in report.failed["x" * 600]
-    assert "which is ours: rename" in report.failed["ours"]
+    assert "which is reserved: rename" in report.failed["ours"]
     assert report.results == {"created": 4}
-    assert kept(rest, index.name).keys() == set(good.ids)
+    assert kept(rest, index.handle.name).keys() == set(good.ids)
     check_count(index, 4)
     with pytest.raises(IndexFailure, match="4 documents can be found, 5 were stored: run the same"):
         check_count(index, 5)
@@ -133,13 +133,11 @@ def test_bad_documents_are_named_and_the_others_stored(
 def test_codes_of_another_width_are_refused(
     address: Callable[..., str], rest: Rest, tmp_path: Path, way: str
 ) -> None:
-    with open_opensearch(address(way=way), bits=BITS, create=True) as index:
-        short = Addition(["a"], random_codes(1, bits=32), None, [{}])
-        with pytest.raises(CodeError, match="image codes have 32 bits, this index holds 64"):
+    with open_opensearch(address(strategy=way), bits=BITS, create=True) as index:
+        short = DocumentBatch.of(["a"], image=random_codes(1, bits=32))
+        with pytest.raises(CodeError, match="codes have 32 bits, this index holds 64"):
             load(index, [short], notes=tmp_path)
-        with pytest.raises(CodeError, match="1 text codes for 2 ids"):
-            load(index, [Addition(["a", "b"], None, random_codes(1), [{}, {}])], notes=tmp_path)
-        assert (len(index), settings_of(rest, index.name)) == (0, AS_MADE)
+        assert (len(index), settings_of(rest, index.handle.name)) == (0, AS_MADE)
 
 
 def test_loading_again_replaces(index: OpenSearchIndex, rest: Rest, tmp_path: Path) -> None:
@@ -147,11 +145,11 @@ def test_loading_again_replaces(index: OpenSearchIndex, rest: Rest, tmp_path: Pa
     again = parts(seed=7)
     report = load(index, again, notes=tmp_path, workers=3)
     assert report.results == {"updated": 6000}
-    assert kept(rest, index.name) == all_wanted(again)
+    assert kept(rest, index.handle.name) == all_wanted(again)
 
 
 def test_equal_ids_in_one_load(index: OpenSearchIndex, tmp_path: Path) -> None:
-    same = Addition(["a"] * 4000, random_codes(4000), None, [{"n": 1}] * 4000)
+    same = DocumentBatch.of(["a"] * 4000, image=random_codes(4000), fields=[{"n": 1}] * 4000)
     assert load(index, [same], notes=tmp_path).stored == 4000  # two batches with equal ids
     assert len(index) == 1
 
@@ -167,26 +165,26 @@ def test_settings_while_it_loads_and_after(
         index,
         parts(),
         notes=tmp_path,
-        progress=lambda *_: seen.append(settings_of(rest, index.name)),
+        progress=lambda *_: seen.append(settings_of(rest, index.handle.name)),
     )
     assert seen == [QUIET] * 3
-    assert settings_of(rest, index.name) == AS_MADE
-    assert "xmodal_load" not in index.read_meta()
+    assert settings_of(rest, index.handle.name) == AS_MADE
+    assert "xmodal_load" not in index.handle.read_meta()
 
 
 def test_a_users_own_settings_come_back(index: OpenSearchIndex, rest: Rest, tmp_path: Path) -> None:
     own = {"refresh_interval": "7s", "number_of_replicas": "2", "auto_expand_replicas": "false"}
-    rest("PUT", f"/{index.name}/_settings", own)
+    rest("PUT", f"/{index.handle.name}/_settings", own)
     seen = []
     load(
         index,
         parts(),
         notes=tmp_path,
-        without_copies=True,
-        progress=lambda *_: seen.append(settings_of(rest, index.name)),
+        no_replicas=True,
+        progress=lambda *_: seen.append(settings_of(rest, index.handle.name)),
     )
     assert seen[0] == {**own, "refresh_interval": "-1", "number_of_replicas": "0"}
-    assert settings_of(rest, index.name) == own
+    assert settings_of(rest, index.handle.name) == own
 
 
 def test_replicas_changed_meanwhile_stay_changed(
@@ -197,31 +195,31 @@ def test_replicas_changed_meanwhile_stay_changed(
         index,
         parts(),
         notes=tmp_path,
-        progress=lambda *_: rest("PUT", f"/{index.name}/_settings", change),
+        progress=lambda *_: rest("PUT", f"/{index.handle.name}/_settings", change),
     )
-    assert settings_of(rest, index.name) == {**change, "refresh_interval": None}
+    assert settings_of(rest, index.handle.name) == {**change, "refresh_interval": None}
 
 
 def test_settings_come_back_after_a_failure(
     index: OpenSearchIndex, rest: Rest, tmp_path: Path
 ) -> None:
-    def broken() -> Iterator[Addition]:
-        yield addition(10)
+    def broken() -> Iterator[DocumentBatch]:
+        yield batch(10)
         raise OSError("the disk with the pictures was unplugged")
 
     with pytest.raises(OSError, match="unplugged"):
-        load(index, broken(), notes=tmp_path, without_copies=True)
-    assert settings_of(rest, index.name) == AS_MADE
-    assert "xmodal_load" not in index.read_meta()
+        load(index, broken(), notes=tmp_path, no_replicas=True)
+    assert settings_of(rest, index.handle.name) == AS_MADE
+    assert "xmodal_load" not in index.handle.read_meta()
 
 
-def left_by_a_kill(index: OpenSearchIndex, rest: Rest, *, without_copies: bool) -> None:
+def left_by_a_kill(index: OpenSearchIndex, rest: Rest, *, no_replicas: bool) -> None:
     """The state of an index whose loader was killed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("xmodal_opensearch.loading.load.put_back", lambda index: False)
-        with settings_for_loading(index, without_copies=without_copies):
+        with settings_for_loading(index, no_replicas=no_replicas):
             pass
-    assert settings_of(rest, index.name)["refresh_interval"] == "-1"
+    assert settings_of(rest, index.handle.name)["refresh_interval"] == "-1"
 
 
 @pytest.mark.parametrize("mended_by", ["load", "doctor"])
@@ -230,19 +228,19 @@ def test_settings_that_a_killed_load_left(
     index: OpenSearchIndex, rest: Rest, tmp_path: Path, mended_by: str, refresh: str | None
 ) -> None:
     before = {**AS_MADE, "refresh_interval": refresh}
-    rest("PUT", f"/{index.name}/_settings", {"refresh_interval": refresh})
-    left_by_a_kill(index, rest, without_copies=False)
-    left_by_a_kill(index, rest, without_copies=True)  # run again with another option, killed again
-    assert settings_of(rest, index.name) == {**QUIET, "auto_expand_replicas": "false"}
+    rest("PUT", f"/{index.handle.name}/_settings", {"refresh_interval": refresh})
+    left_by_a_kill(index, rest, no_replicas=False)
+    left_by_a_kill(index, rest, no_replicas=True)  # run again with another option, killed again
+    assert settings_of(rest, index.handle.name) == {**QUIET, "auto_expand_replicas": "false"}
     if mended_by == "load":
         load(index, parts(), notes=tmp_path)
     else:
-        address = parse_address(str(index.address))
+        address = parse_address(str(index.handle.address))
         told = repair(Server(address), address)
         assert told == ["the settings are as they were before the load"]
         assert repair(Server(address), address) == ["nothing was to be repaired"]
-    assert settings_of(rest, index.name) == before
-    assert index.read_meta().keys() == {"xmodal"}
+    assert settings_of(rest, index.handle.name) == before
+    assert index.handle.read_meta().keys() == {"xmodal"}
 
 
 # ---- loads that go on ------------------------------------------------------------------------
@@ -271,7 +269,7 @@ def test_a_resumed_load_sends_only_what_is_missing(
     with pytest.raises(Killed):
         load(index, parts(10_002), notes=tmp_path, workers=1, progress=die)
     (file,) = tmp_path.iterdir()
-    assert file.name == f"{index.uuid}.load"
+    assert file.name == f"{index.handle.uuid}.load"
     assert [line.split()[0] for line in file.read_text().splitlines()] == ["0", "1"]
 
     counts, told = sent(monkeypatch), []
@@ -284,7 +282,7 @@ def test_a_resumed_load_sends_only_what_is_missing(
     )
     assert sum(counts) == report.stored == 6002
     assert told[-1] == (10_002, 10_002)
-    assert kept(rest, index.name) == all_wanted(parts(10_002))
+    assert kept(rest, index.handle.name) == all_wanted(parts(10_002))
     assert list(tmp_path.iterdir()) == []
     assert load(index, parts(10_002), notes=tmp_path).results == {"updated": 10_002}
 
@@ -302,13 +300,13 @@ def test_a_resumed_load_of_changed_documents(
     counts = sent(monkeypatch)
     load(index, changed, notes=tmp_path)
     assert sum(counts) == 7000  # the first batch of 2,000 is the same
-    assert kept(rest, index.name) == all_wanted(changed)
+    assert kept(rest, index.handle.name) == all_wanted(changed)
 
 
 def test_everything_was_stored_before_the_kill(
     index: OpenSearchIndex, rest: Rest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rest("PUT", f"/{index.name}/_settings", {"refresh_interval": "-1"})  # his own choice
+    rest("PUT", f"/{index.handle.name}/_settings", {"refresh_interval": "-1"})  # his own choice
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoint, "remove", lambda self: (_ for _ in ()).throw(Killed))
         patch.setattr(
@@ -318,7 +316,7 @@ def test_everything_was_stored_before_the_kill(
         )
         with pytest.raises(Killed):
             load(index, parts(), notes=tmp_path)
-    with open_opensearch(str(index.address)) as again:
+    with open_opensearch(str(index.handle.address)) as again:
         assert len(again) == 0  # nobody has refreshed
         assert load(again, parts(), notes=tmp_path).results == {}
         check_count(again, 6000)
@@ -334,8 +332,8 @@ def _no_refresh(self: Server, method: str, path: str, *args: Any, **more: Any) -
 def test_refused_documents_are_named_by_the_next_run_as_well(
     index: OpenSearchIndex, rest: Rest, tmp_path: Path
 ) -> None:
-    rest("PUT", f"/{index.name}/_mapping", {"properties": {"day": {"type": "date"}}})
-    one = addition(5000)
+    rest("PUT", f"/{index.handle.name}/_mapping", {"properties": {"day": {"type": "date"}}})
+    one = batch(5000)
     fields = [{"day": "never"} if n in (10, 4500) else {} for n in range(5000)]
 
     def die(what: str, done: int, total: int) -> None:
@@ -352,12 +350,12 @@ def test_refused_documents_are_named_by_the_next_run_as_well(
 def test_an_index_with_documents_of_somebodys_own_is_left_alone(
     index: ExactIndex, rest: Rest, tmp_path: Path
 ) -> None:
-    meta = rest("GET", f"/{index.name}/_mapping")[index.name]["mappings"]["_meta"]
+    meta = rest("GET", f"/{index.handle.name}/_mapping")[index.handle.name]["mappings"]["_meta"]
     meta["xmodal"]["added"] = True
-    rest("PUT", f"/{index.name}/_mapping", {"_meta": meta})
-    with open_opensearch(str(index.address)) as opened:
+    rest("PUT", f"/{index.handle.name}/_mapping", {"_meta": meta})
+    with open_opensearch(str(index.handle.address)) as opened:
         with pytest.raises(ConfigError, match="holds documents of your own"):
             load(opened, parts(), notes=tmp_path)
-        rest("POST", f"/{index.name}/_refresh")
-        assert rest("GET", f"/{index.name}/_count")["count"] == 1  # the self-test
-    assert json.dumps(settings_of(rest, index.name)) == json.dumps(AS_MADE)
+        rest("POST", f"/{index.handle.name}/_refresh")
+        assert rest("GET", f"/{index.handle.name}/_count")["count"] == 1  # the self-test
+    assert json.dumps(settings_of(rest, index.handle.name)) == json.dumps(AS_MADE)

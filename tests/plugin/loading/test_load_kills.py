@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.filled import BITS, addition, kept, settings_of, wanted
+from support.filled import BITS, batch, kept, settings_of, wanted
 
 import xmodal
 import xmodal_opensearch
 from xmodal.errors import ServerFailure
-from xmodal.index.contract import Addition
+from xmodal.index.documents import DocumentBatch
 from xmodal.modality import MODALITIES
 from xmodal_opensearch.index.store import open_opensearch
 from xmodal_opensearch.loading.load import load
@@ -96,7 +96,7 @@ def test_twenty_kills_and_nothing_is_lost(
         told = told or finish(start(uri, tmp_path, seed))
         kills += hits
         spared += COUNT - sum(told.values())
-        assert kept(rest, name) == wanted(addition(COUNT, seed=seed)), f"{hits} kills, seed {seed}"
+        assert kept(rest, name) == wanted(batch(COUNT, seed=seed)), f"{hits} kills, seed {seed}"
         assert settings_of(rest, name) == own
         assert rest("GET", f"/{name}/_mapping")[name]["mappings"]["_meta"].keys() == {"xmodal"}
         assert list(tmp_path.iterdir()) == []
@@ -106,10 +106,10 @@ def test_twenty_kills_and_nothing_is_lost(
 class Loading(threading.Thread):
     """A load into an index of its own, slow enough that its server can be stopped meanwhile."""
 
-    def __init__(self, uri: str, every: list[Addition], notes: Path, patience: float) -> None:
+    def __init__(self, uri: str, every: list[DocumentBatch], notes: Path, patience: float) -> None:
         super().__init__(daemon=True)
         self.index = open_opensearch(uri, bits=BITS, create=True)
-        self.index.server.patience = patience
+        self.index.handle.server.patience = patience
         self.reached, self.error = threading.Event(), None
         self._every, self._notes = every, notes
 
@@ -126,7 +126,7 @@ class Loading(threading.Thread):
 
 
 def test_loads_when_the_server_is_stopped_and_started(node_parts: None, tmp_path: Path) -> None:
-    every = [addition(2000, start=2000 * place) for place in range(12)]
+    every = [batch(2000, start=2000 * place) for place in range(12)]
     with Node.start(tmp_path / "node", heap="512m") as node:
         url = f"opensearch://127.0.0.1:{node.port}"
         patient = Loading(f"{url}/patient", every, tmp_path, 90)
@@ -145,7 +145,7 @@ def test_loads_when_the_server_is_stopped_and_started(node_parts: None, tmp_path
 
             settings = again.get("/hasty-000001/_settings?flat_settings=true")["hasty-000001"]
             assert settings["settings"]["index.refresh_interval"] == "-1"  # nobody could
-            hasty.index.server.patience = 90
+            hasty.index.handle.server.patience = 90
             rest_of_it = load(hasty.index, every, notes=tmp_path)
             assert 0 < rest_of_it.stored <= 24_000 - 6000
             settings = again.get("/hasty-000001/_settings?flat_settings=true")["hasty-000001"]
@@ -155,5 +155,5 @@ def test_loads_when_the_server_is_stopped_and_started(node_parts: None, tmp_path
                 assert len(index) == 24_000
                 for one in every:
                     for side in MODALITIES:
-                        assert index.codes_of(one.ids, side) == (one.ids, getattr(one, side))
+                        assert index.get(one.ids).codes(side) == one.codes(side)
                 index.close()

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.filled import BITS, addition, kept, random_codes, settings_of, wanted
+from support.filled import BITS, batch, kept, random_codes, settings_of, wanted
 
 from xmodal.errors import ConfigError, IndexFailure, IndexMismatch
-from xmodal.index.contract import Addition
+from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import HammingIndex
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
@@ -34,7 +34,7 @@ def next_of(uri: str, encoder: str | None = NEW, source: str = "a") -> OpenSearc
     return next_index(Server(address), address, BITS, encoder, source)
 
 
-def first_version(uri: str, tmp_path: Path, one: Addition) -> OpenSearchIndex:
+def first_version(uri: str, tmp_path: Path, one: DocumentBatch) -> OpenSearchIndex:
     index = open_opensearch(uri, bits=BITS, encoder=OLD, create=True)
     load(index, [one], notes=tmp_path)
     return index
@@ -48,12 +48,12 @@ def test_searchers_see_the_old_version_then_the_new_one(
     address: Callable[..., str], rest: Rest, tmp_path: Path
 ) -> None:
     uri = address()
-    old, new = addition(300, seed=1), addition(3000, seed=2)
+    old, new = batch(300, seed=1), batch(3000, seed=2)
     handle = first_version(uri, tmp_path, old)
     locals_ = {}
     for one in (old, new):
         locals_[one.fields[0]["seed"]] = local = HammingIndex(BITS)
-        local.add(**one._asdict())
+        local.add(one)
     queries = random_codes(3, 99)
     right = {
         seed: [[(hit.id, hit.distance) for hit in hits] for hits in found]
@@ -104,10 +104,12 @@ def test_searchers_see_the_old_version_then_the_new_one(
     # A handle that was opened before goes on with what it can compare.
     assert [[(hit.id, hit.distance) for hit in hits]
             for hits in handle.search(queries, 20, target="image")] == right[1]  # fmt: skip
-    assert handle.name == f"{alias_of(uri)}-000001" and index.name == f"{alias_of(uri)}-000002"
+    assert (
+        handle.name == f"{alias_of(uri)}-000001" and index.handle.name == f"{alias_of(uri)}-000002"
+    )
     with pytest.raises(IndexMismatch, match=f"was filled by encoder {NEW}, this is encoder {OLD}"):
         open_opensearch(uri, encoder=OLD)
-    assert KEY not in index.read_meta()
+    assert KEY not in index.handle.read_meta()
     for one in (handle, index):
         one.close()
 
@@ -115,8 +117,8 @@ def test_searchers_see_the_old_version_then_the_new_one(
 def test_the_fields_of_the_user_stay_as_they_were_mapped(
     address: Callable[..., str], rest: Rest, tmp_path: Path
 ) -> None:
-    uri = address(way="lucene-hnsw")
-    handle = first_version(uri, tmp_path, addition(5))
+    uri = address(strategy="lucene-hnsw")
+    handle = first_version(uri, tmp_path, batch(5))
     mine = {
         "caption": {"type": "text", "analyzer": "english"},
         "day": {"type": "date", "format": "yyyy"},
@@ -125,55 +127,57 @@ def test_the_fields_of_the_user_stay_as_they_were_mapped(
     rest("PUT", f"/{handle.name}/_mapping", {"properties": mine})
     plain = uri.partition("?")[0]
     index = next_of(plain)
-    properties = rest("GET", f"/{index.name}/_mapping")[index.name]["mappings"]["properties"]
+    properties = rest("GET", f"/{index.handle.name}/_mapping")[index.handle.name]["mappings"][
+        "properties"
+    ]
     assert {name: properties[name] for name in mine} == mine
     assert properties["seed"]["type"] == "keyword"
-    assert index.layout.name == "lucene-hnsw"  # as it was; the address names no way
-    assert next_of(f"{plain}?way=long").layout.name == "long"
-    assert next_of(uri).name == index.name
+    assert index.handle.layout.name == "lucene-hnsw"  # as it was; the address names no way
+    assert next_of(f"{plain}?strategy=long").layout.name == "long"
+    assert next_of(uri).name == index.handle.name
 
 
 def test_a_killed_load_goes_on_in_the_same_version(
     address: Callable[..., str], rest: Rest, tmp_path: Path
 ) -> None:
     uri = address()
-    first_version(uri, tmp_path, addition(5)).close()
+    first_version(uri, tmp_path, batch(5)).close()
 
     def die(what: str, done: int, total: int) -> None:
         if done >= 2000:
             raise Killed
 
-    one = addition(6000, seed=2)
+    one = batch(6000, seed=2)
     killed = next_of(uri)
     with pytest.raises(Killed):
         load(killed, [one], notes=tmp_path, workers=1, progress=die)
     again = next_of(uri)
-    assert again.name == killed.name
+    assert again.handle.name == killed.name
     assert load(again, [one], notes=tmp_path).stored == 4000
     show_to_all(again, alias_of(uri), delete_old=True)
-    assert versions_of(again.server, alias_of(uri)) == {killed.name: True}
+    assert versions_of(again.handle.server, alias_of(uri)) == {killed.name: True}
     own = wanted(one)
-    assert kept(rest, again.name) == own
-    assert settings_of(rest, again.name)["refresh_interval"] is None
+    assert kept(rest, again.handle.name) == own
+    assert settings_of(rest, again.handle.name)["refresh_interval"] is None
 
 
 def test_an_unfinished_version_of_something_else_is_not_taken(
     address: Callable[..., str], rest: Rest, tmp_path: Path
 ) -> None:
     uri = address()
-    handle = first_version(uri, tmp_path, addition(5))
+    handle = first_version(uri, tmp_path, batch(5))
     names = [
         next_of(uri, encoder, source).name.rpartition("-")[2]
         for encoder, source in ((NEW, "a"), (NEW, "b"), (OLD, "a"), (None, "a"), (NEW, "a"))
     ]
     assert names == ["000002", "000003", "000004", "000005", "000002"]
-    assert next_of(uri + "?way=long").name.endswith("000006")
+    assert next_of(uri + "?strategy=long").name.endswith("000006")
 
     # The same source, whose content is another now: told before anybody sees a mix.
     index = next_of(uri)
-    load(index, [addition(10, name="old")], notes=tmp_path)
+    load(index, [batch(10, name="old")], notes=tmp_path)
     again = next_of(uri)
-    load(again, [addition(10)], notes=tmp_path)
+    load(again, [batch(10)], notes=tmp_path)
     with pytest.raises(IndexFailure, match="20 documents can be found, 10 were stored: an earlier"):
         check_count(again, 10, exactly=True)
     assert rest("GET", f"/{alias_of(uri)}/_count")["count"] == 5 + 1
@@ -205,7 +209,7 @@ def test_the_very_first_version(address: Callable[..., str], rest: Rest, tmp_pat
     index = next_of(uri)
     with pytest.raises(IndexFailure, match="no index"):
         open_opensearch(uri)
-    load(index, [addition(5)], notes=tmp_path)
+    load(index, [batch(5)], notes=tmp_path)
     assert show_to_all(index, alias_of(uri), delete_old=True) == []
     with open_opensearch(uri, bits=BITS, encoder=NEW) as opened:
         assert len(opened) == 5 and opened.name.endswith("-000001")

@@ -333,7 +333,7 @@ def test_an_index_that_remembers_no_encoder_does_from_then_on(
 def test_codes_as_words_cannot_be_written_by_ml_commons(
     ml_address: Callable[..., str], service_url: str, opensearch_cli: Run, model: Path
 ) -> None:
-    uri = ml_address(way="long")
+    uri = ml_address(strategy="long")
     assert opensearch_cli("create", uri, "--model", model).status == 0
     told = refused(opensearch_cli, "connect", uri, "--service", service_url)
     assert "keeps its codes as 64-bit words, which ml-commons cannot write" in told

@@ -17,10 +17,10 @@ from xmodal_opensearch.index import queries
 from xmodal_opensearch.index.mapping import LAYOUTS, self_test
 from xmodal_opensearch.rest import cluster_settings, pipelines
 from xmodal_opensearch.rest.curl import Curl, examples
-from xmodal_opensearch.rest.pipelines import Mark, Wiring, finding, is_as_wanted, read_mark
+from xmodal_opensearch.rest.pipelines import OwnershipTag, Wiring, finding, is_as_wanted, read_tag
 from xmodal_opensearch.rest.service_probe import check_url
 
-MARK = Mark("xmodal", "photos", "f37")
+MARK = OwnershipTag("xmodal", "photos", "f37")
 TOLD = "made by xmodal-opensearch connect (name xmodal, index photos, encoder f37)"
 FINDS: Mapping[Any, Any] = {
     "image": {"match": {"a": "@code@"}},
@@ -167,18 +167,18 @@ def test_a_search_asks_what_our_own_searches_ask(build: Any) -> None:
 
 
 def test_a_mark_is_read_back_and_nothing_else_is_one() -> None:
-    assert str(MARK) == TOLD and read_mark(TOLD) == MARK
+    assert str(MARK) == TOLD and read_tag(TOLD) == MARK
     for other in (None, "", "made by me", TOLD + " too", TOLD.replace("photos", "two words")):
-        assert read_mark(other) is None
-    assert MARK.fits(Mark("xmodal", "photos", "another"))
-    assert not MARK.fits(Mark("xmodal", "shoes", "f37")) and not MARK.fits(None)
+        assert read_tag(other) is None
+    assert MARK.fits(OwnershipTag("xmodal", "photos", "another"))
+    assert not MARK.fits(OwnershipTag("xmodal", "shoes", "f37")) and not MARK.fits(None)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"mark": Mark("My Name", "photos", "f37")}, "the name 'My Name' cannot name"),
-        ({"mark": Mark("xmodal", "phötos", "f37")}, "the index 'phötos' cannot name"),
+        ({"mark": OwnershipTag("My Name", "photos", "f37")}, "the name 'My Name' cannot name"),
+        ({"mark": OwnershipTag("xmodal", "phötos", "f37")}, "the index 'phötos' cannot name"),
         ({"text_field": "image_base64"}, "text and picture cannot both be in field"),
         ({"text_field": "image_code"}, "'image_code' cannot be a field of text"),
         ({"image_field": "xmodal.picture"}, "'xmodal.picture' cannot be a field"),

@@ -26,7 +26,7 @@ def photos(
     dataset: Dataset, cache: Path,
 ) -> Iterator[Photos]:  # fmt: skip
     """A connected index, searched by script, with some items of the world."""
-    made = laid(ml_address(way="script"), service_url, model)
+    made = laid(ml_address(strategy="script"), service_url, model)
     items = dataset.items[:STORED]
     codes = encoder.encode_data(Dataset(items), cache=cache)
     made.index.add(
@@ -74,7 +74,7 @@ def test_the_lines_of_the_documents_run(photos: Photos, dataset: Dataset, tmp_pa
     page = (Path(__file__).parents[3] / "docs" / "opensearch.md").read_text()
     commands, lines = (
         block.replace("opensearch://localhost:9200/photos", photos.uri)
-        .replace("localhost:9200", photos.index.address.server.partition("//")[2])
+        .replace("localhost:9200", photos.index.handle.address.server.partition("//")[2])
         .replace("http://127.0.0.1:8080", photos.told["service"])
         .replace("/photos", f"/{photos.name}")
         .replace("-photos-", f"-{photos.name}-")
@@ -145,7 +145,7 @@ def test_two_hundred_documents(
     texts = encoder.encode_texts([f"{item.text}, number {n}" for n, item in enumerate(items)])
     images = encoder.encode_images([str(item.image) for item in items])
     for side, wanted in (("text", texts), ("image", images)):
-        stored, codes = photos.index.codes_of(ids, side)  # type: ignore[arg-type]
+        stored, codes = photos.index.get(ids).codes(side)  # type: ignore[arg-type]
         assert stored == ids and (codes.packed == wanted.packed).all()
     assert photos.index.delete(ids) == count
 
@@ -170,7 +170,7 @@ def test_texts_arrive_as_they_are(photos: Photos, encoder: Encoder, ml: Server) 
     ]
     answer = photos.bulk(ml, lines)
     assert not answer["errors"], answer["items"]
-    stored, codes = photos.index.codes_of(ids, "text")
+    stored, codes = photos.index.get(ids).codes("text")
     assert stored == ids and (codes.packed == encoder.encode_texts(STRANGE).packed).all()
     for text in STRANGE[:5]:
         answer = photos.search(ml, "text-to-text", {"query": {"match": {"text": text}}, "size": 3})
@@ -213,7 +213,7 @@ def test_a_bad_document_is_refused_with_the_reason(
     assert (first["status"], last["status"]) == (201, 201)
     assert 400 <= bad["status"] < 500 and words in json.dumps(bad["error"])
     ids = ["before", "bad", "after"]
-    assert photos.index.codes_of(ids, "text")[0] == ["before", "after"]
+    assert photos.index.get(ids).codes("text")[0] == ["before", "after"]
     assert photos.index.delete(ids) == 2
 
 
@@ -325,9 +325,9 @@ def test_processors_of_neural_search_write_the_same_codes(
         ml("PUT", f"{photos.name}/_doc/{id_}?pipeline=by-neural&refresh=true", document)
     text = encoder.encode_texts([item.text or ""])
     image = encoder.encode_images([str(item.image)])
-    stored, codes = photos.index.codes_of(["both", "words"], "text")
+    stored, codes = photos.index.get(["both", "words"]).codes("text")
     assert stored == ["both", "words"] and (codes.packed == text.packed).all()
-    stored, codes = photos.index.codes_of(["both", "words"], "image")
+    stored, codes = photos.index.get(["both", "words"]).codes("image")
     assert stored == ["both"] and (codes.packed == image.packed).all()
     body = {"query": {"match": {"image_base64": picture(item)}}, "size": 99}
     hits = found(photos.search(ml, "image-to-image", body))

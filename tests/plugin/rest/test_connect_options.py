@@ -197,11 +197,11 @@ def test_every_way_searches_alike(
     way: str, ml: Server, ml_address: Callable[..., str], service_url: str, model: Path,
     encoder: Encoder,
 ) -> None:  # fmt: skip
-    photos = laid(ml_address(way=way), service_url, model)
+    photos = laid(ml_address(strategy=way), service_url, model)
     drawn = np.random.default_rng(0).integers(0, 256, (60, encoder.bits // 8), dtype=np.uint8)
     codes = BinaryCodes(drawn & 0xF1, encoder.bits)  # few bits, many ties
     photos.index.add([f"d{n:02}" for n in range(60)], image=codes)
-    photos.index.refresh()
+    photos.index.handle.refresh()
     asked = encoder.encode_texts(["a red circle"])
     for size in (1, 8, 99):
         body = {"query": {"match": {"text": "a red circle"}}, "size": size}

@@ -116,15 +116,15 @@ def test_an_index_takes_the_plugin_by_itself_and_doctor_compares(
     codes = BinaryCodes(rng.integers(0, 256, (200, 8), dtype=np.uint8), 64)
     uri = f"{opensearch(plugin_url)}/by-itself"
     with open_opensearch(uri, bits=64, create=True) as index:
-        assert index.way.name == "hamming"
+        assert index.handle.strategy.name == "hamming"
         index.add([f"d{n:03d}" for n in range(200)], image=codes)
         found = examine(index)
         assert {one.way for one in found.latencies} == {"hamming", "script", "knn"}
-    with open_opensearch(f"{uri}?way=script") as index:
-        assert index.way.name == "script"
+    with open_opensearch(f"{uri}?strategy=script") as index:
+        assert index.handle.strategy.name == "script"
     with (
         pytest.raises(ConfigError, match="our plugin is not on every node"),
-        open_opensearch(f"{opensearch(node_url)}/never?way=hamming", bits=64, create=True),
+        open_opensearch(f"{opensearch(node_url)}/never?strategy=hamming", bits=64, create=True),
     ):
         pass
 
@@ -133,10 +133,10 @@ def test_a_graph_is_searched_exactly_by_the_plugin(plugin_url: str) -> None:
     rng = np.random.default_rng(6)
     codes = BinaryCodes(rng.integers(0, 256, (300, 8), dtype=np.uint8), 64)
     made = f"{opensearch(plugin_url)}/graph"
-    with open_opensearch(f"{made}?way=lucene-hnsw", bits=64, create=True) as index:
+    with open_opensearch(f"{made}?strategy=lucene-hnsw", bits=64, create=True) as index:
         index.add([f"d{n:03d}" for n in range(300)], image=codes)
     with open_opensearch(made) as index:
-        assert (index.way.name, index.layout.name) == ("hamming", "lucene-hnsw")
+        assert (index.handle.strategy.name, index.handle.layout.name) == ("hamming", "lucene-hnsw")
         exact = index.search(codes[:3], 20, target="image")
         assert [hits[0].distance for hits in exact] == [0, 0, 0]
         assert index.search_approximate(codes[:3], 20, target="image").recall.value > 0.5

@@ -1,0 +1,97 @@
+"""Approximate search by a graph, with its recall measured on the index itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xmodal.codes import BinaryCodes
+from xmodal.errors import ConfigError
+from xmodal.index.contract import Hits
+from xmodal.index.validation import check_search
+from xmodal.modality import Modality, other_modality
+from xmodal_opensearch.index import queries
+from xmodal_opensearch.index.exact_search import search_exact, split_rows
+from xmodal_opensearch.index.handle import IndexHandle, to_hits
+from xmodal_opensearch.index.mapping import field_of
+from xmodal_opensearch.index.queries import MAX_HITS, Query
+from xmodal_opensearch.index.reading import sample_codes
+
+RECALL_QUERIES = 32
+
+
+class Recall(NamedTuple):
+    """Share of the true nearest ``k`` that the graph returns, over ``queries`` stored codes.
+
+    Every document as near as the true k-th counts as one of them, so that ties do not matter.
+    """
+
+    value: float
+    k: int
+    queries: int
+
+
+class ApproximateHits(NamedTuple):
+    """Hits of the graph, and its recall on this index."""
+
+    hits: Hits
+    recall: Recall
+
+
+def search_graph(
+    handle: IndexHandle,
+    codes: BinaryCodes,
+    k: int,
+    *,
+    target: Modality,
+    where: Mapping[str, Any] | None = None,
+) -> Hits:
+    """Return the hits of the graph for each code.
+
+    Raises ConfigError if the index has no graph (strategies lucene-hnsw and faiss-hnsw).
+    """
+    check_search(codes, handle.bits, k, target, None)
+    filters = handle.filters(where)
+    handle.refresh()
+    return _by_graph(handle, split_rows(codes), k, target, filters)
+
+
+def measure_recall(
+    handle: IndexHandle, k: int, *, target: Modality, sample: int = RECALL_QUERIES
+) -> Recall:
+    """Compare the graph with exact search for ``sample`` codes that the index itself holds."""
+    _, codes = sample_codes(handle, other_modality(target), sample)
+    if len(codes) == 0:
+        _, codes = sample_codes(handle, target, sample)
+    if len(codes) == 0:
+        return Recall(1.0, k, 0)
+    exact = search_exact(handle, codes, k, target=target)
+    found = _by_graph(handle, split_rows(codes), k, target, handle.filters(None))
+    shares = [
+        sum(hit.distance <= best[-1].distance for hit in got) / len(best)
+        for best, got in zip(exact, found, strict=True)
+        if best
+    ]
+    return Recall(float(np.mean(shares)) if shares else 1.0, k, len(codes))
+
+
+def _by_graph(
+    handle: IndexHandle,
+    rows: Sequence[BinaryCodes],
+    k: int,
+    target: Modality,
+    filters: Sequence[Query],
+) -> Hits:
+    if not handle.layout.has_graph:
+        raise ConfigError(
+            f"{handle.address} has no graph (its strategy is {handle.strategy.name}): load it into "
+            "a new index with strategy=lucene-hnsw, or use search, which is exact"
+        )
+    if k > MAX_HITS:
+        raise ConfigError(f"k is {k}, expected at most {MAX_HITS:,} of a graph")
+    bodies = [
+        queries.search_body(queries.by_knn(field_of(target), row, filters, k), k) for row in rows
+    ]
+    return [to_hits(answer) for answer in handle.search(bodies)]

@@ -1,0 +1,86 @@
+"""Explanation of a hit: distance, differing bits and ranks of one document for one query."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xmodal.codes import BinaryCodes
+from xmodal.errors import IndexMissing
+from xmodal.index.validation import check_search
+from xmodal.modality import Modality
+from xmodal_opensearch.index import queries
+from xmodal_opensearch.index.exact_search import count_within
+from xmodal_opensearch.index.handle import IndexHandle
+from xmodal_opensearch.index.mapping import ID, field_of
+from xmodal_opensearch.index.queries import MAX_HITS
+from xmodal_opensearch.index.reading import read_batch
+
+
+class Explanation(NamedTuple):
+    """Distance and ranks of one document for one query.
+
+    ``differing``: positions of the bits, from 0, in which code and query differ. ``code_rank``,
+    ``text_rank``: from 1; ``text_rank`` is None without words, or beyond the first 10,000.
+    """
+
+    id: str
+    distance: int
+    bits: int
+    differing: tuple[int, ...]
+    code_rank: int
+    text_rank: int | None
+    confidence: float | None
+
+    @property
+    def agreeing(self) -> int:
+        """Number of bits in which code and query agree."""
+        return self.bits - self.distance
+
+
+def explain(
+    handle: IndexHandle,
+    id_: str,
+    query: BinaryCodes,
+    *,
+    target: Modality,
+    words: str | None = None,
+    text_field: str = "text",
+    where: Mapping[str, Any] | None = None,
+    confidence: Callable[[int], float] | None = None,
+) -> Explanation:
+    """Explain the rank of a document for one query; ``confidence`` is the encoder's calibration.
+
+    Raises IndexMissing for a document that does not exist or has no code of ``target``.
+    """
+    check_search(query, handle.bits, 1, target, None)
+    ids, code = read_batch(handle, [id_]).codes(target)
+    if not ids:
+        raise IndexMissing(f"{handle.address} has no document {id_!r} with a code for its {target}")
+    distance = int(query.distances(code)[0, 0])
+    differing = np.flatnonzero(query.to_bits()[0] != code.to_bits()[0])
+    filters = handle.filters(where)
+    handle.refresh()
+    before = {"range": {ID: {"lt": id_}}}
+    nearer = count_within(handle, query, target, filters, distance - 1)
+    equal_before = count_within(handle, query, target, [*filters, before], distance)
+    equal_before -= count_within(handle, query, target, [*filters, before], distance - 1)
+    text_rank = None
+    if words is not None:
+        field = queries.text_field(text_field, handle.read_types())
+        present = [handle.layout.present(field_of(target)), *filters]
+        body = queries.search_body(queries.words_query(field, words, present), MAX_HITS)
+        (answer,) = handle.search([body | {"_source": False}])
+        ranked = [one["_id"] for one in answer["hits"]["hits"]]
+        text_rank = ranked.index(id_) + 1 if id_ in ranked else None
+    return Explanation(
+        id_,
+        distance,
+        handle.bits,
+        tuple(int(bit) for bit in differing),
+        nearer + equal_before + 1,
+        text_rank,
+        None if confidence is None else confidence(distance),
+    )

@@ -1,0 +1,236 @@
+"""IndexHandle: one opened index on a server, with the requests that every operation is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from xmodal.errors import BulkFailure, ConfigError, IndexMissing
+from xmodal.index.contract import Hit
+from xmodal.index.filters import parse
+from xmodal.index.validation import check_identity
+from xmodal_opensearch.client import bulk
+from xmodal_opensearch.client.address import Address
+from xmodal_opensearch.client.server import Server, passing
+from xmodal_opensearch.index import codec, mapping, queries
+from xmodal_opensearch.index.aliases import describe
+from xmodal_opensearch.index.bit_order_check import check_self_test
+from xmodal_opensearch.index.capabilities import encodes_documents, probe
+from xmodal_opensearch.index.queries import Query
+from xmodal_opensearch.index.strategies import Strategy, check_writable, choose_strategy
+
+QUERIES_PER_REQUEST = 32
+SHARD_DOC_VERSION = (3, 3)
+"""First version whose ``_shard_doc`` sorts equal positions of two shards apart."""
+
+
+class IndexHandle:
+    """An opened index: its description, and requests to it.
+
+    ``name``, ``uuid``: of the concrete index behind the alias. ``enriched``: codes were added to
+    documents of the user's own, with ``xmodal-opensearch enrich``. ``changes``: number of bulk
+    writes through this handle. Raises IndexMissing, IndexMismatch, ConfigError, ServerFailure.
+    """
+
+    def __init__(
+        self, server: Server, address: Address, *, bits: int | None, fingerprint: str | None
+    ) -> None:
+        found = describe(server, address.index)
+        if found is None:
+            raise IndexMissing(f"no index {address.index} at {address.server}")
+        self.server, self.address = server, address
+        self.name, content = found
+        mappings, settings = content["mappings"], content["settings"]
+        self.uuid: str = settings["index.uuid"]
+        self.bits, self._stored_fingerprint = mapping.read_meta(self.name, mappings)
+        check_identity(
+            str(address),
+            bits=self.bits,
+            fingerprint=self._stored_fingerprint,
+            expected_bits=bits,
+            expected_fingerprint=fingerprint,
+        )
+        self.fingerprint = self._stored_fingerprint or fingerprint
+        self.layout = mapping.read_layout(self.name, self.bits, mappings, settings)
+        self.capabilities = probe(server)
+        self.strategy: Strategy = choose_strategy(
+            address.strategy, self.capabilities, self.layout, address.natives
+        )
+        self._types = mapping.field_types(mappings)
+        self.enriched = mapping.codes_were_added(mappings)
+        default = settings.get("index.default_pipeline")
+        self._skip_pipeline = default is not None and encodes_documents(server, default)
+        self.changes = 0
+        self._unrefreshed = False
+        check_self_test(server, address, self.name, self.bits, self.layout, self.strategy)
+
+    def __repr__(self) -> str:
+        version = ".".join(map(str, self.capabilities.version))
+        return f"{self.name} on OpenSearch {version}, {self.bits} bits, {self.strategy.title}"
+
+    def check_owned(self) -> None:
+        """Raise ConfigError for an index of the user's own documents, which were enriched."""
+        if self.enriched:
+            raise ConfigError(
+                f"{self.address} holds documents of your own, to which codes were added: store "
+                "or delete them by your own means, then run xmodal-opensearch enrich again"
+            )
+
+    # ---- searching -----------------------------------------------------------------------------
+
+    def filters(self, where: Mapping[str, Any] | None) -> list[Query]:
+        """Return the filter queries of ``where``; reads the mapping again for a new field."""
+        conditions = parse(where)
+        if any(one.field not in self._types for one in conditions):
+            self.read_types()
+        own = [{"term": {mapping.ENCODER: self.fingerprint}}] if self.enriched else []
+        return [*own, *queries.filters(conditions, self._types)]
+
+    def search(self, bodies: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """Send several searches, and return the decoded answers."""
+        answers: list[Any] = []
+        for start in range(0, len(bodies), QUERIES_PER_REQUEST):
+            part = bodies[start : start + QUERIES_PER_REQUEST]
+            answers += self.server.search_many(self.name, part, doing="searching")
+        return answers
+
+    def count(self, query: Query) -> int:
+        """Return the number of documents that match a query."""
+        return self.server.count(self.name, query)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[str]:
+        """Open a point in time, whose pages are consistent whatever is stored meanwhile."""
+        opened = self.server.request(
+            "POST", f"/{self.name}/_search/point_in_time", doing="paging", keep_alive="5m"
+        )
+        try:
+            yield opened["pit_id"]
+        finally:
+            body = {"pit_id": [opened["pit_id"]]}
+            self.server.request("DELETE", "/_search/point_in_time", body, doing="paging")
+
+    def pages(self, body: Mapping[str, Any], *, doing: str) -> Iterator[Any]:
+        """Yield the answers of a sorted search, page by page, until one has no hits."""
+        with self.snapshot() as pit:
+            after: dict[str, Any] = {}
+            while True:
+                page = {**body, "pit": {"id": pit, "keep_alive": "10m"}, **after}
+                answer = self.server.search("/_search", page, doing=doing)
+                found = answer["hits"]["hits"]
+                if not found:
+                    return
+                yield answer
+                after = {"search_after": found[-1]["sort"]}
+
+    def scan(
+        self, query: Query, size: int, source: Sequence[str] | bool
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Yield all documents of a query, unordered, ``size`` per page, as the server returns them.
+
+        ``source``: the fields of ``_source`` to return, or False for none.
+        """
+        unique = "_shard_doc" if self.capabilities.version >= SHARD_DOC_VERSION else "_id"
+        body: dict[str, Any] = {
+            "size": size,
+            "query": query,
+            "sort": [{"_doc": "asc"}, {unique: "asc"}],
+            "_source": source,
+            "seq_no_primary_term": True,
+            "track_total_hits": False,
+        }
+        for answer in self.pages(body, doing="reading"):
+            yield answer["hits"]["hits"]
+
+    # ---- writing -------------------------------------------------------------------------------
+
+    def send(
+        self,
+        batches: Iterable[bulk.Batch],
+        *,
+        workers: int = 2,
+        done: Callable[[bulk.Batch, bulk.Report], None] | None = None,
+    ) -> bulk.Report:
+        """Send bulk batches and return the report of all."""
+        check_writable(self.layout, self.capabilities, self.address.natives)
+        self._unrefreshed = True
+        self.changes += 1
+        return bulk.send(
+            batches,
+            # These documents have their codes: a pipeline of connect would encode them again.
+            lambda body: self.server.bulk(self.name, body, past_pipeline=self._skip_pipeline),
+            passing,
+            workers=workers,
+            patience=self.server.patience,
+            done=done,
+        )
+
+    def refresh(self) -> None:
+        """Make the changes of this handle visible to searches."""
+        if self._unrefreshed:
+            self.refresh_always()
+            self._unrefreshed = False
+
+    def refresh_always(self) -> None:
+        """Make all changes visible to searches, those of other processes too."""
+        self.server.request("POST", f"/{self.name}/_refresh", doing="refreshing")
+
+    # ---- mapping -------------------------------------------------------------------------------
+
+    def read_types(self) -> Mapping[str, str]:
+        """Return the type of every field, from the present mapping."""
+        self._types = mapping.field_types(self._read_mapping())
+        return self._types
+
+    def read_meta(self) -> dict[str, Any]:
+        """Return ``_meta`` of the present mapping."""
+        found: dict[str, Any] = self._read_mapping().get("_meta", {})
+        return found
+
+    def write_meta(self, change: Mapping[str, Any]) -> None:
+        """Change entries of ``_meta``, None removes one, and keep the others."""
+        new = {k: v for k, v in {**self.read_meta(), **change}.items() if v is not None}
+        body = {"_meta": new}
+        self.server.request("PUT", f"/{self.name}/_mapping", body, doing="writing the mapping")
+
+    def store_fingerprint(self) -> None:
+        """Write the fingerprint into the mapping if it has none."""
+        if self.fingerprint is None or self._stored_fingerprint is not None:
+            return
+        # Another process may have stored one since this handle was opened.
+        _, now = mapping.read_meta(self.name, {"_meta": self.read_meta()})
+        check_identity(
+            str(self.address),
+            bits=self.bits,
+            fingerprint=now,
+            expected_bits=self.bits,
+            expected_fingerprint=self.fingerprint,
+        )
+        if now is None:
+            self.write_meta(mapping.meta(self.bits, self.fingerprint))
+        self._stored_fingerprint = self.fingerprint
+
+    def _read_mapping(self) -> Mapping[str, Any]:
+        answer = self.server.request("GET", f"/{self.name}/_mapping", doing="reading the mapping")
+        found: Mapping[str, Any] = answer[self.name]["mappings"]
+        return found
+
+
+def to_hits(answer: Mapping[str, Any]) -> list[Hit]:
+    """Return the hits of an answer, with distances computed from the scores."""
+    return [
+        Hit(one["_id"], codec.to_distance(one["_score"]), one.get("_source", {}))
+        for one in answer["hits"]["hits"]
+    ]
+
+
+def check_accepted(handle: IndexHandle, report: bulk.Report, sent: int, done: str) -> None:
+    """Raise BulkFailure if the server refused some of the ``sent`` documents."""
+    if report.failed:
+        id_, reason = next(iter(report.failed.items()))
+        raise BulkFailure(
+            f"{handle.address}: {len(report.failed)} of {sent} documents were refused, "
+            f"{id_!r} first: {reason}; the others are {done}",
+            report.failed,
+        )
