@@ -44,13 +44,15 @@ def test_a_token_is_asked_for_where_something_is_told(encoder: Encoder, index_pa
             assert service.client.get("/v1/about", headers=headers).status_code == 401
         for path in ("/", "/page/page.js", "/health/live", "/health/ready", "/openapi.json"):
             assert service.client.get(path).status_code == 200
+        assert service.client.get("/health/ready").json() == {"status": "ready"}
 
 
 def test_a_name_of_somebody_elses_is_not_answered(encoder: Encoder, index_path: Path) -> None:
-    with running(encoder, index_path, hosts=("127.0.0.1", "localhost")) as service:
+    with running(encoder, index_path, hosts=("127.0.0.1", "LOCALHOST")) as service:
         for host, status in {
             "127.0.0.1:8080": 200,
             "localhost": 200,
+            "LocalHost:80": 200,
             "evil.example": 421,
             "evil.example:80": 421,
             "127.0.0.1.evil.example": 421,
@@ -64,6 +66,7 @@ def test_headers_allow_no_strangers(service: Running) -> None:
         headers = service.client.get(path).headers
         assert "default-src 'none'" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
         assert "server" not in headers and "access-control-allow-origin" not in headers
 
 

@@ -115,6 +115,17 @@ def test_filters_and_cut_offs_are_those_of_the_index(
     assert nothing.status_code == 200 and nothing.json()["hits"] == []
 
 
+def test_search_accepts_whole_numbers_written_as_floats(service: Running) -> None:
+    asked = {"text": WORDS, "k": 7, "radius": 12}
+    wanted = service.post("/v1/search", asked).json()["hits"]
+    told = service.client.post(
+        "/v1/search",
+        content=f'{{"text": "{WORDS}", "k": 7.0, "radius": 1.2e1}}',
+        headers={"Content-Type": "application/json"},
+    )
+    assert told.status_code == 200 and told.json()["hits"] == wanted
+
+
 def test_searches_at_once_are_answered_each(service: Running, index: HammingIndex) -> None:
     ids = index.codes("image")[0][:40]
     with ThreadPoolExecutor(16) as pool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import cache
 from hashlib import blake2b
@@ -108,6 +109,8 @@ class Service:
         self.meters = Meters()
         self.thumbnails = Thumbnails(settings.pictures)
         self._counted = (-FRESH, 0)
+        # One thread: parsing holds the interpreter lock, so more would only delay the event loop.
+        self._parsing = ThreadPoolExecutor(1, thread_name_prefix="body")
 
         def seen(work: str, size: int) -> None:
             self.meters.batches.labels(work).observe(size)
@@ -143,6 +146,7 @@ class Service:
 
     def close(self) -> None:
         """Finish what is running and let go of the index."""
+        self._parsing.shutdown(wait=True, cancel_futures=True)
         self.encoding.close()
         self.searching.close()
         self.index.close()
@@ -150,7 +154,7 @@ class Service:
     async def search(self, request: Request) -> Response:
         """POST /v1/search"""
         started = time.perf_counter()
-        asked = await asking.body(request, "Search", self.settings)
+        asked = await self._body(request, "Search")
         async with asyncio.timeout(self.settings.seconds):
             question = await asking.question(asked, self.encoding)
             hits = await self.searching(question)
@@ -165,14 +169,14 @@ class Service:
 
     async def encode(self, request: Request) -> Response:
         """POST /v1/encode"""
-        asked = await asking.body(request, "Encode", self.settings)
+        asked = await self._body(request, "Encode")
         async with asyncio.timeout(self.settings.seconds):
             codes = await asking.codes(asked, self.encoding)
         return JSONResponse(self._made_by() | {"codes": codes})
 
     async def embed(self, request: Request) -> Response:
         """POST /v1/embed"""
-        asked = await asking.body(request, "Embed", self.settings)
+        asked = await self._body(request, "Embed")
         async with asyncio.timeout(self.settings.seconds):
             told = await asking.embedding(asked, self.encoding)
         return JSONResponse(self._made_by() | told)
@@ -238,7 +242,11 @@ class Service:
 
     async def ready(self, request: Request) -> Response:
         """GET /health/ready"""
-        return JSONResponse({"status": "ready", "documents": await self._documents()})
+        told: Document = {"status": "ready"}
+        count = await self._documents()
+        if self.settings.token is None:  # this path needs no token, the size of the index does
+            told["documents"] = count
+        return JSONResponse(told)
 
     async def metrics(self, request: Request) -> Response:
         """GET /metrics"""
@@ -255,6 +263,9 @@ class Service:
             raise Refusal(404, f"there is nothing at {request.url.path[:200]}")
         content, kind = _page_file(name)
         return Response(content, headers={"Content-Type": kind, "Cache-Control": "no-cache"})
+
+    async def _body(self, request: Request, schema: str) -> Any:
+        return await asking.body(request, schema, self.settings, self._parsing)
 
     async def _documents(self) -> int:
         """How many there are, as of a moment ago."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -26,8 +27,11 @@ ABSENT = (None, "", "null")
 """How OpenSearch's connectors say that there is no text or no picture."""
 
 
-async def body(request: Request, schema: str, settings: Settings) -> Any:
-    """The body of a request if it is JSON that fits a schema of openapi.json. Raises Refusal."""
+async def body(request: Request, schema: str, settings: Settings, threads: Executor) -> Any:
+    """The JSON body of a request that fits a schema of openapi.json; parsed in ``threads``.
+
+    Raises Refusal.
+    """
     kind = request.headers.get("content-type", "")
     if kind.partition(";")[0].strip().lower() != "application/json":
         raise Refusal(415, f"the content type is {kind[:80]!r}, expected application/json")
@@ -47,7 +51,8 @@ async def body(request: Request, schema: str, settings: Settings) -> Any:
         raise Refusal(400, "the body ended before its time") from None
     if read > most:
         raise Refusal(413, f"the body has more than {most:,} bytes, which is the limit")
-    return contract.check(schema, contract.parse(bytes(data)))
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(threads, contract.read, schema, bytes(data))
 
 
 class Encoding:

@@ -19,6 +19,7 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
@@ -29,6 +30,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, settings: Settings, meters: Meters) -> None:
         self._app, self._settings, self._meters = app, settings, meters
+        self._hosts = {host.lower() for host in settings.hosts}
         self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,7 +66,7 @@ class Guard:
         headers, path = Headers(scope=scope), str(scope["path"])
         host = headers.get("host", "")
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-        if self._settings.hosts and name not in self._settings.hosts:
+        if self._hosts and name.lower() not in self._hosts:
             expected = ", ".join(self._settings.hosts)
             return problem(
                 421, f"asked as {name[:100]!r}, expected {expected}: see xmodal serve --allow-host"
