@@ -13,10 +13,10 @@ import pytest
 from service_process import running
 
 from xmodal.encoder import Encoder
-from xmodal.service import contract
-from xmodal.service.problems import Refusal
+from xmodal.service import schema as schemas
+from xmodal.service.errors import Refusal
 
-TOO_MANY = 2 * contract.MAX_VALUES
+TOO_MANY = 2 * schemas.MAX_VALUES
 
 BODIES: dict[str, tuple[str, Any, str]] = {
     "many JSON values in texts": ("Encode", {"texts": [1] * TOO_MANY}, "20,000"),
@@ -32,15 +32,15 @@ BODIES: dict[str, tuple[str, Any, str]] = {
 def test_read_refuses_long_values_by_their_length(kind: str) -> None:
     schema, content, detail = BODIES[kind]
     with pytest.raises(Refusal) as refusal:
-        contract.read(schema, json.dumps(content).encode())
+        schemas.read(schema, json.dumps(content).encode())
     assert refusal.value.status == 422 and detail in str(refusal.value)
 
 
 def test_read_validates_no_element_of_a_list_that_is_too_long() -> None:
-    long = contract._validator("Encode").iter_errors({"texts": [7] * 1000})
+    long = schemas._validator("Encode").iter_errors({"texts": [7] * 1000})
     assert [error.validator for error in long] == ["maxItems"]
     where = {f"f{n}": None for n in range(100)}
-    (error,) = contract._validator("Search").iter_errors({"text": "a", "where": where})
+    (error,) = schemas._validator("Search").iter_errors({"text": "a", "where": where})
     assert error.validator == "maxProperties"
 
 
@@ -48,19 +48,17 @@ def test_read_validates_no_element_of_a_list_that_is_too_long() -> None:
 def test_read_counts_no_marks_inside_strings(text: str) -> None:
     texts = [(text * 10_000)[:9000] for _ in range(100)]
     body = json.dumps({"texts": texts}).encode()
-    assert body.count(b",") > contract.MAX_VALUES
-    assert contract.read("Encode", body) == {"texts": texts}
+    assert body.count(b",") > schemas.MAX_VALUES
+    assert schemas.read("Encode", body) == {"texts": texts}
 
 
 def test_read_accepts_the_largest_filters() -> None:
     where = {f"field {n}": list(range(256)) for n in range(32)}
-    assert contract.read("Search", json.dumps({"text": "a", "where": where}).encode())
+    assert schemas.read("Search", json.dumps({"text": "a", "where": where}).encode())
 
 
 def test_read_returns_whole_floats_as_int() -> None:
-    told = contract.read(
-        "Search", b'{"text": "a", "k": 20.0, "radius": 0.0, "min_confidence": 1.0}'
-    )
+    told = schemas.read("Search", b'{"text": "a", "k": 20.0, "radius": 0.0, "min_confidence": 1.0}')
     assert [type(told[name]) for name in ("k", "radius", "min_confidence")] == [int, int, float]
 
 
@@ -68,14 +66,14 @@ def test_event_loop_answers_while_a_body_is_parsed(
     encoder: Encoder, index_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered, leave = threading.Event(), threading.Event()
-    read: Callable[[str, bytes], Any] = contract.read
+    read: Callable[[str, bytes], Any] = schemas.read
 
     def slow(schema: str, data: bytes) -> Any:
         entered.set()
         leave.wait(20)
         return read(schema, data)
 
-    monkeypatch.setattr(contract, "read", slow)
+    monkeypatch.setattr(schemas, "read", slow)
     with running(encoder, index_path) as service:
         asking = threading.Thread(target=service.post, args=("/v1/search", {"text": "a"}))
         asking.start()

@@ -2,14 +2,14 @@
 
 app.py         create_app(encoder, index, settings): the routes
 openapi.json   what they take and give; requests are checked against it
-asking.py      a request's body -> a question, or a refusal
+routes.py      a request's body -> a question, or a refusal
 searching.py   questions -> hits
-following.py   a local index that is saved anew is taken in
+reload.py      a local index that is saved anew is taken in
 batching.py    calls that wait together are made together
-pictures.py    thumbnails of what was found
-guard.py       hosts, token, load, headers: what every request passes
-meters.py      figures for Prometheus
-problems.py    errors as problem JSON
+thumbnails.py  thumbnails of what was found
+middleware.py  hosts, token, load, headers: what every request passes
+metrics.py     figures for Prometheus
+errors.py      errors as problem JSON
 server.py      the process: listening, slow senders, a graceful stop
 page/          the search page
 """

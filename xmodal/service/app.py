@@ -24,15 +24,15 @@ from xmodal import __version__
 from xmodal.encoder import Encoder
 from xmodal.errors import XmodalError
 from xmodal.index import Hit, Index
-from xmodal.service import asking, contract
+from xmodal.service import routes, schema
 from xmodal.service.batching import Batcher
-from xmodal.service.following import renewals
-from xmodal.service.guard import Guard
-from xmodal.service.meters import MEDIA_TYPE, Meters
-from xmodal.service.pictures import SIZES, Thumbnails
-from xmodal.service.problems import Refusal, refused
+from xmodal.service.errors import Refusal, refused
+from xmodal.service.metrics import MEDIA_TYPE, Meters
+from xmodal.service.middleware import Guard
+from xmodal.service.reload import renewals
 from xmodal.service.searching import Question, RanksWords, Searching
 from xmodal.service.settings import Settings
+from xmodal.service.thumbnails import SIZES, Thumbnails
 
 Document = dict[str, Any]
 MOST_IDS, LONGEST_ID = 100, 2048
@@ -115,7 +115,7 @@ class Service:
         def seen(work: str, size: int) -> None:
             self.meters.batches.labels(work).observe(size)
 
-        self.encoding = asking.Encoding(encoder, settings, seen)
+        self.encoding = routes.Encoding(encoder, settings, seen)
         self.answering = Searching(index, encoder.confidence)
 
         def answers(questions: Sequence[Question]) -> list[list[Document] | Exception]:
@@ -156,7 +156,7 @@ class Service:
         started = time.perf_counter()
         asked = await self._body(request, "Search")
         async with asyncio.timeout(self.settings.seconds):
-            question = await asking.question(asked, self.encoding)
+            question = await routes.question(asked, self.encoding)
             hits = await self.searching(question)
         return JSONResponse(
             {
@@ -171,14 +171,14 @@ class Service:
         """POST /v1/encode"""
         asked = await self._body(request, "Encode")
         async with asyncio.timeout(self.settings.seconds):
-            codes = await asking.codes(asked, self.encoding)
+            codes = await routes.codes(asked, self.encoding)
         return JSONResponse(self._made_by() | {"codes": codes})
 
     async def embed(self, request: Request) -> Response:
         """POST /v1/embed"""
         asked = await self._body(request, "Embed")
         async with asyncio.timeout(self.settings.seconds):
-            told = await asking.embedding(asked, self.encoding)
+            told = await routes.embedding(asked, self.encoding)
         return JSONResponse(self._made_by() | told)
 
     async def about(self, request: Request) -> Response:
@@ -254,7 +254,7 @@ class Service:
 
     async def description(self, request: Request) -> Response:
         """GET /openapi.json"""
-        return Response(contract.TEXT, media_type="application/json")
+        return Response(schema.TEXT, media_type="application/json")
 
     async def page(self, request: Request) -> Response:
         """GET / and what the page consists of"""
@@ -265,7 +265,7 @@ class Service:
         return Response(content, headers={"Content-Type": kind, "Cache-Control": "no-cache"})
 
     async def _body(self, request: Request, schema: str) -> Any:
-        return await asking.body(request, schema, self.settings, self._parsing)
+        return await routes.body(request, schema, self.settings, self._parsing)
 
     async def _documents(self) -> int:
         """How many there are, as of a moment ago."""

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from xmodal.errors import ConfigError
-from xmodal.service.problems import problem
+from xmodal.service.errors import problem
 from xmodal.service.settings import Settings
 
 BACKLOG = 256

@@ -13,12 +13,12 @@ from xmodal.codes import BinaryCodes
 from xmodal.encoder import Encoder
 from xmodal.errors import DataError
 from xmodal.index import Modality
-from xmodal.service import contract
+from xmodal.service import schema as schemas
 from xmodal.service.batching import Batcher
-from xmodal.service.pictures import received
-from xmodal.service.problems import Refusal
+from xmodal.service.errors import Refusal
 from xmodal.service.searching import Question
 from xmodal.service.settings import Settings
+from xmodal.service.thumbnails import received
 
 DRAINED = 4
 """A body beyond the limit is still read up to so many times the limit, so that its sender hears
@@ -52,7 +52,7 @@ async def body(request: Request, schema: str, settings: Settings, threads: Execu
     if read > most:
         raise Refusal(413, f"the body has more than {most:,} bytes, which is the limit")
     loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(threads, contract.read, schema, bytes(data))
+    return await loop.run_in_executor(threads, schemas.read, schema, bytes(data))
 
 
 class Encoding:

@@ -8,8 +8,8 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from xmodal.service.meters import Meters
-from xmodal.service.problems import problem
+from xmodal.service.errors import problem
+from xmodal.service.metrics import Meters
 from xmodal.service.settings import Settings
 
 OPEN = ("/", "/page/", "/health/", "/openapi.json")

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.exceptions import best_match
 from jsonschema.validators import extend
 
-from xmodal.service.problems import Refusal
+from xmodal.service.errors import Refusal
 
 TEXT = files("xmodal.service").joinpath("openapi.json").read_text("utf-8")
 SHOWN = 160  # characters of a value in a message
