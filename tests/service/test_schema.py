@@ -1,4 +1,4 @@
-"""Request bodies: the cost of refusing one is bounded, and does not delay other requests."""
+"""Request bodies: rejecting one has a bounded cost and does not delay other requests."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 from service_process import running
 
 from xmodal.encoder import Encoder
-from xmodal.service import schema as schemas
-from xmodal.service.errors import Refusal
+from xmodal.service import schema
+from xmodal.service.errors import RequestError
 
-TOO_MANY = 2 * schemas.MAX_VALUES
+TOO_MANY = 2 * schema.MAX_VALUES
 
 BODIES: dict[str, tuple[str, Any, str]] = {
     "many JSON values in texts": ("Encode", {"texts": [1] * TOO_MANY}, "20,000"),
@@ -29,54 +29,56 @@ BODIES: dict[str, tuple[str, Any, str]] = {
 
 
 @pytest.mark.parametrize("kind", BODIES)
-def test_read_refuses_long_values_by_their_length(kind: str) -> None:
-    schema, content, detail = BODIES[kind]
-    with pytest.raises(Refusal) as refusal:
-        schemas.read(schema, json.dumps(content).encode())
-    assert refusal.value.status == 422 and detail in str(refusal.value)
+def test_parse_and_validate_rejects_long_values_by_their_length(kind: str) -> None:
+    name, content, detail = BODIES[kind]
+    with pytest.raises(RequestError) as error:
+        schema.parse_and_validate(name, json.dumps(content).encode())
+    assert error.value.status == 422 and detail in str(error.value)
 
 
-def test_read_validates_no_element_of_a_list_that_is_too_long() -> None:
-    long = schemas._validator("Encode").iter_errors({"texts": [7] * 1000})
+def test_elements_of_a_too_long_list_are_not_validated() -> None:
+    long = schema._validator("Encode").iter_errors({"texts": [7] * 1000})
     assert [error.validator for error in long] == ["maxItems"]
     where = {f"f{n}": None for n in range(100)}
-    (error,) = schemas._validator("Search").iter_errors({"text": "a", "where": where})
+    (error,) = schema._validator("Search").iter_errors({"text": "a", "where": where})
     assert error.validator == "maxProperties"
 
 
 @pytest.mark.parametrize("text", ["a, [b], {c}", '"quoted", ', "\\, \\\\, ", '[, \\"'], ids=repr)
-def test_read_counts_no_marks_inside_strings(text: str) -> None:
+def test_commas_and_brackets_inside_strings_are_not_counted(text: str) -> None:
     texts = [(text * 10_000)[:9000] for _ in range(100)]
     body = json.dumps({"texts": texts}).encode()
-    assert body.count(b",") > schemas.MAX_VALUES
-    assert schemas.read("Encode", body) == {"texts": texts}
+    assert body.count(b",") > schema.MAX_VALUES
+    assert schema.parse_and_validate("Encode", body) == {"texts": texts}
 
 
-def test_read_accepts_the_largest_filters() -> None:
+def test_largest_filters_are_accepted() -> None:
     where = {f"field {n}": list(range(256)) for n in range(32)}
-    assert schemas.read("Search", json.dumps({"text": "a", "where": where}).encode())
+    assert schema.parse_and_validate("Search", json.dumps({"text": "a", "where": where}).encode())
 
 
-def test_read_returns_whole_floats_as_int() -> None:
-    told = schemas.read("Search", b'{"text": "a", "k": 20.0, "radius": 0.0, "min_confidence": 1.0}')
-    assert [type(told[name]) for name in ("k", "radius", "min_confidence")] == [int, int, float]
+def test_whole_floats_are_returned_as_int() -> None:
+    body = schema.parse_and_validate(
+        "Search", b'{"text": "a", "k": 20.0, "radius": 0.0, "min_confidence": 1.0}'
+    )
+    assert [type(body[name]) for name in ("k", "radius", "min_confidence")] == [int, int, float]
 
 
-def test_event_loop_answers_while_a_body_is_parsed(
+def test_requests_are_answered_while_a_body_is_parsed(
     encoder: Encoder, index_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered, leave = threading.Event(), threading.Event()
-    read: Callable[[str, bytes], Any] = schemas.read
+    parse_and_validate: Callable[[str, bytes], Any] = schema.parse_and_validate
 
-    def slow(schema: str, data: bytes) -> Any:
+    def slow(name: str, data: bytes) -> Any:
         entered.set()
         leave.wait(20)
-        return read(schema, data)
+        return parse_and_validate(name, data)
 
-    monkeypatch.setattr(schemas, "read", slow)
+    monkeypatch.setattr(schema, "parse_and_validate", slow)
     with running(encoder, index_path) as service:
-        asking = threading.Thread(target=service.post, args=("/v1/search", {"text": "a"}))
-        asking.start()
+        client = threading.Thread(target=service.post, args=("/v1/search", {"text": "a"}))
+        client.start()
         try:
             assert entered.wait(20)
             started = time.monotonic()
@@ -84,4 +86,4 @@ def test_event_loop_answers_while_a_body_is_parsed(
             assert time.monotonic() - started < 10 and not leave.is_set()
         finally:
             leave.set()
-            asking.join(20)
+            client.join(20)

@@ -1,4 +1,4 @@
-"""Errors as problem JSON (RFC 9457): what was found, what was expected, never a trace."""
+"""Error responses as problem JSON (RFC 9457), without stack traces."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from xmodal.errors import IndexFailure, IndexMissing, XmodalError
 MEDIA_TYPE = "application/problem+json"
 
 
-class Refusal(Exception):
-    """A request that is not carried out: the status of the answer, and one line for a person."""
+class RequestError(Exception):
+    """A request that is answered with an error status and a one-line detail."""
 
     def __init__(self, status: int, detail: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -23,32 +23,34 @@ class Refusal(Exception):
         self.headers = headers or {}
 
 
-def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """The answer that tells an error."""
-    told = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    body = json.dumps(told, ensure_ascii=False).encode("utf-8", "replace")
+def problem_response(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """An error response with ``title``, ``status`` and ``detail``."""
+    problem = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    body = json.dumps(problem, ensure_ascii=False).encode("utf-8", "replace")
     return Response(body, status, headers, MEDIA_TYPE)
 
 
-async def refused(request: Request, error: Exception) -> Response:
-    """The answer to a request that raised."""
-    if isinstance(error, Refusal):
-        return problem(error.status, str(error), error.headers)
+async def handle_error(request: Request, error: Exception) -> Response:
+    """The response to a request whose handler raised ``error``."""
+    if isinstance(error, RequestError):
+        return problem_response(error.status, str(error), error.headers)
     if isinstance(error, HTTPException):
         detail = {
-            404: f"there is nothing at {request.url.path[:200]}: /openapi.json says what there is",
-            405: f"{request.method[:20]} is not possible at {request.url.path[:200]}",
+            404: f"no such path: {request.url.path[:200]}; /openapi.json lists all paths",
+            405: f"{request.method[:20]} is not supported at {request.url.path[:200]}",
         }.get(error.status_code, str(error.detail))
-        return problem(error.status_code, detail, dict(error.headers or {}))
+        return problem_response(error.status_code, detail, dict(error.headers or {}))
     if isinstance(error, IndexMissing):
-        return problem(404, str(error))
+        return problem_response(404, str(error))
     if isinstance(error, IndexFailure):
-        return problem(503, f"the index cannot answer: {error}", {"Retry-After": "5"})
+        return problem_response(503, f"the index failed: {error}", {"Retry-After": "5"})
     if isinstance(error, XmodalError):
-        return problem(422, str(error))
+        return problem_response(422, str(error))
     if isinstance(error, TimeoutError):
-        return problem(
-            503, "this took too long and was given up: ask for less", {"Retry-After": "5"}
+        return problem_response(
+            503, "the request timed out: ask for less, or retry later", {"Retry-After": "5"}
         )
-    # The server closes the connection of whatever raised: the client has to know.
-    return problem(500, "an error of the service; its log says more", {"Connection": "close"})
+    # uvicorn closes the connection after an exception, so the response announces it.
+    return problem_response(
+        500, "internal error: see the log of the service", {"Connection": "close"}
+    )

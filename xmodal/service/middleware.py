@@ -1,4 +1,4 @@
-"""What every request passes: host, token and load are checked, headers are set, time is taken."""
+"""ASGI middleware: host and token checks, load limit, response headers, metrics of requests."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from xmodal.service.errors import problem
-from xmodal.service.metrics import Meters
+from xmodal.service.errors import problem_response
+from xmodal.service.metrics import Metrics
 from xmodal.service.settings import Settings
 
-OPEN = ("/", "/page/", "/health/", "/openapi.json")
-"""Paths (with a slash at the end: and all below) that need no token: they tell nothing of the
-index. ``/`` is the page alone."""
+PUBLIC_PATHS = ("/", "/page/", "/health/", "/openapi.json")
+"""Paths that need no token, because they return no data of the index. A path that ends in a slash
+includes all paths below it, except ``/``, which is the search page alone."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; form-action 'self'; "
@@ -25,11 +25,11 @@ HEADERS = {
 }
 
 
-class Guard:
-    """ASGI middleware around the routes of one service."""
+class ServiceMiddleware:
+    """Checks each HTTP request before it is routed, and completes and counts each response."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, meters: Meters) -> None:
-        self._app, self._settings, self._meters = app, settings, meters
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
+        self._app, self._settings, self._metrics = app, settings, metrics
         self._hosts = {host.lower() for host in settings.hosts}
         self._running = 0
 
@@ -40,7 +40,7 @@ class Guard:
         started = time.perf_counter()
         status = 500
 
-        async def sending(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -50,44 +50,49 @@ class Guard:
             await send(message)
 
         self._running += 1
-        self._meters.running.inc()
+        self._metrics.running.inc()
         try:
-            refusal = self._refusal(scope)
-            await (refusal or self._app)(scope, receive, sending)
+            error = self._check(scope)
+            await (error or self._app)(scope, receive, send_with_headers)
         finally:
             self._running -= 1
-            self._meters.running.dec()
+            self._metrics.running.dec()
             route = scope.get("route")
             path = getattr(route, "path", "other")
-            self._meters.requests.labels(path, str(status)).inc()
-            self._meters.seconds.labels(path).observe(time.perf_counter() - started)
+            self._metrics.requests.labels(path, str(status)).inc()
+            self._metrics.seconds.labels(path).observe(time.perf_counter() - started)
 
-    def _refusal(self, scope: Scope) -> ASGIApp | None:
+    def _check(self, scope: Scope) -> ASGIApp | None:
+        """The error response to a request that is not accepted, or None."""
         headers, path = Headers(scope=scope), str(scope["path"])
         host = headers.get("host", "")
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
         if self._hosts and name.lower() not in self._hosts:
             expected = ", ".join(self._settings.hosts)
-            return problem(
-                421, f"asked as {name[:100]!r}, expected {expected}: see xmodal serve --allow-host"
+            return problem_response(
+                421,
+                f"the host is {name[:100]!r}, expected {expected}: see xmodal serve --allow-host",
             )
-        if self._running > self._settings.waiting and not path.startswith("/health/"):
-            return problem(
-                503, f"{self._running - 1} requests are waiting: try again", {"Retry-After": "1"}
+        limit = self._settings.max_concurrent_requests
+        if self._running > limit and not path.startswith("/health/"):
+            return problem_response(
+                503, f"{self._running - 1} requests are in progress: retry", {"Retry-After": "1"}
             )
-        if self._settings.token is not None and not _is_open(path):
-            kind, _, token = headers.get("authorization", "").partition(" ")
-            fits = hmac.compare_digest(
+        if self._settings.token is not None and not _is_public(path):
+            scheme, _, token = headers.get("authorization", "").partition(" ")
+            equal = hmac.compare_digest(
                 token.strip().encode("utf-8", "surrogateescape"), self._settings.token.encode()
             )
-            if kind.lower() != "bearer" or not fits:
-                return problem(
+            if scheme.lower() != "bearer" or not equal:
+                return problem_response(
                     401,
-                    "this service asks for a token: send Authorization: Bearer TOKEN",
+                    "a token is required: send the header Authorization: Bearer TOKEN",
                     {"WWW-Authenticate": "Bearer"},
                 )
         return None
 
 
-def _is_open(path: str) -> bool:
-    return path in OPEN or any(path.startswith(one) for one in OPEN[1:] if one.endswith("/"))
+def _is_public(path: str) -> bool:
+    return path in PUBLIC_PATHS or any(
+        path.startswith(prefix) for prefix in PUBLIC_PATHS[1:] if prefix.endswith("/")
+    )

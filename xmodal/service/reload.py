@@ -1,4 +1,4 @@
-"""An index in a folder that another process saves anew is taken in while the service runs."""
+"""Reloads a local index that another process saved while the service runs."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ log = logging.getLogger(__name__)
 
 
 @runtime_checkable
-class Renews(Protocol):
-    """An index that is read once, and can be asked whether it has changed since."""
+class Reloadable(Protocol):
+    """An index that is held in memory and can detect that its files changed."""
 
     def renewed(self) -> Index | None:
-        """The index as it is kept now; None if nothing has changed.
+        """The index as it is on disk now, or None if unchanged.
 
-        Raises, once for each change, if what it became cannot be used.
+        Raises XmodalError or OSError, once for each change, if the new files cannot be used.
         """
 
 
-async def renewals(
-    index: Index, warm: Callable[[Index], object], every: float
+async def watch_index(
+    index: Index, warm_up: Callable[[Index], object], interval: float
 ) -> AsyncIterator[Index]:
-    """Each later state of an index, looked for ``every`` so many seconds.
+    """Yields each new version of an index; its files are checked every ``interval`` seconds.
 
-    ``warm`` is called with it in a thread before anybody else has it. A state that cannot be used
-    (another encoder's, damaged, removed) is told to the log and passed over.
+    ``warm_up`` is called with a new version, in a thread, before it is yielded. A version that
+    cannot be used (other encoder, damaged, deleted) is logged and skipped.
     """
 
-    def look(known: Renews) -> Index | None:
-        now = known.renewed()
-        if now is not None:
-            warm(now)
-        return now
+    def check(current: Reloadable) -> Index | None:
+        changed = current.renewed()
+        if changed is not None:
+            warm_up(changed)
+        return changed
 
-    while isinstance(index, Renews):
-        await asyncio.sleep(every)
+    while isinstance(index, Reloadable):
+        await asyncio.sleep(interval)
         try:
-            now = await asyncio.to_thread(look, index)
+            changed = await asyncio.to_thread(check, index)
         except (XmodalError, OSError) as error:
-            log.warning("the index goes on as it was, for it cannot be read again: %s", error)
+            log.warning("cannot reload the index, the previous version stays in use: %s", error)
             continue
-        if now is not None:
-            index = now
+        if changed is not None:
+            index = changed
             yield index

@@ -1,151 +1,335 @@
-"""What a request asks for: a checked body becomes work for the encoder and the index."""
+"""Request handlers of the HTTP API."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from hashlib import blake2b
+from importlib.resources import files
 from typing import Any
+from urllib.parse import urlencode
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
+from xmodal import __version__
 from xmodal.codes import BinaryCodes
 from xmodal.encoder import Encoder
 from xmodal.errors import DataError
-from xmodal.index import Modality
-from xmodal.service import schema as schemas
-from xmodal.service.batching import Batcher
-from xmodal.service.errors import Refusal
-from xmodal.service.searching import Question
+from xmodal.index import Index, Modality
+from xmodal.service import schema
+from xmodal.service.batching import BatchedEncoder, Batcher
+from xmodal.service.errors import RequestError
+from xmodal.service.metrics import MEDIA_TYPE, Metrics
+from xmodal.service.reload import watch_index
+from xmodal.service.searching import Question, RanksWords, Searching
 from xmodal.service.settings import Settings
-from xmodal.service.thumbnails import received
+from xmodal.service.thumbnails import SIZES, Thumbnails
 
-DRAINED = 4
-"""A body beyond the limit is still read up to so many times the limit, so that its sender hears
-why it is refused."""
+Document = dict[str, Any]
+MAX_IDS, MAX_ID_LENGTH = 100, 2048
+COUNT_SECONDS = 5.0
+"""Seconds for which the number of documents is cached."""
 ABSENT = (None, "", "null")
-"""How OpenSearch's connectors say that there is no text or no picture."""
+"""Values that OpenSearch's connectors send for a missing text or image."""
+PAGE = {
+    "": ("index.html", "text/html; charset=utf-8"),
+    "page.css": ("page.css", "text/css; charset=utf-8"),
+    "page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "icon.svg": ("icon.svg", "image/svg+xml"),
+}
 
 
-async def body(request: Request, schema: str, settings: Settings, threads: Executor) -> Any:
-    """The JSON body of a request that fits a schema of openapi.json; parsed in ``threads``.
+class Service:
+    """Request handlers, and the encoder, index and thread pools that they share."""
 
-    Raises Refusal.
-    """
-    kind = request.headers.get("content-type", "")
-    if kind.partition(";")[0].strip().lower() != "application/json":
-        raise Refusal(415, f"the content type is {kind[:80]!r}, expected application/json")
-    data = bytearray()
-    read, most = 0, settings.body_bytes
-    try:
-        async with asyncio.timeout(settings.body_seconds):
-            async for chunk in request.stream():
-                read += len(chunk)
-                if read <= most:
-                    data += chunk
-                elif read > DRAINED * most:
-                    break
-    except TimeoutError:
-        raise Refusal(408, f"the body did not come within {settings.body_seconds:g} s") from None
-    except ClientDisconnect:
-        raise Refusal(400, "the body ended before its time") from None
-    if read > most:
-        raise Refusal(413, f"the body has more than {most:,} bytes, which is the limit")
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(threads, schemas.read, schema, bytes(data))
+    def __init__(self, encoder: Encoder, index: Index, settings: Settings) -> None:
+        self.encoder, self.settings = encoder, settings
+        self.metrics = Metrics()
+        self.thumbnails = Thumbnails(settings.pictures)
+        self._count, self._counted_at = 0, -COUNT_SECONDS
+        # One thread: parsing holds the interpreter lock, so more would only delay the event loop.
+        self._parsing = ThreadPoolExecutor(1, thread_name_prefix="body")
+        self._encoding = BatchedEncoder(encoder, settings, self.metrics.observe_batch)
+        self._retriever = Searching(index, encoder.confidence)
+        self._searching: Batcher[Question, list[Document]] = Batcher(
+            self._search_batch,
+            max_batch_size=settings.max_batch_size,
+            workers=2,
+            on_batch=lambda size: self.metrics.observe_batch("searches", size),
+        )
 
+    def routes(self) -> list[Route]:
+        """All paths with their handlers."""
+        return [
+            Route("/", self.page),
+            Route("/page/{name}", self.page),
+            Route("/openapi.json", self.openapi),
+            Route("/health/live", self.live),
+            Route("/health/ready", self.ready),
+            Route("/metrics", self.prometheus),
+            Route("/v1/about", self.about),
+            Route("/v1/filters", self.filters),
+            Route("/v1/documents", self.documents),
+            Route("/v1/picture", self.picture),
+            Route("/v1/search", self.search, methods=["POST"]),
+            Route("/v1/encode", self.encode, methods=["POST"]),
+            Route("/v1/embed", self.embed, methods=["POST"]),
+        ]
 
-class Encoding:
-    """Codes of single texts and pictures; those that come together are encoded together."""
+    @property
+    def index(self) -> Index:
+        """The current index; a reload replaces it."""
+        return self._retriever.index
 
-    def __init__(
-        self, encoder: Encoder, settings: Settings, seen: Callable[[str, int], None]
-    ) -> None:
-        self._pixels = settings.pixels
-
-        def texts(asked: Sequence[str]) -> list[BinaryCodes]:
-            return _single(encoder.encode_texts(list(asked)))
-
-        def pictures(asked: Sequence[bytes]) -> list[BinaryCodes]:
-            return _single(encoder.encode_images(list(asked)))
-
-        few = max(1, settings.together // 4)
-        self.text = Batcher(texts, most=settings.together, seen=lambda size: seen("texts", size))
-        self._picture = Batcher(pictures, most=few, seen=lambda size: seen("pictures", size))
-
-    async def picture(self, text: str) -> BinaryCodes:
-        """The code of a picture in base64. Raises DataError."""
-        return await self._picture(await asyncio.to_thread(received, text, self._pixels))
+    async def reload_index(self, warm_up: Callable[[Index], object]) -> None:
+        """Replace the index whenever another process saves it, until cancelled."""
+        async for index in watch_index(self.index, warm_up, self.settings.reload_interval):
+            self._retriever.index = index
+            self._counted_at = -COUNT_SECONDS
 
     def close(self) -> None:
-        """Let go of the threads."""
-        self.text.close()
-        self._picture.close()
+        """Wait for running batches, end the threads and close the index."""
+        self._parsing.shutdown(wait=True, cancel_futures=True)
+        self._encoding.close()
+        self._searching.close()
+        self.index.close()
+
+    # ---- search and encoding ------------------------------------------------------------------
+
+    async def search(self, request: Request) -> Response:
+        """POST /v1/search"""
+        started = time.perf_counter()
+        body = await self._body(request, "Search")
+        async with asyncio.timeout(self.settings.request_timeout):
+            question = await self._question(body)
+            hits = await self._searching(question)
+        return JSONResponse(
+            {
+                "target": question.target,
+                "bits": self.encoder.bits,
+                "took_ms": round(1000 * (time.perf_counter() - started), 2),
+                "hits": hits,
+            }
+        )
+
+    async def encode(self, request: Request) -> Response:
+        """POST /v1/encode"""
+        body = await self._body(request, "Encode")
+        name = "texts" if "texts" in body else "images"
+        encode = self._encoding.text if name == "texts" else self._encoding.image
+        async with asyncio.timeout(self.settings.request_timeout):
+            codes = await _gather([encode(value) for value in body[name]])
+        for position, code in enumerate(codes):
+            if isinstance(code, DataError):
+                raise DataError(f"{name}[{position}]: {code}")
+        found = [code.to_hex()[0] for code in _raise_errors(codes)]
+        return JSONResponse(self._identity() | {"codes": found})
+
+    async def embed(self, request: Request) -> Response:
+        """POST /v1/embed: codes as signed bytes, in each shape that connectors read."""
+        body = await self._body(request, "Embed")
+        text, image = body.get("inputText"), body.get("inputImage")
+        work: dict[str, Awaitable[BinaryCodes]] = {}
+        if text not in ABSENT:
+            work["text_code"] = self._encoding.text(text)
+        if image not in ABSENT:
+            work["image_code"] = self._encoding.image(image)
+        if not work:
+            raise RequestError(422, "inputText and inputImage are empty, expected one or both")
+        async with asyncio.timeout(self.settings.request_timeout):
+            codes = _raise_errors(await _gather(list(work.values())))
+        found = {name: code.to_signed()[0] for name, code in zip(work, codes, strict=True)}
+        text_code, image_code = found.get("text_code"), found.get("image_code")
+        embedding = image_code or text_code
+        return JSONResponse(
+            {
+                **self._identity(),
+                "text_code": text_code,
+                "image_code": image_code,
+                "embedding": embedding,
+                "embeddings": {"binary": [embedding]},
+                "embeddingsByType": {"binary": embedding},
+            }
+        )
+
+    async def _body(self, request: Request, name: str) -> Any:
+        return await schema.read_body(request, name, self.settings, self._parsing)
+
+    async def _question(self, body: dict[str, Any]) -> Question:
+        """The search that a body describes, its text or image encoded. Raises DataError."""
+        options: dict[str, Any] = {
+            name: body[name]
+            for name in ("k", "where", "radius", "min_confidence", "words", "like")
+            if body.get(name) is not None
+        }
+        modality: Modality | None = None
+        if "text" in body:
+            modality, options["code"] = "text", await self._encoding.text(body["text"])
+        elif "image" in body:
+            modality, options["code"] = "image", await self._encoding.image(body["image"])
+        return Question(
+            target=body.get("target", "image"),
+            side=modality,
+            field_of_words=body.get("field", "text"),
+            **options,
+        )
+
+    def _search_batch(self, questions: Sequence[Question]) -> list[list[Document] | Exception]:
+        return [
+            answer
+            if isinstance(answer, Exception)
+            else self._with_picture([hit._asdict() for hit in answer])
+            for answer in self._retriever.answers(questions)
+        ]
+
+    # ---- documents ----------------------------------------------------------------------------
+
+    async def filters(self, request: Request) -> Response:
+        """GET /v1/filters"""
+        facets = await self._in_thread(self.index.facets)
+        return JSONResponse(
+            {
+                "fields": [
+                    {"name": name, "values": [{"value": v, "count": n} for v, n in values]}
+                    for name, values in facets.items()
+                ]
+            }
+        )
+
+    async def documents(self, request: Request) -> Response:
+        """GET /v1/documents?id=...&id=..."""
+        ids = [_checked_id(id_) for id_ in _query(request, "id").getlist("id")]
+        if not 0 < len(ids) <= MAX_IDS:
+            raise RequestError(
+                422, f"{len(ids)} ids, expected 1 to {MAX_IDS}: /v1/documents?id=a&id=b"
+            )
+
+        def fetch() -> list[Document]:
+            found = self.index.fields_of(ids)
+            return self._with_picture([{"id": id_, "fields": found[id_]} for id_ in found])
+
+        return JSONResponse({"documents": await self._in_thread(fetch)})
+
+    async def picture(self, request: Request) -> Response:
+        """GET /v1/picture?id=...&size=320"""
+        query = _query(request, "id", "size")
+        id_, size = _checked_id(query.get("id", "")), query.get("size", str(SIZES[0]))
+        if size not in map(str, SIZES):
+            raise RequestError(422, f"the size is {size[:20]!r}, expected one of {SIZES}")
+        fields = (await self._in_thread(self.index.fields_of, [id_])).get(id_, {})
+        path = self.thumbnails.path(id_, fields.get("image"))
+        if path is None:
+            raise RequestError(404, f"no picture of document {id_[:100]!r}")
+        data = await self._in_thread(self.thumbnails.jpeg, path, int(size))
+        etag = f'"{blake2b(data, digest_size=12).hexdigest()}"'
+        headers = {"ETag": etag, "Cache-Control": "private, max-age=600"}
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers=headers)
+        return Response(data, headers=headers, media_type="image/jpeg")
+
+    def _with_picture(self, documents: list[Document]) -> list[Document]:
+        """Set ``picture`` of each document: the path of its thumbnail, or None. Reads the disk."""
+        for document in documents:
+            image = self.thumbnails.path(document["id"], document["fields"].get("image"))
+            query = urlencode({"id": document["id"]})
+            document["picture"] = f"/v1/picture?{query}" if image is not None else None
+        return documents
+
+    # ---- the service itself -------------------------------------------------------------------
+
+    async def about(self, request: Request) -> Response:
+        """GET /v1/about"""
+        about = {
+            "version": __version__,
+            "method": self.encoder.about.get("options", {}).get("method"),
+            "documents": await self._document_count(),
+            "ranks_words": isinstance(self.index, RanksWords),
+            "limits": {
+                "body_bytes": self.settings.max_body_bytes,
+                "pixels": self.settings.max_pixels,
+                "seconds": self.settings.request_timeout,
+            },
+        }
+        return JSONResponse(self._identity() | about)
+
+    async def live(self, request: Request) -> Response:
+        """GET /health/live"""
+        return JSONResponse({"status": "live"})
+
+    async def ready(self, request: Request) -> Response:
+        """GET /health/ready: needs no token, so with a token it returns no document count."""
+        count = await self._document_count()
+        documents = {"documents": count} if self.settings.token is None else {}
+        return JSONResponse({"status": "ready", **documents})
+
+    async def prometheus(self, request: Request) -> Response:
+        """GET /metrics"""
+        return Response(self.metrics.text(), headers={"Content-Type": MEDIA_TYPE})
+
+    async def openapi(self, request: Request) -> Response:
+        """GET /openapi.json"""
+        return Response(schema.TEXT, media_type="application/json")
+
+    async def page(self, request: Request) -> Response:
+        """GET / and GET /page/NAME: the files of the search page."""
+        name = request.path_params.get("name", "")
+        if name not in PAGE or (not name and request.url.path != "/"):
+            raise RequestError(404, f"no such path: {request.url.path[:200]}")
+        content, media_type = _page_file(name)
+        return Response(content, headers={"Content-Type": media_type, "Cache-Control": "no-cache"})
+
+    async def _document_count(self) -> int:
+        """Number of documents, cached for COUNT_SECONDS."""
+        if time.monotonic() - self._counted_at >= COUNT_SECONDS:
+            self._count = await self._in_thread(len, self.index)
+            self._counted_at = time.monotonic()
+        return self._count
+
+    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        async with asyncio.timeout(self.settings.request_timeout):
+            return await asyncio.to_thread(function, *arguments)
+
+    def _identity(self) -> dict[str, Any]:
+        return {"bits": self.encoder.bits, "encoder": self.encoder.fingerprint}
 
 
-async def question(asked: dict[str, Any], encoding: Encoding) -> Question:
-    """What a body that fits ``Search`` looks for. Raises DataError for what cannot be encoded."""
-    given: dict[str, Any] = {
-        name: asked[name]
-        for name in ("k", "where", "radius", "min_confidence", "words", "like")
-        if asked.get(name) is not None
-    }
-    side: Modality | None = None
-    if "text" in asked:
-        side, given["code"] = "text", await encoding.text(asked["text"])
-    elif "image" in asked:
-        side, given["code"] = "image", await encoding.picture(asked["image"])
-    return Question(
-        target=asked.get("target", "image"),
-        side=side,
-        field_of_words=asked.get("field", "text"),
-        **given,
-    )
+async def _gather(work: Sequence[Awaitable[BinaryCodes]]) -> list[BinaryCodes | BaseException]:
+    """Codes, or errors in their places; waits for all of them."""
+    return await asyncio.gather(*work, return_exceptions=True)
 
 
-async def codes(asked: dict[str, Any], encoding: Encoding) -> list[str]:
-    """The codes, in hexadecimal, of a body that fits ``Encode``."""
-    if "texts" in asked:
-        work = [encoding.text(one) for one in asked["texts"]]
-    else:
-        work = [encoding.picture(one) for one in asked["images"]]
-    made = await asyncio.gather(*work, return_exceptions=True)
-    name = "texts" if "texts" in asked else "images"
-    for place, one in enumerate(made):
-        if isinstance(one, DataError):
-            raise DataError(f"{name}[{place}]: {one}")
-        if isinstance(one, BaseException):
-            raise one
-    return [one.to_hex()[0] for one in made if isinstance(one, BinaryCodes)]
+def _raise_errors(results: Sequence[BinaryCodes | BaseException]) -> list[BinaryCodes]:
+    codes = []
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+        codes.append(result)
+    return codes
 
 
-async def embedding(asked: dict[str, Any], encoding: Encoding) -> dict[str, Any]:
-    """Codes as signed bytes, in each shape in which a connector may look for them.
-
-    Raises Refusal if there is neither text nor picture.
-    """
-    text, image = asked.get("inputText"), asked.get("inputImage")
-    if text in ABSENT and image in ABSENT:
-        raise Refusal(422, "neither inputText nor inputImage says anything, expected one or both")
-    work: dict[str, Awaitable[BinaryCodes]] = {}
-    if text not in ABSENT:
-        work["text_code"] = encoding.text(str(text))
-    if image not in ABSENT:
-        work["image_code"] = encoding.picture(str(image))
-    made = await asyncio.gather(*work.values(), return_exceptions=True)
-    told: dict[str, list[int] | None] = {"text_code": None, "image_code": None}
-    for name, code in zip(work, made, strict=True):
-        if isinstance(code, BaseException):
-            raise code
-        told[name] = code.to_signed()[0]
-    one = told["image_code"] or told["text_code"]
-    return {
-        **told,
-        "embedding": one,
-        "embeddings": {"binary": [one]},
-        "embeddingsByType": {"binary": one},
-    }
+def _query(request: Request, *names: str) -> QueryParams:
+    """The query parameters. Raises RequestError for one that is not in ``names``."""
+    unknown = set(request.query_params) - set(names)
+    if unknown:
+        raise RequestError(
+            422, f"unknown parameter {min(unknown)[:100]!r}, expected {', '.join(names)}"
+        )
+    return request.query_params
 
 
-def _single(codes: BinaryCodes) -> list[BinaryCodes]:
-    return [codes[row : row + 1] for row in range(len(codes))]
+def _checked_id(id_: str) -> str:
+    if not 0 < len(id_) <= MAX_ID_LENGTH:
+        raise RequestError(422, f"an id of {len(id_)} characters, expected 1 to {MAX_ID_LENGTH}")
+    return id_
+
+
+@cache
+def _page_file(name: str) -> tuple[bytes, str]:
+    file, media_type = PAGE[name]
+    return files("xmodal.service").joinpath("page", file).read_bytes(), media_type
