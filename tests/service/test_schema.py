@@ -64,7 +64,7 @@ def test_whole_floats_are_returned_as_int() -> None:
     assert [type(body[name]) for name in ("k", "radius", "min_confidence")] == [int, int, float]
 
 
-def test_requests_are_answered_while_a_body_is_parsed(
+def test_requests_are_answered_while_a_large_body_is_parsed(
     encoder: Encoder, index_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered, leave = threading.Event(), threading.Event()
@@ -75,9 +75,10 @@ def test_requests_are_answered_while_a_body_is_parsed(
         leave.wait(20)
         return parse_and_validate(name, data)
 
+    body = {"text": "a" * (schema.DIRECT_BYTES + 1)}
     monkeypatch.setattr(schema, "parse_and_validate", slow)
     with running(encoder, index_path) as service:
-        client = threading.Thread(target=service.post, args=("/v1/search", {"text": "a"}))
+        client = threading.Thread(target=service.post, args=("/v1/search", body))
         client.start()
         try:
             assert entered.wait(20)
