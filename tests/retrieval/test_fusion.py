@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xmodal.retrieval.fusion import CONSTANT, Fused, reciprocal_rank
+from xmodal.retrieval.fusion import RRF_CONSTANT, FusedRank, reciprocal_rank
 
 IDS = st.lists(st.sampled_from("abcdefgh"), unique=True)
 
@@ -14,15 +14,15 @@ IDS = st.lists(st.sampled_from("abcdefgh"), unique=True)
 def test_the_scores_by_hand() -> None:
     fused = reciprocal_rank([["a", "b", "c"], ["c", "a"]], constant=60)
     assert fused == [
-        Fused("a", pytest.approx(1 / (60 + 1) + 1 / (60 + 2)), (1, 2)),
-        Fused("c", pytest.approx(1 / (60 + 3) + 1 / (60 + 1)), (3, 1)),
-        Fused("b", pytest.approx(1 / (60 + 2)), (2, None)),
+        FusedRank("a", pytest.approx(1 / (60 + 1) + 1 / (60 + 2)), (1, 2)),
+        FusedRank("c", pytest.approx(1 / (60 + 3) + 1 / (60 + 1)), (3, 1)),
+        FusedRank("b", pytest.approx(1 / (60 + 2)), (2, None)),
     ]
 
 
 def test_the_constant_of_the_paper_is_the_default() -> None:
-    assert CONSTANT == 60
-    assert reciprocal_rank([["a"]]) == [Fused("a", 1 / (60 + 1), (1,))]
+    assert RRF_CONSTANT == 60
+    assert reciprocal_rank([["a"]]) == [FusedRank("a", 1 / (60 + 1), (1,))]
 
 
 def test_a_small_constant_lets_the_first_place_win_and_a_large_one_both_lists() -> None:
@@ -40,7 +40,7 @@ def test_equal_scores_come_in_order_of_id() -> None:
 def test_empty_lists_add_nothing() -> None:
     assert reciprocal_rank([]) == []
     assert reciprocal_rank([[], []]) == []
-    assert reciprocal_rank([["a"], []], constant=1) == [Fused("a", 1 / (1 + 1), (1, None))]
+    assert reciprocal_rank([["a"], []], constant=1) == [FusedRank("a", 1 / (1 + 1), (1, None))]
 
 
 @given(lists=st.lists(IDS, max_size=4), constant=st.integers(0, 100))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from xmodal.errors import ConfigError
 from xmodal.index.contract import Hit
-from xmodal.retrieval.gallery import THUMB, Shown, note, write_gallery, write_sheet
+from xmodal.retrieval.gallery import THUMB, QueryHits, caption_of, write_gallery, write_sheet
 
 
 @pytest.fixture
@@ -30,7 +30,8 @@ def hit(id_: str, distance: int = 3, **fields: object) -> Hit:
 
 def test_a_page_holds_its_pictures_and_points_nowhere(tmp_path: Path, red: Path) -> None:
     hits = [hit("a", image=str(red), text="a red one"), hit("b", text="no picture")]
-    write_gallery(tmp_path / "g.html", [Shown("red", hits, [0.9, None]), Shown(red, hits, [1, 1])])
+    hits[0] = hits[0]._replace(confidence=0.9)
+    write_gallery(tmp_path / "g.html", [QueryHits("red", hits), QueryHits(red, hits)])
     page = (tmp_path / "g.html").read_text(encoding="utf-8")
     assert re.findall(r"(?:src|href|url|@import)\b", page) == ["src"] * 3
     pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
@@ -45,7 +46,7 @@ def test_a_page_holds_its_pictures_and_points_nowhere(tmp_path: Path, red: Path)
 def test_everything_that_people_wrote_is_escaped(tmp_path: Path, red: Path) -> None:
     evil = '<script>alert("x")</script>'
     hits = [hit(evil, image=str(red)), hit("b", text=evil), hit("c", image="<script>.png")]
-    write_gallery(tmp_path / "g.html", [Shown(evil, hits, [None] * 3)], title=evil)
+    write_gallery(tmp_path / "g.html", [QueryHits(evil, hits)], title=evil)
     page = (tmp_path / "g.html").read_text()
     assert "<script" not in page
     assert page.count("&lt;script&gt;") == 6  # title twice, query, three hits
@@ -55,15 +56,15 @@ def test_everything_that_people_wrote_is_escaped(tmp_path: Path, red: Path) -> N
 def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("words")
     hits = [hit("a", image=str(tmp_path / "text.jpg")), hit("b", image=str(tmp_path / "gone.jpg"))]
-    write_gallery(tmp_path / "g.html", [Shown("x", hits, [None, None])])
+    write_gallery(tmp_path / "g.html", [QueryHits("x", hits)])
     page = (tmp_path / "g.html").read_text()
     assert "text.jpg cannot be shown" in page and "gone.jpg cannot be shown" in page
-    write_gallery(tmp_path / "g.png", [Shown("x", hits, [None, None])])
+    write_gallery(tmp_path / "g.png", [QueryHits("x", hits)])
     assert (tmp_path / "g.png").stat().st_size > 0
 
 
 def test_no_match_is_said(tmp_path: Path) -> None:
-    write_gallery(tmp_path / "g.html", [Shown("a", [], []), Shown("b", [hit("x")], [0.5])])
+    write_gallery(tmp_path / "g.html", [QueryHits("a", []), QueryHits("b", [hit("x")])])
     assert (tmp_path / "g.html").read_text().count("<p>no match</p>") == 1
 
 
@@ -76,7 +77,7 @@ def size(path: Path) -> tuple[int, int]:
 def test_a_picture_grows_with_hits_and_queries(tmp_path: Path, red: Path) -> None:
     def sheet(hits: int, queries: int) -> tuple[int, int]:
         found = [hit(str(k), image=str(red), text="words " * 50) for k in range(hits)]
-        shown = Shown("red", found, [0.5] * hits)
+        shown = QueryHits("red", found)
         write_gallery(tmp_path / "g.png", [shown] * queries)
         return size(tmp_path / "g.png")
 
@@ -89,7 +90,7 @@ def test_a_picture_grows_with_hits_and_queries(tmp_path: Path, red: Path) -> Non
 
 
 def test_the_pictures_are_on_the_sheet(tmp_path: Path, red: Path) -> None:
-    write_gallery(tmp_path / "g.PNG", [Shown(red, [hit("a", image=str(red))] * 2, [None] * 2)])
+    write_gallery(tmp_path / "g.PNG", [QueryHits(red, [hit("a", image=str(red))] * 2)])
     with Image.open(tmp_path / "g.PNG") as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
     is_red = (np.abs(pixels - (255, 0, 0)) < 8).all(axis=2)
@@ -103,9 +104,9 @@ def test_a_folder_is_made_and_other_endings_are_refused(tmp_path: Path) -> None:
         write_gallery(tmp_path / "g.pdf", [])
 
 
-def test_a_note_has_distance_and_confidence() -> None:
-    assert note(hit("a", 7), None) == "distance 7"
-    assert note(hit("a", 7), 0.424) == "distance 7, confidence 42%"
+def test_a_caption_has_distance_and_confidence() -> None:
+    assert caption_of(hit("a", 7)) == "distance 7"
+    assert caption_of(hit("a", 7)._replace(confidence=0.424)) == "distance 7, confidence 42%"
 
 
 def test_a_sheet_of_small_pictures(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""One service over the small world for all tests."""
+"""Fixtures of the service tests."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def service(encoder: Encoder, index_path: Path, world: Path) -> Iterator[Running]:
-    """The service over the small world."""
-    with running(encoder, index_path, pictures=world) as one:
-        yield one
+    """A service over the index of ``world``, for the whole session."""
+    with running(encoder, index_path, pictures=world) as started:
+        yield started

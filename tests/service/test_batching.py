@@ -1,4 +1,4 @@
-"""Calls that wait together are made together; nobody waits for company, nobody spoils a batch."""
+"""Batcher: batch sizes, errors of single calls, cancellation."""
 
 from __future__ import annotations
 
@@ -12,92 +12,98 @@ import pytest
 from xmodal.service.batching import Batcher
 
 
-class Work:
-    """Doubles numbers, remembers its batches, and waits at a gate if told to."""
+class Double:
+    """Doubles numbers and records its batches. Blocks while ``gate`` is cleared.
+
+    Raises for a batch with 13, and returns an exception for 7.
+    """
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, asked: Sequence[int]) -> list[int | Exception]:
-        self.batches.append(list(asked))
+    def __call__(self, numbers: Sequence[int]) -> list[int | Exception]:
+        self.batches.append(list(numbers))
         self.gate.wait(10)
-        if 13 in asked:
+        if 13 in numbers:
             raise ValueError("thirteen")
-        return [KeyError("seven") if one == 7 else 2 * one for one in asked]
+        return [KeyError("seven") if n == 7 else 2 * n for n in numbers]
 
 
-def run(what: Callable[[Work, Batcher[int, int]], Awaitable[Any]], **given: Any) -> Work:
-    work = Work()
+def run(
+    test: Callable[[Double, Batcher[int, int]], Awaitable[Any]], **options: Any
+) -> list[list[int]]:
+    """Run ``test`` with a Batcher of Double; returns the batches."""
+    double = Double()
 
     async def inside() -> None:
-        batcher: Batcher[int, int] = Batcher(work, **({"most": 4} | given))
-        await what(work, batcher)
+        batcher: Batcher[int, int] = Batcher(double, **({"max_batch_size": 4} | options))
+        await test(double, batcher)
         batcher.close()
 
     asyncio.run(inside())
-    return work
+    return double.batches
 
 
-def test_a_lone_call_starts_at_once() -> None:
-    async def what(work: Work, batcher: Batcher[int, int]) -> None:
+def test_single_call_is_a_batch_of_one() -> None:
+    async def test(double: Double, batcher: Batcher[int, int]) -> None:
         assert await batcher(1) == 2
         assert await batcher(2) == 4
 
-    assert run(what).batches == [[1], [2]]
+    assert run(test) == [[1], [2]]
 
 
-def test_what_waits_meanwhile_is_one_batch_of_at_most_so_many() -> None:
+def test_calls_during_a_batch_form_batches_of_limited_size() -> None:
     sizes: list[int] = []
 
-    async def what(work: Work, batcher: Batcher[int, int]) -> None:
-        work.gate.clear()
+    async def test(double: Double, batcher: Batcher[int, int]) -> None:
+        double.gate.clear()
         calls = [asyncio.ensure_future(batcher(n)) for n in range(7)]
         await asyncio.sleep(0.05)
-        assert work.batches == [[0]]
-        work.gate.set()
+        assert double.batches == [[0]]
+        double.gate.set()
         assert await asyncio.gather(*calls, return_exceptions=True) == [0, 2, 4, 6, 8, 10, 12]
 
-    assert run(what, seen=sizes.append).batches == [[0], [1, 2, 3, 4], [5, 6]]
+    assert run(test, on_batch=sizes.append) == [[0], [1, 2, 3, 4], [5, 6]]
     assert sizes == [1, 4, 2]
 
 
-def test_an_error_belongs_to_its_own_call() -> None:
-    async def what(work: Work, batcher: Batcher[int, int]) -> None:
-        work.gate.clear()
+def test_error_is_raised_by_its_own_call_only() -> None:
+    async def test(double: Double, batcher: Batcher[int, int]) -> None:
+        double.gate.clear()
         calls = [asyncio.ensure_future(batcher(n)) for n in (1, 2, 7, 13, 3)]
         await asyncio.sleep(0.05)
-        work.gate.set()
-        told = await asyncio.gather(*calls, return_exceptions=True)
-        assert told[:2] == [2, 4] and told[4] == 6
-        assert repr(told[2]) == "KeyError('seven')" and repr(told[3]) == "ValueError('thirteen')"
+        double.gate.set()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert results[:2] == [2, 4] and results[4] == 6
+        assert [type(result) for result in results[2:4]] == [KeyError, ValueError]
 
-    # The batch that failed as a whole was made again, one by one.
-    assert run(what).batches == [[1], [2, 7, 13, 3], [2], [7], [13], [3]]
+    # The inputs of the failed batch are retried one by one.
+    assert run(test) == [[1], [2, 7, 13, 3], [2], [7], [13], [3]]
 
 
-def test_who_has_left_is_not_worked_for() -> None:
-    async def what(work: Work, batcher: Batcher[int, int]) -> None:
-        work.gate.clear()
+def test_cancelled_call_is_not_executed() -> None:
+    async def test(double: Double, batcher: Batcher[int, int]) -> None:
+        double.gate.clear()
         first, second, third = (asyncio.ensure_future(batcher(n)) for n in (1, 2, 3))
         await asyncio.sleep(0.05)
         second.cancel()
-        work.gate.set()
+        double.gate.set()
         assert (await first, await third) == (2, 6)
         with pytest.raises(asyncio.CancelledError):
             await second
 
-    assert run(what).batches == [[1], [3]]
+    assert run(test) == [[1], [3]]
 
 
-def test_several_workers_run_side_by_side() -> None:
-    async def what(work: Work, batcher: Batcher[int, int]) -> None:
-        work.gate.clear()
+def test_workers_run_in_parallel() -> None:
+    async def test(double: Double, batcher: Batcher[int, int]) -> None:
+        double.gate.clear()
         calls = [asyncio.ensure_future(batcher(n)) for n in (1, 2, 3)]
         await asyncio.sleep(0.05)
-        assert sorted(work.batches) == [[1], [2]]
-        work.gate.set()
+        assert sorted(double.batches) == [[1], [2]]
+        double.gate.set()
         assert await asyncio.gather(*calls) == [2, 4, 6]
 
-    assert run(what, workers=2).batches[-1] == [3]
+    assert run(test, workers=2)[-1] == [3]

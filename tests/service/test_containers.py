@@ -1,4 +1,4 @@
-"""The container recipes, looked at by linters: there is no daemon here to run them."""
+"""The Dockerfile and compose files pass their linters; building them needs a Docker daemon."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-RECIPES = ROOT / "plugin" / "container"
+CONTAINERS = ROOT / "plugin" / "container"
 COMPOSE = [
-    RECIPES / "compose.service.yaml",
+    CONTAINERS / "compose.service.yaml",
     *sorted((ROOT / "plugin" / "xmodal_opensearch" / "assets").glob("compose*.yaml")),
 ]
 
 
 def lint(*command: object) -> None:
-    ran = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_dockerfile() -> None:
-    lint(Path(sys.executable).with_name("hadolint"), RECIPES / "Dockerfile")
+def test_dockerfile_passes_hadolint() -> None:
+    lint(Path(sys.executable).with_name("hadolint"), CONTAINERS / "Dockerfile")
 
 
 @pytest.mark.parametrize("path", COMPOSE, ids=lambda path: path.name)
-def test_a_compose_file(path: Path) -> None:
+def test_compose_file_fits_its_schema(path: Path) -> None:
     lint(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", path)
 
 
-def test_what_the_image_is_made_of_is_there_and_what_it_starts_is_understood() -> None:
-    text = (RECIPES / "Dockerfile").read_text()
+def test_dockerfile_names_existing_files_extras_and_options() -> None:
+    text = (CONTAINERS / "Dockerfile").read_text()
     for line in re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.MULTILINE):
         for name in line.split():
             assert (ROOT / name).exists(), name
@@ -48,7 +48,7 @@ def test_what_the_image_is_made_of_is_there_and_what_it_starts_is_understood() -
     serve.make_context("serve", [*words, "/index"])
 
 
-def test_nothing_is_published_beyond_this_machine() -> None:
+def test_compose_files_publish_ports_on_localhost_only() -> None:
     for path in COMPOSE:
         ports = re.findall(r'- "([^"]*\d+:\d+)"', path.read_text())
-        assert all(one.startswith("127.0.0.1:") for one in ports), path
+        assert all(port.startswith("127.0.0.1:") for port in ports), path

@@ -1,9 +1,10 @@
-"""Who may ask a service, under which name, how much at once; and how it fails."""
+"""Token, host and load checks, timeouts, and failures of the index."""
 
 from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from xmodal.index.contract import open_index
 WORDS = "a red circle on the left"
 
 
-def test_a_token_is_asked_for_where_something_is_told(encoder: Encoder, index_path: Path) -> None:
+def test_token_is_required_by_paths_that_return_data(encoder: Encoder, index_path: Path) -> None:
     with running(encoder, index_path, token="correct horse battery") as service:
-        right = {"Authorization": "Bearer correct horse battery"}
+        authorized = {"Authorization": "Bearer correct horse battery"}
         for path in (
             "/v1/about",
             "/v1/filters",
@@ -32,104 +33,110 @@ def test_a_token_is_asked_for_where_something_is_told(encoder: Encoder, index_pa
             assert refused.status_code == 401, path
             assert refused.headers["www-authenticate"] == "Bearer"
             assert "battery" not in refused.text
-            assert service.client.get(path, headers=right).status_code in (200, 404)
-        for wrong in (
+            assert service.client.get(path, headers=authorized).status_code in (200, 404)
+        for value in (
             "Bearer correct horse",
             "Basic correct horse battery",
             "Bearer",
             "",
             "Bearer ü",
         ):
-            headers = {"Authorization": wrong.encode()}
+            headers = {"Authorization": value.encode()}
             assert service.client.get("/v1/about", headers=headers).status_code == 401
         for path in ("/", "/page/page.js", "/health/live", "/health/ready", "/openapi.json"):
             assert service.client.get(path).status_code == 200
+        assert service.client.get("/health/ready").json() == {"status": "ready"}
 
 
-def test_a_name_of_somebody_elses_is_not_answered(encoder: Encoder, index_path: Path) -> None:
-    with running(encoder, index_path, hosts=("127.0.0.1", "localhost")) as service:
+def test_host_header_must_be_an_allowed_host(encoder: Encoder, index_path: Path) -> None:
+    with running(encoder, index_path, hosts=("127.0.0.1", "LOCALHOST")) as service:
         for host, status in {
             "127.0.0.1:8080": 200,
             "localhost": 200,
+            "LocalHost:80": 200,
             "evil.example": 421,
             "evil.example:80": 421,
             "127.0.0.1.evil.example": 421,
         }.items():
-            told = service.client.get("/v1/about", headers={"Host": host})
-            assert told.status_code == status, host
+            answer = service.client.get("/v1/about", headers={"Host": host})
+            assert answer.status_code == status, host
 
 
-def test_headers_allow_no_strangers(service: Running) -> None:
+def test_response_headers_deny_other_origins(service: Running) -> None:
     for path in ("/", "/v1/about", "/nothing"):
         headers = service.client.get(path).headers
         assert "default-src 'none'" in headers["content-security-policy"]
         assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
         assert "server" not in headers and "access-control-allow-origin" not in headers
 
 
 def gated(path: Path) -> tuple[threading.Event, Any]:
-    """An index whose searches wait while a gate is closed, and the gate, open."""
-    gate, held = threading.Event(), open_index(path)
-    searched = held.search
+    """An open gate, and an index whose searches block while the gate is cleared."""
+    gate, index = threading.Event(), open_index(path)
+    search = index.search
 
-    def slowly(*given: Any, **named: Any) -> Any:
+    def gated_search(*args: Any, **kwargs: Any) -> Any:
         gate.wait(20)
-        return searched(*given, **named)
+        return search(*args, **kwargs)
 
     gate.set()
-    held.search = slowly  # type: ignore[method-assign]
-    return gate, held
+    index.search = gated_search  # type: ignore[method-assign]
+    return gate, index
 
 
-def test_more_than_may_wait_are_told_to_come_again(encoder: Encoder, index_path: Path) -> None:
-    gate, held = gated(index_path)
-    with running(encoder, held, waiting=3) as service, ThreadPoolExecutor(8) as pool:
+def test_requests_above_the_limit_get_503_with_retry_after(
+    encoder: Encoder, index_path: Path
+) -> None:
+    gate, index = gated(index_path)
+    settings = {"max_concurrent_requests": 3}
+    with running(encoder, index, **settings) as service, ThreadPoolExecutor(8) as pool:
         gate.clear()
-        told = [pool.submit(service.post, "/v1/search", {"text": WORDS}) for _ in range(8)]
-        refused = [one.result() for one in _first(told, 5)]
-        assert {one.status_code for one in refused} == {503}
-        assert refused[0].headers["retry-after"] == "1" and "waiting" in refused[0].text
+        answers = [pool.submit(service.post, "/v1/search", {"text": WORDS}) for _ in range(8)]
+        refused = [answer.result() for answer in _first(answers, 5)]
+        assert {answer.status_code for answer in refused} == {503}
+        assert refused[0].headers["retry-after"] == "1"
         assert service.client.get("/health/live").status_code == 200
         gate.set()
-        assert sorted(one.result().status_code for one in told) == [200] * 3 + [503] * 5
+        assert sorted(answer.result().status_code for answer in answers) == [200] * 3 + [503] * 5
 
 
 def _first(futures: list[Any], count: int) -> list[Any]:
-    """The first ``count`` to end."""
-    return [one for _, one in zip(range(count), as_completed(futures, timeout=20), strict=False)]
+    """The first ``count`` futures to end."""
+    return list(islice(as_completed(futures, timeout=20), count))
 
 
-def test_what_takes_too_long_is_given_up(encoder: Encoder, index_path: Path) -> None:
-    gate, held = gated(index_path)
-    with running(encoder, held, seconds=0.3) as service:
+def test_slow_search_gets_503(encoder: Encoder, index_path: Path) -> None:
+    gate, index = gated(index_path)
+    with running(encoder, index, request_timeout=0.3) as service:
         gate.clear()
-        told = service.post("/v1/search", {"text": WORDS})
+        answer = service.post("/v1/search", {"text": WORDS})
         gate.set()
-        assert told.status_code == 503 and "too long" in told.json()["detail"]
+        assert answer.status_code == 503 and answer.headers["retry-after"] == "5"
         assert service.post("/v1/search", {"text": WORDS}).status_code == 200
 
 
-def test_an_index_that_fails_is_a_problem_without_a_trace(
+def test_index_failure_is_a_problem_response_without_a_trace(
     encoder: Encoder, index_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    held = open_index(index_path)
+    index = open_index(index_path)
     errors: list[Exception] = []
-    searched = held.search
+    search = index.search
 
-    def failing(*given: Any, **named: Any) -> Any:
+    def failing_search(*args: Any, **kwargs: Any) -> Any:
         if errors:
             raise errors[0]
-        return searched(*given, **named)
+        return search(*args, **kwargs)
 
-    held.search = failing  # type: ignore[method-assign]
-    with running(encoder, held) as service:
+    index.search = failing_search  # type: ignore[method-assign]
+    with running(encoder, index) as service:
         errors.append(ServerFailure("no node answers at x", 503, "down"))
-        told = service.post("/v1/search", {"text": WORDS})
-        assert told.status_code == 503 and "no node answers at x" in told.json()["detail"]
-        errors[0] = RuntimeError("secret of the inside")
-        told = service.post("/v1/search", {"text": WORDS})
-        assert told.status_code == 500 and "secret" not in told.text
-        assert told.headers["content-type"] == "application/problem+json"
+        answer = service.post("/v1/search", {"text": WORDS})
+        assert answer.status_code == 503 and "no node answers at x" in answer.json()["detail"]
+        errors[0] = RuntimeError("internal secret")
+        answer = service.post("/v1/search", {"text": WORDS})
+        assert answer.status_code == 500 and "secret" not in answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
         errors.clear()
         assert service.post("/v1/search", {"text": WORDS}).status_code == 200
-    assert "secret of the inside" in capfd.readouterr().err  # the log does say it
+    assert "internal secret" in capfd.readouterr().err  # the log has the trace

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Running(NamedTuple):
-    """A service that answers: its address, its application, and a client for it."""
+    """A running service: its port, its application, and an HTTP client for it."""
 
     port: int
     app: Any
@@ -25,29 +25,28 @@ class Running(NamedTuple):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def post(self, path: str, body: Any, **rest: Any) -> httpx.Response:
-        return self.client.post(path, json=body, **rest)
+    def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
+        return self.client.post(path, json=body, **options)
 
     def get(self, path: str, **params: Any) -> httpx.Response:
         return self.client.get(path, params=params)
 
 
 @contextmanager
-def running(encoder: Encoder, index: Any, **given: Any) -> Iterator[Running]:
-    """A service over an index (an address is opened first), until the block ends."""
+def running(encoder: Encoder, index: Any, **settings: Any) -> Iterator[Running]:
+    """A service over an index, or over the index at an address, until the block ends."""
     from xmodal.index.contract import open_index
-    from xmodal.service import Settings, create_app
-    from xmodal.service import server as serving
+    from xmodal.service import Settings, create_app, server
 
     if isinstance(index, str | Path):
         index = open_index(index, bits=encoder.bits, fingerprint=encoder.fingerprint)
-    settings = Settings(**given)
-    app = create_app(encoder, index, settings)
-    listening = serving.listen("127.0.0.1", 0)
+    options = Settings(**settings)
+    app = create_app(encoder, index, options)
+    listening = server.listen("127.0.0.1", 0)
     ready, started = threading.Event(), []
     thread = threading.Thread(
-        target=serving.serve,
-        args=(app, listening, settings, ready.set, started.append),
+        target=server.serve,
+        args=(app, listening, options, ready.set, started.append),
         daemon=True,
     )
     thread.start()

@@ -19,34 +19,42 @@ TOKEN = "XMODAL_TOKEN"
 
 @click.command()
 @model_option
-@click.option("--index", "uri", required=True, help="Folder of the index, or its address.")
-@click.option("--host", default=LOOPBACK[0], show_default=True, help="Where to listen.")
+@click.option("--index", "uri", required=True, help="Index folder or address.")
+@click.option("--host", default=LOOPBACK[0], show_default=True, help="Address to listen on.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=8080,
     show_default=True,
-    help="Port; 0 takes a free one.",
+    help="Port; 0 selects a free one.",
 )
 @click.option(
     "--pictures",
     type=click.Path(path_type=Path),
     default=Path("."),
-    help="Only pictures in this folder are shown [default: the current folder].",
+    help="Folder of the pictures to serve; others are not served [default: current folder].",
 )
 @click.option(
     "--token-file",
     type=click.Path(path_type=Path),
-    help=f"File with a token that clients must send; else ${TOKEN}, else none is asked for.",
+    help=f"File with the token that clients must send [default: ${TOKEN}, else no token].",
 )
-@click.option("--allow-host", multiple=True, metavar="NAME", help="Name to be spoken to by.")
-@click.option("--max-body", default=16, show_default=True, help="Largest request, in megabytes.")
-@click.option("--max-pixels", default=25, show_default=True, help="Largest picture, in millions.")
-@click.option("--timeout", default=30.0, show_default=True, help="Seconds an answer may take.")
-@click.option("--batch", default=32, show_default=True, help="Most texts encoded at once; 1: none.")
+@click.option(
+    "--allow-host", multiple=True, metavar="NAME", help="Accept requests with this Host header."
+)
+@click.option("--max-body", default=16, show_default=True, help="Maximum request size in MB.")
+@click.option(
+    "--max-pixels", default=25, show_default=True, help="Maximum picture size in megapixels."
+)
+@click.option(
+    "--timeout", default=30.0, show_default=True, help="Seconds until a request times out."
+)
+@click.option(
+    "--batch", default=32, show_default=True, help="Maximum texts in one batch; 1: no batching."
+)
 @backbone_options(None)
 def serve(model: Path, uri: str, host: str, port: int, **given: Any) -> None:
-    """Answer searches over HTTP, with a page to search by hand, until Ctrl-C.
+    """Run the HTTP service and its search page until Ctrl-C.
 
     \b
     Example:
@@ -59,52 +67,52 @@ def serve(model: Path, uri: str, host: str, port: int, **given: Any) -> None:
             option = name.replace("_", "-")
             raise ConfigError(f"--{option} is {given[name]}, expected more than 0")
     if not given["pictures"].is_dir():
-        raise ConfigError(f"--pictures {given['pictures']}: there is no such folder")
+        raise ConfigError(f"--pictures {given['pictures']}: no such folder")
     token = _token(given["token_file"])
 
     from xmodal.encoders.load import load_encoder
     from xmodal.service import Settings, create_app
     from xmodal.service.server import listen
-    from xmodal.service.server import serve as answer
+    from xmodal.service.server import serve as run_server
 
     encoder = load_encoder(
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
     )
-    index = open_index(uri, bits=encoder.bits, encoder=encoder.fingerprint)
+    index = open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint)
     print_strategy(uri, index)
     local = host in LOOPBACK
     settings = Settings(
         pictures=given["pictures"].resolve(),
         hosts=tuple(given["allow_host"]) or ((*LOOPBACK, "[::1]") if local else ()),
         token=token,
-        body_bytes=given["max_body"] * 1024 * 1024,
-        pixels=given["max_pixels"] * 1_000_000,
-        seconds=given["timeout"],
-        together=given["batch"],
+        max_body_bytes=given["max_body"] * 1024 * 1024,
+        max_pixels=given["max_pixels"] * 1_000_000,
+        request_timeout=given["timeout"],
+        max_batch_size=given["batch"],
     )
     app = create_app(encoder, index, settings)
     listening = listen(host, port)
-    shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{listening.getsockname()[1]}"
+    url_host = f"[{host}]" if ":" in host else host
+    address = f"http://{url_host}:{listening.getsockname()[1]}"
 
-    def ready() -> None:
-        info(f"{len(index):,} documents in {uri}; pictures shown from {settings.pictures}")
-        named, there = app.state.pictures
-        if named and not there:
-            info(f"none of {named} pictures looked for is there: name their folder by --pictures")
+    def on_ready() -> None:
+        info(f"{len(index):,} documents in {uri}; pictures from {settings.pictures}")
+        named, found = app.state.picture_sample
+        if named and not found:
+            info(f"none of {named} pictures found: set their folder with --pictures")
         if not local:
-            warning = "" if token else ", and no token is asked for (--token-file)"
-            info(f"other machines can reach this service{warning}; encryption is a proxy's work")
+            warning = "" if token else ", without a token (--token-file)"
+            info(f"reachable from other machines{warning}; use a proxy for TLS")
         elif host == LOOPBACK[0]:
-            info("this machine alone can reach it (--host 0.0.0.0 opens it to others)")
+            info("reachable from this machine only (--host 0.0.0.0 for others)")
         info(f"listening on {address}")
 
-    answer(app, listening, settings, ready)
+    run_server(app, listening, settings, on_ready)
     info("stopped")
 
 
 def _token(file: Path | None) -> str | None:
-    """The token to ask for. Raises ConfigError if its file says none."""
+    """The token, or None. Raises ConfigError if the file has no valid one."""
     if file is None:
         return os.environ.get(TOKEN) or None
     try:

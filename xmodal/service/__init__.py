@@ -1,16 +1,18 @@
-"""The HTTP service: search by words, by pictures and by documents, for whoever has no Python.
+"""HTTP API: text, image and more-like-this search, encoding, and a search page.
 
-app.py         create_app(encoder, index, settings): the routes
-openapi.json   what they take and give; requests are checked against it
-asking.py      a request's body -> a question, or a refusal
-searching.py   questions -> hits
-following.py   a local index that is saved anew is taken in
-batching.py    calls that wait together are made together
-pictures.py    thumbnails of what was found
-guard.py       hosts, token, load, headers: what every request passes
-meters.py      figures for Prometheus
-problems.py    errors as problem JSON
-server.py      the process: listening, slow senders, a graceful stop
+app.py         create_app(encoder, index, settings): the ASGI application
+routes.py      request handlers
+schema.py      reads, parses and validates request bodies
+openapi.json   the API description; request bodies are validated against it
+searching.py   searches of an index, several at a time
+batching.py    micro-batching
+reload.py      reloads a local index that another process saved
+thumbnails.py  JPEG thumbnails of the documents' images
+middleware.py  host and token checks, load limit, response headers, metrics of requests
+metrics.py     Prometheus metrics
+errors.py      error responses (problem JSON)
+server.py      the server process: sockets, timeouts, graceful shutdown
+settings.py    limits of one service
 page/          the search page
 """
 

@@ -1,7 +1,7 @@
-"""Micro-batching: calls that wait together are made together.
+"""Micro-batching: concurrent calls are executed as one batch.
 
-Nobody waits for others to come: while one batch is being worked on, the next one gathers. A lone
-call is a batch of one and starts at once.
+No batching delay: calls that arrive while a batch runs form the next batch, and a call to an idle
+Batcher starts at once, as a batch of one.
 """
 
 from __future__ import annotations
@@ -12,84 +12,132 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-Asked = TypeVar("Asked")
-Told = TypeVar("Told")
+from xmodal.codes import BinaryCodes
+from xmodal.encoders.encoder import Encoder
+from xmodal.service.schema import decode_image
+from xmodal.service.settings import Settings
+
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
-class Batcher(Generic[Asked, Told]):
-    """Makes single calls of ``work``, which takes many.
+class Batcher(Generic[In, Out]):
+    """Executes single calls in batches of at most ``max_batch_size``.
 
-    ``work`` runs in one of ``workers`` threads and gives one answer a call, in order; an answer
-    that is an exception is raised for the call it belongs to. If ``work`` itself raises, the calls
-    of that batch are made one by one, so that one of them cannot fail the others. ``seen`` is told
-    the size of each batch.
+    ``function`` takes a list of inputs and returns one result for each, in order. It runs in one of
+    ``workers`` threads. A result that is an exception is raised by the call that it belongs to. If
+    ``function`` raises, the inputs of the batch are retried one by one, so that one input cannot
+    fail the others. ``on_batch`` is called with the size of each batch.
     """
 
     def __init__(
         self,
-        work: Callable[[Sequence[Asked]], Sequence[Told | Exception]],
+        function: Callable[[Sequence[In]], Sequence[Out | Exception]],
         *,
-        most: int,
+        max_batch_size: int,
         workers: int = 1,
-        seen: Callable[[int], None] = lambda size: None,
+        on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
-        self._work, self._most, self._seen = work, most, seen
-        self._free = workers
+        self._function, self._on_batch = function, on_batch
+        self._max_batch_size = max_batch_size
+        self._idle_workers = workers
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="batch")
-        self._waiting: deque[tuple[Asked, asyncio.Future[Told]]] = deque()
+        self._queue: deque[tuple[In, asyncio.Future[Out]]] = deque()
         self._running: set[asyncio.Task[None]] = set()
 
-    async def __call__(self, asked: Asked) -> Told:
-        """The answer to one call."""
-        future: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
-        self._waiting.append((asked, future))
+    async def __call__(self, value: In) -> Out:
+        """The result for one input."""
+        future: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
+        self._queue.append((value, future))
         self._start()
         return await future
 
     def close(self) -> None:
-        """Let go of the threads; what runs is finished."""
+        """Wait for running batches and end the threads."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     def _start(self) -> None:
-        while self._free and self._waiting:
-            batch: list[tuple[Asked, asyncio.Future[Told]]] = []
-            while self._waiting and len(batch) < self._most:
-                one = self._waiting.popleft()
-                if not one[1].done():  # whoever asked has left
-                    batch.append(one)
+        while self._idle_workers and self._queue:
+            batch: list[tuple[In, asyncio.Future[Out]]] = []
+            while self._queue and len(batch) < self._max_batch_size:
+                call = self._queue.popleft()
+                if not call[1].done():  # a cancelled call is dropped
+                    batch.append(call)
             if not batch:
                 return
-            self._free -= 1
+            self._idle_workers -= 1
             task = asyncio.get_running_loop().create_task(self._run(batch))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def _run(self, batch: list[tuple[Asked, asyncio.Future[Told]]]) -> None:
+    async def _run(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
         loop = asyncio.get_running_loop()
-        self._seen(len(batch))
+        self._on_batch(len(batch))
         try:
-            asked = [one for one, _ in batch]
-            answers = await loop.run_in_executor(self._threads, self._answers, asked)
-            for (_, future), answer in zip(batch, answers, strict=True):
+            inputs = [value for value, _ in batch]
+            results = await loop.run_in_executor(self._threads, self._execute, inputs)
+            for (_, future), result in zip(batch, results, strict=True):
                 if future.done():
                     continue
-                if isinstance(answer, Exception):
-                    future.set_exception(answer)
+                if isinstance(result, Exception):
+                    future.set_exception(result)
                 else:
-                    future.set_result(answer)
-        except BaseException as error:  # the threads are gone: nobody waits for ever
+                    future.set_result(result)
+        except BaseException as error:  # the executor is shut down: end the waiting calls
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)
             raise
         finally:
-            self._free += 1
+            self._idle_workers += 1
             self._start()
 
-    def _answers(self, asked: Sequence[Asked]) -> Sequence[Told | Exception]:
+    def _execute(self, inputs: Sequence[In]) -> Sequence[Out | Exception]:
         try:
-            return self._work(asked)
+            return self._function(inputs)
         except Exception as error:
-            if len(asked) == 1:
+            if len(inputs) == 1:
                 return [error]
-            return [answer for one in asked for answer in self._answers([one])]
+            return [result for value in inputs for result in self._execute([value])]
+
+
+class BatchedEncoder:
+    """Encodes single texts and images; concurrent calls are encoded in one batch.
+
+    ``on_batch`` is called with the kind of input ("texts" or "pictures") and the batch size.
+    """
+
+    def __init__(
+        self, encoder: Encoder, settings: Settings, on_batch: Callable[[str, int], None]
+    ) -> None:
+        self._max_pixels = settings.max_pixels
+
+        def encode_texts(texts: Sequence[str]) -> list[BinaryCodes]:
+            return _rows(encoder.encode_texts(list(texts)))
+
+        def encode_images(images: Sequence[bytes]) -> list[BinaryCodes]:
+            return _rows(encoder.encode_images(list(images)))
+
+        self.text = Batcher(
+            encode_texts,
+            max_batch_size=settings.max_batch_size,
+            on_batch=lambda size: on_batch("texts", size),
+        )
+        self._image = Batcher(
+            encode_images,
+            max_batch_size=max(1, settings.max_batch_size // 4),
+            on_batch=lambda size: on_batch("pictures", size),
+        )
+
+    async def image(self, text: str) -> BinaryCodes:
+        """The code of an image in base64. Raises DataError."""
+        return await self._image(await asyncio.to_thread(decode_image, text, self._max_pixels))
+
+    def close(self) -> None:
+        """Wait for running batches and end the threads."""
+        self.text.close()
+        self._image.close()
+
+
+def _rows(codes: BinaryCodes) -> list[BinaryCodes]:
+    return [codes[row : row + 1] for row in range(len(codes))]

@@ -1,4 +1,4 @@
-"""The process of the service: it listens, hangs up on slow senders, and stops gracefully."""
+"""The server process: listening socket, timeouts for slow clients, graceful shutdown."""
 
 from __future__ import annotations
 
@@ -14,28 +14,32 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from xmodal.errors import ConfigError
-from xmodal.service.problems import problem
+from xmodal.service.errors import problem_response
 from xmodal.service.settings import Settings
 
 BACKLOG = 256
-"""Connections that may wait to be accepted: bulk loads through OpenSearch open many at once."""
-HEAD_BYTES = 16 * 1024
-STOPPING_SECONDS = 10
-LINGERING_SECONDS = 1.0
+"""Connections waiting to be accepted: bulk loads through OpenSearch open many at once."""
+MAX_HEADER_BYTES = 16 * 1024
+KEEP_ALIVE_SECONDS = 75
+"""Seconds until an idle connection is closed: longer than OpenSearch's connectors keep one."""
+SHUTDOWN_SECONDS = 10
+LINGER_SECONDS = 1.0
+"""Seconds between an error response and the end of its connection. A connection that is closed with
+unread bytes is reset, and the client may not receive the response."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one. Raises ConfigError."""
+    """A listening socket; port 0 selects a free port. Raises ConfigError."""
     try:
-        family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # asyncio switches Nagle's algorithm off only where the protocol is named; with it on, head
-        # and body of an answer are 40 ms apart.
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # asyncio sets TCP_NODELAY only for a socket with an explicit protocol. Without it, Nagle's
+        # algorithm delays the body of a response by 40 ms.
         listening = socket.socket(family, kind, socket.IPPROTO_TCP)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(place)
+        listening.bind(address)
         listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
@@ -47,17 +51,17 @@ def serve(
     app: ASGIApp,
     listening: socket.socket,
     settings: Settings,
-    ready: Callable[[], None],
-    started: Callable[[uvicorn.Server], None] = lambda server: None,
+    on_ready: Callable[[], None],
+    on_start: Callable[[uvicorn.Server], None] = lambda server: None,
 ) -> None:
-    """Answer until SIGINT or SIGTERM; requests that run then are finished first.
+    """Serve until SIGINT or SIGTERM, then finish the requests in progress.
 
-    ``ready`` is called when connections are answered, ``started`` with the server before: whoever
-    runs it in a thread, where no signal comes, ends it by ``server.should_exit = True``.
+    ``on_start`` is called with the server before it starts, ``on_ready`` when it accepts requests.
+    In a thread, where signals do not arrive, ``server.should_exit = True`` ends it.
     """
     config = uvicorn.Config(
         app,
-        http=_impatient(settings.head_seconds),
+        http=_protocol_with_timeout(settings.header_timeout),
         ws="none",
         lifespan="on",
         access_log=False,
@@ -65,85 +69,84 @@ def serve(
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        h11_max_incomplete_event_size=HEAD_BYTES,
-        timeout_keep_alive=75,  # longer than OpenSearch's connectors keep one
-        timeout_graceful_shutdown=STOPPING_SECONDS,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
     )
-    server = _Server(config, ready)
-    started(server)
+    server = _Server(config, on_ready)
+    on_start(server)
     server.run([listening])
 
 
 class _Server(uvicorn.Server):
-    """Says when it is ready; a signal to stop is no failure."""
+    """Calls ``on_ready`` after startup; exits normally after a signal."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
         super().__init__(config)
-        self._ready = ready
+        self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
-            self._ready()
+            self._on_ready()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         with super().capture_signals():
             yield
-            self._captured_signals.clear()  # else they are raised again when everything is closed
+            self._captured_signals.clear()  # uvicorn would raise them again after the shutdown
 
 
-def _impatient(seconds: float) -> type[H11Protocol]:
-    """A protocol that hangs up, with a reason, if a request's head does not come in time."""
+def _protocol_with_timeout(seconds: float) -> type[H11Protocol]:
+    """An HTTP protocol that closes a connection whose request head is not received in time."""
 
-    class Impatient(H11Protocol):
-        _waits: asyncio.TimerHandle | None = None
-        _left = False
+    class ProtocolWithTimeout(H11Protocol):
+        _timer: asyncio.TimerHandle | None = None
+        _closing = False
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._wait()
+            self._start_timer()
 
         def data_received(self, data: bytes) -> None:
-            if self._left:
+            if self._closing:
                 return
             super().data_received(data)
             if self.conn.their_state is h11.IDLE and self.conn.our_state is h11.IDLE:
-                if self._waits is None:
-                    self._wait()
+                if self._timer is None:
+                    self._start_timer()
             else:
-                self._stop_waiting()
+                self._stop_timer()
 
         def connection_lost(self, error: Exception | None) -> None:
-            self._stop_waiting()
+            self._stop_timer()
             super().connection_lost(error)
 
         def send_400_response(self, msg: str) -> None:
-            self._hang_up(400, msg)
+            self._close_with(400, msg)
 
-        def _wait(self) -> None:
-            self._waits = self.loop.call_later(seconds, self._give_up)
+        def _start_timer(self) -> None:
+            self._timer = self.loop.call_later(seconds, self._time_out)
 
-        def _stop_waiting(self) -> None:
-            if self._waits is not None:
-                self._waits.cancel()
-                self._waits = None
+        def _stop_timer(self) -> None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
 
-        def _give_up(self) -> None:
-            self._waits = None
-            self._hang_up(408, f"the head of the request did not come within {seconds:g} s")
+        def _time_out(self) -> None:
+            self._timer = None
+            self._close_with(408, f"the head of the request was not received within {seconds:g} s")
 
-        def _hang_up(self, status: int, detail: str) -> None:
-            if self._left or self.transport.is_closing():
+        def _close_with(self, status: int, detail: str) -> None:
+            if self._closing or self.transport.is_closing():
                 return
-            self._left = True
-            told = problem(status, detail, {"connection": "close"})
-            head = b"".join(name + b": " + value + b"\r\n" for name, value in told.raw_headers)
+            self._closing = True
+            response = problem_response(status, detail, {"connection": "close"})
+            head = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
             phrase = b"Request Timeout" if status == 408 else b"Bad Request"
-            first = b"HTTP/1.1 %d %s\r\n" % (status, phrase)
-            self.transport.write(first + head + b"\r\n" + bytes(told.body))
+            status_line = b"HTTP/1.1 %d %s\r\n" % (status, phrase)
+            self.transport.write(status_line + head + b"\r\n" + bytes(response.body))
             self.transport.write_eof()
-            # Closed with bytes unread, a connection is reset, and the reason is lost on its way.
-            self.loop.call_later(LINGERING_SECONDS, self.transport.close)
+            self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
-    return Impatient
+    return ProtocolWithTimeout

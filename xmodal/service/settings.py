@@ -1,4 +1,4 @@
-"""What a service allows, and to whom."""
+"""Limits and access rules of a service."""
 
 from __future__ import annotations
 
@@ -8,22 +8,28 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Settings:
-    """Limits of one service; ``token`` is asked for if there is one, and never shown.
+    """Limits and access rules of one service.
 
-    ``pictures``: only pictures in this folder are shown. ``hosts``: the names under which it may be
-    spoken to (any, if empty), so that a page from elsewhere cannot reach a service on this machine
-    by a name of its own. ``together``: how many texts are encoded at once (pictures: a quarter).
-    ``look_seconds``: how often it looks whether another process has saved a local index.
+    pictures: images are served from this folder only.
+    hosts: accepted Host headers, without a port; empty: all. The check prevents DNS rebinding, by
+        which a web page reaches a service on this machine under the page's own host name.
+    token: bearer token that requests must send; None: none.
+    max_body_bytes, max_pixels: largest request body, and largest image in it.
+    header_timeout, body_timeout, request_timeout: seconds to receive the head and the body of a
+        request, and to process it.
+    max_concurrent_requests: further requests are answered with status 503.
+    max_batch_size: texts encoded in one batch; for images, a quarter of it.
+    reload_interval: seconds between checks whether a local index was saved by another process.
     """
 
     pictures: Path = field(default_factory=Path.cwd)
     hosts: tuple[str, ...] = ()
     token: str | None = field(default=None, repr=False)
-    body_bytes: int = 16 * 1024 * 1024
-    pixels: int = 25_000_000
-    head_seconds: float = 10.0
-    body_seconds: float = 20.0
-    seconds: float = 30.0
-    waiting: int = 256
-    together: int = 32
-    look_seconds: float = 2.0
+    max_body_bytes: int = 16 * 1024 * 1024
+    max_pixels: int = 25_000_000
+    header_timeout: float = 10.0
+    body_timeout: float = 20.0
+    request_timeout: float = 30.0
+    max_concurrent_requests: int = 256
+    max_batch_size: int = 32
+    reload_interval: float = 2.0

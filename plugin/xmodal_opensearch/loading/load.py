@@ -183,8 +183,8 @@ def check_count(index: OpenSearchIndex, expected: int, *, exactly: bool = False)
     if exactly and found > expected:
         raise IndexFailure(
             f"{index.handle.address}: {found:,} documents can be found, {expected:,} were stored: "
-            "an earlier load left others in this unfinished version; remove it with xmodal-opensearch "
-            "delete --old-versions and load again"
+            "an earlier load left others in this unfinished version; remove it with "
+            "xmodal-opensearch delete --old-versions and load again"
         )
     if found < expected:
         raise IndexFailure(

@@ -330,7 +330,7 @@ def test_a_graph_of_nothing_is_asked_in_vain(address: Address) -> None:
             index.search_approximate(random_codes(1), 10_001, target="text")
 
 
-# ---- search by a document, and explanations -----------------------------------------------------------------
+# ---- search by a document, and explanations -------------------------------------------------
 
 
 def test_search_by_a_stored_document(made: OpenSearchIndex) -> None:

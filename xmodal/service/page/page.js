@@ -1,12 +1,13 @@
-// The search page. What is looked for stands in the address, so that it can be kept and sent;
-// a picture does not fit there and lives in this tab alone.
+// The search page. The query is kept in the URL, so that it can be bookmarked and shared. A query
+// picture is too large for a URL and is kept in this tab only.
 
-const find = (id) => document.getElementById(id);
-const STEP = 24, MOST = 1000;
-const SCALED_FROM = 2_000_000, LONGEST_SIDE = 1600; // photos are made smaller before they are sent
-const state = {like: null, picture: null, where: {}, k: STEP, latest: 0, about: null};
+const element = (id) => document.getElementById(id);
+const PAGE_SIZE = 24, MAX_K = 1000;
+const SCALE_FROM_BYTES = 2_000_000, MAX_SIDE = 1600; // larger photos are scaled before upload
+const noFilters = () => Object.create(null); // field names may be names of object methods
+const state = {like: null, picture: null, where: noFilters(), k: PAGE_SIZE, latest: 0, about: null};
 
-// ---- asking the service ---------------------------------------------------------------------
+// ---- requests -------------------------------------------------------------------------------
 
 const token = {
   get: () => sessionStorage.getItem("xmodal-token"),
@@ -16,139 +17,144 @@ const token = {
 async function call(path, body) {
   const headers = token.get() ? {Authorization: `Bearer ${token.get()}`} : {};
   if (body) headers["Content-Type"] = "application/json";
-  let answer;
+  let response;
   try {
-    answer = await fetch(path, {
+    response = await fetch(path, {
       method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body),
     });
   } catch {
-    throw new Error("The service cannot be reached. Is it still running?");
+    throw new Error("The service is not reachable. Is it running?");
   }
-  if (answer.status === 401) {
-    await askForToken();
+  if (response.status === 401) {
+    await requestToken();
     return call(path, body);
   }
-  if (!answer.ok) {
-    const told = await answer.json().catch(() => ({}));
-    throw new Error(told.detail ? sentence(told.detail) : `The service answered ${answer.status}.`);
+  if (!response.ok) {
+    const problem = await response.json().catch(() => ({}));
+    throw new Error(problem.detail ? sentence(problem.detail) : `Error: status ${response.status}.`);
   }
-  return answer;
+  return response;
 }
 
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + ".";
 
-let asking = null;
-function askForToken() {
-  asking ??= new Promise((done) => {
-    find("ask-token").showModal();
-    find("token-form").onsubmit = () => {
-      token.set(find("token").value.trim());
-      asking = null;
-      done();
+let tokenRequest = null;
+function requestToken() {
+  tokenRequest ??= new Promise((resolve) => {
+    element("token-dialog").showModal();
+    element("token-form").onsubmit = () => {
+      token.set(element("token").value.trim());
+      tokenRequest = null;
+      resolve();
     };
   });
-  return asking;
+  return tokenRequest;
 }
 
-// ---- what is looked for ---------------------------------------------------------------------
+// ---- the query ------------------------------------------------------------------------------
 
-function question() {
+function queryBody() {
   const target = document.querySelector("[name=target]:checked").value;
-  const asked = {target, k: state.k};
-  const words = find("words").value.trim();
-  if (state.like !== null) asked.like = state.like;
-  else if (state.picture) asked.image = state.picture.data;
-  else if (words) asked.text = words;
+  const body = {target, k: state.k};
+  const words = element("words").value.trim();
+  if (state.like !== null) body.like = state.like;
+  else if (state.picture) body.image = state.picture.data;
+  else if (words) body.text = words;
   else return null;
-  const across = asked.text !== undefined ? target === "image"
-    : asked.image !== undefined ? target === "text" : false;
-  find("sure").disabled = !across;
-  if (across && find("sure").value) asked.min_confidence = Number(find("sure").value);
-  if (Object.keys(state.where).length) asked.where = state.where;
-  if (asked.text && find("rank-words").checked && !asked.min_confidence) asked.words = words;
-  return asked;
+  const crossModal = body.text !== undefined ? target === "image"
+    : body.image !== undefined ? target === "text" : false;
+  const confidence = element("confidence");
+  confidence.disabled = !crossModal;
+  if (crossModal && confidence.value) body.min_confidence = Number(confidence.value);
+  if (Object.keys(state.where).length) body.where = state.where;
+  if (body.text && element("hybrid").checked && !body.min_confidence) body.words = words;
+  return body;
 }
 
-function address() {
-  const told = new URLSearchParams();
-  if (state.like !== null) told.set("like", state.like);
-  else if (find("words").value.trim()) told.set("q", find("words").value.trim());
+function queryURL() {
+  const query = new URLSearchParams();
+  if (state.like !== null) query.set("like", state.like);
+  else if (element("words").value.trim()) query.set("q", element("words").value.trim());
   const target = document.querySelector("[name=target]:checked").value;
-  if (target !== "image") told.set("find", target);
-  if (find("sure").value) told.set("sure", find("sure").value);
-  if (find("rank-words").checked) told.set("words", "1");
+  if (target !== "image") query.set("find", target);
+  if (element("confidence").value) query.set("sure", element("confidence").value);
+  if (element("hybrid").checked) query.set("words", "1");
   for (const [field, values] of Object.entries(state.where))
-    for (const value of values) told.append(`where.${field}`, value);
-  return told.size ? `?${told}` : "/";
+    for (const value of values) query.append(`where.${field}`, value);
+  return query.size ? `?${query}` : "/";
 }
 
-function readAddress() {
-  const told = new URLSearchParams(location.search);
-  find("words").value = told.get("q") ?? "";
-  state.like = told.get("like");
+function readURL() {
+  const query = new URLSearchParams(location.search);
+  element("words").value = query.get("q") ?? "";
+  state.like = query.get("like");
   state.picture = null;
-  state.where = {};
-  for (const [name, value] of told)
+  state.where = noFilters();
+  for (const [name, value] of query)
     if (name.startsWith("where.")) (state.where[name.slice(6)] ??= []).push(value);
-  const target = document.querySelector(`[name=target][value="${CSS.escape(told.get("find"))}"]`);
+  const target = document.querySelector(`[name=target][value="${CSS.escape(query.get("find"))}"]`);
   (target ?? document.querySelector("[name=target]")).checked = true;
-  find("sure").value = told.get("sure") ?? "";
-  find("rank-words").checked = told.has("words");
+  element("confidence").value = query.get("sure") ?? "";
+  element("hybrid").checked = query.has("words");
 }
 
-async function search({keep = true, more = false} = {}) {
-  if (!more) state.k = STEP;
-  showAsked();
+async function search({pushURL = true, more = false} = {}) {
+  if (!more) state.k = PAGE_SIZE;
+  showQuery();
   showFilters();
-  const asked = question();
-  if (keep && !more) history.pushState(null, "", address());
-  const mine = ++state.latest;
-  find("problem").hidden = true;
-  if (!asked) {
-    showHits([], mine);
-    tell(state.about ? `${count(state.about.documents, "document")} to search in` : "");
+  const body = queryBody();
+  if (pushURL && !more) history.pushState(null, "", queryURL());
+  const number = ++state.latest;
+  element("problem").hidden = true;
+  if (!body) {
+    showHits([]);
+    showStatus(state.about ? `${count(state.about.documents, "document")} indexed` : "");
     return;
   }
-  find("results").setAttribute("aria-busy", "true");
+  element("results").setAttribute("aria-busy", "true");
   try {
-    const found = await (await call("/v1/search", asked)).json();
-    if (mine !== state.latest) return; // a later search has been started
-    showHits(found.hits, mine);
+    const found = await (await call("/v1/search", body)).json();
+    if (number !== state.latest) return; // a later search has started
+    showHits(found.hits);
     if (found.hits.length) {
-      const from = state.picture || state.like !== null ? "nearest" : "best";
-      tell(`${count(found.hits.length, "hit")}, ${from} first, in ${Math.round(found.took_ms)} ms`);
+      const first = state.picture || state.like !== null ? "nearest" : "best";
+      showStatus(`${count(found.hits.length, "hit")}, ${first} first, in ${Math.round(found.took_ms)} ms`);
     } else {
-      const narrowed = asked.where || asked.min_confidence;
-      tell(`No match${narrowed ? ": try fewer filters, or show less sure hits" : ""}`, true);
+      const filtered = body.where || body.min_confidence;
+      showStatus(`No match${filtered ? ": try fewer filters or a lower confidence" : ""}`, true);
     }
-    find("more").hidden = found.hits.length < state.k || state.k >= MOST;
+    element("more").hidden = found.hits.length < state.k || state.k >= MAX_K;
   } catch (error) {
-    if (mine !== state.latest) return;
-    showHits([], mine);
-    tell("");
-    find("problem").textContent = error.message;
-    find("problem").hidden = false;
+    if (number !== state.latest) return;
+    showHits([]);
+    showStatus("");
+    showProblem(error.message);
   } finally {
-    if (mine === state.latest) find("results").removeAttribute("aria-busy");
+    if (number === state.latest) element("results").removeAttribute("aria-busy");
   }
 }
 
-// ---- showing ----------------------------------------------------------------------------------
+// ---- display ----------------------------------------------------------------------------------
 
-const count = (n, what) => `${n.toLocaleString("en")} ${what}${n === 1 ? "" : "s"}`;
+const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
 
-function make(kind, given = {}, ...inside) {
-  const made = Object.assign(document.createElement(kind), given);
-  made.append(...inside);
+function make(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
   return made;
 }
 
-function tell(text, empty = false) {
-  find("status").textContent = text;
-  find("status").classList.toggle("empty", empty);
+function showStatus(text, empty = false) {
+  element("status").textContent = text;
+  element("status").classList.toggle("empty", empty);
 }
 
-async function showPicture(image, path) { // with a token, a picture cannot be asked for by its tag
+function showProblem(text) {
+  element("problem").textContent = text;
+  element("problem").hidden = false;
+}
+
+async function showPicture(image, path) { // an img element cannot send the token, fetch can
   try {
     if (!token.get()) image.src = path;
     else image.src = URL.createObjectURL(await (await call(path)).blob());
@@ -157,82 +163,84 @@ async function showPicture(image, path) { // with a token, a picture cannot be a
   }
 }
 
-function showHits(hits, mine) {
-  find("more").hidden = true;
-  find("hits").replaceChildren(...hits.map((hit) => {
-    const said = String(hit.fields.text ?? hit.id);
-    const seen = hit.picture ? make("img", {alt: "", loading: "lazy"})
-      : make("span", {className: "none"}, "no picture");
-    if (hit.picture) showPicture(seen, hit.picture);
-    const open = make("button", {className: "open", type: "button"},
-      seen, make("span", {className: "said"}, said));
-    open.onclick = () => showLarge(hit, said);
-    const far = hit.distance === null ? "found by its words" : `distance ${hit.distance}`;
-    const foot = make("div", {className: "foot"});
-    if (hit.confidence !== null) {
-      const sure = `${Math.round(100 * hit.confidence)}% sure`;
-      foot.append(make("meter", {min: 0, max: 1, value: hit.confidence, title: sure}),
-        make("span", {}, `${sure} · ${far}`));
-    } else foot.append(make("span", {}, far));
-    const like = make("button", {className: "like", type: "button"}, "More like this");
-    like.setAttribute("aria-label", `More like ${said}`);
-    like.onclick = () => {
-      Object.assign(state, {like: hit.id, picture: null});
-      search();
-      scrollTo(0, 0);
-      find("results").focus({preventScroll: true});
-    };
-    foot.append(like);
-    return make("li", {className: "hit"}, open, foot);
-  }));
+function hitElement(hit) {
+  const caption = String(hit.fields.text ?? hit.id);
+  const picture = hit.picture ? make("img", {alt: "", loading: "lazy"})
+    : make("span", {className: "none"}, "no picture");
+  if (hit.picture) showPicture(picture, hit.picture);
+  const open = make("button", {className: "open", type: "button"},
+    picture, make("span", {className: "caption"}, caption));
+  open.onclick = () => showLarge(hit, caption);
+  const distance = hit.distance === null ? "found by words" : `distance ${hit.distance}`;
+  const foot = make("div", {className: "foot"});
+  if (hit.confidence !== null) {
+    const confidence = `${Math.round(100 * hit.confidence)}% confidence`;
+    foot.append(make("meter", {min: 0, max: 1, value: hit.confidence, title: confidence}),
+      make("span", {}, `${confidence} · ${distance}`));
+  } else foot.append(make("span", {}, distance));
+  const like = make("button", {className: "like", type: "button"}, "More like this");
+  like.setAttribute("aria-label", `More like ${caption}`);
+  like.onclick = () => {
+    Object.assign(state, {like: hit.id, picture: null});
+    search();
+    scrollTo(0, 0);
+    element("results").focus({preventScroll: true});
+  };
+  foot.append(like);
+  return make("li", {className: "hit"}, open, foot);
 }
 
-function showLarge(hit, said) {
-  find("large-picture").hidden = !hit.picture;
-  find("large-picture").removeAttribute("src");
-  find("large-picture").alt = said;
-  if (hit.picture) showPicture(find("large-picture"), `${hit.picture}&size=1024`);
-  find("large-title").textContent = said;
-  const told = {id: hit.id, distance: hit.distance, ...hit.fields};
-  delete told.text;
-  find("large-fields").replaceChildren(...Object.entries(told).flatMap(([name, value]) => [
+function showHits(hits) {
+  element("more").hidden = true;
+  element("hits").replaceChildren(...hits.map(hitElement));
+}
+
+function showLarge(hit, caption) {
+  element("large-picture").hidden = !hit.picture;
+  element("large-picture").removeAttribute("src");
+  element("large-picture").alt = caption;
+  if (hit.picture) showPicture(element("large-picture"), `${hit.picture}&size=1024`);
+  element("large-title").textContent = caption;
+  const fields = {id: hit.id, distance: hit.distance, ...hit.fields};
+  delete fields.text;
+  element("large-fields").replaceChildren(...Object.entries(fields).flatMap(([name, value]) => [
     make("dt", {}, name),
     make("dd", {}, Array.isArray(value) ? value.join(", ")
       : typeof value === "object" ? JSON.stringify(value) : String(value)),
   ]));
-  find("large").showModal();
+  element("large").showModal();
 }
 
-function showAsked() {
-  const shown = state.picture || state.like !== null;
-  find("asked").hidden = !shown;
-  if (!shown) return;
-  const image = find("asked-picture");
+function showQuery() {
+  const visible = state.picture || state.like !== null;
+  element("query").hidden = !visible;
+  if (!visible) return;
+  const image = element("query-picture");
   image.hidden = false;
-  if (state.picture) image.src = state.picture.shown;
+  if (state.picture) image.src = state.picture.url;
   else {
     image.onerror = () => { image.hidden = true; };
     showPicture(image, `/v1/picture?${new URLSearchParams({id: state.like})}`);
   }
-  find("asked-words").textContent = state.picture ? state.picture.name : `more like ${state.like}`;
+  element("query-label").textContent = state.picture ? state.picture.name : `more like ${state.like}`;
 }
 
 function showFilters() {
-  const chosen = Object.values(state.where).flat().length;
-  find("filters-count").textContent = chosen ? `(${chosen})` : "";
-  find("clear").hidden = !chosen;
-  for (const box of find("fields").querySelectorAll("input"))
+  const selected = Object.values(state.where).flat().length;
+  element("filters-count").textContent = selected ? `(${selected})` : "";
+  element("clear").hidden = !selected;
+  for (const box of element("fields").querySelectorAll("input"))
     box.checked = (state.where[box.name] ?? []).includes(box.value);
 }
 
 function fillFilters(fields) {
-  find("filters").hidden = !fields.length;
-  find("fields").replaceChildren(...fields.map((field) => make("fieldset", {},
+  element("filters").hidden = !fields.length;
+  element("fields").replaceChildren(...fields.map((field) => make("fieldset", {},
     make("legend", {}, field.name),
     ...field.values.map(({value, count: n}) => {
       const box = make("input", {type: "checkbox", name: field.name, value});
       box.onchange = () => {
-        const others = (state.where[field.name] ?? []).filter((one) => one !== value);
+        const others = (state.where[field.name] ?? []).filter((other) => other !== value);
         state.where[field.name] = box.checked ? [...others, value] : others;
         if (!state.where[field.name].length) delete state.where[field.name];
         search();
@@ -242,126 +250,124 @@ function fillFilters(fields) {
     }))));
 }
 
-// ---- pictures that come in --------------------------------------------------------------------
+// ---- query pictures ---------------------------------------------------------------------------
 
-async function take(file) {
+async function searchByPicture(file) {
   if (!file) return;
   try {
-    const small = file.size > SCALED_FROM ? await scaled(file) : file;
-    const data = await new Promise((done, failed) => {
+    const upload = file.size > SCALE_FROM_BYTES ? await scaled(file) : file;
+    const data = await new Promise((resolve, reject) => {
       const reader = new FileReader();
-      reader.onload = () => done(reader.result);
-      reader.onerror = () => failed(reader.error);
-      reader.readAsDataURL(small);
+      reader.onload = () => resolve(reader.result);
+      reader.onerror = () => reject(reader.error);
+      reader.readAsDataURL(upload);
     });
-    if (state.picture) URL.revokeObjectURL(state.picture.shown);
+    if (state.picture) URL.revokeObjectURL(state.picture.url);
     const name = file.name || "pasted picture";
-    state.picture = {data: data.slice(data.indexOf(",") + 1), shown: URL.createObjectURL(file), name};
+    state.picture = {data: data.slice(data.indexOf(",") + 1), url: URL.createObjectURL(file), name};
     state.like = null;
-    find("words").value = "";
+    element("words").value = "";
     search();
   } catch (error) {
-    find("problem").textContent = `${file.name} cannot be read: ${error.message}`;
-    find("problem").hidden = false;
+    showProblem(`${file.name} cannot be read: ${error.message}`);
   }
 }
 
 async function scaled(file) {
-  const whole = await createImageBitmap(file).catch(() => null);
-  if (!whole) return file; // no picture to this browser: the service says what is wrong with it
-  const share = Math.min(1, LONGEST_SIDE / Math.max(whole.width, whole.height));
-  const canvas = new OffscreenCanvas(whole.width * share, whole.height * share);
-  canvas.getContext("2d").drawImage(whole, 0, 0, canvas.width, canvas.height);
-  whole.close();
+  const bitmap = await createImageBitmap(file).catch(() => null);
+  if (!bitmap) return file; // not decodable in this browser: the service returns the error
+  const factor = Math.min(1, MAX_SIDE / Math.max(bitmap.width, bitmap.height));
+  const canvas = new OffscreenCanvas(bitmap.width * factor, bitmap.height * factor);
+  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  bitmap.close();
   return canvas.convertToBlob({type: "image/jpeg", quality: 0.92});
 }
 
-// ---- what a person does -------------------------------------------------------------------------
+// ---- events -------------------------------------------------------------------------------------
 
-find("form").onsubmit = (event) => {
+element("form").onsubmit = (event) => {
   event.preventDefault();
-  if (find("asked").hidden) Object.assign(state, {like: null, picture: null});
+  if (element("query").hidden) Object.assign(state, {like: null, picture: null});
   search();
 };
-find("forget").onclick = () => {
+element("reset").onclick = () => {
   Object.assign(state, {like: null, picture: null});
   search();
-  find("words").focus();
+  element("words").focus();
 };
-find("file").onchange = (event) => {
-  take(event.target.files[0]);
+element("file").onchange = (event) => {
+  searchByPicture(event.target.files[0]);
   event.target.value = "";
 };
-find("more").onclick = () => {
-  state.k = Math.min(MOST, 2 * state.k);
+element("more").onclick = () => {
+  state.k = Math.min(MAX_K, 2 * state.k);
   search({more: true});
 };
-find("clear").onclick = () => {
-  state.where = {};
+element("clear").onclick = () => {
+  state.where = noFilters();
   search();
 };
-for (const one of [...document.querySelectorAll("[name=target]"), find("sure"), find("rank-words")])
-  one.onchange = () => search();
+for (const input of [...document.querySelectorAll("[name=target]"), element("confidence"), element("hybrid")])
+  input.onchange = () => search();
 document.addEventListener("paste", (event) => {
-  const file = [...event.clipboardData.files].find((one) => one.type.startsWith("image/"));
+  const file = [...event.clipboardData.files].find((file) => file.type.startsWith("image/"));
   if (!file) return;
   event.preventDefault();
-  take(file);
+  searchByPicture(file);
 });
-const carriesFile = (event) => [...event.dataTransfer.types].includes("Files");
+const hasFile = (event) => [...event.dataTransfer.types].includes("Files");
 document.addEventListener("dragover", (event) => {
-  if (!carriesFile(event)) return;
+  if (!hasFile(event)) return;
   event.preventDefault();
-  find("drop").hidden = false;
+  element("drop").hidden = false;
 });
 document.addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) find("drop").hidden = true;
+  if (!event.relatedTarget) element("drop").hidden = true;
 });
 document.addEventListener("drop", (event) => {
-  find("drop").hidden = true;
-  if (!carriesFile(event)) return;
+  element("drop").hidden = true;
+  if (!hasFile(event)) return;
   event.preventDefault();
-  take(event.dataTransfer.files[0]);
+  searchByPicture(event.dataTransfer.files[0]);
 });
 document.addEventListener("keydown", (event) => {
-  const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName);
+  const isTyping = /^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName);
   if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-  if (event.key === "/" && !typing) {
+  if (event.key === "/" && !isTyping) {
     event.preventDefault();
-    find("words").focus();
-    find("words").select();
+    element("words").focus();
+    element("words").select();
   }
   const cards = [...document.querySelectorAll(".open")];
-  const here = cards.indexOf(document.activeElement);
-  if (event.key === "ArrowDown" && document.activeElement === find("words") && cards.length) {
+  const position = cards.indexOf(document.activeElement);
+  if (event.key === "ArrowDown" && document.activeElement === element("words") && cards.length) {
     event.preventDefault();
     cards[0].focus();
-  } else if (here >= 0 && event.key.startsWith("Arrow")) {
-    const columns = getComputedStyle(find("hits")).gridTemplateColumns.split(" ").length;
+  } else if (position >= 0 && event.key.startsWith("Arrow")) {
+    const columns = getComputedStyle(element("hits")).gridTemplateColumns.split(" ").length;
     const step = {ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns}[event.key];
     event.preventDefault();
-    if (here + step < 0) find("words").focus();
-    else cards[here + step]?.focus();
+    if (position + step < 0) element("words").focus();
+    else cards[position + step]?.focus();
   }
 });
 addEventListener("popstate", () => {
-  readAddress();
-  search({keep: false});
+  readURL();
+  search({pushURL: false});
 });
 
-// ---- the beginning ------------------------------------------------------------------------------
+// ---- start --------------------------------------------------------------------------------------
 
-readAddress();
-if (matchMedia("(max-width: 44rem)").matches) find("filters-box").open = false;
+readURL();
+if (matchMedia("(max-width: 44rem)").matches) element("filters-box").open = false;
 try {
   const [about, filters] = await Promise.all(
     ["/v1/about", "/v1/filters"].map(async (path) => (await call(path)).json()));
   state.about = about;
-  find("by-words").hidden = !about.ranks_words;
+  element("hybrid-option").hidden = !about.ranks_words;
   fillFilters(filters.fields);
 } catch (error) {
-  find("problem").textContent = error.message;
-  find("problem").hidden = false;
+  showProblem(error.message);
 }
-await search({keep: false});
-if (!location.search) find("words").focus();
+await search({pushURL: false});
+if (!location.search) element("words").focus();

@@ -1,4 +1,4 @@
-"""Figures of a running service, for Prometheus."""
+"""Prometheus metrics of a service."""
 
 from __future__ import annotations
 
@@ -9,32 +9,36 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class Meters:
-    """Counters of one service; two services in one process do not mix."""
+class Metrics:
+    """Metrics of one service, in a registry of its own."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self.requests = Counter(
-            "xmodal_requests", "Requests answered.", ["path", "status"], registry=self._registry
+            "xmodal_requests", "Answered requests.", ["path", "status"], registry=self._registry
         )
         self.seconds = Histogram(
             "xmodal_request_seconds",
-            "Time from a request's head to its answer.",
+            "Seconds from the head of a request to the end of its response.",
             ["path"],
             buckets=SECONDS,
             registry=self._registry,
         )
         self.running = Gauge(
-            "xmodal_requests_running", "Requests being answered.", registry=self._registry
+            "xmodal_requests_running", "Requests in progress.", registry=self._registry
         )
         self.batches = Histogram(
             "xmodal_batch_size",
-            "How many calls were made together.",
+            "Inputs in one batch.",
             ["work"],
             buckets=SIZES,
             registry=self._registry,
         )
 
+    def observe_batch(self, work: str, size: int) -> None:
+        """Record a batch of ``size`` inputs; ``work`` is texts, pictures or searches."""
+        self.batches.labels(work).observe(size)
+
     def text(self) -> bytes:
-        """All figures, in Prometheus' format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""A service takes in what another process saves in the folder of its index."""
+"""The service reloads a local index that another process saved."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ WORDS = "a red circle on the left"
 
 @pytest.fixture
 def folder(index_path: Path, tmp_path: Path) -> Path:
-    """An index of its own for each test."""
+    """A copy of the index for each test."""
     return Path(shutil.copytree(index_path, tmp_path / "index"))
 
 
-def until(true: Callable[[], bool], seconds: float = 20) -> None:
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait until a condition holds."""
     end = time.monotonic() + seconds
-    while not true():
+    while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
 
@@ -42,54 +43,54 @@ def best(service: Running) -> dict[str, Any]:
 
 
 def save(folder: Path, encoder: Encoder, id_: str, text: str = WORDS) -> None:
-    """As ``xmodal index`` does in a process of its own."""
+    """Add a document to the folder, as ``xmodal index`` does in another process."""
     index = open_index(folder, bits=encoder.bits, fingerprint=encoder.fingerprint)
     index.add([id_], image=encoder.encode_texts([text]), fields=[{"colour": f"of {id_}"}])
     index.close()
 
 
-def test_what_is_saved_is_found_and_no_request_is_lost(folder: Path, encoder: Encoder) -> None:
-    with running(encoder, folder, look_seconds=0.05) as service:
+def test_saved_documents_are_found_and_no_request_fails(folder: Path, encoder: Encoder) -> None:
+    with running(encoder, folder, reload_interval=0.05) as service:
         assert not best(service)["id"].startswith("-")
-        ended, failed = threading.Event(), []
+        stop, failed = threading.Event(), []
 
-        def ask() -> None:
-            while not ended.is_set():
+        def send_requests() -> None:
+            while not stop.is_set():
                 answer = service.post("/v1/search", {"like": "00003.png"})
                 if answer.status_code != 200 or len(answer.json()["hits"]) != 20:
                     failed.append(answer.text)
 
-        asking = [threading.Thread(target=ask) for _ in range(3)]
-        for one in asking:
-            one.start()
-        for number in range(3, 0, -1):  # of equal ones the first id is the best
-            id_ = f"-{number}"  # before the id of any picture
+        clients = [threading.Thread(target=send_requests) for _ in range(3)]
+        for client in clients:
+            client.start()
+        for number in range(3, 0, -1):  # descending, because ties are sorted by id
+            id_ = f"-{number}"  # sorts before the id of every picture
             save(folder, encoder, id_)
             until(lambda id_=id_: best(service)["id"] == id_)  # type: ignore[misc]
             assert service.get("/health/ready").json()["documents"] == 154 - number
-        ended.set()
-        for one in asking:
-            one.join()
+        stop.set()
+        for client in clients:
+            client.join()
         assert not failed
         (found,) = service.get("/v1/documents", id="-1").json()["documents"]
         assert found["fields"] == {"colour": "of -1"}
         fields = service.get("/v1/filters").json()["fields"]
         assert {"value": "of -1", "count": 1} in next(
-            one["values"] for one in fields if one["name"] == "colour"
+            field["values"] for field in fields if field["name"] == "colour"
         )
 
 
-def test_what_cannot_be_used_is_told_once_and_the_service_goes_on(
+def test_unusable_index_is_logged_once_and_the_previous_one_stays(
     folder: Path, encoder: Encoder, caplog: pytest.LogCaptureFixture
 ) -> None:
     def other_encoder() -> None:
-        place = folder.parent / "other"
-        other = open_index(place, bits=encoder.bits, fingerprint="of another", create=True)
+        path = folder.parent / "other"
+        other = open_index(path, bits=encoder.bits, encoder="of another", create=True)
         other.add(
             ["x"], image=BinaryCodes(np.zeros((1, encoder.bits // 8), np.uint8), encoder.bits)
         )
         other.close()
-        (place / FILE).replace(folder / FILE)
+        (path / FILE).replace(folder / FILE)
 
     noise = folder.parent / "noise"
     noise.write_bytes(b"noise")
@@ -98,16 +99,16 @@ def test_what_cannot_be_used_is_told_once_and_the_service_goes_on(
         "is damaged": lambda: noise.replace(folder / FILE),
         "no index at": lambda: (folder / FILE).unlink(),
     }
-    kept = shutil.copytree(folder, folder.parent / "kept")
-    with running(encoder, folder, look_seconds=0.02) as service:
+    backup = shutil.copytree(folder, folder.parent / "backup")
+    with running(encoder, folder, reload_interval=0.02) as service:
         before = best(service)
-        for number, (words, happens) in enumerate(breaks.items()):
-            happens()
-            until(lambda words=words: words in caplog.text)  # type: ignore[misc]
+        for number, (message, damage) in enumerate(breaks.items()):
+            damage()
+            until(lambda message=message: message in caplog.text)  # type: ignore[misc]
             time.sleep(0.2)
             assert len(caplog.records) == number + 1
             assert best(service) == before
-        (kept / FILE).replace(folder / FILE)
+        (backup / FILE).replace(folder / FILE)
         save(folder, encoder, "new")
         until(lambda: best(service)["id"] == "new")
     assert len(caplog.records) == len(breaks)

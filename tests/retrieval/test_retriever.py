@@ -1,0 +1,111 @@
+"""Retriever: encoding, search and confidence of one query and of many."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xmodal.codes import BinaryCodes
+from xmodal.data.dataset import Dataset
+from xmodal.encoders.encoder import Encoder
+from xmodal.errors import ConfigError, DataError, IndexMissing, XmodalError
+from xmodal.index.local import HammingIndex
+from xmodal.retrieval.retriever import Query, Retriever
+
+
+@pytest.fixture(scope="module")
+def index(index_path: Any) -> HammingIndex:
+    """The index of the small world."""
+    return HammingIndex.load(index_path, bits=None, fingerprint=None)
+
+
+@pytest.fixture
+def retriever(encoder: Encoder, index: HammingIndex) -> Retriever:
+    return Retriever(encoder, index)
+
+
+def test_a_text_finds_pictures_with_the_confidence_of_their_distance(
+    retriever: Retriever, encoder: Encoder, index: HammingIndex
+) -> None:
+    hits = retriever.search(text="a red circle", k=7, where={"colour": "red"})
+    codes = encoder.encode_texts(["a red circle"])
+    (expected,) = index.search(codes, 7, target="image", where={"colour": "red"})
+    assert [hit._replace(confidence=None) for hit in hits] == expected
+    assert [hit.confidence for hit in hits] == [
+        pytest.approx(encoder.confidence(hit.distance), abs=1e-4) for hit in hits
+    ]
+
+
+def test_a_picture_finds_texts_by_default(
+    retriever: Retriever, encoder: Encoder, index: HammingIndex, dataset: Dataset
+) -> None:
+    image = dataset.items[0].image
+    assert image is not None
+    hits = retriever.search(image=image, k=5)
+    (expected,) = index.search(encoder.encode_images([image]), 5, target="text")
+    assert [(hit.id, hit.distance) for hit in hits] == [(h.id, h.distance) for h in expected]
+    same_modality = retriever.search(image=image, target="image", k=5)
+    assert {hit.confidence for hit in same_modality} == {None}
+
+
+def test_a_document_finds_others_and_not_itself(retriever: Retriever, index: HammingIndex) -> None:
+    ids, codes = index.codes("image")
+    (expected,) = index.search(codes[3:4], 200, target="image")
+    hits = retriever.search(like=ids[3], k=9)
+    assert [hit.id for hit in hits] == [hit.id for hit in expected if hit.id != ids[3]][:9]
+
+
+def test_radius_and_confidence_limit_hits_together(retriever: Retriever, encoder: Encoder) -> None:
+    every = retriever.search(text="a red circle", k=150)
+    radius = every[40].distance
+    within = retriever.search(text="a red circle", k=150, radius=radius)
+    assert within == [hit for hit in every if hit.distance <= radius]
+    between = (encoder.confidence(radius) + encoder.confidence(radius + 1)) / 2
+    assert retriever.search(text="a red circle", k=150, min_confidence=between) == within
+
+
+def test_many_queries_give_the_hits_of_each_and_errors_in_place(
+    retriever: Retriever, dataset: Dataset
+) -> None:
+    image, ids = dataset.items[5].image, dataset.ids
+    queries = [
+        Query(text="a red circle"),
+        Query(text="a blue star", k=3),
+        Query(like=ids[1]),
+        Query(like="unknown"),
+        Query(image=image),
+        Query(text="a green cross"),
+        Query(),
+    ]
+    found = retriever.search_many(queries)
+    for query, result in zip(queries, found, strict=True):
+        try:
+            alone: Any = retriever.search_many([query])[0]
+        except XmodalError as error:
+            alone = error
+        assert isinstance(alone, XmodalError) or result == alone
+    assert isinstance(found[3], IndexMissing) and isinstance(found[6], ConfigError)
+    assert [len(one) for one in found if isinstance(one, list)] == [10, 3, 10, 10, 10]
+
+
+def test_a_text_without_content_is_an_error(retriever: Retriever) -> None:
+    with pytest.raises(DataError):
+        retriever.search(text="!!!")
+    with pytest.raises(ConfigError, match="exactly one"):
+        retriever.search(text="a", like="b")
+
+
+def test_without_an_encoder_documents_and_codes_are_searched() -> None:
+    index = HammingIndex(8)
+    codes = BinaryCodes(np.arange(4, dtype=np.uint8).reshape(-1, 1), 8)
+    index.add(["a", "b", "c", "d"], image=codes)
+    retriever = Retriever(None, index)
+    assert [hit.id for hit in retriever.search(like="a", k=2)] == ["b", "c"]
+    (found,) = retriever.search_many([Query(code=codes[3:], target="image", k=1)])
+    assert isinstance(found, list) and (found[0].id, found[0].confidence) == ("d", None)
+    with pytest.raises(ConfigError, match="no encoder"):
+        retriever.search(text="a red circle")
+    with pytest.raises(ConfigError, match="words need an index in OpenSearch"):
+        retriever.search(like="a", words="a red circle")

@@ -1,0 +1,338 @@
+"""Request handlers of the HTTP API."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from hashlib import blake2b
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from xmodal import __version__
+from xmodal.codes import BinaryCodes
+from xmodal.encoders.encoder import Encoder
+from xmodal.errors import DataError
+from xmodal.index.contract import Index
+from xmodal.retrieval.retriever import FullTextIndex, Query, Retriever
+from xmodal.service import schema
+from xmodal.service.batching import BatchedEncoder, Batcher
+from xmodal.service.errors import RequestError
+from xmodal.service.metrics import MEDIA_TYPE, Metrics
+from xmodal.service.reload import watch_index
+from xmodal.service.settings import Settings
+from xmodal.service.thumbnails import SIZES, Thumbnails
+
+Document = dict[str, Any]
+MAX_IDS, MAX_ID_LENGTH = 100, 2048
+COUNT_SECONDS = 5.0
+"""Seconds for which the number of documents is cached."""
+ABSENT = (None, "", "null")
+"""Values that OpenSearch's connectors send for a missing text or image."""
+DEFAULT_K = 20
+SHOWN = ("id", "distance", "confidence", "fields")
+"""Values of a hit that a search returns."""
+PAGE = {
+    "": ("index.html", "text/html; charset=utf-8"),
+    "page.css": ("page.css", "text/css; charset=utf-8"),
+    "page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "icon.svg": ("icon.svg", "image/svg+xml"),
+}
+
+
+class Service:
+    """Request handlers, and the encoder, index and thread pools that they share."""
+
+    def __init__(self, encoder: Encoder, index: Index, settings: Settings) -> None:
+        self.encoder, self.settings = encoder, settings
+        self.metrics = Metrics()
+        self.thumbnails = Thumbnails(settings.pictures)
+        self._count, self._counted_at = 0, -COUNT_SECONDS
+        # One thread: parsing holds the interpreter lock, so more would only delay the event loop.
+        self._parsing = ThreadPoolExecutor(1, thread_name_prefix="body")
+        self._encoding = BatchedEncoder(encoder, settings, self.metrics.observe_batch)
+        self._retriever = Retriever(encoder, index)
+        self._searching: Batcher[Query, list[Document]] = Batcher(
+            self._search_batch,
+            max_batch_size=settings.max_batch_size,
+            workers=2,
+            on_batch=lambda size: self.metrics.observe_batch("searches", size),
+        )
+
+    def routes(self) -> list[Route]:
+        """All paths with their handlers."""
+        return [
+            Route("/", self.page),
+            Route("/page/{name}", self.page),
+            Route("/openapi.json", self.openapi),
+            Route("/health/live", self.live),
+            Route("/health/ready", self.ready),
+            Route("/metrics", self.prometheus),
+            Route("/v1/about", self.about),
+            Route("/v1/filters", self.filters),
+            Route("/v1/documents", self.documents),
+            Route("/v1/picture", self.picture),
+            Route("/v1/search", self.search, methods=["POST"]),
+            Route("/v1/encode", self.encode, methods=["POST"]),
+            Route("/v1/embed", self.embed, methods=["POST"]),
+        ]
+
+    @property
+    def index(self) -> Index:
+        """The current index; a reload replaces it."""
+        return self._retriever.index
+
+    async def reload_index(self, warm_up: Callable[[Index], object]) -> None:
+        """Replace the index whenever another process saves it, until cancelled."""
+        async for index in watch_index(self.index, warm_up, self.settings.reload_interval):
+            self._retriever.index = index
+            self._counted_at = -COUNT_SECONDS
+
+    def close(self) -> None:
+        """Wait for running batches, end the threads and close the index."""
+        self._parsing.shutdown(wait=True, cancel_futures=True)
+        self._encoding.close()
+        self._searching.close()
+        self.index.close()
+
+    # ---- search and encoding ------------------------------------------------------------------
+
+    async def search(self, request: Request) -> Response:
+        """POST /v1/search"""
+        started = time.perf_counter()
+        body = await self._body(request, "Search")
+        async with asyncio.timeout(self.settings.request_timeout):
+            query = await self._query(body)
+            hits = await self._searching(query)
+        return JSONResponse(
+            {
+                "target": query.target,
+                "bits": self.encoder.bits,
+                "took_ms": round(1000 * (time.perf_counter() - started), 2),
+                "hits": hits,
+            }
+        )
+
+    async def encode(self, request: Request) -> Response:
+        """POST /v1/encode"""
+        body = await self._body(request, "Encode")
+        name = "texts" if "texts" in body else "images"
+        encode = self._encoding.text if name == "texts" else self._encoding.image
+        async with asyncio.timeout(self.settings.request_timeout):
+            codes = await _gather([encode(value) for value in body[name]])
+        for position, code in enumerate(codes):
+            if isinstance(code, DataError):
+                raise DataError(f"{name}[{position}]: {code}")
+        found = [code.to_hex()[0] for code in _raise_errors(codes)]
+        return JSONResponse(self._identity() | {"codes": found})
+
+    async def embed(self, request: Request) -> Response:
+        """POST /v1/embed: codes as signed bytes, in each shape that connectors read."""
+        body = await self._body(request, "Embed")
+        text, image = body.get("inputText"), body.get("inputImage")
+        work: dict[str, Awaitable[BinaryCodes]] = {}
+        if text not in ABSENT:
+            work["text_code"] = self._encoding.text(text)
+        if image not in ABSENT:
+            work["image_code"] = self._encoding.image(image)
+        if not work:
+            raise RequestError(422, "inputText and inputImage are empty, expected one or both")
+        async with asyncio.timeout(self.settings.request_timeout):
+            codes = _raise_errors(await _gather(list(work.values())))
+        found = {name: code.to_signed()[0] for name, code in zip(work, codes, strict=True)}
+        text_code, image_code = found.get("text_code"), found.get("image_code")
+        embedding = image_code or text_code
+        return JSONResponse(
+            {
+                **self._identity(),
+                "text_code": text_code,
+                "image_code": image_code,
+                "embedding": embedding,
+                "embeddings": {"binary": [embedding]},
+                "embeddingsByType": {"binary": embedding},
+            }
+        )
+
+    async def _body(self, request: Request, name: str) -> Any:
+        return await schema.read_body(request, name, self.settings, self._parsing)
+
+    async def _query(self, body: dict[str, Any]) -> Query:
+        """The query that a body describes, its text or image encoded. Raises DataError."""
+        options: dict[str, Any] = {
+            name: body[name]
+            for name in ("where", "radius", "min_confidence", "words", "like")
+            if body.get(name) is not None
+        }
+        if "text" in body:
+            options |= {"modality": "text", "code": await self._encoding.text(body["text"])}
+        elif "image" in body:
+            options |= {"modality": "image", "code": await self._encoding.image(body["image"])}
+        return Query(
+            target=body.get("target", "image"),
+            k=body.get("k", DEFAULT_K),
+            text_field=body.get("field", "text"),
+            **options,
+        )
+
+    def _search_batch(self, queries: Sequence[Query]) -> list[list[Document] | Exception]:
+        return [
+            found
+            if isinstance(found, Exception)
+            else self._with_picture([{name: getattr(hit, name) for name in SHOWN} for hit in found])
+            for found in self._retriever.search_many(queries)
+        ]
+
+    # ---- documents ----------------------------------------------------------------------------
+
+    async def filters(self, request: Request) -> Response:
+        """GET /v1/filters"""
+        facets = await self._in_thread(self.index.facets)
+        return JSONResponse(
+            {
+                "fields": [
+                    {"name": name, "values": [{"value": v, "count": n} for v, n in values]}
+                    for name, values in facets.items()
+                ]
+            }
+        )
+
+    async def documents(self, request: Request) -> Response:
+        """GET /v1/documents?id=...&id=..."""
+        ids = [_checked_id(id_) for id_ in _query_parameters(request, "id").getlist("id")]
+        if not 0 < len(ids) <= MAX_IDS:
+            raise RequestError(
+                422, f"{len(ids)} ids, expected 1 to {MAX_IDS}: /v1/documents?id=a&id=b"
+            )
+
+        def fetch() -> list[Document]:
+            found = self.index.get(ids).fields_by_id()
+            return self._with_picture([{"id": id_, "fields": found[id_]} for id_ in found])
+
+        return JSONResponse({"documents": await self._in_thread(fetch)})
+
+    async def picture(self, request: Request) -> Response:
+        """GET /v1/picture?id=...&size=320"""
+        query = _query_parameters(request, "id", "size")
+        id_, size = _checked_id(query.get("id", "")), query.get("size", str(SIZES[0]))
+        if size not in map(str, SIZES):
+            raise RequestError(422, f"the size is {size[:20]!r}, expected one of {SIZES}")
+        document = await self._in_thread(self.index.get, [id_])
+        fields = document.fields_by_id().get(id_, {})
+        path = self.thumbnails.path(id_, fields.get("image"))
+        if path is None:
+            raise RequestError(404, f"no picture of document {id_[:100]!r}")
+        data = await self._in_thread(self.thumbnails.jpeg, path, int(size))
+        etag = f'"{blake2b(data, digest_size=12).hexdigest()}"'
+        headers = {"ETag": etag, "Cache-Control": "private, max-age=600"}
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers=headers)
+        return Response(data, headers=headers, media_type="image/jpeg")
+
+    def _with_picture(self, documents: list[Document]) -> list[Document]:
+        """Set ``picture`` of each document: the path of its thumbnail, or None. Reads the disk."""
+        for document in documents:
+            image = self.thumbnails.path(document["id"], document["fields"].get("image"))
+            query = urlencode({"id": document["id"]})
+            document["picture"] = f"/v1/picture?{query}" if image is not None else None
+        return documents
+
+    # ---- the service itself -------------------------------------------------------------------
+
+    async def about(self, request: Request) -> Response:
+        """GET /v1/about"""
+        about = {
+            "version": __version__,
+            "method": self.encoder.about.get("options", {}).get("method"),
+            "documents": await self._document_count(),
+            "ranks_words": isinstance(self.index, FullTextIndex),
+            "limits": {
+                "body_bytes": self.settings.max_body_bytes,
+                "pixels": self.settings.max_pixels,
+                "seconds": self.settings.request_timeout,
+            },
+        }
+        return JSONResponse(self._identity() | about)
+
+    async def live(self, request: Request) -> Response:
+        """GET /health/live"""
+        return JSONResponse({"status": "live"})
+
+    async def ready(self, request: Request) -> Response:
+        """GET /health/ready: needs no token, so with a token it returns no document count."""
+        count = await self._document_count()
+        documents = {"documents": count} if self.settings.token is None else {}
+        return JSONResponse({"status": "ready", **documents})
+
+    async def prometheus(self, request: Request) -> Response:
+        """GET /metrics"""
+        return Response(self.metrics.text(), headers={"Content-Type": MEDIA_TYPE})
+
+    async def openapi(self, request: Request) -> Response:
+        """GET /openapi.json"""
+        return Response(schema.TEXT, media_type="application/json")
+
+    async def page(self, request: Request) -> Response:
+        """GET / and GET /page/NAME: the files of the search page."""
+        name = request.path_params.get("name", "")
+        if name not in PAGE or (not name and request.url.path != "/"):
+            raise RequestError(404, f"no such path: {request.url.path[:200]}")
+        content, media_type = _page_file(name)
+        return Response(content, headers={"Content-Type": media_type, "Cache-Control": "no-cache"})
+
+    async def _document_count(self) -> int:
+        """Number of documents, cached for COUNT_SECONDS."""
+        if time.monotonic() - self._counted_at >= COUNT_SECONDS:
+            self._count = await self._in_thread(len, self.index)
+            self._counted_at = time.monotonic()
+        return self._count
+
+    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        async with asyncio.timeout(self.settings.request_timeout):
+            return await asyncio.to_thread(function, *arguments)
+
+    def _identity(self) -> dict[str, Any]:
+        return {"bits": self.encoder.bits, "encoder": self.encoder.fingerprint}
+
+
+async def _gather(work: Sequence[Awaitable[BinaryCodes]]) -> list[BinaryCodes | BaseException]:
+    """Codes, or errors in their places; waits for all of them."""
+    return await asyncio.gather(*work, return_exceptions=True)
+
+
+def _raise_errors(results: Sequence[BinaryCodes | BaseException]) -> list[BinaryCodes]:
+    codes = []
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+        codes.append(result)
+    return codes
+
+
+def _query_parameters(request: Request, *names: str) -> QueryParams:
+    """The query parameters. Raises RequestError for one that is not in ``names``."""
+    unknown = set(request.query_params) - set(names)
+    if unknown:
+        raise RequestError(
+            422, f"unknown parameter {min(unknown)[:100]!r}, expected {', '.join(names)}"
+        )
+    return request.query_params
+
+
+def _checked_id(id_: str) -> str:
+    if not 0 < len(id_) <= MAX_ID_LENGTH:
+        raise RequestError(422, f"an id of {len(id_)} characters, expected 1 to {MAX_ID_LENGTH}")
+    return id_
+
+
+@cache
+def _page_file(name: str) -> tuple[bytes, str]:
+    file, media_type = PAGE[name]
+    return files("xmodal.service").joinpath("page", file).read_bytes(), media_type
