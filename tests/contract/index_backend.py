@@ -25,10 +25,10 @@ class Backend:
         self._drop = drop
         self._open: list[tuple[Index, str]] = []
 
-    def make(self, bits: int, encoder: str | None = None) -> Index:
+    def make(self, bits: int, fingerprint: str | None = None) -> Index:
         """A new empty index at a new address."""
         address = self.new_address()
-        index = open_index(address, bits=bits, fingerprint=encoder, create=True)
+        index = open_index(address, bits=bits, fingerprint=fingerprint, create=True)
         self._open.append((index, address))
         return index
 
@@ -36,11 +36,11 @@ class Backend:
         """Where an open index is kept."""
         return next(address for known, address in self._open if known is index)
 
-    def reopen(self, index: Index, *, bits: int | None = None, encoder: str | None = None) -> Index:
-        """Close it and open what is at its address, expecting ``bits`` and ``encoder``."""
+    def reopen(self, index: Index, *, bits: int | None = None, fingerprint: str | None = None) -> Index:
+        """Close it and open what is at its address, expecting ``bits`` and ``fingerprint``."""
         address = self.address(index)
         self.let_go(index)
-        again = open_index(address, bits=bits, fingerprint=encoder)
+        again = open_index(address, bits=bits, fingerprint=fingerprint)
         self._open.append((again, address))
         return again
 

@@ -300,7 +300,7 @@ def test_a_missing_index_is_missing(backend: Backend) -> None:
     ("error", "words", "ids", "given"),
     [
         (CodeError, "without any code", ["a"], {}),
-        (CodeError, "image codes have 16 bits, this index holds 8", ["a"], {"image": [[0, 0]]}),
+        (CodeError, "codes have 16 bits, this index holds 8", ["a"], {"image": [[0, 0]]}),
         (CodeError, "2 text codes for 1 ids", ["a"], {"text": [[0], [1]]}),
         (CodeError, "1 image codes for 2 ids", ["a", "b"], {"image": [[0]], "text": [[0], [1]]}),
         (ConfigError, "2 sets of fields for 1 ids", ["a"], {"image": [[0]], "fields": [{}, {}]}),

