@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bad_pictures import TEXT, png_that_claims, truncated_jpeg
+from bad_pictures import TEXT, damaged_avif, png_that_claims, truncated_jpeg
 from PIL import Image
 from service_process import Running, running
 
@@ -98,6 +98,7 @@ SEARCHES: dict[str, tuple[Any, int]] = {
     "picture cut base64": ({"image": sent(b"abcd")[:-1]}, 422),
     "picture is words": ({"image": sent(TEXT)}, 422),
     "picture truncated": ({"image": sent(truncated_jpeg())}, 422),
+    "picture overwritten": ({"image": sent(damaged_avif())}, 422),
     "picture claims many pixels": ({"image": sent(png_that_claims(60_000, 60_000))}, 422),
     "picture has many pixels": ({"image": sent(wide_png())}, 422),
     "picture lies about its size": ({"image": sent(lying_png())}, 422),
