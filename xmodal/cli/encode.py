@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from xmodal.cli.show import (
     columns_of,
     json_option,
     model_option,
+    print_json,
+    print_line,
     progress_bars,
     tell_problems,
 )
@@ -71,8 +72,10 @@ def encode(
         codes = encoder.encode_images(list(images)).to_hex()
         lines += [{"image": one, "code": code} for one, code in zip(images, codes, strict=True)]
     for line in lines:
-        shown = json.dumps(line, ensure_ascii=False) if given["as_json"] else line["code"]
-        click.echo(shown)
+        if given["as_json"]:
+            print_json(line)
+        else:
+            print_line(line["code"])
     if data is None or out is None:
         return
     dataset = read(data, columns_of(given))
@@ -87,4 +90,4 @@ def encode(
     os.replace(new, out)
     tell_problems(dataset.problems)
     counts = ", ".join(f"{len(ids):,} {side} codes" for side, (ids, _) in sides.items())
-    click.echo(f"{out}: {counts}")
+    print_line(f"{out}: {counts}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from xmodal.cli.show import (
     columns_of,
     data_argument,
     json_option,
+    print_json,
+    print_line,
     print_table,
     progress_bars,
     say,
@@ -85,12 +88,12 @@ def evaluate(data: Path, models: tuple[Path, ...], **given: Any) -> None:
         report.facts["index"] = f"{given['uri']}: {check_index(index, *parts[0])}"
         index.close()
     if given["as_json"]:
-        click.echo(report.to_json())
+        print_json(json.loads(report.to_json()), indent=1)
     else:
         print_table(report.table(), report.title)
-        click.echo()
+        print_line()
         for line in report.notes():
-            click.echo(line)
+            print_line(line)
     if given["out"]:
         shown = report.to_json() if given["out"].suffix == ".json" else report.text()
         given["out"].write_text(shown + "\n", encoding="utf-8")

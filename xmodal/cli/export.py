@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ from xmodal.cli.show import (
     columns_of,
     json_option,
     model_option,
+    print_json,
+    print_line,
     print_table,
     progress_bars,
     say,
@@ -69,9 +70,9 @@ def export(model: Path, out: Path, data: Path | None, **given: Any) -> None:
     size = sum(path.stat().st_size for path in out.iterdir())
     if given["as_json"]:
         told = {"encoder": str(out), "fingerprint": encoder.fingerprint, "bytes": size}
-        click.echo(json.dumps(told | found, ensure_ascii=False))
+        print_json(told | found)
         return
-    click.echo(
+    print_line(
         f"{out}: {encoder.bits} bits, encoder {encoder.fingerprint}, {encoder.precision}, "
         f"{size / 1e6:.1f} MB"
     )
@@ -82,7 +83,7 @@ def export(model: Path, out: Path, data: Path | None, **given: Any) -> None:
     print_table(rows)
     for name, ways in found["mAP"].items():
         shown = ", ".join(f"{way} {value:.4f}" for way, value in ways.items())
-        click.echo(f"mAP by {name}: {shown}")
+        print_line(f"mAP by {name}: {shown}")
     say(
         f"next: xmodal search WORDS --model {out} --index my.index; the model card: {out}/README.md"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from xmodal.cli.show import (
     data_argument,
     json_option,
     model_option,
+    print_json,
+    print_line,
     progress_bars,
     tell_problems,
     tell_way,
@@ -65,9 +66,9 @@ def index(data: Path, model: Path, uri: str, **given: Any) -> None:
     if given["as_json"]:
         told: dict[str, Any] = {"index": uri, "documents": documents}
         told |= {side: counts[side] for side in MODALITIES}
-        click.echo(json.dumps(told | {"problems": dataset.problems.counts()}))
+        print_json(told | {"problems": dataset.problems.counts()})
     else:
-        click.echo(
+        print_line(
             f"{uri}: {documents:,} documents; from {data}: {counts['image']:,} pictures, "
             f"{counts['text']:,} texts"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from xmodal.cli.show import (
     complain,
     json_option,
     model_option,
+    print_json,
+    print_line,
     print_table,
     say,
     tell_way,
@@ -91,7 +92,7 @@ def search(words: str | None, image: Path | None, model: Path, uri: str, **given
             hit._asdict() | {"confidence": None if one is None else round(one, 4)}
             for hit, one in zip(hits, sure, strict=True)
         ]
-        click.echo(json.dumps({"query": str(query), "hits": rows}, ensure_ascii=False))
+        print_json({"query": str(query), "hits": rows})
     elif hits:
         table = [["distance", "confidence", "text", "file"]]
         for hit, one in zip(hits, sure, strict=True):
@@ -101,7 +102,7 @@ def search(words: str | None, image: Path | None, model: Path, uri: str, **given
         print_table(table)
     if not hits:
         if not given["as_json"]:
-            click.echo("no match")
+            print_line("no match")
         if len(index) == 0:
             complain(
                 f"{uri} is empty: fill it with xmodal index DATA --model {model} --index {uri}"

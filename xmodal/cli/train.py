@@ -16,6 +16,8 @@ from xmodal.cli.show import (
     data_argument,
     epoch_line,
     json_option,
+    print_json,
+    print_line,
     progress_bars,
     say,
     tell_problems,
@@ -90,11 +92,11 @@ def train(data: Path, **given: Any) -> None:
         figures = figures | {way: round(values["mAP"], 4) for way, values in own.items()}
     summary = {"encoder": str(given["out"]), "fingerprint": encoder.fingerprint, **figures}
     if given["as_json"]:
-        click.echo(json.dumps(summary))
+        print_json(summary)
     else:
-        click.echo(f"{given['out']}: {encoder.bits} bits, encoder {encoder.fingerprint}")
+        print_line(f"{given['out']}: {encoder.bits} bits, encoder {encoder.fingerprint}")
         for name, value in figures.items():
-            click.echo(f"  {name}: {value}")
+            print_line(f"  {name}: {value}")
         say(f"next: xmodal index {data} --model {given['out']} --index my.index")
 
 

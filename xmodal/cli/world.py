@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
 
 import click
 
-from xmodal.cli.show import epoch_line, json_option, print_table, progress_bars, say
+from xmodal.cli.show import (
+    epoch_line,
+    json_option,
+    print_json,
+    print_line,
+    print_table,
+    progress_bars,
+    say,
+)
 from xmodal.gallery import Shown, write_gallery
 from xmodal.index import Hit, open_index
 from xmodal.readers import read
@@ -88,16 +97,16 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
     (out / "report.json").write_text(report.to_json() + "\n")
     share = sum(right) / (SHOWN * len(right))
     if given["as_json"]:
-        click.echo(report.to_json())
+        print_json(json.loads(report.to_json()), indent=1)
     else:
         print_table(report.table(), report.title)
         for line in report.notes():
-            click.echo(line)
-        click.echo()
-    click.echo(
+            print_line(line)
+        print_line()
+    tell = say if given["as_json"] else print_line
+    tell(
         f"{len(hidden)} combinations of colour, shape and place that training never showed: "
-        f"{share:.0%} of the first {SHOWN} hits show exactly what was asked",
-        err=given["as_json"],
+        f"{share:.0%} of the first {SHOWN} hits show exactly what was asked"
     )
     say(f"pictures of the hits: {out / 'gallery.html'} and {out / 'gallery.png'}")
     say(f"{time.perf_counter() - started:.0f} s in all; try it yourself:")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from xmodal.cli.show import print_table, progress_bars, say
+from xmodal.cli.show import print_line, print_table, progress_bars, say
 from xmodal.errors import IndexFailure, IndexMissing
 from xmodal.hamming import HammingIndex
 from xmodal.index import Hit
@@ -83,9 +83,9 @@ def _compare(local: HammingIndex, encoder: object, server: str) -> None:
     code = encoder.encode_texts([words])  # type: ignore[attr-defined]
     fused = index.search_fused(code, [words], 3, target="image")[0]
     found = ", ".join(f"{hit.fields['text']!r} ({hit.distance} bits)" for hit in fused)
-    click.echo(f"codes and BM25 together, {words!r}: {found}")
+    print_line(f"codes and BM25 together, {words!r}: {found}")
     index.close()
-    click.echo(
+    print_line(
         f"{same} of {total} answers have the same ids, distances and fields as the local index"
     )
     if same < total:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from xmodal.cli.show import (
     cache_option,
     json_option,
     model_option,
+    print_json,
+    print_line,
     progress_bars,
     tell_problems,
     tell_way,
@@ -87,6 +88,6 @@ def enrich(model: Path, uri: str, **given: Any) -> None:
         tell_problems(problems)
         if given["as_json"]:
             told = {"index": uri, "updated": report.stored, "with_codes": len(index)}
-            click.echo(json.dumps(told | {"problems": problems.counts()}))
+            print_json(told | {"problems": problems.counts()})
         else:
-            click.echo(f"{uri}: {report.stored:,} documents updated, {len(index):,} have codes")
+            print_line(f"{uri}: {report.stored:,} documents updated, {len(index):,} have codes")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,8 @@ from xmodal.cli.show import (
     column_options,
     columns_of,
     json_option,
+    print_json,
+    print_line,
     progress_bars,
     say,
     tell_problems,
@@ -92,11 +93,11 @@ def load(source: Path, uri: str, model: Path | None, **given: Any) -> None:
     if given["as_json"]:
         told = {"index": uri, "version": index.name, "documents": count, "replaced": old}
         told |= {"refused": report.failed, "problems": problems.counts()}
-        click.echo(json.dumps(told, ensure_ascii=False))
+        print_json(told)
     else:
         kept = "" if given["delete_old"] else " (kept: xmodal-opensearch delete --old-versions)"
         swapped = f"; it stands for {index.name} now, before for {old[0]}{kept}" if old else ""
-        click.echo(f"{uri}: {count:,} documents{swapped}")
+        print_line(f"{uri}: {count:,} documents{swapped}")
     index.close()
 
 

@@ -9,7 +9,7 @@ from types import FrameType
 
 import click
 
-from xmodal.cli.show import say
+from xmodal.cli.show import print_line, say
 from xmodal.errors import ServerFailure
 from xmodal_opensearch.node import Node
 from xmodal_opensearch.server_plugin import plugin_folder
@@ -60,7 +60,7 @@ def node(
         extra_plugins=extra,
         show=say,
     ) as running:
-        click.echo(running.url)
+        print_line(running.url)
         say(f"ready; data in {folder}; an index is opensearch://localhost:{running.port}/NAME")
         say("Ctrl-C ends it")
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from xmodal.cli.show import say
+from xmodal.cli.show import print_line, say
 from xmodal_opensearch.address import parse_address
 from xmodal_opensearch.artifacts import VERSION
 from xmodal_opensearch.plugin_check import check as check_server
@@ -40,7 +40,7 @@ def build(version: str, out: Path | None) -> None:
     """
     target = out or Path(f"hamming-{version}.zip")
     digest = build_plugin(version, target, show=say)
-    click.echo(f"{target}  sha256 {digest}")
+    print_line(f"{target}  sha256 {digest}")
     say("on every node: bin/opensearch-plugin install file://" + str(target.resolve()))
     say("then restart it, and: xmodal-opensearch plugin check opensearch://host:9200")
 
@@ -55,4 +55,4 @@ def check(server: str) -> None:
       xmodal-opensearch plugin check opensearch://localhost:9200
     """
     for line in check_server(Server(parse_address(server, index_needed=False))):
-        click.echo(line)
+        print_line(line)
