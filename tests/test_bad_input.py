@@ -179,7 +179,11 @@ MODELS = [
         "format 99, this vers",
     ),
     ("weights truncated", "search red --model {t}/cut --index {index}", "is damaged"),
-    ("weights changed", "search red --model {t}/other --index {index}", "do not belong together"),
+    (
+        "weights changed",
+        "search red --model {t}/other --index {index}",
+        "weights.safetensors has sha256",
+    ),
     (
         "not its backbone",
         "search red --model {model} --index {index} --text-backbone small-cnn",

@@ -6,7 +6,6 @@ folder then gets its name: a stopped export leaves nothing that could be taken f
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -21,7 +20,16 @@ from typing import Any
 
 from xmodal.data import Dataset, Problems
 from xmodal.device import precision
-from xmodal.encoder import CONFIG, SPLIT, Encoder, read_config, write_json
+from xmodal.encoder import (
+    CONFIG,
+    FILES,
+    SPLIT,
+    Encoder,
+    file_record,
+    read_config,
+    write_config,
+    write_json,
+)
 from xmodal.errors import ConfigError, DataError, ModelError
 from xmodal.exporting.agreement import Codes, Sample, agreement, encode, held_out, quality, rendered
 from xmodal.exporting.card import card
@@ -93,7 +101,7 @@ def export(
         say(f"comparing with torch: {sample.about}")
         config = _checked(config, trained, exact, sample, new, int8, progress)
         (new / CARD).write_text(card(folder.name, config), encoding="utf-8")
-        write_json(new / CONFIG, config)
+        write_config(new, config)
     return PortableEncoder.load(folder)
 
 
@@ -189,7 +197,7 @@ def _config(
         "confidence": {"slope": curve.slope, "offset": curve.offset},
         "shared_space": trained.shared_space,
         "backbones": refs,
-        "files": _files(folder),
+        FILES: _files(folder),
         **trained.about,
         "options": options,
     }
@@ -204,20 +212,14 @@ def _to_int8(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         "made of": config["fingerprint"],
         "precision": "int8",
         "sides": {side: told.told() for side, told in small.items()},
-        "files": _files(folder),
+        FILES: _files(folder),
     }
 
 
 def _files(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and hash of each file that decides a code."""
     paths = sorted(path for path in folder.iterdir() if path.name != SPLIT)
-    return {
-        path.name: {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        }
-        for path in paths
-    }
+    return {path.name: file_record(path) for path in paths}
 
 
 def _short(spec: str) -> str:
