@@ -19,13 +19,14 @@ from xmodal.cli.show import (
     print_line,
     print_table,
     progress_bars,
+    read_labelled_as_trained,
     say,
+    tell_label_candidates,
     tell_problems,
     tell_way,
 )
 from xmodal.errors import ConfigError
 from xmodal.index import open_index
-from xmodal.readers import read
 
 
 @click.command()
@@ -48,7 +49,8 @@ from xmodal.readers import read
 def evaluate(data: Path, models: tuple[Path, ...], **given: Any) -> None:
     """Measure encoders on the queries of DATA, beside every baseline.
 
-    Pairs that an encoder was trained on are searched in, but never asked with.
+    Pairs that an encoder was trained on are searched in, but never asked with. Labels are read from
+    --label-column, or from the label column of its training.
 
     \b
     Example:
@@ -56,7 +58,8 @@ def evaluate(data: Path, models: tuple[Path, ...], **given: Any) -> None:
       xmodal evaluate photos/ --model my.model --index opensearch://localhost:9200/photos
       xmodal evaluate items.csv --model seed0.model --model seed1.model --trec runs/
     """
-    dataset = read(data, columns_of(given))
+    dataset = read_labelled_as_trained(data, columns_of(given), models)
+    tell_label_candidates(dataset, "measures by it")
     names = [model.resolve().name for model in models]
     if given["trec"] and len(set(names)) < len(names):
         raise ConfigError(f"two models are called {max(names, key=names.count)}: rename a folder")

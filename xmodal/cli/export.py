@@ -17,9 +17,9 @@ from xmodal.cli.show import (
     print_line,
     print_table,
     progress_bars,
+    read_labelled_as_trained,
     say,
 )
-from xmodal.readers import read
 
 
 @click.command()
@@ -42,15 +42,15 @@ def export(model: Path, out: Path, data: Path | None, **given: Any) -> None:
     """Make a portable model: ONNX graphs that need onnxruntime, and no torch.
 
     search, index, serve, encode and evaluate take it as they take any model. Its codes are compared
-    with those of torch, and the folder's README.md is its model card. With --check and labels, mAP
-    is measured as well.
+    with those of torch, and the folder's README.md is its model card. With --check and labels (from
+    --label-column, or the label column of the training), mAP is measured as well.
 
     \b
     Example:
       xmodal export --model my.model --onnx my.onnx
       xmodal export --model my.model --onnx small.onnx --int8 --check photos/
     """
-    dataset = None if data is None else read(data, columns_of(given))
+    dataset = None if data is None else read_labelled_as_trained(data, columns_of(given), [model])
 
     from xmodal.exporting import Check
     from xmodal.exporting import export as write

@@ -20,6 +20,7 @@ from xmodal.cli.show import (
     print_line,
     progress_bars,
     say,
+    tell_label_candidates,
     tell_problems,
 )
 from xmodal.errors import ConfigError
@@ -59,12 +60,14 @@ def train(data: Path, **given: Any) -> None:
     \b
     Example:
       xmodal train photos/ --out my.model
+      xmodal train items.csv --out my.model --label-column category
       xmodal train items.csv --out my.model --image-backbone small-cnn --text-backbone words
     """
     options = configure(Options, {name: given[name] for name in Options.__dataclass_fields__})
     settings = _file_settings(given["settings_file"]) | parse_settings(given["assignments"])
     dataset = read(data, columns_of(given))
     say(f"{dataset.name}: {len(dataset):,} items, {len(dataset.pairs()):,} pairs")
+    tell_label_candidates(dataset, "trains on it")
 
     from xmodal import training
     from xmodal.assessment import evaluate

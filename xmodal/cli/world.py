@@ -53,7 +53,7 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
     started = time.perf_counter()
     say(f"1. rendering {pictures:,} pictures with captions into {out / 'pictures'}")
     world = write_world(out / "pictures", pictures)
-    dataset = read(world)
+    dataset = read(world, label_column="labels")
 
     from xmodal.assessment import evaluate
     from xmodal.training import train
