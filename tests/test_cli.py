@@ -320,7 +320,18 @@ def test_evaluate_two_seeds_into_files(
     xmodal_cli: Run, model: Path, world: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.model"
-    command = ("train", world, "--out", other, *SMALL, "--bits", 32, *QUICK)
+    command = (
+        "train",
+        world,
+        "--out",
+        other,
+        *SMALL,
+        "--bits",
+        32,
+        *QUICK,
+        "--label-column",
+        "labels",
+    )
     assert xmodal_cli(*command, "--seed", 1, "--no-report").status == 0
     models = ("--model", model, "--model", other)
     files = ("--out", tmp_path / "new" / "report.json", "--trec", tmp_path / "runs")
