@@ -71,13 +71,13 @@ def main() -> None:
             command(
                 "train", told.data, "--out", model, "--bits", told.bits, "--seed", str(seed),
                 "--image-backbone", told.image_backbone, "--text-backbone", told.text_backbone,
-                "--no-report", *column, *extra,
+                "--no-report", "--label-column", "labels", *column, *extra,
             )
         )  # fmt: skip
     index = str(work / "seed0.index")
     indexing = command("index", told.data, "--model", models[0], "--index", index, *column)
 
-    data = read(told.data, Columns(text=told.text_column))
+    data = read(told.data, Columns(text=told.text_column), label_column="labels")
     encoders = [load_encoder(model) for model in models]
     report, _ = evaluate(encoders, data, cache=default_cache())
     total, each = ten_words(encoders[0], index)

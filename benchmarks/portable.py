@@ -57,8 +57,9 @@ def whole_search(*words: object) -> tuple[float, float]:
 def prepare(told: argparse.Namespace) -> tuple[Path, dict[str, Path], dict[str, Path]]:
     """The data, and of each way the model and its index, in the work folder."""
     work = told.work / ("quick" if told.quick else f"seed{told.seed}")
-    data = told.data
+    data, label_column = told.data, told.label_column
     if data is None:
+        label_column = "labels"
         data = work / "world"
         if not data.exists():
             write_world(data, 400 if told.quick else 2880)
@@ -68,7 +69,8 @@ def prepare(told: argparse.Namespace) -> tuple[Path, dict[str, Path], dict[str, 
     )
     settings = ("--set", "epochs=2") if told.quick else ()
     chosen = ("--bits", BITS, "--seed", told.seed, "--no-report")
-    xmodal("train", data, "--out", models["torch"], *backbones, *chosen, *settings)
+    labels = ("--label-column", label_column) if label_column else ()
+    xmodal("train", data, "--out", models["torch"], *backbones, *chosen, *labels, *settings)
     items = ("--check", data, "--items", 50 if told.quick else 500)
     for way, more in (("onnx", ()), ("onnx int8", ("--int8",))):
         if not models[way].exists():
@@ -157,6 +159,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, help="pictures with texts, as for xmodal train")
+    parser.add_argument("--label-column", help="column of --data with labels")
     parser.add_argument("--image-backbone", default="small-cnn")
     parser.add_argument("--text-backbone", default="words")
     parser.add_argument("--rounds", type=int, help="processes of each way [default: 9]")

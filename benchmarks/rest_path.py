@@ -165,7 +165,9 @@ def main() -> None:
     count = min(told.documents, 60) if told.quick else told.documents
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        world = read(write_world(folder / "world", 60 if told.quick else PICTURES))
+        world = read(
+            write_world(folder / "world", 60 if told.quick else PICTURES), label_column="labels"
+        )
         options = Options(bits=64, image_backbone="small-cnn", text_backbone="words")
         settings = {"epochs": 1 if told.quick else 8, "batch": 32, "hidden": 64}
         model = folder / "model"

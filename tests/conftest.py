@@ -107,7 +107,7 @@ def dataset(world: Path) -> Dataset:
     """The items of the world."""
     from xmodal.data.readers.tables import read
 
-    return read(world)
+    return read(world, label_column="labels")
 
 
 @pytest.fixture(scope="session")

@@ -162,6 +162,7 @@ def _about(
             "name": data.name,
             **{role: len(ids) for role, ids in split.ids().items()},
             "labelled": int(training.train.labelled.sum()),
+            "label_column": data.label_column,
             "problems": data.problems.counts(),
         },
         "figures": _figures(run),

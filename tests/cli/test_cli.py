@@ -16,6 +16,7 @@ from PIL import Image
 import xmodal
 from xmodal.data.dataset import Dataset
 from xmodal.encoders.encoder import Encoder
+from xmodal.encoders.folder import write_config
 from xmodal.index.contract import open_index
 
 Run = Callable[..., Any]
@@ -58,6 +59,10 @@ def test_train_and_train_again(xmodal_cli: Run, world: Path, tmp_path: Path) -> 
         "split.json",
         "report.json",
     }
+    hint = "column labels (5 values) is stored as a field; --label-column labels trains on it\n"
+    assert first.err.count(hint) == 1
+    data = json.loads((out / "config.json").read_text())["data"]
+    assert (data["labelled"], data["label_column"]) == (0, None)
     report = json.loads((out / "report.json").read_text())
     assert set(report["rows"]) > {"chance", "cca + itq", "xmodal schgan"}
     written = {f: (out / f).stat().st_mtime_ns for f in ("weights.safetensors", "config.json")}
@@ -283,11 +288,56 @@ def test_evaluate_prints_a_table(xmodal_cli: Run, model: Path, world: Path) -> N
         assert words in told.out
 
 
+def test_evaluate_uses_the_label_column_of_the_training(
+    xmodal_cli: Run, model: Path, world: Path, tmp_path: Path
+) -> None:
+    assert json.loads((model / "config.json").read_text())["data"]["label_column"] == "labels"
+    command = ("evaluate", world, "--model", model, "--json")
+    told = xmodal_cli(*command)
+    assert json.loads(told.out)["facts"]["relevant means"] == "shares a label"
+    assert "--label-column" not in told.err
+    other = xmodal_cli(*command, "--label-column", "colour")
+    assert json.loads(other.out)["rows"] != json.loads(told.out)["rows"]
+
+    rows = [json.loads(line) for line in (world / "metadata.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["file_name"], row["class"] = str(world / row["file_name"]), row.pop("labels")
+        row["id"] = Path(row["file_name"]).name
+    table = tmp_path / "t.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = xmodal_cli("evaluate", table, "--model", model, "--json")
+    assert json.loads(told.out)["facts"]["relevant means"] == "is the natural pair"
+    assert "t.jsonl has no column labels" in told.err
+    assert "--label-column class measures by it" in told.err
+
+
+def test_models_of_different_label_columns_are_refused(
+    xmodal_cli: Run, model: Path, world: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(model, tmp_path / "other.model"))
+    config = json.loads((other / "config.json").read_text())
+    config["data"]["label_column"] = "shape"
+    write_config(other, config)
+    told = xmodal_cli("evaluate", world, "--model", model, "--model", other)
+    assert told.status == 2 and "different label columns (labels, shape)" in told.err
+
+
 def test_evaluate_two_seeds_into_files(
     xmodal_cli: Run, model: Path, world: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.model"
-    command = ("train", world, "--out", other, *SMALL, "--bits", 32, *QUICK)
+    command = (
+        "train",
+        world,
+        "--out",
+        other,
+        *SMALL,
+        "--bits",
+        32,
+        *QUICK,
+        "--label-column",
+        "labels",
+    )
     assert xmodal_cli(*command, "--seed", 1, "--no-report").status == 0
     models = ("--model", model, "--model", other)
     files = ("--out", tmp_path / "new" / "report.json", "--trec", tmp_path / "runs")

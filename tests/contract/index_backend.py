@@ -36,7 +36,9 @@ class Backend:
         """Where an open index is kept."""
         return next(address for known, address in self._open if known is index)
 
-    def reopen(self, index: Index, *, bits: int | None = None, fingerprint: str | None = None) -> Index:
+    def reopen(
+        self, index: Index, *, bits: int | None = None, fingerprint: str | None = None
+    ) -> Index:
         """Close it and open what is at its address, expecting ``bits`` and ``fingerprint``."""
         address = self.address(index)
         self.let_go(index)

@@ -22,7 +22,7 @@ from xmodal.training import Options, train
 
 Run = Callable[..., Any]
 ANNOUNCED = re.compile(
-    r".+: [\d,]+ items, [\d,]+ pairs|epoch .*"
+    r".+: [\d,]+ items, [\d,]+ pairs|epoch .*|column labels .*|.+ has no column labels, .*"
 )  # what train says before it works
 SMALL = "--image-backbone small-cnn --text-backbone words --bits 16 --set hidden=32 --set batch=32"
 
@@ -179,7 +179,11 @@ MODELS = [
         "format 99, this vers",
     ),
     ("weights truncated", "search red --model {t}/cut --index {index}", "is damaged"),
-    ("weights changed", "search red --model {t}/other --index {index}", "do not belong together"),
+    (
+        "weights changed",
+        "search red --model {t}/other --index {index}",
+        "weights.safetensors has sha256",
+    ),
     (
         "not its backbone",
         "search red --model {model} --index {index} --text-backbone small-cnn",
@@ -316,7 +320,12 @@ def bad(
     (folder / "cut.index" / "documents.parquet").write_bytes(whole[: len(whole) // 2])
 
     options = Options(bits=16, image_backbone="small-cnn", text_backbone="words")
-    train(read(world), folder / "m16", options, {"epochs": 1, "batch": 64, "hidden": 16})
+    train(
+        read(world, label_column="labels"),
+        folder / "m16",
+        options,
+        {"epochs": 1, "batch": 64, "hidden": 16},
+    )
     for name in ("no-json", "format", "cut", "other"):
         shutil.copytree(model, folder / name)
     (folder / "no-json/config.json").write_text("{")

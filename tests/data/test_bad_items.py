@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bad_pictures import TEXT, png_that_claims, truncated_jpeg
+from support.bad_pictures import TEXT, damaged_avif, png_that_claims, truncated_jpeg
 
 from xmodal.encoders.load import load_encoder
 from xmodal.index.contract import open_index
@@ -31,6 +31,7 @@ def mixed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in (json.loads(line)["file_name"] for line in table):
         shutil.copy(world / name, folder / name)
     (folder / "cut.jpg").write_bytes(truncated_jpeg())
+    (folder / "noise.avif").write_bytes(damaged_avif())
     (folder / "text.jpg").write_bytes(TEXT)
     (folder / "bomb.png").write_bytes(png_that_claims(50_000, 50_000))
     shutil.copy(world / "00000.png", folder / "wordless.png")
@@ -38,6 +39,7 @@ def mixed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     bad_rows: list[dict[str, Any]] = [
         {"file_name": "gone.png", "text": "missing"},
         {"file_name": "cut.jpg", "text": "truncated"},
+        {"file_name": "noise.avif", "text": "overwritten"},
         {"file_name": "text.jpg", "text": "no picture"},
         {"file_name": "bomb.png", "text": "too large"},
         {"file_name": "https://example.org/a.png", "text": "far away"},
@@ -64,7 +66,7 @@ NOTED = {
     "row left out, it has neither picture nor text": 1,
     "id repeated, the first one stays": 1,
     "id or file name is not valid Unicode, left out": 1,
-    "picture not usable": 3,
+    "picture not usable": 4,
     "text without anything that the backbone can read": 1,
 }
 
@@ -80,18 +82,19 @@ def test_bad_items_are_named_and_the_others_are_indexed(
         assert re.search(rf"^  {count} x {re.escape(kind)}: ", told.err, re.M), kind
     index = open_index(tmp_path / "i")
     assert index.codes("image")[0] == sorted([*good, "wordless.png", "dots.png"])
-    only_text = ["gone.png", "cut.jpg", "text.jpg", "bomb.png", "https://example.org/a.png"]
+    only_text = ["gone.png", "cut.jpg", "noise.avif", "text.jpg", "bomb.png"]
+    only_text.append("https://example.org/a.png")
     assert index.codes("text")[0] == sorted([*good, *only_text, "endless"])
 
 
 def test_training_leaves_bad_items_out(mixed: Path, xmodal_cli: Run, tmp_path: Path) -> None:
     command = f"train {mixed} --out {tmp_path / 'm'} {SMALL} --set epochs=1 --no-report"
     told = xmodal_cli(*shlex.split(command))
-    assert told.status == 0 and "3 x picture not usable: " in told.err
+    assert told.status == 0 and "4 x picture not usable: " in told.err
     trained = load_encoder(tmp_path / "m")
     learned = sorted(id_ for ids in trained.split.values() for id_ in ids)
     assert learned == [f"{k:05d}.png" for k in range(GOOD)]
-    assert trained.about["data"]["problems"]["picture not usable"] == 3
+    assert trained.about["data"]["problems"]["picture not usable"] == 4
 
 
 def test_csv_lines_of_another_length_are_left_out(

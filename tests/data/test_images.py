@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-from support.bad_pictures import TEXT, png_that_claims, truncated_jpeg
+from PIL import Image, ImageFile
+from support.bad_pictures import TEXT, damaged_avif, png_that_claims, truncated_jpeg
 
 from xmodal.data.images import MAX_PIXELS, Preprocessing, load
 from xmodal.errors import DataError
@@ -198,6 +198,7 @@ def test_bad_files_are_refused_with_their_name_and_a_reason(tmp_path: Path) -> N
     files = {
         "truncated.png": (whole[: len(whole) // 2], "cannot be decoded"),
         "truncated.jpg": (truncated_jpeg(), "truncated"),
+        "damaged.avif": (damaged_avif(), "cannot be decoded"),
         "text.jpg": (TEXT, "not a picture"),
         "empty.jpg": (b"", "not a picture"),
     }
@@ -214,7 +215,7 @@ def test_bad_files_are_refused_with_their_name_and_a_reason(tmp_path: Path) -> N
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of damaged metadata in many words
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF"])
 def test_damaged_bytes_give_a_picture_or_a_data_error(kind: str) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a description"
@@ -232,3 +233,30 @@ def test_damaged_bytes_give_a_picture_or_a_data_error(kind: str) -> None:
             refused += 1
             assert "\n" not in str(error)
     assert refused > 0 or kind == "BMP"
+
+
+@pytest.mark.parametrize(
+    "kind", [RuntimeError, MemoryError, ZeroDivisionError, AssertionError, KeyError, SystemError]
+)
+def test_any_exception_of_a_decoder_is_a_damaged_picture(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = encoded(photo(40, 30), "PNG")
+
+    def fail(image: ImageFile.ImageFile) -> None:
+        raise kind
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    with pytest.raises(DataError, match=kind.__name__):
+        load(whole)
+
+
+def test_a_stop_while_decoding_is_not_a_damaged_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = encoded(photo(40, 30), "PNG")
+
+    def stop(image: ImageFile.ImageFile) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", stop)
+    with pytest.raises(KeyboardInterrupt):
+        load(whole)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from xmodal.data.dataset import Dataset, Item
-from xmodal.data.readers.tables import MAX_TEXT, Columns, read
+from xmodal.data.readers.tables import LABEL_NAMES, MAX_TEXT, Columns, label_candidates, read
 from xmodal.errors import ConfigError, DataError
 
 ROWS = [
@@ -69,7 +69,7 @@ def items(data: Dataset) -> dict[str, Item]:
 def test_a_table_of_any_kind_gives_the_same_items(tmp_path: Path, name: str) -> None:
     picture(tmp_path / "a.png")
     picture(tmp_path / "sub" / "b.png")
-    data = read(write(tmp_path / name, ROWS))
+    data = read(write(tmp_path / name, ROWS), label_column="label")
     assert data.ids == ["a.png", "sub/b.png"] and data.name == name
     first, second = data
     assert first.text == "a red shoe" and first.labels == ("shoe",)
@@ -150,8 +150,8 @@ def test_usual_column_names_are_understood(tmp_path: Path, image: str, text: str
 def test_the_best_known_name_wins_and_the_others_stay_fields(tmp_path: Path) -> None:
     row = {"title": "short", "caption": "long", "name": "x", "id": 7, "label": "a", "class": "b"}
     [item] = read(write(tmp_path / "t.jsonl", [row]))
-    assert (item.id, item.text, item.labels) == ("7", "long", ("a",))
-    assert item.fields == {"title": "short", "name": "x", "class": "b"}
+    assert (item.id, item.text, item.labels) == ("7", "long", None)
+    assert item.fields == {"title": "short", "name": "x", "label": "a", "class": "b"}
 
 
 def test_named_columns_come_before_guesses(tmp_path: Path) -> None:
@@ -166,7 +166,29 @@ def test_named_columns_come_before_guesses(tmp_path: Path) -> None:
 
 def test_a_column_that_only_later_rows_have_is_found(tmp_path: Path) -> None:
     table = lines(tmp_path / "t.jsonl", {"text": "one"}, {"text": "two", "labels": ["late"]})
-    assert [item.labels for item in read(table)] == [None, ("late",)]
+    assert [item.labels for item in read(table, label_column="labels")] == [None, ("late",)]
+
+
+@pytest.mark.parametrize("name", [*LABEL_NAMES, "Category"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_labels_are_read_from_a_named_column_alone(tmp_path: Path, name: str, kind: str) -> None:
+    rows = [{"text": f"t{n}", name: value} for n, value in enumerate(["a|b", "b", "c", ""])]
+    table = write(tmp_path / f"t.{kind}", rows)
+    data = read(table)
+    assert data.label_column is None and data.classes == ()
+    assert [item.fields.get(name) for item in data] == ["a|b", "b", "c", None]
+    assert label_candidates(data) == {name: 3}
+    for named in (read(table, label_column=name), read(table, Columns(label=name))):
+        assert [item.labels for item in named] == [("a", "b"), ("b",), ("c",), None]
+        assert named.label_column == name and named.pairs().label_column == name
+        assert all(name not in item.fields for item in named)
+    with pytest.raises(ConfigError, match="no column 'kind'"):
+        read(table, label_column="kind")
+
+
+def test_other_columns_are_no_label_candidates(tmp_path: Path) -> None:
+    rows = [{"text": "a", "colour": "red", "class": None}, {"text": "b", "colour": "blue"}]
+    assert label_candidates(read(lines(tmp_path / "t.jsonl", *rows))) == {}
 
 
 # ---- values ----------------------------------------------------------------------------------
@@ -191,7 +213,9 @@ def test_a_column_that_only_later_rows_have_is_found(tmp_path: Path) -> None:
     ],
 )
 def test_labels(tmp_path: Path, value: object, labels: tuple[str, ...] | None) -> None:
-    [item] = read(lines(tmp_path / "t.jsonl", {"text": "words", "labels": value}))
+    [item] = read(
+        lines(tmp_path / "t.jsonl", {"text": "words", "labels": value}), label_column="labels"
+    )
     assert item.labels == labels
 
 
@@ -295,7 +319,7 @@ def test_text_that_is_not_valid_unicode_is_mended_or_left_out(tmp_path: Path) ->
         r'{"id": "\ud83d", "text": "an id that cannot be written"}',
         {"id": "good", "text": "good"},
     )
-    data = read(table)
+    data = read(table, label_column="labels")
     assert [item.text for item in data] == ["half ? emoji", "good"]
     assert (data.items[0].labels, data.items[0].fields) == (("?",), {"brand": "?"})
     assert len(data.problems.names("id or file name is not valid Unicode, left out")) == 1

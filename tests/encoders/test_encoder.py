@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -127,10 +131,24 @@ def cut(name: str) -> Callable[[Path], object]:
 def edited(change: Callable[[dict[str, object]], object]) -> Callable[[Path], object]:
     def damage(folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text())
+        del config["sha256"], config["files"]  # as earlier versions wrote it
         change(config)
         (folder / "config.json").write_text(json.dumps(config))
 
     return damage
+
+
+def retyped(old: bytes, new: bytes) -> Callable[[Path], object]:
+    def damage(folder: Path) -> None:
+        text = (folder / "config.json").read_bytes()
+        assert old in text
+        (folder / "config.json").write_bytes(text.replace(old, new))
+
+    return damage
+
+
+def other_weights(folder: Path) -> object:
+    return shutil.copy(folder.parent / "other.model/weights.safetensors", folder)
 
 
 DAMAGES = {
@@ -146,10 +164,16 @@ DAMAGES = {
     "no slope": (edited(lambda c: c["confidence"].pop("slope")), "is damaged"),  # type: ignore[attr-defined]
     "a side is missing": (edited(lambda c: c["backbones"].pop("text")), "is damaged"),  # type: ignore[attr-defined]
     "format of the future": (edited(lambda c: c.update(format=99)), "has format 99, this version"),
-    "other weights": (
-        lambda f: shutil.copy(f.parent / "other.model/weights.safetensors", f),
+    "other weights": (other_weights, r"is damaged \(weights.safetensors has sha256 "),
+    "other weights of before there were hashes": (
+        lambda f: (edited(lambda c: None)(f), other_weights(f)),
         "weights and config do not belong together",
     ),
+    "confidence changed by hand": (
+        retyped(b'"offset": -', b'"offset": -1'),
+        r"is damaged \(config.json was changed after it was written",
+    ),
+    "a note changed by hand": (retyped(b"note", b"nose"), "is damaged .*config.json was changed"),
     "other backbone": (
         edited(lambda c: c["backbones"]["text"].update(fingerprint="words-0")),  # type: ignore[index]
         "weights and config do not belong together",
@@ -166,6 +190,39 @@ def test_a_damaged_folder_is_one_line(tmp_path: Path, kind: str) -> None:
     with pytest.raises(ModelError, match=words) as caught:
         load_encoder(tmp_path / "x.model")
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_hashes_is_loaded_and_another_layout_is_the_same(tmp_path: Path) -> None:
+    encoder = untrained()
+    encoder.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(dict(sorted(config.items()))))
+    assert load_encoder(tmp_path).fingerprint == encoder.fingerprint
+    edited(lambda c: c.update(note="new"))(tmp_path)
+    again = load_encoder(tmp_path)
+    assert again.fingerprint == encoder.fingerprint and again.about == {"note": "new"}
+
+
+def test_all_files_of_a_folder_follow_the_umask(tmp_path: Path) -> None:
+    mask = 0o027
+    program = """
+import os, sys
+os.umask(int(sys.argv[2]))
+from test_encoder import untrained
+from xmodal.compression import compress
+import numpy as np
+untrained().save(sys.argv[1] + "/deep/x.model")
+rows = np.random.default_rng(0).standard_normal((300, 16)).astype(np.float32)
+compress(rows, 16, sys.argv[1] + "/codes", {"epochs": 1})
+"""
+    paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    command = [sys.executable, "-c", program, str(tmp_path), str(mask)]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, check=True)
+    found = sorted(tmp_path.rglob("*"))
+    assert {"weights.safetensors", "codes.npy"} < {path.name for path in found}
+    for path in found:
+        whole = 0o777 if path.is_dir() else 0o666
+        assert oct(stat.S_IMODE(path.stat().st_mode)) == oct(whole & ~mask), path
 
 
 def test_where_no_encoder_is_the_next_step_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from support.absent import TORCH, command, environment
 import xmodal
 from xmodal.data.dataset import Dataset
 from xmodal.encoders.encoder import Encoder
+from xmodal.encoders.folder import file_record, write_config
 from xmodal.encoders.load import load_encoder
 from xmodal.encoders.onnx_encoder import PortableEncoder
 from xmodal.errors import ExtraMissing, ModelError
@@ -148,12 +150,40 @@ def noise(name: str) -> Callable[[Path], object]:
 def edited(**changes: object) -> Callable[[Path], object]:
     def damage(folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text())
+        del config["sha256"]  # as earlier versions wrote it
         (folder / "config.json").write_text(json.dumps(config | changes))
 
     return damage
 
 
+def flipped(name: str, share: float, bit: int = 0x10) -> Callable[[Path], object]:
+    """One bit of a file is another, at a share of its length."""
+
+    def damage(folder: Path) -> None:
+        data = bytearray((folder / name).read_bytes())
+        data[int(len(data) * share)] ^= bit
+        (folder / name).write_bytes(data)
+
+    return damage
+
+
+def retyped(name: str, value: object) -> Callable[[Path], object]:
+    """A number of config.json changed in an editor."""
+
+    def damage(folder: Path) -> None:
+        text = (folder / "config.json").read_text()
+        changed = re.sub(rf'("{name}": )[-0-9.e]+', rf"\g<1>{value}", text)
+        assert changed != text
+        (folder / "config.json").write_text(changed)
+
+    return damage
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "one bit of a graph": (flipped("text.onnx", 0.4), r"damaged \(text.onnx has sha256 "),
+    "one bit of a tokenizer": (flipped("tokenizer.json", 0.5), r"\(tokenizer.json has sha256 "),
+    "confidence edited": (retyped("offset", 9.5), r"damaged \(config.json was changed after"),
+    "preprocessing edited": (retyped("max_tokens", 7), r"damaged \(config.json was changed after"),
     "graph cut off": (cut("text.onnx"), r"damaged \(text.onnx has [\d,]+ bytes, expected [\d,]+\)"),
     "the other graph cut off": (cut("image.onnx"), r"damaged \(image.onnx has "),
     "graph missing": (gone("text.onnx"), "damaged .*No such file"),
@@ -180,6 +210,43 @@ def test_damage_is_one_line(xmodal_cli: Run, clip_path: Path, tmp_path: Path, ki
         load_encoder(folder).encode_texts(["a dog"])
 
 
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.9, 0.999])
+@pytest.mark.parametrize("side", ["image", "text"])
+def test_a_flipped_bit_never_gives_other_codes(
+    portable_path: Path, tmp_path: Path, side: str, share: float
+) -> None:
+    folder = Path(shutil.copytree(portable_path, tmp_path / "x.onnx"))
+    flipped(f"{side}.onnx", share, 0x40)(folder)
+    with pytest.raises(ModelError, match=rf"damaged \({side}.onnx has sha256 "):
+        source = "a red star" if side == "text" else Image.new("RGB", (40, 40), "red")
+        load_encoder(folder).encode(side, [source])  # type: ignore[arg-type]
+
+
+def test_damage_of_external_data_is_seen(portable_path: Path, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    folder = Path(shutil.copytree(portable_path, tmp_path / "x.onnx"))
+    graph = folder / "text.onnx"
+    model = onnx.load(graph)
+    data = {"save_as_external_data": True, "location": "text.onnx.data", "size_threshold": 1024}
+    graph.unlink()
+    onnx.save(model, graph, **data)
+    config = json.loads((folder / "config.json").read_text())
+    config["files"] |= {p.name: file_record(p) for p in folder.glob("text.onnx*")}
+    write_config(folder, config)
+    whole = load_encoder(portable_path).encode_texts(["a red star"])
+    assert load_encoder(folder).encode_texts(["a red star"]) == whole
+    flipped("text.onnx.data", 0.5, 0x40)(folder)
+    with pytest.raises(ModelError, match=r"damaged \(text.onnx.data has sha256 "):
+        load_encoder(folder).encode_texts(["a red star"])
+
+
+def test_a_portable_encoder_without_a_digest_is_loaded(portable_path: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(portable_path, tmp_path / "x.onnx"))
+    edited(note="changed")(folder)
+    whole, older = load_encoder(portable_path), load_encoder(folder)
+    assert older.encode_texts(["a red star"]) == whole.encode_texts(["a red star"])
+
+
 def edits(config: dict[str, Any], depth: int = 3) -> Iterator[tuple[str, dict[str, Any]]]:
     """The configuration without one of its keys, or with something else in its place."""
     for key in config:
@@ -196,6 +263,7 @@ def test_a_config_that_was_tampered_with_does_no_more_than_be_refused(
 ) -> None:
     folder = Path(shutil.copytree(clip_path / "x.onnx", tmp_path / "x.onnx"))
     config = json.loads((folder / "config.json").read_text())
+    del config["sha256"]  # as earlier versions wrote it
     square = Image.fromarray(np.arange(60 * 40 * 3, dtype=np.uint8).reshape(60, 40, 3))
 
     def codes() -> list[str]:

@@ -263,7 +263,7 @@ def test_the_card_has_the_report_of_training(model: Path, tmp_path: Path, world:
     from xmodal.evaluation.evaluate import evaluate
     from xmodal.exporting.card import card
 
-    report, _ = evaluate(load_encoder(model), read(world))
+    report, _ = evaluate(load_encoder(model), read(world, label_column="labels"))
     config = json.loads((model / "config.json").read_text())
     side = {"graph": "x.onnx", "inputs": ["x"], "input": "words"}
     seen = {"size": 64, "fit": "squash", "share": 1.0, "resample": "bilinear"}
@@ -304,7 +304,7 @@ def test_what_cannot_be_exported_is_one_line(
         assert "Traceback" not in done.err
     assert (tmp_path / "x.new" / "notes.txt").read_text() == "mine"
     learned = set(load_encoder(model).split["train"])
-    data = read(world).keep(lambda item: item.id in learned)
+    data = read(world, label_column="labels").keep(lambda item: item.id in learned)
     with pytest.raises(DataError, match="were learned from: check with others"):
         export(model, tmp_path / "y", check=Check(data))
     assert not (tmp_path / "y").exists()

@@ -28,3 +28,12 @@ def truncated_jpeg() -> bytes:
     buffer = io.BytesIO()
     Image.effect_noise((200, 200), 60).save(buffer, "JPEG")
     return buffer.getvalue()[:3000]
+
+
+def damaged_avif() -> bytes:
+    """A picture with a whole header and overwritten pixel data."""
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 48), 60).convert("RGB").save(buffer, "AVIF")
+    data = buffer.getvalue()
+    start = data.rindex(b"mdat") + 4
+    return data[:start] + b"\xff" * (len(data) - start)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from xmodal.cli.options import json_option
-from xmodal.cli.output import epoch_line, info, print_table
+from xmodal.cli.output import epoch_line, info, print_json, print_line, print_table
 from xmodal.errors import ConfigError
 from xmodal.settings import parse_settings
 
@@ -60,9 +59,9 @@ def compress(features: Path, out: Path, finished: Path | None, **given: Any) -> 
     done = learn(vectors, bits, out, settings, seed=seed, restart=given["restart"], show=epoch_line)
     told = {"codes": str(out), "fingerprint": done.compressor.fingerprint}
     if given["as_json"]:
-        click.echo(json.dumps(told | {"n": len(done.codes)} | done.report))
+        print_json(told | {"n": len(done.codes)} | done.report)
         return
-    click.echo(f"{out}: {len(done.codes):,} codes of {bits} bits, {told['fingerprint']}")
+    print_line(f"{out}: {len(done.codes):,} codes of {bits} bits, {told['fingerprint']}")
     measured, health = done.report["measured"], done.report["health"]
     columns = list(done.report["recall"]["sigah"])
     table = [["method", *columns]]
@@ -70,11 +69,11 @@ def compress(features: Path, out: Path, finished: Path | None, **given: Any) -> 
         table.append([NAMES[name], *(f"{figures[column]:.3f}" for column in columns)])
     k = measured["neighbours"]
     print_table(table)
-    click.echo(
+    print_line(
         f"how many of the {k} exact cosine neighbours codes find: {measured['queries']:,} rows "
         f"that nothing learned from, among {measured['searched']:,} others"
     )
-    click.echo(
+    print_line(
         f"codes: {health['distinct']:.0%} distinct, {health['largest_bucket']:.1%} on the "
         f"commonest; a bit's entropy {health['entropy']:.2f}, two bits' correlation "
         f"{health['correlation']:.2f}"
@@ -101,6 +100,6 @@ def _apply(features: Path, out: Path, finished: Path, given: dict[str, Any]) -> 
     compressor.save(out, codes)
     told = {"codes": str(out), "fingerprint": compressor.fingerprint, "n": len(codes)}
     if given["as_json"]:
-        click.echo(json.dumps(told | {"bits": codes.bits}))
+        print_json(told | {"bits": codes.bits})
     else:
-        click.echo(f"{out}: {len(codes):,} codes of {codes.bits} bits, {told['fingerprint']}")
+        print_line(f"{out}: {len(codes):,} codes of {codes.bits} bits, {told['fingerprint']}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import click
 
 from xmodal.cli.options import json_option
-from xmodal.cli.output import epoch_line, info, print_table, progress_bars
+from xmodal.cli.output import epoch_line, info, print_json, print_line, print_table, progress_bars
 from xmodal.data.readers.tables import read
 from xmodal.data.synthetic import caption, unseen, write_world
 from xmodal.index.contract import Hit, open_index
@@ -45,7 +46,7 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
     started = time.perf_counter()
     info(f"1. rendering {pictures:,} pictures with captions into {out / 'pictures'}")
     world = write_world(out / "pictures", pictures)
-    dataset = read(world)
+    dataset = read(world, label_column="labels")
 
     from xmodal.evaluation.evaluate import evaluate
     from xmodal.retrieval.retriever import Retriever
@@ -93,16 +94,16 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
     (out / "report.json").write_text(report.to_json() + "\n")
     share = sum(right) / (SHOWN * len(right))
     if given["as_json"]:
-        click.echo(report.to_json())
+        print_json(json.loads(report.to_json()), indent=1)
     else:
         print_table(report.table(), report.title)
         for line in report.notes():
-            click.echo(line)
-        click.echo()
-    click.echo(
+            print_line(line)
+        print_line()
+    tell = say if given["as_json"] else print_line
+    tell(
         f"{len(hidden)} combinations of colour, shape and place that training never showed: "
-        f"{share:.0%} of the first {SHOWN} hits show exactly what was asked",
-        err=given["as_json"],
+        f"{share:.0%} of the first {SHOWN} hits show exactly what was asked"
     )
     info(f"pictures of the hits: {out / 'gallery.html'} and {out / 'gallery.png'}")
     info(f"{time.perf_counter() - started:.0f} s in all; try it yourself:")

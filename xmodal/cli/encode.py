@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from xmodal.cli.options import (
     json_option,
     model_option,
 )
-from xmodal.cli.output import print_problems, progress_bars
+from xmodal.cli.output import print_json, print_line, print_problems, progress_bars
 from xmodal.data.readers.tables import read
 from xmodal.errors import ConfigError
 
@@ -70,8 +69,10 @@ def encode(
         codes = encoder.encode_images(list(images)).to_hex()
         lines += [{"image": one, "code": code} for one, code in zip(images, codes, strict=True)]
     for line in lines:
-        shown = json.dumps(line, ensure_ascii=False) if given["as_json"] else line["code"]
-        click.echo(shown)
+        if given["as_json"]:
+            print_json(line)
+        else:
+            print_line(line["code"])
     if data is None or out is None:
         return
     dataset = read(data, columns_of(given))
@@ -86,4 +87,4 @@ def encode(
     os.replace(new, out)
     print_problems(dataset.problems)
     counts = ", ".join(f"{len(ids):,} {side} codes" for side, (ids, _) in sides.items())
-    click.echo(f"{out}: {counts}")
+    print_line(f"{out}: {counts}")

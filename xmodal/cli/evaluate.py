@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,18 @@ from xmodal.cli.options import (
     columns_of,
     data_argument,
     json_option,
+    print_label_candidates,
+    read_labelled_as_trained,
 )
-from xmodal.cli.output import info, print_problems, print_strategy, print_table, progress_bars
-from xmodal.data.readers.tables import read
+from xmodal.cli.output import (
+    info,
+    print_json,
+    print_line,
+    print_problems,
+    print_strategy,
+    print_table,
+    progress_bars,
+)
 from xmodal.errors import ConfigError
 from xmodal.index.contract import open_index
 
@@ -41,7 +51,8 @@ from xmodal.index.contract import open_index
 def evaluate(data: Path, models: tuple[Path, ...], **given: Any) -> None:
     """Measure encoders on the queries of DATA, beside every baseline.
 
-    Pairs that an encoder was trained on are searched in, but never asked with.
+    Pairs that an encoder was trained on are searched in, but never asked with. Labels are read from
+    --label-column, or from the label column of its training.
 
     \b
     Example:
@@ -49,7 +60,8 @@ def evaluate(data: Path, models: tuple[Path, ...], **given: Any) -> None:
       xmodal evaluate photos/ --model my.model --index opensearch://localhost:9200/photos
       xmodal evaluate items.csv --model seed0.model --model seed1.model --trec runs/
     """
-    dataset = read(data, columns_of(given))
+    dataset = read_labelled_as_trained(data, columns_of(given), models)
+    print_label_candidates(dataset, "measures by it")
     names = [model.resolve().name for model in models]
     if given["trec"] and len(set(names)) < len(names):
         raise ConfigError(f"two models are called {max(names, key=names.count)}: rename a folder")
@@ -81,12 +93,12 @@ def evaluate(data: Path, models: tuple[Path, ...], **given: Any) -> None:
         report.facts["index"] = f"{given['uri']}: {check_index(index, *parts[0])}"
         index.close()
     if given["as_json"]:
-        click.echo(report.to_json())
+        print_json(json.loads(report.to_json()), indent=1)
     else:
         print_table(report.table(), report.title)
-        click.echo()
+        print_line()
         for line in report.notes():
-            click.echo(line)
+            print_line(line)
     if given["out"]:
         shown = report.to_json() if given["out"].suffix == ".json" else report.text()
         given["out"].write_text(shown + "\n", encoding="utf-8")

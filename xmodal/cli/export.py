@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from xmodal.cli.options import (
     columns_of,
     json_option,
     model_option,
+    read_labelled_as_trained,
 )
-from xmodal.cli.output import info, print_table, progress_bars
-from xmodal.data.readers.tables import read
+from xmodal.cli.output import info, print_json, print_line, print_table, progress_bars
 
 
 @click.command()
@@ -39,15 +38,15 @@ def export(model: Path, out: Path, data: Path | None, **given: Any) -> None:
     """Make a portable model: ONNX graphs that need onnxruntime, and no torch.
 
     search, index, serve, encode and evaluate take it as they take any model. Its codes are compared
-    with those of torch, and the folder's README.md is its model card. With --check and labels, mAP
-    is measured as well.
+    with those of torch, and the folder's README.md is its model card. With --check and labels (from
+    --label-column, or the label column of the training), mAP is measured as well.
 
     \b
     Example:
       xmodal export --model my.model --onnx my.onnx
       xmodal export --model my.model --onnx small.onnx --int8 --check photos/
     """
-    dataset = None if data is None else read(data, columns_of(given))
+    dataset = None if data is None else read_labelled_as_trained(data, columns_of(given), [model])
 
     from xmodal.exporting import Check
     from xmodal.exporting import export as write
@@ -67,9 +66,9 @@ def export(model: Path, out: Path, data: Path | None, **given: Any) -> None:
     size = sum(path.stat().st_size for path in out.iterdir())
     if given["as_json"]:
         told = {"encoder": str(out), "fingerprint": encoder.fingerprint, "bytes": size}
-        click.echo(json.dumps(told | found, ensure_ascii=False))
+        print_json(told | found)
         return
-    click.echo(
+    print_line(
         f"{out}: {encoder.bits} bits, encoder {encoder.fingerprint}, {encoder.precision}, "
         f"{size / 1e6:.1f} MB"
     )
@@ -80,7 +79,7 @@ def export(model: Path, out: Path, data: Path | None, **given: Any) -> None:
     print_table(rows)
     for name, ways in found["mAP"].items():
         shown = ", ".join(f"{way} {value:.4f}" for way, value in ways.items())
-        click.echo(f"mAP by {name}: {shown}")
+        print_line(f"mAP by {name}: {shown}")
     info(
         f"next: xmodal search WORDS --model {out} --index my.index; the model card: {out}/README.md"
     )

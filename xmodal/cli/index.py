@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from xmodal.cli.options import (
     json_option,
     model_option,
 )
-from xmodal.cli.output import print_problems, print_strategy, progress_bars
+from xmodal.cli.output import print_json, print_line, print_problems, print_strategy, progress_bars
 from xmodal.data.readers.tables import read
 from xmodal.index.contract import open_index
 from xmodal.modality import MODALITIES
@@ -64,9 +63,9 @@ def index(data: Path, model: Path, uri: str, **given: Any) -> None:
     if given["as_json"]:
         answer: dict[str, Any] = {"index": uri, "documents": documents}
         answer |= {modality: counts[modality] for modality in MODALITIES}
-        click.echo(json.dumps(answer | {"problems": dataset.problems.counts()}))
+        print_json(answer | {"problems": dataset.problems.counts()})
     else:
-        click.echo(
+        print_line(
             f"{uri}: {documents:,} documents; from {data}: {counts['image']:,} pictures, "
             f"{counts['text']:,} texts"
         )

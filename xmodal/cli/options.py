@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from xmodal.data.readers.tables import Columns
+from xmodal.cli.output import info
+from xmodal.data.dataset import Dataset
+from xmodal.data.readers.tables import Columns, label_candidates, read
+from xmodal.encoders.folder import read_config
+from xmodal.errors import ConfigError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -37,7 +41,7 @@ def column_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for name, what in (
         ("split", "a split: train, validation, test, gallery"),
         ("id", "an id"),
-        ("label", "labels (several: a list, or text with | between)"),
+        ("label", "labels (several: a list, or text with | between) [default: no labels]"),
         ("text", "a text"),
         ("image", "the path of a picture"),
     ):
@@ -50,6 +54,48 @@ def columns_of(given: Mapping[str, Any]) -> Columns:
     """What the options of :func:`column_options` said."""
     names = ("image", "text", "label", "id", "split")
     return Columns(**{name: given[f"{name}_column"] for name in names})
+
+
+def read_labelled_as_trained(source: Path, columns: Columns, models: Sequence[Path]) -> Dataset:
+    """Data with labels from the column that ``columns`` names, else that the models recorded.
+
+    Raises ConfigError if the models recorded several columns. Data without the recorded column is
+    read without labels.
+    """
+    if columns.label is None:
+        recorded = {_recorded_label_column(model) for model in models}
+        if len(recorded) > 1:
+            names = ", ".join(sorted(map(str, recorded)))
+            raise ConfigError(
+                f"the models were trained with different label columns ({names}): name one with "
+                "--label-column"
+            )
+        (label,) = recorded
+        try:
+            return read(source, columns, label_column=label)
+        except ConfigError:
+            if label is None:
+                raise
+        dataset = read(source, columns)
+        info(
+            f"{source} has no column {label}, the label column of the training: no labels are used"
+        )
+        return dataset
+    return read(source, columns)
+
+
+def _recorded_label_column(model: Path) -> str | None:
+    data = read_config(model).get("data")
+    column = data.get("label_column") if isinstance(data, dict) else None
+    return column if isinstance(column, str) else None
+
+
+def print_label_candidates(data: Dataset, use: str) -> None:
+    """One line for each column that probably holds labels, unless a label column is used."""
+    if data.label_column is None:
+        for name, count in label_candidates(data).items():
+            values = "1 value" if count == 1 else f"{count:,} values"
+            info(f"column {name} ({values}) is stored as a field; --label-column {name} {use}")
 
 
 def backbone_options(default: str | None) -> Decorator:

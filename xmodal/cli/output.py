@@ -1,30 +1,83 @@
-"""How things are shown to a person: progress, tables, problems, one-line errors."""
+"""How things are shown to a person: progress, tables, problems, one-line errors.
+
+All output of the commands goes through this module. Data is printed as it is: nothing in it is
+markup, control characters are escaped, and characters that the output's encoding lacks are
+replaced.
+"""
 
 from __future__ import annotations
 
+import io
+import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from xmodal.data.dataset import Problems
 
 Show = Callable[[str, int, int], None]
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Control characters: C0, DEL and C1; line separators and changes of the writing direction."""
 
 
 def print_error(message: str) -> None:
     """One line on standard error."""
-    click.echo(f"xmodal: {message}", err=True)
+    _write(f"xmodal: {message}", sys.stderr)
 
 
 def info(message: str = "") -> None:
     """One line on standard error: what is going on, not the answer."""
-    click.echo(message, err=True)
+    _write(message, sys.stderr)
+
+
+def print_line(text: object = "") -> None:
+    """One line of the answer on standard output."""
+    _write(str(text), sys.stdout)
+
+
+def print_json(content: Any, indent: int | None = None) -> None:
+    """The answer as JSON on standard output; pure ASCII if the output has no Unicode encoding."""
+    unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    text = json.dumps(content, ensure_ascii=not unicode, indent=indent)
+    text = CONTROL.sub(_json_escape, text)
+    print(text, file=_lenient(sys.stdout), flush=True)
+
+
+def visible(text: str, keep: str = "") -> str:
+    """``text`` with control characters written as escapes (ESC as ``\\x1b``), except ``keep``.
+
+    A terminal would obey them: move the cursor, change colours, or reverse the writing direction.
+    """
+
+    def escape(found: re.Match[str]) -> str:
+        char = found[0]
+        return char if char in keep else char.encode("unicode_escape").decode()
+
+    return CONTROL.sub(escape, text)
+
+
+def _write(text: str, stream: TextIO) -> None:
+    # Line breaks stay: some errors and curl commands have several lines.
+    print(visible(text, keep="\n\t"), file=_lenient(stream), flush=True)
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    # json.dumps escapes C0 inside of strings; the line breaks that are left are indentation.
+    return "\n" if found[0] == "\n" else rf"\u{ord(found[0]):04x}"
+
+
+def _lenient(stream: TextIO) -> TextIO:
+    """The same stream; it replaces characters that its encoding lacks, instead of raising."""
+    if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+        stream.reconfigure(errors="replace")
+    return stream
 
 
 def print_problems(problems: Problems) -> None:
@@ -44,7 +97,7 @@ def progress_bars() -> Iterator[Show]:
     """A bar a job on standard error; none if that is not a terminal."""
     console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description:>9}"),
+        TextColumn("{task.description:>9}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -70,12 +123,16 @@ def epoch_line(epoch: int, epochs: int, figures: Mapping[str, float]) -> None:
 
 
 def print_table(rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """A table on standard output; plain text if that is not a terminal."""
-    header, *body = rows
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    """A table on standard output; plain text if that is not a terminal.
+
+    Cells are data: neither markup nor emoji codes in them are interpreted.
+    """
+    header, *body = ([Text(visible(cell)) for cell in row] for row in rows)
+    heading = Text(visible(title)) if title else None
+    table = Table(title=heading, title_justify="left", box=None, pad_edge=False)
     for place, name in enumerate(header):
         table.add_column(name, justify="left" if place == 0 else "right", no_wrap=place > 0)
     for row in body:
         table.add_row(*row)
     wide = None if sys.stdout.isatty() else 160
-    Console(width=wide).print(table)
+    Console(width=wide, file=_lenient(sys.stdout)).print(table)

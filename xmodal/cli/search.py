@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import click
 
 from xmodal.cli.options import backbone_options, json_option, model_option
-from xmodal.cli.output import info, print_error, print_strategy, print_table
+from xmodal.cli.output import info, print_error, print_json, print_line, print_strategy, print_table
 from xmodal.errors import ConfigError
 from xmodal.index.contract import Hit, open_index
 from xmodal.index.filters import parse_text
@@ -85,12 +84,12 @@ def search(words: str | None, image: Path | None, model: Path, uri: str, **given
         info(f"gallery: {given['gallery']}")
     if given["as_json"]:
         rows = [_row(hit) for hit in hits]
-        click.echo(json.dumps({"query": str(query), "hits": rows}, ensure_ascii=False))
+        print_json({"query": str(query), "hits": rows})
     elif hits:
         print_table(_table(hits))
     if not hits:
         if not given["as_json"]:
-            click.echo("no match")
+            print_line("no match")
         if len(index) == 0:
             print_error(
                 f"{uri} is empty: fill it with xmodal index DATA --model {model} --index {uri}"

@@ -15,8 +15,16 @@ from xmodal.cli.options import (
     columns_of,
     data_argument,
     json_option,
+    print_label_candidates,
 )
-from xmodal.cli.output import epoch_line, info, print_problems, progress_bars
+from xmodal.cli.output import (
+    epoch_line,
+    info,
+    print_json,
+    print_line,
+    print_problems,
+    progress_bars,
+)
 from xmodal.data.readers.tables import read
 from xmodal.errors import ConfigError
 from xmodal.settings import DEFAULT_BACKBONE, Options, configure, parse_settings
@@ -54,12 +62,14 @@ def train(data: Path, **given: Any) -> None:
     \b
     Example:
       xmodal train photos/ --out my.model
+      xmodal train items.csv --out my.model --label-column category
       xmodal train items.csv --out my.model --image-backbone small-cnn --text-backbone words
     """
     options = configure(Options, {name: given[name] for name in Options.__dataclass_fields__})
     settings = _file_settings(given["settings_file"]) | parse_settings(given["assignments"])
     dataset = read(data, columns_of(given))
     info(f"{dataset.name}: {len(dataset):,} items, {len(dataset.pairs()):,} pairs")
+    print_label_candidates(dataset, "trains on it")
 
     from xmodal import training
     from xmodal.evaluation.evaluate import evaluate
@@ -87,11 +97,11 @@ def train(data: Path, **given: Any) -> None:
         figures = figures | {way: round(values["mAP"], 4) for way, values in own.items()}
     summary = {"encoder": str(given["out"]), "fingerprint": encoder.fingerprint, **figures}
     if given["as_json"]:
-        click.echo(json.dumps(summary))
+        print_json(summary)
     else:
-        click.echo(f"{given['out']}: {encoder.bits} bits, encoder {encoder.fingerprint}")
+        print_line(f"{given['out']}: {encoder.bits} bits, encoder {encoder.fingerprint}")
         for name, value in figures.items():
-            click.echo(f"  {name}: {value}")
+            print_line(f"  {name}: {value}")
         info(f"next: xmodal index {data} --model {given['out']} --index my.index")
 
 

@@ -76,11 +76,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Items with unique ids, and the problems met while they were read."""
+    """Items with unique ids, and the problems met while they were read.
+
+    ``label_column``: the column of a table that the labels were read from, or None.
+    """
 
     items: tuple[Item, ...]
     name: str = "data"
     problems: Problems = field(default_factory=Problems)
+    label_column: str | None = None
 
     def __len__(self) -> int:
         return len(self.items)

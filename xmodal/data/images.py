@@ -8,7 +8,6 @@ header, before any memory is spent on it.
 from __future__ import annotations
 
 import io
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,7 +89,7 @@ def measure(source: Source) -> tuple[int, int]:
 
 @contextmanager
 def _opened(source: Source) -> Iterator[Image.Image]:
-    """The picture while it is read; whatever Pillow raises is a DataError."""
+    """The open picture; errors of Pillow in the ``with`` block become DataError."""
     if isinstance(source, Image.Image):
         yield source
         return
@@ -101,15 +100,24 @@ def _opened(source: Source) -> Iterator[Image.Image]:
 
 @contextmanager
 def _refusing(name: object) -> Iterator[None]:
+    """Raise DataError for every exception of the Pillow calls in the ``with`` block.
+
+    Which exceptions a decoder raises for damaged bytes is not documented, and differs between
+    formats and versions of Pillow (RuntimeError from AVIF, SyntaxError from PNG, struct.error from
+    TIFF, MemoryError for impossible sizes). Any Exception is therefore a damaged picture. The rule
+    holds for opening, decoding, EXIF and conversion to RGB, so the block must contain nothing else.
+    """
     try:
         yield
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f"{name}: there is no such picture") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(_too_large(name, "far too many pixels")) from None
     except UnidentifiedImageError:
         raise DataError(f"{name}: not a picture in a known format") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error) as e:
+    except Exception as e:
         reason = " ".join(str(e).split())[:100] or type(e).__name__
         raise DataError(f"{name}: cannot be decoded ({reason})") from None
 

@@ -2,7 +2,7 @@
 
 ``write_world`` renders pictures into a folder with ``metadata.jsonl``. Some combinations of colour,
 shape and place are *unseen*: they occur only in the gallery and test splits, so finding them takes
-more than remembering. The label of a picture is its shape.
+more than remembering. The label of a picture, its shape, is in the column "labels".
 """
 
 from __future__ import annotations

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from xmodal import linear_models
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.data.vectors import Matrix, check_features, unit_chunks
-from xmodal.encoders.folder import CONFIG, write_json
+from xmodal.encoders.folder import CONFIG, write_bytes, write_json
 from xmodal.encoders.torch_encoder import DAMAGED_WEIGHTS, WEIGHTS
 from xmodal.errors import ConfigError, DataError, ModelError
 from xmodal.run import CHECKPOINT, HISTORY
@@ -80,7 +80,8 @@ class Compressor:
         with open(new, "wb") as file:
             np.save(file, codes.packed, allow_pickle=False)
         os.replace(new, folder / CODES)
-        save_file({"weight": self.weight, "offset": self.offset}, folder / WEIGHTS)
+        weights = {"weight": self.weight, "offset": self.offset}
+        write_bytes(folder / WEIGHTS, save(weights))
         own = {"format": FORMAT, "kind": KIND, "fingerprint": self.fingerprint}
         write_json(folder / CONFIG, own | {"bits": self.bits, "dim": self.dim} | self.about)
 

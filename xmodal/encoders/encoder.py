@@ -5,7 +5,9 @@
 :class:`~xmodal.encoders.onnx_encoder.PortableEncoder` (computed by onnxruntime). Both have the same
 interface. A folder contains
 
-    config.json           what it is; it is written last, so a folder that has it is complete
+    config.json           what it is; it is written last, so a folder that has it is complete.
+                          "files" has size and sha256 of the files that decide a code, "sha256" is
+                          its own digest (folders of earlier versions may lack them)
     split.json            the ids it was trained on, chosen by, and must be asked with
 """
 

@@ -9,12 +9,12 @@
 
 ``xmodal export`` makes it of a trained encoder. Scaling and normalisation of pixels, the backbone,
 the scaling of features to length 1, their rounding to float16 and the tower are inside a graph;
-what happens before (decoding, cropping, resizing; tokens) is declared in ``config.json``.
+what happens before (decoding, cropping, resizing; tokens) is declared in ``config.json``. A file is
+compared with its sha256 in ``config.json`` when it is opened.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,18 @@ from xmodal.codes import BinaryCodes, check_bits
 from xmodal.data.dataset import Problems
 from xmodal.data.images import Preprocessing
 from xmodal.encoders.encoder import Encoded, Encoder
-from xmodal.encoders.folder import DAMAGE, damaged, read_config, read_curve, read_split
+from xmodal.encoders.folder import (
+    DAMAGE,
+    DIGEST,
+    FILES,
+    check_config,
+    check_file,
+    check_size,
+    damaged,
+    read_config,
+    read_curve,
+    read_split,
+)
 from xmodal.errors import ExtraMissing, ModelError, missing_extra
 from xmodal.features.backbones.builtin import Words
 from xmodal.features.extract import Array, Progress, Usable, image_rows, says_something, text_rows
@@ -46,7 +57,7 @@ TOKENS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_id
 AGAIN = "bring the whole folder, or make it again with xmodal export"
 OWN = (
     *("kind", "format", "fingerprint", "bits", "confidence", "shared_space"),
-    *("precision", "sides", "files"),
+    *("precision", "sides", FILES, DIGEST),
 )
 
 
@@ -120,12 +131,10 @@ class PortableEncoder(Encoder):
         self.confidence = read_curve(config["confidence"], self.bits)
         self.about = {name: value for name, value in config.items() if name not in OWN}
         self.split = read_split(folder)
-        for name, file in config["files"].items():
-            size = (folder / name).stat().st_size
-            if size != file["bytes"]:
-                raise ValueError(f"{name} has {size:,} bytes, expected {file['bytes']:,}")
-        hashes = {name: str(file["sha256"]) for name, file in config["files"].items()}
-        self._readers = {side: _Reader(self, told, hashes) for side, told in self.sides.items()}
+        files = {str(name): dict(record) for name, record in config[FILES].items()}
+        for name, record in files.items():
+            check_size(folder / name, record)
+        self._readers = {side: _Reader(self, told, files) for side, told in self.sides.items()}
 
     @property
     def bits(self) -> int:
@@ -177,6 +186,7 @@ class PortableEncoder(Encoder):
                     f"{path} is {config['kind']} of format {config['format']}, this version reads "
                     f"{KIND} of format {FORMAT}: export it again, or use the version that wrote it"
                 )
+            check_config(config)
             return cls(path, config)
         except DAMAGE as error:
             raise damaged(path, error, AGAIN) from None
@@ -188,13 +198,13 @@ class _Reader:
     dtype = "uint8"
 
     def __init__(
-        self, encoder: PortableEncoder, side: SideConfig, hashes: Mapping[str, str]
+        self, encoder: PortableEncoder, side: SideConfig, files: Mapping[str, Mapping[str, Any]]
     ) -> None:
         self._folder, self._owner, self._side = encoder.folder, encoder.fingerprint, side
         self._code = encoder.bits // 8
         self.batch = side.batch
-        self.fingerprint = f"onnx-{hashes[side.graph][:32]}"
-        self._hashes = hashes
+        self.fingerprint = f"onnx-{str(files[side.graph]['sha256'])[:32]}"
+        self._files = files
         self.cut = side.dim * (1 if side.raw else 2)
         self.dim = self.cut + self._code
 
@@ -229,10 +239,18 @@ class _Reader:
 
     @cached_property
     def _session(self) -> Any:
-        """The graph, opened. Raises ModelError if it is damaged or another encoder's."""
+        """The graph, opened. Raises ModelError if it is damaged or another encoder's.
+
+        Its sha256 is compared first, and that of its external data: onnxruntime opens graphs with
+        flipped bits, and they give other codes. The file is then opened by its path. Passing the
+        hashed bytes to onnxruntime is slower and takes twice the memory.
+        """
         onnxruntime = _needed("onnxruntime", self._folder)
         path = self._folder / self._side.graph
         try:
+            for name in (path.name, f"{path.name}.data"):
+                if name in self._files:
+                    check_file(self._folder / name, self._files[name])
             session = onnxruntime.InferenceSession(
                 path, _options(onnxruntime), providers=["CPUExecutionProvider"]
             )
@@ -253,10 +271,8 @@ class _Reader:
         tokenizers = _needed("tokenizers", self._folder)
         name = str(self._side.tokenizer)
         try:
-            content = (self._folder / name).read_bytes()
-            if hashlib.sha256(content).hexdigest() != self._hashes[name]:
-                raise ValueError(f"{name} is not the one that was exported")
-            return tokenizers.Tokenizer.from_buffer(content)
+            check_file(self._folder / name, self._files[name])
+            return tokenizers.Tokenizer.from_file(str(self._folder / name))
         except Exception as error:  # tokenizers raises nothing more precise
             raise damaged(self._folder, error, AGAIN) from None
 

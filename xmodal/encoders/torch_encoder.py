@@ -20,20 +20,26 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from xmodal.data.dataset import Problems
 from xmodal.device import device
 from xmodal.encoders.calibration import Confidence
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.encoders.folder import (
-    CONFIG,
     DAMAGE,
+    DIGEST,
+    FILES,
     SPLIT,
+    check_config,
+    check_file,
     damaged,
+    file_record,
     read_config,
     read_curve,
     read_split,
+    write_bytes,
+    write_config,
     write_json,
 )
 from xmodal.encoders.towers import Towers
@@ -141,7 +147,8 @@ class TrainedEncoder(Encoder):
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         weights = {k: v.cpu().contiguous() for k, v in self.towers.state_dict().items()}
-        save_file(weights, path / WEIGHTS)
+        # save_file of safetensors makes a file that only its owner can read.
+        write_bytes(path / WEIGHTS, save(weights))
         write_json(path / SPLIT, {role: list(ids) for role, ids in self.split.items()})
         curve = self.confidence
         config = {
@@ -150,9 +157,10 @@ class TrainedEncoder(Encoder):
             "towers": self.towers.shape,
             "backbones": {side: vars(ref) for side, ref in self.backbones.items()},
             "confidence": {"slope": curve.slope, "offset": curve.offset},
+            FILES: {WEIGHTS: file_record(path / WEIGHTS)},
             **self.about,
         }
-        write_json(path / CONFIG, config)
+        write_config(path, config)
 
     @classmethod
     def load(
@@ -175,6 +183,9 @@ class TrainedEncoder(Encoder):
                     f"{path} has format {found}, this version reads {FORMAT}: train again, or use "
                     "the version that wrote it"
                 )
+            check_config(config)
+            for name, record in config.get(FILES, {}).items():
+                check_file(path / name, record)
             towers = Towers(**config["towers"])
             towers.load_state_dict(load_file(path / WEIGHTS))
             told = {"image": image_backbone, "text": text_backbone}
@@ -187,7 +198,7 @@ class TrainedEncoder(Encoder):
             written = config["fingerprint"]
         except DAMAGED_WEIGHTS as error:
             raise damaged(path, error, "train again") from None
-        own = ("format", "fingerprint", "towers", "backbones", "confidence")
+        own = ("format", "fingerprint", "towers", "backbones", "confidence", FILES, DIGEST)
         about = {name: value for name, value in config.items() if name not in own}
         encoder = cls(towers, refs, curve, about, split)
         if encoder.fingerprint != written:

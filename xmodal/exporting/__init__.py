@@ -6,7 +6,6 @@ folder then gets its name: a stopped export leaves nothing that could be taken f
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -22,7 +21,15 @@ from typing import Any
 from xmodal.data.dataset import Dataset, Problems
 from xmodal.device import precision
 from xmodal.encoders.encoder import Encoder
-from xmodal.encoders.folder import CONFIG, SPLIT, read_config, write_json
+from xmodal.encoders.folder import (
+    CONFIG,
+    FILES,
+    SPLIT,
+    file_record,
+    read_config,
+    write_config,
+    write_json,
+)
 from xmodal.encoders.onnx_encoder import FORMAT, KIND, PortableEncoder, SideConfig
 from xmodal.encoders.torch_encoder import TrainedEncoder
 from xmodal.errors import ConfigError, DataError, ModelError
@@ -94,7 +101,7 @@ def export(
         say(f"comparing with torch: {sample.about}")
         config = _checked(config, trained, exact, sample, new, int8, progress)
         (new / CARD).write_text(card(folder.name, config), encoding="utf-8")
-        write_json(new / CONFIG, config)
+        write_config(new, config)
     return PortableEncoder.load(folder)
 
 
@@ -190,7 +197,7 @@ def _config(
         "confidence": {"slope": curve.slope, "offset": curve.offset},
         "shared_space": trained.shared_space,
         "backbones": refs,
-        "files": _files(folder),
+        FILES: _files(folder),
         **trained.about,
         "options": options,
     }
@@ -205,20 +212,14 @@ def _to_int8(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         "made of": config["fingerprint"],
         "precision": "int8",
         "sides": {side: told.told() for side, told in small.items()},
-        "files": _files(folder),
+        FILES: _files(folder),
     }
 
 
 def _files(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and hash of each file that decides a code."""
     paths = sorted(path for path in folder.iterdir() if path.name != SPLIT)
-    return {
-        path.name: {
-            "bytes": path.stat().st_size,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        }
-        for path in paths
-    }
+    return {path.name: file_record(path) for path in paths}
 
 
 def _short(spec: str) -> str:

@@ -48,8 +48,8 @@ class Sample:
 
 
 def rendered(folder: Path, items: int) -> Sample:
-    """As many pictures and captions of the toy world, rendered into a folder; without labels."""
-    data = read(write_world(folder, items, seed=1)).with_label_share(0.0)
+    """As many pictures and captions of the toy world, rendered into a folder, without labels."""
+    data = read(write_world(folder, items, seed=1))
     return Sample(f"{items} rendered pictures and their captions", data)
 
 

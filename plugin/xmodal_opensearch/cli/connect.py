@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import click
 
 from xmodal.cli.options import json_option
-from xmodal.cli.output import info
+from xmodal.cli.output import info, print_json, print_line
 from xmodal.errors import ConfigError, IndexMissing
 from xmodal.index.validation import check_identity
 from xmodal.modality import MODALITIES
@@ -133,11 +132,11 @@ def connect(uri: str, as_json: bool, **given: Any) -> None:
         told: dict[str, Any] = {"index": uri, "service": service, "encoder": answer.encoder}
         told["steps"] = [one._asdict() for one in steps]
         told["try"] = [{"what": what, "curl": line} for what, line in lines]
-        click.echo(json.dumps(told, ensure_ascii=False))
+        print_json(told)
         return
     _tell(steps)
     for what, line in lines:
-        click.echo(f"\n# {what}\n{line}")
+        print_line(f"\n# {what}\n{line}")
 
 
 @click.command()
@@ -154,11 +153,11 @@ def disconnect(uri: str, name: str, as_json: bool) -> None:
     address = parse_address(uri)
     steps = connector.disconnect(Server(address), name, address.index)
     if as_json:
-        click.echo(json.dumps({"index": uri, "steps": [one._asdict() for one in steps]}))
+        print_json({"index": uri, "steps": [one._asdict() for one in steps]})
         return
     _tell(steps)
     if not steps:
-        click.echo(f"{uri}: nothing of connect --name {name} is there")
+        print_line(f"{uri}: nothing of connect --name {name} is there")
 
 
 def _token(file: Path | None) -> str | None:
@@ -220,4 +219,4 @@ def _tell(steps: Sequence[Step]) -> None:
     wide = max((len(one.what) for one in steps), default=0)
     for one in steps:
         id_ = f"  (id {one.id})" if one.id else ""
-        click.echo(f"{one.done:<9}  {one.what:<{wide}}  {one.name}{id_}")
+        print_line(f"{one.done:<9}  {one.what:<{wide}}  {one.name}{id_}")

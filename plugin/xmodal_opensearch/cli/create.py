@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from xmodal.cli.output import print_line
 from xmodal.codes import check_bits
 from xmodal.errors import ConfigError, IndexMissing
 from xmodal_opensearch.client.address import parse_address
@@ -69,7 +70,7 @@ def create(uri: str, model: Path | None, bits: int | None, fields: tuple[str, ..
         fields=described,
     )
     with OpenSearchIndex(server, address, bits=bits, fingerprint=encoder) as index:
-        click.echo(f"{address}: {index!r}")
+        print_line(f"{address}: {index!r}")
 
 
 @click.command()
@@ -107,7 +108,7 @@ def delete(uri: str, yes: bool, old_versions: bool) -> None:
     if not yes:
         click.confirm(f"delete {', '.join(ours)} at {address.server}?", abort=True, err=True)
     server.request("DELETE", f"/{','.join(ours)}", doing="deleting")
-    click.echo(f"deleted {', '.join(ours)}")
+    print_line(f"deleted {', '.join(ours)}")
 
 
 def _is_ours(mappings: Mapping[str, Any]) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from xmodal.cli.output import info, print_table, progress_bars
+from xmodal.cli.output import info, print_line, print_table, progress_bars
 from xmodal.data.synthetic import caption, unseen
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import IndexFailure, IndexMissing, XmodalError
@@ -82,9 +82,9 @@ def _compare(local: HammingIndex, encoder: Encoder, server: str) -> None:
     words = "red circle"
     fused = there.search(text=words, words=words, k=3)
     found = ", ".join(f"{hit.fields['text']!r} ({hit.distance} bits)" for hit in fused)
-    click.echo(f"codes and BM25 together, {words!r}: {found}")
+    print_line(f"codes and BM25 together, {words!r}: {found}")
     index.close()
-    click.echo(
+    print_line(
         f"{same} of {total} answers have the same ids, distances and fields as the local index"
     )
     if same < total:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 import click
 
 from xmodal.cli.options import json_option
-from xmodal.cli.output import info, print_table, progress_bars
+from xmodal.cli.output import info, print_json, print_line, print_table, progress_bars
 from xmodal_opensearch import diagnostics as examination
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
@@ -39,9 +38,9 @@ def doctor(uri: str, repair: bool, as_json: bool) -> None:
                 "recalls": [{"target": t} | one._asdict() for t, one in found.recalls],
                 "latencies": [one._asdict() for one in found.latencies],
             }
-            click.echo(json.dumps(told))
+            print_json(told)
             return
-        click.echo(found.index)
+        print_line(found.index)
         codes = [["side", "codes", "distinct", "largest group of equal ones"]]
         for side in found.sides:
             of = "" if side.read == side.codes else f" (of the first {side.read:,})"
@@ -53,9 +52,9 @@ def doctor(uri: str, repair: bool, as_json: bool) -> None:
         times += [[one.way, one.side, f"{one.milliseconds:.1f}"] for one in found.latencies]
         print_table(times, "latency, k = 10, whole requests")
         for target, recall in found.recalls:
-            click.echo(
+            print_line(
                 f"the graph finds {recall.value:.1%} of the {recall.k} nearest {target} codes "
                 f"({recall.queries} stored codes asked)"
             )
         for line in found.advice:
-            click.echo(f"- {line}")
+            print_line(f"- {line}")

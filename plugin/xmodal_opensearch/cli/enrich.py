@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import click
 
 from xmodal.cli.options import backbone_options, cache_option, json_option, model_option
-from xmodal.cli.output import print_problems, print_strategy, progress_bars
+from xmodal.cli.output import print_json, print_line, print_problems, print_strategy, progress_bars
 from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset, Problems
 from xmodal.modality import Modality
@@ -80,6 +79,6 @@ def enrich(model: Path, uri: str, **given: Any) -> None:
         print_problems(problems)
         if given["as_json"]:
             told = {"index": uri, "updated": report.stored, "with_codes": len(index)}
-            click.echo(json.dumps(told | {"problems": problems.counts()}))
+            print_json(told | {"problems": problems.counts()})
         else:
-            click.echo(f"{uri}: {report.stored:,} documents updated, {len(index):,} have codes")
+            print_line(f"{uri}: {report.stored:,} documents updated, {len(index):,} have codes")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,14 @@ from xmodal.cli.options import (
     columns_of,
     json_option,
 )
-from xmodal.cli.output import info, print_problems, print_strategy, progress_bars
+from xmodal.cli.output import (
+    info,
+    print_json,
+    print_line,
+    print_problems,
+    print_strategy,
+    progress_bars,
+)
 from xmodal.data.dataset import Problems
 from xmodal.data.readers.tables import read
 from xmodal.errors import ConfigError, IndexMismatch
@@ -89,13 +95,13 @@ def load(source: Path, uri: str, model: Path | None, **given: Any) -> None:
     if given["as_json"]:
         told = {"index": uri, "version": index.handle.name, "documents": count, "replaced": old}
         told |= {"refused": report.failed, "problems": problems.counts()}
-        click.echo(json.dumps(told, ensure_ascii=False))
+        print_json(told)
     else:
         kept = "" if given["delete_old"] else " (kept: xmodal-opensearch delete --old-versions)"
         swapped = (
             f"; it stands for {index.handle.name} now, before for {old[0]}{kept}" if old else ""
         )
-        click.echo(f"{uri}: {count:,} documents{swapped}")
+        print_line(f"{uri}: {count:,} documents{swapped}")
     index.close()
 
 

@@ -9,7 +9,7 @@ from types import FrameType
 
 import click
 
-from xmodal.cli.output import info
+from xmodal.cli.output import info, print_line
 from xmodal.errors import ServerFailure
 from xmodal_opensearch.node.process import Node
 from xmodal_opensearch.server_plugin import plugin_folder
@@ -60,7 +60,7 @@ def node(
         extra_plugins=extra,
         show=info,
     ) as running:
-        click.echo(running.url)
+        print_line(running.url)
         info(f"ready; data in {folder}; an index is opensearch://localhost:{running.port}/NAME")
         info("Ctrl-C ends it")
         try:

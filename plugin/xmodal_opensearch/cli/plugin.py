@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from xmodal.cli.output import info
+from xmodal.cli.output import info, print_line
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.node.artifacts import VERSION
@@ -40,7 +40,7 @@ def build(version: str, out: Path | None) -> None:
     """
     target = out or Path(f"hamming-{version}.zip")
     digest = build_plugin(version, target, show=info)
-    click.echo(f"{target}  sha256 {digest}")
+    print_line(f"{target}  sha256 {digest}")
     info("on every node: bin/opensearch-plugin install file://" + str(target.resolve()))
     info("then restart it, and: xmodal-opensearch plugin check opensearch://host:9200")
 
@@ -55,4 +55,4 @@ def check(server: str) -> None:
       xmodal-opensearch plugin check opensearch://localhost:9200
     """
     for line in check_server(Server(parse_address(server, index_needed=False))):
-        click.echo(line)
+        print_line(line)

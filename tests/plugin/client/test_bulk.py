@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, ServerFailure
 from xmodal_opensearch.client import bulk
-from xmodal_opensearch.client.bulk import Batch, Line, Report, batches, index_line, send, send_batch
+from xmodal_opensearch.client.bulk import Batch, Line, Report, batches, send, send_batch
 from xmodal_opensearch.client.server import passing
+from xmodal_opensearch.index.bulk_lines import index_line
 from xmodal_opensearch.index.mapping import LAYOUTS, SELF_TEST_ID
 from xmodal_opensearch.index.store import open_opensearch
 

@@ -5,7 +5,7 @@ Three layouts, one function:
     photos/metadata.jsonl|csv|parquet   the "imagefolder" convention: a file_name column (also one
                                         level down: photos/train/metadata.jsonl names the split)
     photos/**/a.jpg + a.txt             a caption beside each picture
-    items.csv|tsv|jsonl|json|parquet    a table with image, text and label columns
+    items.csv|tsv|jsonl|json|parquet    a table with image and text columns; labels on request
 
 Whatever cannot be used is counted and named in ``Dataset.problems`` and costs nothing else.
 """
@@ -13,6 +13,7 @@ Whatever cannot be used is counted and named in ``Dataset.problems`` and costs n
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import os
@@ -29,11 +30,12 @@ TABLES = (".jsonl", ".csv", ".parquet", ".tsv", ".json", ".ndjson")
 GUESSES = {
     "image": ("file_name", "image", "image_path", "filename", "filepath", "path", "img"),
     "text": ("text", "caption", "captions", "title", "description", "name"),
-    "label": ("labels", "label", "class"),
     "id": ("id", "item_id"),
     "split": ("split",),
 }
-"""Column names that are understood without being told, best first."""
+"""Column names that are understood without being told, best first; none for labels."""
+LABEL_NAMES = ("labels", "label", "class", "category")
+"""Columns that probably hold labels: :func:`label_candidates` counts their values."""
 
 MAX_TEXT = 100_000
 """Characters of a text that are kept; backbones read far fewer."""
@@ -41,7 +43,10 @@ MAX_TEXT = 100_000
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of a table's columns; None: one of GUESSES, if it is there."""
+    """The names of a table's columns; None: one of GUESSES, if it is there.
+
+    ``label`` is not guessed: None means that the items have no labels.
+    """
 
     image: str | None = None
     text: str | None = None
@@ -50,14 +55,19 @@ class Columns:
     split: str | None = None
 
 
-def read(source: str | Path, columns: Columns | None = None) -> Dataset:
+def read(
+    source: str | Path, columns: Columns | None = None, *, label_column: str | None = None
+) -> Dataset:
     """Read a folder or a table; see the module's docstring.
 
-    Relative picture paths count from the table's folder. Raises DataError if there is nothing that
-    could be used, ConfigError for a column that is not there.
+    Relative picture paths count from the table's folder. Labels are read from ``label_column``
+    (``columns.label``, if None) and from no other column; a column that is not used is stored as a
+    field. Raises DataError if there is nothing that could be used, ConfigError for a column that is
+    not there.
     """
     path = Path(source)
     columns = columns or Columns()
+    columns = replace(columns, label=label_column or columns.label)
     problems = Problems()
     if path.is_dir():
         items = _read_folder(path, columns, problems)
@@ -74,7 +84,18 @@ def read(source: str | Path, columns: Columns | None = None) -> Dataset:
     if not kept:
         found = "; ".join(problems.lines()) or "it is empty"
         raise DataError(f"{path} has no item that could be used: {found}")
-    return Dataset(kept, name=path.name or str(path), problems=problems)
+    name = path.name or str(path)
+    return Dataset(kept, name=name, problems=problems, label_column=columns.label)
+
+
+def label_candidates(data: Dataset) -> dict[str, int]:
+    """Fields that are named like labels (LABEL_NAMES, in any case), and their numbers of values."""
+    values: dict[str, set[str]] = {}
+    for item in data:
+        for name, value in item.fields.items():
+            if name.lower() in LABEL_NAMES:
+                values.setdefault(name, set()).update(_labels(value) or ())
+    return {name: len(found) for name, found in values.items() if found}
 
 
 def _read_folder(folder: Path, columns: Columns, problems: Problems) -> Iterator[Item]:
@@ -272,8 +293,8 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _resolve(wanted: Columns, there: Sequence[str], path: Path) -> Columns:
     """The column of each role: as told, as guessed, or None."""
     chosen: dict[str, str | None] = {}
-    for role, guesses in GUESSES.items():
-        told = getattr(wanted, role)
+    for role in (one.name for one in dataclasses.fields(Columns)):
+        told, guesses = getattr(wanted, role), GUESSES.get(role, ())
         if told is not None and told not in there:
             raise ConfigError(f"{path} has no column {told!r}; its columns are {', '.join(there)}")
         chosen[role] = told or next((guess for guess in guesses if guess in there), None)

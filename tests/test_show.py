@@ -1,0 +1,111 @@
+"""Output of the commands: data is printed as it is, and cannot steer the terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xmodal.cli import output
+
+ROOT = Path(__file__).resolve().parent.parent
+MARKUP = ["[/b] closes nothing", "[red]no colour[/red]", ":rocket: [link=a]b[/link]", "\\[x]"]
+
+
+@pytest.mark.parametrize("cell", MARKUP)
+def test_markup_in_a_table_is_text(cell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    output.print_table([["n", cell], ["1", cell]], title=cell)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and all(cell in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\x1b[2Jb", r"a\x1b[2Jb"),
+        ("over\rwritten", r"over\rwritten"),
+        ("two\nlines", r"two\nlines"),
+        ("\x9b31m", r"\x9b31m"),
+        ("bell\a\x7f", r"bell\x07\x7f"),
+        ("gpj.\u202eexe", r"gpj.\u202eexe"),
+        ("日本 🚲 é", "日本 🚲 é"),
+    ],
+)
+def test_control_characters_are_escaped(
+    text: str, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output.print_table([["n", "text"], ["1", text]])
+    assert capsys.readouterr().out.splitlines()[1].split(maxsplit=1)[1] == shown
+    output.say(text.replace("\n", ""))
+    assert capsys.readouterr().err == shown.replace(r"\n", "") + "\n"
+
+
+def test_json_comes_back_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
+    content = {"ids": ["\x1b[0m", "\x9b", "\u2028", "ü\n"], "n": 2}
+    for indent in (None, 1):
+        output.print_json(content, indent=indent)
+        out = capsys.readouterr().out
+        assert json.loads(out) == content and "ü" in out
+        assert not re.search("[\x1b\x9b\u2028]", out)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_characters_that_the_encoding_lacks_are_replaced(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for errors in ("strict", "surrogateescape"):
+        raw = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding, errors=errors))
+        output.print_table([["n", "text"], ["1", "дом a"], ["2", "x" * 500]])
+        output.print_line("日 b")
+        output.print_json({"text": "дом"})
+        sys.stdout.flush()
+        *table, line, last = raw.getvalue().decode(encoding).splitlines()
+        assert "??? a" in table[1] and line == "? b"
+        assert json.loads(last) == {"text": "дом"}
+
+
+def test_half_characters_do_not_stop_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "utf-8"))
+    output.print_line("a\udcff.png")
+    assert raw.getvalue() == b"a?.png\n"
+
+
+def test_search_prints_captions_as_they_are(
+    model: Path, tmp_path: Path, xmodal_cli: Callable[..., Any]
+) -> None:
+    rows = [{"id": str(n), "text": f"blue {cell}"} for n, cell in enumerate(MARKUP)]
+    table = tmp_path / "t.jsonl"
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    index = tmp_path / "i"
+    xmodal_cli("index", table, "--model", model, "--index", index)
+    told = xmodal_cli("search", "blue", "--model", model, "--index", index, "--target", "text")
+    assert told.status == 0
+    assert all(f"blue {cell}" in told.out for cell in MARKUP)
+
+
+def test_a_command_prints_to_an_ascii_terminal(tmp_path: Path) -> None:
+    code = "from xmodal.cli import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, "search", "x", "--model", "größe", "--index", "i"],
+        env={"PYTHONIOENCODING": "ascii:strict", "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+    )
+    assert ended.returncode == 2 and rb"at gr\xf6\xdfe: make" in ended.stderr
+
+
+@pytest.mark.parametrize("folder", ["xmodal/cli", "plugin/xmodal_opensearch/cli"])
+def test_commands_print_through_one_module_alone(folder: str) -> None:
+    for path in (ROOT / folder).glob("*.py"):
+        if path.name != "show.py":
+            found = re.search(r"\b(click\.s?echo|print|sys\.stdout\.write)\(", path.read_text())
+            assert found is None, path
