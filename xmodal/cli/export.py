@@ -75,7 +75,7 @@ def export(model: Path, out: Path, data: Path | None, **given: Any) -> None:
         f"{out}: {encoder.bits} bits, encoder {encoder.fingerprint}, {encoder.precision}, "
         f"{size / 1e6:.1f} MB"
     )
-    rows = [["agreement with", "side", "equal bits", "equal codes", "items"]]
+    rows = [["compared with", "side", "equal bits", "equal codes", "items"]]
     for other, sides in found["agreement"].items():
         for side, one in sides.items():
             rows.append([other, side, f"{one['bits']:.3%}", f"{one['codes']:.1%}", str(one["n"])])
