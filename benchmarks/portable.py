@@ -6,7 +6,7 @@
 Trains an encoder (once: the work folder keeps it), exports it both ways, indexes the data, and
 searches. Without ``--data`` a world is rendered, behind the two built-in backbones. Start is that
 of a whole ``xmodal search`` process, from its call to its end; latency that of one query in a
-process that has the model loaded, decoding included. Torch computes in this machine's precision.
+process that has the model loaded, decoding included.
 """
 
 from __future__ import annotations
@@ -121,13 +121,13 @@ def latency(data: Dataset, encoders: dict[str, Encoder], rounds: int) -> str:
 
 
 def agreement(encoders: dict[str, Encoder]) -> str:
-    """What the exports measured and wrote down."""
+    """Equal bits and mAP that the exports measured."""
     rows: list[list[object]] = [["of", "with", "side", "equal bits", "equal codes", "items"]]
     quality: list[list[object]] = [["computed by", "mAP image->text", "mAP text->image"]]
     for way in STRATEGIES[1:]:
         told = encoders[way].about["export"]
         for other, sides in told["agreement"].items():
-            if " with " in other:  # that of the graphs before they became int8: said above
+            if " with " in other:  # the graphs before quantization, which are in the rows above
                 continue
             for side, one in sides.items():
                 bits, codes = f"{one['bits']:.3%}", f"{one['codes']:.1%}"

@@ -13,6 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import faiss
@@ -21,14 +22,17 @@ import torch
 from record import table, write
 
 from xmodal import BinaryCodes
+from xmodal.data.images import Pixels
 from xmodal.data.synthetic import write_world
+from xmodal.device import has_bfloat16
 from xmodal.evaluation.metrics import average_precision, groups_by_codes, mean, shared_labels
-from xmodal.features.backbones import load_image_backbone
+from xmodal.features.backbones import ImageBackbone, load_image_backbone
 from xmodal.features.extract import image_features
 from xmodal.index.local import HammingIndex
 from xmodal.methods import schgan
 from xmodal.run import Run, TrainingData
 from xmodal.sampling import Pairs
+from xmodal.settings import PRECISIONS
 
 SEED = 0
 
@@ -89,7 +93,7 @@ def search(n: int, rounds: int) -> str:
 
 
 def encoding(images: list[Path], rounds: int) -> str:
-    """Pictures a second with decoding, against the bare forward pass on ready pixels."""
+    """Pictures a second in each precision: with decoding, and the forward pass alone."""
     from safetensors.torch import save_file
     from torchvision.models import mobilenet_v2
 
@@ -97,23 +101,36 @@ def encoding(images: list[Path], rounds: int) -> str:
         path = Path(folder, "mobilenet_v2.safetensors")
         torch.manual_seed(SEED)
         save_file({k: v.contiguous() for k, v in mobilenet_v2().state_dict().items()}, path)
-        backbone = load_image_backbone(str(path))
-    pixels = [backbone.preprocessing.pixels(path) for path in images]
+        backbones = {name: load_image_backbone(str(path), precision=name) for name in PRECISIONS}
+    prepare = backbones["float32"].preprocessing.pixels
+    pixels = [prepare(path) for path in images]
     batches = [np.stack(pixels[start : start + 32]) for start in range(0, len(pixels), 32)]
-    seconds = in_turn(
-        {
-            "whole": lambda: image_features(backbone, images),
-            "bare": lambda: [backbone.forward(batch) for batch in batches],
-        },
-        rounds,
-    )
-    whole, bare = (len(images) / np.median(seconds[name]) for name in ("whole", "bare"))
-    return table(
+    ways: dict[str, Callable[[], object]] = {}
+    for name, backbone in backbones.items():
+        ways[f"{name} whole"] = partial(image_features, backbone, images)
+        ways[f"{name} bare"] = partial(_forward_all, backbone, batches)
+    seconds = in_turn(ways, rounds)
+    rows: list[list[object]] = [
         [
-            ["pictures", "decoded and encoded, a second", "bare forward, a second", "ratio"],
-            [len(images), f"{whole:.0f}", f"{bare:.0f}", f"{whole / bare:.2f}"],
+            "precision",
+            "pictures",
+            "decoded and encoded, a second",
+            "bare forward, a second",
+            "ratio",
         ]
-    )
+    ]
+    for name in PRECISIONS:
+        whole, bare = (
+            len(images) / np.median(seconds[f"{name} {way}"]) for way in ("whole", "bare")
+        )
+        rows.append([name, len(images), f"{whole:.0f}", f"{bare:.0f}", f"{whole / bare:.2f}"])
+    instructions = "has" if has_bfloat16() else "does not have"
+    return f"{table(rows)}\n\nThis processor {instructions} instructions for bfloat16."
+
+
+def _forward_all(backbone: ImageBackbone, batches: list[Pixels]) -> None:
+    for batch in batches:
+        backbone.forward(batch)
 
 
 def evaluation(rounds: int) -> str:

@@ -140,7 +140,7 @@ def portable_path(
     export_extra: None, model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The folder of that encoder as a portable one."""
-    from xmodal.exporting import Check, export
+    from xmodal.export import Check, export
 
     folder = tmp_path_factory.mktemp("models") / "toy.onnx"
     export(model, folder, check=Check(items=40))

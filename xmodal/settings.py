@@ -13,6 +13,10 @@ T = TypeVar("T")
 
 DEFAULT_BACKBONE = "openai/clip-vit-base-patch32"
 
+Precision = Literal["float32", "bfloat16"]
+"""Number format in which backbones compute."""
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -22,6 +26,8 @@ class Options:
     bits: int = 64
     image_backbone: str = DEFAULT_BACKBONE
     text_backbone: str = DEFAULT_BACKBONE
+    precision: Precision = "float32"
+    """Of the backbones; the model keeps it. Codes of bfloat16 differ from those of float32."""
     label_share: float = 1.0
     """Hide the labels of the other training pairs (for experiments)."""
     validation: float = 0.1

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from xmodal.codes import check_bits
-from xmodal.data.dataset import Dataset
+from xmodal.data.dataset import Dataset, Problems, by_hash
 from xmodal.data.split import Split
 from xmodal.data.split import split as divide
 from xmodal.encoders.calibration import Confidence, fit, sample_distances
@@ -28,7 +28,16 @@ from xmodal.encoders.torch_encoder import WEIGHTS, BackboneRef, TrainedEncoder, 
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
 from xmodal.features.backbones import load_image_backbone, load_text_backbone
-from xmodal.features.extract import Array, Progress, pair_features
+from xmodal.features.extract import (
+    Array,
+    Progress,
+    Usable,
+    image_features,
+    keep_rows,
+    pair_features,
+    pair_sources,
+    text_features,
+)
 from xmodal.methods import dshgan, multiadversarial, schgan, sigah, ssah
 from xmodal.modality import Modality
 from xmodal.run import CHECKPOINT, HISTORY, SHEET, EpochShown, Run, TrainingData
@@ -43,6 +52,8 @@ METHODS: dict[str, ModuleType] = {
     "sigah": sigah,
     "ssah": ssah,
 }
+MAX_COMPARED = 500
+"""Pairs on which a precision is compared with float32."""
 OURS = {CONFIG, WEIGHTS, SPLIT, HISTORY, CHECKPOINT, "report.json"}
 """What may be in an encoder's folder, beside sheets of pictures; a restart removes nothing else."""
 
@@ -86,8 +97,9 @@ def train(
         if finished is not None:
             return finished
 
-    image_backbone = load_image_backbone(options.image_backbone)
-    text_backbone = load_text_backbone(options.text_backbone)
+    precision = options.precision
+    image_backbone = load_image_backbone(options.image_backbone, precision=precision)
+    text_backbone = load_text_backbone(options.text_backbone, precision=precision)
     usable, features = pair_features(
         image_backbone, text_backbone, pairs, cache=cache, progress=progress
     )
@@ -104,6 +116,8 @@ def train(
         show=show,
     )
     towers: Towers = method.train(training, config, run)
+    about = _about(data, split, options, config, run, training)
+    about["figures"] |= _equal_bits(towers, usable, features, options, cache)
     encoder = TrainedEncoder(
         towers,
         {
@@ -111,8 +125,9 @@ def train(
             "text": BackboneRef(options.text_backbone, text_backbone.fingerprint),
         },
         _calibrate(towers, training.validation, options.seed),
-        {"identity": identity, **_about(data, split, options, config, run, training)},
+        {"identity": identity, **about},
         split.ids(),
+        precision,
     )
     if folder is not None:
         run.write_history(folder)
@@ -151,6 +166,38 @@ def _calibrate(towers: Towers, pairs: Pairs, seed: int) -> Confidence:
     return fit(*sample_distances(image, text, match, np.random.default_rng(seed)), towers.bits)
 
 
+def _equal_bits(
+    towers: Towers,
+    usable: Dataset,
+    features: Mapping[Modality, Array],
+    options: Options,
+    cache: Path | None,
+) -> dict[str, float]:
+    """Share of code bits that backbones in float32 give as well, by modality, on a sample.
+
+    Empty for float32 itself.
+    """
+    if options.precision == "float32":
+        return {}
+    chosen = set(by_hash(usable.ids, "precision")[:MAX_COMPARED])
+    rows = np.array([id_ in chosen for id_ in usable.ids])
+    sources = pair_sources(keep_rows(usable, rows))
+    image, text = (
+        load_image_backbone(options.image_backbone, precision="float32"),
+        load_text_backbone(options.text_backbone, precision="float32"),
+    )
+    exact: dict[Modality, tuple[Array, Usable]] = {
+        "image": image_features(image, sources["image"], cache=cache, problems=Problems()),
+        "text": text_features(text, sources["text"], cache=cache, problems=Problems()),
+    }
+    shares = {}
+    for side, (values, good) in exact.items():
+        found = towers.codes(side, as_tensor(features[side][rows][good])).to_bits()
+        expected = towers.codes(side, as_tensor(values[good])).to_bits()
+        shares[f"bits equal to float32, {side}"] = round(float((found == expected).mean()), 4)
+    return shares
+
+
 def _about(
     data: Dataset, split: Split, options: Options, config: object, run: Run, training: TrainingData
 ) -> dict[str, Any]:
@@ -184,7 +231,10 @@ def _figures(run: Run) -> dict[str, float]:
 def _identity(data: Dataset, options: Options, config: object) -> str:
     """A hash of all that decides the outcome of a run."""
     hashed = hashlib.blake2b(digest_size=8)
-    hashed.update(json.dumps([asdict(options), asdict(config)]).encode())  # type: ignore[call-overload]
+    chosen = asdict(options)
+    if options.precision == "float32":  # as in runs that began before there was a choice
+        del chosen["precision"]
+    hashed.update(json.dumps([chosen, asdict(config)]).encode())  # type: ignore[call-overload]
     for item in data:
         hashed.update(f"{item.id}\0{item.image}\0{item.text}\0{item.labels}\0".encode())
     return hashed.hexdigest()

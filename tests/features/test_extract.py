@@ -1,4 +1,4 @@
-"""Features: rows stay aligned, and whatever was computed once is never computed again."""
+"""Features: aligned rows, cache, unusable pictures and texts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BATCH = 32
 
 
 class Corners:
-    """An image backbone whose features are the pixels of a 2 x 2 square; it notes what it ran."""
+    """Image backbone: features are the pixels of a 2 x 2 square. ``computed`` counts pictures."""
 
     spec = "corners"
     dim = 12
@@ -49,7 +49,7 @@ class Corners:
 
 
 class Letters:
-    """A text backbone that counts the letters a, b and c; it notes what it ran."""
+    """Text backbone: features are counts of the letters a, b and c. ``computed``: its texts."""
 
     spec = "letters"
     dim = 3
@@ -77,7 +77,7 @@ def pictures(folder: Path, n: int, seed: int = 0) -> list[Path]:
 
 
 def work(folder: str, cache: str, wait: str) -> None:
-    """What the processes do that are started below."""
+    """Program of the processes that :func:`process` starts."""
     paths = sorted(Path(folder).iterdir())
     backbone = Corners(wait=float(wait))
     features, _ = image_features(
@@ -96,7 +96,7 @@ def process(folder: Path, cache: Path, wait: float) -> subprocess.Popen[str]:
     )
 
 
-# ---- what a feature is -----------------------------------------------------------------------
+# ---- values and types ------------------------------------------------------------------------
 
 
 def test_features_are_float16_of_length_1(tmp_path: Path) -> None:
@@ -110,14 +110,14 @@ def test_features_are_float16_of_length_1(tmp_path: Path) -> None:
         assert features[row] == pytest.approx(small / np.linalg.norm(small), abs=1e-3)
 
 
-def test_texts_by_hand() -> None:
+def test_text_features_equal_values_computed_by_hand() -> None:
     features, usable = text_features(Letters(), ["ab", "cc", "aab"])
     expected = [[1 / 2**0.5, 1 / 2**0.5, 0], [0, 0, 1], [2 / 5**0.5, 1 / 5**0.5, 0]]
     assert features.astype(float) == pytest.approx(np.array(expected), abs=1e-3)
     assert (features.dtype, usable.tolist()) == (np.float16, [True, True, True])
 
 
-def test_pixels_stay_bytes_and_a_black_picture_is_a_picture(tmp_path: Path) -> None:
+def test_raw_pixels_stay_uint8_and_a_black_picture_is_usable(tmp_path: Path) -> None:
     black = tmp_path / "black.png"
     Image.new("RGB", (64, 64)).save(black)
     for cache in (None, tmp_path / "c", tmp_path / "c"):
@@ -126,7 +126,7 @@ def test_pixels_stay_bytes_and_a_black_picture_is_a_picture(tmp_path: Path) -> N
         assert usable.tolist() == [True]
 
 
-def test_nothing_gives_nothing(tmp_path: Path) -> None:
+def test_no_sources_give_no_rows(tmp_path: Path) -> None:
     for cache in (None, tmp_path):
         features, usable = image_features(Corners(), [], cache=cache)
         assert (features.shape, usable.shape) == ((0, 12), (0,))
@@ -134,7 +134,7 @@ def test_nothing_gives_nothing(tmp_path: Path) -> None:
         assert (features.shape, usable.shape) == ((0, 3), (0,))
 
 
-def test_a_path_its_bytes_and_its_picture_are_the_same(tmp_path: Path) -> None:
+def test_a_path_its_bytes_and_its_image_have_equal_features(tmp_path: Path) -> None:
     [path] = pictures(tmp_path / "p", 1)
     sources = [path, str(path), path.read_bytes(), Image.open(path)]
     for cache in (None, tmp_path / "c"):
@@ -146,7 +146,7 @@ def test_a_path_its_bytes_and_its_picture_are_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 3 * BATCH + 1])
-def test_the_second_call_never_runs_the_backbone(tmp_path: Path, n: int) -> None:
+def test_a_second_call_reads_all_rows_from_the_cache(tmp_path: Path, n: int) -> None:
     paths = pictures(tmp_path / "p", n)
     first, again = Corners(), Corners()
     computed, _ = image_features(first, paths, cache=tmp_path / "c")
@@ -167,7 +167,7 @@ def test_cached_texts_are_not_computed(tmp_path: Path) -> None:
     assert np.array_equal(kept[1:], computed)
 
 
-def test_equal_texts_are_computed_once_and_each_row_gets_them() -> None:
+def test_equal_texts_are_computed_once() -> None:
     backbone = Letters()
     features, usable = text_features(backbone, ["ab", "c", "ab", "ab", "c"])
     assert sorted(backbone.computed) == ["ab", "c"]
@@ -177,7 +177,7 @@ def test_equal_texts_are_computed_once_and_each_row_gets_them() -> None:
     assert not np.array_equal(features[0], features[1])
 
 
-def test_a_copy_under_another_name_is_known_and_a_changed_file_is_not(tmp_path: Path) -> None:
+def test_the_cache_finds_a_copied_file_and_misses_a_changed_one(tmp_path: Path) -> None:
     one, two = pictures(tmp_path / "p", 2)
     cache = tmp_path / "c"
     before, _ = image_features(Corners(), [one, two], cache=cache)
@@ -188,7 +188,7 @@ def test_a_copy_under_another_name_is_known_and_a_changed_file_is_not(tmp_path: 
     assert backbone.computed == 0
     assert np.array_equal(found[0], before[0])
     looks = one.stat()
-    shutil.copy(two, one)  # the same name says something else now
+    shutil.copy(two, one)  # the same name, other content
     os.utime(one, ns=(looks.st_atime_ns, looks.st_mtime_ns + 1))
     found, _ = image_features(backbone, [one], cache=cache)
     assert np.array_equal(found[0], before[1])
@@ -197,7 +197,7 @@ def test_a_copy_under_another_name_is_known_and_a_changed_file_is_not(tmp_path: 
     assert backbone.computed == 1
 
 
-def test_open_pictures_are_known_by_what_is_seen(tmp_path: Path) -> None:
+def test_the_key_of_an_open_image_includes_palette_and_orientation(tmp_path: Path) -> None:
     indices = np.arange(16, dtype=np.uint8).reshape(4, 4)
     seen = []
     for colours in (range(48), range(200, 152, -1)):
@@ -217,7 +217,7 @@ def test_open_pictures_are_known_by_what_is_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("other", [Corners(fingerprint="corners-2"), Corners(resample="bilinear")])
-def test_another_backbone_or_preprocessing_shares_nothing(tmp_path: Path, other: Corners) -> None:
+def test_another_backbone_or_preprocessing_shares_no_rows(tmp_path: Path, other: Corners) -> None:
     paths = pictures(tmp_path / "p", 3)
     image_features(Corners(), paths, cache=tmp_path / "c")
     other.computed = 0
@@ -225,14 +225,14 @@ def test_another_backbone_or_preprocessing_shares_nothing(tmp_path: Path, other:
     assert other.computed == 3
 
 
-def test_another_text_backbone_shares_nothing(tmp_path: Path) -> None:
+def test_another_text_backbone_shares_no_rows(tmp_path: Path) -> None:
     text_features(Letters(), ["a"], cache=tmp_path)
     other = Letters("letters-2")
     text_features(other, ["a"], cache=tmp_path)
     assert other.computed == ["a"]
 
 
-def test_the_environment_says_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_sets_the_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XMODAL_CACHE", "/a")
     assert default_cache() == Path("/a")
     monkeypatch.delenv("XMODAL_CACHE")
@@ -245,7 +245,7 @@ def test_the_environment_says_where_the_cache_is(monkeypatch: pytest.MonkeyPatch
 # ---- processes -------------------------------------------------------------------------------
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_run_continues_with_the_missing_rows(tmp_path: Path) -> None:
     batch, n = BATCH, 6 * BATCH
     paths, cache = pictures(tmp_path / "p", n), tmp_path / "c"
     with process(tmp_path / "p", cache, wait=0.3) as running:
@@ -258,7 +258,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     features, _ = image_features(
         backbone, paths, cache=cache, progress=lambda _what, done, _of: shown.append(done)
     )
-    # What was reported as done is kept, in whole batches; what was under way may be as well.
+    # Batches that were reported as done are stored; the batch after them may be.
     assert 0 < backbone.computed <= n - 2 * batch
     assert backbone.computed % batch == 0
     assert shown[-1] == n
@@ -309,7 +309,7 @@ def test_a_cache_that_cannot_be_a_folder_is_one_line(tmp_path: Path) -> None:
             text_features(Letters(), ["a"], cache=cache)
 
 
-def test_bad_pictures_are_noted_and_rows_stay_aligned(tmp_path: Path) -> None:
+def test_bad_pictures_are_recorded_and_rows_stay_aligned(tmp_path: Path) -> None:
     good = pictures(tmp_path / "p", 3)
     text, black = tmp_path / "text.png", tmp_path / "black.png"
     text.write_text("this is no picture")
@@ -334,7 +334,7 @@ def test_bad_pictures_are_noted_and_rows_stay_aligned(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["text.png", "missing.png", "black.png"])
-def test_without_a_list_for_problems_the_first_is_an_error(tmp_path: Path, name: str) -> None:
+def test_without_problems_the_first_bad_picture_raises(tmp_path: Path, name: str) -> None:
     deep = tmp_path / ("a-folder-with-a-long-name-" * 4)  # a path is cut at its beginning
     deep.mkdir()
     (deep / "text.png").write_text("this is no picture")
@@ -343,7 +343,7 @@ def test_without_a_list_for_problems_the_first_is_an_error(tmp_path: Path, name:
         image_features(Corners(), [*pictures(tmp_path / "p", 40), deep / name])
 
 
-def test_texts_in_which_nothing_can_be_read_are_noted(tmp_path: Path) -> None:
+def test_texts_with_zero_features_are_recorded(tmp_path: Path) -> None:
     problems = Problems()
     features, usable = text_features(
         Words(), ["a dog", "!!!", "", "a dog", "!!!"], cache=tmp_path, problems=problems
@@ -355,7 +355,7 @@ def test_texts_in_which_nothing_can_be_read_are_noted(tmp_path: Path) -> None:
         text_features(Words(), ["a dog", "!!!"])
 
 
-def test_vectors_that_are_not_finite_are_refused() -> None:
+def test_features_that_are_not_finite_raise() -> None:
     class Broken(Letters):
         def forward(self, texts: Sequence[str]) -> Any:
             return super().forward(texts) * float("nan")
@@ -364,7 +364,7 @@ def test_vectors_that_are_not_finite_are_refused() -> None:
         text_features(Broken(), ["a"])
 
 
-def test_pairs_are_kept_where_both_sides_can_be_used(tmp_path: Path) -> None:
+def test_pairs_are_kept_if_both_sides_are_usable(tmp_path: Path) -> None:
     paths = pictures(tmp_path / "p", 4)
     paths[1].write_text("no picture")
     texts = ["a", "b", "!!!", "ab"]
@@ -379,12 +379,12 @@ def test_pairs_are_kept_where_both_sides_can_be_used(tmp_path: Path) -> None:
     assert sum(usable.problems.counts().values()) == 2
 
 
-def test_an_item_that_is_no_pair_is_refused() -> None:
+def test_an_item_without_a_picture_raises() -> None:
     with pytest.raises(DataError, match=r"item 'x' is not a pair: take data\.pairs\(\) first"):
         pair_features(Corners(), Letters(), Dataset((Item("x", text="a"),)))
 
 
-def test_progress_ends_at_the_whole(tmp_path: Path) -> None:
+def test_progress_ends_at_the_number_of_sources(tmp_path: Path) -> None:
     paths = pictures(tmp_path / "p", 70)
     paths[3].write_text("no picture")
     shown: list[tuple[str, int, int]] = []

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.squares import cosine, forget, in_float32, pixels
+from support.squares import cosine, forget, pixels
 from support.tiny_models import TEXTS, save_bert, save_clip, save_vit
 
 from xmodal.errors import ModelError
@@ -24,10 +24,11 @@ from xmodal.features.backbones import (
 
 
 @pytest.fixture(autouse=True)
-def float32() -> Iterator[None]:
-    """Backbones loaded here compute in float32, and are forgotten."""
-    with in_float32():
-        yield
+def fresh_backbones() -> Iterator[None]:
+    """Backbones that other tests loaded are not reused, and those loaded here are released."""
+    forget()
+    yield
+    forget()
 
 
 # ---- transformers: CLIP-like -----------------------------------------------------------------

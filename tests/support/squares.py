@@ -1,21 +1,11 @@
-"""What tests of pretrained backbones share: random squares, and backbones in float32."""
+"""Helpers for tests of pretrained backbones: random squares, cosine, cleared caches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import numpy.typing as npt
-import pytest
-import torch
 
-from xmodal.features.backbones import (
-    huggingface,
-    load_image_backbone,
-    load_text_backbone,
-    torchvision_models,
-)
+from xmodal.features.backbones import huggingface, load_image_backbone, load_text_backbone
 
 
 def pixels(n: int, size: int, seed: int = 0) -> npt.NDArray[np.uint8]:
@@ -30,17 +20,6 @@ def cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArra
 
 
 def forget() -> None:
-    """Load backbones anew from here on."""
+    """Clear the caches of loaded backbones."""
     for cache in (load_image_backbone, load_text_backbone, huggingface._load):
         cache.cache_clear()
-
-
-@contextmanager
-def in_float32() -> Iterator[None]:
-    """Backbones that are loaded inside compute in float32, whatever the machine can do."""
-    forget()
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (huggingface, torchvision_models):
-            patch.setattr(module, "precision", lambda: torch.float32)
-        yield
-    forget()

@@ -100,7 +100,7 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
         for line in report.notes():
             print_line(line)
         print_line()
-    tell = say if given["as_json"] else print_line
+    tell = info if given["as_json"] else print_line
     tell(
         f"{len(hidden)} combinations of colour, shape and place that training never showed: "
         f"{share:.0%} of the first {SHOWN} hits show exactly what was asked"

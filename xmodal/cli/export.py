@@ -48,8 +48,8 @@ def export(model: Path, out: Path, data: Path | None, **given: Any) -> None:
     """
     dataset = None if data is None else read_labelled_as_trained(data, columns_of(given), [model])
 
-    from xmodal.exporting import Check
-    from xmodal.exporting import export as write
+    from xmodal.export import Check
+    from xmodal.export import export as write
 
     with progress_bars() as bars:
         encoder = write(
@@ -72,7 +72,7 @@ def export(model: Path, out: Path, data: Path | None, **given: Any) -> None:
         f"{out}: {encoder.bits} bits, encoder {encoder.fingerprint}, {encoder.precision}, "
         f"{size / 1e6:.1f} MB"
     )
-    rows = [["agreement with", "side", "equal bits", "equal codes", "items"]]
+    rows = [["compared with", "side", "equal bits", "equal codes", "items"]]
     for other, sides in found["agreement"].items():
         for side, one in sides.items():
             rows.append([other, side, f"{one['bits']:.3%}", f"{one['codes']:.1%}", str(one["n"])])

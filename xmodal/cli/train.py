@@ -27,7 +27,13 @@ from xmodal.cli.output import (
 )
 from xmodal.data.readers.tables import read
 from xmodal.errors import ConfigError
-from xmodal.settings import DEFAULT_BACKBONE, Options, configure, parse_settings
+from xmodal.settings import (
+    DEFAULT_BACKBONE,
+    PRECISIONS,
+    Options,
+    configure,
+    parse_settings,
+)
 
 
 @click.command()
@@ -36,6 +42,13 @@ from xmodal.settings import DEFAULT_BACKBONE, Options, configure, parse_settings
 @click.option("--method", default="schgan", show_default=True, help="Training method.")
 @click.option("--bits", default=64, show_default=True, help="Width of the codes.")
 @backbone_options(DEFAULT_BACKBONE)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="float32",
+    show_default=True,
+    help="Of the backbones, in training and afterwards. bfloat16 changes codes.",
+)
 @column_options
 @click.option("--label-share", default=1.0, show_default=True, help="Use this share of labels.")
 @click.option("--query", default=0.1, show_default=True, help="Share kept for evaluation.")

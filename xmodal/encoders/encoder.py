@@ -44,10 +44,12 @@ class Encoded(NamedTuple):
 class Encoder(ABC):
     """Turns pictures and sentences into codes.
 
-    ``confidence``: from distance to the probability of a match. ``about`` holds what a person may
-    want to know: method, settings, data, figures. ``split``: the ids of each part of its data.
+    ``precision``: number format of its backbones, or "int8" for quantized weights. ``confidence``:
+    from distance to the probability of a match. ``about``: method, settings, data and figures.
+    ``split``: the ids of each part of its data.
     """
 
+    precision: str
     confidence: Confidence
     about: dict[str, Any]
     split: Mapping[str, Sequence[str]]
@@ -60,7 +62,10 @@ class Encoder(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """16 hexadecimal digits: a hash of everything that decides a code."""
+        """16 hexadecimal digits: a hash of everything that decides a code.
+
+        "-bfloat16" follows if the backbones compute in that instead of float32.
+        """
 
     @property
     @abstractmethod

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from xmodal.codes import BinaryCodes, check_bits
-from xmodal.device import mixed
+from xmodal.device import full_float32, mixed
 from xmodal.errors import ConfigError
 from xmodal.modality import Modality
 
@@ -196,9 +196,10 @@ class Towers(nn.Module):
         was_training = self.training
         self.eval()
         where = next(self.parameters()).device
-        parts = [
-            BinaryCodes.from_relaxed(self.tower(side)(part.to(where)).cpu().numpy())
-            for part in features.split(batch)
-        ]
+        with full_float32():
+            parts = [
+                BinaryCodes.from_relaxed(self.tower(side)(part.to(where)).cpu().numpy())
+                for part in features.split(batch)
+            ]
         self.train(was_training)
         return BinaryCodes.concatenate(parts) if parts else BinaryCodes.empty(self.bits)

@@ -1,6 +1,6 @@
-"""Rows of numbers kept on disk under a hash of what they were made of: features, mostly.
+"""Cache of rows of numbers (features, mostly) under a hash of their source.
 
-One SQLite file for each fingerprint of whatever made them.
+There is one SQLite file for each fingerprint of the network that computed the rows.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Array = npt.NDArray[Any]
 
 TABLES = (
     "features (key BLOB PRIMARY KEY, value BLOB)",
-    # A file that looks as it did (size, time of change) is not read again for its hash.
+    # A file with unchanged size and modification time is not read again for its hash.
     "files (path TEXT PRIMARY KEY, size INT, time INT, key BLOB)",
 )
 
 
 class FeatureCache:
-    """Rows on disk, one SQLite file a fingerprint; safe to kill, safe to share."""
+    """Rows of one fingerprint in one SQLite file; processes can share it and can be killed."""
 
     def __init__(self, folder: Path, fingerprint: str, dim: int, dtype: str) -> None:
         self._dtype, self._dim = np.dtype(dtype), dim
@@ -51,7 +51,7 @@ class FeatureCache:
         self._db.close()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Array]:
-        """The rows that are there."""
+        """The stored rows, by key; other keys are left out."""
         found: dict[bytes, Array] = {}
         unique = list(dict.fromkeys(keys))
         size = self._dim * self._dtype.itemsize
@@ -63,13 +63,13 @@ class FeatureCache:
         return found
 
     def put(self, keys: Sequence[bytes], rows: Array) -> None:
-        """Keep rows, one a key; durable when this returns."""
+        """Store one row for each key; durable when this returns."""
         values = [(k, v.tobytes()) for k, v in zip(keys, rows.astype(self._dtype), strict=True)]
         with self._db:
             self._db.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", values)
 
     def file_keys(self, paths: Sequence[Path]) -> list[bytes | None]:
-        """The content hash of each file; None for one that cannot be read."""
+        """Content hash of each file; None for one that cannot be read."""
         known = {
             path: (size, time, key)
             for path, size, time, key in self._db.execute("SELECT path, size, time, key FROM files")
@@ -79,11 +79,11 @@ class FeatureCache:
         for path in paths:
             try:
                 stat = path.stat()
-                looks = (stat.st_size, stat.st_mtime_ns)
+                state = (stat.st_size, stat.st_mtime_ns)
                 name = str(path.resolve())
                 seen = known.get(name)
-                if seen is None or seen[:2] != looks:
-                    seen = (*looks, content_hash(path.read_bytes()))
+                if seen is None or seen[:2] != state:
+                    seen = (*state, content_hash(path.read_bytes()))
                     new.append((name, *seen))
                 keys.append(seen[2])
             except (OSError, ValueError):  # a name with a null byte is a ValueError
@@ -94,7 +94,7 @@ class FeatureCache:
 
 
 def content_hash(data: bytes) -> bytes:
-    """The key of a row: 16 bytes that its content decides."""
+    """Key of a row: 16 bytes, a hash of ``data``."""
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
@@ -102,7 +102,7 @@ def content_hash(data: bytes) -> bytes:
 def open_cache(
     cache: Path | None, fingerprint: str, dim: int, dtype: str
 ) -> Iterator[FeatureCache | None]:
-    """The cache while it is needed. Raises DataError wherever its file turns out to be damaged."""
+    """Context with the cache, or with None. Raises DataError if the file is or becomes unusable."""
     if cache is None:
         yield None
         return

@@ -1,8 +1,8 @@
-"""Features of many pictures and texts: decoded in parallel, computed in batches, kept on disk.
+"""Features of many pictures and texts: parallel decoding, batches, cache on disk.
 
-Every feature vector is scaled to length 1 and kept in float16 under a hash of its content and the
-backbone's fingerprint, so that training again, indexing and evaluating never run a backbone twice,
-and a run that was killed goes on where it stopped. Raw pixels (``small-cnn``) are kept as uint8.
+A feature vector is scaled to length 1 and stored in float16, under a hash of the picture or text
+and the backbone's fingerprint. Training, indexing and evaluation share these rows, and a run that
+was killed continues with the missing ones. Raw pixels (``small-cnn``) are stored as uint8.
 """
 
 from __future__ import annotations
@@ -27,24 +27,25 @@ from xmodal.modality import Modality
 Array = npt.NDArray[Any]
 Usable = npt.NDArray[np.bool_]
 
-LONGEST_NAME = 80  # characters of a text or a path in a message
-AHEAD = 3  # batches that are decoded while the network works
+MAX_NAME = 80  # characters of a text or a path in a message
+LOOKAHEAD_BATCHES = 3  # decoded while the network computes
+CACHE_FORMAT = 2  # rows of format 1 could be in the precision of the processor
 
 Progress = Callable[[str, int, int], None]
-"""Whoever shows how far a long job is: what it works on, how many are done, of how many."""
+"""Callback of a long job: what is processed, number done, number in all."""
 
 
 def default_cache() -> Path:
-    """Where features are kept: $XMODAL_CACHE, else xmodal in the user's cache folder."""
-    told = os.environ.get("XMODAL_CACHE")
+    """Folder of the cache: $XMODAL_CACHE, else xmodal in the user's cache folder."""
+    named = os.environ.get("XMODAL_CACHE")
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(told) if told else base / "xmodal"
+    return Path(named) if named else base / "xmodal"
 
 
 class Reader(Protocol):
-    """Turns batches of pixels or of texts into rows that are worth keeping.
+    """Maps batches of pixels or of texts to rows that are stored in the cache.
 
-    ``dim`` and ``dtype`` of a row; ``batch``: how many at a time; ``fingerprint``: a hash of
+    ``dim`` and ``dtype`` of a row; ``batch``: items in a batch; ``fingerprint``: changes with
     everything that changes a row.
     """
 
@@ -54,31 +55,32 @@ class Reader(Protocol):
     fingerprint: str
 
     def rows(self, batch: Any) -> tuple[Array, Usable]:
-        """Rows (b, dim) of pixels (b, size, size, 3) or ``b`` texts, and which say anything, (b,).
+        """Rows (b, dim) of pixels (b, size, size, 3) or ``b`` texts, and which are usable, (b,).
 
-        A row that says nothing is one of a source in which there was nothing to read.
+        A row is unusable if the backbone found nothing in the picture or text.
         """
 
 
 class _Features:
-    """A reader by a backbone: features of length 1 in float16, or what is raw as it is."""
+    """Reader of a backbone: features of length 1 in float16, or raw pixels unchanged."""
 
     def __init__(self, backbone: ImageBackbone | TextBackbone, fingerprint: str, raw: bool) -> None:
-        self.dim, self.batch, self.fingerprint = backbone.dim, backbone.batch, fingerprint
+        self.dim, self.batch = backbone.dim, backbone.batch
+        self.fingerprint = f"{fingerprint}-{CACHE_FORMAT}"
         self.dtype = "uint8" if raw else "float16"
         self._raw = raw
         self._forward: Callable[[Any], Array] = backbone.forward
 
     def rows(self, batch: Any) -> tuple[Array, Usable]:
         values = self._forward(batch)
-        if self._raw:  # a black square is a picture
+        if self._raw:  # black pixels are all zero, and usable
             return values, np.ones(len(values), np.bool_)
         features = _unit(values)
         return features, says_something(features)
 
 
 def says_something(features: Array) -> Usable:
-    """Which of the features (n, dim) can be used: those that are finite and not all zero, (n,)."""
+    """Which features (n, dim) are usable: those that are finite and not all zero, (n,)."""
     return np.asarray(np.isfinite(features).all(axis=1) & features.any(axis=1))
 
 
@@ -90,13 +92,13 @@ def image_features(
     problems: Problems | None = None,
     progress: Progress | None = None,
 ) -> tuple[Array, Usable]:
-    """Features of pictures, shape (n, dim), and which of them could be used, (n,).
+    """Features of pictures, shape (n, dim), and which of them are usable, (n,).
 
-    float16 of length 1, or uint8 pixels for a raw backbone. Rows of pictures that cannot be used
-    are zero and noted in ``problems``; without ``problems`` the first one raises DataError.
+    float16 of length 1, or uint8 pixels for a raw backbone. Rows of unusable pictures are zero and
+    recorded in ``problems``; without ``problems`` the first one raises DataError.
     """
-    seen = content_hash(str(backbone.preprocessing).encode()).hex()[:8]
-    reader = _Features(backbone, f"{backbone.fingerprint}-{seen}", backbone.raw)
+    prepared = content_hash(str(backbone.preprocessing).encode()).hex()[:8]
+    reader = _Features(backbone, f"{backbone.fingerprint}-{prepared}", backbone.raw)
     noted = {"cache": cache, "problems": problems, "progress": progress}
     return image_rows(reader, backbone.preprocessing, images, **noted)  # type: ignore[arg-type]
 
@@ -109,10 +111,10 @@ def text_features(
     problems: Problems | None = None,
     progress: Progress | None = None,
 ) -> tuple[Array, Usable]:
-    """Features of texts, shape (n, dim) float16 of length 1, and which could be used, (n,).
+    """Features of texts, shape (n, dim) float16 of length 1, and which are usable, (n,).
 
-    A text in which the backbone finds nothing (its features are zero) cannot be used: it is noted
-    in ``problems``; without ``problems`` it raises DataError.
+    A text whose features are zero is unusable: it is recorded in ``problems``; without ``problems``
+    it raises DataError.
     """
     reader = _Features(backbone, backbone.fingerprint, raw=False)
     return text_rows(reader, texts, cache=cache, problems=problems, progress=progress)
@@ -127,7 +129,7 @@ def image_rows(
     problems: Problems | None = None,
     progress: Progress | None = None,
 ) -> tuple[Array, Usable]:
-    """Rows of pictures, (n, dim), and which could be used, (n,); see :func:`image_features`."""
+    """Rows of pictures, (n, dim), and which are usable, (n,); see :func:`image_features`."""
     rows = np.zeros((len(images), reader.dim), reader.dtype)
     usable = np.zeros(len(images), dtype=np.bool_)
     with open_cache(cache, reader.fingerprint, reader.dim, reader.dtype) as store:
@@ -152,13 +154,13 @@ def text_rows(
     problems: Problems | None = None,
     progress: Progress | None = None,
 ) -> tuple[Array, Usable]:
-    """Rows of texts, (n, dim), and which of them could be used, (n,); see :func:`text_features`."""
+    """Rows of texts, (n, dim), and which are usable, (n,); see :func:`text_features`."""
     rows = np.zeros((len(texts), reader.dim), reader.dtype)
     usable = np.zeros(len(texts), dtype=np.bool_)
     with open_cache(cache, reader.fingerprint, reader.dim, reader.dtype) as store:
         keys: list[bytes | None] = [content_hash(text.encode()) for text in texts]
         left = _fill_from(store, keys, rows, usable)
-        # Equal texts are computed once, and texts of like length together: less padding.
+        # Equal texts are computed once; texts of similar length share a batch, with less padding.
         same: dict[str, list[int]] = {}
         for row in left:
             same.setdefault(texts[row], []).append(row)
@@ -185,9 +187,9 @@ def pair_features(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Dataset, dict[Modality, Array]]:
-    """The pairs whose picture and text can be used, and their features; rows fit together.
+    """The pairs whose picture and text are usable, and their features, row by row.
 
-    The others are noted in ``pairs.problems``.
+    The others are recorded in ``pairs.problems``.
     """
     sources = pair_sources(pairs)
     noted = {"cache": cache, "problems": pairs.problems, "progress": progress}
@@ -212,7 +214,7 @@ def keep_rows(data: Dataset, good: Usable) -> Dataset:
 
 
 class _Decoded:
-    """Squares of the pictures of a batch that could be decoded, and the rows that could not."""
+    """Decoded pictures of a batch, and the rows of those that cannot be decoded."""
 
     def __init__(self) -> None:
         self.good: list[Array] = []
@@ -226,14 +228,14 @@ def _decoded(
     rows: Sequence[int],
     problems: Problems | None,
 ) -> Iterator[tuple[list[int], _Decoded]]:
-    """Batches of pixels, decoded by threads some batches ahead of whoever takes them."""
+    """Batches of pixels, decoded by threads some batches ahead of the consumer."""
     workers = max(2, os.cpu_count() or 2)
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         waiting: list[list[tuple[int, Future[Any]]]] = []
         parts = iter([rows[start : start + size] for start in range(0, len(rows), size)])
         try:
             while True:
-                while len(waiting) < AHEAD and (part := next(parts, None)) is not None:
+                while len(waiting) < LOOKAHEAD_BATCHES and (part := next(parts, None)) is not None:
                     decode = preprocessing.pixels
                     waiting.append([(row, pool.submit(decode, images[row])) for row in part])
                 if not waiting:
@@ -254,7 +256,7 @@ def _decoded(
 
 
 def _image_keys(images: Sequence[Source], store: FeatureCache | None) -> list[bytes | None]:
-    """A hash of each picture's content; None where there is none, or no cache to need it."""
+    """Hash of each picture's content; None if it cannot be read, or without a cache."""
     if store is None:
         return [None] * len(images)
     paths = [Path(one) for one in images if isinstance(one, str | Path)]
@@ -271,12 +273,12 @@ def _image_keys(images: Sequence[Source], store: FeatureCache | None) -> list[by
 
 
 def _open_image_key(image: Image.Image) -> bytes | None:
-    """A hash of what is seen: palette, transparency and orientation decide it as pixels do."""
+    """Hash of the picture as displayed, with palette, transparency and orientation applied."""
     try:
-        seen = load(image)
+        shown = load(image)
     except DataError:
         return None
-    return content_hash(f"{seen.size}".encode() + seen.tobytes())
+    return content_hash(f"{shown.size}".encode() + shown.tobytes())
 
 
 def _fill_from(
@@ -285,7 +287,7 @@ def _fill_from(
     rows: Array,
     usable: Usable,
 ) -> list[int]:
-    """Fill in what the cache has; return the rows that it lacks."""
+    """Copy rows from the cache; return the numbers of the missing ones."""
     if store is None:
         return list(range(len(keys)))
     found = store.get([key for key in keys if key is not None])
@@ -309,7 +311,7 @@ def _keep(
     sources: Sequence[Any],
     what: str,
 ) -> None:
-    """Put what was found in a batch into the result and the cache; what says nothing is noted."""
+    """Store the rows of a batch in the result and the cache; record unusable ones as problems."""
     values, good = found
     for row in np.array(at)[~good]:
         message = f"{what} without anything that the backbone can read"
@@ -324,17 +326,17 @@ def _keep(
 
 
 def _named(source: Any, what: str) -> str:
-    """A text by how it begins, a picture by how its path ends."""
+    """The beginning of a text, or the end of a picture's path, for a message."""
     if what == "picture" and not isinstance(source, str | Path):
         return type(source).__name__
     name = str(source)
-    if len(name) <= LONGEST_NAME:
+    if len(name) <= MAX_NAME:
         return name
-    return f"...{name[-LONGEST_NAME:]}" if what == "picture" else f"{name[:LONGEST_NAME]}..."
+    return f"...{name[-MAX_NAME:]}" if what == "picture" else f"{name[:MAX_NAME]}..."
 
 
 def _unit(values: Array) -> Array:
-    """Rows of length 1 in float16; a zero row stays zero, and one that is not finite is NaN."""
+    """Rows scaled to length 1, in float16; zero rows stay zero, infinite ones get NaN."""
     with np.errstate(invalid="ignore", over="ignore"):
         length = np.linalg.norm(values, axis=1, keepdims=True)
         scaled: Array = (values / np.maximum(length, 1e-12)).astype(np.float16)

@@ -23,6 +23,7 @@ from xmodal.data.images import Pixels, Preprocessing
 from xmodal.errors import ConfigError
 from xmodal.features.backbones import builtin
 from xmodal.modality import Modality
+from xmodal.settings import PRECISIONS, Precision
 
 
 class ImageBackbone(Protocol):
@@ -60,24 +61,26 @@ class TextBackbone(Protocol):
 
 
 @lru_cache(maxsize=8)
-def load_image_backbone(spec: str, *, float32: bool = False) -> ImageBackbone:
-    """The image backbone that ``spec`` names. Raises ModelError or ConfigError.
+def load_image_backbone(spec: str, *, precision: Precision = "float32") -> ImageBackbone:
+    """The image backbone that ``spec`` names, computing in ``precision``.
 
-    ``float32``: compute in float32, even where the machine has something quicker.
+    Built-in backbones give the same features in every precision. Raises ModelError or ConfigError.
     """
-    return cast(ImageBackbone, _load(spec, "image", float32))
+    return cast(ImageBackbone, _load(spec, "image", precision))
 
 
 @lru_cache(maxsize=8)
-def load_text_backbone(spec: str, *, float32: bool = False) -> TextBackbone:
+def load_text_backbone(spec: str, *, precision: Precision = "float32") -> TextBackbone:
     """The text backbone that ``spec`` names; see :func:`load_image_backbone`."""
-    return cast(TextBackbone, _load(spec, "text", float32))
+    return cast(TextBackbone, _load(spec, "text", precision))
 
 
-def _load(spec: str, side: Modality, float32: bool) -> object:
+def _load(spec: str, side: Modality, precision: Precision) -> object:
     """What ``spec`` is: a built-in, a weights file, a folder, a torchvision name, or of the hub."""
     if not spec.strip():
         raise ConfigError(f"the name of the {side} backbone is empty")
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
     built_in: dict[str, tuple[Modality, Callable[[str], object]]] = {
         "words": ("text", builtin.Words),
         "small-cnn": ("image", builtin.RawPixels),
@@ -93,9 +96,9 @@ def _load(spec: str, side: Modality, float32: bool) -> object:
         not Path(spec).exists() and torchvision_models.is_known(spec)
     ):
         _check_side(spec, "image", side)
-        return torchvision_models.load(spec, float32)
+        return torchvision_models.load(spec, precision)
     load = huggingface.load_image if side == "image" else huggingface.load_text
-    return load(spec, float32)
+    return load(spec, precision)
 
 
 def _check_side(spec: str, made_for: Modality, side: Modality) -> None:

@@ -16,32 +16,33 @@ from safetensors import SafetensorError
 from torch import nn
 
 from xmodal.data.images import Pixels, Preprocessing
-from xmodal.device import batch_size, device, precision
+from xmodal.device import DTYPES, batch_size, device, with_precision
 from xmodal.errors import ModelError
 from xmodal.features.backbones.connectivity import check_reachable
 from xmodal.features.backbones.modules import FromPixels, run
+from xmodal.settings import Precision
 
 MAX_TOKENS = 512
 
 
-def load_image(spec: str, float32: bool = False) -> HubImageBackbone:
+def load_image(spec: str, precision: Precision = "float32") -> HubImageBackbone:
     """The image side of a model. Raises ModelError."""
-    model = _load(spec, torch.float32 if float32 else precision())
+    model = _load(spec, precision)
     if not model.has_images:
         raise ModelError(f"{spec} is a text model ({model.kind}), it has no image side")
     return HubImageBackbone(spec, model)
 
 
-def load_text(spec: str, float32: bool = False) -> HubTextBackbone:
+def load_text(spec: str, precision: Precision = "float32") -> HubTextBackbone:
     """The text side of a model. Raises ModelError."""
-    model = _load(spec, torch.float32 if float32 else precision())
+    model = _load(spec, precision)
     if not model.has_texts:
         raise ModelError(f"{spec} is a vision model ({model.kind}), it has no text side")
     return HubTextBackbone(spec, model)
 
 
 class HubModel:
-    """A loaded model: what kind it is, which sides it has, and a hash of its files.
+    """A loaded model: its type, its sides, and a fingerprint of its files and precision.
 
     ``pools``: its pooled output can be used.
     """
@@ -186,7 +187,7 @@ class _TextSide(nn.Module):
 
 
 @lru_cache(maxsize=4)
-def _load(spec: str, dtype: torch.dtype) -> HubModel:
+def _load(spec: str, precision: Precision) -> HubModel:
     import transformers
     from transformers import AutoConfig, AutoModel
 
@@ -207,7 +208,7 @@ def _load(spec: str, dtype: torch.dtype) -> HubModel:
     network, info = _quietly(
         spec,
         lambda: AutoModel.from_pretrained(
-            **_source(spec), dtype=dtype, use_safetensors=True, output_loading_info=True
+            **_source(spec), dtype=DTYPES[precision], use_safetensors=True, output_loading_info=True
         ),
     )
     # What the file lacks was filled at random; a pooler is often lacking, and can be done without.
@@ -219,7 +220,8 @@ def _load(spec: str, dtype: torch.dtype) -> HubModel:
             "expected a complete model, as save_pretrained writes it"
         )
     commit = getattr(config, "_commit_hash", None)
-    fingerprint = f"hub-{commit}" if commit and not local.exists() else f"files-{_digest(local)}"
+    weights = f"hub-{commit}" if commit and not local.exists() else f"files-{_digest(local)}"
+    fingerprint = with_precision(weights, precision)
     return HubModel(spec, config, network.to(device()).eval(), fingerprint, pools=not lacking)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from xmodal.data.images import Preprocessing
-from xmodal.device import device
+from xmodal.device import device, full_float32
 
 
 class FromPixels(nn.Module):
@@ -30,6 +30,7 @@ class FromPixels(nn.Module):
 
 @torch.inference_mode()
 def run(network: nn.Module, *inputs: torch.Tensor) -> npt.NDArray[np.float32]:
-    """What a network makes of its inputs, in float32 in this machine's memory."""
-    out: torch.Tensor = network(*(one.to(device()) for one in inputs))
+    """Outputs of a network as a float32 array."""
+    with full_float32():
+        out: torch.Tensor = network(*(one.to(device()) for one in inputs))
     return np.asarray(out.float().cpu().numpy())

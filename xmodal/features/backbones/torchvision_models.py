@@ -14,10 +14,11 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from xmodal.data.images import Pixels, Preprocessing
-from xmodal.device import batch_size, device, precision
+from xmodal.device import DTYPES, batch_size, device, with_precision
 from xmodal.errors import ModelError
 from xmodal.features.backbones.connectivity import check_reachable
 from xmodal.features.backbones.modules import FromPixels, run
+from xmodal.settings import Precision
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -37,10 +38,10 @@ def is_known(spec: str) -> bool:
     }
 
 
-def load(spec: str, float32: bool = False) -> TorchvisionBackbone:
+def load(spec: str, precision: Precision = "float32") -> TorchvisionBackbone:
     """The backbone of a torchvision name or of a local weights file. Raises ModelError."""
-    dtype = torch.float32 if float32 else precision()
-    return _from_file(spec, dtype) if is_weights_file(spec) else _from_name(spec, dtype)
+    read = _from_file if is_weights_file(spec) else _from_name
+    return read(spec, precision)
 
 
 class TorchvisionBackbone:
@@ -58,17 +59,17 @@ class TorchvisionBackbone:
         network: nn.Module,
         preprocessing: Preprocessing,
         fingerprint: str,
-        dtype: torch.dtype,
+        precision: Precision,
     ) -> None:
         self.spec = spec
         self.preprocessing = preprocessing
-        self.fingerprint = fingerprint
+        self.fingerprint = with_precision(fingerprint, precision)
         try:
             network = fuse(network.eval())
         except Exception as error:  # whatever tracing meets: the network works without being fused
             del error
         network = network.to(memory_format=torch.channels_last)
-        self.network = FromPixels(network, preprocessing).to(device(), dtype)
+        self.network = FromPixels(network, preprocessing).to(device(), DTYPES[precision])
         self.batch = batch_size()
         size = preprocessing.size
         self.dim = self.forward(np.zeros((1, size, size, 3), np.uint8)).shape[1]
@@ -78,7 +79,7 @@ class TorchvisionBackbone:
         return run(self.network, torch.from_numpy(pixels))
 
 
-def _from_name(spec: str, dtype: torch.dtype) -> TorchvisionBackbone:
+def _from_name(spec: str, precision: Precision) -> TorchvisionBackbone:
     from torchvision import models
 
     try:
@@ -104,10 +105,10 @@ def _from_name(spec: str, dtype: torch.dtype) -> TorchvisionBackbone:
         mean=tuple(preset.mean),
         std=tuple(preset.std),
     )
-    return TorchvisionBackbone(spec, network, preprocessing, f"torchvision-{weights}", dtype)
+    return TorchvisionBackbone(spec, network, preprocessing, f"torchvision-{weights}", precision)
 
 
-def _from_file(spec: str, dtype: torch.dtype) -> TorchvisionBackbone:
+def _from_file(spec: str, precision: Precision) -> TorchvisionBackbone:
     from safetensors import SafetensorError, safe_open
     from torchvision import models
 
@@ -146,7 +147,7 @@ def _from_file(spec: str, dtype: torch.dtype) -> TorchvisionBackbone:
     hashed = hashlib.blake2b(path.read_bytes(), digest_size=8)
     hashed.update(str(preprocessing).encode())  # the options change a feature as the weights do
     return TorchvisionBackbone(
-        spec, network, preprocessing, f"torchvision-{arch}-{hashed.hexdigest()}", dtype
+        spec, network, preprocessing, f"torchvision-{arch}-{hashed.hexdigest()}", precision
     )
 
 

@@ -1,4 +1,4 @@
-"""How far an exported encoder agrees with that of torch, and what the differences cost."""
+"""Comparison of the codes of an exported encoder with those of torch: equal bits, and mAP."""
 
 from __future__ import annotations
 
@@ -17,28 +17,31 @@ from xmodal.evaluation.metrics import average_precision, groups_by_codes, mean, 
 from xmodal.features.extract import Progress
 from xmodal.modality import MODALITIES, Modality
 
-ENOUGH = 20
-"""Labelled pairs with which mAP is worth measuring."""
+MIN_PAIRS = 20
+"""Labelled pairs below which no mAP is measured."""
 
 Codes = dict[Modality, Encoded]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Pictures and texts to compare by; ``about`` says what they are."""
+    """Pictures and texts of a comparison; ``about`` describes them in the report."""
 
     about: str
     data: Dataset
 
     def sources(self, side: Modality) -> list[Any]:
-        """The pictures or the texts."""
+        """The pictures, or the texts."""
         return [getattr(item, side) for item in self._having(side)]
 
     def labels(self) -> tuple[list[int], list[int], Any] | None:
-        """Rows of labelled pairs among pictures and among texts, and labels (n, c); or None."""
+        """Labelled pairs: rows among the pictures, rows among the texts, labels (n, c).
+
+        None if there are too few.
+        """
         image, text = ({one.id: row for row, one in enumerate(self._having(s))} for s in MODALITIES)
         pairs = self.data.pairs().keep(lambda item: bool(item.labels))
-        if len(pairs) < ENOUGH:
+        if len(pairs) < MIN_PAIRS:
             return None
         hot, _ = pairs.labels(pairs.classes)
         return [image[id_] for id_ in pairs.ids], [text[id_] for id_ in pairs.ids], hot
@@ -48,19 +51,19 @@ class Sample:
 
 
 def rendered(folder: Path, items: int) -> Sample:
-    """As many pictures and captions of the toy world, rendered into a folder, without labels."""
+    """``items`` rendered pictures, written into ``folder``, and their captions; without labels."""
     data = read(write_world(folder, items, seed=1))
     return Sample(f"{items} rendered pictures and their captions", data)
 
 
 def held_out(data: Dataset, encoder: Encoder, items: int) -> Sample:
-    """At most so many items: those that the encoder keeps for asking, else what it did not learn.
+    """At most ``items`` items: queries of the encoder's split, else items outside its training.
 
-    Raises DataError if there is neither, or if they have pictures alone, or texts alone.
+    Raises DataError if there are neither, or if all are pictures, or all are texts.
     """
     learned = {id_ for role in ("train", "validation") for id_ in encoder.split.get(role, ())}
-    asking = set(encoder.split.get("query", ()))
-    chosen, what = [id_ for id_ in data.ids if id_ in asking], "kept for asking"
+    queries = set(encoder.split.get("query", ()))
+    chosen, what = [id_ for id_ in data.ids if id_ in queries], "kept for asking"
     if not chosen:
         chosen, what = [id_ for id_ in data.ids if id_ not in learned], "never learned from"
     if not chosen:
@@ -79,19 +82,22 @@ def held_out(data: Dataset, encoder: Encoder, items: int) -> Sample:
 def encode(
     encoder: Encoder, sample: Sample, problems: Problems, progress: Progress | None = None
 ) -> Codes:
-    """Both sides of a sample; nothing is taken from a cache."""
+    """Codes of both sides of a sample, computed without a cache."""
     return {
         side: encoder.encode(side, sample.sources(side), problems=problems, progress=progress)
         for side in MODALITIES
     }
 
 
-def agreement(ours: Codes, theirs: Codes) -> dict[str, dict[str, float]]:
-    """Of each side: the share of equal ``bits``, that of equal ``codes``, and of how many."""
+def parity(one: Codes, other: Codes) -> dict[str, dict[str, float]]:
+    """For each side: the shares of equal ``bits`` and of equal ``codes``, and the number ``n``.
+
+    A side without items that both encoders can use is left out.
+    """
     out: dict[str, dict[str, float]] = {}
     for side in MODALITIES:
-        both = ours[side].usable & theirs[side].usable
-        equal = ours[side].codes[both].to_bits() == theirs[side].codes[both].to_bits()
+        both = one[side].usable & other[side].usable
+        equal = one[side].codes[both].to_bits() == other[side].codes[both].to_bits()
         if len(equal):
             bits, codes = float(equal.mean()), float(equal.all(axis=1).mean())
             out[str(side)] = {"bits": round(bits, 6), "codes": round(codes, 4), "n": len(equal)}
@@ -99,20 +105,20 @@ def agreement(ours: Codes, theirs: Codes) -> dict[str, dict[str, float]]:
 
 
 def quality(codes: Codes, sample: Sample) -> dict[str, float] | None:
-    """Expected mAP of each direction, labelled pairs asking among themselves; None without labels.
+    """Expected mAP of each direction, with the labelled pairs as queries and as database.
 
-    Relevant is what shares a label.
+    Items that share a label are relevant. None without enough labels.
     """
-    told = sample.labels()
-    if told is None:
+    labelled = sample.labels()
+    if labelled is None:
         return None
-    image, text, labels = told
+    image, text, labels = labelled
     good = codes["image"].usable[image] & codes["text"].usable[text]
     relevant = shared_labels(labels[good], labels[good]) > 0
     pictures = codes["image"].codes[np.array(image)[good]]
     texts = codes["text"].codes[np.array(text)[good]]
-    ways = {"image->text": (pictures, texts), "text->image": (texts, pictures)}
+    directions = {"image->text": (pictures, texts), "text->image": (texts, pictures)}
     return {
-        way: round(float(mean(average_precision(groups_by_codes(ask, to, relevant)))), 4)
-        for way, (ask, to) in ways.items()
+        name: round(float(mean(average_precision(groups_by_codes(query, database, relevant)))), 4)
+        for name, (query, database) in directions.items()
     }

@@ -1,9 +1,8 @@
-"""A graph with weights in int8: a quarter of the size, and quicker where that is safe.
+"""Quantization of a graph to int8 weights: a quarter of the size.
 
-Matrix products of transformers are quantised dynamically by onnxruntime: weights by channel,
-activations as they come. Convolutions and towers keep weights in int8 and are computed in float32:
-with dynamic activations the codes of MobileNetV2 had hardly more bits in common with those of
-float32 than chance has.
+Matrix products of transformers are quantized dynamically by onnxruntime: weights by channel,
+activations at run time. Convolutions and towers store weights in int8 and compute in float32: with
+dynamic activations, codes of MobileNetV2 shared hardly more bits with float32 than random codes.
 """
 
 from __future__ import annotations
@@ -19,35 +18,35 @@ from onnx import helper, numpy_helper
 
 from xmodal.encoders.onnx_encoder import SideConfig
 from xmodal.errors import ConfigError
-from xmodal.exporting.graphs import hushed, stamp
+from xmodal.export.onnx_graph import errors_only, stamp
 
-SMALLEST = 1024
-"""Weights with fewer values are left as they are."""
+MIN_VALUES = 1024
+"""Smaller weights stay in float32."""
 
 
-def quantise(side: SideConfig, folder: Path) -> SideConfig:
-    """Replace the graph of a side by one in int8; say how it is to be run.
+def quantize(side: SideConfig, folder: Path) -> SideConfig:
+    """Replace the graph of a side by one in int8; return its declaration.
 
-    Dynamic activations are scaled by the largest of a batch, so that a code would depend on its
-    neighbours: such a side takes one item at a time.
+    Dynamic activations are scaled by the maximum of a batch, so a code would depend on the other
+    items: such a side gets batches of one item. Raises ConfigError for a graph over 2 GB.
     """
     path = folder / side.graph
     if (folder / f"{side.graph}.data").exists():
         raise ConfigError(f"{side.graph} has over 2 GB: --int8 needs a smaller backbone")
     model = onnx.load(path)
     _shrink(model, ("Conv", "Gemm"))
-    del model.graph.value_info[:]  # shapes from before, which the quantiser would trip over
+    del model.graph.value_info[:]  # the quantizer fails on shapes of the old graph
     weights = {one.name for one in model.graph.initializer}
     products = [node for node in model.graph.node if node.op_type == "MatMul"]
     onnx.save(model, path)
     if not any(node.input[1] in weights for node in products):
         return side
-    _quantise_products(path)
+    _quantize_products(path)
     return replace(side, batch=1)
 
 
-def mark(sides: Sequence[SideConfig], folder: Path, fingerprint: str) -> str:
-    """Give the graphs a fingerprint of their own, by that of their encoder and their weights."""
+def stamp_fingerprint(sides: Sequence[SideConfig], folder: Path, fingerprint: str) -> str:
+    """Write a new fingerprint, a hash of the encoder's and the int8 weights, into the graphs."""
     hashed = hashlib.blake2b(f"int8 {fingerprint}".encode(), digest_size=8)
     models = [onnx.load(folder / side.graph) for side in sides]
     for model in models:
@@ -59,26 +58,26 @@ def mark(sides: Sequence[SideConfig], folder: Path, fingerprint: str) -> str:
     return hashed.hexdigest()
 
 
-def _quantise_products(path: Path) -> None:
+def _quantize_products(path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     whole = path.with_suffix(".float.onnx")
     path.rename(whole)
-    with hushed(""):  # it recommends a step that is not needed here
+    with errors_only(""):  # hides advice about an optional step
         quantize_dynamic(
             whole,
             path,
             op_types_to_quantize=["MatMul", "Gather"],
             weight_type=QuantType.QInt8,
             per_channel=True,
-            reduce_range=True,  # seven bits: older processors lose what eight times eight overflow
+            reduce_range=True,  # 7 bits: on processors without VNNI sums of 8-bit products overflow
             extra_options={"MatMulConstBOnly": True},
         )
     whole.unlink()
 
 
 def _shrink(model: onnx.ModelProto, kinds: tuple[str, ...]) -> None:
-    """Keep the weights of nodes of some kinds in int8, with a scale for each output channel."""
+    """Store the weights of nodes of these types in int8, with a scale for each output channel."""
     graph = model.graph
     weights = {one.name: one for one in graph.initializer}
     done: dict[str, str] = {}
@@ -87,7 +86,7 @@ def _shrink(model: onnx.ModelProto, kinds: tuple[str, ...]) -> None:
         name = node.input[1] if node.op_type in kinds else ""
         if name in weights and name not in done:
             values = numpy_helper.to_array(weights[name])
-            if values.size < SMALLEST or values.dtype != np.float32:
+            if values.size < MIN_VALUES or values.dtype != np.float32:
                 continue
             axis = 0 if node.op_type == "Conv" or _transposed(node) else 1
             others = tuple(number for number in range(values.ndim) if number != axis)

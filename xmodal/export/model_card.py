@@ -1,4 +1,4 @@
-"""The model card of a portable encoder: what it is, how it came about, what it is worth."""
+"""Model card of a portable encoder: use, training, figures, comparison with torch, limits."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from xmodal.evaluation.protocol import DIRECTIONS
 METRICS = ("mAP", "P@10", "pair R@10")
 
 
-def card(name: str, config: Mapping[str, Any]) -> str:
-    """Markdown, of the content of ``config.json`` (``report`` and ``export`` included)."""
+def model_card(name: str, config: Mapping[str, Any]) -> str:
+    """The card in Markdown, from the content of ``config.json`` with ``report`` and ``export``."""
     parts = [
-        _what(name, config),
+        _usage(name, config),
         _training(config),
         _figures(config.get("report")),
-        _agreement(config),
+        _parity(config),
         _quality(config),
         _limits(config),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _what(name: str, config: Mapping[str, Any]) -> str:
+def _usage(name: str, config: Mapping[str, Any]) -> str:
     image, text = config["sides"]["image"], config["sides"]["text"]
     seen, bits = image["preprocessing"], config["bits"]
     square = f"`pixels` (b, {seen['size']}, {seen['size']}, 3) uint8 RGB"
@@ -37,7 +37,7 @@ def _what(name: str, config: Mapping[str, Any]) -> str:
     }
     given = ", ".join(f"`{one}`" for one in text["inputs"])
     rows = [
-        ["side", "graph", "goes in", "before it"],
+        ["side", "graph", "input", "preparation"],
         ["image", f"`{image['graph']}`", square, decoded],
         ["text", f"`{text['graph']}`", given, ways[text["input"]]],
     ]
@@ -54,9 +54,9 @@ xmodal search "red shoes" --model {name} --index my.index
 
 {_table(rows)}
 
-Both give `codes` (b, {bits // 8}) uint8, most significant bit first, and `relaxed` (b, {bits})
-float32, whose signs they are. Normalisation of pixels, backbone, tower and bits are inside the
-graphs; `config.json` declares the rest."""
+Both have the outputs `codes` (b, {bits // 8}) uint8, most significant bit first, and `relaxed` (b,
+{bits}) float32, of which a bit is the sign. Normalisation of pixels,
+backbone, tower and bits are inside the graphs; `config.json` declares the rest."""
 
 
 def _training(config: Mapping[str, Any]) -> str:
@@ -65,16 +65,16 @@ def _training(config: Mapping[str, Any]) -> str:
     counts = ", ".join(
         f"{data[role]:,} {what}"
         for role, what in (
-            ("train", "to learn from"),
-            ("validation", "to choose the epoch by"),
-            ("query", "kept for asking"),
-            ("gallery", "to search in alone"),
+            ("train", "for training"),
+            ("validation", "for validation"),
+            ("query", "as queries"),
+            ("gallery", "only in the database"),
         )
         if data.get(role)
     )
     settings = ", ".join(f"{key} {value}" for key, value in config.get("settings", {}).items())
     lines = [
-        "## What it was trained on",
+        "## Training data",
         "",
         f"- data: {data.get('name', 'unknown')}; pairs: {counts or 'unknown'}",
         f"- labelled training pairs: {data.get('labelled', 'unknown')} "
@@ -85,7 +85,7 @@ def _training(config: Mapping[str, Any]) -> str:
         "",
         f"- method {options.get('method', 'unknown')}, seed {options.get('seed', 'unknown')}, "
         f"split seed {options.get('split_seed', 'unknown')}",
-        "- the epoch was chosen on validation pairs; queries were neither learned nor chosen from",
+        "- the epoch was chosen on validation pairs; queries were used for neither",
         "- mAP is the exact expectation over ties, over all points of the database; confidence was "
         "fitted on validation pairs against as many sampled non-pairs",
         f"- settings: {settings or 'unknown'}",
@@ -95,9 +95,7 @@ def _training(config: Mapping[str, Any]) -> str:
 
 def _figures(report: Mapping[str, Any] | None) -> str:
     if not report:
-        return (
-            "## Figures\n\nNo report lies with the model: `xmodal evaluate DATA --model` makes one."
-        )
+        return "## Figures\n\nThe model has no report: `xmodal evaluate DATA --model` measures one."
     header = ["", *(f"{m} {a}->{b}" for m in METRICS for a, b in DIRECTIONS)]
     rows = [
         [name, *(_cell(ways[f"{a}->{b}"].get(m)) for m in METRICS for a, b in DIRECTIONS)]
@@ -105,13 +103,13 @@ def _figures(report: Mapping[str, Any] | None) -> str:
     ]
     facts = "\n".join(f"- {name}: {value}" for name, value in report["facts"].items())
     return (
-        "## Figures, beside baselines on the same features\n\n"
+        "## Figures, with baselines on the same features\n\n"
         f"Measured by torch on held-out queries: {report['title']}.\n\n"
         f"{_table([header, *rows])}\n\n{facts}"
     )
 
 
-def _agreement(config: Mapping[str, Any]) -> str:
+def _parity(config: Mapping[str, Any]) -> str:
     export = config["export"]
     rows = [
         [other, side, f"{one['bits']:.3%}", f"{one['codes']:.1%}", str(one["n"])]
@@ -121,12 +119,12 @@ def _agreement(config: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in export["versions"].items())
     header = ["with", "side", "equal bits", "equal codes", "items"]
     usable = (
-        "An index that torch filled can be asked, and filled, by this model as far as bits agree."
+        "An index that was filled by torch can be searched and extended with this model."
         if config["precision"] == "float32"
-        else "These codes need an index of their own."
+        else "Codes in int8 differ: index the data again with this model."
     )
     return (
-        "## Agreement with torch\n\n"
+        "## Equal bits with torch\n\n"
         f"On {export['checked on']} ({versions}). {usable}\n\n{_table([header, *rows])}"
     )
 
@@ -141,8 +139,8 @@ def _quality(config: Mapping[str, Any]) -> str:
     ]
     header = ["computed by", *(f"mAP {a}->{b}" for a, b in DIRECTIONS)]
     return (
-        f"## What differing bits cost\n\n{config['export']['checked on'].capitalize()}, asking "
-        f"among themselves; relevant is what shares a label.\n\n{_table([header, *rows])}"
+        f"## mAP of each runtime\n\n{config['export']['checked on'].capitalize()}, as queries and "
+        f"as database; items that share a label are relevant.\n\n{_table([header, *rows])}"
     )
 
 
@@ -150,17 +148,17 @@ def _limits(config: Mapping[str, Any]) -> str:
     lines = [
         "## Limits",
         "",
-        f"- Codes are comparable with codes of encoder {config['fingerprint']} alone.",
-        "- It was measured on data like that which it learned from. Anything gets a code, also "
-        "what it has never seen the like of: then a code says little.",
-        "- Confidence is calibrated for an even mix of matches and others: it ranks and cuts off, "
-        "and is not the share of true matches in a large collection.",
-        "- The weights of the backbones are inside: their licences go with this folder.",
+        f"- Codes can be compared only with codes of encoder {config['fingerprint']}.",
+        "- Figures are for data like the training data. Every input gets a code; for inputs unlike "
+        "the training data it carries little information.",
+        "- Confidence is calibrated on as many matches as non-matches: use it for ranking and for "
+        "thresholds; it is not the share of true matches in a large collection.",
+        "- The folder contains the weights of the backbones: their licences apply.",
     ]
     if config["precision"] == "int8":
         lines.append(
             "- Weights are in int8, so codes differ from those of encoder "
-            f"{config['made of']}; the curve of confidence is that one's."
+            f"{config['made of']}; the confidence curve was fitted to that encoder."
         )
     return "\n".join(lines)
 

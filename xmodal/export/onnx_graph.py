@@ -1,4 +1,4 @@
-"""A side of a trained encoder as one ONNX graph: backbone, scaling, rounding, tower, bits."""
+"""One ONNX graph for each side of a trained encoder: backbone, scaling, rounding, tower, bits."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from xmodal.features.backbones import builtin, huggingface
 from xmodal.modality import Modality
 
 OPSET = 20
-LARGEST = 1_900_000_000
-"""Bytes of weights that one file may hold (protobuf ends at 2 GB); more lie beside it."""
-PLACES = (128, 64, 32, 16, 8, 4, 2, 1)  # most significant bit first, as everywhere in xmodal
+MAX_FILE_BYTES = 1_900_000_000
+"""Weights above this go into a second file: protobuf is limited to 2 GB."""
+BIT_VALUES = (128, 64, 32, 16, 8, 4, 2, 1)  # most significant bit first, as everywhere in xmodal
 
 
 class Side(nn.Module):
-    """Everything between what is read of an item and its code.
+    """Backbone, scaling, rounding and tower of one side.
 
-    ``network`` makes features of the inputs; None where the inputs are the features. ``raw``: they
-    are pixels, for the tower to learn from.
+    ``network`` maps inputs to features; None if the inputs are the features. ``raw``: the inputs
+    are pixels, which go into the tower.
     """
 
     def __init__(self, network: nn.Module | None, tower: Tower, *, raw: bool) -> None:
         super().__init__()
         self.network, self.tower, self.raw = network, tower, raw
-        self.register_buffer("places", torch.tensor(PLACES))
+        self.register_buffer("bit_values", torch.tensor(BIT_VALUES))
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Inputs -> codes (b, bits / 8) uint8, relaxed codes (b, bits), features (b, dim) float16.
 
-        Features are scaled to length 1 and rounded, as by :mod:`xmodal.features.extract`. Raw
-        features are the input, and no output.
+        Features are scaled to length 1 and rounded to float16, as in
+        :mod:`xmodal.features.extract`. A raw side has no output for features.
         """
         if self.raw:
             relaxed = self.tower(inputs[0].flatten(1))
@@ -56,39 +56,39 @@ class Side(nn.Module):
 
     def _packed(self, relaxed: torch.Tensor) -> torch.Tensor:
         bits = (relaxed > 0).to(torch.int64).unflatten(1, (-1, 8))
-        packed: torch.Tensor = (bits * self.get_buffer("places")).sum(2).to(torch.uint8)
+        packed: torch.Tensor = (bits * self.get_buffer("bit_values")).sum(2).to(torch.uint8)
         return packed
 
 
-def write_side(encoder: TrainedEncoder, side: Modality, folder: Path) -> SideConfig:
-    """Write the graph of a side, with its tokenizer if it has one; say what was written.
+def write_graph(encoder: TrainedEncoder, side: Modality, folder: Path) -> SideConfig:
+    """Write the graph of a side, and its tokenizer if it has one; return its declaration.
 
-    ``encoder`` computes in float32. Raises ModelError for what cannot be written as a graph.
+    ``encoder`` computes in float32. Raises ModelError if the backbone cannot be exported.
     """
-    told, network, inputs = _image(encoder) if side == "image" else _text(encoder, folder)
-    whole = Side(network, encoder.towers.tower(side), raw=told.raw)
-    path = folder / told.graph
-    _write(whole, inputs, path, free_length=told.padding == "longest")
+    config, network, inputs = _image(encoder) if side == "image" else _text(encoder, folder)
+    whole = Side(network, encoder.towers.tower(side), raw=config.raw)
+    path = folder / config.graph
+    _write(whole, inputs, path, free_length=config.padding == "longest")
     model = onnx.load(path, load_external_data=False)
-    _forget_origin(model)
-    stamp(model, encoder.fingerprint, told)
+    _remove_source_lines(model)
+    stamp(model, encoder.fingerprint, config)
     onnx.save(model, path)
-    return told
+    return config
 
 
 def stamp(model: onnx.ModelProto, fingerprint: str, side: SideConfig) -> None:
-    """Say in a graph's metadata whose it is, and how it is fed."""
+    """Write the encoder's fingerprint and the declaration of the side into a graph's metadata."""
     onnx.helper.set_model_props(model, {OWNER: fingerprint, FED: side.to_json()})
 
 
 Prepared = tuple[SideConfig, nn.Module | None, dict[str, torch.Tensor]]
-"""What is declared of a side, the network before its tower, and inputs to trace it with."""
+"""Declaration of a side, the network in front of its tower, and inputs for tracing."""
 
 
 def _image(encoder: TrainedEncoder) -> Prepared:
     backbone = encoder.image_backbone
     size = backbone.preprocessing.size
-    told = SideConfig(
+    config = SideConfig(
         graph="image.onnx",
         input="pixels",
         inputs=("pixels",),
@@ -98,20 +98,25 @@ def _image(encoder: TrainedEncoder) -> Prepared:
         preprocessing=backbone.preprocessing,
     )
     pixels = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    return told, None if backbone.raw else _network(backbone), {"pixels": pixels}
+    return config, None if backbone.raw else _network(backbone), {"pixels": pixels}
 
 
 def _text(encoder: TrainedEncoder, folder: Path) -> Prepared:
     backbone = encoder.text_backbone
     if isinstance(backbone, builtin.Words):
-        told = SideConfig("text.onnx", "words", ("vectors",), backbone.dim, False, 64)
-        return told, None, {"vectors": torch.ones(2, backbone.dim)}
+        config = SideConfig("text.onnx", "words", ("vectors",), backbone.dim, False, 64)
+        return config, None, {"vectors": torch.ones(2, backbone.dim)}
     network = _network(backbone)
-    assert isinstance(backbone, huggingface.HubTextBackbone)  # there is no other with a network
+    assert isinstance(
+        backbone, huggingface.HubTextBackbone
+    )  # the only text backbone with a network
     unknown = sorted(set(backbone.inputs) - set(TOKENS))
     if unknown:
-        raise ModelError(f"{backbone.spec!r} asks for {unknown[0]}: it cannot be exported")
-    told = SideConfig(
+        raise ModelError(
+            f"{backbone.spec!r} has the input {unknown[0]}, which cannot be exported: expected "
+            f"{', '.join(TOKENS)}; choose another text backbone"
+        )
+    config = SideConfig(
         graph="text.onnx",
         input="tokens",
         inputs=backbone.inputs,
@@ -125,7 +130,7 @@ def _text(encoder: TrainedEncoder, folder: Path) -> Prepared:
     (folder / "tokenizer.json").write_text(backbone.tokenizer(), encoding="utf-8")
     length = 4 if backbone.padding == "longest" else backbone.max_tokens
     tokens = torch.ones(2, length, dtype=torch.int64)
-    return told, network, {name: tokens.clone() for name in backbone.inputs}
+    return config, network, {name: tokens.clone() for name in backbone.inputs}
 
 
 def _network(backbone: Any) -> nn.Module:
@@ -138,12 +143,12 @@ def _network(backbone: Any) -> nn.Module:
 def _write(
     whole: Side, inputs: Mapping[str, torch.Tensor], path: Path, *, free_length: bool
 ) -> None:
-    """Trace ``whole`` on some inputs; batches may have any size, and texts if that is free."""
+    """Trace ``whole`` on ``inputs``; batch size is free, and so are tokens if ``free_length``."""
     alone = copy.deepcopy(whole).cpu().float().eval()
-    # By name: with a torch.export.Dim the exporter falls back to fixed sizes, and does not say so.
+    # Names, because with a torch.export.Dim the exporter silently falls back to fixed sizes.
     free = {0: "batch", 1: "tokens"} if free_length else {0: "batch"}
-    # What the exporter thinks aloud is of no use to a person: the outcome is measured.
-    with warnings.catch_warnings(), hushed("onnxscript"):
+    # Warnings of the exporter are hidden: the result is compared with torch afterwards.
+    with warnings.catch_warnings(), errors_only("onnxscript"):
         warnings.simplefilter("ignore")
         try:
             program = torch.onnx.export(
@@ -156,7 +161,7 @@ def _write(
                 output_names=["codes", "relaxed", "features"][: 2 if whole.raw else 3],
                 dynamic_shapes={"inputs": tuple(free for _ in inputs)},
             )
-        except Exception as error:  # tracing meets whatever a model's authors have written
+        except Exception as error:  # tracing runs code of the model, which can raise anything
             reason = " ".join(str(error).split())[:300]
             raise ModelError(f"{path.name} cannot be made: {reason}") from None
     assert program is not None
@@ -164,12 +169,12 @@ def _write(
         if one.shape is None or any(isinstance(one.shape[place], int) for place in free):
             raise ModelError(f"{path.name} cannot be made: {one.name} would have a fixed size")
     weights = sum(one.numel() * one.element_size() for one in alone.state_dict().values())
-    program.save(path, external_data=weights > LARGEST)
+    program.save(path, external_data=weights > MAX_FILE_BYTES)
 
 
 @contextmanager
-def hushed(name: str) -> Iterator[None]:
-    """Inside, a logger of that name says no more than errors; "" is the root."""
+def errors_only(name: str) -> Iterator[None]:
+    """Context in which the logger ``name`` ("" is the root) logs nothing below errors."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -179,8 +184,8 @@ def hushed(name: str) -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _forget_origin(model: onnx.ModelProto) -> None:
-    """Remove what the exporter notes of each node: lines of source, with paths of this machine."""
+def _remove_source_lines(model: onnx.ModelProto) -> None:
+    """Remove the lines of source, with local paths, that the exporter writes into every node."""
     graph = model.graph
     del graph.metadata_props[:]
     for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
