@@ -18,7 +18,7 @@ from pathlib import Path
 from record import table, write
 
 from xmodal import Encoder, evaluate, load_encoder, open_index, read
-from xmodal.features import default_cache
+from xmodal.cache import default_cache
 from xmodal.readers import Columns
 
 WORDS = (

@@ -32,7 +32,7 @@ BEHIND_A_DOOR = {"backbones.networks", "backbones.vision", "backbones.hub"}
 NUMPY_HALF = [name for name in LAYERS if name not in TORCH_HALF | DOORS]
 
 PLUGIN = "xmodal_opensearch"
-PLUGIN_USES = {"errors", "codes", "where", "index", "data", "readers"}
+PLUGIN_USES = {"cache", "errors", "codes", "where", "index", "data", "readers"}
 PLUGIN_GETS_AN_ENCODER = {"cli", "service"}
 
 TORCH = {"torch", "torchvision", "transformers", "safetensors"}

@@ -17,9 +17,10 @@ import pytest
 from PIL import Image
 
 from xmodal.backbones.builtin import RawPixels, Words
+from xmodal.cache import default_cache
 from xmodal.data import Dataset, Item, Problems
 from xmodal.errors import DataError
-from xmodal.features import default_cache, image_features, pair_features, text_features
+from xmodal.features import image_features, pair_features, text_features
 from xmodal.images import Preprocessing
 
 BATCH = 32
@@ -240,6 +241,9 @@ def test_the_environment_says_where_the_cache_is(monkeypatch: pytest.MonkeyPatch
     assert default_cache() == Path("/b/xmodal")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_cache() == Path.home() / ".cache" / "xmodal"
+    with monkeypatch.context() as patch:  # as under a user id that has no entry and no HOME
+        patch.setattr("os.path.expanduser", lambda path: path)
+        assert default_cache() is None
 
 
 # ---- processes -------------------------------------------------------------------------------

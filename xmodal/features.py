@@ -34,13 +34,6 @@ Progress = Callable[[str, int, int], None]
 """Whoever shows how far a long job is: what it works on, how many are done, of how many."""
 
 
-def default_cache() -> Path:
-    """Where features are kept: $XMODAL_CACHE, else xmodal in the user's cache folder."""
-    told = os.environ.get("XMODAL_CACHE")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(told) if told else base / "xmodal"
-
-
 class Reader(Protocol):
     """Turns batches of pixels or of texts into rows that are worth keeping.
 

@@ -55,7 +55,7 @@ def encode(
     if (data is None) != (out is None) or (data is None and not texts and not images):
         raise ConfigError("give DATA with --out, or --text, or --image: see xmodal encode --help")
 
-    from xmodal.features import default_cache
+    from xmodal.cache import default_cache
     from xmodal.loading import load_encoder
 
     encoder = load_encoder(

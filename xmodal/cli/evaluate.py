@@ -65,8 +65,8 @@ def evaluate(data: Path, models: tuple[Path, ...], **given: Any) -> None:
 
     from xmodal.assessment import check_index
     from xmodal.assessment import evaluate as measure
+    from xmodal.cache import default_cache
     from xmodal.evaluation import DIRECTIONS, trec_qrels, trec_run
-    from xmodal.features import default_cache
     from xmodal.loading import load_encoder
 
     backbones = {side: given[side] for side in ("image_backbone", "text_backbone")}

@@ -42,7 +42,7 @@ def index(data: Path, model: Path, uri: str, **given: Any) -> None:
     """
     dataset = read(data, columns_of(given))
 
-    from xmodal.features import default_cache
+    from xmodal.cache import default_cache
     from xmodal.loading import load_encoder
 
     encoder = load_encoder(

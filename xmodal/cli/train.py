@@ -66,7 +66,7 @@ def train(data: Path, **given: Any) -> None:
 
     from xmodal import training
     from xmodal.assessment import evaluate
-    from xmodal.features import default_cache
+    from xmodal.cache import default_cache
 
     cache = given["cache"] or default_cache()
     with progress_bars() as bars:

@@ -64,7 +64,7 @@ def enrich(model: Path, uri: str, **given: Any) -> None:
         Download() if given["download"] else None,
     )
 
-    from xmodal.features import default_cache
+    from xmodal.cache import default_cache
     from xmodal.loading import load_encoder
 
     encoder = load_encoder(

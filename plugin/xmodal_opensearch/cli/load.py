@@ -113,7 +113,7 @@ def _source(
         raise ConfigError(f"{source} is no local index: to encode pictures and texts give --model")
     dataset = read(source, columns_of(given))
 
-    from xmodal.features import default_cache
+    from xmodal.cache import default_cache
     from xmodal.loading import load_encoder
 
     encoder = load_encoder(
