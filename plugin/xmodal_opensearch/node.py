@@ -18,7 +18,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -30,6 +29,7 @@ from typing import Any, Self
 from xmodal.errors import ConfigError, IndexFailure
 from xmodal_opensearch.artifacts import VERSION, Show
 from xmodal_opensearch.node_folder import HOST, Plan, claim, note, why_it_died
+from xmodal_opensearch.retry import poll
 
 PORTS = range(20000, 32000)
 """Where a free port is looked for: below those that kernels give to outgoing connections."""
@@ -129,7 +129,7 @@ class Node:
         A node that died or did not answer in time is stopped. Raises IndexFailure.
         """
         health = f"/_cluster/health?wait_for_status=yellow&wait_for_nodes=ge({nodes})&timeout=1s"
-        end = time.monotonic() + timeout
+        starting = poll(timeout, PAUSE)
         try:
             while not (answer := self.get(health)) or answer.get("timed_out"):
                 if not self.alive:
@@ -137,12 +137,11 @@ class Node:
                         f"the node in {self.folder} ended while it started: "
                         f"{why_it_died(self.log)}; more in {self.log}"
                     )
-                if time.monotonic() > end:
+                if not starting.wait():
                     raise IndexFailure(
                         f"the node in {self.folder} did not answer within {timeout:g} seconds: "
                         f"give it more time, or see {self.log}"
                     )
-                time.sleep(PAUSE)
         except BaseException:
             self.stop()
             raise

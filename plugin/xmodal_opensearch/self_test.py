@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 from xmodal.codes import BinaryCodes
 from xmodal.errors import IndexMismatch
 from xmodal_opensearch import mapping, wire
 from xmodal_opensearch import queries as build
 from xmodal_opensearch.address import Address
 from xmodal_opensearch.mapping import Layout
+from xmodal_opensearch.retry import poll
 from xmodal_opensearch.server import Server
 from xmodal_opensearch.ways import Way
 
@@ -41,13 +40,12 @@ def check_self_test(
     else:
         query = way.build(mapping.SELF_TEST_FIELD, other, layout, only, None)
     body = {"size": 1, "query": query}
-    end = time.monotonic() + SETTLING
+    settling = poll(SETTLING)  # a process that makes this index now stores the document next
     while True:
         found = server.search(f"/{name}/_search", body, doing="testing the bit order")
         hits = found["hits"]["hits"]
-        if hits or time.monotonic() > end:
+        if hits or not settling.wait():
             break
-        time.sleep(0.1)  # whoever makes this index at this moment stores it next
     expected = int(wanted.distances(other)[0, 0])
     if not hits:
         raise IndexMismatch(
