@@ -18,7 +18,6 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import islice
@@ -28,6 +27,7 @@ from typing import Any, Self
 
 from xmodal.errors import ConfigError, IndexFailure
 from xmodal_opensearch.artifacts import VERSION, Show
+from xmodal_opensearch.http import RequestFailed, request
 from xmodal_opensearch.node_folder import HOST, Plan, claim, note, why_it_died
 from xmodal_opensearch.retry import poll
 
@@ -36,9 +36,7 @@ PORTS = range(20000, 32000)
 
 GRACE = 20.0  # seconds from SIGTERM to SIGKILL
 PAUSE = 0.1  # seconds between two looks at a node that starts
-
-# Environment proxies are for the internet; a node is on this machine.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+MAX_ANSWER = 64 << 20  # bytes
 
 
 class Node:
@@ -118,9 +116,9 @@ class Node:
     def get(self, path: str, timeout: float = 10) -> Any:
         """The JSON that the node answers to GET ``path``; None if it does not (yet) answer so."""
         try:
-            with _opener.open(f"{self.url}{path}", timeout=timeout) as answer:
-                return json.load(answer)
-        except (OSError, ValueError):  # refused, 503 while it starts, cut off while it stops
+            answer = request("GET", f"{self.url}{path}", timeout=timeout, max_bytes=MAX_ANSWER)
+            return json.loads(answer.body) if answer.status == 200 else None
+        except (RequestFailed, ValueError):  # refused while it starts, cut off while it stops
             return None
 
     def wait(self, timeout: float = 120, nodes: int = 1) -> None:
