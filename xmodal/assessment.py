@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from xmodal.data import Dataset, Split, split
+from xmodal.data import Dataset, Progress, Split, split
 from xmodal.encoder import Encoder
 from xmodal.errors import ConfigError, DataError, IndexMismatch
 from xmodal.evaluation import DIRECTIONS, Part, Report, combine, compare
-from xmodal.features import Progress
 from xmodal.index import MODALITIES, Index
 from xmodal.settings import Options
 

@@ -26,6 +26,10 @@ ROLES = {
 """The names under which a ``split`` column may speak of each role."""
 
 
+Progress = Callable[[str, int, int], None]
+"""Shows how far a long job is: what it works on, how many are done, of how many."""
+
+
 class Problems:
     """Bad input, counted by kind and named; it never stops the rest."""
 

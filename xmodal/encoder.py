@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 from xmodal.codes import BinaryCodes
 from xmodal.confidence import Confidence
-from xmodal.data import Dataset, Problems
+from xmodal.data import Dataset, Problems, Progress
 from xmodal.errors import CodeError, ModelError
-from xmodal.features import Array, Progress, Usable, keep_rows, pair_sources
+from xmodal.features import Array, Usable, keep_rows, pair_sources
 from xmodal.images import Source
 from xmodal.index import MODALITIES, Addition, Modality
 

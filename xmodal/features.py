@@ -19,7 +19,7 @@ from PIL import Image
 
 from xmodal.backbones import ImageBackbone, TextBackbone
 from xmodal.cache import FeatureCache, content_hash, open_cache
-from xmodal.data import Dataset, Problems
+from xmodal.data import Dataset, Problems, Progress
 from xmodal.errors import DataError
 from xmodal.images import Preprocessing, Source, load
 from xmodal.index import Modality
@@ -29,9 +29,6 @@ Usable = npt.NDArray[np.bool_]
 
 LONGEST_NAME = 80  # characters of a text or a path in a message
 AHEAD = 3  # batches that are decoded while the network works
-
-Progress = Callable[[str, int, int], None]
-"""Whoever shows how far a long job is: what it works on, how many are done, of how many."""
 
 
 class Reader(Protocol):

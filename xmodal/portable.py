@@ -30,7 +30,7 @@ from PIL import Image
 
 from xmodal.backbones.builtin import Words
 from xmodal.codes import BinaryCodes, check_bits
-from xmodal.data import Problems
+from xmodal.data import Problems, Progress
 from xmodal.encoder import (
     DAMAGE,
     Encoded,
@@ -41,7 +41,7 @@ from xmodal.encoder import (
     read_split,
 )
 from xmodal.errors import ExtraMissing, ModelError, missing_extra
-from xmodal.features import Array, Progress, Usable, image_rows, says_something, text_rows
+from xmodal.features import Array, Usable, image_rows, says_something, text_rows
 from xmodal.images import Preprocessing
 from xmodal.index import MODALITIES, Modality
 

@@ -29,7 +29,7 @@ from xmodal.backbones import (
     load_text_backbone,
 )
 from xmodal.confidence import Confidence
-from xmodal.data import Problems
+from xmodal.data import Problems, Progress
 from xmodal.device import device
 from xmodal.encoder import (
     CONFIG,
@@ -44,7 +44,7 @@ from xmodal.encoder import (
     write_json,
 )
 from xmodal.errors import ModelError
-from xmodal.features import Array, Progress, image_features, text_features
+from xmodal.features import Array, image_features, text_features
 from xmodal.index import MODALITIES, Modality
 from xmodal.towers import Towers
 

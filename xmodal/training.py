@@ -21,11 +21,11 @@ import torch
 from xmodal.backbones import load_image_backbone, load_text_backbone
 from xmodal.codes import check_bits
 from xmodal.confidence import Confidence, fit, sample_distances
-from xmodal.data import Dataset, Split
+from xmodal.data import Dataset, Progress, Split
 from xmodal.data import split as divide
 from xmodal.encoder import CONFIG, SPLIT
 from xmodal.errors import ConfigError, DataError
-from xmodal.features import Array, Progress, pair_features
+from xmodal.features import Array, pair_features
 from xmodal.index import Modality
 from xmodal.methods import dshgan, multiadversarial, schgan, sigah, ssah
 from xmodal.run import CHECKPOINT, HISTORY, SHEET, EpochShown, Run, TrainingData

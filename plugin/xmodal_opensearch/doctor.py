@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xmodal.codes import BinaryCodes
+from xmodal.data import Progress
 from xmodal.errors import IndexFailure, IndexMissing
 from xmodal.index import MODALITIES, Modality
 from xmodal_opensearch import load, mapping
@@ -24,7 +25,6 @@ from xmodal_opensearch.store import OpenSearchIndex, Recall
 from xmodal_opensearch.versions import describe
 from xmodal_opensearch.ways import WAYS, lack
 
-Progress = Callable[[str, int, int], None]
 MOST_READ = 200_000
 K = 10
 ROUNDS, ASKED = 3, 16

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xmodal.codes import BinaryCodes
-from xmodal.data import Dataset, Item, Problems
+from xmodal.data import Dataset, Item, Problems, Progress
 from xmodal.errors import ConfigError, DataError, IndexMismatch, IndexMissing
 from xmodal.index import MODALITIES, Modality
 from xmodal_opensearch import bulk, mapping
@@ -29,7 +29,6 @@ from xmodal_opensearch.store import OpenSearchIndex
 from xmodal_opensearch.versions import describe
 
 Encode = Callable[[Dataset], Mapping[Modality, tuple[list[str], BinaryCodes]]]
-Progress = Callable[[str, int, int], None]
 PAGE = 256
 
 

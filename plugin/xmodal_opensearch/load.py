@@ -11,18 +11,18 @@ mapping, so that the next load, or doctor, puts it back even if this one is kill
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from xmodal.data import Progress
 from xmodal.errors import ConfigError, IndexFailure
 from xmodal.index import MODALITIES, Addition, check_documents, check_ids
 from xmodal_opensearch import bulk
 from xmodal_opensearch.exact import ExactIndex
 from xmodal_opensearch.mapping import field_of
 
-Progress = Callable[[str, int, int], None]
 KEY = "xmodal_load"
 WHILE_LOADING: dict[str, Any] = {"index.refresh_interval": "-1"}
 WITHOUT_COPIES: dict[str, Any] = {

@@ -19,7 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from xmodal.data import Dataset, Problems
+from xmodal.data import Dataset, Problems, Progress
 from xmodal.device import precision
 from xmodal.encoder import CONFIG, SPLIT, Encoder, read_config, write_json
 from xmodal.errors import ConfigError, DataError, ModelError
@@ -27,7 +27,6 @@ from xmodal.exporting.agreement import Codes, Sample, agreement, encode, held_ou
 from xmodal.exporting.card import card
 from xmodal.exporting.graphs import write_side
 from xmodal.exporting.quantised import mark, quantise
-from xmodal.features import Progress
 from xmodal.index import MODALITIES, Modality
 from xmodal.portable import FORMAT, KIND, PortableEncoder, SideConfig
 from xmodal.trained import TrainedEncoder

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from xmodal.data import Dataset, Item, Problems, by_hash
+from xmodal.data import Dataset, Item, Problems, Progress, by_hash
 from xmodal.encoder import Encoded, Encoder
 from xmodal.errors import DataError
-from xmodal.features import Progress
 from xmodal.index import MODALITIES, Modality
 from xmodal.metrics import average_precision, groups_by_codes, mean, shared_labels
 from xmodal.readers import read
