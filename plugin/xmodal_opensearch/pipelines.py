@@ -21,7 +21,7 @@ from typing import Any
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
 from xmodal.index import MODALITIES, Modality
-from xmodal_opensearch import mapping, wire
+from xmodal_opensearch import mapping
 from xmodal_opensearch.mapping import field_of
 from xmodal_opensearch.queries import BY_DISTANCE, Query
 
@@ -143,7 +143,7 @@ class Wiring:
 
 def finding(query: Query, code: BinaryCodes) -> Query:
     """A query for ``code``, with "@code@" instead of it; every way writes it as bytes or as hex."""
-    written = (wire.to_signed(code)[0], code.to_hex()[0])
+    written = (code.to_signed()[0], code.to_hex()[0])
 
     def walk(part: Any) -> Any:
         if part in written:

@@ -10,8 +10,8 @@ import numpy as np
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import IndexFailure, IndexMissing
+from xmodal_opensearch import bulk, wire
 from xmodal_opensearch import queries as build
-from xmodal_opensearch import wire
 from xmodal_opensearch.capabilities import HAMMING
 from xmodal_opensearch.mapping import LAYOUTS, field_of, new_index
 from xmodal_opensearch.server import Server
@@ -71,11 +71,9 @@ def _compare(server: Server, bits: int) -> int:
     field = field_of("image")
     server.request("PUT", f"/{name}", new_index(bits, None, layout), doing="making a scratch index")
     try:
-        lines = []
-        for number, value in enumerate(layout.values(codes)):
-            lines.append(f'{{"index":{{"_id":"{number:04d}"}}}}\n')
-            lines.append(f'{{"xmodal":{{"id":"{number:04d}"}},"{field}":{value}}}\n')
-        answer = server.bulk(name, "".join(lines).encode())
+        ids = [f"{number:04d}" for number in range(len(codes))]
+        lines = bulk.index_lines(ids, {"image": codes}, None, layout)
+        answer = server.bulk(name, b"".join(line.body for line in lines))
         if answer["errors"]:
             raise IndexFailure(f"{server.address.server} refused codes of {bits} bits")
         server.request("POST", f"/{name}/_refresh", doing="refreshing")
