@@ -19,7 +19,7 @@ from record import table, write
 
 from xmodal import Encoder, evaluate, load_encoder, open_index, read
 from xmodal.data.readers.tables import Columns
-from xmodal.features.extract import default_cache
+from xmodal.features.cache import default_cache
 
 WORDS = (
     "Shirts", "Watches", "Handbags", "Casual Shoes", "Jeans",

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from xmodal.codes import check_bits
-from xmodal.data.dataset import Dataset, Problems, by_hash
+from xmodal.data.dataset import Dataset, Problems, Progress, by_hash
 from xmodal.data.split import Split
 from xmodal.data.split import split as divide
 from xmodal.encoders.calibration import Confidence, fit, sample_distances
@@ -30,7 +30,6 @@ from xmodal.errors import ConfigError, DataError
 from xmodal.features.backbones import load_image_backbone, load_text_backbone
 from xmodal.features.extract import (
     Array,
-    Progress,
     Usable,
     image_features,
     keep_rows,

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from xmodal.codes import BinaryCodes
+from xmodal.data.dataset import Progress
 from xmodal.errors import IndexFailure, IndexMissing
 from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.client.address import Address
@@ -27,7 +28,6 @@ from xmodal_opensearch.index.store import OpenSearchIndex
 from xmodal_opensearch.index.strategies import STRATEGIES, missing_requirement
 from xmodal_opensearch.loading import load
 
-Progress = Callable[[str, int, int], None]
 MOST_READ = 200_000
 K = 10
 ROUNDS, ASKED = 3, 16

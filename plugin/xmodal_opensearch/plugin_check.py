@@ -10,9 +10,11 @@ import numpy as np
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import IndexFailure, IndexMissing
+from xmodal.index.documents import DocumentBatch
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import codec
 from xmodal_opensearch.index import queries as build
+from xmodal_opensearch.index.bulk_lines import index_lines
 from xmodal_opensearch.index.capabilities import HAMMING
 from xmodal_opensearch.index.mapping import LAYOUTS, field_of, new_index
 
@@ -71,11 +73,9 @@ def _compare(server: Server, bits: int) -> int:
     field = field_of("image")
     server.request("PUT", f"/{name}", new_index(bits, None, layout), doing="making a scratch index")
     try:
-        lines = []
-        for number, value in enumerate(layout.values(codes)):
-            lines.append(f'{{"index":{{"_id":"{number:04d}"}}}}\n')
-            lines.append(f'{{"xmodal":{{"id":"{number:04d}"}},"{field}":{value}}}\n')
-        answer = server.bulk(name, "".join(lines).encode())
+        ids = [f"{number:04d}" for number in range(len(codes))]
+        lines = index_lines(DocumentBatch.of(ids, image=codes), layout)
+        answer = server.bulk(name, b"".join(line.body for line in lines))
         if answer["errors"]:
             raise IndexFailure(f"{server.address.server} refused codes of {bits} bits")
         server.request("POST", f"/{name}/_refresh", doing="refreshing")

@@ -20,7 +20,8 @@ from xmodal.data.dataset import Dataset, Item, Problems
 from xmodal.data.images import Preprocessing
 from xmodal.errors import DataError
 from xmodal.features.backbones.builtin import RawPixels, Words
-from xmodal.features.extract import default_cache, image_features, pair_features, text_features
+from xmodal.features.cache import default_cache
+from xmodal.features.extract import image_features, pair_features, text_features
 
 BATCH = 32
 
@@ -240,6 +241,9 @@ def test_the_environment_sets_the_cache_folder(monkeypatch: pytest.MonkeyPatch) 
     assert default_cache() == Path("/b/xmodal")
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert default_cache() == Path.home() / ".cache" / "xmodal"
+    with monkeypatch.context() as patch:  # as under a user id that has no entry and no HOME
+        patch.setattr("os.path.expanduser", lambda path: path)
+        assert default_cache() is None
 
 
 # ---- processes -------------------------------------------------------------------------------

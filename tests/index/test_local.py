@@ -296,6 +296,24 @@ def test_a_first_save_that_was_killed_can_be_repeated(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [FILE, "lock"]
 
 
+def test_a_lock_that_is_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
+    precious, folder = tmp_path / "precious", tmp_path / "a"
+    precious.write_text("content")
+    filled(folder, "x").close()
+    (folder / "lock").unlink()
+    (folder / "lock").symlink_to(precious)
+    with pytest.raises(IndexFailure, match="symbolic link"), filled(folder, "y"):
+        pass
+    assert precious.read_text() == "content"
+    assert ids_of(folder) == ["x"]
+
+
+def test_a_lock_keeps_what_is_in_its_file(tmp_path: Path) -> None:
+    (tmp_path / "lock").write_text("of another program")
+    filled(tmp_path, "x").close()
+    assert (tmp_path / "lock").read_text() == "of another program"
+
+
 def test_a_save_that_fails_leaves_the_old_index_and_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

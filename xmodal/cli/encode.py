@@ -54,7 +54,7 @@ def encode(
         raise ConfigError("give DATA with --out, or --text, or --image: see xmodal encode --help")
 
     from xmodal.encoders.load import load_encoder
-    from xmodal.features.extract import default_cache
+    from xmodal.features.cache import default_cache
 
     encoder = load_encoder(
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]

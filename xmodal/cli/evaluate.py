@@ -75,7 +75,7 @@ def evaluate(data: Path, models: tuple[Path, ...], **given: Any) -> None:
     from xmodal.evaluation.evaluate import check_index
     from xmodal.evaluation.evaluate import evaluate as measure
     from xmodal.evaluation.protocol import DIRECTIONS, trec_qrels, trec_run
-    from xmodal.features.extract import default_cache
+    from xmodal.features.cache import default_cache
 
     backbones = {side: given[side] for side in ("image_backbone", "text_backbone")}
     encoders = [load_encoder(model, **backbones) for model in models]

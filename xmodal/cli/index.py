@@ -41,7 +41,7 @@ def index(data: Path, model: Path, uri: str, **given: Any) -> None:
     dataset = read(data, columns_of(given))
 
     from xmodal.encoders.load import load_encoder
-    from xmodal.features.extract import default_cache
+    from xmodal.features.cache import default_cache
 
     encoder = load_encoder(
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]

@@ -86,7 +86,7 @@ def train(data: Path, **given: Any) -> None:
 
     from xmodal import training
     from xmodal.evaluation.evaluate import evaluate
-    from xmodal.features.extract import default_cache
+    from xmodal.features.cache import default_cache
 
     cache = given["cache"] or default_cache()
     with progress_bars() as bars:

@@ -17,6 +17,9 @@ import numpy.typing as npt
 
 from xmodal.errors import ConfigError
 
+Progress = Callable[[str, int, int], None]
+"""Shows how far a long job is: what it works on, how many are done, of how many."""
+
 
 class Problems:
     """Bad input, counted by kind and named; it never stops the rest."""

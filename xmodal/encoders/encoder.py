@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xmodal.codes import BinaryCodes
-from xmodal.data.dataset import Dataset, Problems
+from xmodal.data.dataset import Dataset, Problems, Progress
 from xmodal.data.images import Source
 from xmodal.encoders.calibration import Confidence
 from xmodal.errors import ConfigError
-from xmodal.features.extract import Array, Progress, Usable, keep_rows, pair_sources
+from xmodal.features.extract import Array, Usable, keep_rows, pair_sources
 from xmodal.index.documents import DocumentBatch, empty_columns, fields_to_json
 from xmodal.modality import MODALITIES, Modality
 

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from xmodal.codes import BinaryCodes, check_bits
-from xmodal.data.dataset import Problems
+from xmodal.data.dataset import Problems, Progress
 from xmodal.data.images import Preprocessing
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.encoders.folder import (
@@ -46,7 +46,7 @@ from xmodal.encoders.folder import (
 )
 from xmodal.errors import ExtraMissing, ModelError, missing_extra
 from xmodal.features.backbones.builtin import Words
-from xmodal.features.extract import Array, Progress, Usable, image_rows, says_something, text_rows
+from xmodal.features.extract import Array, Usable, image_rows, says_something, text_rows
 from xmodal.modality import MODALITIES, Modality
 
 KIND, FORMAT = "portable", 1

@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from xmodal.data.dataset import Problems
+from xmodal.data.dataset import Problems, Progress
 from xmodal.device import device, with_precision
 from xmodal.encoders.calibration import Confidence
 from xmodal.encoders.encoder import Encoded, Encoder
@@ -50,7 +50,7 @@ from xmodal.features.backbones import (
     load_image_backbone,
     load_text_backbone,
 )
-from xmodal.features.extract import Array, Progress, image_features, text_features
+from xmodal.features.extract import Array, image_features, text_features
 from xmodal.modality import MODALITIES, Modality
 from xmodal.settings import PRECISIONS, Precision
 

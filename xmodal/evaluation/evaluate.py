@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from xmodal.data.dataset import Dataset
+from xmodal.data.dataset import Dataset, Progress
 from xmodal.data.split import Split, split
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import ConfigError, DataError, IndexMismatch
 from xmodal.evaluation.protocol import DIRECTIONS, Part, Report, combine, compare
-from xmodal.features.extract import Progress
 from xmodal.index.contract import Index
 from xmodal.modality import MODALITIES
 from xmodal.settings import Options

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from xmodal.data.dataset import Dataset, Problems
+from xmodal.data.dataset import Dataset, Problems, Progress
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.folder import (
     CONFIG,
@@ -36,7 +36,6 @@ from xmodal.export.model_card import model_card
 from xmodal.export.onnx_graph import write_graph
 from xmodal.export.parity import Codes, Sample, encode, held_out, parity, quality, rendered
 from xmodal.export.quantization import quantize, stamp_fingerprint
-from xmodal.features.extract import Progress
 from xmodal.modality import MODALITIES, Modality
 
 MIN_EQUAL_BITS = 0.999

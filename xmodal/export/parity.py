@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from xmodal.data.dataset import Dataset, Item, Problems, by_hash
+from xmodal.data.dataset import Dataset, Item, Problems, Progress, by_hash
 from xmodal.data.readers.tables import read
 from xmodal.data.synthetic import write_world
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.errors import DataError
 from xmodal.evaluation.metrics import average_precision, groups_by_codes, mean, shared_labels
-from xmodal.features.extract import Progress
 from xmodal.modality import MODALITIES, Modality
 
 MIN_PAIRS = 20

@@ -1,4 +1,4 @@
-"""Cache of rows of numbers (features, mostly) under a hash of their source.
+"""The cache folder, and rows of numbers kept there under a hash of their source.
 
 There is one SQLite file for each fingerprint of the network that computed the rows.
 """
@@ -6,6 +6,7 @@ There is one SQLite file for each fingerprint of the network that computed the r
 from __future__ import annotations
 
 import hashlib
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -24,6 +25,24 @@ TABLES = (
     # A file with unchanged size and modification time is not read again for its hash.
     "files (path TEXT PRIMARY KEY, size INT, time INT, key BLOB)",
 )
+
+
+def default_cache() -> Path | None:
+    """The folder for everything that xmodal keeps between runs: $XMODAL_CACHE, else the system's.
+
+    On Linux that is ``xmodal`` in $XDG_CACHE_HOME or in ``~/.cache``. None for a user without a
+    home folder, as in a container that runs under a bare user id.
+    """
+    chosen = os.environ.get("XMODAL_CACHE")
+    if chosen:
+        return Path(chosen)
+    from platformdirs import user_cache_path  # needed only here, and not when xmodal is imported
+
+    try:
+        folder = user_cache_path("xmodal", appauthor=False)
+    except RuntimeError:  # there is no home folder; older versions return "~/.cache/xmodal"
+        return None
+    return folder if folder.is_absolute() else None
 
 
 class FeatureCache:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from xmodal.data.dataset import Dataset, Problems
+from xmodal.data.dataset import Dataset, Problems, Progress
 from xmodal.data.images import Preprocessing, Source, load
 from xmodal.errors import DataError
 from xmodal.features.backbones import ImageBackbone, TextBackbone
@@ -30,16 +30,6 @@ Usable = npt.NDArray[np.bool_]
 MAX_NAME = 80  # characters of a text or a path in a message
 LOOKAHEAD_BATCHES = 3  # decoded while the network computes
 CACHE_FORMAT = 2  # rows of format 1 could be in the precision of the processor
-
-Progress = Callable[[str, int, int], None]
-"""Callback of a long job: what is processed, number done, number in all."""
-
-
-def default_cache() -> Path:
-    """Folder of the cache: $XMODAL_CACHE, else xmodal in the user's cache folder."""
-    named = os.environ.get("XMODAL_CACHE")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(named) if named else base / "xmodal"
 
 
 class Reader(Protocol):

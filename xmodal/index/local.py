@@ -31,7 +31,7 @@ from xmodal.index.parquet import read_documents, write_documents
 from xmodal.index.validation import check_identity, check_ids, check_search, check_width
 from xmodal.modality import Modality
 
-FILE = "documents.parquet"
+FILE, LOCK = "documents.parquet", "lock"
 
 
 def open_folder(
@@ -321,20 +321,32 @@ def _threads_for(queries: int) -> Iterator[None]:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """One writer at a time; the system lets go of the lock when a process ends, however it ends."""
-    with open(folder / "lock", "w") as file:
-        try:
-            import fcntl
+    """One writer at a time; the system releases the lock when the process ends or is killed.
 
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except ImportError:  # no such lock on this system: the check against ``_seen`` remains
-            pass
+    A symbolic link at the place of the lock is not followed. Raises IndexFailure.
+    """
+    from filelock import FileLock  # only a save needs it
+
+    path = folder / LOCK
+    lock = FileLock(path)
+    try:
+        if path.is_symlink():
+            raise OSError("it is a symbolic link, expected a file")
+        lock.acquire()
+    except OSError as error:
+        raise IndexFailure(
+            f"{path} cannot be locked ({error.strerror or error}): remove it, or make the folder "
+            "writable, and save again"
+        ) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _is_ours(path: Path) -> bool:
     """Whether a first save that was killed may have left this file."""
-    return path.name == "lock" or path.name.startswith("saving-")
+    return path.name == LOCK or path.name.startswith("saving-")
 
 
 def _identity(path: Path) -> tuple[int, ...] | None:

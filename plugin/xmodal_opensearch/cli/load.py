@@ -119,7 +119,7 @@ def _source(
     dataset = read(source, columns_of(given))
 
     from xmodal.encoders.load import load_encoder
-    from xmodal.features.extract import default_cache
+    from xmodal.features.cache import default_cache
 
     encoder = load_encoder(
         model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]

@@ -7,8 +7,6 @@ are the documents' own, so sending twice is storing once.
 from __future__ import annotations
 
 import json
-import random
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -17,10 +15,10 @@ from typing import Any, NamedTuple
 
 from xmodal.errors import ServerFailure
 from xmodal_opensearch.client.errors import PASSING, reason_of, status_of
+from xmodal_opensearch.client.retry import Retry
 
 BATCH = 2000
 BATCH_BYTES = 8 << 20
-LONGEST_PAUSE = 5.0
 Post = Callable[[bytes], Any]
 Passing = Callable[[BaseException], bool]
 
@@ -97,8 +95,7 @@ def send_batch(batch: Batch, post: Post, passing: Passing, patience: float) -> R
     """
     report = Report()
     left = batch
-    pause = 0.2
-    end = time.monotonic() + patience
+    retry = Retry(patience, first=0.2)
     while left:
         failure: Exception | None = None
         try:
@@ -110,11 +107,8 @@ def send_batch(batch: Batch, post: Post, passing: Passing, patience: float) -> R
             if not passing(error):
                 raise
             failure = error
-        if failure is not None:
-            if time.monotonic() + pause > end:
-                raise failure
-            time.sleep(pause * random.uniform(0.5, 1))
-            pause = min(2 * pause, LONGEST_PAUSE)
+        if failure is not None and not retry.wait():
+            raise failure
     return report
 
 

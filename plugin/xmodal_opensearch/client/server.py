@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import re
-import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -22,9 +20,9 @@ from opensearchpy import OpenSearch, Urllib3AWSV4SignerAuth, exceptions
 from xmodal.errors import ConfigError, ExtraMissing, ServerFailure
 from xmodal_opensearch.client.address import Address, credentials
 from xmodal_opensearch.client.errors import PASSING, is_broken_off, reason_of, status_of, translated
+from xmodal_opensearch.client.retry import Retry
 
 PATIENCE = 90.0
-LONGEST_PAUSE = 5.0
 Body = Mapping[str, Any] | bytes | None
 T = TypeVar("T")
 
@@ -169,13 +167,12 @@ class Server:
         )
 
     def _patiently(self, once: Callable[[], T], doing: str, patience: float) -> T:
-        end = time.monotonic() + patience
-        pause = 0.1
+        retry = Retry(patience)
         while True:
             try:
                 return once()
             except (exceptions.OpenSearchException, Incomplete) as error:
-                if not passing(error) or time.monotonic() + pause > end:
+                if not passing(error) or not retry.wait():
                     if isinstance(error, Incomplete):
                         raise ServerFailure(
                             f"{self.address.server}: {error.what} while {doing}: {error.reason}",
@@ -183,8 +180,6 @@ class Server:
                             error.reason,
                         ) from None
                     raise translated(error, self.address.server, doing) from error
-            time.sleep(pause * random.uniform(0.5, 1))
-            pause = min(2 * pause, LONGEST_PAUSE)
 
 
 class Incomplete(Exception):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 from xmodal.codes import BinaryCodes
 from xmodal.errors import IndexMismatch
 from xmodal_opensearch.client.address import Address
+from xmodal_opensearch.client.retry import poll
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import codec, mapping
 from xmodal_opensearch.index import queries as build
@@ -41,13 +40,12 @@ def check_self_test(
     else:
         query = strategy.build(mapping.SELF_TEST_FIELD, other, layout, only, None)
     body = {"size": 1, "query": query}
-    end = time.monotonic() + SETTLING
+    settling = poll(SETTLING)  # a process that makes this index now stores the document next
     while True:
         found = server.search(f"/{name}/_search", body, doing="testing the bit order")
         hits = found["hits"]["hits"]
-        if hits or time.monotonic() > end:
+        if hits or not settling.wait():
             break
-        time.sleep(0.1)  # whoever makes this index at this moment stores it next
     expected = int(wanted.distances(other)[0, 0])
     if not hits:
         raise IndexMismatch(

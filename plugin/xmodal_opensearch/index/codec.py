@@ -13,13 +13,8 @@ from xmodal.codes import BinaryCodes
 from xmodal.errors import CodeError
 
 
-def to_signed(codes: BinaryCodes) -> list[list[int]]:
-    """One list of bits / 8 integers from -128 to 127 a code: what a binary ``knn_vector`` takes."""
-    return codes.to_signed()
-
-
 def from_signed(rows: list[list[int]], bits: int) -> BinaryCodes:
-    """Codes of what ``to_signed`` made. Raises CodeError for values that are not signed bytes."""
+    """Codes of what ``BinaryCodes.to_signed`` made. Raises CodeError for other values."""
     for row in rows:
         if len(row) != bits // 8 or not all(-128 <= value <= 127 for value in row):
             raise CodeError(f"a stored code is not {bits // 8} signed bytes: {row!r:.80}")

@@ -88,7 +88,7 @@ class Layout:
     def values(self, codes: BinaryCodes) -> list[Any]:
         """What a document holds in the field, for each code."""
         if self.is_vector:
-            return list(codec.to_signed(codes))
+            return list(codes.to_signed())
         return [{f"w{n}": word for n, word in enumerate(row)} for row in codec.to_words(codes)]
 
     def codes(self, values: Sequence[Any], bits: int) -> BinaryCodes:

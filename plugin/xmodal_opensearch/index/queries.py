@@ -44,7 +44,7 @@ def by_script(
     radius: int | None = None,
 ) -> Query:
     """Exact by k-NN's own script, documents without the field left out (they would score 0)."""
-    params = {"field": field, "query_value": codec.to_signed(code)[0], "space_type": "hamming"}
+    params = {"field": field, "query_value": code.to_signed()[0], "space_type": "hamming"}
     script = {"lang": "knn", "source": "knn_score", "params": params}
     return _scored(script, field, layout, filters, radius)
 
@@ -86,7 +86,7 @@ def by_knn(field: str, code: BinaryCodes, filters: Sequence[Query], k: int) -> Q
     them afterwards, so that living ones are missing.
     """
     kept = list(filters) or [{"match_all": {}}]
-    asked = {"vector": codec.to_signed(code)[0], "k": k, "filter": {"bool": {"filter": kept}}}
+    asked = {"vector": code.to_signed()[0], "k": k, "filter": {"bool": {"filter": kept}}}
     return {"knn": {field: asked}}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xmodal.codes import BinaryCodes
-from xmodal.data.dataset import Dataset, Item, Problems
+from xmodal.data.dataset import Dataset, Item, Problems, Progress
 from xmodal.errors import ConfigError, DataError, IndexMismatch, IndexMissing
 from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.client import bulk
@@ -30,7 +30,6 @@ from xmodal_opensearch.index.store import OpenSearchIndex
 from xmodal_opensearch.loading.download import Download
 
 Encode = Callable[[Dataset], Mapping[Modality, tuple[list[str], BinaryCodes]]]
-Progress = Callable[[str, int, int], None]
 PAGE = 256
 
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from xmodal.data.dataset import Progress
 from xmodal.errors import ConfigError, IndexFailure
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.validation import check_ids, check_width
@@ -24,7 +25,6 @@ from xmodal_opensearch.client import bulk
 from xmodal_opensearch.index.bulk_lines import index_line, source_codes
 from xmodal_opensearch.index.store import OpenSearchIndex
 
-Progress = Callable[[str, int, int], None]
 KEY = "xmodal_load"
 WHILE_LOADING: dict[str, Any] = {"index.refresh_interval": "-1"}
 NO_REPLICAS: dict[str, Any] = {

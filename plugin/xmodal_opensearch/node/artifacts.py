@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import stat
 import tempfile
@@ -27,6 +26,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from xmodal.errors import ConfigError, ExtraMissing, IndexFailure
+from xmodal.features.cache import default_cache
 
 VERSION = "3.6.0"
 """The server version of a development node, unless another one is asked for."""
@@ -268,10 +268,13 @@ def _temporary(base: Path) -> Iterator[Path]:
 
 
 def cache_folder() -> Path:
-    """$XMODAL_CACHE, else xmodal in the user's cache folder: the rule of the feature cache."""
-    told = os.environ.get("XMODAL_CACHE")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(told) if told else base / "xmodal"
+    """Return :func:`xmodal.features.cache.default_cache`. Raises ConfigError if there is none."""
+    folder = default_cache()
+    if folder is None:
+        raise ConfigError(
+            "this user has no home folder to keep files in: set XMODAL_CACHE to a folder"
+        )
+    return folder
 
 
 def _megabytes(size: int) -> str:

@@ -155,7 +155,8 @@ def claim(folder: Path, version: str) -> int:
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / MARK, os.O_RDWR | os.O_CREAT, 0o644)
+        # Not filelock: the server and its watcher inherit this descriptor, and with it the lock.
+        lock = os.open(folder / MARK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise ConfigError(f"{folder} cannot be a node's folder: {error.strerror}") from None
     try:

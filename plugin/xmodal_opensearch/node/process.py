@@ -18,8 +18,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from itertools import islice
@@ -28,6 +26,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from xmodal.errors import ConfigError, IndexFailure
+from xmodal_opensearch.client.http import RequestFailed, request
+from xmodal_opensearch.client.retry import poll
 from xmodal_opensearch.node.artifacts import VERSION, Show
 from xmodal_opensearch.node.folder import HOST, Plan, claim, note, why_it_died
 
@@ -36,9 +36,7 @@ PORTS = range(20000, 32000)
 
 GRACE = 20.0  # seconds from SIGTERM to SIGKILL
 PAUSE = 0.1  # seconds between two looks at a node that starts
-
-# Environment proxies are for the internet; a node is on this machine.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+MAX_ANSWER = 64 << 20  # bytes
 
 
 class Node:
@@ -118,9 +116,9 @@ class Node:
     def get(self, path: str, timeout: float = 10) -> Any:
         """The JSON that the node answers to GET ``path``; None if it does not (yet) answer so."""
         try:
-            with _opener.open(f"{self.url}{path}", timeout=timeout) as answer:
-                return json.load(answer)
-        except (OSError, ValueError):  # refused, 503 while it starts, cut off while it stops
+            answer = request("GET", f"{self.url}{path}", timeout=timeout, max_bytes=MAX_ANSWER)
+            return json.loads(answer.body) if answer.status == 200 else None
+        except (RequestFailed, ValueError):  # refused while it starts, cut off while it stops
             return None
 
     def wait(self, timeout: float = 120, nodes: int = 1) -> None:
@@ -129,7 +127,7 @@ class Node:
         A node that died or did not answer in time is stopped. Raises IndexFailure.
         """
         health = f"/_cluster/health?wait_for_status=yellow&wait_for_nodes=ge({nodes})&timeout=1s"
-        end = time.monotonic() + timeout
+        starting = poll(timeout, PAUSE)
         try:
             while not (answer := self.get(health)) or answer.get("timed_out"):
                 if not self.alive:
@@ -137,12 +135,11 @@ class Node:
                         f"the node in {self.folder} ended while it started: "
                         f"{why_it_died(self.log)}; more in {self.log}"
                     )
-                if time.monotonic() > end:
+                if not starting.wait():
                     raise IndexFailure(
                         f"the node in {self.folder} did not answer within {timeout:g} seconds: "
                         f"give it more time, or see {self.log}"
                     )
-                time.sleep(PAUSE)
         except BaseException:
             self.stop()
             raise

@@ -21,7 +21,7 @@ from typing import Any
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
 from xmodal.modality import MODALITIES, Modality
-from xmodal_opensearch.index import codec, mapping
+from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.mapping import field_of
 from xmodal_opensearch.index.ownership import OwnershipTag
 from xmodal_opensearch.index.queries import BY_DISTANCE, Query
@@ -115,7 +115,7 @@ class Wiring:
 
 def finding(query: Query, code: BinaryCodes) -> Query:
     """A query for ``code``, with "@code@" instead of it; every way writes it as bytes or as hex."""
-    written = (codec.to_signed(code)[0], code.to_hex()[0])
+    written = (code.to_signed()[0], code.to_hex()[0])
 
     def walk(part: Any) -> Any:
         if part in written:

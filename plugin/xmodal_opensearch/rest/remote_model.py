@@ -5,11 +5,11 @@ Both are found by their tag, oldest first; what a killed run left twice goes.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from xmodal.errors import ConfigError, IndexMissing, ServerFailure
+from xmodal_opensearch.client.retry import poll
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index.capabilities import Capabilities
 from xmodal_opensearch.index.ownership import OwnershipTag, read_tag
@@ -178,22 +178,22 @@ def _try(server: Server, wiring: Wiring, model_id: str, expected: Sequence[int])
 
 def _deploy(server: Server, model_id: str) -> None:
     """Wait until a model is deployed. Raises ServerFailure."""
-    path, asked, end = f"/models/{model_id}", False, time.monotonic() + DEPLOYING
+    path, asked, deploying = f"/models/{model_id}", False, poll(DEPLOYING, PAUSE)
     while True:
         state = _ml(server, "GET", path, None, "looking at the model")["model_state"]
         if state == "DEPLOYED":
             return
-        if time.monotonic() > end or (asked and state == "DEPLOY_FAILED"):
+        failed = asked and state == "DEPLOY_FAILED"
+        if not asked:
+            _ml(server, "POST", f"{path}/_deploy", None, "deploying the model")
+            asked = True
+        if failed or not deploying.wait():
             raise ServerFailure(
                 f"{server.address.server} did not deploy model {model_id} (it is {state}): its log "
                 "says why",
                 0,
                 state,
             )
-        if not asked:
-            _ml(server, "POST", f"{path}/_deploy", None, "deploying the model")
-            asked = True
-        time.sleep(PAUSE)
 
 
 def _explain(server: Server, wiring: Wiring, error: ServerFailure) -> None:
@@ -214,7 +214,7 @@ def _rewrite(server: Server, step: Step, wanted: Body, models: Iterable[str]) ->
 def _remove_model(server: Server, id_: str, found: Mapping[str, Any]) -> None:
     """Undeploy and remove a model; what it says of its state may be a moment old."""
     undeployed = found.get("model_state") in ("REGISTERED", "UNDEPLOYED")
-    end = time.monotonic() + DEPLOYING
+    undeploying = poll(DEPLOYING, PAUSE)
     while True:
         if not undeployed:
             _ml(server, "POST", f"/models/{id_}/_undeploy", None, "undeploying a model")
@@ -222,10 +222,9 @@ def _remove_model(server: Server, id_: str, found: Mapping[str, Any]) -> None:
             _gone(server, f"/models/{id_}", "removing a model")
             return
         except ServerFailure as error:
-            if "ndeploy" not in error.reason or time.monotonic() > end:
+            if "ndeploy" not in error.reason or not undeploying.wait():
                 raise
         undeployed = False
-        time.sleep(PAUSE)
 
 
 def _gone(server: Server, path: str, doing: str) -> None:

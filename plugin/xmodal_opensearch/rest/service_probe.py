@@ -6,15 +6,14 @@ import ipaddress
 import json
 import re
 import socket
-import urllib.error
-import urllib.request
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from xmodal.errors import ConfigError, ServerFailure
+from xmodal_opensearch.client.http import RequestFailed, request
 
 TIMEOUT = 60.0
-LONGEST = 1 << 20
+MAX_BYTES = 1 << 20
 SAMPLE = "a word to try it with"
 
 
@@ -24,17 +23,6 @@ class Answer(NamedTuple):
     bits: int
     encoder: str
     text_code: list[int]
-
-
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """A token goes to the address that was given and nowhere else."""
-
-    def redirect_request(self, *arguments: Any, **more: Any) -> None:
-        return None
-
-
-# The cluster calls the service itself, past the proxies of this machine's environment.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay())
 
 
 def check_url(url: str) -> str:
@@ -89,25 +77,30 @@ def _request(url: str, body: bytes | None, token: str | None) -> str:
     if token is not None and body is not None:
         headers["authorization"] = f"Bearer {token}"
     try:
-        asked = urllib.request.Request(url, body, headers)
-        with _opener.open(asked, timeout=TIMEOUT) as answer:
-            text: bytes = answer.read(LONGEST)
-            return text.decode("utf-8", "replace")
-    except urllib.error.HTTPError as error:
-        with error:
-            why = _detail(error.read(LONGEST))
-        what = f"{url} answered {error.code}{why}"
-        if error.code in (401, 403):
-            what += ": give the service's token by --token-file"
-        raise ServerFailure(what, error.code, why or "refused") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+        # No proxies, for the cluster calls the service itself; no redirects, so that the token is
+        # sent to the given address only.
+        answer = request(
+            "GET" if body is None else "POST",
+            url,
+            body=body,
+            headers=headers,
+            timeout=TIMEOUT,
+            max_bytes=MAX_BYTES,
+        )
+    except RequestFailed as error:
         raise ServerFailure(
-            f"no service answers at {url} ({reason}): start it with xmodal serve, and name it as "
+            f"no service answers at {url} ({error}): start it with xmodal serve, and name it as "
             "the cluster reaches it",
             0,
             "connection",
         ) from None
+    if answer.status // 100 != 2:
+        why = _detail(answer.body)
+        what = f"{url} answered {answer.status}{why}"
+        if answer.status in (401, 403):
+            what += ": give the service's token by --token-file"
+        raise ServerFailure(what, answer.status, why or "refused")
+    return answer.body.decode("utf-8", "replace")
 
 
 def _detail(body: bytes) -> str:

@@ -28,7 +28,7 @@ def some_codes(draw: st.DrawFn) -> BinaryCodes:
 
 @given(codes=some_codes())
 def test_signed_bytes_turn_back_into_the_codes(codes: BinaryCodes) -> None:
-    signed = codec.to_signed(codes)
+    signed = codes.to_signed()
     assert all(-128 <= value <= 127 for row in signed for value in row)
     assert codec.from_signed(signed, codes.bits) == codes
 
@@ -60,7 +60,7 @@ def test_words_have_the_distances_of_the_codes(codes: BinaryCodes) -> None:
     ],
 )
 def test_signed_bytes_by_hand(text: str, signed: list[int]) -> None:
-    assert codec.to_signed(BinaryCodes.from_hex([text])) == [signed]
+    assert BinaryCodes.from_hex([text]).to_signed() == [signed]
 
 
 @pytest.mark.parametrize(

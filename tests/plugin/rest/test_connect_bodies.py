@@ -15,10 +15,10 @@ from xmodal.errors import ConfigError
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.index import queries
 from xmodal_opensearch.index.mapping import LAYOUTS, self_test
-from xmodal_opensearch.index.ownership import read_tag
+from xmodal_opensearch.index.ownership import OwnershipTag, read_tag
 from xmodal_opensearch.rest import cluster_settings, pipelines
 from xmodal_opensearch.rest.curl import Curl, examples
-from xmodal_opensearch.rest.pipelines import OwnershipTag, Wiring, finding, is_as_wanted
+from xmodal_opensearch.rest.pipelines import Wiring, finding, is_as_wanted
 from xmodal_opensearch.rest.service_probe import check_url
 
 MARK = OwnershipTag("xmodal", "photos", "f37")
