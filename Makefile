@@ -1,6 +1,7 @@
 # The two commands that a newcomer needs: `make demo` and `make test`. Both make .venv by themselves.
 PYTHON ?= python3
 BIN := .venv/bin
+JAVA := plugin/xmodal_opensearch/server_plugin/java
 export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: demo demo-opensearch demo-hamming maven test test-slow check format wheel clean
@@ -43,8 +44,8 @@ wheel: .venv/ready
 
 # The server's plugin by Maven, for those who prefer it; make test builds it without.
 maven:
-	cd plugin/opensearch-hamming && mvn --quiet --batch-mode package
-	test -s plugin/opensearch-hamming/target/hamming-3.6.0.zip
+	cd $(JAVA) && mvn --quiet --batch-mode package
+	test -s $(JAVA)/target/hamming-3.6.0.zip
 
 clean:
 	rm -rf .venv build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

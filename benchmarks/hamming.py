@@ -25,7 +25,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.index import Addition
 from xmodal_opensearch.load import load
 from xmodal_opensearch.node import Node
-from xmodal_opensearch.server_plugin import plugin_folder
+from xmodal_opensearch.server_plugin.build import plugin_folder
 from xmodal_opensearch.store import OpenSearchIndex, open_opensearch
 
 SEED = 0

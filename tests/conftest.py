@@ -219,7 +219,7 @@ def node_url(node: Node) -> str:
 def plugin_node(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """Another one, with the hamming query inside, compiled now."""
     from xmodal_opensearch.node import Node
-    from xmodal_opensearch.server_plugin import plugin_folder
+    from xmodal_opensearch.server_plugin.build import plugin_folder
 
     folder = tmp_path_factory.mktemp("opensearch") / "with-plugin"
     with Node.start(folder, extra_plugins=[plugin_folder()]) as started:

@@ -18,7 +18,7 @@ from filled import BITS, addition, random_codes
 from xmodal.index import MODALITIES, Addition
 from xmodal_opensearch.load import load
 from xmodal_opensearch.node import Node, start_cluster
-from xmodal_opensearch.server_plugin import plugin_folder
+from xmodal_opensearch.server_plugin.build import plugin_folder
 from xmodal_opensearch.store import open_opensearch
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("node_parts")]

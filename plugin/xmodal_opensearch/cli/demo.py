@@ -14,7 +14,7 @@ from xmodal.toy import caption, unseen
 from xmodal_opensearch.artifacts import cache_folder
 from xmodal_opensearch.load import load as load_into
 from xmodal_opensearch.node import Node
-from xmodal_opensearch.server_plugin import plugin_folder
+from xmodal_opensearch.server_plugin.build import plugin_folder
 from xmodal_opensearch.store import open_opensearch
 
 K = 10

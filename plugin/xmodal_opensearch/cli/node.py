@@ -12,7 +12,7 @@ import click
 from xmodal.cli.show import say
 from xmodal.errors import ServerFailure
 from xmodal_opensearch.node import Node
-from xmodal_opensearch.server_plugin import plugin_folder
+from xmodal_opensearch.server_plugin.build import plugin_folder
 
 
 @click.command()

@@ -9,9 +9,9 @@ import click
 from xmodal.cli.show import say
 from xmodal_opensearch.address import parse_address
 from xmodal_opensearch.artifacts import VERSION
-from xmodal_opensearch.plugin_check import check as check_server
 from xmodal_opensearch.server import Server
-from xmodal_opensearch.server_plugin import build as build_plugin
+from xmodal_opensearch.server_plugin.build import build as build_plugin
+from xmodal_opensearch.server_plugin.check import check as check_server
 
 
 @click.group()
