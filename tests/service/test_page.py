@@ -19,9 +19,7 @@ from xmodal.encoder import Encoder
 from xmodal.hamming import HammingIndex
 from xmodal.index import open_index
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="pip install 'xmodal[browser-tests]'"
-)
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[browser-tests]'")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="apt-get install chromium, or set CHROMIUM to a browser's path"

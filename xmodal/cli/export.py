@@ -16,8 +16,10 @@ from xmodal.cli.show import (
     model_option,
     print_table,
     progress_bars,
+    runnable,
     say,
 )
+from xmodal.errors import require
 from xmodal.readers import read
 
 
@@ -49,6 +51,7 @@ def export(model: Path, out: Path, data: Path | None, **given: Any) -> None:
       xmodal export --model my.model --onnx my.onnx
       xmodal export --model my.model --onnx small.onnx --int8 --check photos/
     """
+    require("xmodal export", "export")
     dataset = None if data is None else read(data, columns_of(given))
 
     from xmodal.exporting import Check
@@ -84,5 +87,6 @@ def export(model: Path, out: Path, data: Path | None, **given: Any) -> None:
         shown = ", ".join(f"{way} {value:.4f}" for way, value in ways.items())
         click.echo(f"mAP by {name}: {shown}")
     say(
-        f"next: xmodal search WORDS --model {out} --index my.index; the model card: {out}/README.md"
+        f"next: {runnable('xmodal')} search WORDS --model {out} --index my.index; "
+        f"the model card: {out}/README.md"
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,6 +83,21 @@ def complain(message: str) -> None:
 def say(message: str = "") -> None:
     """One line on standard error: what is going on, not the answer."""
     click.echo(message, err=True)
+
+
+def runnable(name: str) -> str:
+    """The word by which the caller's shell starts the command ``name`` of this installation.
+
+    That is the name alone if PATH leads to this installation, else the file beside the command that
+    runs now, or beside its Python.
+    """
+    running = (Path(sys.argv[0]), Path(sys.executable))
+    beside = (shutil.which(name, path=str(one.parent)) for one in running)
+    own = next((found for found in beside if found is not None), None)
+    on_path = shutil.which(name)
+    if own is None or (on_path is not None and os.path.samefile(own, on_path)):
+        return name
+    return shlex.quote(own)
 
 
 def tell_problems(problems: Problems) -> None:

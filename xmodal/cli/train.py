@@ -17,10 +17,11 @@ from xmodal.cli.show import (
     epoch_line,
     json_option,
     progress_bars,
+    runnable,
     say,
     tell_problems,
 )
-from xmodal.errors import ConfigError
+from xmodal.errors import ConfigError, require
 from xmodal.readers import read
 from xmodal.settings import DEFAULT_BACKBONE, Options, configure, parse_settings
 
@@ -59,6 +60,7 @@ def train(data: Path, **given: Any) -> None:
       xmodal train photos/ --out my.model
       xmodal train items.csv --out my.model --image-backbone small-cnn --text-backbone words
     """
+    require("xmodal train", "torch")
     options = configure(Options, {name: given[name] for name in Options.__dataclass_fields__})
     settings = _file_settings(given["settings_file"]) | parse_settings(given["assignments"])
     dataset = read(data, columns_of(given))
@@ -95,7 +97,7 @@ def train(data: Path, **given: Any) -> None:
         click.echo(f"{given['out']}: {encoder.bits} bits, encoder {encoder.fingerprint}")
         for name, value in figures.items():
             click.echo(f"  {name}: {value}")
-        say(f"next: xmodal index {data} --model {given['out']} --index my.index")
+        say(f"next: {runnable('xmodal')} index {data} --model {given['out']} --index my.index")
 
 
 def _file_settings(path: Path | None) -> dict[str, Any]:

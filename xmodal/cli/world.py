@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import Any
 
 import click
 
-from xmodal.cli.show import epoch_line, json_option, print_table, progress_bars, say
+from xmodal.cli.show import epoch_line, json_option, print_table, progress_bars, runnable, say
+from xmodal.errors import require
 from xmodal.gallery import Shown, write_gallery
 from xmodal.index import Hit, open_index
 from xmodal.readers import read
@@ -41,6 +43,7 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
     Example:
       xmodal demo --out demo
     """
+    require("xmodal demo", "torch")
     started = time.perf_counter()
     say(f"1. rendering {pictures:,} pictures with captions into {out / 'pictures'}")
     world = write_world(out / "pictures", pictures)
@@ -101,7 +104,9 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
     )
     say(f"pictures of the hits: {out / 'gallery.html'} and {out / 'gallery.png'}")
     say(f"{time.perf_counter() - started:.0f} s in all; try it yourself:")
-    say(f'  xmodal search "a blue star at the top" --model {out / "model"} --index {out / "index"}')
+    model, filled = (shlex.quote(str(out / name)) for name in ("model", "index"))
+    asked_next = f'search "a blue star at the top" --model {model} --index {filled}'
+    say(f"  {runnable('xmodal')} {asked_next}")
 
 
 def _is(hit: Hit, combination: tuple[str, str, str]) -> bool:

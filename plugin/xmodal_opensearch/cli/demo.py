@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 
-from xmodal.cli.show import print_table, progress_bars, say
-from xmodal.errors import IndexFailure, IndexMissing
+from xmodal.cli.show import print_table, progress_bars, runnable, say
+from xmodal.errors import IndexFailure, IndexMissing, require
 from xmodal.hamming import HammingIndex
 from xmodal.index import Hit
 from xmodal.toy import caption, unseen
@@ -33,8 +34,10 @@ def demo(out: Path, url: str | None, with_plugin: bool) -> None:
       xmodal demo --out demo
       xmodal-opensearch demo --out demo --with-plugin
     """
+    require("xmodal-opensearch demo", *(["torch"] if url else ["torch", "node"]))
     if not (out / "index").is_dir():
-        raise IndexMissing(f"there is no demo at {out}: make it first with xmodal demo --out {out}")
+        made = f"{runnable('xmodal')} demo --out {out}"
+        raise IndexMissing(f"there is no demo at {out}: make it first with {made}")
 
     from xmodal.loading import load_encoder
 
@@ -48,7 +51,7 @@ def demo(out: Path, url: str | None, with_plugin: bool) -> None:
     with Node.start(out / "node", extra_plugins=extra, show=say) as node:
         _compare(local, encoder, f"opensearch://127.0.0.1:{node.port}")
     say("   the node is stopped; look into it with:")
-    say(f"  xmodal-opensearch node --folder {out / 'node'}")
+    say(f"  {runnable('xmodal-opensearch')} node --folder {shlex.quote(str(out / 'node'))}")
 
 
 def _compare(local: HammingIndex, encoder: object, server: str) -> None:
