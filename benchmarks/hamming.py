@@ -26,7 +26,7 @@ from xmodal.index.documents import DocumentBatch
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading.load import load
 from xmodal_opensearch.node.process import Node
-from xmodal_opensearch.server_plugin import plugin_folder
+from xmodal_opensearch.server_plugin.build import plugin_folder
 
 SEED = 0
 WARM = 300

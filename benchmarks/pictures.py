@@ -28,7 +28,7 @@ def _pyplot() -> Any:
     try:
         import matplotlib
     except ImportError:
-        raise ExtraMissing("pictures need matplotlib: pip install 'xmodal[dev]'") from None
+        raise ExtraMissing("drawing", "dev") from None
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

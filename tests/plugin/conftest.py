@@ -156,7 +156,7 @@ def service_url(model: Path, index_path: Path) -> Iterator[str]:
         yield there
         return
     for package in ("starlette", "uvicorn"):
-        pytest.importorskip(package, reason="pip install 'xmodal[service]'")
+        pytest.importorskip(package, reason="pip install -e '.[service]'")
     command = ("serve", "--model", model, "--index", index_path, "--port", 0)
     with running("xmodal", *command, said="listening on ") as url:
         yield url

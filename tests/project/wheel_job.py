@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,7 @@ for name in ("hamming.painless", "artifacts.json", "compose.yaml"):
 service = files("xmodal").joinpath("service")
 for name in ("openapi.json", "page/index.html", "page/page.css", "page/page.js", "page/icon.svg"):
     assert service.joinpath(name).is_file(), f"service/{name} is missing"
-java = files("xmodal_opensearch").joinpath("hamming")
+java = files("xmodal_opensearch.server_plugin").joinpath("java")
 assert java.joinpath("plugin-descriptor.properties").is_file(), "the plugin's descriptor is missing"
 query = "src/main/java/org/xmodal/hamming/HammingQuery.java"
 assert java.joinpath(query).is_file(), "the plugin's sources are missing"
@@ -89,6 +90,14 @@ def portable(wheel: str, install: list[str], folder: Path) -> None:
     print("wheel: without torch, a portable model encodes, indexes, searches and serves")
 
 
+def follow(refused: subprocess.CompletedProcess[bytes], extra: str, uv: str, folder: str) -> None:
+    """Run the command that a message about a missing package ends with, where it was printed."""
+    command = refused.stderr.decode().rpartition(": ")[2].strip()
+    assert command.startswith("uv pip install ") and f"[{extra}]" in command, refused.stderr
+    environment = os.environ | {"PATH": f"{Path(uv).parent}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run(f"{command} --quiet", shell=True, check=True, env=environment, cwd=folder)
+
+
 def main(dist: str) -> None:
     """Install the one wheel in ``dist`` into a new environment and look around there."""
     (wheel,) = Path(dist).glob("*.whl")
@@ -104,7 +113,9 @@ def main(dist: str) -> None:
         asked = [str(there / "xmodal-opensearch"), "doctor", "opensearch://localhost:1/x"]
         refused = subprocess.run(asked, cwd=folder, capture_output=True)
         assert refused.returncode == 2, refused
-        assert b"pip install 'xmodal[opensearch]'" in refused.stderr, refused.stderr
+        follow(refused, "opensearch", uv, folder)
+        again = subprocess.run(asked, cwd=folder, capture_output=True)
+        assert b"no server answers" in again.stderr, again.stderr
         xmodal = str(Path(folder, "env", "bin", "xmodal"))
         shown = subprocess.run([xmodal, "--help"], check=True, cwd=folder, capture_output=True)
         assert b"search" in shown.stdout
@@ -114,7 +125,7 @@ def main(dist: str) -> None:
             [xmodal, "search", "x", "--model", "m", "--index", "i"], cwd=folder, capture_output=True
         )
         assert missing.returncode == 2, missing
-        assert b"pip install 'xmodal[torch]'" in missing.stderr, missing.stderr
+        assert b"[torch]'" in missing.stderr, missing.stderr
         portable(f"{wheel.resolve()}[onnx,service]", install[:-1], Path(folder))
         # The server's plugin is built from the sources that travel in the wheel.
         subprocess.run([*install[:-1], f"{wheel.resolve()}[node]"], check=True)

@@ -20,9 +20,7 @@ from xmodal.encoders.encoder import Encoder
 from xmodal.index.contract import open_index
 from xmodal.index.local import HammingIndex
 
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="pip install 'xmodal[browser-tests]'"
-)
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[browser-tests]'")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="apt-get install chromium, or set CHROMIUM to a browser's path"

@@ -9,15 +9,16 @@ PROGRAM = """
 import sys
 for name in {absent}:
     sys.modules[name] = None  # importing it raises ModuleNotFoundError
-from xmodal.cli import main
+from {cli} import main
 main()
 """
 TORCH = ("torch", "torchvision", "transformers", "safetensors", "onnx", "onnxscript")
 
 
-def command(absent: tuple[str, ...], *arguments: object) -> list[str]:
-    """The command line of ``xmodal`` without the packages ``absent``."""
-    return [sys.executable, "-c", PROGRAM.format(absent=absent), *map(str, arguments)]
+def command(absent: tuple[str, ...], *arguments: object, cli: str = "xmodal.cli") -> list[str]:
+    """A command of ``xmodal``, or of the module ``cli``, without the packages ``absent``."""
+    program = PROGRAM.format(absent=absent, cli=cli)
+    return [sys.executable, "-c", program, *map(str, arguments)]
 
 
 def environment() -> dict[str, str]:

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from xmodal.cli.options import json_option
-from xmodal.cli.output import epoch_line, info, print_json, print_line, print_table
-from xmodal.errors import ConfigError
+from xmodal.cli.output import epoch_line, info, print_json, print_line, print_table, runnable
+from xmodal.errors import ConfigError, require
 from xmodal.settings import parse_settings
 
 BITS = 128
@@ -44,6 +44,7 @@ def compress(features: Path, out: Path, finished: Path | None, **given: Any) -> 
       xmodal compress features.npy --bits 128 --out my.codes
       xmodal compress other.npy --apply my.codes --out other.codes
     """
+    require("xmodal compress", "torch")
     if finished is not None:
         _apply(features, out, finished, given)
         return
@@ -78,7 +79,7 @@ def compress(features: Path, out: Path, finished: Path | None, **given: Any) -> 
         f"commonest; a bit's entropy {health['entropy']:.2f}, two bits' correlation "
         f"{health['correlation']:.2f}"
     )
-    info(f"next: xmodal compress OTHER.npy --apply {out} --out other.codes")
+    info(f"next: {runnable('xmodal')} compress OTHER.npy --apply {out} --out other.codes")
 
 
 def _apply(features: Path, out: Path, finished: Path, given: dict[str, Any]) -> None:

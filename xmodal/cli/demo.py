@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,18 @@ from typing import Any
 import click
 
 from xmodal.cli.options import json_option
-from xmodal.cli.output import epoch_line, info, print_json, print_line, print_table, progress_bars
+from xmodal.cli.output import (
+    epoch_line,
+    info,
+    print_json,
+    print_line,
+    print_table,
+    progress_bars,
+    runnable,
+)
 from xmodal.data.readers.tables import read
 from xmodal.data.synthetic import caption, unseen, write_world
+from xmodal.errors import require
 from xmodal.index.contract import Hit, open_index
 from xmodal.retrieval.gallery import QueryHits, write_gallery
 from xmodal.settings import Options, parse_settings
@@ -43,6 +53,7 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
     Example:
       xmodal demo --out demo
     """
+    require("xmodal demo", "torch")
     started = time.perf_counter()
     info(f"1. rendering {pictures:,} pictures with captions into {out / 'pictures'}")
     world = write_world(out / "pictures", pictures)
@@ -107,9 +118,9 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
     )
     info(f"pictures of the hits: {out / 'gallery.html'} and {out / 'gallery.png'}")
     info(f"{time.perf_counter() - started:.0f} s in all; try it yourself:")
-    info(
-        f'  xmodal search "a blue star at the top" --model {out / "model"} --index {out / "index"}'
-    )
+    model, filled = (shlex.quote(str(out / name)) for name in ("model", "index"))
+    asked_next = f'search "a blue star at the top" --model {model} --index {filled}'
+    info(f"  {runnable('xmodal')} {asked_next}")
 
 
 def _is(hit: Hit, combination: tuple[str, str, str]) -> bool:

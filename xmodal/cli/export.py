@@ -15,7 +15,8 @@ from xmodal.cli.options import (
     model_option,
     read_labelled_as_trained,
 )
-from xmodal.cli.output import info, print_json, print_line, print_table, progress_bars
+from xmodal.cli.output import info, print_json, print_line, print_table, progress_bars, runnable
+from xmodal.errors import require
 
 
 @click.command()
@@ -46,6 +47,7 @@ def export(model: Path, out: Path, data: Path | None, **given: Any) -> None:
       xmodal export --model my.model --onnx my.onnx
       xmodal export --model my.model --onnx small.onnx --int8 --check photos/
     """
+    require("xmodal export", "export")
     dataset = None if data is None else read_labelled_as_trained(data, columns_of(given), [model])
 
     from xmodal.export import Check
@@ -81,5 +83,6 @@ def export(model: Path, out: Path, data: Path | None, **given: Any) -> None:
         shown = ", ".join(f"{way} {value:.4f}" for way, value in ways.items())
         print_line(f"mAP by {name}: {shown}")
     info(
-        f"next: xmodal search WORDS --model {out} --index my.index; the model card: {out}/README.md"
+        f"next: {runnable('xmodal')} search WORDS --model {out} --index my.index; "
+        f"the model card: {out}/README.md"
     )

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import shlex
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -78,6 +82,21 @@ def _lenient(stream: TextIO) -> TextIO:
     if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
         stream.reconfigure(errors="replace")
     return stream
+
+
+def runnable(name: str) -> str:
+    """The word by which the caller's shell starts the command ``name`` of this installation.
+
+    That is the name alone if PATH leads to this installation, else the file beside the command that
+    runs now, or beside its Python.
+    """
+    running = (Path(sys.argv[0]), Path(sys.executable))
+    beside = (shutil.which(name, path=str(one.parent)) for one in running)
+    own = next((found for found in beside if found is not None), None)
+    on_path = shutil.which(name)
+    if own is None or (on_path is not None and os.path.samefile(own, on_path)):
+        return name
+    return shlex.quote(own)
 
 
 def print_problems(problems: Problems) -> None:

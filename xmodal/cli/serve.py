@@ -10,7 +10,7 @@ import click
 
 from xmodal.cli.options import backbone_options, model_option
 from xmodal.cli.output import info, print_strategy
-from xmodal.errors import ConfigError
+from xmodal.errors import ConfigError, require
 from xmodal.index.contract import open_index
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -62,6 +62,7 @@ def serve(model: Path, uri: str, host: str, port: int, **given: Any) -> None:
       curl -s localhost:8080/v1/search -H 'content-type: application/json'
           -d '{"text": "red shoes", "k": 5}'
     """
+    require("xmodal serve", "service")
     for name in ("max_body", "max_pixels", "timeout", "batch"):
         if given[name] <= 0:
             option = name.replace("_", "-")

@@ -24,16 +24,11 @@ from xmodal.cli.output import (
     print_line,
     print_problems,
     progress_bars,
+    runnable,
 )
 from xmodal.data.readers.tables import read
-from xmodal.errors import ConfigError
-from xmodal.settings import (
-    DEFAULT_BACKBONE,
-    PRECISIONS,
-    Options,
-    configure,
-    parse_settings,
-)
+from xmodal.errors import ConfigError, require
+from xmodal.settings import DEFAULT_BACKBONE, PRECISIONS, Options, configure, parse_settings
 
 
 @click.command()
@@ -78,6 +73,7 @@ def train(data: Path, **given: Any) -> None:
       xmodal train items.csv --out my.model --label-column category
       xmodal train items.csv --out my.model --image-backbone small-cnn --text-backbone words
     """
+    require("xmodal train", "torch")
     options = configure(Options, {name: given[name] for name in Options.__dataclass_fields__})
     settings = _file_settings(given["settings_file"]) | parse_settings(given["assignments"])
     dataset = read(data, columns_of(given))
@@ -115,7 +111,7 @@ def train(data: Path, **given: Any) -> None:
         print_line(f"{given['out']}: {encoder.bits} bits, encoder {encoder.fingerprint}")
         for name, value in figures.items():
             print_line(f"  {name}: {value}")
-        info(f"next: xmodal index {data} --model {given['out']} --index my.index")
+        info(f"next: {runnable('xmodal')} index {data} --model {given['out']} --index my.index")
 
 
 def _file_settings(path: Path | None) -> dict[str, Any]:

@@ -46,8 +46,9 @@ def _usage(name: str, config: Mapping[str, Any]) -> str:
 Pictures and texts to shared binary codes of {bits} bits, as ONNX graphs in {config["precision"]}.
 Made by `xmodal export`; encoder {config["fingerprint"]}.
 
+Needs xmodal with its extra `onnx` (from a checkout: `pip install '.[onnx]'`), and no torch.
+
 ```bash
-pip install 'xmodal[onnx]'
 xmodal index photos/ --model {name} --index my.index
 xmodal search "red shoes" --model {name} --index my.index
 ```

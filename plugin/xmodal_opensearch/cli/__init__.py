@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from xmodal.cli.exit import run
+from xmodal.errors import require
 
 
 def main() -> None:
@@ -13,7 +16,11 @@ def main() -> None:
 
 
 def _commands() -> click.Group:
-    # Imported here so that a missing extra is one line, like every mistake that a person can mend.
-    from xmodal_opensearch.cli.commands import commands
-
+    try:
+        from xmodal_opensearch.cli.commands import commands
+    except ModuleNotFoundError:
+        named = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        extras = {"node": ["node"], "demo": ["torch", "node"]}.get(named, ["opensearch"])
+        require(f"xmodal-opensearch {named}".rstrip(), *extras)
+        raise
     return commands

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 
-from xmodal.cli.output import info, print_line, print_table, progress_bars
+from xmodal.cli.output import info, print_line, print_table, progress_bars, runnable
 from xmodal.data.synthetic import caption, unseen
 from xmodal.encoders.encoder import Encoder
-from xmodal.errors import IndexFailure, IndexMissing, XmodalError
+from xmodal.errors import IndexFailure, IndexMissing, XmodalError, require
 from xmodal.index.contract import Hit
 from xmodal.index.local import HammingIndex
 from xmodal.retrieval.retriever import Query, Retriever
@@ -17,7 +18,7 @@ from xmodal_opensearch.index.store import open_opensearch
 from xmodal_opensearch.loading.load import load as load_into
 from xmodal_opensearch.node.artifacts import cache_folder
 from xmodal_opensearch.node.process import Node
-from xmodal_opensearch.server_plugin import plugin_folder
+from xmodal_opensearch.server_plugin.build import plugin_folder
 
 K = 10
 FILTERS = (None, {"colour": "red"}, {"shape": ["star", "cross"], "size": "large"})
@@ -35,8 +36,10 @@ def demo(out: Path, url: str | None, with_plugin: bool) -> None:
       xmodal demo --out demo
       xmodal-opensearch demo --out demo --with-plugin
     """
+    require("xmodal-opensearch demo", *(["torch"] if url else ["torch", "node"]))
     if not (out / "index").is_dir():
-        raise IndexMissing(f"there is no demo at {out}: make it first with xmodal demo --out {out}")
+        made = f"{runnable('xmodal')} demo --out {out}"
+        raise IndexMissing(f"there is no demo at {out}: make it first with {made}")
 
     from xmodal.encoders.load import load_encoder
 
@@ -50,7 +53,7 @@ def demo(out: Path, url: str | None, with_plugin: bool) -> None:
     with Node.start(out / "node", extra_plugins=extra, show=info) as node:
         _compare(local, encoder, f"opensearch://127.0.0.1:{node.port}")
     info("   the node is stopped; look into it with:")
-    info(f"  xmodal-opensearch node --folder {out / 'node'}")
+    info(f"  {runnable('xmodal-opensearch')} node --folder {shlex.quote(str(out / 'node'))}")
 
 
 def _compare(local: HammingIndex, encoder: Encoder, server: str) -> None:

@@ -10,9 +10,9 @@ from types import FrameType
 import click
 
 from xmodal.cli.output import info, print_line
-from xmodal.errors import ServerFailure
+from xmodal.errors import ServerFailure, require
 from xmodal_opensearch.node.process import Node
-from xmodal_opensearch.server_plugin import plugin_folder
+from xmodal_opensearch.server_plugin.build import plugin_folder
 
 
 @click.command()
@@ -48,6 +48,7 @@ def node(
     Example:
       xmodal-opensearch node --folder my-node --port 9200 --with-plugin
     """
+    require("a development node", "node")
     signal.signal(signal.SIGTERM, _stop)
     plugins = ["opensearch-knn", *(["opensearch-ml", "neural-search"] if with_ml else [])]
     extra = [plugin_folder(show=info)] if with_plugin else []

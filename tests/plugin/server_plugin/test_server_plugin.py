@@ -14,12 +14,12 @@ import pytest
 from xmodal import __version__
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, IndexFailure, IndexMissing
-from xmodal_opensearch import server_plugin
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.diagnostics import examine
 from xmodal_opensearch.index.store import open_opensearch
-from xmodal_opensearch.plugin_check import check
+from xmodal_opensearch.server_plugin import build
+from xmodal_opensearch.server_plugin.check import check
 
 Cli = Callable[..., Any]
 
@@ -34,8 +34,8 @@ def server_at(url: str) -> Server:
 
 def test_two_builds_have_the_same_bytes(node_parts: None, tmp_path: Path) -> None:
     first, second = tmp_path / "a.zip", tmp_path / "b" / "b.zip"
-    digest = server_plugin.build("3.6.0", first)
-    assert server_plugin.build("3.6.0", second) == digest
+    digest = build.build("3.6.0", first)
+    assert build.build("3.6.0", second) == digest
     assert first.read_bytes() == second.read_bytes()
     assert hashlib.sha256(first.read_bytes()).hexdigest() == digest
     with zipfile.ZipFile(first) as packed:
@@ -63,7 +63,7 @@ def test_two_builds_have_the_same_bytes(node_parts: None, tmp_path: Path) -> Non
 )
 def test_other_versions_are_refused(version: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=words):
-        server_plugin.build(version, tmp_path / "x.zip")
+        build.build(version, tmp_path / "x.zip")
     assert not (tmp_path / "x.zip").exists()
 
 
@@ -72,11 +72,11 @@ def test_sources_that_do_not_fit_are_one_line(
 ) -> None:
     broken = tmp_path / "Broken.java"
     broken.write_text("package org.xmodal.hamming; class Broken extends NoSuchClass {}")
-    monkeypatch.setattr(server_plugin, "sources", lambda: [broken])
+    monkeypatch.setattr(build, "sources", lambda: [broken])
     with pytest.raises(
         IndexFailure, match=r"does not compile for this server: .*NoSuchClass"
     ) as no:
-        server_plugin.build("3.6.0", tmp_path / "x.zip")
+        build.build("3.6.0", tmp_path / "x.zip")
     assert "\n" not in str(no.value)
     assert not (tmp_path / "x.zip").exists()
 

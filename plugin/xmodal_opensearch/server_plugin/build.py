@@ -1,8 +1,8 @@
-"""The hamming query inside the server: compiled here, for the exact version of a server.
+"""The server's plugin (the hamming query): compiled here, for the exact version of a server.
 
-A plugin works in one version of the server only, which is what ended every earlier one. So its Java
-sources travel in this package, and ecj (a compiler in one jar) compiles them in a second or two
-against that version's own classes, on the Java runtime that is a pip package: no JDK, no Maven.
+A plugin works in one version of the server only. So its Java sources are part of this package, and
+ecj (a compiler in one jar) compiles them in a second or two against that version's own classes, on
+the Java runtime that is a pip package: no JDK, no Maven.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ def _descriptor(version: str) -> str:
 
 
 def _home() -> Path:
-    """``plugin/opensearch-hamming`` of a checkout; in an installed wheel it lies in the package."""
-    return Path(str(files("xmodal_opensearch").joinpath("hamming")))
+    """The folder of the Java sources and of the descriptor."""
+    return Path(str(files("xmodal_opensearch.server_plugin").joinpath("java")))
 
 
 def _check_version(version: str) -> None:
