@@ -25,16 +25,16 @@ final class HammingBulkScorer extends BulkScorer {
     private static final int FEW = Distances.BLOCK / 16;
 
     private final Distances distances;
-    private final Passing passing;
-    private final Limit limit;
+    private final FilterBlock passing;
+    private final CompetitiveDistance limit;
     private final int maxDoc;
     private final int[] block = new int[Distances.BLOCK];
     private final Hit hit = new Hit();
 
     /** {@code passing}: documents that pass the filter, or null where there is none. */
-    HammingBulkScorer(Distances distances, DocIdSetIterator passing, Limit limit, int maxDoc) {
+    HammingBulkScorer(Distances distances, DocIdSetIterator passing, CompetitiveDistance limit, int maxDoc) {
         this.distances = distances;
-        this.passing = passing == null ? null : new Passing(passing);
+        this.passing = passing == null ? null : new FilterBlock(passing);
         this.limit = limit;
         this.maxDoc = maxDoc;
     }
@@ -128,11 +128,11 @@ final class HammingBulkScorer extends BulkScorer {
     }
 
     /** The filter's documents as bits, a block at a time. */
-    private static final class Passing {
+    private static final class FilterBlock {
         private final DocIdSetIterator iterator;
         private final FixedBitSet bits = new FixedBitSet(Distances.BLOCK);
 
-        Passing(DocIdSetIterator iterator) {
+        FilterBlock(DocIdSetIterator iterator) {
             this.iterator = iterator;
         }
 

@@ -23,7 +23,7 @@ final class HammingExplainer {
         int least = Distances.ABSENT;
         String best = "the document has no code in " + String.join(", ", query.fields);
         for (String field : query.fields) {
-            StoredCodes codes = StoredCodes.open(reader, field);
+            DocValuesCodes codes = DocValuesCodes.open(reader, field);
             if (codes == null || codes.iterator.advance(doc) != doc) {
                 continue;
             }

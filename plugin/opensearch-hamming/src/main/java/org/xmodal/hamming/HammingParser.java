@@ -17,7 +17,7 @@ final class HammingParser {
 
     private final XContentParser parser;
     private List<String> fields;
-    private List<Code> codes;
+    private List<QueryCode> codes;
 
     private HammingParser(XContentParser parser) {
         this.parser = parser;
@@ -66,7 +66,7 @@ final class HammingParser {
         fields = given;
     }
 
-    private void setCodes(List<Code> given, String key) {
+    private void setCodes(List<QueryCode> given, String key) {
         if (codes != null || given.isEmpty()) {
             throw wrong(given.isEmpty() ? "[" + key + "] is empty" : "takes [code] or [codes], once");
         }
@@ -87,9 +87,9 @@ final class HammingParser {
         return found;
     }
 
-    private List<Code> codes(String key) throws IOException {
+    private List<QueryCode> codes(String key) throws IOException {
         wanted(Token.START_ARRAY, key, "a list of codes");
-        List<Code> found = new ArrayList<>();
+        List<QueryCode> found = new ArrayList<>();
         while (parser.nextToken() != Token.END_ARRAY) {
             found.add(code(key));
         }
@@ -99,14 +99,14 @@ final class HammingParser {
         return found;
     }
 
-    private Code code(String key) throws IOException {
+    private QueryCode code(String key) throws IOException {
         switch (parser.currentToken()) {
             case VALUE_STRING:
-                return Code.ofText(parser.text());
+                return QueryCode.ofText(parser.text());
             case VALUE_EMBEDDED_OBJECT:
-                return Code.ofBytes(parser.binaryValue());
+                return QueryCode.ofBytes(parser.binaryValue());
             case START_ARRAY:
-                return Code.ofBytes(bytes(key));
+                return QueryCode.ofBytes(bytes(key));
             default:
                 throw wrong("[" + key + "] wants hex, base64 or a list of numbers from -128 to 127");
         }

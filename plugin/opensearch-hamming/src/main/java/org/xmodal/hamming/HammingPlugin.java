@@ -68,7 +68,7 @@ public final class HammingPlugin extends Plugin implements SearchPlugin, ActionP
     @Override
     public List<ActionHandler<? extends ActionRequest, ? extends ActionResponse>> getActions() {
         return List.of(
-            new ActionHandler<>(StatsAction.TYPE, StatsAction.class), new ActionHandler<>(WarmAction.TYPE, WarmAction.class)
+            new ActionHandler<>(StatsAction.TYPE, StatsAction.class), new ActionHandler<>(WarmupAction.TYPE, WarmupAction.class)
         );
     }
 
@@ -77,7 +77,7 @@ public final class HammingPlugin extends Plugin implements SearchPlugin, ActionP
         Settings settings, RestController controller, ClusterSettings clusterSettings, IndexScopedSettings indexSettings,
         SettingsFilter filter, IndexNameExpressionResolver names, Supplier<DiscoveryNodes> nodes
     ) {
-        return List.of(new RestStats(), new RestWarm());
+        return List.of(new RestStats(), new RestWarmup());
     }
 
     @Override

@@ -21,7 +21,7 @@ import org.apache.lucene.search.Weight;
  * <p>It matches documents that have a code, are within {@code maxDistance} and pass the filter.
  */
 final class HammingQuery extends Query {
-    final Columns columns;
+    final CodeCache columns;
     final String[] fields;
     /** Bytes of a code. */
     final int width;
@@ -29,7 +29,7 @@ final class HammingQuery extends Query {
     final int maxDistance;
     final Query filter;
 
-    HammingQuery(Columns columns, String[] fields, int width, byte[][] codes, int maxDistance, Query filter) {
+    HammingQuery(CodeCache columns, String[] fields, int width, byte[][] codes, int maxDistance, Query filter) {
         this.columns = columns;
         this.fields = fields;
         this.width = width;

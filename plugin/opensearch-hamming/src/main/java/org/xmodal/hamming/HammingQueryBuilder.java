@@ -26,12 +26,12 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
 
     private final HammingService service;
     final List<String> fields;
-    final List<Code> codes;
+    final List<QueryCode> codes;
     final int maxDistance;
     final QueryBuilder filter;
 
     /** {@code filter} may be null. */
-    HammingQueryBuilder(HammingService service, List<String> fields, List<Code> codes, int maxDistance, QueryBuilder filter) {
+    HammingQueryBuilder(HammingService service, List<String> fields, List<QueryCode> codes, int maxDistance, QueryBuilder filter) {
         this.service = service;
         this.fields = List.copyOf(fields);
         this.codes = List.copyOf(codes);
@@ -43,7 +43,7 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
         super(in);
         this.service = service;
         fields = in.readStringList();
-        codes = in.readList(i -> i.readBoolean() ? Code.ofText(i.readString()) : Code.ofBytes(i.readByteArray()));
+        codes = in.readList(i -> i.readBoolean() ? QueryCode.ofText(i.readString()) : QueryCode.ofBytes(i.readByteArray()));
         maxDistance = in.readVInt();
         filter = in.readOptionalNamedWriteable(QueryBuilder.class);
     }
@@ -52,7 +52,7 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
     protected void doWriteTo(StreamOutput out) throws IOException {
         out.writeStringCollection(fields);
         out.writeVInt(codes.size());
-        for (Code code : codes) {
+        for (QueryCode code : codes) {
             out.writeBoolean(code.text() != null);
             if (code.text() != null) {
                 out.writeString(code.text());
@@ -69,7 +69,7 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
         builder.startObject(NAME);
         builder.field("fields", fields);
         builder.startArray("codes");
-        for (Code code : codes) {
+        for (QueryCode code : codes) {
             if (code.text() != null) {
                 builder.value(code.text());
             } else {

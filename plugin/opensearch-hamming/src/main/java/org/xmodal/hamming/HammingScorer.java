@@ -18,11 +18,11 @@ final class HammingScorer extends Scorer {
     private static final float COST = 4;
 
     private final DocIdSetIterator candidates;
-    private final Limit limit;
+    private final CompetitiveDistance limit;
     private final TwoPhaseIterator near;
     private int distance;
 
-    HammingScorer(Distances distances, DocIdSetIterator candidates, Limit limit) {
+    HammingScorer(Distances distances, DocIdSetIterator candidates, CompetitiveDistance limit) {
         this.candidates = candidates;
         this.limit = limit;
         near = new TwoPhaseIterator(candidates) {

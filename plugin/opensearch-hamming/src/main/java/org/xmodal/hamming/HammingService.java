@@ -17,7 +17,7 @@ import org.opensearch.threadpool.Scheduler;
 import org.opensearch.threadpool.ThreadPool;
 
 /**
- * What the parts of the plugin share on a node: the columns, and for each shard a {@link ShardLoader}.
+ * What the parts of the plugin share on a node: the columns, and for each shard a {@link ShardWarmer}.
  *
  * <p>The server offers plugins no word of a refresh, so we look: once a second every shard is asked for its count of
  * refreshes, which costs nothing, and only where it has moved are the new segments read, on the server's own threads
@@ -26,8 +26,8 @@ import org.opensearch.threadpool.ThreadPool;
 public final class HammingService implements IndexEventListener {
     private static final Logger LOG = LogManager.getLogger(HammingService.class);
 
-    final Columns columns = new Columns();
-    private final Map<ShardId, ShardLoader> shards = new ConcurrentHashMap<>();
+    final CodeCache columns = new CodeCache();
+    private final Map<ShardId, ShardWarmer> shards = new ConcurrentHashMap<>();
     private volatile HammingSettings.Load load = HammingSettings.Load.USED;
     private volatile Scheduler.Cancellable ticking;
 
@@ -49,7 +49,7 @@ public final class HammingService implements IndexEventListener {
 
     @Override
     public void afterIndexShardStarted(IndexShard shard) {
-        shards.put(shard.shardId(), new ShardLoader(shard, columns));
+        shards.put(shard.shardId(), new ShardWarmer(shard, columns));
     }
 
     @Override
@@ -58,13 +58,13 @@ public final class HammingService implements IndexEventListener {
     }
 
     /** The loader of a shard of this node, or null where it has not started. */
-    ShardLoader shard(ShardId id) {
+    ShardWarmer shard(ShardId id) {
         return shards.get(id);
     }
 
     /** A query named these fields. */
     void used(QueryShardContext context, List<CodeField> fields) {
-        ShardLoader shard = shards.get(new ShardId(context.index(), context.getShardId()));
+        ShardWarmer shard = shards.get(new ShardId(context.index(), context.getShardId()));
         if (shard != null) {
             shard.use(fields);
         }

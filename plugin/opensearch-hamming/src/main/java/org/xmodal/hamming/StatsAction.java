@@ -23,7 +23,7 @@ import org.opensearch.threadpool.ThreadPool;
 import org.opensearch.transport.TransportRequest;
 import org.opensearch.transport.TransportService;
 
-/** Asks every node for its {@link NodeNumbers}. */
+/** Asks every node for its {@link NodeStats}. */
 public final class StatsAction extends TransportNodesAction<StatsAction.Request, StatsAction.Response, StatsAction.One, StatsAction.Node> {
     static final String NAME = "cluster:monitor/hamming/stats";
     static final ActionType<Response> TYPE = new ActionType<>(NAME, Response::new);
@@ -80,16 +80,16 @@ public final class StatsAction extends TransportNodesAction<StatsAction.Request,
 
     /** What one node answers. */
     public static final class Node extends BaseNodeResponse {
-        private final NodeNumbers numbers;
+        private final NodeStats numbers;
 
-        Node(DiscoveryNode node, NodeNumbers numbers) {
+        Node(DiscoveryNode node, NodeStats numbers) {
             super(node);
             this.numbers = numbers;
         }
 
         Node(StreamInput in) throws IOException {
             super(in);
-            numbers = NodeNumbers.read(in);
+            numbers = NodeStats.read(in);
         }
 
         @Override

@@ -5,16 +5,16 @@ import java.io.IOException;
 import java.util.List;
 
 /** The least distance over several fields: a document is as near as its nearest code. */
-final class BestDistances implements Distances {
+final class MinDistances implements Distances {
     private final List<Distances> fields;
     private final int[] other = new int[BLOCK];
 
-    private BestDistances(List<Distances> fields) {
+    private MinDistances(List<Distances> fields) {
         this.fields = fields;
     }
 
     static Distances of(List<Distances> fields) {
-        return fields.size() == 1 ? fields.get(0) : new BestDistances(fields);
+        return fields.size() == 1 ? fields.get(0) : new MinDistances(fields);
     }
 
     @Override

@@ -14,7 +14,7 @@ import org.opensearch.rest.action.RestBuilderListener;
 import org.opensearch.transport.client.node.NodeClient;
 
 /** {@code POST {index}/_plugins/_hamming/warm}, with {@code ?fields=} or for all code fields. */
-final class RestWarm extends BaseRestHandler {
+final class RestWarmup extends BaseRestHandler {
     @Override
     public String getName() {
         return "hamming_warm";
@@ -29,10 +29,10 @@ final class RestWarm extends BaseRestHandler {
     protected RestChannelConsumer prepareRequest(RestRequest request, NodeClient client) {
         String[] indices = Strings.splitStringByCommaToArray(request.param("index"));
         List<String> fields = List.of(request.paramAsStringArray("fields", Strings.EMPTY_ARRAY));
-        WarmAction.Request warm = new WarmAction.Request(indices, fields);
-        return channel -> client.execute(WarmAction.TYPE, warm, new RestBuilderListener<WarmAction.Response>(channel) {
+        WarmupAction.Request warm = new WarmupAction.Request(indices, fields);
+        return channel -> client.execute(WarmupAction.TYPE, warm, new RestBuilderListener<WarmupAction.Response>(channel) {
             @Override
-            public RestResponse buildResponse(WarmAction.Response response, XContentBuilder builder) throws Exception {
+            public RestResponse buildResponse(WarmupAction.Response response, XContentBuilder builder) throws Exception {
                 response.toXContent(builder, ToXContent.EMPTY_PARAMS);
                 return new BytesRestResponse(response.getStatus(), builder);
             }

@@ -26,14 +26,14 @@ import org.opensearch.threadpool.ThreadPool;
 import org.opensearch.transport.TransportService;
 
 /** Reads the columns of an index on every node that holds a shard of it, and answers when they are there. */
-public final class WarmAction extends TransportBroadcastByNodeAction<WarmAction.Request, WarmAction.Response, WarmAction.ShardResult> {
+public final class WarmupAction extends TransportBroadcastByNodeAction<WarmupAction.Request, WarmupAction.Response, WarmupAction.ShardResult> {
     static final String NAME = "indices:admin/hamming/warm";
     static final ActionType<Response> TYPE = new ActionType<>(NAME, Response::new);
 
     private final HammingService service;
 
     @Inject
-    public WarmAction(
+    public WarmupAction(
         ClusterService cluster, TransportService transport, ActionFilters filters, IndexNameExpressionResolver names,
         HammingService service
     ) {
@@ -43,13 +43,13 @@ public final class WarmAction extends TransportBroadcastByNodeAction<WarmAction.
 
     @Override
     protected ShardResult shardOperation(Request request, ShardRouting routing) throws IOException {
-        ShardLoader shard = service.shard(routing.shardId());
+        ShardWarmer shard = service.shard(routing.shardId());
         if (shard == null) {
             return new ShardResult(0, 0);
         }
         List<CodeField> fields = request.fields.isEmpty() ? shard.all() : shard.named(request.fields);
         shard.use(fields);
-        ShardLoader.Done done = shard.load(fields);
+        ShardWarmer.Done done = shard.load(fields);
         return new ShardResult(done.columns(), done.refused());
     }
 
@@ -109,7 +109,7 @@ public final class WarmAction extends TransportBroadcastByNodeAction<WarmAction.
         }
     }
 
-    /** What one shard answers; see {@link ShardLoader.Done}. */
+    /** What one shard answers; see {@link ShardWarmer.Done}. */
     public record ShardResult(int columns, int refused) implements Writeable {
         @Override
         public void writeTo(StreamOutput out) throws IOException {

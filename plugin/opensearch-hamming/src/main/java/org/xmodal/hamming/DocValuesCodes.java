@@ -20,13 +20,13 @@ import org.apache.lucene.util.BytesRef;
  * values (no {@code index.knn}, or old indices) or as a byte vector (its engines faiss and lucene). Which one it was
  * is asked of the segment itself, so an index that changed in between has both.
  */
-abstract class StoredCodes {
+abstract class DocValuesCodes {
     /** Over documents with a code, ascending. */
     final DocIdSetIterator iterator;
     /** How many documents have a code, or an upper bound. */
     final int size;
 
-    private StoredCodes(DocIdSetIterator iterator, int size) {
+    private DocValuesCodes(DocIdSetIterator iterator, int size) {
         this.iterator = iterator;
         this.size = size;
     }
@@ -41,7 +41,7 @@ abstract class StoredCodes {
     }
 
     /** The field's codes, or null where the segment has none. */
-    static StoredCodes open(LeafReader reader, String field) throws IOException {
+    static DocValuesCodes open(LeafReader reader, String field) throws IOException {
         FieldInfo info = reader.getFieldInfos().fieldInfo(field);
         if (info == null) {
             return null;
@@ -58,7 +58,7 @@ abstract class StoredCodes {
         return info.getVectorDimension() > 0 && info.getVectorEncoding() == VectorEncoding.BYTE;
     }
 
-    private static final class DocValues extends StoredCodes {
+    private static final class DocValues extends DocValuesCodes {
         private final BinaryDocValues values;
 
         DocValues(BinaryDocValues values, int maxDoc) {
@@ -72,7 +72,7 @@ abstract class StoredCodes {
         }
     }
 
-    private static final class Vectors extends StoredCodes {
+    private static final class Vectors extends DocValuesCodes {
         private final ByteVectorValues values;
         private final KnnVectorValues.DocIndexIterator at;
         private final BytesRef code = new BytesRef();

@@ -20,13 +20,13 @@ import org.opensearch.core.xcontent.XContentBuilder;
  * @param hits, misses queries' segments that found their column, or had to read it first
  * @param fallbacks queries' segments that did without one
  */
-record NodeNumbers(
+record NodeStats(
     long columns, long bytes, long estimated, long limit, long tripped,
     long loaded, long loadMillis, long hits, long misses, long fallbacks
 ) implements Writeable, ToXContentFragment {
 
-    static NodeNumbers read(StreamInput in) throws IOException {
-        return new NodeNumbers(
+    static NodeStats read(StreamInput in) throws IOException {
+        return new NodeStats(
             in.readVLong(), in.readVLong(), in.readZLong(), in.readZLong(), in.readVLong(),
             in.readVLong(), in.readVLong(), in.readVLong(), in.readVLong(), in.readVLong()
         );

@@ -12,21 +12,21 @@ import java.util.HexFormat;
  * they are also good base64 for twelve; with the width there is no doubt, because base64 is asked for with its
  * padding and then never has as many characters as hex for the same bytes, except where it must contain an "=".
  */
-final class Code {
+final class QueryCode {
     private final String text;
     private final byte[] bytes;
 
-    private Code(String text, byte[] bytes) {
+    private QueryCode(String text, byte[] bytes) {
         this.text = text;
         this.bytes = bytes;
     }
 
-    static Code ofText(String text) {
-        return new Code(text, null);
+    static QueryCode ofText(String text) {
+        return new QueryCode(text, null);
     }
 
-    static Code ofBytes(byte[] bytes) {
-        return new Code(null, bytes);
+    static QueryCode ofBytes(byte[] bytes) {
+        return new QueryCode(null, bytes);
     }
 
     /** The text, or null where bytes were given. */
@@ -77,7 +77,7 @@ final class Code {
 
     @Override
     public boolean equals(Object other) {
-        return other instanceof Code code && java.util.Objects.equals(text, code.text) && Arrays.equals(bytes, code.bytes);
+        return other instanceof QueryCode code && java.util.Objects.equals(text, code.text) && Arrays.equals(bytes, code.bytes);
     }
 
     @Override

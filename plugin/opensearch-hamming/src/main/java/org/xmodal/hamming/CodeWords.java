@@ -10,10 +10,10 @@ import java.nio.ByteOrder;
  *
  * <p>The order of the bytes in a word does not matter for a distance, as long as both sides use the same.
  */
-final class Words {
+final class CodeWords {
     private static final VarHandle LONG = MethodHandles.byteArrayViewVarHandle(long[].class, ByteOrder.LITTLE_ENDIAN);
 
-    private Words() {}
+    private CodeWords() {}
 
     /** How many words hold that many bytes. */
     static int count(int bytes) {

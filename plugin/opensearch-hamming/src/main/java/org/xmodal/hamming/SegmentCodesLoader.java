@@ -7,15 +7,15 @@ import java.util.Arrays;
 import org.apache.lucene.search.DocIdSetIterator;
 import org.apache.lucene.util.BytesRef;
 
-/** Reads a segment's codes into a {@link Column}. */
-final class ColumnLoader {
+/** Reads a segment's codes into a {@link SegmentCodes}. */
+final class SegmentCodesLoader {
     private static final int ARRAY = 16;
 
-    private ColumnLoader() {}
+    private SegmentCodesLoader() {}
 
     /** What a column of at most {@code size} codes takes of the heap; known before anything is read. */
     static long bytes(int size, int maxDoc, int width) {
-        int words = Words.count(width);
+        int words = CodeWords.count(width);
         boolean packed = isPacked(size, maxDoc);
         long blocks = blocks(packed ? size : maxDoc);
         long beside = packed ? 4L * size : size < maxDoc ? maxDoc / 8 : 0;
@@ -23,8 +23,8 @@ final class ColumnLoader {
     }
 
     /** The column of {@code codes}; {@code width} is the bytes of a code. A value of other length counts as absent. */
-    static Column load(StoredCodes codes, int maxDoc, int width) throws IOException {
-        int words = Words.count(width);
+    static SegmentCodes load(DocValuesCodes codes, int maxDoc, int width) throws IOException {
+        int words = CodeWords.count(width);
         boolean packed = isPacked(codes.size, maxDoc);
         long[][] blocks = new long[blocks(packed ? codes.size : maxDoc)][];
         for (int b = 0; b < blocks.length; b++) {
@@ -42,7 +42,7 @@ final class ColumnLoader {
             int place = packed ? count : doc;
             long[] block = blocks[place / Distances.BLOCK];
             for (int w = 0; w < words; w++) {
-                block[w * Distances.BLOCK + place % Distances.BLOCK] = Words.word(code.bytes, code.offset, width, w);
+                block[w * Distances.BLOCK + place % Distances.BLOCK] = CodeWords.word(code.bytes, code.offset, width, w);
             }
             if (packed) {
                 docs[count] = doc;
@@ -54,7 +54,7 @@ final class ColumnLoader {
         if (packed && count < docs.length) {
             docs = Arrays.copyOf(docs, count);
         }
-        return new Column(words, count, count == maxDoc ? null : present, docs, blocks, bytes(codes.size, maxDoc, width));
+        return new SegmentCodes(words, count, count == maxDoc ? null : present, docs, blocks, bytes(codes.size, maxDoc, width));
     }
 
     private static boolean isPacked(int size, int maxDoc) {

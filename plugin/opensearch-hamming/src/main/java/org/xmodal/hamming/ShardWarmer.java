@@ -13,7 +13,7 @@ import org.opensearch.index.mapper.MappedFieldType;
 import org.opensearch.index.shard.IndexShard;
 
 /** Reads the columns of one shard ahead of its queries. */
-final class ShardLoader {
+final class ShardWarmer {
     // A shard that nobody searched for so long is left alone, so that the server may let it idle.
     private static final long FORGET_NANOS = 30L * 60 * 1_000_000_000;
     private static final int ALL = -1;
@@ -22,13 +22,13 @@ final class ShardLoader {
     record Done(int columns, int refused) {}
 
     private final IndexShard shard;
-    private final Columns columns;
+    private final CodeCache columns;
     private final Map<String, CodeField> used = new ConcurrentHashMap<>();
     private volatile long lastUsed;
     private long seenRefreshes = -1;
     private int seenFields;
 
-    ShardLoader(IndexShard shard, Columns columns) {
+    ShardWarmer(IndexShard shard, CodeCache columns) {
         this.shard = shard;
         this.columns = columns;
     }
@@ -93,7 +93,7 @@ final class ShardLoader {
         try (Engine.Searcher searcher = shard.acquireSearcher("hamming")) {
             for (LeafReaderContext leaf : searcher.getIndexReader().leaves()) {
                 for (CodeField field : fields) {
-                    if (StoredCodes.exist(leaf.reader(), field.name())) {
+                    if (DocValuesCodes.exist(leaf.reader(), field.name())) {
                         if (columns.load(leaf.reader(), field.name(), field.width()) != null) {
                             held++;
                         } else {

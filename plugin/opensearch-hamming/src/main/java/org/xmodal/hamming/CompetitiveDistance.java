@@ -8,12 +8,12 @@ package org.xmodal.hamming;
  * that it can still use. It says so with "or equal" in mind: a document that ties is collected, and the next key of
  * the sort decides, so a limit never loses a tie.
  */
-final class Limit {
+final class CompetitiveDistance {
     private final float[] scores;
     private int distance;
 
     /** {@code scores[d]} for every distance of the width, falling. */
-    Limit(float[] scores, int maxDistance) {
+    CompetitiveDistance(float[] scores, int maxDistance) {
         this.scores = scores;
         this.distance = maxDistance;
     }

@@ -23,12 +23,12 @@ import org.opensearch.core.common.breaker.CircuitBreakingException;
  * of our own. Where it would trip there is no column, and the query reads the stored codes instead: slower, never
  * an error.
  */
-final class Columns {
+final class CodeCache {
     private static final long QUIET_NANOS = 60L * 1_000_000_000;
 
-    /** Columns of one segment, by field. */
+    /** CodeCache of one segment, by field. */
     private static final class Segment {
-        final Map<String, CompletableFuture<Column>> columns = new ConcurrentHashMap<>();
+        final Map<String, CompletableFuture<SegmentCodes>> columns = new ConcurrentHashMap<>();
     }
 
     private final Map<IndexReader.CacheKey, Segment> segments = new ConcurrentHashMap<>();
@@ -46,9 +46,9 @@ final class Columns {
     }
 
     /** The column for a query, read now if need be; null where the breaker forbids it or the reader has no identity. */
-    Column forQuery(LeafReader reader, String field, int width) throws IOException {
+    SegmentCodes forQuery(LeafReader reader, String field, int width) throws IOException {
         IndexReader.CacheHelper core = reader.getCoreCacheHelper();
-        Column column = core == null ? null : find(core.getKey(), field, width);
+        SegmentCodes column = core == null ? null : find(core.getKey(), field, width);
         if (column != null) {
             hits.increment();
             return column;
@@ -61,20 +61,20 @@ final class Columns {
         return column;
     }
 
-    private Column find(IndexReader.CacheKey key, String field, int width) {
+    private SegmentCodes find(IndexReader.CacheKey key, String field, int width) {
         Segment segment = segments.get(key);
-        CompletableFuture<Column> future = segment == null ? null : segment.columns.get(field);
-        Column column = future == null || future.isCompletedExceptionally() ? null : future.getNow(null);
-        return column != null && column.words == Words.count(width) ? column : null;
+        CompletableFuture<SegmentCodes> future = segment == null ? null : segment.columns.get(field);
+        SegmentCodes column = future == null || future.isCompletedExceptionally() ? null : future.getNow(null);
+        return column != null && column.words == CodeWords.count(width) ? column : null;
     }
 
     /**
      * Read a column unless it is here already; whoever asks for the same one meanwhile waits for the first.
      *
      * <p>It is read below all wrappers: they belong to one request, with its deadline, and the column to all of them.
-     * Whether the request may see the field was decided before, by {@link StoredCodes#exist} on its own reader.
+     * Whether the request may see the field was decided before, by {@link DocValuesCodes#exist} on its own reader.
      */
-    Column load(LeafReader wrapped, String field, int width) throws IOException {
+    SegmentCodes load(LeafReader wrapped, String field, int width) throws IOException {
         IndexReader.CacheHelper core = wrapped.getCoreCacheHelper();
         if (core == null) {
             return null;
@@ -83,12 +83,12 @@ final class Columns {
         if (segment == null) {
             return null;
         }
-        CompletableFuture<Column> mine = new CompletableFuture<>();
-        CompletableFuture<Column> other = segment.columns.putIfAbsent(field, mine);
+        CompletableFuture<SegmentCodes> mine = new CompletableFuture<>();
+        CompletableFuture<SegmentCodes> other = segment.columns.putIfAbsent(field, mine);
         if (other != null) {
             return await(other);
         }
-        Column column = null;
+        SegmentCodes column = null;
         try {
             column = read(FilterLeafReader.unwrap(wrapped), field, width);
             return column;
@@ -103,7 +103,7 @@ final class Columns {
         }
     }
 
-    private static Column await(CompletableFuture<Column> other) {
+    private static SegmentCodes await(CompletableFuture<SegmentCodes> other) {
         try {
             return other.join();
         } catch (CompletionException e) {
@@ -111,19 +111,19 @@ final class Columns {
         }
     }
 
-    private Column read(LeafReader reader, String field, int width) throws IOException {
+    private SegmentCodes read(LeafReader reader, String field, int width) throws IOException {
         long start = System.nanoTime();
-        StoredCodes codes = StoredCodes.open(reader, field);
+        DocValuesCodes codes = DocValuesCodes.open(reader, field);
         if (codes == null) {
             return null;
         }
-        long bytes = ColumnLoader.bytes(codes.size, reader.maxDoc(), width);
+        long bytes = SegmentCodesLoader.bytes(codes.size, reader.maxDoc(), width);
         if (!reserve(bytes, field)) {
             return null;
         }
-        Column column = null;
+        SegmentCodes column = null;
         try {
-            column = ColumnLoader.load(codes, reader.maxDoc(), width);
+            column = SegmentCodesLoader.load(codes, reader.maxDoc(), width);
         } finally {
             if (column == null) {
                 breaker.addWithoutBreaking(-bytes);
@@ -184,14 +184,14 @@ final class Columns {
     private void empty(Segment segment) {
         segment.columns.forEach((field, future) -> {
             // One still being read is released by its reader, which looks whether its segment is still listed.
-            Column column = future.getNow(null);
+            SegmentCodes column = future.getNow(null);
             if (column != null && segment.columns.remove(field, future)) {
                 release(column);
             }
         });
     }
 
-    private void release(Column column) {
+    private void release(SegmentCodes column) {
         breaker.addWithoutBreaking(-column.bytes());
     }
 
@@ -204,19 +204,19 @@ final class Columns {
         }
     }
 
-    NodeNumbers numbers() {
+    NodeStats numbers() {
         long columns = 0;
         long bytes = 0;
         for (Segment segment : segments.values()) {
-            for (CompletableFuture<Column> future : segment.columns.values()) {
-                Column column = future.getNow(null);
+            for (CompletableFuture<SegmentCodes> future : segment.columns.values()) {
+                SegmentCodes column = future.getNow(null);
                 if (column != null) {
                     columns++;
                     bytes += column.bytes();
                 }
             }
         }
-        return new NodeNumbers(
+        return new NodeStats(
             columns, bytes, breaker.getUsed(), breaker.getLimit(), breaker.getTrippedCount(),
             loaded.sum(), loadNanos.sum() / 1_000_000, hits.sum(), misses.sum(), fallbacks.sum()
         );

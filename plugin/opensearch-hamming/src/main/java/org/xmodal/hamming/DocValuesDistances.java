@@ -7,13 +7,13 @@ import java.util.Arrays;
 import org.apache.lucene.util.BytesRef;
 
 /** Distances without a column: codes are read and compared one by one. Slower, and takes no memory. */
-final class StoredDistances implements Distances {
-    private final StoredCodes codes;
+final class DocValuesDistances implements Distances {
+    private final DocValuesCodes codes;
     private final int width;
     private final long[][] queries;
 
     /** {@code width}: bytes of a code. */
-    StoredDistances(StoredCodes codes, int width, long[][] queries) {
+    DocValuesDistances(DocValuesCodes codes, int width, long[][] queries) {
         this.codes = codes;
         this.width = width;
         this.queries = queries;
@@ -46,7 +46,7 @@ final class StoredDistances implements Distances {
         for (long[] query : queries) {
             int sum = 0;
             for (int w = 0; w < query.length; w++) {
-                sum += Long.bitCount(Words.word(code.bytes, code.offset, code.length, w) ^ query[w]);
+                sum += Long.bitCount(CodeWords.word(code.bytes, code.offset, code.length, w) ^ query[w]);
             }
             least = Math.min(least, sum);
         }

@@ -12,7 +12,7 @@ import java.util.Arrays;
  * <p>Where at least half of the documents have a code, its place is the document's number and a bit set tells the
  * gaps; else the codes are packed and their documents are listed beside them.
  */
-final class Column {
+final class SegmentCodes {
     final int words;
     /** Documents that have a code. */
     final int count;
@@ -23,7 +23,7 @@ final class Column {
     private final long[][] blocks;
     private final long bytes;
 
-    Column(int words, int count, long[] present, int[] docs, long[][] blocks, long bytes) {
+    SegmentCodes(int words, int count, long[] present, int[] docs, long[][] blocks, long bytes) {
         this.words = words;
         this.count = count;
         this.present = present;
