@@ -16,19 +16,18 @@ import org.opensearch.core.common.breaker.CircuitBreaker;
 import org.opensearch.core.common.breaker.CircuitBreakingException;
 
 /**
- * All columns of this node, by segment and field.
+ * Cache of the codes on this node. An entry holds the codes of one field in one segment.
  *
- * <p>The key is the segment's core, which outlives refreshes and deletes, so a column is read once in the life of a
- * segment; Lucene tells when the core closes, and then the column goes. Every byte is counted on a circuit breaker
- * of our own. Where it would trip there is no column, and the query reads the stored codes instead: slower, never
- * an error.
+ * <p>The key of a segment is its core, which refreshes and deletes do not change, so each segment is read once. Entries are
+ * removed when the core is closed. The size of all entries is counted on a circuit breaker of the plugin. If an entry
+ * exceeds its limit, the query reads the codes from doc values, which is slower, and does not fail.
  */
 final class CodeCache {
     private static final long QUIET_NANOS = 60L * 1_000_000_000;
 
-    /** CodeCache of one segment, by field. */
+    /** The entries of one segment, by field. */
     private static final class Segment {
-        final Map<String, CompletableFuture<SegmentCodes>> columns = new ConcurrentHashMap<>();
+        final Map<String, CompletableFuture<SegmentCodes>> entries = new ConcurrentHashMap<>();
     }
 
     private final Map<IndexReader.CacheKey, Segment> segments = new ConcurrentHashMap<>();
@@ -45,34 +44,39 @@ final class CodeCache {
         this.breaker = breaker;
     }
 
-    /** The column for a query, read now if need be; null where the breaker forbids it or the reader has no identity. */
-    SegmentCodes forQuery(LeafReader reader, String field, int width) throws IOException {
+    /**
+     * The codes of {@code field}, loaded if they are not in the cache, for a query; counted as a hit or a miss.
+     *
+     * @param width bytes of a code
+     * @return null if the circuit breaker's limit is exceeded or the reader has no cache key
+     */
+    SegmentCodes get(LeafReader reader, String field, int width) throws IOException {
         IndexReader.CacheHelper core = reader.getCoreCacheHelper();
-        SegmentCodes column = core == null ? null : find(core.getKey(), field, width);
-        if (column != null) {
+        SegmentCodes codes = core == null ? null : find(core.getKey(), field, width);
+        if (codes != null) {
             hits.increment();
-            return column;
+            return codes;
         }
         misses.increment();
-        column = load(reader, field, width);
-        if (column == null) {
+        codes = load(reader, field, width);
+        if (codes == null) {
             fallbacks.increment();
         }
-        return column;
+        return codes;
     }
 
     private SegmentCodes find(IndexReader.CacheKey key, String field, int width) {
         Segment segment = segments.get(key);
-        CompletableFuture<SegmentCodes> future = segment == null ? null : segment.columns.get(field);
-        SegmentCodes column = future == null || future.isCompletedExceptionally() ? null : future.getNow(null);
-        return column != null && column.words == CodeWords.count(width) ? column : null;
+        CompletableFuture<SegmentCodes> entry = segment == null ? null : segment.entries.get(field);
+        SegmentCodes codes = entry == null || entry.isCompletedExceptionally() ? null : entry.getNow(null);
+        return codes != null && codes.words == CodeWords.count(width) ? codes : null;
     }
 
     /**
-     * Read a column unless it is here already; whoever asks for the same one meanwhile waits for the first.
+     * Loads an entry unless it is in the cache. Concurrent calls for the same entry wait for the first one.
      *
-     * <p>It is read below all wrappers: they belong to one request, with its deadline, and the column to all of them.
-     * Whether the request may see the field was decided before, by {@link DocValuesCodes#exist} on its own reader.
+     * <p>Codes are read from the innermost reader: the wrappers belong to one request, with its timeout, whereas all requests
+     * share the entry. Callers check with {@link DocValuesCodes#exist} that the request's own reader may see the field.
      */
     SegmentCodes load(LeafReader wrapped, String field, int width) throws IOException {
         IndexReader.CacheHelper core = wrapped.getCoreCacheHelper();
@@ -83,21 +87,21 @@ final class CodeCache {
         if (segment == null) {
             return null;
         }
-        CompletableFuture<SegmentCodes> mine = new CompletableFuture<>();
-        CompletableFuture<SegmentCodes> other = segment.columns.putIfAbsent(field, mine);
+        CompletableFuture<SegmentCodes> entry = new CompletableFuture<>();
+        CompletableFuture<SegmentCodes> other = segment.entries.putIfAbsent(field, entry);
         if (other != null) {
             return await(other);
         }
-        SegmentCodes column = null;
+        SegmentCodes codes = null;
         try {
-            column = read(FilterLeafReader.unwrap(wrapped), field, width);
-            return column;
+            codes = read(FilterLeafReader.unwrap(wrapped), field, width);
+            return codes;
         } finally {
-            // Told first and looked at second: whichever of this and the segment's end comes later gives the bytes back.
-            mine.complete(column);
-            if (column == null || segments.get(core.getKey()) != segment) {
-                if (segment.columns.remove(field, mine) && column != null) {
-                    release(column);
+            // Complete before checking the segment: if the segment is dropped concurrently, the later of the two releases the bytes.
+            entry.complete(codes);
+            if (codes == null || segments.get(core.getKey()) != segment) {
+                if (segment.entries.remove(field, entry) && codes != null) {
+                    release(codes);
                 }
             }
         }
@@ -113,32 +117,32 @@ final class CodeCache {
 
     private SegmentCodes read(LeafReader reader, String field, int width) throws IOException {
         long start = System.nanoTime();
-        DocValuesCodes codes = DocValuesCodes.open(reader, field);
-        if (codes == null) {
+        DocValuesCodes stored = DocValuesCodes.open(reader, field);
+        if (stored == null) {
             return null;
         }
-        long bytes = SegmentCodesLoader.bytes(codes.size, reader.maxDoc(), width);
+        long bytes = SegmentCodesLoader.bytes(stored.size, reader.maxDoc(), width);
         if (!reserve(bytes, field)) {
             return null;
         }
-        SegmentCodes column = null;
+        SegmentCodes codes = null;
         try {
-            column = SegmentCodesLoader.load(codes, reader.maxDoc(), width);
+            codes = SegmentCodesLoader.load(stored, reader.maxDoc(), width);
         } finally {
-            if (column == null) {
+            if (codes == null) {
                 breaker.addWithoutBreaking(-bytes);
             }
         }
         loaded.increment();
         loadNanos.add(System.nanoTime() - start);
-        return column;
+        return codes;
     }
 
     /**
-     * Count {@code bytes} on the breaker, or say that they do not fit.
+     * Reserves {@code bytes} on the circuit breaker; returns whether they fit.
      *
-     * <p>A breaker that trips writes to the server's log. Every search may ask for a column that does not fit, so for
-     * some time after a refusal what is plainly too much is refused here, in silence.
+     * <p>A breaker that trips writes to the server's log, and each search tries to load the entries that do not fit. For
+     * {@code QUIET_NANOS} after a trip, a request above the limit is therefore refused without calling the breaker.
      */
     private boolean reserve(long bytes, String field) {
         boolean recent = refused && System.nanoTime() - refusedAt < QUIET_NANOS;
@@ -146,7 +150,7 @@ final class CodeCache {
             return false;
         }
         try {
-            breaker.addEstimateBytesAndMaybeBreak(bytes, "hamming column " + field);
+            breaker.addEstimateBytesAndMaybeBreak(bytes, "hamming codes of " + field);
             return true;
         } catch (CircuitBreakingException e) {
             refusedAt = System.nanoTime();
@@ -160,8 +164,8 @@ final class CodeCache {
         if (segment != null) {
             return segment;
         }
-        Segment mine = new Segment();
-        segment = segments.putIfAbsent(core.getKey(), mine);
+        Segment added = new Segment();
+        segment = segments.putIfAbsent(core.getKey(), added);
         if (segment != null) {
             return segment;
         }
@@ -171,53 +175,53 @@ final class CodeCache {
             segments.remove(core.getKey());
             return null;
         }
-        return mine;
+        return added;
     }
 
     private void drop(IndexReader.CacheKey key) {
         Segment segment = segments.remove(key);
         if (segment != null) {
-            empty(segment);
+            clear(segment);
         }
     }
 
-    private void empty(Segment segment) {
-        segment.columns.forEach((field, future) -> {
-            // One still being read is released by its reader, which looks whether its segment is still listed.
-            SegmentCodes column = future.getNow(null);
-            if (column != null && segment.columns.remove(field, future)) {
-                release(column);
+    private void clear(Segment segment) {
+        segment.entries.forEach((field, entry) -> {
+            // An entry that is still being loaded is released by load(), which checks whether the segment is still listed.
+            SegmentCodes codes = entry.getNow(null);
+            if (codes != null && segment.entries.remove(field, entry)) {
+                release(codes);
             }
         });
     }
 
-    private void release(SegmentCodes column) {
-        breaker.addWithoutBreaking(-column.bytes());
+    private void release(SegmentCodes codes) {
+        breaker.addWithoutBreaking(-codes.bytes());
     }
 
-    /** A new limit. If more is held, all of it is given back, and the next queries take what fits. */
-    void limit(long bytes) {
+    /** Sets the circuit breaker's limit. Clears the cache if it is larger than that. */
+    void setLimit(long bytes) {
         breaker.setLimitAndOverhead(bytes, breaker.getOverhead());
         refused = false;
         if (breaker.getUsed() > bytes) {
-            segments.values().forEach(this::empty);
+            segments.values().forEach(this::clear);
         }
     }
 
-    NodeStats numbers() {
-        long columns = 0;
+    NodeStats stats() {
+        long entries = 0;
         long bytes = 0;
         for (Segment segment : segments.values()) {
-            for (CompletableFuture<SegmentCodes> future : segment.columns.values()) {
-                SegmentCodes column = future.getNow(null);
-                if (column != null) {
-                    columns++;
-                    bytes += column.bytes();
+            for (CompletableFuture<SegmentCodes> entry : segment.entries.values()) {
+                SegmentCodes codes = entry.getNow(null);
+                if (codes != null) {
+                    entries++;
+                    bytes += codes.bytes();
                 }
             }
         }
         return new NodeStats(
-            columns, bytes, breaker.getUsed(), breaker.getLimit(), breaker.getTrippedCount(),
+            entries, bytes, breaker.getUsed(), breaker.getLimit(), breaker.getTrippedCount(),
             loaded.sum(), loadNanos.sum() / 1_000_000, hits.sum(), misses.sum(), fallbacks.sum()
         );
     }

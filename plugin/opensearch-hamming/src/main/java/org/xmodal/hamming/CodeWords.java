@@ -6,16 +6,16 @@ import java.lang.invoke.VarHandle;
 import java.nio.ByteOrder;
 
 /**
- * Codes as 64-bit words, the last one filled up with zero bits.
+ * Conversion of codes to 64-bit words; the last word is padded with zero bits.
  *
- * <p>The order of the bytes in a word does not matter for a distance, as long as both sides use the same.
+ * <p>Words are little-endian. Distances do not depend on the byte order if both codes use the same one.
  */
 final class CodeWords {
     private static final VarHandle LONG = MethodHandles.byteArrayViewVarHandle(long[].class, ByteOrder.LITTLE_ENDIAN);
 
     private CodeWords() {}
 
-    /** How many words hold that many bytes. */
+    /** Number of words for a code of that many bytes. */
     static int count(int bytes) {
         return (bytes + 7) >>> 3;
     }
@@ -33,6 +33,7 @@ final class CodeWords {
         return word;
     }
 
+    /** All words of a code. */
     static long[] of(byte[] code) {
         long[] words = new long[count(code.length)];
         for (int w = 0; w < words.length; w++) {

@@ -2,23 +2,23 @@
 package org.xmodal.hamming;
 
 /**
- * Scores of distances, and the largest distance that still matters.
+ * The largest distance that can still enter the top hits, and the score of each distance.
  *
- * <p>The limit starts at the query's {@code max_distance} and falls as the collector says which score is the least
- * that it can still use. It says so with "or equal" in mind: a document that ties is collected, and the next key of
- * the sort decides, so a limit never loses a tie.
+ * <p>It starts at {@code max_distance} of the query and decreases with the minimum competitive score that the collector sets
+ * (Lucene's {@code setMinCompetitiveScore}). The bound is inclusive: a document whose distance equals it is collected, and
+ * the next sort key decides between ties.
  */
 final class CompetitiveDistance {
     private final float[] scores;
     private int distance;
 
-    /** {@code scores[d]} for every distance of the width, falling. */
+    /** {@code scores[d]}: score of distance d, for all d from 0 to the number of bits, decreasing. */
     CompetitiveDistance(float[] scores, int maxDistance) {
         this.scores = scores;
         this.distance = maxDistance;
     }
 
-    /** 1 / (1 + d), times the boost: as the k-NN plugin scores, so that scores of both compare. */
+    /** boost / (1 + d) for each distance d, equal to the score of the k-NN plugin for space type hamming. */
     static float[] scores(int bits, float boost) {
         float[] scores = new float[bits + 1];
         for (int d = 0; d <= bits; d++) {
@@ -27,7 +27,7 @@ final class CompetitiveDistance {
         return scores;
     }
 
-    /** No document beyond it is asked for; -1 where none is asked for at all. */
+    /** The largest competitive distance, inclusive; -1 if no document is competitive. */
     int distance() {
         return distance;
     }
@@ -36,8 +36,9 @@ final class CompetitiveDistance {
         return scores[distance];
     }
 
-    void lower(float leastScore) {
-        while (distance >= 0 && scores[distance] < leastScore) {
+    /** Lowers the distance until its score is at least {@code minScore}. */
+    void lowerTo(float minScore) {
+        while (distance >= 0 && scores[distance] < minScore) {
             distance--;
         }
     }

@@ -14,16 +14,16 @@ import org.apache.lucene.search.DocIdSetIterator;
 import org.apache.lucene.util.BytesRef;
 
 /**
- * The codes of one field in one segment, read where Lucene keeps them.
+ * Iterator over the codes of one field in one segment, read from the Lucene index.
  *
- * <p>The k-NN plugin keeps a binary vector in one of two ways, both of them the code's plain bytes: as binary doc
- * values (no {@code index.knn}, or old indices) or as a byte vector (its engines faiss and lucene). Which one it was
- * is asked of the segment itself, so an index that changed in between has both.
+ * <p>The k-NN plugin stores a binary vector as its plain bytes, in one of two formats: binary doc values (without
+ * {@code index.knn}, and in old indices) or a byte vector (engines faiss and lucene). The format is detected per segment,
+ * because the segments of one index can differ after a change of its settings.
  */
 abstract class DocValuesCodes {
-    /** Over documents with a code, ascending. */
+    /** Documents with a code, ascending. */
     final DocIdSetIterator iterator;
-    /** How many documents have a code, or an upper bound. */
+    /** Number of documents with a code, or an upper bound of it. */
     final int size;
 
     private DocValuesCodes(DocIdSetIterator iterator, int size) {
@@ -31,16 +31,16 @@ abstract class DocValuesCodes {
         this.size = size;
     }
 
-    /** The code of the document that the iterator stands on. */
+    /** The code of the iterator's current document. */
     abstract BytesRef code() throws IOException;
 
-    /** Whether the segment may hold codes of the field, and this reader may show them. */
+    /** Whether the segment has a field of that name in one of the two formats, visible to this reader. */
     static boolean exist(LeafReader reader, String field) {
         FieldInfo info = reader.getFieldInfos().fieldInfo(field);
         return info != null && (isVector(info) || info.getDocValuesType() == DocValuesType.BINARY);
     }
 
-    /** The field's codes, or null where the segment has none. */
+    /** Opens the codes of {@code field}, or returns null if the segment has none. */
     static DocValuesCodes open(LeafReader reader, String field) throws IOException {
         FieldInfo info = reader.getFieldInfos().fieldInfo(field);
         if (info == null) {
@@ -48,20 +48,20 @@ abstract class DocValuesCodes {
         }
         if (isVector(info)) {
             ByteVectorValues values = reader.getByteVectorValues(field);
-            return values == null ? null : new Vectors(values, values.iterator());
+            return values == null ? null : new VectorValues(values, values.iterator());
         }
         BinaryDocValues values = reader.getBinaryDocValues(field);
-        return values == null ? null : new DocValues(values, reader.maxDoc());
+        return values == null ? null : new BinaryValues(values, reader.maxDoc());
     }
 
     private static boolean isVector(FieldInfo info) {
         return info.getVectorDimension() > 0 && info.getVectorEncoding() == VectorEncoding.BYTE;
     }
 
-    private static final class DocValues extends DocValuesCodes {
+    private static final class BinaryValues extends DocValuesCodes {
         private final BinaryDocValues values;
 
-        DocValues(BinaryDocValues values, int maxDoc) {
+        BinaryValues(BinaryDocValues values, int maxDoc) {
             super(values, (int) Math.min(values.cost(), maxDoc));
             this.values = values;
         }
@@ -72,20 +72,20 @@ abstract class DocValuesCodes {
         }
     }
 
-    private static final class Vectors extends DocValuesCodes {
+    private static final class VectorValues extends DocValuesCodes {
         private final ByteVectorValues values;
-        private final KnnVectorValues.DocIndexIterator at;
+        private final KnnVectorValues.DocIndexIterator docs;
         private final BytesRef code = new BytesRef();
 
-        Vectors(ByteVectorValues values, KnnVectorValues.DocIndexIterator at) {
-            super(at, values.size());
+        VectorValues(ByteVectorValues values, KnnVectorValues.DocIndexIterator docs) {
+            super(docs, values.size());
             this.values = values;
-            this.at = at;
+            this.docs = docs;
         }
 
         @Override
         BytesRef code() throws IOException {
-            code.bytes = values.vectorValue(at.index());
+            code.bytes = values.vectorValue(docs.index());
             code.length = code.bytes.length;
             return code;
         }

@@ -6,7 +6,7 @@ import java.util.Arrays;
 
 import org.apache.lucene.util.BytesRef;
 
-/** Distances without a column: codes are read and compared one by one. Slower, and takes no memory. */
+/** Distances computed from {@link DocValuesCodes}, one document at a time: slower than cached codes, without heap. */
 final class DocValuesDistances implements Distances {
     private final DocValuesCodes codes;
     private final int width;
@@ -23,13 +23,13 @@ final class DocValuesDistances implements Distances {
     public void block(int from, int to, int[] out) throws IOException {
         Arrays.fill(out, 0, to - from, ABSENT);
         for (int doc = seek(from); doc < to; doc = codes.iterator.nextDoc()) {
-            out[doc - from] = distance();
+            out[doc - from] = currentDistance();
         }
     }
 
     @Override
-    public int at(int doc) throws IOException {
-        return seek(doc) == doc ? distance() : ABSENT;
+    public int distance(int doc) throws IOException {
+        return seek(doc) == doc ? currentDistance() : ABSENT;
     }
 
     private int seek(int doc) throws IOException {
@@ -37,19 +37,19 @@ final class DocValuesDistances implements Distances {
         return at < doc ? codes.iterator.advance(doc) : at;
     }
 
-    private int distance() throws IOException {
+    private int currentDistance() throws IOException {
         BytesRef code = codes.code();
         if (code.length != width) {
             return ABSENT;
         }
-        int least = ABSENT;
+        int min = ABSENT;
         for (long[] query : queries) {
             int sum = 0;
             for (int w = 0; w < query.length; w++) {
                 sum += Long.bitCount(CodeWords.word(code.bytes, code.offset, code.length, w) ^ query[w]);
             }
-            least = Math.min(least, sum);
+            min = Math.min(min, sum);
         }
-        return least;
+        return min;
     }
 }

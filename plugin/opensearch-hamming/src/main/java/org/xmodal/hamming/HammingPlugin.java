@@ -34,7 +34,7 @@ import org.opensearch.threadpool.ThreadPool;
 import org.opensearch.transport.client.Client;
 import org.opensearch.watcher.ResourceWatcherService;
 
-/** Exact Hamming search over binary knn_vector fields, at the speed of memory. */
+/** OpenSearch plugin for exact Hamming search over binary knn_vector fields, with the codes cached in memory. */
 public final class HammingPlugin extends Plugin implements SearchPlugin, ActionPlugin, CircuitBreakerPlugin {
     private final HammingService service = new HammingService();
 
@@ -90,7 +90,7 @@ public final class HammingPlugin extends Plugin implements SearchPlugin, ActionP
 
     @Override
     public void setCircuitBreaker(CircuitBreaker breaker) {
-        service.columns.setBreaker(breaker);
+        service.cache.setBreaker(breaker);
     }
 
     @Override

@@ -15,10 +15,10 @@ import org.apache.lucene.search.Scorer;
 import org.apache.lucene.search.ScorerSupplier;
 import org.apache.lucene.search.Weight;
 
-/** A {@link HammingQuery} at work: for each segment, distances to score with and the filter's documents. */
+/** Weight of a {@link HammingQuery}: makes the scorers of each segment. */
 final class HammingWeight extends Weight {
     private final HammingQuery query;
-    /** Of the filter; null where there is none. */
+    /** Weight of the filter, or null without a filter. */
     private final Weight filter;
     private final long[][] words;
     private final float[] scores;
@@ -53,10 +53,10 @@ final class HammingWeight extends Weight {
             if (!DocValuesCodes.exist(reader, field)) {
                 continue;
             }
-            SegmentCodes column = query.columns.forQuery(reader, field, query.width);
-            DocValuesCodes stored = column == null ? DocValuesCodes.open(reader, field) : null;
-            if (column != null) {
-                found.add(column.distances(words));
+            SegmentCodes cached = query.cache.get(reader, field, query.width);
+            DocValuesCodes stored = cached == null ? DocValuesCodes.open(reader, field) : null;
+            if (cached != null) {
+                found.add(cached.distances(words));
             } else if (stored != null) {
                 found.add(new DocValuesDistances(stored, query.width, words));
             }
@@ -81,9 +81,9 @@ final class HammingWeight extends Weight {
 
         @Override
         public BulkScorer bulkScorer() throws IOException {
-            DocIdSetIterator passing = filtered == null ? null : filtered.get(Long.MAX_VALUE).iterator();
-            CompetitiveDistance limit = new CompetitiveDistance(scores, query.maxDistance);
-            return new HammingBulkScorer(distances(reader), passing, limit, reader.maxDoc());
+            DocIdSetIterator filterDocs = filtered == null ? null : filtered.get(Long.MAX_VALUE).iterator();
+            CompetitiveDistance competitive = new CompetitiveDistance(scores, query.maxDistance);
+            return new HammingBulkScorer(distances(reader), filterDocs, competitive, reader.maxDoc());
         }
 
         private DocIdSetIterator candidates(long leadCost) throws IOException {
@@ -96,7 +96,7 @@ final class HammingWeight extends Weight {
         }
     }
 
-    /** Without deletions, filter and radius the column knows it: counting then costs nothing. */
+    /** The number of codes of a segment without deletions, for a query without filter and max_distance; else -1 (unknown). */
     @Override
     public int count(LeafReaderContext context) throws IOException {
         LeafReader reader = context.reader();
@@ -107,14 +107,14 @@ final class HammingWeight extends Weight {
         if (!DocValuesCodes.exist(reader, query.fields[0])) {
             return 0;
         }
-        SegmentCodes column = query.columns.forQuery(reader, query.fields[0], query.width);
-        return column == null ? -1 : column.count;
+        SegmentCodes cached = query.cache.get(reader, query.fields[0], query.width);
+        return cached == null ? -1 : cached.count;
     }
 
     @Override
     public Explanation explain(LeafReaderContext context, int doc) throws IOException {
         if (filter != null && !filter.explain(context, doc).isMatch()) {
-            return Explanation.noMatch("the document does not pass the filter " + query.filter);
+            return Explanation.noMatch("the document does not match the filter " + query.filter);
         }
         return new HammingExplainer(query, scores).explain(context.reader(), doc);
     }

@@ -4,10 +4,10 @@ package org.xmodal.hamming;
 import java.io.IOException;
 import java.util.List;
 
-/** The least distance over several fields: a document is as near as its nearest code. */
+/** Minimum distance over several fields: the distance of a document is that of its nearest code. */
 final class MinDistances implements Distances {
     private final List<Distances> fields;
-    private final int[] other = new int[BLOCK];
+    private final int[] scratch = new int[BLOCK];
 
     private MinDistances(List<Distances> fields) {
         this.fields = fields;
@@ -21,17 +21,17 @@ final class MinDistances implements Distances {
     public void block(int from, int to, int[] out) throws IOException {
         fields.get(0).block(from, to, out);
         for (int f = 1; f < fields.size(); f++) {
-            fields.get(f).block(from, to, other);
-            Kernels.lower(other, to - from, out);
+            fields.get(f).block(from, to, scratch);
+            Kernels.min(scratch, to - from, out);
         }
     }
 
     @Override
-    public int at(int doc) throws IOException {
-        int least = ABSENT;
+    public int distance(int doc) throws IOException {
+        int min = ABSENT;
         for (Distances field : fields) {
-            least = Math.min(least, field.at(doc));
+            min = Math.min(min, field.distance(doc));
         }
-        return least;
+        return min;
     }
 }

@@ -11,17 +11,20 @@ import org.opensearch.core.xcontent.ToXContentFragment;
 import org.opensearch.core.xcontent.XContentBuilder;
 
 /**
- * What one node tells of its columns.
+ * Cache statistics of one node. An entry is the codes of one field in one segment. The counters start at 0 with the node.
  *
- * @param columns columns in memory now, and {@code bytes} their size
- * @param estimated what the breaker counts, equal to {@code bytes} while nothing is being read
- * @param tripped how often the breaker refused
- * @param loaded columns read since the node started, in {@code loadMillis} together
- * @param hits, misses queries' segments that found their column, or had to read it first
- * @param fallbacks queries' segments that did without one
+ * @param entries entries in the cache
+ * @param bytes size of the entries
+ * @param estimated bytes reserved on the circuit breaker; equal to {@code bytes} unless entries are being loaded
+ * @param limit limit of the circuit breaker, in bytes
+ * @param tripped number of times the circuit breaker has tripped
+ * @param loaded entries loaded, in {@code loadMillis} milliseconds in total
+ * @param hits lookups by queries that found an entry
+ * @param misses lookups by queries that did not find an entry
+ * @param fallbacks misses after which no entry could be loaded, so that codes were read from doc values
  */
 record NodeStats(
-    long columns, long bytes, long estimated, long limit, long tripped,
+    long entries, long bytes, long estimated, long limit, long tripped,
     long loaded, long loadMillis, long hits, long misses, long fallbacks
 ) implements Writeable, ToXContentFragment {
 
@@ -34,7 +37,7 @@ record NodeStats(
 
     @Override
     public void writeTo(StreamOutput out) throws IOException {
-        out.writeVLong(columns);
+        out.writeVLong(entries);
         out.writeVLong(bytes);
         out.writeZLong(estimated);
         out.writeZLong(limit);
@@ -48,7 +51,8 @@ record NodeStats(
 
     @Override
     public XContentBuilder toXContent(XContentBuilder builder, Params params) throws IOException {
-        builder.field("columns", columns);
+        builder.field("cache_entries", entries);
+        builder.field("columns", entries); // former name of cache_entries
         builder.humanReadableField("size_in_bytes", "size", new ByteSizeValue(bytes));
         builder.startObject("breaker");
         builder.humanReadableField("estimated_in_bytes", "estimated", new ByteSizeValue(estimated));

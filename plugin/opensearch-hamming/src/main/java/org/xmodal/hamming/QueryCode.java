@@ -6,11 +6,11 @@ import java.util.Base64;
 import java.util.HexFormat;
 
 /**
- * A code as the request gave it: text (hex or base64) or signed bytes.
+ * A code of a query, not yet decoded: text (hex or base64) or signed bytes.
  *
- * <p>Text is decoded only once the width of the field is known. Sixteen hexadecimal digits are eight bytes, but
- * they are also good base64 for twelve; with the width there is no doubt, because base64 is asked for with its
- * padding and then never has as many characters as hex for the same bytes, except where it must contain an "=".
+ * <p>Text is decoded when the width of the field is available, because the same text can be both hex and base64:
+ * sixteen hexadecimal digits are eight bytes as hex and twelve bytes as base64. The width resolves the ambiguity:
+ * for a given number of bytes, padded base64 and hex have different lengths, or the base64 text contains "=".
  */
 final class QueryCode {
     private final String text;
@@ -29,17 +29,17 @@ final class QueryCode {
         return new QueryCode(null, bytes);
     }
 
-    /** The text, or null where bytes were given. */
+    /** The text, or null for a code of bytes. */
     String text() {
         return text;
     }
 
-    /** The bytes, or null where text was given. */
+    /** The bytes, or null for a code of text. */
     byte[] bytes() {
         return bytes;
     }
 
-    /** The code's bytes for a field of that many. Throws IllegalArgumentException, with the reason, if it has others. */
+    /** Decodes the code to {@code width} bytes. Throws IllegalArgumentException if the code has another width or format. */
     byte[] decode(int width) {
         byte[] found = bytes;
         if (found == null) {
@@ -53,20 +53,20 @@ final class QueryCode {
             }
             if (found == null || found.length != width) {
                 if (isHex(text)) {
-                    throw new IllegalArgumentException("code has " + 4 * text.length() + " bits as hex" + wanted(width));
+                    throw new IllegalArgumentException("code has " + 4 * text.length() + " bits as hex" + expected(width));
                 }
                 if (found == null) {
-                    throw new IllegalArgumentException("code is neither hex nor base64 (with padding)" + wanted(width));
+                    throw new IllegalArgumentException("code is neither hex nor base64 (with padding)" + expected(width));
                 }
             }
         }
         if (found.length != width) {
-            throw new IllegalArgumentException("code has " + 8 * found.length + " bits" + wanted(width));
+            throw new IllegalArgumentException("code has " + 8 * found.length + " bits" + expected(width));
         }
         return found;
     }
 
-    private static String wanted(int width) {
+    private static String expected(int width) {
         return "; the field has " + 8 * width + ": give " + 2 * width + " hexadecimal digits, base64 of " + width
             + " bytes, or " + width + " numbers from -128 to 127";
     }

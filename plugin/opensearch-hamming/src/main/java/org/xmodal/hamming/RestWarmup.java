@@ -13,24 +13,32 @@ import org.opensearch.rest.RestResponse;
 import org.opensearch.rest.action.RestBuilderListener;
 import org.opensearch.transport.client.node.NodeClient;
 
-/** {@code POST {index}/_plugins/_hamming/warm}, with {@code ?fields=} or for all code fields. */
+/**
+ * {@code POST _plugins/_hamming/warmup/{index}}, with {@code ?fields=} or for all code fields.
+ *
+ * <p>GET is accepted like in k-NN's warmup API. {@code POST {index}/_plugins/_hamming/warm} is an older path.
+ */
 final class RestWarmup extends BaseRestHandler {
     @Override
     public String getName() {
-        return "hamming_warm";
+        return "hamming_warmup";
     }
 
     @Override
     public List<Route> routes() {
-        return List.of(new Route(RestRequest.Method.POST, "/{index}/_plugins/_hamming/warm"));
+        return List.of(
+            new Route(RestRequest.Method.POST, "/_plugins/_hamming/warmup/{index}"),
+            new Route(RestRequest.Method.GET, "/_plugins/_hamming/warmup/{index}"),
+            new Route(RestRequest.Method.POST, "/{index}/_plugins/_hamming/warm")
+        );
     }
 
     @Override
     protected RestChannelConsumer prepareRequest(RestRequest request, NodeClient client) {
         String[] indices = Strings.splitStringByCommaToArray(request.param("index"));
         List<String> fields = List.of(request.paramAsStringArray("fields", Strings.EMPTY_ARRAY));
-        WarmupAction.Request warm = new WarmupAction.Request(indices, fields);
-        return channel -> client.execute(WarmupAction.TYPE, warm, new RestBuilderListener<WarmupAction.Response>(channel) {
+        WarmupAction.Request warmup = new WarmupAction.Request(indices, fields);
+        return channel -> client.execute(WarmupAction.TYPE, warmup, new RestBuilderListener<WarmupAction.Response>(channel) {
             @Override
             public RestResponse buildResponse(WarmupAction.Response response, XContentBuilder builder) throws Exception {
                 response.toXContent(builder, ToXContent.EMPTY_PARAMS);

@@ -4,21 +4,22 @@ package org.xmodal.hamming;
 import java.util.Arrays;
 
 /**
- * The codes of one field in one segment, in memory and never changed.
+ * The codes of one field in one segment, in memory. Immutable.
  *
- * <p>They lie in blocks of {@link Distances#BLOCK} codes, and in a block plane by plane (see {@link Kernels}). Blocks
- * are small arrays on purpose: a garbage collector moves them easily, and no length ends at 2^31.
+ * <p>Codes are stored in blocks of {@link Distances#BLOCK}, column-major within a block (see {@link Kernels}). The blocks are
+ * small arrays, which the garbage collector moves cheaply, and the number of codes is not limited by the length of one array.
  *
- * <p>Where at least half of the documents have a code, its place is the document's number and a bit set tells the
- * gaps; else the codes are packed and their documents are listed beside them.
+ * <p>Two layouts. Dense, if at least half of the documents have a code: the ordinal of a code is the document number, and a
+ * bit set marks the documents that have one. Sparse: the codes are packed, with a sorted list of their documents.
  */
 final class SegmentCodes {
+    /** 64-bit words of a code. */
     final int words;
-    /** Documents that have a code. */
+    /** Number of documents that have a code. */
     final int count;
-    /** Of documents with a code, by number; null where all have one or where the codes are packed. */
+    /** Dense layout: bit set of the documents with a code, or null if all have one. Null in the sparse layout. */
     private final long[] present;
-    /** The documents of packed codes, ascending; null where a code's place is its document. */
+    /** Sparse layout: the documents with a code, ascending. Null in the dense layout. */
     private final int[] docs;
     private final long[][] blocks;
     private final long bytes;
@@ -32,61 +33,61 @@ final class SegmentCodes {
         this.bytes = bytes;
     }
 
-    /** What it takes of the heap. */
+    /** Bytes on the heap. */
     long bytes() {
         return bytes;
     }
 
     Distances distances(long[][] queries) {
-        return docs == null ? new ByNumber(queries) : new Packed(queries);
+        return docs == null ? new Dense(queries) : new Sparse(queries);
     }
 
-    private int distanceOfPlace(int place, long[][] queries) {
-        long[] block = blocks[place / Distances.BLOCK];
-        int at = place % Distances.BLOCK;
-        int least = Distances.ABSENT;
+    private int distanceOfOrdinal(int ordinal, long[][] queries) {
+        long[] block = blocks[ordinal / Distances.BLOCK];
+        int at = ordinal % Distances.BLOCK;
+        int min = Distances.ABSENT;
         for (long[] query : queries) {
             int sum = 0;
             for (int w = 0; w < words; w++) {
                 sum += Long.bitCount(block[w * Distances.BLOCK + at] ^ query[w]);
             }
-            least = Math.min(least, sum);
+            min = Math.min(min, sum);
         }
-        return least;
+        return min;
     }
 
-    /** Distances of places {@code from} to {@code to}, which may lie in two blocks; {@code part} is room for one block. */
-    private void distancesOfPlaces(int from, int to, long[][] queries, int[] out, int[] part) {
+    /** Distances of ordinals {@code from} to {@code to} (exclusive), in at most two blocks. {@code scratch} has one block. */
+    private void distancesOfOrdinals(int from, int to, long[][] queries, int[] out, int[] scratch) {
         int n = Math.min(to - from, Distances.BLOCK - from % Distances.BLOCK);
-        distancesInBlock(from, n, queries, out, part);
+        distancesInBlock(from, n, queries, out, scratch);
         if (from + n < to) {
             int[] rest = new int[to - from - n];
-            distancesInBlock(from + n, rest.length, queries, rest, part);
+            distancesInBlock(from + n, rest.length, queries, rest, scratch);
             System.arraycopy(rest, 0, out, n, rest.length);
         }
     }
 
-    private void distancesInBlock(int from, int n, long[][] queries, int[] out, int[] part) {
+    private void distancesInBlock(int from, int n, long[][] queries, int[] out, int[] scratch) {
         long[] block = blocks[from / Distances.BLOCK];
         int at = from % Distances.BLOCK;
         Kernels.distances(block, Distances.BLOCK, at, n, queries[0], out);
         for (int q = 1; q < queries.length; q++) {
-            Kernels.distances(block, Distances.BLOCK, at, n, queries[q], part);
-            Kernels.lower(part, n, out);
+            Kernels.distances(block, Distances.BLOCK, at, n, queries[q], scratch);
+            Kernels.min(scratch, n, out);
         }
     }
 
-    private final class ByNumber implements Distances {
+    private final class Dense implements Distances {
         private final long[][] queries;
-        private final int[] part = new int[BLOCK];
+        private final int[] scratch = new int[BLOCK];
 
-        ByNumber(long[][] queries) {
+        Dense(long[][] queries) {
             this.queries = queries;
         }
 
         @Override
         public void block(int from, int to, int[] out) {
-            distancesOfPlaces(from, to, queries, out, part);
+            distancesOfOrdinals(from, to, queries, out, scratch);
             if (present == null) {
                 return;
             }
@@ -101,27 +102,27 @@ final class SegmentCodes {
         }
 
         @Override
-        public int at(int doc) {
+        public int distance(int doc) {
             if (present != null && (present[doc >> 6] >>> doc & 1) == 0) {
                 return ABSENT;
             }
-            return distanceOfPlace(doc, queries);
+            return distanceOfOrdinal(doc, queries);
         }
     }
 
-    private final class Packed implements Distances {
+    private final class Sparse implements Distances {
         private final long[][] queries;
         private final int[] found = new int[BLOCK];
-        private final int[] part = new int[BLOCK];
+        private final int[] scratch = new int[BLOCK];
 
-        Packed(long[][] queries) {
+        Sparse(long[][] queries) {
             this.queries = queries;
         }
 
         @Override
         public void block(int from, int to, int[] out) {
             Arrays.fill(out, 0, to - from, ABSENT);
-            int first = place(from);
+            int first = ordinal(from);
             int last = first;
             while (last < docs.length && docs[last] < to) {
                 last++;
@@ -129,22 +130,22 @@ final class SegmentCodes {
             if (first == last) {
                 return;
             }
-            distancesOfPlaces(first, last, queries, found, part);
-            for (int place = first; place < last; place++) {
-                out[docs[place] - from] = found[place - first];
+            distancesOfOrdinals(first, last, queries, found, scratch);
+            for (int ordinal = first; ordinal < last; ordinal++) {
+                out[docs[ordinal] - from] = found[ordinal - first];
             }
         }
 
         @Override
-        public int at(int doc) {
-            int place = place(doc);
-            return place < docs.length && docs[place] == doc ? distanceOfPlace(place, queries) : ABSENT;
+        public int distance(int doc) {
+            int ordinal = ordinal(doc);
+            return ordinal < docs.length && docs[ordinal] == doc ? distanceOfOrdinal(ordinal, queries) : ABSENT;
         }
 
-        /** Place of the first document that is {@code doc} or later. */
-        private int place(int doc) {
-            int place = Arrays.binarySearch(docs, doc);
-            return place >= 0 ? place : -place - 1;
+        /** Ordinal of the first document {@code >= doc}. */
+        private int ordinal(int doc) {
+            int found = Arrays.binarySearch(docs, doc);
+            return found >= 0 ? found : -found - 1;
         }
     }
 }

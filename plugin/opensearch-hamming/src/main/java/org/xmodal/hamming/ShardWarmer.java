@@ -12,52 +12,52 @@ import org.opensearch.index.engine.Engine;
 import org.opensearch.index.mapper.MappedFieldType;
 import org.opensearch.index.shard.IndexShard;
 
-/** Reads the columns of one shard ahead of its queries. */
+/** Loads the codes of one shard into the cache before queries search them. */
 final class ShardWarmer {
-    // A shard that nobody searched for so long is left alone, so that the server may let it idle.
-    private static final long FORGET_NANOS = 30L * 60 * 1_000_000_000;
-    private static final int ALL = -1;
+    // A shard without a search for this long is not warmed up, so that it can become search idle.
+    private static final long UNUSED_NANOS = 30L * 60 * 1_000_000_000;
+    private static final int ALL_FIELDS = -1;
 
-    /** What a reading did: columns that are in memory now, segments that the breaker refused. */
-    record Done(int columns, int refused) {}
+    /** Result of {@link #load}: number of entries in the cache, and of entries that exceed the circuit breaker's limit. */
+    record LoadResult(int entries, int refused) {}
 
     private final IndexShard shard;
-    private final CodeCache columns;
+    private final CodeCache cache;
     private final Map<String, CodeField> used = new ConcurrentHashMap<>();
     private volatile long lastUsed;
     private long seenRefreshes = -1;
     private int seenFields;
 
-    ShardWarmer(IndexShard shard, CodeCache columns) {
+    ShardWarmer(IndexShard shard, CodeCache cache) {
         this.shard = shard;
-        this.columns = columns;
+        this.cache = cache;
     }
 
-    /** A query or a request named the fields. */
-    void use(List<CodeField> fields) {
+    /** Records that a query or a warmup request has used the fields. */
+    void recordUse(List<CodeField> fields) {
         for (CodeField field : fields) {
             used.putIfAbsent(field.name(), field);
         }
         lastUsed = System.nanoTime();
     }
 
-    /** All code fields that the shard's mapping has. */
-    List<CodeField> all() {
+    /** All code fields of the shard's mapping. */
+    List<CodeField> codeFields() {
         List<CodeField> found = new ArrayList<>();
         for (MappedFieldType type : shard.mapperService().fieldTypes()) {
             if ("knn_vector".equals(type.typeName())) {
                 try {
                     found.add(CodeField.of(shard.mapperService(), type, type.name()));
                 } catch (IllegalArgumentException e) {
-                    continue; // vectors of another kind, or nested
+                    continue; // not binary, or nested
                 }
             }
         }
         return found;
     }
 
-    /** The code fields of these names. Throws IllegalArgumentException, with the reason, for any other field. */
-    List<CodeField> named(List<String> names) {
+    /** The code fields of these names. Throws IllegalArgumentException if one is missing or not a code field. */
+    List<CodeField> codeFields(List<String> names) {
         List<CodeField> found = new ArrayList<>();
         for (String name : names) {
             found.add(CodeField.of(shard.mapperService(), shard.mapperService().fieldType(name), name));
@@ -66,36 +66,36 @@ final class ShardWarmer {
     }
 
     /**
-     * Read what new segments hold, if there are any since the last look.
+     * Loads new segments if the shard was refreshed since the previous call.
      *
-     * <p>The count of refreshes is asked first, because opening a searcher counts as a search, and a shard that is
-     * searched never idles.
+     * <p>The refresh count is compared first, because acquiring a searcher counts as a search and would keep the shard from
+     * becoming search idle.
      */
-    void look(HammingSettings.Load when) throws IOException {
-        boolean forgotten = used.isEmpty() || System.nanoTime() - lastUsed > FORGET_NANOS || shard.isSearchIdle();
-        if (when == HammingSettings.Load.NEVER || when == HammingSettings.Load.USED && forgotten) {
+    void loadNewSegments(HammingSettings.LoadPolicy policy) throws IOException {
+        boolean unused = used.isEmpty() || System.nanoTime() - lastUsed > UNUSED_NANOS || shard.isSearchIdle();
+        if (policy == HammingSettings.LoadPolicy.NEVER || policy == HammingSettings.LoadPolicy.USED && unused) {
             return;
         }
         long refreshes = shard.refreshStats().getExternalTotal();
-        int fields = when == HammingSettings.Load.ALWAYS ? ALL : used.size();
+        int fields = policy == HammingSettings.LoadPolicy.ALWAYS ? ALL_FIELDS : used.size();
         if (refreshes == seenRefreshes && fields == seenFields) {
             return;
         }
-        load(fields == ALL ? all() : List.copyOf(used.values()));
+        load(fields == ALL_FIELDS ? codeFields() : List.copyOf(used.values()));
         seenRefreshes = refreshes;
         seenFields = fields;
     }
 
-    /** Read the columns of {@code fields} in all segments. */
-    Done load(List<CodeField> fields) throws IOException {
-        int held = 0;
+    /** Loads the codes of {@code fields} of all segments. */
+    LoadResult load(List<CodeField> fields) throws IOException {
+        int loaded = 0;
         int refused = 0;
         try (Engine.Searcher searcher = shard.acquireSearcher("hamming")) {
             for (LeafReaderContext leaf : searcher.getIndexReader().leaves()) {
                 for (CodeField field : fields) {
                     if (DocValuesCodes.exist(leaf.reader(), field.name())) {
-                        if (columns.load(leaf.reader(), field.name(), field.width()) != null) {
-                            held++;
+                        if (cache.load(leaf.reader(), field.name(), field.width()) != null) {
+                            loaded++;
                         } else {
                             refused++;
                         }
@@ -103,6 +103,6 @@ final class ShardWarmer {
                 }
             }
         }
-        return new Done(held, refused);
+        return new LoadResult(loaded, refused);
     }
 }

@@ -25,8 +25,9 @@ import org.opensearch.core.xcontent.XContentBuilder;
 import org.opensearch.threadpool.ThreadPool;
 import org.opensearch.transport.TransportService;
 
-/** Reads the columns of an index on every node that holds a shard of it, and answers when they are there. */
+/** Loads the codes of indices into the caches of all nodes that hold a shard, and responds when that is done. */
 public final class WarmupAction extends TransportBroadcastByNodeAction<WarmupAction.Request, WarmupAction.Response, WarmupAction.ShardResult> {
+    // Security roles name this permission: do not rename it.
     static final String NAME = "indices:admin/hamming/warm";
     static final ActionType<Response> TYPE = new ActionType<>(NAME, Response::new);
 
@@ -47,10 +48,10 @@ public final class WarmupAction extends TransportBroadcastByNodeAction<WarmupAct
         if (shard == null) {
             return new ShardResult(0, 0);
         }
-        List<CodeField> fields = request.fields.isEmpty() ? shard.all() : shard.named(request.fields);
-        shard.use(fields);
-        ShardWarmer.Done done = shard.load(fields);
-        return new ShardResult(done.columns(), done.refused());
+        List<CodeField> fields = request.fields.isEmpty() ? shard.codeFields() : shard.codeFields(request.fields);
+        shard.recordUse(fields);
+        ShardWarmer.LoadResult result = shard.load(fields);
+        return new ShardResult(result.entries(), result.refused());
     }
 
     @Override
@@ -83,12 +84,12 @@ public final class WarmupAction extends TransportBroadcastByNodeAction<WarmupAct
         Request request, int total, int successful, int failed, List<ShardResult> results,
         List<DefaultShardOperationFailedException> failures, ClusterState state
     ) {
-        int columns = results.stream().mapToInt(ShardResult::columns).sum();
+        int entries = results.stream().mapToInt(ShardResult::entries).sum();
         int refused = results.stream().mapToInt(ShardResult::refused).sum();
-        return new Response(total, successful, failed, failures, columns, refused);
+        return new Response(total, successful, failed, failures, entries, refused);
     }
 
-    /** Which indices, and which of their fields; none means all code fields. */
+    /** The indices, and their fields; an empty list means all code fields. */
     public static final class Request extends BroadcastRequest<Request> {
         private final List<String> fields;
 
@@ -109,44 +110,45 @@ public final class WarmupAction extends TransportBroadcastByNodeAction<WarmupAct
         }
     }
 
-    /** What one shard answers; see {@link ShardWarmer.Done}. */
-    public record ShardResult(int columns, int refused) implements Writeable {
+    /** Result of one shard; see {@link ShardWarmer.LoadResult}. */
+    public record ShardResult(int entries, int refused) implements Writeable {
         @Override
         public void writeTo(StreamOutput out) throws IOException {
-            out.writeVInt(columns);
+            out.writeVInt(entries);
             out.writeVInt(refused);
         }
     }
 
-    /** Sums over all shards. */
+    /** Sums of the results of all shards. */
     public static final class Response extends BroadcastResponse {
-        private final int columns;
+        private final int entries;
         private final int refused;
 
         Response(
-            int total, int successful, int failed, List<DefaultShardOperationFailedException> failures, int columns, int refused
+            int total, int successful, int failed, List<DefaultShardOperationFailedException> failures, int entries, int refused
         ) {
             super(total, successful, failed, failures);
-            this.columns = columns;
+            this.entries = entries;
             this.refused = refused;
         }
 
         Response(StreamInput in) throws IOException {
             super(in);
-            columns = in.readVInt();
+            entries = in.readVInt();
             refused = in.readVInt();
         }
 
         @Override
         public void writeTo(StreamOutput out) throws IOException {
             super.writeTo(out);
-            out.writeVInt(columns);
+            out.writeVInt(entries);
             out.writeVInt(refused);
         }
 
         @Override
         protected void addCustomXContentFields(XContentBuilder builder, Params params) throws IOException {
-            builder.field("columns", columns).field("refused_by_breaker", refused);
+            builder.field("cache_entries", entries).field("refused_by_breaker", refused);
+            builder.field("columns", entries); // former name of cache_entries
         }
     }
 }
