@@ -2,7 +2,7 @@
 
     python benchmarks/compress.py --data FOLDER [--seeds N] [--quick] [--work FOLDER]
 
-``--data`` is laid out as benchmarks/sets.py says. What is compressed: the pictures' features and
+``--data`` is laid out as harness/tasks.py says. What is compressed: the pictures' features and
 the names as MiniLM reads them, by ``xmodal compress`` as it is. Of the rows 1,000 ask the others,
 and neither learn nor choose anything. A run that was stopped or killed goes on when it is repeated;
 ``--quick`` tries everything on few rows, in a minute, and keeps no table.
@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sets
-from commandline import command_line, ended, threads
-from record import table, write
-from verdicts import shown
+from harness import tasks as sets
+from harness.command_line import command_line, ended, threads
+from harness.report import table, write
+from harness.schgan_tables import shown
 
 from xmodal.baselines import Matrix
 from xmodal.compression import compress

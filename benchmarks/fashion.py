@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from record import table, write
+from harness.report import table, write
 
 from xmodal import Encoder, evaluate, load_encoder, open_index, read
 from xmodal.features import default_cache

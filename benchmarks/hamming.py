@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from harness.report import table, write
 from opensearch import FILTER, PART, SIDE, K, asking_nothing, clustered, drop, filled, medians
-from record import table, write
 
 from xmodal.codes import BinaryCodes
 from xmodal.index import Addition

@@ -3,7 +3,7 @@
     python benchmarks/methods.py --data FOLDER [--only METHOD] [--seeds N] [--jobs N]
                                  [--quick] [--fresh] [--work FOLDER]
 
-``--data`` is laid out as benchmarks/sets.py says; rows are the records in benchmarks/methods/.
+``--data`` is laid out as harness/tasks.py says; rows are the records in benchmarks/harness/plans/methods/.
 Every training is a job whose result is kept in the work folder: a run that was stopped or killed
 goes on when it is repeated. ``--quick`` tries everything with few epochs on a few cells, in
 minutes, and keeps no table; ``--only`` does the jobs of one method and keeps none either.
@@ -16,20 +16,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import methods_tables
-import pictures
-import rows
-import sets
-from commandline import carry_out, command_line
-from jobs import Job, Places
-from plans import Plan
-from record import RESULTS, write
-from rows import Row
-from verdicts import Results
+from harness import methods_tables, rows
+from harness import plots as pictures
+from harness import tasks as sets
+from harness.command_line import carry_out, command_line
+from harness.jobs import Job, Places
+from harness.report import RESULTS, write
+from harness.rows import Row
+from harness.schgan_plans import Plan
+from harness.schgan_tables import Results
 
 from xmodal.errors import ConfigError
 
-FOLDER = Path(__file__).parent / "methods"
+FOLDER = Path(__file__).parent / "harness" / "plans" / "methods"
 SEEDS = 3
 SETS = (
     "fashion-minilm-names",

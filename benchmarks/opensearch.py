@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from harness.report import table, write
 from opensearchpy import OpenSearch
-from record import table, write
 
 from xmodal.codes import BinaryCodes
 from xmodal.hamming import HammingIndex

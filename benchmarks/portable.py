@@ -21,7 +21,7 @@ import time
 from itertools import cycle, islice
 from pathlib import Path
 
-from record import table, write
+from harness.report import table, write
 
 from xmodal import Dataset, Encoder, load_encoder, read
 from xmodal.toy import write_world

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from record import table, write
+from harness.report import table, write
 
 from xmodal.data import Item
 from xmodal.encoder import Encoder

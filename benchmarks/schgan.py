@@ -4,8 +4,8 @@
                                 [--seeds N] [--jobs N] [--quick] [--fresh] [--work FOLDER]
     python benchmarks/schgan.py --data FOLDER --row NAME|FILE.toml [--cell NAME] [--seeds N]
 
-``--data`` is laid out as benchmarks/sets.py says, which also says how cells are called; rows are
-the records in benchmarks/schgan/. Every training is a job whose result is kept in the work folder:
+``--data`` is laid out as harness/tasks.py says, which also says how cells are called; rows are
+the records in harness/plans/schgan/. Every training is a job whose result is kept in the work folder:
 a run that was stopped or killed goes on when it is repeated. ``--quick`` tries each table with few
 epochs in minutes and keeps no table; so does ``--row`` or ``--cell``, with all epochs, for one row
 or one cell. ``--jobs`` processes share the cores, as many as cores if not told; OMP_NUM_THREADS is
@@ -19,14 +19,14 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pictures
-import plans
-import rows
-import verdicts
-from commandline import carry_out, command_line
-from jobs import Job, Places, known
-from plans import Plan
-from record import RESULTS, write
+from harness import plots as pictures
+from harness import rows
+from harness import schgan_plans as plans
+from harness import schgan_tables as verdicts
+from harness.command_line import carry_out, command_line
+from harness.jobs import Job, Places, known
+from harness.report import RESULTS, write
+from harness.schgan_plans import Plan
 
 TITLES = {
     "main": "SCH-GAN: the shipped default, its adversary switched off, and the baselines, 32 bits",

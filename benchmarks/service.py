@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from commandline import ended
-from record import table, write
+from harness.command_line import ended
+from harness.report import table, write
 
 from xmodal.encoder import Encoder
 from xmodal.errors import ConfigError

@@ -18,7 +18,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import torch
-from record import table, write
+from harness.report import table, write
 
 from xmodal import BinaryCodes
 from xmodal.backbones import load_image_backbone

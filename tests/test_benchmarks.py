@@ -26,7 +26,8 @@ CELL = "wikipedia-sift-lda-clean-50"
 def bench(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     """Modules of the script, which stand beside it."""
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    return {name: importlib.import_module(name) for name in ("sets", "rows", "jobs", "schgan")}
+    names = {"sets": "harness.tasks", "rows": "harness.rows", "schgan": "schgan"}
+    return {name: importlib.import_module(module) for name, module in names.items()}
 
 
 @pytest.fixture(scope="session")
@@ -264,7 +265,7 @@ def methods(
     sets = ("wikipedia-sift-lda-clean",)
     for name, value in (changed | {"SETS": sets, "CLOSELY": sets, "WIDE": sets}).items():
         monkeypatch.setattr(script, name, value)
-    monkeypatch.setattr(importlib.import_module("record"), "RESULTS", tmp_path)
+    monkeypatch.setattr(importlib.import_module("harness.report"), "RESULTS", tmp_path)
     return script
 
 

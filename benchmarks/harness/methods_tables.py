@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from plans import Plan
-from record import table
-from verdicts import BASELINES, WAYS, Results, Section, Values, shown
+
+from harness.report import table
+from harness.schgan_plans import Plan
+from harness.schgan_tables import BASELINES, WAYS, Results, Section, Values, shown
 
 ARROWS = ("i>t", "t>i")
 HEALTH = ("distinct", "largest_bucket", "entropy", "correlation")
@@ -34,7 +35,7 @@ def sections(plan: Plan, results: Results) -> list[Section]:
     about = (
         f"Mean ± standard deviation over {count} seeds, which also say who is labelled; expected "
         "mAP; `i>t`: a picture asks, texts are searched. A cell is named by its set, features and "
-        "protocol (benchmarks/sets.py), the share of labels in training last. No validation pairs: "
+        "protocol (harness/tasks.py), the share of labels in training last. No validation pairs: "
         "the last epoch counts, nothing is chosen on anything."
     )
     rows = [["row", "method", "what"], *([n, r.method, r.about] for n, r in found.items())]

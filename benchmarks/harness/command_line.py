@@ -8,9 +8,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jobs import Places, run_all
-from plans import Plan
-
+from harness.jobs import Places, run_all
+from harness.schgan_plans import Plan
 from xmodal.errors import XmodalError
 
 

@@ -29,12 +29,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sets
 import torch
-from rows import Row
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import xmodal
+from harness import tasks as sets
+from harness.rows import Row
 from xmodal.codes import BinaryCodes
 from xmodal.evaluation import DIRECTIONS, Measure, Part, fitted_baselines
 from xmodal.index import MODALITIES, Modality

@@ -23,7 +23,7 @@ from xmodal.methods.schgan import paper
 from xmodal.settings import configure
 from xmodal.training import METHODS
 
-FOLDER = Path(__file__).parent / "schgan"
+FOLDER = Path(__file__).parent / "plans" / "schgan"
 ORDER = (
     "no-pseudo-labels", "plain", "random", "semi-hard", "hardest", "default",
     "policy", "reinforce", "paced", "positives", "trust",

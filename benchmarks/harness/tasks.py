@@ -320,6 +320,6 @@ def _content(folder: Path, files: tuple[str, ...]) -> str:
     for name in files:
         path = folder / name
         if not path.is_file():
-            raise DataError(f"{path} is missing; benchmarks/sets.py says what the folder holds")
+            raise DataError(f"{path} is missing; harness/tasks.py says what the folder holds")
         hashed.update(path.read_bytes())
     return hashed.hexdigest()

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-import rows
-import sets
-from jobs import Job
-from rows import Row
+from harness import rows
+from harness import tasks as sets
+from harness.jobs import Job
+from harness.rows import Row
 
 TABLES = ("main", "ablation", "faithful", "bits")
 SEEDS = {"main": 3, "ablation": 5, "faithful": 3, "bits": 3}

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import rows
-from jobs import MODEL, Job, Places, known
-from plans import GROUPS, Plan, group
-from record import table
 
+from harness import rows
+from harness.jobs import MODEL, Job, Places, known
+from harness.report import table
+from harness.schgan_plans import GROUPS, Plan, group
 from xmodal.methods.schgan import paper
 
 WAYS = ("image->text", "text->image")
