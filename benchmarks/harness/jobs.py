@@ -1,9 +1,9 @@
-"""Jobs of the tables: each trains and measures once, and leaves one JSON file.
+"""Jobs: one training with its evaluation, whose result is kept as a JSON file.
 
-The name of the file holds a hash of the cell, the content of its data, the method with all its
-settings, the seed, the bits and the version of xmodal: what is there already is not run again, so
-whatever was killed goes on. A changed default is another job; so is nothing else in the code, but
-each result says which code it comes from, and the tables count the strangers.
+The file name contains a hash of the task, the content of its data, the method with all settings,
+the seed, the bits and the version of xmodal. A job whose file exists is not run again, so an
+interrupted program continues. A changed default makes another job; other changes of the code do
+not, but each result stores a hash of the code, and the tables report results of other code.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import xmodal
-from harness import tasks as sets
+from harness import tasks
 from harness.rows import Row
 from xmodal.codes import BinaryCodes
 from xmodal.evaluation import DIRECTIONS, Measure, Part, fitted_baselines
@@ -44,19 +44,19 @@ from xmodal.run import Run
 from xmodal.training import METHODS
 
 MODEL = "codes"
-"""How the figures of a trained row are called in its result; baselines have their own names."""
-LEARNS = (
+"""Name of a trained row in the figures of its result; baselines have their own names."""
+CODE = (
     "towers.py", "beliefs.py", "losses.py", "codewords.py", "critics.py", "sampling.py",
     "reinforce.py", "groundwork.py",
     "run.py", "baselines.py", "evaluation.py", "metrics.py", "codes.py", "toy.py",
 )  # fmt: skip
-"""Modules that results depend on, beside the method's own."""
+"""Modules that results depend on, in addition to those of the method."""
 Result = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where data is read and results are kept; how many threads a job may use."""
+class Environment:
+    """The folders of data and of results (``work``), and the number of threads of a job."""
 
     data: Path
     work: Path
@@ -65,23 +65,23 @@ class Places:
 
 @dataclass(frozen=True)
 class Job:
-    """One training and its figures; without a row, those of the baselines."""
+    """One training with its evaluation; without a row, that of the baselines."""
 
-    cell: sets.Cell
+    task: tasks.Task
     row: Row | None
     seed: int
     bits: int = 32
 
     @property
     def label(self) -> str:
-        """For people."""
+        """Description for progress messages."""
         row = self.row.name if self.row else "baselines"
-        return f"{self.cell.name} {row} {self.bits} bits seed {self.seed}"
+        return f"{self.task.name} {row} {self.bits} bits seed {self.seed}"
 
-    def told(self) -> dict[str, Any]:
-        """All that the result depends on, but for the data's content."""
+    def inputs(self) -> dict[str, Any]:
+        """Everything that the result depends on, except the content of the data."""
         return {
-            "cell": asdict(self.cell),
+            "task": asdict(self.task),
             "method": self.row.method if self.row else "baselines",
             "config": asdict(self.row.config()) if self.row else {},
             "seed": self.seed,
@@ -90,23 +90,37 @@ class Job:
         }
 
     def code(self) -> str:
-        """A hash of the code that its result depends on."""
-        return code(METHODS[self.row.method].__name__.split(".")[2] if self.row else "")
+        """Hash of the code that the result depends on."""
+        return code_hash(METHODS[self.row.method].__name__.split(".")[2] if self.row else "")
 
-    def path(self, places: Places) -> Path:
-        """The file of its result."""
-        told = self.told() | {"data": sets.fingerprint(self.cell, places.data)}
-        hashed = hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8)
-        name = f"{self.cell.name}-{told['method']}-{self.bits}-{self.seed}-{hashed.hexdigest()}"
-        return places.work / f"{name}.json"
+    def path(self, environment: Environment) -> Path:
+        """The file of the result."""
+        inputs = self.inputs() | {"data": tasks.fingerprint(self.task, environment.data)}
+        hashed = hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=8)
+        name = f"{self.task.name}-{inputs['method']}-{self.bits}-{self.seed}-{hashed.hexdigest()}"
+        return environment.work / f"{name}.json"
 
 
-def run(job: Job, places: Places) -> Result:
-    """Do a job and keep its result."""
-    torch.set_num_threads(places.threads)
-    result = job.told() | {"code": job.code()}
-    result |= _trained(job, places) if job.row else _baseline(job, places)
-    path = job.path(places)
+@dataclass(frozen=True)
+class Plan:
+    """The jobs of a table. ``watch``: further jobs, of which only the training history is drawn."""
+
+    table: str
+    jobs: tuple[Job, ...]
+    watch: tuple[Job, ...] = ()
+
+    @property
+    def all_jobs(self) -> tuple[Job, ...]:
+        """``jobs`` and ``watch``."""
+        return self.jobs + self.watch
+
+
+def run(job: Job, environment: Environment) -> Result:
+    """Run a job, write its result to its file (atomically) and return it."""
+    torch.set_num_threads(environment.threads)
+    result = job.inputs() | {"code": job.code()}
+    result |= _trained(job, environment) if job.row else _baseline(job, environment)
+    path = job.path(environment)
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
     new.write_text(json.dumps(_without_nan(result), indent=1))
@@ -114,16 +128,16 @@ def run(job: Job, places: Places) -> Result:
     return result
 
 
-def _trained(job: Job, places: Places) -> Result:
+def _trained(job: Job, environment: Environment) -> Result:
     assert job.row is not None
     config: Any = job.row.config()
     leak = getattr(config, "class_labels", "") == "all"
-    loaded = sets.load(job.cell, places.data, places.work, job.seed, job.bits, leak=leak)
+    loaded = tasks.load(job.task, environment.data, environment.work, job.seed, job.bits, leak=leak)
     data = loaded.data
     if isinstance(config, paper.Config):
         data = paper.selected_by(data, loaded.queries(), config)
     training = Run(data, seed=job.seed, patience=10**6)
-    _forget_peak()
+    _reset_peak_memory()
     wall, processor = time.perf_counter(), time.process_time()
     with _updates() as updates:
         towers = METHODS[job.row.method].train(data, config, training)
@@ -131,7 +145,8 @@ def _trained(job: Job, places: Places) -> Result:
 
     def coded(part: Part) -> Part:
         codes: dict[Modality, BinaryCodes] = {
-            side: towers.codes(side, torch.from_numpy(part.features[side])) for side in MODALITIES
+            modality: towers.codes(modality, torch.from_numpy(part.features[modality]))
+            for modality in MODALITIES
         }
         return replace(part, codes=codes)
 
@@ -139,10 +154,10 @@ def _trained(job: Job, places: Places) -> Result:
     return {
         "figures": {MODEL: Measure(query, database, query, True).coded()},
         "by radius": _by_radius(query, database),
-        "health": {side: code_health(database.codes[side]) for side in MODALITIES},
+        "health": {modality: code_health(database.codes[modality]) for modality in MODALITIES},
         "seconds": round(wall, 2),
         "processor_seconds": round(processor, 2),
-        "memory": _peak(),
+        "memory": _peak_memory(),
         "epochs": len(training.history),
         "updates": list(updates.values()),
         "history": training.history,
@@ -150,7 +165,7 @@ def _trained(job: Job, places: Places) -> Result:
 
 
 def _by_radius(query: Part, database: Part) -> dict[str, Any]:
-    """Precision and recall of what lies within each radius, by direction."""
+    """Precision and recall within each radius, by direction."""
     relevant = shared_labels(query.labels, database.labels) > 0
     found = {}
     for ask, answer in DIRECTIONS:
@@ -160,8 +175,8 @@ def _by_radius(query: Part, database: Part) -> dict[str, Any]:
     return found
 
 
-def _baseline(job: Job, places: Places) -> Result:
-    loaded = sets.load(job.cell, places.data, places.work, job.seed, job.bits)
+def _baseline(job: Job, environment: Environment) -> Result:
+    loaded = tasks.load(job.task, environment.data, environment.work, job.seed, job.bits)
     measure = Measure(loaded.query, loaded.database, loaded.query, True)
     figures = {"chance": measure.chance()}
     for name, projections, as_floats in fitted_baselines(loaded.train, job.bits, job.seed, False):
@@ -171,9 +186,9 @@ def _baseline(job: Job, places: Places) -> Result:
 
 @contextmanager
 def _updates() -> Iterator[dict[int, int]]:
-    """Steps of each optimiser while this lasts, the first to step first."""
+    """Count the steps of each optimiser within the block, in order of the first step."""
     counts: dict[int, int] = {}
-    kept: list[Any] = []  # ids are those of living optimisers
+    kept: list[Any] = []  # keeps the optimisers alive, so that ids are unique
 
     def count(optimiser: Any, *_: Any) -> None:
         if id(optimiser) not in counts:
@@ -187,14 +202,14 @@ def _updates() -> Iterator[dict[int, int]]:
         hook.remove()
 
 
-def _forget_peak() -> None:
-    """Let the kernel count this process's most memory from now on; Linux alone can."""
+def _reset_peak_memory() -> None:
+    """Reset the peak memory of this process; on Linux only."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak() -> float | None:
-    """The most memory that was in use since, in MB, of the whole process; None if unknown."""
+def _peak_memory() -> float | None:
+    """Peak memory of this process since the reset, in MB; None if unknown."""
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -203,19 +218,19 @@ def _peak() -> float | None:
 
 
 @cache
-def code(method: str) -> str:
-    """A hash of ``LEARNS`` and a method, whatever their comments and docstrings say."""
+def code_hash(method: str) -> str:
+    """Hash of ``CODE`` and the modules of a method, without comments and docstrings."""
     package = Path(xmodal.__file__).parent
     hashed = hashlib.blake2b(digest_size=4)
     own = package / "methods" / method
     files = sorted(own.rglob("*.py")) if own.is_dir() else [own.with_suffix(".py")]
-    for file in [*(package / name for name in LEARNS), *(files if method else [])]:
+    for file in [*(package / name for name in CODE), *(files if method else [])]:
         hashed.update(ast.dump(_without_docstrings(ast.parse(file.read_text()))).encode())
     return hashed.hexdigest()
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:
-    """Strings that stand alone say something to people only."""
+    """Remove statements that consist of a string, from all blocks."""
     for node in ast.walk(tree):
         for name, block in ast.iter_fields(node):
             if isinstance(block, list) and block and isinstance(block[0], ast.stmt):
@@ -228,28 +243,30 @@ def _is_text(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
-def known(job: Job, places: Places) -> Result | None:
-    """Its result, if there is one."""
-    path = job.path(places)
+def load_result(job: Job, environment: Environment) -> Result | None:
+    """The result of a job, or None if there is none yet."""
+    path = job.path(environment)
     return json.loads(path.read_text()) if path.exists() else None
 
 
-# ---- many of them --------------------------------------------------------------------------------
+# ---- many jobs -----------------------------------------------------------------------------------
 
 
-def run_all(jobs: Sequence[Job], places: Places, workers: int, fresh: bool = False) -> list[str]:
-    """Do what is not done yet, and say how it goes; what went wrong, a line each.
+def run_all(
+    jobs: Sequence[Job], environment: Environment, workers: int, fresh: bool = False
+) -> list[str]:
+    """Run all jobs without a result, with progress on stdout; return one line per failed job.
 
-    ``fresh``: results of other code are repeated.
+    ``fresh``: also run jobs whose result comes from other code.
     """
-    unique = {job.path(places): job for job in jobs}
+    unique = {job.path(environment): job for job in jobs}
     waiting = [job for path, job in unique.items() if not _usable(job, path, fresh)]
     print(f"{len(unique)} jobs, {len(unique) - len(waiting)} of them done", flush=True)
-    for cell in {job.cell: None for job in waiting}:
-        sets.prepare(cell, places.data, places.work)
+    for task in {job.task: None for job in waiting}:
+        tasks.prepare(task, environment.data, environment.work)
     workers = min(workers, len(waiting))
     progress, wrong = _Progress(waiting, max(1, workers)), []
-    for job, seconds, error in _outcomes(waiting, places, workers):
+    for job, seconds, error in _outcomes(waiting, environment, workers):
         progress.show(job, seconds, error)
         if error:
             wrong.append(f"{job.label}: {error}")
@@ -261,16 +278,16 @@ def _usable(job: Job, path: Path, fresh: bool) -> bool:
 
 
 def _outcomes(
-    jobs: Sequence[Job], places: Places, workers: int
+    jobs: Sequence[Job], environment: Environment, workers: int
 ) -> Iterator[tuple[Job, float, str]]:
-    """Each job with its seconds and its error, as they end."""
+    """Each finished job with its seconds and its error message ("" if it succeeded)."""
     if workers < 2:
-        yield from (_attempt(job, places) for job in jobs)
+        yield from (_attempt(job, environment) for job in jobs)
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_exit_with_parent)
     try:
-        for one in as_completed([pool.submit(_attempt, job, places) for job in jobs]):
+        for one in as_completed([pool.submit(_attempt, job, environment) for job in jobs]):
             yield one.result()
     except BaseException:
         for child in multiprocessing.active_children():
@@ -280,8 +297,8 @@ def _outcomes(
     pool.shutdown()
 
 
-def _follow_parent() -> None:
-    """In a worker: leave Ctrl-C to the parent, and end when the parent is gone, killed or not."""
+def _exit_with_parent() -> None:
+    """In a worker: ignore Ctrl-C, which the parent handles, and exit when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is None:
@@ -294,14 +311,14 @@ def _follow_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _attempt(job: Job, places: Places) -> tuple[Job, float, str]:
+def _attempt(job: Job, environment: Environment) -> tuple[Job, float, str]:
     started = time.perf_counter()
-    trace = job.path(places).with_suffix(".failed")
+    trace = job.path(environment).with_suffix(".failed")
     try:
-        run(job, places)
+        run(job, environment)
         trace.unlink(missing_ok=True)
         error = ""
-    except Exception as wrong:  # one row that fails leaves the others alone
+    except Exception as wrong:  # the other jobs continue
         trace.parent.mkdir(parents=True, exist_ok=True)
         trace.write_text(traceback.format_exc())
         error = f"{type(wrong).__name__}: {wrong}".splitlines()[0]
@@ -309,7 +326,7 @@ def _attempt(job: Job, places: Places) -> tuple[Job, float, str]:
 
 
 class _Progress:
-    """A line a job, with an estimate of the rest by what jobs of the same row took."""
+    """Prints a line per job, with an estimate of the remaining time from jobs of the same row."""
 
     def __init__(self, jobs: Sequence[Job], workers: int) -> None:
         self.left = list(jobs)
@@ -330,7 +347,7 @@ class _Progress:
 
     @staticmethod
     def _kind(job: Job) -> str:
-        return f"{re.sub('-[0-9]+', '', job.cell.name)} {job.row.name if job.row else ''}"
+        return f"{re.sub('-[0-9]+', '', job.task.name)} {job.row.name if job.row else ''}"
 
 
 def _duration(seconds: float) -> str:
@@ -341,7 +358,7 @@ def _duration(seconds: float) -> str:
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON has no NaN."""
+    """Replace NaN, which JSON does not have, by None."""
     if isinstance(value, Mapping):
         return {key: _without_nan(one) for key, one in value.items()}
     if isinstance(value, list):

