@@ -1,6 +1,6 @@
-"""Why ties decide: one set of codes, three "mAPs", and the one that does not depend on a sort.
+"""mAP of binary codes depends on the order of ties; its expected value over ties does not.
 
-python examples/03_honest_metrics.py
+python examples/03_tie_aware_metrics.py
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from xmodal.metrics import average_precision, groups_by_codes, mean
 
 
 def sorted_map(distances: np.ndarray, relevance: np.ndarray, order: np.ndarray) -> float:
-    """Mean AP as scripts compute it: whatever the sort does with ties."""
+    """Mean average precision of a stable sort by distance: ties keep the given order."""
     values = []
     for row, relevant in zip(distances[:, order], relevance[:, order], strict=True):
         hits = relevant[np.argsort(row, kind="stable")]
@@ -30,17 +30,17 @@ def main() -> None:
     distances = queries.distances(database)
 
     by_class = np.argsort(classes[100:], kind="stable")
-    print(f"sorted as the data came       {sorted_map(distances, relevance, np.arange(2000)):.4f}")
-    print(f"sorted, database by class     {sorted_map(distances, relevance, by_class):.4f}")
+    print(f"ties in the order of the data  {sorted_map(distances, relevance, np.arange(2000)):.4f}")
+    print(f"ties ordered by class          {sorted_map(distances, relevance, by_class):.4f}")
     expected = mean(average_precision(groups_by_codes(queries, database, relevance)))
-    print(f"expected over all tie orders  {expected:.4f}")
+    print(f"expected value over ties       {expected:.4f}")
 
-    alike = BinaryCodes(np.zeros((2100, 2), np.uint8), 16)
-    truth = mean(average_precision(groups_by_codes(alike[:100], alike[100:], relevance)))
-    lucky = sorted_map(
+    equal = BinaryCodes(np.zeros((2100, 2), np.uint8), 16)
+    expected = mean(average_precision(groups_by_codes(equal[:100], equal[100:], relevance)))
+    best = sorted_map(
         np.zeros((100, 2000)), relevance[:1].repeat(100, 0), np.argsort(~relevance[0])
     )
-    print(f"all codes alike: a lucky sort says {lucky:.4f}, the expectation {truth:.4f}")
+    print(f"all codes equal: {best:.4f} with the best order of ties, expected value {expected:.4f}")
 
 
 if __name__ == "__main__":
