@@ -109,7 +109,7 @@ def latency(data: Dataset, encoders: dict[str, Encoder], rounds: int) -> str:
         for number, item in enumerate(pairs):
             for runtime, encoder in encoders.items():
                 started = time.perf_counter()
-                encoder.encode(modality, [getattr(item, modality)])  # type: ignore[arg-type]
+                encoder.encode(modality, [getattr(item, modality)])
                 if number:
                     milliseconds[runtime].append(1e3 * (time.perf_counter() - started))
         for runtime, found in milliseconds.items():

@@ -12,7 +12,7 @@ import numpy as np
 
 from xmodal.codes import BinaryCodes
 from xmodal.hamming import HammingIndex
-from xmodal.index import Addition
+from xmodal.index import Addition, Modality
 from xmodal_opensearch.load import load
 from xmodal_opensearch.node import Node
 from xmodal_opensearch.store import OpenSearchIndex, open_opensearch
@@ -21,7 +21,7 @@ SEED = 0
 K = 10
 BATCH = 20_000
 """Documents that are generated at a time."""
-TARGET = "image"
+TARGET: Modality = "image"
 FILTER = {"part": 1}
 """A filter that matches half of the documents."""
 Search = Callable[[BinaryCodes], object]

@@ -28,7 +28,7 @@ def _pyplot() -> Any:
     try:
         import matplotlib
     except ImportError:
-        raise ExtraMissing("plots require matplotlib: pip install 'xmodal[dev]'") from None
+        raise ExtraMissing("plotting", "dev") from None
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

