@@ -26,8 +26,8 @@ from xmodal.training import METHODS
 PLANS = Path(__file__).parent / "plans"
 FOLDER = PLANS / "schgan"
 ORDER = (
-    "no-pseudo-labels", "plain", "random", "semi-hard", "hardest", "default",
-    "policy", "reinforce", "paced", "positives", "trust",
+    "no-pseudo-labels", "plain", "random", "semi-hard", "default",
+    "policy", "reinforce", "positives",
 )  # fmt: skip
 """Order of the rows of the ablation; other files of the folder follow."""
 QUICK: dict[str, dict[str, Any]] = {
