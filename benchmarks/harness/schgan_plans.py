@@ -13,10 +13,10 @@ from harness.tasks import Task, find_task
 TABLES = ("main", "ablation", "faithful", "bits")
 SEEDS = {"main": 3, "ablation": 5, "faithful": 3, "bits": 3}
 GROUPS = {
-    "fashion-minilm-names": "Fashion, names as they are, read by MiniLM",
-    "fashion-minilm-removed": "Fashion, label words removed, read by MiniLM",
-    "fashion-words-names": "Fashion, names as they are, read by `words`",
-    "fashion-words-removed": "Fashion, label words removed, read by `words`",
+    "fashion-minilm-names": "Fashion, full names, encoded by MiniLM",
+    "fashion-minilm-removed": "Fashion, label words removed, encoded by MiniLM",
+    "fashion-words-names": "Fashion, full names, encoded by `words`",
+    "fashion-words-removed": "Fashion, label words removed, encoded by `words`",
     "wikipedia-sift-lda": "Wikipedia, SIFT and LDA",
     "wikipedia-roph-tfidf": "Wikipedia, RoPH and TF-IDF",
 }
