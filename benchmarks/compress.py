@@ -1,11 +1,12 @@
-"""SiGAH without labels: exact cosine neighbours that codes keep, against ITQ and PCA, one table.
+"""Recall of exact cosine neighbours by unsupervised codes: SiGAH, ITQ and PCA.
 
     python benchmarks/compress.py --data FOLDER [--seeds N] [--quick] [--work FOLDER]
 
-``--data`` is laid out as benchmarks/sets.py says. What is compressed: the pictures' features and
-the names as MiniLM reads them, by ``xmodal compress`` as it is. Of the rows 1,000 ask the others,
-and neither learn nor choose anything. A run that was stopped or killed goes on when it is repeated;
-``--quick`` tries everything on few rows, in a minute, and keeps no table.
+Writes results/compress.md; takes about an hour on 2 cores, with ``--quick`` (few vectors, 2 epochs,
+no file) a minute. The layout of ``--data`` is that of benchmarks/harness/tasks.py. The program runs
+``xmodal compress`` on the image features and on the names encoded by MiniLM; 1,000 vectors are
+queries and are not used for training or for the choice of the epoch. An interrupted run continues
+when repeated.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sets
-from commandline import command_line, ended, threads
-from record import table, write
-from verdicts import shown
+from harness import tasks
+from harness.command_line import exit_status, set_threads, training_parser
+from harness.report import table, write
+from harness.results import shown
 
 from xmodal.compression import compress
 from xmodal.linear_models import Matrix
@@ -34,47 +35,50 @@ from xmodal.settings import configure
 SEEDS = 3
 BITS = (32, 64, 128)
 ROWS: dict[str, dict[str, Any]] = {"sigah": {}, "no adversary": {"adversary": False}}
-"""Settings of what is trained; the first trains beside the baselines of its report."""
+"""Settings by row; the baselines are taken from the report of the first one."""
 BASELINES = ("itq", "pca")
-Found = dict[tuple[str, int, str], list[dict[str, float]]]
-"""Figures of each seed, by what was compressed, bits and row."""
+Figures = dict[tuple[str, int, str], list[dict[str, float]]]
+"""Metrics of each seed, by vectors, bits and row."""
 
 
 def main() -> int:
-    """Compress everything, print the table, keep it if it is whole."""
-    told = command_line(__doc__, work="compress-work").parse_args()
-    return ended(lambda: _write(told))
+    """Run the benchmark and write the report."""
+    args = training_parser(__doc__, work="compress-work").parse_args()
+    return exit_status(lambda: _write(args))
 
 
-def _write(told: argparse.Namespace) -> int:
-    found = measured(told)
-    sections = [("How to read", _about(found)), ("Neighbours that codes keep", _table(found))]
-    if told.quick:
-        sections.insert(0, ("Tried", "**few epochs: no figure here means anything**"))
-    title, command = "SiGAH: codes of any vectors, without labels", "python benchmarks/compress.py"
-    write("compress", title, f"{command} --data FOLDER", sections, keep=not told.quick)
+def _write(args: argparse.Namespace) -> int:
+    found = measure(args)
+    sections = [
+        ("How to read", _about(found)),
+        ("Recall of exact cosine neighbours", _table(found)),
+    ]
+    if args.quick:
+        sections.insert(0, ("Quick run", "**few epochs: the values are not meaningful**"))
+    title, command = "SiGAH: unsupervised codes of vectors", "python benchmarks/compress.py"
+    write("compress", title, f"{command} --data FOLDER", sections, keep=not args.quick)
     return 0
 
 
 def vectors(data: Path, work: Path) -> dict[str, Matrix]:
-    """What is compressed: rows (n, dim) by name."""
-    images = np.load(data / sets.FASHION[1], allow_pickle=False)["features"]
-    names = np.array(sets.texts("minilm", sets.COLUMNS["names"], data, work))
-    return {"pictures, MobileNetV2": images, "names, MiniLM": names}
+    """The vectors to compress, float32 (n, dim), by name."""
+    images = np.load(data / tasks.FASHION[1], allow_pickle=False)["features"]
+    names = np.array(tasks.texts("minilm", tasks.COLUMNS["names"], data, work))
+    return {"images, MobileNetV2": images, "names, MiniLM": names}
 
 
-def measured(told: argparse.Namespace) -> Found:
-    """Figures of all rows; each training is kept in a folder of its own."""
-    threads(1)
-    seeds, widths = told.seeds or SEEDS, BITS
+def measure(args: argparse.Namespace) -> Figures:
+    """Metrics of all rows; each training has its own folder in the work folder."""
+    set_threads(1)
+    seeds, widths = args.seeds or SEEDS, BITS
     quick: dict[str, Any] = {}
-    if told.quick:
+    if args.quick:
         seeds, widths, quick = 1, BITS[:1], {"epochs": 2}
-    found: Found = defaultdict(list)
-    for name, features in vectors(told.data, told.work).items():
-        rows = features[:600] if told.quick else features
+    found: Figures = defaultdict(list)
+    for name, features in vectors(args.data, args.work).items():
+        rows = features[:600] if args.quick else features
         for bits, seed, (row, settings) in product(widths, range(seeds), ROWS.items()):
-            report = _trained(rows, bits, settings | quick, seed, told)
+            report = _trained(rows, bits, settings | quick, seed, args)
             recall = report["recall"]
             print(f"{name}, {bits} bits, seed {seed}, {row}: {recall}", flush=True)
             gap = {"above itq": recall["sigah"]["recall@10"] - recall["itq"]["recall@10"]}
@@ -86,24 +90,24 @@ def measured(told: argparse.Namespace) -> Found:
 
 
 def _trained(
-    rows: Matrix, bits: int, settings: dict[str, Any], seed: int, told: argparse.Namespace
+    rows: Matrix, bits: int, settings: dict[str, Any], seed: int, args: argparse.Namespace
 ) -> dict[str, Any]:
-    """The report of one training; a finished one is only loaded."""
+    """The report of one training, loaded if it exists."""
     config = asdict(configure(Config, settings))
-    what = hashlib.blake2b(json.dumps([config, bits, seed]).encode(), digest_size=6)
-    what.update(np.ascontiguousarray(rows).tobytes())
-    folder: Path = told.work / what.hexdigest()
-    return compress(rows, bits, folder, settings, seed=seed, restart=told.fresh).report
+    key = hashlib.blake2b(json.dumps([config, bits, seed]).encode(), digest_size=6)
+    key.update(np.ascontiguousarray(rows).tobytes())
+    folder: Path = args.work / key.hexdigest()
+    return compress(rows, bits, folder, settings, seed=seed, restart=args.fresh).report
 
 
-def _about(found: Found) -> str:
+def _about(found: Figures) -> str:
     seeds = max(map(len, found.values()))
     return (
-        f"Mean ± standard deviation over {seeds} seeds. `recall@10`: expected share of the ten "
-        "exact cosine neighbours among the ten nearest codes, over ties; `in first 100`: among the "
-        "hundred nearest. `above itq`: recall@10 minus that of iterative quantisation, by seed. "
-        "The epoch is chosen by 500 rows that neither ask nor learn. `no adversary`: the same "
-        "without the auto-encoder that judges decoded vectors."
+        f"Mean ± standard deviation over {seeds} seeds. `recall@10`: share of the ten exact cosine "
+        "neighbours among the ten nearest codes (expected value over ties); `in first 100`: among "
+        "the hundred nearest. `above itq`: recall@10 minus that of iterative quantization (ITQ), "
+        "by seed. The epoch is selected on 500 other vectors. `no adversary`: SiGAH without the "
+        "auto-encoder that discriminates decoded vectors."
     )
 
 
@@ -114,10 +118,10 @@ COLUMNS = {
     "distinct": "",
     "entropy": "",
 }
-"""Figures, and how their signs are shown."""
+"""Metrics, and their format of signs."""
 
 
-def _table(found: Found) -> str:
+def _table(found: Figures) -> str:
     body = [["vectors", "bits", "row", *COLUMNS]]
     for (name, bits, row), figures in found.items():
         line = [name, str(bits), row]

@@ -1,10 +1,11 @@
-"""OpenSearch: latency of each way to search, and loading against bare bulk requests, in one run.
+"""OpenSearch: latency of each search strategy, and throughput of loading.
 
-    python benchmarks/opensearch.py [--quick] [--sizes 10000 100000 1000000] [--no-graph-above N]
+    python benchmarks/opensearch.py [--quick] [--sizes 10000 100000 1000000] [--graph-up-to N]
 
-A development node is started for it (full JIT, 2 GB of heap) and thrown away. Codes are clustered
-(a tenth as many centres as codes, each bit flipped with probability 1/8), one shard, one segment.
-Faiss' graph is left out: the node has no native library.
+Writes results/opensearch.md; takes about an hour, with ``--quick`` minutes and no file. A
+development node (full JIT, 2 GB of heap) is started and removed. Codes are clustered (a tenth as
+many centres as codes, each bit flipped with probability 1/8), in one shard and one segment. Loading
+is compared with plain bulk requests. Not measured: faiss graphs, as the node has no native library.
 """
 
 from __future__ import annotations
@@ -13,14 +14,29 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from harness.opensearch_node import (
+    BATCH,
+    FILTER,
+    SEED,
+    TARGET,
+    K,
+    Search,
+    clustered,
+    drop,
+    empty_request,
+    exact_search,
+    filled_index,
+    medians,
+    to_batches,
+)
+from harness.report import table, write
 from opensearchpy import OpenSearch
-from record import table, write
 
 from xmodal.codes import BinaryCodes
 from xmodal.index.documents import DocumentBatch
@@ -30,137 +46,63 @@ from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading.load import lines, load
 from xmodal_opensearch.node.process import Node
 
-SEED = 0
-K = 10
-PART = 20_000
-SIDE = "image"
-FILTER = {"part": 1}
 
-
-def clustered(n: int, bits: int) -> BinaryCodes:
-    """Codes around centres, so that neighbours are near, as learned codes have them."""
-    rng = np.random.default_rng([SEED, n, bits])
-    centres = rng.integers(0, 2, (max(1, n // 10), bits), dtype=np.uint8)
-    out = np.empty((n, bits // 8), dtype=np.uint8)
-    for start in range(0, n, PART):
-        count = min(PART, n - start)
-        chosen = centres[rng.integers(len(centres), size=count)]
-        flipped = chosen ^ (rng.random((count, bits)) < 0.125)
-        out[start : start + count] = np.packbits(flipped, axis=1)
-    return BinaryCodes(out, bits)
-
-
-def batches(codes: BinaryCodes) -> Iterator[DocumentBatch]:
-    """Documents with an image code and one field to filter by."""
-    for start in range(0, len(codes), PART):
-        part = codes[start : start + PART]
-        rows = range(start, start + len(part))
-        yield DocumentBatch.of(
-            [f"{n:08d}" for n in rows], image=part, fields=[{"part": n % 2} for n in rows]
-        )
-
-
-def filled(node: Node, way: str, codes: BinaryCodes, notes: Path) -> tuple[OpenSearchIndex, float]:
-    """A new index with all codes in one segment, and how many seconds that took."""
-    name = f"bench-{way}-{codes.bits}-{len(codes)}"
-    uri = f"opensearch://127.0.0.1:{node.port}/{name}?strategy={way}"
-    index = open_opensearch(uri, bits=codes.bits, fingerprint="benchmark", create=True)
-    started = time.perf_counter()
-    load(index, batches(codes), notes=notes, total=len(codes))
-    index.handle.server.request(
-        "POST",
-        f"/{index.handle.name}/_forcemerge",
-        doing="merging",
-        timeout=3600,
-        max_num_segments=1,
-    )
-    index.handle.refresh()
-    return index, time.perf_counter() - started
-
-
-def drop(index: OpenSearchIndex) -> None:
-    """Remove it."""
-    index.handle.server.request("DELETE", f"/{index.handle.name}", doing="deleting")
-    index.handle.server.close()
-
-
-def medians(ways: dict[str, Callable[[BinaryCodes], Any]], asked: BinaryCodes) -> dict[str, float]:
-    """Median milliseconds of each way, asked in turn, after a round that is not counted."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(len(asked)):
-        for name, ask in ways.items():
-            query = asked[number : number + 1]
-            started = time.perf_counter()
-            ask(query)
-            if number >= len(asked) // 5:
-                times[name].append(1e3 * (time.perf_counter() - started))
-    return {name: statistics.median(some) for name, some in times.items()}
-
-
-Ask = Callable[[BinaryCodes], object]
-
-
-def searching(index: OpenSearchIndex | HammingIndex, where: dict[str, Any] | None) -> Ask:
-    """The whole of a search, as a user's program sees it."""
-    return lambda query: index.search(query, K, target=SIDE, where=where)
-
-
-def asking_the_graph(index: OpenSearchIndex, where: dict[str, Any] | None) -> Ask:
-    """The same, by the graph; its recall is measured once and remembered."""
-    return lambda query: index.search_approximate(query, K, target=SIDE, where=where)
-
-
-def asking_nothing(index: OpenSearchIndex) -> Ask:
-    """What a request costs that finds nothing."""
-    nothing = {"size": 0, "query": {"match_none": {}}}
-    return lambda query: index.handle.search([nothing])
+def graph_search(index: OpenSearchIndex, where: dict[str, Any] | None) -> Search:
+    """An approximate search by the HNSW graph; the client measures its recall once."""
+    return lambda query: index.search_approximate(query, K, target=TARGET, where=where)
 
 
 def latency(node: Node, sizes: list[int], rounds: int, graph_up_to: int, notes: Path) -> str:
-    """Each way at each size and width, without and with a filter over half of the documents."""
-    header = ["codes", "bits", "way", "ms", "ms, half filtered out", "recall@10", "load + merge, s"]
+    """Latency of each strategy, by number and width of codes, with and without a filter."""
+    header = [
+        "codes",
+        "bits",
+        "strategy",
+        "ms",
+        "ms, filter on half",
+        "recall@10",
+        "load + merge, s",
+    ]
     rows: list[list[object]] = [list(header)]
     for bits in (64, 256):
         for n in sizes:
             codes = clustered(n, bits)
-            asked = codes[np.random.default_rng([SEED, 1]).permutation(n)[:rounds]]
-            found = one_size(node, codes, asked, n <= graph_up_to, notes)
+            queries = codes[np.random.default_rng([SEED, 1]).permutation(n)[:rounds]]
+            found = one_size(node, codes, queries, n <= graph_up_to, notes)
             print("\n".join(" | ".join(map(str, row)) for row in found), flush=True)
             rows += found
     return table(rows)
 
 
 def one_size(
-    node: Node, codes: BinaryCodes, asked: BinaryCodes, with_graph: bool, notes: Path
+    node: Node, codes: BinaryCodes, queries: BinaryCodes, with_graph: bool, notes: Path
 ) -> list[list[object]]:
     """The rows of one number and width of codes."""
     local = HammingIndex(codes.bits)
-    for one in batches(codes):
+    for one in to_batches(codes):
         local.add(one)
-    made = {way: filled(node, way, codes, notes) for way in ("script", "long")}
+    made = {name: filled_index(node, name, codes, notes) for name in ("script", "long")}
     if with_graph:
-        made["lucene-hnsw"] = filled(node, "lucene-hnsw", codes, notes)
-    indexes = {way: index for way, (index, _) in made.items()}
-    seconds = {way: f"{took:.0f}" for way, (_, took) in made.items()} | {"knn": "as script"}
-    by_knn = open_opensearch(
-        str(indexes["script"].address).replace("strategy=script", "strategy=knn")
-    )
+        made["lucene-hnsw"] = filled_index(node, "lucene-hnsw", codes, notes)
+    indexes = {name: index for name, (index, _) in made.items()}
+    seconds = {name: f"{took:.0f}" for name, (_, took) in made.items()} | {"knn": "as script"}
+    by_knn = open_opensearch(str(indexes["script"].address).replace("way=script", "way=knn"))
 
-    def ways(where: dict[str, Any] | None) -> dict[str, Ask]:
-        out = {"local index, no server": searching(local, where)}
-        out["script"] = searching(indexes["script"], where)
-        out["knn"] = searching(by_knn, where)
-        out["long"] = searching(indexes["long"], where)
+    def searches(where: dict[str, Any] | None) -> dict[str, Search]:
+        out = {"local index, no server": exact_search(local, where)}
+        out["script"] = exact_search(indexes["script"], where)
+        out["knn"] = exact_search(by_knn, where)
+        out["long"] = exact_search(indexes["long"], where)
         if with_graph:
-            out["lucene-hnsw"] = asking_the_graph(indexes["lucene-hnsw"], where)
+            out["lucene-hnsw"] = graph_search(indexes["lucene-hnsw"], where)
         return out
 
     recall = {}
     if with_graph:
-        measured = indexes["lucene-hnsw"].search_approximate(asked[:1], K, target=SIDE)
+        measured = indexes["lucene-hnsw"].search_approximate(queries[:1], K, target=TARGET)
         recall["lucene-hnsw"] = f"{measured.recall.value:.2f}"
-    empty = {"empty request": asking_nothing(indexes["script"])}
-    plain, half = medians(empty | ways(None), asked), medians(ways(FILTER), asked)
+    empty = {"empty request": empty_request(indexes["script"])}
+    plain, half = medians(empty | searches(None), queries), medians(searches(FILTER), queries)
     by_knn.server.close()
     for index in indexes.values():
         drop(index)
@@ -179,36 +121,36 @@ def one_size(
 
 
 def loading(node: Node, n: int, rounds: int, notes: Path) -> str:
-    """Whole documents (two codes, a caption, two fields), against the same bodies sent bare."""
+    """Documents with two codes, a caption and two fields: `load`, and plain bulk requests."""
     codes = clustered(n, 64)
     words = "red blue green shoes shirt on the left of a small large cat".split()
     rng = np.random.default_rng([SEED, 2])
 
     def documents() -> Iterator[DocumentBatch]:
-        for start in range(0, n, PART):
-            part = codes[start : start + PART]
-            chosen = rng.integers(len(words), size=(len(part), 6))
-            captions = [" ".join(words[one] for one in row) for row in chosen]
+        for start in range(0, n, BATCH):
+            part = codes[start : start + BATCH]
+            drawn = rng.integers(len(words), size=(len(part), 6))
+            captions = [" ".join(words[number] for number in row) for row in drawn]
             fields = [{"text": text, "price": len(text)} for text in captions]
             yield DocumentBatch.of(
                 [f"{start + r:08d}" for r in range(len(part))], image=part, text=part, fields=fields
             )
 
-    every = list(documents())
+    batches = list(documents())
     client = OpenSearch([{"host": "127.0.0.1", "port": node.port}], pool_maxsize=2)
-    ours, bare = [], []
+    loaded, plain = [], []
     for number in range(rounds):
-        for way in ("ours", "bare") if number % 2 == 0 else ("bare", "ours"):
-            uri = f"opensearch://127.0.0.1:{node.port}/load-{way}-{number}"
+        for name in ("load", "plain") if number % 2 == 0 else ("plain", "load"):
+            uri = f"opensearch://127.0.0.1:{node.port}/{name}-{number}"
             index = open_opensearch(uri, bits=64, fingerprint="benchmark", create=True)
-            if way == "ours":
+            if name == "load":
                 started = time.perf_counter()
-                load(index, every, notes=notes, total=n)
-                ours.append(n / (time.perf_counter() - started))
+                load(index, batches, notes=notes, total=n)
+                loaded.append(n / (time.perf_counter() - started))
             else:
                 bodies = [
                     b"".join(line.body for line in batch)
-                    for batch in bulk.batches(lines(index, every, {}))
+                    for batch in bulk.batches(lines(index, batches, {}))
                 ]
                 settings = {"index.refresh_interval": "-1"}
                 index.handle.server.request(
@@ -217,57 +159,68 @@ def loading(node: Node, n: int, rounds: int, notes: Path) -> str:
                 started = time.perf_counter()
                 with ThreadPoolExecutor(2) as pool:
                     sent = [
-                        pool.submit(client.bulk, body=one, index=index.handle.name)
-                        for one in bodies
+                        pool.submit(client.bulk, body=body, index=index.name) for body in bodies
                     ]
-                    answers = [one.result() for one in sent]
-                index.handle.server.request(
-                    "POST", f"/{index.handle.name}/_refresh", doing="refreshing"
-                )
-                bare.append(n / (time.perf_counter() - started))
+                    answers = [future.result() for future in sent]
+                index.server.request("POST", f"/{index.name}/_refresh", doing="refreshing")
+                plain.append(n / (time.perf_counter() - started))
                 assert not any(answer["errors"] for answer in answers)
             drop(index)
-    mine, theirs = statistics.median(ours), statistics.median(bare)
+    load_rate, plain_rate = statistics.median(loaded), statistics.median(plain)
     return table(
         [
-            ["documents", "rounds", "xmodal load, docs/s", "opensearch-py, bodies ready", "ratio"],
-            [f"{n:,}", rounds, f"{mine:,.0f}", f"{theirs:,.0f}", f"{mine / theirs:.2f}"],
+            [
+                "documents",
+                "rounds",
+                "xmodal load, docs/s",
+                "opensearch-py, prepared bodies",
+                "ratio",
+            ],
+            [
+                f"{n:,}",
+                rounds,
+                f"{load_rate:,.0f}",
+                f"{plain_rate:,.0f}",
+                f"{load_rate / plain_rate:.2f}",
+            ],
         ]
     )
 
 
 def main() -> None:
-    """Print everything and write results/opensearch.md."""
+    """Run the benchmark and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only-loading", action="store_true", help="print that table, keep none")
-    parser.add_argument("--quick", action="store_true", help="smaller sizes, for a look")
+    parser.add_argument(
+        "--only-loading", action="store_true", help="print this table only, write no file"
+    )
+    parser.add_argument("--quick", action="store_true", help="small sizes, write no file")
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--graph-up-to", type=int, default=100_000, help="larger ones are skipped")
-    told = parser.parse_args()
-    sizes = [5_000] if told.quick else told.sizes
+    parser.add_argument("--graph-up-to", type=int, default=100_000, help="no graph for more codes")
+    args = parser.parse_args()
+    sizes = [5_000] if args.quick else args.sizes
     with tempfile.TemporaryDirectory() as folder:
         notes = Path(folder, "notes")
         with Node.start(Path(folder, "node"), quick=False, heap="2g") as node:
             version = node.get("/")["version"]["number"]
-            warm, _ = filled(node, "script", clustered(5_000, 64), notes)
-            medians({"warm": searching(warm, None)}, clustered(500, 64))
-            drop(warm)
+            warmup, _ = filled_index(node, "script", clustered(5_000, 64), notes)
+            medians({"warmup": exact_search(warmup, None)}, clustered(500, 64))
+            drop(warmup)
             bulk_table = loading(
-                node, 10_000 if told.quick else 300_000, 2 if told.quick else 5, notes
+                node, 10_000 if args.quick else 300_000, 2 if args.quick else 5, notes
             )
-            if told.only_loading:
+            if args.only_loading:
                 print(bulk_table)
                 return
-            times = latency(node, sizes, 20 if told.quick else 60, told.graph_up_to, notes)
+            times = latency(node, sizes, 20 if args.quick else 60, args.graph_up_to, notes)
     write(
         "opensearch",
         f"OpenSearch {version}",
-        "python benchmarks/opensearch.py" + (" --quick" if told.quick else ""),
+        "python benchmarks/opensearch.py" + (" --quick" if args.quick else ""),
         [
             ("Loading, two workers", bulk_table),
-            (f"One search, k = {K}, whole call of the client, median", times),
+            (f"One search, k = {K}, time of the client's call, median", times),
         ],
-        keep=not told.quick,
+        keep=not args.quick,
     )
 
 

@@ -1,12 +1,13 @@
-"""Torch, ONNX and ONNX in int8, side by side in one run: start, latency, agreement, size.
+"""Torch, ONNX and int8 ONNX encoders: start-up time, latency, parity of codes, size.
 
     python benchmarks/portable.py [--data items.jsonl --image-backbone mobilenet_v2.safetensors \\
         --text-backbone PATH] [--rounds 9] [--seed 0] [--work FOLDER] [--quick]
 
-Trains an encoder (once: the work folder keeps it), exports it both ways, indexes the data, and
-searches. Without ``--data`` a world is rendered, behind the two built-in backbones. Start is that
-of a whole ``xmodal search`` process, from its call to its end; latency that of one query in a
-process that has the model loaded, decoding included.
+Writes results/portable.md; takes about half an hour, with ``--quick`` minutes and no file. Trains
+an encoder (kept in the work folder), exports it as ONNX and as int8 ONNX, indexes the data and
+searches. Without ``--data``, synthetic data and the built-in backbones are used. Start-up: a whole
+``xmodal search`` process; latency: one query, with decoding, in a process that has loaded the
+model. Torch computes in the precision of this machine.
 """
 
 from __future__ import annotations
@@ -21,27 +22,27 @@ import time
 from itertools import cycle, islice
 from pathlib import Path
 
-from record import table, write
+from harness.report import table, write
 
 from xmodal import Dataset, Encoder, load_encoder, read
 from xmodal.data.synthetic import write_world
 
-STRATEGIES = ("torch", "onnx", "onnx int8")
+RUNTIMES = ("torch", "onnx", "onnx int8")
 BITS = 64
 XMODAL = ("-c", "from xmodal.cli import main; main()")
 
 
 def xmodal(*words: object) -> None:
-    """Run an xmodal command as a person would."""
+    """Run an xmodal command."""
     print("$ xmodal", *words, flush=True)
     subprocess.run([sys.executable, *XMODAL, *map(str, words)], check=True)
 
 
 def whole_search(*words: object) -> tuple[float, float]:
-    """Seconds of a search's process, and megabytes of memory that it took.
+    """Seconds and peak memory (MB) of an ``xmodal search`` process.
 
-    A process starts with the peak of the one that called it, which therefore has to be small: torch
-    is not imported here before all of these are done.
+    A child process inherits the peak memory of its parent, so torch must not be imported here
+    before the last call.
     """
     command = [sys.executable, *XMODAL, "search", *map(str, words), "--json"]
     started = time.perf_counter()
@@ -50,101 +51,103 @@ def whole_search(*words: object) -> tuple[float, float]:
     seconds = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+        raise SystemExit(f"{' '.join(command)} exited with status {process.returncode}")
     return seconds, usage.ru_maxrss / 1e3
 
 
-def prepare(told: argparse.Namespace) -> tuple[Path, dict[str, Path], dict[str, Path]]:
-    """The data, and of each way the model and its index, in the work folder."""
-    work = told.work / ("quick" if told.quick else f"seed{told.seed}")
-    data, label_column = told.data, told.label_column
+def prepare(args: argparse.Namespace) -> tuple[Path, dict[str, Path], dict[str, Path]]:
+    """The path of the data, and by runtime the model and the index in the work folder."""
+    work = args.work / ("quick" if args.quick else f"seed{args.seed}")
+    data, label_column = args.data, args.label_column
     if data is None:
         label_column = "labels"
         data = work / "world"
         if not data.exists():
-            write_world(data, 400 if told.quick else 2880)
-    backbones = ("--image-backbone", told.image_backbone, "--text-backbone", told.text_backbone)
-    models = dict(
-        zip(STRATEGIES, (work / "x.model", work / "x.onnx", work / "x8.onnx"), strict=True)
-    )
-    settings = ("--set", "epochs=2") if told.quick else ()
-    chosen = ("--bits", BITS, "--seed", told.seed, "--no-report")
+            write_world(data, 400 if args.quick else 2880)
+    backbones = ("--image-backbone", args.image_backbone, "--text-backbone", args.text_backbone)
+    models = dict(zip(RUNTIMES, (work / "x.model", work / "x.onnx", work / "x8.onnx"), strict=True))
+    settings = ("--set", "epochs=2") if args.quick else ()
+    options = ("--bits", BITS, "--seed", args.seed, "--no-report")
     labels = ("--label-column", label_column) if label_column else ()
-    xmodal("train", data, "--out", models["torch"], *backbones, *chosen, *labels, *settings)
-    items = ("--check", data, "--items", 50 if told.quick else 500)
-    for way, more in (("onnx", ()), ("onnx int8", ("--int8",))):
-        if not models[way].exists():
-            export = ("export", "--model", models["torch"], "--onnx", models[way])
+    xmodal("train", data, "--out", models["torch"], *backbones, *options, *labels, *settings)
+    items = ("--check", data, "--items", 50 if args.quick else 500)
+    for runtime, more in (("onnx", ()), ("onnx int8", ("--int8",))):
+        if not models[runtime].exists():
+            export = ("export", "--model", models["torch"], "--onnx", models[runtime])
             xmodal(*export, *items, *more)
-    # An index that torch fills is asked by the graphs as well; int8 has an encoder of its own.
-    own = {"torch": work / "x.index", "onnx": work / "x.index", "onnx int8": work / "x8.index"}
-    for way in ("torch", "onnx int8"):
-        xmodal("index", data, "--model", models[way], "--index", own[way])
-    return data, models, own
+    # ONNX searches the index of torch; the int8 encoder has its own fingerprint and index.
+    indexes = {"torch": work / "x.index", "onnx": work / "x.index", "onnx int8": work / "x8.index"}
+    for runtime in ("torch", "onnx int8"):
+        xmodal("index", data, "--model", models[runtime], "--index", indexes[runtime])
+    return data, models, indexes
 
 
 def starts(data: Dataset, models: dict[str, Path], indexes: dict[str, Path], rounds: int) -> str:
-    """Whole processes, in turn."""
+    """Table of start-up times and memory; the runtimes run in turn."""
     pair = data.pairs().items[0]
-    rows: list[list[object]] = [["search by", "computed by", "seconds", "range", "memory MB"]]
-    for what, asked in (("words", (pair.text,)), ("a picture", ("--image", pair.image))):
-        found: dict[str, list[tuple[float, float]]] = {way: [] for way in STRATEGIES}
+    rows: list[list[object]] = [["query", "runtime", "seconds", "range", "memory MB"]]
+    for kind, query in (("text", (pair.text,)), ("image", ("--image", pair.image))):
+        found: dict[str, list[tuple[float, float]]] = {runtime: [] for runtime in RUNTIMES}
         for number in range(rounds + 1):
-            for way in STRATEGIES:
-                told = whole_search(*asked, "--model", models[way], "--index", indexes[way])
-                if number:  # the first round fills the system's caches of files
-                    found[way].append(told)
-        for way in STRATEGIES:
-            seconds, memory = zip(*found[way], strict=True)
+            for runtime in RUNTIMES:
+                model = ("--model", models[runtime], "--index", indexes[runtime])
+                measured = whole_search(*query, *model)
+                if number:  # the first round fills the page cache
+                    found[runtime].append(measured)
+        for runtime in RUNTIMES:
+            seconds, memory = zip(*found[runtime], strict=True)
             span = f"{min(seconds):.2f} to {max(seconds):.2f}"
             median = f"{statistics.median(seconds):.2f}"
-            rows.append([what, way, median, span, f"{statistics.median(memory):.0f}"])
+            rows.append([kind, runtime, median, span, f"{statistics.median(memory):.0f}"])
     return table(rows)
 
 
 def latency(data: Dataset, encoders: dict[str, Encoder], rounds: int) -> str:
-    """One query at a time in a process that is warm, in turn; another query each round."""
-    rows: list[list[object]] = [["query", "computed by", "ms, median", "ms, 90 % are below"]]
+    """Table of the latency of single queries in a process that has loaded the models, in turn."""
+    rows: list[list[object]] = [["query", "runtime", "ms, median", "ms, p90"]]
     pairs = list(islice(cycle(data.pairs().items), rounds + 1))
-    for what, side in (("a text", "text"), ("a picture", "image")):
-        milliseconds: dict[str, list[float]] = {way: [] for way in STRATEGIES}
+    for modality in ("text", "image"):
+        milliseconds: dict[str, list[float]] = {runtime: [] for runtime in RUNTIMES}
         for number, item in enumerate(pairs):
-            for way, encoder in encoders.items():
+            for runtime, encoder in encoders.items():
                 started = time.perf_counter()
-                encoder.encode(side, [getattr(item, side)])  # type: ignore[arg-type]
+                encoder.encode(modality, [getattr(item, modality)])
                 if number:
-                    milliseconds[way].append(1e3 * (time.perf_counter() - started))
-        for way, found in milliseconds.items():
-            median, most = statistics.median(found), statistics.quantiles(found, n=10)[8]
-            rows.append([what, way, f"{median:.1f}", f"{most:.1f}"])
+                    milliseconds[runtime].append(1e3 * (time.perf_counter() - started))
+        for runtime, found in milliseconds.items():
+            median, p90 = statistics.median(found), statistics.quantiles(found, n=10)[8]
+            rows.append([modality, runtime, f"{median:.1f}", f"{p90:.1f}"])
     return table(rows)
 
 
-def agreement(encoders: dict[str, Encoder]) -> str:
-    """Equal bits and mAP that the exports measured."""
-    rows: list[list[object]] = [["of", "with", "side", "equal bits", "equal codes", "items"]]
-    quality: list[list[object]] = [["computed by", "mAP image->text", "mAP text->image"]]
-    for way in STRATEGIES[1:]:
-        told = encoders[way].about["export"]
-        for other, sides in told["agreement"].items():
-            if " with " in other:  # the graphs before quantization, which are in the rows above
+def parity(encoders: dict[str, Encoder]) -> str:
+    """Tables of the parity that the exports have measured and stored in the models."""
+    rows: list[list[object]] = [
+        ["runtime", "compared with", "modality", "equal bits", "equal codes", "items"]
+    ]
+    quality: list[list[object]] = [["runtime", "mAP image->text", "mAP text->image"]]
+    for runtime in RUNTIMES[1:]:
+        export = encoders[runtime].about["export"]
+        for other, modalities in export["agreement"].items():
+            if " with " in other:  # of the graphs before quantization: in the rows of onnx
                 continue
-            for side, one in sides.items():
+            for modality, one in modalities.items():
                 bits, codes = f"{one['bits']:.3%}", f"{one['codes']:.1%}"
-                rows.append([way, other, side, bits, codes, one["n"]])
-    for name, ways in told["mAP"].items():
-        quality.append([name, *(f"{ways[way]:.4f}" for way in ("image->text", "text->image"))])
-    shown = f"On {told['checked on']}.\n\n{table(rows)}"
+                rows.append([runtime, other, modality, bits, codes, one["n"]])
+    for name, values in export["mAP"].items():
+        quality.append([name, *(f"{values[way]:.4f}" for way in ("image->text", "text->image"))])
+    shown = f"On {export['checked on']}.\n\n{table(rows)}"
     return f"{shown}\n\n{table(quality)}" if len(quality) > 1 else shown
 
 
 def sizes(models: dict[str, Path], backbones: tuple[str, str]) -> str:
-    """Bytes on disk; a trained encoder names its backbones, a portable one has them inside."""
-    beside = sum(_bytes(Path(spec.partition("?")[0])) for spec in backbones)
+    """Table of sizes on disk; an ONNX model contains its backbones, a torch model does not."""
+    backbone_bytes = sum(_bytes(Path(spec.partition("?")[0])) for spec in backbones)
     rows: list[list[object]] = [["model", "MB", "with its backbones, MB"]]
-    for way, folder in models.items():
+    for runtime, folder in models.items():
         own = _bytes(folder)
-        rows.append([way, f"{own / 1e6:.1f}", f"{(own + beside * (way == 'torch')) / 1e6:.1f}"])
+        whole = own + backbone_bytes * (runtime == "torch")
+        rows.append([runtime, f"{own / 1e6:.1f}", f"{whole / 1e6:.1f}"])
     return table(rows)
 
 
@@ -154,43 +157,48 @@ def _bytes(path: Path) -> int:
 
 
 def main() -> None:
-    """Print everything and, unless it is quick, write results/portable.md."""
+    """Run the benchmark and write the report."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, help="pictures with texts, as for xmodal train")
-    parser.add_argument("--label-column", help="column of --data with labels")
+    parser.add_argument("--data", type=Path, help="images with texts, as for xmodal train")
     parser.add_argument("--image-backbone", default="small-cnn")
     parser.add_argument("--text-backbone", default="words")
-    parser.add_argument("--rounds", type=int, help="processes of each way [default: 9]")
+    parser.add_argument("--rounds", type=int, help="processes per runtime [default: 9]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--work", type=Path, default=Path("portable-work"))
-    parser.add_argument("--quick", action="store_true", help="does it all run?")
-    told = parser.parse_args()
+    parser.add_argument("--quick", action="store_true", help="small data, few rounds, no file")
+    args = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    rounds = told.rounds or (2 if told.quick else 9)
-    path, models, indexes = prepare(told)
+    rounds = args.rounds or (2 if args.quick else 9)
+    path, models, indexes = prepare(args)
     data = read(path)
     started = starts(data, models, indexes, rounds)
-    encoders = {way: load_encoder(folder) for way, folder in models.items()}
-    queries = latency(data, encoders, 10 if told.quick else 100)
+    encoders = {runtime: load_encoder(folder) for runtime, folder in models.items()}
+    queries = latency(data, encoders, 10 if args.quick else 100)
     options = encoders["torch"].about["options"]
-    names = ["/".join(Path(options[f"{side}_backbone"]).parts[-2:]) for side in ("image", "text")]
-    chosen = f" --data {path.name} --image-backbone {names[0]} --text-backbone {names[1]}"
+    names = ["/".join(Path(options[f"{name}_backbone"]).parts[-2:]) for name in ("image", "text")]
+    arguments = f" --data {path.name} --image-backbone {names[0]} --text-backbone {names[1]}"
     threads = os.environ.get("OMP_NUM_THREADS", "not set")
     write(
         "portable",
-        f"Portable models: {names[0]} and {names[1]}, {BITS} bits, seed {told.seed}",
-        "python benchmarks/portable.py" + (chosen if told.data else ""),
+        f"Portable models: {names[0]} and {names[1]}, {BITS} bits, seed {args.seed}",
+        "python benchmarks/portable.py" + (arguments if args.data else ""),
         [
-            (f"A whole `xmodal search`, median of {rounds} (OMP_NUM_THREADS {threads})", started),
-            ("One query in a warm process", queries),
-            ("Agreement", agreement(encoders)),
-            ("On disk", sizes(models, (told.image_backbone, told.text_backbone))),
-            ("Made with", f"`{json.dumps(encoders['onnx'].about['export']['versions'])}`"),
+            (
+                f"An `xmodal search` process, median of {rounds} (OMP_NUM_THREADS {threads})",
+                started,
+            ),
+            ("One query in a process with the model loaded", queries),
+            ("Parity", parity(encoders)),
+            ("Size on disk", sizes(models, (args.image_backbone, args.text_backbone))),
+            (
+                "Versions of the export",
+                f"`{json.dumps(encoders['onnx'].about['export']['versions'])}`",
+            ),
         ],
-        keep=not told.quick,
+        keep=not args.quick,
     )
 
 

@@ -1,11 +1,11 @@
-"""The whole REST path by curl: requests, answers, and many documents through the ingest pipeline.
+"""The REST path: throughput of the ingest pipeline, latency of searches, requests and responses.
 
     python benchmarks/rest_path.py [--documents 2000] [--bulk 100] [--quick]
 
-A development node with ml-commons (full JIT) and ``xmodal serve`` are started for it, with a model
-trained now on the rendered toy world (64 bits, small-cnn and hashed words): the figures are about
-the path, not about a large backbone. Every code that the pipeline stored is compared with that of
-the Python path, and so are the hits of every search.
+Writes results/rest-path.md; takes minutes, with ``--quick`` no file. A development node with
+ml-commons (full JIT) and ``xmodal serve`` are started, with a model trained on synthetic data (64
+bits, small-cnn and hashed words), so the backbone takes little of the time. All requests are sent
+by curl. Stored codes and hits are compared with those of the Python client.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from record import table, write
+from harness.report import table, write
 
 from xmodal.data.dataset import Item
 from xmodal.data.readers.tables import read
@@ -35,85 +35,85 @@ from xmodal.training import Options, train
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.node.process import Node
 
-PICTURES = 400
+IMAGES = 400
 K = 10
-LONGEST = 1200
+MAX_RESPONSE_SHOWN = 1200
 COMMAND = "import sys; from {}.cli import main; main()"
 
 
 def run(package: str, *arguments: object) -> str:
-    """What a command of ours prints."""
+    """Run a command of a package; return its stdout."""
     command = [sys.executable, "-c", COMMAND.format(package), *map(str, arguments)]
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 @contextmanager
 def serving(model: Path, uri: str) -> Iterator[str]:
-    """A running service, and its address."""
+    """Start a service; yield its address."""
     arguments = ["serve", "--model", str(model), "--index", uri, "--port", "0"]
     command = [sys.executable, "-c", COMMAND.format("xmodal"), *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
-            said = (line.partition("listening on ")[2].strip() for line in process.stderr)
-            yield next(filter(None, said))
+            found = (line.partition("listening on ")[2].strip() for line in process.stderr)
+            yield next(filter(None, found))
         finally:
             process.terminate()
 
 
 def curl(line: str, folder: Path, body: str | None = None) -> Any:
-    """The decoded answer to a line for the shell."""
+    """Run a shell line; return its decoded JSON output."""
     done = subprocess.run(
         ["bash", "-c", line], cwd=folder, input=body, check=True, stdout=subprocess.PIPE, text=True
     )
     return json.loads(done.stdout)
 
 
-def posting(address: str) -> str:
-    """The line that sends what stands on its standard input."""
+def post_line(address: str) -> str:
+    """The curl line that posts its standard input."""
     head = "content-type: application/x-ndjson"
     return f"curl -sS '{address}' -H '{head}' --data-binary @-"
 
 
 def documents(items: tuple[Item, ...], count: int) -> list[tuple[str, dict[str, str]]]:
-    """Ids and documents, each with a text of its own and a picture."""
+    """Ids and documents; each has a distinct text and an image in base64."""
     out = []
     for number in range(count):
         item = items[number % len(items)]
-        picture = base64.b64encode(Path(str(item.image)).read_bytes()).decode()
+        image = base64.b64encode(Path(str(item.image)).read_bytes()).decode()
         text = f"{item.text}, number {number}"
-        out.append((f"d{number:06}", {"text": text, "image_base64": picture}))
+        out.append((f"d{number:06}", {"text": text, "image_base64": image}))
     return out
 
 
-def sent(url: str, every: list[tuple[str, dict[str, str]]], bulk: int, folder: Path) -> list[Any]:
-    """Send documents by curl and _bulk; rows of the table, after each code has been compared."""
+def send(url: str, batch: list[tuple[str, dict[str, str]]], bulk: int, folder: Path) -> list[Any]:
+    """Send documents with _bulk by curl; return the cells of the table."""
     failed: list[Any] = []
-    began = time.perf_counter()
-    for start in range(0, len(every), bulk):
-        part = every[start : start + bulk]
+    started = time.perf_counter()
+    for start in range(0, len(batch), bulk):
+        part = batch[start : start + bulk]
         lines = [part_of for id_, one in part for part_of in ({"index": {"_id": id_}}, one)]
         body = "".join(json.dumps(line) + "\n" for line in lines)
-        answer = curl(posting(url), folder, body)
+        answer = curl(post_line(url), folder, body)
         failed += [one["index"] for one in answer["items"] if "error" in one["index"]]
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - started
     for one in failed[:3]:
         print(one, file=sys.stderr)
-    return [len(every), bulk, len(failed), f"{seconds:.1f}", f"{len(every) / seconds:.0f}"]
+    return [len(batch), bulk, len(failed), f"{seconds:.1f}", f"{len(batch) / seconds:.0f}"]
 
 
 def wrong_codes(
-    index: OpenSearchIndex, encoder: Encoder, every: list[tuple[str, dict[str, str]]]
+    index: OpenSearchIndex, encoder: Encoder, batch: list[tuple[str, dict[str, str]]]
 ) -> int:
-    """How many of the stored codes are not those of the Python path."""
-    ids = [id_ for id_, _ in every]
-    wanted = {
-        "text": encoder.encode_texts([one["text"] for _, one in every]),
-        "image": encoder.encode_images([base64.b64decode(one["image_base64"]) for _, one in every]),
+    """Number of stored codes that are missing or differ from those of the Python client."""
+    ids = [id_ for id_, _ in batch]
+    expected = {
+        "text": encoder.encode_texts([one["text"] for _, one in batch]),
+        "image": encoder.encode_images([base64.b64decode(one["image_base64"]) for _, one in batch]),
     }
     wrong = 0
-    for side, codes in wanted.items():
-        stored, found = index.get(ids).codes(side)  # type: ignore[arg-type]
+    for modality, codes in expected.items():
+        stored, found = index.codes_of(ids, modality)  # type: ignore[arg-type]
         rows = dict(zip(stored, found.packed, strict=True))
         wrong += sum(
             id_ not in rows or bool((rows[id_] != codes.packed[row]).any())
@@ -122,96 +122,98 @@ def wrong_codes(
     return wrong
 
 
-def searched(url: str, index: OpenSearchIndex, encoder: Encoder, folder: Path) -> list[Any]:
-    """Searches by words: equality with the Python path, and medians of both, a process each."""
-    asked = [caption(one) for one in unseen()][:50]
+def compare_searches(url: str, index: OpenSearchIndex, encoder: Encoder, folder: Path) -> list[Any]:
+    """Text searches by curl and by the Python client: number of equal hit lists, median ms."""
+    queries = [caption(one) for one in unseen()][:50]
     rest, python, same = [], [], 0
-    for words in asked:
-        body = json.dumps({"query": {"match": {"text": words}}, "size": K})
+    for text in queries:
+        body = json.dumps({"query": {"match": {"text": text}}, "size": K})
         line = f"curl -sS '{url}' -H 'content-type: application/json' --data-binary @-"
-        began = time.perf_counter()
+        started = time.perf_counter()
         answer = curl(line, folder, body)
-        rest.append(1000 * (time.perf_counter() - began))
-        began = time.perf_counter()
-        hits = index.search(encoder.encode_texts([words]), K, target="image")[0]
-        python.append(1000 * (time.perf_counter() - began))
+        rest.append(1000 * (time.perf_counter() - started))
+        started = time.perf_counter()
+        hits = index.search(encoder.encode_texts([text]), K, target="image")[0]
+        python.append(1000 * (time.perf_counter() - started))
         found = [(hit["_id"], round(1 / hit["_score"] - 1)) for hit in answer["hits"]["hits"]]
         same += found == [(hit.id, hit.distance) for hit in hits]
     return [
-        len(asked),
+        len(queries),
         same,
         f"{statistics.median(rest):.0f}",
         f"{statistics.median(python):.0f}",
     ]
 
 
-def transcript(told: Any, folder: Path, refused: str) -> str:
-    """The lines that connect prints, and a bad picture, each with its answer."""
+def transcript(connection: Any, folder: Path, refused: str) -> str:
+    """The lines that connect prints, and one with an invalid image, with their responses."""
     parts = []
-    for one in [*told["try"], {"what": "a picture that is none", "curl": refused}]:
-        answer = json.dumps(curl(one["curl"], folder), ensure_ascii=False)
-        cut = answer if len(answer) <= LONGEST else f"{answer[:LONGEST]} ..."
+    for one in [*connection["try"], {"what": "an invalid image", "curl": refused}]:
+        response = json.dumps(curl(one["curl"], folder), ensure_ascii=False)
+        cut = (
+            response
+            if len(response) <= MAX_RESPONSE_SHOWN
+            else f"{response[:MAX_RESPONSE_SHOWN]} ..."
+        )
         parts.append(f"{one['what']}\n\n```console\n$ {one['curl']}\n{cut}\n```")
     return "\n\n".join(parts)
 
 
 def main() -> None:
-    """Print everything and write results/rest-path.md."""
+    """Run the benchmark and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--documents", type=int, default=2000)
-    parser.add_argument("--bulk", type=int, default=100, help="documents in one request")
-    parser.add_argument("--quick", action="store_true", help="a few documents, nothing is written")
-    told = parser.parse_args()
-    count = min(told.documents, 60) if told.quick else told.documents
+    parser.add_argument("--bulk", type=int, default=100, help="documents per request")
+    parser.add_argument("--quick", action="store_true", help="few documents, no file")
+    args = parser.parse_args()
+    count = min(args.documents, 60) if args.quick else args.documents
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        world = read(
-            write_world(folder / "world", 60 if told.quick else PICTURES), label_column="labels"
-        )
+        data = read(write_world(folder / "world", 60 if args.quick else IMAGES))
         options = Options(bits=64, image_backbone="small-cnn", text_backbone="words")
-        settings = {"epochs": 1 if told.quick else 8, "batch": 32, "hidden": 64}
+        settings = {"epochs": 1 if args.quick else 8, "batch": 32, "hidden": 64}
         model = folder / "model"
-        train(world, model, options, settings, cache=folder / "cache")
+        train(data, model, options, settings, cache=folder / "cache")
         encoder = load_encoder(model)
-        shutil.copyfile(str(world.items[0].image), folder / "picture.jpg")
+        shutil.copyfile(str(data.items[0].image), folder / "picture.jpg")
         plugins = ("opensearch-knn", "opensearch-ml", "neural-search")
         with Node.start(folder / "node", plugins=plugins, quick=False) as node:
             version = node.get("/")["version"]["number"]
             uri = f"opensearch://127.0.0.1:{node.port}/photos"
             run("xmodal_opensearch", "create", uri, "--model", model)
             with serving(model, uri) as service, open_opensearch(uri) as index:
-                asked = ("connect", uri, "--service", service, "--allow", "--json")
-                made = json.loads(run("xmodal_opensearch", *asked))
+                arguments = ("connect", uri, "--service", service, "--allow", "--json")
+                made = json.loads(run("xmodal_opensearch", *arguments))
                 ingest = f"{node.url}/photos/_bulk?pipeline=xmodal-photos-ingest"
                 search = f"{node.url}/photos/_search?search_pipeline=xmodal-photos-text-to-image"
-                every = documents(world.items, count)
-                row = sent(ingest, every, told.bulk, folder)
+                documents_sent = documents(data.items, count)
+                row = send(ingest, documents_sent, args.bulk, folder)
                 curl(f"curl -sS -X POST {node.url}/photos/_refresh", folder)
                 rows = [
-                    ["documents", "a request", "failed", "seconds", "docs/s", "codes that differ"],
-                    [*row, wrong_codes(index, encoder, every)],
+                    ["documents", "per request", "failed", "seconds", "docs/s", "different codes"],
+                    [*row, wrong_codes(index, encoder, documents_sent)],
                 ]
                 searches = [
-                    ["searches", "with the hits of the Python path", "curl, ms", "Python, ms"],
-                    searched(search, index, encoder, folder),
+                    ["searches", "with equal hits", "curl, ms", "Python client, ms"],
+                    compare_searches(search, index, encoder, folder),
                 ]
                 through = ingest.replace("_bulk", "_doc/bad")
                 bad = json.dumps({"text": "a red circle", "image_base64": "bm90aGluZw=="})
                 head = "-H 'content-type: application/json'"
                 refused = f"curl -sS -X PUT '{through}' {head} -d '{bad}'"
-                said = transcript(made, folder, refused)
+                shown = transcript(made, folder, refused)
                 run("xmodal_opensearch", "disconnect", uri)
     write(
         "rest-path",
         f"The REST path, OpenSearch {version}",
         "python benchmarks/rest_path.py"
-        + (f" --documents {told.documents} --bulk {told.bulk}" if told.documents != 2000 else ""),
+        + (f" --documents {args.documents} --bulk {args.bulk}" if args.documents != 2000 else ""),
         [
             ("Documents through the ingest pipeline, one client", table(rows)),
-            (f"Searches by words, k = {K}, whole calls, median", table(searches)),
-            ("Requests and answers", said),
+            (f"Text searches, k = {K}, time of the call, median", table(searches)),
+            ("Requests and responses", shown),
         ],
-        keep=not told.quick,
+        keep=not args.quick,
     )
 
 

@@ -1,9 +1,10 @@
-"""Speed as ratios, side by side in one run: search, encoding, evaluation, training.
+"""Speed of local search, encoding, evaluation and training, with reference implementations.
 
     python benchmarks/speed.py [--images FOLDER] [--quick]
 
-Without ``--images`` pictures are rendered; the backbone is torchvision's MobileNetV2 with random
-weights, which take as long as trained ones.
+Writes results/speed.md; takes about ten minutes, with ``--quick`` a minute and no file. Without
+``--images``, images are rendered. The backbone is torchvision's MobileNetV2 with random weights,
+which are as fast as trained ones. Implementations that are compared run in turn.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 import torch
-from record import table, write
+from harness.report import table, write
 
 from xmodal import BinaryCodes
 from xmodal.data.images import Pixels
@@ -37,63 +38,72 @@ from xmodal.settings import PRECISIONS
 SEED = 0
 
 
-def in_turn(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each way, A B A B ..., after one round that is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each call. They run in turn (A B A B ...); the first round is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
-        for name, way in ways.items():
+        for name, call in calls.items():
             started = time.perf_counter()
-            way()
+            call()
             if number:
                 seconds[name].append(time.perf_counter() - started)
     return seconds
 
 
 def search(n: int, rounds: int) -> str:
-    """Local search against bare FAISS calls and numpy, k = 10."""
+    """Table of the local index, plain FAISS calls and numpy, k = 10."""
     rng = np.random.default_rng(SEED)
     rows: list[list[object]] = [
-        ["codes", "bits", "queries", "xmodal ms", "bare FAISS ms", "ratio", "numpy ms"]
+        ["codes", "bits", "queries", "xmodal ms", "plain FAISS ms", "ratio", "numpy ms"]
     ]
     for bits in (64, 128, 256):
         codes = BinaryCodes(rng.integers(0, 256, (n, bits // 8), dtype=np.uint8), bits)
         index = HammingIndex(bits)
         index.add([f"{number:07d}" for number in range(n)], image=codes)
-        bare = faiss.IndexBinaryFlat(bits)
-        bare.add(codes.packed)
+        plain = faiss.IndexBinaryFlat(bits)
+        plain.add(codes.packed)
         words = codes.packed.view(np.uint64)
         for queries in (1, 100):
-            asked = BinaryCodes(rng.integers(0, 256, (queries, bits // 8), dtype=np.uint8), bits)
+            query_codes = BinaryCodes(
+                rng.integers(0, 256, (queries, bits // 8), dtype=np.uint8), bits
+            )
 
-            def by_numpy(asked: BinaryCodes = asked, words: np.ndarray = words) -> None:
-                query = asked.packed.view(np.uint64)[0]
-                distances = np.bitwise_count(words ^ query).sum(axis=1)
+            def search_numpy(query: BinaryCodes = query_codes, words: np.ndarray = words) -> None:
+                first = query.packed.view(np.uint64)[0]
+                distances = np.bitwise_count(words ^ first).sum(axis=1)
                 np.argpartition(distances, 10)
 
-            def by_faiss(asked: BinaryCodes = asked, bare: faiss.IndexBinaryFlat = bare) -> None:
+            def search_faiss(
+                query: BinaryCodes = query_codes, plain: faiss.IndexBinaryFlat = plain
+            ) -> None:
                 before = faiss.omp_get_max_threads()
-                faiss.omp_set_num_threads(min(before, len(asked)))
-                bare.search(asked.packed, 10)
+                faiss.omp_set_num_threads(min(before, len(query)))
+                plain.search(query.packed, 10)
                 faiss.omp_set_num_threads(before)
 
-            def by_xmodal(asked: BinaryCodes = asked, index: HammingIndex = index) -> None:
-                index.search(asked, 10, target="image")
+            def search_xmodal(
+                query: BinaryCodes = query_codes, index: HammingIndex = index
+            ) -> None:
+                index.search(query, 10, target="image")
 
-            ways: dict[str, Callable[[], object]] = {"xmodal": by_xmodal, "faiss": by_faiss}
+            calls: dict[str, Callable[[], object]] = {
+                "xmodal": search_xmodal,
+                "faiss": search_faiss,
+            }
             if queries == 1:
-                ways["numpy"] = by_numpy
-            seconds = in_turn(ways, rounds * (10 if queries == 1 else 1))
-            ours, theirs = np.median(seconds["xmodal"]), np.median(seconds["faiss"])
-            slow = f"{1e3 * np.median(seconds['numpy']):.1f}" if queries == 1 else "-"
+                calls["numpy"] = search_numpy
+            seconds = in_turn(calls, rounds * (10 if queries == 1 else 1))
+            ours, reference = np.median(seconds["xmodal"]), np.median(seconds["faiss"])
+            by_numpy = f"{1e3 * np.median(seconds['numpy']):.1f}" if queries == 1 else "-"
             rows.append(
-                [f"{n:,}", bits, queries, f"{1e3 * ours:.2f}", f"{1e3 * theirs:.2f}",
-                 f"{ours / theirs:.2f}", slow]
+                [f"{n:,}", bits, queries, f"{1e3 * ours:.2f}", f"{1e3 * reference:.2f}",
+                 f"{ours / reference:.2f}", by_numpy]
             )  # fmt: skip
     return table(rows)
 
 
 def encoding(images: list[Path], rounds: int) -> str:
-    """Pictures a second in each precision: with decoding, and the forward pass alone."""
+    """Table of images per second in each precision: with decoding, and the forward pass alone."""
     from safetensors.torch import save_file
     from torchvision.models import mobilenet_v2
 
@@ -105,25 +115,20 @@ def encoding(images: list[Path], rounds: int) -> str:
     prepare = backbones["float32"].preprocessing.pixels
     pixels = [prepare(path) for path in images]
     batches = [np.stack(pixels[start : start + 32]) for start in range(0, len(pixels), 32)]
-    ways: dict[str, Callable[[], object]] = {}
+    calls: dict[str, Callable[[], object]] = {}
     for name, backbone in backbones.items():
-        ways[f"{name} whole"] = partial(image_features, backbone, images)
-        ways[f"{name} bare"] = partial(_forward_all, backbone, batches)
-    seconds = in_turn(ways, rounds)
+        calls[f"{name} all"] = partial(image_features, backbone, images)
+        calls[f"{name} forward"] = partial(_forward_all, backbone, batches)
+    seconds = in_turn(calls, rounds)
     rows: list[list[object]] = [
-        [
-            "precision",
-            "pictures",
-            "decoded and encoded, a second",
-            "bare forward, a second",
-            "ratio",
-        ]
+        ["precision", "images", "decoding and encoding, 1/s", "forward pass alone, 1/s", "ratio"]
     ]
     for name in PRECISIONS:
-        whole, bare = (
-            len(images) / np.median(seconds[f"{name} {way}"]) for way in ("whole", "bare")
+        everything, forward = (
+            len(images) / np.median(seconds[f"{name} {part}"]) for part in ("all", "forward")
         )
-        rows.append([name, len(images), f"{whole:.0f}", f"{bare:.0f}", f"{whole / bare:.2f}"])
+        ratio = f"{everything / forward:.2f}"
+        rows.append([name, len(images), f"{everything:.0f}", f"{forward:.0f}", ratio])
     instructions = "has" if has_bfloat16() else "does not have"
     return f"{table(rows)}\n\nThis processor {instructions} instructions for bfloat16."
 
@@ -134,13 +139,13 @@ def _forward_all(backbone: ImageBackbone, batches: list[Pixels]) -> None:
 
 
 def evaluation(rounds: int) -> str:
-    """Expected mAP at MIRFlickr's size, against a plain loop over queries that sorts."""
+    """Table of expected mAP at the size of MIRFlickr, and a loop over queries with a sort."""
     rng = np.random.default_rng(SEED)
     query = BinaryCodes(rng.integers(0, 256, (2000, 8), dtype=np.uint8), 64)
     database = BinaryCodes(rng.integers(0, 256, (18015, 8), dtype=np.uint8), 64)
     labels = rng.random((20015, 24)) < 0.1
 
-    def whole() -> None:
+    def by_xmodal() -> None:
         relevance = shared_labels(labels[:2000], labels[2000:]) > 0
         mean(average_precision(groups_by_codes(query, database, relevance)))
 
@@ -151,29 +156,29 @@ def evaluation(rounds: int) -> str:
             ranks = np.flatnonzero(hits) + 1
             (np.arange(1, len(ranks) + 1) / ranks).sum() / max(1, len(ranks))
 
-    seconds = in_turn({"whole": whole, "loop": loop}, rounds)
-    ours, theirs = np.median(seconds["whole"]), 10 * np.median(seconds["loop"])
+    seconds = in_turn({"xmodal": by_xmodal, "loop": loop}, rounds)
+    ours, by_loop = np.median(seconds["xmodal"]), 10 * np.median(seconds["loop"])
     return table(
         [
-            ["queries x database", "bits", "xmodal s", "plain loop s (10 x a tenth of it)"],
-            ["2,000 x 18,015", 64, f"{ours:.2f}", f"{theirs:.2f}"],
+            ["queries x database", "bits", "xmodal s", "loop s (10 x a tenth of the queries)"],
+            ["2,000 x 18,015", 64, f"{ours:.2f}", f"{by_loop:.2f}"],
         ]
     )
 
 
 def training(n: int) -> str:
-    """The default settings on n pairs of features with 30 classes, 64 bits."""
+    """Table of the default settings on n pairs of features with 30 classes, 64 bits."""
     rng = np.random.default_rng(SEED)
     classes = rng.integers(0, 30, size=n)
     hot = torch.from_numpy(np.eye(30, dtype=np.float32)[classes])
 
-    def side(dim: int) -> torch.Tensor:
+    def features(dim: int) -> torch.Tensor:
         centres = rng.standard_normal((30, dim))
         values = centres[classes] + 2 * rng.standard_normal((n, dim))
         unit = values / np.linalg.norm(values, axis=1, keepdims=True)
         return torch.from_numpy(unit.astype(np.float32))
 
-    pairs = Pairs(side(1280), side(384), hot, torch.ones(n, dtype=torch.bool))
+    pairs = Pairs(features(1280), features(384), hot, torch.ones(n, dtype=torch.bool))
     held = n // 10
     parts = [pairs.take(torch.arange(n - held)), pairs.take(torch.arange(n - held, n))]
     config = schgan.Config()
@@ -187,26 +192,27 @@ def training(n: int) -> str:
 
 
 def main() -> None:
-    """Print everything and write results/speed.md."""
+    """Run the benchmark and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=Path, help="folder of pictures to encode")
-    parser.add_argument("--quick", action="store_true", help="smaller sizes, for a look")
-    told = parser.parse_args()
+    parser.add_argument("--images", type=Path, help="folder of images to encode")
+    parser.add_argument("--quick", action="store_true", help="small sizes, no file")
+    args = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    rounds = 3 if told.quick else 9
-    folder = told.images or write_world(Path(tempfile.mkdtemp()), 256)
+    rounds = 3 if args.quick else 9
+    folder = args.images or write_world(Path(tempfile.mkdtemp()), 256)
     images = sorted(p for p in folder.iterdir() if p.suffix in (".jpg", ".png", ".jpeg"))
-    images = images[: 128 if told.quick else 640]
+    images = images[: 128 if args.quick else 640]
     write(
         "speed",
         "Speed",
-        "python benchmarks/speed.py" + (f" --images {told.images.name}" if told.images else ""),
+        "python benchmarks/speed.py" + (f" --images {args.images.name}" if args.images else ""),
         [
-            ("Local search, k = 10", search(100_000 if told.quick else 1_000_000, rounds)),
-            ("Encoding pictures (MobileNetV2)", encoding(images, 2 if told.quick else 5)),
+            ("Local search, k = 10", search(100_000 if args.quick else 1_000_000, rounds)),
+            ("Encoding images (MobileNetV2)", encoding(images, 2 if args.quick else 5)),
             ("Evaluation", evaluation(rounds)),
-            ("Training", training(1000 if told.quick else 5000)),
+            ("Training", training(1000 if args.quick else 5000)),
         ],
+        keep=not args.quick,
     )
 
 

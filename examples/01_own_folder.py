@@ -1,6 +1,6 @@
-"""Pictures and captions of your own -> an encoder -> an index -> search both ways.
+"""Train an encoder on a folder of images with captions, index the folder, and search.
 
-python examples/01_own_folder.py [FOLDER]      without a folder: a small rendered world
+python examples/01_own_folder.py [FOLDER]      default: synthetic images
 """
 
 import sys
@@ -25,9 +25,8 @@ def main(folder: str | None = None, work: str = "example") -> None:
     for batch in encoder.batches(data):
         index.add(batch)
 
-    for hit in index.search(encoder.encode_texts(["a red circle on the left"]), 3, target="image")[
-        0
-    ]:
+    query = encoder.encode_texts(["a red circle on the left"])
+    for hit in index.search(query, 3, target="image")[0]:
         print(hit.distance, f"{encoder.confidence(hit.distance):.0%}", hit.fields["text"])
     index.close()
 

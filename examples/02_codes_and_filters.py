@@ -1,4 +1,4 @@
-"""The index without any model: your own binary codes, filters, radius, ties. No torch needed.
+"""The local index with given binary codes: filters, radius, order of ties. Needs no torch.
 
 python examples/02_codes_and_filters.py
 """
@@ -23,11 +23,11 @@ def main() -> None:
 
     index = open_index(folder)
     query = codes[:1]
-    cheap_and_red = {"colour": "red", "price": {"lt": 20}}
-    for hit in index.search(query, 5, target="image", where=cheap_and_red)[0]:
-        print(f"{hit.distance:3d} bits away  {hit.id}  {dict(hit.fields)}")
+    where = {"colour": "red", "price": {"lt": 20}}
+    for hit in index.search(query, 5, target="image", where=where)[0]:
+        print(f"distance {hit.distance:2d}  {hit.id}  {dict(hit.fields)}")
     near = index.search(query, 1000, target="image", radius=20)[0]
-    print(f"{len(near)} within 20 bits; equal distances come in order of id")
+    print(f"{len(near)} documents within distance 20; equal distances are ordered by id")
 
 
 if __name__ == "__main__":

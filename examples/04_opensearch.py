@@ -1,6 +1,6 @@
-"""The same search in OpenSearch: one address changes; filters, BM25 and reasons come with it.
+"""The same search in a local index and in OpenSearch, with filters, BM25 and an explanation.
 
-python examples/04_opensearch.py [opensearch://host:9200]      without one: a node is started
+python examples/04_opensearch.py [opensearch://host:9200]      default: starts a node
 """
 
 import sys
@@ -30,26 +30,26 @@ def main(server: str | None = None, work: str = "example") -> None:
             local.add(batch)
             remote.add(batch)
 
-        words = "a red circle on the left"
-        query = encoder.encode_texts([words])
+        text = "a red circle on the left"
+        query = encoder.encode_texts([text])
         where = {"colour": ["red", "pink"], "size": "large"}
-        here = local.search(query, 5, target="image", where=where)
-        there = remote.search(query, 5, target="image", where=where)
-        assert here == there, "both promise the same ids, distances and fields"
-        for hit in there[0]:
+        local_hits = local.search(query, 5, target="image", where=where)
+        remote_hits = remote.search(query, 5, target="image", where=where)
+        assert local_hits == remote_hits, "ids, distances and fields are the same"
+        for hit in remote_hits[0]:
             print(hit.distance, hit.id, hit.fields["text"])
 
-        print(f"codes and the words {words!r} (BM25) fused by reciprocal rank:")
-        for one in remote.search_fused(query, [words], 3, target="image")[0]:
-            print(one.distance, one.ranks, one.fields["text"])
-        best = there[0][0].id
-        why = remote.explain(
-            best, query, target="image", words=words, confidence=encoder.confidence
+        print(f"codes and BM25 of {text!r}, fused by reciprocal rank:")
+        for hit in remote.search_fused(query, [text], 3, target="image")[0]:
+            print(hit.distance, hit.code_rank, hit.text_rank, hit.fields["text"])
+        best = remote_hits[0][0].id
+        found = remote.explain(
+            best, query, target="image", words=text, confidence=encoder.confidence
         )
-        print(f"{best}: {why.agreeing} of {why.bits} bits agree, rank {why.code_rank} by code,")
-        print(f"  {why.text_rank} by words, confidence {why.confidence:.0%}")
-        like = xmodal.Retriever(encoder, remote).search(like=best, k=3)
-        print("more like it:", [hit.id for hit in like])
+        print(f"{best}: {found.agreeing} of {found.bits} bits are equal")
+        print(f"  rank {found.code_rank} by code, {found.text_rank} by BM25")
+        print(f"  confidence {found.confidence:.0%}")
+        print("more like this:", [hit.id for hit in remote.more_like(best, 3)])
         local.close()
         remote.close()
 

@@ -1,6 +1,6 @@
-"""Codes for an index that you already have: its documents stay as they are and become searchable.
+"""Add codes to the documents of an existing OpenSearch index, and search it.
 
-python examples/05_enrich_opensearch.py [opensearch://host:9200]     without one: a node is started
+python examples/05_enrich_opensearch.py [opensearch://host:9200]     default: starts a node
 """
 
 import sys
@@ -20,8 +20,8 @@ from xmodal_opensearch.loading.enrich import Source, enrich, prepare
 NAME = "example-05"
 
 
-def somebody_elses_index(server: str, data: xmodal.Dataset) -> None:
-    """A shop's products: a title, a price, a date, and the file of a photo."""
+def create_shop_index(server: str, data: xmodal.Dataset) -> None:
+    """Create an index of products with a title, a price, a date and the file name of a photo."""
     host, _, port = server.removeprefix("opensearch://").partition(":")
     client = OpenSearch([{"host": host, "port": int(port)}])
     client.indices.delete(index=NAME, ignore_unavailable=True)
@@ -46,18 +46,18 @@ def main(server: str | None = None, work: str = "example") -> None:
 
             node = stack.enter_context(Node.start(Path(work, "node"), show=print))
             server = f"opensearch://127.0.0.1:{node.port}"
-        somebody_elses_index(server, data)
+        create_shop_index(server, data)
 
-        # The same as: xmodal-opensearch enrich --image-field photo --text-field title ...
+        # Equivalent to: xmodal-opensearch enrich --image-field photo --text-field title ...
         address = parse_address(f"{server}/{NAME}")
         source = Source(image="photo", text="title", folder=photos)
         index = prepare(Server(address), address, encoder.bits, encoder.fingerprint, source)
         report = enrich(index, source, encoder.encode_data, problems=Problems())
-        print(f"{report.stored} of {len(data)} products have codes now")
+        print(f"codes added to {report.stored} of {len(data)} products")
 
         query = encoder.encode_texts(["a red circle on the left"])
-        cheap = {"price": {"lt": 20}, "since": {"gte": "2026-01-01"}}
-        for hit in index.search(query, 5, target="image", where=cheap)[0]:
+        where = {"price": {"lt": 20}, "since": {"gte": "2026-01-01"}}
+        for hit in index.search(query, 5, target="image", where=where)[0]:
             print(hit.distance, hit.id, hit.fields["title"], hit.fields["price"])
         index.close()
 

@@ -1,4 +1,4 @@
-"""The SCH-GAN benchmark: honest cells, rows that run alone, runs that go on after a kill."""
+"""The benchmarks of trainings: parts of each task, rows, runs that continue after a kill."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ pytest.importorskip("torch", reason="pip install -e '.[torch]'")
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "schgan.py"
 KINDS = ("Shirts", "Watches", "Shoes")
 TINY = 'about = "tiny"\nmethod = "schgan"\n[settings]\nepochs = 2\nhidden = 16\nbatch = 32\n'
-CELL = "wikipedia-sift-lda-clean-50"
+TASK = "wikipedia-sift-lda-clean-50"
 
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
-    """Modules of the script, which stand beside it."""
+    """The program and modules of its harness."""
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    return {name: importlib.import_module(name) for name in ("sets", "rows", "jobs", "schgan")}
+    names = ("harness.tasks", "harness.rows", "schgan")
+    return {name.rpartition(".")[2]: importlib.import_module(name) for name in names}
 
 
 @pytest.fixture(scope="session")
@@ -65,13 +66,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_fashion_cells_have_their_parts(
+def test_fashion_tasks_have_their_parts(
     bench: dict[str, ModuleType], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sets = bench["sets"]
-    monkeypatch.setattr(sets, "TRAIN", 50)
-    monkeypatch.setattr(sets, "WATCHED", 20)
-    loaded = sets.load(sets.named("fashion-words-names-100"), data, tmp_path, 0, 16)
+    tasks = bench["tasks"]
+    monkeypatch.setattr(tasks, "TRAIN", 50)
+    monkeypatch.setattr(tasks, "WATCHED", 20)
+    loaded = tasks.load(tasks.find_task("fashion-words-names-100"), data, tmp_path, 0, 16)
     assert [len(loaded.train), len(loaded.database), len(loaded.query)] == [50, 80, 40]
     assert len(loaded.data.train) == 50
     assert len(loaded.data.validation) == 0
@@ -79,18 +80,18 @@ def test_fashion_cells_have_their_parts(
     assert not set(loaded.query.ids) & set(loaded.database.ids)
     for features in loaded.train.features.values():
         np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
-    # Rows of the features file are found by id: here it is the other way round.
+    # Rows of the features file are matched by id: its order is the reverse of that of the items.
     stored = np.load(data / "fashion" / "image_features_mobilenet_v2.npz", allow_pickle=False)
     first = stored["features"][stored["ids"].tolist().index(loaded.query.ids[0])]
     expected = first.astype(np.float32) / np.linalg.norm(first.astype(np.float32))
     np.testing.assert_allclose(loaded.query.features["image"][0], expected, atol=1e-5)
 
-    watched = sets.load(sets.named("fashion-words-names-100-watched"), data, tmp_path, 0, 16)
+    watched = tasks.load(tasks.find_task("fashion-words-names-100-watched"), data, tmp_path, 0, 16)
     assert len(watched.data.validation) == 20
     texts = {row.tobytes() for row in watched.data.train.text.numpy()}
     assert not texts & {row.tobytes() for row in watched.data.validation.text.numpy()}
 
-    removed = sets.load(sets.named("fashion-words-removed-100"), data, tmp_path, 0, 16)
+    removed = tasks.load(tasks.find_task("fashion-words-removed-100"), data, tmp_path, 0, 16)
     assert not np.array_equal(removed.query.features["text"], loaded.query.features["text"])
 
 
@@ -101,8 +102,10 @@ def test_fashion_cells_have_their_parts(
 def test_wikipedia_protocols(
     bench: dict[str, ModuleType], data: Path, tmp_path: Path, protocol: str, sizes: tuple[int, ...]
 ) -> None:
-    sets = bench["sets"]
-    loaded = sets.load(sets.named(f"wikipedia-roph-tfidf-{protocol}-100"), data, tmp_path, 0, 16)
+    tasks = bench["tasks"]
+    loaded = tasks.load(
+        tasks.find_task(f"wikipedia-roph-tfidf-{protocol}-100"), data, tmp_path, 0, 16
+    )
     assert (len(loaded.train), len(loaded.database), len(loaded.query)) == sizes
     assert not set(loaded.train.ids) & set(loaded.query.ids)
 
@@ -111,8 +114,8 @@ def test_wikipedia_protocols(
 def test_hidden_labels_are_absent_from_training(
     bench: dict[str, ModuleType], data: Path, tmp_path: Path, name: str
 ) -> None:
-    sets = bench["sets"]
-    half, other = (sets.load(sets.named(f"{name}-50"), data, tmp_path, s, 16) for s in (0, 1))
+    tasks = bench["tasks"]
+    half, other = (tasks.load(tasks.find_task(f"{name}-50"), data, tmp_path, s, 16) for s in (0, 1))
     train = half.data.train
     assert int(train.labelled.sum()) == round(len(train) / 2)
     assert not bool(train.labels[~train.labelled].any())
@@ -120,7 +123,7 @@ def test_hidden_labels_are_absent_from_training(
     assert not half.train.labels[~half.train.labelled].any()
     assert not bool((train.labelled == other.data.train.labelled).all())
     assert half.query.labelled.all()
-    none = sets.load(sets.named(f"{name}-0"), data, tmp_path, 0, 16)
+    none = tasks.load(tasks.find_task(f"{name}-0"), data, tmp_path, 0, 16)
     assert none.data.classes == 0
     assert not bool(none.data.train.labelled.any())
     assert none.query.labels.shape[1] == 3
@@ -129,28 +132,28 @@ def test_hidden_labels_are_absent_from_training(
 def test_the_released_protocol_hides_labels_unless_they_leak(
     bench: dict[str, ModuleType], data: Path, tmp_path: Path
 ) -> None:
-    sets = bench["sets"]
-    cell = sets.named("wikipedia-sift-lda-released-100")
-    train = sets.load(cell, data, tmp_path, 0, 16).data.train
+    tasks = bench["tasks"]
+    task = tasks.find_task("wikipedia-sift-lda-released-100")
+    train = tasks.load(task, data, tmp_path, 0, 16).data.train
     assert [len(train), int(train.labelled.sum())] == [90, 60]
     assert not bool(train.labels[~train.labelled].any())
-    leaked = sets.load(cell, data, tmp_path, 0, 16, leak=True).data.train
+    leaked = tasks.load(task, data, tmp_path, 0, 16, leak=True).data.train
     assert bool(leaked.labels[~leaked.labelled].any(1).all())
 
 
-def test_every_record_is_a_row_and_every_fault_has_two(bench: dict[str, ModuleType]) -> None:
+def test_every_plan_file_is_a_row_and_every_fault_has_two(bench: dict[str, ModuleType]) -> None:
     rows = bench["rows"]
-    found = rows.records()
-    assert {"random", "semi-hard", "hardest", "policy", "default", "paper"} <= set(found)
+    found = rows.read_all()
+    assert {"random", "semi-hard", "policy", "default", "paper"} <= set(found)
     assert all(row.about for row in found.values())
     corrected, released = found["paper"].config(), found["paper-released"].config()
-    for alone, without in rows.one_by_one().values():
+    for alone, without in rows.fault_rows().values():
         assert alone.config() != corrected
         assert without.config() != released
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(
+def test_a_killed_run_continues(
     bench: dict[str, ModuleType],
     data: Path,
     tmp_path: Path,
@@ -159,7 +162,7 @@ def test_a_killed_run_goes_on(
 ) -> None:
     record, work = tmp_path / "tiny.toml", tmp_path / "work"
     record.write_text(TINY)
-    words = ["--data", data, "--work", work, "--row", record, "--cell", CELL, "--seeds", "4"]
+    words = ["--data", data, "--work", work, "--row", record, "--task", TASK, "--seeds", "4"]
     command = [sys.executable, SCRIPT, *words, "--jobs", "1"]
     started = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL)
     while not list(work.glob("*.json")) and started.poll() is None:
@@ -190,14 +193,14 @@ def test_a_killed_run_goes_on(
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--row", "nobody"], "there is no row 'nobody'; there are no-pseudo-labels, plain"),
+        (["--row", "nobody"], "there is no row 'nobody', expected one of no-pseudo-labels"),
         (["--row", "absent.toml"], "absent.toml cannot be read"),
-        (["--cell", "fashion-bert-names-5"], "there is no cell 'fashion-bert-names-5'"),
-        (["--cell", "wikipedia-sift-lda-clean-101"], "expected fashion-(minilm|words)"),
-        (["--row", "random", "--cell", CELL], "wikipedia.npz is missing"),
+        (["--task", "fashion-bert-names-5"], "there is no task 'fashion-bert-names-5'"),
+        (["--task", "wikipedia-sift-lda-clean-101"], "expected fashion-(minilm|words)"),
+        (["--row", "random", "--task", TASK], "wikipedia.npz is missing"),
     ],
 )
-def test_what_does_not_exist_ends_in_one_line(
+def test_a_wrong_argument_is_reported_in_one_line(
     bench: dict[str, ModuleType],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -205,15 +208,15 @@ def test_what_does_not_exist_ends_in_one_line(
     words: list[str],
     reason: str,
 ) -> None:
-    places = ["--data", str(tmp_path), "--work", str(tmp_path / "work")]
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *places, *words])
+    folders = ["--data", str(tmp_path), "--work", str(tmp_path / "work")]
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *folders, *words])
     assert bench["schgan"].main() == 2
     error = capsys.readouterr().err
     assert reason in error
     assert error.count("\n") == 1
 
 
-def test_a_record_with_an_unknown_setting_is_refused(
+def test_a_plan_file_with_an_unknown_setting_is_refused(
     bench: dict[str, ModuleType], tmp_path: Path
 ) -> None:
     record = tmp_path / "wrong.toml"
@@ -222,7 +225,7 @@ def test_a_record_with_an_unknown_setting_is_refused(
         bench["rows"].read(record)
 
 
-def test_a_job_that_fails_leaves_the_others(
+def test_the_other_jobs_run_after_a_failed_one(
     bench: dict[str, ModuleType],
     data: Path,
     tmp_path: Path,
@@ -231,7 +234,7 @@ def test_a_job_that_fails_leaves_the_others(
 ) -> None:
     record = tmp_path / "wild.toml"
     record.write_text(TINY + "learning_rate = 1e30\n")
-    words = ["--data", data, "--work", tmp_path / "work", "--row", record, "--cell", CELL]
+    words = ["--data", data, "--work", tmp_path / "work", "--row", record, "--task", TASK]
     monkeypatch.setattr(sys, "argv", list(map(str, [SCRIPT, *words, "--seeds", 1, "--jobs", 1])))
     assert bench["schgan"].main() == 1
     captured = capsys.readouterr()
@@ -247,7 +250,7 @@ def test_a_job_that_fails_leaves_the_others(
 def methods(
     bench: dict[str, ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> ModuleType:
-    """The script of all methods, with four small rows and one small set."""
+    """The program of all methods, with four small rows and one small data set."""
     script = importlib.import_module("methods")
     records, quick = tmp_path / "records", "epochs = 2\nhidden = 16\nbatch = 32\n"
     records.mkdir()
@@ -262,9 +265,9 @@ def methods(
         (records / f"{name}.toml").write_text(record)
     changed = {"FOLDER": records, "RESULTS": tmp_path, "BITS": (16,), "SHARES": (50,)}
     sets = ("wikipedia-sift-lda-clean",)
-    for name, value in (changed | {"SETS": sets, "CLOSELY": sets, "WIDE": sets}).items():
+    for name, value in (changed | {"SETS": sets, "DETAILED": sets, "SEVERAL_WIDTHS": sets}).items():
         monkeypatch.setattr(script, name, value)
-    monkeypatch.setattr(importlib.import_module("record"), "RESULTS", tmp_path)
+    monkeypatch.setattr(importlib.import_module("harness.report"), "RESULTS", tmp_path)
     return script
 
 
@@ -298,7 +301,7 @@ def test_one_table_of_all_methods(
     assert "26 jobs, 26 of them done" in capsys.readouterr().out
 
 
-def test_what_lies_within_a_radius_is_kept(
+def test_precision_and_recall_by_radius_are_kept(
     methods: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["--data", data, "--work", tmp_path, "--only", "schgan", "--quick", "--jobs", 1]
@@ -312,10 +315,10 @@ def test_what_lies_within_a_radius_is_kept(
         assert len(curve["recall"]) == len(curve["precision"]) == 17
         assert curve["recall"] == sorted(curve["recall"])
         assert curve["recall"][-1] == 1
-        assert curve["precision"][-1] == pytest.approx(1 / 3)  # of everything: three even classes
+        assert curve["precision"][-1] == pytest.approx(1 / 3)  # of all items: three equal classes
 
 
-def test_a_method_without_records_is_told(
+def test_a_method_without_rows_is_refused(
     methods: ModuleType,
     data: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -325,12 +328,12 @@ def test_a_method_without_records_is_told(
     assert methods.main() == 2
     error = capsys.readouterr().err
     assert error == (
-        "error: there is no method 'dcmh' here, expected one of multiadversarial, schgan\n"
+        "error: no row has the method 'dcmh', expected one of multiadversarial, schgan\n"
     )
 
 
 @pytest.mark.slow
-def test_codes_of_vectors_stand_beside_their_baselines_and_are_kept(
+def test_compress_reports_its_baselines_and_keeps_trainings(
     bench: dict[str, ModuleType],
     data: Path,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""Helpers of the plugin's tests: a small client, indices of codes, and numpy's answers."""
+"""Helpers of the plugin tests: an HTTP client, indices of codes, results expected by numpy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Refused(Exception):
 
 @dataclass
 class Server:
-    """Just enough of a client, so that these tests say exactly what goes over the wire."""
+    """Minimal client: the tests state each HTTP request in full."""
 
     url: str
 
@@ -49,11 +49,11 @@ class Server:
         assert answer["_shards"]["failed"] == 0, answer["_shards"]
         return answer
 
-    def numbers(self) -> dict[str, Any]:
-        """The plugin's numbers, summed over nodes."""
+    def stats(self) -> dict[str, Any]:
+        """The cache statistics of the plugin, summed over nodes."""
         total: dict[str, Any] = {"estimated": 0, "tripped": 0}
         for node in self("GET", "_plugins/_hamming/stats")["nodes"].values():
-            for key in ("columns", "size_in_bytes", "loaded", "hits", "misses", "fallbacks"):
+            for key in ("cache_entries", "size_in_bytes", "loaded", "hits", "misses", "fallbacks"):
                 total[key] = total.get(key, 0) + node[key]
             total["estimated"] += node["breaker"]["estimated_in_bytes"]
             total["tripped"] += node["breaker"]["tripped"]
@@ -90,7 +90,7 @@ def create(
 
 @dataclass
 class Model:
-    """What the index should hold, and numpy's answers."""
+    """Expected content of the index, and expected distances by numpy."""
 
     bits: int
     image: dict[str, Code] = field(default_factory=dict)
@@ -102,11 +102,11 @@ class Model:
     ) -> list[tuple[int, str]]:
         """(distance, id) of every document with a code, by the tie rule."""
         found: dict[str, int] = {}
-        for which in fields:
-            for key, code in getattr(self, which).items():
+        for name in fields:
+            for key, code in getattr(self, name).items():
                 if tag is None or self.tag[key] == tag:
-                    least = min(int(np.bitwise_count(code ^ query).sum()) for query in codes)
-                    found[key] = min(found.get(key, self.bits), least)
+                    distance = min(int(np.bitwise_count(code ^ query).sum()) for query in codes)
+                    found[key] = min(found.get(key, self.bits), distance)
         return sorted((distance, key) for key, distance in found.items())
 
 
@@ -134,7 +134,7 @@ def put(
     image: float = 0.9,
     text: float = 0.3,
 ) -> None:
-    """New random codes for ``keys``; a share of them has none. Few distinct bytes, so many ties."""
+    """Set random codes of ``keys``, for a share of them. Few distinct bytes give many ties."""
     for key in keys:
         for codes, share in ((model.image, image), (model.text, text)):
             codes.pop(key, None)
@@ -150,7 +150,7 @@ def found(answer: Any) -> list[tuple[int, str]]:
 
 
 def check(server: Server, name: str, model: Model, rng: np.random.Generator) -> None:
-    """One random query in all its ways; numpy must agree."""
+    """Run one random query in all its forms and compare the results with numpy."""
     codes = [
         rng.choice(np.array([0, 1, 3, 255], np.uint8), size=model.bits // 8).astype(np.uint8)
         for _ in range(int(rng.integers(1, 4)))
@@ -163,26 +163,26 @@ def check(server: Server, name: str, model: Model, rng: np.random.Generator) -> 
         "fields": [f"{f}_code" for f in fields],
         "codes": [c.tobytes().hex() for c in codes],
     }
-    wanted = model.distances(codes, fields, tag)
-    within = [pair for pair in wanted if pair[0] <= radius]
+    expected = model.distances(codes, fields, tag)
+    within = [pair for pair in expected if pair[0] <= radius]
     if tag:
         query["filter"] = {"term": {"tag": tag}}
     near = {"hamming": {**query, "max_distance": radius}}
     for track in (False, True, 5):
         more = {"size": size, "sort": BY_ID, "track_scores": True, "track_total_hits": track}
         answer = server.search(name, {"hamming": query}, **more)
-        assert found(answer) == wanted[:size], (track, query)
+        assert found(answer) == expected[:size], (track, query)
         assert found(server.search(name, near, **more)) == within[:size], (track, radius, query)
         if track is True:
-            assert answer["hits"]["total"]["value"] == len(wanted)
+            assert answer["hits"]["total"]["value"] == len(expected)
     plain = found(server.search(name, {"hamming": query}, size=size))
-    assert [d for d, _ in plain] == [d for d, _ in wanted[:size]]
-    # As one clause among others the scorer works document by document.
+    assert [d for d, _ in plain] == [d for d, _ in expected[:size]]
+    # As a clause of another query it is scored document by document (HammingScorer).
     both = {"bool": {"must": [near], "filter": [{"range": {"n": {"lt": 4}}}]}}
     some = [pair for pair in within if int(pair[1]) % 7 < 4]
     assert found(server.search(name, both, size=size, sort=BY_ID)) == some[:size]
     assert server("POST", f"{name}/_count", {"query": near})["count"] == len(within)
-    assert server("POST", f"{name}/_count", {"query": {"hamming": query}})["count"] == len(wanted)
-    unwanted = {"bool": {"must_not": [near], "filter": [{"exists": {"field": "id"}}]}}
-    count = server("POST", f"{name}/_count", {"query": unwanted})["count"]
+    assert server("POST", f"{name}/_count", {"query": {"hamming": query}})["count"] == len(expected)
+    unexpected = {"bool": {"must_not": [near], "filter": [{"exists": {"field": "id"}}]}}
+    count = server("POST", f"{name}/_count", {"query": unexpected})["count"]
     assert count == len(model.tag) - len(within)

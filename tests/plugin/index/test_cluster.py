@@ -90,9 +90,9 @@ def test_shards_and_nodes_agree_with_numpy(cluster: list[Node], tmp_path: Path) 
                 assert [(hit.id, hit.distance) for hit in hits] == [
                     (ids[row], line[row]) for row in order
                 ]
-    told = cluster[0].get("/_plugins/_hamming/stats")["nodes"]
-    assert len(told) == 3
-    assert sum(one["columns"] for one in told.values()) >= 3
+    nodes = cluster[0].get("/_plugins/_hamming/stats")["nodes"]
+    assert len(nodes) == 3
+    assert sum(node["cache_entries"] for node in nodes.values()) >= 3
 
 
 class Searching(threading.Thread):

@@ -1,6 +1,6 @@
-"""The plugin as a guest of its node: memory, background loading, deadlines, merges, profile.
+"""The server plugin on a node: memory, background loading, timeouts, merges, profile.
 
-Same fixture and helpers as test_hamming_query.py.
+Same fixtures and helpers as test_hamming_query.py.
 """
 
 from __future__ import annotations
@@ -63,80 +63,82 @@ def setting(server: Server) -> Iterator[Callable[[str, Any], None]]:
 
 
 @pytest.mark.parametrize("storage", ["flat", "faiss"])
-def test_memory_goes_when_the_index_goes(server: Server, name: str, storage: str) -> None:
-    before = server.numbers()
+def test_memory_is_released_with_the_index(server: Server, name: str, storage: str) -> None:
+    before = server.stats()
     model, rng = fill(server, name, 3000, storage=storage)
     check(server, name, model, rng)
     query = {"hamming": {"fields": ["image_code", "text_code"], "code": "00" * 8}}
     server.search(name, query)
-    during = server.numbers()
-    assert during["columns"] > before["columns"]
-    # 3,000 codes in blocks of 1,024 of 8 bytes, a packed column of a third of that.
+    during = server.stats()
+    assert during["cache_entries"] > before["cache_entries"]
+    # 3,000 codes in blocks of 1,024 of 8 bytes (dense), and a third of that (sparse).
     assert 8 * 4000 <= during["size_in_bytes"] - before["size_in_bytes"] <= 8 * 8000
     assert during["estimated"] == during["size_in_bytes"]
     server("DELETE", name)
-    keys = ("columns", "size_in_bytes", "estimated")
-    assert wait(lambda: all(server.numbers()[k] == before[k] for k in keys)), server.numbers()
+    keys = ("cache_entries", "size_in_bytes", "estimated")
+    assert wait(lambda: all(server.stats()[k] == before[k] for k in keys)), server.stats()
 
 
-def test_warm_reads_ahead_and_new_segments_follow(server: Server, name: str) -> None:
+def test_warmup_loads_all_segments_and_later_new_ones(server: Server, name: str) -> None:
     model, rng = fill(server, name, 500)
-    before = server.numbers()
-    answer = server("POST", f"{name}/_plugins/_hamming/warm?fields=image_code")
-    assert (answer["columns"], answer["refused_by_breaker"]) == (1, 0)
+    before = server.stats()
+    answer = server("POST", f"_plugins/_hamming/warmup/{name}?fields=image_code")
+    assert (answer["cache_entries"], answer["refused_by_breaker"]) == (1, 0)
     assert answer["_shards"]["failed"] == 0
-    assert server("POST", f"{name}/_plugins/_hamming/warm")["columns"] == 2
+    assert server("GET", f"_plugins/_hamming/warmup/{name}")["cache_entries"] == 2
+    former = server("POST", f"{name}/_plugins/_hamming/warm")
+    assert former["columns"] == former["cache_entries"] == 2
     query = {"hamming": {"field": "image_code", "code": "00" * 8}}
     server.search(name, query)
-    after = server.numbers()
+    after = server.stats()
     assert after["loaded"] == before["loaded"] + 2
     assert (after["misses"], after["hits"]) == (before["misses"], before["hits"] + 1)
     keys = [f"{i:05d}" for i in range(500, 600)]
     put(rng, model, keys)
     bulk(server, name, lines(model, keys), refresh=True)
-    assert wait(lambda: server.numbers()["loaded"] == before["loaded"] + 4)
+    assert wait(lambda: server.stats()["loaded"] == before["loaded"] + 4)
     check(server, name, model, rng)
-    assert server.numbers()["misses"] == before["misses"]
+    assert server.stats()["misses"] == before["misses"]
 
 
-def test_warming_what_is_not_there_is_refused(server: Server, name: str) -> None:
+def test_warmup_of_a_missing_index_or_other_field_is_refused(server: Server, name: str) -> None:
     create(server, name, 16)
-    for path, status in ((f"{name}/_plugins/_hamming/warm?fields=tag", 400), ("none-x", 404)):
+    for path, status in ((f"{name}?fields=tag", 400), ("none-x", 404)):
         with pytest.raises(Refused) as refused:
-            server("POST", path if "/" in path else f"{path}/_plugins/_hamming/warm")
+            server("POST", f"_plugins/_hamming/warmup/{path}")
         assert refused.value.status == status
 
 
-def test_always_loads_without_being_asked(
+def test_load_always_loads_without_a_query(
     server: Server, name: str, setting: Callable[[str, Any], None]
 ) -> None:
     setting("hamming.load", "always")
-    before = server.numbers()
+    before = server.stats()
     fill(server, name, 100)
-    assert wait(lambda: server.numbers()["columns"] >= before["columns"] + 2)
+    assert wait(lambda: server.stats()["cache_entries"] >= before["cache_entries"] + 2)
     with pytest.raises(Refused) as refused:
         setting("hamming.load", "sometimes")
     assert refused.value.status == 400
 
 
 @pytest.mark.parametrize("storage", ["flat", "faiss", "lucene"])
-def test_a_tripped_breaker_slows_and_never_fails(
+def test_a_tripped_breaker_never_fails_a_search(
     server: Server, name: str, setting: Callable[[str, Any], None], storage: str
 ) -> None:
     model, rng = fill(server, name, 4000, storage=storage)
     check(server, name, model, rng)
     setting("hamming.breaker.limit", "1kb")
-    start = server.numbers()
-    assert start["columns"] == 0
+    start = server.stats()
+    assert start["cache_entries"] == 0
     for _ in range(4):
         check(server, name, model, rng)
-    end = server.numbers()
-    assert (end["columns"], end["estimated"]) == (0, 0)
+    end = server.stats()
+    assert (end["cache_entries"], end["estimated"]) == (0, 0)
     assert end["fallbacks"] > start["fallbacks"]
     assert end["tripped"] > start["tripped"]
     setting("hamming.breaker.limit", "10%")
     check(server, name, model, rng)
-    assert server.numbers()["columns"] > 0
+    assert server.stats()["cache_entries"] > 0
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,7 @@ def test_a_tripped_breaker_slows_and_never_fails(
 def test_concurrent_segment_search(
     server: Server, name: str, setting: Callable[[str, Any], None], mode: str, partition: str
 ) -> None:
-    """Several threads a request, each with segments of its own or (force) with parts of one."""
+    """Several threads per request, each with its own segments or (force) with parts of one."""
     setting("search.concurrent_segment_search.mode", mode)
     setting("search.concurrent_segment_search.partition_strategy", partition)
     model, rng = fill(server, name, 6000)
@@ -162,13 +164,13 @@ def test_concurrent_segment_search(
 
 
 def slow(bits: int) -> dict[str, Any]:
-    """Takes long: 256 codes against two fields."""
+    """A slow query: 256 codes, two fields."""
     rng = np.random.default_rng(0)
     codes = [rng.bytes(bits // 8).hex() for _ in range(256)]
     return {"hamming": {"fields": ["image_code", "text_code"], "codes": codes}}
 
 
-def test_a_deadline_stops_the_scan(server: Server, name: str) -> None:
+def test_a_timeout_stops_the_scan(server: Server, name: str) -> None:
     fill(server, name, 30_000, bits=512)
     server("POST", f"{name}/_forcemerge?max_num_segments=1")
     server("POST", f"{name}/_refresh")
@@ -189,8 +191,8 @@ def test_a_cancelled_request_stops(server: Server, name: str) -> None:
         while not stopped.is_set():
             path = "_tasks?detailed=true&actions=indices:data/read/search"
             for node in server("GET", path)["nodes"].values():
-                for task, told in node["tasks"].items():
-                    if name in told["description"]:
+                for task, details in node["tasks"].items():
+                    if name in details["description"]:
                         server("POST", f"_tasks/{task}/_cancel")
 
     thread = threading.Thread(target=cancel)
@@ -205,9 +207,9 @@ def test_a_cancelled_request_stops(server: Server, name: str) -> None:
     assert "cancelled" in str(refused.value)
 
 
-def test_searches_during_writes_merges_and_the_end(server: Server, name: str) -> None:
-    """Whatever answers come, they are right for the codes they name, and nothing stays behind."""
-    before = server.numbers()
+def test_searches_during_writes_merges_and_deletion(server: Server, name: str) -> None:
+    """Results stay sorted during writes, are exact afterwards, and all memory is released."""
+    before = server.stats()
     model, rng = fill(server, name, 3000, shards=2)
     done = threading.Event()
     query = {"hamming": {"fields": ["image_code", "text_code"], "code": "00" * 8}}
@@ -233,12 +235,12 @@ def test_searches_during_writes_merges_and_the_end(server: Server, name: str) ->
     server("POST", f"{name}/_refresh")
     check(server, name, model, rng)
     server("POST", f"{name}/_close")
-    sums = ("columns", "size_in_bytes", "estimated")
-    assert wait(lambda: all(server.numbers()[k] == before[k] for k in sums)), server.numbers()
+    sums = ("cache_entries", "size_in_bytes", "estimated")
+    assert wait(lambda: all(server.stats()[k] == before[k] for k in sums)), server.stats()
     server("POST", f"{name}/_open?wait_for_active_shards=all")
     check(server, name, model, rng)
     server("DELETE", name)
-    assert wait(lambda: all(server.numbers()[k] == before[k] for k in sums)), server.numbers()
+    assert wait(lambda: all(server.stats()[k] == before[k] for k in sums)), server.stats()
 
 
 def test_profile(server: Server, name: str) -> None:
@@ -248,18 +250,18 @@ def test_profile(server: Server, name: str) -> None:
     query = {"hamming": {"field": "image_code", "code": "00" * 8, "filter": red}}
     answer = server.search(name, query, profile=True, sort=BY_ID)
     assert found(answer) == model.distances([code], ("image",), "red")[:10]
-    told = json.dumps(answer["profile"])
-    assert '"type": "HammingQuery"' in told
-    assert "hamming(image_code ~ 0000000000000000 if " in told
+    profile = json.dumps(answer["profile"])
+    assert '"type": "HammingQuery"' in profile
+    assert "hamming(image_code ~ 0000000000000000 if " in profile
 
 
 def test_inside_other_queries(server: Server, name: str) -> None:
     model, rng = fill(server, name, 2000, bits=16)
     code = rng.integers(0, 256, 2).astype(np.uint8)
-    wanted = model.distances([code])
+    expected = model.distances([code])
     query = {"hamming": {"field": "image_code", "code": code.tobytes().hex()}}
     near = {"hamming": {**query["hamming"], "max_distance": 4}}
-    within = [pair for pair in wanted if pair[0] <= 4]
+    within = [pair for pair in expected if pair[0] <= 4]
     for outer in (
         {"dis_max": {"queries": [query, near]}},
         {"function_score": {"query": query}},
@@ -267,7 +269,7 @@ def test_inside_other_queries(server: Server, name: str) -> None:
         {"bool": {"must": [query], "should": [{"term": {"tag": {"value": "red", "boost": 0}}}]}},
         {"script_score": {"query": query, "script": {"source": "_score"}}},
     ):
-        assert found(server.search(name, outer, sort=BY_ID, size=50)) == wanted[:50], outer
+        assert found(server.search(name, outer, sort=BY_ID, size=50)) == expected[:50], outer
     both = {"bool": {"must": [near, {"term": {"tag": {"value": "red", "boost": 0}}}]}}
     red = [pair for pair in within if model.tag[pair[1]] == "red"]
     assert found(server.search(name, both, sort=BY_ID, size=50)) == red[:50]
@@ -289,7 +291,7 @@ def test_pages_by_search_after(server: Server, name: str) -> None:
 
 
 def test_documents_beside_nested_ones(server: Server, name: str) -> None:
-    """Children are documents of their own to Lucene: numbers shift, and answers do not."""
+    """Nested objects are Lucene documents, which shifts document numbers but not results."""
     create(server, name, 16)
     server("PUT", f"{name}/_mapping", {"properties": {"parts": {"type": "nested"}}})
     rng = np.random.default_rng(2)

@@ -1,6 +1,6 @@
-"""The server-side plugin's ``hamming`` query on a real node, held against numpy.
+"""The ``hamming`` query of the server plugin on a real node, compared with numpy.
 
-``plugin_url`` is the address of a node that has opensearch-knn and our plugin.
+``plugin_url`` is the address of a node with opensearch-knn and opensearch-hamming.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STORAGES = ["flat", "faiss", "lucene"]
 
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("bits", [8, 64, 72, 128, 256, 512])
-def test_agrees_with_numpy_whatever_happens_to_the_index(
+def test_agrees_with_numpy_after_updates_deletes_and_merges(
     server: Server, name: str, bits: int, storage: str
 ) -> None:
     rng = np.random.default_rng(bits + len(storage))
@@ -39,7 +39,7 @@ def test_agrees_with_numpy_whatever_happens_to_the_index(
     for step in range(14):
         keys = [f"{i:04d}" for i in rng.choice(1500, size=int(rng.integers(1, 300)), replace=False)]
         if rng.random() < 0.7 or step == 0:
-            # Now and then a segment where codes are rare: they are packed there.
+            # Some segments have few codes, which selects the sparse layout.
             put(rng, model, keys, *((0.9, 0.3) if rng.random() < 0.7 else (0.05, 1.0)))
             bulk(server, name, lines(model, keys))
         else:
@@ -59,7 +59,7 @@ def test_agrees_with_numpy_whatever_happens_to_the_index(
 
 @pytest.mark.parametrize("storage", STORAGES)
 def test_a_large_segment_with_ties_at_every_rank(server: Server, name: str, storage: str) -> None:
-    """Enough documents for the limit to fall within a segment, and for the filter to be dense."""
+    """Enough documents that the competitive distance decreases within a segment; a dense filter."""
     rng = np.random.default_rng(5)
     create(server, name, 16, storage)
     model = Model(16)
@@ -67,31 +67,31 @@ def test_a_large_segment_with_ties_at_every_rank(server: Server, name: str, stor
     put(rng, model, keys)
     for at in range(0, len(keys), 5000):
         bulk(server, name, lines(model, keys[at : at + 5000]))
-    if storage != "lucene":  # a graph of so many equal codes takes its time
+    if storage != "lucene":  # building a graph of so many equal codes is slow
         server("POST", f"{name}/_forcemerge?max_num_segments=1")
     server("POST", f"{name}/_refresh")
     for _ in range(6):
         check(server, name, model, rng)
 
 
-def test_spellings_of_a_code(server: Server, name: str) -> None:
+def test_formats_of_a_code(server: Server, name: str) -> None:
     rng = np.random.default_rng(1)
     create(server, name, 64)
     model = Model(64)
     put(rng, model, [f"{i:04d}" for i in range(200)])
     bulk(server, name, lines(model, list(model.tag)), refresh=True)
     code = rng.integers(0, 256, 8).astype(np.uint8)
-    wanted = model.distances([code])[:10]
-    for spelling in (
+    expected = model.distances([code])[:10]
+    for text in (
         code.tobytes().hex(),
         code.tobytes().hex().upper(),
         base64.b64encode(code.tobytes()).decode(),
         code.view(np.int8).tolist(),
     ):
-        query = {"hamming": {"field": "image_code", "code": spelling}}
-        assert found(server.search(name, query, sort=BY_ID)) == wanted
-        query = {"hamming": {"fields": ["image_code"], "codes": [spelling, spelling]}}
-        assert found(server.search(name, query, sort=BY_ID)) == wanted
+        query = {"hamming": {"field": "image_code", "code": text}}
+        assert found(server.search(name, query, sort=BY_ID)) == expected
+        query = {"hamming": {"fields": ["image_code"], "codes": [text, text]}}
+        assert found(server.search(name, query, sort=BY_ID)) == expected
 
 
 def three(server: Server, name: str) -> None:
@@ -142,7 +142,7 @@ def test_scores_boost_and_names(server: Server, name: str) -> None:
     assert len(server.search(name, near, min_score=0.75)["hits"]["hits"]) == 1
 
 
-def test_explains_itself(server: Server, name: str) -> None:
+def test_explain(server: Server, name: str) -> None:
     three(server, name)
 
     def explain(key: str, query: dict[str, Any]) -> tuple[bool, str]:
@@ -162,44 +162,44 @@ def test_explains_itself(server: Server, name: str) -> None:
     assert "no code in image_code" in text
     matched, text = explain("3", {**ZERO, "filter": {"term": {"n": 1}}})
     assert not matched
-    assert "does not pass the filter" in text
+    assert "does not match the filter" in text
 
 
 @pytest.mark.parametrize(
     ("query", "reason"),
     [
-        ({"code": "0000"}, "wants [field] or [fields]"),
-        ({"field": "image_code"}, "wants [code] or [codes]"),
-        ({**ZERO, "fields": ["text_code"]}, "takes [field] or [fields], once"),
-        ({**ZERO, "codes": ["0000"]}, "takes [code] or [codes], once"),
+        ({"code": "0000"}, "requires [field] or [fields]"),
+        ({"field": "image_code"}, "requires [code] or [codes]"),
+        ({**ZERO, "fields": ["text_code"]}, "one of [field] and [fields], once"),
+        ({**ZERO, "codes": ["0000"]}, "one of [code] and [codes], once"),
         ({"field": "image_code", "codes": []}, "[codes] is empty"),
         ({"fields": [], "code": "0000"}, "[fields] is empty"),
-        ({"field": "image_code", "codes": ["0000"] * 257}, "has 257 codes; 256 are the most"),
+        ({"field": "image_code", "codes": ["0000"] * 257}, "has 257 codes, expected at most 256"),
         ({"field": "image_code", "code": ""}, "0 bits as hex; the field has 16"),
-        ({"field": 3, "code": "0000"}, "[field] wants a name"),
-        ({"fields": "image_code", "code": "0000"}, "[fields] wants a list of names"),
+        ({"field": 3, "code": "0000"}, "[field] must be a name"),
+        ({"fields": "image_code", "code": "0000"}, "[fields] must be a list of names"),
         ({**ZERO, "boost": -1}, "negative [boost]"),
         ({"field": "image_code", "code": "000000"}, "24 bits as hex; the field has 16"),
         ({"field": "image_code", "code": "AAAAAAAAAAA="}, "64 bits; the field has 16"),
         ({"field": "image_code", "code": "zzz!"}, "neither hex nor base64"),
         ({"field": "image_code", "code": [1, 2, 3]}, "24 bits; the field has 16"),
-        ({"field": "image_code", "code": [1, 200]}, "from -128 to 127, not 200"),
-        ({"field": "image_code", "code": [1, 2.5]}, "from -128 to 127, not 2.5"),
-        ({"field": "image_code", "code": ["00", "00"]}, "several codes go into [codes]"),
-        ({"field": "image_code", "code": {}}, "wants hex, base64 or a list"),
-        ({**ZERO, "max_distance": -1}, "0 or more, not -1"),
-        ({**ZERO, "max_distance": 1.5}, "0 or more, not 1.5"),
-        ({**ZERO, "max_distance": "3"}, "0 or more, not 3"),
-        ({**ZERO, "max": 1}, "knows no [max]"),
-        ({**ZERO, "filter": "tag"}, "[filter] wants a query"),
+        ({"field": "image_code", "code": [1, 200]}, "from -128 to 127, found 200"),
+        ({"field": "image_code", "code": [1, 2.5]}, "from -128 to 127, found 2.5"),
+        ({"field": "image_code", "code": ["00", "00"]}, "use [codes] for several codes"),
+        ({"field": "image_code", "code": {}}, "must be hex, base64 or a list"),
+        ({**ZERO, "max_distance": -1}, "0 or more, found -1"),
+        ({**ZERO, "max_distance": 1.5}, "0 or more, found 1.5"),
+        ({**ZERO, "max_distance": "3"}, "0 or more, found 3"),
+        ({**ZERO, "max": 1}, "unknown key [max]"),
+        ({**ZERO, "filter": "tag"}, "[filter] must be a query"),
         ({"field": "nowhere", "code": "0000"}, "no field [nowhere]"),
         ({"field": "tag", "code": "0000"}, "field [tag] is a keyword, not a code field"),
         ({"field": "floats", "code": "0000"}, "field [floats] holds vectors that are not binary"),
-        ({"field": "parts.code", "code": "0000"}, "lies in nested [parts]"),
+        ({"field": "parts.code", "code": "0000"}, "is inside nested [parts]"),
         ({"fields": ["image_code", "long_code"], "code": "0000"}, "16 and 32 bits"),
     ],
 )
-def test_what_is_wrong_is_a_400_with_its_reason(
+def test_an_invalid_query_is_a_400_with_a_reason(
     server: Server, name: str, query: dict[str, Any], reason: str
 ) -> None:
     create(server, name, 16)

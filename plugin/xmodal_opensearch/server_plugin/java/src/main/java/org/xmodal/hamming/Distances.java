@@ -3,21 +3,21 @@ package org.xmodal.hamming;
 
 import java.io.IOException;
 
-/** The distances of one segment's documents from the query, in order of document number. */
+/** Distances between the query and the documents of one segment, in order of document number. */
 interface Distances {
-    /** The distance of a document that has no code: beyond every limit. */
+    /** The distance of a document without a code; larger than any other. */
     int ABSENT = Integer.MAX_VALUE;
 
-    /** Most documents that one call of {@link #block} may ask for. Small enough for the first cache of a core. */
+    /** Maximum number of documents of one {@link #block} call; a block of distances fits into the L1 cache. */
     int BLOCK = 1024;
 
     /**
-     * Write the distances of documents {@code from} to {@code to} (exclusive) to {@code out[0 .. to - from)}.
+     * Writes the distances of documents {@code from} to {@code to} (exclusive) to {@code out[0 .. to - from)}.
      *
-     * <p>Calls go forward only: no document is asked for after a later one.
+     * <p>Forward only: {@code from} must not be smaller than the {@code to} of an earlier call.
      */
     void block(int from, int to, int[] out) throws IOException;
 
-    /** The distance of one document. Forward only, too; the same document may be asked for again. */
-    int at(int doc) throws IOException;
+    /** The distance of one document. Forward only; the same document may be passed repeatedly. */
+    int distance(int doc) throws IOException;
 }

@@ -11,31 +11,30 @@ import org.apache.lucene.util.Bits;
 import org.apache.lucene.util.FixedBitSet;
 
 /**
- * Scores a whole segment, block by block: the fast way.
+ * Scores a segment block by block, {@link Distances#BLOCK} documents at a time.
  *
- * <p>Distances of a block are computed at one go, without looking at anything else. Most blocks end there, because
- * none of their distances is within the limit, which falls as the collector fills. Only what is left is held
- * against the filter, the deleted documents and the collector.
+ * <p>All distances of a block are computed first. A block without a competitive distance is skipped; for the others, the
+ * filter, the deleted documents and the collector are evaluated for each document with a competitive distance.
  *
- * <p>It keeps no deadline itself: the server calls {@link #score} for one range of documents after the other and
- * asks between them whether the request was cancelled or is out of time.
+ * <p>Timeouts and cancellation are handled by the server, which calls {@link #score} for one range of documents at a time
+ * and checks both between the ranges.
  */
 final class HammingBulkScorer extends BulkScorer {
-    // A block with fewer documents that pass the filter is scored document by document.
-    private static final int FEW = Distances.BLOCK / 16;
+    // Below this number of filtered documents, a block is scored document by document.
+    private static final int MIN_FILTERED = Distances.BLOCK / 16;
 
     private final Distances distances;
-    private final Passing passing;
-    private final Limit limit;
+    private final FilterBlock filter;
+    private final CompetitiveDistance competitive;
     private final int maxDoc;
     private final int[] block = new int[Distances.BLOCK];
     private final Hit hit = new Hit();
 
-    /** {@code passing}: documents that pass the filter, or null where there is none. */
-    HammingBulkScorer(Distances distances, DocIdSetIterator passing, Limit limit, int maxDoc) {
+    /** {@code filterDocs}: documents that match the filter, or null without a filter. */
+    HammingBulkScorer(Distances distances, DocIdSetIterator filterDocs, CompetitiveDistance competitive, int maxDoc) {
         this.distances = distances;
-        this.passing = passing == null ? null : new Passing(passing);
-        this.limit = limit;
+        this.filter = filterDocs == null ? null : new FilterBlock(filterDocs);
+        this.competitive = competitive;
         this.maxDoc = maxDoc;
     }
 
@@ -45,15 +44,15 @@ final class HammingBulkScorer extends BulkScorer {
         int end = Math.min(max, maxDoc);
         int from = min;
         while (from < end) {
-            if (limit.distance() < 0) {
+            if (competitive.distance() < 0) {
                 return DocIdSetIterator.NO_MORE_DOCS;
             }
-            // Blocks end where the column's do, so that each is one run in memory.
+            // Aligned with the blocks of SegmentCodes, so that each block is contiguous in memory.
             int to = Math.min(end, (from / Distances.BLOCK + 1) * Distances.BLOCK);
-            if (passing == null) {
+            if (filter == null) {
                 scoreAll(collector, live, from, to);
             } else {
-                int next = passing.seek(from);
+                int next = filter.seek(from);
                 if (next >= end) {
                     from = end;
                     break;
@@ -62,7 +61,7 @@ final class HammingBulkScorer extends BulkScorer {
                     from = next / Distances.BLOCK * Distances.BLOCK;
                     continue;
                 }
-                scorePassing(collector, live, from, to);
+                scoreFiltered(collector, live, from, to);
             }
             from = to;
         }
@@ -72,30 +71,30 @@ final class HammingBulkScorer extends BulkScorer {
     private void scoreAll(LeafCollector collector, Bits live, int from, int to) throws IOException {
         int n = to - from;
         distances.block(from, to, block);
-        if (!Kernels.any(block, n, limit.distance())) {
+        if (!Kernels.anyAtMost(block, n, competitive.distance())) {
             return;
         }
         for (int i = 0; i < n; i++) {
-            if (block[i] <= limit.distance() && (live == null || live.get(from + i))) {
+            if (block[i] <= competitive.distance() && (live == null || live.get(from + i))) {
                 collect(collector, from + i, block[i]);
             }
         }
     }
 
-    private void scorePassing(LeafCollector collector, Bits live, int from, int to) throws IOException {
-        FixedBitSet bits = passing.block(from, to);
+    private void scoreFiltered(LeafCollector collector, Bits live, int from, int to) throws IOException {
+        FixedBitSet bits = filter.block(from, to);
         int n = to - from;
-        boolean few = bits.cardinality() < FEW;
+        boolean few = bits.cardinality() < MIN_FILTERED;
         if (!few) {
             distances.block(from, to, block);
-            if (!Kernels.any(block, n, limit.distance())) {
+            if (!Kernels.anyAtMost(block, n, competitive.distance())) {
                 return;
             }
         }
         int i = bits.nextSetBit(0);
         while (i < n) {
-            int distance = few ? distances.at(from + i) : block[i];
-            if (distance <= limit.distance() && (live == null || live.get(from + i))) {
+            int distance = few ? distances.distance(from + i) : block[i];
+            if (distance <= competitive.distance() && (live == null || live.get(from + i))) {
                 collect(collector, from + i, distance);
             }
             i = i + 1 < Distances.BLOCK ? bits.nextSetBit(i + 1) : n;
@@ -109,40 +108,40 @@ final class HammingBulkScorer extends BulkScorer {
 
     @Override
     public long cost() {
-        return passing == null ? maxDoc : passing.cost();
+        return filter == null ? maxDoc : filter.cost();
     }
 
-    /** What the collector sees of the document at hand. */
+    /** The current document, as the collector sees it. */
     private final class Hit extends Scorable {
         private int distance;
 
         @Override
         public float score() {
-            return limit.score(distance);
+            return competitive.score(distance);
         }
 
         @Override
-        public void setMinCompetitiveScore(float least) {
-            limit.lower(least);
+        public void setMinCompetitiveScore(float minScore) {
+            competitive.lowerTo(minScore);
         }
     }
 
-    /** The filter's documents as bits, a block at a time. */
-    private static final class Passing {
+    /** The documents that match the filter, as a bit set of one block. */
+    private static final class FilterBlock {
         private final DocIdSetIterator iterator;
         private final FixedBitSet bits = new FixedBitSet(Distances.BLOCK);
 
-        Passing(DocIdSetIterator iterator) {
+        FilterBlock(DocIdSetIterator iterator) {
             this.iterator = iterator;
         }
 
-        /** The first document that passes, from {@code doc} on. */
+        /** The first matching document {@code >= doc}. */
         int seek(int doc) throws IOException {
             int at = iterator.docID();
             return at < doc ? iterator.advance(doc) : at;
         }
 
-        /** Bit i is set where document {@code from + i} passes. After {@link #seek}. */
+        /** Bit i is set if document {@code from + i} matches. Requires a {@link #seek} to {@code from} before. */
         FixedBitSet block(int from, int to) throws IOException {
             bits.clear();
             iterator.intoBitSet(to, bits, from);

@@ -7,9 +7,9 @@ import org.apache.lucene.index.LeafReader;
 import org.apache.lucene.search.Explanation;
 import org.apache.lucene.util.BytesRef;
 
-/** Tells in words how a document came by its score: which code of which field, and which bytes differ. */
+/** Explains the score of a document: the field and the query code of the minimum distance, and the bytes that differ. */
 final class HammingExplainer {
-    private static final int MOST_BYTES = 16;
+    private static final int MAX_BYTES_SHOWN = 16;
 
     private final HammingQuery query;
     private final float[] scores;
@@ -20,10 +20,10 @@ final class HammingExplainer {
     }
 
     Explanation explain(LeafReader reader, int doc) throws IOException {
-        int least = Distances.ABSENT;
+        int min = Distances.ABSENT;
         String best = "the document has no code in " + String.join(", ", query.fields);
         for (String field : query.fields) {
-            StoredCodes codes = StoredCodes.open(reader, field);
+            DocValuesCodes codes = DocValuesCodes.open(reader, field);
             if (codes == null || codes.iterator.advance(doc) != doc) {
                 continue;
             }
@@ -33,23 +33,23 @@ final class HammingExplainer {
             }
             for (int c = 0; c < query.codes.length; c++) {
                 int distance = distance(code, query.codes[c]);
-                if (distance < least) {
-                    least = distance;
+                if (distance < min) {
+                    min = distance;
                     best = "distance " + distance + " of " + 8 * query.width + " bits between field " + field
                         + (query.codes.length == 1 ? "" : " and code " + c + " of " + query.codes.length + " (counted from 0)")
                         + "; " + differing(code, query.codes[c]);
                 }
             }
         }
-        if (least == Distances.ABSENT) {
+        if (min == Distances.ABSENT) {
             return Explanation.noMatch(best);
         }
-        if (least > query.maxDistance) {
+        if (min > query.maxDistance) {
             return Explanation.noMatch(best + "; more than max_distance " + query.maxDistance);
         }
         float boost = scores[0];
         String times = boost == 1 ? "" : ", times boost " + boost;
-        return Explanation.match(scores[least], "1 / (1 + distance)" + times, Explanation.match(least, best));
+        return Explanation.match(scores[min], "1 / (1 + distance)" + times, Explanation.match(min, best));
     }
 
     private static int distance(BytesRef code, byte[] other) {
@@ -65,13 +65,13 @@ final class HammingExplainer {
         int differ = 0;
         for (int i = 0; i < other.length; i++) {
             int bits = Integer.bitCount((code.bytes[code.offset + i] ^ other[i]) & 0xFF);
-            if (bits > 0 && differ++ < MOST_BYTES) {
+            if (bits > 0 && differ++ < MAX_BYTES_SHOWN) {
                 text.append(differ == 1 ? "" : ", ").append(i).append(" (").append(bits).append(bits == 1 ? " bit)" : " bits)");
             }
         }
         if (differ == 0) {
             return "no byte differs";
         }
-        return "bytes that differ: " + text + (differ > MOST_BYTES ? " and " + (differ - MOST_BYTES) + " more" : "");
+        return "bytes that differ: " + text + (differ > MAX_BYTES_SHOWN ? " and " + (differ - MAX_BYTES_SHOWN) + " more" : "");
     }
 }

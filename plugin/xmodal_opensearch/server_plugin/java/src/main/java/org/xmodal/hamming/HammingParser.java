@@ -11,13 +11,13 @@ import org.opensearch.core.xcontent.XContentParser.Token;
 import org.opensearch.index.query.AbstractQueryBuilder;
 import org.opensearch.index.query.QueryBuilder;
 
-/** Reads the body of a {@code hamming} query. What is wrong is said with line and column, as the server does elsewhere. */
+/** Parses the body of a {@code hamming} query. Throws ParsingException, with line and column, if it is invalid. */
 final class HammingParser {
-    private static final int MOST_CODES = 256;
+    private static final int MAX_CODES = 256;
 
     private final XContentParser parser;
     private List<String> fields;
-    private List<Code> codes;
+    private List<QueryCode> codes;
 
     private HammingParser(XContentParser parser) {
         this.parser = parser;
@@ -42,44 +42,44 @@ final class HammingParser {
                 case "codes" -> setCodes(codes(key), key);
                 case "max_distance" -> maxDistance = distance(key);
                 case "filter" -> {
-                    wanted(Token.START_OBJECT, key, "a query");
+                    expect(Token.START_OBJECT, key, "a query");
                     filter = AbstractQueryBuilder.parseInnerQueryBuilder(parser);
                 }
                 case "boost" -> boost = parser.floatValue();
                 case "_name" -> queryName = parser.text();
-                default -> throw wrong("knows no [" + key + "]; it takes field or fields, code or codes, max_distance, filter, boost, _name");
+                default -> throw error("unknown key [" + key + "]; expected field or fields, code or codes, max_distance, filter, boost, _name");
             }
         }
         if (fields == null) {
-            throw wrong("wants [field] or [fields]");
+            throw error("requires [field] or [fields]");
         }
         if (codes == null) {
-            throw wrong("wants [code] or [codes]");
+            throw error("requires [code] or [codes]");
         }
         return new HammingQueryBuilder(service, fields, codes, maxDistance, filter).boost(boost).queryName(queryName);
     }
 
     private void setFields(List<String> given, String key) {
         if (fields != null || given.isEmpty()) {
-            throw wrong(given.isEmpty() ? "[" + key + "] is empty" : "takes [field] or [fields], once");
+            throw error(given.isEmpty() ? "[" + key + "] is empty" : "accepts one of [field] and [fields], once");
         }
         fields = given;
     }
 
-    private void setCodes(List<Code> given, String key) {
+    private void setCodes(List<QueryCode> given, String key) {
         if (codes != null || given.isEmpty()) {
-            throw wrong(given.isEmpty() ? "[" + key + "] is empty" : "takes [code] or [codes], once");
+            throw error(given.isEmpty() ? "[" + key + "] is empty" : "accepts one of [code] and [codes], once");
         }
         codes = given;
     }
 
     private String text(String key) throws IOException {
-        wanted(Token.VALUE_STRING, key, "a name");
+        expect(Token.VALUE_STRING, key, "a name");
         return parser.text();
     }
 
     private List<String> texts(String key) throws IOException {
-        wanted(Token.START_ARRAY, key, "a list of names");
+        expect(Token.START_ARRAY, key, "a list of names");
         List<String> found = new ArrayList<>();
         while (parser.nextToken() != Token.END_ARRAY) {
             found.add(text(key));
@@ -87,28 +87,28 @@ final class HammingParser {
         return found;
     }
 
-    private List<Code> codes(String key) throws IOException {
-        wanted(Token.START_ARRAY, key, "a list of codes");
-        List<Code> found = new ArrayList<>();
+    private List<QueryCode> codes(String key) throws IOException {
+        expect(Token.START_ARRAY, key, "a list of codes");
+        List<QueryCode> found = new ArrayList<>();
         while (parser.nextToken() != Token.END_ARRAY) {
             found.add(code(key));
         }
-        if (found.size() > MOST_CODES) {
-            throw wrong("[" + key + "] has " + found.size() + " codes; " + MOST_CODES + " are the most");
+        if (found.size() > MAX_CODES) {
+            throw error("[" + key + "] has " + found.size() + " codes, expected at most " + MAX_CODES);
         }
         return found;
     }
 
-    private Code code(String key) throws IOException {
+    private QueryCode code(String key) throws IOException {
         switch (parser.currentToken()) {
             case VALUE_STRING:
-                return Code.ofText(parser.text());
+                return QueryCode.ofText(parser.text());
             case VALUE_EMBEDDED_OBJECT:
-                return Code.ofBytes(parser.binaryValue());
+                return QueryCode.ofBytes(parser.binaryValue());
             case START_ARRAY:
-                return Code.ofBytes(bytes(key));
+                return QueryCode.ofBytes(bytes(key));
             default:
-                throw wrong("[" + key + "] wants hex, base64 or a list of numbers from -128 to 127");
+                throw error("[" + key + "] must be hex, base64 or a list of integers from -128 to 127");
         }
     }
 
@@ -117,8 +117,8 @@ final class HammingParser {
         while (parser.nextToken() != Token.END_ARRAY) {
             Number number = parser.currentToken() == Token.VALUE_NUMBER ? parser.numberValue() : null;
             if (number == null || number.doubleValue() != number.byteValue()) {
-                throw wrong("[" + key + "] wants whole numbers from -128 to 127, not " + parser.textOrNull()
-                    + (key.equals("code") ? " (several codes go into [codes])" : ""));
+                throw error("[" + key + "] must be a list of integers from -128 to 127, found " + parser.textOrNull()
+                    + (key.equals("code") ? " (use [codes] for several codes)" : ""));
             }
             found.add(number.intValue());
         }
@@ -132,18 +132,18 @@ final class HammingParser {
     private int distance(String key) throws IOException {
         Number number = parser.currentToken() == Token.VALUE_NUMBER ? parser.numberValue() : null;
         if (number == null || number.doubleValue() != number.intValue() || number.intValue() < 0) {
-            throw wrong("[" + key + "] wants a whole number of bits, 0 or more, not " + parser.textOrNull());
+            throw error("[" + key + "] must be an integer of 0 or more, found " + parser.textOrNull());
         }
         return number.intValue();
     }
 
-    private void wanted(Token token, String key, String what) {
+    private void expect(Token token, String key, String what) {
         if (parser.currentToken() != token) {
-            throw wrong("[" + key + "] wants " + what);
+            throw error("[" + key + "] must be " + what);
         }
     }
 
-    private ParsingException wrong(String what) {
-        return new ParsingException(parser.getTokenLocation(), "[" + HammingQueryBuilder.NAME + "] " + what);
+    private ParsingException error(String message) {
+        return new ParsingException(parser.getTokenLocation(), "[" + HammingQueryBuilder.NAME + "] " + message);
     }
 }

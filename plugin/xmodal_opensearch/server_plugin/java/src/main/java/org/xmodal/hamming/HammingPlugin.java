@@ -34,7 +34,7 @@ import org.opensearch.threadpool.ThreadPool;
 import org.opensearch.transport.client.Client;
 import org.opensearch.watcher.ResourceWatcherService;
 
-/** Exact Hamming search over binary knn_vector fields, at the speed of memory. */
+/** OpenSearch plugin for exact Hamming search over binary knn_vector fields, with the codes cached in memory. */
 public final class HammingPlugin extends Plugin implements SearchPlugin, ActionPlugin, CircuitBreakerPlugin {
     private final HammingService service = new HammingService();
 
@@ -68,7 +68,7 @@ public final class HammingPlugin extends Plugin implements SearchPlugin, ActionP
     @Override
     public List<ActionHandler<? extends ActionRequest, ? extends ActionResponse>> getActions() {
         return List.of(
-            new ActionHandler<>(StatsAction.TYPE, StatsAction.class), new ActionHandler<>(WarmAction.TYPE, WarmAction.class)
+            new ActionHandler<>(StatsAction.TYPE, StatsAction.class), new ActionHandler<>(WarmupAction.TYPE, WarmupAction.class)
         );
     }
 
@@ -77,7 +77,7 @@ public final class HammingPlugin extends Plugin implements SearchPlugin, ActionP
         Settings settings, RestController controller, ClusterSettings clusterSettings, IndexScopedSettings indexSettings,
         SettingsFilter filter, IndexNameExpressionResolver names, Supplier<DiscoveryNodes> nodes
     ) {
-        return List.of(new RestStats(), new RestWarm());
+        return List.of(new RestStats(), new RestWarmup());
     }
 
     @Override
@@ -90,7 +90,7 @@ public final class HammingPlugin extends Plugin implements SearchPlugin, ActionP
 
     @Override
     public void setCircuitBreaker(CircuitBreaker breaker) {
-        service.columns.setBreaker(breaker);
+        service.cache.setBreaker(breaker);
     }
 
     @Override

@@ -16,12 +16,13 @@ import org.apache.lucene.search.ScoreMode;
 import org.apache.lucene.search.Weight;
 
 /**
- * Documents by the least Hamming distance between one of their codes and one of the query's; score 1 / (1 + distance).
+ * Lucene query that scores documents with 1 / (1 + distance), where distance is the minimum Hamming distance between a code of
+ * the document and a code of the query.
  *
- * <p>It matches documents that have a code, are within {@code maxDistance} and pass the filter.
+ * <p>It matches documents that have a code, have a distance of at most {@code maxDistance} and match the filter.
  */
 final class HammingQuery extends Query {
-    final Columns columns;
+    final CodeCache cache;
     final String[] fields;
     /** Bytes of a code. */
     final int width;
@@ -29,8 +30,8 @@ final class HammingQuery extends Query {
     final int maxDistance;
     final Query filter;
 
-    HammingQuery(Columns columns, String[] fields, int width, byte[][] codes, int maxDistance, Query filter) {
-        this.columns = columns;
+    HammingQuery(CodeCache cache, String[] fields, int width, byte[][] codes, int maxDistance, Query filter) {
+        this.cache = cache;
         this.fields = fields;
         this.width = width;
         this.codes = codes;
@@ -50,7 +51,7 @@ final class HammingQuery extends Query {
         if (rewritten instanceof MatchAllDocsQuery) {
             rewritten = null;
         }
-        return rewritten == filter ? this : new HammingQuery(columns, fields, width, codes, maxDistance, rewritten);
+        return rewritten == filter ? this : new HammingQuery(cache, fields, width, codes, maxDistance, rewritten);
     }
 
     @Override

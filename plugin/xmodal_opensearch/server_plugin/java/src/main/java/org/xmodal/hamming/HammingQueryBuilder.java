@@ -19,19 +19,19 @@ import org.opensearch.index.query.QueryRewriteContext;
 import org.opensearch.index.query.QueryShardContext;
 import org.opensearch.index.query.QueryShardException;
 
-/** The {@code hamming} query as it travels between nodes, until a shard makes a {@link HammingQuery} of it. */
+/** The {@code hamming} query of a request; serialized between nodes and converted to a {@link HammingQuery} on each shard. */
 final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder> {
     static final String NAME = "hamming";
     static final int ANY_DISTANCE = Integer.MAX_VALUE;
 
     private final HammingService service;
     final List<String> fields;
-    final List<Code> codes;
+    final List<QueryCode> codes;
     final int maxDistance;
     final QueryBuilder filter;
 
     /** {@code filter} may be null. */
-    HammingQueryBuilder(HammingService service, List<String> fields, List<Code> codes, int maxDistance, QueryBuilder filter) {
+    HammingQueryBuilder(HammingService service, List<String> fields, List<QueryCode> codes, int maxDistance, QueryBuilder filter) {
         this.service = service;
         this.fields = List.copyOf(fields);
         this.codes = List.copyOf(codes);
@@ -43,7 +43,7 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
         super(in);
         this.service = service;
         fields = in.readStringList();
-        codes = in.readList(i -> i.readBoolean() ? Code.ofText(i.readString()) : Code.ofBytes(i.readByteArray()));
+        codes = in.readList(i -> i.readBoolean() ? QueryCode.ofText(i.readString()) : QueryCode.ofBytes(i.readByteArray()));
         maxDistance = in.readVInt();
         filter = in.readOptionalNamedWriteable(QueryBuilder.class);
     }
@@ -52,7 +52,7 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
     protected void doWriteTo(StreamOutput out) throws IOException {
         out.writeStringCollection(fields);
         out.writeVInt(codes.size());
-        for (Code code : codes) {
+        for (QueryCode code : codes) {
             out.writeBoolean(code.text() != null);
             if (code.text() != null) {
                 out.writeString(code.text());
@@ -69,7 +69,7 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
         builder.startObject(NAME);
         builder.field("fields", fields);
         builder.startArray("codes");
-        for (Code code : codes) {
+        for (QueryCode code : codes) {
             if (code.text() != null) {
                 builder.value(code.text());
             } else {
@@ -98,7 +98,7 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
         return copy;
     }
 
-    /** A filter from outside (the hybrid query hands one on) joins the one inside, where it is fastest. */
+    /** Combines a filter of an outer query (hybrid passes its own) with the filter of this query. */
     @Override
     public QueryBuilder filter(QueryBuilder other) {
         if (other == null) {
@@ -122,9 +122,9 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
     }
 
     /**
-     * Parts of a segment may be scored by several threads at once; of the filter we cannot know it.
+     * Whether one segment may be scored by several threads: without a filter only, as a filter may not support it.
      *
-     * <p>It overrides a method that the first servers of the 3.x line do not have, so nothing here says so.
+     * <p>Overrides a method that early 3.x servers lack, hence no {@code @Override}.
      */
     public boolean supportsIntraSegmentSearch() {
         return filter == null;
@@ -145,7 +145,7 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
                 if (field.width() != width) {
                     throw new IllegalArgumentException(
                         "fields [" + found.get(0).name() + "] and [" + field.name() + "] have " + 8 * width + " and "
-                            + 8 * field.width() + " bits: one query wants one width"
+                            + 8 * field.width() + " bits, expected the same number in all fields"
                     );
                 }
             }
@@ -155,8 +155,8 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
             }
             String[] names = found.stream().map(CodeField::name).toArray(String[]::new);
             Query inner = filter == null ? null : filter.toQuery(context);
-            service.used(context, found);
-            return new HammingQuery(service.columns, names, width, decoded, Math.min(maxDistance, 8 * width), inner);
+            service.recordUse(context, found);
+            return new HammingQuery(service.cache, names, width, decoded, Math.min(maxDistance, 8 * width), inner);
         } catch (IllegalArgumentException e) {
             throw new QueryShardException(context, "[" + NAME + "] " + e.getMessage(), e);
         }

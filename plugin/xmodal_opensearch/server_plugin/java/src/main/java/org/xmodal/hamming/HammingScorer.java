@@ -8,45 +8,45 @@ import org.apache.lucene.search.Scorer;
 import org.apache.lucene.search.TwoPhaseIterator;
 
 /**
- * Scores one document at a time, where another clause of a query leads.
+ * Scores one document at a time, for a {@code hamming} query that is a clause of another query.
  *
- * <p>The candidates are cheap to walk; whether one is near enough is the second phase, asked only when all other
- * clauses have agreed on the document.
+ * <p>Two phases (Lucene's {@link TwoPhaseIterator}): iterating the candidates is cheap; the distance is computed only for
+ * documents that match the other clauses.
  */
 final class HammingScorer extends Scorer {
-    // In the currency of TwoPhaseIterator.matchCost: an array read and a few instructions a word.
-    private static final float COST = 4;
+    // Unit of TwoPhaseIterator.matchCost: simple operations; one array read and a few instructions per word.
+    private static final float MATCH_COST = 4;
 
     private final DocIdSetIterator candidates;
-    private final Limit limit;
-    private final TwoPhaseIterator near;
+    private final CompetitiveDistance competitive;
+    private final TwoPhaseIterator withinDistance;
     private int distance;
 
-    HammingScorer(Distances distances, DocIdSetIterator candidates, Limit limit) {
+    HammingScorer(Distances distances, DocIdSetIterator candidates, CompetitiveDistance competitive) {
         this.candidates = candidates;
-        this.limit = limit;
-        near = new TwoPhaseIterator(candidates) {
+        this.competitive = competitive;
+        withinDistance = new TwoPhaseIterator(candidates) {
             @Override
             public boolean matches() throws IOException {
-                distance = distances.at(approximation.docID());
-                return distance <= limit.distance();
+                distance = distances.distance(approximation.docID());
+                return distance <= competitive.distance();
             }
 
             @Override
             public float matchCost() {
-                return COST;
+                return MATCH_COST;
             }
         };
     }
 
     @Override
     public TwoPhaseIterator twoPhaseIterator() {
-        return near;
+        return withinDistance;
     }
 
     @Override
     public DocIdSetIterator iterator() {
-        return TwoPhaseIterator.asDocIdSetIterator(near);
+        return TwoPhaseIterator.asDocIdSetIterator(withinDistance);
     }
 
     @Override
@@ -56,16 +56,16 @@ final class HammingScorer extends Scorer {
 
     @Override
     public float score() {
-        return limit.score(distance);
+        return competitive.score(distance);
     }
 
     @Override
     public float getMaxScore(int upTo) {
-        return limit.score(0);
+        return competitive.score(0);
     }
 
     @Override
-    public void setMinCompetitiveScore(float least) {
-        limit.lower(least);
+    public void setMinCompetitiveScore(float minScore) {
+        competitive.lowerTo(minScore);
     }
 }

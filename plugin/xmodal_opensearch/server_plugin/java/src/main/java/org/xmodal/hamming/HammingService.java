@@ -17,39 +17,38 @@ import org.opensearch.threadpool.Scheduler;
 import org.opensearch.threadpool.ThreadPool;
 
 /**
- * What the parts of the plugin share on a node: the columns, and for each shard a {@link ShardLoader}.
+ * State of the plugin on one node: the cache of codes, and a {@link ShardWarmer} per shard.
  *
- * <p>The server offers plugins no word of a refresh, so we look: once a second every shard is asked for its count of
- * refreshes, which costs nothing, and only where it has moved are the new segments read, on the server's own threads
- * for warming.
+ * <p>Plugins receive no event for a refresh. The refresh count of each shard is therefore polled, once a second by default,
+ * and new segments are loaded on the server's warmer threads if it has changed.
  */
 public final class HammingService implements IndexEventListener {
     private static final Logger LOG = LogManager.getLogger(HammingService.class);
 
-    final Columns columns = new Columns();
-    private final Map<ShardId, ShardLoader> shards = new ConcurrentHashMap<>();
-    private volatile HammingSettings.Load load = HammingSettings.Load.USED;
-    private volatile Scheduler.Cancellable ticking;
+    final CodeCache cache = new CodeCache();
+    private final Map<ShardId, ShardWarmer> shards = new ConcurrentHashMap<>();
+    private volatile HammingSettings.LoadPolicy load = HammingSettings.LoadPolicy.USED;
+    private volatile Scheduler.Cancellable polling;
 
     void start(ClusterService cluster, ThreadPool threads) {
         Settings settings = cluster.getSettings();
         load = HammingSettings.LOAD.get(settings);
         cluster.getClusterSettings().addSettingsUpdateConsumer(HammingSettings.LOAD, value -> load = value);
-        cluster.getClusterSettings().addSettingsUpdateConsumer(HammingSettings.BREAKER_LIMIT, value -> columns.limit(value.getBytes()));
-        ticking = threads.scheduleWithFixedDelay(
-            this::look, HammingSettings.LOAD_INTERVAL.get(settings), ThreadPool.Names.WARMER
+        cluster.getClusterSettings().addSettingsUpdateConsumer(HammingSettings.BREAKER_LIMIT, value -> cache.setLimit(value.getBytes()));
+        polling = threads.scheduleWithFixedDelay(
+            this::poll, HammingSettings.LOAD_INTERVAL.get(settings), ThreadPool.Names.WARMER
         );
     }
 
     void stop() {
-        if (ticking != null) {
-            ticking.cancel();
+        if (polling != null) {
+            polling.cancel();
         }
     }
 
     @Override
     public void afterIndexShardStarted(IndexShard shard) {
-        shards.put(shard.shardId(), new ShardLoader(shard, columns));
+        shards.put(shard.shardId(), new ShardWarmer(shard, cache));
     }
 
     @Override
@@ -57,26 +56,26 @@ public final class HammingService implements IndexEventListener {
         shards.remove(id);
     }
 
-    /** The loader of a shard of this node, or null where it has not started. */
-    ShardLoader shard(ShardId id) {
+    /** The warmer of a shard on this node, or null if the shard has not started. */
+    ShardWarmer shard(ShardId id) {
         return shards.get(id);
     }
 
-    /** A query named these fields. */
-    void used(QueryShardContext context, List<CodeField> fields) {
-        ShardLoader shard = shards.get(new ShardId(context.index(), context.getShardId()));
+    /** Records that a query has searched these fields. */
+    void recordUse(QueryShardContext context, List<CodeField> fields) {
+        ShardWarmer shard = shards.get(new ShardId(context.index(), context.getShardId()));
         if (shard != null) {
-            shard.use(fields);
+            shard.recordUse(fields);
         }
     }
 
-    private void look() {
+    private void poll() {
         shards.forEach((id, shard) -> {
             try {
-                shard.look(load);
+                shard.loadNewSegments(load);
             } catch (Exception e) {
-                // A shard that closes meanwhile; or a real fault, which the next query will tell its user.
-                LOG.debug("reading columns of {} ahead failed", id, e);
+                // The shard is being closed, or reading fails; in the second case the next query reports the error.
+                LOG.debug("warming up {} failed", id, e);
             }
         });
     }

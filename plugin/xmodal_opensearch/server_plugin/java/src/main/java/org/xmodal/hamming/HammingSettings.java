@@ -8,22 +8,22 @@ import org.opensearch.common.settings.Setting;
 import org.opensearch.common.unit.TimeValue;
 import org.opensearch.core.common.unit.ByteSizeValue;
 
-/** The plugin's settings. All can be changed while the node runs. */
+/** Settings of the plugin. The interval is static; the others are dynamic. */
 final class HammingSettings {
-    /** When columns are read without a query waiting for them. */
-    enum Load {
-        /** Once a field was searched or warmed, its new segments are read as they appear. */
+    /** Which codes are loaded into the cache before a query searches them. */
+    enum LoadPolicy {
+        /** New segments of fields that were searched or warmed up recently. */
         USED,
-        /** All code fields of all indices, from the start. */
+        /** All code fields of all indices. */
         ALWAYS,
-        /** Only when a query or a warm request wants them. */
+        /** None: codes are loaded by queries and warmup requests only. */
         NEVER;
 
-        static Load of(String text) {
+        static LoadPolicy of(String text) {
             try {
                 return valueOf(text.toUpperCase(Locale.ROOT));
             } catch (IllegalArgumentException e) {
-                throw new IllegalArgumentException("hamming.load is used, always or never, not [" + text + "]", e);
+                throw new IllegalArgumentException("hamming.load is [" + text + "], expected used, always or never", e);
             }
         }
     }
@@ -31,8 +31,8 @@ final class HammingSettings {
     static final Setting<ByteSizeValue> BREAKER_LIMIT = Setting.memorySizeSetting(
         "hamming.breaker.limit", "10%", Setting.Property.NodeScope, Setting.Property.Dynamic
     );
-    static final Setting<Load> LOAD = new Setting<>(
-        "hamming.load", "used", Load::of, Setting.Property.NodeScope, Setting.Property.Dynamic
+    static final Setting<LoadPolicy> LOAD = new Setting<>(
+        "hamming.load", "used", LoadPolicy::of, Setting.Property.NodeScope, Setting.Property.Dynamic
     );
     static final Setting<TimeValue> LOAD_INTERVAL = Setting.timeSetting(
         "hamming.load.interval", TimeValue.timeValueSeconds(1), TimeValue.timeValueMillis(100), Setting.Property.NodeScope

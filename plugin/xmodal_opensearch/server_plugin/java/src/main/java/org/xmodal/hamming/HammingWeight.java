@@ -15,10 +15,10 @@ import org.apache.lucene.search.Scorer;
 import org.apache.lucene.search.ScorerSupplier;
 import org.apache.lucene.search.Weight;
 
-/** A {@link HammingQuery} at work: for each segment, distances to score with and the filter's documents. */
+/** Weight of a {@link HammingQuery}: makes the scorers of each segment. */
 final class HammingWeight extends Weight {
     private final HammingQuery query;
-    /** Of the filter; null where there is none. */
+    /** Weight of the filter, or null without a filter. */
     private final Weight filter;
     private final long[][] words;
     private final float[] scores;
@@ -29,16 +29,16 @@ final class HammingWeight extends Weight {
         this.filter = filter;
         words = new long[query.codes.length][];
         for (int c = 0; c < words.length; c++) {
-            words[c] = Words.of(query.codes[c]);
+            words[c] = CodeWords.of(query.codes[c]);
         }
-        scores = Limit.scores(8 * query.width, boost);
+        scores = CompetitiveDistance.scores(8 * query.width, boost);
     }
 
     @Override
     public ScorerSupplier scorerSupplier(LeafReaderContext context) throws IOException {
         boolean any = false;
         for (String field : query.fields) {
-            any |= StoredCodes.exist(context.reader(), field);
+            any |= DocValuesCodes.exist(context.reader(), field);
         }
         ScorerSupplier filtered = filter == null || !any ? null : filter.scorerSupplier(context);
         if (!any || filter != null && filtered == null) {
@@ -50,18 +50,18 @@ final class HammingWeight extends Weight {
     private Distances distances(LeafReader reader) throws IOException {
         List<Distances> found = new ArrayList<>();
         for (String field : query.fields) {
-            if (!StoredCodes.exist(reader, field)) {
+            if (!DocValuesCodes.exist(reader, field)) {
                 continue;
             }
-            Column column = query.columns.forQuery(reader, field, query.width);
-            StoredCodes stored = column == null ? StoredCodes.open(reader, field) : null;
-            if (column != null) {
-                found.add(column.distances(words));
+            SegmentCodes cached = query.cache.get(reader, field, query.width);
+            DocValuesCodes stored = cached == null ? DocValuesCodes.open(reader, field) : null;
+            if (cached != null) {
+                found.add(cached.distances(words));
             } else if (stored != null) {
-                found.add(new StoredDistances(stored, query.width, words));
+                found.add(new DocValuesDistances(stored, query.width, words));
             }
         }
-        return found.isEmpty() ? null : BestDistances.of(found);
+        return found.isEmpty() ? null : MinDistances.of(found);
     }
 
     private final class Supplier extends ScorerSupplier {
@@ -76,14 +76,14 @@ final class HammingWeight extends Weight {
         @Override
         public Scorer get(long leadCost) throws IOException {
             DocIdSetIterator candidates = candidates(leadCost);
-            return new HammingScorer(distances(reader), candidates, new Limit(scores, query.maxDistance));
+            return new HammingScorer(distances(reader), candidates, new CompetitiveDistance(scores, query.maxDistance));
         }
 
         @Override
         public BulkScorer bulkScorer() throws IOException {
-            DocIdSetIterator passing = filtered == null ? null : filtered.get(Long.MAX_VALUE).iterator();
-            Limit limit = new Limit(scores, query.maxDistance);
-            return new HammingBulkScorer(distances(reader), passing, limit, reader.maxDoc());
+            DocIdSetIterator filterDocs = filtered == null ? null : filtered.get(Long.MAX_VALUE).iterator();
+            CompetitiveDistance competitive = new CompetitiveDistance(scores, query.maxDistance);
+            return new HammingBulkScorer(distances(reader), filterDocs, competitive, reader.maxDoc());
         }
 
         private DocIdSetIterator candidates(long leadCost) throws IOException {
@@ -96,7 +96,7 @@ final class HammingWeight extends Weight {
         }
     }
 
-    /** Without deletions, filter and radius the column knows it: counting then costs nothing. */
+    /** The number of codes of a segment without deletions, for a query without filter and max_distance; else -1 (unknown). */
     @Override
     public int count(LeafReaderContext context) throws IOException {
         LeafReader reader = context.reader();
@@ -104,17 +104,17 @@ final class HammingWeight extends Weight {
         if (!all || reader.hasDeletions()) {
             return -1;
         }
-        if (!StoredCodes.exist(reader, query.fields[0])) {
+        if (!DocValuesCodes.exist(reader, query.fields[0])) {
             return 0;
         }
-        Column column = query.columns.forQuery(reader, query.fields[0], query.width);
-        return column == null ? -1 : column.count;
+        SegmentCodes cached = query.cache.get(reader, query.fields[0], query.width);
+        return cached == null ? -1 : cached.count;
     }
 
     @Override
     public Explanation explain(LeafReaderContext context, int doc) throws IOException {
         if (filter != null && !filter.explain(context, doc).isMatch()) {
-            return Explanation.noMatch("the document does not pass the filter " + query.filter);
+            return Explanation.noMatch("the document does not match the filter " + query.filter);
         }
         return new HammingExplainer(query, scores).explain(context.reader(), doc);
     }

@@ -2,52 +2,52 @@
 package org.xmodal.hamming;
 
 /**
- * The inner loops: distances of a run of codes that lie word by word ("planes": first the first words of all).
+ * Inner loops over a block of codes in column-major order: the first words of all codes, then the second words, and so on.
  *
- * <p>Each loop reads with stride one and has no branch, which is what lets the JIT turn it into vector
- * instructions by itself. One loop per common width, because a sum in a register beats a sum in memory.
+ * <p>Each loop reads with stride one and has no branch, so that the JIT compiles it to vector instructions. The common widths
+ * have a loop of their own, which keeps the sum in a register.
  */
 final class Kernels {
     private Kernels() {}
 
     /**
-     * Set {@code out[i]} to the distance between {@code query} and the code at {@code first + i}, i below n.
+     * Sets {@code out[i]} to the distance between {@code query} and the code at {@code first + i}, for i from 0 to n - 1.
      *
-     * @param planes word w of code c is {@code planes[w * stride + c]}
+     * @param codes word w of code c is {@code codes[w * stride + c]}
      */
-    static void distances(long[] planes, int stride, int first, int n, long[] query, int[] out) {
+    static void distances(long[] codes, int stride, int first, int n, long[] query, int[] out) {
         switch (query.length) {
-            case 1 -> one(planes, first, n, query[0], out);
-            case 2 -> two(planes, first, first + stride, n, query[0], query[1], out);
-            case 4 -> four(planes, stride, first, n, query, out);
+            case 1 -> one(codes, first, n, query[0], out);
+            case 2 -> two(codes, first, first + stride, n, query[0], query[1], out);
+            case 4 -> four(codes, stride, first, n, query, out);
             default -> {
-                one(planes, first, n, query[0], out);
+                one(codes, first, n, query[0], out);
                 for (int w = 1; w < query.length; w++) {
-                    add(planes, w * stride + first, n, query[w], out);
+                    add(codes, w * stride + first, n, query[w], out);
                 }
             }
         }
     }
 
-    private static void one(long[] planes, int first, int n, long q, int[] out) {
+    private static void one(long[] codes, int first, int n, long q, int[] out) {
         for (int i = 0; i < n; i++) {
-            out[i] = Long.bitCount(planes[first + i] ^ q);
+            out[i] = Long.bitCount(codes[first + i] ^ q);
         }
     }
 
-    private static void add(long[] planes, int first, int n, long q, int[] out) {
+    private static void add(long[] codes, int first, int n, long q, int[] out) {
         for (int i = 0; i < n; i++) {
-            out[i] += Long.bitCount(planes[first + i] ^ q);
+            out[i] += Long.bitCount(codes[first + i] ^ q);
         }
     }
 
-    private static void two(long[] planes, int a, int b, int n, long q, long r, int[] out) {
+    private static void two(long[] codes, int a, int b, int n, long q, long r, int[] out) {
         for (int i = 0; i < n; i++) {
-            out[i] = Long.bitCount(planes[a + i] ^ q) + Long.bitCount(planes[b + i] ^ r);
+            out[i] = Long.bitCount(codes[a + i] ^ q) + Long.bitCount(codes[b + i] ^ r);
         }
     }
 
-    private static void four(long[] planes, int stride, int a, int n, long[] query, int[] out) {
+    private static void four(long[] codes, int stride, int a, int n, long[] query, int[] out) {
         long q = query[0];
         long r = query[1];
         long s = query[2];
@@ -56,26 +56,26 @@ final class Kernels {
         int c = b + stride;
         int d = c + stride;
         for (int i = 0; i < n; i++) {
-            out[i] = Long.bitCount(planes[a + i] ^ q) + Long.bitCount(planes[b + i] ^ r)
-                + Long.bitCount(planes[c + i] ^ s) + Long.bitCount(planes[d + i] ^ t);
+            out[i] = Long.bitCount(codes[a + i] ^ q) + Long.bitCount(codes[b + i] ^ r)
+                + Long.bitCount(codes[c + i] ^ s) + Long.bitCount(codes[d + i] ^ t);
         }
     }
 
-    /** Lower {@code out[i]} to {@code other[i]}, i below n. */
-    static void lower(int[] other, int n, int[] out) {
+    /** Sets {@code out[i]} to the minimum of {@code out[i]} and {@code other[i]}, for i from 0 to n - 1. */
+    static void min(int[] other, int n, int[] out) {
         for (int i = 0; i < n; i++) {
             out[i] = Math.min(out[i], other[i]);
         }
     }
 
     /**
-     * Whether one of the first n is at most {@code limit}, which is -1 or more.
+     * Whether one of the first n distances is at most {@code max}; {@code max} is -1 or larger.
      *
-     * <p>It gathers signs of differences; the least of all would say the same and takes ten times as long.
+     * <p>It combines the signs of differences, which takes a tenth of the time of a minimum.
      */
-    static boolean any(int[] distances, int n, int limit) {
+    static boolean anyAtMost(int[] distances, int n, int max) {
         int signs = 0;
-        int above = limit + 1;
+        int above = max + 1;
         for (int i = 0; i < n; i++) {
             signs |= distances[i] - above;
         }

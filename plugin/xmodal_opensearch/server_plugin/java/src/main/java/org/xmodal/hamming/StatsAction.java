@@ -23,8 +23,8 @@ import org.opensearch.threadpool.ThreadPool;
 import org.opensearch.transport.TransportRequest;
 import org.opensearch.transport.TransportService;
 
-/** Asks every node for its {@link NodeNumbers}. */
-public final class StatsAction extends TransportNodesAction<StatsAction.Request, StatsAction.Response, StatsAction.One, StatsAction.Node> {
+/** Collects the {@link NodeStats} of the nodes. */
+public final class StatsAction extends TransportNodesAction<StatsAction.Request, StatsAction.Response, StatsAction.NodeRequest, StatsAction.NodeResponse> {
     static final String NAME = "cluster:monitor/hamming/stats";
     static final ActionType<Response> TYPE = new ActionType<>(NAME, Response::new);
 
@@ -34,31 +34,31 @@ public final class StatsAction extends TransportNodesAction<StatsAction.Request,
     public StatsAction(
         ThreadPool threads, ClusterService cluster, TransportService transport, ActionFilters filters, HammingService service
     ) {
-        super(NAME, threads, cluster, transport, filters, Request::new, One::new, ThreadPool.Names.MANAGEMENT, Node.class);
+        super(NAME, threads, cluster, transport, filters, Request::new, NodeRequest::new, ThreadPool.Names.MANAGEMENT, NodeResponse.class);
         this.service = service;
     }
 
     @Override
-    protected Response newResponse(Request request, List<Node> nodes, List<FailedNodeException> failures) {
+    protected Response newResponse(Request request, List<NodeResponse> nodes, List<FailedNodeException> failures) {
         return new Response(clusterService.getClusterName(), nodes, failures);
     }
 
     @Override
-    protected One newNodeRequest(Request request) {
-        return new One();
+    protected NodeRequest newNodeRequest(Request request) {
+        return new NodeRequest();
     }
 
     @Override
-    protected Node newNodeResponse(StreamInput in) throws IOException {
-        return new Node(in);
+    protected NodeResponse newNodeResponse(StreamInput in) throws IOException {
+        return new NodeResponse(in);
     }
 
     @Override
-    protected Node nodeOperation(One request) {
-        return new Node(clusterService.localNode(), service.columns.numbers());
+    protected NodeResponse nodeOperation(NodeRequest request) {
+        return new NodeResponse(clusterService.localNode(), service.cache.stats());
     }
 
-    /** To the cluster: all nodes, or those named. */
+    /** Request to the cluster: the named nodes, or all. */
     public static final class Request extends BaseNodesRequest<Request> {
         Request(String... nodes) {
             super(nodes);
@@ -69,39 +69,39 @@ public final class StatsAction extends TransportNodesAction<StatsAction.Request,
         }
     }
 
-    /** To one node. */
-    public static final class One extends TransportRequest {
-        One() {}
+    /** Request to one node. */
+    public static final class NodeRequest extends TransportRequest {
+        NodeRequest() {}
 
-        One(StreamInput in) throws IOException {
+        NodeRequest(StreamInput in) throws IOException {
             super(in);
         }
     }
 
-    /** What one node answers. */
-    public static final class Node extends BaseNodeResponse {
-        private final NodeNumbers numbers;
+    /** Response of one node. */
+    public static final class NodeResponse extends BaseNodeResponse {
+        private final NodeStats stats;
 
-        Node(DiscoveryNode node, NodeNumbers numbers) {
+        NodeResponse(DiscoveryNode node, NodeStats stats) {
             super(node);
-            this.numbers = numbers;
+            this.stats = stats;
         }
 
-        Node(StreamInput in) throws IOException {
+        NodeResponse(StreamInput in) throws IOException {
             super(in);
-            numbers = NodeNumbers.read(in);
+            stats = NodeStats.read(in);
         }
 
         @Override
         public void writeTo(StreamOutput out) throws IOException {
             super.writeTo(out);
-            numbers.writeTo(out);
+            stats.writeTo(out);
         }
     }
 
-    /** What all answer, by node. */
-    public static final class Response extends BaseNodesResponse<Node> implements ToXContentFragment {
-        Response(ClusterName cluster, List<Node> nodes, List<FailedNodeException> failures) {
+    /** Responses of all nodes, by node id. */
+    public static final class Response extends BaseNodesResponse<NodeResponse> implements ToXContentFragment {
+        Response(ClusterName cluster, List<NodeResponse> nodes, List<FailedNodeException> failures) {
             super(cluster, nodes, failures);
         }
 
@@ -110,22 +110,22 @@ public final class StatsAction extends TransportNodesAction<StatsAction.Request,
         }
 
         @Override
-        protected List<Node> readNodesFrom(StreamInput in) throws IOException {
-            return in.readList(Node::new);
+        protected List<NodeResponse> readNodesFrom(StreamInput in) throws IOException {
+            return in.readList(NodeResponse::new);
         }
 
         @Override
-        protected void writeNodesTo(StreamOutput out, List<Node> nodes) throws IOException {
+        protected void writeNodesTo(StreamOutput out, List<NodeResponse> nodes) throws IOException {
             out.writeList(nodes);
         }
 
         @Override
         public XContentBuilder toXContent(XContentBuilder builder, Params params) throws IOException {
             builder.startObject("nodes");
-            for (Node node : getNodes()) {
+            for (NodeResponse node : getNodes()) {
                 builder.startObject(node.getNode().getId());
                 builder.field("name", node.getNode().getName());
-                node.numbers.toXContent(builder, params);
+                node.stats.toXContent(builder, params);
                 builder.endObject();
             }
             return builder.endObject();

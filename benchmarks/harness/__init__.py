@@ -1,0 +1,1 @@
+"""Shared modules of the benchmark programs."""

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+package org.xmodal.hamming;
+
+import java.io.IOException;
+
+import org.apache.lucene.index.BinaryDocValues;
+import org.apache.lucene.index.ByteVectorValues;
+import org.apache.lucene.index.DocValuesType;
+import org.apache.lucene.index.FieldInfo;
+import org.apache.lucene.index.KnnVectorValues;
+import org.apache.lucene.index.LeafReader;
+import org.apache.lucene.index.VectorEncoding;
+import org.apache.lucene.search.DocIdSetIterator;
+import org.apache.lucene.util.BytesRef;
+
+/**
+ * Iterator over the codes of one field in one segment, read from the Lucene index.
+ *
+ * <p>The k-NN plugin stores a binary vector as its plain bytes, in one of two formats: binary doc values (without
+ * {@code index.knn}, and in old indices) or a byte vector (engines faiss and lucene). The format is detected per segment,
+ * because the segments of one index can differ after a change of its settings.
+ */
+abstract class DocValuesCodes {
+    /** Documents with a code, ascending. */
+    final DocIdSetIterator iterator;
+    /** Number of documents with a code, or an upper bound of it. */
+    final int size;
+
+    private DocValuesCodes(DocIdSetIterator iterator, int size) {
+        this.iterator = iterator;
+        this.size = size;
+    }
+
+    /** The code of the iterator's current document. */
+    abstract BytesRef code() throws IOException;
+
+    /** Whether the segment has a field of that name in one of the two formats, visible to this reader. */
+    static boolean exist(LeafReader reader, String field) {
+        FieldInfo info = reader.getFieldInfos().fieldInfo(field);
+        return info != null && (isVector(info) || info.getDocValuesType() == DocValuesType.BINARY);
+    }
+
+    /** Opens the codes of {@code field}, or returns null if the segment has none. */
+    static DocValuesCodes open(LeafReader reader, String field) throws IOException {
+        FieldInfo info = reader.getFieldInfos().fieldInfo(field);
+        if (info == null) {
+            return null;
+        }
+        if (isVector(info)) {
+            ByteVectorValues values = reader.getByteVectorValues(field);
+            return values == null ? null : new VectorValues(values, values.iterator());
+        }
+        BinaryDocValues values = reader.getBinaryDocValues(field);
+        return values == null ? null : new BinaryValues(values, reader.maxDoc());
+    }
+
+    private static boolean isVector(FieldInfo info) {
+        return info.getVectorDimension() > 0 && info.getVectorEncoding() == VectorEncoding.BYTE;
+    }
+
+    private static final class BinaryValues extends DocValuesCodes {
+        private final BinaryDocValues values;
+
+        BinaryValues(BinaryDocValues values, int maxDoc) {
+            super(values, (int) Math.min(values.cost(), maxDoc));
+            this.values = values;
+        }
+
+        @Override
+        BytesRef code() throws IOException {
+            return values.binaryValue();
+        }
+    }
+
+    private static final class VectorValues extends DocValuesCodes {
+        private final ByteVectorValues values;
+        private final KnnVectorValues.DocIndexIterator docs;
+        private final BytesRef code = new BytesRef();
+
+        VectorValues(ByteVectorValues values, KnnVectorValues.DocIndexIterator docs) {
+            super(docs, values.size());
+            this.values = values;
+            this.docs = docs;
+        }
+
+        @Override
+        BytesRef code() throws IOException {
+            code.bytes = values.vectorValue(docs.index());
+            code.length = code.bytes.length;
+            return code;
+        }
+    }
+}

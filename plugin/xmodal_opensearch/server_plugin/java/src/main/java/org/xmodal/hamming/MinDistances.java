@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+package org.xmodal.hamming;
+
+import java.io.IOException;
+import java.util.List;
+
+/** Minimum distance over several fields: the distance of a document is that of its nearest code. */
+final class MinDistances implements Distances {
+    private final List<Distances> fields;
+    private final int[] scratch = new int[BLOCK];
+
+    private MinDistances(List<Distances> fields) {
+        this.fields = fields;
+    }
+
+    static Distances of(List<Distances> fields) {
+        return fields.size() == 1 ? fields.get(0) : new MinDistances(fields);
+    }
+
+    @Override
+    public void block(int from, int to, int[] out) throws IOException {
+        fields.get(0).block(from, to, out);
+        for (int f = 1; f < fields.size(); f++) {
+            fields.get(f).block(from, to, scratch);
+            Kernels.min(scratch, to - from, out);
+        }
+    }
+
+    @Override
+    public int distance(int doc) throws IOException {
+        int min = ABSENT;
+        for (Distances field : fields) {
+            min = Math.min(min, field.distance(doc));
+        }
+        return min;
+    }
+}
