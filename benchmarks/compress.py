@@ -26,10 +26,10 @@ from commandline import command_line, ended, threads
 from record import table, write
 from verdicts import shown
 
-from xmodal.baselines import Matrix
-from xmodal.compression import compress
-from xmodal.methods.sigah import Config
-from xmodal.settings import configure
+from xmodal.config import configure
+from xmodal.linear_models import Matrix
+from xmodal.training.compress import compress
+from xmodal.training.methods.sigah.train import Config
 
 SEEDS = 3
 BITS = (32, 64, 128)

@@ -38,17 +38,18 @@ import xmodal
 from xmodal.codes import BinaryCodes
 from xmodal.evaluation import DIRECTIONS, Measure, Part, fitted_baselines
 from xmodal.index import MODALITIES, Modality
-from xmodal.methods.schgan import paper
 from xmodal.metrics import by_radius, code_health, groups_by_codes, shared_labels
-from xmodal.run import Run
-from xmodal.training import METHODS
+from xmodal.training.methods.schgan_paper import train as paper
+from xmodal.training.run import Run
+from xmodal.training.train import METHODS
 
 MODEL = "codes"
 """How the figures of a trained row are called in its result; baselines have their own names."""
 LEARNS = (
-    "towers.py", "beliefs.py", "losses.py", "codewords.py", "critics.py", "sampling.py",
-    "reinforce.py", "groundwork.py",
-    "run.py", "baselines.py", "evaluation.py", "metrics.py", "codes.py", "toy.py",
+    "towers.py", "training/pseudo_labels.py", "training/losses.py", "training/prototypes.py",
+    "training/critics.py", "training/pairs.py", "training/policy.py", "training/objective.py",
+    "training/run.py", "linear_models.py", "baselines.py", "evaluation.py", "metrics.py",
+    "codes.py", "toy.py",
 )  # fmt: skip
 """Modules that results depend on, beside the method's own."""
 Result = dict[str, Any]
@@ -91,7 +92,7 @@ class Job:
 
     def code(self) -> str:
         """A hash of the code that its result depends on."""
-        return code(METHODS[self.row.method].__name__.split(".")[2] if self.row else "")
+        return code(METHODS[self.row.method].__name__.split(".")[3] if self.row else "")
 
     def path(self, places: Places) -> Path:
         """The file of its result."""
@@ -207,9 +208,9 @@ def code(method: str) -> str:
     """A hash of ``LEARNS`` and a method, whatever their comments and docstrings say."""
     package = Path(xmodal.__file__).parent
     hashed = hashlib.blake2b(digest_size=4)
-    own = package / "methods" / method
-    files = sorted(own.rglob("*.py")) if own.is_dir() else [own.with_suffix(".py")]
-    for file in [*(package / name for name in LEARNS), *(files if method else [])]:
+    own = package / "training" / "methods" / method
+    files = sorted(own.rglob("*.py")) if method else []
+    for file in [*(package / name for name in LEARNS), *files]:
         hashed.update(ast.dump(_without_docstrings(ast.parse(file.read_text()))).encode())
     return hashed.hexdigest()
 

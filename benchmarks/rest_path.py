@@ -26,12 +26,13 @@ from typing import Any
 
 from record import table, write
 
+from xmodal.config import Options
 from xmodal.data import Item
 from xmodal.encoder import Encoder
 from xmodal.loading import load_encoder
 from xmodal.readers import read
 from xmodal.toy import caption, unseen, write_world
-from xmodal.training import Options, train
+from xmodal.training.train import train
 from xmodal_opensearch.node import Node
 from xmodal_opensearch.store import OpenSearchIndex, open_opensearch
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from xmodal.config import configure
 from xmodal.errors import ConfigError
-from xmodal.methods.schgan import paper
-from xmodal.settings import configure
-from xmodal.training import METHODS
+from xmodal.training.methods.schgan_paper import train as paper
+from xmodal.training.train import METHODS
 
 FOLDER = Path(__file__).parent / "schgan"
 ORDER = (

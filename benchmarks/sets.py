@@ -45,14 +45,14 @@ import numpy.typing as npt
 import torch
 
 from xmodal.backbones import load_image_backbone, load_text_backbone
-from xmodal.baselines import unit
 from xmodal.data import by_hash
 from xmodal.errors import ConfigError, DataError, ExtraMissing
 from xmodal.evaluation import Part
 from xmodal.features import image_features, text_features
-from xmodal.run import TrainingData
-from xmodal.sampling import Pairs
+from xmodal.linear_models import unit
 from xmodal.toy import write_world
+from xmodal.training.pairs import Pairs
+from xmodal.training.run import TrainingData
 
 TRAIN = 5000
 WATCHED = 600

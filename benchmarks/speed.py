@@ -24,11 +24,11 @@ from xmodal import BinaryCodes
 from xmodal.backbones import load_image_backbone
 from xmodal.features import image_features
 from xmodal.hamming import HammingIndex
-from xmodal.methods import schgan
 from xmodal.metrics import average_precision, groups_by_codes, mean, shared_labels
-from xmodal.run import Run, TrainingData
-from xmodal.sampling import Pairs
 from xmodal.toy import write_world
+from xmodal.training.methods.schgan import train as schgan
+from xmodal.training.pairs import Pairs
+from xmodal.training.run import Run, TrainingData
 
 SEED = 0
 

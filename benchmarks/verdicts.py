@@ -12,7 +12,7 @@ from jobs import MODEL, Job, Places, known
 from plans import GROUPS, Plan, group
 from record import table
 
-from xmodal.methods.schgan import paper
+from xmodal.training.methods.schgan_paper import train as paper
 
 WAYS = ("image->text", "text->image")
 METRICS = ("P@10", "P@100", "pair R@10")

@@ -10,9 +10,9 @@ from pathlib import Path
 from opensearchpy import OpenSearch
 
 import xmodal
+from xmodal.config import Options
 from xmodal.data import Problems
 from xmodal.toy import write_world
-from xmodal.training import Options
 from xmodal_opensearch.address import parse_address
 from xmodal_opensearch.enrich import Source, enrich, prepare
 from xmodal_opensearch.server import Server

@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from xmodal.run import Run, TrainingData
-from xmodal.sampling import Pairs
+from xmodal.training.pairs import Pairs
+from xmodal.training.run import Run, TrainingData
 
 CLASSES = 4
 

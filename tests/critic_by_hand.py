@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from xmodal.critics import Critic
+from xmodal.training.critics import Critic
 
 Array = npt.NDArray[np.float64]
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 
-from xmodal.methods.schgan import paper, paper_players
-from xmodal.methods.schgan.paper import Config
-from xmodal.run import TrainingData
 from xmodal.towers import Towers
+from xmodal.training.methods.schgan_paper import networks as paper_players
+from xmodal.training.methods.schgan_paper import train as paper
+from xmodal.training.methods.schgan_paper.train import Config
+from xmodal.training.run import TrainingData
 
 SMALL: dict[str, Any] = {
     "hidden": 64,

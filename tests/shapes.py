@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from xmodal import toy
-from xmodal.run import TrainingData
-from xmodal.sampling import Pairs
+from xmodal.training.pairs import Pairs
+from xmodal.training.run import TrainingData
 
 
 def world(n: int, validation: int) -> TrainingData:

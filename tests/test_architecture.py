@@ -15,16 +15,14 @@ import xmodal
 
 ROOT = Path(__file__).parent.parent
 
-# A module imports only from what stands before it. A folder (methods, cli, ...) is one entry.
+# A module imports only from what stands before it. A folder (training, cli, ...) is one entry.
 LAYERS = (
-    "errors settings codes where index metrics confidence documents hamming images data readers "
-    "toy gallery baselines evaluation device backbones cache features encoder assessment portable "
-    "towers losses codewords critics sampling beliefs reinforce trained run groundwork methods "
-    "training compression exporting loading service cli"
+    "errors config codes linear_models where index metrics confidence documents hamming images "
+    "data readers toy gallery baselines evaluation device backbones cache features encoder "
+    "assessment portable towers trained compression training exporting loading service cli"
 ).split()
 TORCH_HALF = {
-    *("device", "towers", "losses", "codewords", "critics", "sampling", "beliefs", "reinforce"),
-    *("trained", "run", "groundwork", "methods", "training", "compression", "exporting"),
+    *("device", "towers", "trained", "compression", "training", "exporting"),
 }
 # These can be imported without torch; with what needs it they fetch it, when that is asked for.
 DOORS = {"backbones", "loading", "cli"}
@@ -39,7 +37,7 @@ TORCH = {"torch", "torchvision", "transformers", "safetensors"}
 HEAVY = {*TORCH, "faiss", "pyarrow", "PIL", "click", "rich", "opensearchpy"}
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve"}
 DRAWERS = {"utils", "util", "common", "helpers", "core", "base", "types", "misc"}
-MOST_LINES = 420
+MOST_LINES = 430
 
 
 class Import(NamedTuple):
@@ -90,7 +88,7 @@ def layer(imported: Import) -> str | None:
 
 
 def broken(own: str, imported: Import) -> str | None:
-    """What an import in layer ``own`` of xmodal breaks; ``own`` of a method: "methods.schgan"."""
+    """What an import in layer ``own`` of xmodal breaks; ``own`` of a method: "training.schgan"."""
     whole = own
     own, _, method = own.partition(".")
     wanted = layer(imported)
@@ -111,8 +109,11 @@ def broken(own: str, imported: Import) -> str | None:
     if wanted not in LAYERS:
         return f"imports xmodal.{wanted}, which is not in LAYERS"
     if own == wanted:
-        same = f"{imported.module}.".startswith(f"xmodal.methods.{method}.")
-        return "imports another method" if own == "methods" and not same else None
+        other = f"{imported.module}.{imported.name}.".startswith("xmodal.training.methods.")
+        same = f"{imported.module}.{imported.name}.".startswith(
+            f"xmodal.training.methods.{method}."
+        )
+        return "imports another method" if method and other and not same else None
     if own in LAYERS and LAYERS.index(wanted) > LAYERS.index(own):
         return f"imports xmodal.{wanted}, which comes after it in LAYERS"
     return None
@@ -137,10 +138,12 @@ def sources(*folders: str) -> list[Path]:
 def own_layer(path: Path, package: str) -> str:
     """The first name below the package: "codes" of xmodal/codes.py, "cli" of xmodal/cli/a.py.
 
-    Of a method and of a backbone its own name as well, "methods.schgan".
+    Of a method and of a backbone its own name as well: "training.schgan", "backbones.hub".
     """
     first, *rest = path.relative_to(ROOT / package).with_suffix("").parts
-    return f"{first}.{rest[0]}" if first in ("methods", "backbones") else first
+    if first == "training":
+        return f"{first}.{rest[1]}" if rest[0] == "methods" else first
+    return f"{first}.{rest[0]}" if first == "backbones" else first
 
 
 MODULES = [path for path in sources("xmodal") if path != ROOT / "xmodal" / "__init__.py"]
@@ -224,7 +227,7 @@ def test_public_names_are_sorted_and_announced() -> None:
 @pytest.mark.parametrize("name", xmodal.__all__)
 def test_public_names_can_be_imported(name: str) -> None:
     module = xmodal._LATER.get(name, "xmodal")
-    if module.split(".")[-1] in TORCH_HALF:
+    if module.split(".")[1] in TORCH_HALF:
         pytest.importorskip("torch", reason="pip install 'xmodal[torch]'")
     assert getattr(xmodal, name).__module__.startswith("xmodal.")
 
@@ -254,12 +257,12 @@ def test_public_names_can_be_imported(name: str) -> None:
         ("cli", "import xmodal_opensearch.store", "the one bridge"),
         ("cli", "from opensearchpy import OpenSearch", "the one bridge"),
         ("cli", "try:\n    import pickle\nexcept ImportError:\n    pass", "nothing is pickled"),
-        ("methods.dshgan", "from xmodal.methods.schgan import train", "another method"),
-        ("methods.dshgan", "from xmodal.methods import schgan", "another method"),
-        ("methods.schgan", "from xmodal import methods", "another method"),
-        ("methods.schgan", "from xmodal.methods.schgan_paper import train", "another method"),
-        ("methods.schgan", "from xmodal.methods.schgan.paper import train", None),
-        ("training", "from xmodal.methods import schgan", None),
+        ("training.dshgan", "from xmodal.training.methods.schgan import train", "another method"),
+        ("training.dshgan", "from xmodal.training.methods import schgan", "another method"),
+        ("training.schgan", "import xmodal.training.methods.schgan_paper", "another method"),
+        ("training.schgan", "from xmodal.training.methods.schgan.config import Config", None),
+        ("training.schgan", "from xmodal.training import losses", None),
+        ("training", "from xmodal.training.methods import schgan", None),
         ("cli", "from xmodal.cli.printing import table", None),
         ("codes", "from xmodal.nowhere import x", "not in LAYERS"),
     ],

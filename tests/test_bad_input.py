@@ -16,9 +16,10 @@ from bad_pictures import png_that_claims, truncated_jpeg
 from PIL import Image
 
 from xmodal.codes import BinaryCodes
+from xmodal.config import Options
 from xmodal.index import open_index
 from xmodal.readers import read
-from xmodal.training import Options, train
+from xmodal.training.train import train
 
 Run = Callable[..., Any]
 ANNOUNCED = re.compile(

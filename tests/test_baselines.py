@@ -6,15 +6,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from xmodal.baselines import (
-    as_they_are,
-    cca,
-    cosine_distances,
-    itq,
-    label_codeword,
-    logistic,
-)
+from xmodal.baselines import as_they_are, cosine_distances, label_codeword
 from xmodal.codes import BinaryCodes
+from xmodal.linear_models import cca, itq, logistic
 from xmodal.metrics import average_precision, groups_by_codes, mean
 
 # Columns of a Hadamard matrix: orthogonal, of mean 0 and variance 1 (but the first).

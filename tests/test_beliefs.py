@@ -11,10 +11,10 @@ import torch
 from clusters import CLASSES, clusters
 from torch.nn import functional
 
-from xmodal import beliefs
-from xmodal.baselines import logistic
-from xmodal.beliefs import Beliefs, learn
-from xmodal.sampling import Pairs
+from xmodal.linear_models import logistic
+from xmodal.training import pseudo_labels as beliefs
+from xmodal.training.pairs import Pairs
+from xmodal.training.pseudo_labels import Beliefs, learn
 
 DIRECTIONS = 8
 

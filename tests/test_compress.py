@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xmodal.baselines import unit
 from xmodal.codes import BinaryCodes
-from xmodal.compression import Compressor, compress, read_codes, read_features
+from xmodal.compression.compressor import Compressor, read_codes
+from xmodal.compression.vectors import read_features
 from xmodal.errors import ConfigError, DataError, ModelError
+from xmodal.linear_models import unit
+from xmodal.training.compress import compress
 
 Cli = Callable[..., Any]
 QUICK = {"epochs": 2, "units": 16, "judge_units": 4}

@@ -9,8 +9,8 @@ import pytest
 import torch
 from critic_by_hand import numbers, penalty_gradients, score_gradients, seen, slopes
 
-from xmodal.critics import PENALTY, CodeCritic, Critic
-from xmodal.losses import gradient_penalty, real_penalty
+from xmodal.training.critics import PENALTY, CodeCritic, Critic
+from xmodal.training.losses import gradient_penalty, real_penalty
 
 K = 16
 

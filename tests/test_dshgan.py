@@ -14,13 +14,14 @@ from PIL import Image
 from shapes import world
 
 from xmodal.codes import BinaryCodes
-from xmodal.codewords import Codewords
 from xmodal.errors import ConfigError, DataError
-from xmodal.methods import dshgan
-from xmodal.methods.dshgan import Config, alternation
-from xmodal.methods.dshgan.networks import Streams
-from xmodal.run import Run, TrainingData
-from xmodal.sampling import Pairs
+from xmodal.training.methods.dshgan import train as alternation
+from xmodal.training.methods.dshgan import train as dshgan
+from xmodal.training.methods.dshgan.config import Config
+from xmodal.training.methods.dshgan.networks import Streams
+from xmodal.training.pairs import Pairs
+from xmodal.training.prototypes import Codewords
+from xmodal.training.run import Run, TrainingData
 
 QUICK = Config(epochs=2, batch=40, hidden=24, latent=16, warmup=0, pretraining=2)
 OFF = replace(QUICK, synthetic=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from xmodal.methods.dshgan.networks import LENGTH, Components, FeatureHead, PictureHead
+from xmodal.training.methods.dshgan.networks import LENGTH, Components, FeatureHead, PictureHead
 
 
 def test_features_are_made_around_the_mean_and_never_below_the_least() -> None:

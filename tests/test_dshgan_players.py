@@ -10,13 +10,14 @@ import torch
 from clusters import CLASSES, clusters
 from torch import nn
 
-from xmodal.beliefs import Beliefs, learn
-from xmodal.codewords import Codewords, class_temperature
-from xmodal.methods.dshgan import Config, alternation
-from xmodal.methods.dshgan.conditions import Asked, Lender, ask
-from xmodal.methods.dshgan.networks import Seen, Streams, Two
-from xmodal.sampling import Pairs
 from xmodal.towers import Towers
+from xmodal.training.methods.dshgan import train as alternation
+from xmodal.training.methods.dshgan.conditions import Asked, Lender, ask
+from xmodal.training.methods.dshgan.config import Config
+from xmodal.training.methods.dshgan.networks import Seen, Streams, Two
+from xmodal.training.pairs import Pairs
+from xmodal.training.prototypes import Codewords, class_temperature
+from xmodal.training.pseudo_labels import Beliefs, learn
 
 N, K, IMAGE, TEXT = 12, 16, 20, 14
 ALONE = Config(pairs=0.0, neighbours=0.0, quantise=0.0, balance=0.0, decorrelate=0.0, remake=0.0)

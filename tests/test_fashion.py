@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from xmodal.assessment import evaluate
+from xmodal.config import Options
 from xmodal.data import Dataset, Item
-from xmodal.settings import Options
-from xmodal.training import train
+from xmodal.training.train import train
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 FASHION = SHARED / "fashion"

@@ -7,7 +7,7 @@ from math import exp, log
 import pytest
 import torch
 
-from xmodal import losses
+from xmodal.training import losses
 
 K = 8
 

@@ -16,11 +16,11 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, DataError
-from xmodal.methods.multiadversarial import Config, train
 from xmodal.metrics import code_health
-from xmodal.run import CHECKPOINT, Run, TrainingData
-from xmodal.sampling import Pairs
 from xmodal.toy import COLOURS, render
+from xmodal.training.methods.multiadversarial.train import Config, train
+from xmodal.training.pairs import Pairs
+from xmodal.training.run import CHECKPOINT, Run, TrainingData
 
 QUICK = Config(epochs=2, batch=40, hidden=24, warmup=1, components=8, critic_steps=2)
 OFF = replace(QUICK, reconstruction="l2", codes="penalty")

@@ -13,11 +13,11 @@ from clusters import clusters
 from critic_by_hand import Array, numbers, slopes
 from torch import nn
 
-from xmodal.beliefs import learn
-from xmodal.groundwork import bit_term, codewords
 from xmodal.index import MODALITIES, Modality
-from xmodal.methods import multiadversarial as method
-from xmodal.methods.multiadversarial import Config
+from xmodal.training.methods.multiadversarial import train as method
+from xmodal.training.methods.multiadversarial.train import Config
+from xmodal.training.objective import bit_term, codewords
+from xmodal.training.pseudo_labels import learn
 
 N, BITS, WIDTH = 24, 16, 5
 QUICK = Config(epochs=3, batch=40, hidden=12, warmup=0, components=WIDTH, critic_steps=2)

@@ -11,9 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xmodal import baselines, losses, sampling
+from xmodal import linear_models
 from xmodal.codes import BinaryCodes
 from xmodal.metrics import neighbours_kept
+from xmodal.training import losses
+from xmodal.training import pairs as sampling
 
 QUICK = settings(deadline=None, max_examples=40)
 
@@ -37,31 +39,31 @@ def loop_nearest(queries: np.ndarray, database: np.ndarray, k: int, own: list[in
 def test_the_nearest_by_cosine_are_the_loop(k: int) -> None:
     rng = np.random.default_rng(k)
     queries, database = 9 * rng.normal(size=(5, 4)), rng.normal(size=(7, 4))
-    rows = baselines.nearest(queries, database, k)
+    rows = linear_models.nearest(queries, database, k)
     assert [set(row) for row in rows.tolist()] == loop_nearest(queries, database, k, [-1] * 5)
     own = [2, -1, 0, 6, -1]
-    rows = baselines.nearest(queries, database, k, own=np.array(own))
+    rows = linear_models.nearest(queries, database, k, own=np.array(own))
     assert [set(row) for row in rows.tolist()] == loop_nearest(queries, database, k, own)
 
 
 def test_a_row_is_not_its_own_neighbour_even_where_others_equal_it() -> None:
     same = np.ones((6, 3), np.float32)
-    rows = baselines.nearest(same, same, 5, own=np.arange(6))
+    rows = linear_models.nearest(same, same, 5, own=np.arange(6))
     assert [set(row) for row in rows.tolist()] == [set(range(6)) - {row} for row in range(6)]
 
 
 def test_where_there_are_fewer_all_are_found() -> None:
     rows = np.eye(3, dtype=np.float32)
-    assert baselines.nearest(rows, rows, 10).shape == (3, 3)
-    assert baselines.nearest(rows, rows, 10, own=np.arange(3)).shape == (3, 2)
-    assert baselines.nearest(rows[:1], rows[:1], 10, own=np.arange(1)).shape == (1, 0)
+    assert linear_models.nearest(rows, rows, 10).shape == (3, 3)
+    assert linear_models.nearest(rows, rows, 10, own=np.arange(3)).shape == (3, 2)
+    assert linear_models.nearest(rows[:1], rows[:1], 10, own=np.arange(1)).shape == (1, 0)
 
 
 def test_repeated_rows_and_no_queries_are_no_trouble() -> None:
     rng = np.random.default_rng(0)
     queries, database = rng.normal(size=(9, 3)), np.repeat(rng.normal(size=(4, 3)), 3, axis=0)
-    assert baselines.nearest(queries, database, 3).shape == (9, 3)
-    assert baselines.nearest(queries[:0], database, 3).shape == (0, 3)
+    assert linear_models.nearest(queries, database, 3).shape == (9, 3)
+    assert linear_models.nearest(queries[:0], database, 3).shape == (0, 3)
 
 
 # ---- principal components --------------------------------------------------------------------
@@ -70,8 +72,8 @@ def test_repeated_rows_and_no_queries_are_no_trouble() -> None:
 def test_principal_components_come_in_order_and_keep_distances() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(50, 4)) * [1, 5, 2, 3] + 7
-    out = baselines.pca(x, 8)(x)
-    few = baselines.pca(x, 2)(x)
+    out = linear_models.pca(x, 8)(x)
+    few = linear_models.pca(x, 2)(x)
     assert out.shape == (50, 8) and few.shape == (50, 2)
     values = np.linalg.eigvalsh(np.cov(x.T, bias=True))[::-1]
     assert few.var(axis=0) == pytest.approx(values[:2], rel=1e-3)
@@ -82,12 +84,12 @@ def test_principal_components_come_in_order_and_keep_distances() -> None:
 
 def test_a_projection_is_a_matrix_and_an_offset() -> None:
     x = np.random.default_rng(0).normal(size=(30, 5)).astype(np.float32) + 2
-    project = baselines.pca(x, 3)
-    turned = baselines.itq(
-        x, x[:0], baselines.Projections(project, project), rng=np.random.default_rng(0)
+    project = linear_models.pca(x, 3)
+    turned = linear_models.itq(
+        x, x[:0], linear_models.Projections(project, project), rng=np.random.default_rng(0)
     ).image
     for one in (project, turned):
-        matrix, offset = baselines.affine(one, 5)
+        matrix, offset = linear_models.affine(one, 5)
         assert (matrix.shape, offset.shape) == ((5, 3), (3,))
         assert x @ matrix + offset == pytest.approx(one(x), abs=1e-4)
 

@@ -7,8 +7,8 @@ from math import exp, inf, log
 import pytest
 import torch
 
-from xmodal import reinforce
-from xmodal.losses import distance
+from xmodal.training import policy as reinforce
+from xmodal.training.losses import distance
 
 DISTANCES = torch.tensor([[0.1, 0.2, 0.4, 0.3], [0.5, 0.1, 0.1, 0.9], [0.3, 0.3, 0.3, 0.3]])
 ALLOWED = torch.tensor([[True, True, False, True], [True] * 4, [False] * 4])

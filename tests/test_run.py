@@ -16,10 +16,18 @@ from clusters import clusters
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, DataError
 from xmodal.index import Modality
-from xmodal.methods.schgan import Config, train
-from xmodal.run import CHECKPOINT, DATABASE, ENOUGH_LABELS, HISTORY, SHEET, Run, TrainingData
-from xmodal.sampling import Pairs
 from xmodal.towers import Towers
+from xmodal.training.methods.schgan.train import Config, train
+from xmodal.training.pairs import Pairs
+from xmodal.training.run import (
+    CHECKPOINT,
+    DATABASE,
+    ENOUGH_LABELS,
+    HISTORY,
+    SHEET,
+    Run,
+    TrainingData,
+)
 
 QUICK = Config(epochs=5, batch=32, hidden=24, warmup=2)
 A, B = [1.0] * 8, [-1.0] * 8

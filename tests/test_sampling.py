@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xmodal import sampling
+from xmodal.training import pairs as sampling
 
 QUICK = settings(deadline=None, max_examples=50)
 

@@ -14,10 +14,10 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import DataError
-from xmodal.methods.schgan import Config
-from xmodal.methods.schgan import practical as schgan
-from xmodal.run import Run, TrainingData
-from xmodal.sampling import Pairs
+from xmodal.training.methods.schgan import train as schgan
+from xmodal.training.methods.schgan.config import Config
+from xmodal.training.pairs import Pairs
+from xmodal.training.run import Run, TrainingData
 
 QUICK = Config(epochs=3, batch=40, hidden=24, warmup=0, negatives="policy")
 

@@ -12,11 +12,11 @@ from clusters import clusters
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from xmodal.codes import BinaryCodes
-from xmodal.critics import CodeCritic
 from xmodal.errors import ConfigError
-from xmodal.methods.schgan import Config, train
 from xmodal.metrics import code_health
-from xmodal.run import CHECKPOINT, Run, TrainingData
+from xmodal.training.critics import CodeCritic
+from xmodal.training.methods.schgan.train import Config, train
+from xmodal.training.run import CHECKPOINT, Run, TrainingData
 
 QUICK = Config(epochs=3, batch=40, hidden=24, warmup=0)
 

@@ -13,11 +13,12 @@ from clusters import CLASSES, clusters
 from released import QUICK, players, weights
 
 from xmodal.errors import ConfigError
-from xmodal.methods.schgan import paper, paper_players
-from xmodal.methods.schgan import paper_losses as terms
-from xmodal.methods.schgan.paper import Config
-from xmodal.run import Run
 from xmodal.towers import ReleasedTower
+from xmodal.training.methods.schgan_paper import losses as terms
+from xmodal.training.methods.schgan_paper import networks as paper_players
+from xmodal.training.methods.schgan_paper import train as paper
+from xmodal.training.methods.schgan_paper.train import Config
+from xmodal.training.run import Run
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ import torch
 from clusters import CLASSES, clusters
 
 from xmodal.codes import BinaryCodes
-from xmodal.codewords import Codewords
-from xmodal.groundwork import HashNetwork
-from xmodal.methods.schgan import Config, positives, train, trust
-from xmodal.methods.schgan.generator import Scene
-from xmodal.run import Run, TrainingData
+from xmodal.training.methods.schgan import positives, trust
+from xmodal.training.methods.schgan.networks import Scene
+from xmodal.training.methods.schgan.train import Config, train
+from xmodal.training.objective import HashNetwork
+from xmodal.training.prototypes import Codewords
+from xmodal.training.run import Run, TrainingData
 
 QUICK = Config(epochs=3, batch=40, hidden=24, warmup=0)
 

@@ -18,18 +18,18 @@ from released import QUICK, SMALL, players, weights
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from xmodal.confidence import Confidence
+from xmodal.config import Options, configure
 from xmodal.errors import ConfigError
 from xmodal.index import MODALITIES
 from xmodal.loading import load_encoder
-from xmodal.methods import schgan
-from xmodal.methods.schgan import paper, paper_players
-from xmodal.methods.schgan import paper_losses as terms
-from xmodal.methods.schgan.paper import FAULTS, Config
-from xmodal.run import Run
-from xmodal.settings import Options, configure
 from xmodal.towers import ReleasedTower, Towers
 from xmodal.trained import BackboneRef, TrainedEncoder
-from xmodal.training import train
+from xmodal.training.methods.schgan_paper import losses as terms
+from xmodal.training.methods.schgan_paper import networks as paper_players
+from xmodal.training.methods.schgan_paper import train as paper
+from xmodal.training.methods.schgan_paper.train import FAULTS, Config
+from xmodal.training.run import Run
+from xmodal.training.train import train
 
 # ---- settings --------------------------------------------------------------------------------
 
@@ -221,7 +221,7 @@ def test_released_towers_give_the_released_bits() -> None:
 
 def test_released_towers_are_saved_and_loaded(tmp_path: Path) -> None:
     data = clusters()
-    towers = schgan.train(data, QUICK, Run(data))
+    towers = paper.train(data, QUICK, Run(data))
     refs = {side: BackboneRef("words", "words-1") for side in MODALITIES}
     encoder = TrainedEncoder(towers, refs, Confidence(1.0, 0.0, 16))
     encoder.save(tmp_path)
@@ -246,11 +246,3 @@ def test_pixels_are_refused_by_one_line(dataset: Any, cache: Path) -> None:
     options = Options("schgan-paper", 16, image_backbone="small-cnn", text_backbone="words")
     with pytest.raises(ConfigError, match=r"take feature vectors, not pixels: choose another"):
         train(dataset, None, options, SMALL, cache=cache)
-
-
-def test_the_method_takes_settings_of_both_modes() -> None:
-    assert schgan.Config.paper(epochs=3) == Config(epochs=3)
-    data = clusters(40)
-    assert schgan.train(data, Config(**SMALL), Run(data)).shape["kind"] == "released"
-    practical = schgan.Config(epochs=1, hidden=8)
-    assert schgan.train(data, practical, Run(data)).shape["kind"] == "practical"

@@ -12,11 +12,13 @@ import torch
 from clusters import CLASSES, clusters
 from torch import nn
 
-from xmodal.beliefs import learn
-from xmodal.codewords import Codewords, class_temperature
-from xmodal.groundwork import HashNetwork
-from xmodal.methods.schgan import Config, generator, practical
-from xmodal.methods.schgan.generator import Scene
+from xmodal.training.methods.schgan import networks as generator
+from xmodal.training.methods.schgan import train as practical
+from xmodal.training.methods.schgan.config import Config
+from xmodal.training.methods.schgan.networks import Scene
+from xmodal.training.objective import HashNetwork
+from xmodal.training.prototypes import Codewords, class_temperature
+from xmodal.training.pseudo_labels import learn
 
 QUICK = Config(epochs=3, batch=40, hidden=24, warmup=0, negatives="policy", triplet=1.0)
 N = 40

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xmodal.config import configure, parse_settings
 from xmodal.errors import ConfigError
-from xmodal.settings import configure, parse_settings
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,6 @@ def test_what_was_written_can_be_read(example: Example) -> None:
 
 
 def test_a_method_is_configured_by_its_own_defaults() -> None:
-    from xmodal.methods.schgan import Config
+    from xmodal.training.methods.schgan.config import Config
 
     assert configure(Config, json.loads(json.dumps(asdict(Config())))) == Config()

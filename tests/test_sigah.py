@@ -16,10 +16,10 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
-from xmodal.methods import sigah
-from xmodal.methods.sigah import Config
-from xmodal.run import Run, TrainingData
-from xmodal.sampling import Pairs
+from xmodal.training.methods.sigah import train as sigah
+from xmodal.training.methods.sigah.train import Config
+from xmodal.training.pairs import Pairs
+from xmodal.training.run import Run, TrainingData
 
 QUICK = Config(epochs=3, batch=40, units=32, judge_units=8, nearest=5, directions=8)
 JUDGED = {"judged", "real error", "k", "convergence"}

@@ -10,10 +10,10 @@ import torch
 from clusters import clusters
 from torch import nn
 
-from xmodal import baselines
-from xmodal.methods import sigah
-from xmodal.methods.sigah import Config, Features, Generator, Judge
-from xmodal.run import Run
+from xmodal import linear_models
+from xmodal.training.methods.sigah import train as sigah
+from xmodal.training.methods.sigah.train import Config, Features, Generator, Judge
+from xmodal.training.run import Run
 
 N, DECODED = 12, 8
 # The terms that the paper's generator has; the others are losses with tests of their own.
@@ -216,9 +216,9 @@ def test_the_start_is_iterative_quantisation() -> None:
     features: Features = {"image": data.train.image}
     sigah._start(towers, data.train, features, Config(), np.random.default_rng(3))
     x = data.train.image.numpy()
-    project = baselines.pca(x, 16)
-    turned = baselines.itq(
-        x, x[:0], baselines.Projections(project, project), rng=np.random.default_rng(3)
+    project = linear_models.pca(x, 16)
+    turned = linear_models.itq(
+        x, x[:0], linear_models.Projections(project, project), rng=np.random.default_rng(3)
     ).image(x)
     codes = towers.codes("image", data.train.image).to_bits()
     assert (codes == (turned > 0)).mean() > 0.999

@@ -15,12 +15,12 @@ from PIL import Image
 from shapes import world
 
 from xmodal.codes import BinaryCodes
+from xmodal.config import configure
 from xmodal.errors import ConfigError
-from xmodal.methods import ssah
-from xmodal.methods.ssah import Config
-from xmodal.run import Run, TrainingData
-from xmodal.sampling import Pairs
-from xmodal.settings import configure
+from xmodal.training.methods.ssah import train as ssah
+from xmodal.training.methods.ssah.train import Config
+from xmodal.training.pairs import Pairs
+from xmodal.training.run import Run, TrainingData
 
 QUICK = Config(epochs=3, batch=40, hidden=24, warmup=0)
 

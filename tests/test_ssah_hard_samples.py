@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from xmodal.methods.ssah.hard_samples import (
+from xmodal.training.methods.ssah.networks import (
     FeatureANet,
     PixelANet,
     deal,

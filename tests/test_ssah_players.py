@@ -11,10 +11,10 @@ import pytest
 import torch
 from clusters import clusters
 
-from xmodal.beliefs import Beliefs, learn
-from xmodal.methods import ssah
-from xmodal.methods.ssah import Config
 from xmodal.towers import Towers
+from xmodal.training.methods.ssah import train as ssah
+from xmodal.training.methods.ssah.train import Config
+from xmodal.training.pseudo_labels import Beliefs, learn
 
 K = 8
 

@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 
 from xmodal.assessment import evaluate
+from xmodal.config import Options
 from xmodal.data import Dataset, Item, Problems, split
 from xmodal.errors import CodeError, ConfigError, DataError
 from xmodal.loading import load_encoder
-from xmodal.settings import Options
-from xmodal.training import METHODS, train
+from xmodal.training.train import METHODS, train
 
 OPTIONS = Options(bits=16, image_backbone="small-cnn", text_backbone="words")
 SETTINGS = {"epochs": 1, "batch": 64, "hidden": 16}

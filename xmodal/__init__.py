@@ -14,14 +14,15 @@ from xmodal.index import Hit, Index, open_index
 
 if TYPE_CHECKING:
     from xmodal.assessment import evaluate
-    from xmodal.compression import Compressor, compress
+    from xmodal.compression.compressor import Compressor
     from xmodal.data import Dataset
     from xmodal.encoder import Encoder
     from xmodal.evaluation import Report
     from xmodal.hamming import HammingIndex
     from xmodal.loading import load_encoder
     from xmodal.readers import read
-    from xmodal.training import train
+    from xmodal.training.compress import compress
+    from xmodal.training.train import train
 
 __version__ = "0.1.0"
 
@@ -44,16 +45,16 @@ __all__ = [
 ]
 
 _LATER = {
-    "Compressor": "xmodal.compression",
+    "Compressor": "xmodal.compression.compressor",
     "Dataset": "xmodal.data",
     "Encoder": "xmodal.encoder",
     "HammingIndex": "xmodal.hamming",
     "Report": "xmodal.evaluation",
-    "compress": "xmodal.compression",
+    "compress": "xmodal.training.compress",
     "evaluate": "xmodal.assessment",
     "load_encoder": "xmodal.loading",
     "read": "xmodal.readers",
-    "train": "xmodal.training",
+    "train": "xmodal.training.train",
 }
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from xmodal.config import Options
 from xmodal.data import Dataset, Split, split
 from xmodal.encoder import Encoder
 from xmodal.errors import ConfigError, DataError, IndexMismatch
 from xmodal.evaluation import DIRECTIONS, Part, Report, combine, compare
 from xmodal.features import Progress
 from xmodal.index import MODALITIES, Index
-from xmodal.settings import Options
 
 CHECKED = 1000
 

@@ -26,6 +26,7 @@ from xmodal.images import Source
 from xmodal.index import MODALITIES, Addition, Modality
 
 CONFIG, SPLIT = "config.json", "split.json"
+HISTORY, CHECKPOINT = "history.jsonl", "checkpoint.pt"
 DAMAGE = (AttributeError, LookupError, TypeError, ValueError, OSError, RuntimeError, CodeError)
 """What reading a file that is not as it was written may raise."""
 
@@ -170,7 +171,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         hint = (
             "training there was stopped: run the same xmodal train again to go on"
-            if (folder / "checkpoint.pt").exists()
+            if (folder / CHECKPOINT).exists()
             else f"make one with xmodal train DATA --out {folder}"
         )
         raise ModelError(f"there is no finished encoder at {folder}: {hint}")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xmodal import baselines
+from xmodal import baselines, linear_models
 from xmodal.codes import BinaryCodes
 from xmodal.errors import DataError
 from xmodal.index import MODALITIES, Modality
@@ -248,7 +248,9 @@ class Measure:
         """The codes of the parts."""
         return self._both(self.query.codes, self.database.codes, self.pairs.codes)
 
-    def projected(self, projections: baselines.Projections, as_floats: bool) -> dict[str, Figures]:
+    def projected(
+        self, projections: linear_models.Projections, as_floats: bool
+    ) -> dict[str, Figures]:
         """Projected features, by cosine or by their signs."""
 
         def of(part: Part) -> dict[Modality, Any]:
@@ -314,13 +316,13 @@ def _own(rows: slice, n: int) -> npt.NDArray[np.bool_]:
 
 def fitted_baselines(
     train: Part, bits: int, seed: int, shared_space: bool
-) -> Iterator[tuple[str, baselines.Projections, bool]]:
+) -> Iterator[tuple[str, linear_models.Projections, bool]]:
     """Name, projections, and whether they are compared as floats."""
     image, text = train.features["image"], train.features["text"]
-    projections = baselines.cca(image, text, bits)
+    projections = linear_models.cca(image, text, bits)
     yield "sign", projections, False
     rng = np.random.default_rng(seed)
-    yield "cca + itq", baselines.itq(image, text, projections, rng=rng), False
+    yield "cca + itq", linear_models.itq(image, text, projections, rng=rng), False
     if train.labelled.any() and train.labels.shape[1]:
         known = train.labelled
         words = baselines.label_codeword(

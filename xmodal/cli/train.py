@@ -20,9 +20,9 @@ from xmodal.cli.show import (
     say,
     tell_problems,
 )
+from xmodal.config import DEFAULT_BACKBONE, Options, configure, parse_settings
 from xmodal.errors import ConfigError
 from xmodal.readers import read
-from xmodal.settings import DEFAULT_BACKBONE, Options, configure, parse_settings
 
 
 @click.command()
@@ -64,13 +64,13 @@ def train(data: Path, **given: Any) -> None:
     dataset = read(data, columns_of(given))
     say(f"{dataset.name}: {len(dataset):,} items, {len(dataset.pairs()):,} pairs")
 
-    from xmodal import training
     from xmodal.assessment import evaluate
     from xmodal.features import default_cache
+    from xmodal.training.train import train as train_encoder
 
     cache = given["cache"] or default_cache()
     with progress_bars() as bars:
-        encoder = training.train(
+        encoder = train_encoder(
             dataset,
             given["out"],
             options,

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from xmodal.cli.show import epoch_line, json_option, print_table, progress_bars, say
+from xmodal.config import Options, parse_settings
 from xmodal.gallery import Shown, write_gallery
 from xmodal.index import Hit, open_index
 from xmodal.readers import read
-from xmodal.settings import Options, parse_settings
 from xmodal.toy import caption, unseen, write_world
 
 SHOWN = 5
@@ -47,7 +47,7 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
     dataset = read(world)
 
     from xmodal.assessment import evaluate
-    from xmodal.training import train
+    from xmodal.training.train import train
 
     say(f"2. training a small network with {label_share:.0%} of the labels into {out / 'model'}")
     options = Options(

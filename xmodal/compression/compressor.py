@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from xmodal import baselines
+from xmodal import linear_models
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.compression.vectors import Matrix, check_features, unit_chunks
-from xmodal.encoder import CONFIG, write_json
+from xmodal.encoder import CHECKPOINT, CONFIG, HISTORY, write_json
 from xmodal.errors import ConfigError, DataError, ModelError
-from xmodal.run import CHECKPOINT, HISTORY
 from xmodal.trained import DAMAGED_WEIGHTS, WEIGHTS
 
 CODES, REPORT = "codes.npy", "report.json"
@@ -34,8 +33,8 @@ class Compressor:
     Made by :func:`compress` or ``Compressor.load``. ``about`` says how it was made.
     """
 
-    weight: baselines.Matrix
-    offset: baselines.Matrix
+    weight: linear_models.Matrix
+    offset: linear_models.Matrix
     about: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from xmodal import baselines
+from xmodal import linear_models
 from xmodal.errors import DataError
 
 Matrix = npt.NDArray[np.generic]
@@ -62,20 +62,20 @@ def _check_kind(features: Matrix, name: str) -> None:
         raise DataError(f"{name} is {features.dtype}, expected float16, float32 or float64")
 
 
-def unit_rows(features: Matrix, rows: npt.NDArray[np.int64]) -> baselines.Matrix:
+def unit_rows(features: Matrix, rows: npt.NDArray[np.int64]) -> linear_models.Matrix:
     """Those rows, of length 1."""
     parts = [_unit(features[rows[k : k + CHUNK]]) for k in range(0, len(rows), CHUNK)]
     return np.concatenate(parts)
 
 
-def unit_chunks(features: Matrix) -> Iterator[baselines.Matrix]:
+def unit_chunks(features: Matrix) -> Iterator[linear_models.Matrix]:
     """All rows in order, of length 1."""
     for start in range(0, len(features), CHUNK):
         yield _unit(features[start : start + CHUNK])
 
 
-def _unit(rows: Matrix) -> baselines.Matrix:
+def _unit(rows: Matrix) -> linear_models.Matrix:
     """Rows of length 1, however large or small their numbers are; a zero row stays."""
     values = rows.astype(np.float64)
     largest = np.abs(values).max(axis=1, keepdims=True)
-    return baselines.unit(values / np.where(largest > 0, largest, 1))
+    return linear_models.unit(values / np.where(largest > 0, largest, 1))

@@ -1,0 +1,223 @@
+"""Linear models of feature matrices: CCA, PCA, ITQ, logistic regression, exact neighbours.
+
+Inputs are feature matrices (n, d), one item a row; paired matrices have one pair a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Matrix = npt.NDArray[np.float32]
+Project = Callable[[npt.NDArray[np.generic]], Matrix]
+
+COMPONENTS = 384
+"""Principal components of each modality that CCA looks at."""
+
+
+@dataclass(frozen=True)
+class Projections:
+    """One function a modality into a common space: (n, d) -> (n, bits) float32."""
+
+    image: Project
+    text: Project
+
+
+def cca(
+    image: npt.NDArray[np.generic], text: npt.NDArray[np.generic], bits: int, *, ridge: float = 0.1
+) -> Projections:
+    """Regularised canonical correlation analysis, each direction weighted by its correlation.
+
+    Hotelling, "Relations between two sets of variates", 1936; the weights as in Gong, Ke, Isard,
+    Lazebnik, IJCV 2014. ``ridge`` is relative to the mean variance of a component. With fewer than
+    ``bits`` directions the rest of the columns repeat them in a random orthogonal mix.
+    """
+    mean_x, white_x = _whitening(image, ridge)
+    mean_y, white_y = _whitening(text, ridge)
+    x, y = (as_float32(image) - mean_x) @ white_x, (as_float32(text) - mean_y) @ white_y
+    left, correlation, right = np.linalg.svd(x.T @ y / len(x), full_matrices=False)
+    rank = min(bits, len(correlation))
+    weight = correlation[:rank]
+    to_x = (white_x @ left[:, :rank]) * weight
+    to_y = (white_y @ right[:rank].T) * weight
+    if rank < bits:
+        mix = _orthogonal(bits, np.random.default_rng(0))[:rank]
+        to_x, to_y = to_x @ mix, to_y @ mix
+    return Projections(_linear(mean_x, to_x), _linear(mean_y, to_y))
+
+
+def itq(
+    image: npt.NDArray[np.generic],
+    text: npt.NDArray[np.generic],
+    projections: Projections,
+    *,
+    rng: np.random.Generator,
+    rounds: int = 50,
+) -> Projections:
+    """Iterative quantisation: the rotation R that minimises |sign(V R) - V R| over both modalities.
+
+    Gong, Lazebnik, "Iterative quantization", CVPR 2011; ``image`` and ``text`` are what it fits.
+    """
+    v = np.concatenate([projections.image(image), projections.text(text)])
+    rotation = _orthogonal(v.shape[1], rng)
+    for _ in range(rounds):
+        signs = np.where(v @ rotation > 0, 1.0, -1.0).astype(np.float32)
+        left, _, right = np.linalg.svd(v.T @ signs, full_matrices=False)
+        rotation = left @ right
+    fixed = rotation.astype(np.float32)
+    return Projections(
+        lambda x: projections.image(x) @ fixed, lambda y: projections.text(y) @ fixed
+    )
+
+
+def pca(features: npt.NDArray[np.generic], bits: int) -> Project:
+    """The ``bits`` principal components of features (n, d): (m, d) -> (m, bits) float32.
+
+    With fewer components than ``bits`` the columns are a random orthogonal mix of them.
+    """
+    mean, _, directions = _components(features)
+    matrix = directions[:, ::-1][:, :bits]
+    rank = matrix.shape[1]
+    if rank < bits:
+        matrix = matrix @ _orthogonal(bits, np.random.default_rng(0))[:rank]
+    return _linear(mean, matrix)
+
+
+def affine(project: Project, dim: int) -> tuple[Matrix, Matrix]:
+    """The matrix (dim, bits) and the offset (bits,) of a linear projection."""
+    offset = project(np.zeros((1, dim), np.float32))
+    return np.asarray(project(np.eye(dim, dtype=np.float32)) - offset), offset[0]
+
+
+def nearest(
+    queries: npt.NDArray[np.generic],
+    database: npt.NDArray[np.generic],
+    k: int,
+    *,
+    own: npt.NDArray[np.int64] | None = None,
+) -> npt.NDArray[np.int64]:
+    """Rows of the ``k`` items of the largest cosine, (q, k), in no order; exact.
+
+    ``own`` (q,): the row of the database that a query is and never finds, -1 if it is none. Where
+    the database has fewer items than ``k``, as many as every query can find.
+    """
+    n = len(database)
+    k = max(0, min(k, n if own is None or not (own >= 0).any() else n - 1))
+    if not k:
+        return np.zeros((len(queries), 0), np.int64)
+    found = np.empty((len(queries), k), np.int64)
+    items = unit(database).T
+    step = max(1, (1 << 24) // n)
+    for start in range(0, len(queries), step):
+        chunk = slice(start, start + step)
+        cosine = unit(queries[chunk]) @ items
+        if own is not None:
+            known = np.flatnonzero(own[chunk] >= 0)
+            cosine[known, own[chunk][known]] = -np.inf
+        found[chunk] = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
+    return found
+
+
+def logistic(
+    features: npt.NDArray[np.generic],
+    labels: npt.NDArray[np.bool_],
+    *,
+    decay: float = 1e-5,
+    steps: int = 400,
+) -> Project:
+    """Multinomial logistic regression by Nesterov's method: features (n, d) -> posterior (n, c).
+
+    Features are standardised with one scale; a row with several labels is shared among them.
+    Columns that never change, of which hashed words have many, would get no weight and are left
+    out.
+    """
+    changing = np.flatnonzero(np.ptp(features, axis=0) > 0)
+    x = as_float32(features[:, changing])
+    mean = x.mean(axis=0)
+    scale = np.float32(1 / max(float(np.sqrt(((x - mean) ** 2).sum(axis=1).mean())), 1e-12))
+    z = np.concatenate([(x - mean) * scale, np.ones((len(x), 1), np.float32)], axis=1)
+    target = labels / np.maximum(labels.sum(axis=1, keepdims=True), 1)
+    target = target.astype(np.float32)
+    vector = np.ones(z.shape[1], np.float32)
+    for _ in range(20):  # the largest eigenvalue bounds the curvature, so the step is safe
+        vector = z.T @ (z @ vector)
+        norm = float(np.linalg.norm(vector))
+        vector /= norm
+    step = np.float32(1 / (0.5 * norm / len(z) + decay))
+    weights = np.zeros((z.shape[1], labels.shape[1]), np.float32)
+    ahead = weights
+    for turn in range(steps):
+        gradient = z.T @ (_softmax(z @ ahead) - target) / len(z) + np.float32(decay) * ahead
+        after = ahead - step * gradient
+        ahead = after + np.float32(turn / (turn + 3)) * (after - weights)
+        weights = after
+    fixed = weights
+
+    def posterior(new: npt.NDArray[np.generic]) -> Matrix:
+        return _softmax(
+            np.asarray((as_float32(new[:, changing]) - mean) * scale @ fixed[:-1] + fixed[-1])
+        )
+
+    return posterior
+
+
+def unit(rows: npt.NDArray[np.generic]) -> Matrix:
+    """Rows of length 1, (n, d) float32; a zero row stays."""
+    values = as_float32(rows)
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.asarray(values / np.maximum(length, 1e-12), dtype=np.float32)
+
+
+def _whitening(features: npt.NDArray[np.generic], ridge: float) -> tuple[Matrix, Matrix]:
+    """Mean, and the matrix (d, r) that turns centred features into components of like variance."""
+    mean, values, directions = _components(features)
+    values, directions = values[-COMPONENTS:], directions[:, -COMPONENTS:]
+    return mean, np.asarray(
+        directions / np.sqrt(values + ridge * values.mean() + 1e-12), np.float32
+    )
+
+
+def _components(features: npt.NDArray[np.generic]) -> tuple[Matrix, Any, Any]:
+    """Mean (d,), variances (r,) in rising order, and the directions (d, r) that have them."""
+    whole = as_float32(features)
+    mean = whole.mean(axis=0)
+    changing = np.flatnonzero(np.ptp(whole, axis=0) > 0)  # of hashed words, few columns do
+    x = whole[:, changing] - mean[changing]
+    if not len(changing):  # rows without any difference: one direction, along which nothing varies
+        return mean, np.zeros(1), np.eye(len(mean), 1)
+    if x.shape[0] < x.shape[1]:  # the smaller of the two Gram matrices gives the same directions
+        values, vectors = np.linalg.eigh(x @ x.T / len(x))
+        keep = values > values[-1] * 1e-6
+        values, vectors = values[keep], vectors[:, keep]
+        directions = x.T @ vectors / np.sqrt(values * len(x))
+    else:
+        values, directions = np.linalg.eigh(x.T @ x / len(x))
+        keep = values > values[-1] * 1e-6
+        values, directions = values[keep], directions[:, keep]
+    placed = np.zeros((len(mean), len(values)), directions.dtype)
+    placed[changing] = directions
+    return mean, values, placed
+
+
+def _linear(mean: Matrix, matrix: npt.NDArray[np.generic]) -> Project:
+    weights = matrix.astype(np.float32)
+    return lambda x: np.asarray((as_float32(x) - mean) @ weights)
+
+
+def _orthogonal(size: int, rng: np.random.Generator) -> Matrix:
+    q, r = np.linalg.qr(rng.standard_normal((size, size)))
+    return np.asarray(q * np.sign(np.diag(r)), dtype=np.float32)
+
+
+def _softmax(logits: Matrix) -> Matrix:
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True))
+
+
+def as_float32(features: npt.NDArray[np.generic]) -> Matrix:
+    """The array as float32; no copy is made if it is float32."""
+    return np.asarray(features, dtype=np.float32)
