@@ -39,7 +39,8 @@ from xmodal.codes import BinaryCodes
 from xmodal.evaluation import DIRECTIONS, Measure, Part, fitted_baselines
 from xmodal.index import MODALITIES, Modality
 from xmodal.metrics import by_radius, code_health, groups_by_codes, shared_labels
-from xmodal.training.methods.schgan_paper import train as paper
+from xmodal.training.methods.schgan_paper.config import Config as PaperConfig
+from xmodal.training.methods.schgan_paper.train import with_selection_queries
 from xmodal.training.run import Run
 from xmodal.training.train import METHODS
 
@@ -48,8 +49,8 @@ MODEL = "codes"
 LEARNS = (
     "towers.py", "training/pseudo_labels.py", "training/losses.py", "training/prototypes.py",
     "training/critics.py", "training/pairs.py", "training/policy.py", "training/objective.py",
-    "training/run.py", "linear_models.py", "baselines.py", "evaluation.py", "metrics.py",
-    "codes.py", "toy.py",
+    "training/run.py", "training/validation.py", "linear_models.py", "baselines.py",
+    "evaluation.py", "metrics.py", "codes.py", "toy.py",
 )  # fmt: skip
 """Modules that results depend on, beside the method's own."""
 Result = dict[str, Any]
@@ -121,8 +122,8 @@ def _trained(job: Job, places: Places) -> Result:
     leak = getattr(config, "class_labels", "") == "all"
     loaded = sets.load(job.cell, places.data, places.work, job.seed, job.bits, leak=leak)
     data = loaded.data
-    if isinstance(config, paper.Config):
-        data = paper.selected_by(data, loaded.queries(), config)
+    if isinstance(config, PaperConfig):
+        data = with_selection_queries(data, loaded.queries(), config)
     training = Run(data, seed=job.seed, patience=10**6)
     _forget_peak()
     wall, processor = time.perf_counter(), time.process_time()

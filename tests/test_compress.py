@@ -21,7 +21,7 @@ from xmodal.linear_models import unit
 from xmodal.training.compress import compress
 
 Cli = Callable[..., Any]
-QUICK = {"epochs": 2, "units": 16, "judge_units": 4}
+QUICK = {"epochs": 2, "units": 16, "discriminator_units": 4}
 SET = " ".join(f"--set {name}={value}" for name, value in QUICK.items())
 ANNOUNCED = re.compile(r".+: [\d,]+ vectors of [\d,]+ dimensions|epoch .*")
 
@@ -90,7 +90,7 @@ def clustered(n: int, seed: int = 0) -> np.ndarray:
 
 
 def test_neighbours_are_kept_better_than_by_the_signs_of_components() -> None:
-    settings = {"epochs": 10, "units": 32, "judge_units": 8}
+    settings = {"epochs": 10, "units": 32, "discriminator_units": 8}
     recall = compress(clustered(800), 16, None, settings).report["recall"]
     assert recall["sigah"]["recall@10"] > 1.1 * recall["pca"]["recall@10"]
 

@@ -10,7 +10,7 @@ import torch
 from critic_by_hand import numbers, penalty_gradients, score_gradients, seen, slopes
 
 from xmodal.training.critics import PENALTY, CodeCritic, Critic
-from xmodal.training.losses import gradient_penalty, real_penalty
+from xmodal.training.losses import gradient_penalty, r1_penalty
 
 K = 16
 
@@ -40,7 +40,7 @@ def test_the_penalty_teaches_the_critic() -> None:
 def test_the_penalty_at_real_rows_by_hand() -> None:
     real = torch.tensor([[1.0, 2.0], [0.0, -3.0]], requires_grad=True)
     scale = torch.tensor(2.0, requires_grad=True)
-    penalty = real_penalty(lambda x: scale * x.square().sum(1), real)  # slope 2 s x
+    penalty = r1_penalty(lambda x: scale * x.square().sum(1), real)  # slope 2 s x
     assert float(penalty.detach()) == pytest.approx(4 * 4 * ((1 + 4) + (0 + 9)) / 2)
     penalty.backward()
     assert scale.grad is not None
@@ -82,7 +82,7 @@ def test_an_update_has_the_gradients_derived_by_hand() -> None:
     ]
     apart = seen(critic, numbers(real)).score.mean() - seen(critic, numbers(fake)).score.mean()
     torch.manual_seed(9)
-    assert critic.compare(real, fake) == pytest.approx(apart / 6**0.5, abs=1e-6)
+    assert critic.update(real, fake) == pytest.approx(apart / 6**0.5, abs=1e-6)
     for was, gradient, one in zip(before, wanted, critic.layers.parameters(), strict=True):
         assert one.grad is not None
         np.testing.assert_allclose(numbers(one.grad), gradient, atol=1e-5)
@@ -96,7 +96,7 @@ def taught(codes: torch.Tensor, rounds: int = 40) -> tuple[CodeCritic, float]:
     """A critic of these codes, and the distance from coin flips it sees in the end."""
     torch.manual_seed(0)
     critic = CodeCritic(K)
-    apart = [critic.learn(codes) for _ in range(rounds)]
+    apart = [critic.update_on(codes) for _ in range(rounds)]
     return critic, sum(apart[-10:]) / 10
 
 
@@ -116,7 +116,7 @@ def test_distances_mean_the_same_for_any_number_of_bits() -> None:
         torch.manual_seed(0)
         critic = CodeCritic(bits)
         lopsided = torch.randn(400, bits) + 0.5
-        apart = [critic.learn(lopsided) for _ in range(30)]
+        apart = [critic.update_on(lopsided) for _ in range(30)]
         assert apart[-1] == pytest.approx(float(lopsided.sign().mean()), abs=0.08)
         found.append(apart[-1])
     assert found[0] == pytest.approx(found[1], abs=0.08)
@@ -125,14 +125,14 @@ def test_distances_mean_the_same_for_any_number_of_bits() -> None:
 def test_sizes_of_relaxed_codes_do_not_help_the_critic() -> None:
     flips = torch.randn(64, K, generator=torch.Generator().manual_seed(1))
     critic, _ = taught(flips, rounds=3)
-    assert torch.equal(critic.term(flips), critic.term(0.01 * flips))
+    assert torch.equal(critic.generator_loss(flips), critic.generator_loss(0.01 * flips))
 
 
 def test_the_term_pushes_lopsided_bits_back() -> None:
     lopsided = torch.randn(256, K, generator=torch.Generator().manual_seed(1)) + 1.0
     critic, _ = taught(lopsided)
     codes = lopsided.clone().requires_grad_()
-    critic.term(codes).backward()
+    critic.generator_loss(codes).backward()
     assert codes.grad is not None
     assert bool((codes.grad.mean(0) > 0).all())  # going down the gradient, every bit is on less
 
@@ -142,10 +142,10 @@ def test_a_saved_critic_goes_on_as_it_was() -> None:
     critic, _ = taught(codes, rounds=2)
     other = CodeCritic(K)
     other.load_state_dict(critic.state_dict())
-    other.updates.load_state_dict(deepcopy(critic.updates.state_dict()))
+    other.optimiser.load_state_dict(deepcopy(critic.optimiser.state_dict()))
     after = []
     for one in (critic, other):
         torch.manual_seed(5)
-        one.learn(codes)
+        one.update_on(codes)
         after.append(one(codes.sign()))
     assert torch.equal(*after)

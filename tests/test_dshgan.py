@@ -15,12 +15,11 @@ from shapes import world
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, DataError
-from xmodal.training.methods.dshgan import train as alternation
 from xmodal.training.methods.dshgan import train as dshgan
 from xmodal.training.methods.dshgan.config import Config
-from xmodal.training.methods.dshgan.networks import Streams
+from xmodal.training.objective import HashNetwork
 from xmodal.training.pairs import Pairs
-from xmodal.training.prototypes import Codewords
+from xmodal.training.prototypes import ClassPrototypes
 from xmodal.training.run import Run, TrainingData
 
 QUICK = Config(epochs=2, batch=40, hidden=24, latent=16, warmup=0, pretraining=2)
@@ -95,7 +94,7 @@ def test_switched_off_there_is_no_generator_and_nobody_to_fool(
     on = trained(data)
     assert set(on.history[-1]) > PLAYED | {"synthetic triplets", "synthetic of class"}
     with_synthetic = codes(data)
-    monkeypatch.delattr(alternation, "Gan")  # whoever made one would fail
+    monkeypatch.delattr(dshgan, "Gan")  # whoever made one would fail
     assert codes(data, OFF) != with_synthetic
     assert not set(trained(data, OFF).history[-1]) & (PLAYED | {"synthetic triplets"})
 
@@ -131,9 +130,9 @@ def with_strong_triplets() -> BinaryCodes:
         {"synthetic_classes": 2.0},
         {"condition": "text"},
         {"pretraining": 0},
-        {"asking": 1.0},
+        {"synthetic_queries": 1.0},
         {"penalty": 0.0},
-        {"remake": 0.0},
+        {"reconstruction_weight": 0.0},
         {"noise": 3},
         {"code_critic": 0.5},
         {"pseudo_labels": False},
@@ -155,7 +154,7 @@ def test_the_code_critic_is_named_in_the_history() -> None:
     ("wrong", "words"),
     [
         ({"margin": 1.5}, "margin is 1.5, expected at most 1"),
-        ({"asking": 0.0}, "asking is 0.0, expected at least"),
+        ({"synthetic_queries": 0.0}, "synthetic_queries is 0.0, expected at least"),
         ({"synthetic_share": -0.1}, "synthetic_share is -0.1, expected at least 0"),
         ({"noise": 0}, "noise is 0, expected at least 1"),
         ({"code_critic": float("nan")}, "code_critic is nan"),
@@ -241,13 +240,13 @@ def test_without_labels_it_learns_from_pairs() -> None:
 
 def test_synthetic_pairs_are_of_their_class_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    plain = alternation.Gan.__init__
+    plain = dshgan.Gan.__init__
 
     def kept(self: Any, *given: Any) -> None:
         plain(self, *given)
         made.append(self)
 
-    monkeypatch.setattr(alternation.Gan, "__init__", kept)
+    monkeypatch.setattr(dshgan.Gan, "__init__", kept)
     data = clusters(200, 120, labelled=0.25)
     run = trained(data, replace(QUICK, epochs=4, latent=128, pretraining=250))
     assert run.history[-1]["synthetic of class"] > 0.8
@@ -255,7 +254,7 @@ def test_synthetic_pairs_are_of_their_class_and_differ(monkeypatch: pytest.Monke
     condition = torch.eye(CLASSES).repeat_interleave(50, dim=0)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
-        synthetic = made[0].g.draw(condition)
+        synthetic = made[0].g.sample(condition)
     real = data.validation
     kind, known = condition.argmax(1), real.labels.argmax(1)
     for features, truth in zip(synthetic, (real.image, real.text), strict=True):
@@ -289,13 +288,13 @@ def test_pixels_are_learned_from_end_to_end_and_synthetic_ones_are_shown(tmp_pat
 
 def test_synthetic_pictures_leave_the_averages_of_real_ones_alone() -> None:
     data = world(8, 0)
-    d = Streams(data.towers(16), Codewords(5, 16, 0.2))
+    d = HashNetwork(data.towers(16), ClassPrototypes(5, 16, 0.2))
     before = [one.clone() for one in d.buffers()]
-    with alternation._real_statistics(d):
-        d.see(data.train.image.float(), data.train.text)
+    with dshgan._frozen_batch_norm(d):
+        d(data.train.image.float(), data.train.text)
     changed = [not torch.equal(*two) for two in zip(before, d.buffers(), strict=True)]
     assert sum(changed) == 5  # how many batches were seen, and nothing else
-    d.see(data.train.image, data.train.text)
+    d(data.train.image, data.train.text)
     changed = [not torch.equal(*two) for two in zip(before, d.buffers(), strict=True)]
     assert sum(changed) == 15  # mean, variance and count of five layers
 

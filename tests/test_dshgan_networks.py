@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from xmodal.training.methods.dshgan.networks import LENGTH, Components, FeatureHead, PictureHead
+from xmodal.training.methods.dshgan.networks import (
+    ROW_NORM,
+    FeatureHead,
+    PictureHead,
+    PrincipalComponents,
+)
 
 
 def test_features_are_made_around_the_mean_and_never_below_the_least() -> None:
@@ -23,15 +28,15 @@ def test_the_adversary_sees_the_directions_in_which_features_vary() -> None:
     generator = torch.Generator().manual_seed(0)
     along = torch.linalg.qr(torch.randn(90, 3, generator=generator)).Q
     real = torch.randn(50, 3, generator=generator) * torch.tensor([5.0, 2.0, 1.0]) @ along.T + 7
-    seen = Components(real)
+    seen = PrincipalComponents(real)
     for lengthened in (1.0, 1000.0):
-        rows = Components(real * lengthened)(real * lengthened)
-        assert float(rows.square().sum(1).mean()) == pytest.approx(LENGTH**2, rel=1e-3)
+        rows = PrincipalComponents(real * lengthened)(real * lengthened)
+        assert float(rows.square().sum(1).mean()) == pytest.approx(ROW_NORM**2, rel=1e-3)
         torch.testing.assert_close(rows.mean(0), torch.zeros(rows.shape[1]), atol=1e-3, rtol=0)
     apart, kept = torch.cdist(real, real), torch.cdist(seen(real), seen(real))
     torch.testing.assert_close(kept / kept.max(), apart / apart.max(), rtol=1e-2, atol=5e-3)
     alike = torch.full((5, 4), 2.0)
-    assert not Components(alike)(alike).any()
+    assert not PrincipalComponents(alike)(alike).any()
 
 
 def test_pictures_start_from_the_mean_and_stay_in_range() -> None:

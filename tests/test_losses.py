@@ -78,7 +78,7 @@ def test_distance_is_never_negative() -> None:
 
 def test_sign_through_is_the_sign_and_passes_gradients() -> None:
     u = torch.tensor([-0.7, -1e-9, 0.0, 1e-9, 0.3], requires_grad=True)
-    signs = losses.sign_through(u)
+    signs = losses.straight_through_sign(u)
     assert signs.tolist() == pytest.approx([-1, -1, -1, 1, 1])  # 0 is bit 0, as in BinaryCodes
     weights = torch.tensor([1.0, 2, 3, 4, 5])
     (signs * weights).sum().backward()
@@ -133,14 +133,14 @@ def test_pair_likelihood_is_the_loop_and_a_kind_that_is_missing_weighs_nothing()
             pairs = zip(weights[row].tolist(), logits[row].tolist(), strict=True)
             total += sum(w * log(1 + exp(sign * t)) for w, t in pairs) / max(over, 1e-6) / 2
         expected.append(total)
-    found = losses.pair_likelihood(logits, similar, dissimilar)
+    found = losses.pairwise_likelihood(logits, similar, dissimilar)
     assert found.tolist() == pytest.approx(expected, rel=1e-4)
 
 
 def test_pair_likelihood_by_hand() -> None:
     logits = torch.tensor([[2.0, -1.0, 0.0]])
     similar = torch.tensor([[1.0, 0.0, 0.0]])
-    found = losses.pair_likelihood(logits, similar, 1 - similar)
+    found = losses.pairwise_likelihood(logits, similar, 1 - similar)
     assert float(found) == pytest.approx((log(1 + exp(-2)) + (log(1 + exp(-1)) + log(2)) / 2) / 2)
 
 
@@ -164,14 +164,14 @@ def test_soft_cross_entropy_of_nothing_is_zero() -> None:
 def test_contrast_with_the_identity_is_infonce(n: int) -> None:
     u, v, eye = random_codes(n), random_codes(n, 1), torch.eye(n)
     expected = loop_both_ways(u, v, eye.tolist(), 0.1)
-    found = losses.contrast(u, v, (eye, eye), 0.1)
+    found = losses.contrastive_loss(u, v, (eye, eye), 0.1)
     assert float(found) == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 def test_contrast_spread_over_matches_is_the_loop() -> None:
     u, v = random_codes(4), random_codes(4, 1)
     target = torch.tensor([[0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1.0]])
-    found = losses.contrast(u, v, (target, target), 0.2)
+    found = losses.contrastive_loss(u, v, (target, target), 0.2)
     assert float(found) == pytest.approx(loop_both_ways(u, v, target.tolist(), 0.2), rel=1e-5)
 
 
@@ -180,46 +180,54 @@ def test_contrast_counts_each_row_by_its_weight_in_both_directions(weight: list[
     u, v = random_codes(4), random_codes(4, 1)
     generator = torch.Generator().manual_seed(2)
     target = torch.softmax(torch.randn(4, 4, generator=generator), dim=1)  # not symmetric
-    found = losses.contrast(u, v, (target, target), 0.25, torch.tensor(weight))
+    found = losses.contrastive_loss(u, v, (target, target), 0.25, torch.tensor(weight))
     expected = loop_both_ways(u, v, target.tolist(), 0.25, weight)
     assert float(found) == pytest.approx(expected, rel=1e-5)
-    turned = losses.contrast(v, u, (target, target), 0.25, torch.tensor(weight))
+    turned = losses.contrastive_loss(v, u, (target, target), 0.25, torch.tensor(weight))
     assert float(turned) == pytest.approx(float(found), rel=1e-5)  # neither side comes first
 
 
 def test_each_direction_of_contrast_has_its_own_target() -> None:
     u, v, eye = random_codes(4), random_codes(4, 1), torch.eye(4)
     even = torch.full((4, 4), 0.25)
-    both = losses.contrast(u, v, (eye, even), 0.2) + losses.contrast(u, v, (even, eye), 0.2)
-    alike = losses.contrast(u, v, (eye, eye), 0.2) + losses.contrast(u, v, (even, even), 0.2)
+    both = losses.contrastive_loss(u, v, (eye, even), 0.2) + losses.contrastive_loss(
+        u, v, (even, eye), 0.2
+    )
+    alike = losses.contrastive_loss(u, v, (eye, eye), 0.2) + losses.contrastive_loss(
+        u, v, (even, even), 0.2
+    )
     assert float(both) == pytest.approx(float(alike), rel=1e-5)
-    assert float(losses.contrast(u, v, (eye, even), 0.2)) == pytest.approx(
-        float(losses.contrast(v, u, (even, eye), 0.2)), rel=1e-5
+    assert float(losses.contrastive_loss(u, v, (eye, even), 0.2)) == pytest.approx(
+        float(losses.contrastive_loss(v, u, (even, eye), 0.2)), rel=1e-5
     )
 
 
 def test_contrast_without_weights_counts_every_row_alike() -> None:
     u, v, target = random_codes(5), random_codes(5, 1), torch.full((5, 5), 0.2)
-    alike = losses.contrast(u, v, (target, target), 0.1, torch.full((5,), 0.3))
-    assert float(losses.contrast(u, v, (target, target), 0.1)) == pytest.approx(
+    alike = losses.contrastive_loss(u, v, (target, target), 0.1, torch.full((5,), 0.3))
+    assert float(losses.contrastive_loss(u, v, (target, target), 0.1)) == pytest.approx(
         float(alike), rel=1e-5
     )
 
 
 def test_a_row_without_weight_asks_for_nothing_but_is_still_found() -> None:
     u, v = random_codes(3).requires_grad_(), random_codes(3, 1).requires_grad_()
-    losses.contrast(u, v, (torch.eye(3),) * 2, 0.1, torch.tensor([1.0, 1.0, 0.0])).backward()
+    losses.contrastive_loss(
+        u, v, (torch.eye(3),) * 2, 0.1, torch.tensor([1.0, 1.0, 0.0])
+    ).backward()
     assert u.grad is not None
     assert float(u.grad[2].abs().max()) > 0  # a candidate of the text sides of the others
     u.grad = None
-    losses.contrast(u, v, (torch.eye(3),) * 2, 0.1, torch.zeros(3)).backward()
+    losses.contrastive_loss(u, v, (torch.eye(3),) * 2, 0.1, torch.zeros(3)).backward()
     assert u.grad is not None
     assert not u.grad.any()
 
 
 def test_contrast_of_codes_that_are_all_alike_is_the_log_of_their_number() -> None:
     u = torch.ones(5, K) * 0.5
-    assert float(losses.contrast(u, u, (torch.eye(5),) * 2, 0.1)) == pytest.approx(log(5), rel=1e-5)
+    assert float(losses.contrastive_loss(u, u, (torch.eye(5),) * 2, 0.1)) == pytest.approx(
+        log(5), rel=1e-5
+    )
 
 
 # ---- bits ------------------------------------------------------------------------------------
@@ -267,8 +275,10 @@ def test_every_loss_has_finite_gradients_on_one_item_and_on_items_that_are_alike
         n = len(codes)
         between = losses.distance(codes, codes)
         total = (
-            losses.contrast(codes, codes, (torch.eye(n),) * 2, 0.1)
-            + losses.contrast(codes, codes, (torch.full((n, n), 1 / n),) * 2, 0.1, torch.zeros(n))
+            losses.contrastive_loss(codes, codes, (torch.eye(n),) * 2, 0.1)
+            + losses.contrastive_loss(
+                codes, codes, (torch.full((n, n), 1 / n),) * 2, 0.1, torch.zeros(n)
+            )
             + losses.expected_hinge(between[:, 0], between, torch.zeros(n, n), 0.2)
             + losses.quantisation(codes)
             + losses.balance(codes)

@@ -15,12 +15,13 @@ from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from xmodal.codes import BinaryCodes
+from xmodal.encoder import CHECKPOINT
 from xmodal.errors import ConfigError, DataError
 from xmodal.metrics import code_health
 from xmodal.toy import COLOURS, render
 from xmodal.training.methods.multiadversarial.train import Config, train
 from xmodal.training.pairs import Pairs
-from xmodal.training.run import CHECKPOINT, Run, TrainingData
+from xmodal.training.run import Run, TrainingData
 
 QUICK = Config(epochs=2, batch=40, hidden=24, warmup=1, components=8, critic_steps=2)
 OFF = replace(QUICK, reconstruction="l2", codes="penalty")
@@ -71,7 +72,7 @@ def test_a_stopped_run_goes_on_and_ends_in_the_same_codes(config: Config, tmp_pa
     assert codes(data, config, Run(data, folder=tmp_path)) == whole
 
 
-STRONG = replace(QUICK, decoded=5.0, code_critic=5.0, neighbours=20.0)
+STRONG = replace(QUICK, reconstruction_weight=5.0, code_critic=5.0, neighbours=20.0)
 PENALISED = replace(OFF, quantise=2.0, balance=2.0, decorrelate=20.0)
 
 
@@ -90,7 +91,10 @@ def both_ways() -> dict[Config, BinaryCodes]:
         {"codes": "penalty"},
         {"warmup": 0},
         {"critic_steps": 1},
-        *({name: 0.0} for name in ("decoded", "code_critic", "pairs", "classes", "neighbours")),
+        *(
+            {name: 0.0}
+            for name in ("reconstruction_weight", "code_critic", "pairs", "classes", "neighbours")
+        ),
         {"pseudo_labels": False},
     ],
     ids=str,
@@ -130,7 +134,7 @@ def test_without_adversaries_no_critic_exists(tmp_path: Path) -> None:
         assert steps.count("AdamW") == 2 * 8
         assert steps.count("Adam") == 2 * 8 * config.critic_steps * len(critics)
         state = torch.load(folder / CHECKPOINT, weights_only=True)["state"]
-        assert set(state) == {"auto", "steps"} | critics | {f"{one} steps" for one in critics}
+        assert set(state) == {"auto", "optimiser"} | critics | {f"{one} steps" for one in critics}
         assert ("code critic" in run.history[1]) == ("d_h" in critics)
         assert ("input critic" in run.history[1]) == ("d_x image" in critics)
 
@@ -171,11 +175,14 @@ def test_a_learning_rate_that_is_far_too_high_is_one_line() -> None:
         ({"batch": 1}, "batch is 1, expected at least 2"),
         ({"critic_steps": 0}, "critic_steps is 0, expected at least 1"),
         ({"code_critic": -1.0}, r"code_critic is -1\S*, expected at least 0"),
-        ({"decoded": float("nan")}, "decoded is nan, expected at least 0"),
+        (
+            {"reconstruction_weight": float("nan")},
+            "reconstruction_weight is nan, expected at least 0",
+        ),
         ({"certainty": 1.0}, r"certainty is 1\S*, expected at most 0.9999"),
         (
             {"pairs": 0.0, "reconstruction": "none", "code_critic": 0.0},
-            "labels alone would teach: give pairs, decoded or code_critic a weight",
+            "no term but the labels has a weight: set pairs, reconstruction_weight or code_critic",
         ),
     ],
 )
@@ -221,7 +228,7 @@ def test_codes_keep_what_the_input_says_if_nothing_else_is_asked(judge: Any) -> 
     alone = replace(LONGER, reconstruction=judge, pairs=0.0, neighbours=0.0, code_critic=0.0)
     data = clusters(200, 60, labelled=0)
     kept = trained(data, alone).best
-    nothing = trained(data, replace(alone, decoded=0.0, code_critic=1e-9)).best
+    nothing = trained(data, replace(alone, reconstruction_weight=0.0, code_critic=1e-9)).best
     assert kept > 1.3 * nothing
 
 

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from xmodal import linear_models
 from xmodal.codes import BinaryCodes
 from xmodal.metrics import neighbours_kept
-from xmodal.training import losses
-from xmodal.training import pairs as sampling
+from xmodal.training import losses, pairs
 
 QUICK = settings(deadline=None, max_examples=40)
 
@@ -102,16 +101,16 @@ NEAREST = torch.tensor([[1, 2], [0, 2], [1, 3], [4, 2], [3, 2]])
 def test_company_is_neighbours_after_the_rows_and_nobody_comes_twice() -> None:
     rows, seen = torch.tensor([3, 0]), set()
     for seed in range(20):
-        both = sampling.with_company(rows, NEAREST, 1, np.random.default_rng(seed)).tolist()
+        both = pairs.add_neighbours(rows, NEAREST, 1, np.random.default_rng(seed)).tolist()
         assert both[:2] == [3, 0]
         assert len(set(both)) == len(both) <= 4
         assert set(both[2:]) <= {4, 2, 1}
         seen |= set(both[2:])
     assert seen == {4, 2, 1}
-    everyone = sampling.with_company(rows, NEAREST, 50, np.random.default_rng(0))
+    everyone = pairs.add_neighbours(rows, NEAREST, 50, np.random.default_rng(0))
     assert everyone.tolist() == [3, 0, 1, 2, 4]
     nobody = torch.zeros(5, 0, dtype=torch.long)
-    assert sampling.with_company(rows, nobody, 3, np.random.default_rng(0)).tolist() == [3, 0]
+    assert pairs.add_neighbours(rows, nobody, 3, np.random.default_rng(0)).tolist() == [3, 0]
 
 
 @QUICK
@@ -119,7 +118,7 @@ def test_company_is_neighbours_after_the_rows_and_nobody_comes_twice() -> None:
 def test_neighbours_among_rows_are_the_loop(order: list[int], count: int) -> None:
     rows = order[:count]
     expected = [[j in NEAREST[i].tolist() for j in rows] for i in rows]
-    assert sampling.neighbours_among(NEAREST, torch.tensor(rows)).tolist() == expected
+    assert pairs.neighbour_matrix(NEAREST, torch.tensor(rows)).tolist() == expected
 
 
 # ---- the loss --------------------------------------------------------------------------------
@@ -149,24 +148,24 @@ def test_the_loss_of_neighbours_is_the_loop(n: int, sharpness: float) -> None:
     u = torch.tanh(torch.randn(n, 8, generator=generator))
     near = torch.rand(n, n, generator=generator) < 0.4  # some rows have none, some themselves
     near[0, 1] = True
-    found = float(losses.neighbours(u, near, sharpness))
+    found = float(losses.neighbour_embedding(u, near, sharpness))
     assert found == pytest.approx(loop_neighbours(u, near.tolist(), sharpness), rel=1e-4)
 
 
 def test_nobody_near_costs_nothing() -> None:
     u = torch.ones(3, 8, requires_grad=True)
     for near in (torch.zeros(3, 3, dtype=torch.bool), torch.eye(3, dtype=torch.bool)):
-        loss = losses.neighbours(u, near, 10.0)
+        loss = losses.neighbour_embedding(u, near, 10.0)
         loss.backward()
         assert float(loss.detach()) == 0
-    assert float(losses.neighbours(u[:1].detach(), torch.ones(1, 1).bool(), 10.0)) == 0
+    assert float(losses.neighbour_embedding(u[:1].detach(), torch.ones(1, 1).bool(), 10.0)) == 0
 
 
 def test_the_loss_of_neighbours_is_small_where_they_are_near() -> None:
     u = torch.tensor([[1.0] * 8, [1.0] * 8, [-1.0] * 8, [-1.0] * 8])
     two = torch.tensor([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]).bool()
-    assert float(losses.neighbours(u, two, 20.0)) < 1e-6
-    assert float(losses.neighbours(u, two.roll(2, 1), 20.0)) > 5
+    assert float(losses.neighbour_embedding(u, two, 20.0)) < 1e-6
+    assert float(losses.neighbour_embedding(u, two.roll(2, 1), 20.0)) > 5
 
 
 # ---- what codes keep -------------------------------------------------------------------------

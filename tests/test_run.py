@@ -14,20 +14,15 @@ import torch
 from clusters import clusters
 
 from xmodal.codes import BinaryCodes
+from xmodal.encoder import CHECKPOINT, HISTORY
 from xmodal.errors import ConfigError, DataError
 from xmodal.index import Modality
 from xmodal.towers import Towers
 from xmodal.training.methods.schgan.train import Config, train
 from xmodal.training.pairs import Pairs
-from xmodal.training.run import (
-    CHECKPOINT,
-    DATABASE,
-    ENOUGH_LABELS,
-    HISTORY,
-    SHEET,
-    Run,
-    TrainingData,
-)
+from xmodal.training.run import Run, TrainingData
+from xmodal.training.sheets import SHEET
+from xmodal.training.validation import MAX_DATABASE, MIN_LABELLED
 
 QUICK = Config(epochs=5, batch=32, hidden=24, warmup=2)
 A, B = [1.0] * 8, [-1.0] * 8
@@ -43,8 +38,8 @@ class Signs(Towers):
         super().__init__(8, 8, 8, hidden=4)
         self.register_buffer("mixed", torch.tensor(0))
 
-    def codes(self, side: Modality, features: torch.Tensor, batch: int = 0) -> BinaryCodes:
-        scale = (1, 0, -1)[int(self.get_buffer("mixed"))] if side == "text" else 1
+    def codes(self, modality: Modality, features: torch.Tensor, batch: int = 0) -> BinaryCodes:
+        scale = (1, 0, -1)[int(self.get_buffer("mixed"))] if modality == "text" else 1
         return BinaryCodes.from_relaxed((scale * features).numpy())
 
 
@@ -85,7 +80,7 @@ def test_everything_random_follows_seed_and_epoch() -> None:
 
 # ---- validation ------------------------------------------------------------------------------
 
-N = ENOUGH_LABELS
+N = MIN_LABELLED
 TIES = sum(1 / rank for rank in range(1, N + 1)) / N  # the mean of 1 / rank where N are alike
 
 
@@ -128,7 +123,7 @@ def test_few_labels_on_either_side_leave_the_pairs(asking: int, found: int) -> N
 
 def test_validation_searches_in_an_even_choice_of_a_large_database() -> None:
     # Only the last half is of class 0: a choice from the start of the rows would never find it.
-    half = DATABASE
+    half = MAX_DATABASE
     database = coded([B] * half + [A] * half, [1] * half + [0] * half)
     assert run_of(coded([A] * N, [0] * N), database).validate(mixed(0))["mAP"] == 1
 
@@ -159,8 +154,8 @@ def follow(run: Run, quality: Mapping[int, int], count: int) -> tuple[list[int],
         seen.append(epoch)
         towers.get_buffer("mixed").fill_(quality.get(epoch, 2))
         towers.train()
-        run.note({"loss": 0.5 / epoch})
-        run.note({"loss": 1.5 / epoch})
+        run.log({"loss": 0.5 / epoch})
+        run.log({"loss": 1.5 / epoch})
         run.end_of_epoch(epoch, towers)
     return seen, towers
 
@@ -206,7 +201,7 @@ def test_each_epoch_is_shown_and_noted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_loss_that_is_no_number_is_one_line(value: float) -> None:
     run = run_of(PAIR, PAIR)
-    run.note({"pairs": 1.0, "triplet": value})
+    run.log({"pairs": 1.0, "triplet": value})
     with pytest.raises(DataError, match=f"triplet is {value} in epoch 3: lower the learning rate"):
         run.end_of_epoch(3, Signs())
 

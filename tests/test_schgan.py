@@ -60,7 +60,7 @@ def test_training_leaves_the_randomness_of_others_alone() -> None:
 
 def test_every_way_to_choose_negatives_is_another_program() -> None:
     data, config = clusters(labelled=0.5, bits=64), replace(QUICK, triplet=10.0, policy_rate=0.05)
-    ways: Any = ("random", "semi-hard", "hardest", "policy")
+    ways: Any = ("random", "semi-hard", "policy")
     found = {way: codes(data, replace(config, negatives=way)) for way in ways}
     found["reinforce"] = codes(data, replace(config, negatives="policy", estimator="reinforce"))
     for one, other in combinations(found, 2):
@@ -70,7 +70,7 @@ def test_every_way_to_choose_negatives_is_another_program() -> None:
 def test_before_the_warmup_is_over_the_adversary_has_no_say() -> None:
     data = clusters(labelled=0.5)
     late = replace(QUICK, warmup=QUICK.epochs)
-    by_rule = [codes(data, replace(late, negatives=way)) for way in ("random", "hardest")]
+    by_rule = [codes(data, replace(late, negatives=way)) for way in ("random", "semi-hard")]
     assert by_rule[0] == by_rule[1]
 
 
@@ -153,7 +153,7 @@ def test_labels_of_all_sorts_give_finite_losses(kind: str, estimator: Any) -> No
     assert finite(run)
 
 
-@pytest.mark.parametrize("negatives", ["random", "semi-hard", "hardest", "policy"])
+@pytest.mark.parametrize("negatives", ["random", "semi-hard", "policy"])
 @pytest.mark.parametrize("size", [3, 7, 1000])
 def test_batches_of_any_size_give_finite_losses(size: int, negatives: Any) -> None:
     config = replace(QUICK, batch=size, epochs=2, negatives=negatives)

@@ -12,11 +12,12 @@ from clusters import clusters
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from xmodal.codes import BinaryCodes
+from xmodal.encoder import CHECKPOINT
 from xmodal.errors import ConfigError
 from xmodal.metrics import code_health
 from xmodal.training.critics import CodeCritic
 from xmodal.training.methods.schgan.train import Config, train
-from xmodal.training.run import CHECKPOINT, Run, TrainingData
+from xmodal.training.run import Run, TrainingData
 
 QUICK = Config(epochs=3, batch=40, hidden=24, warmup=0)
 
@@ -39,7 +40,7 @@ def test_without_weight_there_is_no_critic_and_nothing_of_it(tmp_path: Path) -> 
     assert steps == {"AdamW"}  # a critic learns by Adam
     assert "code critic" not in run.history[0]
     state = torch.load(tmp_path / CHECKPOINT, weights_only=True)["state"]
-    assert set(state) == {"d", "g", "d_steps", "g_steps"}
+    assert set(state) == {"d", "g", "d_optimiser", "g_optimiser"}
 
 
 def test_a_weight_changes_codes_and_is_a_term() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from clusters import CLASSES, clusters
-from released import QUICK, SMALL, players, weights
+from released import QUICK, SMALL, networks, weights
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from xmodal.confidence import Confidence
@@ -25,9 +25,9 @@ from xmodal.loading import load_encoder
 from xmodal.towers import ReleasedTower, Towers
 from xmodal.trained import BackboneRef, TrainedEncoder
 from xmodal.training.methods.schgan_paper import losses as terms
-from xmodal.training.methods.schgan_paper import networks as paper_players
+from xmodal.training.methods.schgan_paper import networks as paper_networks
 from xmodal.training.methods.schgan_paper import train as paper
-from xmodal.training.methods.schgan_paper.train import FAULTS, Config
+from xmodal.training.methods.schgan_paper.config import FAULTS, Config
 from xmodal.training.run import Run
 from xmodal.training.train import train
 
@@ -112,10 +112,10 @@ def test_the_generator_takes_two_passes_for_each_of_the_discriminator() -> None:
 
 
 def test_a_pass_uses_its_share_of_the_queries_and_a_pool_of_all_pairs() -> None:
-    both = players(
+    both = networks(
         clusters(100, labelled=0.4), replace(QUICK, queries_per_step=10, query_share=0.5)
     )
-    asked = list(paper_players.asked(both, np.random.default_rng(0)))
+    asked = list(paper_networks.query_batches(both, np.random.default_rng(0)))
     assert [way for way, _, _ in asked] == [*MODALITIES] * 2
     assert all(len(rows) == 10 and int(rows.max()) < 40 for _, rows, _ in asked)
     assert all(len(set(pool.tolist())) == len(pool) == 10 for _, _, pool in asked)
@@ -123,7 +123,7 @@ def test_a_pass_uses_its_share_of_the_queries_and_a_pool_of_all_pairs() -> None:
 
 
 def test_triplets_are_labelled_matches_and_others() -> None:
-    both = players(clusters(100, labelled=0.4), QUICK)
+    both = networks(clusters(100, labelled=0.4), QUICK)
     triplets = paper.draw_triplets(both, np.random.default_rng(0))
     assert triplets.shape == (4 * 40, 3)
     assert int(triplets.max()) < 40
@@ -147,7 +147,7 @@ def test_patience_does_not_end_a_run_in_pretraining() -> None:
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path, config: Config) -> None:
     data = clusters(84, 30, labelled=0.5)
     if config.best_epoch == "queries":
-        data = paper.selected_by(data, data.validation, config)
+        data = paper.with_selection_queries(data, data.validation, config)
     config = replace(config, pretraining=2, redraw=2)
     expected = weights(paper.train(data, config, Run(data, seed=3)))
 
@@ -171,7 +171,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path, config: Con
 def test_every_reward_and_share_of_labels_gives_finite_losses(reward: Any, labelled: float) -> None:
     data = clusters(60, 30, labelled=labelled)
     for config in (Config(**SMALL, reward=reward), Config.as_released(**SMALL, reward=reward)):
-        chosen = paper.selected_by(data, data.validation, config)
+        chosen = paper.with_selection_queries(data, data.validation, config)
         run = Run(chosen)
         paper.train(chosen, config, run)
         assert len(run.history) == 3
@@ -222,18 +222,18 @@ def test_released_towers_give_the_released_bits() -> None:
 def test_released_towers_are_saved_and_loaded(tmp_path: Path) -> None:
     data = clusters()
     towers = paper.train(data, QUICK, Run(data))
-    refs = {side: BackboneRef("words", "words-1") for side in MODALITIES}
+    refs = {modality: BackboneRef("words", "words-1") for modality in MODALITIES}
     encoder = TrainedEncoder(towers, refs, Confidence(1.0, 0.0, 16))
     encoder.save(tmp_path)
     again = load_encoder(tmp_path)
     assert isinstance(again.towers.image, ReleasedTower)
-    for side in MODALITIES:
-        features = getattr(data.validation, side)
-        assert again.towers.codes(side, features) == towers.codes(side, features)
+    for modality in MODALITIES:
+        features = getattr(data.validation, modality)
+        assert again.towers.codes(modality, features) == towers.codes(modality, features)
 
 
 def test_an_encoder_from_before_there_were_kinds_is_loaded(tmp_path: Path) -> None:
-    refs = {side: BackboneRef("words", "words-1") for side in MODALITIES}
+    refs = {modality: BackboneRef("words", "words-1") for modality in MODALITIES}
     encoder = TrainedEncoder(Towers(20, 14, 16, hidden=8), refs, Confidence(1.0, 0.0, 16))
     encoder.save(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())

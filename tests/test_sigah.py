@@ -17,11 +17,12 @@ from torch.nn.modules.module import register_module_forward_hook
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
 from xmodal.training.methods.sigah import train as sigah
-from xmodal.training.methods.sigah.train import Config
+from xmodal.training.methods.sigah.config import Config
+from xmodal.training.methods.sigah.networks import AutoencoderDiscriminator
 from xmodal.training.pairs import Pairs
 from xmodal.training.run import Run, TrainingData
 
-QUICK = Config(epochs=3, batch=40, units=32, judge_units=8, nearest=5, directions=8)
+QUICK = Config(epochs=3, batch=40, units=32, discriminator_units=8, nearest=5, directions=8)
 JUDGED = {"judged", "real error", "k", "convergence"}
 
 
@@ -41,10 +42,10 @@ def alone(data: TrainingData) -> TrainingData:
     return replace(data, train=twice(data.train), validation=twice(data.validation))
 
 
-def train_one(data: TrainingData, config: Config, run: Run) -> Any:
+def train_unimodal(data: TrainingData, config: Config, run: Run) -> Any:
     """Train on the images alone."""
     run.data = alone(data)
-    return sigah.train_one(run.data, config, run)
+    return sigah.train_unimodal(run.data, config, run)
 
 
 def codes(data: TrainingData, config: Config = QUICK, seed: int = 0) -> BinaryCodes:
@@ -78,7 +79,9 @@ def test_training_leaves_data_and_the_randomness_of_others_alone() -> None:
 def test_without_the_adversary_nobody_judges_and_codes_are_others() -> None:
     data, judgements = clusters(bits=64), []
     hook = register_module_forward_hook(
-        lambda module, *_: judgements.append(1) if isinstance(module, sigah.Judge) else None
+        lambda module, *_: (
+            judgements.append(1) if isinstance(module, AutoencoderDiscriminator) else None
+        )
     )
     try:
         without = trained(data, replace(QUICK, adversary=False))
@@ -126,9 +129,9 @@ def test_the_code_critic_is_there_only_where_it_weighs_something() -> None:
     ("settings", "train"),
     [
         ({}, sigah.train),
-        ({}, train_one),
+        ({}, train_unimodal),
         ({"adversary": False}, sigah.train),
-        ({"code_critic": 0.1}, train_one),
+        ({"code_critic": 0.1}, train_unimodal),
     ],
 )
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
@@ -209,7 +212,7 @@ SORTS = {
 }
 
 
-@pytest.mark.parametrize("train", [sigah.train, train_one])
+@pytest.mark.parametrize("train", [sigah.train, train_unimodal])
 @pytest.mark.parametrize("sort", SORTS)
 def test_data_of_all_sorts_gives_finite_losses(sort: str, train: Any) -> None:
     data = SORTS[sort]()
@@ -287,7 +290,7 @@ def test_decoders_learn_and_the_balance_moves() -> None:
 
 def test_one_modality_has_one_tower() -> None:
     data = alone(clusters(60, 30))
-    towers = sigah.train_one(data, QUICK, Run(data))
+    towers = sigah.train_unimodal(data, QUICK, Run(data))
     assert towers.image is towers.text
     inputs = data.validation.image
     assert towers.codes("image", inputs) == towers.codes("text", inputs)

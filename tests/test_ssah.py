@@ -18,7 +18,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.config import configure
 from xmodal.errors import ConfigError
 from xmodal.training.methods.ssah import train as ssah
-from xmodal.training.methods.ssah.train import Config
+from xmodal.training.methods.ssah.config import Config
 from xmodal.training.pairs import Pairs
 from xmodal.training.run import Run, TrainingData
 
@@ -190,7 +190,7 @@ def test_nothing_hidden_and_nothing_turned_teaches_a_net_nothing() -> None:
         ({"share": 0.0}, "share is 0.0, expected at least 0.01"),
         ({"pace": 2.0}, "pace is 2.0, expected at most 1"),
         ({"adversary": "hard"}, "adversary is 'hard', expected one of learned, random, none"),
-        ({"average": float("nan")}, "average is nan, expected at least 0"),
+        ({"ema_decay": float("nan")}, "ema_decay is nan, expected at least 0"),
         ({"code_critic": -1.0}, "code_critic is -1.0, expected at least 0"),
     ],
 )

@@ -1,8 +1,8 @@
-"""Critics, for any method: what is real, and what is not, as far apart as slopes of 1 allow.
+"""Wasserstein critics of feature rows and of codes.
 
 The second adversary of multi-adversarial semantic hashing (Wang, Liu, Zhao, CIKM 2018) is a critic
-of codes, there in place of a norm penalty: bits that are binary, on half of the time and
-independent of each other cannot be told from coin flips, whatever one looks at.
+of codes that replaces a norm penalty: it compares codes with uniform random bits, so it is minimal
+for bits that are balanced and independent.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import math
 import torch
 from torch import nn
 
-from xmodal.training.losses import gradient_penalty, sign_through
+from xmodal.training.losses import gradient_penalty, straight_through_sign
 
 PENALTY = 10.0
-"""Weight of the gradient penalty, that of Gulrajani et al."""
+"""Weight of the gradient penalty, as in Gulrajani et al., NeurIPS 2017."""
 
 
 class Critic(nn.Module):
-    """Scores rows (n, width). A Wasserstein critic with gradient penalty.
+    """A Wasserstein critic with gradient penalty: rows (n, width) -> scores.
 
-    It raises mean score(real) - mean score(fake), which at slopes of 1 is how far one has to move
-    the fake rows until nothing tells them from real ones (Arjovsky et al., ICML 2017). Distance and
-    term are divided by sqrt(width), the length of a row of +-1, so that a weight means the same for
-    any width; columns should be of about that size, or the critic learns far too slowly.
+    It maximises mean score(real) - mean score(fake), which for gradients of norm 1 is the
+    Wasserstein-1 distance of both distributions (Arjovsky et al., ICML 2017). Distance and loss are
+    divided by sqrt(width), the norm of a row of +-1, so that loss weights do not depend on the
+    width; columns should have that scale, because the critic learns too slowly otherwise.
     """
 
     def __init__(self, width: int, *, hidden: int = 128, rate: float = 1e-3) -> None:
@@ -36,51 +36,51 @@ class Critic(nn.Module):
             nn.LeakyReLU(0.2),
             nn.Linear(hidden, 1),
         )
-        self.length = math.sqrt(width)
-        self.updates = torch.optim.Adam(self.layers.parameters(), lr=rate, betas=(0.0, 0.9))
+        self.scale = math.sqrt(width)
+        self.optimiser = torch.optim.Adam(self.layers.parameters(), lr=rate, betas=(0.0, 0.9))
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows (n, width) -> scores (n,)."""
         out: torch.Tensor = self.layers(rows)
         return out.squeeze(1)
 
-    def compare(self, real: torch.Tensor, fake: torch.Tensor) -> float:
-        """One update on rows (n, width) of each kind; the distance that it saw before."""
-        apart = self(real).mean() - self(fake).mean()
-        self.updates.zero_grad()
-        (PENALTY * gradient_penalty(self, real, fake) - apart).backward()
-        self.updates.step()
-        return float(apart.detach()) / self.length
+    def update(self, real: torch.Tensor, fake: torch.Tensor) -> float:
+        """Make one step on rows (n, width) of each kind; return the distance before it."""
+        distance = self(real).mean() - self(fake).mean()
+        self.optimiser.zero_grad()
+        (PENALTY * gradient_penalty(self, real, fake) - distance).backward()
+        self.optimiser.step()
+        return float(distance.detach()) / self.scale
 
-    def term(self, rows: torch.Tensor) -> torch.Tensor:
-        """What whoever makes the rows (n, width) minimises: their -mean score."""
+    def generator_loss(self, rows: torch.Tensor) -> torch.Tensor:
+        """-mean score of the rows (n, width), which the network that makes them minimises."""
         scores: torch.Tensor = self(rows)
-        return -scores.mean() / self.length
+        return -scores.mean() / self.scale
 
     def state(self, name: str) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        """What a run saves of it."""
-        return {name: self.layers, f"{name} steps": self.updates}
+        """Return module and optimiser for the checkpoint of a run."""
+        return {name: self.layers, f"{name} steps": self.optimiser}
 
 
 class CodeCritic(Critic):
-    """Scores codes (n, bits); its difference between coin flips and codes is their distance.
+    """A critic that compares codes (n, bits) with uniform random bits.
 
-    ``steps`` updates for each of the hash network's. It sees signs alone, passed straight through:
-    nobody can win by telling .9 from 1.
+    ``steps``: updates for each step of the hash network. The input is the sign of the codes, with a
+    straight-through gradient, so that the size of relaxed codes does not matter.
     """
 
     def __init__(self, bits: int, *, hidden: int = 128, rate: float = 1e-3, steps: int = 5) -> None:
         super().__init__(bits, hidden=hidden, rate=rate)
         self.steps = steps
 
-    def learn(self, relaxed: torch.Tensor) -> float:
-        """Update on relaxed codes (n, bits); the distance between coin flips and them it sees."""
-        fake, apart = sign_through(relaxed.detach()), 0.0
+    def update_on(self, relaxed: torch.Tensor) -> float:
+        """Make ``steps`` updates on relaxed codes (n, bits); return the last distance."""
+        fake, distance = straight_through_sign(relaxed.detach()), 0.0
         for _ in range(self.steps):
             real = torch.randint(0, 2, fake.shape, device=fake.device).to(fake) * 2 - 1
-            apart = self.compare(real, fake)
-        return apart
+            distance = self.update(real, fake)
+        return distance
 
-    def term(self, relaxed: torch.Tensor) -> torch.Tensor:
-        """What the hash network minimises: -mean score of its codes (n, bits)."""
-        return super().term(sign_through(relaxed))
+    def generator_loss(self, relaxed: torch.Tensor) -> torch.Tensor:
+        """-mean score of relaxed codes (n, bits), which the hash network minimises."""
+        return super().generator_loss(straight_through_sign(relaxed))

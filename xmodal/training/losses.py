@@ -18,8 +18,8 @@ def distance(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return square.clamp(min=0) / (4 * u.shape[1])
 
 
-def sign_through(u: torch.Tensor) -> torch.Tensor:
-    """sign(u) in the forward pass, the identity in the backward pass (Bengio et al., 2013)."""
+def straight_through_sign(u: torch.Tensor) -> torch.Tensor:
+    """sign(u) in the forward pass, identity in the backward pass (Bengio et al., 2013)."""
     signs = torch.where(u > 0, 1.0, -1.0)
     return u + (signs - u).detach()
 
@@ -35,30 +35,30 @@ def expected_hinge(
     return (weights * hinge).sum(1).mean()
 
 
-def contrast(
+def contrastive_loss(
     u: torch.Tensor,
     v: torch.Tensor,
     targets: tuple[torch.Tensor, torch.Tensor],
     temperature: float,
     weight: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Both directions of w_i H(target_i, softmax_j(s_ij)), s = (1 - 2 d) / temperature.
+    """Mean over both directions of w_i H(target_i, softmax_j(s_ij)), s = (1 - 2 d) / temperature.
 
-    ``targets``: of u over v and of v over u, each (n, n), rows sum to 1. The identity gives InfoNCE
-    on natural pairs (van den Oord et al., 2018); spread over all matches it is supervised contrast
-    (Khosla et al., 2020); a softmax of how alike frozen features are keeps their neighbours.
-    ``weight`` (n,) of the rows, 1 if None.
+    ``targets``: distributions of u over v and of v over u, each (n, n), rows sum to 1. The identity
+    gives InfoNCE on natural pairs (van den Oord et al., 2018); a uniform distribution over all
+    matches gives supervised contrastive learning (Khosla et al., 2020); a softmax over similarities
+    of frozen features preserves their neighbours. ``weight`` (n,) of the rows, 1 if None.
     """
     logits = (1 - 2 * distance(u, v)) / temperature
-    of = torch.ones(len(u), device=u.device) if weight is None else weight
-    there = soft_cross_entropy(logits, targets[0], of)
-    return (there + soft_cross_entropy(logits.T, targets[1], of)) / 2
+    rows = torch.ones(len(u), device=u.device) if weight is None else weight
+    forward = soft_cross_entropy(logits, targets[0], rows)
+    return (forward + soft_cross_entropy(logits.T, targets[1], rows)) / 2
 
 
-def match_targets(agreement: torch.Tensor, share: float) -> torch.Tensor:
-    """(1 - share) I + share * agreement with rows of sum 1, (n, n): what ``contrast`` aims at."""
-    own = torch.eye(len(agreement), device=agreement.device)
-    return (1 - share) * own + share * (agreement / agreement.sum(1, keepdim=True))
+def contrastive_targets(match_probability: torch.Tensor, share: float) -> torch.Tensor:
+    """(1 - share) I + share * P / row sums of P, (n, n): targets of ``contrastive_loss``."""
+    own = torch.eye(len(match_probability), device=match_probability.device)
+    return (1 - share) * own + share * (match_probability / match_probability.sum(1, keepdim=True))
 
 
 def soft_cross_entropy(
@@ -69,14 +69,14 @@ def soft_cross_entropy(
     return (weight * loss).sum() / weight.sum().clamp(min=1e-6)
 
 
-def neighbours(
+def neighbour_embedding(
     u: torch.Tensor, near: torch.Tensor, sharpness: torch.Tensor | float
 ) -> torch.Tensor:
-    """Mean of H(p_i, q_i): how neighbours are distributed, against what codes (n, K) make of them.
+    """Mean of H(p_i, q_i) over the rows of codes u (n, K) that have a neighbour.
 
-    p_i is even over the neighbours of i, ``near`` (n, n) bool, and q_ij = softmax over j != i of
-    ``sharpness`` (1 - 2 d_ij). This is stochastic neighbour embedding (Hinton, Roweis, NIPS 2002)
-    into Hamming space. Rows without a neighbour count nothing.
+    p_i is uniform over the neighbours of i, ``near`` (n, n) bool; q_ij is the softmax over j != i
+    of ``sharpness`` (1 - 2 d_ij). This is stochastic neighbour embedding (Hinton, Roweis, NIPS
+    2002) into Hamming space.
     """
     own = torch.eye(len(u), dtype=torch.bool, device=u.device)
     near = near & ~own
@@ -86,14 +86,14 @@ def neighbours(
     return soft_cross_entropy(logits, target, (count > 0).to(u))
 
 
-def pair_likelihood(
+def pairwise_likelihood(
     logits: torch.Tensor, similar: torch.Tensor, dissimilar: torch.Tensor
 ) -> torch.Tensor:
-    """Negative log-likelihood of who is similar to whom, of each row; all (n, m) -> (n,).
+    """Negative log-likelihood of the similarity labels of each row; all (n, m) -> (n,).
 
-    Half of sum_j s_ij log(1 + exp(-logit_ij)) / sum_j s_ij, and half of the same of +logit over
-    the dissimilar ones: both kinds weigh the same, however rare one is (HashNet, Cao et al., ICCV
-    2017). A kind of which a row has none weighs nothing.
+    Half of sum_j s_ij log(1 + exp(-logit_ij)) / sum_j s_ij over similar items, and half of the same
+    of +logit over dissimilar ones: both have the same weight, whatever their number (HashNet, Cao
+    et al., ICCV 2017). A row without similar (dissimilar) items has no such term.
     """
     near = (similar * functional.softplus(-logits)).sum(1) / similar.sum(1).clamp(min=1e-6)
     far = (dissimilar * functional.softplus(logits)).sum(1) / dissimilar.sum(1).clamp(min=1e-6)
@@ -113,10 +113,8 @@ def gradient_penalty(
     return (slope.square().sum(1).clamp(min=1e-12).sqrt() - 1).square().mean()
 
 
-def real_penalty(
-    critic: Callable[[torch.Tensor], torch.Tensor], real: torch.Tensor
-) -> torch.Tensor:
-    """Mean of |grad critic(x)|^2 at real rows (n, d), whose own gradients stop here.
+def r1_penalty(critic: Callable[[torch.Tensor], torch.Tensor], real: torch.Tensor) -> torch.Tensor:
+    """Mean of |grad critic(x)|^2 at real rows (n, d); no gradient reaches the rows.
 
     Mescheder, Geiger, Nowozin, "Which training methods for GANs do actually converge?", ICML 2018,
     eq. 9.
@@ -127,17 +125,17 @@ def real_penalty(
 
 
 def quantisation(u: torch.Tensor) -> torch.Tensor:
-    """Mean of (|u| - 1)^2: how far relaxed codes are from binary ones."""
+    """Mean of (|u| - 1)^2: distance of relaxed codes from binary ones."""
     return (u.abs() - 1).square().mean()
 
 
 def balance(u: torch.Tensor) -> torch.Tensor:
-    """Mean over bits of (mean over items of u)^2: zero when each bit is on half of the time."""
+    """Mean over bits of (mean over items of u)^2: 0 if each bit is 1 for half of the items."""
     return u.mean(0).square().mean()
 
 
 def decorrelation(u: torch.Tensor) -> torch.Tensor:
-    """Mean square of the off-diagonal of u'u / n: zero when no bit repeats another."""
+    """Mean square of the off-diagonal of u'u / n: 0 if bits are uncorrelated."""
     gram = u.T @ u / len(u)
     off = gram - torch.diag(gram.diagonal())
     return off.square().sum() / max(1, u.shape[1] * (u.shape[1] - 1))

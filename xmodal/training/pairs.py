@@ -1,4 +1,4 @@
-"""Which items meet which: pairs, batches, matches."""
+"""Pairs as tensors; sampling of rows, batches, matches and neighbours."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 
 @dataclass(frozen=True)
 class Pairs:
-    """Natural pairs, as tensors.
+    """Natural pairs of an image and a text, as tensors.
 
     ``image`` (n, d_image) and ``text`` (n, d_text): features. ``labels`` (n, c) float, multi-hot;
-    ``labelled`` (n,) bool: the rows of the others mean nothing.
+    rows of pairs that are not ``labelled`` (n,) bool have no meaning.
     """
 
     image: torch.Tensor
@@ -26,11 +26,11 @@ class Pairs:
         return len(self.image)
 
     def take(self, rows: torch.Tensor) -> Pairs:
-        """The pairs at ``rows``."""
+        """Return the pairs at ``rows``."""
         return Pairs(self.image[rows], self.text[rows], self.labels[rows], self.labelled[rows])
 
     def to(self, device: torch.device) -> Pairs:
-        """The same on a device."""
+        """Return the pairs on a device."""
         return Pairs(
             self.image.to(device),
             self.text.to(device),
@@ -39,47 +39,47 @@ class Pairs:
         )
 
 
-def even_choice(n: int, most: int) -> torch.Tensor:
-    """At most ``most`` of the rows 0..n-1, evenly spread: the same whenever it is asked."""
-    return torch.linspace(0, n - 1, min(n, most), dtype=torch.float64).long()
+def even_choice(n: int, max_rows: int) -> torch.Tensor:
+    """Return at most ``max_rows`` of the rows 0..n-1, evenly spaced; no randomness."""
+    return torch.linspace(0, n - 1, min(n, max_rows), dtype=torch.float64).long()
 
 
 def batches(n: int, size: int, rng: np.random.Generator) -> Iterator[torch.Tensor]:
-    """Rows 0..n-1 in random order, in batches of nearly equal length, none above ``size``."""
+    """Yield the rows 0..n-1 in random order, in batches of nearly equal length up to ``size``."""
     order = rng.permutation(n)
     for part in np.array_split(order, max(1, -(-n // size))):
         yield torch.from_numpy(part)
 
 
-def matches(labels: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-    """Who is a match of whom, (n, n) bool: the natural pair, and known items that share a label."""
-    usable = labels * known[:, None]
+def match_matrix(labels: torch.Tensor, labelled: torch.Tensor) -> torch.Tensor:
+    """Return (n, n) bool: natural pairs, and labelled items that share a label, are matches."""
+    usable = labels * labelled[:, None]
     return (usable @ usable.T > 0) | torch.eye(len(labels), dtype=torch.bool, device=labels.device)
 
 
-def one_match(match: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """A random match of each row, (n,): x+ of each query."""
+def sample_match(match: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Sample a column of each row of ``match`` (n, m) bool: the positive x+ of each query, (n,)."""
     noise = torch.from_numpy(rng.random(match.shape, dtype=np.float32)).to(match.device)
     return (match * (noise + 1e-3)).argmax(1)
 
 
-def with_company(
+def add_neighbours(
     rows: torch.Tensor, nearest: torch.Tensor, each: int, rng: np.random.Generator
 ) -> torch.Tensor:
-    """``rows`` (b,) and, after them, ``each`` random neighbours of each that are not among them.
+    """Append to ``rows`` (b,) random neighbours of each row, ``each`` draws a row.
 
-    ``nearest`` (n, k): the rows of each item's neighbours. No row comes twice.
+    ``nearest`` (n, k): the rows of each item's neighbours. The result has no duplicates.
     """
     count, k = len(rows), nearest.shape[1]
     if not k:
         return rows
     columns = torch.from_numpy(rng.integers(k, size=(count, each)))
-    company = nearest[rows].gather(1, columns).flatten().unique()
-    return torch.cat([rows, company[~torch.isin(company, rows)]])
+    drawn = nearest[rows].gather(1, columns).flatten().unique()
+    return torch.cat([rows, drawn[~torch.isin(drawn, rows)]])
 
 
-def neighbours_among(nearest: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Who of ``rows`` (b,), all different, is a neighbour of whom: (b, b) bool, [i, j]: j of i."""
+def neighbour_matrix(nearest: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Return (b, b) bool for distinct ``rows`` (b,): [i, j] is True if j is a neighbour of i."""
     place = torch.full((len(nearest),), -1, dtype=torch.long)
     place[rows] = torch.arange(len(rows))
     found = place[nearest[rows]]

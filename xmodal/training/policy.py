@@ -1,4 +1,4 @@
-"""The generator as a policy over candidates: probabilities, rewards, how it learns from them."""
+"""A selection policy over candidates: network, probabilities, rewards, objectives."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from xmodal.training.losses import distance
 
 
 class Policy(nn.Module):
-    """The generator: small heads on the vectors that the towers see; p(x | q) by their distance.
+    """One linear head a modality on the input vectors of the towers' heads; distances between them.
 
-    Nothing is shared with the hash network. ``space`` is the length of its own embeddings.
+    No weight is shared with the hash network. ``space``: width of the policy's embeddings.
     """
 
     def __init__(self, image_width: int, text_width: int, space: int = 64) -> None:
@@ -29,7 +29,7 @@ class Policy(nn.Module):
 def log_policy(distances: torch.Tensor, allowed: torch.Tensor, temperature: float) -> torch.Tensor:
     """log p(x_j | q_i) = log softmax_j(-d_ij / temperature) over the allowed candidates, (n, m).
 
-    SCH-GAN eq. 3 with a temperature. Not allowed: -inf; a row with nothing allowed is all -inf.
+    SCH-GAN eq. 3 with a temperature. Other candidates have -inf; so has a row without candidates.
     """
     logits = (-distances / temperature).masked_fill(~allowed, float("-inf"))
     some = allowed.any(1, keepdim=True)
@@ -40,22 +40,22 @@ def log_policy(distances: torch.Tensor, allowed: torch.Tensor, temperature: floa
 def margin_reward(
     positive: torch.Tensor, distances: torch.Tensor, margin: float, sigma: float
 ) -> torch.Tensor:
-    """r_ij = exp(-|margin + d_i+ - d_ij| / sigma), (n, m): 1 exactly on the margin.
+    """r_ij = exp(-|margin + d_i+ - d_ij| / sigma), (n, m): 1 for a candidate on the margin.
 
-    The released code's 10^(-|beta + d+ - d-|) with a width that is tied to the distances' spread.
+    The released code has 10^(-|beta + d+ - d-|), a fixed width.
     """
     return torch.exp(-(margin + positive[:, None] - distances).abs() / sigma)
 
 
 def entropy(log_p: torch.Tensor) -> torch.Tensor:
-    """-sum_j p log p of each row, (n,); rows without candidates have 0."""
+    """-sum_j p log p of each row, (n,); 0 for rows without candidates."""
     return -(log_p.exp() * log_p.masked_fill(log_p.isinf(), 0)).sum(1)
 
 
 def exact_objective(
     log_p: torch.Tensor, reward: torch.Tensor, entropy_weight: float
 ) -> torch.Tensor:
-    """-mean_i [sum_j p_ij r_ij + tau H(p_i)]: the expectation itself, without sampling variance."""
+    """-mean_i [sum_j p_ij r_ij + tau H(p_i)]: the exact expectation, without sampling variance."""
     return -((log_p.exp() * reward).sum(1) + entropy_weight * entropy(log_p)).mean()
 
 
@@ -64,31 +64,31 @@ def reinforce_objective(
 ) -> torch.Tensor:
     """-mean_i [mean_s log p(x_s) (r_s - mean of the other rewards) + tau H(p_i)].
 
-    Williams, 1992, with the leave-one-out baseline of Kool et al., 2019, which keeps the gradient
-    unbiased. ``picks`` (n, s): sampled candidates, s >= 2. Without any query it is 0.
+    REINFORCE (Williams, 1992) with the leave-one-out baseline of Kool et al., 2019, which keeps the
+    gradient unbiased. ``picks`` (n, s): sampled candidates, s >= 2, else ValueError. 0 for n = 0.
     """
     samples = picks.shape[1]
     if samples < 2:
         raise ValueError(
             f"{samples} picks a query, expected at least 2 for a leave-one-out baseline"
         )
-    taken = reward.gather(1, picks)
-    others = (taken.sum(1, keepdim=True) - taken) / (samples - 1)
+    rewards = reward.gather(1, picks)
+    baseline = (rewards.sum(1, keepdim=True) - rewards) / (samples - 1)
     chosen = log_p.gather(1, picks)
-    score = (chosen.masked_fill(chosen.isinf(), 0) * (taken - others).detach()).mean(1)
+    score = (chosen.masked_fill(chosen.isinf(), 0) * (rewards - baseline).detach()).mean(1)
     return -(score + entropy_weight * entropy(log_p)).sum() / max(1, len(picks))
 
 
-def follow(temperature: torch.Tensor, used: float, wanted: float) -> None:
-    """Move a policy's temperature, in place, towards the wanted share of the pool."""
-    step = 0.1 * (math.log(wanted) - math.log(max(used, 1e-6)))
+def adapt_temperature(temperature: torch.Tensor, share: float, target: float) -> None:
+    """Change a policy's temperature in place, so that its effective share approaches ``target``."""
+    step = 0.1 * (math.log(target) - math.log(max(share, 1e-6)))
     temperature.mul_(math.exp(min(0.2, max(-0.2, step)))).clamp_(1e-4, 10)
 
 
 def effective_share(log_p: torch.Tensor) -> torch.Tensor:
-    """exp(entropy) / candidates, mean over rows: the share of the pool that a policy uses.
+    """exp(entropy) / number of candidates, mean over the rows that have candidates; 0 without rows.
 
-    Rows without candidates are left out; 0 if there is no other.
+    1 for a uniform policy, 1 / candidates for a deterministic one.
     """
     allowed = (~log_p.isinf()).sum(1)
     rows = allowed > 0

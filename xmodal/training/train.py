@@ -1,6 +1,6 @@
-"""From data to an encoder: features, split, a method, calibration, figures, a folder.
+"""Training from data to a saved encoder: features, split, method, calibration, figures, folder.
 
-``METHODS`` is a plain dict; a method is a module with ``Config`` and ``train``.
+``METHODS`` maps the name of a method to its module, which has ``Config`` and ``train``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import torch
 from xmodal.backbones import load_image_backbone, load_text_backbone
 from xmodal.codes import check_bits
 from xmodal.confidence import Confidence, fit, sample_distances
-from xmodal.config import Options, configure
+from xmodal.config import Options, configure, current_names
 from xmodal.data import Dataset, Split
-from xmodal.data import split as divide
+from xmodal.data import split as split_pairs
 from xmodal.encoder import CHECKPOINT, CONFIG, HISTORY, SPLIT
 from xmodal.errors import ConfigError, DataError
 from xmodal.features import Array, Progress, pair_features
@@ -36,8 +36,9 @@ from xmodal.training.methods.schgan import train as schgan
 from xmodal.training.methods.schgan_paper import train as schgan_paper
 from xmodal.training.methods.sigah import train as sigah
 from xmodal.training.methods.ssah import train as ssah
-from xmodal.training.pairs import Pairs, matches
-from xmodal.training.run import SHEET, EpochShown, Run, TrainingData
+from xmodal.training.pairs import Pairs, match_matrix
+from xmodal.training.run import EpochShown, Run, TrainingData
+from xmodal.training.sheets import SHEET
 
 METHODS: dict[str, ModuleType] = {
     "schgan": schgan,
@@ -47,8 +48,8 @@ METHODS: dict[str, ModuleType] = {
     "sigah": sigah,
     "ssah": ssah,
 }
-OURS = {CONFIG, WEIGHTS, SPLIT, HISTORY, CHECKPOINT, "report.json"}
-"""What may be in an encoder's folder, beside sheets of pictures; a restart removes nothing else."""
+FILES = {CONFIG, WEIGHTS, SPLIT, HISTORY, CHECKPOINT, "report.json"}
+"""Files of an encoder folder; a restart removes these and sheets of pictures, nothing else."""
 
 
 def train(
@@ -64,9 +65,14 @@ def train(
 ) -> TrainedEncoder:
     """Train an encoder on the pairs of ``data`` and save it in the folder ``out``.
 
-    ``settings`` change fields of the method's Config. A run that was stopped goes on where it was;
-    a finished one with the same data and settings is only loaded. Pictures and texts that cannot
-    be used are noted in ``data.problems``. Raises DataError, ConfigError, ModelError.
+    ``settings`` change fields of the method's Config. A stopped run in ``out`` is continued; the
+    encoder of a finished run with the same data and settings is loaded, another one is only
+    replaced with ``restart``. Pictures and texts that cannot be used are added to
+    ``data.problems``. ``cache``: folder of cached features. ``progress``: progress bars of the
+    feature extraction; ``show``: callback after each epoch.
+
+    Raises DataError for data without usable pairs, ConfigError for options, settings and folders,
+    CodeError for bits, ModelError for backbones.
     """
     options = options or Options()
     check_bits(options.bits)
@@ -84,9 +90,8 @@ def train(
             f"{data.name} has no pair of a picture and a text among {len(data)} items: training "
             "needs captions beside the pictures" + "".join(f"; {x}" for x in data.problems.lines())
         )
-    identity = _identity(pairs, options, config)
     if folder is not None:
-        finished = _prepare(folder, identity, restart)
+        finished = _prepare(folder, pairs, options, config, restart)
         if finished is not None:
             return finished
 
@@ -95,10 +100,11 @@ def train(
     usable, features = pair_features(
         image_backbone, text_backbone, pairs, cache=cache, progress=progress
     )
-    split = divide(
+    split = split_pairs(
         usable, validation=options.validation, query=options.query, seed=options.split_seed
     )
     training = _training_data(usable, features, split, options, image_backbone.raw)
+    identity = _identity(pairs, asdict(options), asdict(config))
     run = Run(
         training,
         seed=options.seed,
@@ -128,11 +134,11 @@ def train(
 def _training_data(
     usable: Dataset, features: Mapping[Modality, Array], split: Split, options: Options, raw: bool
 ) -> TrainingData:
-    """Tensors of the train and validation parts, labels hidden as ``options`` say."""
+    """Tensors of the training and validation parts; ``options.label_share`` of labels is kept."""
     row = {id_: place for place, id_ in enumerate(usable.ids)}
 
     def tensors(part: Dataset) -> Pairs:
-        labels, known = part.with_label_share(options.label_share, options.seed).labels(
+        labels, labelled = part.with_label_share(options.label_share, options.seed).labels(
             usable.classes
         )
         rows = [row[id_] for id_ in part.ids]
@@ -140,28 +146,28 @@ def _training_data(
             as_tensor(features["image"][rows]),
             as_tensor(features["text"][rows]),
             torch.from_numpy(labels.astype(np.float32)),
-            torch.from_numpy(known),
+            torch.from_numpy(labelled),
         )
 
     return TrainingData(tensors(split.train), tensors(split.validation), options.bits, raw)
 
 
 def _calibrate(towers: Towers, pairs: Pairs, seed: int) -> Confidence:
-    """The confidence curve of validation pairs; without any, a flat one."""
+    """Fit the confidence curve to validation pairs; without pairs the curve is flat."""
     if not len(pairs):
         return Confidence(0.0, 0.0, towers.bits)
-    match = matches(pairs.labels, pairs.labelled).numpy()
+    match = match_matrix(pairs.labels, pairs.labelled).numpy()
     image, text = towers.codes("image", pairs.image), towers.codes("text", pairs.text)
     return fit(*sample_distances(image, text, match, np.random.default_rng(seed)), towers.bits)
 
 
 def _about(
-    data: Dataset, split: Split, options: Options, config: object, run: Run, training: TrainingData
+    data: Dataset, split: Split, options: Options, config: Any, run: Run, training: TrainingData
 ) -> dict[str, Any]:
-    """What an encoder's folder says about how it was made."""
+    """Return the part of ``config.json`` that describes the training."""
     return {
         "options": asdict(options),
-        "settings": asdict(config),  # type: ignore[call-overload]
+        "settings": asdict(config),
         "data": {
             "name": data.name,
             **{role: len(ids) for role, ids in split.ids().items()},
@@ -178,29 +184,34 @@ def _about(
 
 
 def _figures(run: Run) -> dict[str, float]:
-    """What validation said of the epoch that was kept."""
-    kept = next((row for row in run.history if row["epoch"] == run.best_epoch), {})
-    named = {f"validation {name}": kept[name] for name in ("mAP", "pair mAP") if name in kept}
+    """Return the validation figures of the best epoch, and its number."""
+    best = next((row for row in run.history if row["epoch"] == run.best_epoch), {})
+    named = {f"validation {name}": best[name] for name in ("mAP", "pair mAP") if name in best}
     return {name: round(value, 4) for name, value in named.items()} | {"epoch": run.best_epoch}
 
 
-def _identity(data: Dataset, options: Options, config: object) -> str:
-    """A hash of all that decides the outcome of a run."""
+# ---- the folder ------------------------------------------------------------------------------
+
+
+def _identity(data: Dataset, options: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """Return a hash of the pairs, the options and all settings, in their stored order."""
     hashed = hashlib.blake2b(digest_size=8)
-    hashed.update(json.dumps([asdict(options), asdict(config)]).encode())  # type: ignore[call-overload]
+    hashed.update(json.dumps([options, settings]).encode())
     for item in data:
         hashed.update(f"{item.id}\0{item.image}\0{item.text}\0{item.labels}\0".encode())
     return hashed.hexdigest()
 
 
-def _prepare(folder: Path, identity: str, restart: bool) -> TrainedEncoder | None:
-    """Make the folder ready; return the encoder if this very run was finished there before."""
+def _prepare(
+    folder: Path, pairs: Dataset, options: Options, config: Any, restart: bool
+) -> TrainedEncoder | None:
+    """Create or clear the folder; return its encoder if the same run was finished there."""
     if folder.is_file():
         raise ConfigError(f"{folder} is a file, expected a folder to put the encoder in")
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     others = {name for name in there if not name.endswith(".new")}
     if restart:
-        others = {name for name in others - OURS if not SHEET.fullmatch(name)}
+        others = {name for name in others - FILES if not SHEET.fullmatch(name)}
     if others and (restart or not there & {CONFIG, CHECKPOINT}):
         raise ConfigError(
             f"{folder} is a folder with other things in it ({min(others)}): name a new one"
@@ -210,7 +221,7 @@ def _prepare(folder: Path, identity: str, restart: bool) -> TrainedEncoder | Non
             (folder / name).unlink()
     if (folder / CONFIG).is_file():
         encoder = TrainedEncoder.load(folder)
-        if encoder.about.get("identity") == identity:
+        if _same_run(encoder.about, pairs, options, config):
             return encoder
         raise ConfigError(
             f"{folder} holds an encoder that was trained with other data or settings: name another "
@@ -218,3 +229,18 @@ def _prepare(folder: Path, identity: str, restart: bool) -> TrainedEncoder | Non
         )
     folder.mkdir(parents=True, exist_ok=True)
     return None
+
+
+def _same_run(about: Mapping[str, Any], pairs: Dataset, options: Options, config: Any) -> bool:
+    """Whether a stored encoder was trained on these pairs with these options and settings.
+
+    Stored settings of an earlier version are compared under their current names.
+    """
+    stored, settings = about.get("options"), about.get("settings")
+    if stored != asdict(options) or not isinstance(settings, dict):
+        return False
+    try:
+        same = current_names(type(config), settings) == asdict(config)
+    except ConfigError:
+        return False
+    return same and about.get("identity") == _identity(pairs, stored, settings)

@@ -6,45 +6,45 @@ from dataclasses import dataclass
 from typing import Literal
 
 from xmodal.config import check_at_least, check_at_most
-from xmodal.training.objective import ClassGroundwork
+from xmodal.training.objective import ClassObjectiveConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ClassGroundwork):
-    """Settings."""
+class Config(ClassObjectiveConfig):
+    """Settings of DSH-GANs."""
 
     epochs: int = 14
     synthetic: bool = True
-    """Off: as many triplets, all of them real; no generator, no adversary."""
+    """False: the same number of triplets, all of real pairs; no generator and no adversary."""
     condition: Literal["label", "text"] = "label"
-    """What synthetic pairs are made from; texts need no label at all."""
+    """Condition of the generator: the labels of a pair, or its text, which needs no labels."""
     synthetic_share: float = 0.5
-    """Part of the triplet loss that real-synthetic triplets have; real-real ones have the rest."""
+    """Share of real-synthetic triplets in the triplet loss; real-real triplets have the rest."""
     synthetic_classes: float = 0.0
-    """Weight of the cross-entropy of synthetic items to the codewords of their conditions."""
+    """Weight of the cross-entropy of synthetic items to the prototypes of their classes."""
     warmup: int = 2
-    """Epochs in which synthetic items do not teach the hash network yet."""
+    """Epochs in which synthetic items are not in the loss of the hash network."""
     pretraining: int = 200
-    """Steps of generator and adversary before the first epoch. In pixel mode the generator learns
-    to make real pairs again: the network that judges pixels is the one that learns to hash them."""
-    asking: float = 0.25
-    """Share of a batch for which synthetic pairs are made; fewer are faster."""
+    """Steps of generator and adversary before the first epoch. With pixels the generator is trained
+    on reconstruction alone, because the adversary shares the network of the image tower."""
+    synthetic_queries: float = 0.25
+    """Share of a batch that is the query of synthetic pairs; a smaller share is faster."""
     adversary: float = 0.1
-    """Weight of the adversary's loss in the network that it shares with the towers (pixel mode)."""
+    """Weight of the adversary's loss in the network that it shares with the towers (pixels)."""
     penalty: float = 1.0
-    """Weight of the penalty on the adversary's slope."""
-    remake: float = 1.0
-    """Weight of making real pairs again, which keeps what is made apart from each other; the
-    adversary and the hash network together pull as strongly as a weight of 1."""
+    """Weight of the R1 penalty on the adversary's gradient."""
+    reconstruction_weight: float = 1.0
+    """Weight of the reconstruction of real pairs, which prevents mode collapse. The gradient of the
+    other terms is scaled to the norm of a reconstruction of weight 1."""
     noise: int = 32
-    """Length of z."""
+    """Width of the noise z."""
     latent: int = 256
-    """Width of what both halves of a synthetic pair are made of."""
+    """Width of the latent from which image and text of a synthetic pair are made."""
     generator_rate: float = 2e-3
     adversary_rate: float = 3e-3
 
     triplet: float = 3.0
-    """Weight of the hinge on x+ and x-."""
+    """Weight of the hinge on positives x+ and negatives x-."""
     margin: float = 0.2
     """m, as a share of the bits."""
 
@@ -52,6 +52,8 @@ class Config(ClassGroundwork):
         super().__post_init__()
         check_at_least(self, 1, "noise", "latent")
         check_at_least(self, 0, "warmup", "pretraining", "adversary", "synthetic_classes")
-        check_at_least(self, 0, "penalty", "remake", "triplet", "synthetic_share")
-        check_at_least(self, 1e-9, "generator_rate", "adversary_rate", "margin", "asking")
-        check_at_most(self, 1, "synthetic_share", "margin", "asking")
+        check_at_least(self, 0, "penalty", "reconstruction_weight", "triplet", "synthetic_share")
+        check_at_least(
+            self, 1e-9, "generator_rate", "adversary_rate", "margin", "synthetic_queries"
+        )
+        check_at_most(self, 1, "synthetic_share", "margin", "synthetic_queries")

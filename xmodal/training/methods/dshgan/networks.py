@@ -1,73 +1,108 @@
-"""The networks of DSH-GANs: three streams behind the towers' first layers, and the generator."""
+"""The networks of DSH-GANs beside the towers: generator, adversary, inference; conditions."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from xmodal.device import mixed
 from xmodal.towers import Thumbnail
-from xmodal.training import pairs as sampling
 from xmodal.training.methods.dshgan.config import Config
-from xmodal.training.objective import HashNetwork
+from xmodal.training.objective import ImageText
+from xmodal.training.pairs import Pairs, even_choice
+from xmodal.training.pseudo_labels import PseudoLabels
 from xmodal.training.run import TrainingData
 
-ENOUGH = 2000
-"""Pairs that tell the mean and the spread of features."""
+MAX_STATISTICS_ROWS = 2000
+"""Pairs from which means, deviations and principal components of features are computed."""
+ROW_NORM = 4.0
+"""Typical norm of each input of the adversary, so that its learning rate suits any width."""
+MAX_COMPONENTS = 64
+"""Principal components of features in the input of the adversary."""
 
-LENGTH = 4.0
-"""Of each half of a pair as the adversary sees it, so that its rate suits features of any width."""
-AXES = 64
-"""Principal components of features that the adversary looks at."""
 
-Two = tuple[torch.Tensor, torch.Tensor]
-"""Something of the images, the same of the texts."""
+# ---- conditions ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Some pairs as the hash network sees them: what feeds all streams, and codes (n, K)."""
+class Conditions:
+    """Conditions of the generator for n queries.
 
-    vectors: Two
-    codes: Two
+    ``values`` (n, w): labels, or text features. ``classes`` (n, c): their classes, rows sum to 1
+    or 0. ``match_probability`` (n, n): probability that query i shares a class with an item that
+    is made from condition j.
+    """
 
-    def first(self, n: int) -> Seen:
-        """The first n, as facts: no gradient passes."""
-        (a, b), (u, v) = self.vectors, self.codes
-        return Seen((a[:n].detach(), b[:n].detach()), (u[:n].detach(), v[:n].detach()))
-
-
-class Streams(HashNetwork):
-    """The hash stream, and the classification stream: the codewords."""
-
-    def see(self, image: torch.Tensor, text: torch.Tensor) -> Seen:
-        """Features (n, d_image), (n, d_text) -> what both towers make of them."""
-        vectors = self.towers.image.vectors(image), self.towers.text.vectors(text)
-        u, v = self.towers.image.head(vectors[0]), self.towers.text.head(vectors[1])
-        return Seen(vectors, (torch.tanh(u), torch.tanh(v)))
+    values: torch.Tensor
+    classes: torch.Tensor
+    match_probability: torch.Tensor
 
 
-class Components(nn.Module):
-    """The first principal components of features: rows around 0, about as long as LENGTH.
+class LabelSampler:
+    """Samples the label sets of labelled pairs by class."""
 
-    What is beyond them nobody can make, and telling by that teaches nothing.
+    def __init__(self, pairs: Pairs) -> None:
+        self.labels = pairs.labels[pairs.labelled]
+        self.rows = (self.labels.T > 0).nonzero()[:, 1]  # sorted by class
+        self.counts = (self.labels > 0).sum(0)
+        self.starts = self.counts.cumsum(0) - self.counts
+
+    def sample_labels(self, classes: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """Sample a class from each distribution (n, c), and the labels of a pair of that class.
+
+        Rows of zeros give rows of zeros.
+        """
+        cumulative = (classes * (self.counts > 0)).double().cumsum(1)
+        u = torch.from_numpy(rng.random((2, len(classes)))).to(cumulative)
+        below = cumulative <= u[0, :, None] * cumulative[:, -1:]
+        sampled = below.sum(1).clamp(max=classes.shape[1] - 1)
+        nth = (u[1] * self.counts[sampled]).long()
+        rows = self.rows[(self.starts[sampled] + nth).clamp(max=len(self.rows) - 1)]
+        return self.labels[rows] * (cumulative[:, -1:] > 0)
+
+
+def make_conditions(
+    part: Pairs,
+    labels: PseudoLabels,
+    sampler: LabelSampler,
+    config: Config,
+    rng: np.random.Generator,
+) -> Conditions:
+    """Conditions of queries: their labels, sampled labels if unlabelled, or their texts."""
+    if config.condition == "text":
+        return Conditions(part.text.float(), labels.classes, labels.match_probability)
+    sampled = sampler.sample_labels(labels.classes, rng)
+    values = torch.where(part.labelled[:, None], part.labels, sampled)
+    classes = values / values.sum(1, keepdim=True).clamp(min=1)
+    return Conditions(values, classes, (labels.presence @ values.T).clamp(max=1))
+
+
+# ---- networks --------------------------------------------------------------------------------
+
+
+class PrincipalComponents(nn.Module):
+    """The first principal components of features: centred rows with a norm of about ROW_NORM.
+
+    The other components are left out: the generator cannot make them, so the adversary would use
+    them alone.
     """
 
     def __init__(self, real: torch.Tensor) -> None:
         super().__init__()
         mean = real.mean(0)
-        _, size, axes = torch.svd_lowrank(real - mean, q=min(AXES, *real.shape), niter=4)
+        _, size, axes = torch.svd_lowrank(real - mean, q=min(MAX_COMPONENTS, *real.shape), niter=4)
         length = (size.square().sum() / len(real)).sqrt().clamp(min=1e-3)
         self.register_buffer("mean", mean)
-        self.register_buffer("axes", axes * (LENGTH / length))
+        self.register_buffer("axes", axes * (ROW_NORM / length))
 
     @property
     def width(self) -> int:
-        """How many there are."""
+        """Number of components."""
         return self.get_buffer("axes").shape[1]
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -76,28 +111,28 @@ class Components(nn.Module):
         return out
 
 
-class Level(nn.Module):
-    """Each row of mean 0 and as long as LENGTH: for what changes while training."""
+class RowNormalisation(nn.Module):
+    """Rows of mean 0 and norm ROW_NORM, for vectors that change during training."""
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         """(n, d) -> (n, d)."""
         width = vectors.shape[1]
-        return functional.layer_norm(vectors, (width,)) * (LENGTH / math.sqrt(width))
+        return functional.layer_norm(vectors, (width,)) * (ROW_NORM / math.sqrt(width))
 
 
 class Adversary(nn.Module):
-    """The stream that tells real from synthetic: s(image, text | condition) > 0 says real.
+    """The stream that scores pairs: s(image, text | condition) > 0 for real ones.
 
-    s = w . f + f . Vc of units f that see both halves together (Miyato, Koyama, ICLR 2018, eq. 3).
+    s = w . f + f . Vc with units f of image and text together (Miyato, Koyama, ICLR 2018, eq. 3).
     """
 
     def __init__(self, data: TrainingData, width: int, config: Config, units: int = 256) -> None:
         super().__init__()
-        some = _some(data)
-        self.text = Components(some.text.float())
-        self.image: nn.Module = Level()  # what the small network says of pictures changes
+        some = _statistics_pairs(data)
+        self.text = PrincipalComponents(some.text.float())
+        self.image: nn.Module = RowNormalisation()  # the image tower's vectors are trained
         if not data.raw_images:
-            self.image = Components(some.image.float())
+            self.image = PrincipalComponents(some.image.float())
             width = self.image.width
         self.width = width + self.text.width
         self.layers = nn.Sequential(
@@ -107,41 +142,41 @@ class Adversary(nn.Module):
             nn.LeakyReLU(0.2),
         )
         self.last = nn.Linear(units, 1)
-        self.condition = _reading(data, config, units)
+        self.condition = _condition_layers(data, config, units)
 
-    def both(self, vectors: Two) -> torch.Tensor:
-        """Both halves as it sees them, (n, width)."""
+    def inputs(self, vectors: ImageText) -> torch.Tensor:
+        """Return the rows that are scored, (n, width)."""
         return torch.cat([self.image(vectors[0]), self.text(vectors[1])], dim=1)
 
-    def forward(self, both: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
-        """(n, width), conditions (n, w) -> scores (n,)."""
-        units = self.layers(both)
-        fit = (units * self.condition(conditions)).sum(1)
-        out: torch.Tensor = self.last(units).squeeze(1) + fit
+    def forward(self, inputs: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
+        """Rows (n, width), conditions (n, w) -> scores (n,)."""
+        units = self.layers(inputs)
+        conditional = (units * self.condition(conditions)).sum(1)
+        out: torch.Tensor = self.last(units).squeeze(1) + conditional
         return out
 
 
 class FeatureHead(nn.Module):
-    """Latents (n, latent) -> features (n, d): mean + spread * (Wx + b), never below the least."""
+    """Latents (n, latent) -> features (n, d): mean + deviation * (Wx + b), at least the minimum."""
 
     def __init__(self, latent: int, real: torch.Tensor) -> None:
         super().__init__()
         self.linear = nn.Linear(latent, real.shape[1])
         self.register_buffer("mean", real.mean(0))
-        self.register_buffer("spread", real.std(0, correction=0))
-        self.register_buffer("least", real.amin(0))
+        self.register_buffer("deviation", real.std(0, correction=0))
+        self.register_buffer("minimum", real.amin(0))
         self.register_buffer("variance", _variance(real))
 
     def forward(self, latent: torch.Tensor) -> torch.Tensor:
-        """What the class says."""
-        features = self.get_buffer("mean") + self.get_buffer("spread") * self.linear(latent)
-        return torch.maximum(features, self.get_buffer("least"))
+        """Latents (n, latent) -> features (n, d)."""
+        features = self.get_buffer("mean") + self.get_buffer("deviation") * self.linear(latent)
+        return torch.maximum(features, self.get_buffer("minimum"))
 
 
 class PictureHead(nn.Module):
-    """Latents (n, latent) -> flat pictures (n, 64 * 64 * 3) in 0..255, as DCGAN makes them.
+    """Latents (n, latent) -> flat pictures (n, 64 * 64 * 3) in 0..255, a DCGAN generator.
 
-    Radford, Metz, Chintala, ICLR 2016. It starts from the mean of the real pictures.
+    Radford, Metz, Chintala, ICLR 2016. The output is relative to the mean of the real pictures.
     """
 
     def __init__(self, latent: int, real: torch.Tensor) -> None:
@@ -158,7 +193,7 @@ class PictureHead(nn.Module):
         self.register_buffer("variance", _variance(real))
 
     def forward(self, latent: torch.Tensor) -> torch.Tensor:
-        """What the class says."""
+        """Latents (n, latent) -> flat pictures (n, 64 * 64 * 3)."""
         first = self.first(latent).view(-1, 96, 4, 4)
         with mixed(latent.device, self.training):
             maps = self.layers(first.contiguous(memory_format=torch.channels_last)).float()
@@ -167,37 +202,37 @@ class PictureHead(nn.Module):
 
 
 class Inference(nn.Module):
-    """q(z | real pair, condition), a normal distribution: which noise would have made a pair.
+    """q(z | real pair, condition): a normal distribution of the noise that makes a pair.
 
-    It looks at principal components, of pixels those of their thumbnails: what does not change
-    while the streams learn.
+    Its inputs are principal components, of pixels those of 16 x 16 thumbnails: they do not change
+    during training.
     """
 
     def __init__(self, data: TrainingData, config: Config, units: int = 256) -> None:
         super().__init__()
-        some = _some(data)
-        self.sight: nn.Module = Thumbnail() if data.raw_images else nn.Identity()
-        self.image = Components(self.sight(some.image).float())
-        self.text = Components(some.text.float())
-        self.condition = _reading(data, config, units)
+        some = _statistics_pairs(data)
+        self.preprocess: nn.Module = Thumbnail() if data.raw_images else nn.Identity()
+        self.image = PrincipalComponents(self.preprocess(some.image).float())
+        self.text = PrincipalComponents(some.text.float())
+        self.condition = _condition_layers(data, config, units)
         self.pair = nn.Linear(self.image.width + self.text.width, units)
         self.last = nn.Sequential(nn.GELU(), nn.Linear(units, 2 * config.noise))
 
-    def forward(self, real: Two, conditions: torch.Tensor) -> Two:
+    def forward(self, real: ImageText, conditions: torch.Tensor) -> ImageText:
         """Pairs (n, d_image), (n, d_text), conditions (n, w) -> mean and log variance of z."""
-        seen = self.image(self.sight(real[0]).float()), self.text(real[1].float())
-        units = self.pair(torch.cat(seen, dim=1)) + self.condition(conditions)
+        inputs = self.image(self.preprocess(real[0]).float()), self.text(real[1].float())
+        units = self.pair(torch.cat(inputs, dim=1)) + self.condition(conditions)
         mean, log_variance = self.last(units).chunk(2, 1)
         return mean, log_variance.clamp(-8, 8)
 
 
 class Generator(nn.Module):
-    """G(z, condition): an image and a text out of one latent."""
+    """G(z, condition): an image and a text from one latent."""
 
     def __init__(self, data: TrainingData, config: Config) -> None:
         super().__init__()
-        self.noise, latent, some = config.noise, config.latent, _some(data)
-        self.condition = _reading(data, config, latent)
+        self.noise, latent, some = config.noise, config.latent, _statistics_pairs(data)
+        self.condition = _condition_layers(data, config, latent)
         self.layers = nn.Sequential(
             nn.Linear(latent + config.noise, latent),
             nn.LayerNorm(latent),
@@ -210,29 +245,29 @@ class Generator(nn.Module):
         self.image: FeatureHead | PictureHead = head(latent, some.image.float())
         self.text = FeatureHead(latent, some.text.float())
 
-    def forward(self, conditions: torch.Tensor, z: torch.Tensor) -> Two:
+    def forward(self, conditions: torch.Tensor, z: torch.Tensor) -> ImageText:
         """Conditions (n, w) and noise (n, noise) -> features of n synthetic pairs."""
         latent = self.layers(torch.cat([self.condition(conditions), z], dim=1))
         return self.image(latent), self.text(latent)
 
-    def draw(self, conditions: torch.Tensor) -> Two:
-        """One synthetic pair for each condition."""
+    def sample(self, conditions: torch.Tensor) -> ImageText:
+        """Sample one synthetic pair for each condition (n, w)."""
         z = torch.randn(len(conditions), self.noise, device=conditions.device)
         image, text = self(conditions, z)
         return image, text
 
 
 def _variance(real: torch.Tensor) -> torch.Tensor:
-    """Mean squared distance of rows from their mean."""
+    """Total variance: mean squared distance of rows from their mean."""
     return real.var(0, correction=0).sum().clamp(min=1e-6)
 
 
-def _some(data: TrainingData) -> sampling.Pairs:
-    return data.train.take(sampling.even_choice(len(data.train), ENOUGH))
+def _statistics_pairs(data: TrainingData) -> Pairs:
+    return data.train.take(even_choice(len(data.train), MAX_STATISTICS_ROWS))
 
 
-def _reading(data: TrainingData, config: Config, units: int) -> nn.Module:
-    """Layers that read a condition: one embedding a label, summed; or a text."""
+def _condition_layers(data: TrainingData, config: Config, units: int) -> nn.Module:
+    """Layers of a condition: the sum of one embedding a label, or a projection of the text."""
     if config.condition == "text":
         width = data.train.text.shape[1]
         return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, units))

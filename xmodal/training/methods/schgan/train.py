@@ -1,50 +1,49 @@
 """SCH-GAN: Zhang, Peng, Yuan, "SCH-GAN: Semi-supervised cross-modal hashing by generative
 adversarial network", arXiv 1802.02488; IEEE Transactions on Cybernetics 50(2), 2020.
 
-The idea. Nothing is synthesised: given a query of one modality, the generator *selects* items of
-the other from a pool that contains unlabelled data; it is a softmax policy over candidates. The
-discriminator is the hash network: it learns to rank true matches above the selected items by a
-margin. The generator is rewarded for items close to the margin. Both directions alternate, with
-the same parameters; the codes of the discriminator are used for retrieval.
+Idea: the generator does not synthesise items. For a query of one modality it selects items of the
+other modality from a pool that includes unlabelled items; it is a softmax policy over candidates.
+The discriminator is the hash network: it ranks true matches above the selected items by a margin.
+The generator is rewarded for items near the margin. Both directions alternate with the same
+parameters; the codes of the discriminator are used for retrieval.
 
-Departures from the paper, all of them ours:
+Departures from the paper:
 
-- Features of frozen backbones of length 1; towers with LayerNorm, GELU and tanh; AdamW; large
-  batches. The pool of candidates is the batch: every code in it is fresh, and gradients reach both
-  the query and the candidate. Distances are shares of the bits, so the margin does not depend on K.
-- Unlabelled items are not thrown away. What both sides of a pair suggest together (``beliefs``)
-  teaches the towers, which see one side each: classes as soft pseudo-labels, and for pairs whose
-  class is in doubt their neighbours in the shared space. All natural pairs are contrasted.
-- Each class has a learned codeword; the softmax over codewords has a temperature that follows the
+- Features are unit vectors of frozen backbones; towers have LayerNorm, GELU and tanh; AdamW; large
+  batches. The pool of candidates is the batch: all codes are current, and gradients reach query and
+  candidate. Distances are shares of the bits, so the margin does not depend on K.
+- Unlabelled items are used: with class probabilities as soft pseudo-labels and, for pairs whose
+  class is uncertain, with their neighbours in the shared embedding space (``pseudo_labels``). All
+  natural pairs are contrasted.
+- Each class has a learned prototype; the temperature of the softmax over prototypes depends on the
   number of classes.
-- The policy's expectation is computed exactly over the pool (``estimator="exact"``); sampling with
-  REINFORCE and a leave-one-out baseline is ``estimator="reinforce"``. Its temperature follows the
-  share of the pool that it should use, the reward's width follows the spread of the margins.
-  Candidates count by how surely they are no match.
-- The generator has two more jobs that can be switched on: choosing positives, and which
-  pseudo-labels to trust (``positives``, ``trust``).
-- Quantisation, balance and decorrelation of bits, and a critic of codes that can be switched on
-  (``code_critic``); one checkpoint for both directions, chosen on validation pairs.
+- The expectation of the policy over the pool is exact (``estimator="exact"``); ``"reinforce"`` is
+  REINFORCE with a leave-one-out baseline. The temperature adapts to a target share of the pool, the
+  width of the reward to the spread of d+ - d-. Candidates are weighted by 1 - match probability.
+- A second policy can select positives for pairs whose class is uncertain (``positives``).
+- Bits are regularised (quantisation, balance, decorrelation), with an optional critic of codes
+  (``code_critic``). One best epoch for both directions is selected on validation pairs.
 
-What the adversary is worth, by benchmarks/results/schgan-ablation.md: expected mAP at 32 bits, mean
-of both directions, 5 seeds, differences paired by seed; fashion at 5, 10, 25 % labels, and
-Wikipedia (RoPH, TF-IDF) at the same:
+Measured effect of the generator, from benchmarks/results/schgan-ablation.md: expected mAP at 32
+bits, mean of both directions, 5 seeds, differences paired by seed; fashion at 5, 10, 25 % labels,
+and Wikipedia (RoPH, TF-IDF) at the same:
 
-- Unlabelled items matter most. Without pseudo-labels Wikipedia falls from .348 .370 .401 to .291
+- Pseudo-labels have the largest effect. Without them Wikipedia falls from .348 .370 .401 to .291
   .308 .348.
-- Hard negatives matter little on this base. The semi-hard rule against no triplets at all: fashion
-  .861 .877 .889 against .859 .877 .889, Wikipedia .348 .370 .401 against .340 .362 .394.
-- A generator that picks negatives finds no better ones than the rule: -.0014 +.0006 +.0006 and
-  -.0018 -.0060 -.0050, at 1.3 to 1.6 times the processor's time. Sampled (REINFORCE) or paced it
-  does as well. Its picks stay .1 of the bits from the margin, the rule's .07; of both 10 to 20 %
-  are matches in truth, which their weights make up for.
-- A generator that picks *positives* finds what a rule about negatives cannot: +.0013 +.0002 +.0008
-  and +.0035 +.0017 +.0014 above the rule. Only the first exceeds twice the standard deviation
-  between paired seeds, and fashion's steps take 1.4 to 1.9 times as long: it is off by default.
-- Choosing whom to trust gains nothing: -.0005 -.0007 +.0004 and +.0009 +.0002 -.0014.
-- The hinge alone, with random or semi-hard negatives and believed classes, beats the default on
-  Wikipedia: .367 .383 .407. It knows the class and not the pair, though: at 5 % labels 8 % of
-  images find their own text among the first 10, 12 % by default. There a generator costs .01.
+- Hard negatives have a small effect. Semi-hard negatives against no triplets: fashion .861 .877
+  .889 against .859 .877 .889, Wikipedia .348 .370 .401 against .340 .362 .394.
+- Negatives that the policy selects are not better than semi-hard negatives: -.0014 +.0006 +.0006
+  and -.0018 -.0060 -.0050, at 1.3 to 1.6 times the processor time; REINFORCE gives the same. The
+  selected items are .1 of the bits from the margin, semi-hard ones .07; 10 to 20 % of both are true
+  matches.
+- Positives that a policy selects: +.0013 +.0002 +.0008 and +.0035 +.0017 +.0014 above the default.
+  Only the first difference exceeds twice the standard deviation between paired seeds, and steps on
+  fashion take 1.4 to 1.9 times as long: off by default.
+- The hinge alone, with random or semi-hard negatives and pseudo-labels, is better than the default
+  on Wikipedia: .367 .383 .407. It does not align instances: at 5 % labels 8 % of images have their
+  own text among the first 10, 12 % with the default. There a policy reduces mAP by .01.
+
+The tables also have the rows hardest, paced and trust: variants of earlier versions without a gain.
 """
 
 from __future__ import annotations
@@ -54,153 +53,198 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import nn
 
 from xmodal.device import device
+from xmodal.index import Modality
 from xmodal.towers import Towers
-from xmodal.training import losses
-from xmodal.training import objective as groundwork
-from xmodal.training import pairs as sampling
+from xmodal.training import losses, objective, policy
+from xmodal.training.checkpoint import Stateful
 from xmodal.training.critics import CodeCritic
-from xmodal.training.methods.schgan import networks as generator
-from xmodal.training.methods.schgan import positives, trust
 from xmodal.training.methods.schgan.config import Config
-from xmodal.training.methods.schgan.networks import Generator, Scene
-from xmodal.training.methods.schgan.positives import Relevance
-from xmodal.training.methods.schgan.trust import Trust
-from xmodal.training.objective import HashNetwork, Terms
-from xmodal.training.pairs import Pairs
-from xmodal.training.pseudo_labels import Beliefs
-from xmodal.training.run import Run, Stateful, TrainingData
+from xmodal.training.methods.schgan.losses import (
+    correlation_score,
+    directions,
+    negative_statistics,
+    positive_distances,
+    sample_positives,
+    triplet_loss,
+)
+from xmodal.training.methods.schgan.networks import (
+    Candidates,
+    Generator,
+    NegativePolicy,
+    PositivePolicy,
+)
+from xmodal.training.objective import ForwardPass, HashNetwork
+from xmodal.training.pairs import Pairs, even_choice, match_matrix
+from xmodal.training.pseudo_labels import PseudoLabels
+from xmodal.training.run import Run, TrainingData
 
-WATCHED = 1000
-"""Labelled validation pairs among which the adversary's picks are looked at."""
-
-
-class Adversary(nn.Module):
-    """The generator's three jobs, of which the settings switch on those that are used."""
-
-    def __init__(self, towers: Towers, classes: int) -> None:
-        super().__init__()
-        self.negatives = Generator(towers)
-        self.positives = Relevance(towers)
-        self.trust = Trust(classes)
+MAX_STATISTICS_PAIRS = 1000
+"""Labelled validation pairs on which the selected negatives are compared with true labels."""
 
 
 def train(data: TrainingData, config: Config, run: Run) -> Towers:
-    """Train towers; the alternation of both players is this page."""
+    """Train towers, discriminator and generator in turn; return those of the best epoch."""
     with torch.random.fork_rng():
         run.rng(0)
-        believe = groundwork.believer(data, config)
+        pseudo_labeller = objective.fit_pseudo_labeller(data, config)
         pairs = data.train.to(device())
-        beliefs = believe(pairs)
+        pseudo_labels = pseudo_labeller(pairs)
         towers = data.towers(config.hidden, config.feature_dropout)
-        d = HashNetwork(towers, groundwork.codewords(data, config)).to(device())
-        g = Adversary(towers, data.classes).to(device())
-        d_steps = groundwork.optimiser(d, config)
-        g_steps = torch.optim.AdamW(g.parameters(), lr=config.policy_rate)
-        state: dict[str, Stateful] = {"d": d, "g": g, "d_steps": d_steps, "g_steps": g_steps}
+        d = HashNetwork(towers, objective.class_prototypes(data, config)).to(device())
+        g = Generator(towers).to(device())
+        d_optimiser = objective.hash_optimiser(d, config)
+        g_optimiser = torch.optim.AdamW(g.parameters(), lr=config.policy_rate)
+        state: dict[str, Stateful] = {"d": d, "g": g}
+        state |= {"d_optimiser": d_optimiser, "g_optimiser": g_optimiser}
         critic = None
         if config.code_critic:
             critic = CodeCritic(data.bits).to(device())
             state |= critic.state("critic")
         labelled = data.validation.labelled.nonzero().flatten()
-        watched = data.validation.take(labelled[sampling.even_choice(len(labelled), WATCHED)])
-        watched = watched.to(device())
-        unseen = believe(replace(watched, labelled=torch.zeros_like(watched.labelled)))
+        rows = labelled[even_choice(len(labelled), MAX_STATISTICS_PAIRS)]
+        held_out = data.validation.take(rows).to(device())
+        unlabelled = replace(held_out, labelled=torch.zeros_like(held_out.labelled))
+        held_out_labels = pseudo_labeller(unlabelled)
         for epoch in run.epochs(config.epochs, state):
             rng = run.rng(epoch)
-            groundwork.set_rate(d_steps, config, epoch)
-            for rows in groundwork.batches(len(pairs), config, rng):
-                part, belief = pairs.take(rows), beliefs.take(rows)
-                figures, scene = _discriminator_step(
-                    d, g, d_steps, part, belief, config, epoch, rng, critic
+            objective.set_learning_rate(d_optimiser, config, epoch)
+            for rows in objective.batches(len(pairs), config, rng):
+                figures, batch, candidates = _discriminator_step(
+                    d,
+                    g,
+                    d_optimiser,
+                    pairs.take(rows),
+                    pseudo_labels.take(rows),
+                    config,
+                    epoch,
+                    rng,
+                    critic,
                 )
                 if config.negatives == "policy" and config.triplet:
-                    figures |= generator.step(g.negatives, g_steps, scene, config, epoch, rng)
-                if config.positives == "policy":
-                    figures |= positives.step(g.positives, g_steps, scene, config)
-                if config.trust == "policy":
-                    opinions = d.codewords(scene.image), d.codewords(scene.text)
-                    figures |= trust.step(
-                        g.trust, g_steps, scene, belief.classes, opinions, part.labelled, config
+                    figures |= _negative_step(
+                        g.negatives, g_optimiser, batch, candidates, config, rng
                     )
-                run.note(figures)
-            if config.triplet and len(watched):
-                run.note(_watch(d, g, watched, unseen, config, epoch))
+                if config.positives == "policy":
+                    figures |= _positive_step(g.positives, g_optimiser, batch, config)
+                run.log(figures)
+            if config.triplet and len(held_out):
+                run.log(_statistics(d, g, held_out, held_out_labels, config, epoch))
             run.end_of_epoch(epoch, towers)
         return run.finish(towers)
 
 
 def _discriminator_step(
     d: HashNetwork,
-    g: Adversary,
-    steps: torch.optim.Optimizer,
+    g: Generator,
+    optimiser: torch.optim.Optimizer,
     part: Pairs,
-    belief: Beliefs,
+    labels: PseudoLabels,
     config: Config,
     epoch: int,
     rng: np.random.Generator,
     critic: CodeCritic | None = None,
-) -> tuple[dict[str, float], Scene]:
-    """One step of the hash network against random items and the adversary's picks."""
+) -> tuple[dict[str, float], ForwardPass, Candidates]:
+    """One step of the hash network; returns its loss terms and the forward pass before it."""
     d.train()
-    scene = _scene(d, part, belief)
-    u, v = scene.image, scene.text
-    begun = epoch > config.warmup
-    terms: Terms = {}
-    if config.classes and bool((belief.classes > 0).any()):
-        told = belief.classes.sum(1)
-        if config.trust == "policy" and begun:
-            opinions = d.codewords(u), d.codewords(v)
-            told = told * g.trust.weights(belief.classes, opinions, part.labelled)
-        terms["classes"] = config.classes * d.codewords.loss((u, v), belief.classes, told)
+    batch: ForwardPass = d(part.image, part.text)
+    candidates = Candidates.of(labels.match_probability)
+    warm = epoch > config.warmup
+    terms = objective.class_loss(d, batch.codes, labels, config)
     targets = None
-    if config.positives == "policy" and begun:
-        target = losses.match_targets(scene.agreement, config.match_share)
-        targets = g.positives.share_of(scene, target, belief.doubt, config.positive_share)
-    terms |= groundwork.meaning(u, v, belief, config, targets)
+    if config.positives == "policy" and warm:
+        target = losses.contrastive_targets(labels.match_probability, config.match_share)
+        targets = g.positives.mix_targets(batch, target, labels.uncertainty, config.positive_share)
+    terms |= objective.alignment_losses(batch.codes, labels, config, targets)
     if config.triplet:
-        terms["triplet"] = config.triplet * _triplets(g.negatives, scene, config, begun, rng)
-    terms["bits"] = groundwork.bit_term(u, v, config)
+        policies = _log_policies(g.negatives, batch, candidates, config)
+        hinge = triplet_loss(batch, candidates, policies, config, warm, rng)
+        terms["triplet"] = config.triplet * hinge
+    terms["bits"] = objective.bit_regulariser(batch.codes, config)
     if critic is not None:
-        critic.learn(torch.cat([u, v]))
-        terms["code critic"] = config.code_critic * critic.term(torch.cat([u, v]))
-    return groundwork.update(d, steps, terms), scene
+        codes = torch.cat(batch.codes)
+        critic.update_on(codes)
+        terms["code critic"] = config.code_critic * critic.generator_loss(codes)
+    return objective.update(d, optimiser, terms), batch, candidates
 
 
-def _scene(d: HashNetwork, part: Pairs, belief: Beliefs) -> Scene:
-    """Codes and vectors of some pairs, and what is believed of who matches whom."""
-    towers = d.towers
-    vectors = towers.image.vectors(part.image), towers.text.vectors(part.text)
-    codes = torch.tanh(towers.image.head(vectors[0])), torch.tanh(towers.text.head(vectors[1]))
-    return Scene.of(codes, vectors, belief.agreement)
+def _negative_step(
+    g: NegativePolicy,
+    optimiser: torch.optim.Optimizer,
+    batch: ForwardPass,
+    candidates: Candidates,
+    config: Config,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """One step of the negative policy; its reward is largest near the discriminator's margin."""
+    policies, positives = g.log_policies(batch, candidates), sample_positives(candidates, rng)
+    sigma = float(g.get_buffer("sigma"))
+    device = candidates.weight.device
+    total, shares, rewards, spreads = torch.zeros((), device=device), [], [], []
+    for modality, distances in directions(batch.detached()):
+        positive = positive_distances(distances, positives[modality])
+        log_p = policies[modality]
+        reward = policy.margin_reward(
+            positive, distances, config.margin * config.reward_margin, sigma
+        )
+        reward = reward * candidates.weight
+        if config.estimator == "exact":
+            total = total + policy.exact_objective(log_p, reward, config.policy_entropy)
+        else:
+            some = (candidates.weight > 0).any(1)
+            picks = torch.multinomial(log_p[some].exp(), config.picks, replacement=True)
+            total = total + policy.reinforce_objective(
+                log_p[some], reward[some], picks, config.policy_entropy
+            )
+        shares.append(float(policy.effective_share(log_p.detach())))
+        rewards.append(float((log_p.detach().exp() * reward).sum(1).mean()))
+        spreads.append(float((positive[:, None] - distances).std(correction=0)))
+    optimiser.zero_grad()
+    total.backward()
+    optimiser.step()
+    g.adapt(float(np.mean(shares)), config.policy_pool_share, float(np.mean(spreads)) / 2)
+    return {"reward": float(np.mean(rewards)), "policy uses": float(np.mean(shares))}
 
 
-def _triplets(
-    g: Generator, scene: Scene, config: Config, begun: bool, rng: np.random.Generator
-) -> torch.Tensor:
-    """The hinge over both directions: x+ at random, x- as ``config.negatives`` says."""
-    total = torch.zeros((), device=scene.image.device)
-    with torch.no_grad():
-        policies = g.log_policies(scene) if config.negatives == "policy" else {}
-    chosen = generator.draw_positives(scene, rng)
-    for way, distances in scene.ways():
-        positive = distances.gather(1, chosen[way][:, None]).squeeze(1)
-        weight = scene.weight / scene.weight.sum(1, keepdim=True).clamp(min=1e-6)
-        if config.negatives != "random" and begun:
-            choice = generator.choose(policies.get(way), scene, distances, positive, config)
-            weight = (1 - config.policy_share) * weight + config.policy_share * choice
-        total = total + losses.expected_hinge(positive, distances, weight, config.margin) / 2
-    return total
+def _positive_step(
+    g: PositivePolicy, optimiser: torch.optim.Optimizer, batch: ForwardPass, config: Config
+) -> dict[str, float]:
+    """One step of the positive policy; its reward is the discriminator's correlation score."""
+    score, policies = correlation_score(batch), g.log_policies(batch)
+    objectives = [policy.exact_objective(p, score, config.policy_entropy) for p in policies]
+    optimiser.zero_grad()
+    torch.stack(objectives).sum().backward()
+    optimiser.step()
+    share = torch.stack([policy.effective_share(p.detach()) for p in policies]).mean()
+    temperature = g.get_buffer("temperature")
+    policy.adapt_temperature(temperature, float(share), config.positive_pool_share)
+    rewards = [(p.detach().exp() * score).sum(1).mean() for p in policies]
+    return {"positive reward": float(torch.stack(rewards).mean())}
 
 
 @torch.no_grad()
-def _watch(
-    d: HashNetwork, g: Adversary, pairs: Pairs, unseen: Beliefs, config: Config, epoch: int
-) -> Mapping[str, float]:
-    """What the adversary would pick among validation pairs, whose labels nobody learned from."""
+def _log_policies(
+    g: NegativePolicy, batch: ForwardPass, candidates: Candidates, config: Config
+) -> Mapping[Modality, torch.Tensor]:
+    """log p of the negative policy, without gradients; empty where a rule selects negatives."""
+    return g.log_policies(batch, candidates) if config.negatives == "policy" else {}
+
+
+@torch.no_grad()
+def _statistics(
+    d: HashNetwork,
+    g: Generator,
+    pairs: Pairs,
+    labels: PseudoLabels,
+    config: Config,
+    epoch: int,
+) -> dict[str, float]:
+    """Negatives selected among validation pairs, compared with their true labels."""
     d.eval()
-    truth = sampling.matches(pairs.labels, pairs.labelled)
-    scene = _scene(d, pairs, unseen)
-    return generator.watch(g.negatives, scene, truth, config, np.random.default_rng(epoch))
+    truth = match_matrix(pairs.labels, pairs.labelled)
+    batch: ForwardPass = d(pairs.image, pairs.text)
+    candidates = Candidates.of(labels.match_probability)
+    policies = _log_policies(g.negatives, batch, candidates, config)
+    rng = np.random.default_rng(epoch)
+    return negative_statistics(policies, batch, candidates, truth, config, rng)

@@ -1,4 +1,4 @@
-"""Settings of the faithful mode of SCH-GAN, and the faults of the release by name."""
+"""Settings of the released SCH-GAN, and the faults of the release by name."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ FAULTS: dict[str, dict[str, Any]] = {
     "plain policy gradient": {"policy_gradient": "plain", "entropy": 0.0},
     "untrained generator": {"generator_pretraining": False},
 }
-"""Faults 1 to 11 of the release, each with the settings that repeat it."""
+"""Faults 1 to 11 of the release, each with the settings that reproduce it."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """Settings; every fault of the release is one of them, and the default is corrected.
+    """Settings; each fault of the release is a setting whose default is the corrected value.
 
     Distances here are |h - h'|^2 of codes h in (0, 1), as released: between 0 and the bits.
     """
@@ -45,27 +45,26 @@ class Config:
     """Outer epochs, after pretraining: the generator's passes, then one of the discriminator."""
     generator_passes: int = 2
     pretraining: int = 5
-    """Epochs on labelled triplets before that. The number is ours; set the release's own here."""
+    """Epochs on labelled triplets before that; this default is not the release's."""
     redraw: int = 30
-    """Pretraining epochs after which its triplets are drawn anew (as released on Wikipedia)."""
+    """Pretraining epochs after which triplets are sampled again (as released on Wikipedia)."""
     triplets: int = 4
-    """A query, in pretraining."""
+    """Triplets a query in pretraining."""
     pretraining_batch: int = 20
-    """Triplets a step. The rate does not follow it."""
+    """Triplets a step; the learning rate does not depend on it."""
     pretraining_rate: float = 0.01
     candidate_share: float = 0.1
-    """Part of the candidates that a step draws its pool from: 1/10 on Wikipedia, else 1/20."""
+    """Share of the training pairs in the pool of a step: 1/10 on Wikipedia, else 1/20."""
     picks: int = 2
     random_negatives: int = 2
-    """Beside the picks, for the discriminator."""
+    """Random negatives of the discriminator, in addition to the picks."""
     query_share: float = 0.25
-    """Part of the queries, and of the triplets, that a pass uses. As released 1; ours, for speed,
-    like the next."""
+    """Share of the queries, and of the triplets, that a pass uses. As released 1; smaller for
+    speed, like the next setting."""
     queries_per_step: int = 128
     """As released 1: an update of all weights for each query, with a pool of its own; with
-    ``query_share=1`` that takes hours where the default takes minutes. Queries of a step share
-    their pool, and ``learning_rate`` is multiplied by their number; ``generator_rate`` is not, it
-    is high as it is."""
+    ``query_share=1`` that takes hours, the default takes minutes. Queries of a step share their
+    pool, and ``learning_rate`` is multiplied by their number; ``generator_rate`` is not."""
     learning_rate: float = 1e-4
     generator_rate: float = 0.01
     margin: float = 5.0
@@ -81,48 +80,48 @@ class Config:
     # ---- the faults, 1 to 11
 
     pair_target: Literal["match", "natural", "zero"] = "match"
-    """1. Target of the cross-entropy for x+. As released "zero", for every item. "natural" is what
-    the program says it does: 1 for the query's own pair alone, which a random x+ hardly ever is;
-    "match": 1 for every x+, so that the term never pushes positives apart."""
+    """1. Target of the cross-entropy for x+. As released "zero", for every item. "natural", which
+    the release documents: 1 for the natural pair of the query alone, which a random x+ rarely is.
+    "match": 1 for every x+, so that the term does not push positives apart."""
     softmax: Literal["pool", "picks"] = "pool"
-    """2. Over whom p sums to 1. As released the "picks" alone: with p1 + p2 = 1 the gradient of
-    |p1 - r1| + |p2 - r2| is zero when both p lie on the same side of their r. Corrected: the whole
-    "pool", as in the paper. With a baseline (fault 10 corrected) the sum cancels from the selection
-    gradient, and only the entropy sees a difference."""
+    """2. The items over which p sums to 1. As released the "picks" alone: with p1 + p2 = 1 the
+    gradient of |p1 - r1| + |p2 - r2| is 0 if both p are on the same side of their r. Corrected: the
+    whole "pool", as in the paper. With a baseline (fault 10 corrected) the sum cancels from the
+    selection gradient, and only the entropy term differs."""
     reward_width: Literal["spread", "fixed"] = "spread"
     """3. Width of reward B, exp(-|f| / width). As released "fixed", 1 / ln 10: almost 0 nearly
     everywhere. Corrected: the standard deviation of f over the pool. A and C have no width."""
     class_labels: Literal["labelled", "all"] = "labelled"
-    """4. Whose labels enter the generator's class loss. As released "all" of its picks, hidden
-    labels too (seen only where the data has them in the rows of unlabelled pairs)."""
+    """4. Labels in the generator's class loss. As released those of "all" picks, hidden labels too
+    (if the data has them in the rows of unlabelled pairs)."""
     best_epoch: Literal["validation", "queries"] = "validation"
-    """5. What chooses the epoch. As released the test "queries", which training never sees: give
-    the run ``selected_by(data, queries, config)``."""
+    """5. Data that selects the best epoch. As released the test "queries", which are not part of
+    the training data: the run needs ``with_selection_queries(data, queries, config)``."""
     false_negatives: Literal["estimated", "ignored"] = "estimated"
     """6. Unlabelled items of the query's class. As released "ignored": they are negatives like all
-    others. Corrected: every negative counts by how likely it is one, by the generator's classes.
-    What share of picks is a false negative is measured on validation pairs either way."""
+    others. Corrected: negatives are weighted by the probability of being one, from the generator's
+    class logits. Both report the share of false negatives among validation pairs."""
     rate_decay: Literal["applied", "declared"] = "applied"
-    """7. As released "declared": the decay never reaches the optimiser."""
+    """7. As released "declared": the decay is not applied to the optimiser."""
     decay: float = 0.9
-    """Factor of both rates from one outer epoch to the next (ours)."""
+    """Factor of both rates from one outer epoch to the next; not the release's."""
     start: Literal["scaled", "released"] = "scaled"
-    """8. Weights at the start. "released": normal of std .1 whatever the features are, so units
-    are saturated (long vectors) or idle (short ones). "scaled": the inputs of tanh and sigmoid
-    have mean 0 and spread 1 over the training features."""
+    """8. Initialisation. "released": normal of std .1 for any features, so units are saturated
+    (long vectors) or almost constant (short ones). "scaled": the inputs of tanh and sigmoid have
+    mean 0 and standard deviation 1 over the training features."""
     quantise: float = 0.1
-    """8, too. Weight of this term a bit; 0 as released, like the next two."""
+    """8, too. Weight of this term per bit; 0 as released, like the next two."""
     balance: float = 0.1
     decorrelate: float = 0.1
     margin_unit: Literal["bits", "absolute"] = "bits"
-    """9. As released "absolute": beta is 5 whatever K is. Corrected: beta K / 64."""
+    """9. As released "absolute": beta is 5 for any K. Corrected: beta K / 64."""
     policy_gradient: Literal["centred", "plain"] = "centred"
     """10. As released "plain": mean |p - r| for reward B, -mean(r log p) for A and C. Corrected:
     REINFORCE with a leave-one-out baseline and entropy, for each of the three."""
     entropy: float = 0.01
-    """Weight of the policy's entropy, where the policy gradient is centred; 0 as released."""
+    """Weight of the policy's entropy with the centred policy gradient; 0 as released."""
     generator_pretraining: bool = True
-    """11. As released false. Corrected: the same triplets as the discriminator, and classes."""
+    """11. As released false. Corrected: on the discriminator's triplets, and on classes."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "hidden", "epochs", "generator_passes", "redraw", "triplets")
@@ -136,21 +135,21 @@ class Config:
 
     @classmethod
     def as_released(cls, **changes: Any) -> Config:
-        """With every fault of the release, less ``changes``."""
+        """Return settings with every fault of the release; ``changes`` override them."""
         return cls(**{k: v for one in FAULTS.values() for k, v in one.items()} | changes)
 
     @classmethod
     def with_faults(cls, *names: str, **changes: Any) -> Config:
-        """With these of ``FAULTS`` alone; the others are corrected."""
+        """Return settings with these of ``FAULTS``; raise ConfigError for an unknown one."""
         unknown = [name for name in names if name not in FAULTS]
         if unknown:
             raise ConfigError(f"there is no fault {unknown[0]!r}; there are {', '.join(FAULTS)}")
         return cls(**{k: v for name in names for k, v in FAULTS[name].items()} | changes)
 
     def beta(self, bits: int) -> float:
-        """The margin for codes of so many bits."""
+        """Return the margin for codes of ``bits`` bits."""
         return self.margin * bits / 64 if self.margin_unit == "bits" else self.margin
 
     def decayed(self, epoch: int) -> float:
-        """Factor of the rates in an outer epoch, which count from 1."""
+        """Return the factor of the learning rates in an outer epoch, counted from 1."""
         return float(self.decay ** (epoch - 1)) if self.rate_decay == "applied" else 1.0

@@ -1,4 +1,4 @@
-"""What both players of the faithful mode minimise: pure functions, each with its equation.
+"""Losses of both networks of the released SCH-GAN: pure functions, each with its equation.
 
 Relaxed codes u (n, K) lie in (-1, 1); d(u, v) = |u - v|^2 / 4, the release's |h - h'|^2.
 """
@@ -10,11 +10,11 @@ import math
 import torch
 from torch.nn import functional
 
-from xmodal.training import losses
-from xmodal.training import policy as reinforce
+from xmodal.training import losses, policy
 from xmodal.training.methods.schgan_paper.config import Config, Reward
 
-MANY = 16
+MIN_STATISTICS_ROWS = 16
+"""Codes that the balance and decorrelation of bits need."""
 
 
 def distances(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -28,7 +28,7 @@ def own_distances(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 
 def rewards(gap: torch.Tensor, kind: Reward, width: float) -> torch.Tensor:
-    """What a pick is worth, with f = beta + d+ - d- = ``gap``, of any shape.
+    """Reward of a pick, with f = beta + d+ - d- = ``gap``, of any shape.
 
     A: sigmoid(max(0, f)); B: exp(-|f| / width), which is 10^-|f| at width 1 / ln 10;
     C: log(1 + exp(max(0, f))).
@@ -41,7 +41,7 @@ def rewards(gap: torch.Tensor, kind: Reward, width: float) -> torch.Tensor:
 
 
 def reward_width(gap: torch.Tensor, config: Config) -> float:
-    """Width of reward B for a step whose pool has these f, (n, m)."""
+    """Width of reward B: a constant, or the standard deviation of f over the pool, (n, m)."""
     if config.reward_width == "fixed":
         return 1 / math.log(10)
     return max(float((gap - gap.mean()).square().mean().sqrt()), 1e-3)
@@ -50,7 +50,7 @@ def reward_width(gap: torch.Tensor, config: Config) -> float:
 def selection_loss(
     log_p: torch.Tensor, reward: torch.Tensor, picks: torch.Tensor, config: Config
 ) -> torch.Tensor:
-    """How the policy learns from the rewards of its picks; 0 without any query.
+    """Loss of the policy for the rewards of its picks; 0 without queries.
 
     ``log_p`` and ``reward`` (n, m) over the pool, ``picks`` (n, s). Centred: REINFORCE with a
     leave-one-out baseline and entropy. Plain: mean |p - r| for reward B, -mean(r log p) else.
@@ -60,7 +60,7 @@ def selection_loss(
         reward = reward.gather(1, picks)
         picks = torch.arange(picks.shape[1], device=picks.device).expand_as(picks)
     if config.policy_gradient == "centred":
-        return reinforce.reinforce_objective(log_p, reward, picks, config.entropy)
+        return policy.reinforce_objective(log_p, reward, picks, config.entropy)
     chosen, taken = log_p.gather(1, picks), reward.gather(1, picks)
     loss = (chosen.exp() - taken).abs() if config.reward == "B" else -chosen * taken
     return loss.sum() / max(1, loss.numel())
@@ -69,9 +69,9 @@ def selection_loss(
 def class_loss(
     logits: torch.Tensor, labels: torch.Tensor, known: torch.Tensor, config: Config
 ) -> torch.Tensor:
-    """Cross-entropy of sigmoid(``logits``) to the labels of picks, (n, c); of the ``known`` (n,).
+    """Mean cross-entropy of sigmoid(``logits``) to ``labels`` (n, c) of the labelled picks.
 
-    Without labels it is 0. As released, who is known makes no difference.
+    ``known`` (n,) bool: labelled picks; ignored as released. 0 without labels.
     """
     if config.class_labels == "all":
         known = torch.ones_like(known)
@@ -99,23 +99,22 @@ def pair_loss(
     return known.mean() + others
 
 
-def bit_terms(u: torch.Tensor, config: Config) -> torch.Tensor:
+def bit_regulariser(u: torch.Tensor, config: Config) -> torch.Tensor:
     """K times the weighted quantisation, balance and decorrelation of codes (n, K).
 
-    The last two are statistics: of fewer than ``MANY`` codes they are left out.
+    The last two are left out for fewer than ``MIN_STATISTICS_ROWS`` codes.
     """
     total = config.quantise * losses.quantisation(u)
-    if len(u) >= MANY:
+    if len(u) >= MIN_STATISTICS_ROWS:
         total = total + config.balance * losses.balance(u)
         total = total + config.decorrelate * losses.decorrelation(u)
     return u.shape[1] * total
 
 
-def beliefs(labels: torch.Tensor, known: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """How items divide among classes, (n, c): labels where known, else the class head's opinion.
+def class_shares(labels: torch.Tensor, known: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Class shares of items, (n, c): labels where ``known``, else sigmoid(``logits``), normalised.
 
-    Rows of known items sum to 1, rows of others to at most 1.
+    Rows of labelled items sum to 1, other rows to at most 1.
     """
-    guess = torch.sigmoid(logits)
-    share = torch.where(known[:, None], labels, guess)
+    share = torch.where(known[:, None], labels, torch.sigmoid(logits))
     return share / share.sum(1, keepdim=True).clamp(min=1)

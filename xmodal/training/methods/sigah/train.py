@@ -1,152 +1,62 @@
 """SiGAH: Liu, "Sparse-inductive generative adversarial hashing for nearest neighbor search", arXiv
-2306.06928, 2023. Of the paper only the abstract was at hand, so this is *a* method of its idea.
+2306.06928, 2023. Only the abstract of the paper was available; this is a method of the same idea.
 
-The idea. Given real-valued features are compressed to bits, without any label. Not the error of
-quantisation is made small; what can be seen from Hamming space shall be distributed as the features
-are. The generator makes a code of an item and synthetic features of the code; compressed sensing
-ties these to the item's own. The discriminator is an auto-encoder: what it rebuilds badly is not
-like the data.
+Idea: real-valued features are compressed to bits without labels. The objective is not the
+quantisation error but the distribution of the features: the generator makes a code of an item and
+synthetic features of the code; compressed sensing keeps these near the item's features. The
+discriminator is an autoencoder with a large reconstruction error for features unlike the data.
 
     b = 1[Wx + c > 0]                                the code, as -1 and +1
     s = ReLU(U b + e),  x' = V s + f                 sparse code and synthetic features
     L_cs = |Phi x' - Phi x|^2 + mu |s|_1             Phi: fixed, random, Gaussian, d / 4 rows
-    l(v) = |v - AE(v)|^2                             the judge's error
+    l(v) = |v - AE(v)|^2                             reconstruction error of the autoencoder
     L_D = l(x) - k l(x'),  L_G = l(x') + alpha L_cs
     k <- k + lambda_k (gamma l(x) - l(x'))           in [0, 1] (BEGAN: Berthelot et al., 2017)
 
 Departures from the paper:
-- All sizes, and the shape of what the abstract names: W starts as principal components turned by
-  iterative quantisation; bits are passed straight through; s is the layer of ReLU units between the
-  code and the features, and the columns of V are atoms of one length, or |s| could shrink for
-  nothing. |.|^2 are means over the dimensions of features that were centred and scaled together to
-  variance 1.
-- Neighbours. Equal distributions alone keep no neighbours, and a decoder may rebuild an item from
-  a code that is far from its neighbours' codes. So the distribution that is matched is also that of
-  each item's neighbours: p(j|i), even over the nearest by cosine, against the softmax of Hamming
-  distances. Neighbours come along in each step, or a random batch would hold hardly any.
-- Bits shall be on half of the time and not repeat each other. Of pixels W sees 16 x 16 thumbnails.
-- Two modalities. Natural pairs are contrasted and each side's code is decoded to both sides, whose
-  auto-encoders judge apart, with a balance of their own. Neighbours are those in the space that
-  both sides share (canonical correlation), where W starts, too.
 
-Labels are not looked at, but for the choice of the epoch that every run makes.
+- All sizes and architectures. W is initialised with principal components rotated by iterative
+  quantisation; bits have a straight-through gradient; s is a layer of ReLU units between the code
+  and the features, and the columns of V have a fixed norm, so that |s| has a scale. |.|^2 are means
+  over the dimensions of features that were centred and scaled together to variance 1.
+- Neighbours. Matching distributions does not preserve neighbours by itself, and a decoder can
+  reconstruct an item from a code far from the codes of its neighbours. So the distribution of
+  neighbours is matched, too: p(j|i), uniform over the nearest by cosine, with the softmax of
+  Hamming distances. Neighbours are added to each step, because a random batch has few of them.
+- Bits are regularised: balanced and uncorrelated. The input of W for pixels is a 16 x 16 thumbnail.
+- Two modalities. Natural pairs are contrasted, and the code of each modality is decoded to both,
+  with a discriminator and a balance for each. Neighbours are those in the space that both
+  modalities share (canonical correlation), which also initialises W.
+
+Labels are used only to select the best epoch, as in every run.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from xmodal import linear_models
-from xmodal.config import check_at_least, check_at_most
 from xmodal.device import device
 from xmodal.index import MODALITIES, Modality
 from xmodal.towers import Tower, Towers
-from xmodal.training import losses
-from xmodal.training import pairs as sampling
-from xmodal.training import pseudo_labels as beliefs
+from xmodal.training import losses, pseudo_labels
+from xmodal.training.checkpoint import Stateful
 from xmodal.training.critics import CodeCritic
-from xmodal.training.methods.sigah.networks import Decoder, Judge, Scale
-from xmodal.training.pairs import Pairs
-from xmodal.training.run import Run, Stateful, TrainingData
+from xmodal.training.methods.sigah.config import Config
+from xmodal.training.methods.sigah.networks import AutoencoderDiscriminator, Features, Generator
+from xmodal.training.objective import MIN_STEPS_PER_EPOCH, values
+from xmodal.training.pairs import Pairs, add_neighbours, batches, even_choice, neighbour_matrix
+from xmodal.training.run import Run, TrainingData
 
-STEPS = 8  # an epoch has as many, where items suffice
-LANDMARKS = 20_000  # items that neighbours are looked for among
-Features = dict[Modality, torch.Tensor]
-"""Of each modality, (n, dim)."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """Settings; the defaults stand here and nowhere else."""
-
-    epochs: int = 30
-    batch: int = 256
-    """Items a step that are decoded and judged; fewer where an epoch would have under 8 steps."""
-    learning_rate: float = 1e-2
-    """Of W and c, relative to their size at the start."""
-    feature_dropout: float = 0.0
-    """Share of the features that a training step hides from W."""
-
-    adversary: bool = True
-    """Whether the auto-encoder judges; without it L_G is alpha L_cs and the terms below."""
-    alpha: float = 1.0
-    """Weight of L_cs."""
-    sparsity: float = 0.01
-    """mu: weight of the mean of |s| inside L_cs."""
-    units: int = 512
-    """Of s."""
-    judge_units: int = 128
-    """The narrowest layer of the auto-encoder."""
-    gamma: float = 0.5
-    """The l(x') / l(x) that the balance aims at."""
-    balance_rate: float = 1e-3
-    """lambda_k."""
-    player_rate: float = 1e-3
-    """Learning rate of decoders and auto-encoders."""
-
-    neighbours: float = 1.0
-    """Weight of the distribution of neighbours."""
-    nearest: int = 10
-    """How many an item has."""
-    company: int = 3
-    """How many of them come along with each item of a step."""
-    balance: float = 0.1
-    decorrelate: float = 0.1
-
-    pairs: float = 1.0
-    """Weight of the contrast of natural pairs, where there are two modalities."""
-    match_share: float = 0.3
-    """How much of that contrast goes to neighbours, the rest to the natural pair."""
-    temperature: float = 0.1
-    """Of that contrast's softmax over code similarities, which lie in [-1, 1]."""
-    directions: int = 64
-    """Canonical directions of the space in which pairs are neighbours."""
-    code_critic: float = 0.0
-    """Weight of a critic that pushes codes towards fair coin flips."""
-
-    def __post_init__(self) -> None:
-        check_at_least(self, 1, "epochs", "units", "judge_units", "nearest", "company")
-        check_at_least(self, 1, "directions")
-        check_at_least(self, 2, "batch")
-        weights = ("alpha", "sparsity", "neighbours", "balance", "decorrelate", "pairs")
-        shares = ("feature_dropout", "match_share", "gamma", "balance_rate")
-        check_at_least(self, 0, *weights, *shares, "code_critic")
-        check_at_least(self, 1e-9, "learning_rate", "player_rate", "temperature")
-        check_at_most(self, 1, *shares)
-
-
-class Generator(nn.Module):
-    """W and c of each modality (the towers), and what makes features of codes."""
-
-    def __init__(self, towers: Towers, features: Features, config: Config) -> None:
-        super().__init__()
-        dims = {side: rows.shape[1] for side, rows in features.items()}
-        self.towers = towers
-        self.scales = nn.ModuleDict({side: Scale(rows) for side, rows in features.items()})
-        self.decoders = nn.ModuleDict(
-            {side: Decoder(towers.bits, dim, config.units) for side, dim in dims.items()}
-        )
-        self.sharpness = nn.Parameter(torch.tensor(10.0).log())
-
-    def scale(self, side: Modality) -> Scale:
-        """Of one modality."""
-        return cast(Scale, self.scales[side])
-
-    def codes(self, part: Features, dropout: float) -> Features:
-        """Codes of -1 and +1 that pass gradients straight through, (n, bits) of each modality."""
-        hidden = {side: functional.dropout(rows, dropout) for side, rows in part.items()}
-        return {
-            side: losses.sign_through(torch.tanh(self.towers.tower(side).head(rows)))
-            for side, rows in hidden.items()
-        }
+MAX_NEIGHBOUR_CANDIDATES = 20_000
+"""Items among which neighbours are searched."""
 
 
 def _generator_step(
@@ -159,45 +69,44 @@ def _generator_step(
     decoded: int,
     config: Config,
 ) -> tuple[dict[str, float], Features, Features]:
-    """One step of W, c and the decoders; ``near`` (n, n) bool: who is whose neighbour.
+    """One step of W, c and the decoders; ``near`` (n, n) bool: neighbours among the rows.
 
-    The first ``decoded`` rows of ``part`` are decoded and judged. Returns losses, and the real and
-    the synthetic features of each modality.
+    The first ``decoded`` rows of ``part`` are decoded and scored by ``d``. Returns the loss terms,
+    and the real and the synthetic features of each modality.
     """
     d.requires_grad_(False)
     codes = g.codes(part, config.feature_dropout)
-    real = {side: g.scale(side)(rows[:decoded]) for side, rows in part.items()}
+    real = {modality: g.standardiser(modality)(rows[:decoded]) for modality, rows in part.items()}
     fake: Features = {}
     parts: dict[str, list[torch.Tensor]] = defaultdict(list)
-    for side, x in real.items():
-        made = [g.decoders[side](b[:decoded]) for b in codes.values()]  # each code makes both sides
-        fake[side] = torch.cat([features for features, _ in made])
-        sensing = g.scale(side).sensing
+    for modality, x in real.items():
+        made = [g.decoders[modality](b[:decoded]) for b in codes.values()]  # from both modalities
+        fake[modality] = torch.cat([features for features, _ in made])
+        sensing = g.standardiser(modality).sensing_loss
         parts["sensing"] += [config.alpha * sensing(features, x) for features, _ in made]
         parts["sparsity"] += [config.alpha * config.sparsity * s.mean() for _, s in made]
         if config.adversary:
-            parts["judged"].append(d[side](fake[side]))
+            parts["judged"].append(d[modality](fake[modality]))
     for u in codes.values():
-        kept = losses.neighbours(u, near, g.sharpness.exp())
-        parts["neighbours"].append(config.neighbours * kept)
+        embedding = losses.neighbour_embedding(u, near, g.sharpness.exp())
+        parts["neighbours"].append(config.neighbours * embedding)
         bits = config.balance * losses.balance(u) + config.decorrelate * losses.decorrelation(u)
         parts["bits"].append(bits)
     if len(codes) == 2:
-        targets = _targets(near, config)
-        contrast = losses.contrast(
+        targets = _contrastive_targets(near, config)
+        loss = losses.contrastive_loss(
             codes["image"], codes["text"], (targets, targets), config.temperature
         )
-        parts["pairs"].append(config.pairs * contrast)
+        parts["pairs"].append(config.pairs * loss)
     if critic is not None:
-        every = torch.cat(list(codes.values()))
-        critic.learn(every)
-        parts["critic"].append(config.code_critic * critic.term(every))
-    terms = {name: torch.stack(values).mean() for name, values in parts.items()}
+        both = torch.cat(list(codes.values()))
+        critic.update_on(both)
+        parts["critic"].append(config.code_critic * critic.generator_loss(both))
+    terms = {name: torch.stack(several).mean() for name, several in parts.items()}
     steps.zero_grad()
     torch.stack(list(terms.values())).sum().backward()
     steps.step()
-    figures = {name: float(value.detach()) for name, value in terms.items()}
-    return figures, real, {side: rows.detach() for side, rows in fake.items()}
+    return values(terms), real, {modality: rows.detach() for modality, rows in fake.items()}
 
 
 def _discriminator_step(
@@ -207,142 +116,146 @@ def _discriminator_step(
     fake: Features,
     config: Config,
 ) -> dict[str, float]:
-    """One step of the auto-encoders, and of their balance."""
+    """One step of the autoencoders and of their balance."""
     d.requires_grad_(True)
     steps.zero_grad()
     figures: dict[str, list[float]] = defaultdict(list)
-    for side, x in real.items():
-        judge = cast(Judge, d[side])
-        on_real, on_fake = judge(x), judge(fake[side])
-        (on_real - judge.k * on_fake).backward()
-        told, made = float(on_real.detach()), float(on_fake.detach())
-        judge.follow(told, made, config.gamma, config.balance_rate)
-        figures["real error"].append(told)
-        figures["k"].append(float(judge.k))
-        figures["convergence"].append(told + abs(config.gamma * told - made))
+    for modality, x in real.items():
+        discriminator = cast(AutoencoderDiscriminator, d[modality])
+        real_loss, fake_loss = discriminator(x), discriminator(fake[modality])
+        (real_loss - discriminator.k * fake_loss).backward()
+        on_real, on_fake = float(real_loss.detach()), float(fake_loss.detach())
+        discriminator.update_balance(on_real, on_fake, config.gamma, config.balance_rate)
+        figures["real error"].append(on_real)
+        figures["k"].append(float(discriminator.k))
+        figures["convergence"].append(on_real + abs(config.gamma * on_real - on_fake))
     steps.step()
-    return {name: float(np.mean(values)) for name, values in figures.items()}
+    return {name: float(np.mean(several)) for name, several in figures.items()}
 
 
 def train(data: TrainingData, config: Config, run: Run) -> Towers:
-    """Train linear towers of both modalities on natural pairs."""
+    """Train linear towers of both modalities on natural pairs; return those of the best epoch."""
     return _train(data, config, run, MODALITIES)
 
 
-def train_one(data: TrainingData, config: Config, run: Run) -> Towers:
-    """Train on one modality, which both sides of ``data`` hold; both towers returned are one."""
+def train_unimodal(data: TrainingData, config: Config, run: Run) -> Towers:
+    """Train on pairs of each row with itself; both towers that are returned are the same module."""
     return _train(data, config, run, ("image",))
 
 
-def _train(data: TrainingData, config: Config, run: Run, sides: Sequence[Modality]) -> Towers:
+def _train(data: TrainingData, config: Config, run: Run, modalities: Sequence[Modality]) -> Towers:
     with torch.random.fork_rng():
         run.rng(0)
         towers = data.towers(1, kind="linear")
-        if len(sides) == 1:
+        if len(modalities) == 1:
             towers.text = towers.image
-        cpu: Features = {side: _seen(towers.tower(side), data.train, side) for side in sides}
+        cpu: Features = {
+            modality: _inputs(towers.tower(modality), data.train, modality)
+            for modality in modalities
+        }
         pairs = replace(data.train, **cpu)
-        place = _start(towers, pairs, cpu, config, np.random.default_rng(run.seed))
-        nearest = _nearest(place, config.nearest)
+        embedding = _initialise(towers, pairs, cpu, config, np.random.default_rng(run.seed))
+        nearest = _nearest(embedding, config.nearest)
         g = Generator(towers, cpu, config).to(device())
         d = nn.ModuleDict()
         if config.adversary:
-            for side, rows in cpu.items():
-                d[side] = Judge(rows.shape[1], config.judge_units)
+            for modality, rows in cpu.items():
+                d[modality] = AutoencoderDiscriminator(rows.shape[1], config.discriminator_units)
             d.to(device())
         critic = CodeCritic(data.bits).to(device()) if config.code_critic else None
-        rates = _rates(g, config)
-        g_steps = torch.optim.Adam([{"params": p, "lr": rate} for p, rate in rates])
-        state: dict[str, Stateful] = {"g": g, "g_steps": g_steps}
+        rates = _learning_rates(g, config)
+        g_optimiser = torch.optim.Adam([{"params": p, "lr": rate} for p, rate in rates])
+        state: dict[str, Stateful] = {"g": g, "g_optimiser": g_optimiser}
         if config.adversary:
-            d_steps = torch.optim.Adam(d.parameters(), lr=config.player_rate)
-            state |= {"d": d, "d_steps": d_steps}
+            d_optimiser = torch.optim.Adam(d.parameters(), lr=config.network_rate)
+            state |= {"d": d, "d_optimiser": d_optimiser}
         if critic is not None:
             state |= critic.state("critic")
-        features = {side: rows.to(device()) for side, rows in cpu.items()}
-        n = len(place)
-        batch = max(2, min(config.batch, n // STEPS))
+        features = {modality: rows.to(device()) for modality, rows in cpu.items()}
+        n = len(embedding)
+        batch = max(2, min(config.batch, n // MIN_STEPS_PER_EPOCH))
         for epoch in run.epochs(config.epochs, state):
             rng = run.rng(epoch)
-            for group, (_, rate) in zip(g_steps.param_groups, rates, strict=True):
-                group["lr"] = rate * _schedule(epoch, config)
-            for items in sampling.batches(n, batch, rng):
-                rows = sampling.with_company(items, nearest, config.company, rng)
-                near = sampling.neighbours_among(nearest, rows).to(device())
-                part = {side: one[rows] for side, one in features.items()}
+            for group, (_, rate) in zip(g_optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate * _learning_rate_factor(epoch, config)
+            for items in batches(n, batch, rng):
+                rows = add_neighbours(items, nearest, config.neighbours_per_item, rng)
+                near = neighbour_matrix(nearest, rows).to(device())
+                part = {modality: one[rows] for modality, one in features.items()}
                 terms, real, fake = _generator_step(
-                    g, d, critic, g_steps, part, near, len(items), config
+                    g, d, critic, g_optimiser, part, near, len(items), config
                 )
                 if config.adversary:
-                    run.note(_discriminator_step(d, d_steps, real, fake, config))
-                run.note(terms)
+                    run.log(_discriminator_step(d, d_optimiser, real, fake, config))
+                run.log(terms)
             run.end_of_epoch(epoch, towers)
         return run.finish(towers)
 
 
-def _seen(tower: Tower, pairs: Pairs, side: Modality) -> torch.Tensor:
-    """What W is applied to: features, and of pixels thumbnails."""
-    rows: torch.Tensor = getattr(pairs, side)
+def _inputs(tower: Tower, pairs: Pairs, modality: Modality) -> torch.Tensor:
+    """Inputs of W, (n, width): features, for pixels thumbnails."""
+    rows: torch.Tensor = getattr(pairs, modality)
     return torch.cat([tower.vectors(some) for some in rows.split(1024)])
 
 
-def _start(
+def _initialise(
     towers: Towers, pairs: Pairs, features: Features, config: Config, rng: np.random.Generator
 ) -> torch.Tensor:
-    """Set W and c to ITQ's; returns where each item lies, (n, r), by which it has neighbours."""
-    x = {side: rows.numpy() for side, rows in features.items()}
-    fit = sampling.even_choice(len(pairs), beliefs.ENOUGH).numpy()
+    """Set W and c to those of ITQ; return the embedding (n, r) whose neighbours are preserved."""
+    x = {modality: rows.numpy() for modality, rows in features.items()}
+    fit = even_choice(len(pairs), pseudo_labels.MAX_FIT_ROWS).numpy()
     image = x["image"]
     if "text" in x:
         text = x["text"]
         projections = linear_models.cca(image[fit], text[fit], towers.bits)
-        believe = beliefs.learn(pairs, directions=config.directions, tell_unlabelled=False)
-        place = believe(pairs).place
+        labeller = pseudo_labels.fit(pairs, directions=config.directions, label_unlabelled=False)
+        embedding = labeller(pairs).embedding
     else:
-        text = image[:0]  # nothing beside the images to fit the rotation on
+        text = image[:0]  # the rotation is fitted to one modality
         project = linear_models.pca(image[fit], towers.bits)
         projections = linear_models.Projections(project, project)
-        place = features["image"]
-    turned = linear_models.itq(image[fit], text[fit] if len(text) else text, projections, rng=rng)
-    for side in features:
-        project = turned.image if side == "image" else turned.text
-        weight, offset = linear_models.affine(project, x[side].shape[1])
-        spread = max(float(np.std(project(x[side][fit]))), 1e-12)  # tanh bends at 1
-        layer = cast(nn.Linear, towers.tower(side).head[0])
+        embedding = features["image"]
+    rotated = linear_models.itq(image[fit], text[fit] if len(text) else text, projections, rng=rng)
+    for modality in features:
+        project = rotated.image if modality == "image" else rotated.text
+        weight, offset = linear_models.affine(project, x[modality].shape[1])
+        deviation = max(float(np.std(project(x[modality][fit]))), 1e-12)  # inputs of tanh
+        layer = cast(nn.Linear, towers.tower(modality).head[0])
         with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(weight.T / spread))
-            layer.bias.copy_(torch.from_numpy(offset / spread))
-    return place
+            layer.weight.copy_(torch.from_numpy(weight.T / deviation))
+            layer.bias.copy_(torch.from_numpy(offset / deviation))
+    return embedding
 
 
-def _nearest(place: torch.Tensor, k: int) -> torch.Tensor:
-    """The rows of the ``k`` nearest of each of n items by cosine, itself left out: (n, <= k)."""
-    among = sampling.even_choice(len(place), LANDMARKS)
-    own = torch.full((len(place),), -1)
-    own[among] = torch.arange(len(among))
-    x = place.cpu().numpy()
-    return among[torch.from_numpy(linear_models.nearest(x, x[among.numpy()], k, own=own.numpy()))]
+def _nearest(embedding: torch.Tensor, k: int) -> torch.Tensor:
+    """Rows of the ``k`` nearest other items of each of n items by cosine, (n, <= k)."""
+    candidates = even_choice(len(embedding), MAX_NEIGHBOUR_CANDIDATES)
+    own = torch.full((len(embedding),), -1)
+    own[candidates] = torch.arange(len(candidates))
+    x = embedding.cpu().numpy()
+    found = linear_models.nearest(x, x[candidates.numpy()], k, own=own.numpy())
+    return candidates[torch.from_numpy(found)]
 
 
-def _targets(near: torch.Tensor, config: Config) -> torch.Tensor:
-    """What a row of the contrast of pairs should be: its own pair, and its neighbours evenly."""
+def _contrastive_targets(near: torch.Tensor, config: Config) -> torch.Tensor:
+    """Contrastive targets (n, n): the natural pair, and the neighbours with equal shares."""
     alone = torch.diag(~near.any(1))
-    return losses.match_targets((near | alone).float(), config.match_share)
+    return losses.contrastive_targets((near | alone).float(), config.match_share)
 
 
-def _rates(g: Generator, config: Config) -> list[tuple[Sequence[nn.Parameter], float]]:
-    """Parameters and their learning rates: W's follows the scale of the features it is for."""
+def _learning_rates(g: Generator, config: Config) -> list[tuple[Sequence[nn.Parameter], float]]:
+    """Parameters and their learning rates; the rate of W is relative to its root mean square."""
     towers = list(g.towers.parameters())
     ids = {id(one) for one in towers}
     others = [one for one in g.parameters() if id(one) not in ids and one is not g.sharpness]
     rates: list[tuple[Sequence[nn.Parameter], float]] = []
-    for one in towers:  # W and c; c moves a relaxed code of spread 1 as it is
+    for one in towers:  # W and c; c is added to inputs of tanh with deviation 1
         size = max(float(one.detach().square().mean().sqrt()), 1e-3) if one.ndim > 1 else 1.0
         rates.append(([one], config.learning_rate * size))
-    return [*rates, ([g.sharpness], config.learning_rate), (others, config.player_rate)]
+    return [*rates, ([g.sharpness], config.learning_rate), (others, config.network_rate)]
 
 
-def _schedule(epoch: int, config: Config) -> float:
-    """Learning rate over the epochs: a cosine from 1 to a twentieth."""
+def _learning_rate_factor(epoch: int, config: Config) -> float:
+    """Factor of the learning rates: a cosine from 1 to 0.05."""
     part = (epoch - 1) / max(1, config.epochs - 1)
     return float(0.05 + 0.475 * (1 + np.cos(np.pi * part)))

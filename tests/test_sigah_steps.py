@@ -1,4 +1,4 @@
-"""SiGAH's two players: each steps alone, along gradients worked out by hand in numpy."""
+"""SiGAH's two networks: each steps alone, along gradients worked out by hand in numpy."""
 
 from __future__ import annotations
 
@@ -12,18 +12,30 @@ from torch import nn
 
 from xmodal import linear_models
 from xmodal.training.methods.sigah import train as sigah
-from xmodal.training.methods.sigah.train import Config, Features, Generator, Judge
+from xmodal.training.methods.sigah.config import Config
+from xmodal.training.methods.sigah.networks import (
+    AutoencoderDiscriminator,
+    Features,
+    Generator,
+    Standardiser,
+)
 from xmodal.training.run import Run
 
 N, DECODED = 12, 8
 # The terms that the paper's generator has; the others are losses with tests of their own.
 PAPER = Config(
-    units=6, judge_units=3, alpha=0.7, sparsity=0.3, neighbours=0.0, balance=0.0, decorrelate=0.0
+    units=6,
+    discriminator_units=3,
+    alpha=0.7,
+    sparsity=0.3,
+    neighbours=0.0,
+    balance=0.0,
+    decorrelate=0.0,
 )
 
 
-class Players:
-    """Both players in front of one batch of one modality."""
+class Networks:
+    """Both networks in front of one batch of one modality."""
 
     def __init__(self, config: Config = PAPER) -> None:
         self.config = config
@@ -34,22 +46,24 @@ class Players:
             towers.text = towers.image
             self.part: Features = {"image": data.train.image}
             self.g = Generator(towers, {"image": data.train.image}, config)
-            self.d = nn.ModuleDict({"image": Judge(20, config.judge_units)})
-        self.judge.k.fill_(0.25)
+            self.d = nn.ModuleDict(
+                {"image": AutoencoderDiscriminator(20, config.discriminator_units)}
+            )
+        self.discriminator.k.fill_(0.25)
         self.near = torch.eye(N).bool().roll(1, 0)
         # One step of plain descent: a parameter moves by its gradient.
-        self.g_steps = torch.optim.SGD(self.g.parameters(), lr=1.0)
-        self.d_steps = torch.optim.SGD(self.d.parameters(), lr=1.0)
+        self.g_optimiser = torch.optim.SGD(self.g.parameters(), lr=1.0)
+        self.d_optimiser = torch.optim.SGD(self.d.parameters(), lr=1.0)
 
     @property
-    def judge(self) -> Judge:
-        judge = self.d["image"]
-        assert isinstance(judge, Judge)
-        return judge
+    def discriminator(self) -> AutoencoderDiscriminator:
+        discriminator = self.d["image"]
+        assert isinstance(discriminator, AutoencoderDiscriminator)
+        return discriminator
 
     def generate(self) -> tuple[dict[str, float], Features, Features]:
         return sigah._generator_step(
-            self.g, self.d, None, self.g_steps, self.part, self.near, DECODED, self.config
+            self.g, self.d, None, self.g_optimiser, self.part, self.near, DECODED, self.config
         )
 
 
@@ -69,9 +83,9 @@ def rebuilding(d: dict[str, np.ndarray], v: np.ndarray) -> tuple[float, np.ndarr
 
 @pytest.mark.parametrize("adversary", [True, False])
 def test_a_step_of_the_generator_follows_the_gradient_worked_out_by_hand(adversary: bool) -> None:
-    players = Players(replace(PAPER, adversary=adversary))
-    g, d = arrays(players.g), arrays(players.d)
-    x = players.part["image"].double().numpy()[:DECODED]
+    networks = Networks(replace(PAPER, adversary=adversary))
+    g, d = arrays(networks.g), arrays(networks.d)
+    x = networks.part["image"].double().numpy()[:DECODED]
     weight = g["towers.image.head.0.weight"]
     relaxed = np.tanh(x @ weight.T + g["towers.image.head.0.bias"])
     b = np.where(relaxed > 0, 1.0, -1.0)
@@ -80,8 +94,8 @@ def test_a_step_of_the_generator_follows_the_gradient_worked_out_by_hand(adversa
     length = np.linalg.norm(g["decoders.image.atoms"], axis=1, keepdims=True)
     atoms = g["decoders.image.atoms"] / length * np.sqrt(20 / 6)
     made = s @ atoms + g["decoders.image.offset"]
-    real = (x - g["scales.image.mean"]) * g["scales.image.by"]
-    phi = g["scales.image.phi"]
+    real = (x - g["standardisers.image.mean"]) * g["standardisers.image.scale"]
+    phi = g["standardisers.image.phi"]
     sensed = (made - real) @ phi
     judged, slope, _ = rebuilding(d, made)
     expected = {
@@ -107,26 +121,28 @@ def test_a_step_of_the_generator_follows_the_gradient_worked_out_by_hand(adversa
         "towers.image.head.0.bias": by_sum.sum(0),
     }
 
-    losses, given, fake = players.generate()
+    losses, given, fake = networks.generate()
 
     assert losses == pytest.approx(expected, rel=1e-5)
     assert given["image"].numpy() == pytest.approx(real, abs=1e-5)
     assert fake["image"].numpy() == pytest.approx(made, abs=1e-5)
-    after = arrays(players.g)
+    after = arrays(networks.g)
     for name, gradient in gradients.items():
         assert np.abs(gradient).max() > 1e-4, name
         assert g[name] - after[name] == pytest.approx(gradient, abs=1e-6), name
-    for name in ("mean", "by", "phi"):  # fixed
-        assert np.array_equal(g[f"scales.image.{name}"], after[f"scales.image.{name}"])
+    for name in ("mean", "scale", "phi"):  # fixed
+        assert np.array_equal(
+            g[f"standardisers.image.{name}"], after[f"standardisers.image.{name}"]
+        )
 
 
 def test_a_step_of_the_discriminator_follows_the_gradient_worked_out_by_hand() -> None:
-    players = Players()
-    _, real, fake = players.generate()
-    g, d = arrays(players.g), arrays(players.d)
+    networks = Networks()
+    _, real, fake = networks.generate()
+    g, d = arrays(networks.g), arrays(networks.d)
     x, made = real["image"].double().numpy(), fake["image"].double().numpy()
 
-    figures = sigah._discriminator_step(players.d, players.d_steps, real, fake, PAPER)
+    figures = sigah._discriminator_step(networks.d, networks.d_optimiser, real, fake, PAPER)
 
     # L_D = l(x) - k l(x') with k = 1/4
     gradients: dict[str, np.ndarray] = {name: np.zeros(()) for name in d}
@@ -140,7 +156,7 @@ def test_a_step_of_the_discriminator_follows_the_gradient_worked_out_by_hand() -
         gradients["image.layers.2.bias"] = gradients["image.layers.2.bias"] + back.sum(0)
         gradients["image.layers.0.weight"] = gradients["image.layers.0.weight"] + by_inner.T @ v
         gradients["image.layers.0.bias"] = gradients["image.layers.0.bias"] + by_inner.sum(0)
-    after = arrays(players.d)
+    after = arrays(networks.d)
     on_real, on_fake = rebuilding(d, x)[0], rebuilding(d, made)[0]
     for name in sorted(set(gradients) - {"image.k"}):
         assert np.abs(gradients[name]).max() > 1e-4, name
@@ -153,36 +169,36 @@ def test_a_step_of_the_discriminator_follows_the_gradient_worked_out_by_hand() -
             "convergence": on_real + abs(0.5 * on_real - on_fake),
         }
     )
-    assert float(players.judge.k) == pytest.approx(k)
-    now = arrays(players.g)
+    assert float(networks.discriminator.k) == pytest.approx(k)
+    now = arrays(networks.g)
     assert all(np.array_equal(g[name], now[name]) for name in g)
 
 
 def test_a_step_of_the_generator_changes_its_own_weights_alone() -> None:
-    players = Players()
-    before = arrays(players.d)
-    players.generate()
-    after = arrays(players.d)
+    networks = Networks()
+    before = arrays(networks.d)
+    networks.generate()
+    after = arrays(networks.d)
     assert all(np.array_equal(before[name], after[name]) for name in before)
-    assert all(parameter.grad is None for parameter in players.d.parameters())
+    assert all(parameter.grad is None for parameter in networks.d.parameters())
 
 
 def test_the_balance_stays_between_0_and_1() -> None:
-    judge, fast = Judge(4, 2), replace(PAPER, balance_rate=0.4)
+    discriminator, fast = AutoencoderDiscriminator(4, 2), replace(PAPER, balance_rate=0.4)
     found = []
     for real, fake in ((1.0, 0.0), (4.0, 0.5), (9.0, 0.0), (0.0, 0.5), (0.0, 9.0)):
-        judge.follow(real, fake, fast.gamma, fast.balance_rate)
-        found.append(float(judge.k))
+        discriminator.update_balance(real, fake, fast.gamma, fast.balance_rate)
+        found.append(float(discriminator.k))
     # + .4 (.5 - 0), + .4 (2 - .5), + .4 * 4.5 is cut at 1, - .4 * .5, - .4 * 9 is cut at 0
     assert found == pytest.approx([0.2, 0.8, 1.0, 0.8, 0.0])
-    assert "k" in judge.state_dict()
+    assert "k" in discriminator.state_dict()
 
 
 def test_rows_that_came_along_are_compared_and_not_decoded() -> None:
-    players = Players(replace(PAPER, neighbours=1.0))
-    losses, real, fake = players.generate()
+    networks = Networks(replace(PAPER, neighbours=1.0))
+    losses, real, fake = networks.generate()
     assert len(real["image"]) == len(fake["image"]) == DECODED
-    other = Players(replace(PAPER, neighbours=1.0))
+    other = Networks(replace(PAPER, neighbours=1.0))
     other.part["image"][DECODED:] *= -1
     others, _, _ = other.generate()
     assert others["neighbours"] != losses["neighbours"]
@@ -194,7 +210,9 @@ def test_each_code_is_decoded_to_both_sides_of_a_pair() -> None:
     features: Features = {"image": data.train.image, "text": data.train.text}
     torch.manual_seed(0)
     g = Generator(data.towers(1, kind="linear"), features, PAPER)
-    d = nn.ModuleDict({"image": Judge(20, 3), "text": Judge(14, 3)})
+    d = nn.ModuleDict(
+        {"image": AutoencoderDiscriminator(20, 3), "text": AutoencoderDiscriminator(14, 3)}
+    )
     steps = torch.optim.SGD(g.parameters(), lr=0.1)
     near = torch.eye(N).bool().roll(1, 0)
     _, real, fake = sigah._generator_step(g, d, None, steps, features, near, N, PAPER)
@@ -214,7 +232,7 @@ def test_the_start_is_iterative_quantisation() -> None:
     data = clusters(80, 20)
     towers = data.towers(1, kind="linear")
     features: Features = {"image": data.train.image}
-    sigah._start(towers, data.train, features, Config(), np.random.default_rng(3))
+    sigah._initialise(towers, data.train, features, Config(), np.random.default_rng(3))
     x = data.train.image.numpy()
     project = linear_models.pca(x, 16)
     turned = linear_models.itq(
@@ -228,10 +246,10 @@ def test_the_start_is_iterative_quantisation() -> None:
 
 def test_sensing_keeps_lengths_on_average_and_follows_the_seed() -> None:
     torch.manual_seed(0)
-    scale = sigah.Scale(torch.randn(50, 400))
+    scale = Standardiser(torch.randn(50, 400))
     rows = torch.randn(200, 400)
     assert scale.phi.shape == (400, 100)
-    assert float(scale.sensing(2 * rows, rows)) == pytest.approx(
+    assert float(scale.sensing_loss(2 * rows, rows)) == pytest.approx(
         float(rows.square().mean()), rel=0.05
     )
     assert float(scale(torch.randn(1, 400) * 0 + scale.mean).abs().max()) == 0
@@ -239,7 +257,7 @@ def test_sensing_keeps_lengths_on_average_and_follows_the_seed() -> None:
 
 def test_the_scale_of_features_does_not_change_the_codes() -> None:
     """W's rate follows its size: vectors ten times as long train alike."""
-    data, config = clusters(60, 0), Config(epochs=2, units=16, judge_units=4)
+    data, config = clusters(60, 0), Config(epochs=2, units=16, discriminator_units=4)
     ten = replace(data, train=replace(data.train, image=10 * data.train.image))
     towers = [sigah.train(one, config, Run(one)) for one in (data, ten)]
     bits = [

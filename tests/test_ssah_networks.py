@@ -11,14 +11,14 @@ import torch
 from xmodal.training.methods.ssah.networks import (
     FeatureANet,
     PixelANet,
-    deal,
-    hide,
-    how_many,
-    runs,
-    squares,
+    assign_angles,
+    blocks_per_size,
+    run_covers,
+    sample_hidden,
+    square_covers,
 )
 
-MOST = math.radians(30)
+MAX_ANGLE = math.radians(30)
 
 
 @pytest.fixture(autouse=True)
@@ -30,9 +30,9 @@ def _repeatable() -> None:
 
 
 def test_runs_and_squares_by_hand() -> None:
-    assert runs(4, 3).tolist() == [[1, 1, 1, 0], [0, 1, 1, 1]]
-    assert runs(3, 2, around=True).tolist() == [[1, 1, 0], [0, 1, 1], [1, 0, 1]]
-    whole = squares(3, 2).view(4, 3, 3)
+    assert run_covers(4, 3).tolist() == [[1, 1, 1, 0], [0, 1, 1, 1]]
+    assert run_covers(3, 2, wrap=True).tolist() == [[1, 1, 0], [0, 1, 1], [1, 0, 1]]
+    whole = square_covers(3, 2).view(4, 3, 3)
     assert whole[1].tolist() == [[0, 1, 1], [0, 1, 1], [0, 0, 0]]
     assert whole[2].tolist() == [[0, 0, 0], [1, 1, 0], [1, 1, 0]]
 
@@ -40,20 +40,20 @@ def test_runs_and_squares_by_hand() -> None:
 @pytest.mark.parametrize("sizes", [[8, 4, 1], [9, 4, 1], [4, 1], [1]])
 @pytest.mark.parametrize("hidden", range(22))
 def test_blocks_of_all_sizes_hide_what_is_wanted(hidden: int, sizes: list[int]) -> None:
-    counts = how_many(hidden, sizes)
+    counts = blocks_per_size(hidden, sizes)
     assert sum(count * size for count, size in zip(counts, sizes, strict=True)) == hidden
     assert min(counts) >= 0
 
 
 def test_a_third_is_hidden_by_blocks_of_every_size() -> None:
-    assert how_many(21, [8, 4, 1]) == [1, 2, 5]
-    assert how_many(21, [9, 4, 1]) == [1, 2, 4]
+    assert blocks_per_size(21, [8, 4, 1]) == [1, 2, 5]
+    assert blocks_per_size(21, [9, 4, 1]) == [1, 2, 4]
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 5, 14, 20, 33, 64, 67, 100, 129, 150, 255, 300])
 def test_every_vector_loses_the_same_number_of_components_and_at_most_a_third(dim: int) -> None:
     features = torch.randn(300, dim)
-    net = FeatureANet(features, 1 / 3, MOST, turns=True)
+    net = FeatureANet(features, 1 / 3, MAX_ANGLE, rotate=True)
     size = min(dim, 256)
     lost = []
     for learned in (True, False):
@@ -63,7 +63,7 @@ def test_every_vector_loses_the_same_number_of_components_and_at_most_a_third(di
             hard, hidden, angles = net(features, learned)
         assert bool(((hidden == 0) | (hidden == 1)).all())
         lost.append(hidden.sum(1) * net.length)
-        assert bool((angles.abs() <= MOST).all())
+        assert bool((angles.abs() <= MAX_ANGLE).all())
         assert bool(torch.isfinite(hard).all())
     assert torch.equal(*lost)
     assert len(set(lost[0].tolist())) == 1
@@ -74,9 +74,9 @@ def test_every_vector_loses_the_same_number_of_components_and_at_most_a_third(di
 @pytest.mark.parametrize("area", [0.0, 0.1, 0.25, 1 / 3])
 def test_learned_and_random_hide_the_same_area_at_the_same_angles(area: float) -> None:
     pictures = torch.randint(0, 256, (6, 64 * 64 * 3), dtype=torch.uint8)
-    net = PixelANet(area, MOST)
+    net = PixelANet(area, MAX_ANGLE)
     with torch.no_grad():
-        for weight in (*net.places.parameters(), *net.turn.parameters()):
+        for weight in (*net.places.parameters(), *net.rotation.parameters()):
             weight.normal_(std=3.0)
         _, learned, turned = net(pictures, True)
         _, random, at_random = net(pictures, False)
@@ -91,23 +91,23 @@ def test_learned_and_random_hide_the_same_area_at_the_same_angles(area: float) -
 
 
 def test_blocks_never_overlap_and_high_scores_are_hidden() -> None:
-    covers = [runs(20, 4, around=True), runs(20, 1)]
+    covers = [run_covers(20, 4, wrap=True), run_covers(20, 1)]
     wanted = torch.zeros(50, 20)
     wanted[:, 7] = 50
-    hidden = hide([wanted, torch.zeros(50, 20)], covers, [1, 2])
+    hidden = sample_hidden([wanted, torch.zeros(50, 20)], covers, [1, 2])
     assert bool((hidden[:, 7:11] == 1).all())
     assert hidden.sum(1).tolist() == [6] * 50
-    spread = hide([torch.zeros(4000, 20), torch.zeros(4000, 20)], covers, [1, 2])
+    spread = sample_hidden([torch.zeros(4000, 20), torch.zeros(4000, 20)], covers, [1, 2])
     assert spread.mean(0).tolist() == pytest.approx([0.3] * 20, abs=0.04)  # chance favours no cell
 
 
 def test_the_gradient_of_hiding_is_that_of_the_softmax_over_places() -> None:
-    cover, score = runs(6, 2), torch.randn(3, 5, requires_grad=True)
+    cover, score = run_covers(6, 2), torch.randn(3, 5, requires_grad=True)
     value = torch.randn(3, 6)
     torch.manual_seed(7)
     noise = -torch.empty(3, 5).exponential_().log()
     torch.manual_seed(7)
-    (hide([score], [cover], [1]) * value).sum().backward()
+    (sample_hidden([score], [cover], [1]) * value).sum().backward()
     soft = torch.softmax(score.detach() + noise, dim=1)
     gain = value @ cover.T  # of each place; d/ds_p = soft_p (gain_p - sum_q soft_q gain_q)
     expected = soft * (gain - (soft * gain).sum(1, keepdim=True))
@@ -116,12 +116,12 @@ def test_the_gradient_of_hiding_is_that_of_the_softmax_over_places() -> None:
 
 def test_high_scores_get_high_angles_and_the_gradient_goes_through() -> None:
     scores = torch.tensor([[40.0], [-20.0], [0.0], [20.0]], requires_grad=True)
-    angles = deal(scores, 0.4)
+    angles = assign_angles(scores, 0.4)
     assert angles.flatten().tolist() == pytest.approx([0.3, -0.3, -0.1, 0.1])
     (angles.flatten() * torch.tensor([1.0, 2, 3, 4])).sum().backward()
     assert scores.grad is not None
     assert scores.grad.flatten().tolist() == pytest.approx([0.4 * w for w in (1, 2, 3, 4)])
-    assert deal(torch.zeros(1, 1), 0.4).tolist() == [[0.0]]
+    assert assign_angles(torch.zeros(1, 1), 0.4).tolist() == [[0.0]]
 
 
 # ---- what becomes of the sample --------------------------------------------------------------
@@ -129,7 +129,7 @@ def test_high_scores_get_high_angles_and_the_gradient_goes_through() -> None:
 
 def test_hiding_components_of_a_vector_by_loops() -> None:
     features = torch.randn(40, 5)
-    net = FeatureANet(features, 1 / 3, MOST, turns=False)
+    net = FeatureANet(features, 1 / 3, MAX_ANGLE, rotate=False)
     hidden = (torch.rand(40, 5) > 0.6).float()
     found = net.distort(features, hidden, torch.zeros(40, 0))
     mean = features.double().mean(0).numpy()
@@ -143,7 +143,7 @@ def test_hiding_components_of_a_vector_by_loops() -> None:
 
 def test_what_is_no_component_is_never_hidden() -> None:
     few = torch.randn(4, 50)
-    net = FeatureANet(few, 1 / 3, MOST, turns=False)
+    net = FeatureANet(few, 1 / 3, MAX_ANGLE, rotate=False)
     new = torch.randn(3, 50)
     hard = net.distort(new, torch.ones(3, 4), torch.zeros(3, 0))
     away = (new - few.mean(0)) - (hard - few.mean(0))
@@ -154,8 +154,8 @@ def test_what_is_no_component_is_never_hidden() -> None:
 
 def test_turning_keeps_lengths_and_turns_by_the_angle() -> None:
     features = torch.randn(60, 6)
-    net = FeatureANet(features, 0.0, MOST, turns=True)
-    assert net.turns == 3
+    net = FeatureANet(features, 0.0, MAX_ANGLE, rotate=True)
+    assert net.rotations == 3
     angles = torch.full((60, 3), 0.4)
     hard = net.distort(features, torch.zeros(60, 6), angles)
     before, after = features - features.mean(0), hard - features.mean(0)
@@ -167,16 +167,16 @@ def test_turning_keeps_lengths_and_turns_by_the_angle() -> None:
 def test_a_picture_is_turned_and_covered_with_its_mean_colour() -> None:
     picture = torch.zeros(1, 64, 64, 3)
     picture[0, 30:34, 50:54] = 255  # a dot on the right
-    net = PixelANet(1 / 3, MOST)
+    net = PixelANet(1 / 3, MAX_ANGLE)
     hidden = torch.zeros(1, 64)
     hidden[0, 0] = 1  # the cell at the top left
-    hard = net.distort(picture.flatten(1), hidden, torch.tensor([[MOST]])).view(64, 64, 3)
+    hard = net.distort(picture.flatten(1), hidden, torch.tensor([[MAX_ANGLE]])).view(64, 64, 3)
     mean = 255 * 16 / 64**2
     assert torch.allclose(hard[:8, :8], torch.full((8, 8, 3), mean), atol=1e-4)
     assert float(hard[:8, 8:16].max()) == 0
     y, x = divmod(int(hard[:, :, 0].argmax()), 64)
     radius = 52 - 32  # from the middle of the picture
-    assert abs(x - (32 + radius * math.cos(MOST))) < 3
-    assert abs(abs(y - 32) - radius * math.sin(MOST)) < 3
+    assert abs(x - (32 + radius * math.cos(MAX_ANGLE))) < 3
+    assert abs(abs(y - 32) - radius * math.sin(MAX_ANGLE)) < 3
     still = net.distort(picture.flatten(1), torch.zeros(1, 64), torch.zeros(1, 1))
     assert torch.allclose(still, picture.flatten(1), atol=1e-2)

@@ -1,4 +1,4 @@
-"""DSH-GANs' players: losses against loops, one step of each against gradients derived by hand."""
+"""DSH-GANs' networks: losses against loops, one step of each against gradients derived by hand."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ from clusters import CLASSES, clusters
 from torch import nn
 
 from xmodal.towers import Towers
-from xmodal.training.methods.dshgan import train as alternation
-from xmodal.training.methods.dshgan.conditions import Asked, Lender, ask
+from xmodal.training.methods.dshgan import train as dshgan
 from xmodal.training.methods.dshgan.config import Config
-from xmodal.training.methods.dshgan.networks import Seen, Streams, Two
+from xmodal.training.methods.dshgan.losses import adversarial_hinge, scale_to, triplet_loss
+from xmodal.training.methods.dshgan.networks import LabelSampler, make_conditions
+from xmodal.training.objective import ForwardPass, HashNetwork, ImageText
 from xmodal.training.pairs import Pairs
-from xmodal.training.prototypes import Codewords, class_temperature
-from xmodal.training.pseudo_labels import Beliefs, learn
+from xmodal.training.prototypes import ClassPrototypes, class_temperature
+from xmodal.training.pseudo_labels import PseudoLabels, fit
 
 N, K, IMAGE, TEXT = 12, 16, 20, 14
-ALONE = Config(pairs=0.0, neighbours=0.0, quantise=0.0, balance=0.0, decorrelate=0.0, remake=0.0)
+ALONE = Config(
+    pairs=0.0, neighbours=0.0, quantise=0.0, balance=0.0, decorrelate=0.0, reconstruction_weight=0.0
+)
 """The paper's own terms, nothing of ours."""
 WITHIN = replace(ALONE, synthetic_share=1.0, warmup=0, triplet=2.0, classes=1.5, margin=0.4)
 
 
-class Players:
-    """All players in front of one batch, plain enough to derive every gradient by hand.
+class Networks:
+    """All networks in front of one batch, plain enough to derive every gradient by hand.
 
     Towers are linear -> tanh, the adversary is w . x + b + x . Vc, and every optimiser takes one
     step of length 1, so what has changed is the gradient.
@@ -36,35 +39,37 @@ class Players:
         self.config = config
         data = clusters(N, labelled=0.75)
         self.part = data.train
-        self.belief = learn(data.train, directions=4)(data.train)
-        self.lender = Lender(data.train)
+        self.labels = fit(data.train, directions=4)(data.train)
+        self.sampler = LabelSampler(data.train)
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            words = Codewords(CLASSES, K, class_temperature(CLASSES, 0.85))
-            self.d = Streams(Towers(IMAGE, TEXT, K, kind="linear"), words)
-            self.gan = alternation.Gan(data, IMAGE, config)
+            words = ClassPrototypes(CLASSES, K, class_temperature(CLASSES, 0.85))
+            self.d = HashNetwork(Towers(IMAGE, TEXT, K, kind="linear"), words)
+            self.gan = dshgan.Gan(data, IMAGE, config)
             plain = self.gan.adversary
             plain.layers, plain.last = nn.Sequential(), nn.Linear(plain.width, 1)
             plain.condition = nn.Linear(CLASSES, plain.width)
             with torch.no_grad():
                 for tower in (self.d.towers.image, self.d.towers.text):
                     tower.head[0].weight.mul_(8)  # codes that differ
-        self.d_steps = torch.optim.SGD(self.d.parameters(), lr=1)
-        self.gan.g_steps = torch.optim.SGD(self.gan.g.parameters(), lr=1)
-        self.gan.a_steps = torch.optim.SGD(plain.parameters(), lr=1)
-        self.asked = ask(self.part, self.belief, self.lender, config, np.random.default_rng(0))
+        self.d_optimiser = torch.optim.SGD(self.d.parameters(), lr=1)
+        self.gan.g_optimiser = torch.optim.SGD(self.gan.g.parameters(), lr=1)
+        self.gan.a_optimiser = torch.optim.SGD(plain.parameters(), lr=1)
+        self.conditions = make_conditions(
+            self.part, self.labels, self.sampler, config, np.random.default_rng(0)
+        )
 
-    def discriminate(self, epoch: int = 1) -> tuple[dict[str, float], Seen]:
+    def discriminate(self, epoch: int = 1) -> tuple[dict[str, float], ForwardPass]:
         with torch.random.fork_rng():
             torch.manual_seed(1)
-            return alternation._discriminator_step(
+            return dshgan._discriminator_step(
                 self.d,
                 self.gan,
                 None,
-                self.d_steps,
+                self.d_optimiser,
                 self.part,
-                self.belief,
-                self.asked,
+                self.labels,
+                self.conditions,
                 self.config,
                 epoch,
                 np.random.default_rng(0),
@@ -72,34 +77,34 @@ class Players:
 
     def generate(self) -> dict[str, float]:
         real = self.part.image, self.part.text
-        seen = self.d.see(*real).first(N)
+        seen = self.d(*real).detached(N)
         with torch.random.fork_rng():
             torch.manual_seed(1)
-            return alternation._generator_step(
-                self.d, self.gan, self.asked, real, seen, self.config
+            return dshgan._generator_step(
+                self.d, self.gan, self.conditions, real, seen, self.config
             )
 
     @torch.no_grad()
-    def made(self) -> Two:
+    def made(self) -> ImageText:
         """The synthetic pairs of the next step of either player."""
         with torch.random.fork_rng():
             torch.manual_seed(1)
-            return self.gan.g.draw(self.asked.conditions)
+            return self.gan.g.sample(self.conditions.values)
 
     @torch.no_grad()
-    def codes(self, pairs: Two) -> Two:
-        return self.d.see(*pairs).codes
+    def codes(self, pairs: ImageText) -> ImageText:
+        return self.d(*pairs).codes
 
     @torch.no_grad()
-    def seen(self, pairs: Two) -> torch.Tensor:
+    def seen(self, pairs: ImageText) -> torch.Tensor:
         """What the adversary sees, (n, width)."""
-        return self.gan.adversary.both(pairs)
+        return self.gan.adversary.inputs(pairs)
 
     @torch.no_grad()
     def slopes(self) -> torch.Tensor:
         """w + Vc of each condition: the adversary's slope, (n, width)."""
         plain = self.gan.adversary
-        return plain.last.weight + plain.condition(self.asked.conditions)
+        return plain.last.weight + plain.condition(self.conditions.values)
 
 
 def moved(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
@@ -115,7 +120,7 @@ def random_codes(n: int, seed: int) -> torch.Tensor:
 
 
 def by_hand(
-    queries: Two, items: Two, agreement: torch.Tensor, positive: list[int], margin: float
+    queries: ImageText, items: ImageText, match: torch.Tensor, positive: list[int], margin: float
 ) -> tuple[float, list[torch.Tensor], list[torch.Tensor]]:
     """The triplet loss in loops, and its gradients to the codes of queries and items.
 
@@ -130,10 +135,10 @@ def by_hand(
         for side, x in enumerate(items):
             for i in range(n):
                 p = positive[i]
-                others = [j for j in range(len(x)) if agreement[i, j] <= 0.5]
-                spread = sum(1 - float(agreement[i, j]) for j in others)
+                others = [j for j in range(len(x)) if match[i, j] <= 0.5]
+                spread = sum(1 - float(match[i, j]) for j in others)
                 for j in others:
-                    weight = float(agreement[i, p]) * (1 - float(agreement[i, j])) / spread / n / 4
+                    weight = float(match[i, p]) * (1 - float(match[i, j])) / spread / n / 4
                     near = float((q[i] - x[p]).square().sum()) / (4 * K)
                     far = float((q[i] - x[j]).square().sum()) / (4 * K)
                     if margin + near - far <= 0:
@@ -149,13 +154,13 @@ def by_hand(
 def test_triplets_are_the_loop(margin: float) -> None:
     queries = random_codes(5, 0), random_codes(5, 1)
     items = random_codes(7, 2), random_codes(7, 3)
-    agreement = torch.rand(5, 7, generator=torch.Generator().manual_seed(4))
-    positive = agreement.argmax(1)
+    match = torch.rand(5, 7, generator=torch.Generator().manual_seed(4))
+    positive = match.argmax(1)
     leaves = [one.clone().requires_grad_() for one in (*queries, *items)]
     u, v, x, y = leaves
-    found = alternation.triplets((u, v), (x, y), agreement, positive, margin)
+    found = triplet_loss((u, v), (x, y), match, positive, margin)
     found.backward()
-    total, to_queries, to_items = by_hand(queries, items, agreement, positive.tolist(), margin)
+    total, to_queries, to_items = by_hand(queries, items, match, positive.tolist(), margin)
     assert float(found.detach()) == pytest.approx(total, rel=1e-4)
     for leaf, gradient in zip(leaves, [*to_queries, *to_items], strict=True):
         torch.testing.assert_close(leaf.grad, gradient, rtol=1e-4, atol=1e-7)
@@ -163,49 +168,49 @@ def test_triplets_are_the_loop(margin: float) -> None:
 
 def test_labels_that_overlap_in_part_are_neither_positive_nor_negative() -> None:
     q, x = torch.ones(1, K), torch.stack([torch.ones(K), -torch.ones(K), torch.ones(K)])
-    agreement = torch.tensor([[1.0, 1.0, 0.0]])  # x+, one that shares a label, one that shares none
+    match = torch.tensor([[1.0, 1.0, 0.0]])  # x+, one that shares a label, one that shares none
     own = torch.tensor([0])
-    found = alternation.triplets((q, q), (x, x), agreement, own, 0.2)
+    found = triplet_loss((q, q), (x, x), match, own, 0.2)
     assert float(found) == pytest.approx(0.2)  # 0.2 + 0 - 0 of the third alone
-    nobody = alternation.triplets((q, q), (x, x), torch.ones(1, 3), own, 0.2)
+    nobody = triplet_loss((q, q), (x, x), torch.ones(1, 3), own, 0.2)
     assert float(nobody) == 0
 
 
 def test_a_query_of_no_class_counts_nothing() -> None:
     q, x = torch.ones(1, K), -torch.ones(2, K)
-    found = alternation.triplets((q, q), (x, x), torch.zeros(1, 2), torch.tensor([0]), 0.2)
+    found = triplet_loss((q, q), (x, x), torch.zeros(1, 2), torch.tensor([0]), 0.2)
     assert float(found) == 0
 
 
 def test_judgement_is_the_hinge() -> None:
     real, synthetic = torch.tensor([2.0, 0.5]), torch.tensor([-3.0, 0.0, 1.0])
     # real: (0 + .5) / 2; synthetic: (0 + 1 + 2) / 3
-    assert float(alternation.judgement(real, synthetic)) == pytest.approx(0.25 + 1)
+    assert float(adversarial_hinge(real, synthetic)) == pytest.approx(0.25 + 1)
 
 
 # ---- one step of each, by hand ---------------------------------------------------------------
 
 
-def class_gradient(players: Players, codes: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+def class_gradient(networks: Networks, codes: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     """To codes u (n, K) of one side: (softmax(u W / KT) - target) W / KT, a row of all 2 n."""
-    words = torch.tanh(players.d.codewords.words.detach())
-    scale = K * players.d.codewords.temperature
+    words = torch.tanh(networks.d.prototypes.weight.detach())
+    scale = K * networks.d.prototypes.temperature
     told = classes.sum(1, keepdim=True)
     posterior = torch.softmax(codes @ words.T / scale, dim=1)
     return told * (posterior - classes) @ words / scale / float(told.sum()) / 2
 
 
 def test_a_step_of_the_hash_network_by_hand() -> None:
-    players, config = Players(), WITHIN
-    made, real = players.made(), (players.part.image, players.part.text)
-    u, v = players.codes(real)
-    x, y = players.codes(made)
-    agreement, own = players.asked.agreement, list(range(N))
-    _, to_queries, to_items = by_hand((u, v), (x, y), agreement, own, config.margin)
-    towers, belief = (players.d.towers.image, players.d.towers.text), players.belief.classes
+    networks, config = Networks(), WITHIN
+    made, real = networks.made(), (networks.part.image, networks.part.text)
+    u, v = networks.codes(real)
+    x, y = networks.codes(made)
+    match, own = networks.conditions.match_probability, list(range(N))
+    _, to_queries, to_items = by_hand((u, v), (x, y), match, own, config.margin)
+    towers, belief = (networks.d.towers.image, networks.d.towers.text), networks.labels.classes
     expected = []
     for side, (codes, synthetic) in enumerate(((u, x), (v, y))):
-        to_real = config.classes * class_gradient(players, codes, belief)
+        to_real = config.classes * class_gradient(networks, codes, belief)
         to_real += config.triplet * to_queries[side]
         through = to_real * (1 - codes**2)  # tanh' = 1 - tanh^2
         through_synthetic = config.triplet * to_items[side] * (1 - synthetic**2)
@@ -213,7 +218,7 @@ def test_a_step_of_the_hash_network_by_hand() -> None:
         weight = through.T @ real[side] + through_synthetic.T @ made[side]
         expected.append((bias, weight))
     before = [(t.head[0].bias.clone().detach(), t.head[0].weight.clone().detach()) for t in towers]
-    players.discriminate()
+    networks.discriminate()
     assert float(expected[1][0].abs().max()) > 1e-3
     for tower, was, (bias, weight) in zip(towers, before, expected, strict=True):
         torch.testing.assert_close(moved(was[0], tower.head[0].bias), bias, rtol=1e-3, atol=1e-5)
@@ -222,10 +227,10 @@ def test_a_step_of_the_hash_network_by_hand() -> None:
 
 
 def test_a_step_of_the_adversary_by_hand() -> None:
-    players = Players()
-    real = players.seen((players.part.image, players.part.text))
-    synthetic, slopes = players.seen(players.made()), players.slopes()
-    plain, conditions = players.gan.adversary, players.asked.conditions
+    networks = Networks()
+    real = networks.seen((networks.part.image, networks.part.text))
+    synthetic, slopes = networks.seen(networks.made()), networks.slopes()
+    plain, conditions = networks.gan.adversary, networks.conditions.values
     bias = float(plain.last.bias.detach())
     told = (real * slopes).sum(1) + bias
     doubted = (synthetic * slopes).sum(1) + bias
@@ -233,7 +238,7 @@ def test_a_step_of_the_adversary_by_hand() -> None:
     at_input = to_real[:, None] * real + to_synthetic[:, None] * synthetic
     at_input += WITHIN.penalty * slopes / N  # of penalty / 2 |w + Vc|^2
     before = [one.detach().clone() for one in (plain.last.weight, plain.condition.weight)]
-    figures, _ = players.discriminate()
+    figures, _ = networks.discriminate()
     found = moved(before[0], plain.last.weight)
     torch.testing.assert_close(found, at_input.sum(0, keepdim=True), rtol=1e-3, atol=1e-5)
     found = moved(before[1], plain.condition.weight)
@@ -245,43 +250,43 @@ def test_a_step_of_the_adversary_by_hand() -> None:
 
 
 def test_a_step_of_the_generator_by_hand() -> None:
-    players, config = Players(), WITHIN
-    made = players.made()
-    queries = players.codes((players.part.image, players.part.text))
-    items = players.codes(made)
-    asked, own = players.asked, list(range(N))
-    hinge, _, to_items = by_hand(queries, items, asked.agreement, own, config.margin)
+    networks, config = Networks(), WITHIN
+    made = networks.made()
+    queries = networks.codes((networks.part.image, networks.part.text))
+    items = networks.codes(made)
+    conditions, own = networks.conditions, list(range(N))
+    hinge, _, to_items = by_hand(queries, items, conditions.match_probability, own, config.margin)
     expected = []
-    slopes = -players.slopes() / N  # of -mean s
-    plain, towers = players.gan.adversary, players.d.towers
+    slopes = -networks.slopes() / N  # of -mean s
+    plain, towers = networks.gan.adversary, networks.d.towers
     halves = slopes.split([N, slopes.shape[1] - N], dim=1)  # N items have N components
-    axes, heads = (plain.image, plain.text), (players.gan.g.image, players.gan.g.text)
+    axes, heads = (plain.image, plain.text), (networks.gan.g.image, networks.gan.g.text)
     for side, tower in enumerate((towers.image, towers.text)):
-        to_codes = to_items[side] + class_gradient(players, items[side], asked.classes)
+        to_codes = to_items[side] + class_gradient(networks, items[side], conditions.classes)
         through = to_codes * (1 - items[side] ** 2)
         to_features = halves[side] @ axes[side].get_buffer("axes").T
         to_features = to_features + through @ tower.head[0].weight.detach()
-        free = made[side] > heads[side].get_buffer("least")
-        expected.append((to_features * free * heads[side].get_buffer("spread")).sum(0))
+        free = made[side] > heads[side].get_buffer("minimum")
+        expected.append((to_features * free * heads[side].get_buffer("deviation")).sum(0))
     before = [head.linear.bias.detach().clone() for head in heads]
-    kept = [one.clone() for one in players.d.state_dict().values()]
+    kept = [one.clone() for one in networks.d.state_dict().values()]
     judge = [one.clone() for one in plain.state_dict().values()]
-    terms = players.generate()
+    terms = networks.generate()
     assert terms["generator triplets"] == pytest.approx(hinge, rel=1e-3)
     for head, was, bias in zip(heads, before, expected, strict=True):
         torch.testing.assert_close(moved(was, head.linear.bias), bias, rtol=1e-3, atol=1e-5)
-    assert all(map(torch.equal, kept, players.d.state_dict().values()))
+    assert all(map(torch.equal, kept, networks.d.state_dict().values()))
     assert all(map(torch.equal, judge, plain.state_dict().values()))
-    assert all(p.requires_grad for p in [*players.d.parameters(), *plain.parameters()])
+    assert all(p.requires_grad for p in [*networks.d.parameters(), *plain.parameters()])
 
 
 def test_what_is_made_again_is_the_loop() -> None:
-    players = Players()
-    gan, conditions = players.gan, players.asked.conditions
-    real = players.part.image, players.part.text
+    networks = Networks()
+    gan, conditions = networks.gan, networks.conditions.values
+    real = networks.part.image, networks.part.text
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(2)
-        found, gradients = gan.remade(real, conditions)
+        found, gradients = gan.reconstruction_loss(real, conditions)
         torch.manual_seed(2)
         noise = torch.randn(N, gan.g.noise)
         mean, log_variance = gan.inference(real, conditions)
@@ -299,99 +304,103 @@ def test_what_is_made_again_is_the_loop() -> None:
 
 
 def test_making_pairs_again_is_a_term_of_the_generator() -> None:
-    players = Players(replace(WITHIN, remake=2.0))
+    networks = Networks(replace(WITHIN, reconstruction_weight=2.0))
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(1)
-        players.gan.g.draw(players.asked.conditions)
-        real = players.part.image, players.part.text
-        expected = 2 * float(players.gan.remade(real, players.asked.conditions)[0])
-    assert players.generate()["remaking"] == pytest.approx(expected, rel=1e-4)
-    assert "remaking" not in Players().generate()
+        networks.gan.g.sample(networks.conditions.values)
+        real = networks.part.image, networks.part.text
+        expected = 2 * float(networks.gan.reconstruction_loss(real, networks.conditions.values)[0])
+    assert networks.generate()["remaking"] == pytest.approx(expected, rel=1e-4)
+    assert "remaking" not in Networks().generate()
 
 
 def test_the_judges_pull_where_they_would_and_as_strongly_as_making_again() -> None:
-    alone, both = Players(WITHIN), Players(replace(WITHIN, remake=1.0))
+    alone, both = Networks(WITHIN), Networks(replace(WITHIN, reconstruction_weight=1.0))
     real = both.part.image, both.part.text
     biases = [head.linear.bias for head in (both.gan.g.image, both.gan.g.text)]
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        both.gan.g.draw(both.asked.conditions)
-        loss, there = both.gan.remade(real, both.asked.conditions)
+        both.gan.g.sample(both.conditions.values)
+        loss, there = both.gan.reconstruction_loss(real, both.conditions.values)
     again = torch.autograd.grad(loss, biases)
-    before = [one.detach().clone() for one in biases]  # of both players the same
+    before = [one.detach().clone() for one in biases]  # of both networks the same
     alone.generate()
     both.generate()
     for side, name in enumerate(("image", "text")):
         judged, all_of_it = (
-            moved(before[side], getattr(players.gan.g, name).linear.bias)
-            for players in (alone, both)
+            moved(before[side], getattr(networks.gan.g, name).linear.bias)
+            for networks in (alone, both)
         )
         cosine = torch.nn.functional.cosine_similarity(all_of_it - again[side], judged, dim=0)
         assert float(cosine) == pytest.approx(1, abs=1e-3)
     one, other = torch.randn(3, 4), torch.randn(3, 4)
-    pull = alternation._as_long_as(one, other)
+    pull = scale_to(one, other)
     assert float(pull.norm()) == pytest.approx(float(one.norm()), rel=1e-5)
     assert there[0].shape == real[0].shape
 
 
 def test_the_hash_network_leaves_the_generator_alone() -> None:
-    players = Players()
-    before = [one.clone() for one in players.gan.g.state_dict().values()]
-    players.discriminate()
-    assert all(map(torch.equal, before, players.gan.g.state_dict().values()))
-    assert all(p.grad is None for p in players.gan.g.parameters())
+    networks = Networks()
+    before = [one.clone() for one in networks.gan.g.state_dict().values()]
+    networks.discriminate()
+    assert all(map(torch.equal, before, networks.gan.g.state_dict().values()))
+    assert all(p.grad is None for p in networks.gan.g.parameters())
 
 
 def test_real_and_synthetic_triplets_share_the_loss() -> None:
-    players = Players(replace(WITHIN, synthetic_share=0.25, warmup=1))
-    real = (players.part.image, players.part.text)
-    u, v = players.codes(real)
+    networks = Networks(replace(WITHIN, synthetic_share=0.25, warmup=1))
+    real = (networks.part.image, networks.part.text)
+    u, v = networks.codes(real)
     whole, _, _ = by_hand(
-        (u, v), players.codes(players.made()), players.asked.agreement, list(range(N)), 0.4
+        (u, v),
+        networks.codes(networks.made()),
+        networks.conditions.match_probability,
+        list(range(N)),
+        0.4,
     )
-    terms, _ = Players(players.config).discriminate(epoch=1)
+    terms, _ = Networks(networks.config).discriminate(epoch=1)
     assert "synthetic triplets" not in terms
     alone = terms["real triplets"]
-    terms, _ = players.discriminate(epoch=2)
+    terms, _ = networks.discriminate(epoch=2)
     assert terms["real triplets"] == pytest.approx(0.75 * alone)
     assert terms["synthetic triplets"] == pytest.approx(0.25 * 2.0 * whole, rel=1e-3)
 
 
 def test_synthetic_items_teach_their_classes_where_they_shall() -> None:
-    players = Players(replace(WITHIN, synthetic_classes=2.0))
-    expected, scale = 0.0, K * players.d.codewords.temperature
-    words = torch.tanh(players.d.codewords.words.detach())
-    for codes in players.codes(players.made()):
-        for code, classes in zip(codes, players.asked.classes, strict=True):
+    networks = Networks(replace(WITHIN, synthetic_classes=2.0))
+    expected, scale = 0.0, K * networks.d.prototypes.temperature
+    words = torch.tanh(networks.d.prototypes.weight.detach())
+    for codes in networks.codes(networks.made()):
+        for code, classes in zip(codes, networks.conditions.classes, strict=True):
             log_p = torch.log_softmax(words @ code / scale, dim=0)
             expected -= float((classes * log_p).sum())
-    told = float(players.asked.classes.sum())
-    terms, _ = players.discriminate()
+    told = float(networks.conditions.classes.sum())
+    terms, _ = networks.discriminate()
     assert terms["synthetic classes"] == pytest.approx(2.0 * expected / told / 2, rel=1e-4)
-    assert "synthetic classes" not in Players().discriminate()[0]
+    assert "synthetic classes" not in Networks().discriminate()[0]
 
 
 def test_vectors_are_felt_by_their_share() -> None:
     one = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
     for weight in (0.0, 0.25, 1.0):
         one.grad = None
-        image, text = alternation._felt((one, one), weight)
+        image, text = dshgan._scale_gradient((one, one), weight)
         assert torch.equal(image, one) and torch.equal(text, one)
         image.sum().backward()
         assert one.grad is not None
         assert one.grad.unique().tolist() == [weight]
 
 
-# ---- what is asked for -----------------------------------------------------------------------
+# ---- conditions ------------------------------------------------------------------------------
 
 
 def test_labels_are_lent_by_belief() -> None:
     labels = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 0, 0], [0, 0, 1]])
     known = torch.tensor([True, True, True, False])  # nobody labelled has the third class
-    lender = Lender(Pairs(torch.zeros(4, 1), torch.zeros(4, 1), labels, known))
+    sampler = LabelSampler(Pairs(torch.zeros(4, 1), torch.zeros(4, 1), labels, known))
     rng = np.random.default_rng(0)
     believed = torch.tensor([[0.75, 0.25, 0.0], [0, 1, 0], [0.1, 0, 0.9], [0, 0, 1], [0, 0, 0]])
-    lent = torch.stack([lender.lend(believed, rng) for _ in range(2000)])
+    lent = torch.stack([sampler.sample_labels(believed, rng) for _ in range(2000)])
     assert lent[:, 1].unique(dim=0).tolist() == [[1, 1, 0]]
     assert not lent[:, 3:].any()
     # The first class lends (1, 0, 0) or (1, 1, 0), each half of the time; the second the latter.
@@ -404,17 +413,16 @@ def test_what_is_asked_for_is_the_loop() -> None:
     known = torch.tensor([True, True, False, True])
     presence = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 0.6, 0.1], [0, 0, 0]])
     part = Pairs(torch.zeros(4, 1), torch.arange(4.0)[:, None], labels, known)
-    belief = Beliefs(torch.zeros(4, 1), presence / presence.sum(1, keepdim=True), presence)
+    belief = PseudoLabels(torch.zeros(4, 1), presence / presence.sum(1, keepdim=True), presence)
     belief = replace(belief, classes=belief.classes.nan_to_num())
     rng = np.random.default_rng(0)
-    asked = ask(part, belief, Lender(part), Config(), rng)
-    assert asked.conditions.tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 0], [0, 0, 0]]
-    assert asked.classes[1].tolist() == [0.5, 0.5, 0]
+    conditions = make_conditions(part, belief, LabelSampler(part), Config(), rng)
+    assert conditions.values.tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 0], [0, 0, 0]]
+    assert conditions.classes[1].tolist() == [0.5, 0.5, 0]
     for i in range(4):
         for j in range(4):
-            shared = sum(float(presence[i, c] * asked.conditions[j, c]) for c in range(3))
-            assert float(asked.agreement[i, j]) == pytest.approx(min(1.0, shared))
-    by_text = ask(part, belief, Lender(part), Config(condition="text"), rng)
-    assert by_text.conditions.tolist() == [[0.0], [1.0], [2.0], [3.0]]
-    assert torch.equal(by_text.agreement, belief.agreement)
-    assert isinstance(by_text, Asked)
+            shared = sum(float(presence[i, c] * conditions.values[j, c]) for c in range(3))
+            assert float(conditions.match_probability[i, j]) == pytest.approx(min(1.0, shared))
+    by_text = make_conditions(part, belief, LabelSampler(part), Config(condition="text"), rng)
+    assert by_text.values.tolist() == [[0.0], [1.0], [2.0], [3.0]]
+    assert torch.equal(by_text.match_probability, belief.match_probability)

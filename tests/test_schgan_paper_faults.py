@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 from clusters import CLASSES, clusters
-from released import QUICK, players, weights
+from released import QUICK, networks, weights
 
 from xmodal.errors import ConfigError
 from xmodal.towers import ReleasedTower
 from xmodal.training.methods.schgan_paper import losses as terms
-from xmodal.training.methods.schgan_paper import networks as paper_players
+from xmodal.training.methods.schgan_paper import networks as paper_networks
 from xmodal.training.methods.schgan_paper import train as paper
-from xmodal.training.methods.schgan_paper.train import Config
+from xmodal.training.methods.schgan_paper.config import Config
 from xmodal.training.run import Run
 
 
@@ -88,15 +88,17 @@ def test_fault_4_hidden_labels_reach_the_class_loss() -> None:
 
 def test_fault_5_the_epoch_is_chosen_by_what_the_benchmark_hands_in() -> None:
     data, queries = clusters(), clusters(seed=1).validation
-    assert paper.selected_by(data, queries, QUICK) is data
+    assert paper.with_selection_queries(data, queries, QUICK) is data
     peeking = replace(QUICK, best_epoch="queries")
-    chosen = paper.selected_by(data, queries, peeking)
+    chosen = paper.with_selection_queries(data, queries, peeking)
     assert chosen.validation is queries
     assert chosen.train is data.train
     run = Run(chosen)
     paper.train(chosen, peeking, run)
     assert len(run.history) == 3
-    with pytest.raises(ConfigError, match=r"best_epoch is 'queries', which training does not see"):
+    with pytest.raises(
+        ConfigError, match=r"best_epoch is 'queries', which are not in the training data"
+    ):
         paper.train(data, peeking, Run(data))
 
 
@@ -107,8 +109,8 @@ def test_fault_6_negatives_count_by_how_likely_they_are_some() -> None:
     same = kind[rows][:, None] == kind[pool][None, :]
     belief = torch.nn.functional.one_hot(kind, CLASSES) * 0.8
     for how, hidden_matches in (("ignored", 1.0), ("estimated", 0.36)):
-        both = players(data, replace(QUICK, false_negatives=how))  # type: ignore[arg-type]
-        weight = paper_players.weights(both, rows, pool, belief)
+        both = networks(data, replace(QUICK, false_negatives=how))  # type: ignore[arg-type]
+        weight = paper_networks.negative_weights(both, rows, pool, belief)
         assert bool((weight[:, :40][same[:, :40]] == 0).all())  # known matches: rejected
         found = weight[:, 40:][same[:, 40:]]
         assert found.tolist() == pytest.approx([hidden_matches] * len(found))
@@ -123,7 +125,7 @@ def test_fault_6_is_measured_on_validation_pairs() -> None:
         assert "false negatives" not in run.history[0]  # nobody picks in pretraining
         assert all(0 < row["false negatives"] < 0.6 for row in run.history[1:])
     # A generator that knows nothing picks at the base rate: 14 of the 59 others are of the class.
-    both = players(data, replace(QUICK, false_negatives="ignored"))
+    both = networks(data, replace(QUICK, false_negatives="ignored"))
     for weight in both.g.parameters():
         torch.nn.init.zeros_(weight)
     shares = paper._false_negatives(both, data.validation)["false negatives"]
@@ -145,7 +147,7 @@ def test_fault_8_the_released_start_saturates_units_or_leaves_them_idle(length: 
     data = replace(data, train=replace(data.train, image=length * data.train.image))
     spread = {}
     for config in (QUICK, replace(QUICK, start="released")):
-        both = players(data, config)
+        both = networks(data, config)
         tower = both.d.image
         assert isinstance(tower, ReleasedTower)
         units = tower.units(data.train.image).detach()
@@ -159,14 +161,16 @@ def test_fault_8_the_released_start_saturates_units_or_leaves_them_idle(length: 
 
 
 def test_fault_8_nothing_tends_the_bits() -> None:
-    alike = torch.full((terms.MANY, 16), 0.5)
-    assert float(terms.bit_terms(alike, Config.as_released())) == 0
+    alike = torch.full((terms.MIN_STATISTICS_ROWS, 16), 0.5)
+    assert float(terms.bit_regulariser(alike, Config.as_released())) == 0
     found = [
-        float(terms.bit_terms(alike, replace(Config.as_released(), **{name: 1.0})))
+        float(terms.bit_regulariser(alike, replace(Config.as_released(), **{name: 1.0})))
         for name in ("quantise", "balance", "decorrelate")
     ]
     assert found == pytest.approx([16 * 0.25, 16 * 0.25, 16 * 0.0625])
-    few = terms.bit_terms(alike[1:], replace(Config.as_released(), balance=1.0, decorrelate=1.0))
+    few = terms.bit_regulariser(
+        alike[1:], replace(Config.as_released(), balance=1.0, decorrelate=1.0)
+    )
     assert float(few) == 0  # the mean of a few codes says little of the bits
 
 
@@ -200,7 +204,7 @@ def test_fault_10_the_plain_losses_by_hand() -> None:
 @pytest.mark.parametrize("pretrained", [True, False])
 def test_fault_11_the_generator_starts_untrained(pretrained: bool) -> None:
     data = clusters()
-    both = players(data, replace(QUICK, generator_pretraining=pretrained))
+    both = networks(data, replace(QUICK, generator_pretraining=pretrained))
     before, g = weights(both.d), weights(both.g.towers)
     rng, sums = np.random.default_rng(0), {name: [] for name in ("triplet", "policy triplet")}
     paper._pretrain(both, paper.draw_triplets(both, rng), sums, rng)
