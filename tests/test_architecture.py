@@ -37,7 +37,7 @@ TORCH = {"torch", "torchvision", "transformers", "safetensors"}
 HEAVY = {*TORCH, "faiss", "pyarrow", "PIL", "click", "rich", "opensearchpy"}
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve"}
 DRAWERS = {"utils", "util", "common", "helpers", "core", "base", "types", "misc"}
-MOST_LINES = 430
+MOST_LINES = 420
 
 
 class Import(NamedTuple):

@@ -1,4 +1,4 @@
-"""Multi-adversarial hashing's networks: each steps alone, with gradients derived by hand."""
+"""Multi-adversarial hashing, single steps against gradients derived by hand."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ N, BITS, WIDTH = 24, 16, 5
 QUICK = Config(epochs=3, batch=40, hidden=12, warmup=0, components=WIDTH, critic_steps=2)
 ALONE = replace(QUICK, pairs=0.0, classes=0.0, neighbours=0.0, codes="penalty", balance=0.0)
 ALONE = replace(ALONE, quantise=0.0, decorrelate=0.0)
-"""What is decoded and nothing else."""
+"""Reconstruction loss alone."""
 
 
 class Outputs(NamedTuple):
@@ -77,7 +77,7 @@ class Networks:
         return Outputs(batch, Reconstructions.of(self.auto, targets, self.part, batch))
 
     def encode(self, outputs: Outputs, epoch: int = 1) -> dict[str, float]:
-        """A step of the auto-encoder."""
+        """A step of the autoencoder."""
         return multiadversarial._autoencoder_step(
             self.auto, self.critics, self.steps, *outputs, self.labels, self.config, epoch
         )
@@ -89,8 +89,8 @@ class Networks:
             return multiadversarial._critics_step(self.critics, *outputs, self.config)
 
     def all_critics(self) -> list[nn.Module]:
-        fair = [self.critics.codes] if self.critics.codes is not None else []
-        return [*self.critics.inputs.values(), *fair]
+        code_critic = [self.critics.codes] if self.critics.codes is not None else []
+        return [*self.critics.inputs.values(), *code_critic]
 
 
 def weights(*networks: nn.Module) -> list[torch.Tensor]:
@@ -107,7 +107,7 @@ def grad(parameter: torch.Tensor) -> Array:
 
 
 def tower_bias(networks: Networks, modality: Modality) -> torch.Tensor:
-    """The bias that the relaxed code is the tanh of."""
+    """The last bias before tanh."""
     last = networks.auto.towers.tower(modality).head[-1]
     assert isinstance(last, nn.Linear)
     return last.bias
@@ -117,10 +117,10 @@ def signs(codes: torch.Tensor) -> Array:
     return np.where(numbers(codes) > 0, 1.0, -1.0)
 
 
-# ---- who steps -------------------------------------------------------------------------------
+# ---- changed weights -----------------------------------------------------------------------------
 
 
-def test_a_step_of_the_auto_encoder_changes_its_own_weights_alone() -> None:
+def test_autoencoder_step_changes_only_its_own_weights() -> None:
     networks = Networks()
     auto, critics = weights(networks.auto), weights(*networks.all_critics())
     assert len(networks.all_critics()) == 3
@@ -129,7 +129,7 @@ def test_a_step_of_the_auto_encoder_changes_its_own_weights_alone() -> None:
     assert all(same(critics, weights(*networks.all_critics())))
 
 
-def test_a_step_of_the_critics_changes_their_own_weights_alone() -> None:
+def test_critics_step_changes_only_their_own_weights() -> None:
     networks = Networks()
     auto, critics = weights(networks.auto), weights(*networks.all_critics())
     figures = networks.update_critics(networks.outputs())
@@ -137,11 +137,11 @@ def test_a_step_of_the_critics_changes_their_own_weights_alone() -> None:
     assert all(same(auto, weights(networks.auto)))
     assert all(one.grad is None for one in networks.auto.parameters())
     stayed = same(critics, weights(*networks.all_critics()))
-    offsets = range(5, len(stayed), 6)  # of a difference between scores: they have no gradient
+    offsets = range(5, len(stayed), 6)  # last biases cancel in score differences: no gradient
     assert not any(one for place, one in enumerate(stayed) if place not in offsets)
 
 
-def test_critics_that_learn_tell_better_apart() -> None:
+def test_critics_steps_increase_the_distances() -> None:
     networks = Networks()
     outputs = networks.outputs()
     found = [networks.update_critics(outputs) for _ in range(20)]
@@ -149,7 +149,7 @@ def test_critics_that_learn_tell_better_apart() -> None:
         assert found[-1][name] > found[0][name] + 0.05
 
 
-def test_three_updates_are_three_times_one() -> None:
+def test_critic_steps_3_equals_three_updates() -> None:
     several, single = Networks(replace(QUICK, critic_steps=3)), Networks()
     outputs = several.outputs()
     several.critics.inputs.pop("text")
@@ -164,7 +164,7 @@ def test_three_updates_are_three_times_one() -> None:
 
 
 @pytest.mark.parametrize("what", ["critic", "l2"])
-def test_steps_of_the_auto_encoder_lower_its_loss_on_that_batch(what: Any) -> None:
+def test_autoencoder_steps_lower_its_loss(what: Any) -> None:
     networks = Networks(replace(QUICK, reconstruction=what))
     for _ in range(5):
         networks.update_critics(networks.outputs())
@@ -176,14 +176,16 @@ def test_steps_of_the_auto_encoder_lower_its_loss_on_that_batch(what: Any) -> No
     assert totals[-1] < totals[0] - 0.02
 
 
-# ---- gradients by hand -----------------------------------------------------------------------
+# ---- gradients by hand ---------------------------------------------------------------------------
 
 
-def test_the_gradient_of_the_l2_error_by_hand() -> None:
+def test_l2_error_has_the_gradient_by_hand() -> None:
     networks = Networks(replace(ALONE, reconstruction="l2", reconstruction_weight=0.7))
     outputs = networks.outputs()
     error = networks.encode(outputs)
-    for modality in MODALITIES:  # mean over 2N rows, WIDTH columns and both sides of (x' - x)^2
+    for (
+        modality
+    ) in MODALITIES:  # mean over 2N rows, WIDTH columns and both modalities of (x' - x)^2
         off = numbers(outputs.made.decoded[modality]) - numbers(outputs.made.target[modality])
         last = networks.auto.decoders[modality].get_submodule("2").get_parameter("bias")
         np.testing.assert_allclose(grad(last), 0.7 * off.mean(0) / WIDTH, atol=1e-6)
@@ -197,7 +199,7 @@ def test_the_gradient_of_the_l2_error_by_hand() -> None:
     assert error["l2"] == pytest.approx(0.7 * np.mean(both), rel=1e-5)
 
 
-def test_the_gradient_of_the_input_critics_by_hand() -> None:
+def test_input_critic_term_has_the_gradient_by_hand() -> None:
     """From D_x through decoder and sign into both towers.
 
     x' = B l(A b + a) + c with l = GELU, l'(z) = P(z) + z p(z). The loss is minus the mean score
@@ -209,12 +211,12 @@ def test_the_gradient_of_the_input_critics_by_hand() -> None:
     outputs = networks.outputs()
     codes = torch.cat([outputs.image, outputs.text])
     to_codes = np.zeros((2 * N, BITS))
-    wanted = {}
+    expected = {}
     for modality in MODALITIES:
         x, again = numbers(outputs.made.target[modality]), numbers(outputs.made.decoded[modality])
         slope = slopes(networks.critics.inputs[modality], np.concatenate([x, again - x], axis=1))
         back = -0.7 * slope[:, WIDTH:] / sqrt(2 * WIDTH) / (2 * N) / 2
-        wanted[modality] = back.sum(0)
+        expected[modality] = back.sum(0)
         first, _, last = networks.auto.decoders[modality].children()
         z = signs(codes) @ numbers(first.weight).T + numbers(first.bias)  # type: ignore[arg-type]
         phi = np.vectorize(
@@ -226,31 +228,31 @@ def test_the_gradient_of_the_input_critics_by_hand() -> None:
     networks.encode(outputs)
     for modality in MODALITIES:
         last = networks.auto.decoders[modality].get_submodule("2").get_parameter("bias")
-        np.testing.assert_allclose(grad(last), wanted[modality], atol=1e-6)
+        np.testing.assert_allclose(grad(last), expected[modality], atol=1e-6)
     for modality, rows in zip(MODALITIES, (slice(N), slice(N, None)), strict=True):
         found = grad(tower_bias(networks, modality))
         np.testing.assert_allclose(found, to_codes[rows].sum(0), atol=1e-6)
         assert np.abs(found).max() > 1e-4
 
 
-def test_the_gradient_of_the_code_critic_by_hand() -> None:
+def test_code_critic_term_has_the_gradient_by_hand() -> None:
     config = replace(ALONE, reconstruction="none", codes="critic", code_critic=0.7)
     networks = Networks(config)
     networks.update_critics(networks.outputs())
     outputs = networks.outputs()
-    fair = networks.critics.codes
-    assert fair is not None
+    code_critic = networks.critics.codes
+    assert code_critic is not None
     codes = torch.cat([outputs.image, outputs.text])
-    slope = slopes(fair, signs(codes)) / sqrt(BITS)
-    wanted = -0.7 * slope / (2 * N) * (1 - numbers(codes) ** 2)
+    slope = slopes(code_critic, signs(codes)) / sqrt(BITS)
+    expected = -0.7 * slope / (2 * N) * (1 - numbers(codes) ** 2)
     networks.encode(outputs)
     for modality, rows in zip(MODALITIES, (slice(N), slice(N, None)), strict=True):
         np.testing.assert_allclose(
-            grad(tower_bias(networks, modality)), wanted[rows].sum(0), atol=1e-6
+            grad(tower_bias(networks, modality)), expected[rows].sum(0), atol=1e-6
         )
 
 
-def test_the_penalty_is_its_parts() -> None:
+def test_bit_regulariser_equals_the_weighted_sum() -> None:
     config = replace(QUICK, codes="penalty", quantise=2.0, balance=3.0, decorrelate=5.0)
     outputs = Networks(config).outputs()
     total = 0.0
@@ -263,7 +265,7 @@ def test_the_penalty_is_its_parts() -> None:
     )
 
 
-# ---- what is decoded, and who judges it ------------------------------------------------------
+# ---- reconstruction ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -275,12 +277,12 @@ def test_the_penalty_is_its_parts() -> None:
         ("l2", 4, [1] * 6),
     ],
 )
-def test_the_l2_error_gives_way(judge: Any, warmup: int, shares: list[float]) -> None:
+def test_l2_share_is_annealed_during_warmup(judge: Any, warmup: int, shares: list[float]) -> None:
     config = replace(QUICK, reconstruction=judge, warmup=warmup)
     assert [l2_share(epoch, config) for epoch in range(1, 7)] == shares
 
 
-def test_terms_while_the_l2_error_gives_way() -> None:
+def test_reconstruction_terms_are_weighted_by_l2_share() -> None:
     networks = Networks(replace(ALONE, warmup=4, reconstruction_weight=0.7))
     outputs = networks.outputs()
     both = networks.critics.inputs.items()
@@ -295,7 +297,7 @@ def test_terms_while_the_l2_error_gives_way() -> None:
     assert set(networks.encode(networks.outputs(), epoch=5)) == {"input critic", "decoding error"}
 
 
-def test_components_have_mean_square_1_and_lose_nothing_where_there_are_enough() -> None:
+def test_reconstruction_targets_have_mean_square_1_and_keep_distances() -> None:
     features = clusters(60).train.text * 37 + 5  # 14 columns
     targets = ReconstructionTargets(features, 20)
     z = targets(features)
@@ -307,17 +309,17 @@ def test_components_have_mean_square_1_and_lose_nothing_where_there_are_enough()
     assert float(off.std() / off.mean()) < 1e-3
 
 
-def test_pixels_are_decoded_at_16_by_16() -> None:
+def test_reconstruction_targets_of_pixels_are_thumbnails() -> None:
     squares = torch.randint(0, 256, (30, 64 * 64 * 3), dtype=torch.uint8)
     targets = ReconstructionTargets(squares, 40, raw=True)
-    assert targets.width == 30  # as many as there are pictures: nothing is lost
+    assert targets.width == 30  # the number of pictures: no loss
     shown = targets.pictures(targets(squares))
     small = squares.view(30, 16, 4, 16, 4, 3).float().mean((2, 4)).numpy()
     assert shown.shape == (30, 16, 16, 3)
     assert np.abs(shown - small).max() <= 2
 
 
-def test_a_view_decodes_both_codes_to_both_sides() -> None:
+def test_reconstructions_decode_both_codes_to_both_modalities() -> None:
     networks = Networks()
     outputs = networks.outputs()
     for modality in MODALITIES:

@@ -1,4 +1,4 @@
-"""Batches and matches against naive loops."""
+"""Batches, matches and pairs against loops."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUICK = settings(deadline=None, max_examples=50)
 
 @st.composite
 def labelled_items(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
-    """Labels (n, c), perhaps of items that are not known, of no class or of several; n, c small."""
+    """Labels (n, c) of items that may be unlabelled, of no class or of several; n, c small."""
     n, c = draw(st.integers(1, 6)), draw(st.integers(0, 4))
     hot = draw(st.lists(st.lists(st.booleans(), min_size=c, max_size=c), min_size=n, max_size=n))
     known = draw(st.lists(st.booleans(), min_size=n, max_size=n))
@@ -27,20 +27,20 @@ def loop_match(labels: torch.Tensor, known: torch.Tensor, i: int, j: int) -> boo
     return i == j or (bool(known[i]) and bool(known[j]) and share)
 
 
-# ---- batches and pairs -----------------------------------------------------------------------
+# ---- batches and pairs ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("n", "size", "lengths"),
     [(10, 4, [4, 3, 3]), (8, 4, [4, 4]), (3, 100, [3]), (1, 1, [1]), (0, 4, [0])],
 )
-def test_batches_hold_every_row_once(n: int, size: int, lengths: list[int]) -> None:
+def test_batches_contain_every_row_once(n: int, size: int, lengths: list[int]) -> None:
     parts = list(pairs.batches(n, size, np.random.default_rng(0)))
     assert [len(part) for part in parts] == lengths
     assert sorted(torch.cat(parts).tolist()) == list(range(n))
 
 
-def test_batches_follow_the_randomness_that_is_passed_in() -> None:
+def test_batches_depend_on_the_generator() -> None:
     def order(seed: int) -> list[int]:
         return torch.cat(list(pairs.batches(50, 8, np.random.default_rng(seed)))).tolist()
 
@@ -48,7 +48,7 @@ def test_batches_follow_the_randomness_that_is_passed_in() -> None:
     assert order(0) != list(range(50))
 
 
-def test_pairs_are_taken_by_row() -> None:
+def test_take_returns_rows() -> None:
     four = pairs.Pairs(
         torch.arange(4.0)[:, None],
         10 * torch.arange(4.0)[:, None],
@@ -63,19 +63,19 @@ def test_pairs_are_taken_by_row() -> None:
     assert part.labelled.tolist() == [True, False]
 
 
-# ---- who matches whom ------------------------------------------------------------------------
+# ---- matches -------------------------------------------------------------------------------------
 
 
 @QUICK
 @given(labelled_items())
-def test_matches_are_the_loop(items: tuple[torch.Tensor, torch.Tensor]) -> None:
+def test_match_matrix_equals_a_loop(items: tuple[torch.Tensor, torch.Tensor]) -> None:
     labels, known = items
     n = len(labels)
     expected = [[loop_match(labels, known, i, j) for j in range(n)] for i in range(n)]
     assert pairs.match_matrix(labels, known).tolist() == expected
 
 
-def test_one_match_is_a_match_and_each_comes_up() -> None:
+def test_sample_match_returns_every_match() -> None:
     match = torch.tensor([[True, True, False], [False, True, False], [True, True, True]])
     rng = np.random.default_rng(0)
     draws = torch.stack([pairs.sample_match(match, rng) for _ in range(300)])
@@ -85,11 +85,11 @@ def test_one_match_is_a_match_and_each_comes_up() -> None:
     assert min(torch.bincount(draws[:, 2]).tolist()) > 60
 
 
-def test_one_match_of_a_lonely_item_is_itself() -> None:
+def test_sample_match_of_a_single_item_is_itself() -> None:
     assert pairs.sample_match(torch.ones(1, 1).bool(), np.random.default_rng(0)).tolist() == [0]
 
 
-def test_items_of_one_class_all_match_each_other() -> None:
+def test_match_matrix_of_one_class_is_all_true() -> None:
     labels, known = torch.ones(3, 1), torch.ones(3, dtype=torch.bool)
     assert bool(pairs.match_matrix(labels, known).all())
     assert pairs.match_matrix(labels, ~known).tolist() == torch.eye(3).bool().tolist()

@@ -1,4 +1,4 @@
-"""The policy and its two objectives: loops, gradients derived by hand, unbiased pairs."""
+"""Policy and objectives: loops, gradients by hand, unbiased sampling."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def loop_log_policy(
     return out
 
 
-# ---- the policy ------------------------------------------------------------------------------
+# ---- policy --------------------------------------------------------------------------------------
 
 
-def test_the_policy_gives_a_distance_for_every_pair() -> None:
+def test_policy_returns_a_distance_for_every_pair() -> None:
     torch.manual_seed(0)
     network = policy.Policy(6, 9, space=16)
     image, text = torch.randn(3, 6), torch.randn(5, 9)
@@ -41,7 +41,7 @@ def test_the_policy_gives_a_distance_for_every_pair() -> None:
     assert 0 <= float(found.min()) <= float(found.max()) <= 1
 
 
-def test_log_policy_is_the_loop() -> None:
+def test_log_policy_equals_a_loop() -> None:
     expected = loop_log_policy(DISTANCES.tolist(), ALLOWED.tolist(), 0.1)
     found = policy.log_policy(DISTANCES, ALLOWED, 0.1)
     torch.testing.assert_close(found, torch.tensor(expected))
@@ -54,13 +54,13 @@ def test_log_policy_by_hand() -> None:
     assert found.exp().tolist() == [pytest.approx([1 / (1 + 1 / 3), (1 / 3) / (1 + 1 / 3)])]
 
 
-def test_a_lower_temperature_is_more_decided() -> None:
+def test_lower_temperature_gives_lower_entropy() -> None:
     cold, warm = (policy.log_policy(DISTANCES[:1], ALLOWED[:1], t) for t in (0.01, 1.0))
     assert float(cold.exp().max()) > 0.999
     assert float(warm.exp().max()) < 0.4
 
 
-def test_nothing_allowed_gives_no_gradient_and_no_nan() -> None:
+def test_log_policy_without_candidates_has_zero_gradient() -> None:
     distances = DISTANCES.clone().requires_grad_()
     log_p = policy.log_policy(distances, torch.zeros(3, 4).bool(), 0.1)
     assert bool(log_p.isinf().all())
@@ -69,7 +69,7 @@ def test_nothing_allowed_gives_no_gradient_and_no_nan() -> None:
     assert distances.grad.abs().sum().item() == 0
 
 
-# ---- reward, entropy, share ------------------------------------------------------------------
+# ---- reward, entropy, share ----------------------------------------------------------------------
 
 
 def test_margin_reward_by_hand() -> None:
@@ -79,7 +79,7 @@ def test_margin_reward_by_hand() -> None:
     assert found.tolist() == [pytest.approx([1, exp(-2), exp(-2), exp(-4)], rel=1e-5)]
 
 
-def test_margin_reward_is_the_loop() -> None:
+def test_margin_reward_equals_a_loop() -> None:
     generator = torch.Generator().manual_seed(0)
     positive, distances = torch.rand(3, generator=generator), torch.rand(3, 4, generator=generator)
     found = policy.margin_reward(positive, distances, 0.15, 0.3)
@@ -105,14 +105,14 @@ def test_effective_share_by_hand() -> None:
     assert float(policy.effective_share(both)) == pytest.approx(sum(expected) / 2)
 
 
-def test_a_policy_without_candidates_uses_nothing() -> None:
+def test_effective_share_without_candidates_is_zero() -> None:
     assert float(policy.effective_share(torch.full((3, 4), -inf))) == 0
 
 
-# ---- the exact objective ---------------------------------------------------------------------
+# ---- exact objective -----------------------------------------------------------------------------
 
 
-def test_exact_objective_is_the_loop() -> None:
+def test_exact_objective_equals_a_loop() -> None:
     log_p = policy.log_policy(DISTANCES, ALLOWED, 0.2)
     total = 0.0
     for i in range(3):
@@ -123,7 +123,7 @@ def test_exact_objective_is_the_loop() -> None:
     assert float(policy.exact_objective(log_p, REWARD, 0.3)) == pytest.approx(-total / 3)
 
 
-def test_the_gradient_of_the_exact_objective_is_the_one_derived_by_hand() -> None:
+def test_exact_objective_has_the_gradient_by_hand() -> None:
     logits = torch.tensor([0.3, -1.0, 0.8, 0.0], dtype=torch.float64, requires_grad=True)
     reward = torch.tensor([0.2, 0.9, 0.4, 1.0], dtype=torch.float64)
     log_p = policy.log_policy(-logits[None], torch.ones(1, 4).bool(), 1.0)
@@ -134,7 +134,7 @@ def test_the_gradient_of_the_exact_objective_is_the_one_derived_by_hand() -> Non
     torch.testing.assert_close(logits.grad, expected)
 
 
-def test_the_gradient_of_the_entropy_is_the_one_derived_by_hand() -> None:
+def test_entropy_has_the_gradient_by_hand() -> None:
     logits = torch.tensor([0.3, -1.0, 0.8], dtype=torch.float64, requires_grad=True)
     log_p = policy.log_policy(-logits[None], torch.ones(1, 3).bool(), 1.0)
     policy.exact_objective(log_p, torch.zeros(1, 3, dtype=torch.float64), 0.7).backward()
@@ -144,10 +144,10 @@ def test_the_gradient_of_the_entropy_is_the_one_derived_by_hand() -> None:
     torch.testing.assert_close(logits.grad, expected)
 
 
-# ---- REINFORCE -------------------------------------------------------------------------------
+# ---- REINFORCE -----------------------------------------------------------------------------------
 
 
-def test_reinforce_objective_is_the_loop() -> None:
+def test_reinforce_objective_equals_a_loop() -> None:
     log_p = policy.log_policy(DISTANCES[:2], ALLOWED[:2], 0.2)
     picks = torch.tensor([[0, 3, 0], [2, 1, 1]])
     total = 0.0
@@ -161,7 +161,7 @@ def test_reinforce_objective_is_the_loop() -> None:
     assert float(found) == pytest.approx(-total / 2)
 
 
-def test_equal_rewards_teach_nothing() -> None:
+def test_reinforce_objective_has_zero_gradient_for_equal_rewards() -> None:
     logits = torch.randn(2, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
     log_p = policy.log_policy(logits, torch.ones(2, 5).bool(), 1.0)
     picks = torch.tensor([[0, 1, 4], [2, 2, 3]])
@@ -170,20 +170,20 @@ def test_equal_rewards_teach_nothing() -> None:
     assert float(logits.grad.abs().max()) < 1e-6
 
 
-def test_one_pick_has_no_baseline() -> None:
+def test_reinforce_objective_with_one_pick_raises_value_error() -> None:
     log_p = policy.log_policy(DISTANCES, ALLOWED, 0.2)
     with pytest.raises(ValueError, match="1 picks a query, expected at least 2"):
         policy.reinforce_objective(log_p, REWARD, torch.zeros(3, 1, dtype=torch.long), 0.0)
 
 
-def test_no_query_with_candidates_costs_nothing() -> None:
+def test_reinforce_objective_without_queries_is_zero() -> None:
     nothing = torch.zeros(0, 4)
     found = policy.reinforce_objective(nothing, nothing, torch.zeros(0, 2).long(), 0.1)
     assert float(found) == 0
 
 
 @pytest.mark.parametrize("samples", [2, 6])
-def test_sampled_gradients_approach_the_exact_one(samples: int) -> None:
+def test_reinforce_gradient_is_unbiased(samples: int) -> None:
     runs = 20_000
     logits = torch.tensor([0.3, -1.0, 0.8, 0.0, -0.4])
     reward = torch.tensor([0.2, 0.9, 0.4, 1.0, 0.0])
@@ -192,16 +192,16 @@ def test_sampled_gradients_approach_the_exact_one(samples: int) -> None:
     policy.exact_objective(policy.log_policy(one, allowed, 1.0), reward[None], 0.0).backward()
     assert one.grad is not None
 
-    # Each row is a run of its own: the objective's mean over rows is the mean over runs.
+    # Each row is one sample: the mean of the objective over rows is the mean over samples.
     rows = (-logits)[None].repeat(runs, 1).requires_grad_()
     log_p = policy.log_policy(rows, allowed.expand(runs, 5), 1.0)
     generator = torch.Generator().manual_seed(0)
     picks = torch.multinomial(log_p.detach().exp(), samples, replacement=True, generator=generator)
     policy.reinforce_objective(log_p, reward.expand(runs, 5), picks, 0.0).backward()
     assert rows.grad is not None
-    each = rows.grad * runs  # the gradient of each run
+    each = rows.grad * runs  # the gradient of each sample
     error = (each.mean(0) - one.grad[0]).abs()
-    # Five standard errors of the mean: by chance one in 1.7 million passes that for a coordinate.
+    # Five standard errors of the mean: exceeded with probability 1 / 1.7 million per coordinate.
     assert bool((error <= 5 * each.std(0) / runs**0.5).all())
-    # And the tolerance is small beside what it is compared with.
+    # The tolerance is small relative to the gradient.
     assert float((5 * each.std(0) / runs**0.5).max()) < 0.3 * float(one.grad.abs().max())

@@ -1,4 +1,4 @@
-"""SCH-GAN's two networks: each steps alone and towards its own aim, and picks what it may pick."""
+"""SCH-GAN, single steps: changed weights, losses, candidates and selected negatives."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ def same(before: list[torch.Tensor], after: list[torch.Tensor]) -> list[bool]:
     return [torch.equal(one, other) for one, other in zip(before, after, strict=True)]
 
 
-# ---- one step of each ------------------------------------------------------------------------
+# ---- one step of each network --------------------------------------------------------------------
 
 
-def test_a_step_of_the_discriminator_changes_its_own_weights_alone() -> None:
+def test_discriminator_step_changes_only_its_own_weights() -> None:
     networks = Networks()
     d, g = weights(networks.d), [tensor.clone() for tensor in networks.g.state_dict().values()]
     networks.discriminate()
@@ -93,7 +93,7 @@ def test_a_step_of_the_discriminator_changes_its_own_weights_alone() -> None:
 
 
 @pytest.mark.parametrize("estimator", ["exact", "reinforce"])
-def test_a_step_of_the_generator_changes_its_own_weights_alone(estimator: Any) -> None:
+def test_generator_step_changes_only_its_own_weights(estimator: Any) -> None:
     networks = Networks(replace(QUICK, estimator=estimator))
     _, batch = networks.discriminate()
     d = [tensor.clone() for tensor in networks.d.state_dict().values()]
@@ -105,7 +105,7 @@ def test_a_step_of_the_generator_changes_its_own_weights_alone(estimator: Any) -
     assert all(same(gradients, [p.grad for p in networks.d.parameters() if p.grad is not None]))
 
 
-def test_a_step_of_the_discriminator_lowers_its_loss_on_that_batch() -> None:
+def test_discriminator_steps_lower_its_loss() -> None:
     networks = Networks()
     losses = [networks.discriminate()[0] for _ in range(4)]
     assert losses == sorted(losses, reverse=True)
@@ -113,7 +113,7 @@ def test_a_step_of_the_discriminator_lowers_its_loss_on_that_batch() -> None:
 
 
 @pytest.mark.parametrize("estimator", ["exact", "reinforce"])
-def test_steps_of_the_generator_raise_its_reward_on_that_batch(estimator: Any) -> None:
+def test_generator_steps_increase_its_reward(estimator: Any) -> None:
     networks = Networks(replace(QUICK, estimator=estimator, policy_entropy=0.0, picks=64))
     _, batch = networks.discriminate()
     rewards = [networks.generate(batch)["reward"] for _ in range(15)]
@@ -122,7 +122,7 @@ def test_steps_of_the_generator_raise_its_reward_on_that_batch(estimator: Any) -
     assert rewards[-1] > 1.03 * rewards[0]
 
 
-def test_entropy_keeps_the_policy_spread() -> None:
+def test_entropy_weight_increases_the_effective_share() -> None:
     uses = []
     for weight in (0.0, 5.0):
         networks = Networks(replace(QUICK, policy_entropy=weight))
@@ -131,7 +131,7 @@ def test_entropy_keeps_the_policy_spread() -> None:
     assert uses[0] < uses[1]
 
 
-def test_the_temperature_follows_the_share_that_is_wanted() -> None:
+def test_adapt_changes_temperature_and_sigma_towards_their_targets() -> None:
     g = Networks().g
     start = float(g.get_buffer("temperature"))
     for used, direction in ((0.5, -1), (0.001, 1)):
@@ -146,18 +146,18 @@ def test_the_temperature_follows_the_share_that_is_wanted() -> None:
 
 @pytest.mark.parametrize("certainty", [0.6, 0.95, 0.999])
 @pytest.mark.parametrize("classes", [2, 10, 75])
-def test_a_code_on_a_codeword_has_the_wanted_certainty(classes: int, certainty: float) -> None:
+def test_class_temperature_gives_the_certainty(classes: int, certainty: float) -> None:
     temperature = class_temperature(classes, certainty)
     on, off = exp(1 / temperature), exp(0 / temperature)
     assert on / (on + (classes - 1) * off) == pytest.approx(certainty)
 
 
 @pytest.mark.parametrize("classes", [0, 1])
-def test_without_classes_to_tell_apart_there_still_is_a_temperature(classes: int) -> None:
+def test_class_temperature_is_defined_without_classes(classes: int) -> None:
     assert 0 < class_temperature(classes, 0.95) < 1
 
 
-def test_class_logits_are_similarities_over_the_temperature() -> None:
+def test_prototype_logits_are_similarities_over_the_temperature() -> None:
     d = Networks().d
     with torch.no_grad():
         d.prototypes.weight[:2] = torch.tensor([[9.0], [-9.0]])  # tanh: codes of all 1, of all -1
@@ -166,7 +166,7 @@ def test_class_logits_are_similarities_over_the_temperature() -> None:
     assert found.tolist() == pytest.approx([1 / 0.2, -1 / 0.2, 0], abs=1e-5)
 
 
-# ---- forward pass and candidates -------------------------------------------------------------
+# ---- forward pass and candidates -----------------------------------------------------------------
 
 
 def evaluate(networks: Networks, match_probability: torch.Tensor | None = None) -> Batch:
@@ -221,7 +221,7 @@ def test_log_policies_are_probabilities_of_the_candidates() -> None:
     assert not torch.allclose(found["image"].exp(), found["text"].exp())
 
 
-# ---- selected negatives ----------------------------------------------------------------------
+# ---- selected negatives --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("modality", ["image", "text"])
@@ -254,7 +254,7 @@ def test_negative_weights_are_zero_without_semi_hard_candidates() -> None:
     assert not losses.negative_weights(None, candidates, far, positive, config).any()
 
 
-# ---- statistics of selected negatives --------------------------------------------------------
+# ---- statistics of selected negatives ------------------------------------------------------------
 
 
 def true_matches() -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""SiGAH's two networks: each steps alone, along gradients worked out by hand in numpy."""
+"""SiGAH, single steps against gradients derived by hand in numpy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from xmodal.training.methods.sigah.networks import (
 from xmodal.training.run import Run
 
 N, DECODED = 12, 8
-# The terms that the paper's generator has; the others are losses with tests of their own.
+# The generator's terms in the paper; the other losses have their own tests.
 PAPER = Config(
     units=6,
     discriminator_units=3,
@@ -35,7 +35,7 @@ PAPER = Config(
 
 
 class Networks:
-    """Both networks in front of one batch of one modality."""
+    """Both networks with one batch of one modality."""
 
     def __init__(self, config: Config = PAPER) -> None:
         self.config = config
@@ -51,7 +51,7 @@ class Networks:
             )
         self.discriminator.k.fill_(0.25)
         self.near = torch.eye(N).bool().roll(1, 0)
-        # One step of plain descent: a parameter moves by its gradient.
+        # One step of SGD with rate 1: a parameter changes by its gradient.
         self.g_optimiser = torch.optim.SGD(self.g.parameters(), lr=1.0)
         self.d_optimiser = torch.optim.SGD(self.d.parameters(), lr=1.0)
 
@@ -71,8 +71,10 @@ def arrays(module: nn.Module) -> dict[str, np.ndarray]:
     return {name: tensor.detach().double().numpy() for name, tensor in module.state_dict().items()}
 
 
-def rebuilding(d: dict[str, np.ndarray], v: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """l(v) of the auto-encoder, its gradient in v (n, d), and what comes out of the ReLU."""
+def reconstruction_error(
+    d: dict[str, np.ndarray], v: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """l(v) of the autoencoder, its gradient at v (n, d), and the output of the ReLU."""
     into, out = d["image.layers.0.weight"], d["image.layers.2.weight"]
     inner = np.maximum(v @ into.T + d["image.layers.0.bias"], 0)
     left = v - (inner @ out.T + d["image.layers.2.bias"])
@@ -82,7 +84,7 @@ def rebuilding(d: dict[str, np.ndarray], v: np.ndarray) -> tuple[float, np.ndarr
 
 
 @pytest.mark.parametrize("adversary", [True, False])
-def test_a_step_of_the_generator_follows_the_gradient_worked_out_by_hand(adversary: bool) -> None:
+def test_generator_step_equals_gradient_by_hand(adversary: bool) -> None:
     networks = Networks(replace(PAPER, adversary=adversary))
     g, d = arrays(networks.g), arrays(networks.d)
     x = networks.part["image"].double().numpy()[:DECODED]
@@ -97,7 +99,7 @@ def test_a_step_of_the_generator_follows_the_gradient_worked_out_by_hand(adversa
     real = (x - g["standardisers.image.mean"]) * g["standardisers.image.scale"]
     phi = g["standardisers.image.phi"]
     sensed = (made - real) @ phi
-    judged, slope, _ = rebuilding(d, made)
+    judged, slope, _ = reconstruction_error(d, made)
     expected = {
         "sensing": 0.7 * (sensed**2).sum() / (DECODED * 20),
         "sparsity": 0.7 * 0.3 * s.mean(),
@@ -108,10 +110,10 @@ def test_a_step_of_the_generator_follows_the_gradient_worked_out_by_hand(adversa
     by_made = 0.7 * 2 * sensed @ phi.T / (DECODED * 20) + (slope if adversary else 0)
     by_s = by_made @ atoms.T + 0.7 * 0.3 / s.size
     by_into = by_s * (into > 0)
-    by_relaxed = by_into @ g["decoders.image.sparse.weight"]  # the sign is passed straight through
+    by_relaxed = by_into @ g["decoders.image.sparse.weight"]  # straight-through sign
     by_sum = by_relaxed * (1 - relaxed**2)
     by_atoms = s.T @ by_made
-    along = (by_atoms * atoms).sum(1, keepdims=True) * atoms / (20 / 6)  # atoms keep their length
+    along = (by_atoms * atoms).sum(1, keepdims=True) * atoms / (20 / 6)  # atoms have a fixed norm
     gradients = {
         "decoders.image.offset": by_made.sum(0),
         "decoders.image.sparse.weight": by_into.T @ b,
@@ -136,7 +138,7 @@ def test_a_step_of_the_generator_follows_the_gradient_worked_out_by_hand(adversa
         )
 
 
-def test_a_step_of_the_discriminator_follows_the_gradient_worked_out_by_hand() -> None:
+def test_discriminator_step_equals_gradient_by_hand() -> None:
     networks = Networks()
     _, real, fake = networks.generate()
     g, d = arrays(networks.g), arrays(networks.d)
@@ -147,7 +149,7 @@ def test_a_step_of_the_discriminator_follows_the_gradient_worked_out_by_hand() -
     # L_D = l(x) - k l(x') with k = 1/4
     gradients: dict[str, np.ndarray] = {name: np.zeros(()) for name in d}
     for v, sign in ((x, 1.0), (made, -0.25)):
-        _, _, inner = rebuilding(d, v)
+        _, _, inner = reconstruction_error(d, v)
         out = d["image.layers.2.weight"]
         left = v - (inner @ out.T + d["image.layers.2.bias"])
         back = sign * -2 * left / left.size
@@ -157,7 +159,7 @@ def test_a_step_of_the_discriminator_follows_the_gradient_worked_out_by_hand() -
         gradients["image.layers.0.weight"] = gradients["image.layers.0.weight"] + by_inner.T @ v
         gradients["image.layers.0.bias"] = gradients["image.layers.0.bias"] + by_inner.sum(0)
     after = arrays(networks.d)
-    on_real, on_fake = rebuilding(d, x)[0], rebuilding(d, made)[0]
+    on_real, on_fake = reconstruction_error(d, x)[0], reconstruction_error(d, made)[0]
     for name in sorted(set(gradients) - {"image.k"}):
         assert np.abs(gradients[name]).max() > 1e-4, name
         assert d[name] - after[name] == pytest.approx(gradients[name], abs=1e-6), name
@@ -174,7 +176,7 @@ def test_a_step_of_the_discriminator_follows_the_gradient_worked_out_by_hand() -
     assert all(np.array_equal(g[name], now[name]) for name in g)
 
 
-def test_a_step_of_the_generator_changes_its_own_weights_alone() -> None:
+def test_generator_step_changes_only_its_own_weights() -> None:
     networks = Networks()
     before = arrays(networks.d)
     networks.generate()
@@ -183,18 +185,18 @@ def test_a_step_of_the_generator_changes_its_own_weights_alone() -> None:
     assert all(parameter.grad is None for parameter in networks.d.parameters())
 
 
-def test_the_balance_stays_between_0_and_1() -> None:
+def test_update_balance_is_clamped_to_0_and_1() -> None:
     discriminator, fast = AutoencoderDiscriminator(4, 2), replace(PAPER, balance_rate=0.4)
     found = []
     for real, fake in ((1.0, 0.0), (4.0, 0.5), (9.0, 0.0), (0.0, 0.5), (0.0, 9.0)):
         discriminator.update_balance(real, fake, fast.gamma, fast.balance_rate)
         found.append(float(discriminator.k))
-    # + .4 (.5 - 0), + .4 (2 - .5), + .4 * 4.5 is cut at 1, - .4 * .5, - .4 * 9 is cut at 0
+    # + .4 (.5 - 0), + .4 (2 - .5), + .4 * 4.5 is clamped at 1, - .4 * .5, - .4 * 9 is clamped at 0
     assert found == pytest.approx([0.2, 0.8, 1.0, 0.8, 0.0])
     assert "k" in discriminator.state_dict()
 
 
-def test_rows_that_came_along_are_compared_and_not_decoded() -> None:
+def test_added_neighbours_are_in_the_neighbour_loss_but_not_decoded() -> None:
     networks = Networks(replace(PAPER, neighbours=1.0))
     losses, real, fake = networks.generate()
     assert len(real["image"]) == len(fake["image"]) == DECODED
@@ -205,7 +207,7 @@ def test_rows_that_came_along_are_compared_and_not_decoded() -> None:
     assert others["sensing"] == losses["sensing"]
 
 
-def test_each_code_is_decoded_to_both_sides_of_a_pair() -> None:
+def test_each_code_is_decoded_to_both_modalities() -> None:
     data = clusters(N, 0, bits=8)
     features: Features = {"image": data.train.image, "text": data.train.text}
     torch.manual_seed(0)
@@ -224,27 +226,27 @@ def test_each_code_is_decoded_to_both_sides_of_a_pair() -> None:
     assert all(one.grad is not None for name, one in g.named_parameters() if name != "sharpness")
     figures = sigah._discriminator_step(d, torch.optim.SGD(d.parameters()), real, fake, PAPER)
     ks = [float(cast_k) for cast_k in (d["image"].k, d["text"].k)]
-    assert ks[0] != ks[1]  # a balance each
+    assert ks[0] != ks[1]  # one balance for each modality
     assert figures["k"] == pytest.approx(sum(ks) / 2)
 
 
-def test_the_start_is_iterative_quantisation() -> None:
+def test_initialise_gives_the_codes_of_itq() -> None:
     data = clusters(80, 20)
     towers = data.towers(1, kind="linear")
     features: Features = {"image": data.train.image}
     sigah._initialise(towers, data.train, features, Config(), np.random.default_rng(3))
     x = data.train.image.numpy()
     project = linear_models.pca(x, 16)
-    turned = linear_models.itq(
+    rotated = linear_models.itq(
         x, x[:0], linear_models.Projections(project, project), rng=np.random.default_rng(3)
     ).image(x)
     codes = towers.codes("image", data.train.image).to_bits()
-    assert (codes == (turned > 0)).mean() > 0.999
+    assert (codes == (rotated > 0)).mean() > 0.999
     relaxed = data.train.image @ towers.image.head[0].weight.T + towers.image.head[0].bias
     assert float(relaxed.detach().std()) == pytest.approx(1, rel=0.01)
 
 
-def test_sensing_keeps_lengths_on_average_and_follows_the_seed() -> None:
+def test_sensing_loss_equals_the_mean_squared_error_in_expectation() -> None:
     torch.manual_seed(0)
     scale = Standardiser(torch.randn(50, 400))
     rows = torch.randn(200, 400)
@@ -255,8 +257,8 @@ def test_sensing_keeps_lengths_on_average_and_follows_the_seed() -> None:
     assert float(scale(torch.randn(1, 400) * 0 + scale.mean).abs().max()) == 0
 
 
-def test_the_scale_of_features_does_not_change_the_codes() -> None:
-    """W's rate follows its size: vectors ten times as long train alike."""
+def test_scale_of_features_does_not_change_codes() -> None:
+    """The learning rate of W is relative to its size."""
     data, config = clusters(60, 0), Config(epochs=2, units=16, discriminator_units=4)
     ten = replace(data, train=replace(data.train, image=10 * data.train.image))
     towers = [sigah.train(one, config, Run(one)) for one in (data, ten)]

@@ -1,4 +1,4 @@
-"""Self-paced SSAH's A-Net: what it may do to a sample, by hand and by loops."""
+"""The networks of SSAH: hidden cells, angles and hard samples, by hand and by loops."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def _repeatable() -> None:
     torch.manual_seed(0)
 
 
-# ---- which cells -----------------------------------------------------------------------------
+# ---- hidden cells and angles ---------------------------------------------------------------------
 
 
-def test_runs_and_squares_by_hand() -> None:
+def test_run_and_square_covers_equal_values_by_hand() -> None:
     assert run_covers(4, 3).tolist() == [[1, 1, 1, 0], [0, 1, 1, 1]]
     assert run_covers(3, 2, wrap=True).tolist() == [[1, 1, 0], [0, 1, 1], [1, 0, 1]]
     whole = square_covers(3, 2).view(4, 3, 3)
@@ -39,19 +39,19 @@ def test_runs_and_squares_by_hand() -> None:
 
 @pytest.mark.parametrize("sizes", [[8, 4, 1], [9, 4, 1], [4, 1], [1]])
 @pytest.mark.parametrize("hidden", range(22))
-def test_blocks_of_all_sizes_hide_what_is_wanted(hidden: int, sizes: list[int]) -> None:
+def test_blocks_per_size_hides_the_given_number_of_cells(hidden: int, sizes: list[int]) -> None:
     counts = blocks_per_size(hidden, sizes)
     assert sum(count * size for count, size in zip(counts, sizes, strict=True)) == hidden
     assert min(counts) >= 0
 
 
-def test_a_third_is_hidden_by_blocks_of_every_size() -> None:
+def test_blocks_per_size_uses_every_size() -> None:
     assert blocks_per_size(21, [8, 4, 1]) == [1, 2, 5]
     assert blocks_per_size(21, [9, 4, 1]) == [1, 2, 4]
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 5, 14, 20, 33, 64, 67, 100, 129, 150, 255, 300])
-def test_every_vector_loses_the_same_number_of_components_and_at_most_a_third(dim: int) -> None:
+def test_feature_a_net_hides_the_same_number_of_components(dim: int) -> None:
     features = torch.randn(300, dim)
     net = FeatureANet(features, 1 / 3, MAX_ANGLE, rotate=True)
     size = min(dim, 256)
@@ -68,40 +68,40 @@ def test_every_vector_loses_the_same_number_of_components_and_at_most_a_third(di
     assert torch.equal(*lost)
     assert len(set(lost[0].tolist())) == 1
     assert lost[0][0] <= size / 3
-    assert lost[0][0] >= size / 3 - size / 33 - 1  # and not much less
+    assert lost[0][0] >= size / 3 - size / 33 - 1  # at most a little less
 
 
 @pytest.mark.parametrize("area", [0.0, 0.1, 0.25, 1 / 3])
-def test_learned_and_random_hide_the_same_area_at_the_same_angles(area: float) -> None:
+def test_pixel_a_net_learned_and_random_have_the_same_area_and_angles(area: float) -> None:
     pictures = torch.randint(0, 256, (6, 64 * 64 * 3), dtype=torch.uint8)
     net = PixelANet(area, MAX_ANGLE)
     with torch.no_grad():
         for weight in (*net.places.parameters(), *net.rotation.parameters()):
             weight.normal_(std=3.0)
-        _, learned, turned = net(pictures, True)
-        _, random, at_random = net(pictures, False)
+        _, learned, angles = net(pictures, True)
+        _, random, random_angles = net(pictures, False)
     assert learned.sum(1).tolist() == random.sum(1).tolist() == [int(area * 64)] * 6
     assert learned.mean() <= 1 / 3
     assert area == 0 or not torch.equal(learned, random)
-    assert turned.sort(0).values.flatten().tolist() == pytest.approx(
+    assert angles.sort(0).values.flatten().tolist() == pytest.approx(
         [math.radians(angle) for angle in (-25, -15, -5, 5, 15, 25)]
     )
-    assert torch.allclose(turned.sort(0).values, at_random.sort(0).values)
-    assert float(turned.abs().mean()) == pytest.approx(float(at_random.abs().mean()))
+    assert torch.allclose(angles.sort(0).values, random_angles.sort(0).values)
+    assert float(angles.abs().mean()) == pytest.approx(float(random_angles.abs().mean()))
 
 
-def test_blocks_never_overlap_and_high_scores_are_hidden() -> None:
+def test_sample_hidden_selects_disjoint_blocks_with_high_scores() -> None:
     covers = [run_covers(20, 4, wrap=True), run_covers(20, 1)]
-    wanted = torch.zeros(50, 20)
-    wanted[:, 7] = 50
-    hidden = sample_hidden([wanted, torch.zeros(50, 20)], covers, [1, 2])
+    scores = torch.zeros(50, 20)
+    scores[:, 7] = 50
+    hidden = sample_hidden([scores, torch.zeros(50, 20)], covers, [1, 2])
     assert bool((hidden[:, 7:11] == 1).all())
     assert hidden.sum(1).tolist() == [6] * 50
     spread = sample_hidden([torch.zeros(4000, 20), torch.zeros(4000, 20)], covers, [1, 2])
-    assert spread.mean(0).tolist() == pytest.approx([0.3] * 20, abs=0.04)  # chance favours no cell
+    assert spread.mean(0).tolist() == pytest.approx([0.3] * 20, abs=0.04)  # uniform over cells
 
 
-def test_the_gradient_of_hiding_is_that_of_the_softmax_over_places() -> None:
+def test_sample_hidden_has_the_gradient_of_the_softmax() -> None:
     cover, score = run_covers(6, 2), torch.randn(3, 5, requires_grad=True)
     value = torch.randn(3, 6)
     torch.manual_seed(7)
@@ -109,12 +109,12 @@ def test_the_gradient_of_hiding_is_that_of_the_softmax_over_places() -> None:
     torch.manual_seed(7)
     (sample_hidden([score], [cover], [1]) * value).sum().backward()
     soft = torch.softmax(score.detach() + noise, dim=1)
-    gain = value @ cover.T  # of each place; d/ds_p = soft_p (gain_p - sum_q soft_q gain_q)
+    gain = value @ cover.T  # gain of each place; d/ds_p = soft_p (gain_p - sum_q soft_q gain_q)
     expected = soft * (gain - (soft * gain).sum(1, keepdim=True))
     torch.testing.assert_close(score.grad, expected)
 
 
-def test_high_scores_get_high_angles_and_the_gradient_goes_through() -> None:
+def test_assign_angles_orders_by_score_with_straight_through_gradient() -> None:
     scores = torch.tensor([[40.0], [-20.0], [0.0], [20.0]], requires_grad=True)
     angles = assign_angles(scores, 0.4)
     assert angles.flatten().tolist() == pytest.approx([0.3, -0.3, -0.1, 0.1])
@@ -124,10 +124,10 @@ def test_high_scores_get_high_angles_and_the_gradient_goes_through() -> None:
     assert assign_angles(torch.zeros(1, 1), 0.4).tolist() == [[0.0]]
 
 
-# ---- what becomes of the sample --------------------------------------------------------------
+# ---- hard samples --------------------------------------------------------------------------------
 
 
-def test_hiding_components_of_a_vector_by_loops() -> None:
+def test_feature_distort_equals_a_loop_over_components() -> None:
     features = torch.randn(40, 5)
     net = FeatureANet(features, 1 / 3, MAX_ANGLE, rotate=False)
     hidden = (torch.rand(40, 5) > 0.6).float()
@@ -141,7 +141,7 @@ def test_hiding_components_of_a_vector_by_loops() -> None:
         assert made.tolist() == pytest.approx(expected.tolist(), abs=1e-4)
 
 
-def test_what_is_no_component_is_never_hidden() -> None:
+def test_feature_distort_keeps_the_residual() -> None:
     few = torch.randn(4, 50)
     net = FeatureANet(few, 1 / 3, MAX_ANGLE, rotate=False)
     new = torch.randn(3, 50)
@@ -152,7 +152,7 @@ def test_what_is_no_component_is_never_hidden() -> None:
     assert float(away.norm()) < float(new.norm())
 
 
-def test_turning_keeps_lengths_and_turns_by_the_angle() -> None:
+def test_feature_distort_rotates_by_the_angle() -> None:
     features = torch.randn(60, 6)
     net = FeatureANet(features, 0.0, MAX_ANGLE, rotate=True)
     assert net.rotations == 3
@@ -164,7 +164,7 @@ def test_turning_keeps_lengths_and_turns_by_the_angle() -> None:
     assert cosine.tolist() == pytest.approx([math.cos(0.4)] * 60, abs=1e-3)
 
 
-def test_a_picture_is_turned_and_covered_with_its_mean_colour() -> None:
+def test_pixel_distort_rotates_and_covers_with_the_mean_colour() -> None:
     picture = torch.zeros(1, 64, 64, 3)
     picture[0, 30:34, 50:54] = 255  # a dot on the right
     net = PixelANet(1 / 3, MAX_ANGLE)

@@ -1,4 +1,4 @@
-"""Self-paced SSAH's two networks: the loss of both, and one step of each by hand."""
+"""SSAH, single steps: losses against loops, steps against gradients by hand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _repeatable() -> None:
     torch.manual_seed(0)
 
 
-# ---- losses ----------------------------------------------------------------------------------
+# ---- losses --------------------------------------------------------------------------------------
 
 
 def loop_hash_loss(
@@ -52,7 +52,7 @@ def loop_hash_loss(
 
 
 @pytest.mark.parametrize("labelled", [True, False])
-def test_the_hash_loss_is_the_loop(labelled: bool) -> None:
+def test_hash_loss_equals_a_loop(labelled: bool) -> None:
     u, v, w = (torch.tanh(torch.randn(5, K)) for _ in range(3))
     match = torch.eye(5)
     if labelled:
@@ -62,11 +62,11 @@ def test_the_hash_loss_is_the_loop(labelled: bool) -> None:
     found = hash_loss(u, v, w, match, config)
     arrays = (one.double().numpy() for one in (u, v, w, match))
     assert found.tolist() == pytest.approx(loop_hash_loss(*arrays, config), rel=1e-4)
-    first = hash_loss(u[:2], v, w, match[:2], config)  # these ask alone
+    first = hash_loss(u[:2], v, w, match[:2], config)  # queries: the first two
     torch.testing.assert_close(first, found[:2])
 
 
-def test_the_aim_grows_evenly_and_then_stays() -> None:
+def test_target_hardness_grows_linearly_then_is_constant() -> None:
     config = Config(epochs=10, hardness=0.8, pace=0.5)
     assert [round(target_hardness(epoch, config), 2) for epoch in (1, 3, 5, 8)] == [
         0.16,
@@ -77,7 +77,7 @@ def test_the_aim_grows_evenly_and_then_stays() -> None:
     assert target_hardness(1, replace(config, pace=0.0)) == 0.8
 
 
-# ---- one step of each ------------------------------------------------------------------------
+# ---- one step of each network --------------------------------------------------------------------
 
 PLAIN = Config(
     likelihood=1.0, hard=0.0, consistency=0.0, pairs=0.0, neighbours=0.0, quantise=0.0,
@@ -86,7 +86,7 @@ PLAIN = Config(
 
 
 class Networks:
-    """Both networks before one small batch, with linear towers: u = tanh(Wx + c)."""
+    """Both networks with one small batch and linear towers: u = tanh(Wx + c)."""
 
     def __init__(self, config: Config, n: int = 8) -> None:
         self.config = config
@@ -118,8 +118,8 @@ EVERY = {
 
 
 @pytest.mark.parametrize("term", EVERY)
-def test_a_step_of_h_net_is_the_slope_of_its_loss(term: str) -> None:
-    """Against differences of a loss that is written out in loops, in float64."""
+def test_hash_step_equals_numerical_gradient(term: str) -> None:
+    """Numerical gradient of a loss in loops, in float64."""
     networks = Networks(EVERY[term])
     towers, config = networks.h.towers, networks.config
     hard: ssah.ByModality = {"image": torch.randn(8, 20), "text": torch.randn(8, 14)}
@@ -147,15 +147,15 @@ def test_a_step_of_h_net_is_the_slope_of_its_loss(term: str) -> None:
             apart = ((hard_u - before[0]) ** 2).mean() + ((hard_v - before[1]) ** 2).mean()
             return float(apart) / 2
         if term == "hard":  # the natural codes are held fixed
-            (fixed_u, fixed_v), asks = before, (hard_u, hard_v)
+            (fixed_u, fixed_v), queries = before, (hard_u, hard_v)
         else:
-            (fixed_u, fixed_v), asks = (u, v), (u, v)
-        there = loop_hash_loss(asks[0], fixed_v, fixed_u, match, config)
-        back = loop_hash_loss(asks[1], fixed_u, fixed_v, match, config)
+            (fixed_u, fixed_v), queries = (u, v), (u, v)
+        there = loop_hash_loss(queries[0], fixed_v, fixed_u, match, config)
+        back = loop_hash_loss(queries[1], fixed_u, fixed_v, match, config)
         return float(np.mean(there) + np.mean(back)) / 2
 
-    told = networks.hash(hard)
-    assert told[term] == pytest.approx(loss(weights), rel=1e-4)
+    terms = networks.hash(hard)
+    assert terms[term] == pytest.approx(loss(weights), rel=1e-4)
     for place, modality in enumerate(modalities):
         moved = getattr(towers, modality).head[0].weight.detach().double().numpy() - weights[place]
         for entry in ((0, 0), (3, 5), (7, 13)):
@@ -168,8 +168,8 @@ def test_a_step_of_h_net_is_the_slope_of_its_loss(term: str) -> None:
 
 
 @pytest.mark.parametrize("rho", [0.0, 5.0])
-def test_a_step_of_a_net_by_hand(rho: float) -> None:
-    """One of eight components is hidden and nothing turned; only the last bias can move yet."""
+def test_adversary_step_equals_gradient_by_hand(rho: float) -> None:
+    """One of eight components is hidden, no rotation; only the last bias has a gradient."""
     networks = Networks(replace(PLAIN, area=1 / 8, angle=0.0))
     a, towers, config = networks.a, networks.h.towers, networks.config
     assert a.image.counts == a.text.counts == [0, 0, 1]
@@ -190,8 +190,8 @@ def test_a_step_of_a_net_by_hand(rho: float) -> None:
         shift = towers.tower(modality).head[0].bias.detach()  # type: ignore[arg-type]
         u = torch.tanh((x - (hidden * parts) @ directions.T) @ weight.T + shift)
         others = natural[other], natural[modality], match, config
-        reached = hash_loss(u, *others)
-        easy = hash_loss(natural[modality], *others)
+        hard_loss = hash_loss(u, *others)
+        natural_loss = hash_loss(natural[modality], *others)
         slope = torch.zeros_like(u)  # dL_i / du_i
         own = torch.eye(8)
         for codes, similar in ((natural[other], match), (natural[modality], match - own)):
@@ -200,7 +200,7 @@ def test_a_step_of_a_net_by_hand(rho: float) -> None:
             of_others = (1 - match) / (1 - match).sum(1, keepdim=True).clamp(min=1e-6)
             by_logit = of_others * torch.sigmoid(logits) - of_similar * torch.sigmoid(-logits)
             slope += by_logit / 2 / 2 @ codes * config.slope / K
-        slope *= torch.sign(reached.mean() - (1 + rho) * easy.mean()) / 8 / 2
+        slope *= torch.sign(hard_loss.mean() - (1 + rho) * natural_loss.mean()) / 8 / 2
         by_input = (slope * (1 - u.square())) @ weight
         by_mask = -parts * (by_input @ directions)
         by_score = soft * (by_mask - (soft * by_mask).sum(1, keepdim=True))
@@ -209,11 +209,11 @@ def test_a_step_of_a_net_by_hand(rho: float) -> None:
     torch.manual_seed(3)
     _, figures = networks.attack(rho)
     assert figures["target"] == 1 + rho
-    for modality, wanted in expected.items():
+    for modality, gradient in expected.items():
         last = a.net(modality).last  # type: ignore[arg-type]
         assert isinstance(last, torch.nn.Linear)
         places = last.bias[-8 - a.net(modality).rotations :][:8]  # type: ignore[arg-type]
-        torch.testing.assert_close(places.detach(), -wanted, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(places.detach(), -gradient, rtol=1e-3, atol=1e-6)
     changed = [
         not torch.equal(one, other) for one, other in zip(before, a.parameters(), strict=True)
     ]
@@ -221,7 +221,7 @@ def test_a_step_of_a_net_by_hand(rho: float) -> None:
 
 
 def unchanged(networks: Networks, act: Callable[[], object], *, a: bool, h: bool) -> None:
-    """Whether ``act`` leaves the weights of A-Net and of H-Net alone."""
+    """Assert which of A-Net and H-Net ``act`` does not change."""
     kept = [[weight.detach().clone() for weight in one.parameters()] for one in both(networks)]
     act()
     same = [
@@ -235,7 +235,7 @@ def both(networks: Networks) -> tuple[torch.nn.Module, torch.nn.Module]:
     return networks.a, networks.h
 
 
-def test_each_player_changes_its_own_weights_alone() -> None:
+def test_each_step_changes_only_its_own_weights() -> None:
     networks = Networks(replace(PLAIN, hard=1.0))
     hard, _ = networks.attack(0.5)
     assert not any(made.requires_grad for made in hard.values())
@@ -244,7 +244,7 @@ def test_each_player_changes_its_own_weights_alone() -> None:
     assert all(weight.grad is None for weight in networks.h.average.parameters())
 
 
-def test_chance_takes_no_step_and_is_measured() -> None:
+def test_random_adversary_changes_no_weights_and_is_logged() -> None:
     networks = Networks(replace(PLAIN, adversary="random"))
     unchanged(networks, lambda: networks.attack(0.5), a=True, h=True)
     _, figures = networks.attack(0.5)
@@ -254,7 +254,7 @@ def test_chance_takes_no_step_and_is_measured() -> None:
 
 
 @pytest.mark.parametrize("rho", [-0.5, 9.0])
-def test_a_net_goes_where_it_aims(rho: float) -> None:
+def test_adversary_steps_move_hardness_towards_the_target(rho: float) -> None:
     networks = Networks(PLAIN, n=60)
     for _ in range(10):
         networks.hash(None)
@@ -267,7 +267,7 @@ def test_a_net_goes_where_it_aims(rho: float) -> None:
     assert (away > 0) == (rho > 0)
 
 
-def test_the_average_follows() -> None:
+def test_update_average_is_an_exponential_moving_average() -> None:
     h = HNet(Towers(3, 3, K, kind="linear"))
     old = h.average.image.head[0].weight.clone()
     with torch.no_grad():
@@ -278,7 +278,7 @@ def test_the_average_follows() -> None:
     torch.testing.assert_close(h.average.image.head[0].weight, old + 1.0)
     pixels = HNet(Towers(64 * 64 * 3, 3, K, hidden=4, raw_images=True))
     pixels.towers.image(torch.randint(0, 256, (4, 64 * 64 * 3), dtype=torch.uint8))
-    pixels.update_average(0.5)  # counts of batches are whole numbers
+    pixels.update_average(0.5)  # batch counters are integers
     now, average = pixels.towers.state_dict(), pixels.average.state_dict()
     name = "image.stem.layers.1.num_batches_tracked"
     assert now[name] == average[name] == 1

@@ -1,10 +1,10 @@
-"""What any learned code has to beat, from the same features and the same training pairs.
+"""Baselines of learned codes, from the same features and the same training pairs.
 
     sign           sign of the canonical projections, as they are
-    cca + itq      the same after the rotation that fits signs best
+    cca + itq      the same after the rotation that minimises the quantisation error
     pca, pca + itq the same two of one modality, from its principal components
     label codeword the class posterior of each modality times a random sign matrix
-    float cosine   the canonical projections uncompressed: what binary codes give up
+    float cosine   the canonical projections uncompressed: an upper bound without binarisation
 
 Inputs are feature matrices (n, d_image) and (n, d_text); one row a pair.
 """
@@ -35,7 +35,7 @@ def label_codeword(
 
 
 def as_they_are() -> Projections:
-    """No projection: for backbones whose two sides already share a space."""
+    """Return the identity, for backbones of both modalities that share a space."""
     return Projections(as_float32, as_float32)
 
 

@@ -155,7 +155,7 @@ class Run:
         return validation_map(towers, self.data.validation, self.data.train)
 
     def sheet(self, name: str, epoch: int, rows: Sequence[npt.NDArray[np.uint8]]) -> None:
-        """Save a sheet of pictures, see :func:`save_sheet`; without a folder do nothing."""
+        """Save a sheet of pictures, see :func:`save_sheet`, if the run has a folder."""
         if self.folder is not None:
             save_sheet(self.folder, name, epoch, rows)
 

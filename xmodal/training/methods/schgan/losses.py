@@ -106,7 +106,7 @@ def negative_statistics(
 
     ``truth`` (n, n) bool: pairs that share a label. Returns the mean distance of selected negatives
     from the margin as a share of the bits, the share of them that are true matches, and the same
-    share of random candidates; nothing without candidates.
+    share of random candidates; an empty dict without candidates.
     """
     positives = sample_positives(candidates, rng)
     off_margin, false, random = [], [], []

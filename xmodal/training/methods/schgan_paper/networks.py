@@ -68,7 +68,7 @@ class Networks:
 
 
 def build_networks(data: TrainingData, config: Config) -> Networks:
-    """Return both networks, initialised as ``config.start`` says."""
+    """Return both networks, initialised by ``config.start``."""
     d, towers = (data.towers(config.hidden, kind="released").to(device()) for _ in range(2))
     g = Generator(towers, data.classes).to(device())
     d_optimiser, g_optimiser = (

@@ -60,7 +60,7 @@ class SelectionQueries(TrainingData):
 
 
 def with_selection_queries(data: TrainingData, queries: Pairs, config: Config) -> TrainingData:
-    """Return ``data``, with the test queries as validation pairs if ``config`` says so."""
+    """Return ``data``, with the test queries as validation pairs for ``best_epoch="queries"``."""
     if config.best_epoch == "validation":
         return data
     return SelectionQueries(data.train, queries, data.bits, data.raw_images)
