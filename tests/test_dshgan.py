@@ -84,7 +84,7 @@ def test_training_does_not_change_global_random_state() -> None:
 
 # ---- settings ------------------------------------------------------------------------------------
 
-FIGURES = {"adversary", "adversary right", "fooling", "generator triplets", "generator classes"}
+FIGURES = {"adversary", "adversary accuracy", "fooling", "generator triplets", "generator classes"}
 
 
 def test_without_synthetic_no_generator_is_built(
@@ -92,7 +92,7 @@ def test_without_synthetic_no_generator_is_built(
 ) -> None:
     data = clusters(labelled=0.5, bits=64)
     on = trained(data)
-    assert set(on.history[-1]) > FIGURES | {"synthetic triplets", "synthetic of class"}
+    assert set(on.history[-1]) > FIGURES | {"synthetic triplets", "synthetic accuracy"}
     with_synthetic = codes(data)
     monkeypatch.delattr(dshgan, "Gan")  # building one would fail
     assert codes(data, OFF) != with_synthetic
@@ -186,7 +186,7 @@ def test_condition_text_trains_without_labels_and_condition_label_raises(kind: s
     assert finite(trained(data, OFF))
     run = trained(data, replace(BY_TEXT, synthetic_classes=1.0))
     assert finite(run)
-    named = {"generator classes", "synthetic of class", "classes", "synthetic classes"}
+    named = {"generator classes", "synthetic accuracy", "classes", "synthetic classes"}
     assert not set(run.history[0]) & named
 
 
@@ -249,8 +249,8 @@ def test_synthetic_pairs_have_their_class_and_vary(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(dshgan.Gan, "__init__", kept)
     data = clusters(200, 120, labelled=0.25)
     run = trained(data, replace(QUICK, epochs=4, latent=128, pretraining=250))
-    assert run.history[-1]["synthetic of class"] > 0.8
-    assert 0.5 < run.history[-1]["adversary right"] < 0.98
+    assert run.history[-1]["synthetic accuracy"] > 0.8
+    assert 0.5 < run.history[-1]["adversary accuracy"] < 0.98
     condition = torch.eye(CLASSES).repeat_interleave(50, dim=0)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)

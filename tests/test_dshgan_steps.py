@@ -245,7 +245,7 @@ def test_discriminator_step_of_adversary_equals_gradient_by_hand() -> None:
     moved_bias = bias - float(plain.last.bias.detach())
     assert moved_bias == pytest.approx(float(to_real.sum() + to_synthetic.sum()), abs=1e-5)
     right = float(((on_real > 0).float().mean() + (on_synthetic <= 0).float().mean()) / 2)
-    assert figures["adversary right"] == pytest.approx(right)
+    assert figures["adversary accuracy"] == pytest.approx(right)
 
 
 def test_generator_step_equals_gradient_by_hand() -> None:
@@ -313,8 +313,8 @@ def test_reconstruction_is_a_weighted_generator_term() -> None:
         networks.gan.g.sample(networks.conditions.values)
         real = networks.part.image, networks.part.text
         expected = 2 * float(networks.gan.reconstruction_loss(real, networks.conditions.values)[0])
-    assert networks.generate()["remaking"] == pytest.approx(expected, rel=1e-4)
-    assert "remaking" not in Networks().generate()
+    assert networks.generate()["reconstruction"] == pytest.approx(expected, rel=1e-4)
+    assert "reconstruction" not in Networks().generate()
 
 
 def test_generator_gradient_is_scaled_to_the_reconstruction_gradient() -> None:

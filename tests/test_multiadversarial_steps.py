@@ -133,7 +133,7 @@ def test_critics_step_changes_only_their_own_weights() -> None:
     networks = Networks()
     auto, critics = weights(networks.auto), weights(*networks.all_critics())
     figures = networks.update_critics(networks.outputs())
-    assert set(figures) == {"images apart", "texts apart", "codes apart"}
+    assert set(figures) == {"image distance", "text distance", "code distance"}
     assert all(same(auto, weights(networks.auto)))
     assert all(one.grad is None for one in networks.auto.parameters())
     stayed = same(critics, weights(*networks.all_critics()))

@@ -127,7 +127,7 @@ def test_entropy_weight_increases_the_effective_share() -> None:
     for weight in (0.0, 5.0):
         networks = Networks(replace(QUICK, policy_entropy=weight))
         _, batch = networks.discriminate()
-        uses.append([networks.generate(batch)["policy uses"] for _ in range(15)][-1])
+        uses.append([networks.generate(batch)["policy share"] for _ in range(15)][-1])
     assert uses[0] < uses[1]
 
 
@@ -315,5 +315,5 @@ def test_negative_statistics_are_empty_without_candidates() -> None:
 def test_negative_step_without_candidates_gives_finite_figures(estimator: Any) -> None:
     networks = Networks(replace(QUICK, estimator=estimator))
     figures = networks.generate(evaluate(networks, torch.ones(N, N)))
-    assert figures == {"reward": 0.0, "policy uses": 0.0}
+    assert figures == {"reward": 0.0, "policy share": 0.0}
     assert all(bool(torch.isfinite(weight).all()) for weight in weights(networks.g))

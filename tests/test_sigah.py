@@ -23,7 +23,7 @@ from xmodal.training.pairs import Pairs
 from xmodal.training.run import Run, TrainingData
 
 QUICK = Config(epochs=3, batch=40, units=32, discriminator_units=8, nearest=5, directions=8)
-JUDGED = {"judged", "real error", "k", "convergence"}
+DISCRIMINATOR = {"discriminator", "real error", "k", "convergence"}
 
 
 def trained(data: TrainingData, config: Config = QUICK, seed: int = 0) -> Run:
@@ -90,9 +90,9 @@ def test_without_adversary_no_discriminator_is_used() -> None:
         assert judgements
     finally:
         hook.remove()
-    assert all(set(row) >= JUDGED for row in judged.history)
-    assert not any(set(row) & JUDGED for row in without.history)
-    assert set(judged.history[0]) - JUDGED == set(without.history[0])
+    assert all(set(row) >= DISCRIMINATOR for row in judged.history)
+    assert not any(set(row) & DISCRIMINATOR for row in without.history)
+    assert set(judged.history[0]) - DISCRIMINATOR == set(without.history[0])
     assert codes(data) != codes(data, replace(QUICK, adversary=False))
 
 

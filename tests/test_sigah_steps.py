@@ -105,7 +105,7 @@ def test_generator_step_equals_gradient_by_hand(adversary: bool) -> None:
         "sparsity": 0.7 * 0.3 * s.mean(),
         "neighbours": 0.0,
         "bits": 0.0,
-    } | ({"judged": judged} if adversary else {})
+    } | ({"discriminator": judged} if adversary else {})
     # L_G = l(x') + alpha (|Phi (x' - x)|^2 / n d + mu mean s), backwards from x' to W
     by_made = 0.7 * 2 * sensed @ phi.T / (DECODED * 20) + (slope if adversary else 0)
     by_s = by_made @ atoms.T + 0.7 * 0.3 / s.size

@@ -85,7 +85,7 @@ def test_each_adversary_setting_gives_other_codes() -> None:
         assert found[one] != found[other], f"{one} and {other} gave the same codes"
 
 
-MADE = {"hardness", "target", "missed", "area", "angle"}
+MADE = {"hardness", "target", "hardness error", "area", "angle"}
 
 
 def test_random_adversary_has_the_same_area_and_angle() -> None:

@@ -248,7 +248,7 @@ def test_random_adversary_changes_no_weights_and_is_logged() -> None:
     networks = Networks(replace(PLAIN, adversary="random"))
     unchanged(networks, lambda: networks.attack(0.5), a=True, h=True)
     _, figures = networks.attack(0.5)
-    assert set(figures) == {"hardness", "target", "missed", "area", "angle"}
+    assert set(figures) == {"hardness", "target", "hardness error", "area", "angle"}
     assert figures["area"] == pytest.approx(2 / 8)  # of eight components
     assert figures["angle"] == pytest.approx(15)
 

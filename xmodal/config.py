@@ -61,11 +61,14 @@ def configure(kind: type[T], values: Mapping[str, Any]) -> T:
     unknown field and for a value of another type.
     """
     hints = get_type_hints(kind)
-    values = current_names(kind, values)
-    unknown = [name for name in values if name not in hints]
+    current = current_names(kind, values)
+    unknown = [name for name in current if name not in hints]
     if unknown:
         raise ConfigError(f"there is no setting {unknown[0]!r}; there are {', '.join(hints)}")
-    return kind(**{name: _converted(name, value, hints[name]) for name, value in values.items()})
+    for name in values:
+        if name not in hints and name in OLD_NAMES:
+            log.warning("setting %s is now called %s", name, OLD_NAMES[name])
+    return kind(**{name: _converted(name, value, hints[name]) for name, value in current.items()})
 
 
 def current_names(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -81,7 +84,6 @@ def current_names(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
         if name in fields or (new not in fields and name not in REMOVED):
             current[name] = value
         elif new in fields:
-            log.warning("setting %s is now called %s", name, new)
             current[new] = value
         elif value != REMOVED[name]:
             raise ConfigError(f"setting {name} was removed: {name}={value!r} has no equivalent")

@@ -160,7 +160,7 @@ def _discriminator_step(
         with _frozen_batch_norm(d):
             synthetic: ForwardPass = d(*made)
         vectors = batch.vectors[0][:n], batch.vectors[1][:n]
-        terms["adversary"], figures["adversary right"] = gan.adversary_loss(
+        terms["adversary"], figures["adversary accuracy"] = gan.adversary_loss(
             _scale_gradient(vectors, config.adversary),
             _scale_gradient(synthetic.vectors, config.adversary),
             conditions.values,
@@ -219,13 +219,13 @@ def _generator_step(
         predicted = (d.prototypes(codes[0]) + d.prototypes(codes[1])).argmax(1, keepdim=True)
         at_predicted = conditions.classes.gather(1, predicted).squeeze(1)
         right = at_predicted >= conditions.classes.amax(1)
-        figures["synthetic of class"] = float(right[labelled].float().mean())
+        figures["synthetic accuracy"] = float(right[labelled].float().mean())
     gradients = torch.autograd.grad(torch.stack(list(terms.values())).sum(), leaves)
     gan.g_optimiser.zero_grad()
     if config.reconstruction_weight:
         loss, references = gan.reconstruction_loss(real, conditions.values)
-        terms["remaking"] = config.reconstruction_weight * loss
-        terms["remaking"].backward()
+        terms["reconstruction"] = config.reconstruction_weight * loss
+        terms["reconstruction"].backward()
         image, text = map(scale_to, references, gradients)
         gradients = image, text
     torch.autograd.backward(made, gradients)

@@ -62,9 +62,9 @@ def _critics_step(
     for modality, critic in critics.inputs.items():
         real, fake = made.critic_inputs(modality)
         for _ in range(config.critic_steps):
-            figures[f"{modality}s apart"] = critic.update(real, fake.detach())
+            figures[f"{modality} distance"] = critic.update(real, fake.detach())
     if critics.codes is not None:
-        figures["codes apart"] = critics.codes.update_on(torch.cat(batch.codes))
+        figures["code distance"] = critics.codes.update_on(torch.cat(batch.codes))
     return figures
 
 

@@ -204,7 +204,7 @@ def _negative_step(
     total.backward()
     optimiser.step()
     g.adapt(float(np.mean(shares)), config.policy_pool_share, float(np.mean(spreads)) / 2)
-    return {"reward": float(np.mean(rewards)), "policy uses": float(np.mean(shares))}
+    return {"reward": float(np.mean(rewards)), "policy share": float(np.mean(shares))}
 
 
 def _positive_step(

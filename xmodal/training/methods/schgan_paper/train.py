@@ -195,7 +195,7 @@ def _generator_pass(
             "policy",
         )
         sums["reward"].append(float((log_p.detach().exp() * reward[some]).sum(1).mean()))
-        sums["policy uses"].append(float(policy.effective_share(log_p.detach())))
+        sums["policy share"].append(float(policy.effective_share(log_p.detach())))
 
 
 def _picks(log_p: torch.Tensor, count: int) -> torch.Tensor:

@@ -86,7 +86,7 @@ def _generator_step(
         parts["sensing"] += [config.alpha * sensing(features, x) for features, _ in made]
         parts["sparsity"] += [config.alpha * config.sparsity * s.mean() for _, s in made]
         if config.adversary:
-            parts["judged"].append(d[modality](fake[modality]))
+            parts["discriminator"].append(d[modality](fake[modality]))
     for u in codes.values():
         embedding = losses.neighbour_embedding(u, near, g.sharpness.exp())
         parts["neighbours"].append(config.neighbours * embedding)

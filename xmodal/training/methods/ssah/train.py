@@ -89,7 +89,7 @@ def _adversary_step(
         error.backward(inputs=list(a.parameters()))
         optimiser.step()
     hardness = figures.pop("hard") / max(figures.pop("natural"), 1e-9)
-    figures |= {"hardness": hardness, "target": 1 + rho, "missed": float(error.detach())}
+    figures |= {"hardness": hardness, "target": 1 + rho, "hardness error": float(error.detach())}
     return {modality: made.detach() for modality, made in hard.items()}, dict(figures)
 
 
@@ -131,7 +131,7 @@ def _hash_step(
     figures: dict[str, float] = {}
     if critic is not None:
         codes = torch.cat([u, v])
-        figures["apart from coin flips"] = critic.update_on(codes)
+        figures["code distance"] = critic.update_on(codes)
         terms["code critic"] = config.code_critic * critic.generator_loss(codes)
     return figures | objective.update(h.towers, optimiser, terms)
 
