@@ -8,7 +8,7 @@ A record is TOML::
     [settings]                         # what differs from the method's defaults
     negatives = "random"
 
-Rows of one fault each come from ``FAULTS`` of the faithful mode, not from files.
+Rows of one fault each come from ``FAULTS`` of schgan-paper, not from files.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clusters import CLASSES, clusters
+from support.clusters import CLASSES, clusters
 from torch import nn
 
 from xmodal.training.methods.schgan import losses

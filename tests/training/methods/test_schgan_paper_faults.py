@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clusters import CLASSES, clusters
-from released import QUICK, networks, weights
+from support.clusters import CLASSES, clusters
+from support.released import QUICK, networks, weights
 
 from xmodal.errors import ConfigError
 from xmodal.towers import ReleasedTower

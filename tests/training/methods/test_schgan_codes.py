@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from clusters import clusters
+from support.clusters import clusters
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from xmodal.codes import BinaryCodes

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clusters import clusters
+from support.clusters import clusters
 
 from xmodal.codes import BinaryCodes
 from xmodal.encoder import CHECKPOINT, HISTORY

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from clusters import clusters
+from support.clusters import clusters
 
 from xmodal.codes import BinaryCodes
 from xmodal.training.methods.schgan import train as schgan

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clusters import CLASSES, LABELS, NO_LABELS, clusters, finite
 from PIL import Image
+from support.clusters import CLASSES, LABELS, NO_LABELS, clusters, finite
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from xmodal.codes import BinaryCodes

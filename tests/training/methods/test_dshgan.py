@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clusters import CLASSES, LABELS, NO_LABELS, clusters, finite
 from PIL import Image
-from shapes import world
+from support.clusters import CLASSES, LABELS, NO_LABELS, clusters, finite
+from support.shapes import world
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, DataError

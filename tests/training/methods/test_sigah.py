@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clusters import CLASSES, clusters, finite
-from shapes import world
+from support.clusters import CLASSES, clusters, finite
+from support.shapes import world
 from torch.nn.modules.module import register_module_forward_hook
 
 from xmodal.codes import BinaryCodes

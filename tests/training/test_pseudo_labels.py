@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from clusters import CLASSES, clusters
+from support.clusters import CLASSES, clusters
 from torch.nn import functional
 
 from xmodal.linear_models import logistic

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from clusters import clusters
+from support.clusters import clusters
 from torch import nn
 
 from xmodal import linear_models

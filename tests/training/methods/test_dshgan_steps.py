@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from clusters import CLASSES, clusters
+from support.clusters import CLASSES, clusters
 from torch import nn
 
 from xmodal.towers import Towers

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clusters import CLASSES, clusters
-from released import QUICK, SMALL, networks, weights
+from support.clusters import CLASSES, clusters
+from support.released import QUICK, SMALL, networks, weights
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from xmodal.confidence import Confidence

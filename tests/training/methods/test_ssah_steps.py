@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from clusters import clusters
+from support.clusters import clusters
 
 from xmodal.towers import Towers
 from xmodal.training.methods.ssah import train as ssah

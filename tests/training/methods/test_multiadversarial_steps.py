@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from clusters import clusters
-from critic_by_hand import Array, numbers, slopes
+from support.clusters import clusters
+from support.critic_by_hand import Array, numbers, slopes
 from torch import nn
 
 from xmodal.index import MODALITIES, Modality

@@ -7,7 +7,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
-from critic_by_hand import numbers, penalty_gradients, score_gradients, seen, slopes
+from support.critic_by_hand import numbers, penalty_gradients, score_gradients, seen, slopes
 
 from xmodal.training.critics import PENALTY, CodeCritic, Critic
 from xmodal.training.losses import gradient_penalty, r1_penalty

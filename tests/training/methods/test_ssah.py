@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from clusters import CLASSES, LABELS, NO_LABELS, clusters, finite, no_label_column
 from PIL import Image
-from shapes import world
+from support.clusters import CLASSES, LABELS, NO_LABELS, clusters, finite, no_label_column
+from support.shapes import world
 
 from xmodal.codes import BinaryCodes
 from xmodal.config import configure
