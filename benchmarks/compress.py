@@ -27,10 +27,10 @@ from harness.command_line import exit_status, set_threads, training_parser
 from harness.report import table, write
 from harness.results import shown
 
-from xmodal.compression import compress
+from xmodal.config import configure
 from xmodal.linear_models import Matrix
-from xmodal.methods.sigah import Config
-from xmodal.settings import configure
+from xmodal.training.compress import compress
+from xmodal.training.methods.sigah.train import Config
 
 SEEDS = 3
 BITS = (32, 64, 128)

@@ -26,12 +26,13 @@ from typing import Any
 
 from harness.report import table, write
 
+from xmodal.config import Options
 from xmodal.data.dataset import Item
 from xmodal.data.readers.tables import read
 from xmodal.data.synthetic import caption, unseen, write_world
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.load import load_encoder
-from xmodal.training import Options, train
+from xmodal.training.train import train
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.node.process import Node
 

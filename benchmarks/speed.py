@@ -23,6 +23,7 @@ import torch
 from harness.report import table, write
 
 from xmodal import BinaryCodes
+from xmodal.config import PRECISIONS
 from xmodal.data.images import Pixels
 from xmodal.data.synthetic import write_world
 from xmodal.device import has_bfloat16
@@ -30,10 +31,9 @@ from xmodal.evaluation.metrics import average_precision, groups_by_codes, mean, 
 from xmodal.features.backbones import ImageBackbone, load_image_backbone
 from xmodal.features.extract import image_features
 from xmodal.index.local import HammingIndex
-from xmodal.methods import schgan
-from xmodal.run import Run, TrainingData
-from xmodal.sampling import Pairs
-from xmodal.settings import PRECISIONS
+from xmodal.training.methods.schgan import train as schgan
+from xmodal.training.pairs import Pairs
+from xmodal.training.run import Run, TrainingData
 
 SEED = 0
 

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import xmodal
+from xmodal.config import Options
 from xmodal.data.synthetic import write_world
-from xmodal.training import Options
 
 
 def main(folder: str | None = None, work: str = "example") -> None:

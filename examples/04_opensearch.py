@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import xmodal
+from xmodal.config import Options
 from xmodal.data.synthetic import write_world
-from xmodal.training import Options
 
 
 def main(server: str | None = None, work: str = "example") -> None:

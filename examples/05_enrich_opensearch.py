@@ -10,9 +10,9 @@ from pathlib import Path
 from opensearchpy import OpenSearch
 
 import xmodal
+from xmodal.config import Options
 from xmodal.data.dataset import Problems
 from xmodal.data.synthetic import write_world
-from xmodal.training import Options
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.loading.enrich import Source, enrich, prepare

@@ -113,7 +113,8 @@ def dataset(world: Path) -> Dataset:
 @pytest.fixture(scope="session")
 def model(dataset: Dataset, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an encoder that was trained on the world, hardly."""
-    from xmodal.training import Options, train
+    from xmodal.config import Options
+    from xmodal.training.train import train
 
     folder = tmp_path_factory.mktemp("models") / "toy.model"
     train(dataset, folder, Options(bits=BITS, **BACKBONES), SETTINGS, cache=cache)

@@ -1,4 +1,4 @@
-"""Settings from text and files fill a dataclass, or an error names what would have fitted."""
+"""``configure`` and ``parse_settings``: values, errors, and settings of earlier versions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xmodal.config import OLD_NAMES, REMOVED, configure, parse_settings
 from xmodal.errors import ConfigError
-from xmodal.settings import configure, parse_settings
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Example:
     quick: bool = False
 
 
-def test_fields_that_are_not_given_stay_as_they_are() -> None:
+def test_configure_keeps_defaults() -> None:
     assert configure(Example, {}) == Example()
     assert configure(Example, {"count": 7}) == Example(count=7)
 
 
-def test_a_whole_number_is_a_number() -> None:
+def test_configure_converts_integers_to_float() -> None:
     filled = configure(Example, {"rate": 2})
     assert filled.rate == 2.0 and isinstance(filled.rate, float)
 
@@ -51,12 +51,14 @@ def test_a_whole_number_is_a_number() -> None:
         ({"speed": 1}, "there is no setting 'speed'; there are count, rate, kind, name, quick"),
     ],
 )
-def test_wrong_settings_are_refused_by_name(given_: dict[str, Any], message: str) -> None:
+def test_configure_raises_for_unknown_names_and_wrong_types(
+    given_: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         configure(Example, given_)
 
 
-def test_text_is_parsed_as_json_where_it_is_json() -> None:
+def test_parse_settings_reads_json_values() -> None:
     texts = ["count=20", "rate=1e-3", "kind=fancy", " name = a=b ", 'quoted="5"', "quick=true"]
     assert parse_settings(texts) == {
         "count": 20,
@@ -70,7 +72,7 @@ def test_text_is_parsed_as_json_where_it_is_json() -> None:
 
 
 @pytest.mark.parametrize("text", ["count", "=5", "  = 5", ""])
-def test_text_without_a_name_or_value_is_refused(text: str) -> None:
+def test_parse_settings_raises_without_name_or_value(text: str) -> None:
     with pytest.raises(ConfigError, match="not understood, expected NAME=VALUE"):
         parse_settings([text])
 
@@ -85,14 +87,50 @@ def test_text_without_a_name_or_value_is_refused(text: str) -> None:
         quick=st.booleans(),
     )
 )
-def test_what_was_written_can_be_read(example: Example) -> None:
+def test_settings_survive_json_and_the_command_line(example: Example) -> None:
     written = json.loads(json.dumps(asdict(example)))
     assert configure(Example, written) == example
     typed = [f"{one.name}={json.dumps(getattr(example, one.name))}" for one in fields(Example)]
     assert configure(Example, parse_settings(typed)) == example
 
 
-def test_a_method_is_configured_by_its_own_defaults() -> None:
-    from xmodal.methods.schgan import Config
+def test_configure_reads_the_default_config_of_a_method() -> None:
+    from xmodal.training.methods.schgan.config import Config
 
     assert configure(Config, json.loads(json.dumps(asdict(Config())))) == Config()
+
+
+# ---- settings of earlier versions ----------------------------------------------------------------
+
+OLD_SCHGAN = {"aim": 0.5, "pace": 0.0, "policy_uses": 0.2, "positives": "believed", "trust": "all"}
+
+
+def test_configure_reads_settings_of_earlier_versions(caplog: pytest.LogCaptureFixture) -> None:
+    from xmodal.training.methods.schgan.config import Config
+
+    expected = Config(reward_margin=0.5, policy_pool_share=0.2, positives="pseudo-labels")
+    assert configure(Config, OLD_SCHGAN) == expected
+    assert "setting policy_uses is now called policy_pool_share" in caplog.messages
+
+
+@pytest.mark.parametrize("setting", [{"pace": 0.5}, {"trust": "policy"}])
+def test_configure_raises_for_removed_settings_with_an_effect(setting: dict[str, Any]) -> None:
+    from xmodal.training.methods.schgan.config import Config
+
+    with pytest.raises(ConfigError, match=f"setting {next(iter(setting))} was removed"):
+        configure(Config, setting)
+
+
+def test_configure_keeps_fields_that_share_a_removed_name() -> None:
+    from xmodal.training.methods.ssah.config import Config
+
+    assert configure(Config, {"pace": 0.5}).pace == 0.5
+
+
+def test_old_names_are_no_fields_and_new_names_are_fields() -> None:
+    from xmodal.training.train import METHODS
+
+    names = {one.name for method in METHODS.values() for one in fields(method.Config)}
+    assert set(OLD_NAMES.values()) <= names
+    assert not names & set(OLD_NAMES)
+    assert not names & (set(REMOVED) - {"pace"})

@@ -13,16 +13,17 @@ from xmodal.errors import XmodalError, missing_extra
 from xmodal.index.contract import Hit, Index, open_index
 
 if TYPE_CHECKING:
-    from xmodal.compression import Compressor, compress
     from xmodal.data.dataset import Dataset
     from xmodal.data.readers.tables import read
+    from xmodal.encoders.compressor import Compressor
     from xmodal.encoders.encoder import Encoder
     from xmodal.encoders.load import load_encoder
     from xmodal.evaluation.evaluate import evaluate
     from xmodal.evaluation.protocol import Report
     from xmodal.index.local import HammingIndex
     from xmodal.retrieval.retriever import Retriever
-    from xmodal.training import train
+    from xmodal.training.compress import compress
+    from xmodal.training.train import train
 
 __version__ = "0.1.0"
 
@@ -46,17 +47,17 @@ __all__ = [
 ]
 
 _LAZY = {
-    "Compressor": "xmodal.compression",
+    "Compressor": "xmodal.encoders.compressor",
     "Dataset": "xmodal.data.dataset",
     "Encoder": "xmodal.encoders.encoder",
     "HammingIndex": "xmodal.index.local",
     "Report": "xmodal.evaluation.protocol",
     "Retriever": "xmodal.retrieval.retriever",
-    "compress": "xmodal.compression",
+    "compress": "xmodal.training.compress",
     "evaluate": "xmodal.evaluation.evaluate",
     "load_encoder": "xmodal.encoders.load",
     "read": "xmodal.data.readers.tables",
-    "train": "xmodal.training",
+    "train": "xmodal.training.train",
 }
 
 

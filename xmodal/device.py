@@ -12,7 +12,7 @@ from functools import cache
 
 import torch
 
-from xmodal.settings import Precision
+from xmodal.config import Precision
 
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -1,4 +1,7 @@
-"""Linear models in numpy: PCA, CCA, ITQ, logistic regression."""
+"""Linear models of feature matrices: CCA, PCA, ITQ, logistic regression, exact neighbours.
+
+Inputs are feature matrices (n, d), one item a row; paired matrices have one pair a row.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 Matrix = npt.NDArray[np.float32]
-
-
 Project = Callable[[npt.NDArray[np.generic]], Matrix]
 
-
 COMPONENTS = 384
-"""Principal components of each modality that CCA looks at."""
+"""Principal components of each modality in CCA."""
 
 
 @dataclass(frozen=True)
 class Projections:
-    """One function a modality into a common space: (n, d) -> (n, bits) float32."""
+    """Projections of both modalities into a common space: (n, d) -> (n, bits) float32."""
 
     image: Project
     text: Project
@@ -93,6 +93,35 @@ def affine(project: Project, dim: int) -> tuple[Matrix, Matrix]:
     return np.asarray(project(np.eye(dim, dtype=np.float32)) - offset), offset[0]
 
 
+def nearest(
+    queries: npt.NDArray[np.generic],
+    database: npt.NDArray[np.generic],
+    k: int,
+    *,
+    own: npt.NDArray[np.int64] | None = None,
+) -> npt.NDArray[np.int64]:
+    """Rows of the ``k`` items with the largest cosine, (q, k), exact and unordered.
+
+    ``own`` (q,): the row of each query in the database, which is left out, or -1. ``k`` is reduced
+    to the number of items that every query can have.
+    """
+    n = len(database)
+    k = max(0, min(k, n if own is None or not (own >= 0).any() else n - 1))
+    if not k:
+        return np.zeros((len(queries), 0), np.int64)
+    found = np.empty((len(queries), k), np.int64)
+    items = unit(database).T
+    step = max(1, (1 << 24) // n)
+    for start in range(0, len(queries), step):
+        chunk = slice(start, start + step)
+        cosine = unit(queries[chunk]) @ items
+        if own is not None:
+            known = np.flatnonzero(own[chunk] >= 0)
+            cosine[known, own[chunk][known]] = -np.inf
+        found[chunk] = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
+    return found
+
+
 def logistic(
     features: npt.NDArray[np.generic],
     labels: npt.NDArray[np.bool_],
@@ -102,9 +131,8 @@ def logistic(
 ) -> Project:
     """Multinomial logistic regression by Nesterov's method: features (n, d) -> posterior (n, c).
 
-    Features are standardised with one scale; a row with several labels is shared among them.
-    Columns that never change, of which hashed words have many, would get no weight and are left
-    out.
+    Features are centred and divided by one number; a row with several labels has equal shares.
+    Constant columns, which are common in hashed words, are left out.
     """
     changing = np.flatnonzero(np.ptp(features, axis=0) > 0)
     x = as_float32(features[:, changing])
@@ -114,17 +142,17 @@ def logistic(
     target = labels / np.maximum(labels.sum(axis=1, keepdims=True), 1)
     target = target.astype(np.float32)
     vector = np.ones(z.shape[1], np.float32)
-    for _ in range(20):  # the largest eigenvalue bounds the curvature, so the step is safe
+    for _ in range(20):  # power iteration: the largest eigenvalue bounds the curvature
         vector = z.T @ (z @ vector)
         norm = float(np.linalg.norm(vector))
         vector /= norm
     step = np.float32(1 / (0.5 * norm / len(z) + decay))
     weights = np.zeros((z.shape[1], labels.shape[1]), np.float32)
     ahead = weights
-    for turn in range(steps):
+    for iteration in range(steps):
         gradient = z.T @ (_softmax(z @ ahead) - target) / len(z) + np.float32(decay) * ahead
         after = ahead - step * gradient
-        ahead = after + np.float32(turn / (turn + 3)) * (after - weights)
+        ahead = after + np.float32(iteration / (iteration + 3)) * (after - weights)
         weights = after
     fixed = weights
 
@@ -137,14 +165,14 @@ def logistic(
 
 
 def unit(rows: npt.NDArray[np.generic]) -> Matrix:
-    """Rows of length 1, (n, d) float32; a zero row stays."""
+    """Return rows of length 1, (n, d) float32; zero rows are unchanged."""
     values = as_float32(rows)
     length = np.linalg.norm(values, axis=1, keepdims=True)
     return np.asarray(values / np.maximum(length, 1e-12), dtype=np.float32)
 
 
 def _whitening(features: npt.NDArray[np.generic], ridge: float) -> tuple[Matrix, Matrix]:
-    """Mean, and the matrix (d, r) that turns centred features into components of like variance."""
+    """Mean, and the whitening matrix (d, r) of centred features."""
     mean, values, directions = _components(features)
     values, directions = values[-COMPONENTS:], directions[:, -COMPONENTS:]
     return mean, np.asarray(
@@ -153,12 +181,12 @@ def _whitening(features: npt.NDArray[np.generic], ridge: float) -> tuple[Matrix,
 
 
 def _components(features: npt.NDArray[np.generic]) -> tuple[Matrix, Any, Any]:
-    """Mean (d,), variances (r,) in rising order, and the directions (d, r) that have them."""
+    """Mean (d,), variances (r,) in ascending order, and their directions (d, r)."""
     whole = as_float32(features)
     mean = whole.mean(axis=0)
-    changing = np.flatnonzero(np.ptp(whole, axis=0) > 0)  # of hashed words, few columns do
+    changing = np.flatnonzero(np.ptp(whole, axis=0) > 0)  # few columns of hashed words change
     x = whole[:, changing] - mean[changing]
-    if not len(changing):  # rows without any difference: one direction, along which nothing varies
+    if not len(changing):  # equal rows: one direction of variance 0
         return mean, np.zeros(1), np.eye(len(mean), 1)
     if x.shape[0] < x.shape[1]:  # the smaller of the two Gram matrices gives the same directions
         values, vectors = np.linalg.eigh(x @ x.T / len(x))
@@ -190,4 +218,5 @@ def _softmax(logits: Matrix) -> Matrix:
 
 
 def as_float32(features: npt.NDArray[np.generic]) -> Matrix:
+    """The array as float32; no copy is made if it is float32."""
     return np.asarray(features, dtype=np.float32)

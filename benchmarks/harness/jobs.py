@@ -38,17 +38,20 @@ from harness.rows import Row
 from xmodal.codes import BinaryCodes
 from xmodal.evaluation.metrics import by_radius, code_health, groups_by_codes, shared_labels
 from xmodal.evaluation.protocol import DIRECTIONS, Measure, Part, fitted_baselines
-from xmodal.methods.schgan import paper
 from xmodal.modality import MODALITIES, Modality
-from xmodal.run import Run
-from xmodal.training import METHODS
+from xmodal.training.methods.schgan_paper.config import Config as PaperConfig
+from xmodal.training.methods.schgan_paper.train import with_selection_queries
+from xmodal.training.run import Run
+from xmodal.training.train import METHODS
 
 MODEL = "codes"
-"""Name of a trained row in the figures of its result; baselines have their own names."""
+"""How the figures of a trained row are called in its result; baselines have their own names."""
 CODE = (
-    "towers.py", "beliefs.py", "losses.py", "codewords.py", "critics.py", "sampling.py",
-    "reinforce.py", "groundwork.py",
-    "run.py", "baselines.py", "evaluation.py", "metrics.py", "codes.py", "toy.py",
+    "encoders/towers.py", "training/pseudo_labels.py", "training/losses.py",
+    "training/prototypes.py", "training/critics.py", "training/pairs.py", "training/policy.py",
+    "training/objective.py", "training/run.py", "training/validation.py", "linear_models.py",
+    "evaluation/baselines.py", "evaluation/protocol.py", "evaluation/metrics.py", "codes.py",
+    "data/synthetic.py",
 )  # fmt: skip
 """Modules that results depend on, in addition to those of the method."""
 Result = dict[str, Any]
@@ -90,8 +93,8 @@ class Job:
         }
 
     def code(self) -> str:
-        """Hash of the code that the result depends on."""
-        return code_hash(METHODS[self.row.method].__name__.split(".")[2] if self.row else "")
+        """A hash of the code that its result depends on."""
+        return code_hash(METHODS[self.row.method].__name__.split(".")[3] if self.row else "")
 
     def path(self, environment: Environment) -> Path:
         """The file of the result."""
@@ -134,8 +137,8 @@ def _trained(job: Job, environment: Environment) -> Result:
     leak = getattr(config, "class_labels", "") == "all"
     loaded = tasks.load(job.task, environment.data, environment.work, job.seed, job.bits, leak=leak)
     data = loaded.data
-    if isinstance(config, paper.Config):
-        data = paper.selected_by(data, loaded.queries(), config)
+    if isinstance(config, PaperConfig):
+        data = with_selection_queries(data, loaded.queries(), config)
     training = Run(data, seed=job.seed, patience=10**6)
     _reset_peak_memory()
     wall, processor = time.perf_counter(), time.process_time()
@@ -222,9 +225,9 @@ def code_hash(method: str) -> str:
     """Hash of ``CODE`` and the modules of a method, without comments and docstrings."""
     package = Path(xmodal.__file__).parent
     hashed = hashlib.blake2b(digest_size=4)
-    own = package / "methods" / method
-    files = sorted(own.rglob("*.py")) if own.is_dir() else [own.with_suffix(".py")]
-    for file in [*(package / name for name in CODE), *(files if method else [])]:
+    own = package / "training" / "methods" / method
+    files = sorted(own.rglob("*.py")) if method else []
+    for file in [*(package / name for name in CODE), *files]:
         hashed.update(ast.dump(_without_docstrings(ast.parse(file.read_text()))).encode())
     return hashed.hexdigest()
 

@@ -18,10 +18,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from xmodal.errors import ConfigError
 from xmodal.methods.schgan import paper
-from xmodal.settings import configure
-from xmodal.training import METHODS
+
+from xmodal.config import configure
+from xmodal.errors import ConfigError
+from xmodal.training.train import METHODS
 
 PLANS = Path(__file__).parent / "plans"
 FOLDER = PLANS / "schgan"

@@ -51,8 +51,8 @@ from xmodal.evaluation.protocol import Part
 from xmodal.features.backbones import load_image_backbone, load_text_backbone
 from xmodal.features.extract import image_features, text_features
 from xmodal.linear_models import unit
-from xmodal.run import TrainingData
-from xmodal.sampling import Pairs
+from xmodal.training.pairs import Pairs
+from xmodal.training.run import TrainingData
 
 TRAIN = 5000
 WATCHED = 600

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from xmodal.config import Options
 from xmodal.data.dataset import Dataset, Item
 from xmodal.evaluation.evaluate import evaluate
-from xmodal.settings import Options
-from xmodal.training import train
+from xmodal.training.train import train
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 FASHION = SHARED / "fashion"

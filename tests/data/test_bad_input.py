@@ -16,9 +16,10 @@ from PIL import Image
 from support.bad_pictures import png_that_claims, truncated_jpeg
 
 from xmodal.codes import BinaryCodes
+from xmodal.config import Options
 from xmodal.data.readers.tables import read
 from xmodal.index.contract import open_index
-from xmodal.training import Options, train
+from xmodal.training.train import train
 
 Run = Callable[..., Any]
 ANNOUNCED = re.compile(

@@ -209,7 +209,7 @@ def test_all_files_of_a_folder_follow_the_umask(tmp_path: Path) -> None:
 import os, sys
 os.umask(int(sys.argv[2]))
 from test_encoder import untrained
-from xmodal.compression import compress
+from xmodal.training.compress import compress
 import numpy as np
 untrained().save(sys.argv[1] + "/deep/x.model")
 rows = np.random.default_rng(0).standard_normal((300, 16)).astype(np.float32)

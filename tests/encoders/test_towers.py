@@ -1,4 +1,4 @@
-"""Towers: shapes, range, the sign rule, and a network on raw pixels."""
+"""Towers: shapes, range of relaxed codes, sign rule, pixels."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def test_relaxed_codes_have_the_shape_and_the_range(towers: Towers) -> None:
         assert -1 < float(relaxed.min()) < 0 < float(relaxed.max()) < 1
 
 
-def test_each_side_has_a_tower_of_its_own(towers: Towers) -> None:
+def test_each_modality_has_its_own_tower(towers: Towers) -> None:
     assert towers.tower("image") is towers.image
     assert towers.tower("text") is towers.text
     shared = {id(p) for p in towers.image.parameters()} & {id(p) for p in towers.text.parameters()}
     assert not shared
 
 
-def test_codes_are_the_sign_rule(towers: Towers) -> None:
+def test_codes_are_the_signs_of_relaxed_codes(towers: Towers) -> None:
     inputs = features(9, 7)
     towers.eval()
     relaxed = towers.text(inputs).detach().numpy()
@@ -56,7 +56,7 @@ def test_codes_are_the_sign_rule(towers: Towers) -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_codes_ignore_dropout_and_leave_the_mode_as_it_was(towers: Towers, training: bool) -> None:
+def test_codes_ignore_dropout_and_keep_the_mode(towers: Towers, training: bool) -> None:
     inputs = features(40, 12)
     towers.train(training)
     first = towers.codes("image", inputs)
@@ -64,7 +64,7 @@ def test_codes_ignore_dropout_and_leave_the_mode_as_it_was(towers: Towers, train
     assert towers.image.head.training is training
     assert towers.codes("image", inputs) == first
     relaxed = [towers.image(inputs) for _ in range(2)]
-    assert torch.equal(*relaxed) is not training  # so dropout is on in training, for the above
+    assert torch.equal(*relaxed) is not training  # dropout is active in training
 
 
 def test_batch_size_does_not_change_codes(towers: Towers) -> None:
@@ -80,14 +80,14 @@ def test_no_items_give_no_codes(towers: Towers) -> None:
         assert (len(codes), codes.bits) == (0, 16)
 
 
-def test_the_shape_makes_like_towers(towers: Towers) -> None:
+def test_shape_reconstructs_the_towers(towers: Towers) -> None:
     again = Towers(**towers.shape)
     again.load_state_dict(towers.state_dict())
     inputs = features(20, 12)
     assert again.codes("image", inputs) == towers.codes("image", inputs)
 
 
-def test_a_linear_tower_is_one_layer() -> None:
+def test_linear_tower_is_one_layer() -> None:
     linear = Towers(12, 7, 16, kind="linear")
     inputs = features(9, 12)
     layer = linear.image.head[0]
@@ -98,12 +98,12 @@ def test_a_linear_tower_is_one_layer() -> None:
     assert again.codes("image", inputs) == linear.codes("image", inputs)
 
 
-def test_released_towers_refuse_pixels() -> None:
+def test_released_towers_with_pixels_raise_config_error() -> None:
     with pytest.raises(ConfigError, match="released towers take feature vectors, not pixels"):
         Towers(PIXELS, 7, 16, raw_images=True, kind="released")
 
 
-def test_linear_towers_see_pixels_as_means_of_squares() -> None:
+def test_linear_towers_use_thumbnails_of_pixels() -> None:
     linear = Towers(PIXELS, 7, 16, raw_images=True, kind="linear")
     pixels = torch.randint(256, (3, 64, 64, 3), dtype=torch.uint8)
     seen = linear.image.vectors(pixels.flatten(1)).view(3, 3, 16, 16)
@@ -114,22 +114,22 @@ def test_linear_towers_see_pixels_as_means_of_squares() -> None:
     assert again.codes("image", pixels.flatten(1)) == linear.codes("image", pixels.flatten(1))
 
 
-def test_a_width_that_is_no_multiple_of_8_is_refused() -> None:
+def test_bits_that_are_not_a_multiple_of_8_raise_code_error() -> None:
     with pytest.raises(CodeError, match="12"):
         Towers(4, 4, 12)
 
 
-def test_the_scale_of_features_hardly_matters(towers: Towers) -> None:
+def test_scale_of_features_hardly_changes_codes(towers: Towers) -> None:
     """LayerNorm: a backbone whose vectors are ten times as long gives the same codes."""
     inputs = features(50, 12)
     one, other = (towers.codes("image", scale * inputs).to_bits() for scale in (1, 10))
     assert (one == other).mean() > 0.99
 
 
-# ---- raw pixels ------------------------------------------------------------------------------
+# ---- raw pixels ----------------------------------------------------------------------------------
 
 
-def test_small_cnn_reads_bytes() -> None:
+def test_small_cnn_maps_bytes_to_float32_vectors() -> None:
     torch.manual_seed(0)
     network = SmallCNN().eval()
     out = network(pictures(3)).detach()
@@ -139,15 +139,15 @@ def test_small_cnn_reads_bytes() -> None:
     assert float((out[0] - out[1]).abs().max()) > 0
 
 
-def test_small_cnn_sees_coordinates() -> None:
+def test_small_cnn_depends_on_coordinates() -> None:
     torch.manual_seed(0)
     network = SmallCNN().eval()
     before = network(pictures(1)).detach()
-    network.get_buffer("grid").neg_()  # left and right, top and bottom change places
+    network.get_buffer("grid").neg_()  # mirrors the coordinates
     assert float((network(pictures(1)).detach() - before).abs().max()) > 1e-3
 
 
-def test_raw_towers_train_their_network() -> None:
+def test_raw_towers_have_gradients_in_their_stem() -> None:
     torch.manual_seed(0)
     tower = Tower(PIXELS, 8, hidden=16, raw=True)
     tower(pictures(4)).square().sum().backward()
@@ -158,7 +158,7 @@ def test_raw_towers_train_their_network() -> None:
     assert tower.vectors(pictures(2)).shape == (2, SmallCNN.dim)
 
 
-def test_codes_of_pixels_do_not_depend_on_the_batch() -> None:
+def test_codes_of_pixels_do_not_depend_on_the_batch_size() -> None:
     torch.manual_seed(0)
     towers = Towers(PIXELS, 5, 8, hidden=16, raw_images=True).train()
     inputs = pictures(6)

@@ -17,6 +17,7 @@ from support.exported import exported, same_bits, untrained
 from support.squares import forget
 from support.tiny_models import TEXTS, save_bert, save_vit
 
+from xmodal.config import PRECISIONS, Options, Precision
 from xmodal.data.dataset import Dataset, Item
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.encoders.load import load_encoder
@@ -25,7 +26,6 @@ from xmodal.errors import ConfigError, IndexMismatch, ModelError
 from xmodal.features.backbones import load_image_backbone
 from xmodal.index.contract import open_index
 from xmodal.modality import MODALITIES
-from xmodal.settings import PRECISIONS, Options, Precision
 from xmodal.training import train
 
 Run = Callable[..., Any]

@@ -68,7 +68,8 @@ def lasting_address(node_url: str, rest: Rest) -> Iterator[Callable[..., str]]:
 @pytest.fixture(scope="session")
 def other_model(dataset: Dataset, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An encoder of the same width as ``model``, with other weights."""
-    from xmodal.training import Options, train
+    from xmodal.config import Options
+    from xmodal.training.train import train
 
     options = Options(bits=32, image_backbone="small-cnn", text_backbone="words", seed=5)
     folder = tmp_path_factory.mktemp("models") / "other.model"

@@ -137,7 +137,7 @@ def test_the_commands_of_a_page(page: str, shell: Callable[[str], Shell]) -> Non
 def test_the_programs_of_a_page(
     page: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from xmodal.training import METHODS
+    from xmodal.training.train import METHODS
 
     known = dict(METHODS)
     try:

@@ -18,7 +18,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import ConfigError
 
-OLD = Path(__file__).parent / "artefacts" / "2026-11"
+OLD = Path(__file__).parents[1] / "artefacts" / "2026-11"
 EXPECTED: dict[str, Any] = json.loads((OLD / "expected.json").read_text(encoding="utf-8"))
 ON_CLIP = [name for name in EXPECTED["encoders"] if name.startswith("models/")]
 
@@ -78,7 +78,7 @@ def test_a_model_can_be_exported(
 
 
 def test_compressed_codes_load() -> None:
-    from xmodal.compression import read_codes
+    from xmodal.training.compress import read_codes
 
     wanted = EXPECTED["compressed"]
     compressor = xmodal.Compressor.load(OLD / "compressed")
@@ -130,8 +130,8 @@ def test_a_feature_cache_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_a_stopped_run_goes_on_or_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from xmodal.config import Options
     from xmodal.data.synthetic import write_world
-    from xmodal.settings import Options
 
     monkeypatch.chdir(tmp_path)
     shutil.copytree(OLD / "clip", "clip")

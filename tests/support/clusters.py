@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from xmodal.run import Run, TrainingData
-from xmodal.sampling import Pairs
+from xmodal.training.pairs import Pairs
+from xmodal.training.run import Run, TrainingData
 
 CLASSES = 4
 
@@ -50,7 +50,7 @@ def several_labels(data: TrainingData) -> TrainingData:
 
 
 def no_label_column(data: TrainingData) -> TrainingData:
-    """No class at all."""
+    """Without label columns."""
 
     def without(pairs: Pairs) -> Pairs:
         return replace(pairs, labels=pairs.labels[:, :0], labelled=torch.zeros(len(pairs)).bool())
@@ -66,7 +66,7 @@ def one_class(data: TrainingData) -> TrainingData:
 
 
 def empty_class(data: TrainingData) -> TrainingData:
-    """A fifth column of which no item is, and labelled items of no class at all."""
+    """A fifth class without items, and labelled items without a class."""
     labels = torch.cat([data.train.labels, torch.zeros(len(data.train), 1)], dim=1)
     labels[:5] = 0
     validation = torch.cat([data.validation.labels, torch.zeros(len(data.validation), 1)], dim=1)
@@ -89,7 +89,7 @@ NO_LABELS: dict[str, Callable[[], TrainingData]] = {
 
 
 def finite(run: Run) -> bool:
-    """Whether losses and weights of a training are numbers."""
+    """Whether all losses and weights of a training are finite."""
     values = [value for row in run.history for value in row.values()]
     weights = run._best_state.values()
     return (

@@ -1,4 +1,4 @@
-"""A critic's scores, slopes and gradients written out in numpy: no autograd.
+"""Scores and gradients of a critic in numpy, without autograd.
 
 For a row x with a = W1 x + b1, h = l(a), a' = W2 h + b2, h' = l(a'), score w.h' + b, where l keeps
 positive values and multiplies others by 1/5, the slope is W1' D (W2' D' w): D and D' hold the
@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from xmodal.critics import Critic
+from xmodal.training.critics import Critic
 
 Array = npt.NDArray[np.float64]
 
 
 class Seen(NamedTuple):
-    """What rows (n, width) become in a critic; ``d1``, ``d2``: slopes of both activations."""
+    """Activations of rows (n, width) in a critic; ``d1``, ``d2``: derivatives of LeakyReLU."""
 
     rows: Array
     d1: Array
@@ -72,7 +72,7 @@ def score_gradients(critic: Critic, rows: Array) -> list[Array]:
 
 
 def penalty_gradients(critic: Critic, rows: Array) -> list[Array]:
-    """d mean (|slope| - 1)^2 / d each of the weights; biases only move the kinks, so theirs are 0.
+    """d mean (|slope| - 1)^2 / d each of the weights; 0 for biases.
 
     With p = (|s| - 1)^2, dp/ds = 2 (1 - 1/|s|) s; s = W1' t1, t1 = D W2' t2, t2 = D' w.
     """

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from xmodal.config import Precision
 from xmodal.encoders.calibration import Confidence
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.onnx_encoder import PortableEncoder
@@ -15,7 +16,6 @@ from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder
 from xmodal.encoders.towers import Kind, Towers
 from xmodal.features.backbones import load_image_backbone, load_text_backbone
 from xmodal.modality import Modality
-from xmodal.settings import Precision
 
 LONG = " ".join(f"a {colour} circle" for colour in ("red", "green", "blue") * 40)
 """Longer than the input of any text backbone."""

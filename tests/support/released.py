@@ -1,4 +1,4 @@
-"""Small settings of SCH-GAN's faithful mode, and its players in front of data."""
+"""Small settings of the released SCH-GAN, and its networks with a fixed seed."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from xmodal.encoders.towers import Towers
-from xmodal.methods.schgan import paper, paper_players
-from xmodal.methods.schgan.paper import Config
-from xmodal.run import TrainingData
+from xmodal.training.methods.schgan_paper.config import Config
+from xmodal.training.methods.schgan_paper.networks import Networks, build_networks
+from xmodal.training.run import TrainingData
 
 SMALL: dict[str, Any] = {
     "hidden": 64,
@@ -21,12 +21,13 @@ SMALL: dict[str, Any] = {
 QUICK = Config(**SMALL)
 
 
-def players(data: TrainingData, config: Config) -> paper.Players:
-    """Both players as a run of seed 0 starts them."""
+def networks(data: TrainingData, config: Config) -> Networks:
+    """Both networks as a run of seed 0 initialises them."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return paper_players.face_to_face(data, config)
+        return build_networks(data, config)
 
 
 def weights(towers: Towers) -> torch.Tensor:
+    """All parameters in one vector."""
     return torch.cat([weight.detach().flatten() for weight in towers.state_dict().values()])

@@ -1,4 +1,4 @@
-"""Rendered pictures with words for them, for tests of methods that train on pixels."""
+"""Rendered pictures with text features, for methods that train on pixels."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 
 from xmodal.data import synthetic
-from xmodal.run import TrainingData
-from xmodal.sampling import Pairs
+from xmodal.training.pairs import Pairs
+from xmodal.training.run import TrainingData
 
 
 def world(n: int, validation: int) -> TrainingData:
-    """Small pictures of five colours in the middle, and words for them; the label is the colour."""
+    """Pictures of five colours with text features; the label is the colour."""
     rng, colours = np.random.default_rng(0), list(synthetic.COLOURS)[:5]
     squares, texts = [], torch.zeros(n + validation, 10)
     for row in range(n + validation):

@@ -1,4 +1,4 @@
-"""Vectors to codes without labels: a folder, other vectors, going on, and what is refused."""
+"""``compress`` and its command: results, finished and stopped runs, errors."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 
 from xmodal.codes import BinaryCodes
-from xmodal.compression import Compressor, compress, read_codes, read_features
+from xmodal.config import OLD_NAMES
+from xmodal.data.vectors import read_features
+from xmodal.encoders.compressor import Compressor, read_codes
 from xmodal.errors import ConfigError, DataError, ModelError
 from xmodal.linear_models import unit
+from xmodal.training.compress import _identity, compress
 
 Cli = Callable[..., Any]
-QUICK = {"epochs": 2, "units": 16, "judge_units": 4}
+QUICK = {"epochs": 2, "units": 16, "discriminator_units": 4}
 SET = " ".join(f"--set {name}={value}" for name, value in QUICK.items())
 ANNOUNCED = re.compile(r".+: [\d,]+ vectors of [\d,]+ dimensions|epoch .*")
 
@@ -34,20 +37,20 @@ def vectors(n: int = 300, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished folder of codes of ``vectors()``; not to be changed."""
+    """A finished folder of codes of ``vectors()``; read-only."""
     folder = tmp_path_factory.mktemp("compress") / "my.codes"
     compress(vectors(), 32, folder, QUICK)
     return folder
 
 
-def never(*told: Any) -> None:
-    raise AssertionError(f"nothing should have been learned, but there was {told}")
+def never(*figures: Any) -> None:
+    raise AssertionError(f"trained again: {figures}")
 
 
-# ---- what it makes ---------------------------------------------------------------------------
+# ---- results -------------------------------------------------------------------------------------
 
 
-def test_codes_are_the_signs_of_a_linear_map_of_unit_rows(made: Path) -> None:
+def test_codes_are_signs_of_a_linear_map_of_unit_rows(made: Path) -> None:
     compressor = Compressor.load(made)
     relaxed = unit(vectors()) @ compressor.weight.T + compressor.offset
     assert read_codes(made) == BinaryCodes.from_relaxed(relaxed) == compressor.encode(vectors())
@@ -56,7 +59,7 @@ def test_codes_are_the_signs_of_a_linear_map_of_unit_rows(made: Path) -> None:
     assert (compressor.bits, compressor.dim) == (32, 24)
 
 
-def test_the_folder_says_how_it_was_made(made: Path) -> None:
+def test_config_json_has_options_settings_data_and_versions(made: Path) -> None:
     names = "codes.npy config.json history.jsonl report.json weights.safetensors"
     assert sorted(path.name for path in made.iterdir()) == names.split()
     config = json.loads((made / "config.json").read_text())
@@ -69,7 +72,7 @@ def test_the_folder_says_how_it_was_made(made: Path) -> None:
     assert len(history) == 2 and {"recall@10", "k", "convergence", "sensing"} <= set(history[0])
 
 
-def test_the_report_is_of_rows_that_nothing_learned_from(made: Path) -> None:
+def test_report_is_measured_on_held_out_rows(made: Path) -> None:
     report = json.loads((made / "report.json").read_text())
     assert report["measured"] == {"queries": 30, "searched": 270, "neighbours": 10}
     assert set(report["recall"]) == {"sigah", "itq", "pca"}
@@ -79,7 +82,7 @@ def test_the_report_is_of_rows_that_nothing_learned_from(made: Path) -> None:
 
 
 def clustered(n: int, seed: int = 0) -> np.ndarray:
-    """Vectors (n, 24) of 40 kinds, each spread in three directions of its own."""
+    """Vectors (n, 24) of 40 clusters, each with variance in three directions."""
     shape, rng = np.random.default_rng(99), np.random.default_rng(seed)
     centres, ways = shape.normal(size=(40, 24)), shape.normal(size=(40, 24, 3))
     kind = rng.integers(40, size=n)
@@ -87,13 +90,13 @@ def clustered(n: int, seed: int = 0) -> np.ndarray:
     return centres[kind] + 0.7 * along + 0.1 * rng.normal(size=(n, 24))
 
 
-def test_neighbours_are_kept_better_than_by_the_signs_of_components() -> None:
-    settings = {"epochs": 10, "units": 32, "judge_units": 8}
+def test_compress_has_more_recall_than_pca() -> None:
+    settings = {"epochs": 10, "units": 32, "discriminator_units": 8}
     recall = compress(clustered(800), 16, None, settings).report["recall"]
     assert recall["sigah"]["recall@10"] > 1.1 * recall["pca"]["recall@10"]
 
 
-def test_lengths_and_types_of_rows_do_not_matter(made: Path) -> None:
+def test_codes_do_not_depend_on_row_norm_and_dtype(made: Path) -> None:
     compressor, x = Compressor.load(made), vectors()
     codes = compressor.encode(x)
     lengths = np.geomspace(1e-30, 1e30, len(x))[:, None]
@@ -101,7 +104,7 @@ def test_lengths_and_types_of_rows_do_not_matter(made: Path) -> None:
         assert (compressor.encode(same).to_bits() == codes.to_bits()).mean() > 0.9999
     half = compressor.encode(x.astype(np.float16))
     assert (half.to_bits() == codes.to_bits()).mean() > 0.99
-    assert len(compressor.encode(np.zeros((3, 24)))) == 3  # no direction: the offset alone
+    assert len(compressor.encode(np.zeros((3, 24)))) == 3  # zero rows: the offset alone
 
 
 @pytest.mark.parametrize(
@@ -117,17 +120,17 @@ def test_lengths_and_types_of_rows_do_not_matter(made: Path) -> None:
     ],
     ids=["8 rows", "23 rows", "constant", "zero", "1 dimension", "half", "repeated"],
 )
-def test_small_and_odd_matrices_are_coded(features: np.ndarray) -> None:
+def test_compress_encodes_small_and_degenerate_matrices(features: np.ndarray) -> None:
     done = compress(features, 16, None, QUICK)
     assert len(done.codes) == len(features)
     values = [value for figures in done.report["recall"].values() for value in figures.values()]
     assert all(0 <= value <= 1 for value in values)
 
 
-# ---- again, the same, and going on -----------------------------------------------------------
+# ---- finished and stopped runs -------------------------------------------------------------------
 
 
-def test_the_same_again_only_loads(made: Path) -> None:
+def test_finished_run_is_loaded(made: Path) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in made.iterdir()}
     again = compress(vectors(), 32, made, QUICK, show=never)
     assert {path.name: path.stat().st_mtime_ns for path in made.iterdir()} == before
@@ -135,7 +138,19 @@ def test_the_same_again_only_loads(made: Path) -> None:
     assert again.report == json.loads((made / "report.json").read_text())
 
 
-def test_elsewhere_it_is_the_same_and_another_seed_is_not(made: Path) -> None:
+def test_finished_run_of_an_earlier_version_is_loaded(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "old.codes"
+    shutil.copytree(made, folder)
+    config = json.loads((folder / "config.json").read_text())
+    names = {new: old for old, new in OLD_NAMES.items()}
+    settings = {names.get(name, name): value for name, value in config["settings"].items()}
+    config |= {"settings": settings, "identity": _identity(vectors(), 32, 0, settings)}
+    (folder / "config.json").write_text(json.dumps(config))
+    again = compress(vectors(), 32, folder, QUICK, show=never)
+    assert again.compressor.fingerprint == Compressor.load(made).fingerprint
+
+
+def test_fingerprint_depends_on_the_seed_and_not_on_the_folder(made: Path) -> None:
     assert compress(vectors(), 32, None, QUICK).codes == read_codes(made)
     assert compress(vectors(), 32, None, QUICK, seed=1).codes != read_codes(made)
     without = compress(vectors(), 32, None, QUICK | {"adversary": False})
@@ -146,13 +161,13 @@ def test_elsewhere_it_is_the_same_and_another_seed_is_not(made: Path) -> None:
     "other",
     [{"bits": 16}, {"seed": 1}, {"settings": QUICK | {"units": 8}}, {"features": vectors(299)}],
 )
-def test_other_features_or_settings_do_not_overwrite(made: Path, other: dict[str, Any]) -> None:
+def test_other_features_or_settings_raise_config_error(made: Path, other: dict[str, Any]) -> None:
     given = {"features": vectors(), "bits": 32, "settings": QUICK, "show": never} | other
     with pytest.raises(ConfigError, match=r"codes of other features or settings: name another"):
         compress(out=made, **given)
 
 
-def test_a_stopped_run_goes_on_and_ends_in_the_same_codes(tmp_path: Path) -> None:
+def test_stopped_run_continues_with_the_same_result(tmp_path: Path) -> None:
     settings = QUICK | {"epochs": 3}
     whole = compress(vectors(), 16, None, settings)
 
@@ -175,7 +190,7 @@ def test_a_stopped_run_goes_on_and_ends_in_the_same_codes(tmp_path: Path) -> Non
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
-def test_a_restart_replaces_codes_and_nothing_else(made: Path, tmp_path: Path) -> None:
+def test_restart_replaces_codes_and_keeps_other_files(made: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(made, folder)
     done = compress(vectors(), 16, folder, QUICK, restart=True)
@@ -200,7 +215,7 @@ def test_a_restart_replaces_codes_and_nothing_else(made: Path, tmp_path: Path) -
         ("report.json", lambda text: b"{"),
     ],
 )
-def test_a_damaged_folder_is_refused_in_one_line(
+def test_damaged_folder_raises_model_error(
     made: Path, tmp_path: Path, name: str, change: Callable[[bytes], bytes]
 ) -> None:
     folder = tmp_path / "copy"
@@ -211,12 +226,12 @@ def test_a_damaged_folder_is_refused_in_one_line(
     assert "\n" not in str(raised.value)
 
 
-# ---- the command -----------------------------------------------------------------------------
+# ---- command line --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def bad(made: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with features that are good, and some that are bad in every way."""
+    """A folder with valid feature files and invalid ones of each kind."""
     folder = tmp_path_factory.mktemp("features")
     x = vectors()
     infinite, missing = x.copy(), x.copy()
@@ -315,7 +330,7 @@ MISTAKES = [
 @pytest.mark.parametrize(
     ("command", "words"), [case[1:] for case in MISTAKES], ids=[c[0] for c in MISTAKES]
 )
-def test_a_mistake_is_told_in_one_line(
+def test_invalid_command_prints_one_line(
     command: str, words: str, bad: Path, xmodal_cli: Cli
 ) -> None:
     told = xmodal_cli(*shlex.split(command.format(t=bad)))
@@ -324,7 +339,9 @@ def test_a_mistake_is_told_in_one_line(
     assert not (bad / "new").exists()
 
 
-def test_the_command_learns_and_applies(bad: Path, tmp_path: Path, xmodal_cli: Cli) -> None:
+def test_command_trains_and_applies_a_compressor(
+    bad: Path, tmp_path: Path, xmodal_cli: Cli
+) -> None:
     ours, theirs = tmp_path / "my.codes", tmp_path / "other.codes"
     told = xmodal_cli("compress", bad / "x.npy", "--bits", "32", "--out", ours, *SET.split())
     assert told.status == 0
@@ -341,7 +358,7 @@ def test_the_command_learns_and_applies(bad: Path, tmp_path: Path, xmodal_cli: C
     assert f"{theirs}: 5 codes of 32 bits, {fingerprint}" in applied.out
     assert read_codes(theirs) == Compressor.load(ours).encode(np.load(bad / "other.npy"))
     again = xmodal_cli("compress", bad / "x.npy", "--apply", theirs, "--out", tmp_path / "third")
-    assert again.status == 0  # what was coded can code others
+    assert again.status == 0  # a folder made by --apply can be applied
     assert read_codes(tmp_path / "third") == read_codes(ours)
     refused = xmodal_cli("compress", bad / "x.npy", "--apply", ours, "--out", theirs)
     assert refused.status == 2 and "holds codes already" in refused.err
@@ -355,17 +372,17 @@ def test_the_command_learns_and_applies(bad: Path, tmp_path: Path, xmodal_cli: C
     }
 
 
-def test_the_command_as_json_is_one_object(made: Path, bad: Path, xmodal_cli: Cli) -> None:
+def test_command_with_json_prints_one_object(made: Path, bad: Path, xmodal_cli: Cli) -> None:
     told = xmodal_cli(
         "compress", bad / "x.npy", "--bits", "32", "--out", made, "--json", *SET.split()
     )
     answer = json.loads(told.out)
     assert answer["recall"] == json.loads((made / "report.json").read_text())["recall"]
     assert (answer["n"], answer["bits"], answer["codes"]) == (300, 32, str(made))
-    assert "epoch" not in told.err  # it was finished: nothing is learned again
+    assert "epoch" not in told.err  # the finished run is loaded
 
 
-def test_features_are_not_read_into_memory_at_once(bad: Path) -> None:
+def test_read_features_is_memory_mapped(bad: Path) -> None:
     features = read_features(bad / "x.npy")
     assert isinstance(features, np.memmap)
     with pytest.raises(DataError, match=r"the features is float128|longdouble|expected float16"):

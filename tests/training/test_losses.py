@@ -1,4 +1,4 @@
-"""Each loss against naive loops, numbers worked by hand, and degenerate batches."""
+"""Losses against loops, values by hand, and degenerate batches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import exp, log
 import pytest
 import torch
 
-from xmodal import losses
+from xmodal.training import losses
 
 K = 8
 
@@ -51,11 +51,11 @@ def loop_both_ways(
     return (forward + loop_cross_entropy(transposed(logits), target, of)) / 2
 
 
-# ---- distance and sign -----------------------------------------------------------------------
+# ---- distance and sign ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (3, 5), (6, 2)])
-def test_distance_is_the_loop(n: int, m: int) -> None:
+def test_distance_equals_a_loop(n: int, m: int) -> None:
     u, v = random_codes(n), random_codes(m, 1)
     found = losses.distance(u, v)
     assert found.shape == (n, m)
@@ -76,9 +76,9 @@ def test_distance_is_never_negative() -> None:
     assert float(alike.diagonal().max()) < 1e-6  # rounding of |u|^2 + |u|^2 - 2 u u
 
 
-def test_sign_through_is_the_sign_and_passes_gradients() -> None:
+def test_straight_through_sign_is_the_sign_with_identity_gradient() -> None:
     u = torch.tensor([-0.7, -1e-9, 0.0, 1e-9, 0.3], requires_grad=True)
-    signs = losses.sign_through(u)
+    signs = losses.straight_through_sign(u)
     assert signs.tolist() == pytest.approx([-1, -1, -1, 1, 1])  # 0 is bit 0, as in BinaryCodes
     weights = torch.tensor([1.0, 2, 3, 4, 5])
     (signs * weights).sum().backward()
@@ -86,7 +86,7 @@ def test_sign_through_is_the_sign_and_passes_gradients() -> None:
     assert u.grad.tolist() == weights.tolist()
 
 
-# ---- hinge -----------------------------------------------------------------------------------
+# ---- hinge ---------------------------------------------------------------------------------------
 
 
 def test_expected_hinge_by_hand() -> None:
@@ -99,7 +99,7 @@ def test_expected_hinge_by_hand() -> None:
     assert float(found) == pytest.approx((first + second) / 2)
 
 
-def test_expected_hinge_is_the_loop_and_rows_without_weight_cost_nothing() -> None:
+def test_expected_hinge_equals_a_loop_and_is_zero_for_rows_without_weight() -> None:
     generator = torch.Generator().manual_seed(3)
     positive, distances = torch.rand(4, generator=generator), torch.rand(4, 6, generator=generator)
     weights = torch.softmax(torch.randn(4, 6, generator=generator), dim=1)
@@ -116,10 +116,10 @@ def test_expected_hinge_is_the_loop_and_rows_without_weight_cost_nothing() -> No
     assert float(nothing) == 0
 
 
-# ---- who is similar --------------------------------------------------------------------------
+# ---- pairwise likelihood -------------------------------------------------------------------------
 
 
-def test_pair_likelihood_is_the_loop_and_a_kind_that_is_missing_weighs_nothing() -> None:
+def test_pairwise_likelihood_equals_a_loop() -> None:
     generator = torch.Generator().manual_seed(4)
     logits = 3 * torch.randn(4, 5, generator=generator)
     similar, dissimilar = (torch.rand(4, 5, generator=generator) for _ in range(2))
@@ -133,18 +133,18 @@ def test_pair_likelihood_is_the_loop_and_a_kind_that_is_missing_weighs_nothing()
             pairs = zip(weights[row].tolist(), logits[row].tolist(), strict=True)
             total += sum(w * log(1 + exp(sign * t)) for w, t in pairs) / max(over, 1e-6) / 2
         expected.append(total)
-    found = losses.pair_likelihood(logits, similar, dissimilar)
+    found = losses.pairwise_likelihood(logits, similar, dissimilar)
     assert found.tolist() == pytest.approx(expected, rel=1e-4)
 
 
-def test_pair_likelihood_by_hand() -> None:
+def test_pairwise_likelihood_equals_value_by_hand() -> None:
     logits = torch.tensor([[2.0, -1.0, 0.0]])
     similar = torch.tensor([[1.0, 0.0, 0.0]])
-    found = losses.pair_likelihood(logits, similar, 1 - similar)
+    found = losses.pairwise_likelihood(logits, similar, 1 - similar)
     assert float(found) == pytest.approx((log(1 + exp(-2)) + (log(1 + exp(-1)) + log(2)) / 2) / 2)
 
 
-# ---- contrast and cross-entropy --------------------------------------------------------------
+# ---- contrastive loss and cross-entropy ----------------------------------------------------------
 
 
 def test_soft_cross_entropy_by_hand() -> None:
@@ -155,74 +155,82 @@ def test_soft_cross_entropy_by_hand() -> None:
     assert float(losses.soft_cross_entropy(logits, target, weight)) == pytest.approx(expected)
 
 
-def test_soft_cross_entropy_of_nothing_is_zero() -> None:
+def test_soft_cross_entropy_without_weight_is_zero() -> None:
     found = losses.soft_cross_entropy(torch.randn(3, 4), torch.full((3, 4), 0.25), torch.zeros(3))
     assert float(found) == 0
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
-def test_contrast_with_the_identity_is_infonce(n: int) -> None:
+def test_contrastive_loss_with_identity_targets_is_infonce(n: int) -> None:
     u, v, eye = random_codes(n), random_codes(n, 1), torch.eye(n)
     expected = loop_both_ways(u, v, eye.tolist(), 0.1)
-    found = losses.contrast(u, v, (eye, eye), 0.1)
+    found = losses.contrastive_loss(u, v, (eye, eye), 0.1)
     assert float(found) == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-def test_contrast_spread_over_matches_is_the_loop() -> None:
+def test_contrastive_loss_over_matches_equals_a_loop() -> None:
     u, v = random_codes(4), random_codes(4, 1)
     target = torch.tensor([[0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0], [0, 0, 1.0, 0], [0, 0, 0, 1.0]])
-    found = losses.contrast(u, v, (target, target), 0.2)
+    found = losses.contrastive_loss(u, v, (target, target), 0.2)
     assert float(found) == pytest.approx(loop_both_ways(u, v, target.tolist(), 0.2), rel=1e-5)
 
 
 @pytest.mark.parametrize("weight", [[1.0] * 4, [0.5, 0.0, 2.0, 0.25], [0.0, 0.0, 0.0, 0.1]])
-def test_contrast_counts_each_row_by_its_weight_in_both_directions(weight: list[float]) -> None:
+def test_contrastive_loss_weights_rows_in_both_directions(weight: list[float]) -> None:
     u, v = random_codes(4), random_codes(4, 1)
     generator = torch.Generator().manual_seed(2)
     target = torch.softmax(torch.randn(4, 4, generator=generator), dim=1)  # not symmetric
-    found = losses.contrast(u, v, (target, target), 0.25, torch.tensor(weight))
+    found = losses.contrastive_loss(u, v, (target, target), 0.25, torch.tensor(weight))
     expected = loop_both_ways(u, v, target.tolist(), 0.25, weight)
     assert float(found) == pytest.approx(expected, rel=1e-5)
-    turned = losses.contrast(v, u, (target, target), 0.25, torch.tensor(weight))
-    assert float(turned) == pytest.approx(float(found), rel=1e-5)  # neither side comes first
+    turned = losses.contrastive_loss(v, u, (target, target), 0.25, torch.tensor(weight))
+    assert float(turned) == pytest.approx(float(found), rel=1e-5)  # symmetric in both modalities
 
 
-def test_each_direction_of_contrast_has_its_own_target() -> None:
+def test_contrastive_loss_has_targets_for_each_direction() -> None:
     u, v, eye = random_codes(4), random_codes(4, 1), torch.eye(4)
     even = torch.full((4, 4), 0.25)
-    both = losses.contrast(u, v, (eye, even), 0.2) + losses.contrast(u, v, (even, eye), 0.2)
-    alike = losses.contrast(u, v, (eye, eye), 0.2) + losses.contrast(u, v, (even, even), 0.2)
+    both = losses.contrastive_loss(u, v, (eye, even), 0.2) + losses.contrastive_loss(
+        u, v, (even, eye), 0.2
+    )
+    alike = losses.contrastive_loss(u, v, (eye, eye), 0.2) + losses.contrastive_loss(
+        u, v, (even, even), 0.2
+    )
     assert float(both) == pytest.approx(float(alike), rel=1e-5)
-    assert float(losses.contrast(u, v, (eye, even), 0.2)) == pytest.approx(
-        float(losses.contrast(v, u, (even, eye), 0.2)), rel=1e-5
+    assert float(losses.contrastive_loss(u, v, (eye, even), 0.2)) == pytest.approx(
+        float(losses.contrastive_loss(v, u, (even, eye), 0.2)), rel=1e-5
     )
 
 
-def test_contrast_without_weights_counts_every_row_alike() -> None:
+def test_contrastive_loss_without_weights_weights_rows_equally() -> None:
     u, v, target = random_codes(5), random_codes(5, 1), torch.full((5, 5), 0.2)
-    alike = losses.contrast(u, v, (target, target), 0.1, torch.full((5,), 0.3))
-    assert float(losses.contrast(u, v, (target, target), 0.1)) == pytest.approx(
+    alike = losses.contrastive_loss(u, v, (target, target), 0.1, torch.full((5,), 0.3))
+    assert float(losses.contrastive_loss(u, v, (target, target), 0.1)) == pytest.approx(
         float(alike), rel=1e-5
     )
 
 
-def test_a_row_without_weight_asks_for_nothing_but_is_still_found() -> None:
+def test_contrastive_loss_row_without_weight_is_still_a_candidate() -> None:
     u, v = random_codes(3).requires_grad_(), random_codes(3, 1).requires_grad_()
-    losses.contrast(u, v, (torch.eye(3),) * 2, 0.1, torch.tensor([1.0, 1.0, 0.0])).backward()
+    losses.contrastive_loss(
+        u, v, (torch.eye(3),) * 2, 0.1, torch.tensor([1.0, 1.0, 0.0])
+    ).backward()
     assert u.grad is not None
-    assert float(u.grad[2].abs().max()) > 0  # a candidate of the text sides of the others
+    assert float(u.grad[2].abs().max()) > 0  # it is a candidate of the other texts
     u.grad = None
-    losses.contrast(u, v, (torch.eye(3),) * 2, 0.1, torch.zeros(3)).backward()
+    losses.contrastive_loss(u, v, (torch.eye(3),) * 2, 0.1, torch.zeros(3)).backward()
     assert u.grad is not None
     assert not u.grad.any()
 
 
-def test_contrast_of_codes_that_are_all_alike_is_the_log_of_their_number() -> None:
+def test_contrastive_loss_of_identical_codes_is_the_log_of_their_number() -> None:
     u = torch.ones(5, K) * 0.5
-    assert float(losses.contrast(u, u, (torch.eye(5),) * 2, 0.1)) == pytest.approx(log(5), rel=1e-5)
+    assert float(losses.contrastive_loss(u, u, (torch.eye(5),) * 2, 0.1)) == pytest.approx(
+        log(5), rel=1e-5
+    )
 
 
-# ---- bits ------------------------------------------------------------------------------------
+# ---- bits ----------------------------------------------------------------------------------------
 
 
 def test_quantisation_by_hand() -> None:
@@ -233,7 +241,7 @@ def test_quantisation_by_hand() -> None:
 def test_balance_by_hand() -> None:
     u = torch.tensor([[1.0, 1.0], [-1.0, 0.5]])
     assert float(losses.balance(u)) == pytest.approx((0**2 + 0.75**2) / 2)
-    assert float(losses.balance(torch.ones(4, K))) == 1  # all alike: the worst
+    assert float(losses.balance(torch.ones(4, K))) == 1  # identical codes: the maximum
 
 
 def test_decorrelation_by_hand() -> None:
@@ -242,11 +250,11 @@ def test_decorrelation_by_hand() -> None:
     assert float(losses.decorrelation(u)) == pytest.approx((off**2 + off**2) / (2 * 1))
     orthogonal = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
     assert float(losses.decorrelation(orthogonal)) == 0
-    assert float(losses.decorrelation(torch.ones(3, 4))) == 1  # every bit repeats every other
-    assert float(losses.decorrelation(torch.ones(3, 1))) == 0  # one bit has none to repeat
+    assert float(losses.decorrelation(torch.ones(3, 4))) == 1  # all bits are equal
+    assert float(losses.decorrelation(torch.ones(3, 1))) == 0  # a single bit
 
 
-def test_the_bit_losses_are_the_loops() -> None:
+def test_bit_losses_equal_loops() -> None:
     u = random_codes(7)
     rows = u.tolist()
     expected = sum((abs(x) - 1) ** 2 for row in rows for x in row) / (7 * K)
@@ -261,14 +269,16 @@ def test_the_bit_losses_are_the_loops() -> None:
     assert float(losses.decorrelation(u)) == pytest.approx(total / (K * (K - 1)), rel=1e-5)
 
 
-def test_every_loss_has_finite_gradients_on_one_item_and_on_items_that_are_alike() -> None:
+def test_losses_have_finite_gradients_for_one_item_and_identical_items() -> None:
     for u in (torch.ones(1, K) * 0.1, torch.ones(4, K) * 0.1, torch.zeros(4, K)):
         codes = u.clone().requires_grad_()
         n = len(codes)
         between = losses.distance(codes, codes)
         total = (
-            losses.contrast(codes, codes, (torch.eye(n),) * 2, 0.1)
-            + losses.contrast(codes, codes, (torch.full((n, n), 1 / n),) * 2, 0.1, torch.zeros(n))
+            losses.contrastive_loss(codes, codes, (torch.eye(n),) * 2, 0.1)
+            + losses.contrastive_loss(
+                codes, codes, (torch.full((n, n), 1 / n),) * 2, 0.1, torch.zeros(n)
+            )
             + losses.expected_hinge(between[:, 0], between, torch.zeros(n, n), 0.2)
             + losses.quantisation(codes)
             + losses.balance(codes)

@@ -1,4 +1,4 @@
-"""A run: its seeds, validation and patience, and that going on is the same as never stopping."""
+"""``Run``: seeds, validation, patience, history, checkpoints."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ import torch
 from support.clusters import clusters
 
 from xmodal.codes import BinaryCodes
+from xmodal.encoders.folder import CHECKPOINT
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
-from xmodal.methods.schgan import Config, train
 from xmodal.modality import Modality
-from xmodal.run import CHECKPOINT, DATABASE, ENOUGH_LABELS, HISTORY, SHEET, Run, TrainingData
-from xmodal.sampling import Pairs
+from xmodal.training.methods.schgan.train import Config, train
+from xmodal.training.pairs import Pairs
+from xmodal.training.run import HISTORY, Run, TrainingData
+from xmodal.training.sheets import SHEET
+from xmodal.training.validation import MAX_DATABASE, MIN_LABELLED
 
 QUICK = Config(epochs=5, batch=32, hidden=24, warmup=2)
 A, B = [1.0] * 8, [-1.0] * 8
 
 
 class Signs(Towers):
-    """Towers whose codes are the signs of their input; ``mixed`` spoils those of the text side.
+    """Towers whose codes are the signs of their input; ``mixed`` changes the codes of texts.
 
     mixed 0: as they are; 1: all alike; 2: reversed.
     """
@@ -35,8 +38,8 @@ class Signs(Towers):
         super().__init__(8, 8, 8, hidden=4)
         self.register_buffer("mixed", torch.tensor(0))
 
-    def codes(self, side: Modality, features: torch.Tensor, batch: int = 0) -> BinaryCodes:
-        scale = (1, 0, -1)[int(self.get_buffer("mixed"))] if side == "text" else 1
+    def codes(self, modality: Modality, features: torch.Tensor, batch: int = 0) -> BinaryCodes:
+        scale = (1, 0, -1)[int(self.get_buffer("mixed"))] if modality == "text" else 1
         return BinaryCodes.from_relaxed((scale * features).numpy())
 
 
@@ -61,10 +64,10 @@ def mixed(how: int) -> Signs:
     return towers
 
 
-# ---- randomness ------------------------------------------------------------------------------
+# ---- randomness ----------------------------------------------------------------------------------
 
 
-def test_everything_random_follows_seed_and_epoch() -> None:
+def test_rng_depends_on_seed_and_epoch() -> None:
     def drawn(seed: int, epoch: int) -> tuple[float, float]:
         rng = Run(clusters(), seed=seed).rng(epoch)
         return float(rng.random()), float(torch.rand(()))
@@ -75,15 +78,15 @@ def test_everything_random_follows_seed_and_epoch() -> None:
     assert len({numpy for numpy, _ in several}) == len({torch for _, torch in several}) == 6
 
 
-# ---- validation ------------------------------------------------------------------------------
+# ---- validation ----------------------------------------------------------------------------------
 
-N = ENOUGH_LABELS
-TIES = sum(1 / rank for rank in range(1, N + 1)) / N  # the mean of 1 / rank where N are alike
+N = MIN_LABELLED
+TIES = sum(1 / rank for rank in range(1, N + 1)) / N  # mean of 1 / rank for N ties
 
 
-def test_validation_by_labels_by_hand() -> None:
+def test_validate_map_equals_value_by_hand() -> None:
     # N queries of class 0 with code A. The database: N of class 0 with A, N of class 1 with B, and
-    # N that nobody labelled, which do not count.
+    # N unlabelled, which are left out.
     queries = coded([A] * N, [0] * N)
     database = coded([A] * N + [B] * N + [A] * N, [0] * N + [1] * N + [None] * N)
     run = run_of(queries, database)
@@ -94,8 +97,8 @@ def test_validation_by_labels_by_hand() -> None:
     assert run.validate(mixed(2))["mAP"] == pytest.approx(behind)
 
 
-def test_validation_by_labels_with_ties_by_hand() -> None:
-    # One relevant among N + 1 - 1 others would be too few labels; all alike, every order is fair:
+def test_validate_map_with_ties_equals_expectation() -> None:
+    # All codes are equal, so every order has the same probability:
     # half of 2N are relevant, so a random rank r has precision (1 + (r - 1)(N - 1)/(2N - 1)) / r.
     queries = coded([A] * N, [0] * N)
     database = coded([A] * 2 * N, [0] * N + [1] * N)
@@ -103,29 +106,29 @@ def test_validation_by_labels_with_ties_by_hand() -> None:
     assert run_of(queries, database).validate(mixed(0))["mAP"] == pytest.approx(fair)
 
 
-def test_pairs_are_looked_for_among_themselves() -> None:
+def test_validate_pair_map_searches_among_validation_pairs() -> None:
     queries, database = coded([A, B], [0, 0]), coded([A] * 2 * N, [1] * 2 * N)
     run = run_of(queries, database)
-    assert run.validate(mixed(0)) == {"pair mAP": 1}  # too few labels for the other figure
+    assert run.validate(mixed(0)) == {"pair mAP": 1}  # too few labels for mAP
     assert run.validate(mixed(2)) == {"pair mAP": 1 / 2}
     assert run.validate(mixed(1)) == {"pair mAP": pytest.approx((1 + 1 / 2) / 2)}
 
 
 @pytest.mark.parametrize(("asking", "found"), [(N - 1, N), (N, N - 1), (N, 0)])
-def test_few_labels_on_either_side_leave_the_pairs(asking: int, found: int) -> None:
+def test_validate_has_no_map_with_too_few_labels(asking: int, found: int) -> None:
     queries = coded([A, B] * N, [0] * asking + [None] * (2 * N - asking))
     database = coded([A] * 2 * N, [0] * found + [None] * (2 * N - found))
     assert set(run_of(queries, database).validate(mixed(0))) == {"pair mAP"}
 
 
-def test_validation_searches_in_an_even_choice_of_a_large_database() -> None:
-    # Only the last half is of class 0: a choice from the start of the rows would never find it.
-    half = DATABASE
+def test_validate_searches_evenly_spaced_rows_of_a_large_database() -> None:
+    # Only the last half is of class 0: the first rows alone would not contain it.
+    half = MAX_DATABASE
     database = coded([B] * half + [A] * half, [1] * half + [0] * half)
     assert run_of(coded([A] * N, [0] * N), database).validate(mixed(0))["mAP"] == 1
 
 
-def test_without_validation_pairs_the_last_towers_are_returned() -> None:
+def test_finish_returns_the_last_towers_without_validation() -> None:
     nobody = Pairs(*(part[:0] for part in vars(PAIR).values()))
     run = run_of(nobody, PAIR, patience=3)
     seen, towers = follow(run, {1: 1, 5: 0}, count=5)
@@ -133,10 +136,10 @@ def test_without_validation_pairs_the_last_towers_are_returned() -> None:
     assert int(run.finish(towers).get_buffer("mixed")) == 0
 
 
-# ---- epochs, patience, the best --------------------------------------------------------------
+# ---- epochs, patience, best epoch ----------------------------------------------------------------
 
 
-def test_sheets_of_pictures_are_kept_where_there_is_a_folder(tmp_path: Path) -> None:
+def test_sheet_is_saved_only_with_a_folder(tmp_path: Path) -> None:
     squares = [np.zeros((2, 8, 8, 3), np.uint8)]
     Run(clusters(), folder=tmp_path).sheet("synthetic", 7, squares)
     Run(clusters()).sheet("synthetic", 7, squares)
@@ -145,14 +148,14 @@ def test_sheets_of_pictures_are_kept_where_there_is_a_folder(tmp_path: Path) -> 
 
 
 def follow(run: Run, quality: Mapping[int, int], count: int) -> tuple[list[int], Signs]:
-    """Run epochs that set ``mixed`` as told; return the epochs that came and the towers."""
+    """Run epochs that set ``mixed`` by ``quality``; return the epochs and the towers."""
     towers, seen = Signs(), []
     for epoch in run.epochs(count, {}):
         seen.append(epoch)
         towers.get_buffer("mixed").fill_(quality.get(epoch, 2))
         towers.train()
-        run.note({"loss": 0.5 / epoch})
-        run.note({"loss": 1.5 / epoch})
+        run.log({"loss": 0.5 / epoch})
+        run.log({"loss": 1.5 / epoch})
         run.end_of_epoch(epoch, towers)
     return seen, towers
 
@@ -161,13 +164,13 @@ def follow(run: Run, quality: Mapping[int, int], count: int) -> tuple[list[int],
     ("quality", "patience", "epochs", "best"),
     [
         ({2: 0}, 2, [1, 2, 3, 4], (2, 1.0)),
-        ({2: 1, 4: 0}, 2, [1, 2, 3, 4, 5, 6], (4, 1.0)),  # 4 was better in time
-        ({2: 1, 5: 0}, 2, [1, 2, 3, 4], (2, 0.75)),  # 5 would have been better
+        ({2: 1, 4: 0}, 2, [1, 2, 3, 4, 5, 6], (4, 1.0)),  # epoch 4 is within patience
+        ({2: 1, 5: 0}, 2, [1, 2, 3, 4], (2, 0.75)),  # epoch 5 is not reached
         ({}, 1, [1, 2], (1, 0.5)),
         ({2: 0}, 100, [1, 2, 3, 4, 5, 6, 7], (2, 1.0)),
     ],
 )
-def test_patience_ends_the_run_and_the_best_towers_are_returned(
+def test_patience_ends_the_run_and_finish_returns_the_best_towers(
     quality: dict[int, int], patience: int, epochs: list[int], best: tuple[int, float]
 ) -> None:
     run = run_of(PAIR, PAIR, patience=patience)
@@ -180,9 +183,9 @@ def test_patience_ends_the_run_and_the_best_towers_are_returned(
     assert not finished.training
 
 
-def test_each_epoch_is_shown_and_noted(tmp_path: Path) -> None:
+def test_each_epoch_calls_show_and_is_in_the_history(tmp_path: Path) -> None:
     shown: list[Any] = []
-    run = run_of(PAIR, PAIR, show=lambda *told: shown.append(told))
+    run = run_of(PAIR, PAIR, show=lambda *figures: shown.append(figures))
     follow(run, {1: 1, 2: 0}, count=2)
     assert [(epoch, count) for epoch, count, _ in shown] == [(1, 2), (2, 2)]
     assert [figures["pair mAP"] for _, _, figures in shown] == [0.75, 1.0]
@@ -196,14 +199,14 @@ def test_each_epoch_is_shown_and_noted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_a_loss_that_is_no_number_is_one_line(value: float) -> None:
+def test_loss_that_is_not_finite_raises_data_error(value: float) -> None:
     run = run_of(PAIR, PAIR)
-    run.note({"pairs": 1.0, "triplet": value})
+    run.log({"pairs": 1.0, "triplet": value})
     with pytest.raises(DataError, match=f"triplet is {value} in epoch 3: lower the learning rate"):
         run.end_of_epoch(3, Signs())
 
 
-# ---- stopping and going on -------------------------------------------------------------------
+# ---- checkpoints ---------------------------------------------------------------------------------
 
 
 def stop_after(epoch: int) -> Callable[[int, int, Mapping[str, float]], None]:
@@ -219,7 +222,7 @@ def without_seconds(run: Run) -> list[dict[str, float]]:
 
 
 @pytest.mark.parametrize("estimator", ["exact", "reinforce"])
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path, estimator: Any) -> None:
+def test_stopped_run_continues_with_the_same_result(tmp_path: Path, estimator: Any) -> None:
     data, config = clusters(labelled=0.5), replace(QUICK, estimator=estimator)
     whole = Run(data, seed=3)
     expected = train(data, config, whole).state_dict()
@@ -228,7 +231,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path, estimator: 
         folder.mkdir()
         with pytest.raises(KeyboardInterrupt):
             train(data, config, Run(data, 3, folder, "me", show=stop_after(stop)))
-        torch.rand(7)  # what happens in between must not matter
+        torch.rand(7)  # random numbers in between have no effect
         run = Run(data, 3, folder, "me")
         found = train(data, config, run).state_dict()
         assert all(torch.equal(found[name], weight) for name, weight in expected.items())
@@ -236,7 +239,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path, estimator: 
         assert (run.best, run.best_epoch) == (whole.best, whole.best_epoch)
 
 
-def test_a_run_that_lost_its_patience_does_not_go_on(tmp_path: Path) -> None:
+def test_run_ended_by_patience_has_no_further_epochs(tmp_path: Path) -> None:
     run = run_of(PAIR, PAIR, folder=tmp_path, patience=2)
     assert follow(run, {1: 0}, count=9)[0] == [1, 2, 3]
     again = run_of(PAIR, PAIR, folder=tmp_path, patience=2)
@@ -246,7 +249,7 @@ def test_a_run_that_lost_its_patience_does_not_go_on(tmp_path: Path) -> None:
     assert (again.best_epoch, len(again.history)) == (1, 3)
 
 
-def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+def test_checkpoint_of_another_identity_raises_config_error(tmp_path: Path) -> None:
     follow(run_of(PAIR, PAIR, folder=tmp_path, identity="one"), {}, count=1)
     before = (tmp_path / CHECKPOINT).read_bytes()
     with pytest.raises(ConfigError, match=r"stopped run with other data or settings.*--restart"):
@@ -255,7 +258,7 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", [0, 100, -100])
-def test_a_damaged_checkpoint_is_one_line(tmp_path: Path, keep: int) -> None:
+def test_damaged_checkpoint_raises_config_error(tmp_path: Path, keep: int) -> None:
     follow(run_of(PAIR, PAIR, folder=tmp_path), {}, count=1)
     data = (tmp_path / CHECKPOINT).read_bytes()
     (tmp_path / CHECKPOINT).write_bytes(data[:keep])
@@ -270,7 +273,7 @@ def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: Any) -
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_data_says_the_shape_of_the_towers() -> None:
+def test_towers_have_the_shape_of_the_data() -> None:
     data = clusters(bits=24)
     assert data.classes == 4
     assert data.towers(10).shape == {

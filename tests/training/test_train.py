@@ -1,8 +1,9 @@
-"""From data to an encoder and its figures: what a run promises to whoever starts it again."""
+"""``train`` and ``evaluate``: finished and stopped runs, training data, errors, evaluation."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from xmodal.config import OLD_NAMES, REMOVED, Options
 from xmodal.data.dataset import Dataset, Item, Problems
 from xmodal.data.split import split
 from xmodal.encoders.load import load_encoder
 from xmodal.errors import CodeError, ConfigError, DataError
 from xmodal.evaluation.evaluate import evaluate
-from xmodal.settings import Options
-from xmodal.training import METHODS, train
+from xmodal.training.train import METHODS, _identity, train
 
 OPTIONS = Options(bits=16, image_backbone="small-cnn", text_backbone="words")
 SETTINGS = {"epochs": 1, "batch": 64, "hidden": 16}
@@ -27,32 +28,49 @@ SETTINGS = {"epochs": 1, "batch": 64, "hidden": 16}
 
 @pytest.fixture(scope="module")
 def few(dataset: Dataset) -> Dataset:
-    """A part of the world, which trains in a moment; nothing says how to divide it."""
+    """60 items of the rendered world, without a given split."""
     return replace(dataset, items=tuple(replace(item, split=None) for item in dataset.items[:60]))
 
 
 @pytest.fixture(scope="module")
 def trained(few: Dataset, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an encoder of that part, after one epoch; not to be changed."""
+    """The folder of an encoder of these items after one epoch; read-only."""
     folder = tmp_path_factory.mktemp("trained") / "few.model"
     train(few, folder, OPTIONS, SETTINGS, cache=cache)
     return folder
 
 
-def never(*told: Any) -> None:
-    raise AssertionError(f"nothing should have been trained, but there was {told}")
+def never(*figures: Any) -> None:
+    raise AssertionError(f"trained again: {figures}")
 
 
-# ---- again, the same, and not the same -------------------------------------------------------
+# ---- finished and stopped runs -------------------------------------------------------------------
 
 
-def test_training_again_only_loads(trained: Path, few: Dataset) -> None:
+def test_finished_run_is_loaded(trained: Path, few: Dataset) -> None:
     before = {path.name: path.stat().st_mtime_ns for path in trained.iterdir()}
     started = time.perf_counter()
     again = train(few, trained, OPTIONS, SETTINGS, show=never, progress=never)
     assert time.perf_counter() - started < 1
     assert again.fingerprint == load_encoder(trained).fingerprint
     assert {path.name: path.stat().st_mtime_ns for path in trained.iterdir()} == before
+
+
+def test_finished_run_of_an_earlier_version_is_loaded(
+    trained: Path, few: Dataset, tmp_path: Path
+) -> None:
+    folder = tmp_path / "old.model"
+    shutil.copytree(trained, folder)
+    config = json.loads((folder / "config.json").read_text())
+    names = {new: old for old, new in OLD_NAMES.items()}
+    settings = {names.get(name, name): value for name, value in config["settings"].items()}
+    settings |= {"positives": "believed", **REMOVED}
+    config |= {"settings": settings, "identity": _identity(few, config["options"], settings)}
+    (folder / "config.json").write_text(json.dumps(config))
+    again = train(few, folder, OPTIONS, SETTINGS, show=never, progress=never)
+    assert again.fingerprint == load_encoder(trained).fingerprint
+    with pytest.raises(ConfigError, match="other data or settings"):
+        train(few, folder, OPTIONS, SETTINGS | {"epochs": 2}, show=never)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +82,7 @@ def test_training_again_only_loads(trained: Path, few: Dataset) -> None:
         (OPTIONS, SETTINGS, 50),
     ],
 )
-def test_other_settings_or_data_do_not_overwrite(
+def test_other_settings_or_data_raise_config_error(
     trained: Path, few: Dataset, options: Options, settings: Any, rows: int
 ) -> None:
     data = replace(few, items=few.items[:rows])
@@ -74,7 +92,7 @@ def test_other_settings_or_data_do_not_overwrite(
     assert (trained / "config.json").read_bytes() == before
 
 
-def test_a_restart_replaces(few: Dataset, cache: Path, tmp_path: Path) -> None:
+def test_restart_replaces_encoder_and_sheets(few: Dataset, cache: Path, tmp_path: Path) -> None:
     train(few, tmp_path, OPTIONS, SETTINGS, cache=cache)
     (tmp_path / "synthetic-010.png").write_bytes(b"")  # a method's sheet of pictures
     shown: list[int] = []
@@ -93,7 +111,7 @@ def test_a_restart_replaces(few: Dataset, cache: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "synthetic-010.png").exists()
 
 
-def test_the_same_run_elsewhere_is_the_same_encoder_and_another_seed_is_not(
+def test_fingerprint_depends_on_the_seed_and_not_on_the_folder(
     trained: Path, few: Dataset, cache: Path, tmp_path: Path
 ) -> None:
     first = load_encoder(trained).fingerprint
@@ -102,7 +120,7 @@ def test_the_same_run_elsewhere_is_the_same_encoder_and_another_seed_is_not(
     assert other.fingerprint != first
 
 
-def test_a_stopped_run_goes_on_and_ends_in_the_same_encoder(
+def test_stopped_run_continues_with_the_same_result(
     few: Dataset, cache: Path, tmp_path: Path
 ) -> None:
     settings = SETTINGS | {"epochs": 3, "warmup": 1}
@@ -128,17 +146,19 @@ def test_a_stopped_run_goes_on_and_ends_in_the_same_encoder(
     assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 3
 
 
-# ---- what is trained on ----------------------------------------------------------------------
+# ---- training data -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("share", "labelled"), [(0.0, 0), (0.5, 24), (1.0, 49)])
-def test_label_share_hides_labels(few: Dataset, cache: Path, share: float, labelled: int) -> None:
+def test_label_share_reduces_labelled_pairs(
+    few: Dataset, cache: Path, share: float, labelled: int
+) -> None:
     encoder = train(few, None, replace(OPTIONS, label_share=share), SETTINGS, cache=cache)
     assert encoder.about["data"]["train"] == 49  # 60, less a tenth (6), less a tenth (5)
     assert encoder.about["data"]["labelled"] == labelled
 
 
-def test_the_encoder_remembers_how_the_data_was_divided(trained: Path, few: Dataset) -> None:
+def test_encoder_stores_the_split(trained: Path, few: Dataset) -> None:
     encoder = load_encoder(trained)
     expected = split(few, validation=0.1, query=0.1, seed=0).ids()
     assert {role: list(ids) for role, ids in encoder.split.items()} == expected
@@ -146,7 +166,7 @@ def test_the_encoder_remembers_how_the_data_was_divided(trained: Path, few: Data
     assert sorted(ids) == sorted(few.ids)
 
 
-def test_the_folder_says_how_it_was_made(trained: Path) -> None:
+def test_config_json_has_options_settings_data_and_versions(trained: Path) -> None:
     config = json.loads((trained / "config.json").read_text())
     assert config["options"] | {"bits": 16, "method": "schgan"} == config["options"]
     assert config["settings"] | SETTINGS == config["settings"]
@@ -163,7 +183,7 @@ def test_without_a_folder_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_bad_input_is_noted_and_costs_nothing_else(
+def test_unusable_items_are_problems_and_do_not_change_the_encoder(
     trained: Path, few: Dataset, cache: Path, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken.png"
@@ -177,14 +197,12 @@ def test_bad_input_is_noted_and_costs_nothing_else(
     data = Dataset((*few.items, *bad), problems=Problems())
     encoder = train(data, None, OPTIONS, SETTINGS, cache=cache)
     assert encoder.about["data"]["train"] == 49
-    assert sum(data.problems.counts().values()) == 2  # "alone" is no problem, only no pair
-    # What cannot be used decides nothing: neither split nor codes.
+    assert sum(data.problems.counts().values()) == 2  # "alone" is not a pair, and no problem
+    # Unusable items change neither the split nor the codes.
     assert encoder.fingerprint == load_encoder(trained).fingerprint
 
 
-def test_without_validation_pairs_training_ends_with_the_last_epoch(
-    few: Dataset, cache: Path
-) -> None:
+def test_training_without_validation_keeps_the_last_epoch(few: Dataset, cache: Path) -> None:
     options = replace(OPTIONS, validation=0.0, patience=1)
     encoder = train(few, None, options, SETTINGS | {"epochs": 3}, cache=cache)
     assert encoder.about["figures"] == {"epoch": 3}
@@ -192,10 +210,10 @@ def test_without_validation_pairs_training_ends_with_the_last_epoch(
     assert list(encoder.split["validation"]) == []
 
 
-# ---- what is refused -------------------------------------------------------------------------
+# ---- errors --------------------------------------------------------------------------------------
 
 
-def test_wrong_wishes_are_refused_before_any_work(few: Dataset, tmp_path: Path) -> None:
+def test_invalid_options_raise_before_the_folder_is_created(few: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no method 'gan', expected one of schgan"):
         train(few, tmp_path / "x", replace(OPTIONS, method="gan"))
     with pytest.raises(ConfigError, match=r"there is no setting 'epoch'; there are epochs"):
@@ -207,18 +225,18 @@ def test_wrong_wishes_are_refused_before_any_work(few: Dataset, tmp_path: Path) 
     assert list(METHODS) == names
 
 
-def test_data_without_pairs_is_refused(few: Dataset) -> None:
+def test_data_without_pairs_raises_data_error(few: Dataset) -> None:
     alone = Dataset(tuple(replace(item, image=None) for item in few), name="captions")
     with pytest.raises(DataError, match=r"captions has no pair of a picture and a text among 60"):
         train(alone, None, OPTIONS, SETTINGS)
 
 
-def test_too_few_pairs_are_refused(few: Dataset, cache: Path) -> None:
+def test_too_few_pairs_raise_data_error(few: Dataset, cache: Path) -> None:
     with pytest.raises(DataError, match=r"expected at least 8"):
         train(replace(few, items=few.items[:7]), None, OPTIONS, SETTINGS, cache=cache)
 
 
-def test_a_folder_that_is_no_encoder_is_left_alone(few: Dataset, tmp_path: Path) -> None:
+def test_folder_with_other_files_raises_and_is_not_changed(few: Dataset, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
     with pytest.raises(ConfigError, match=r"is a file, expected a folder"):
@@ -230,19 +248,17 @@ def test_a_folder_that_is_no_encoder_is_left_alone(few: Dataset, tmp_path: Path)
     assert list(tmp_path.iterdir()) == [file]
 
 
-# ---- measuring -------------------------------------------------------------------------------
+# ---- evaluation ----------------------------------------------------------------------------------
 
 
-def test_queries_are_never_pairs_that_were_trained_on(
-    trained: Path, few: Dataset, cache: Path
-) -> None:
+def test_evaluate_queries_are_not_training_pairs(trained: Path, few: Dataset, cache: Path) -> None:
     encoder = load_encoder(trained)
     report, [(query, database)] = evaluate(encoder, few, cache=cache)
     assert sorted(query.ids) == sorted(encoder.split["query"])
     assert sorted([*query.ids, *database.ids]) == sorted(few.ids)
     assert report.facts["bits"] == 16
     assert {"chance", "cca + itq", "xmodal schgan"} <= set(report.rows)
-    # Whatever part is shown, and however its rows are named there.
+    # For any part of the data and any stored split names.
     learned = {*encoder.split["train"], *encoder.split["validation"]}
     for seed in range(3):
         rng = np.random.default_rng(seed)
@@ -253,7 +269,7 @@ def test_queries_are_never_pairs_that_were_trained_on(
         assert not learned.intersection(query.ids)
 
 
-def test_new_pairs_beside_known_ones_ask(
+def test_evaluate_uses_new_pairs_as_queries(
     trained: Path, few: Dataset, dataset: Dataset, cache: Path
 ) -> None:
     encoder = load_encoder(trained)
@@ -264,7 +280,7 @@ def test_new_pairs_beside_known_ones_ask(
     assert sorted(database.ids) == sorted(item.id for item in known)
 
 
-def test_there_is_nothing_to_ask_with_among_training_pairs_alone(
+def test_evaluate_on_training_pairs_alone_raises_data_error(
     trained: Path, few: Dataset, cache: Path
 ) -> None:
     encoder = load_encoder(trained)
@@ -273,7 +289,7 @@ def test_there_is_nothing_to_ask_with_among_training_pairs_alone(
         evaluate(encoder, few.keep(lambda item: item.id in learned), cache=cache)
 
 
-def test_data_that_was_never_seen_is_divided_as_training_would(
+def test_evaluate_splits_new_data_as_training_does(
     trained: Path, dataset: Dataset, cache: Path
 ) -> None:
     encoder = load_encoder(trained)
@@ -286,14 +302,14 @@ def test_data_that_was_never_seen_is_divided_as_training_would(
     assert len(query) + len(database) == 80
 
 
-def test_codes_in_the_report_are_the_encoder_s(trained: Path, few: Dataset, cache: Path) -> None:
+def test_evaluate_uses_the_codes_of_the_encoder(trained: Path, few: Dataset, cache: Path) -> None:
     encoder = load_encoder(trained)
     _, [(query, _)] = evaluate(encoder, few, cache=cache)
     texts = {item.id: item.text for item in few}
     assert query.codes["text"] == encoder.encode_texts([texts[id_] or "" for id_ in query.ids])
 
 
-def test_several_seeds_are_measured_together(trained: Path, few: Dataset, cache: Path) -> None:
+def test_evaluate_averages_over_encoders(trained: Path, few: Dataset, cache: Path) -> None:
     one = load_encoder(trained)
     other = train(few, None, replace(OPTIONS, seed=1), SETTINGS, cache=cache)
     report, parts = evaluate([one, other], few, cache=cache)
@@ -304,7 +320,7 @@ def test_several_seeds_are_measured_together(trained: Path, few: Dataset, cache:
     assert report.rows["xmodal schgan"][way]["mAP"] == pytest.approx(sum(values) / 2)
 
 
-def test_pictures_that_cannot_be_read_are_left_out_of_the_figures(
+def test_evaluate_leaves_out_unreadable_pictures(
     trained: Path, few: Dataset, cache: Path, tmp_path: Path
 ) -> None:
     encoder = load_encoder(trained)

@@ -9,8 +9,8 @@ import click
 
 from xmodal.cli.options import json_option
 from xmodal.cli.output import epoch_line, info, print_json, print_line, print_table, runnable
+from xmodal.config import parse_settings
 from xmodal.errors import ConfigError, require
-from xmodal.settings import parse_settings
 
 BITS = 128
 NAMES = {"sigah": "xmodal compress", "itq": "PCA + ITQ", "pca": "sign of PCA"}
@@ -52,8 +52,8 @@ def compress(features: Path, out: Path, finished: Path | None, **given: Any) -> 
     bits = BITS if given["bits"] is None else given["bits"]
     seed = given["seed"] or 0
 
-    from xmodal.compression import compress as learn
-    from xmodal.compression import read_features
+    from xmodal.data.vectors import read_features
+    from xmodal.training.compress import compress as learn
 
     vectors = read_features(features)
     info(f"{features}: {len(vectors):,} vectors of {vectors.shape[1]:,} dimensions")
@@ -89,7 +89,8 @@ def _apply(features: Path, out: Path, finished: Path, given: dict[str, Any]) -> 
         if value is not None and value != ():
             raise ConfigError(f"{name} is for learning codes; --apply takes them as they are")
 
-    from xmodal.compression import Compressor, prepare_folder, read_features
+    from xmodal.data.vectors import read_features
+    from xmodal.encoders.compressor import Compressor, prepare_folder
 
     compressor = Compressor.load(finished)
     if out.resolve() == finished.resolve():

@@ -20,12 +20,13 @@ from xmodal.cli.output import (
     progress_bars,
     runnable,
 )
+from xmodal.config import Options, parse_settings
 from xmodal.data.readers.tables import read
 from xmodal.data.synthetic import caption, unseen, write_world
 from xmodal.errors import require
 from xmodal.index.contract import Hit, open_index
 from xmodal.retrieval.gallery import QueryHits, write_gallery
-from xmodal.settings import Options, parse_settings
+from xmodal.retrieval.retriever import Retriever
 
 SHOWN = 5
 # A network that starts from nothing wants small steps and many of them; and the codes should find
@@ -60,8 +61,7 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
     dataset = read(world, label_column="labels")
 
     from xmodal.evaluation.evaluate import evaluate
-    from xmodal.retrieval.retriever import Retriever
-    from xmodal.training import train
+    from xmodal.training.train import train
 
     info(f"2. training a small network with {label_share:.0%} of the labels into {out / 'model'}")
     options = Options(

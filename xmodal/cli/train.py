@@ -26,9 +26,9 @@ from xmodal.cli.output import (
     progress_bars,
     runnable,
 )
+from xmodal.config import DEFAULT_BACKBONE, PRECISIONS, Options, configure, parse_settings
 from xmodal.data.readers.tables import read
 from xmodal.errors import ConfigError, require
-from xmodal.settings import DEFAULT_BACKBONE, PRECISIONS, Options, configure, parse_settings
 
 
 @click.command()
@@ -80,13 +80,13 @@ def train(data: Path, **given: Any) -> None:
     info(f"{dataset.name}: {len(dataset):,} items, {len(dataset.pairs()):,} pairs")
     print_label_candidates(dataset, "trains on it")
 
-    from xmodal import training
     from xmodal.evaluation.evaluate import evaluate
     from xmodal.features.cache import default_cache
+    from xmodal.training.train import train as train_encoder
 
     cache = given["cache"] or default_cache()
     with progress_bars() as bars:
-        encoder = training.train(
+        encoder = train_encoder(
             dataset,
             given["out"],
             options,

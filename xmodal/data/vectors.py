@@ -1,4 +1,4 @@
-"""Matrices of vectors: read from a file, checked, their rows scaled to length 1, part by part."""
+"""Matrices of vectors: reading, checks, and rows of length 1 in chunks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from xmodal import linear_models
 from xmodal.errors import DataError
 
 Matrix = npt.NDArray[np.generic]
-CHUNK = 8192  # rows that are in memory as float64
+CHUNK = 8192
+"""Rows that are converted to float64 at a time."""
 MAGIC = b"\x93NUMPY"
 
 
 def read_features(path: str | Path) -> Matrix:
-    """The array in a .npy file, not yet in memory, checked in shape and type.
+    """Memory-map the array of a .npy file; its shape and type are checked.
 
-    Raises DataError for anything but a matrix of float16, float32 or float64; nothing is unpickled.
+    Raises DataError for anything but a matrix of float16, float32 or float64. Pickles are refused.
     """
     file = Path(path)
     if not file.is_file():
@@ -63,19 +64,19 @@ def _check_kind(features: Matrix, name: str) -> None:
 
 
 def unit_rows(features: Matrix, rows: npt.NDArray[np.int64]) -> linear_models.Matrix:
-    """Those rows, of length 1."""
+    """Return the given rows, scaled to length 1."""
     parts = [_unit(features[rows[k : k + CHUNK]]) for k in range(0, len(rows), CHUNK)]
     return np.concatenate(parts)
 
 
 def unit_chunks(features: Matrix) -> Iterator[linear_models.Matrix]:
-    """All rows in order, of length 1."""
+    """Yield all rows in order, scaled to length 1, in chunks."""
     for start in range(0, len(features), CHUNK):
         yield _unit(features[start : start + CHUNK])
 
 
 def _unit(rows: Matrix) -> linear_models.Matrix:
-    """Rows of length 1, however large or small their numbers are; a zero row stays."""
+    """Scale rows of any magnitude to length 1; zero rows are unchanged."""
     values = rows.astype(np.float64)
     largest = np.abs(values).max(axis=1, keepdims=True)
     return linear_models.unit(values / np.where(largest > 0, largest, 1))

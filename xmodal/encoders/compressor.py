@@ -1,4 +1,4 @@
-"""What turns vectors into codes, and the folder that it and its codes are kept in."""
+"""The compressor of vectors to codes, and its folder with the codes."""
 
 from __future__ import annotations
 
@@ -16,22 +16,29 @@ from safetensors.numpy import load_file, save
 from xmodal import linear_models
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.data.vectors import Matrix, check_features, unit_chunks
-from xmodal.encoders.folder import CONFIG, write_bytes, write_json
-from xmodal.encoders.torch_encoder import DAMAGED_WEIGHTS, WEIGHTS
+from xmodal.encoders.folder import (
+    CHECKPOINT,
+    CONFIG,
+    DAMAGED_WEIGHTS,
+    HISTORY,
+    WEIGHTS,
+    write_bytes,
+    write_json,
+)
 from xmodal.errors import ConfigError, DataError, ModelError
-from xmodal.run import CHECKPOINT, HISTORY
 
 CODES, REPORT = "codes.npy", "report.json"
-OURS = {CODES, WEIGHTS, CONFIG, REPORT, HISTORY, CHECKPOINT}
-"""What may be in a folder of codes; a restart removes nothing else."""
+FILES = {CODES, WEIGHTS, CONFIG, REPORT, HISTORY, CHECKPOINT}
+"""Files of a folder of codes; a restart removes these and nothing else."""
 FORMAT, KIND = 1, "compressor"
 
 
 @dataclass(frozen=True, eq=False)
 class Compressor:
-    """Turns vectors into codes: ``weight`` (bits, dim), ``offset`` (bits,), both float32.
+    """Encodes vectors: bit = weight x + offset > 0 for unit vectors x.
 
-    Made by :func:`compress` or ``Compressor.load``. ``about`` says how it was made.
+    ``weight`` (bits, dim) and ``offset`` (bits,), both float32. ``about``: settings, seed, versions
+    and identity of the training run.
     """
 
     weight: linear_models.Matrix
@@ -50,14 +57,14 @@ class Compressor:
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits: a hash of all that decides a code."""
+        """16 hexadecimal digits: a hash of weight and offset."""
         hashed = hashlib.blake2b(f"{self.weight.shape}\0".encode(), digest_size=8)
         for array in (self.weight, self.offset):
             hashed.update(np.ascontiguousarray(array, "<f4").tobytes())
         return hashed.hexdigest()
 
     def encode(self, features: Matrix) -> BinaryCodes:
-        """Codes of vectors (n, dim) float16, float32 or float64, in their order.
+        """Encode vectors (n, dim) float16, float32 or float64; one code a row.
 
         Raises DataError for another width or shape, and for NaN or infinity.
         """
@@ -74,7 +81,7 @@ class Compressor:
         return BinaryCodes.concatenate(parts)
 
     def save(self, folder: Path, codes: BinaryCodes) -> None:
-        """Write the folder, with codes; ``config.json`` comes last: what has it is complete."""
+        """Write the folder, with codes; ``config.json`` is last: a folder with it is complete."""
         folder.mkdir(parents=True, exist_ok=True)
         new = folder / f"{CODES}.new"
         with open(new, "wb") as file:
@@ -87,7 +94,7 @@ class Compressor:
 
     @classmethod
     def load(cls, folder: str | Path) -> Compressor:
-        """The one in ``folder``. Raises ModelError if there is none, or if it is damaged."""
+        """Load the compressor in ``folder``; raise ModelError if there is none or it is damaged."""
         path = Path(folder)
         if not (path / CONFIG).is_file():
             hint = (
@@ -131,15 +138,15 @@ class Compressor:
 
 
 def prepare_folder(folder: Path, restart: bool) -> bool:
-    """Make a folder for codes; True if finished codes are in it and are not to be replaced.
+    """Create or clear a folder for codes; return whether finished codes are in it.
 
-    Raises ConfigError if it is a file, or holds what no run of ours can have left.
+    Raises ConfigError if it is a file, or a folder with other files.
     """
     if folder.is_file():
         raise ConfigError(f"{folder} is a file, expected a folder to put the codes in")
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     kept = {name for name in there if not name.endswith(".new")}
-    others = kept - OURS if restart or kept & {CONFIG, CHECKPOINT} else kept
+    others = kept - FILES if restart or kept & {CONFIG, CHECKPOINT} else kept
     if others:
         raise ConfigError(
             f"{folder} is a folder with other things in it ({min(others)}): name a new one"
@@ -152,7 +159,7 @@ def prepare_folder(folder: Path, restart: bool) -> bool:
 
 
 def read_codes(folder: str | Path) -> BinaryCodes:
-    """The codes in a folder that :func:`compress` or ``Compressor.save`` wrote."""
+    """Read the codes of a folder; raise ModelError for a damaged file."""
     path = Path(folder) / CODES
     try:
         packed = np.load(path, allow_pickle=False)
@@ -163,7 +170,7 @@ def read_codes(folder: str | Path) -> BinaryCodes:
 
 
 def read_json(path: Path) -> Any:
-    """The object in a file. Raises ModelError for anything else."""
+    """Read a JSON object; raise ModelError for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

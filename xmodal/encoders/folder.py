@@ -9,16 +9,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from xmodal.encoders.calibration import Confidence
 from xmodal.errors import CodeError, ModelError
 
 CONFIG, SPLIT = "config.json", "split.json"
+WEIGHTS = "weights.safetensors"
+HISTORY, CHECKPOINT = "history.jsonl", "checkpoint.pt"
 FILES, DIGEST = "files", "sha256"
 """Keys of ``config.json``: records of files, and the digest of all other keys."""
 
 
 DAMAGE = (AttributeError, LookupError, TypeError, ValueError, OSError, RuntimeError, CodeError)
-"""What reading a file that is not as it was written may raise."""
+"""Exceptions that reading a damaged file may raise."""
+DAMAGED_WEIGHTS = (*DAMAGE, SafetensorError)
+"""The same for a folder with weights."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -27,7 +33,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         hint = (
             "training there was stopped: run the same xmodal train again to go on"
-            if (folder / "checkpoint.pt").exists()
+            if (folder / CHECKPOINT).exists()
             else f"make one with xmodal train DATA --out {folder}"
         )
         raise ModelError(f"there is no finished encoder at {folder}: {hint}")

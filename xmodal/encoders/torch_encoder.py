@@ -19,18 +19,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from xmodal.config import PRECISIONS, Precision
 from xmodal.data.dataset import Problems, Progress
 from xmodal.device import device, with_precision
 from xmodal.encoders.calibration import Confidence
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.encoders.folder import (
-    DAMAGE,
+    DAMAGED_WEIGHTS,
     DIGEST,
     FILES,
     SPLIT,
+    WEIGHTS,
     check_config,
     check_file,
     damaged,
@@ -52,12 +53,8 @@ from xmodal.features.backbones import (
 )
 from xmodal.features.extract import Array, image_features, text_features
 from xmodal.modality import MODALITIES, Modality
-from xmodal.settings import PRECISIONS, Precision
 
-WEIGHTS = "weights.safetensors"
 FORMAT = 1
-DAMAGED_WEIGHTS = (*DAMAGE, SafetensorError)
-"""What reading a damaged folder with weights in it may raise."""
 
 
 @dataclass(frozen=True)

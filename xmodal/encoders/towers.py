@@ -1,4 +1,4 @@
-"""Towers: feature vector -> relaxed code, one a modality."""
+"""Towers: torch networks from features to relaxed codes, one for each modality."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Kind = Literal["practical", "released", "linear"]
 class SmallCNN(nn.Module):
     """A small convolutional network on 64 x 64 pixels, trained with its tower.
 
-    Coordinates are added as two channels, so that "on the left" can be learned. Training computes
-    in mixed precision where the machine can; codes are always made in float32.
+    Two channels with the pixel coordinates are added, so that positions can be learned. Training is
+    in mixed precision if the device supports it; codes are always computed in float32.
     """
 
     dim = 256
@@ -42,7 +42,7 @@ class SmallCNN(nn.Module):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Flat uint8 pixels (n, 64 * 64 * 3) -> (n, 256)."""
         squares = pixels.view(-1, 64, 64, 3).permute(0, 3, 1, 2).float() / 127.5 - 1
-        # By shape, not len: so an exporter keeps the size of a batch free.
+        # shape, not len: the ONNX export then has a dynamic batch size.
         grid = self.get_buffer("grid").expand(squares.shape[0], -1, -1, -1)
         stacked = torch.cat([squares, grid], dim=1)
         with mixed(pixels.device, self.training):
@@ -52,13 +52,13 @@ class SmallCNN(nn.Module):
 
 
 class Thumbnail(nn.Module):
-    """The picture at 16 x 16, flat, in [0, 1]: what there is to see of it without learning."""
+    """The picture at 16 x 16 pixels, flat, in [0, 1]: features without training."""
 
     side = 16
     dim = 3 * side * side
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Flat uint8 pixels (n, 64 * 64 * 3) -> (n, 3 * 16 * 16), colour by colour."""
+        """Flat uint8 pixels (n, 64 * 64 * 3) -> (n, 3 * 16 * 16), channel by channel."""
         squares = pixels.view(-1, 64, 64, 3).permute(0, 3, 1, 2).float() / 255
         return functional.adaptive_avg_pool2d(squares, self.side).flatten(1)
 
@@ -66,8 +66,8 @@ class Thumbnail(nn.Module):
 class Tower(nn.Module):
     """LayerNorm -> linear -> GELU -> linear -> tanh: relaxed codes in (-1, 1).
 
-    ``stem`` is what turns the input into a vector first: nothing for features, a
-    :class:`SmallCNN` for raw pixels. ``dropout``: share of its outputs that training hides.
+    ``stem`` is the identity for features, a :class:`SmallCNN` for raw pixels. ``dropout``: dropout
+    rate of its outputs.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Tower(nn.Module):
         return torch.tanh(self.head(self.vectors(features)))
 
     def vectors(self, features: torch.Tensor) -> torch.Tensor:
-        """What the head sees, (n, width) float32."""
+        """Inputs of the head, (n, width) float32."""
         out: torch.Tensor = self.stem(features)
         return out.float()
 
@@ -110,7 +110,7 @@ class ReleasedTower(Tower):
             nn.Linear(dim, hidden), nn.Tanh(), nn.Linear(hidden, check_bits(bits))
         )
         for layer in (self.head[0], self.head[2]):
-            released_start(layer)
+            init_released(layer)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features (n, dim) -> relaxed codes (n, bits)."""
@@ -127,7 +127,7 @@ class ReleasedTower(Tower):
 
 
 class LinearTower(Tower):
-    """linear -> tanh: bit = Wx + c > 0, where x of pixels is their :class:`Thumbnail`."""
+    """linear -> tanh: bit = Wx + c > 0; for pixels x is their :class:`Thumbnail`."""
 
     def __init__(self, dim: int, bits: int, *, raw: bool = False) -> None:
         nn.Module.__init__(self)
@@ -136,8 +136,8 @@ class LinearTower(Tower):
         self.head = nn.Sequential(nn.Linear(self.width, check_bits(bits)))
 
 
-def released_start(layer: nn.Module) -> None:
-    """Weights of a linear layer from a normal of std .1, cut at two of them; biases 0."""
+def init_released(layer: nn.Module) -> None:
+    """Initialise a linear layer: weights normal with std .1, truncated at two std; biases 0."""
     nn.init.trunc_normal_(layer.get_parameter("weight"), std=0.1, a=-0.2, b=0.2)
     nn.init.zeros_(layer.get_parameter("bias"))
 
@@ -145,7 +145,8 @@ def released_start(layer: nn.Module) -> None:
 class Towers(nn.Module):
     """The hash network: an image tower and a text tower into one code of ``bits`` bits.
 
-    ``kind``: which towers. Released and linear ones know no dropout, and released ones no pixels.
+    ``kind``: class of the towers. Released and linear towers have no dropout; released towers take
+    no pixels and raise ConfigError for them.
     """
 
     def __init__(
@@ -186,19 +187,19 @@ class Towers(nn.Module):
             self.image = Tower(image_dim, bits, hidden=hidden, raw=raw_images, dropout=dropout)
             self.text = Tower(text_dim, bits, hidden=hidden, dropout=dropout)
 
-    def tower(self, side: Modality) -> Tower:
-        """The tower of one modality."""
-        return self.image if side == "image" else self.text
+    def tower(self, modality: Modality) -> Tower:
+        """Return the tower of one modality."""
+        return self.image if modality == "image" else self.text
 
     @torch.inference_mode()
-    def codes(self, side: Modality, features: torch.Tensor, batch: int = 1024) -> BinaryCodes:
+    def codes(self, modality: Modality, features: torch.Tensor, batch: int = 1024) -> BinaryCodes:
         """Binary codes of features (n, dim), computed in evaluation mode."""
         was_training = self.training
         self.eval()
-        where = next(self.parameters()).device
+        device = next(self.parameters()).device
         with full_float32():
             parts = [
-                BinaryCodes.from_relaxed(self.tower(side)(part.to(where)).cpu().numpy())
+                BinaryCodes.from_relaxed(self.tower(modality)(part.to(device)).cpu().numpy())
                 for part in features.split(batch)
             ]
         self.train(was_training)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from xmodal.config import Options
 from xmodal.data.dataset import Dataset, Progress
 from xmodal.data.split import Split, split
 from xmodal.encoders.encoder import Encoder
@@ -15,7 +16,6 @@ from xmodal.errors import ConfigError, DataError, IndexMismatch
 from xmodal.evaluation.protocol import DIRECTIONS, Part, Report, combine, compare
 from xmodal.index.contract import Index
 from xmodal.modality import MODALITIES
-from xmodal.settings import Options
 
 CHECKED = 1000
 

@@ -12,7 +12,7 @@ import pytest
 from xmodal.codes import BinaryCodes
 from xmodal_opensearch.index.store import open_opensearch
 
-OLD = Path(__file__).parents[1] / "artefacts" / "2026-11"
+OLD = Path(__file__).parents[2] / "artefacts" / "2026-11"
 EXPECTED: dict[str, Any] = json.loads((OLD / "expected.json").read_text(encoding="utf-8"))
 INDEXES: dict[str, Any] = json.loads((OLD / "opensearch.json").read_text(encoding="utf-8"))
 QUERIES = BinaryCodes.from_hex(EXPECTED["index"]["queries"])

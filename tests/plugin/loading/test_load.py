@@ -21,7 +21,6 @@ from xmodal.index.local import HammingIndex
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.diagnostics import repair
-from xmodal_opensearch.index.exact_search import ExactIndex
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading.load import Checkpoint, check_count, load, settings_for_loading
 
@@ -348,7 +347,7 @@ def test_refused_documents_are_named_by_the_next_run_as_well(
 
 
 def test_an_index_with_documents_of_somebodys_own_is_left_alone(
-    index: ExactIndex, rest: Rest, tmp_path: Path
+    index: OpenSearchIndex, rest: Rest, tmp_path: Path
 ) -> None:
     meta = rest("GET", f"/{index.handle.name}/_mapping")[index.handle.name]["mappings"]["_meta"]
     meta["xmodal"]["added"] = True

@@ -1,4 +1,4 @@
-"""DSH-GANs as a whole: synthetic or not, labels and sizes of all sorts, pixels, it learns."""
+"""DSH-GANs, training runs: settings, kinds of labels, batch sizes, pixels, learning."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from support.clusters import CLASSES, LABELS, NO_LABELS, clusters, finite
 from support.shapes import world
 
 from xmodal.codes import BinaryCodes
-from xmodal.codewords import Codewords
 from xmodal.errors import ConfigError, DataError
-from xmodal.methods import dshgan
-from xmodal.methods.dshgan import Config, alternation
-from xmodal.methods.dshgan.networks import Streams
-from xmodal.run import Run, TrainingData
-from xmodal.sampling import Pairs
+from xmodal.training.methods.dshgan import train as dshgan
+from xmodal.training.methods.dshgan.config import Config
+from xmodal.training.objective import HashNetwork
+from xmodal.training.pairs import Pairs
+from xmodal.training.prototypes import ClassPrototypes
+from xmodal.training.run import Run, TrainingData
 
 QUICK = Config(epochs=2, batch=40, hidden=24, latent=16, warmup=0, pretraining=2)
 OFF = replace(QUICK, synthetic=False)
@@ -28,7 +28,7 @@ BY_TEXT = replace(QUICK, condition="text")
 
 
 def trained(data: TrainingData, config: Config = QUICK, seed: int = 0) -> Run:
-    """A run that is over; its best state is what counts."""
+    """Return a finished run."""
     run = Run(data, seed=seed)
     dshgan.train(data, config, run)
     return run
@@ -37,42 +37,42 @@ def trained(data: TrainingData, config: Config = QUICK, seed: int = 0) -> Run:
 def codes(
     data: TrainingData, config: Config = QUICK, seed: int = 0, run: Run | None = None
 ) -> BinaryCodes:
-    """Codes of both sides of the validation pairs, after training."""
+    """Train, and return the codes of both modalities of the validation pairs."""
     towers = dshgan.train(data, config, run or Run(data, seed=seed))
     sides = [towers.codes("image", data.validation.image)]
     return BinaryCodes.concatenate([*sides, towers.codes("text", data.validation.text)])
 
 
-# ---- the same, and not the same --------------------------------------------------------------
+# ---- repeatability -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("config", [QUICK, OFF, BY_TEXT], ids=["label", "off", "text"])
-def test_the_same_seed_gives_the_same_codes_and_another_does_not(config: Config) -> None:
+def test_codes_depend_on_the_seed(config: Config) -> None:
     data = clusters(labelled=0.5)
     first = codes(data, config, seed=1)
-    torch.rand(3)  # what was drawn before does not matter
+    torch.rand(3)  # earlier random numbers have no effect
     assert codes(data, config, seed=1) == first
     assert codes(data, config, seed=2) != first
 
 
-class Stopped(Exception):
-    """What ends a run in the middle of it."""
+class StopRun(Exception):
+    """Raised to stop a run."""
 
 
 @pytest.mark.parametrize("config", [QUICK, replace(QUICK, code_critic=0.1)], ids=["", "critic"])
-def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(config: Config, tmp_path: Path) -> None:
+def test_stopped_run_continues_with_the_same_result(config: Config, tmp_path: Path) -> None:
     data = clusters(labelled=0.5)
 
     def stop(epoch: int, *_: object) -> None:
         if epoch == 1:
-            raise Stopped
+            raise StopRun
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StopRun):
         dshgan.train(data, config, Run(data, folder=tmp_path, show=stop))
     assert codes(data, config, run=Run(data, folder=tmp_path)) == codes(data, config)
 
 
-def test_training_leaves_the_randomness_of_others_alone() -> None:
+def test_training_does_not_change_global_random_state() -> None:
     data = clusters()
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].tolist()
     before = [tensor.clone() for tensor in vars(data.train).values()]
@@ -82,32 +82,32 @@ def test_training_leaves_the_randomness_of_others_alone() -> None:
     assert all(map(torch.equal, before, vars(data.train).values()))
 
 
-# ---- switches --------------------------------------------------------------------------------
+# ---- settings ------------------------------------------------------------------------------------
 
-PLAYED = {"adversary", "adversary right", "fooling", "generator triplets", "generator classes"}
+FIGURES = {"adversary", "adversary accuracy", "fooling", "generator triplets", "generator classes"}
 
 
-def test_switched_off_there_is_no_generator_and_nobody_to_fool(
+def test_without_synthetic_no_generator_is_built(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = clusters(labelled=0.5, bits=64)
     on = trained(data)
-    assert set(on.history[-1]) > PLAYED | {"synthetic triplets", "synthetic of class"}
+    assert set(on.history[-1]) > FIGURES | {"synthetic triplets", "synthetic accuracy"}
     with_synthetic = codes(data)
-    monkeypatch.delattr(alternation, "Gan")  # whoever made one would fail
+    monkeypatch.delattr(dshgan, "Gan")  # building one would fail
     assert codes(data, OFF) != with_synthetic
-    assert not set(trained(data, OFF).history[-1]) & (PLAYED | {"synthetic triplets"})
+    assert not set(trained(data, OFF).history[-1]) & (FIGURES | {"synthetic triplets"})
 
 
-def test_both_begin_with_the_same_hash_network_and_take_the_same_steps() -> None:
+def test_hash_network_starts_the_same_with_and_without_synthetic() -> None:
     data, alone = clusters(labelled=0.5), replace(QUICK, synthetic_share=0.0, epochs=1)
     on, off = trained(data, alone), trained(data, replace(alone, synthetic=False))
-    # In feature mode the adversary does not touch the towers: but for dropout all is the same.
+    # With features the adversary has no effect on the towers: only dropout differs.
     for term in ("classes", "pairs", "real triplets"):
         assert on.history[0][term] == pytest.approx(off.history[0][term], rel=0.1)
 
 
-def test_before_the_warmup_is_over_synthetic_items_do_not_teach() -> None:
+def test_synthetic_triplets_start_after_warmup() -> None:
     data = clusters(labelled=0.5)
     rows = trained(data, replace(QUICK, warmup=2, epochs=3)).history
     assert [("synthetic triplets" in row) for row in rows] == [False, False, True]
@@ -119,7 +119,7 @@ STRONG = replace(QUICK, triplet=10.0, margin=0.5)
 
 @pytest.fixture(scope="module")
 def with_strong_triplets() -> BinaryCodes:
-    """Codes that synthetic triplets have pulled at."""
+    """Codes of a training with a large triplet weight."""
     return codes(clusters(labelled=0.5, bits=64), STRONG)
 
 
@@ -130,23 +130,23 @@ def with_strong_triplets() -> BinaryCodes:
         {"synthetic_classes": 2.0},
         {"condition": "text"},
         {"pretraining": 0},
-        {"asking": 1.0},
+        {"synthetic_queries": 1.0},
         {"penalty": 0.0},
-        {"remake": 0.0},
+        {"reconstruction_weight": 0.0},
         {"noise": 3},
         {"code_critic": 0.5},
         {"pseudo_labels": False},
     ],
     ids=lambda changed: next(iter(changed)),
 )
-def test_every_switch_has_an_effect(
+def test_each_setting_changes_the_codes(
     changed: dict[str, Any], with_strong_triplets: BinaryCodes
 ) -> None:
     data = clusters(labelled=0.5, bits=64)
     assert codes(data, replace(STRONG, **changed)) != with_strong_triplets
 
 
-def test_the_code_critic_is_named_in_the_history() -> None:
+def test_code_critic_is_logged() -> None:
     assert "code critic" in trained(clusters(), replace(OFF, code_critic=0.1)).history[0]
 
 
@@ -154,72 +154,72 @@ def test_the_code_critic_is_named_in_the_history() -> None:
     ("wrong", "words"),
     [
         ({"margin": 1.5}, "margin is 1.5, expected at most 1"),
-        ({"asking": 0.0}, "asking is 0.0, expected at least"),
+        ({"synthetic_queries": 0.0}, "synthetic_queries is 0.0, expected at least"),
         ({"synthetic_share": -0.1}, "synthetic_share is -0.1, expected at least 0"),
         ({"noise": 0}, "noise is 0, expected at least 1"),
         ({"code_critic": float("nan")}, "code_critic is nan"),
     ],
 )
-def test_wrong_settings_are_one_line(wrong: dict[str, Any], words: str) -> None:
+def test_invalid_settings_raise_config_error(wrong: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
         Config(**wrong)
     assert "\n" not in str(caught.value)
 
 
-# ---- labels of all sorts ---------------------------------------------------------------------
+# ---- kinds of labels -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("kind", "pseudo_labels"), [*((kind, True) for kind in LABELS), ("several", False)]
 )
-def test_labels_of_all_sorts_give_finite_losses(kind: str, pseudo_labels: bool) -> None:
+def test_losses_are_finite_for_all_kinds_of_labels(kind: str, pseudo_labels: bool) -> None:
     run = trained(LABELS[kind](), replace(QUICK, pseudo_labels=pseudo_labels))
     assert len(run.history) == QUICK.epochs
     assert finite(run)
 
 
 @pytest.mark.parametrize("kind", NO_LABELS)
-def test_without_labels_texts_are_conditions(kind: str) -> None:
+def test_condition_text_trains_without_labels_and_condition_label_raises(kind: str) -> None:
     data = NO_LABELS[kind]()
     with pytest.raises(ConfigError, match=r"needs labels and no .* \(--set condition=text\)$"):
         trained(data)
     assert finite(trained(data, OFF))
     run = trained(data, replace(BY_TEXT, synthetic_classes=1.0))
     assert finite(run)
-    named = {"generator classes", "synthetic of class", "classes", "synthetic classes"}
+    named = {"generator classes", "synthetic accuracy", "classes", "synthetic classes"}
     assert not set(run.history[0]) & named
 
 
-def test_one_condition_may_be_a_text_where_labels_are_known() -> None:
+def test_condition_text_trains_with_labels() -> None:
     assert finite(trained(LABELS["several"](), BY_TEXT))
 
 
-# ---- sizes -----------------------------------------------------------------------------------
+# ---- batch sizes ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("config", [QUICK, BY_TEXT], ids=["label", "text"])
 @pytest.mark.parametrize("n", [8, 15])
-def test_little_data_gives_finite_losses(n: int, config: Config) -> None:
+def test_losses_are_finite_for_few_pairs(n: int, config: Config) -> None:
     assert finite(trained(clusters(n, 0, labelled=0.5), replace(config, batch=2)))
 
 
-def test_a_pair_alone_in_its_batch_gives_finite_losses() -> None:
+def test_losses_are_finite_for_a_batch_of_one_pair() -> None:
     assert finite(trained(clusters(3, 0), replace(QUICK, batch=2)))
     assert finite(trained(clusters(1, 0), replace(QUICK, batch=2)))
 
 
-def test_items_that_are_all_alike_give_finite_losses() -> None:
+def test_losses_are_finite_for_identical_items() -> None:
     data = clusters(16)
     same = Pairs(torch.ones(16, 20), torch.ones(16, 14), data.train.labels, data.train.labelled)
     assert finite(trained(replace(data, train=same)))
 
 
-def test_a_learning_rate_that_is_far_too_high_is_one_line() -> None:
+def test_too_high_learning_rate_raises_data_error() -> None:
     with pytest.raises(DataError, match=r"is nan in epoch \d: lower the learning rate"):
         trained(clusters(), replace(QUICK, learning_rate=1e38))
 
 
-# ---- and it learns ---------------------------------------------------------------------------
+# ---- learning ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -227,54 +227,56 @@ def test_a_learning_rate_that_is_far_too_high_is_one_line() -> None:
     [(QUICK, 1.0), (QUICK, 0.25), (BY_TEXT, 0.25), (OFF, 0.25)],
     ids=["all labels", "label", "text", "off"],
 )
-def test_training_beats_chance_clearly(config: Config, labelled: float) -> None:
+def test_training_beats_chance(config: Config, labelled: float) -> None:
     run = trained(clusters(200, 60, labelled=labelled), replace(config, epochs=6, warmup=2))
     assert max(row["mAP"] for row in run.history) > 2.5 / CLASSES
 
 
-def test_without_labels_it_learns_from_pairs() -> None:
+def test_training_without_labels_beats_chance() -> None:
     run = trained(clusters(200, 60, labelled=0), replace(BY_TEXT, epochs=6))
-    chance = sum(1 / rank for rank in range(1, 61)) / 60  # all codes alike
+    chance = sum(1 / rank for rank in range(1, 61)) / 60  # with identical codes
     assert max(row["pair mAP"] for row in run.history) > 1.5 * chance
 
 
-def test_synthetic_pairs_are_of_their_class_and_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synthetic_pairs_have_their_class_and_vary(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    plain = alternation.Gan.__init__
+    plain = dshgan.Gan.__init__
 
     def kept(self: Any, *given: Any) -> None:
         plain(self, *given)
         made.append(self)
 
-    monkeypatch.setattr(alternation.Gan, "__init__", kept)
+    monkeypatch.setattr(dshgan.Gan, "__init__", kept)
     data = clusters(200, 120, labelled=0.25)
     run = trained(data, replace(QUICK, epochs=4, latent=128, pretraining=250))
-    assert run.history[-1]["synthetic of class"] > 0.8
-    assert 0.5 < run.history[-1]["adversary right"] < 0.98
+    assert run.history[-1]["synthetic accuracy"] > 0.8
+    assert 0.5 < run.history[-1]["adversary accuracy"] < 0.98
     condition = torch.eye(CLASSES).repeat_interleave(50, dim=0)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
-        synthetic = made[0].g.draw(condition)
+        synthetic = made[0].g.sample(condition)
     real = data.validation
     kind, known = condition.argmax(1), real.labels.argmax(1)
     for features, truth in zip(synthetic, (real.image, real.text), strict=True):
         centres = torch.stack([features[kind == c].mean(0) for c in range(CLASSES)])
-        told = torch.cdist(truth, centres).argmin(1)
-        assert float((told == known).float().mean()) > 0.8  # what was made tells what is real
+        predicted = torch.cdist(truth, centres).argmin(1)
+        assert (
+            float((predicted == known).float().mean()) > 0.8
+        )  # synthetic centres classify real items
         spread = [
             torch.stack([rows[of == c].std(0) for c in range(CLASSES)]).mean()
             for rows, of in ((features, kind), (truth, known))
         ]
-        assert 0.3 < float(spread[0] / spread[1]) < 1.5  # an adversary left to itself: .1
+        assert 0.3 < float(spread[0] / spread[1]) < 1.5  # .1 without reconstruction
 
 
-# ---- pixels ----------------------------------------------------------------------------------
+# ---- pixels --------------------------------------------------------------------------------------
 
 
 PIXELS = replace(QUICK, epochs=5, batch=8, learning_rate=2e-3, feature_dropout=0.0, warmup=1)
 
 
-def test_pixels_are_learned_from_end_to_end_and_synthetic_ones_are_shown(tmp_path: Path) -> None:
+def test_training_on_pixels_beats_chance_and_saves_sheets(tmp_path: Path) -> None:
     data = world(64, 30)
     run = Run(data, folder=tmp_path)
     dshgan.train(data, PIXELS, run)
@@ -286,20 +288,20 @@ def test_pixels_are_learned_from_end_to_end_and_synthetic_ones_are_shown(tmp_pat
         assert len(sheet.getcolors(1 << 24) or []) > 100
 
 
-def test_synthetic_pictures_leave_the_averages_of_real_ones_alone() -> None:
+def test_frozen_batch_norm_keeps_running_statistics() -> None:
     data = world(8, 0)
-    d = Streams(data.towers(16), Codewords(5, 16, 0.2))
+    d = HashNetwork(data.towers(16), ClassPrototypes(5, 16, 0.2))
     before = [one.clone() for one in d.buffers()]
-    with alternation._real_statistics(d):
-        d.see(data.train.image.float(), data.train.text)
+    with dshgan._frozen_batch_norm(d):
+        d(data.train.image.float(), data.train.text)
     changed = [not torch.equal(*two) for two in zip(before, d.buffers(), strict=True)]
-    assert sum(changed) == 5  # how many batches were seen, and nothing else
-    d.see(data.train.image, data.train.text)
+    assert sum(changed) == 5  # batch counters only
+    d(data.train.image, data.train.text)
     changed = [not torch.equal(*two) for two in zip(before, d.buffers(), strict=True)]
     assert sum(changed) == 15  # mean, variance and count of five layers
 
 
-def test_in_pixel_mode_the_adversary_teaches_the_network_that_it_shares() -> None:
+def test_adversary_weight_changes_codes_of_pixels() -> None:
     data = world(16, 10)
     alone = replace(PIXELS, epochs=1, synthetic_share=0.0)
     assert codes(data, replace(alone, adversary=0.0)) != codes(data, replace(alone, adversary=5.0))

@@ -1,4 +1,4 @@
-"""Multi-adversarial hashing as a whole: every switch is another program, it learns, it goes on."""
+"""Multi-adversarial hashing, training runs: settings, kinds of labels, pixels, learning."""
 
 from __future__ import annotations
 
@@ -16,49 +16,50 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from xmodal.codes import BinaryCodes
 from xmodal.data.synthetic import COLOURS, render
+from xmodal.encoders.folder import CHECKPOINT
 from xmodal.errors import ConfigError, DataError
 from xmodal.evaluation.metrics import code_health
-from xmodal.methods.multiadversarial import Config, train
-from xmodal.run import CHECKPOINT, Run, TrainingData
-from xmodal.sampling import Pairs
+from xmodal.training.methods.multiadversarial.train import Config, train
+from xmodal.training.pairs import Pairs
+from xmodal.training.run import Run, TrainingData
 
 QUICK = Config(epochs=2, batch=40, hidden=24, warmup=1, components=8, critic_steps=2)
 OFF = replace(QUICK, reconstruction="l2", codes="penalty")
 
 
 def trained(data: TrainingData, config: Config = QUICK, seed: int = 0, **options: Any) -> Run:
-    """A run that is over."""
+    """Return a finished run."""
     run = Run(data, seed=seed, **options)
     train(data, config, run)
     return run
 
 
 def codes(data: TrainingData, config: Config = QUICK, run: Run | None = None) -> BinaryCodes:
-    """Codes of both sides of the validation pairs, after training."""
+    """Train, and return the codes of both modalities of the validation pairs."""
     towers = train(data, config, run or Run(data))
     sides = [towers.codes("image", data.validation.image)]
     return BinaryCodes.concatenate([*sides, towers.codes("text", data.validation.text)])
 
 
-# ---- the same, and not the same --------------------------------------------------------------
+# ---- repeatability -------------------------------------------------------------------------------
 
 
-def test_the_same_seed_gives_the_same_codes_and_another_does_not() -> None:
+def test_codes_depend_on_the_seed() -> None:
     data = clusters(labelled=0.5)
     first = codes(data, run=Run(data, seed=1))
-    torch.rand(3)  # what was drawn before does not matter
+    torch.rand(3)  # earlier random numbers have no effect
     assert codes(data, run=Run(data, seed=1)) == first
     assert codes(data, run=Run(data, seed=2)) != first
 
 
-def test_training_leaves_the_randomness_of_others_alone() -> None:
+def test_training_does_not_change_global_random_state() -> None:
     data, state = clusters(), torch.get_rng_state()
     trained(data)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("config", [QUICK, OFF], ids=["on", "off"])
-def test_a_stopped_run_goes_on_and_ends_in_the_same_codes(config: Config, tmp_path: Path) -> None:
+def test_stopped_run_continues_with_the_same_result(config: Config, tmp_path: Path) -> None:
     data, config = clusters(labelled=0.5), replace(config, epochs=3)
     whole = codes(data, config)
 
@@ -71,13 +72,13 @@ def test_a_stopped_run_goes_on_and_ends_in_the_same_codes(config: Config, tmp_pa
     assert codes(data, config, Run(data, folder=tmp_path)) == whole
 
 
-STRONG = replace(QUICK, decoded=5.0, code_critic=5.0, neighbours=20.0)
+STRONG = replace(QUICK, reconstruction_weight=5.0, code_critic=5.0, neighbours=20.0)
 PENALISED = replace(OFF, quantise=2.0, balance=2.0, decorrelate=20.0)
 
 
 @pytest.fixture(scope="module")
 def both_ways() -> dict[Config, BinaryCodes]:
-    """Codes of trainings in which every term weighs something."""
+    """Codes of trainings in which every term has a weight."""
     data = clusters(labelled=0.5, bits=64)
     return {config: codes(data, config) for config in (STRONG, PENALISED)}
 
@@ -90,12 +91,15 @@ def both_ways() -> dict[Config, BinaryCodes]:
         {"codes": "penalty"},
         {"warmup": 0},
         {"critic_steps": 1},
-        *({name: 0.0} for name in ("decoded", "code_critic", "pairs", "classes", "neighbours")),
+        *(
+            {name: 0.0}
+            for name in ("reconstruction_weight", "code_critic", "pairs", "classes", "neighbours")
+        ),
         {"pseudo_labels": False},
     ],
     ids=str,
 )
-def test_every_switch_is_another_program(
+def test_each_setting_gives_other_codes(
     other: dict[str, Any], both_ways: dict[Config, BinaryCodes]
 ) -> None:
     data = clusters(labelled=0.5, bits=64)
@@ -103,14 +107,14 @@ def test_every_switch_is_another_program(
 
 
 @pytest.mark.parametrize("switched_off", ["quantise", "balance", "decorrelate"])
-def test_every_penalty_has_an_effect(
+def test_each_penalty_changes_the_codes(
     switched_off: str, both_ways: dict[Config, BinaryCodes]
 ) -> None:
     data = clusters(labelled=0.5, bits=64)
     assert codes(data, replace(PENALISED, **{switched_off: 0.0})) != both_ways[PENALISED]
 
 
-def test_without_adversaries_no_critic_exists(tmp_path: Path) -> None:
+def test_critics_exist_only_for_their_settings(tmp_path: Path) -> None:
     data = clusters(labelled=0.5)
     for name, config, critics in (
         ("off", OFF, set()),
@@ -130,17 +134,17 @@ def test_without_adversaries_no_critic_exists(tmp_path: Path) -> None:
         assert steps.count("AdamW") == 2 * 8
         assert steps.count("Adam") == 2 * 8 * config.critic_steps * len(critics)
         state = torch.load(folder / CHECKPOINT, weights_only=True)["state"]
-        assert set(state) == {"auto", "steps"} | critics | {f"{one} steps" for one in critics}
+        assert set(state) == {"auto", "optimiser"} | critics | {f"{one} steps" for one in critics}
         assert ("code critic" in run.history[1]) == ("d_h" in critics)
         assert ("input critic" in run.history[1]) == ("d_x image" in critics)
 
 
-# ---- labels and sizes of all sorts -----------------------------------------------------------
+# ---- kinds of labels, batch sizes ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("config", [QUICK, OFF], ids=["on", "off"])
 @pytest.mark.parametrize("kind", [*LABELS, *NO_LABELS])
-def test_labels_of_all_sorts_give_finite_losses(kind: str, config: Config) -> None:
+def test_losses_are_finite_for_all_kinds_of_labels(kind: str, config: Config) -> None:
     run = trained((LABELS | NO_LABELS)[kind](), config)
     assert len(run.history) == config.epochs
     assert finite(run)
@@ -149,17 +153,17 @@ def test_labels_of_all_sorts_give_finite_losses(kind: str, config: Config) -> No
 
 @pytest.mark.parametrize("size", [2, 3, 1000])
 @pytest.mark.parametrize("n", [8, 15])
-def test_few_pairs_and_no_validation_give_finite_losses(n: int, size: int) -> None:
+def test_losses_are_finite_for_few_pairs_without_validation(n: int, size: int) -> None:
     assert finite(trained(clusters(n, 0, labelled=0.5), replace(QUICK, batch=size)))
 
 
-def test_items_that_are_all_alike_give_finite_losses() -> None:
+def test_losses_are_finite_for_identical_items() -> None:
     data = clusters(16)
     same = Pairs(torch.ones(16, 20), torch.ones(16, 14), data.train.labels, data.train.labelled)
     assert finite(trained(replace(data, train=same)))
 
 
-def test_a_learning_rate_that_is_far_too_high_is_one_line() -> None:
+def test_too_high_learning_rate_raises_data_error() -> None:
     with pytest.raises(DataError, match=r"is (nan|inf) in epoch \d: lower the learning rate"):
         trained(clusters(), replace(QUICK, learning_rate=1e38))
 
@@ -171,42 +175,45 @@ def test_a_learning_rate_that_is_far_too_high_is_one_line() -> None:
         ({"batch": 1}, "batch is 1, expected at least 2"),
         ({"critic_steps": 0}, "critic_steps is 0, expected at least 1"),
         ({"code_critic": -1.0}, r"code_critic is -1\S*, expected at least 0"),
-        ({"decoded": float("nan")}, "decoded is nan, expected at least 0"),
+        (
+            {"reconstruction_weight": float("nan")},
+            "reconstruction_weight is nan, expected at least 0",
+        ),
         ({"certainty": 1.0}, r"certainty is 1\S*, expected at most 0.9999"),
         (
             {"pairs": 0.0, "reconstruction": "none", "code_critic": 0.0},
-            "labels alone would teach: give pairs, decoded or code_critic a weight",
+            "no term but the labels has a weight: set pairs, reconstruction_weight or code_critic",
         ),
     ],
 )
-def test_wrong_settings_are_refused_in_one_line(wrong: dict[str, Any], words: str) -> None:
+def test_invalid_settings_raise_config_error(wrong: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         replace(QUICK, **wrong)
 
 
-# ---- and it learns ---------------------------------------------------------------------------
+# ---- learning ------------------------------------------------------------------------------------
 
 LONGER = replace(QUICK, epochs=8, batch=60, hidden=32, warmup=3)
 
 
 @pytest.mark.parametrize("labelled", [1.0, 0.25])
-def test_training_beats_chance_clearly(labelled: float) -> None:
+def test_training_beats_chance(labelled: float) -> None:
     run = trained(clusters(200, 60, labelled=labelled), LONGER)
     assert max(row["mAP"] for row in run.history) > 2 / CLASSES
 
 
-def test_without_labels_pairs_are_found() -> None:
+def test_training_without_labels_beats_chance() -> None:
     run = trained(clusters(200, 60, labelled=0), LONGER)
-    chance = sum(1 / rank for rank in range(1, 61)) / 60  # all codes alike
+    chance = sum(1 / rank for rank in range(1, 61)) / 60  # with identical codes
     assert max(row["pair mAP"] for row in run.history) > 1.5 * chance
 
 
-def test_the_code_critic_uses_bits_better_than_the_penalty_and_finds_as_well() -> None:
+def test_code_critic_has_more_entropy_than_the_penalty_at_the_same_map() -> None:
     data = clusters(240, 80, labelled=0.5, bits=32)
     health, quality = [], []
-    ways: Any = ("penalty", "critic")
-    for way in ways:
-        config, run = replace(LONGER, reconstruction="l2", codes=way, critic_steps=5), Run(data)
+    settings: Any = ("penalty", "critic")
+    for setting in settings:
+        config, run = replace(LONGER, reconstruction="l2", codes=setting, critic_steps=5), Run(data)
         health.append(code_health(codes(data, config, run)))
         quality.append(run.best)
     penalty, critic = health
@@ -215,21 +222,23 @@ def test_the_code_critic_uses_bits_better_than_the_penalty_and_finds_as_well() -
     assert quality[1] > quality[0] - 0.03
 
 
-@pytest.mark.parametrize("judge", ["critic", "l2"])
-def test_codes_keep_what_the_input_says_if_nothing_else_is_asked(judge: Any) -> None:
-    # All that teaches is what the codes are decoded to: x itself and its other half.
-    alone = replace(LONGER, reconstruction=judge, pairs=0.0, neighbours=0.0, code_critic=0.0)
+@pytest.mark.parametrize("reconstruction", ["critic", "l2"])
+def test_reconstruction_alone_beats_no_loss(reconstruction: Any) -> None:
+    # The only loss is the reconstruction of both modalities.
+    alone = replace(
+        LONGER, reconstruction=reconstruction, pairs=0.0, neighbours=0.0, code_critic=0.0
+    )
     data = clusters(200, 60, labelled=0)
     kept = trained(data, alone).best
-    nothing = trained(data, replace(alone, decoded=0.0, code_critic=1e-9)).best
+    nothing = trained(data, replace(alone, reconstruction_weight=0.0, code_critic=1e-9)).best
     assert kept > 1.3 * nothing
 
 
-# ---- pixels ----------------------------------------------------------------------------------
+# ---- pixels --------------------------------------------------------------------------------------
 
 
 def pictures(n: int, seed: int) -> Pairs:
-    """Rendered pictures of three colours, as pixels; texts say the colour, noisily."""
+    """Rendered pictures of three colours, as pixels; text features: the colour with noise."""
     rng = np.random.default_rng(seed)
     names, kind = list(COLOURS)[:3], np.arange(n) % 3
     squares = [
@@ -242,7 +251,7 @@ def pictures(n: int, seed: int) -> Pairs:
     return Pairs(image, labels + 0.1 * noise, labels, torch.ones(n, dtype=torch.bool))
 
 
-def test_pixels_are_learned_from_and_drawn_again(tmp_path: Path) -> None:
+def test_training_on_pixels_beats_chance_and_saves_sheets(tmp_path: Path) -> None:
     data = TrainingData(pictures(48, 0), pictures(24, 1), 16, raw_images=True)
     run = trained(data, replace(LONGER, epochs=10, batch=16, critic_steps=1), folder=tmp_path)
     assert max(row["mAP"] for row in run.history) > 2 / 3

@@ -1,4 +1,4 @@
-"""A critic of codes in SCH-GAN: nothing where it is off, healthier codes where it is on."""
+"""The code critic in SCH-GAN: no effect when off, more entropy when on."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from support.clusters import clusters
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from xmodal.codes import BinaryCodes
-from xmodal.critics import CodeCritic
+from xmodal.encoders.folder import CHECKPOINT
 from xmodal.errors import ConfigError
 from xmodal.evaluation.metrics import code_health
-from xmodal.methods.schgan import Config, train
-from xmodal.run import CHECKPOINT, Run, TrainingData
+from xmodal.training.critics import CodeCritic
+from xmodal.training.methods.schgan.train import Config, train
+from xmodal.training.run import Run, TrainingData
 
 QUICK = Config(epochs=3, batch=40, hidden=24, warmup=0)
 
 
 def codes(data: TrainingData, config: Config, run: Run | None = None) -> BinaryCodes:
-    """Codes of both sides of the validation pairs, after training."""
+    """Train, and return the codes of both modalities of the validation pairs."""
     towers = train(data, config, run or Run(data))
     sides = [towers.codes("image", data.validation.image)]
     return BinaryCodes.concatenate([*sides, towers.codes("text", data.validation.text)])
 
 
-def test_without_weight_there_is_no_critic_and_nothing_of_it(tmp_path: Path) -> None:
+def test_code_critic_of_weight_0_does_not_exist(tmp_path: Path) -> None:
     data, steps = clusters(labelled=0.5), set()
     hook = register_optimizer_step_post_hook(lambda one, *_: steps.add(type(one).__name__))
     try:
@@ -36,20 +37,20 @@ def test_without_weight_there_is_no_critic_and_nothing_of_it(tmp_path: Path) -> 
         codes(data, replace(QUICK, code_critic=0.0), run)
     finally:
         hook.remove()
-    assert steps == {"AdamW"}  # a critic learns by Adam
+    assert steps == {"AdamW"}  # a critic would use Adam
     assert "code critic" not in run.history[0]
     state = torch.load(tmp_path / CHECKPOINT, weights_only=True)["state"]
-    assert set(state) == {"d", "g", "d_steps", "g_steps"}
+    assert set(state) == {"d", "g", "d_optimiser", "g_optimiser"}
 
 
-def test_a_weight_changes_codes_and_is_a_term() -> None:
+def test_code_critic_changes_codes_and_is_logged() -> None:
     data = clusters(labelled=0.5)
     run = Run(data)
     assert codes(data, replace(QUICK, code_critic=1.0), run) != codes(data, QUICK)
     assert all("code critic" in row for row in run.history)
 
 
-def test_a_stopped_run_goes_on_with_its_critic(tmp_path: Path) -> None:
+def test_stopped_run_continues_with_the_critic_state(tmp_path: Path) -> None:
     data, config = clusters(labelled=0.5), replace(QUICK, code_critic=1.0)
     whole = codes(data, config)
 
@@ -64,7 +65,7 @@ def test_a_stopped_run_goes_on_with_its_critic(tmp_path: Path) -> None:
     assert codes(data, config, Run(data, folder=tmp_path)) == whole
 
 
-def test_codes_use_their_bits_better_and_find_as_well() -> None:
+def test_code_critic_increases_entropy_without_loss_of_map() -> None:
     data = clusters(240, 80, labelled=0.5, bits=32)
     config = Config(epochs=8, batch=60, hidden=32)
     health, quality = [], []
@@ -78,6 +79,6 @@ def test_codes_use_their_bits_better_and_find_as_well() -> None:
     assert quality[1] > quality[0] - 0.03
 
 
-def test_a_negative_weight_is_refused() -> None:
+def test_negative_code_critic_weight_raises_config_error() -> None:
     with pytest.raises(ConfigError, match=r"code_critic is -1.*, expected at least 0"):
         Config(code_critic=-1.0)

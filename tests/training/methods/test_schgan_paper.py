@@ -1,4 +1,4 @@
-"""The faithful mode of SCH-GAN: its schedule and rewards, and what every fault changes."""
+"""The released SCH-GAN: settings, rewards, schedule and runs."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ import numpy as np
 import pytest
 import torch
 from support.clusters import CLASSES, clusters
-from support.released import QUICK, SMALL, players, weights
+from support.released import QUICK, SMALL, networks, weights
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from xmodal.config import Options, configure
 from xmodal.encoders.calibration import Confidence
 from xmodal.encoders.load import load_encoder
 from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder
 from xmodal.encoders.towers import ReleasedTower, Towers
 from xmodal.errors import ConfigError
-from xmodal.methods import schgan
-from xmodal.methods.schgan import paper, paper_players
-from xmodal.methods.schgan import paper_losses as terms
-from xmodal.methods.schgan.paper import FAULTS, Config
 from xmodal.modality import MODALITIES
-from xmodal.run import Run
-from xmodal.settings import Options, configure
-from xmodal.training import train
+from xmodal.training.methods.schgan_paper import losses as terms
+from xmodal.training.methods.schgan_paper import networks as paper_networks
+from xmodal.training.methods.schgan_paper import train as paper
+from xmodal.training.methods.schgan_paper.config import FAULTS, Config
+from xmodal.training.run import Run
+from xmodal.training.train import train
 
-# ---- settings --------------------------------------------------------------------------------
+# ---- settings ------------------------------------------------------------------------------------
 
 
-def test_the_faults_are_eleven_and_the_default_has_none_of_them() -> None:
+def test_default_config_has_none_of_the_eleven_faults() -> None:
     assert len(FAULTS) == 11
     corrected, released = asdict(Config()), asdict(Config.as_released())
     named = {name: value for fault in FAULTS.values() for name, value in fault.items()}
-    assert len(named) == sum(map(len, FAULTS.values()))  # no setting belongs to two of them
+    assert len(named) == sum(map(len, FAULTS.values()))  # no setting is in two faults
     assert {name: released[name] for name in named} == named
     assert {name for name in corrected if corrected[name] != released[name]} == set(named)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_can_be_had_alone_and_can_be_corrected_alone(fault: str) -> None:
+def test_each_fault_can_be_set_and_corrected_alone(fault: str) -> None:
     corrected = {name: getattr(Config(), name) for name in FAULTS[fault]}
     assert replace(Config.with_faults(fault), **corrected) == Config()
     assert replace(Config.as_released(**corrected), **FAULTS[fault]) == Config.as_released()
     assert configure(Config, json.loads(json.dumps(FAULTS[fault]))) == Config.with_faults(fault)
 
 
-def test_wrong_settings_are_one_line() -> None:
+def test_invalid_settings_raise_config_error() -> None:
     with pytest.raises(ConfigError, match=r"no fault 'typo'; there are zero pair labels, soft"):
         Config.with_faults("typo")
     with pytest.raises(ConfigError, match=r"query_share is 2, expected at most 1"):
@@ -60,7 +60,7 @@ def test_wrong_settings_are_one_line() -> None:
         Config(picks=1)
 
 
-# ---- rewards, by hand ------------------------------------------------------------------------
+# ---- rewards, by hand ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -76,18 +76,18 @@ def test_wrong_settings_are_one_line() -> None:
         ("C", math.log(3), math.log(4)),
     ],
 )
-def test_rewards_by_hand(kind: Any, gap: float, expected: float) -> None:
+def test_rewards_equal_values_by_hand(kind: Any, gap: float, expected: float) -> None:
     width = terms.reward_width(torch.zeros(1, 1), Config.as_released())
     assert float(terms.rewards(torch.tensor(gap), kind, width)) == pytest.approx(expected)
 
 
-def test_the_released_reward_wants_items_on_the_margin_and_the_others_the_hardest() -> None:
-    gap = torch.linspace(-4, 4, 9)  # of easy to hard items
+def test_reward_b_is_largest_on_the_margin_and_a_c_for_hard_items() -> None:
+    gap = torch.linspace(-4, 4, 9)  # from easy to hard items
     best = {kind: int(terms.rewards(gap, kind, 1.0).argmax()) for kind in ("A", "B", "C")}
     assert best == {"A": 8, "B": 4, "C": 8}
 
 
-def test_distances_are_those_of_the_released_codes() -> None:
+def test_distances_equal_those_of_the_released_codes() -> None:
     z, other = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(0))
     expected = (torch.sigmoid(z) - torch.sigmoid(other)).square().sum(1)
     u, v = torch.tanh(z / 2), torch.tanh(other / 2)
@@ -95,10 +95,10 @@ def test_distances_are_those_of_the_released_codes() -> None:
     assert torch.allclose(terms.distances(u, v).diagonal(), expected, atol=1e-5)
 
 
-# ---- the schedule ----------------------------------------------------------------------------
+# ---- schedule ------------------------------------------------------------------------------------
 
 
-def test_the_generator_takes_two_passes_for_each_of_the_discriminator() -> None:
+def test_generator_has_two_passes_for_each_of_the_discriminator() -> None:
     steps: list[int] = []
     hook = register_optimizer_step_post_hook(lambda one, *_: steps.append(id(one)))
     data = clusters(120, labelled=0.5)
@@ -111,19 +111,21 @@ def test_the_generator_takes_two_passes_for_each_of_the_discriminator() -> None:
     assert runs == [(True, 2 * 12)] + [(False, 2 * 2 * 2), (True, 2 * 2)] * 2
 
 
-def test_a_pass_uses_its_share_of_the_queries_and_a_pool_of_all_pairs() -> None:
-    both = players(
+def test_query_batches_use_query_share_and_a_pool_of_all_pairs() -> None:
+    both = networks(
         clusters(100, labelled=0.4), replace(QUICK, queries_per_step=10, query_share=0.5)
     )
-    asked = list(paper_players.asked(both, np.random.default_rng(0)))
-    assert [way for way, _, _ in asked] == [*MODALITIES] * 2
-    assert all(len(rows) == 10 and int(rows.max()) < 40 for _, rows, _ in asked)
-    assert all(len(set(pool.tolist())) == len(pool) == 10 for _, _, pool in asked)
-    assert max(int(pool.max()) for _, _, pool in asked) >= 40  # unlabelled pairs are candidates
+    steps_of_a_pass = list(paper_networks.query_batches(both, np.random.default_rng(0)))
+    assert [modality for modality, _, _ in steps_of_a_pass] == [*MODALITIES] * 2
+    assert all(len(rows) == 10 and int(rows.max()) < 40 for _, rows, _ in steps_of_a_pass)
+    assert all(len(set(pool.tolist())) == len(pool) == 10 for _, _, pool in steps_of_a_pass)
+    assert (
+        max(int(pool.max()) for _, _, pool in steps_of_a_pass) >= 40
+    )  # unlabelled pairs are candidates
 
 
-def test_triplets_are_labelled_matches_and_others() -> None:
-    both = players(clusters(100, labelled=0.4), QUICK)
+def test_draw_triplets_returns_labelled_matches_and_non_matches() -> None:
+    both = networks(clusters(100, labelled=0.4), QUICK)
     triplets = paper.draw_triplets(both, np.random.default_rng(0))
     assert triplets.shape == (4 * 40, 3)
     assert int(triplets.max()) < 40
@@ -132,22 +134,22 @@ def test_triplets_are_labelled_matches_and_others() -> None:
     assert not bool((query == negative).any())
 
 
-def test_patience_does_not_end_a_run_in_pretraining() -> None:
+def test_patience_does_not_end_pretraining() -> None:
     data, config = clusters(40), replace(QUICK, pretraining=4, pretraining_rate=1e-9, epochs=3)
     run = Run(data, patience=1)
     paper.train(data, replace(config, learning_rate=1e-9), run)
     assert run.best_epoch <= 4
-    assert len(run.history) == 5  # four of pretraining, and one in which nothing got better
+    assert len(run.history) == 5  # four of pretraining, one without a better score
 
 
-# ---- runs ------------------------------------------------------------------------------------
+# ---- runs ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("config", [QUICK, Config.as_released(**SMALL)])
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path, config: Config) -> None:
+def test_stopped_run_continues_with_the_same_result(tmp_path: Path, config: Config) -> None:
     data = clusters(84, 30, labelled=0.5)
     if config.best_epoch == "queries":
-        data = paper.selected_by(data, data.validation, config)
+        data = paper.with_selection_queries(data, data.validation, config)
     config = replace(config, pretraining=2, redraw=2)
     expected = weights(paper.train(data, config, Run(data, seed=3)))
 
@@ -161,17 +163,17 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path, config: Con
 
         with pytest.raises(KeyboardInterrupt):
             paper.train(data, config, Run(data, 3, folder, "me", show=show))
-        torch.rand(7)  # what happens in between must not matter
+        torch.rand(7)  # random numbers in between have no effect
         assert torch.equal(weights(paper.train(data, config, Run(data, 3, folder, "me"))), expected)
     assert not torch.equal(weights(paper.train(data, config, Run(data, seed=4))), expected)
 
 
 @pytest.mark.parametrize("reward", ["A", "B", "C"])
 @pytest.mark.parametrize("labelled", [1.0, 0.3, 0.0])
-def test_every_reward_and_share_of_labels_gives_finite_losses(reward: Any, labelled: float) -> None:
+def test_losses_are_finite_for_every_reward_and_label_share(reward: Any, labelled: float) -> None:
     data = clusters(60, 30, labelled=labelled)
     for config in (Config(**SMALL, reward=reward), Config.as_released(**SMALL, reward=reward)):
-        chosen = paper.selected_by(data, data.validation, config)
+        chosen = paper.with_selection_queries(data, data.validation, config)
         run = Run(chosen)
         paper.train(chosen, config, run)
         assert len(run.history) == 3
@@ -179,7 +181,7 @@ def test_every_reward_and_share_of_labels_gives_finite_losses(reward: Any, label
 
 
 @pytest.mark.parametrize("columns", [0, 1])
-def test_nobody_is_a_negative_where_there_is_one_class_or_none(columns: int) -> None:
+def test_training_runs_without_negatives(columns: int) -> None:
     data = clusters(30)
     pairs = replace(data.train, labels=torch.ones(30, columns))
     alike = replace(data, train=pairs, validation=pairs)
@@ -188,7 +190,7 @@ def test_nobody_is_a_negative_where_there_is_one_class_or_none(columns: int) -> 
     assert len(run.history) == 3
 
 
-def test_one_query_a_step_as_released() -> None:
+def test_one_query_a_step_has_the_released_learning_rate() -> None:
     data = clusters(20, 10)
     run = Run(data)
     paper.train(data, replace(QUICK, queries_per_step=1, epochs=1), run)
@@ -196,17 +198,17 @@ def test_one_query_a_step_as_released() -> None:
 
 
 @pytest.mark.parametrize("labelled", [1.0, 0.25])
-def test_training_beats_chance_clearly(labelled: float) -> None:
+def test_training_beats_chance(labelled: float) -> None:
     data = clusters(200, 60, labelled=labelled)
     run = Run(data)
     paper.train(data, replace(QUICK, pretraining=6, epochs=4), run)
     assert max(row["mAP"] for row in run.history) > 2 / CLASSES
 
 
-# ---- the released towers ---------------------------------------------------------------------
+# ---- released towers -----------------------------------------------------------------------------
 
 
-def test_released_towers_give_the_released_bits() -> None:
+def test_released_towers_give_the_bits_of_the_release() -> None:
     torch.manual_seed(0)
     towers = Towers(12, 7, 16, hidden=300, kind="released")
     inputs = torch.randn(50, 12)
@@ -214,26 +216,26 @@ def test_released_towers_give_the_released_bits() -> None:
     h = torch.sigmoid(last(torch.tanh(first(inputs))))
     assert np.array_equal(towers.codes("image", inputs).to_bits(), (h >= 0.5).numpy())
     drawn, bias = first.weight.detach(), first.bias.detach()
-    assert float(drawn.abs().max()) <= 0.2  # a normal of std .1 that is cut at two of them has .088
+    assert float(drawn.abs().max()) <= 0.2  # normal with std .1, truncated at two std: .088
     assert float(drawn.std()) == pytest.approx(0.088, abs=0.003)
     assert float(bias.abs().max()) == 0
 
 
-def test_released_towers_are_saved_and_loaded(tmp_path: Path) -> None:
+def test_released_towers_can_be_saved_and_loaded(tmp_path: Path) -> None:
     data = clusters()
-    towers = schgan.train(data, QUICK, Run(data))
-    refs = {side: BackboneRef("words", "words-1") for side in MODALITIES}
+    towers = paper.train(data, QUICK, Run(data))
+    refs = {modality: BackboneRef("words", "words-1") for modality in MODALITIES}
     encoder = TrainedEncoder(towers, refs, Confidence(1.0, 0.0, 16))
     encoder.save(tmp_path)
     again = load_encoder(tmp_path)
     assert isinstance(again.towers.image, ReleasedTower)
-    for side in MODALITIES:
-        features = getattr(data.validation, side)
-        assert again.towers.codes(side, features) == towers.codes(side, features)
+    for modality in MODALITIES:
+        features = getattr(data.validation, modality)
+        assert again.towers.codes(modality, features) == towers.codes(modality, features)
 
 
-def test_an_encoder_from_before_there_were_kinds_is_loaded(tmp_path: Path) -> None:
-    refs = {side: BackboneRef("words", "words-1") for side in MODALITIES}
+def test_config_without_tower_kind_is_loaded(tmp_path: Path) -> None:
+    refs = {modality: BackboneRef("words", "words-1") for modality in MODALITIES}
     encoder = TrainedEncoder(Towers(20, 14, 16, hidden=8), refs, Confidence(1.0, 0.0, 16))
     encoder.save(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -242,15 +244,7 @@ def test_an_encoder_from_before_there_were_kinds_is_loaded(tmp_path: Path) -> No
     assert load_encoder(tmp_path).fingerprint == encoder.fingerprint
 
 
-def test_pixels_are_refused_by_one_line(dataset: Any, cache: Path) -> None:
+def test_pixels_raise_config_error(dataset: Any, cache: Path) -> None:
     options = Options("schgan-paper", 16, image_backbone="small-cnn", text_backbone="words")
     with pytest.raises(ConfigError, match=r"take feature vectors, not pixels: choose another"):
         train(dataset, None, options, SMALL, cache=cache)
-
-
-def test_the_method_takes_settings_of_both_modes() -> None:
-    assert schgan.Config.paper(epochs=3) == Config(epochs=3)
-    data = clusters(40)
-    assert schgan.train(data, Config(**SMALL), Run(data)).shape["kind"] == "released"
-    practical = schgan.Config(epochs=1, hidden=8)
-    assert schgan.train(data, practical, Run(data)).shape["kind"] == "practical"

@@ -1,4 +1,4 @@
-"""SiGAH as a whole: same and not the same, stopped and going on, data of all sorts, it learns."""
+"""SiGAH, training runs: repeatability, settings, kinds of data, learning."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
-from xmodal.methods import sigah
-from xmodal.methods.sigah import Config
-from xmodal.run import Run, TrainingData
-from xmodal.sampling import Pairs
+from xmodal.training.methods.sigah import train as sigah
+from xmodal.training.methods.sigah.config import Config
+from xmodal.training.methods.sigah.networks import AutoencoderDiscriminator
+from xmodal.training.pairs import Pairs
+from xmodal.training.run import Run, TrainingData
 
-QUICK = Config(epochs=3, batch=40, units=32, judge_units=8, nearest=5, directions=8)
-JUDGED = {"judged", "real error", "k", "convergence"}
+QUICK = Config(epochs=3, batch=40, units=32, discriminator_units=8, nearest=5, directions=8)
+DISCRIMINATOR = {"discriminator", "real error", "k", "convergence"}
 
 
 def trained(data: TrainingData, config: Config = QUICK, seed: int = 0) -> Run:
-    """A run that is over; its best state is what counts."""
+    """Return a finished run."""
     run = Run(data, seed=seed)
     sigah.train(data, config, run)
     return run
 
 
-def alone(data: TrainingData) -> TrainingData:
-    """The images of pairs without their texts: one modality."""
+def images_only(data: TrainingData) -> TrainingData:
+    """Pairs of each image with itself: one modality."""
 
     def twice(pairs: Pairs) -> Pairs:
         return replace(pairs, text=pairs.image)
@@ -41,31 +42,31 @@ def alone(data: TrainingData) -> TrainingData:
     return replace(data, train=twice(data.train), validation=twice(data.validation))
 
 
-def train_one(data: TrainingData, config: Config, run: Run) -> Any:
+def train_unimodal(data: TrainingData, config: Config, run: Run) -> Any:
     """Train on the images alone."""
-    run.data = alone(data)
-    return sigah.train_one(run.data, config, run)
+    run.data = images_only(data)
+    return sigah.train_unimodal(run.data, config, run)
 
 
 def codes(data: TrainingData, config: Config = QUICK, seed: int = 0) -> BinaryCodes:
-    """Codes of both sides of the validation pairs, after training."""
+    """Train, and return the codes of both modalities of the validation pairs."""
     towers = sigah.train(data, config, Run(data, seed=seed))
     sides = [towers.codes("image", data.validation.image)]
     return BinaryCodes.concatenate([*sides, towers.codes("text", data.validation.text)])
 
 
-# ---- the same, and not the same --------------------------------------------------------------
+# ---- repeatability -------------------------------------------------------------------------------
 
 
-def test_the_same_seed_gives_the_same_codes_and_another_does_not() -> None:
+def test_codes_depend_on_the_seed() -> None:
     data = clusters()
     first = codes(data, seed=1)
-    torch.rand(3)  # what was drawn before does not matter
+    torch.rand(3)  # earlier random numbers have no effect
     assert codes(data, seed=1) == first
     assert codes(data, seed=2) != first
 
 
-def test_training_leaves_data_and_the_randomness_of_others_alone() -> None:
+def test_training_does_not_change_data_or_global_random_state() -> None:
     data = clusters()
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].tolist()
     before = [tensor.clone() for tensor in vars(data.train).values()]
@@ -75,10 +76,12 @@ def test_training_leaves_data_and_the_randomness_of_others_alone() -> None:
     assert all(map(torch.equal, before, vars(data.train).values()))
 
 
-def test_without_the_adversary_nobody_judges_and_codes_are_others() -> None:
+def test_without_adversary_no_discriminator_is_used() -> None:
     data, judgements = clusters(bits=64), []
     hook = register_module_forward_hook(
-        lambda module, *_: judgements.append(1) if isinstance(module, sigah.Judge) else None
+        lambda module, *_: (
+            judgements.append(1) if isinstance(module, AutoencoderDiscriminator) else None
+        )
     )
     try:
         without = trained(data, replace(QUICK, adversary=False))
@@ -87,9 +90,9 @@ def test_without_the_adversary_nobody_judges_and_codes_are_others() -> None:
         assert judgements
     finally:
         hook.remove()
-    assert all(set(row) >= JUDGED for row in judged.history)
-    assert not any(set(row) & JUDGED for row in without.history)
-    assert set(judged.history[0]) - JUDGED == set(without.history[0])
+    assert all(set(row) >= DISCRIMINATOR for row in judged.history)
+    assert not any(set(row) & DISCRIMINATOR for row in without.history)
+    assert set(judged.history[0]) - DISCRIMINATOR == set(without.history[0])
     assert codes(data) != codes(data, replace(QUICK, adversary=False))
 
 
@@ -110,13 +113,13 @@ STRONG = replace(QUICK, epochs=2, learning_rate=0.05, decorrelate=5.0, balance=5
         {"code_critic": 1.0},
     ],
 )
-def test_every_setting_has_an_effect(other: dict[str, float]) -> None:
+def test_each_setting_changes_the_losses(other: dict[str, float]) -> None:
     data = clusters(40, 0, bits=32)
     last = [trained(data, config).history[-1] for config in (STRONG, replace(STRONG, **other))]
     assert last[0]["sensing"] != last[1]["sensing"]
 
 
-def test_the_code_critic_is_there_only_where_it_weighs_something() -> None:
+def test_code_critic_is_logged_only_with_a_weight() -> None:
     data = clusters(24, 0)
     assert "critic" not in trained(data).history[0]
     assert "critic" in trained(data, replace(QUICK, code_critic=0.1)).history[0]
@@ -126,12 +129,12 @@ def test_the_code_critic_is_there_only_where_it_weighs_something() -> None:
     ("settings", "train"),
     [
         ({}, sigah.train),
-        ({}, train_one),
+        ({}, train_unimodal),
         ({"adversary": False}, sigah.train),
-        ({"code_critic": 0.1}, train_one),
+        ({"code_critic": 0.1}, train_unimodal),
     ],
 )
-def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+def test_stopped_run_continues_with_the_same_result(
     settings: dict[str, Any], train: Any, tmp_path: Path
 ) -> None:
     data, config = clusters(40, 20), replace(QUICK, epochs=3, balance_rate=0.05, **settings)
@@ -147,17 +150,17 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     rest = Run(data, folder=tmp_path)
     found = train(data, config, rest).state_dict()
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    told = [[{k: v for k, v in row.items() if k != "seconds"} for row in run.history]
+    histories = [[{k: v for k, v in row.items() if k != "seconds"} for row in run.history]
             for run in (whole, rest)]  # fmt: skip
-    assert told[0] == told[1]
+    assert histories[0] == histories[1]
     if config.adversary:
-        assert rest.history[-1]["k"] > 0  # the balance went on, too
+        assert rest.history[-1]["k"] > 0  # the balance is restored
 
 
-# ---- data of all sorts -----------------------------------------------------------------------
+# ---- kinds of data -------------------------------------------------------------------------------
 
 
-def shown(n: int, *, image: int = 20, text: int = 14, validation: int = 0) -> TrainingData:
+def random_pairs(n: int, *, image: int = 20, text: int = 14, validation: int = 0) -> TrainingData:
     """Random pairs without labels."""
     generator = torch.Generator().manual_seed(n)
 
@@ -195,23 +198,23 @@ SORTS = {
     "several labels": lambda: replace(
         clusters(), train=replace(clusters().train, labels=torch.ones(120, CLASSES))
     ),
-    "no label column": lambda: shown(50, validation=20),
-    "no validation": lambda: shown(50),
-    "8 pairs": lambda: shown(8, validation=3),
-    "2 pairs": lambda: shown(2),
-    "1 pair": lambda: shown(1),
-    "1 dimension": lambda: shown(30, image=1, text=1),
-    "more dimensions than pairs": lambda: shown(12, image=60),
-    "one left over": lambda: shown(41),
+    "no label column": lambda: random_pairs(50, validation=20),
+    "no validation": lambda: random_pairs(50),
+    "8 pairs": lambda: random_pairs(8, validation=3),
+    "2 pairs": lambda: random_pairs(2),
+    "1 pair": lambda: random_pairs(1),
+    "1 dimension": lambda: random_pairs(30, image=1, text=1),
+    "more dimensions than pairs": lambda: random_pairs(12, image=60),
+    "one left over": lambda: random_pairs(41),
     "constant": constant,
     "zero": zero,
     "tiny numbers": tiny_numbers,
 }
 
 
-@pytest.mark.parametrize("train", [sigah.train, train_one])
+@pytest.mark.parametrize("train", [sigah.train, train_unimodal])
 @pytest.mark.parametrize("sort", SORTS)
-def test_data_of_all_sorts_gives_finite_losses(sort: str, train: Any) -> None:
+def test_losses_are_finite_for_all_kinds_of_data(sort: str, train: Any) -> None:
     data = SORTS[sort]()
     run = Run(data)
     train(data, replace(QUICK, epochs=2), run)
@@ -220,12 +223,12 @@ def test_data_of_all_sorts_gives_finite_losses(sort: str, train: Any) -> None:
 
 
 @pytest.mark.parametrize("size", [2, 3, 7, 1000])
-def test_batches_of_any_size_give_finite_losses(size: int) -> None:
+def test_losses_are_finite_for_any_batch_size(size: int) -> None:
     run = trained(clusters(15), replace(QUICK, batch=size, epochs=2))
     assert finite(run)
 
 
-def test_labels_teach_nothing() -> None:
+def test_labels_do_not_change_codes() -> None:
     data = clusters(60, 0)
     hidden = replace(data, train=replace(data.train, labelled=torch.zeros(60).bool()))
     texts = torch.randn(20, 14, generator=torch.Generator().manual_seed(0))
@@ -233,7 +236,7 @@ def test_labels_teach_nothing() -> None:
     assert found[0] == found[1]
 
 
-def test_pixels_are_learned_from_by_their_thumbnails() -> None:
+def test_training_on_pixels_uses_thumbnails_and_beats_chance() -> None:
     data = world(64, 30)
     run = Run(data)
     towers = sigah.train(data, replace(QUICK, epochs=5), run)
@@ -258,26 +261,26 @@ def test_pixels_are_learned_from_by_their_thumbnails() -> None:
         ({"code_critic": -0.1}, "code_critic is -0.1"),
     ],
 )
-def test_settings_out_of_range_are_one_line(settings: dict[str, Any], words: str) -> None:
+def test_invalid_settings_raise_config_error(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words) as raised:
         Config(**settings)
     assert "\n" not in str(raised.value)
 
 
-# ---- and it learns ---------------------------------------------------------------------------
+# ---- learning ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("adversary", [True, False])
-def test_training_beats_chance_clearly_without_a_label(adversary: bool) -> None:
+def test_training_without_labels_beats_chance(adversary: bool) -> None:
     data = clusters(200, 60, labelled=0)
     history = trained(data, replace(QUICK, epochs=5, adversary=adversary)).history
-    chance = sum(1 / rank for rank in range(1, 61)) / 60  # all codes alike
+    chance = sum(1 / rank for rank in range(1, 61)) / 60  # with identical codes
     assert max(row["pair mAP"] for row in history) > 1.5 * chance
-    every = clusters(200, 60)  # labels measure: no more
+    every = clusters(200, 60)  # labels are for validation only
     assert max(row["mAP"] for row in trained(every, QUICK).history) > 2 / CLASSES
 
 
-def test_decoders_learn_and_the_balance_moves() -> None:
+def test_losses_decrease_and_the_balance_changes() -> None:
     history = trained(clusters(200, 0), replace(QUICK, epochs=8)).history
     assert history[-1]["sensing"] < 0.9 * history[0]["sensing"]
     assert history[-1]["real error"] < 0.9 * history[0]["real error"]
@@ -285,9 +288,9 @@ def test_decoders_learn_and_the_balance_moves() -> None:
     assert 0 < history[-1]["k"] < 1
 
 
-def test_one_modality_has_one_tower() -> None:
-    data = alone(clusters(60, 30))
-    towers = sigah.train_one(data, QUICK, Run(data))
+def test_train_unimodal_returns_one_tower_for_both_modalities() -> None:
+    data = images_only(clusters(60, 30))
+    towers = sigah.train_unimodal(data, QUICK, Run(data))
     assert towers.image is towers.text
     inputs = data.validation.image
     assert towers.codes("image", inputs) == towers.codes("text", inputs)

@@ -1,4 +1,4 @@
-"""SiGAH's two players: each steps alone, along gradients worked out by hand in numpy."""
+"""SiGAH, single steps against gradients derived by hand in numpy."""
 
 from __future__ import annotations
 
@@ -10,20 +10,32 @@ import torch
 from support.clusters import clusters
 from torch import nn
 
-from xmodal.evaluation import baselines
-from xmodal.methods import sigah
-from xmodal.methods.sigah import Config, Features, Generator, Judge
-from xmodal.run import Run
+from xmodal import linear_models
+from xmodal.training.methods.sigah import train as sigah
+from xmodal.training.methods.sigah.config import Config
+from xmodal.training.methods.sigah.networks import (
+    AutoencoderDiscriminator,
+    Features,
+    Generator,
+    Standardiser,
+)
+from xmodal.training.run import Run
 
 N, DECODED = 12, 8
-# The terms that the paper's generator has; the others are losses with tests of their own.
+# The generator's terms in the paper; the other losses have their own tests.
 PAPER = Config(
-    units=6, judge_units=3, alpha=0.7, sparsity=0.3, neighbours=0.0, balance=0.0, decorrelate=0.0
+    units=6,
+    discriminator_units=3,
+    alpha=0.7,
+    sparsity=0.3,
+    neighbours=0.0,
+    balance=0.0,
+    decorrelate=0.0,
 )
 
 
-class Players:
-    """Both players in front of one batch of one modality."""
+class Networks:
+    """Both networks with one batch of one modality."""
 
     def __init__(self, config: Config = PAPER) -> None:
         self.config = config
@@ -34,22 +46,24 @@ class Players:
             towers.text = towers.image
             self.part: Features = {"image": data.train.image}
             self.g = Generator(towers, {"image": data.train.image}, config)
-            self.d = nn.ModuleDict({"image": Judge(20, config.judge_units)})
-        self.judge.k.fill_(0.25)
+            self.d = nn.ModuleDict(
+                {"image": AutoencoderDiscriminator(20, config.discriminator_units)}
+            )
+        self.discriminator.k.fill_(0.25)
         self.near = torch.eye(N).bool().roll(1, 0)
-        # One step of plain descent: a parameter moves by its gradient.
-        self.g_steps = torch.optim.SGD(self.g.parameters(), lr=1.0)
-        self.d_steps = torch.optim.SGD(self.d.parameters(), lr=1.0)
+        # One step of SGD with rate 1: a parameter changes by its gradient.
+        self.g_optimiser = torch.optim.SGD(self.g.parameters(), lr=1.0)
+        self.d_optimiser = torch.optim.SGD(self.d.parameters(), lr=1.0)
 
     @property
-    def judge(self) -> Judge:
-        judge = self.d["image"]
-        assert isinstance(judge, Judge)
-        return judge
+    def discriminator(self) -> AutoencoderDiscriminator:
+        discriminator = self.d["image"]
+        assert isinstance(discriminator, AutoencoderDiscriminator)
+        return discriminator
 
     def generate(self) -> tuple[dict[str, float], Features, Features]:
         return sigah._generator_step(
-            self.g, self.d, None, self.g_steps, self.part, self.near, DECODED, self.config
+            self.g, self.d, None, self.g_optimiser, self.part, self.near, DECODED, self.config
         )
 
 
@@ -57,8 +71,10 @@ def arrays(module: nn.Module) -> dict[str, np.ndarray]:
     return {name: tensor.detach().double().numpy() for name, tensor in module.state_dict().items()}
 
 
-def rebuilding(d: dict[str, np.ndarray], v: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """l(v) of the auto-encoder, its gradient in v (n, d), and what comes out of the ReLU."""
+def reconstruction_error(
+    d: dict[str, np.ndarray], v: np.ndarray
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """l(v) of the autoencoder, its gradient at v (n, d), and the output of the ReLU."""
     into, out = d["image.layers.0.weight"], d["image.layers.2.weight"]
     inner = np.maximum(v @ into.T + d["image.layers.0.bias"], 0)
     left = v - (inner @ out.T + d["image.layers.2.bias"])
@@ -68,10 +84,10 @@ def rebuilding(d: dict[str, np.ndarray], v: np.ndarray) -> tuple[float, np.ndarr
 
 
 @pytest.mark.parametrize("adversary", [True, False])
-def test_a_step_of_the_generator_follows_the_gradient_worked_out_by_hand(adversary: bool) -> None:
-    players = Players(replace(PAPER, adversary=adversary))
-    g, d = arrays(players.g), arrays(players.d)
-    x = players.part["image"].double().numpy()[:DECODED]
+def test_generator_step_equals_gradient_by_hand(adversary: bool) -> None:
+    networks = Networks(replace(PAPER, adversary=adversary))
+    g, d = arrays(networks.g), arrays(networks.d)
+    x = networks.part["image"].double().numpy()[:DECODED]
     weight = g["towers.image.head.0.weight"]
     relaxed = np.tanh(x @ weight.T + g["towers.image.head.0.bias"])
     b = np.where(relaxed > 0, 1.0, -1.0)
@@ -80,24 +96,24 @@ def test_a_step_of_the_generator_follows_the_gradient_worked_out_by_hand(adversa
     length = np.linalg.norm(g["decoders.image.atoms"], axis=1, keepdims=True)
     atoms = g["decoders.image.atoms"] / length * np.sqrt(20 / 6)
     made = s @ atoms + g["decoders.image.offset"]
-    real = (x - g["scales.image.mean"]) * g["scales.image.by"]
-    phi = g["scales.image.phi"]
+    real = (x - g["standardisers.image.mean"]) * g["standardisers.image.scale"]
+    phi = g["standardisers.image.phi"]
     sensed = (made - real) @ phi
-    judged, slope, _ = rebuilding(d, made)
+    judged, slope, _ = reconstruction_error(d, made)
     expected = {
         "sensing": 0.7 * (sensed**2).sum() / (DECODED * 20),
         "sparsity": 0.7 * 0.3 * s.mean(),
         "neighbours": 0.0,
         "bits": 0.0,
-    } | ({"judged": judged} if adversary else {})
+    } | ({"discriminator": judged} if adversary else {})
     # L_G = l(x') + alpha (|Phi (x' - x)|^2 / n d + mu mean s), backwards from x' to W
     by_made = 0.7 * 2 * sensed @ phi.T / (DECODED * 20) + (slope if adversary else 0)
     by_s = by_made @ atoms.T + 0.7 * 0.3 / s.size
     by_into = by_s * (into > 0)
-    by_relaxed = by_into @ g["decoders.image.sparse.weight"]  # the sign is passed straight through
+    by_relaxed = by_into @ g["decoders.image.sparse.weight"]  # straight-through sign
     by_sum = by_relaxed * (1 - relaxed**2)
     by_atoms = s.T @ by_made
-    along = (by_atoms * atoms).sum(1, keepdims=True) * atoms / (20 / 6)  # atoms keep their length
+    along = (by_atoms * atoms).sum(1, keepdims=True) * atoms / (20 / 6)  # atoms have a fixed norm
     gradients = {
         "decoders.image.offset": by_made.sum(0),
         "decoders.image.sparse.weight": by_into.T @ b,
@@ -107,31 +123,33 @@ def test_a_step_of_the_generator_follows_the_gradient_worked_out_by_hand(adversa
         "towers.image.head.0.bias": by_sum.sum(0),
     }
 
-    losses, given, fake = players.generate()
+    losses, given, fake = networks.generate()
 
     assert losses == pytest.approx(expected, rel=1e-5)
     assert given["image"].numpy() == pytest.approx(real, abs=1e-5)
     assert fake["image"].numpy() == pytest.approx(made, abs=1e-5)
-    after = arrays(players.g)
+    after = arrays(networks.g)
     for name, gradient in gradients.items():
         assert np.abs(gradient).max() > 1e-4, name
         assert g[name] - after[name] == pytest.approx(gradient, abs=1e-6), name
-    for name in ("mean", "by", "phi"):  # fixed
-        assert np.array_equal(g[f"scales.image.{name}"], after[f"scales.image.{name}"])
+    for name in ("mean", "scale", "phi"):  # fixed
+        assert np.array_equal(
+            g[f"standardisers.image.{name}"], after[f"standardisers.image.{name}"]
+        )
 
 
-def test_a_step_of_the_discriminator_follows_the_gradient_worked_out_by_hand() -> None:
-    players = Players()
-    _, real, fake = players.generate()
-    g, d = arrays(players.g), arrays(players.d)
+def test_discriminator_step_equals_gradient_by_hand() -> None:
+    networks = Networks()
+    _, real, fake = networks.generate()
+    g, d = arrays(networks.g), arrays(networks.d)
     x, made = real["image"].double().numpy(), fake["image"].double().numpy()
 
-    figures = sigah._discriminator_step(players.d, players.d_steps, real, fake, PAPER)
+    figures = sigah._discriminator_step(networks.d, networks.d_optimiser, real, fake, PAPER)
 
     # L_D = l(x) - k l(x') with k = 1/4
     gradients: dict[str, np.ndarray] = {name: np.zeros(()) for name in d}
     for v, sign in ((x, 1.0), (made, -0.25)):
-        _, _, inner = rebuilding(d, v)
+        _, _, inner = reconstruction_error(d, v)
         out = d["image.layers.2.weight"]
         left = v - (inner @ out.T + d["image.layers.2.bias"])
         back = sign * -2 * left / left.size
@@ -140,8 +158,8 @@ def test_a_step_of_the_discriminator_follows_the_gradient_worked_out_by_hand() -
         gradients["image.layers.2.bias"] = gradients["image.layers.2.bias"] + back.sum(0)
         gradients["image.layers.0.weight"] = gradients["image.layers.0.weight"] + by_inner.T @ v
         gradients["image.layers.0.bias"] = gradients["image.layers.0.bias"] + by_inner.sum(0)
-    after = arrays(players.d)
-    on_real, on_fake = rebuilding(d, x)[0], rebuilding(d, made)[0]
+    after = arrays(networks.d)
+    on_real, on_fake = reconstruction_error(d, x)[0], reconstruction_error(d, made)[0]
     for name in sorted(set(gradients) - {"image.k"}):
         assert np.abs(gradients[name]).max() > 1e-4, name
         assert d[name] - after[name] == pytest.approx(gradients[name], abs=1e-6), name
@@ -153,48 +171,50 @@ def test_a_step_of_the_discriminator_follows_the_gradient_worked_out_by_hand() -
             "convergence": on_real + abs(0.5 * on_real - on_fake),
         }
     )
-    assert float(players.judge.k) == pytest.approx(k)
-    now = arrays(players.g)
+    assert float(networks.discriminator.k) == pytest.approx(k)
+    now = arrays(networks.g)
     assert all(np.array_equal(g[name], now[name]) for name in g)
 
 
-def test_a_step_of_the_generator_changes_its_own_weights_alone() -> None:
-    players = Players()
-    before = arrays(players.d)
-    players.generate()
-    after = arrays(players.d)
+def test_generator_step_changes_only_its_own_weights() -> None:
+    networks = Networks()
+    before = arrays(networks.d)
+    networks.generate()
+    after = arrays(networks.d)
     assert all(np.array_equal(before[name], after[name]) for name in before)
-    assert all(parameter.grad is None for parameter in players.d.parameters())
+    assert all(parameter.grad is None for parameter in networks.d.parameters())
 
 
-def test_the_balance_stays_between_0_and_1() -> None:
-    judge, fast = Judge(4, 2), replace(PAPER, balance_rate=0.4)
+def test_update_balance_is_clamped_to_0_and_1() -> None:
+    discriminator, fast = AutoencoderDiscriminator(4, 2), replace(PAPER, balance_rate=0.4)
     found = []
     for real, fake in ((1.0, 0.0), (4.0, 0.5), (9.0, 0.0), (0.0, 0.5), (0.0, 9.0)):
-        judge.follow(real, fake, fast.gamma, fast.balance_rate)
-        found.append(float(judge.k))
-    # + .4 (.5 - 0), + .4 (2 - .5), + .4 * 4.5 is cut at 1, - .4 * .5, - .4 * 9 is cut at 0
+        discriminator.update_balance(real, fake, fast.gamma, fast.balance_rate)
+        found.append(float(discriminator.k))
+    # + .4 (.5 - 0), + .4 (2 - .5), + .4 * 4.5 is clamped at 1, - .4 * .5, - .4 * 9 is clamped at 0
     assert found == pytest.approx([0.2, 0.8, 1.0, 0.8, 0.0])
-    assert "k" in judge.state_dict()
+    assert "k" in discriminator.state_dict()
 
 
-def test_rows_that_came_along_are_compared_and_not_decoded() -> None:
-    players = Players(replace(PAPER, neighbours=1.0))
-    losses, real, fake = players.generate()
+def test_added_neighbours_are_in_the_neighbour_loss_but_not_decoded() -> None:
+    networks = Networks(replace(PAPER, neighbours=1.0))
+    losses, real, fake = networks.generate()
     assert len(real["image"]) == len(fake["image"]) == DECODED
-    other = Players(replace(PAPER, neighbours=1.0))
+    other = Networks(replace(PAPER, neighbours=1.0))
     other.part["image"][DECODED:] *= -1
     others, _, _ = other.generate()
     assert others["neighbours"] != losses["neighbours"]
     assert others["sensing"] == losses["sensing"]
 
 
-def test_each_code_is_decoded_to_both_sides_of_a_pair() -> None:
+def test_each_code_is_decoded_to_both_modalities() -> None:
     data = clusters(N, 0, bits=8)
     features: Features = {"image": data.train.image, "text": data.train.text}
     torch.manual_seed(0)
     g = Generator(data.towers(1, kind="linear"), features, PAPER)
-    d = nn.ModuleDict({"image": Judge(20, 3), "text": Judge(14, 3)})
+    d = nn.ModuleDict(
+        {"image": AutoencoderDiscriminator(20, 3), "text": AutoencoderDiscriminator(14, 3)}
+    )
     steps = torch.optim.SGD(g.parameters(), lr=0.1)
     near = torch.eye(N).bool().roll(1, 0)
     _, real, fake = sigah._generator_step(g, d, None, steps, features, near, N, PAPER)
@@ -206,40 +226,40 @@ def test_each_code_is_decoded_to_both_sides_of_a_pair() -> None:
     assert all(one.grad is not None for name, one in g.named_parameters() if name != "sharpness")
     figures = sigah._discriminator_step(d, torch.optim.SGD(d.parameters()), real, fake, PAPER)
     ks = [float(cast_k) for cast_k in (d["image"].k, d["text"].k)]
-    assert ks[0] != ks[1]  # a balance each
+    assert ks[0] != ks[1]  # one balance for each modality
     assert figures["k"] == pytest.approx(sum(ks) / 2)
 
 
-def test_the_start_is_iterative_quantisation() -> None:
+def test_initialise_gives_the_codes_of_itq() -> None:
     data = clusters(80, 20)
     towers = data.towers(1, kind="linear")
     features: Features = {"image": data.train.image}
-    sigah._start(towers, data.train, features, Config(), np.random.default_rng(3))
+    sigah._initialise(towers, data.train, features, Config(), np.random.default_rng(3))
     x = data.train.image.numpy()
-    project = baselines.pca(x, 16)
-    turned = baselines.itq(
-        x, x[:0], baselines.Projections(project, project), rng=np.random.default_rng(3)
+    project = linear_models.pca(x, 16)
+    rotated = linear_models.itq(
+        x, x[:0], linear_models.Projections(project, project), rng=np.random.default_rng(3)
     ).image(x)
     codes = towers.codes("image", data.train.image).to_bits()
-    assert (codes == (turned > 0)).mean() > 0.999
+    assert (codes == (rotated > 0)).mean() > 0.999
     relaxed = data.train.image @ towers.image.head[0].weight.T + towers.image.head[0].bias
     assert float(relaxed.detach().std()) == pytest.approx(1, rel=0.01)
 
 
-def test_sensing_keeps_lengths_on_average_and_follows_the_seed() -> None:
+def test_sensing_loss_equals_the_mean_squared_error_in_expectation() -> None:
     torch.manual_seed(0)
-    scale = sigah.Scale(torch.randn(50, 400))
+    scale = Standardiser(torch.randn(50, 400))
     rows = torch.randn(200, 400)
     assert scale.phi.shape == (400, 100)
-    assert float(scale.sensing(2 * rows, rows)) == pytest.approx(
+    assert float(scale.sensing_loss(2 * rows, rows)) == pytest.approx(
         float(rows.square().mean()), rel=0.05
     )
     assert float(scale(torch.randn(1, 400) * 0 + scale.mean).abs().max()) == 0
 
 
-def test_the_scale_of_features_does_not_change_the_codes() -> None:
-    """W's rate follows its size: vectors ten times as long train alike."""
-    data, config = clusters(60, 0), Config(epochs=2, units=16, judge_units=4)
+def test_scale_of_features_does_not_change_codes() -> None:
+    """The learning rate of W is relative to its size."""
+    data, config = clusters(60, 0), Config(epochs=2, units=16, discriminator_units=4)
     ten = replace(data, train=replace(data.train, image=10 * data.train.image))
     towers = [sigah.train(one, config, Run(one)) for one in (data, ten)]
     bits = [

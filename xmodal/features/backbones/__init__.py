@@ -19,11 +19,11 @@ from typing import Any, Protocol, cast
 
 import numpy.typing as npt
 
+from xmodal.config import PRECISIONS, Precision
 from xmodal.data.images import Pixels, Preprocessing
 from xmodal.errors import ConfigError
 from xmodal.features.backbones import builtin
 from xmodal.modality import Modality
-from xmodal.settings import PRECISIONS, Precision
 
 
 class ImageBackbone(Protocol):

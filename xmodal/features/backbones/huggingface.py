@@ -1,4 +1,4 @@
-"""Backbones from transformers: CLIP-like models for both sides, vision or text models for one."""
+"""Backbones from transformers (torch): CLIP-like models, vision models and text models."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from xmodal.config import Precision
 from xmodal.data.images import Pixels, Preprocessing
 from xmodal.device import DTYPES, batch_size, device, with_precision
 from xmodal.errors import ModelError
 from xmodal.features.backbones.connectivity import check_reachable
 from xmodal.features.backbones.modules import FromPixels, run
-from xmodal.settings import Precision
 
 MAX_TOKENS = 512
 

@@ -1,4 +1,4 @@
-"""What networks of every library share: arrays in, arrays out, and pixels scaled on the way."""
+"""torch modules behind every backbone: arrays in, arrays out, pixels scaled on the way."""
 
 from __future__ import annotations
 

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
+from xmodal.config import Precision
 from xmodal.data.images import Pixels, Preprocessing
 from xmodal.device import DTYPES, batch_size, device, with_precision
 from xmodal.errors import ModelError
 from xmodal.features.backbones.connectivity import check_reachable
 from xmodal.features.backbones.modules import FromPixels, run
-from xmodal.settings import Precision
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 

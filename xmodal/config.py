@@ -1,0 +1,143 @@
+"""Options and settings: from the command line or a JSON file into a dataclass."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from xmodal.errors import ConfigError
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+DEFAULT_BACKBONE = "openai/clip-vit-base-patch32"
+Precision = Literal["float32", "bfloat16"]
+"""Number format in which backbones compute."""
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+OLD_NAMES = {
+    "aim": "reward_margin",
+    "asking": "synthetic_queries",
+    "average": "ema_decay",
+    "company": "neighbours_per_item",
+    "decoded": "reconstruction_weight",
+    "judge_units": "discriminator_units",
+    "player_rate": "network_rate",
+    "policy_uses": "policy_pool_share",
+    "positive_uses": "positive_pool_share",
+    "remake": "reconstruction_weight",
+}
+"""Settings of earlier versions, typed by users and stored in config.json, and their names today."""
+OLD_VALUES = {("positives", "believed"): "pseudo-labels"}
+"""Values of settings in earlier versions, and their names today."""
+REMOVED = {"pace": 0.0, "trust": "all", "trust_entropy": 0.3}
+"""Settings of earlier versions that were removed, and the only value that is still accepted."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of a training run that do not depend on the method."""
+
+    method: str = "schgan"
+    bits: int = 64
+    image_backbone: str = DEFAULT_BACKBONE
+    text_backbone: str = DEFAULT_BACKBONE
+    precision: Precision = "float32"
+    """Of the backbones; part of the model. Codes of bfloat16 differ from those of float32."""
+    label_share: float = 1.0
+    """Share of the training pairs whose labels are used; for experiments."""
+    validation: float = 0.1
+    """Share of the pairs that the best epoch is selected on."""
+    query: float = 0.1
+    """Share of the pairs that are held out for evaluation."""
+    split_seed: int = 0
+    seed: int = 0
+    patience: int = 10
+    """Epochs without a better validation score after which training ends."""
+
+
+def configure(kind: type[T], values: Mapping[str, Any]) -> T:
+    """Return an instance of the dataclass ``kind`` with some fields set.
+
+    Names of earlier versions (``OLD_NAMES``) are accepted and logged. Raises ConfigError for an
+    unknown field and for a value of another type.
+    """
+    hints = get_type_hints(kind)
+    current = current_names(kind, values)
+    unknown = [name for name in current if name not in hints]
+    if unknown:
+        raise ConfigError(f"there is no setting {unknown[0]!r}; there are {', '.join(hints)}")
+    for name in values:
+        if name not in hints and name in OLD_NAMES:
+            log.warning("setting %s is now called %s", name, OLD_NAMES[name])
+    return kind(**{name: _converted(name, value, hints[name]) for name, value in current.items()})
+
+
+def current_names(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename the settings of earlier versions to the fields of ``kind``, and drop removed ones.
+
+    Raises ConfigError for a removed setting with a value that has no equivalent.
+    """
+    fields = {field.name for field in dataclasses.fields(kind)}
+    current: dict[str, Any] = {}
+    for name, stored in values.items():
+        new = OLD_NAMES.get(name, name)
+        value = OLD_VALUES.get((name, stored), stored) if isinstance(stored, str) else stored
+        if name in fields or (new not in fields and name not in REMOVED):
+            current[name] = value
+        elif new in fields:
+            current[new] = value
+        elif value != REMOVED[name]:
+            raise ConfigError(f"setting {name} was removed: {name}={value!r} has no equivalent")
+    return current
+
+
+def check_at_least(config: object, minimum: float, *names: str) -> None:
+    """Raise ConfigError for the first of the fields that is smaller than ``minimum``, or NaN."""
+    for name in names:
+        value = getattr(config, name)
+        if not value >= minimum:
+            raise ConfigError(f"{name} is {value}, expected at least {minimum:g}")
+
+
+def check_at_most(config: object, maximum: float, *names: str) -> None:
+    """Raise ConfigError for the first of the fields that is larger than ``maximum``, or NaN."""
+    for name in names:
+        value = getattr(config, name)
+        if not value <= maximum:
+            raise ConfigError(f"{name} is {value}, expected at most {maximum:g}")
+
+
+def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
+    """Parse ``["epochs=20", "negatives=random"]``; a value that is not JSON is text.
+
+    Raises ConfigError for a text that is not NAME=VALUE.
+    """
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"setting {text!r} not understood, expected NAME=VALUE")
+        try:
+            values[name.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            values[name.strip()] = value.strip()
+    return values
+
+
+def _converted(name: str, value: Any, hint: Any) -> Any:
+    """Return the value as the type of the field; raise ConfigError if it does not fit."""
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            choices = ", ".join(map(str, get_args(hint)))
+            raise ConfigError(f"{name} is {value!r}, expected one of {choices}")
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+        raise ConfigError(f"{name} is {value!r}, expected {kinds.get(hint, hint)}")
+    return value

@@ -1,0 +1,1 @@
+"""Training: from data to an encoder. ``xmodal.train`` is the public function."""

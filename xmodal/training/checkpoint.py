@@ -1,0 +1,75 @@
+"""The checkpoint of a training run: everything that a stopped run needs to continue."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from xmodal.encoders.folder import CHECKPOINT
+from xmodal.errors import ConfigError
+
+
+class Stateful(Protocol):
+    """A module or an optimiser."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that training changes."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any:
+        """Restore a state."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State of a run after ``epoch``.
+
+    ``identity`` is a hash of data, options and settings. ``best_state`` holds the towers of
+    ``best_epoch``, whose validation score is ``best``. ``state`` holds the modules and optimisers.
+    """
+
+    identity: str
+    epoch: int
+    best: float
+    best_epoch: int
+    best_state: dict[str, torch.Tensor]
+    history: list[dict[str, float]]
+    state: dict[str, dict[str, Any]]
+
+    def write(self, folder: Path) -> None:
+        """Write the file; after a kill at any moment the folder holds the old or the new one."""
+        new = folder / f"{CHECKPOINT}.new"
+        torch.save(vars(self), new)
+        os.replace(new, folder / CHECKPOINT)
+
+    @classmethod
+    def read(cls, folder: Path, identity: str) -> Checkpoint | None:
+        """Return the checkpoint in ``folder``, None if there is none.
+
+        Raises ConfigError for a damaged file and for a checkpoint of another ``identity``.
+        """
+        path = folder / CHECKPOINT
+        if not path.exists():
+            return None
+        try:
+            saved = cls(**torch.load(path, weights_only=True))
+        except Exception as error:  # torch.load raises many types for a damaged file
+            reason = " ".join(str(error).split())[:100]
+            raise ConfigError(
+                f"{path} cannot be read ({reason}): start over with --restart"
+            ) from None
+        if saved.identity != identity:
+            raise ConfigError(
+                f"{folder} holds a stopped run with other data or settings, or of another version: "
+                "repeat the same command, name another --out, or start over with --restart"
+            )
+        return saved
+
+    def restore(self, networks: Mapping[str, Stateful]) -> None:
+        """Load the saved state into modules and optimisers of the same names."""
+        for name, network in networks.items():
+            network.load_state_dict(self.state[name])

@@ -1,0 +1,1 @@
+"""Training methods: one folder each, with ``config``, ``networks``, ``losses`` and ``train``."""

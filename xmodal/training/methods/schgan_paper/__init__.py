@@ -1,0 +1,1 @@
+"""SCH-GAN as its authors released it, with each fault as a setting."""

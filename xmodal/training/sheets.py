@@ -1,0 +1,20 @@
+"""Sheets of small pictures that methods save beside the encoder: ``synthetic-010.png``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from xmodal.retrieval.gallery import write_sheet
+
+SHEET = re.compile(r"[a-z]+-\d{3,}\.png")
+"""File name of a sheet: the name of the sheet, a hyphen and the epoch."""
+
+
+def save_sheet(folder: Path, name: str, epoch: int, rows: Sequence[npt.NDArray[np.uint8]]) -> None:
+    """Draw ``rows`` of pictures, each (m, height, width, 3), as NAME-EPOCH.png in ``folder``."""
+    write_sheet(folder / f"{name}-{epoch:03}.png", rows, f"{name}, epoch {epoch}")

@@ -1,0 +1,54 @@
+"""Validation of towers during training: expected mAP of the validation pairs."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from xmodal.encoders.towers import Towers
+from xmodal.evaluation.metrics import average_precision, groups_by_codes, mean, shared_labels
+from xmodal.training.pairs import Pairs, even_choice
+
+MAX_DATABASE = 2000
+"""Training pairs in the validation database."""
+MIN_LABELLED = 20
+"""Labelled pairs that queries and database each need for the figure ``mAP``."""
+
+
+def validation_map(towers: Towers, validation: Pairs, train: Pairs) -> dict[str, float]:
+    """Expected mAP of the binary codes of validation pairs, mean of both directions.
+
+    ``pair mAP``: the relevant item of a query is the other half of its own pair, among the
+    validation pairs. ``mAP``: the relevant items are training pairs that share a label; the figure
+    is absent if fewer than 20 queries or database pairs are labelled. Empty without validation
+    pairs.
+    """
+    if not len(validation):
+        return {}
+    database = train.take(even_choice(len(train), MAX_DATABASE))
+    own = np.eye(len(validation), dtype=np.bool_)
+    figures = {"pair mAP": _map(towers, validation, validation, own)}
+    if min(int(validation.labelled.sum()), int(database.labelled.sum())) >= MIN_LABELLED:
+        queries, database = _labelled(validation), _labelled(database)
+        shared = shared_labels(queries.labels.cpu().numpy(), database.labels.cpu().numpy())
+        figures["mAP"] = _map(towers, queries, database, shared > 0)
+    return figures
+
+
+def _map(
+    towers: Towers, queries: Pairs, database: Pairs, relevance: npt.NDArray[np.bool_]
+) -> float:
+    """Expected mAP, mean of both directions; ``relevance`` (queries, database)."""
+    directions = (
+        (towers.codes("image", queries.image), towers.codes("text", database.text)),
+        (towers.codes("text", queries.text), towers.codes("image", database.image)),
+    )
+    values = [
+        mean(average_precision(groups_by_codes(query, items, relevance)))
+        for query, items in directions
+    ]
+    return float(np.mean(values))
+
+
+def _labelled(pairs: Pairs) -> Pairs:
+    return pairs.take(pairs.labelled.nonzero().flatten())
