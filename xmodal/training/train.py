@@ -24,8 +24,8 @@ from xmodal.data.dataset import Dataset, Progress
 from xmodal.data.split import Split
 from xmodal.data.split import split as split_pairs
 from xmodal.encoders.calibration import Confidence, fit, sample_distances
-from xmodal.encoders.folder import CHECKPOINT, CONFIG, HISTORY, SPLIT
-from xmodal.encoders.torch_encoder import WEIGHTS, BackboneRef, TrainedEncoder, as_tensor
+from xmodal.encoders.folder import CHECKPOINT, CONFIG, HISTORY, SPLIT, WEIGHTS
+from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_tensor
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
 from xmodal.features.backbones import load_image_backbone, load_text_backbone
