@@ -17,35 +17,6 @@ import numpy.typing as npt
 from xmodal.linear_models import Matrix, Projections, as_float32, logistic, unit
 
 
-def nearest(
-    queries: npt.NDArray[np.generic],
-    database: npt.NDArray[np.generic],
-    k: int,
-    *,
-    own: npt.NDArray[np.int64] | None = None,
-) -> npt.NDArray[np.int64]:
-    """Rows of the ``k`` items of the largest cosine, (q, k), in no order; exact.
-
-    ``own`` (q,): the row of the database that a query is and never finds, -1 if it is none. Where
-    the database has fewer items than ``k``, as many as every query can find.
-    """
-    n = len(database)
-    k = max(0, min(k, n if own is None or not (own >= 0).any() else n - 1))
-    if not k:
-        return np.zeros((len(queries), 0), np.int64)
-    found = np.empty((len(queries), k), np.int64)
-    items = unit(database).T
-    step = max(1, (1 << 24) // n)
-    for start in range(0, len(queries), step):
-        chunk = slice(start, start + step)
-        cosine = unit(queries[chunk]) @ items
-        if own is not None:
-            known = np.flatnonzero(own[chunk] >= 0)
-            cosine[known, own[chunk][known]] = -np.inf
-        found[chunk] = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
-    return found
-
-
 def label_codeword(
     image: npt.NDArray[np.generic],
     text: npt.NDArray[np.generic],
