@@ -1,4 +1,4 @@
-"""Towers: networks from features to relaxed codes, one for each modality."""
+"""Towers: torch networks from features to relaxed codes, one for each modality."""
 
 from __future__ import annotations
 
