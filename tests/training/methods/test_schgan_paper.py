@@ -240,6 +240,7 @@ def test_config_without_tower_kind_is_loaded(tmp_path: Path) -> None:
     encoder.save(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["towers"].pop("kind") == "practical"
+    config.pop("sha256", None)  # added by later versions
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert load_encoder(tmp_path).fingerprint == encoder.fingerprint
 
