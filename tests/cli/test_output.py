@@ -15,7 +15,7 @@ import pytest
 
 from xmodal.cli import output
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).parents[2]
 MARKUP = ["[/b] closes nothing", "[red]no colour[/red]", ":rocket: [link=a]b[/link]", "\\[x]"]
 
 
@@ -43,7 +43,7 @@ def test_control_characters_are_escaped(
 ) -> None:
     output.print_table([["n", "text"], ["1", text]])
     assert capsys.readouterr().out.splitlines()[1].split(maxsplit=1)[1] == shown
-    output.say(text.replace("\n", ""))
+    output.info(text.replace("\n", ""))
     assert capsys.readouterr().err == shown.replace(r"\n", "") + "\n"
 
 
@@ -106,6 +106,6 @@ def test_a_command_prints_to_an_ascii_terminal(tmp_path: Path) -> None:
 @pytest.mark.parametrize("folder", ["xmodal/cli", "plugin/xmodal_opensearch/cli"])
 def test_commands_print_through_one_module_alone(folder: str) -> None:
     for path in (ROOT / folder).glob("*.py"):
-        if path.name != "show.py":
+        if path.name != "output.py":
             found = re.search(r"\b(click\.s?echo|print|sys\.stdout\.write)\(", path.read_text())
             assert found is None, path

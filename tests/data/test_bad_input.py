@@ -18,6 +18,7 @@ from support.bad_pictures import png_that_claims, truncated_jpeg
 from xmodal.codes import BinaryCodes
 from xmodal.config import Options
 from xmodal.data.readers.tables import read
+from xmodal.features.extract import CACHE_FORMAT
 from xmodal.index.contract import open_index
 from xmodal.training.train import train
 
@@ -303,7 +304,7 @@ def bad(
         "two/metadata.jsonl": '{"text": "a"}\n',
         "stopped/checkpoint.pt": "",
         "alexnet.safetensors": "words, not weights",
-        "cache/words-1.sqlite": "words, not a database" * 100,
+        f"cache/words-1-{CACHE_FORMAT}.sqlite": "words, not a database" * 100,
         "damaged/documents.parquet": "PAR1 but no more PAR1",
     }
     for name, text in texts.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="apt-get install make")
 
 # `python -m venv` makes an environment whose python answers what the Makefile asks of it. `-m pip

@@ -12,7 +12,7 @@ for name in {absent}:
 from {cli} import main
 main()
 """
-TORCH = ("torch", "torchvision", "transformers", "safetensors", "onnx", "onnxscript")
+TORCH = ("torch", "torchvision", "transformers", "onnx", "onnxscript")
 
 
 def command(absent: tuple[str, ...], *arguments: object, cli: str = "xmodal.cli") -> list[str]:
