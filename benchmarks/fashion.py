@@ -39,7 +39,8 @@ def command(*words: str) -> float:
 def ten_words(encoder: Encoder, index: str, k: int = 5) -> tuple[int, list[list[object]]]:
     """Number of the first k hits that have the class named by the query: total, and per query."""
     opened = open_index(index, fingerprint=encoder.fingerprint)
-    found = opened.search(encoder.encode_texts(list(WORDS)), k, target="image")
+    retriever = Retriever(encoder, opened)
+    found = [retriever.search(text=word, k=k) for word in WORDS]
     correct = [
         sum(word in hit.fields["labels"] for hit in hits)
         for word, hits in zip(WORDS, found, strict=True)

@@ -32,6 +32,7 @@ from xmodal.data.readers.tables import read
 from xmodal.data.synthetic import caption, unseen, write_world
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.load import load_encoder
+from xmodal.retrieval.retriever import Retriever
 from xmodal.training.train import train
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.node.process import Node
@@ -114,7 +115,7 @@ def wrong_codes(
     }
     wrong = 0
     for modality, codes in expected.items():
-        stored, found = index.codes_of(ids, modality)  # type: ignore[arg-type]
+        stored, found = index.get(ids).codes(modality)  # type: ignore[arg-type]
         rows = dict(zip(stored, found.packed, strict=True))
         wrong += sum(
             id_ not in rows or bool((rows[id_] != codes.packed[row]).any())
@@ -126,6 +127,7 @@ def wrong_codes(
 def compare_searches(url: str, index: OpenSearchIndex, encoder: Encoder, folder: Path) -> list[Any]:
     """Text searches by curl and by the Python client: number of equal hit lists, median ms."""
     queries = [caption(one) for one in unseen()][:50]
+    retriever = Retriever(encoder, index)
     rest, python, same = [], [], 0
     for text in queries:
         body = json.dumps({"query": {"match": {"text": text}}, "size": K})
@@ -134,7 +136,7 @@ def compare_searches(url: str, index: OpenSearchIndex, encoder: Encoder, folder:
         answer = curl(line, folder, body)
         rest.append(1000 * (time.perf_counter() - started))
         started = time.perf_counter()
-        hits = index.search(encoder.encode_texts([text]), K, target="image")[0]
+        hits = retriever.search(text=text, k=K)
         python.append(1000 * (time.perf_counter() - started))
         found = [(hit["_id"], round(1 / hit["_score"] - 1)) for hit in answer["hits"]["hits"]]
         same += found == [(hit.id, hit.distance) for hit in hits]
@@ -170,7 +172,9 @@ def main() -> None:
     count = min(args.documents, 60) if args.quick else args.documents
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = read(write_world(folder / "world", 60 if args.quick else IMAGES))
+        data = read(
+            write_world(folder / "world", 60 if args.quick else IMAGES), label_column="labels"
+        )
         options = Options(bits=64, image_backbone="small-cnn", text_backbone="words")
         settings = {"epochs": 1 if args.quick else 8, "batch": 32, "hidden": 64}
         model = folder / "model"

@@ -25,9 +25,8 @@ def main(folder: str | None = None, work: str = "example") -> None:
     for batch in encoder.batches(data):
         index.add(batch)
 
-    query = encoder.encode_texts(["a red circle on the left"])
-    for hit in index.search(query, 3, target="image")[0]:
-        print(hit.distance, f"{encoder.confidence(hit.distance):.0%}", hit.fields["text"])
+    for hit in xmodal.Retriever(encoder, index).search(text="a red circle on the left", k=3):
+        print(hit.distance, f"{hit.confidence:.0%}", hit.fields["text"])
     index.close()
 
 

@@ -31,25 +31,26 @@ def main(server: str | None = None, work: str = "example") -> None:
             remote.add(batch)
 
         text = "a red circle on the left"
-        query = encoder.encode_texts([text])
         where = {"colour": ["red", "pink"], "size": "large"}
-        local_hits = local.search(query, 5, target="image", where=where)
-        remote_hits = remote.search(query, 5, target="image", where=where)
+        local_hits = xmodal.Retriever(encoder, local).search(text=text, k=5, where=where)
+        retriever = xmodal.Retriever(encoder, remote)
+        remote_hits = retriever.search(text=text, k=5, where=where)
         assert local_hits == remote_hits, "ids, distances and fields are the same"
-        for hit in remote_hits[0]:
+        for hit in remote_hits:
             print(hit.distance, hit.id, hit.fields["text"])
 
         print(f"codes and BM25 of {text!r}, fused by reciprocal rank:")
-        for hit in remote.search_fused(query, [text], 3, target="image")[0]:
-            print(hit.distance, hit.code_rank, hit.text_rank, hit.fields["text"])
-        best = remote_hits[0][0].id
+        for hit in retriever.search(text=text, words=text, k=3):
+            print(hit.distance, hit.ranks, hit.fields["text"])
+        best = remote_hits[0].id
+        query = encoder.encode_texts([text])
         found = remote.explain(
             best, query, target="image", words=text, confidence=encoder.confidence
         )
         print(f"{best}: {found.agreeing} of {found.bits} bits are equal")
         print(f"  rank {found.code_rank} by code, {found.text_rank} by BM25")
         print(f"  confidence {found.confidence:.0%}")
-        print("more like this:", [hit.id for hit in remote.more_like(best, 3)])
+        print("more like this:", [hit.id for hit in retriever.search(like=best, k=3)])
         local.close()
         remote.close()
 

@@ -55,9 +55,9 @@ def main(server: str | None = None, work: str = "example") -> None:
         report = enrich(index, source, encoder.encode_data, problems=Problems())
         print(f"codes added to {report.stored} of {len(data)} products")
 
-        query = encoder.encode_texts(["a red circle on the left"])
         where = {"price": {"lt": 20}, "since": {"gte": "2026-01-01"}}
-        for hit in index.search(query, 5, target="image", where=where)[0]:
+        retriever = xmodal.Retriever(encoder, index)
+        for hit in retriever.search(text="a red circle on the left", k=5, where=where):
             print(hit.distance, hit.id, hit.fields["title"], hit.fields["price"])
         index.close()
 
