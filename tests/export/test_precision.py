@@ -20,13 +20,14 @@ from support.tiny_models import TEXTS, save_bert, save_vit
 from xmodal.config import PRECISIONS, Options, Precision
 from xmodal.data.dataset import Dataset, Item
 from xmodal.encoders.encoder import Encoded, Encoder
+from xmodal.encoders.folder import read_config, write_config
 from xmodal.encoders.load import load_encoder
 from xmodal.encoders.onnx_encoder import PortableEncoder
 from xmodal.errors import ConfigError, IndexMismatch, ModelError
 from xmodal.features.backbones import load_image_backbone
 from xmodal.index.contract import open_index
 from xmodal.modality import MODALITIES
-from xmodal.training import train
+from xmodal.training.train import train
 
 Run = Callable[..., Any]
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -194,10 +195,9 @@ def test_a_model_without_an_entry_for_precision_is_float32(
 ) -> None:
     encoder = untrained(*backbones)
     encoder.save(tmp_path)
-    path = tmp_path / "config.json"
-    config = json.loads(path.read_text())
+    config = read_config(tmp_path)
     assert config.pop("precision") == "float32"
-    path.write_text(json.dumps(config))
+    write_config(tmp_path, config)
     old = load_encoder(tmp_path)
     assert (old.precision, old.fingerprint) == ("float32", encoder.fingerprint)
 
@@ -206,8 +206,7 @@ def test_an_unknown_precision_is_refused(backbones: tuple[str, str], tmp_path: P
     with pytest.raises(ConfigError, match="'int4', expected one of float32, bfloat16"):
         load_image_backbone(backbones[0], precision="int4")  # type: ignore[arg-type]
     untrained(*backbones).save(tmp_path)
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"precision": "int4"}))
+    write_config(tmp_path, read_config(tmp_path) | {"precision": "int4"})
     with pytest.raises(ModelError, match="int4"):
         load_encoder(tmp_path)
 

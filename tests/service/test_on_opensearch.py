@@ -70,7 +70,7 @@ def test_words_are_ranked_beside_codes(remote: Running, encoder: Encoder, index:
 
 def test_what_cannot_be_ranked_is_told(remote: Running) -> None:
     for more, reason in (
-        ({"radius": 5}, "words go without radius"),
+        ({"radius": 5}, "radius"),
         ({"field": "nothing"}, "field 'nothing' is no text that BM25 could search"),
     ):
         told = remote.post("/v1/search", {"text": WORDS, "words": "red", **more})
