@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support.bad_pictures import png_that_claims, truncated_jpeg
+from support.bad_pictures import png_bomb, truncated_jpeg
 
 from xmodal.codes import BinaryCodes
 from xmodal.config import Options
-from xmodal.data.readers.tables import read
+from xmodal.data.readers.read import read
 from xmodal.index.contract import open_index
 from xmodal.training.train import train
 
@@ -308,7 +308,7 @@ def bad(
     }
     for name, text in texts.items():
         (folder / name).write_text(text)
-    (folder / "bomb.png").write_bytes(png_that_claims(50_000, 50_000))
+    (folder / "bomb.png").write_bytes(png_bomb(50_000, 50_000))
     (folder / "cut.jpg").write_bytes(truncated_jpeg())
     few = [{"image": str(world / f"{k:05d}.png"), "text": f"text {k}"} for k in range(4)]
     lines(folder / "few.jsonl", *few)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bad_pictures import TEXT, damaged_avif, png_that_claims, truncated_jpeg
+from support.bad_pictures import TEXT, damaged_avif, png_bomb, truncated_jpeg
 
 from xmodal.encoders.load import load_encoder
 from xmodal.index.contract import open_index
@@ -33,7 +33,7 @@ def mixed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cut.jpg").write_bytes(truncated_jpeg())
     (folder / "noise.avif").write_bytes(damaged_avif())
     (folder / "text.jpg").write_bytes(TEXT)
-    (folder / "bomb.png").write_bytes(png_that_claims(50_000, 50_000))
+    (folder / "bomb.png").write_bytes(png_bomb(50_000, 50_000))
     shutil.copy(world / "00000.png", folder / "wordless.png")
     shutil.copy(world / "00001.png", folder / "dots.png")
     bad_rows: list[dict[str, Any]] = [

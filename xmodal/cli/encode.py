@@ -18,7 +18,7 @@ from xmodal.cli.options import (
     model_option,
 )
 from xmodal.cli.output import print_json, print_line, print_problems, progress_bars
-from xmodal.data.readers.tables import read
+from xmodal.data.readers.read import read
 from xmodal.errors import ConfigError
 
 

@@ -18,7 +18,7 @@ from xmodal.cli.options import (
     model_option,
 )
 from xmodal.cli.output import print_json, print_line, print_problems, print_strategy, progress_bars
-from xmodal.data.readers.tables import read
+from xmodal.data.readers.read import read
 from xmodal.index.contract import open_index
 from xmodal.modality import MODALITIES
 
@@ -63,7 +63,7 @@ def index(data: Path, model: Path, uri: str, **given: Any) -> None:
     if given["as_json"]:
         answer: dict[str, Any] = {"index": uri, "documents": documents}
         answer |= {modality: counts[modality] for modality in MODALITIES}
-        print_json(answer | {"problems": dataset.problems.counts()})
+        print_json(answer | {"problems": dataset.problems.count_by_kind()})
     else:
         print_line(
             f"{uri}: {documents:,} documents; from {data}: {counts['image']:,} pictures, "

@@ -10,7 +10,8 @@ import click
 
 from xmodal.cli.output import info
 from xmodal.data.dataset import Dataset
-from xmodal.data.readers.tables import Columns, label_candidates, read
+from xmodal.data.readers.columns import Columns, label_candidates
+from xmodal.data.readers.read import read
 from xmodal.encoders.folder import read_config
 from xmodal.errors import ConfigError
 
