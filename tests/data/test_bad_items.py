@@ -1,4 +1,4 @@
-"""Bad items are counted and named, and the good ones beside them are learned and indexed."""
+"""Unusable items are recorded as problems; the other items are trained on and indexed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from xmodal.encoders.load import load_encoder
 from xmodal.index.contract import open_index
 
 Run = Callable[..., Any]
-GOOD = 20
+N_USABLE = 20
 SMALL = "--image-backbone small-cnn --text-backbone words --bits 16 --set hidden=32 --set batch=32"
 
 
 @pytest.fixture(scope="module")
-def mixed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of good items with one bad item of each kind among them."""
+def mixed_items(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of usable items and one unusable item of each kind."""
     folder = tmp_path_factory.mktemp("mixed") / "items"
     folder.mkdir()
-    table = (world / "metadata.jsonl").read_text().splitlines()[:GOOD]
+    table = (world / "metadata.jsonl").read_text().splitlines()[:N_USABLE]
     rows: list[str | bytes] = [*table]
     for name in (json.loads(line)["file_name"] for line in table):
         shutil.copy(world / name, folder / name)
@@ -34,21 +34,21 @@ def mixed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "noise.avif").write_bytes(damaged_avif())
     (folder / "text.jpg").write_bytes(TEXT)
     (folder / "bomb.png").write_bytes(png_bomb(50_000, 50_000))
-    shutil.copy(world / "00000.png", folder / "wordless.png")
+    shutil.copy(world / "00000.png", folder / "empty-caption.png")
     shutil.copy(world / "00001.png", folder / "dots.png")
     bad_rows: list[dict[str, Any]] = [
         {"file_name": "gone.png", "text": "missing"},
         {"file_name": "cut.jpg", "text": "truncated"},
         {"file_name": "noise.avif", "text": "overwritten"},
-        {"file_name": "text.jpg", "text": "no picture"},
+        {"file_name": "text.jpg", "text": "a text file"},
         {"file_name": "bomb.png", "text": "too large"},
-        {"file_name": "https://example.org/a.png", "text": "far away"},
-        {"file_name": "wordless.png", "text": " "},
+        {"file_name": "https://example.org/a.png", "text": "a URL"},
+        {"file_name": "empty-caption.png", "text": " "},
         {"file_name": "dots.png", "text": "..."},
-        {"file_name": "00000.png", "text": "the same id again"},
+        {"file_name": "00000.png", "text": "repeated id"},
         {"file_name": None, "text": None},
-        {"file_name": "00002.png", "id": "\ud83d", "text": "an id that cannot be written"},
-        {"id": "endless", "text": "a field that JSON has no word for", "price": float("inf")},
+        {"file_name": "00002.png", "id": "\ud83d", "text": "id is not valid Unicode"},
+        {"id": "infinite", "text": "a field that JSON cannot represent", "price": float("inf")},
     ]
     rows[3:3] = [json.dumps(row) for row in bad_rows]
     rows[5:5] = ["{broken", b'{"text": "caf\xe9"}', "[1, 2]"]
@@ -57,7 +57,7 @@ def mixed(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-NOTED = {
+EXPECTED_PROBLEMS = {
     "bad line": 3,
     "picture missing": 1,
     "picture is a URL (download it first)": 1,
@@ -71,37 +71,39 @@ NOTED = {
 }
 
 
-def test_bad_items_are_named_and_the_others_are_indexed(
-    mixed: Path, model: Path, xmodal_cli: Run, tmp_path: Path
+def test_index_records_unusable_items_and_indexes_the_others(
+    mixed_items: Path, model: Path, xmodal_cli: Run, tmp_path: Path
 ) -> None:
-    good = [f"{k:05d}.png" for k in range(GOOD)]
-    told = xmodal_cli("index", mixed, "--model", model, "--index", tmp_path / "i", "--json")
-    assert told.status == 0
-    assert json.loads(told.out)["problems"] == NOTED
-    for kind, count in NOTED.items():
-        assert re.search(rf"^  {count} x {re.escape(kind)}: ", told.err, re.M), kind
+    usable = [f"{k:05d}.png" for k in range(N_USABLE)]
+    result = xmodal_cli("index", mixed_items, "--model", model, "--index", tmp_path / "i", "--json")
+    assert result.status == 0
+    assert json.loads(result.out)["problems"] == EXPECTED_PROBLEMS
+    for kind, count in EXPECTED_PROBLEMS.items():
+        assert re.search(rf"^  {count} x {re.escape(kind)}: ", result.err, re.M), kind
     index = open_index(tmp_path / "i")
-    assert index.codes("image")[0] == sorted([*good, "wordless.png", "dots.png"])
-    only_text = ["gone.png", "cut.jpg", "noise.avif", "text.jpg", "bomb.png"]
-    only_text.append("https://example.org/a.png")
-    assert index.codes("text")[0] == sorted([*good, *only_text, "endless"])
+    assert index.codes("image")[0] == sorted([*usable, "empty-caption.png", "dots.png"])
+    text_only = ["gone.png", "cut.jpg", "noise.avif", "text.jpg", "bomb.png"]
+    text_only.append("https://example.org/a.png")
+    assert index.codes("text")[0] == sorted([*usable, *text_only, "infinite"])
 
 
-def test_training_leaves_bad_items_out(mixed: Path, xmodal_cli: Run, tmp_path: Path) -> None:
-    command = f"train {mixed} --out {tmp_path / 'm'} {SMALL} --set epochs=1 --no-report"
-    told = xmodal_cli(*shlex.split(command))
-    assert told.status == 0 and "4 x picture not usable: " in told.err
+def test_train_records_unusable_items_and_uses_the_others(
+    mixed_items: Path, xmodal_cli: Run, tmp_path: Path
+) -> None:
+    command = f"train {mixed_items} --out {tmp_path / 'm'} {SMALL} --set epochs=1 --no-report"
+    result = xmodal_cli(*shlex.split(command))
+    assert result.status == 0 and "4 x picture not usable: " in result.err
     trained = load_encoder(tmp_path / "m")
-    learned = sorted(id_ for ids in trained.split.values() for id_ in ids)
-    assert learned == [f"{k:05d}.png" for k in range(GOOD)]
+    used = sorted(id_ for ids in trained.split.values() for id_ in ids)
+    assert used == [f"{k:05d}.png" for k in range(N_USABLE)]
     assert trained.about["data"]["problems"]["picture not usable"] == 4
 
 
-def test_csv_lines_of_another_length_are_left_out(
+def test_index_records_csv_rows_of_another_length(
     model: Path, xmodal_cli: Run, tmp_path: Path
 ) -> None:
     (tmp_path / "t.csv").write_bytes(b"id,text\n1,a red star\n2\n\xff,\xff\n4,a,b\n5,a blue star\n")
-    told = xmodal_cli("index", tmp_path / "t.csv", "--model", model, "--index", tmp_path / "i")
-    assert told.status == 0 and "2 documents" in told.out
-    assert "3 x bad line: line 3 has 1 values for 2 columns, line 4 is not in UTF-8" in told.err
+    result = xmodal_cli("index", tmp_path / "t.csv", "--model", model, "--index", tmp_path / "i")
+    assert result.status == 0 and "2 documents" in result.out
+    assert "3 x bad line: line 3 has 1 values for 2 columns, line 4 is not in UTF-8" in result.err
     assert open_index(tmp_path / "i").codes("text")[0] == ["1", "5"]
