@@ -19,7 +19,7 @@ from pathlib import Path
 from harness.report import table, write
 
 from xmodal import Encoder, evaluate, load_encoder, open_index, read
-from xmodal.data.readers.tables import Columns
+from xmodal.data.readers.columns import Columns
 from xmodal.features.cache import default_cache
 from xmodal.retrieval.retriever import Retriever
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from harness.report import table, write
 
 from xmodal import Dataset, Encoder, load_encoder, read
-from xmodal.data.synthetic import write_world
+from xmodal.data.synthetic import write_synthetic_data
 
 RUNTIMES = ("torch", "onnx", "onnx int8")
 BITS = 64
@@ -63,7 +63,7 @@ def prepare(args: argparse.Namespace) -> tuple[Path, dict[str, Path], dict[str, 
         label_column = "labels"
         data = work / "world"
         if not data.exists():
-            write_world(data, 400 if args.quick else 2880)
+            write_synthetic_data(data, 400 if args.quick else 2880)
     backbones = ("--image-backbone", args.image_backbone, "--text-backbone", args.text_backbone)
     models = dict(zip(RUNTIMES, (work / "x.model", work / "x.onnx", work / "x8.onnx"), strict=True))
     settings = ("--set", "epochs=2") if args.quick else ()

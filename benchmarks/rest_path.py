@@ -28,8 +28,8 @@ from harness.report import table, write
 
 from xmodal.config import Options
 from xmodal.data.dataset import Item
-from xmodal.data.readers.tables import read
-from xmodal.data.synthetic import caption, unseen, write_world
+from xmodal.data.readers.read import read
+from xmodal.data.synthetic import caption, unseen_combinations, write_synthetic_data
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.load import load_encoder
 from xmodal.retrieval.retriever import Retriever
@@ -126,7 +126,7 @@ def wrong_codes(
 
 def compare_searches(url: str, index: OpenSearchIndex, encoder: Encoder, folder: Path) -> list[Any]:
     """Text searches by curl and by the Python client: number of equal hit lists, median ms."""
-    queries = [caption(one) for one in unseen()][:50]
+    queries = [caption(one) for one in unseen_combinations()][:50]
     retriever = Retriever(encoder, index)
     rest, python, same = [], [], 0
     for text in queries:
@@ -172,9 +172,8 @@ def main() -> None:
     count = min(args.documents, 60) if args.quick else args.documents
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = read(
-            write_world(folder / "world", 60 if args.quick else IMAGES), label_column="labels"
-        )
+        images = 60 if args.quick else IMAGES
+        data = read(write_synthetic_data(folder / "world", images), label_column="labels")
         options = Options(bits=64, image_backbone="small-cnn", text_backbone="words")
         settings = {"epochs": 1 if args.quick else 8, "batch": 32, "hidden": 64}
         model = folder / "model"

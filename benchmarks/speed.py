@@ -25,7 +25,7 @@ from harness.report import table, write
 from xmodal import BinaryCodes
 from xmodal.config import PRECISIONS
 from xmodal.data.images import Pixels
-from xmodal.data.synthetic import write_world
+from xmodal.data.synthetic import write_synthetic_data
 from xmodal.device import has_bfloat16
 from xmodal.evaluation.metrics import average_precision, groups_by_codes, mean, shared_labels
 from xmodal.features.backbones import ImageBackbone, load_image_backbone
@@ -199,7 +199,7 @@ def main() -> None:
     args = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     rounds = 3 if args.quick else 9
-    folder = args.images or write_world(Path(tempfile.mkdtemp()), 256)
+    folder = args.images or write_synthetic_data(Path(tempfile.mkdtemp()), 256)
     images = sorted(p for p in folder.iterdir() if p.suffix in (".jpg", ".png", ".jpeg"))
     images = images[: 128 if args.quick else 640]
     write(

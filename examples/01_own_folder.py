@@ -8,11 +8,11 @@ from pathlib import Path
 
 import xmodal
 from xmodal.config import Options
-from xmodal.data.synthetic import write_world
+from xmodal.data.synthetic import write_synthetic_data
 
 
 def main(folder: str | None = None, work: str = "example") -> None:
-    photos = Path(folder) if folder else write_world(Path(work, "photos"), 300)
+    photos = Path(folder) if folder else write_synthetic_data(Path(work, "photos"), 300)
     data = xmodal.read(photos)
     print(f"{len(data)} items, {len(data.pairs())} pairs")
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import xmodal
 from xmodal.config import Options
-from xmodal.data.synthetic import write_world
+from xmodal.data.synthetic import write_synthetic_data
 
 
 def main(server: str | None = None, work: str = "example") -> None:
-    data = xmodal.read(write_world(Path(work, "photos"), 300))
+    data = xmodal.read(write_synthetic_data(Path(work, "photos"), 300))
     options = Options(bits=32, image_backbone="small-cnn", text_backbone="words")
     encoder = xmodal.train(data, Path(work, "model"), options, {"epochs": 3, "batch": 64})
     with ExitStack() as stack:

@@ -12,7 +12,7 @@ from opensearchpy import OpenSearch
 import xmodal
 from xmodal.config import Options
 from xmodal.data.dataset import Problems
-from xmodal.data.synthetic import write_world
+from xmodal.data.synthetic import write_synthetic_data
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.loading.enrich import Source, enrich, prepare
@@ -36,7 +36,7 @@ def create_shop_index(server: str, data: xmodal.Dataset) -> None:
 
 
 def main(server: str | None = None, work: str = "example") -> None:
-    photos = write_world(Path(work, "photos"), 300)
+    photos = write_synthetic_data(Path(work, "photos"), 300)
     data = xmodal.read(photos)
     options = Options(bits=32, image_backbone="small-cnn", text_backbone="words")
     encoder = xmodal.train(data, Path(work, "model"), options, {"epochs": 3, "batch": 64})

@@ -97,15 +97,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of rendered pictures with metadata.jsonl."""
-    from xmodal.data.synthetic import write_world
+    from xmodal.data.synthetic import write_synthetic_data
 
-    return write_world(tmp_path_factory.mktemp("toy") / "world", PICTURES)
+    return write_synthetic_data(tmp_path_factory.mktemp("toy") / "world", PICTURES)
 
 
 @pytest.fixture(scope="session")
 def dataset(world: Path) -> Dataset:
     """The items of the world."""
-    from xmodal.data.readers.tables import read
+    from xmodal.data.readers.read import read
 
     return read(world, label_column="labels")
 

@@ -14,7 +14,7 @@ from xmodal.index.contract import Hit, Index, open_index
 
 if TYPE_CHECKING:
     from xmodal.data.dataset import Dataset
-    from xmodal.data.readers.tables import read
+    from xmodal.data.readers.read import read
     from xmodal.encoders.compressor import Compressor
     from xmodal.encoders.encoder import Encoder
     from xmodal.encoders.load import load_encoder
@@ -56,7 +56,7 @@ _LAZY = {
     "compress": "xmodal.training.compress",
     "evaluate": "xmodal.evaluation.evaluate",
     "load_encoder": "xmodal.encoders.load",
-    "read": "xmodal.data.readers.tables",
+    "read": "xmodal.data.readers.read",
     "train": "xmodal.training.train",
 }
 

@@ -44,8 +44,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from xmodal.data.dataset import by_hash
-from xmodal.data.synthetic import write_world
+from xmodal.data.dataset import sorted_by_hash
+from xmodal.data.synthetic import write_synthetic_data
 from xmodal.errors import ConfigError, DataError, ExtraMissing
 from xmodal.evaluation.protocol import Part
 from xmodal.features.backbones import load_image_backbone, load_text_backbone
@@ -255,7 +255,7 @@ def _world(work: Path) -> Path:
         print("rendering the toy data", flush=True)
         new = work / "toy.new"
         shutil.rmtree(new, ignore_errors=True)
-        os.replace(write_world(new), folder)
+        os.replace(write_synthetic_data(new), folder)
     return folder
 
 
@@ -309,7 +309,7 @@ def _pairs(part: Part, labels: npt.NDArray[np.bool_]) -> Pairs:
 def _by_hash(ids: list[str], at: Iterable[int], salt: str) -> npt.NDArray[np.intp]:
     """The rows ``at`` in the order of a hash of id and salt."""
     row_of = {ids[row]: row for row in at}
-    return np.array([row_of[id_] for id_ in by_hash(row_of, salt)], dtype=np.intp)
+    return np.array([row_of[id_] for id_ in sorted_by_hash(row_of, salt)], dtype=np.intp)
 
 
 @lru_cache(maxsize=8)

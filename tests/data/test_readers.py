@@ -1,4 +1,4 @@
-"""Every layout that people have gives the same items; what cannot be used is counted and named."""
+"""Tests of the readers: layouts, columns, values, problems of unusable rows and files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ import pytest
 from PIL import Image
 
 from xmodal.data.dataset import Dataset, Item
-from xmodal.data.readers.tables import LABEL_NAMES, MAX_TEXT, Columns, label_candidates, read
+from xmodal.data.readers.columns import (
+    LABEL_COLUMN_NAMES,
+    Columns,
+    label_candidates,
+)
+from xmodal.data.readers.read import read
+from xmodal.data.readers.values import MAX_TEXT
 from xmodal.errors import ConfigError, DataError
 
 ROWS = [
@@ -24,24 +30,24 @@ ROWS = [
 TABLES = ("t.csv", "semicolons.csv", "t.tsv", "t.jsonl", "t.ndjson", "t.json", "t.parquet")
 
 
-def picture(path: Path) -> Path:
+def write_picture(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (4, 4), "red").save(path)
     return path
 
 
-def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    """A table of any kind, by the ending; "semicolons.csv" has ; between its values."""
+def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """Write a table in the format of its ending; "semicolons.csv" is delimited by semicolons."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    ending = path.suffix
-    if ending == ".parquet":
+    suffix = path.suffix
+    if suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(list(rows)), path)
-    elif ending == ".json":
+    elif suffix == ".json":
         path.write_text(json.dumps(rows))
-    elif ending in (".jsonl", ".ndjson"):
+    elif suffix in (".jsonl", ".ndjson"):
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     else:
-        delimiter = "\t" if ending == ".tsv" else ";" if "semicolons" in path.name else ","
+        delimiter = "\t" if suffix == ".tsv" else ";" if "semicolons" in path.name else ","
         with open(path, "w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
             writer.writeheader()
@@ -49,8 +55,8 @@ def write(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     return path
 
 
-def lines(path: Path, *rows: dict[str, Any] | str | bytes) -> Path:
-    """A JSON Lines file of objects, or of lines as they are."""
+def write_lines(path: Path, *rows: dict[str, Any] | str | bytes) -> Path:
+    """Write a JSON Lines file of objects; texts and bytes are written unchanged."""
     with open(path, "wb") as file:
         for row in rows:
             text = json.dumps(row) if isinstance(row, dict) else row
@@ -58,7 +64,7 @@ def lines(path: Path, *rows: dict[str, Any] | str | bytes) -> Path:
     return path
 
 
-def items(data: Dataset) -> dict[str, Item]:
+def items_by_id(data: Dataset) -> dict[str, Item]:
     return {item.id: item for item in data}
 
 
@@ -66,10 +72,10 @@ def items(data: Dataset) -> dict[str, Item]:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_table_of_any_kind_gives_the_same_items(tmp_path: Path, name: str) -> None:
-    picture(tmp_path / "a.png")
-    picture(tmp_path / "sub" / "b.png")
-    data = read(write(tmp_path / name, ROWS), label_column="label")
+def test_read_gives_the_same_items_for_every_table_format(tmp_path: Path, name: str) -> None:
+    write_picture(tmp_path / "a.png")
+    write_picture(tmp_path / "sub" / "b.png")
+    data = read(write_table(tmp_path / name, ROWS), label_column="label")
     assert data.ids == ["a.png", "sub/b.png"] and data.name == name
     first, second = data
     assert first.text == "a red shoe" and first.labels == ("shoe",)
@@ -79,11 +85,11 @@ def test_a_table_of_any_kind_gives_the_same_items(tmp_path: Path, name: str) -> 
 
 
 @pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv", "metadata.parquet"])
-def test_a_folder_with_metadata(tmp_path: Path, name: str) -> None:
-    picture(tmp_path / "a.png")
-    picture(tmp_path / "sub" / "b.png")
-    picture(tmp_path / "not-in-the-table.png")
-    write(tmp_path / name, ROWS)
+def test_read_folder_with_a_metadata_table(tmp_path: Path, name: str) -> None:
+    write_picture(tmp_path / "a.png")
+    write_picture(tmp_path / "sub" / "b.png")
+    write_picture(tmp_path / "not-in-the-table.png")
+    write_table(tmp_path / name, ROWS)
     data = read(tmp_path)
     assert [(item.id, item.text) for item in data] == [
         ("a.png", "a red shoe"),
@@ -91,16 +97,16 @@ def test_a_folder_with_metadata(tmp_path: Path, name: str) -> None:
     ]
 
 
-def test_metadata_one_level_down_names_the_split(tmp_path: Path) -> None:
+def test_read_folder_takes_splits_from_subfolders_with_metadata(tmp_path: Path) -> None:
     for part, kind in (("train", "jsonl"), ("test", "csv")):
-        picture(tmp_path / part / "a.png")
-        write(tmp_path / part / f"metadata.{kind}", [{"file_name": "a.png", "text": part}])
-    lines(
+        write_picture(tmp_path / part / "a.png")
+        write_table(tmp_path / part / f"metadata.{kind}", [{"file_name": "a.png", "text": part}])
+    write_lines(
         tmp_path / "train" / "metadata.jsonl",
-        {"file_name": "a.png", "text": "of its own", "split": "validation"},
+        {"file_name": "a.png", "text": "own split", "split": "validation"},
         {"text": "no picture", "file_name": None},
     )
-    data = items(read(tmp_path))
+    data = items_by_id(read(tmp_path))
     assert {id_: item.split for id_, item in data.items()} == {
         "test/a.png": "test",
         "train/a.png": "validation",
@@ -109,14 +115,14 @@ def test_metadata_one_level_down_names_the_split(tmp_path: Path) -> None:
     assert data["test/a.png"].image == tmp_path / "test" / "a.png"
 
 
-def test_a_folder_with_captions_beside_the_pictures(tmp_path: Path) -> None:
+def test_read_folder_with_caption_files(tmp_path: Path) -> None:
     for name in ("b.jpg", "deep/er/A.PNG", "lonely.png", ".hidden.png", "empty.png", "latin.png"):
-        picture(tmp_path / name)
+        write_picture(tmp_path / name)
     (tmp_path / "b.txt").write_text("\ufeffa  red\nshoe\n", encoding="utf-8")
     (tmp_path / "deep/er/A.txt").write_text("deep")
     (tmp_path / "empty.txt").write_text(" \n")
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
-    (tmp_path / "notes.txt").write_text("of no picture")
+    (tmp_path / "notes.txt").write_text("no picture has this name")
     data = read(tmp_path)
     assert {item.id: item.text for item in data} == {
         "b.jpg": "a red shoe",
@@ -130,9 +136,9 @@ def test_a_folder_with_captions_beside_the_pictures(tmp_path: Path) -> None:
     assert data.problems.names("caption not in UTF-8") == ["latin.txt"]
 
 
-def test_pictures_are_found_from_the_table_or_by_an_absolute_path(tmp_path: Path) -> None:
-    far = picture(tmp_path / "far" / "a.png")
-    table = write(tmp_path / "near" / "t.csv", [{"image": far}, {"image": "../far/a.png"}])
+def test_picture_paths_are_relative_to_the_table_or_absolute(tmp_path: Path) -> None:
+    far = write_picture(tmp_path / "far" / "a.png")
+    table = write_table(tmp_path / "near" / "t.csv", [{"image": far}, {"image": "../far/a.png"}])
     assert [item.image for item in read(table)] == [far, tmp_path / "near" / "../far/a.png"]
 
 
@@ -141,39 +147,39 @@ def test_pictures_are_found_from_the_table_or_by_an_absolute_path(tmp_path: Path
 
 @pytest.mark.parametrize("image", ["file_name", "image", "image_path", "filename", "path"])
 @pytest.mark.parametrize("text", ["text", "caption", "title", "description"])
-def test_usual_column_names_are_understood(tmp_path: Path, image: str, text: str) -> None:
-    picture(tmp_path / "a.png")
-    [item] = read(write(tmp_path / "t.csv", [{text: "words", image: "a.png"}]))
+def test_usual_column_names_are_found(tmp_path: Path, image: str, text: str) -> None:
+    write_picture(tmp_path / "a.png")
+    [item] = read(write_table(tmp_path / "t.csv", [{text: "words", image: "a.png"}]))
     assert (item.image, item.text, item.fields) == (tmp_path / "a.png", "words", {})
 
 
-def test_the_best_known_name_wins_and_the_others_stay_fields(tmp_path: Path) -> None:
+def test_first_usual_column_name_is_used_and_others_are_fields(tmp_path: Path) -> None:
     row = {"title": "short", "caption": "long", "name": "x", "id": 7, "label": "a", "class": "b"}
-    [item] = read(write(tmp_path / "t.jsonl", [row]))
+    [item] = read(write_table(tmp_path / "t.jsonl", [row]))
     assert (item.id, item.text, item.labels) == ("7", "long", None)
     assert item.fields == {"title": "short", "name": "x", "label": "a", "class": "b"}
 
 
-def test_named_columns_come_before_guesses(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
+def test_named_columns_replace_usual_names(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
     row = {"foto": "a.png", "worte": "rot", "art": "x|y", "nr": "n1", "teil": "test", "text": "no"}
-    table = write(tmp_path / "t.csv", [row])
+    table = write_table(tmp_path / "t.csv", [row])
     [item] = read(table, Columns("foto", "worte", "art", "nr", "teil"))
     assert item == Item("n1", tmp_path / "a.png", "rot", ("x", "y"), {"text": "no"}, "test")
-    with pytest.raises(ConfigError, match="no column 'bild'; its columns are foto, worte, art"):
+    with pytest.raises(ConfigError, match=r"'bild'.* foto, worte, art"):
         read(table, Columns(image="bild"))
 
 
-def test_a_column_that_only_later_rows_have_is_found(tmp_path: Path) -> None:
-    table = lines(tmp_path / "t.jsonl", {"text": "one"}, {"text": "two", "labels": ["late"]})
+def test_columns_include_those_of_later_rows_only(tmp_path: Path) -> None:
+    table = write_lines(tmp_path / "t.jsonl", {"text": "one"}, {"text": "two", "labels": ["late"]})
     assert [item.labels for item in read(table, label_column="labels")] == [None, ("late",)]
 
 
-@pytest.mark.parametrize("name", [*LABEL_NAMES, "Category"])
+@pytest.mark.parametrize("name", [*LABEL_COLUMN_NAMES, "Category"])
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
-def test_labels_are_read_from_a_named_column_alone(tmp_path: Path, name: str, kind: str) -> None:
+def test_labels_are_read_only_from_the_named_column(tmp_path: Path, name: str, kind: str) -> None:
     rows = [{"text": f"t{n}", name: value} for n, value in enumerate(["a|b", "b", "c", ""])]
-    table = write(tmp_path / f"t.{kind}", rows)
+    table = write_table(tmp_path / f"t.{kind}", rows)
     data = read(table)
     assert data.label_column is None and data.classes == ()
     assert [item.fields.get(name) for item in data] == ["a|b", "b", "c", None]
@@ -182,13 +188,13 @@ def test_labels_are_read_from_a_named_column_alone(tmp_path: Path, name: str, ki
         assert [item.labels for item in named] == [("a", "b"), ("b",), ("c",), None]
         assert named.label_column == name and named.pairs().label_column == name
         assert all(name not in item.fields for item in named)
-    with pytest.raises(ConfigError, match="no column 'kind'"):
+    with pytest.raises(ConfigError, match="'kind'"):
         read(table, label_column="kind")
 
 
-def test_other_columns_are_no_label_candidates(tmp_path: Path) -> None:
+def test_label_candidates_exclude_other_names_and_empty_columns(tmp_path: Path) -> None:
     rows = [{"text": "a", "colour": "red", "class": None}, {"text": "b", "colour": "blue"}]
-    assert label_candidates(read(lines(tmp_path / "t.jsonl", *rows))) == {}
+    assert label_candidates(read(write_lines(tmp_path / "t.jsonl", *rows))) == {}
 
 
 # ---- values ----------------------------------------------------------------------------------
@@ -212,14 +218,16 @@ def test_other_columns_are_no_label_candidates(tmp_path: Path) -> None:
         ({"a": 1}, None),
     ],
 )
-def test_labels(tmp_path: Path, value: object, labels: tuple[str, ...] | None) -> None:
+def test_labels_are_parsed_from_lists_text_and_numbers(
+    tmp_path: Path, value: object, labels: tuple[str, ...] | None
+) -> None:
     [item] = read(
-        lines(tmp_path / "t.jsonl", {"text": "words", "labels": value}), label_column="labels"
+        write_lines(tmp_path / "t.jsonl", {"text": "words", "labels": value}), label_column="labels"
     )
     assert item.labels == labels
 
 
-def test_fields_keep_what_an_index_can_store(tmp_path: Path) -> None:
+def test_fields_are_values_that_an_index_can_store(tmp_path: Path) -> None:
     row = {
         "text": "words",
         "price": 2.5,
@@ -230,37 +238,38 @@ def test_fields_keep_what_an_index_can_store(tmp_path: Path) -> None:
         "none": None,
         "empty": "",
         "nan": float("nan"),
-        "endless": float("inf"),
+        "infinite": float("inf"),
         "nested": {"a": 1},
     }
-    [item] = read(lines(tmp_path / "t.jsonl", row))
-    kept = {"price": 2.5, "year": 2011, "sale": True, "tags": ["a", "b"], "brand": "x"}
-    assert item.fields == kept
+    [item] = read(write_lines(tmp_path / "t.jsonl", row))
+    expected = {"price": 2.5, "year": 2011, "sale": True, "tags": ["a", "b"], "brand": "x"}
+    assert item.fields == expected
 
 
-def test_dates_in_parquet_become_text(tmp_path: Path) -> None:
+def test_dates_of_parquet_become_iso_text(tmp_path: Path) -> None:
     from datetime import date
 
-    [item] = read(write(tmp_path / "t.parquet", [{"text": "words", "day": date(2024, 2, 29)}]))
+    [item] = read(
+        write_table(tmp_path / "t.parquet", [{"text": "words", "day": date(2024, 2, 29)}])
+    )
     assert item.fields == {"day": "2024-02-29"}
 
 
-def test_captions_come_on_one_line_joined_and_cut(tmp_path: Path) -> None:
-    table = lines(
+def test_captions_are_joined_on_one_line_and_cut_to_the_maximum(tmp_path: Path) -> None:
+    table = write_lines(
         tmp_path / "t.jsonl",
         {"text": " two\n lines\t"},
-        {"text": ["one", "", "other"]},
+        {"text": ["first", "", "second"]},
         {"text": 42},
         {"text": "x" * (MAX_TEXT + 5)},
     )
-    one, two, three, four = (item.text for item in read(table))
-    assert (one, two, three) == ("two lines", "one. other", "42")
-    assert four == "x" * MAX_TEXT
+    texts = [item.text for item in read(table)]
+    assert texts == ["two lines", "first. second", "42", "x" * MAX_TEXT]
 
 
-def test_ids_come_from_the_id_else_the_picture_else_the_line(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
-    table = lines(
+def test_ids_come_from_id_column_else_picture_else_line(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    table = write_lines(
         tmp_path / "t.jsonl",
         {"id": "i1", "file_name": "a.png", "text": "x"},
         {"file_name": "a.png", "text": "x"},
@@ -269,12 +278,12 @@ def test_ids_come_from_the_id_else_the_picture_else_the_line(tmp_path: Path) -> 
     assert read(table).ids == ["i1", "a.png", "line 3"]
 
 
-# ---- what cannot be used ---------------------------------------------------------------------
+# ---- unusable rows and files ---------------------------------------------------------------------
 
 
-def test_bad_rows_cost_nothing_but_themselves(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
-    table = lines(
+def test_unusable_rows_are_recorded_and_the_others_read(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    table = write_lines(
         tmp_path / "t.jsonl",
         {"file_name": "a.png", "text": "good"},
         "{broken",
@@ -283,40 +292,35 @@ def test_bad_rows_cost_nothing_but_themselves(tmp_path: Path) -> None:
         "9" * 5000,
         "[" * 100_000,
         "",
-        {"file_name": "gone.png", "text": "words stay"},
-        {"file_name": "https://example.org/a.png", "text": "words of a URL"},
-        {"file_name": "a.png", "text": "again"},
-        {"file_name": "x" * 5000, "text": "a name that no disk takes"},
-        {"file_name": "a\0b.png", "text": "a name with a zero byte"},
-        {"file_name": "gone too.png", "text": ""},
+        {"file_name": "gone.png", "text": "missing picture"},
+        {"file_name": "https://example.org/a.png", "text": "picture is a URL"},
+        {"file_name": "a.png", "text": "repeated id"},
+        {"file_name": "x" * 5000, "text": "file name too long"},
+        {"file_name": "a\0b.png", "text": "file name with a zero byte"},
+        {"file_name": "neither.png", "text": ""},
     )
     data = read(table)
     assert [item.text for item in data] == [
         "good",
-        "words stay",
-        "words of a URL",
-        "a name that no disk takes",
-        "a name with a zero byte",
+        "missing picture",
+        "picture is a URL",
+        "file name too long",
+        "file name with a zero byte",
     ]
-    found = data.problems
-    assert [line.partition(" ")[2].split()[0] for line in found.names("bad line")] == [
-        "2",
-        "3",
-        "4",
-        "5",
-        "6",
-    ]
-    assert found.names("picture missing")[0] == "gone.png"
-    assert found.names("picture is a URL (download it first)") == ["https://example.org/a.png"]
-    assert found.names("id repeated, the first one stays") == ["a.png"]
-    assert found.names("row left out, it has neither picture nor text") == ["gone too.png"]
+    problems = data.problems
+    bad_lines = [name.partition(" ")[2].split()[0] for name in problems.names("bad line")]
+    assert bad_lines == ["2", "3", "4", "5", "6"]
+    assert problems.names("picture missing")[0] == "gone.png"
+    assert problems.names("picture is a URL (download it first)") == ["https://example.org/a.png"]
+    assert problems.names("id repeated, the first one stays") == ["a.png"]
+    assert problems.names("row left out, it has neither picture nor text") == ["neither.png"]
 
 
-def test_text_that_is_not_valid_unicode_is_mended_or_left_out(tmp_path: Path) -> None:
-    table = lines(
+def test_lone_surrogates_are_replaced_in_values_and_refused_in_ids(tmp_path: Path) -> None:
+    table = write_lines(
         tmp_path / "t.jsonl",
         r'{"text": "half \ud83d emoji", "labels": ["\ud83d"], "brand": "\ud83d"}',
-        r'{"id": "\ud83d", "text": "an id that cannot be written"}',
+        r'{"id": "\ud83d", "text": "unusable id"}',
         {"id": "good", "text": "good"},
     )
     data = read(table, label_column="labels")
@@ -327,8 +331,8 @@ def test_text_that_is_not_valid_unicode_is_mended_or_left_out(tmp_path: Path) ->
         json.dumps(item.document(), ensure_ascii=False).encode()
 
 
-def test_a_file_name_that_is_not_utf8_is_left_out(tmp_path: Path) -> None:
-    picture(tmp_path / "good.png")
+def test_file_name_not_in_utf8_is_left_out(tmp_path: Path) -> None:
+    write_picture(tmp_path / "good.png")
     raw = bytes(tmp_path) + b"/caf\xe9.png"
     with open(raw, "wb") as file:
         file.write((tmp_path / "good.png").read_bytes())
@@ -337,7 +341,7 @@ def test_a_file_name_that_is_not_utf8_is_left_out(tmp_path: Path) -> None:
     assert len(data.problems.names("id or file name is not valid Unicode, left out")) == 1
 
 
-def test_csv_lines_of_another_length_are_named_by_their_line(tmp_path: Path) -> None:
+def test_csv_rows_of_another_length_are_recorded_by_line(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_bytes(
         b'\xef\xbb\xbfid,text\n1,one\n2\n\n3,"over\ntwo lines"\n\xff,bad\n5,five,5\n6,six\n'
@@ -351,20 +355,26 @@ def test_csv_lines_of_another_length_are_named_by_their_line(tmp_path: Path) -> 
     ]
 
 
-def test_a_row_of_a_list_that_is_no_object(tmp_path: Path) -> None:
+def test_csv_header_beyond_the_field_limit_raises_data_error(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x" * (csv.field_size_limit() + 1) + ",text\na,b\n")
+    with pytest.raises(DataError, match=r"t\.csv"):
+        read(tmp_path / "t.csv")
+
+
+def test_json_element_that_is_no_object_is_recorded(tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text('[{"text": "one"}, 5]')
     data = read(tmp_path / "t.json")
     assert data.ids == ["row 1"] and data.problems.names("bad line") == ["row 2 is not an object"]
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.json"])
-def test_nothing_usable_says_why(tmp_path: Path, name: str) -> None:
-    table = write(tmp_path / name, [{"image": "gone.png"}])
-    with pytest.raises(DataError, match=r"no item that could be used: 1 x picture missing: gone"):
+def test_read_without_usable_items_names_the_problems(tmp_path: Path, name: str) -> None:
+    table = write_table(tmp_path / name, [{"image": "gone.png"}])
+    with pytest.raises(DataError, match=r"1 x picture missing: gone\.png"):
         read(table)
 
 
-def test_columns_cannot_be_named_for_a_folder_of_captions(tmp_path: Path) -> None:
-    picture(tmp_path / "a.png")
-    with pytest.raises(ConfigError, match=r"column names were given, but .* no metadata table"):
+def test_column_names_for_a_folder_without_table_raise_config_error(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    with pytest.raises(ConfigError, match="no metadata table"):
         read(tmp_path, Columns(text="title"))

@@ -344,7 +344,7 @@ def test_data_is_encoded_side_by_side(
     assert found["text"][0] == [one.id, two.id]
     assert found["image"][1] == either.encode_images([one.image, three.image])  # type: ignore[list-item]
     assert found["text"][1] == either.encode_texts([one.text, two.text])  # type: ignore[list-item]
-    assert sum(problems.counts().values()) == 2
+    assert sum(problems.count_by_kind().values()) == 2
 
 
 def test_a_side_that_no_item_has_is_empty(either: Encoder) -> None:

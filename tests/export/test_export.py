@@ -21,8 +21,8 @@ from support.exported import LONG, exported, same_bits, untrained
 
 from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset, Item, Problems
-from xmodal.data.readers.tables import read
-from xmodal.data.synthetic import write_world
+from xmodal.data.readers.read import read
+from xmodal.data.synthetic import write_synthetic_data
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.load import load_encoder
 from xmodal.encoders.onnx_encoder import PortableEncoder
@@ -51,7 +51,7 @@ FEW = Check(items=20)
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """N pictures that are not in the training data."""
-    folder = write_world(tmp_path_factory.mktemp("unseen"), N, seed=7)
+    folder = write_synthetic_data(tmp_path_factory.mktemp("unseen"), N, seed=7)
     return sorted(folder.glob("*.png"))
 
 
@@ -364,7 +364,7 @@ def test_unusable_items_are_recorded_and_others_are_encoded(
     assert found.usable.tolist() == [True, False]
     found = portable.encode("text", ["a red star", "!!!"], problems=problems)
     assert found.usable.tolist() == [True, False]
-    assert problems.counts() == {
+    assert problems.count_by_kind() == {
         "picture not usable": 1,
         "text without anything that the backbone can read": 1,
     }

@@ -327,7 +327,7 @@ def test_bad_pictures_are_recorded_and_rows_stay_aligned(tmp_path: Path) -> None
         assert usable.tolist() == [True, False, True, False, False, False, True]
         assert not features[~usable].any()
         assert np.array_equal(features[usable], image_features(Corners(), good)[0])
-        assert problems.counts() == {
+        assert problems.count_by_kind() == {
             "picture not usable": 3,
             "picture without anything that the backbone can read": 1,
         }
@@ -380,7 +380,7 @@ def test_pairs_are_kept_if_both_sides_are_usable(tmp_path: Path) -> None:
     assert usable.ids == ["0", "3"]
     assert np.array_equal(features["image"], image_features(Corners(), [paths[0], paths[3]])[0])
     assert np.array_equal(features["text"], text_features(Letters(), ["a", "ab"])[0])
-    assert sum(usable.problems.counts().values()) == 2
+    assert sum(usable.problems.count_by_kind().values()) == 2
 
 
 def test_an_item_without_a_picture_raises() -> None:

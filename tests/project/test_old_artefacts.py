@@ -131,12 +131,12 @@ def test_a_stopped_run_goes_on_or_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from xmodal.config import Options
-    from xmodal.data.synthetic import write_world
+    from xmodal.data.synthetic import write_synthetic_data
 
     monkeypatch.chdir(tmp_path)
     shutil.copytree(OLD / "clip", "clip")
     shutil.copytree(OLD / "stopped", "stopped")
-    data = xmodal.read(write_world(Path("work") / "world", 60))
+    data = xmodal.read(write_synthetic_data(Path("work") / "world", 60))
     options = Options(bits=32, image_backbone="clip", text_backbone="clip")
     settings = {"epochs": 2, "hidden": 8, "batch": 16}
     try:

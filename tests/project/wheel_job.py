@@ -47,11 +47,11 @@ def portable(wheel: str, install: list[str], folder: Path) -> None:
     """Encode, index, search and serve with a portable model where torch is not installed."""
     from support.exported import exported, untrained
 
-    from xmodal.data.synthetic import write_world
+    from xmodal.data.synthetic import write_synthetic_data
 
     trained = untrained("small-cnn", "words")
     exported(trained, folder)
-    world = write_world(folder / "world", 40)
+    world = write_synthetic_data(folder / "world", 40)
     subprocess.run([*install, wheel], check=True)
     there = folder / "env" / "bin"
     absent = subprocess.run(

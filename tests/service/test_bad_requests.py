@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from support.bad_pictures import TEXT, damaged_avif, png_that_claims, truncated_jpeg
+from support.bad_pictures import TEXT, damaged_avif, png_bomb, truncated_jpeg
 from support.service_process import Running, running
 
 from xmodal.encoders.encoder import Encoder
@@ -100,7 +100,7 @@ SEARCHES: dict[str, tuple[Any, int]] = {
     "picture is a text file": ({"image": encoded(TEXT)}, 422),
     "picture truncated": ({"image": encoded(truncated_jpeg())}, 422),
     "picture overwritten": ({"image": encoded(damaged_avif())}, 422),
-    "picture claims many pixels": ({"image": encoded(png_that_claims(60_000, 60_000))}, 422),
+    "picture claims many pixels": ({"image": encoded(png_bomb(60_000, 60_000))}, 422),
     "picture has many pixels": ({"image": encoded(wide_png())}, 422),
     "picture header with a wrong size": ({"image": encoded(png_with_wrong_size())}, 422),
     "picture is postscript": ({"image": encoded(postscript())}, 422),

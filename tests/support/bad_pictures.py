@@ -1,4 +1,4 @@
-"""Files that pretend to be pictures."""
+"""Contents of files that are no usable pictures."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import zlib
 
 from PIL import Image
 
-TEXT = b"these are words, not pixels\n"
+TEXT = b"a text file with the ending of a picture\n"
 
 
-def png_that_claims(width: int, height: int) -> bytes:
-    """A PNG of less than 100 bytes whose header speaks of many pixels."""
+def png_bomb(width: int, height: int) -> bytes:
+    """Return a PNG file of less than 100 bytes whose header has this size in pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + check
+        checksum = struct.pack(">I", zlib.crc32(kind + data))
+        return struct.pack(">I", len(data)) + kind + data + checksum
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"\0")), chunk(b"IEND", b"")
@@ -24,14 +24,14 @@ def png_that_claims(width: int, height: int) -> bytes:
 
 
 def truncated_jpeg() -> bytes:
-    """The first part of a picture."""
+    """Return the first 3000 bytes of a JPEG file."""
     buffer = io.BytesIO()
     Image.effect_noise((200, 200), 60).save(buffer, "JPEG")
     return buffer.getvalue()[:3000]
 
 
 def damaged_avif() -> bytes:
-    """A picture with a whole header and overwritten pixel data."""
+    """Return an AVIF file with a valid header and overwritten pixel data."""
     buffer = io.BytesIO()
     Image.effect_noise((64, 48), 60).convert("RGB").save(buffer, "AVIF")
     data = buffer.getvalue()

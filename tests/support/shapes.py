@@ -19,7 +19,7 @@ def world(n: int, validation: int) -> TrainingData:
     squares, texts = [], torch.zeros(n + validation, 10)
     for row in range(n + validation):
         shape = synthetic.SHAPES[rng.integers(5)]
-        picture = synthetic.render((colours[row % 5], shape, "in the middle"), "large", rng)
+        picture = synthetic.render_picture((colours[row % 5], shape, "in the middle"), "large", rng)
         small = picture.resize((64, 64), Image.Resampling.BILINEAR)
         squares.append(np.asarray(small).reshape(-1))
         texts[row, row % 5] = texts[row, 5 + synthetic.SHAPES.index(shape)] = 0.7

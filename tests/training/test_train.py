@@ -198,7 +198,7 @@ def test_unusable_items_are_problems_and_do_not_change_the_encoder(
     data = Dataset((*few.items, *bad), problems=Problems())
     encoder = train(data, None, OPTIONS, SETTINGS, cache=cache)
     assert encoder.about["data"]["train"] == 49
-    assert sum(data.problems.counts().values()) == 2  # "alone" is not a pair, and no problem
+    assert sum(data.problems.count_by_kind().values()) == 2  # "alone" is not a pair, and no problem
     # Unusable items change neither the split nor the codes.
     assert encoder.fingerprint == load_encoder(trained).fingerprint
 

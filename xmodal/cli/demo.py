@@ -21,8 +21,8 @@ from xmodal.cli.output import (
     runnable,
 )
 from xmodal.config import Options, parse_settings
-from xmodal.data.readers.tables import read
-from xmodal.data.synthetic import caption, unseen, write_world
+from xmodal.data.readers.read import read
+from xmodal.data.synthetic import caption, unseen_combinations, write_synthetic_data
 from xmodal.errors import require
 from xmodal.index.contract import Hit, open_index
 from xmodal.retrieval.gallery import QueryHits, write_gallery
@@ -57,7 +57,7 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
     require("xmodal demo", "torch")
     started = time.perf_counter()
     info(f"1. rendering {pictures:,} pictures with captions into {out / 'pictures'}")
-    world = write_world(out / "pictures", pictures)
+    world = write_synthetic_data(out / "pictures", pictures)
     dataset = read(world, label_column="labels")
 
     from xmodal.evaluation.evaluate import evaluate
@@ -86,7 +86,7 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
 
     info("4. searching: words find pictures, a picture finds words")
     retriever = Retriever(encoder, index)
-    hidden = unseen()
+    hidden = unseen_combinations()
     texts = [caption(one) for one in hidden]
     found = [retriever.search(text=text, k=SHOWN) for text in texts]
     right = [sum(_is(hit, one) for hit in hits) for one, hits in zip(hidden, found, strict=True)]

@@ -1,10 +1,10 @@
-"""xmodal encode"""
+"""The command xmodal encode."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -18,15 +18,19 @@ from xmodal.cli.options import (
     model_option,
 )
 from xmodal.cli.output import print_json, print_line, print_problems, progress_bars
-from xmodal.data.readers.tables import read
+from xmodal.data.dataset import Dataset
+from xmodal.data.readers.read import read
 from xmodal.errors import ConfigError
+
+if TYPE_CHECKING:
+    from xmodal.encoders.encoder import Encoder
 
 
 @click.command()
 @click.argument("data", required=False, type=click.Path(path_type=Path))
 @model_option
-@click.option("--text", "texts", multiple=True, help="Encode this text.")
-@click.option("--image", "images", multiple=True, help="Encode this picture.")
+@click.option("--text", "texts", multiple=True, help="Encode this text; may be repeated.")
+@click.option("--image", "images", multiple=True, help="Encode this picture; may be repeated.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the codes of DATA (.npz).")
 @backbone_options(None)
 @column_options
@@ -38,12 +42,12 @@ def encode(
     texts: tuple[str, ...],
     images: tuple[str, ...],
     out: Path | None,
-    **given: Any,
+    **options: Any,
 ) -> None:
     """Print codes of single texts and pictures in hexadecimal, or write those of DATA.
 
-    The file of DATA has image_ids, image_codes, text_ids, text_codes: packed bits, most significant
-    first.
+    The file of DATA has the arrays image_ids, image_codes, text_ids, text_codes and bits. Codes are
+    packed bits, most significant bit first.
 
     \b
     Example:
@@ -54,37 +58,46 @@ def encode(
         raise ConfigError("give DATA with --out, or --text, or --image: see xmodal encode --help")
 
     from xmodal.encoders.load import load_encoder
-    from xmodal.features.cache import default_cache
 
     encoder = load_encoder(
-        model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
+        model, image_backbone=options["image_backbone"], text_backbone=options["text_backbone"]
     )
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        out.parent.mkdir(parents=True, exist_ok=True)  # before the codes are computed
+    _print_codes(encoder, list(texts), list(images), options["as_json"])
+    if data is not None and out is not None:
+        _write_codes(encoder, read(data, columns_of(options)), out, options["cache"])
+
+
+def _print_codes(encoder: Encoder, texts: list[str], images: list[str], as_json: bool) -> None:
+    """Print one code a line, those of the texts first."""
     lines: list[dict[str, str]] = []
     if texts:
-        codes = encoder.encode_texts(list(texts)).to_hex()
-        lines += [{"text": one, "code": code} for one, code in zip(texts, codes, strict=True)]
+        codes = encoder.encode_texts(texts).to_hex()
+        lines += [{"text": text, "code": code} for text, code in zip(texts, codes, strict=True)]
     if images:
-        codes = encoder.encode_images(list(images)).to_hex()
-        lines += [{"image": one, "code": code} for one, code in zip(images, codes, strict=True)]
+        codes = encoder.encode_images(images).to_hex()
+        lines += [{"image": path, "code": code} for path, code in zip(images, codes, strict=True)]
     for line in lines:
-        if given["as_json"]:
+        if as_json:
             print_json(line)
         else:
             print_line(line["code"])
-    if data is None or out is None:
-        return
-    dataset = read(data, columns_of(given))
+
+
+def _write_codes(encoder: Encoder, dataset: Dataset, out: Path, cache: Path | None) -> None:
+    """Write the codes of a dataset to an .npz file, which is replaced at once when complete."""
+    from xmodal.features.cache import default_cache
+
     with progress_bars() as bars:
-        sides = encoder.encode_data(dataset, cache=given["cache"] or default_cache(), progress=bars)
+        codes = encoder.encode_data(dataset, cache=cache or default_cache(), progress=bars)
     arrays: dict[str, Any] = {"bits": np.array(encoder.bits)}
-    for side, (ids, packed) in sides.items():
-        arrays[f"{side}_ids"] = np.array(ids, dtype=str)
-        arrays[f"{side}_codes"] = packed.packed
-    new = out.with_suffix(".new.npz")
-    np.savez(new, **arrays)
-    os.replace(new, out)
+    for modality, (ids, binary_codes) in codes.items():
+        arrays[f"{modality}_ids"] = np.array(ids, dtype=str)
+        arrays[f"{modality}_codes"] = binary_codes.packed
+    temporary = out.with_suffix(".new.npz")
+    np.savez(temporary, **arrays)
+    os.replace(temporary, out)
     print_problems(dataset.problems)
-    counts = ", ".join(f"{len(ids):,} {side} codes" for side, (ids, _) in sides.items())
+    counts = ", ".join(f"{len(ids):,} {modality} codes" for modality, (ids, _) in codes.items())
     print_line(f"{out}: {counts}")

@@ -16,7 +16,7 @@ from xmodal.cli.options import (
     data_argument,
     json_option,
     print_label_candidates,
-    read_labelled_as_trained,
+    read_with_training_labels,
 )
 from xmodal.cli.output import (
     info,
@@ -60,7 +60,7 @@ def evaluate(data: Path, models: tuple[Path, ...], **given: Any) -> None:
       xmodal evaluate photos/ --model my.model --index opensearch://localhost:9200/photos
       xmodal evaluate items.csv --model seed0.model --model seed1.model --trec runs/
     """
-    dataset = read_labelled_as_trained(data, columns_of(given), models)
+    dataset = read_with_training_labels(data, columns_of(given), models)
     print_label_candidates(dataset, "measures by it")
     names = [model.resolve().name for model in models]
     if given["trec"] and len(set(names)) < len(names):

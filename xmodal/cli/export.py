@@ -13,7 +13,7 @@ from xmodal.cli.options import (
     columns_of,
     json_option,
     model_option,
-    read_labelled_as_trained,
+    read_with_training_labels,
 )
 from xmodal.cli.output import info, print_json, print_line, print_table, progress_bars, runnable
 from xmodal.errors import require
@@ -48,7 +48,7 @@ def export(model: Path, out: Path, data: Path | None, **given: Any) -> None:
       xmodal export --model my.model --onnx small.onnx --int8 --check photos/
     """
     require("xmodal export", "export")
-    dataset = None if data is None else read_labelled_as_trained(data, columns_of(given), [model])
+    dataset = None if data is None else read_with_training_labels(data, columns_of(given), [model])
 
     from xmodal.export import Check
     from xmodal.export import export as write

@@ -1,4 +1,4 @@
-"""xmodal index"""
+"""The command xmodal index."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xmodal.cli.options import (
     model_option,
 )
 from xmodal.cli.output import print_json, print_line, print_problems, print_strategy, progress_bars
-from xmodal.data.readers.tables import read
+from xmodal.data.readers.read import read
 from xmodal.index.contract import open_index
 from xmodal.modality import MODALITIES
 
@@ -26,44 +26,46 @@ from xmodal.modality import MODALITIES
 @click.command()
 @data_argument
 @model_option
-@click.option("--index", "uri", required=True, help="Folder of the index, or its address.")
+@click.option(
+    "--index", "uri", required=True, help="Folder of a local index, or address of an index."
+)
 @backbone_options(None)
 @column_options
 @cache_option
 @json_option
-def index(data: Path, model: Path, uri: str, **given: Any) -> None:
-    """Put the pictures and texts of DATA into an index; items that are there are replaced.
+def index(data: Path, model: Path, uri: str, **options: Any) -> None:
+    """Add the pictures and texts of DATA to an index; documents of equal ids are replaced.
 
     \b
     Example:
       xmodal index photos/ --model my.model --index my.index
     """
-    dataset = read(data, columns_of(given))
+    dataset = read(data, columns_of(options))
 
     from xmodal.encoders.load import load_encoder
     from xmodal.features.cache import default_cache
 
     encoder = load_encoder(
-        model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
+        model, image_backbone=options["image_backbone"], text_backbone=options["text_backbone"]
     )
     target = open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint, create=True)
     print_strategy(uri, target)
     counts: Counter[str] = Counter()
     with progress_bars() as bars:
-        cache = given["cache"] or default_cache()
+        cache = options["cache"] or default_cache()
         for batch in encoder.batches(dataset, cache=cache, progress=bars):
             target.add(batch)
-            counts["all"] += len(batch)
+            counts["documents"] += len(batch)
             for modality in MODALITIES:
                 counts[modality] += int(batch.present[modality].sum())
-            bars("indexed", counts["all"], len(dataset))
+            bars("indexed", counts["documents"], len(dataset))
     documents = len(target)
     target.close()
     print_problems(dataset.problems)
-    if given["as_json"]:
-        answer: dict[str, Any] = {"index": uri, "documents": documents}
-        answer |= {modality: counts[modality] for modality in MODALITIES}
-        print_json(answer | {"problems": dataset.problems.counts()})
+    if options["as_json"]:
+        result: dict[str, Any] = {"index": uri, "documents": documents}
+        result |= {modality: counts[modality] for modality in MODALITIES}
+        print_json(result | {"problems": dataset.problems.count_by_kind()})
     else:
         print_line(
             f"{uri}: {documents:,} documents; from {data}: {counts['image']:,} pictures, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import click
 
 from xmodal.cli.output import info
 from xmodal.data.dataset import Dataset
-from xmodal.data.readers.tables import Columns, label_candidates, read
+from xmodal.data.readers.columns import Columns, label_candidates
+from xmodal.data.readers.read import read
 from xmodal.encoders.folder import read_config
 from xmodal.errors import ConfigError
 
@@ -29,69 +31,71 @@ cache_option = click.option(
     "--cache",
     type=click.Path(path_type=Path),
     default=None,
-    help="Folder for features, so that no picture is read twice [default: user's cache folder].",
+    help="Folder of the feature cache [default: the user's cache folder].",
 )
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
 def column_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that name the columns of a table."""
-    for name, what in (
-        ("split", "a split: train, validation, test, gallery"),
-        ("id", "an id"),
+    """Add the options that name columns of a table: --image-column, --text-column, ..."""
+    for name, content in (
+        ("split", "split names: train, validation, test, gallery"),
+        ("id", "ids"),
         ("label", "labels (several: a list, or text with | between) [default: no labels]"),
-        ("text", "a text"),
-        ("image", "the path of a picture"),
+        ("text", "texts"),
+        ("image", "paths of pictures"),
     ):
-        option = click.option(f"--{name}-column", default=None, help=f"Column with {what}.")
+        option = click.option(f"--{name}-column", default=None, help=f"Column with {content}.")
         command = option(command)
     return command
 
 
-def columns_of(given: Mapping[str, Any]) -> Columns:
-    """What the options of :func:`column_options` said."""
-    names = ("image", "text", "label", "id", "split")
-    return Columns(**{name: given[f"{name}_column"] for name in names})
+def columns_of(options: Mapping[str, Any]) -> Columns:
+    """Return the columns that the options of :func:`column_options` name."""
+    roles = (field.name for field in dataclasses.fields(Columns))
+    return Columns(**{role: options[f"{role}_column"] for role in roles})
 
 
-def read_labelled_as_trained(source: Path, columns: Columns, models: Sequence[Path]) -> Dataset:
-    """Data with labels from the column that ``columns`` names, else that the models recorded.
+def read_with_training_labels(source: Path, columns: Columns, models: Sequence[Path]) -> Dataset:
+    """Read data; the default label column is that of the training of ``models``.
 
-    Raises ConfigError if the models recorded several columns. Data without the recorded column is
-    read without labels.
+    Data without that column is read without labels, with a message. Raises ConfigError if the
+    models were trained with different label columns, and like :func:`read`.
     """
-    if columns.label is None:
-        recorded = {_recorded_label_column(model) for model in models}
-        if len(recorded) > 1:
-            names = ", ".join(sorted(map(str, recorded)))
-            raise ConfigError(
-                f"the models were trained with different label columns ({names}): name one with "
-                "--label-column"
-            )
-        (label,) = recorded
-        try:
-            return read(source, columns, label_column=label)
-        except ConfigError:
-            if label is None:
-                raise
-        dataset = read(source, columns)
-        info(
-            f"{source} has no column {label}, the label column of the training: no labels are used"
+    if columns.label is not None:
+        return read(source, columns)
+    label_columns = {_training_label_column(model) for model in models}
+    if len(label_columns) > 1:
+        names = ", ".join(sorted(map(str, label_columns)))
+        raise ConfigError(
+            f"the models were trained with different label columns ({names}): name one with "
+            "--label-column"
         )
-        return dataset
-    return read(source, columns)
+    (label,) = label_columns
+    try:
+        return read(source, columns, label_column=label)
+    except ConfigError:
+        if label is None:
+            raise
+    dataset = read(source, columns)
+    info(f"{source} has no column {label}, the label column of the training: no labels are used")
+    return dataset
 
 
-def _recorded_label_column(model: Path) -> str | None:
+def _training_label_column(model: Path) -> str | None:
+    """Return the label column in the configuration of an encoder, or None."""
     data = read_config(model).get("data")
     column = data.get("label_column") if isinstance(data, dict) else None
     return column if isinstance(column, str) else None
 
 
 def print_label_candidates(data: Dataset, use: str) -> None:
-    """One line for each column that probably holds labels, unless a label column is used."""
+    """Print one line for each probable label column, unless labels were read.
+
+    ``use`` says what --label-column changes, for example "trains on it".
+    """
     if data.label_column is None:
         for name, count in label_candidates(data).items():
             values = "1 value" if count == 1 else f"{count:,} values"
@@ -99,15 +103,18 @@ def print_label_candidates(data: Dataset, use: str) -> None:
 
 
 def backbone_options(default: str | None) -> Decorator:
-    """Options that name the backbones."""
+    """Return a decorator that adds --image-backbone and --text-backbone.
+
+    With ``default`` None the options replace the paths in an encoder's configuration.
+    """
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        for side, built_in in (("text", "words"), ("image", "small-cnn")):
-            help_ = f"A model's name or local path, or {built_in}."
+        for modality, built_in in (("text", "words"), ("image", "small-cnn")):
+            help_ = f"Name or local path of a model, or {built_in}."
             if default is None:
-                help_ = f"Where the {side} backbone is now, if it has moved."
+                help_ = f"Name or path of the {modality} backbone, if it was moved."
             command = click.option(
-                f"--{side}-backbone",
+                f"--{modality}-backbone",
                 default=default,
                 show_default=default is not None,
                 metavar="NAME|PATH",

@@ -101,7 +101,7 @@ def runnable(name: str) -> str:
 
 def print_problems(problems: Problems) -> None:
     """What could not be used, counted and named."""
-    for line in problems.lines():
+    for line in problems.summary_lines():
         info(f"  {line}")
 
 

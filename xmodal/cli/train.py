@@ -27,7 +27,7 @@ from xmodal.cli.output import (
     runnable,
 )
 from xmodal.config import DEFAULT_BACKBONE, PRECISIONS, Options, configure, parse_settings
-from xmodal.data.readers.tables import read
+from xmodal.data.readers.read import read
 from xmodal.errors import ConfigError, require
 
 

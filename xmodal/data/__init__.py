@@ -1,1 +1,1 @@
-"""Items, captions and labels: reading, splitting, decoding pictures, synthetic data."""
+"""Items, captions and labels: readers, splits, decoding of pictures, synthetic data."""

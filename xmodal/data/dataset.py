@@ -1,7 +1,7 @@
-"""What is learned from, indexed and evaluated: items, their labels, and splits of them.
+"""Items with their labels, sets of items, and problems of the input.
 
-An item has a picture, a text, or both (then it is a *pair*), perhaps labels, and any fields.
-``labels is None`` says "unlabelled", which is not the same as having none of the classes.
+An item has a picture, a text, or both (then it is a *pair*), optional labels, and any fields.
+``labels is None`` means unlabelled, which differs from having none of the classes.
 """
 
 from __future__ import annotations
@@ -18,47 +18,56 @@ import numpy.typing as npt
 from xmodal.errors import ConfigError
 
 Progress = Callable[[str, int, int], None]
-"""Shows how far a long job is: what it works on, how many are done, of how many."""
+"""Callback for progress: name of the task, number of steps done, total number of steps."""
 
 
 class Problems:
-    """Bad input, counted by kind and named; it never stops the rest."""
+    """Unusable input, recorded by kind while the rest is processed.
+
+    A kind is a short text, for example "picture missing"; each record of a kind has a name, for
+    example that of a file or of a line.
+    """
 
     def __init__(self) -> None:
-        self._found: dict[str, list[str]] = {}
+        self._names: dict[str, list[str]] = {}
 
     def add(self, kind: str, name: object) -> None:
-        """Note one more of a kind, for example ("picture missing", "a.jpg")."""
-        self._found.setdefault(kind, []).append(str(name))
+        """Record one problem, for example ``add("picture missing", "a.jpg")``."""
+        self._names.setdefault(kind, []).append(str(name))
 
     def extend(self, other: Problems) -> None:
-        """Note all that another run of reading found."""
-        for kind, names in other._found.items():
-            self._found.setdefault(kind, []).extend(names)
+        """Record all problems of ``other``."""
+        for kind, names in other._names.items():
+            self._names.setdefault(kind, []).extend(names)
 
     def names(self, kind: str) -> list[str]:
-        """All names noted under a kind."""
-        return list(self._found.get(kind, []))
+        """Return the names recorded under a kind."""
+        return list(self._names.get(kind, []))
 
-    def counts(self) -> dict[str, int]:
-        """How many of each kind."""
-        return {kind: len(names) for kind, names in self._found.items()}
+    def count_by_kind(self) -> dict[str, int]:
+        """Return the number of records of each kind."""
+        return {kind: len(names) for kind, names in self._names.items()}
 
-    def lines(self, shown: int = 3) -> list[str]:
-        """One line a kind for a person: count, kind, the first names."""
-        out = []
-        for kind, names in self._found.items():
-            more = f", and {len(names) - shown:,} more" if len(names) > shown else ""
-            out.append(f"{len(names):,} x {kind}: {', '.join(names[:shown])}{more}")
-        return out
+    def summary_lines(self, max_names: int = 3) -> list[str]:
+        """Return one line for each kind: count, kind, and the first ``max_names`` names."""
+        lines = []
+        for kind, names in self._names.items():
+            more = f", and {len(names) - max_names:,} more" if len(names) > max_names else ""
+            lines.append(f"{len(names):,} x {kind}: {', '.join(names[:max_names])}{more}")
+        return lines
 
     def __len__(self) -> int:
-        return sum(map(len, self._found.values()))
+        """Return the number of records of all kinds."""
+        return sum(map(len, self._names.values()))
 
 
 @dataclass(frozen=True)
 class Item:
-    """One thing to find; ``labels`` is None where nobody labelled it."""
+    """A picture, a text, or a pair of both; ``labels`` is None for an unlabelled item.
+
+    ``fields`` are other values that an index stores; ``split`` is the name of a split, if the data
+    has one.
+    """
 
     id: str
     image: Path | None = None
@@ -68,7 +77,7 @@ class Item:
     split: str | None = None
 
     def document(self) -> dict[str, Any]:
-        """What an index stores beside the codes: the fields, and what a person recognises it by."""
+        """Return the fields to store in an index, with "text", "image" (path) and "labels"."""
         own = {
             "text": self.text,
             "image": None if self.image is None else str(self.image),
@@ -79,7 +88,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Items with unique ids, and the problems met while they were read.
+    """Items with unique ids, and the problems recorded while they were read.
 
     ``label_column``: the column of a table that the labels were read from, or None.
     """
@@ -97,52 +106,62 @@ class Dataset:
 
     @property
     def ids(self) -> list[str]:
-        """The id of each item."""
+        """The ids, in the order of the items."""
         return [item.id for item in self.items]
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Every label that occurs, sorted."""
+        """All different labels, sorted."""
         return tuple(sorted({label for item in self.items for label in item.labels or ()}))
 
-    def keep(self, wanted: Callable[[Item], bool]) -> Dataset:
-        """The items that ``wanted`` accepts; problems stay attached."""
-        return replace(self, items=tuple(item for item in self.items if wanted(item)))
+    def keep(self, condition: Callable[[Item], bool]) -> Dataset:
+        """Return the items for which ``condition`` is true, with the same ``Problems`` object."""
+        return replace(self, items=tuple(item for item in self.items if condition(item)))
 
     def pairs(self) -> Dataset:
-        """The items that have both a picture and a text."""
+        """Return the items that have both a picture and a text."""
         return self.keep(lambda item: item.image is not None and item.text is not None)
 
     def labels(self, classes: Sequence[str]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """Multi-hot labels (n, c) in the order of ``classes``, and who is labelled (n,)."""
+        """Return multi-hot labels, (n, len(classes)), and which items are labelled, (n,).
+
+        Labels that are not in ``classes`` are ignored.
+        """
         column = {label: place for place, label in enumerate(classes)}
-        hot = np.zeros((len(self), len(classes)), dtype=np.bool_)
-        known = np.zeros(len(self), dtype=np.bool_)
+        multi_hot = np.zeros((len(self), len(classes)), dtype=np.bool_)
+        labelled = np.zeros(len(self), dtype=np.bool_)
         for row, item in enumerate(self.items):
-            known[row] = item.labels is not None
+            labelled[row] = item.labels is not None
             for label in item.labels or ():
                 if label in column:
-                    hot[row, column[label]] = True
-        return hot, known
+                    multi_hot[row, column[label]] = True
+        return multi_hot, labelled
 
     def with_label_share(self, share: float, seed: int = 0) -> Dataset:
-        """Keep the labels of a share of the labelled items, hide the others'; for experiments."""
+        """Return a copy in which only a random share of the labelled items keeps its labels.
+
+        The choice depends on ids and ``seed`` only. Raises ConfigError unless 0 <= share <= 1.
+        """
         if not 0 <= share <= 1:
             raise ConfigError(f"label share is {share}, expected a number between 0 and 1")
         labelled = [item.id for item in self.items if item.labels is not None]
-        kept = set(first_share(labelled, share, f"labels {seed}"))
-        hidden = tuple(
-            item if item.id in kept else replace(item, labels=None) for item in self.items
+        chosen = set(sample_by_hash(labelled, share, f"labels {seed}"))
+        items = tuple(
+            item if item.id in chosen else replace(item, labels=None) for item in self.items
         )
-        return replace(self, items=hidden)
+        return replace(self, items=items)
 
 
-def by_hash(names: Iterable[str], salt: str) -> list[str]:
-    """Names in an order that only they and the salt decide."""
+def sorted_by_hash(names: Iterable[str], salt: str) -> list[str]:
+    """Return ``names`` in a pseudo-random order that depends only on the names and ``salt``."""
     return sorted(names, key=lambda name: hashlib.blake2b(f"{salt}\0{name}".encode()).digest())
 
 
-def first_share(names: Iterable[str], share: float, salt: str) -> list[str]:
-    """A share of names (rounded, at least one unless the share is 0), whatever their order."""
-    ranked = by_hash(names, salt)
+def sample_by_hash(names: Iterable[str], share: float, salt: str) -> list[str]:
+    """Return the first ``share`` of :func:`sorted_by_hash`.
+
+    The number is rounded; it is at least 1 unless ``share`` is 0 or there are no names. The sample
+    of a larger share contains that of a smaller one.
+    """
+    ranked = sorted_by_hash(names, salt)
     return ranked[: max(1, round(share * len(ranked))) if share and ranked else 0]

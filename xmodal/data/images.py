@@ -1,8 +1,8 @@
-"""Pictures from files: decoded small, upright, in RGB, or refused with a reason.
+"""Decoding of pictures to small upright RGB images; unusable pictures raise DataError.
 
-EXIF orientation is applied, JPEGs are decoded at a reduced scale where that is enough,
-transparency is flattened on white, and a picture with absurdly many pixels is refused from its
-header, before any memory is spent on it.
+EXIF orientation is applied, JPEGs are decoded at a reduced scale if the target size allows it, and
+transparency is flattened on white. A picture with more than ``MAX_PIXELS`` pixels is refused by its
+header, before memory for its pixels is allocated.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from xmodal.errors import DataError
 
 MAX_PIXELS = 80_000_000
-"""Pictures with more pixels are refused (80 megapixels; a decompression bomb has more)."""
+"""Maximum number of pixels of a picture (80 megapixels); decompression bombs have more."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+"""File endings of pictures in a folder (lower case)."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-"""What is decoded; Pillow knows many more, some of which start other programs."""
+"""Formats that are decoded; Pillow has more, and runs other programs to decode some of them."""
 
 Source = str | Path | bytes | Image.Image
 Pixels = npt.NDArray[np.uint8]
@@ -34,11 +35,12 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes the square that a network sees, and how its pixels are scaled.
+    """Parameters that map a picture to the square input of a network.
 
-    ``size``: side in pixels. ``fit``: "crop" takes the centred square that covers ``share`` of the
-    shorter side, "squash" the whole picture whatever its shape. Pixels are divided by 255, then
-    ``(x - mean) / std`` per channel.
+    ``size``: side of the square in pixels. ``fit``: "crop" takes the centred square whose side is
+    ``share`` times the shorter side of the picture, "squash" resizes the whole picture and changes
+    its aspect ratio. The network divides pixels by 255, then computes ``(x - mean) / std`` for each
+    channel.
     """
 
     size: int
@@ -49,11 +51,11 @@ class Preprocessing:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def pixels(self, source: Source) -> Pixels:
-        """The square of one picture, shape (size, size, 3), uint8 RGB, mean and std not applied.
+        """Return one picture as (size, size, 3) uint8 RGB; mean and std are not applied.
 
-        Raises DataError for what :func:`load` refuses.
+        Raises DataError like :func:`load_image`.
         """
-        image = load(source, self.size)
+        image = load_image(source, self.size)
         width, height = image.size
         if self.fit == "squash":
             box = (0.0, 0.0, float(width), float(height))
@@ -67,45 +69,45 @@ class Preprocessing:
         return np.asarray(image)
 
 
-def load(source: Source, size: int | None = None) -> Image.Image:
-    """An upright RGB picture from a file, its bytes, or an open image.
+def load_image(source: Source, size: int | None = None) -> Image.Image:
+    """Return an upright RGB image from a path, the bytes of a file, or an open image.
 
-    ``size`` (pixels) allows a JPEG to be decoded at a reduced scale whose sides are still at least
-    twice as long; an open image is left as it is. Raises DataError if the picture is missing, too
-    large or cannot be decoded.
+    With ``size`` (pixels), a JPEG may be decoded at a reduced scale whose sides are at least twice
+    ``size``. An open image is decoded at full scale and not changed. Raises DataError if the
+    picture is missing, too large or damaged.
     """
     if isinstance(source, Image.Image):
-        with _refusing("picture"):
-            return _upright(source, "picture")
-    with _opened(source) as image:
-        return _upright(image, _name(source), size)
+        with _decoder_errors("picture"):
+            return _decode(source, "picture")
+    with _open(source) as image:
+        return _decode(image, _name(source), size)
 
 
-def measure(source: Source) -> tuple[int, int]:
-    """Width and height in pixels as its head says, without decoding it. Raises DataError."""
-    with _opened(source) as image:
+def image_size(source: Source) -> tuple[int, int]:
+    """Return (width, height) in pixels from the header, without decoding. Raises DataError."""
+    with _open(source) as image:
         return image.size
 
 
 @contextmanager
-def _opened(source: Source) -> Iterator[Image.Image]:
-    """The open picture; errors of Pillow in the ``with`` block become DataError."""
+def _open(source: Source) -> Iterator[Image.Image]:
+    """Open a picture; exceptions of Pillow in the ``with`` block become DataError."""
     if isinstance(source, Image.Image):
         yield source
         return
     file = io.BytesIO(source) if isinstance(source, bytes) else source
-    with _refusing(_name(source)), Image.open(file, formats=FORMATS) as image:
+    with _decoder_errors(_name(source)), Image.open(file, formats=FORMATS) as image:
         yield image
 
 
 @contextmanager
-def _refusing(name: object) -> Iterator[None]:
-    """Raise DataError for every exception of the Pillow calls in the ``with`` block.
+def _decoder_errors(name: object) -> Iterator[None]:
+    """Raise DataError for every Exception of the Pillow calls in the ``with`` block.
 
-    Which exceptions a decoder raises for damaged bytes is not documented, and differs between
-    formats and versions of Pillow (RuntimeError from AVIF, SyntaxError from PNG, struct.error from
-    TIFF, MemoryError for impossible sizes). Any Exception is therefore a damaged picture. The rule
-    holds for opening, decoding, EXIF and conversion to RGB, so the block must contain nothing else.
+    Pillow does not document the exceptions of its decoders for damaged bytes. They differ between
+    formats and versions: RuntimeError for AVIF, SyntaxError for PNG, struct.error for TIFF,
+    MemoryError for impossible sizes. Therefore every Exception means a damaged picture. The block
+    must contain only Pillow calls: opening, decoding, EXIF and conversion to RGB.
     """
     try:
         yield
@@ -123,21 +125,21 @@ def _refusing(name: object) -> Iterator[None]:
 
 
 def _name(source: Source) -> object:
+    """Return the path for error messages, or "picture" for a source without one."""
     return source if isinstance(source, str | Path) else "picture"
 
 
-def _upright(image: Image.Image, name: object, size: int | None = None) -> Image.Image:
-    """The picture decoded, turned as its EXIF tag says, in RGB; ``size`` as in :func:`load`."""
+def _decode(image: Image.Image, name: object, size: int | None = None) -> Image.Image:
+    """Decode to RGB and apply EXIF orientation; ``size`` as in :func:`load_image`."""
     if image.width * image.height > MAX_PIXELS:
         raise DataError(_too_large(name, f"{image.width} x {image.height} pixels"))
     if size is not None:
         image.draft("RGB", (2 * size, 2 * size))
-    upright = ImageOps.exif_transpose(image)
-    return flatten(image if upright is None else upright)
+    return _to_rgb(ImageOps.exif_transpose(image))
 
 
-def flatten(image: Image.Image) -> Image.Image:
-    """RGB from any mode: transparency on white, 16-bit grey scaled, CMYK converted."""
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Convert any mode to RGB: transparency on white, 16-bit grey scaled to 8 bits."""
     if image.mode == "RGB":
         image.load()
         return image

@@ -1,10 +1,10 @@
-"""Division of items into training, validation, query and gallery parts."""
+"""Division of pairs into training, validation, query and gallery parts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xmodal.data.dataset import Dataset, first_share
+from xmodal.data.dataset import Dataset, sample_by_hash
 from xmodal.errors import ConfigError, DataError
 
 ROLES = {
@@ -13,14 +13,16 @@ ROLES = {
     "query": ("query", "queries", "test", "testing"),
     "gallery": ("gallery",),
 }
-"""The names under which a ``split`` column may speak of each role."""
+"""Parts of a split, and the names of each part in a ``split`` column (any case)."""
+MIN_TRAINING_PAIRS = 8
 
 
 @dataclass(frozen=True)
 class Split:
-    """The parts of a set of pairs: learned from, chosen by, and asked only at the very end.
+    """Disjoint parts of a set of pairs.
 
-    ``gallery`` holds pairs that are searched in but neither learned from nor asked.
+    ``train`` is for training, ``validation`` for the choice of the epoch, ``query`` holds the test
+    queries. An evaluation searches all other parts; it alone uses ``gallery``.
     """
 
     train: Dataset
@@ -29,40 +31,55 @@ class Split:
     gallery: Dataset
 
     def ids(self) -> dict[str, list[str]]:
-        """The ids of each part, as a trained encoder remembers them."""
+        """Return the ids of each part; a trained encoder stores them."""
         return {role: getattr(self, role).ids for role in ROLES}
 
 
 def split(data: Dataset, *, validation: float = 0.1, query: float = 0.1, seed: int = 0) -> Split:
-    """Divide pairs into train, validation and query.
+    """Divide pairs into train, validation and query parts.
 
-    Where items name their split (see ROLES) they are obeyed; a part that nobody names is taken from
-    the training items by ``validation`` and ``query`` (shares). Items of equal text stay together,
-    and the choice depends on ids and ``seed`` only, not on the order of the items. Raises DataError
-    if fewer than 8 pairs are left to learn from.
+    Items whose ``split`` is a name in ``ROLES`` go to that part, items with another name to train.
+    If no item names the query (validation) part, it is a random sample of the training items with
+    the share ``query`` (``validation``). Items of equal text stay together in a sample, which
+    depends only on texts, ids and ``seed``, not on the order of the items.
+
+    Raises ConfigError unless 0 <= share < 0.5, DataError if fewer than 8 pairs are left for
+    training.
     """
     for name, share in (("validation", validation), ("query", query)):
         if not 0 <= share < 0.5:
             raise ConfigError(f"{name} share is {share}, expected between 0 and 0.5")
-    named = {alias: role for role, aliases in ROLES.items() for alias in aliases}
-    roles = {item.id: named.get((item.split or "").strip().lower()) for item in data}
-    groups = {item.id: " ".join((item.text or item.id).lower().split()) for item in data}
+    roles = _named_roles(data)
     for role, share in (("query", query), ("validation", validation)):
-        if role in roles.values():
-            continue
-        free = sorted({groups[id_] for id_, now in roles.items() if now in (None, "train")})
-        chosen = set(first_share(free, share, f"{role} {seed}"))
-        for id_, now in roles.items():
-            if now in (None, "train") and groups[id_] in chosen:
-                roles[id_] = role
+        if role not in roles.values():
+            _assign_sample(roles, data, role, share, seed)
     parts = {
-        role: data.keep(lambda item, role=role: (roles[item.id] or "train") == role)  # type: ignore[misc]
+        role: data.keep(lambda item, role=role: roles[item.id] == role)  # type: ignore[misc]
         for role in ROLES
     }
-    if len(parts["train"]) < 8:
+    if len(parts["train"]) < MIN_TRAINING_PAIRS:
         raise DataError(
-            f"{data.name} leaves {len(parts['train'])} pairs of picture and text to learn from, "
-            "expected at least 8"
-            + ("; " + "; ".join(data.problems.lines()) if data.problems else "")
+            f"{data.name} leaves {len(parts['train'])} pairs of picture and text for training, "
+            f"expected at least {MIN_TRAINING_PAIRS}"
+            + "".join(f"; {line}" for line in data.problems.summary_lines())
         )
     return Split(**parts)
+
+
+def _named_roles(data: Dataset) -> dict[str, str]:
+    """Map each id to the part that its item's ``split`` names, or to "train"."""
+    role_of_name = {name: role for role, names in ROLES.items() for name in names}
+    return {item.id: role_of_name.get((item.split or "").strip().lower(), "train") for item in data}
+
+
+def _assign_sample(
+    roles: dict[str, str], data: Dataset, role: str, share: float, seed: int
+) -> None:
+    """Give ``role`` to a share of the training items; items of equal text are one group."""
+    groups = {
+        item.id: " ".join((item.text or item.id).lower().split())
+        for item in data
+        if roles[item.id] == "train"
+    }
+    chosen = set(sample_by_hash(set(groups.values()), share, f"{role} {seed}"))
+    roles.update({id_: role for id_, group in groups.items() if group in chosen})

@@ -1,8 +1,9 @@
-"""A small rendered world to learn from: coloured shapes in places, with composed captions.
+"""Synthetic data: rendered pictures of coloured shapes at places, with captions.
 
-``write_world`` renders pictures into a folder with ``metadata.jsonl``. Some combinations of colour,
-shape and place are *unseen*: they occur only in the gallery and test splits, so finding them takes
-more than remembering. The label of a picture, its shape, is in the column "labels".
+:func:`write_synthetic_data` writes pictures and ``metadata.jsonl`` into a folder. A fifth of the
+combinations of colour, shape and place are *unseen*: they occur only in the gallery and test
+splits, so that a search for them measures generalisation. The label of a picture, in the column
+"labels", is its shape.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-SIDE = 96
+PICTURE_SIZE = 96
+"""Side of a picture in pixels."""
 COLOURS = {
     "red": (214, 39, 40),
     "green": (44, 150, 50),
@@ -46,43 +48,44 @@ CAPTIONS = (
     "one {colour} {shape}, {size}, {place}",
 )
 Combination = tuple[str, str, str]
+"""(colour, shape, place)"""
 
 
-def combinations() -> list[Combination]:
-    """Every (colour, shape, place)."""
+def all_combinations() -> list[Combination]:
+    """Return all combinations of ``COLOURS``, ``SHAPES`` and ``PLACES``."""
     return list(product(COLOURS, SHAPES, PLACES))
 
 
-def unseen(seed: int = 0) -> list[Combination]:
-    """The fifth of all combinations that no training picture shows."""
-    everything = combinations()
-    chosen = np.random.default_rng([seed, 1]).permutation(len(everything))[: len(everything) // 5]
-    return sorted(everything[place] for place in chosen)
+def unseen_combinations(seed: int = 0) -> list[Combination]:
+    """Return the random fifth of all combinations that is not in the training split, sorted."""
+    every = all_combinations()
+    chosen = np.random.default_rng([seed, 1]).permutation(len(every))[: len(every) // 5]
+    return sorted(every[number] for number in chosen)
 
 
 def caption(combination: Combination) -> str:
-    """A plain sentence for a combination, for example "a red circle on the left"."""
+    """Return a caption of a combination, for example "a red circle on the left"."""
     colour, shape, place = combination
     return f"{_article(colour)} {colour} {shape} {place}"
 
 
-def write_world(folder: str | Path, n: int = 2880, seed: int = 0) -> Path:
-    """Render ``n`` pictures with captions, labels and fields into ``folder``; return it.
+def write_synthetic_data(folder: str | Path, n: int = 2880, seed: int = 0) -> Path:
+    """Write ``n`` pictures and their captions, labels and fields into ``folder``; return its path.
 
-    The same ``n`` and ``seed`` give the same files.
+    The combinations are repeated in order. The same ``n`` and ``seed`` give the same files.
     """
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng([seed, 2])
-    hidden = set(unseen(seed))
-    everything = combinations()
+    unseen = set(unseen_combinations(seed))
+    every = all_combinations()
     rows: list[dict[str, Any]] = []
     for number in range(n):
-        combination = everything[number % len(everything)]
+        combination = every[number % len(every)]
         colour, shape, place = combination
         size = "small" if rng.random() < 0.5 else "large"
         name = f"{number:05d}.png"
-        render(combination, size, rng).save(path / name)
+        render_picture(combination, size, rng).save(path / name)
         template = CAPTIONS[rng.integers(len(CAPTIONS))]
         words = {"a": _article(colour), "size": size}
         text = template.format(**words, colour=colour, shape=shape, place=place)
@@ -95,7 +98,7 @@ def write_world(folder: str | Path, n: int = 2880, seed: int = 0) -> Path:
                 "shape": shape,
                 "place": place,
                 "size": size,
-                "split": _split(combination in hidden, number // len(everything)),
+                "split": _split(combination in unseen, number // len(every)),
             }
         )
     lines = "".join(json.dumps(row) + "\n" for row in rows)
@@ -103,14 +106,18 @@ def write_world(folder: str | Path, n: int = 2880, seed: int = 0) -> Path:
     return path
 
 
-def render(combination: Combination, size: str, rng: np.random.Generator) -> Image.Image:
-    """A picture of one combination: place, size, tilt and background vary."""
+def render_picture(combination: Combination, size: str, rng: np.random.Generator) -> Image.Image:
+    """Render a combination; offset, radius, tint, tilt and background are random.
+
+    ``size`` is "small" or "large". The image has ``PICTURE_SIZE`` x ``PICTURE_SIZE`` pixels.
+    """
     colour, shape, place = combination
     shade = rng.integers(190, 250, size=3)
-    noise = rng.normal(0, 6, size=(SIDE, SIDE, 3))
+    noise = rng.normal(0, 6, size=(PICTURE_SIZE, PICTURE_SIZE, 3))
     image = Image.fromarray(np.clip(shade + noise, 0, 255).astype(np.uint8))
-    x, y = (np.array(PLACES[place]) + rng.uniform(-0.06, 0.06, size=2)) * SIDE
-    radius = SIDE * (rng.uniform(0.13, 0.16) if size == "small" else rng.uniform(0.19, 0.23))
+    x, y = (np.array(PLACES[place]) + rng.uniform(-0.06, 0.06, size=2)) * PICTURE_SIZE
+    radius = rng.uniform(0.13, 0.16) if size == "small" else rng.uniform(0.19, 0.23)
+    radius *= PICTURE_SIZE
     tint = np.clip(np.array(COLOURS[colour]) + rng.integers(-20, 21, size=3), 0, 255)
     fill = tuple(int(value) for value in tint)
     draw = ImageDraw.Draw(image)
@@ -126,15 +133,17 @@ def _article(word: str) -> str:
     return "an" if word[0] in "aeiou" else "a"
 
 
-def _split(is_unseen: bool, turn: int) -> str:
-    """Pictures of unseen combinations: every fourth asks, the others are to be found."""
-    return "train" if not is_unseen else "test" if turn % 4 == 0 else "gallery"
+def _split(unseen: bool, repetition: int) -> str:
+    """Return the split: of an unseen combination, every fourth picture is a test query."""
+    if not unseen:
+        return "train"
+    return "test" if repetition % 4 == 0 else "gallery"
 
 
 def _outline(
     shape: str, x: float, y: float, radius: float, tilt: float
 ) -> list[tuple[float, float]]:
-    """Corners of a shape around (x, y)."""
+    """Return the corners (x, y) of a polygon around ``x``, ``y``, turned by ``tilt`` radians."""
     if shape == "cross":
         a, b = 0.33, 1.0
         quarter = [(-a, -b), (a, -b), (a, -a), (b, -a), (b, a), (a, a)]

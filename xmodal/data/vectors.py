@@ -1,4 +1,4 @@
-"""Matrices of vectors: reading, checks, and rows of length 1 in chunks."""
+"""Matrices of feature vectors: reading of .npy files, checks, rows scaled to unit length."""
 
 from __future__ import annotations
 
@@ -12,37 +12,40 @@ from xmodal import linear_models
 from xmodal.errors import DataError
 
 Matrix = npt.NDArray[np.generic]
+"""(n, dim) of float16, float32 or float64; may be memory-mapped."""
 CHUNK = 8192
-"""Rows that are converted to float64 at a time."""
-MAGIC = b"\x93NUMPY"
+"""Number of rows that are converted to float64 at a time."""
+NPY_MAGIC = b"\x93NUMPY"
+"""First bytes of a .npy file."""
 
 
 def read_features(path: str | Path) -> Matrix:
-    """Memory-map the array of a .npy file; its shape and type are checked.
+    """Memory-map the matrix (n, dim) of a .npy file, one vector a row; check shape and type.
 
-    Raises DataError for anything but a matrix of float16, float32 or float64. Pickles are refused.
+    Raises DataError unless the file holds a matrix of float16, float32 or float64; pickled objects
+    are not loaded.
     """
     file = Path(path)
     if not file.is_file():
-        what = "is a folder" if file.is_dir() else "is not there"
+        what = "is a folder" if file.is_dir() else "does not exist"
         raise DataError(f"{file} {what}, expected a .npy file of vectors, one a row")
     with open(file, "rb") as opened:
-        start = opened.read(len(MAGIC))
-    if start != MAGIC:
-        what = "an .npz of several arrays: save the one" if start[:2] == b"PK" else "something else"
+        start = opened.read(len(NPY_MAGIC))
+    if start != NPY_MAGIC:
+        what = "an archive of arrays (.npz)" if start[:2] == b"PK" else "no .npy file"
         raise DataError(f"{file} is {what}, expected a .npy file of vectors, one a row")
     try:
         loaded: Matrix = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         reason = " ".join(str(error).split())[:120]
         raise DataError(f"{file} is not a readable .npy file of numbers ({reason})") from None
-    _check_kind(loaded, str(file))
+    _check_shape_and_type(loaded, str(file))
     return loaded
 
 
 def check_features(features: Matrix) -> None:
     """Raise DataError unless ``features`` is a matrix of finite floating-point numbers."""
-    _check_kind(features, "the features")
+    _check_shape_and_type(features, "the features")
     for start in range(0, len(features), CHUNK):
         with np.errstate(over="ignore"):
             chunk = features[start : start + CHUNK].astype(np.float32)
@@ -50,33 +53,33 @@ def check_features(features: Matrix) -> None:
         if len(bad):
             raise DataError(
                 f"row {start + bad[0]} of the features has NaN, infinity or a number beyond "
-                "float32: leave such rows out, or find out where they come from"
+                "float32, expected finite numbers: remove such rows"
             )
 
 
-def _check_kind(features: Matrix, name: str) -> None:
+def _check_shape_and_type(features: Matrix, name: str) -> None:
     if features.ndim != 2:
         raise DataError(f"{name} has shape {features.shape}, expected (n, dim): one vector a row")
     if not features.size:
-        raise DataError(f"{name} has shape {features.shape}: there is nothing in it")
+        raise DataError(f"{name} has shape {features.shape}, expected at least one number")
     if features.dtype.kind != "f" or features.dtype.itemsize > 8:
         raise DataError(f"{name} is {features.dtype}, expected float16, float32 or float64")
 
 
 def unit_rows(features: Matrix, rows: npt.NDArray[np.int64]) -> linear_models.Matrix:
-    """Return the given rows, scaled to length 1."""
+    """Return the rows with the indices ``rows``, (r,), as (r, dim) float64 of unit length."""
     parts = [_unit(features[rows[k : k + CHUNK]]) for k in range(0, len(rows), CHUNK)]
     return np.concatenate(parts)
 
 
 def unit_chunks(features: Matrix) -> Iterator[linear_models.Matrix]:
-    """Yield all rows in order, scaled to length 1, in chunks."""
+    """Yield all rows in order as float64 of unit length, at most ``CHUNK`` rows at a time."""
     for start in range(0, len(features), CHUNK):
         yield _unit(features[start : start + CHUNK])
 
 
 def _unit(rows: Matrix) -> linear_models.Matrix:
-    """Scale rows of any magnitude to length 1; zero rows are unchanged."""
+    """Scale rows to unit length without overflow of their squares; zero rows are unchanged."""
     values = rows.astype(np.float64)
     largest = np.abs(values).max(axis=1, keepdims=True)
     return linear_models.unit(values / np.where(largest > 0, largest, 1))

@@ -167,7 +167,7 @@ def _compared(
             "checked on": sample.about,
             "agreement": equal,
             "mAP": {name: figures for name, figures in measured.items() if figures},
-            "problems": problems.counts(),
+            "problems": problems.count_by_kind(),
             "versions": {name: version(name) for name in PACKAGES}
             | {"python": platform.python_version(), "machine": platform.machine()},
         }

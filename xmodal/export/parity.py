@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from xmodal.data.dataset import Dataset, Item, Problems, Progress, by_hash
-from xmodal.data.readers.tables import read
-from xmodal.data.synthetic import write_world
+from xmodal.data.dataset import Dataset, Item, Problems, Progress, sorted_by_hash
+from xmodal.data.readers.read import read
+from xmodal.data.synthetic import write_synthetic_data
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.errors import DataError
 from xmodal.evaluation.metrics import average_precision, groups_by_codes, mean, shared_labels
@@ -51,7 +51,7 @@ class Sample:
 
 def rendered(folder: Path, items: int) -> Sample:
     """``items`` rendered pictures, written into ``folder``, and their captions; without labels."""
-    data = read(write_world(folder, items, seed=1))
+    data = read(write_synthetic_data(folder, items, seed=1))
     return Sample(f"{items} rendered pictures and their captions", data)
 
 
@@ -69,7 +69,7 @@ def held_out(data: Dataset, encoder: Encoder, items: int) -> Sample:
         raise DataError(
             f"all {len(data)} items of {data.name} were learned from: check with others"
         )
-    kept = set(by_hash(chosen, "check")[:items])
+    kept = set(sorted_by_hash(chosen, "check")[:items])
     part = data.keep(lambda item: item.id in kept)
     sample = Sample(f"{len(kept)} items of {data.name} that were {what}", part)
     for side in MODALITIES:

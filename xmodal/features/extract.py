@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from xmodal.data.dataset import Dataset, Problems, Progress
-from xmodal.data.images import Preprocessing, Source, load
+from xmodal.data.images import Preprocessing, Source, load_image
 from xmodal.errors import DataError
 from xmodal.features.backbones import ImageBackbone, TextBackbone
 from xmodal.features.cache import FeatureCache, content_hash, open_cache
@@ -265,7 +265,7 @@ def _image_keys(images: Sequence[Source], store: FeatureCache | None) -> list[by
 def _open_image_key(image: Image.Image) -> bytes | None:
     """Hash of the picture as displayed, with palette, transparency and orientation applied."""
     try:
-        shown = load(image)
+        shown = load_image(image)
     except DataError:
         return None
     return content_hash(f"{shown.size}".encode() + shown.tobytes())

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from xmodal.data.images import load
+from xmodal.data.images import load_image
 from xmodal.errors import ConfigError, DataError
 from xmodal.index.contract import Hit
 
@@ -109,7 +109,7 @@ def _inline(path: Path) -> str:
 
 def _thumbnail(path: Path) -> Image.Image | None:
     try:
-        image = load(path, THUMB)
+        image = load_image(path, THUMB)
     except DataError:
         return None
     return ImageOps.contain(image, (THUMB, THUMB), Image.Resampling.LANCZOS)

@@ -22,7 +22,7 @@ from jsonschema.exceptions import best_match
 from jsonschema.validators import extend
 from starlette.requests import ClientDisconnect, Request
 
-from xmodal.data.images import measure
+from xmodal.data.images import image_size
 from xmodal.errors import DataError
 from xmodal.service.errors import RequestError
 from xmodal.service.settings import Settings
@@ -136,7 +136,7 @@ def decode_image(text: str, max_pixels: int) -> bytes:
         raise DataError(
             "the picture is not base64: send the file's bytes, base64-encoded"
         ) from None
-    width, height = measure(data)
+    width, height = image_size(data)
     if width * height > max_pixels:
         raise DataError(
             f"the picture has {width} x {height} pixels, expected at most "

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from xmodal.data.images import load
+from xmodal.data.images import load_image
 
 SIZES = (320, 1024)
 """Longest sides of thumbnails, in pixels."""
@@ -53,7 +53,7 @@ class Thumbnails:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
-        image = load(path, size)
+        image = load_image(path, size)
         if max(image.size) > size:
             image = ImageOps.contain(image, (size, size), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()

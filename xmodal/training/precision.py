@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from xmodal.config import Options
-from xmodal.data.dataset import Dataset, Problems, by_hash
+from xmodal.data.dataset import Dataset, Problems, sorted_by_hash
 from xmodal.encoders.torch_encoder import as_tensor
 from xmodal.encoders.towers import Towers
 from xmodal.features.backbones import load_image_backbone, load_text_backbone
@@ -40,7 +40,7 @@ def equal_bits(
     """
     if options.precision == "float32":
         return {}
-    chosen = set(by_hash(usable.ids, "precision")[:MAX_COMPARED])
+    chosen = set(sorted_by_hash(usable.ids, "precision")[:MAX_COMPARED])
     rows = np.array([id_ in chosen for id_ in usable.ids])
     sources = pair_sources(keep_rows(usable, rows))
     image, text = (

@@ -90,7 +90,8 @@ def train(
     if not len(pairs):
         raise DataError(
             f"{data.name} has no pair of a picture and a text among {len(data)} items: training "
-            "needs captions beside the pictures" + "".join(f"; {x}" for x in data.problems.lines())
+            "needs captions beside the pictures"
+            + "".join(f"; {x}" for x in data.problems.summary_lines())
         )
     if folder is not None:
         finished = _prepare(folder, pairs, options, config, restart)
@@ -179,7 +180,7 @@ def _about(
             "label_column": data.label_column,
             **{role: len(ids) for role, ids in split.ids().items()},
             "labelled": int(training.train.labelled.sum()),
-            "problems": data.problems.counts(),
+            "problems": data.problems.count_by_kind(),
         },
         "figures": _figures(run),
         "versions": {

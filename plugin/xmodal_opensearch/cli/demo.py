@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from xmodal.cli.output import info, print_line, print_table, progress_bars, runnable
-from xmodal.data.synthetic import caption, unseen
+from xmodal.data.synthetic import caption, unseen_combinations
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import IndexFailure, IndexMissing, XmodalError, require
 from xmodal.index.contract import Hit
@@ -68,7 +68,7 @@ def _compare(local: HammingIndex, encoder: Encoder, server: str) -> None:
             total=len(local),
             progress=bars,
         )
-    texts = [caption(one) for one in unseen()]
+    texts = [caption(one) for one in unseen_combinations()]
     info(f"3. searching {len(texts)} sentences, without and with filters, in both")
     here, there = Retriever(encoder, local), Retriever(encoder, index)
     same = total = 0

@@ -79,6 +79,6 @@ def enrich(model: Path, uri: str, **given: Any) -> None:
         print_problems(problems)
         if given["as_json"]:
             told = {"index": uri, "updated": report.stored, "with_codes": len(index)}
-            print_json(told | {"problems": problems.counts()})
+            print_json(told | {"problems": problems.count_by_kind()})
         else:
             print_line(f"{uri}: {report.stored:,} documents updated, {len(index):,} have codes")

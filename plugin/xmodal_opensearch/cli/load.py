@@ -24,7 +24,7 @@ from xmodal.cli.output import (
     progress_bars,
 )
 from xmodal.data.dataset import Problems
-from xmodal.data.readers.tables import read
+from xmodal.data.readers.read import read
 from xmodal.errors import ConfigError, IndexMismatch
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import FILE, HammingIndex
@@ -94,7 +94,7 @@ def load(source: Path, uri: str, model: Path | None, **given: Any) -> None:
     count = len(index)
     if given["as_json"]:
         told = {"index": uri, "version": index.handle.name, "documents": count, "replaced": old}
-        told |= {"refused": report.failed, "problems": problems.counts()}
+        told |= {"refused": report.failed, "problems": problems.count_by_kind()}
         print_json(told)
     else:
         kept = "" if given["delete_old"] else " (kept: xmodal-opensearch delete --old-versions)"

@@ -215,10 +215,10 @@ def test_documents_that_lack_something(own: Callable[..., Own], run: Any, rest: 
     some = ["broken picture, text", "a list", "dots in the name"]
     assert set(index.get(list(odd)).codes("text")[0]) == set(some[:2])
     assert set(index.get(list(odd)).codes("image")[0]) == set(some[1:])
-    counts = problems.counts()
+    counts = problems.count_by_kind()
     assert counts.pop("picture not usable") == 3
-    assert sum(counts.values()) == 3, problems.lines()
-    told = "; ".join(problems.lines())
+    assert sum(counts.values()) == 3, problems.summary_lines()
+    told = "; ".join(problems.summary_lines())
     for words in ("broken.png", "nowhere.png", "null byte", "no Unicode"):
         assert words in told
 
@@ -236,7 +236,7 @@ def test_pictures_outside_of_the_folder_are_not_read(
     put(rest, mine.name, "bad", {"media": {"photo": name.format(tmp=tmp_path)}})
     index, report, problems = run(mine)
     assert report.stored == COUNT and index.get(["bad"]).codes("image")[0] == []
-    (line,) = problems.lines()
+    (line,) = problems.summary_lines()
     assert line.startswith("1 x picture not to be had: bad (")
     assert "lies outside of" in line or name == "loop.png"
 

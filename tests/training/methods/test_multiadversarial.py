@@ -15,7 +15,7 @@ from support.clusters import CLASSES, LABELS, NO_LABELS, clusters, finite
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from xmodal.codes import BinaryCodes
-from xmodal.data.synthetic import COLOURS, render
+from xmodal.data.synthetic import COLOURS, render_picture
 from xmodal.encoders.folder import CHECKPOINT
 from xmodal.errors import ConfigError, DataError
 from xmodal.evaluation.metrics import code_health
@@ -242,7 +242,9 @@ def pictures(n: int, seed: int) -> Pairs:
     rng = np.random.default_rng(seed)
     names, kind = list(COLOURS)[:3], np.arange(n) % 3
     squares = [
-        render((names[k], "circle", "in the middle"), "large", rng).resize((64, 64), Image.BILINEAR)
+        render_picture((names[k], "circle", "in the middle"), "large", rng).resize(
+            (64, 64), Image.BILINEAR
+        )
         for k in kind
     ]
     image = torch.from_numpy(np.stack([np.asarray(one).reshape(-1) for one in squares]))

@@ -1,1 +1,1 @@
-"""Readers of folders and tables, one file a format."""
+"""Readers of folders and tables, one file a format; ``read.read`` chooses by the path."""
