@@ -94,7 +94,7 @@ def test_a_local_index_loads(tmp_path: Path) -> None:
     queries = BinaryCodes.from_hex(wanted["queries"])
     index = xmodal.open_index(str(tmp_path / "index"), bits=32)
     assert len(index) == wanted["documents"]
-    assert index.encoder == wanted["encoder"]
+    assert index.fingerprint == wanted["encoder"]
     fields = {}
     for one in wanted["searches"]:
         options = {name: value for name, value in one.items() if name != "found"}

@@ -106,8 +106,8 @@ def print_problems(problems: Problems) -> None:
 
 
 def print_strategy(uri: str, index: object) -> None:
-    """How a server's index is searched: it was chosen for the caller, so the caller is told."""
-    if hasattr(index, "way"):
+    """Print how the index of a server is searched; a local index has one strategy only."""
+    if "://" in uri:
         info(f"{uri}: {index!r}")
 
 
