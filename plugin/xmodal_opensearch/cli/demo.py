@@ -89,20 +89,20 @@ def _compare(
     local: HammingIndex, index: OpenSearchIndex, encoder: Encoder, texts: list[str]
 ) -> tuple[int, int]:
     """Search both indexes and print hits; return the number of equal answers and of all."""
-    here, there = Retriever(encoder, local), Retriever(encoder, index)
+    by_file, by_server = Retriever(encoder, local), Retriever(encoder, index)
     equal = total = 0
     for where in FILTERS:
         queries = [Query(text=text, k=K, where=where) for text in texts]
-        pairs = zip(here.search_many(queries), there.search_many(queries), strict=True)
+        pairs = zip(by_file.search_many(queries), by_server.search_many(queries), strict=True)
         total += len(texts)
         equal += sum(_is_equal(one, other) for one, other in pairs)
     rows = [["hits of the first sentence", "distance, local", "distance, OpenSearch"]]
-    first = [retriever.search(text=texts[0], k=5) for retriever in (here, there)]
+    first = [retriever.search(text=texts[0], k=5) for retriever in (by_file, by_server)]
     for one, other in zip(*first, strict=True):
         rows.append([f"{one.id}: {one.fields['text']}", str(one.distance), str(other.distance)])
     print_table(rows, texts[0])
     words = "red circle"
-    hits = there.search(text=words, words=words, k=3)
+    hits = by_server.search(text=words, words=words, k=3)
     shown = ", ".join(f"{hit.fields['text']!r} ({hit.distance} bits)" for hit in hits)
     print_line(f"hybrid search by codes and BM25, {words!r}: {shown}")
     return equal, total
