@@ -1,10 +1,10 @@
-"""What an index is like and what would be better: measured on this very index, never assumed."""
+"""Measurements of an index, and advice: collisions of codes, recall of a graph, latencies."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,131 +25,140 @@ from xmodal_opensearch.index.mapping import field_of
 from xmodal_opensearch.index.queries import Query
 from xmodal_opensearch.index.reading import sample_codes
 from xmodal_opensearch.index.store import OpenSearchIndex
-from xmodal_opensearch.index.strategies import STRATEGIES, missing_requirement
+from xmodal_opensearch.index.strategies import STRATEGIES, Strategy, missing_requirement
 from xmodal_opensearch.loading import load
 
-MOST_READ = 200_000
+MAX_CODES = 200_000
+"""Number of codes of each modality that are read to count collisions."""
 K = 10
-ROUNDS, ASKED = 3, 16
+ROUNDS, QUERIES = 3, 16
 LOW_RECALL, LOW_DISTINCT, SLOW_MS = 0.95, 0.5, 100.0
+GRAPH = "graph"
+
+QueryBuilder = Callable[[BinaryCodes], Query]
 
 
-class Side(NamedTuple):
-    """The codes of one side: how many, how many were read, and how they collide."""
+class ModalityStats(NamedTuple):
+    """Codes of one modality: their number, how many were read, and collisions among these.
 
-    side: Modality
+    ``distinct``: distinct codes / read codes. ``largest_group``: documents with the most frequent
+    code.
+    """
+
+    modality: Modality
     codes: int
     read: int
     distinct: float
-    largest: int
+    largest_group: int
 
 
 class Latency(NamedTuple):
-    """Median milliseconds of one query, as the client sees it, and what it was compared with."""
+    """Median time of one request at the client in ms, by search strategy, or ``graph``."""
 
-    way: str
-    side: Modality
+    strategy: str
+    modality: Modality
     milliseconds: float
 
 
 @dataclass
-class Checkup:
-    """Everything that was found; ``advice`` says what to do, best first."""
+class DiagnosticsReport:
+    """All measurements; ``advice`` has one line for each recommended change."""
 
     index: str
-    sides: list[Side] = field(default_factory=list)
+    modalities: list[ModalityStats] = field(default_factory=list)
     recalls: list[tuple[Modality, Recall]] = field(default_factory=list)
     latencies: list[Latency] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
 
 
-def examine(index: OpenSearchIndex, *, progress: Progress | None = None) -> Checkup:
-    """Measure collisions, recall of the graph, and latency of each way that fits the index."""
-    out = Checkup(repr(index))
+def diagnose(index: OpenSearchIndex, *, progress: Progress | None = None) -> DiagnosticsReport:
+    """Measure collisions, recall of the graph, and latency of each strategy for this index."""
+    report = DiagnosticsReport(repr(index))
     index.handle.refresh_always()
     if load.KEY in index.handle.read_meta():
-        out.advice.append(
-            "a load was killed here and the settings for loading are still set: run it again, or "
+        report.advice.append(
+            "a load was killed and its index settings are still in effect: repeat the load, or run "
             "xmodal-opensearch doctor --repair"
         )
-    for side in MODALITIES:
-        found = _side(index, side, progress)
-        if found.codes:
-            out.sides.append(found)
-    for found in out.sides:
-        _, asked = sample_codes(index.handle, found.side, ASKED)
-        for way, ask in _ways(index, found.side).items():
-            out.latencies.append(Latency(way, found.side, _median_ms(index, ask, asked)))
-        if index.handle.layout.has_graph:
-            recall = index.measure_recall(K, target=found.side)
-            out.recalls.append((found.side, recall))
-    if out.sides:
-        out.advice += advice(out, index)
+    for modality in MODALITIES:
+        stats = _collisions(index, modality, progress)
+        if stats.codes:
+            report.modalities.append(stats)
+            _measure_searches(index, modality, report)
+    if report.modalities:
+        report.advice += advice(report, index)
     else:
-        out.advice.append("the index is empty: fill it with xmodal-opensearch load")
-    return out
+        report.advice.append("the index is empty: fill it with xmodal-opensearch load")
+    return report
 
 
 def repair(server: Server, address: Address) -> list[str]:
-    """Bring back a lost self-test and the settings that a killed load left; say what was done.
+    """Store a missing self-test document, and restore the settings after a killed load.
 
-    Raises IndexMissing.
+    Returns one line for each repair. Raises IndexMissing.
     """
-    done = []
+    repairs = []
     found = describe(server, address.index)
     if found is None:
         raise IndexMissing(f"no index {address.index} at {address.server}")
     name, content = found
-    bits, encoder = mapping.read_meta(name, content["mappings"])
+    bits, fingerprint = mapping.read_meta(name, content["mappings"])
     layout = mapping.read_layout(name, bits, content["mappings"], content["settings"])
-    kept = server.request(
-        "POST", f"/{name}/_mget", {"ids": [mapping.SELF_TEST_ID]}, doing="looking"
-    )
-    if not kept["docs"][0].get("found"):
+    ids = {"ids": [mapping.SELF_TEST_ID]}
+    answer = server.request("POST", f"/{name}/_mget", ids, doing="reading the self-test document")
+    if not answer["docs"][0].get("found"):
         put_self_test(server, name, bits, layout)
-        done.append("the self-test document was stored again")
-    with OpenSearchIndex(server, address, bits=bits, fingerprint=encoder) as index:
+        repairs.append("stored the self-test document again")
+    with OpenSearchIndex(server, address, bits=bits, fingerprint=fingerprint) as index:
         if load.put_back(index):
-            done.append("the settings are as they were before the load")
-    return done or ["nothing was to be repaired"]
+            repairs.append("restored the settings of before the load")
+    return repairs or ["found nothing to repair"]
 
 
-def advice(found: Checkup, index: OpenSearchIndex) -> list[str]:
-    """What to do, from what was measured."""
-    out = []
-    for side in found.sides:
-        if side.distinct < LOW_DISTINCT:
-            out.append(
-                f"only {side.distinct:.0%} of the {side.side} codes are distinct, the largest "
-                f"group of equal ones has {side.largest:,}: more bits would tell them apart"
-            )
-    for target, recall in found.recalls:
-        if recall.value < LOW_RECALL:
-            out.append(
-                f"the graph finds {recall.value:.0%} of the true {K} nearest {target} codes: use "
-                "search, which is exact, not search_approximate"
-            )
-    exact = [one for one in found.latencies if one.way != "graph"]
-    if exact:
-        best = min(exact, key=lambda one: one.milliseconds)
-        used = index.handle.strategy.name
-        now = [one for one in exact if one.way == used and one.side == best.side]
-        if now and best.way != used and best.milliseconds < 0.8 * now[0].milliseconds:
-            out.append(
-                f"strategy={best.way} answers in {best.milliseconds:.1f} ms, {used} in "
-                f"{now[0].milliseconds:.1f}: search with ?strategy={best.way}"
-            )
-        if best.milliseconds > SLOW_MS:
-            out.append(
-                f"an exact search takes {best.milliseconds:.0f} ms: load into a new version with "
-                "more shards (?shards=N) before you think of a graph"
-            )
-    return out or ["nothing to mend: exact search is fast here and the codes tell items apart"]
+def advice(report: DiagnosticsReport, index: OpenSearchIndex) -> list[str]:
+    """Return the recommendations that follow from the measurements, at least one line."""
+    lines = [
+        f"only {stats.distinct:.0%} of the {stats.modality} codes are distinct, the largest group "
+        f"of equal codes has {stats.largest_group:,} documents: use more bits"
+        for stats in report.modalities
+        if stats.distinct < LOW_DISTINCT
+    ]
+    lines += [
+        f"the graph finds {recall.value:.0%} of the {K} nearest {target} codes: use search, which "
+        "is exact, instead of search_approximate"
+        for target, recall in report.recalls
+        if recall.value < LOW_RECALL
+    ]
+    lines += _latency_advice(report.latencies, index.handle.strategy.name)
+    return lines or ["no change recommended: exact search is fast, and most codes are distinct"]
 
 
-def _side(index: OpenSearchIndex, side: Modality, progress: Progress | None) -> Side:
-    """Read the codes of a side (the first 200,000) and count how they collide."""
-    name = field_of(side)
+def _latency_advice(latencies: list[Latency], used: str) -> list[str]:
+    """Advice on the strategy and the number of shards; ``used`` is the strategy of the index."""
+    exact = [latency for latency in latencies if latency.strategy != GRAPH]
+    if not exact:
+        return []
+    lines = []
+    best = min(exact, key=lambda latency: latency.milliseconds)
+    current = [one for one in exact if (one.strategy, one.modality) == (used, best.modality)]
+    if current and best.strategy != used and best.milliseconds < 0.8 * current[0].milliseconds:
+        lines.append(
+            f"strategy={best.strategy} takes {best.milliseconds:.1f} ms, {used} "
+            f"{current[0].milliseconds:.1f} ms: search with ?strategy={best.strategy}"
+        )
+    if best.milliseconds > SLOW_MS:
+        lines.append(
+            f"an exact search takes {best.milliseconds:.0f} ms: load a new version with more "
+            "shards (?shards=N) before you use a graph"
+        )
+    return lines
+
+
+def _collisions(
+    index: OpenSearchIndex, modality: Modality, progress: Progress | None
+) -> ModalityStats:
+    """Read the codes of a modality (at most 200,000) and count equal ones."""
+    name = field_of(modality)
     query: Query = {
         "bool": {"filter": [index.handle.layout.present(name), *index.handle.filters(None)]}
     }
@@ -160,53 +169,62 @@ def _side(index: OpenSearchIndex, side: Modality, progress: Progress | None) -> 
         parts.append(index.handle.layout.codes([hit["_source"][name] for hit in page], index.bits))
         read += len(page)
         if progress is not None:
-            progress(f"{side} codes", read, min(total, MOST_READ))
-        if read >= MOST_READ:
+            progress(f"{modality} codes", read, min(total, MAX_CODES))
+        if read >= MAX_CODES:
             break
     if not parts:
-        return Side(side, total, 0, 1.0, 0)
+        return ModalityStats(modality, total, 0, 1.0, 0)
     packed = BinaryCodes.concatenate(parts).packed
     _, counts = np.unique(packed, axis=0, return_counts=True)
-    return Side(side, total, read, len(counts) / read, int(counts.max()))
+    return ModalityStats(modality, total, read, len(counts) / read, int(counts.max()))
 
 
-def _ways(index: OpenSearchIndex, side: Modality) -> dict[str, Callable[[BinaryCodes], Query]]:
-    """What can be asked of this index on this server: the query of each way."""
-    name = field_of(side)
-    out: dict[str, Callable[[BinaryCodes], Query]] = {}
-    for strategy in STRATEGIES.values():
-        if (
-            index.handle.layout.name not in strategy.searches
-            or strategy.has_graph
-            or missing_requirement(strategy, index.handle.capabilities)
-        ):
-            continue
-        if strategy.build is None:
-            out[strategy.name] = lambda code: build.by_knn(name, code, [], K)
-        else:
-            made = strategy.build
-            out[strategy.name] = lambda code, made=made: made(
-                name, code, index.handle.layout, [], None
-            )  # type: ignore[misc]
+def _measure_searches(
+    index: OpenSearchIndex, modality: Modality, report: DiagnosticsReport
+) -> None:
+    """Add latencies, and the recall of the graph, for searches of ``modality`` to ``report``."""
+    _, codes = sample_codes(index.handle, modality, QUERIES)
+    for name, builder in _query_builders(index, modality).items():
+        report.latencies.append(Latency(name, modality, _median_ms(index, builder, codes)))
     if index.handle.layout.has_graph:
-        out["graph"] = lambda code: build.by_knn(name, code, [], K)
-    return out
+        report.recalls.append((modality, index.measure_recall(K, target=modality)))
 
 
-def _median_ms(
-    index: OpenSearchIndex, ask: Callable[[BinaryCodes], Query], asked: BinaryCodes
-) -> float:
+def _query_builders(index: OpenSearchIndex, modality: Modality) -> dict[str, QueryBuilder]:
+    """Return the query builder of each strategy that fits the index and the server."""
+    name, layout = field_of(modality), index.handle.layout
+    builders: dict[str, QueryBuilder] = {
+        strategy.name: _query_builder(strategy, index, modality)
+        for strategy in STRATEGIES.values()
+        if layout.name in strategy.searches
+        and not strategy.has_graph
+        and not missing_requirement(strategy, index.handle.capabilities)
+    }
+    if layout.has_graph:
+        builders[GRAPH] = lambda code: build.by_knn(name, code, [], K)
+    return builders
+
+
+def _query_builder(strategy: Strategy, index: OpenSearchIndex, modality: Modality) -> QueryBuilder:
+    name, layout, builder = field_of(modality), index.handle.layout, strategy.build
+    if builder is None:
+        return lambda code: build.by_knn(name, code, [], K)
+    return lambda code: builder(name, code, layout, [], None)
+
+
+def _median_ms(index: OpenSearchIndex, builder: QueryBuilder, codes: BinaryCodes) -> float:
+    """Median time in ms of a search for each of ``codes``, over several rounds."""
     times: list[float] = []
-    bodies: Sequence[dict[str, object]] = [
-        build.search_body(ask(asked[row : row + 1]), K) | {"_source": False}
-        for row in range(len(asked))
+    bodies = [
+        build.search_body(builder(codes[row : row + 1]), K) | {"_source": False}
+        for row in range(len(codes))
     ]
     for number in range(ROUNDS + 1):
         for body in bodies:
             started = time.perf_counter()
             index.handle.search([body])
-            if number:  # the first round warms caches
+            if number:  # the first round fills caches
                 times.append(1e3 * (time.perf_counter() - started))
     if not times:
-        raise IndexFailure(f"{index.handle.address} holds no codes to ask with")
+        raise IndexFailure(f"{index.handle.address} has no codes to measure with")
     return statistics.median(times)

@@ -1,4 +1,4 @@
-"""The REST path as a client takes it: curl lines, pictures in base64, hits as ids and distances."""
+"""The REST path: curl commands, pictures in base64, hits as tuples, connected indexes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -22,15 +23,16 @@ from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 
 Run = Callable[..., Any]
+HitTuple = tuple[str, int, dict[str, Any]]
 
 
 def alias(uri: str) -> str:
-    """The name of an index."""
+    """Return the index name of an address."""
     return parse_address(uri).index
 
 
 def allow(server: Run) -> None:
-    """What an operator of a cluster would allow, for this machine."""
+    """Set the cluster settings that ``connect`` requires for a service on this machine."""
     settings = {
         "plugins.ml_commons.remote_inference.enabled": True,
         "plugins.ml_commons.connector.private_ip_enabled": True,
@@ -40,123 +42,125 @@ def allow(server: Run) -> None:
 
 
 def picture(item: Item) -> str:
-    """A picture as a document carries it."""
+    """Return the picture of an item in base64."""
     assert item.image is not None
     return base64.b64encode(Path(item.image).read_bytes()).decode()
 
 
-def found(answer: Mapping[str, Any]) -> list[tuple[str, int, dict[str, Any]]]:
-    """Ids, distances and fields of a search's answer."""
+def answer_hits(answer: Mapping[str, Any]) -> list[HitTuple]:
+    """Return ids, distances and fields of the hits in a search response."""
     return [
         (hit["_id"], round(1 / hit["_score"] - 1), hit.get("_source", {}))
         for hit in answer["hits"]["hits"]
     ]
 
 
-def plain(hits: list[Hit]) -> list[tuple[str, int, dict[str, Any]]]:
-    """The same of the Python path."""
+def client_hits(hits: list[Hit]) -> list[HitTuple]:
+    """Return ids, distances and fields of hits of the Python client."""
     return [(hit.id, hit.distance, dict(hit.fields)) for hit in hits]
 
 
-def curl(line: str, folder: Path, item: Item | None = None) -> Any:
-    """What a line for the shell prints, where ``picture.jpg`` is the picture of ``item``.
+def curl(command: str, folder: Path, item: Item | None = None) -> Any:
+    """Run a curl command in ``folder`` and decode its output; skip the test without curl.
 
-    Without curl the test is skipped.
+    The picture of ``item`` is copied to ``picture.jpg``.
     """
     if shutil.which("curl") is None:
-        pytest.skip("runs the printed lines, which need curl: apt-get install curl")
+        pytest.skip("runs the printed commands, which need curl: apt-get install curl")
     if item is not None:
         shutil.copyfile(str(item.image), folder / "picture.jpg")
-    done = subprocess.run(["bash", "-c", line], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, ""), done
     return json.loads(done.stdout)
 
 
-def connected(run: Run, uri: str, service: str, *more: object) -> dict[str, Any]:
-    """What ``connect --json`` tells."""
-    told = run("connect", uri, "--service", service, "--json", *more)
-    assert told.status == 0, told.err
-    answer: dict[str, Any] = json.loads(told.out)
-    return answer
+def connect(run: Run, uri: str, service: str, *more: object) -> dict[str, Any]:
+    """Run ``connect --json`` and return its output."""
+    result = run("connect", uri, "--service", service, "--json", *more)
+    assert result.status == 0, result.err
+    report: dict[str, Any] = json.loads(result.out)
+    return report
 
 
-def done(told: Mapping[str, Any]) -> set[str]:
-    """What became of the things that a connect or disconnect told of."""
-    return {step["done"] for step in told["steps"]}
+def changes(report: Mapping[str, Any]) -> set[str]:
+    """Return the kinds of changes in the output of ``connect`` or ``disconnect``."""
+    return {step["done"] for step in report["steps"]}
 
 
-def pipeline(told: Mapping[str, Any], end: str) -> str:
-    """The name of a pipeline that connect told of."""
+def pipeline_name(report: Mapping[str, Any], suffix: str) -> str:
+    """Return the name of a pipeline in the output of ``connect``."""
     (name,) = [
         step["name"]
-        for step in told["steps"]
-        if step["name"].endswith(f"-{end}") and step["what"].endswith("pipeline")
+        for step in report["steps"]
+        if step["name"].endswith(f"-{suffix}") and step["what"].endswith("pipeline")
     ]
     return str(name)
 
 
-def service_behind(
-    url: str, change: Callable[[Asked, Reply], Reply] = lambda asked, reply: reply
+def proxy(
+    url: str, change: Callable[[Asked, Reply], Reply] = lambda request, reply: reply
 ) -> Callable[[Asked], Reply]:
-    """The service's own answers, passed on by an Endpoint, which may change them."""
-    pass_on = passed_on(url)
-    return lambda asked: change(asked, pass_on(asked))
+    """Return a reply function that forwards requests to ``url``; ``change`` edits the replies."""
+    forward = passed_on(url)
+    return lambda request: change(request, forward(request))
 
 
-def everything(ml: Run) -> dict[str, Any]:
-    """All pipelines, connectors, models and groups of a cluster, and default pipelines."""
-    out: dict[str, Any] = {}
+def cluster_state(ml: Run) -> dict[str, Any]:
+    """Return all pipelines, connectors, models, model groups and default pipelines."""
+    state: dict[str, Any] = {}
     for kind in ("ingest", "search"):
         try:
-            out[kind] = ml("GET", f"_{kind}/pipeline")
-        except Refused:  # there is none
-            out[kind] = {}
+            state[kind] = ml("GET", f"_{kind}/pipeline")
+        except Refused:  # no pipeline exists
+            state[kind] = {}
     for kind in ("connectors", "models", "model_groups"):
         answer = ml("POST", f"_plugins/_ml/{kind}/_search", {"size": 100})
-        out[kind] = {hit["_id"]: hit["_source"] for hit in answer["hits"]["hits"]}
+        state[kind] = {hit["_id"]: hit["_source"] for hit in answer["hits"]["hits"]}
     defaults = ml("GET", "_all/_settings/index.default_pipeline,index.search.default_pipeline")
-    out["defaults"] = {name: one["settings"] for name, one in defaults.items() if one["settings"]}
-    return out
+    state["defaults"] = {name: one["settings"] for name, one in defaults.items() if one["settings"]}
+    return state
 
 
-class Photos(NamedTuple):
-    """A connected index, and what connect told."""
+@dataclass(frozen=True)
+class ConnectedIndex:
+    """A connected index, and the output of ``connect --json``."""
 
     uri: str
-    told: dict[str, Any]
+    report: dict[str, Any]
     index: OpenSearchIndex
 
     @property
     def name(self) -> str:
-        """Its name in a path."""
+        """The index name in a path."""
         return alias(self.uri)
 
-    def put(self, ml: Server, id_: str, document: Any, *, update: bool = False) -> Any:
-        """Store a document through the pipeline; what is stored then."""
-        through = f"pipeline={pipeline(self.told, 'ingest')}&refresh=true"
-        ml("PUT", f"{self.name}/_doc/{id_}?{through}", document)
+    def put(self, ml: Server, id_: str, document: Any) -> Any:
+        """Store a document through the ingest pipeline and return the stored document."""
+        query = f"pipeline={pipeline_name(self.report, 'ingest')}&refresh=true"
+        ml("PUT", f"{self.name}/_doc/{id_}?{query}", document)
         return ml("GET", f"{self.name}/_doc/{id_}")["_source"]
 
     def bulk(self, ml: Server, lines: list[dict[str, Any]]) -> Any:
-        """Several lines through the pipeline."""
+        """Send lines of a bulk request through the ingest pipeline."""
         body = "".join(json.dumps(line) + "\n" for line in lines)
-        path = f"{self.name}/_bulk?pipeline={pipeline(self.told, 'ingest')}&refresh=true"
+        path = f"{self.name}/_bulk?pipeline={pipeline_name(self.report, 'ingest')}&refresh=true"
         return ml("POST", path, body)
 
-    def search(self, ml: Server, end: str, body: dict[str, Any]) -> Any:
-        """A search through a pipeline."""
-        return ml("POST", f"{self.name}/_search?search_pipeline={pipeline(self.told, end)}", body)
+    def search(self, ml: Server, suffix: str, body: dict[str, Any]) -> Any:
+        """Search through the search pipeline with this suffix."""
+        name = pipeline_name(self.report, suffix)
+        return ml("POST", f"{self.name}/_search?search_pipeline={name}", body)
 
 
 def run(*arguments: object) -> str:
-    """What a command prints, which has to work."""
+    """Run a command that must succeed, and return its standard output."""
     done = CliRunner().invoke(commands, list(map(str, arguments)), catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return str(done.stdout)
 
 
-def laid(uri: str, service: str, model: Path, *more: object) -> Photos:
-    """A new connected index."""
+def create_connected(uri: str, service: str, model: Path, *more: object) -> ConnectedIndex:
+    """Create an index and connect it."""
     run("create", uri, "--model", model)
-    told = json.loads(run("connect", uri, "--service", service, "--json", *more))
-    return Photos(uri, told, open_opensearch(uri))
+    report = json.loads(run("connect", uri, "--service", service, "--json", *more))
+    return ConnectedIndex(uri, report, open_opensearch(uri))

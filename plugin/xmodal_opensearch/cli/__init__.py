@@ -1,4 +1,4 @@
-"""The command line of the OpenSearch half: parsing of arguments and printing, nothing else."""
+"""The command line ``xmodal-opensearch``: parses arguments and prints results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xmodal.errors import require
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the command line; the entry point of the script."""
     run(_commands)
 
 
@@ -19,8 +19,8 @@ def _commands() -> click.Group:
     try:
         from xmodal_opensearch.cli.commands import commands
     except ModuleNotFoundError:
-        named = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-        extras = {"node": ["node"], "demo": ["torch", "node"]}.get(named, ["opensearch"])
-        require(f"xmodal-opensearch {named}".rstrip(), *extras)
+        command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        extras = {"node": ["node"], "demo": ["torch", "node"]}.get(command, ["opensearch"])
+        require(f"xmodal-opensearch {command}".rstrip(), *extras)
         raise
     return commands

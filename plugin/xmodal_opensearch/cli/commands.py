@@ -1,4 +1,4 @@
-"""The commands, together."""
+"""The group of all commands."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from xmodal_opensearch.cli.plugin import plugin
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="xmodal-opensearch")
 def commands() -> None:
-    """Codes in OpenSearch: a node to try it on, loading, your own documents, a doctor.
+    """Create, fill, connect and check indexes of binary codes in OpenSearch.
 
-    An index is opensearch://host:9200/name: plain HTTP on this machine, verified TLS elsewhere.
-    Users come from the environment: XMODAL_OPENSEARCH_USER, XMODAL_OPENSEARCH_PASSWORD (or
-    XMODAL_OPENSEARCH_PASSWORD_FILE).
+    The address of an index is opensearch://host:9200/name, with TLS except on localhost.
+    Credentials are read from XMODAL_OPENSEARCH_USER and XMODAL_OPENSEARCH_PASSWORD, or
+    XMODAL_OPENSEARCH_PASSWORD_FILE.
 
     \b
     Example:
@@ -32,6 +32,5 @@ def commands() -> None:
     """
 
 
-every = (node, create, load, enrich, connect, disconnect, doctor, delete, demo, plugin)
-for command in every:
+for command in (node, create, load, enrich, connect, disconnect, doctor, delete, demo, plugin):
     commands.add_command(command)

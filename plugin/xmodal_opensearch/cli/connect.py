@@ -14,25 +14,26 @@ from xmodal.cli.output import info, print_json, print_line
 from xmodal.errors import ConfigError, IndexMissing
 from xmodal.index.validation import check_identity
 from xmodal.modality import MODALITIES
-from xmodal_opensearch.client.address import parse_address
+from xmodal_opensearch.client.address import Address, parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.exact_search import exact_query
 from xmodal_opensearch.index.ownership import OwnershipTag
 from xmodal_opensearch.index.store import OpenSearchIndex
 from xmodal_opensearch.rest import cluster_settings, connector, remote_model, service_probe
+from xmodal_opensearch.rest.cluster_settings import MissingSetting
 from xmodal_opensearch.rest.curl import Curl, examples
 from xmodal_opensearch.rest.pipelines import (
-    Wiring,
+    ConnectorConfig,
     check_name,
-    finding,
-    problem_field,
+    problem_mapping,
+    query_template,
 )
-from xmodal_opensearch.rest.remote_model import NotAllowed, Step
-from xmodal_opensearch.rest.service_probe import Answer
+from xmodal_opensearch.rest.remote_model import NotAllowed, ResourceChange
+from xmodal_opensearch.rest.service_probe import ServiceInfo
 
 name_option = click.option(
-    "--name", default="xmodal", show_default=True, help="What names in the cluster begin with."
+    "--name", default="xmodal", show_default=True, help="Prefix of the names of all resources."
 )
 
 
@@ -42,13 +43,17 @@ name_option = click.option(
     "--service",
     required=True,
     metavar="URL",
-    help="The running xmodal serve, as the cluster reaches it.",
+    help="Address of xmodal serve, as the cluster reaches it.",
 )
-@click.option("--from-here", metavar="URL", help="The same service, if this machine has another.")
+@click.option(
+    "--from-here",
+    metavar="URL",
+    help="Address of the same service for this machine [default: --service].",
+)
 @click.option(
     "--token-file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="File with the service's token.",
+    help="File with the token of the service.",
 )
 @name_option
 @click.option("--text-field", default="text", show_default=True, help="Field with a text.")
@@ -56,26 +61,20 @@ name_option = click.option(
     "--image-field",
     default="image_base64",
     show_default=True,
-    help="Field with a picture in base64, which is not stored.",
+    help="Field with a picture in base64; it is removed before storing.",
 )
 @click.option(
     "--on-failure",
     type=click.Choice(["refuse", "keep"]),
     default="refuse",
     show_default=True,
-    help="What becomes of a document that the service cannot encode.",
+    help="Refuse documents that cannot be encoded, or store them without codes.",
 )
-@click.option("--make-default", is_flag=True, help="Documents go through it without being asked.")
-@click.option("--allow", is_flag=True, help="Change the cluster settings that are in the way.")
+@click.option("--make-default", is_flag=True, help="Make it the default pipeline of the index.")
+@click.option("--allow", is_flag=True, help="Change the cluster settings that are required.")
 @json_option
 def connect(uri: str, as_json: bool, **given: Any) -> None:
-    """Let the cluster encode by our service, so that clients need nothing but REST.
-
-    Makes an ml-commons connector and model, an ingest pipeline (text and base64 picture in, codes
-    out) and search pipelines, and prints the curl lines to try. Run again it changes what differs
-    and nothing else. Cluster settings that are in the way are explained, and changed only by
-    --allow. With --on-failure keep, a refused document is stored without codes (with that of its
-    text, if the picture is to blame) and says why in xmodal.problem.
+    """Create pipelines that encode documents and queries with xmodal serve.
 
     \b
     Example:
@@ -83,60 +82,41 @@ def connect(uri: str, as_json: bool, **given: Any) -> None:
       xmodal-opensearch connect opensearch://localhost:9200/photos --service http://127.0.0.1:8000
     """
     address = parse_address(uri)
-    check_name("the index", address.index)
-    check_name("the name", given["name"])
+    check_name("index name", address.index)
+    check_name("--name", given["name"])
     service = service_probe.check_url(given["service"])
-    here = service_probe.check_url(given["from_here"] or service)
-    token = _token(given["token_file"])
+    service_from_here = service_probe.check_url(given["from_here"] or service)
+    token = _read_token(given["token_file"])
     server = Server(address)
-    try:
-        index = OpenSearchIndex(server, address, bits=None, fingerprint=None)
-    except IndexMissing as error:
-        raise IndexMissing(
-            f"{error}: make one first, xmodal index DATA --model M --index {uri}, or an empty one, "
-            f"xmodal-opensearch create {uri} --model M"
-        ) from None
-    if not index.handle.layout.is_vector:
-        raise ConfigError(
-            f"{uri} keeps its codes as 64-bit words, which ml-commons cannot write: load it with "
-            "another way"
-        )
+    index = _open(server, address)
     remote_model.check_plugins(index.handle.capabilities, address.server)
-    answer = service_probe.ask(here, token)
-    index = _of_service(server, index, answer)
-    wiring = _wiring(index, service, token, given)
+    answer = service_probe.probe_service(service_from_here, token)
+    index = _reopen(server, index, answer)
+    config = _config(index, service, token, given)
+    curl = Curl(address, os.environ)
+    _check_settings(server, config, curl, allow=given["allow"])
     default_of = index.handle.name if given["make_default"] else None
     neural = index.handle.capabilities.hybrid and index.handle.capabilities.version >= (3, 0)
-    curl = Curl(address, os.environ)
-
-    private = service_probe.is_private(service)
-    lacks = remote_model.lacking(server, wiring.url, private=private)
-    if lacks and given["allow"]:
-        remote_model.allow(server, lacks)
-        info("changed cluster settings: " + ", ".join(one.setting for one in lacks))
-    elif lacks:
-        raise _not_allowed("", lacks, wiring, curl)
     try:
-        steps = connector.connect(
-            server, wiring, answer.text_code, token=token, neural=neural, default_of=default_of
+        changes = connector.connect(
+            server, config, answer.text_code, token=token, neural=neural, default_of=default_of
         )
     except NotAllowed as error:
-        raise _not_allowed(f"{error}\n", error.lacks, wiring, curl) from None
-    if wiring.keep:
-        server.request(
-            "PUT", f"/{index.handle.name}/_mapping", problem_field(), doing="mapping xmodal.problem"
-        )
+        raise _not_allowed(f"{error}\n", error.missing, config, curl) from None
+    if config.keep_failed:
+        path, doing = f"/{index.handle.name}/_mapping", "mapping xmodal.problem"
+        server.request("PUT", path, problem_mapping(), doing=doing)
     index.handle.store_fingerprint()
-    lines = examples(curl, wiring, neural=neural, is_default=default_of is not None)
+    commands = examples(curl, config, neural=neural, is_default=default_of is not None)
     if as_json:
-        told: dict[str, Any] = {"index": uri, "service": service, "encoder": answer.encoder}
-        told["steps"] = [one._asdict() for one in steps]
-        told["try"] = [{"what": what, "curl": line} for what, line in lines]
-        print_json(told)
+        result: dict[str, Any] = {"index": uri, "service": service, "encoder": answer.fingerprint}
+        result["steps"] = _to_json(changes)
+        result["try"] = [{"what": title, "curl": command} for title, command in commands]
+        print_json(result)
         return
-    _tell(steps)
-    for what, line in lines:
-        print_line(f"\n# {what}\n{line}")
+    _print(changes)
+    for title, command in commands:
+        print_line(f"\n# {title}\n{command}")
 
 
 @click.command()
@@ -144,23 +124,23 @@ def connect(uri: str, as_json: bool, **given: Any) -> None:
 @name_option
 @json_option
 def disconnect(uri: str, name: str, as_json: bool) -> None:
-    """Remove what connect made for INDEX; documents, codes and cluster settings stay.
+    """Remove the pipelines, connector and model that connect created.
 
     \b
     Example:
       xmodal-opensearch disconnect opensearch://localhost:9200/photos
     """
     address = parse_address(uri)
-    steps = connector.disconnect(Server(address), name, address.index)
+    changes = connector.disconnect(Server(address), name, address.index)
     if as_json:
-        print_json({"index": uri, "steps": [one._asdict() for one in steps]})
+        print_json({"index": uri, "steps": _to_json(changes)})
         return
-    _tell(steps)
-    if not steps:
-        print_line(f"{uri}: nothing of connect --name {name} is there")
+    _print(changes)
+    if not changes:
+        print_line(f"{uri}: found nothing of connect --name {name}")
 
 
-def _token(file: Path | None) -> str | None:
+def _read_token(file: Path | None) -> str | None:
     if file is None:
         return None
     try:
@@ -172,51 +152,85 @@ def _token(file: Path | None) -> str | None:
     return token
 
 
-def _of_service(server: Server, index: OpenSearchIndex, answer: Answer) -> OpenSearchIndex:
-    """The same index, opened for the codes of the service. Raises IndexMismatch."""
+def _open(server: Server, address: Address) -> OpenSearchIndex:
+    """Open the index. Raises IndexMissing, and ConfigError if its codes are stored as words."""
+    try:
+        index = OpenSearchIndex(server, address, bits=None, fingerprint=None)
+    except IndexMissing as error:
+        raise IndexMissing(
+            f"{error}: create it with xmodal index DATA --model M --index {address}, or empty with "
+            f"xmodal-opensearch create {address} --model M"
+        ) from None
+    if not index.handle.layout.is_vector:
+        raise ConfigError(
+            f"{address} stores its codes as 64-bit words, which ml-commons cannot write: load it "
+            "with another strategy"
+        )
+    return index
+
+
+def _reopen(server: Server, index: OpenSearchIndex, answer: ServiceInfo) -> OpenSearchIndex:
+    """Open the same index for the encoder of the service. Raises IndexMismatch."""
+    address = index.handle.address
     check_identity(
-        str(index.handle.address),
+        str(address),
         bits=index.bits,
         fingerprint=index.fingerprint,
         expected_bits=answer.bits,
-        expected_fingerprint=answer.encoder,
+        expected_fingerprint=answer.fingerprint,
     )
-    return OpenSearchIndex(
-        server, index.handle.address, bits=answer.bits, fingerprint=answer.encoder
-    )
+    return OpenSearchIndex(server, address, bits=answer.bits, fingerprint=answer.fingerprint)
 
 
-def _wiring(
+def _config(
     index: OpenSearchIndex, service: str, token: str | None, given: dict[str, Any]
-) -> Wiring:
-    """What is to be made; searches ask exactly what ours ask."""
+) -> ConnectorConfig:
+    """Connector parameters; its queries are those of the Python client with the same strategy."""
     code = mapping.self_test(index.bits)
     filters = index.handle.filters(None)
-    return Wiring(
+    return ConnectorConfig(
         OwnershipTag(given["name"], index.handle.address.index, str(index.fingerprint)),
         service,
         {
-            side: finding(exact_query(index.handle, code, side, filters), code)
-            for side in MODALITIES
+            modality: query_template(exact_query(index.handle, code, modality, filters), code)
+            for modality in MODALITIES
         },
         with_token=token is not None,
         text_field=given["text_field"],
         image_field=given["image_field"],
-        added=index.handle.enriched,
-        keep=given["on_failure"] == "keep",
+        enriched=index.handle.enriched,
+        keep_failed=given["on_failure"] == "keep",
     )
 
 
+def _check_settings(server: Server, config: ConnectorConfig, curl: Curl, *, allow: bool) -> None:
+    """Change the required cluster settings if ``allow``. Raises ConfigError otherwise."""
+    private_ip = service_probe.is_private(config.service)
+    missing = remote_model.read_missing_settings(server, config.url, private_ip=private_ip)
+    if missing and not allow:
+        raise _not_allowed("", missing, config, curl)
+    if missing:
+        remote_model.change_settings(server, missing)
+        info("changed cluster settings: " + ", ".join(one.setting for one in missing))
+
+
 def _not_allowed(
-    before: str, lacks: list[cluster_settings.Lack], wiring: Wiring, curl: Curl
+    prefix: str, missing: list[MissingSetting], config: ConnectorConfig, curl: Curl
 ) -> ConfigError:
-    line = curl.line("PUT", "/_cluster/settings", cluster_settings.change(lacks))
-    return ConfigError(before + cluster_settings.explained(lacks, wiring.url, line))
+    body = cluster_settings.settings_body(missing)
+    command = curl.command("PUT", "/_cluster/settings", body)
+    return ConfigError(prefix + cluster_settings.explanation(missing, config.url, command))
 
 
-def _tell(steps: Sequence[Step]) -> None:
-    """One line a step, the names under each other."""
-    wide = max((len(one.what) for one in steps), default=0)
-    for one in steps:
-        id_ = f"  (id {one.id})" if one.id else ""
-        print_line(f"{one.done:<9}  {one.what:<{wide}}  {one.name}{id_}")
+def _to_json(changes: Sequence[ResourceChange]) -> list[dict[str, str | None]]:
+    return [
+        {"what": one.kind, "name": one.name, "done": one.change, "id": one.id} for one in changes
+    ]
+
+
+def _print(changes: Sequence[ResourceChange]) -> None:
+    """Print one line for each change, in columns."""
+    width = max((len(one.kind) for one in changes), default=0)
+    for one in changes:
+        suffix = f"  (id {one.id})" if one.id else ""
+        print_line(f"{one.change:<9}  {one.kind:<{width}}  {one.name}{suffix}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import click
 from xmodal.cli.output import print_line
 from xmodal.codes import check_bits
 from xmodal.errors import ConfigError, IndexMissing
-from xmodal_opensearch.client.address import parse_address
+from xmodal_opensearch.client.address import Address, parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.aliases import describe, is_version, make_version, versions_of
@@ -22,17 +22,17 @@ from xmodal_opensearch.index.strategies import choose_strategy
 
 @click.command()
 @click.argument("uri", metavar="INDEX")
-@click.option("--model", type=click.Path(path_type=Path), help="The encoder whose codes it holds.")
-@click.option("--bits", type=int, help="Width of the codes, if there is no model yet.")
+@click.option("--model", type=click.Path(path_type=Path), help="Encoder of the codes.")
+@click.option("--bits", type=int, help="Bits of the codes, instead of --model.")
 @click.option(
     "--field",
     "fields",
     multiple=True,
     metavar="NAME=TYPE",
-    help="Map a field of yours: caption=text, price=float, day=date. Others map themselves.",
+    help="Type of a field: caption=text, price=float, day=date [default: dynamic mapping].",
 )
 def create(uri: str, model: Path | None, bits: int | None, fields: tuple[str, ...]) -> None:
-    """Make an empty index behind an alias, with fields of yours mapped as you like.
+    """Create an empty index behind an alias.
 
     \b
     Example:
@@ -40,47 +40,33 @@ def create(uri: str, model: Path | None, bits: int | None, fields: tuple[str, ..
           --field caption=text --field price=float --field day=date
     """
     if (model is None) == (bits is None):
-        raise ConfigError("give --model or --bits, one of them")
+        raise ConfigError("give either --model or --bits")
     address = parse_address(uri)
-    if bits is not None:
-        check_bits(bits)
-    described = {}
-    for one in fields:
-        name, _, kind = one.partition("=")
-        if not name or not kind:
-            raise ConfigError(f"--field {one}: expected NAME=TYPE, such as day=date")
-        described[name] = mapping.user_field(name, kind)
-    encoder = None
-    if model is not None:
-        from xmodal.encoders.load import load_encoder
-
-        loaded = load_encoder(model)
-        bits, encoder = loaded.bits, loaded.fingerprint
+    user_mappings = _user_mappings(fields)
+    bits, fingerprint = _width(model, bits)
     server = Server(address)
     if describe(server, address.index) is not None:
-        raise ConfigError(f"{address} exists: delete it first, or take another name")
+        raise ConfigError(f"{address} exists: delete it first, or use another name")
     strategy = choose_strategy(address.strategy, probe(server), None, address.natives)
     make_version(
         server,
         address,
-        int(bits or 0),
-        encoder,
+        bits,
+        fingerprint,
         strategy.makes,
         alias=address.index,
-        fields=described,
+        fields=user_mappings,
     )
-    with OpenSearchIndex(server, address, bits=bits, fingerprint=encoder) as index:
+    with OpenSearchIndex(server, address, bits=bits, fingerprint=fingerprint) as index:
         print_line(f"{address}: {index!r}")
 
 
 @click.command()
 @click.argument("uri", metavar="INDEX")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--old-versions", is_flag=True, help="Only the versions that are not searched.")
+@click.option("--yes", is_flag=True, help="Delete without confirmation.")
+@click.option("--old-versions", is_flag=True, help="Delete only versions that are not in use.")
 def delete(uri: str, yes: bool, old_versions: bool) -> None:
-    """Remove an index that xmodal made, with all its versions.
-
-    An index of your own to which codes were added is never deleted here.
+    """Delete an index that xmodal created, with all its versions.
 
     \b
     Example:
@@ -88,29 +74,55 @@ def delete(uri: str, yes: bool, old_versions: bool) -> None:
     """
     address = parse_address(uri)
     server = Server(address)
-    versions = versions_of(server, address.index)
-    doomed = [name for name, seen in versions.items() if not (old_versions and seen)]
-    ours = []
-    for name in doomed:
-        found = describe(server, name)
-        if found is not None and _is_ours(found[1]["mappings"]):
-            ours.append(name)
-    found = describe(server, address.index)
-    if found is not None and not (
-        is_version(address.index, found[0]) and _is_ours(found[1]["mappings"])
-    ):
-        raise ConfigError(
-            f"{address.index} is no alias that xmodal made (it stands for {found[0]}): delete an "
-            "index of your own by your own means"
-        )
-    if not ours:
+    names = _created_versions(server, address, unused_only=old_versions)
+    if not names:
         raise IndexMissing(f"no {'old version' if old_versions else 'index'} at {address}")
     if not yes:
-        click.confirm(f"delete {', '.join(ours)} at {address.server}?", abort=True, err=True)
-    server.request("DELETE", f"/{','.join(ours)}", doing="deleting")
-    print_line(f"deleted {', '.join(ours)}")
+        click.confirm(f"delete {', '.join(names)} at {address.server}?", abort=True, err=True)
+    server.request("DELETE", f"/{','.join(names)}", doing="deleting")
+    print_line(f"deleted {', '.join(names)}")
 
 
-def _is_ours(mappings: Mapping[str, Any]) -> bool:
-    """Whether xmodal made it: not merely added codes to it."""
+def _user_mappings(fields: Sequence[str]) -> dict[str, Any]:
+    """The mappings of fields given as NAME=TYPE. Raises ConfigError."""
+    mappings = {}
+    for field in fields:
+        name, _, kind = field.partition("=")
+        if not name or not kind:
+            raise ConfigError(f"--field {field}: expected NAME=TYPE, such as day=date")
+        mappings[name] = mapping.user_field(name, kind)
+    return mappings
+
+
+def _width(model: Path | None, bits: int | None) -> tuple[int, str | None]:
+    """Bits and fingerprint of the model, or ``bits`` without a fingerprint."""
+    if model is None:
+        return check_bits(bits or 0), None
+
+    from xmodal.encoders.load import load_encoder
+
+    encoder = load_encoder(model)
+    return encoder.bits, encoder.fingerprint
+
+
+def _created_versions(server: Server, address: Address, *, unused_only: bool) -> list[str]:
+    """The versions that xmodal created. Raises ConfigError if the alias is an index of the user."""
+    names = []
+    for name, in_use in versions_of(server, address.index).items():
+        found = None if unused_only and in_use else describe(server, name)
+        if found is not None and _is_created(found[1]["mappings"]):
+            names.append(name)
+    current = describe(server, address.index)
+    if current is not None:
+        name, content = current
+        if not is_version(address.index, name) or not _is_created(content["mappings"]):
+            raise ConfigError(
+                f"{address.index} is not an alias created by xmodal (it refers to {name}): delete "
+                "your own index with OpenSearch's API"
+            )
+    return names
+
+
+def _is_created(mappings: Mapping[str, Any]) -> bool:
+    """Whether xmodal created the index, not only added codes to it."""
     return "xmodal" in mappings.get("_meta", {}) and not mapping.codes_were_added(mappings)

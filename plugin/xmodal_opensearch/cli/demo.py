@@ -1,4 +1,4 @@
-"""xmodal-opensearch demo: the demo's world in a real node, the same questions, the same answers."""
+"""xmodal-opensearch demo"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xmodal.errors import IndexFailure, IndexMissing, XmodalError, require
 from xmodal.index.contract import Hit
 from xmodal.index.local import HammingIndex
 from xmodal.retrieval.retriever import Query, Retriever
-from xmodal_opensearch.index.store import open_opensearch
+from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading.load import load as load_into
 from xmodal_opensearch.node.artifacts import cache_folder
 from xmodal_opensearch.node.process import Node
@@ -25,11 +25,17 @@ FILTERS = (None, {"colour": "red"}, {"shape": ["star", "cross"], "size": "large"
 
 
 @click.command()
-@click.option("--out", default="demo", show_default=True, type=click.Path(path_type=Path))
-@click.option("--url", help="A server that runs, as opensearch://host:9200 [default: a new node].")
-@click.option("--with-plugin", is_flag=True, help="With our hamming query, compiled now.")
+@click.option(
+    "--out",
+    default="demo",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder written by xmodal demo.",
+)
+@click.option("--url", help="A running server, opensearch://host:9200 [default: start a node].")
+@click.option("--with-plugin", is_flag=True, help="Build the hamming plugin and install it.")
 def demo(out: Path, url: str | None, with_plugin: bool) -> None:
-    """Load the world of `xmodal demo` into a node and compare its answers with the local index.
+    """Load the data of xmodal demo and compare hits with the local index.
 
     \b
     Example:
@@ -38,65 +44,73 @@ def demo(out: Path, url: str | None, with_plugin: bool) -> None:
     """
     require("xmodal-opensearch demo", *(["torch"] if url else ["torch", "node"]))
     if not (out / "index").is_dir():
-        made = f"{runnable('xmodal')} demo --out {out}"
-        raise IndexMissing(f"there is no demo at {out}: make it first with {made}")
+        command = f"{runnable('xmodal')} demo --out {out}"
+        raise IndexMissing(f"no demo at {out}: create it first with {command}")
 
     from xmodal.encoders.load import load_encoder
 
     local = HammingIndex.load(out / "index", bits=None, fingerprint=None)
     encoder = load_encoder(out / "model")
     if url is not None:
-        _compare(local, encoder, url.rstrip("/"))
+        _load_and_compare(local, encoder, url.rstrip("/"))
         return
     info(f"1. starting OpenSearch, data in {out / 'node'}")
     extra = [plugin_folder(show=info)] if with_plugin else []
     with Node.start(out / "node", extra_plugins=extra, show=info) as node:
-        _compare(local, encoder, f"opensearch://127.0.0.1:{node.port}")
-    info("   the node is stopped; look into it with:")
+        _load_and_compare(local, encoder, f"opensearch://127.0.0.1:{node.port}")
+    info("   stopped the node; start it again with:")
     info(f"  {runnable('xmodal-opensearch')} node --folder {shlex.quote(str(out / 'node'))}")
 
 
-def _compare(local: HammingIndex, encoder: Encoder, server: str) -> None:
+def _load_and_compare(local: HammingIndex, encoder: Encoder, server: str) -> None:
+    """Load ``local`` into the server and compare searches. Raises IndexFailure if they differ."""
     uri = f"{server}/xmodal-demo"
-    index = open_opensearch(uri, bits=local.bits, fingerprint=local.fingerprint, create=True)
-    info(f"2. loading {len(local):,} documents into {uri} ({index!r})")
-    with progress_bars() as bars:
-        load_into(
-            index,
-            local.batches(),
-            notes=cache_folder() / "loads",
-            total=len(local),
-            progress=bars,
-        )
-    texts = [caption(one) for one in unseen_combinations()]
-    info(f"3. searching {len(texts)} sentences, without and with filters, in both")
-    here, there = Retriever(encoder, local), Retriever(encoder, index)
-    same = total = 0
+    with open_opensearch(uri, bits=local.bits, fingerprint=local.fingerprint, create=True) as index:
+        info(f"2. loading {len(local):,} documents into {uri} ({index!r})")
+        with progress_bars() as bars:
+            load_into(
+                index,
+                local.batches(),
+                notes=cache_folder() / "loads",
+                total=len(local),
+                progress=bars,
+            )
+        texts = [caption(scene) for scene in unseen_combinations()]
+        info(f"3. searching {len(texts)} sentences, without and with filters, in both indexes")
+        equal, total = _compare(local, index, encoder, texts)
+    print_line(
+        f"{equal} of {total} answers have the same ids, distances and fields as the local index"
+    )
+    if equal < total:
+        raise IndexFailure(f"{total - equal} answers differ: please report this")
+
+
+def _compare(
+    local: HammingIndex, index: OpenSearchIndex, encoder: Encoder, texts: list[str]
+) -> tuple[int, int]:
+    """Search both indexes and print hits; return the number of equal answers and of all."""
+    by_file, by_server = Retriever(encoder, local), Retriever(encoder, index)
+    equal = total = 0
     for where in FILTERS:
         queries = [Query(text=text, k=K, where=where) for text in texts]
-        pairs = zip(here.search_many(queries), there.search_many(queries), strict=True)
+        pairs = zip(by_file.search_many(queries), by_server.search_many(queries), strict=True)
         total += len(texts)
-        same += sum(_equal(one, other) for one, other in pairs)
-    rows = [["the first hits of the first sentence", "distance here", "distance there"]]
-    first = [retriever.search(text=texts[0], k=5) for retriever in (here, there)]
+        equal += sum(_is_equal(one, other) for one, other in pairs)
+    rows = [["hits of the first sentence", "distance, local", "distance, OpenSearch"]]
+    first = [retriever.search(text=texts[0], k=5) for retriever in (by_file, by_server)]
     for one, other in zip(*first, strict=True):
         rows.append([f"{one.id}: {one.fields['text']}", str(one.distance), str(other.distance)])
     print_table(rows, texts[0])
     words = "red circle"
-    fused = there.search(text=words, words=words, k=3)
-    found = ", ".join(f"{hit.fields['text']!r} ({hit.distance} bits)" for hit in fused)
-    print_line(f"codes and BM25 together, {words!r}: {found}")
-    index.close()
-    print_line(
-        f"{same} of {total} answers have the same ids, distances and fields as the local index"
-    )
-    if same < total:
-        raise IndexFailure(f"{total - same} answers differ: please report this")
+    hits = by_server.search(text=words, words=words, k=3)
+    shown = ", ".join(f"{hit.fields['text']!r} ({hit.distance} bits)" for hit in hits)
+    print_line(f"hybrid search by codes and BM25, {words!r}: {shown}")
+    return equal, total
 
 
-def _equal(one: list[Hit] | XmodalError, other: list[Hit] | XmodalError) -> bool:
-    """Whether two lists of hits have the same ids, distances and fields."""
-    for found in (one, other):
-        if isinstance(found, XmodalError):
-            raise found
+def _is_equal(one: list[Hit] | XmodalError, other: list[Hit] | XmodalError) -> bool:
+    """Whether two answers have equal hits. Raises the error of a failed search."""
+    for answer in (one, other):
+        if isinstance(answer, XmodalError):
+            raise answer
     return one == other

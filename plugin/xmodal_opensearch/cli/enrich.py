@@ -22,26 +22,23 @@ from xmodal_opensearch.loading.enrich import enrich as enrich_index
 
 @click.command()
 @model_option
-@click.option("--index", "uri", required=True, help="opensearch://host:9200/name, which exists.")
-@click.option("--image-field", help="Field with a picture's path or address.")
+@click.option("--index", "uri", required=True, help="Address of an existing index.")
+@click.option("--image-field", help="Field with the path or address of a picture.")
 @click.option("--text-field", help="Field with a text.")
 @click.option(
     "--images-from",
     default=".",
     show_default=True,
     type=click.Path(path_type=Path),
-    help="The folder that paths of pictures are below.",
+    help="Folder of the pictures.",
 )
-@click.option("--download", is_flag=True, help="Fetch pictures whose field is an http(s) address.")
-@click.option("--again", is_flag=True, help="Also documents that have their codes.")
+@click.option("--download", is_flag=True, help="Download pictures with an http(s) address.")
+@click.option("--again", is_flag=True, help="Also encode documents that have codes.")
 @backbone_options(None)
 @cache_option
 @json_option
 def enrich(model: Path, uri: str, **given: Any) -> None:
-    """Add codes to the documents of an index of your own; nothing else in them changes.
-
-    Stopped and run again it goes on; run later it takes the documents that are new. An update that
-    would overwrite somebody's change is left for the next run.
+    """Add codes to the documents of an existing index.
 
     \b
     Example:
@@ -78,7 +75,7 @@ def enrich(model: Path, uri: str, **given: Any) -> None:
             problems.add(f"update refused ({reason[:100]})", id_)
         print_problems(problems)
         if given["as_json"]:
-            told = {"index": uri, "updated": report.stored, "with_codes": len(index)}
-            print_json(told | {"problems": problems.count_by_kind()})
+            result = {"index": uri, "updated": report.stored, "with_codes": len(index)}
+            print_json(result | {"problems": problems.count_by_kind()})
         else:
             print_line(f"{uri}: {report.stored:,} documents updated, {len(index):,} have codes")

@@ -35,31 +35,34 @@ from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading.load import check_count
 from xmodal_opensearch.loading.load import load as load_into
 from xmodal_opensearch.loading.new_version import next_index, show_to_all
-from xmodal_opensearch.rest.connector import hand_over
+from xmodal_opensearch.rest.connector import transfer_pipelines
 
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--index", "uri", required=True, help="opensearch://host:9200/name")
-@click.option("--model", type=click.Path(path_type=Path), help="Encoder; not for a local index.")
-@click.option("--new-version", is_flag=True, help="Fill a version unseen, then swap it in at once.")
-@click.option("--delete-old", is_flag=True, help="With --new-version: remove the one before.")
-@click.option("--workers", default=2, show_default=True, help="Requests at the same time.")
+@click.option("--index", "uri", required=True, help="Address, opensearch://host:9200/name.")
 @click.option(
-    "--without-copies",
-    is_flag=True,
-    help="No replicas meanwhile: faster, but a node lost meanwhile loses documents.",
+    "--model",
+    type=click.Path(path_type=Path),
+    help="Encoder; required unless SOURCE is a local index.",
 )
+@click.option(
+    "--new-version", is_flag=True, help="Fill a new version, then switch the alias to it."
+)
+@click.option("--delete-old", is_flag=True, help="With --new-version: delete the old version.")
+@click.option("--workers", default=2, show_default=True, help="Concurrent requests.")
+@click.option(
+    "--no-replicas",
+    is_flag=True,
+    help="No replicas during the load: faster, but losing a node loses documents.",
+)
+@click.option("--without-copies", is_flag=True, hidden=True, help="Former name of --no-replicas.")
 @backbone_options(None)
 @column_options
 @cache_option
 @json_option
 def load(source: Path, uri: str, model: Path | None, **given: Any) -> None:
-    """Fill an index from a local index, or from a folder or table through an encoder.
-
-    It can be killed at any moment and run again: it goes on where it was, and documents are
-    replaced, never doubled. For a new model use --new-version: people search the old version until
-    the new one is complete.
+    """Load a local index, or encode a folder or table; a second run resumes.
 
     \b
     Example:
@@ -70,52 +73,50 @@ def load(source: Path, uri: str, model: Path | None, **given: Any) -> None:
     if given["workers"] < 1:
         raise ConfigError(f"--workers is {given['workers']}, expected at least 1")
     if given["delete_old"] and not given["new_version"]:
-        raise ConfigError("--delete-old goes with --new-version")
+        raise ConfigError("--delete-old requires --new-version")
     address = parse_address(uri)
     with progress_bars() as bars:
-        additions, total, bits, encoder, problems = _source(source, model, given, bars)
-        index = _target(address, bits, encoder, source if given["new_version"] else None)
+        batches, total, bits, fingerprint, problems = _read_source(source, model, given, bars)
+        index = _open_target(address, bits, fingerprint, source if given["new_version"] else None)
         print_strategy(uri, index)
         report = load_into(
             index,
-            additions,
+            batches,
             notes=_notes(given["cache"]),
             total=total,
             workers=given["workers"],
-            no_replicas=given["without_copies"],
+            no_replicas=given["no_replicas"] or given["without_copies"],
             progress=bars,
         )
-    _tell(report, problems)
+    _print_report(report, problems)
     check_count(index, total - len(report.failed), exactly=given["new_version"])
     old: list[str] = []
     if given["new_version"]:
-        _hand_over(index, address.index)
+        _transfer_pipelines(index, address.index)
         old = show_to_all(index, address.index, delete_old=given["delete_old"])
     count = len(index)
     if given["as_json"]:
-        told = {"index": uri, "version": index.handle.name, "documents": count, "replaced": old}
-        told |= {"refused": report.failed, "problems": problems.count_by_kind()}
-        print_json(told)
+        result = {"index": uri, "version": index.handle.name, "documents": count, "replaced": old}
+        result |= {"refused": report.failed, "problems": problems.count_by_kind()}
+        print_json(result)
     else:
         kept = "" if given["delete_old"] else " (kept: xmodal-opensearch delete --old-versions)"
-        swapped = (
-            f"; it stands for {index.handle.name} now, before for {old[0]}{kept}" if old else ""
-        )
-        print_line(f"{uri}: {count:,} documents{swapped}")
+        switched = f"; alias of {index.handle.name}, before of {old[0]}{kept}" if old else ""
+        print_line(f"{uri}: {count:,} documents{switched}")
     index.close()
 
 
-def _source(
+def _read_source(
     source: Path, model: Path | None, given: dict[str, Any], bars: Any
 ) -> tuple[Iterable[DocumentBatch], int, int, str | None, Problems]:
-    """What to store, how many documents, and whose codes they are."""
+    """Return batches, their number of documents, bits, fingerprint, and problems of the data."""
     if (source / FILE).is_file():
         if model is not None:
-            raise ConfigError(f"{source} is a local index, whose codes are made: leave --model out")
+            raise ConfigError(f"{source} is a local index, which holds codes: omit --model")
         local = HammingIndex.load(source, bits=None, fingerprint=None)
         return local.batches(), len(local), local.bits, local.fingerprint, Problems()
     if model is None:
-        raise ConfigError(f"{source} is no local index: to encode pictures and texts give --model")
+        raise ConfigError(f"{source} is not a local index: give --model to encode its items")
     dataset = read(source, columns_of(given))
 
     from xmodal.encoders.load import load_encoder
@@ -130,40 +131,40 @@ def _source(
     return batches, total, encoder.bits, encoder.fingerprint, dataset.problems
 
 
-def _target(
+def _open_target(
     address: Address, bits: int, fingerprint: str | None, new_from: Path | None
 ) -> OpenSearchIndex:
-    """What is filled; ``new_from`` is the source of a new version."""
+    """Open or create the index to fill; ``new_from`` is the source of a new version, or None."""
     if new_from is not None:
         return next_index(Server(address), address, bits, fingerprint, str(new_from.resolve()))
     try:
         return open_opensearch(str(address), bits=bits, fingerprint=fingerprint, create=True)
     except IndexMismatch as error:
-        raise IndexMismatch(
-            f"{error}; or fill a new version while people search this one: --new-version"
-        ) from None
+        raise IndexMismatch(f"{error}; or load into a new version with --new-version") from None
 
 
-def _hand_over(index: OpenSearchIndex, alias: str) -> None:
-    """Take pipelines of connect along, and say which cannot come."""
-    gone = hand_over(index.handle.server, alias, index.handle.name, index.fingerprint)
-    names = [one.name for one in gone if one.what.endswith("pipeline")]
+def _transfer_pipelines(index: OpenSearchIndex, alias: str) -> None:
+    """Keep pipelines of the same encoder, remove those of others, and print the removed ones."""
+    handle = index.handle
+    removed = transfer_pipelines(handle.server, alias, handle.name, index.fingerprint)
+    names = [change.name for change in removed if change.kind.endswith("pipeline")]
     if names:
         info(
-            f"  removed {', '.join(names)}, which encode by another model: serve this one, and run "
-            "xmodal-opensearch connect again"
+            f"  removed {', '.join(names)}, because they encode with another model: serve the new "
+            "model, and run xmodal-opensearch connect again"
         )
 
 
 def _notes(cache: Path | None) -> Path:
+    """The folder of the checkpoints of loads."""
     from xmodal_opensearch.node.artifacts import cache_folder
 
     return (cache or cache_folder()) / "loads"
 
 
-def _tell(report: Report, problems: Problems) -> None:
+def _print_report(report: Report, problems: Problems) -> None:
     for id_, reason in report.failed.items():
         problems.add(f"document refused ({reason.partition(';')[0][:100]})", id_)
     print_problems(problems)
     results = ", ".join(f"{count:,} {name}" for name, count in sorted(report.results.items()))
-    info(f"  {results or 'nothing to send: all of it was stored before'}")
+    info(f"  {results or 'nothing to send: all documents were stored before'}")

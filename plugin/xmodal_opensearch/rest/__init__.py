@@ -1,1 +1,1 @@
-"""Search and storage by REST alone: connector, pipelines, remote model."""
+"""Encoding on the server side: ml-commons connector and model, ingest and search pipelines."""

@@ -1,4 +1,4 @@
-"""What an operator must allow before ml-commons calls our service. Pure: nothing changes here."""
+"""Cluster settings that ml-commons requires to call the HTTP service. Pure functions."""
 
 from __future__ import annotations
 
@@ -8,67 +8,72 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 ML = "plugins.ml_commons"
-REMOTE = f"{ML}.remote_inference.enabled"
-PRIVATE = f"{ML}.connector.private_ip_enabled"
-TRUSTED = f"{ML}.trusted_connector_endpoints_regex"
+REMOTE_INFERENCE = f"{ML}.remote_inference.enabled"
+PRIVATE_IP = f"{ML}.connector.private_ip_enabled"
+TRUSTED_ENDPOINTS = f"{ML}.trusted_connector_endpoints_regex"
 
 
-class Lack(NamedTuple):
-    """A cluster setting that is in the way: what it should be, and why."""
+class MissingSetting(NamedTuple):
+    """A cluster setting that prevents the call: its name, the required value, and the reason."""
 
     setting: str
-    wanted: Any
-    why: str
+    required: Any
+    reason: str
 
 
-def effective(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that hold, from the flat answer of ``/_cluster/settings`` with defaults."""
+def effective_settings(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the effective settings of a flat ``/_cluster/settings`` answer with defaults."""
     levels = ("defaults", "persistent", "transient")
     return {name: value for level in levels for name, value in answer.get(level, {}).items()}
 
 
-def lacking(settings: Mapping[str, Any], url: str, *, private: bool) -> list[Lack]:
-    """What keeps a cluster from calling ``url``; ``private``: its host has a private address.
+def missing_settings(
+    settings: Mapping[str, Any], url: str, *, private_ip: bool
+) -> list[MissingSetting]:
+    """Return the settings that prevent a cluster from calling ``url``.
 
-    A setting that the server does not tell is taken as it should be: the trial call will show.
+    ``private_ip``: the host of ``url`` has a private address. Settings that the answer of the
+    server does not contain count as correct: the test request of ``connect`` covers them.
     """
-    out = []
-    if _says(settings, REMOTE, "false"):
-        out.append(Lack(REMOTE, True, "models behind HTTP are switched off"))
-    if private and _says(settings, PRIVATE, "false"):
-        out.append(Lack(PRIVATE, True, f"{urlsplit(url).hostname} is a private address"))
-    trusted = settings.get(TRUSTED)
-    if trusted is not None and not any(_matches(one, url) for one in trusted):
-        out.append(Lack(TRUSTED, [*trusted, pattern(url)], f"none of its patterns fits {url}"))
-    return out
+    missing = []
+    if _equals(settings, REMOTE_INFERENCE, "false"):
+        missing.append(MissingSetting(REMOTE_INFERENCE, True, "remote models are disabled"))
+    if private_ip and _equals(settings, PRIVATE_IP, "false"):
+        reason = f"{urlsplit(url).hostname} is a private address"
+        missing.append(MissingSetting(PRIVATE_IP, True, reason))
+    trusted = settings.get(TRUSTED_ENDPOINTS)
+    if trusted is not None and not any(_matches(regex, url) for regex in trusted):
+        required = [*trusted, endpoint_pattern(url)]
+        missing.append(MissingSetting(TRUSTED_ENDPOINTS, required, f"no pattern matches {url}"))
+    return missing
 
 
-def pattern(url: str) -> str:
-    """The regular expression, as Java reads it, of everything below the host of ``url``."""
+def endpoint_pattern(url: str) -> str:
+    """Return the Java regular expression of all addresses on the host of ``url``."""
     parts = urlsplit(url)
     origin = re.sub(r"([.\[\]])", r"\\\1", f"{parts.scheme}://{parts.netloc}")
     return f"^{origin}/.*$"
 
 
-def change(lacks: list[Lack]) -> dict[str, Any]:
-    """The body of the PUT that allows all of it."""
-    return {"persistent": {one.setting: one.wanted for one in lacks}}
+def settings_body(missing: list[MissingSetting]) -> dict[str, Any]:
+    """Return the body of ``PUT /_cluster/settings`` that sets the required values."""
+    return {"persistent": {one.setting: one.required for one in missing}}
 
 
-def explained(lacks: list[Lack], url: str, curl: str) -> str:
-    """What to tell a person: what lacks, the line that mends it, and our option that sends it."""
-    lines = [f"this cluster does not let ml-commons call {url}; an operator has to allow it:"]
-    lines += [f"  {one.setting}: {one.why}" for one in lacks]
-    lines += ["by this line, or by repeating the command with --allow, which sends the same:", curl]
+def explanation(missing: list[MissingSetting], url: str, curl: str) -> str:
+    """Return an error message of several lines; the last one is the ``curl`` command."""
+    lines = [f"the settings of this cluster do not allow ml-commons to call {url}:"]
+    lines += [f"  {one.setting}: {one.reason}" for one in missing]
+    lines += ["repeat the command with --allow, or let an operator run the same change:", curl]
     return "\n".join(lines)
 
 
-def _says(settings: Mapping[str, Any], name: str, value: str) -> bool:
+def _equals(settings: Mapping[str, Any], name: str, value: str) -> bool:
     return str(settings.get(name)).lower() == value
 
 
 def _matches(regex: str, url: str) -> bool:
     try:
         return re.fullmatch(regex, url) is not None
-    except re.error:  # a pattern that only Java understands
+    except re.error:  # valid in Java only
         return False

@@ -1,8 +1,8 @@
-"""The way for clients that speak only REST, laid and removed: remote model and pipelines.
+"""Create and remove the resources of ``connect``: remote model and pipelines.
 
-What is there is found by the tag in its description, compared with what is wanted, and changed
-only if it differs. So a second run changes nothing, one that was killed is completed by the next,
-and removing takes what was made here and nothing else.
+Existing resources are found by their ownership tag and changed only if they differ. A second run
+therefore changes nothing, a killed run is completed by the next one, and ``disconnect`` removes
+only what ``connect`` created.
 """
 
 from __future__ import annotations
@@ -14,165 +14,169 @@ from xmodal.errors import ConfigError, ServerFailure
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index.ownership import OwnershipTag, read_tag
 from xmodal_opensearch.rest import remote_model
-from xmodal_opensearch.rest.pipelines import (
-    INGEST,
-    SEARCH,
-    Body,
-    Wiring,
-    pipelines,
-)
-from xmodal_opensearch.rest.remote_model import Step
+from xmodal_opensearch.rest.pipelines import INGEST, SEARCH, Body, ConnectorConfig, pipeline_bodies
+from xmodal_opensearch.rest.remote_model import ResourceChange
 
-DEFAULT = "index.default_pipeline"
-DEFAULTS = (DEFAULT, "index.search.default_pipeline")
-HIDDEN = (400, 401, 403, 405)
-"""Answers of a server where this user may not see pipelines, or that has none."""
+DEFAULT_PIPELINE = "index.default_pipeline"
+DEFAULT_SETTINGS = (DEFAULT_PIPELINE, "index.search.default_pipeline")
+UNREADABLE = (400, 401, 403, 405)
+"""Status codes of servers without pipelines, or that do not let this user read them."""
 
 
 def connect(
     server: Server,
-    wiring: Wiring,
+    config: ConnectorConfig,
     expected: Sequence[int],
     *,
     token: str | None = None,
     neural: bool = False,
     default_of: str | None = None,
-) -> list[Step]:
-    """Make what is not there and change what differs; say so, connector and model first.
+) -> list[ResourceChange]:
+    """Create or update all resources; return their changes, connector and model first.
 
-    ``expected``: the code of the sample, as the service gave it to us. ``neural``: also for the
-    queries of neural-search. ``default_of``: the index whose documents shall go through the ingest
-    pipeline unasked. Raises ConfigError for names that somebody else took, NotAllowed, and
-    ServerFailure if the cluster cannot reach the service.
+    ``expected``: code of the sample, as the service returned it to this machine. ``neural``: also
+    create the pipeline for ``neural`` queries. ``default_of``: the index whose default pipeline the
+    ingest pipeline becomes. Raises ConfigError if a pipeline of the same name, or another default
+    pipeline, exists; NotAllowed; and ServerFailure if the cluster cannot reach the service.
     """
     if default_of is not None:
-        _check_default(server, wiring, default_of)
-    steps = list(remote_model.lay(server, wiring, expected, token))
-    for path, body in pipelines(wiring, str(steps[1].id), neural=neural).items():
-        steps.append(_write(server, wiring.tag, path, body))
+        _check_default(server, config, default_of)
+    changes = list(remote_model.create(server, config, expected, token))
+    for path, body in pipeline_bodies(config, str(changes[1].id), neural=neural).items():
+        changes.append(_write(server, config.tag, path, body))
     if default_of is not None:
-        steps.append(_make_default(server, wiring, default_of))
-    return steps
+        changes.append(_set_default(server, config, default_of))
+    return changes
 
 
-def disconnect(server: Server, name: str, index: str) -> list[Step]:
-    """Remove what connect made under ``name`` for ``index``; what is not there is no error."""
+def disconnect(server: Server, name: str, index: str) -> list[ResourceChange]:
+    """Remove the resources of ``name`` and ``index``; return the changes, [] if there are none."""
     tag = OwnershipTag(name, index, "")
-    ours = [path for path, one in marked_pipelines(server).items() if tag.matches(one)]
-    return _remove(server, ours) + remote_model.remove(server, tag)
+    paths = [path for path, found in tagged_pipelines(server).items() if tag.matches(found)]
+    return _remove(server, paths) + remote_model.remove(server, tag)
 
 
-def hand_over(server: Server, alias: str, new: str, encoder: str | None) -> list[Step]:
-    """What an alias takes along when it moves to ``new``, whose codes are of ``encoder``.
+def transfer_pipelines(
+    server: Server, alias: str, new: str, fingerprint: str | None
+) -> list[ResourceChange]:
+    """Prepare the pipelines of an alias that will refer to index ``new``; return removed ones.
 
-    Pipelines of the same encoder go on, and are the default there too if they were. Those of
-    another are removed: they would write codes that nothing there can be compared with.
+    Pipelines of encoder ``fingerprint`` are kept, and stay default pipelines. Pipelines of other
+    encoders are removed, because the codes that they write do not match those of ``new``.
     """
     try:
-        ours = {p: tag for p, tag in marked_pipelines(server).items() if tag.index == alias}
+        tags = tagged_pipelines(server)
     except ServerFailure as error:
-        if error.status in HIDDEN:  # whoever may not see pipelines moves an alias only
+        if error.status in UNREADABLE:
             return []
         raise
-    outdated = [path for path, tag in ours.items() if tag.fingerprint != encoder]
-    steps = _remove(server, outdated)
-    for settings in (_defaults(server, alias) if ours else {}).values():
-        name = settings.get(DEFAULT)
-        if f"{INGEST}/{name}" in ours:
-            doing = f"keeping the default pipeline of {new}"
-            server.request("PUT", f"/{new}/_settings", {DEFAULT: name}, doing=doing)
-    return steps
+    paths = {path: tag for path, tag in tags.items() if tag.index == alias}
+    outdated = [path for path, tag in paths.items() if tag.fingerprint != fingerprint]
+    changes = _remove(server, outdated)
+    for settings in (_read_defaults(server, alias) if paths else {}).values():
+        name = settings.get(DEFAULT_PIPELINE)
+        if f"{INGEST}/{name}" in paths:
+            doing = f"setting the default pipeline of {new}"
+            server.request("PUT", f"/{new}/_settings", {DEFAULT_PIPELINE: name}, doing=doing)
+    return changes
 
 
-def marked_pipelines(server: Server) -> dict[str, OwnershipTag]:
-    """The path and the ownership tag of every pipeline that a connect made."""
-    out = {}
+def tagged_pipelines(server: Server) -> dict[str, OwnershipTag]:
+    """Return path and ownership tag of every pipeline that ``connect`` created."""
+    tags = {}
     for kind in (INGEST, SEARCH):
         for name, body in _read(server, kind).items():
             tag = read_tag(body.get("description"))
             if tag is not None:
-                out[f"{kind}/{name}"] = tag
-    return out
+                tags[f"{kind}/{name}"] = tag
+    return tags
 
 
-# ---- how it works --------------------------------------------------------------------------------
+# ---- details -------------------------------------------------------------------------------------
 
 
-def _write(server: Server, tag: OwnershipTag, path: str, body: Body) -> Step:
+def _write(server: Server, tag: OwnershipTag, path: str, body: Body) -> ResourceChange:
+    """Create or update a pipeline. Raises ConfigError if one without the tag has its name."""
     kind, _, name = path.rpartition("/")
-    there = _read(server, path).get(name)
-    if there == body:
-        return Step(_what(kind), name, "unchanged")
-    if there is not None and not tag.matches(read_tag(there.get("description"))):
+    found = _read(server, path).get(name)
+    if found == body:
+        return ResourceChange(_title(kind), name, "unchanged")
+    if found is not None and not tag.matches(read_tag(found.get("description"))):
         raise ConfigError(
-            f"{server.address.server} has {_what(kind)} {name}, which connect did not make: give "
+            f"{server.address.server} has a {_title(kind)} {name} that connect did not create: use "
             "another --name"
         )
-    server.request("PUT", path, body, doing=f"writing {_what(kind)} {name}")
-    return Step(_what(kind), name, "created" if there is None else "updated")
+    server.request("PUT", path, body, doing=f"writing {_title(kind)} {name}")
+    return ResourceChange(_title(kind), name, "created" if found is None else "updated")
 
 
-def _remove(server: Server, paths: Iterable[str]) -> list[Step]:
-    """First where they are the default: such an index would take nothing without them."""
-    steps = []
+def _remove(server: Server, paths: Iterable[str]) -> list[ResourceChange]:
+    """Remove pipelines, and before that their use as default: indexing would fail otherwise."""
+    changes = []
     names = {path.rpartition("/")[2] for path in paths}
-    for index, settings in (_defaults(server, "_all") if names else {}).items():
-        ours = {key: None for key in DEFAULTS if settings.get(key) in names}
-        if ours:
-            doing = f"taking the default pipeline of {index} away"
-            server.request("PUT", f"/{index}/_settings", ours, doing=doing)
-            steps.append(Step("default pipeline of", index, "removed"))
+    for index, settings in (_read_defaults(server, "_all") if names else {}).items():
+        reset = {key: None for key in DEFAULT_SETTINGS if settings.get(key) in names}
+        if reset:
+            doing = f"resetting the default pipeline of {index}"
+            server.request("PUT", f"/{index}/_settings", reset, doing=doing)
+            changes.append(ResourceChange("default pipeline of", index, "removed"))
     for path in paths:
         kind, _, name = path.rpartition("/")
         try:
-            server.request("DELETE", path, doing=f"removing {_what(kind)} {name}")
+            server.request("DELETE", path, doing=f"removing {_title(kind)} {name}")
         except ServerFailure as error:
-            if error.status != 404:  # somebody else was faster
+            if error.status != 404:  # already removed
                 raise
-        steps.append(Step(_what(kind), name, "removed"))
-    return steps
+        changes.append(ResourceChange(_title(kind), name, "removed"))
+    return changes
 
 
-def _check_default(server: Server, wiring: Wiring, index: str) -> None:
-    """Raises ConfigError if the index has a default pipeline of somebody else's."""
-    found, ours = _defaults(server, index).get(index, {}).get(DEFAULT), wiring.ingest_name
-    if found not in (None, "_none", ours):
+def _check_default(server: Server, config: ConnectorConfig, index: str) -> None:
+    """Raise ConfigError if the index has another default pipeline."""
+    found, name = _default_pipeline(server, index), config.ingest_name
+    if found not in (None, "_none", name):
         raise ConfigError(
-            f"{index} has default pipeline {found} already: leave --make-default out and call ours "
-            f'from it, {{"pipeline": {{"name": "{ours}"}}}}'
+            f"{index} has default pipeline {found}: omit --make-default, and call {name} from "
+            f'that pipeline, {{"pipeline": {{"name": "{name}"}}}}'
         )
 
 
-def _make_default(server: Server, wiring: Wiring, index: str) -> Step:
-    name = wiring.ingest_name
-    if _defaults(server, index).get(index, {}).get(DEFAULT) == name:
-        return Step("default pipeline of", index, "unchanged")
-    doing = "making the pipeline the default"
-    server.request("PUT", f"/{index}/_settings", {DEFAULT: name}, doing=doing)
-    return Step("default pipeline of", index, "updated")
+def _set_default(server: Server, config: ConnectorConfig, index: str) -> ResourceChange:
+    name = config.ingest_name
+    if _default_pipeline(server, index) == name:
+        return ResourceChange("default pipeline of", index, "unchanged")
+    doing = f"setting the default pipeline of {index}"
+    server.request("PUT", f"/{index}/_settings", {DEFAULT_PIPELINE: name}, doing=doing)
+    return ResourceChange("default pipeline of", index, "updated")
 
 
-def _defaults(server: Server, index: str) -> dict[str, dict[str, Any]]:
-    """The default pipelines of an index, or of ``_all``, by the index' own name."""
-    found = server.request(
+def _default_pipeline(server: Server, index: str) -> str | None:
+    name: str | None = _read_defaults(server, index).get(index, {}).get(DEFAULT_PIPELINE)
+    return name
+
+
+def _read_defaults(server: Server, index: str) -> dict[str, dict[str, Any]]:
+    """The default pipelines of ``index`` (or ``_all``): concrete index -> setting -> pipeline."""
+    answer = server.request(
         "GET",
         f"/_cluster/state/metadata/{index}",
-        doing="looking for default pipelines",
-        filter_path=",".join(f"metadata.indices.*.settings.{name}" for name in DEFAULTS),
+        doing="reading default pipelines",
+        filter_path=",".join(f"metadata.indices.*.settings.{name}" for name in DEFAULT_SETTINGS),
         ignore_unavailable="true",
     )
-    out = {}
-    for name, content in found.get("metadata", {}).get("indices", {}).items():
-        told = content["settings"]["index"]
-        search = told.get("search", {}).get("default_pipeline")
-        out[name] = dict(zip(DEFAULTS, (told.get("default_pipeline"), search), strict=True))
-    return out
+    defaults = {}
+    for name, content in answer.get("metadata", {}).get("indices", {}).items():
+        settings = content["settings"]["index"]
+        search = settings.get("search", {}).get("default_pipeline")
+        values = (settings.get("default_pipeline"), search)
+        defaults[name] = dict(zip(DEFAULT_SETTINGS, values, strict=True))
+    return defaults
 
 
 def _read(server: Server, path: str) -> dict[str, Any]:
-    """Pipelines by name; none if there are none."""
+    """Pipelines at ``path`` by name; {} if there are none."""
     try:
-        found: dict[str, Any] = server.request("GET", path, doing="looking at pipelines")
+        found: dict[str, Any] = server.request("GET", path, doing="reading pipelines")
     except ServerFailure as error:
         if error.status == 404:
             return {}
@@ -180,5 +184,5 @@ def _read(server: Server, path: str) -> dict[str, Any]:
     return found
 
 
-def _what(kind: str) -> str:
+def _title(kind: str) -> str:
     return "ingest pipeline" if kind == INGEST else "search pipeline"

@@ -1,4 +1,4 @@
-"""Requests as lines for a shell, as this address is reached; no secret stands in them. Pure."""
+"""Requests as curl commands for a shell, without secrets. Pure functions."""
 
 from __future__ import annotations
 
@@ -8,125 +8,130 @@ from collections.abc import Mapping
 from typing import Any
 
 from xmodal_opensearch.client.address import Address
-from xmodal_opensearch.rest.pipelines import Wiring
+from xmodal_opensearch.rest.pipelines import ConnectorConfig
 
 PICTURE = "picture.jpg"
 """The file that the examples send."""
 
 
 def examples(
-    curl: Curl, wiring: Wiring, *, neural: bool, is_default: bool
+    curl: Curl, config: ConnectorConfig, *, neural: bool, is_default: bool
 ) -> list[tuple[str, str]]:
-    """Lines to try what connect made: what each does, and the line.
+    """Return pairs of a description and a curl command that uses what ``connect`` created.
 
-    They send the file ``picture.jpg`` of the folder they run in, and store one document.
+    The commands send the file ``picture.jpg`` of the current folder, and store one document.
+    ``is_default``: the ingest pipeline is the default pipeline of the index.
     """
-    text, image, index = wiring.text_field, wiring.image_field, wiring.tag.index
-    place = "base64 of the picture"
-    through = "" if is_default else f"pipeline={wiring.ingest_name}&"
+    text, image, index = config.text_field, config.image_field, config.tag.index
+    placeholder = "base64 of the picture"
+    pipeline = "" if is_default else f"pipeline={config.ingest_name}&"
     words = {"query": {"match": {text: "a red circle"}}, "size": 5}
-    document = _document({text: "a red circle", image: place})
-    picture = {"query": {"match": {image: place}}, "size": 5}
+    document = _document({text: "a red circle", image: placeholder})
+    picture = {"query": {"match": {image: placeholder}}, "size": 5}
 
     def search(name: str) -> str:
         return f"/{index}/_search?search_pipeline={name}"
 
-    out = [
+    commands = [
         (
-            f"store a document with a text and {PICTURE}; both get codes, the picture is not kept",
-            curl.with_picture(
-                "PUT", f"/{index}/_doc/my-first?{through}refresh=true", document, place
+            f"store a document with a text and {PICTURE}: both are encoded, the picture is removed",
+            curl.picture_command(
+                "PUT", f"/{index}/_doc/my-first?{pipeline}refresh=true", document, placeholder
             ),
         ),
         (
-            "pictures for words",
-            curl.line("POST", search(wiring.search_name("text", "image")), words),
+            "find pictures by words",
+            curl.command("POST", search(config.search_name("text", "image")), words),
         ),
         (
-            "texts for a picture",
-            curl.with_picture("POST", search(wiring.search_name("image", "text")), picture, place),
+            "find texts by a picture",
+            curl.picture_command(
+                "POST", search(config.search_name("image", "text")), picture, placeholder
+            ),
         ),
     ]
     if neural:
-        asked = {"query_text": "a red circle", "k": 5, "filter": {"exists": {"field": text}}}
-        body = {"query": {"neural": {"image_code": asked}}, "size": 5}
+        query = {"query_text": "a red circle", "k": 5, "filter": {"exists": {"field": text}}}
+        body = {"query": {"neural": {"image_code": query}}, "size": 5}
         body["_source"] = {"excludes": ["xmodal", "*_code"]}
-        out.append(
+        commands.append(
             (
-                "pictures for words with a filter, by neural-search (ties as the server likes)",
-                curl.line("POST", search(wiring.neural_name), body),
+                "find pictures by words and a filter, by neural-search (order of ties undefined)",
+                curl.command("POST", search(config.neural_name), body),
             )
         )
-    return out
+    return commands
 
 
 class Curl:
-    """Writes curl lines for the first host of an address.
+    """Formats curl commands for the first host of an address.
 
-    Users and passwords are named by the variables that hold them, which the shell fills in.
+    User and password appear as environment variables, which the shell replaces.
     """
 
     def __init__(self, address: Address, environment: Mapping[str, str]) -> None:
         host, port = address.hosts[0]
         self.url = f"{'https' if address.tls else 'http'}://{host}:{port}"
-        self._options = "".join(f" {one}" for one in _options(address, environment))
+        self._options = "".join(f" {option}" for option in _options(address, environment))
 
-    def line(self, method: str, path: str, body: Any = None) -> str:
-        """One request; without a body nothing is sent."""
+    def command(self, method: str, path: str, body: Any = None) -> str:
+        """Return the command of one request. ``body`` is sent as JSON, None as no body."""
         if body is None:
-            return self._begin("" if method == "GET" else f" -X {method}", path)
-        return f"{self._begin(_verb(method), path)}{_JSON} -d {shlex.quote(_text(body))}"
+            return self._curl("" if method == "GET" else f" -X {method}", path)
+        return f"{self._curl(_method_option(method), path)}{_JSON} -d {shlex.quote(_dump(body))}"
 
-    def with_picture(self, method: str, path: str, body: Any, place: str) -> str:
-        """One request whose body has the base64 of ``picture.jpg`` where it says ``place``.
+    def picture_command(self, method: str, path: str, body: Any, placeholder: str) -> str:
+        """Return the command of a request with ``placeholder`` replaced by ``picture.jpg``.
 
-        It goes through a pipe: a command's arguments are too short for a picture.
+        ``body`` contains the string ``placeholder`` once. The picture is piped in base64, because
+        the length of an argument is limited.
         """
-        before, after = (shlex.quote(part) for part in _text(body).split(place))
+        before, after = (shlex.quote(part) for part in _dump(body).split(placeholder))
         read = f"{{ printf %s {before}; base64 < {PICTURE} | tr -d '\\n'; printf %s {after}; }}"
-        return f"{read} | {self._begin(_verb(method), path)}{_JSON} --data-binary @-"
+        return f"{read} | {self._curl(_method_option(method), path)}{_JSON} --data-binary @-"
 
-    def _begin(self, verb: str, path: str) -> str:
-        return f"curl -sS{verb}{self._options} {shlex.quote(self.url + path)}"
+    def _curl(self, method_option: str, path: str) -> str:
+        return f"curl -sS{method_option}{self._options} {shlex.quote(self.url + path)}"
 
 
 _JSON = " -H 'content-type: application/json'"
 
 
 def _document(fields: Mapping[str, str]) -> dict[str, Any]:
-    """A document with these fields; a dot in a name stands for an object."""
-    out: dict[str, Any] = {}
+    """Build a document from field values; a dotted name becomes nested objects."""
+    document: dict[str, Any] = {}
     for path, value in fields.items():
         *parents, name = path.split(".")
-        at = out
-        for one in parents:
-            at = at.setdefault(one, {})
-        at[name] = value
-    return out
+        target = document
+        for parent in parents:
+            target = target.setdefault(parent, {})
+        target[name] = value
+    return document
 
 
-def _verb(method: str) -> str:
-    """The option for a request with a body, which is a POST unless said otherwise."""
+def _method_option(method: str) -> str:
+    """The method option of a request with a body, for which curl uses POST by default."""
     return "" if method == "POST" else f" -X {method}"
 
 
-def _text(body: Any) -> str:
+def _dump(body: Any) -> str:
     return json.dumps(body, ensure_ascii=False)
 
 
 def _options(address: Address, environment: Mapping[str, str]) -> list[str]:
-    out = []
+    """TLS and authentication options; secrets are named by their environment variables."""
+    options = []
     for option, file in (("cacert", address.ca), ("cert", address.cert), ("key", address.key)):
         if file:
-            out.append(f"--{option} {shlex.quote(file)}")
+            options.append(f"--{option} {shlex.quote(file)}")
     if address.aws:
-        out.append(f"--aws-sigv4 aws:amz:{address.aws}:{address.service}")
-        out.append('-u "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY"')
+        options.append(f"--aws-sigv4 aws:amz:{address.aws}:{address.service}")
+        options.append('-u "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY"')
         if environment.get("AWS_SESSION_TOKEN"):
-            out.append('-H "x-amz-security-token: $AWS_SESSION_TOKEN"')
+            options.append('-H "x-amz-security-token: $AWS_SESSION_TOKEN"')
     elif "XMODAL_OPENSEARCH_USER" in environment:
         password = "$XMODAL_OPENSEARCH_PASSWORD"
         if "XMODAL_OPENSEARCH_PASSWORD" not in environment:
             password = '$(cat "$XMODAL_OPENSEARCH_PASSWORD_FILE")'
-        out.append(f'-u "$XMODAL_OPENSEARCH_USER:{password}"')
-    return out
+        options.append(f'-u "$XMODAL_OPENSEARCH_USER:{password}"')
+    return options

@@ -1,12 +1,12 @@
-"""What ``connect`` makes in a cluster, so that clients need nothing but REST: bodies, all pure.
+"""Request bodies of the resources that ``connect`` creates. Pure functions.
 
-    client -> ingest or search pipeline -> model -> connector -> our HTTP service, which encodes
+    client -> ingest or search pipeline -> model -> connector -> HTTP service, which encodes
 
-The connector's last step (``assets/connect.answer.painless``) refuses codes of another encoder, and
-beside the codes it answers whole queries: a search pipeline puts one in the place of the query that
-a client wrote and leaves the rest of the request alone (size, from, post_filter, aggs, ...).
+The post-processing script of the connector (``assets/connect.answer.painless``) rejects codes of
+another encoder. Besides the codes it returns complete queries: a search pipeline replaces the query
+of the request by one of them and keeps the other parameters (size, from, post_filter, aggs, ...).
 
-Each thing carries a tag in its description: which connect made it, for which index and encoder.
+The description of each resource is an ownership tag with name, index and encoder fingerprint.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ SEARCHES: tuple[tuple[Modality, Modality], ...] = (
     ("text", "text"),
     ("image", "image"),
 )
-"""What is asked with, and what is found."""
+"""Modality of the query and of the hits, for each search pipeline."""
 
-# A bulk request asks for all of its documents at once, as many at a time as there are connections;
-# who waits ten seconds for one is refused. The service listens with a backlog of 256.
-CLIENT = {
+# A bulk request sends all of its documents concurrently, at most max_connection at a time, and
+# ml-commons rejects one that waits 10 seconds for a connection. The service's backlog is 256.
+CLIENT_CONFIG = {
     "max_connection": 200,
     "connection_timeout": 30,
     "read_timeout": 300,
@@ -48,50 +48,52 @@ CLIENT = {
     "retry_timeout_seconds": 30,
     "retry_backoff_policy": "exponential_equal_jitter",
 }
-USABLE = re.compile(r"[a-z0-9][a-z0-9._-]*")
-"""Names that every part of a cluster takes."""
+VALID_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+"""Names that are valid for pipelines, connectors and models alike."""
 
 
 def check_name(what: str, name: str) -> str:
-    """The name, if pipelines and models can be called so. Raises ConfigError."""
-    if not USABLE.fullmatch(name):
+    """Return ``name`` if pipelines and models can have it. Raises ConfigError otherwise."""
+    if not VALID_NAME.fullmatch(name):
         raise ConfigError(
-            f"{what} {name!r} cannot name pipelines and models, expected lower-case letters, "
+            f"{what} {name!r} is not valid for pipelines and models, expected lower-case letters, "
             "digits, . - and _"
         )
     return name
 
 
 @dataclass(frozen=True)
-class Wiring:
-    """Everything that decides what is made.
+class ConnectorConfig:
+    """Parameters of the connector, the model and the pipelines of one index.
 
-    ``finds`` has for each side the query of all documents in order of distance to a code, with
-    "@code@" in the place of the code (see :func:`finding`). ``added``: the documents are somebody's
-    own. ``keep``: a document that the service refuses is kept, without codes.
+    ``service``: address of the HTTP service, as the cluster reaches it. ``queries``: for each
+    target modality, the exact search with "@code@" as placeholder of the code (see
+    :func:`query_template`). ``enriched``: the index holds documents of the user's own, so the
+    ingest pipeline stores the fingerprint in each. ``keep_failed``: documents that the service
+    rejects are stored without codes. Raises ConfigError for names and fields that are not valid.
     """
 
     tag: OwnershipTag
     service: str
-    finds: Mapping[Modality, Query]
+    queries: Mapping[Modality, Query]
     with_token: bool = False
     text_field: str = "text"
     image_field: str = "image_base64"
-    added: bool = False
-    keep: bool = False
+    enriched: bool = False
+    keep_failed: bool = False
 
     def __post_init__(self) -> None:
-        check_name("the name", self.tag.name)
-        check_name("the index", self.tag.index)
+        check_name("--name", self.tag.name)
+        check_name("index name", self.tag.index)
         if self.text_field == self.image_field:
-            raise ConfigError(f"text and picture cannot both be in field {self.text_field!r}")
+            raise ConfigError(f"--text-field and --image-field are both {self.text_field!r}")
         for name in (self.text_field, self.image_field):
             if not re.fullmatch(r"[^\s.'\\]+(\.[^\s.'\\]+)*", name) or mapping.is_ours(name):
-                raise ConfigError(f"{name!r} cannot be a field of text or picture: name another")
+                raise ConfigError(f"field {name!r} cannot hold a text or a picture: use another")
 
     @property
     def url(self) -> str:
-        """Where the service encodes."""
+        """The address to which the connector sends its requests."""
         return f"{self.service}/v1/embed"
 
     @property
@@ -99,192 +101,207 @@ class Wiring:
         """The name of the ingest pipeline."""
         return f"{self.tag.stem}-ingest"
 
-    def search_name(self, asked: Modality, found: Modality) -> str:
-        """The name of a search pipeline."""
-        return f"{self.tag.stem}-{asked}-to-{found}"
+    def search_name(self, query: Modality, target: Modality) -> str:
+        """Return the name of the search pipeline for these modalities of query and hits."""
+        return f"{self.tag.stem}-{query}-to-{target}"
 
     @property
     def neural_name(self) -> str:
-        """The name of the search pipeline for the queries of neural-search."""
+        """The name of the search pipeline for ``neural`` queries."""
         return f"{self.tag.stem}-neural"
 
-    def field(self, side: Modality) -> str:
-        """The field of a document that holds the text, or the picture."""
-        return self.text_field if side == "text" else self.image_field
+    def field(self, modality: Modality) -> str:
+        """Return the field of a document that holds the text, or the picture in base64."""
+        return self.text_field if modality == "text" else self.image_field
 
 
-def finding(query: Query, code: BinaryCodes) -> Query:
-    """A query for ``code``, with "@code@" instead of it; every way writes it as bytes or as hex."""
-    written = (code.to_signed()[0], code.to_hex()[0])
+def query_template(query: Query, code: BinaryCodes) -> Query:
+    """Replace ``code`` (one code) in ``query`` by "@code@", in signed bytes or hexadecimal."""
+    spellings = (code.to_signed()[0], code.to_hex()[0])
 
-    def walk(part: Any) -> Any:
-        if part in written:
+    def replace(part: Any) -> Any:
+        if part in spellings:
             return "@code@"
         if isinstance(part, dict):
-            return {name: walk(one) for name, one in part.items()}
-        return [walk(one) for one in part] if isinstance(part, list) else part
+            return {name: replace(value) for name, value in part.items()}
+        return [replace(value) for value in part] if isinstance(part, list) else part
 
-    found: Query = walk(query)
-    return found
+    template: Query = replace(query)
+    return template
 
 
-def connector(wiring: Wiring, token: str | None = None) -> Body:
-    """The connector: what is sent to the service, and what becomes of its answer."""
+def connector_body(config: ConnectorConfig, token: str | None = None) -> Body:
+    """Return the body that creates the connector. ``token`` is stored encrypted by ml-commons."""
     headers = {"content-type": "application/json"}
-    if wiring.with_token:
+    if config.with_token:
         headers["authorization"] = "Bearer ${credential.token}"
-    asked = {name: f"${{parameters.{name}:-null}}" for name in INPUTS.values()}
+    inputs = {name: f"${{parameters.{name}:-null}}" for name in INPUTS.values()}
     return {
-        "name": wiring.tag.stem,
-        "description": str(wiring.tag),
+        "name": config.tag.stem,
+        "description": str(config.tag),
         "version": "1",
         "protocol": "http",
         "parameters": {},
-        "client_config": dict(CLIENT),
-        "credential": {"token": token or "none"},  # ml-commons wants one
+        "client_config": dict(CLIENT_CONFIG),
+        "credential": {"token": token or "none"},  # ml-commons requires a credential
         "actions": [
             {
                 "action_type": "PREDICT",
                 "method": "POST",
-                "url": wiring.url,
+                "url": config.url,
                 "headers": headers,
-                "request_body": json.dumps(asked),
+                "request_body": json.dumps(inputs),
                 "pre_process_function": "connector.pre_process.bedrock.multimodal_embedding",
-                "post_process_function": _answer(wiring),
+                "post_process_function": _post_process_script(config),
             }
         ],
     }
 
 
-def is_as_wanted(found: Any, wanted: Any) -> bool:
-    """Whether a server tells all that is wanted; it adds defaults, and keeps credentials back."""
-    if isinstance(wanted, Mapping):
+def is_up_to_date(found: Any, expected: Any) -> bool:
+    """Whether ``found`` contains all of ``expected``, except credentials.
+
+    ``found`` is a resource as the server returns it: with defaults added, without credentials.
+    """
+    if isinstance(expected, Mapping):
         return isinstance(found, Mapping) and all(
-            name == "credential" or (name in found and is_as_wanted(found[name], one))
-            for name, one in wanted.items()
+            name == "credential" or (name in found and is_up_to_date(found[name], value))
+            for name, value in expected.items()
         )
-    if isinstance(wanted, list):
+    if isinstance(expected, list):
         return (
             isinstance(found, list)
-            and len(found) == len(wanted)
-            and all(map(is_as_wanted, found, wanted))
+            and len(found) == len(expected)
+            and all(map(is_up_to_date, found, expected))
         )
-    return bool(found == wanted)
+    return bool(found == expected)
 
 
-def model(wiring: Wiring, connector_id: str) -> Body:
-    """The registration of the model that pipelines name."""
+def model_body(config: ConnectorConfig, connector_id: str) -> Body:
+    """Return the body that registers the model of a connector."""
     return {
-        "name": wiring.tag.stem,
-        "description": str(wiring.tag),
+        "name": config.tag.stem,
+        "description": str(config.tag),
         "function_name": "remote",
         "connector_id": connector_id,
     }
 
 
-def pipelines(wiring: Wiring, model_id: str, *, neural: bool) -> dict[str, Body]:
-    """Every pipeline by its path; ``neural``: the server has neural-search, which knows models."""
-    out = {f"{INGEST}/{wiring.ingest_name}": ingest(wiring, model_id)}
-    for asked, found in SEARCHES:
-        path = f"{SEARCH}/{wiring.search_name(asked, found)}"
-        out[path] = search(wiring, model_id, asked, found)
+def pipeline_bodies(config: ConnectorConfig, model_id: str, *, neural: bool) -> dict[str, Body]:
+    """Return the body of every pipeline by its path.
+
+    ``neural``: include the pipeline for ``neural`` queries, which requires neural-search 3.0.
+    """
+    bodies = {f"{INGEST}/{config.ingest_name}": ingest_pipeline(config, model_id)}
+    for query, target in SEARCHES:
+        path = f"{SEARCH}/{config.search_name(query, target)}"
+        bodies[path] = search_pipeline(config, model_id, query, target)
     if neural:
         default = {"neural_query_enricher": {"default_model_id": model_id}}
-        out[f"{SEARCH}/{wiring.neural_name}"] = {
-            "description": str(wiring.tag),
+        bodies[f"{SEARCH}/{config.neural_name}"] = {
+            "description": str(config.tag),
             "request_processors": [default],
         }
-    return out
+    return bodies
 
 
-def ingest(wiring: Wiring, model_id: str) -> Body:
-    """Text and picture in, codes out, the picture removed: one question a document."""
+def ingest_pipeline(config: ConnectorConfig, model_id: str) -> Body:
+    """Return the ingest pipeline: one request a document; codes are added, the picture removed."""
     fields = [
         {
-            "path": wiring.field(side).split("."),
-            "input": INPUTS[side],
-            "code": field_of(side),
+            "path": config.field(modality).split("."),
+            "input": INPUTS[modality],
+            "code": field_of(modality),
         }
-        for side in ("text", "image")
+        for modality in ("text", "image")
     ]
-    known: Body = {
+    before: Body = {
         "fields": fields,
         "self_test": mapping.SELF_TEST_ID,
         "self_test_field": mapping.SELF_TEST_FIELD,
     }
-    if wiring.added:
-        known["encoder"] = wiring.tag.fingerprint
-    ask: Body = {
-        "tag": "encode",
-        "if": "ctx.xmodal?.asked != null",
-        "model_id": model_id,
-        "input_map": [{name: f"xmodal.asked.{name}" for name in INPUTS.values()}],
-        "output_map": [
-            {f"xmodal.asked.{field_of(side)}": field_of(side) for side in MODALITIES},
+    if config.enriched:
+        before["encoder"] = config.tag.fingerprint
+    after = {"fields": fields, "picture": config.image_field.split(".")}
+    return {
+        "description": str(config.tag),
+        "processors": [
+            _script("before", before),
+            {"ml_inference": _encode_processor(config, model_id)},
+            _script("after", after),
         ],
     }
-    if wiring.keep:
-        reason = {"field": "xmodal.problem", "value": "{{{_ingest.on_failure_message}}}"}
-        ask = ask | {
-            "on_failure": [
-                {"set": reason},
-                _script("problem"),
-                {"ml_inference": ask | {"tag": "encode the text", "ignore_failure": True}},
-            ]
-        }
-    picture = {"fields": fields, "picture": wiring.image_field.split(".")}
-    return {
-        "description": str(wiring.tag),
-        "processors": [_script("before", known), {"ml_inference": ask}, _script("after", picture)],
-    }
 
 
-def search(wiring: Wiring, model_id: str, asked: Modality, found: Modality) -> Body:
-    """``{"query": {"match": {FIELD: WORDS or BASE64}}}`` becomes the exact search by their code.
+def search_pipeline(
+    config: ConnectorConfig, model_id: str, query: Modality, target: Modality
+) -> Body:
+    """Return the pipeline that replaces a ``match`` query by the exact search by its code.
 
-    Order by distance, then id, and hits without codes, are what a request gets that says nothing of
-    ``sort`` and ``_source``.
+    The ``match`` query has the words in the text field, or base64 in the picture's field. The
+    pipeline adds ``sort`` (distance, then id) and ``_source`` (all but codes) to requests without.
     """
-    ask = {
+    processor = {
         "model_id": model_id,
-        "input_map": [{INPUTS[asked]: f"$.query.match['{wiring.field(asked)}'].query"}],
+        "input_map": [{INPUTS[query]: f"$.query.match['{config.field(query)}'].query"}],
         "output_map": [
             {
-                "query": f"{asked}_to_{found}",
+                "query": f"{query}_to_{target}",
                 "$[?(!@.sort)].sort": "order",
                 "$[?(!@._source)]._source": "fields",
             }
         ],
     }
-    return {"description": str(wiring.tag), "request_processors": [{"ml_inference": ask}]}
+    return {"description": str(config.tag), "request_processors": [{"ml_inference": processor}]}
 
 
-def problem_field() -> Body:
-    """The mapping of the field that says why a kept document has no code."""
+def problem_mapping() -> Body:
+    """Return the mapping of ``xmodal.problem``: why a document was stored without codes."""
     problem = {"type": "keyword", "ignore_above": 8191}
     return {"properties": {"xmodal": {"properties": {"problem": problem}}}}
 
 
-def _answer(wiring: Wiring) -> str:
-    """The connector's script, filled in."""
-    known: dict[str, str] = {
-        "encoder": wiring.tag.fingerprint,
-        "index": wiring.tag.index,
+def _encode_processor(config: ConnectorConfig, model_id: str) -> Body:
+    """The ml_inference processor; with ``keep_failed`` it retries a document without its picture.
+
+    Its inputs and outputs are below ``xmodal.asked``, which the last script removes.
+    """
+    processor: Body = {
+        "tag": "encode",
+        "if": "ctx.xmodal?.asked != null",
+        "model_id": model_id,
+        "input_map": [{name: f"xmodal.asked.{name}" for name in INPUTS.values()}],
+        "output_map": [{f"xmodal.asked.{field_of(one)}": field_of(one) for one in MODALITIES}],
+    }
+    if not config.keep_failed:
+        return processor
+    reason = {"field": "xmodal.problem", "value": "{{{_ingest.on_failure_message}}}"}
+    retry = processor | {"tag": "encode the text", "ignore_failure": True}
+    return processor | {
+        "on_failure": [{"set": reason}, _script("problem"), {"ml_inference": retry}]
+    }
+
+
+def _post_process_script(config: ConnectorConfig) -> str:
+    """The connector's script with its placeholders replaced."""
+    values: dict[str, str] = {
+        "encoder": config.tag.fingerprint,
+        "index": config.tag.index,
         "order": json.dumps(BY_DISTANCE),
         "fields": json.dumps({"excludes": list(mapping.OURS)}),
     }
-    known |= {side: json.dumps(query) for side, query in wiring.finds.items()}
-    script = _asset("answer")
-    for name, text in known.items():
+    values |= {modality: json.dumps(query) for modality, query in config.queries.items()}
+    script = _read_asset("answer")
+    for name, text in values.items():
         quoted = text.replace("\\", "\\\\").replace("'", "\\'")
         script = script.replace(f"@{name}@", quoted)
     return script
 
 
 def _script(name: str, params: Body | None = None) -> Body:
-    told = {"params": params} if params else {}
-    return {"script": {"lang": "painless", "source": _asset(name), **told}}
+    optional = {"params": params} if params else {}
+    return {"script": {"lang": "painless", "source": _read_asset(name), **optional}}
 
 
-def _asset(name: str) -> str:
+def _read_asset(name: str) -> str:
     return (files("xmodal_opensearch") / "assets" / f"connect.{name}.painless").read_text("utf-8")

@@ -1,6 +1,7 @@
-"""Our service as a model of ml-commons: a connector, which calls it, and the model that is named.
+"""The HTTP service as a remote model of ml-commons: a connector and a model that refers to it.
 
-Both are found by their tag, oldest first; what a killed run left twice goes.
+Both are found by their ownership tags. Of several, the oldest one is used; the others, left by a
+killed run, are removed.
 """
 
 from __future__ import annotations
@@ -14,48 +15,48 @@ from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index.capabilities import Capabilities
 from xmodal_opensearch.index.ownership import OwnershipTag, read_tag
 from xmodal_opensearch.rest import cluster_settings, pipelines
-from xmodal_opensearch.rest.cluster_settings import Lack
-from xmodal_opensearch.rest.pipelines import Body, Wiring
+from xmodal_opensearch.rest.cluster_settings import MissingSetting
+from xmodal_opensearch.rest.pipelines import Body, ConnectorConfig
 from xmodal_opensearch.rest.service_probe import SAMPLE
 
 ML = "/_plugins/_ml"
-DEPLOYING = 60.0  # seconds until a model has to be there
-PAUSE = 0.1
+DEPLOY_TIMEOUT = 60.0  # seconds
+POLL_INTERVAL = 0.1  # seconds
 
 
-class Step(NamedTuple):
-    """One thing, and what became of it: created, updated, unchanged or removed."""
+class ResourceChange(NamedTuple):
+    """A resource of the cluster and its change: created, updated, unchanged or removed."""
 
-    what: str
+    kind: str
     name: str
-    done: str
+    change: str
     id: str | None = None
 
 
 class NotAllowed(ConfigError):
-    """Cluster settings are in the way; ``lacks`` says which."""
+    """Cluster settings do not allow the call; ``missing`` lists them."""
 
-    def __init__(self, message: str, lacks: list[Lack]) -> None:
+    def __init__(self, message: str, missing: list[MissingSetting]) -> None:
         super().__init__(message)
-        self.lacks = lacks
+        self.missing = missing
 
 
-def check_plugins(can: Capabilities, where: str) -> None:
-    """Raises ConfigError where ml-commons is missing or too old."""
-    if can.plugins is not None and "opensearch-ml" not in can.plugins:
+def check_plugins(capabilities: Capabilities, server: str) -> None:
+    """Raise ConfigError if ml-commons is missing, or OpenSearch older than 2.19."""
+    if capabilities.plugins is not None and "opensearch-ml" not in capabilities.plugins:
         raise ConfigError(
-            f"{where} has no ml-commons (plugin opensearch-ml) on every node, which calls the "
-            "service: install it, or for a trial start xmodal-opensearch node --with-ml"
+            f"{server} has no plugin opensearch-ml (ml-commons) on every node: install it, or for "
+            "a test start xmodal-opensearch node --with-ml"
         )
-    if can.version < (2, 19):
-        version = ".".join(map(str, can.version))
-        raise ConfigError(f"{where} is OpenSearch {version}, expected 2.19 or later")
+    if capabilities.version < (2, 19):
+        version = ".".join(map(str, capabilities.version))
+        raise ConfigError(f"{server} is OpenSearch {version}, expected 2.19 or later")
 
 
-def lacking(server: Server, url: str, *, private: bool) -> list[Lack]:
-    """The cluster settings that keep ml-commons from calling ``url``; read, never changed.
+def read_missing_settings(server: Server, url: str, *, private_ip: bool) -> list[MissingSetting]:
+    """Return the cluster settings that prevent ml-commons from calling ``url``.
 
-    Nothing where settings may not be read: the trial call will show.
+    Returns [] if the user has no permission to read cluster settings.
     """
     try:
         answer = server.request(
@@ -69,179 +70,205 @@ def lacking(server: Server, url: str, *, private: bool) -> list[Lack]:
         if error.status in (401, 403):
             return []
         raise
-    return cluster_settings.lacking(cluster_settings.effective(answer), url, private=private)
+    settings = cluster_settings.effective_settings(answer)
+    return cluster_settings.missing_settings(settings, url, private_ip=private_ip)
 
 
-def allow(server: Server, lacks: list[Lack]) -> None:
-    """Change cluster settings, for an operator who asked for it."""
-    body = cluster_settings.change(lacks)
+def change_settings(server: Server, missing: list[MissingSetting]) -> None:
+    """Set the required values in the cluster settings."""
+    body = cluster_settings.settings_body(missing)
     server.request("PUT", "/_cluster/settings", body, doing="changing cluster settings")
 
 
-def lay(
-    server: Server, wiring: Wiring, expected: Sequence[int], token: str | None
-) -> tuple[Step, Step]:
-    """A connector and a model whose answer to the sample is ``expected``; the steps have their ids.
+def create(
+    server: Server, config: ConnectorConfig, expected: Sequence[int], token: str | None
+) -> tuple[ResourceChange, ResourceChange]:
+    """Create or update connector and model, and return both changes with their ids.
 
-    Raises NotAllowed, and ServerFailure if the cluster cannot reach the service.
+    ``expected``: code of the sample as signed bytes. Raises NotAllowed, and ServerFailure if the
+    cluster does not reach the service or receives another code.
     """
-    stem = wiring.tag.stem
-    connectors, models = (_marked(server, kind, wiring.tag) for kind in ("connectors", "models"))
-    wanted = pipelines.connector(wiring, token)
-    if not connectors:
-        made = _ml(server, "POST", "/connectors/_create", wanted, "creating a connector")
-        connector = Step("connector", stem, "created", made["connector_id"])
-    else:
-        connector = Step("connector", stem, "unchanged", next(iter(connectors)))
-        if not pipelines.is_as_wanted(connectors[str(connector.id)], wanted):
-            connector = _rewrite(server, connector, wanted, models)
-    registration = pipelines.model(wiring, str(connector.id))
-    fitting = [id_ for id_, one in models.items() if one.get("connector_id") == connector.id]
+    connectors = _find_tagged(server, "connectors", config.tag)
+    models = _find_tagged(server, "models", config.tag)
+    connector = _create_connector(server, config, token, connectors, models)
+    usable = [id_ for id_, one in models.items() if one.get("connector_id") == connector.id]
     for id_, one in models.items():
-        if id_ not in fitting[:1]:
+        if id_ not in usable[:1]:
             _remove_model(server, id_, one)
     for id_ in list(connectors)[1:]:
         _ml(server, "DELETE", f"/connectors/{id_}", None, "removing a connector")
-    if not fitting:
-        made = _ml(server, "POST", "/models/_register", registration, "registering a model")
-        model = Step("model", stem, "created", made["model_id"])
-    else:
-        model = Step("model", stem, "unchanged", fitting[0])
-        description = registration["description"]
-        if models[fitting[0]].get("description") != description:
-            changed = {"description": description}
-            _ml(server, "PUT", f"/models/{model.id}", changed, "updating the model")
-            model = model._replace(done="updated")
-    return _tried(server, wiring, wanted, expected, connector, model)
+    existing = {id_: models[id_] for id_ in usable[:1]}
+    model = _register_model(server, config, str(connector.id), existing)
+    return _test_or_rewrite(server, config, token, expected, connector, model)
 
 
-def remove(server: Server, tag: OwnershipTag) -> list[Step]:
-    """Remove what :func:`lay` made for a name and an index: first what uses the others."""
-    steps = []
-    for id_, one in _marked(server, "models", tag).items():
+def remove(server: Server, tag: OwnershipTag) -> list[ResourceChange]:
+    """Remove what :func:`create` made for the name and index of ``tag``: models first."""
+    changes = []
+    for id_, one in _find_tagged(server, "models", tag).items():
         _remove_model(server, id_, one)
-        steps.append(Step("model", tag.stem, "removed", id_))
-    for kind, what in (("model_groups", "model group"), ("connectors", "connector")):
-        for id_ in _marked(server, kind, tag):
-            _gone(server, f"/{kind}/{id_}", f"removing a {what}")
-            steps.append(Step(what, tag.stem, "removed", id_))
-    return steps
+        changes.append(ResourceChange("model", tag.stem, "removed", id_))
+    for path, kind in (("model_groups", "model group"), ("connectors", "connector")):
+        for id_ in _find_tagged(server, path, tag):
+            _delete(server, f"/{path}/{id_}", f"removing a {kind}")
+            changes.append(ResourceChange(kind, tag.stem, "removed", id_))
+    return changes
 
 
-# ---- how it works --------------------------------------------------------------------------------
+# ---- details -------------------------------------------------------------------------------------
 
 
-def _tried(
+def _create_connector(
     server: Server,
-    wiring: Wiring,
-    wanted: Body,
-    expected: Sequence[int],
-    connector: Step,
-    model: Step,
-) -> tuple[Step, Step]:
-    """The same steps, after the model has answered.
+    config: ConnectorConfig,
+    token: str | None,
+    connectors: Mapping[str, Any],
+    models: Iterable[str],
+) -> ResourceChange:
+    """Create the connector, or update the oldest existing one if it differs."""
+    body = pipelines.connector_body(config, token)
+    if not connectors:
+        answer = _ml(server, "POST", "/connectors/_create", body, "creating a connector")
+        return ResourceChange("connector", config.tag.stem, "created", answer["connector_id"])
+    id_, found = next(iter(connectors.items()))
+    unchanged = ResourceChange("connector", config.tag.stem, "unchanged", id_)
+    if pipelines.is_up_to_date(found, body):
+        return unchanged
+    return _rewrite_connector(server, unchanged, body, models)
 
-    A token cannot be read back, and a model keeps the cluster settings of the time when it was
-    deployed: where it does not answer, an unchanged connector is written and deployed anew, once.
+
+def _register_model(
+    server: Server, config: ConnectorConfig, connector_id: str, existing: Mapping[str, Any]
+) -> ResourceChange:
+    """Register the model of the connector, or update the description of the existing one."""
+    body = pipelines.model_body(config, connector_id)
+    if not existing:
+        answer = _ml(server, "POST", "/models/_register", body, "registering a model")
+        return ResourceChange("model", config.tag.stem, "created", answer["model_id"])
+    ((id_, found),) = existing.items()
+    if found.get("description") == body["description"]:
+        return ResourceChange("model", config.tag.stem, "unchanged", id_)
+    update = {"description": body["description"]}
+    _ml(server, "PUT", f"/models/{id_}", update, "updating the model")
+    return ResourceChange("model", config.tag.stem, "updated", id_)
+
+
+def _test_or_rewrite(
+    server: Server,
+    config: ConnectorConfig,
+    token: str | None,
+    expected: Sequence[int],
+    connector: ResourceChange,
+    model: ResourceChange,
+) -> tuple[ResourceChange, ResourceChange]:
+    """Test the model; if it fails, write an unchanged connector again and repeat the test once.
+
+    A changed token cannot be detected otherwise, because ml-commons does not return it. A deployed
+    model also keeps the cluster settings that were in effect when it was deployed.
     """
     try:
-        _try(server, wiring, str(model.id), expected)
+        _test(server, config, str(model.id), expected)
         return connector, model
     except ServerFailure as error:
-        if connector.done != "unchanged":
-            _explain(server, wiring, error)
+        if connector.change != "unchanged":
+            _raise_if_not_allowed(server, config, error)
             raise
-    connector = _rewrite(server, connector, wanted, [str(model.id)])
+    body = pipelines.connector_body(config, token)
+    connector = _rewrite_connector(server, connector, body, [str(model.id)])
     try:
-        _try(server, wiring, str(model.id), expected)
+        _test(server, config, str(model.id), expected)
     except ServerFailure as error:
-        _explain(server, wiring, error)
+        _raise_if_not_allowed(server, config, error)
         raise
     return connector, model
 
 
-def _try(server: Server, wiring: Wiring, model_id: str, expected: Sequence[int]) -> None:
-    """Deploy the model and encode the sample by it. Raises ServerFailure."""
+def _test(server: Server, config: ConnectorConfig, model_id: str, expected: Sequence[int]) -> None:
+    """Deploy the model and encode the sample with it. Raises ServerFailure."""
     _deploy(server, model_id)
     body = {"parameters": {"inputText": SAMPLE}}
-    doing = f"calling {wiring.url}, which answers us here: does the cluster reach it there?"
+    doing = f"calling {config.url}, which this machine reaches: check that the cluster does"
     answer = _ml(server, "POST", f"/models/{model_id}/_predict", body, doing)
-    told = answer["inference_results"][0]["output"][0]["dataAsMap"]["text_code"]
-    if list(map(int, told)) != list(expected):
+    code = answer["inference_results"][0]["output"][0]["dataAsMap"]["text_code"]
+    if list(map(int, code)) != list(expected):
         raise ServerFailure(
-            f"the cluster finds another service at {wiring.url} than we do: name it so that both "
-            "reach the same",
+            f"the cluster reaches another service at {config.url} than this machine: pass an "
+            "address that is the same service for both",
             0,
             "service",
         )
 
 
 def _deploy(server: Server, model_id: str) -> None:
-    """Wait until a model is deployed. Raises ServerFailure."""
-    path, asked, deploying = f"/models/{model_id}", False, poll(DEPLOYING, PAUSE)
+    """Deploy a model and wait until it is deployed. Raises ServerFailure."""
+    path, requested, retry = f"/models/{model_id}", False, poll(DEPLOY_TIMEOUT, POLL_INTERVAL)
     while True:
-        state = _ml(server, "GET", path, None, "looking at the model")["model_state"]
+        state = _ml(server, "GET", path, None, "reading the state of the model")["model_state"]
         if state == "DEPLOYED":
             return
-        failed = asked and state == "DEPLOY_FAILED"
-        if not asked:
+        failed = requested and state == "DEPLOY_FAILED"
+        if not requested:
             _ml(server, "POST", f"{path}/_deploy", None, "deploying the model")
-            asked = True
-        if failed or not deploying.wait():
+            requested = True
+        if failed or not retry.wait():
             raise ServerFailure(
-                f"{server.address.server} did not deploy model {model_id} (it is {state}): its log "
-                "says why",
+                f"{server.address.server} did not deploy model {model_id} (state {state}): see the "
+                "log of the server",
                 0,
                 state,
             )
 
 
-def _explain(server: Server, wiring: Wiring, error: ServerFailure) -> None:
-    """Raise NotAllowed instead, if the host is public for us and private for the cluster."""
-    lacks = lacking(server, wiring.url, private=True) if "private ip" in error.reason else []
-    if lacks:
-        raise NotAllowed(str(error), lacks) from None
+def _raise_if_not_allowed(server: Server, config: ConnectorConfig, error: ServerFailure) -> None:
+    """Raise NotAllowed if the host is public for this machine and private for the cluster."""
+    if "private ip" not in error.reason:
+        return
+    missing = read_missing_settings(server, config.url, private_ip=True)
+    if missing:
+        raise NotAllowed(str(error), missing) from None
 
 
-def _rewrite(server: Server, step: Step, wanted: Body, models: Iterable[str]) -> Step:
-    """Write a connector anew; no model may use it meanwhile."""
+def _rewrite_connector(
+    server: Server, connector: ResourceChange, body: Body, models: Iterable[str]
+) -> ResourceChange:
+    """Update a connector; ml-commons requires that its models are undeployed before."""
     for id_ in models:
         _ml(server, "POST", f"/models/{id_}/_undeploy", None, "undeploying the model")
-    _ml(server, "PUT", f"/connectors/{step.id}", wanted, "updating the connector")
-    return step._replace(done="updated")
+    _ml(server, "PUT", f"/connectors/{connector.id}", body, "updating the connector")
+    return connector._replace(change="updated")
 
 
 def _remove_model(server: Server, id_: str, found: Mapping[str, Any]) -> None:
-    """Undeploy and remove a model; what it says of its state may be a moment old."""
+    """Undeploy and remove a model. The state in ``found`` may be out of date."""
     undeployed = found.get("model_state") in ("REGISTERED", "UNDEPLOYED")
-    undeploying = poll(DEPLOYING, PAUSE)
+    retry = poll(DEPLOY_TIMEOUT, POLL_INTERVAL)
     while True:
         if not undeployed:
             _ml(server, "POST", f"/models/{id_}/_undeploy", None, "undeploying a model")
         try:
-            _gone(server, f"/models/{id_}", "removing a model")
+            _delete(server, f"/models/{id_}", "removing a model")
             return
         except ServerFailure as error:
-            if "ndeploy" not in error.reason or not undeploying.wait():
+            if "ndeploy" not in error.reason or not retry.wait():
                 raise
         undeployed = False
 
 
-def _gone(server: Server, path: str, doing: str) -> None:
+def _delete(server: Server, path: str, doing: str) -> None:
     try:
         _ml(server, "DELETE", path, None, doing)
     except ServerFailure as error:
-        if error.status != 404:  # somebody else was faster
+        if error.status != 404:  # already removed
             raise
 
 
-def _marked(server: Server, kind: str, tag: OwnershipTag) -> dict[str, Any]:
-    """Connectors, models or model groups of a name and an index, oldest first, by id."""
+def _find_tagged(server: Server, path: str, tag: OwnershipTag) -> dict[str, Any]:
+    """Connectors, models or model groups with the name and index of ``tag``, oldest first."""
     query = {"term": {"name.keyword": tag.stem}}
     body = {"query": query, "size": 1000, "sort": [{"created_time": "asc"}]}
     try:
-        found = _ml(server, "POST", f"/{kind}/_search", body, f"looking for {kind}")
-    except IndexMissing:  # nobody ever made one
+        found = _ml(server, "POST", f"/{path}/_search", body, f"searching {path}")
+    except IndexMissing:  # ml-commons creates its index with the first resource
         return {}
     return {
         hit["_id"]: hit["_source"]

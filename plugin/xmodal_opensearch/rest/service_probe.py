@@ -1,4 +1,4 @@
-"""Our own HTTP service, asked as ml-commons will ask it: is it there, whose codes does it give."""
+"""Test request to the HTTP service: checks that it is ready, and reads bits and fingerprint."""
 
 from __future__ import annotations
 
@@ -15,61 +15,65 @@ from xmodal_opensearch.client.http import RequestFailed, request
 TIMEOUT = 60.0
 MAX_BYTES = 1 << 20
 SAMPLE = "a word to try it with"
+"""The text that is encoded for the test, by the service directly and through the cluster."""
 
 
-class Answer(NamedTuple):
-    """What the service made of the sample."""
+class ServiceInfo(NamedTuple):
+    """Bits and fingerprint of the service's encoder; code of the sample as bits / 8 int8 values."""
 
     bits: int
-    encoder: str
+    fingerprint: str
     text_code: list[int]
 
 
 def check_url(url: str) -> str:
-    """The address of a service, without a slash at its end. Raises ConfigError."""
+    """Return the address of a service without a final slash. Raises ConfigError if invalid."""
     parts = urlsplit(url)
     if "@" in url:
         raise ConfigError(
-            "the service's address names a user: it is printed and stored, so give a token by "
-            "--token-file"
+            "the address of the service contains credentials, and it is printed and stored: pass a "
+            "token by --token-file instead"
         )
     try:
         port = parts.port or 1
     except ValueError:
         port = 0
-    plain = parts.scheme in ("http", "https") and parts.hostname and port
-    if not plain or parts.query or parts.fragment or not re.fullmatch(r"[\x21-\x7e]+", url):
+    valid = parts.scheme in ("http", "https") and parts.hostname and port
+    if not valid or parts.query or parts.fragment or not re.fullmatch(r"[\x21-\x7e]+", url):
         raise ConfigError(
-            f"the service is {url!r}, expected an address such as http://10.0.0.5:8000"
+            f"the address of the service is {url!r}, expected one such as http://10.0.0.5:8000"
         )
     return url.rstrip("/")
 
 
-def ask(url: str, token: str | None = None) -> Answer:
-    """Encode one sample at ``url``. Raises ServerFailure in one line that says what is wrong."""
+def probe_service(url: str, token: str | None = None) -> ServiceInfo:
+    """Encode the sample at ``url``. Raises ServerFailure if the service does not return a code."""
     _request(f"{url}/health/ready", None, None)
     body = json.dumps({"inputText": SAMPLE, "inputImage": None}).encode()
-    told = _request(f"{url}/v1/embed", body, token)
+    text = _request(f"{url}/v1/embed", body, token)
     try:
-        answer = json.loads(told)
-        bits, encoder, code = (answer[name] for name in ("bits", "encoder", "text_code"))
-        if len(code) * 8 == bits and all(-128 <= one <= 127 for one in code):
-            return Answer(int(bits), str(encoder), [int(one) for one in code])
+        answer = json.loads(text)
+        bits, fingerprint, code = (answer[name] for name in ("bits", "encoder", "text_code"))
+        if len(code) * 8 == bits and all(-128 <= value <= 127 for value in code):
+            return ServiceInfo(int(bits), str(fingerprint), [int(value) for value in code])
     except (ValueError, TypeError, KeyError):
         pass
     raise ServerFailure(
-        f"{url} answers {told[:80]!r}, expected a service of xmodal serve", 0, "service"
+        f"{url} answered {text[:80]!r}, expected a service started by xmodal serve", 0, "service"
     )
 
 
 def is_private(url: str) -> bool:
-    """Whether the host of an address is in this machine or a private network, seen from here."""
+    """Whether the host of ``url`` has a loopback or private address on this machine.
+
+    A name that this machine cannot resolve counts as private.
+    """
     host = urlsplit(url).hostname or ""
     try:
-        found = {one[4][0] for one in socket.getaddrinfo(host, None)}
-    except OSError:  # a name that only the cluster knows is hardly a public one
+        addresses = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
+    except OSError:
         return True
-    return any(ipaddress.ip_address(str(one).partition("%")[0]).is_private for one in found)
+    return any(ipaddress.ip_address(one.partition("%")[0]).is_private for one in addresses)
 
 
 def _request(url: str, body: bytes | None, token: str | None) -> str:
@@ -77,8 +81,8 @@ def _request(url: str, body: bytes | None, token: str | None) -> str:
     if token is not None and body is not None:
         headers["authorization"] = f"Bearer {token}"
     try:
-        # No proxies, for the cluster calls the service itself; no redirects, so that the token is
-        # sent to the given address only.
+        # No proxy, because the cluster uses none. No redirects: the token must not reach another
+        # address.
         answer = request(
             "GET" if body is None else "POST",
             url,
@@ -89,25 +93,25 @@ def _request(url: str, body: bytes | None, token: str | None) -> str:
         )
     except RequestFailed as error:
         raise ServerFailure(
-            f"no service answers at {url} ({error}): start it with xmodal serve, and name it as "
-            "the cluster reaches it",
+            f"no service answers at {url} ({error}): start it with xmodal serve, and pass the "
+            "address at which the cluster reaches it",
             0,
             "connection",
         ) from None
     if answer.status // 100 != 2:
-        why = _detail(answer.body)
-        what = f"{url} answered {answer.status}{why}"
+        detail = _problem_detail(answer.body)
+        message = f"{url} answered {answer.status}{detail}"
         if answer.status in (401, 403):
-            what += ": give the service's token by --token-file"
-        raise ServerFailure(what, answer.status, why or "refused")
+            message += ": pass the token of the service by --token-file"
+        raise ServerFailure(message, answer.status, detail or "refused")
     return answer.body.decode("utf-8", "replace")
 
 
-def _detail(body: bytes) -> str:
-    """What a problem says of itself, in front of which stands a space."""
+def _problem_detail(body: bytes) -> str:
+    """Return the detail or title of a problem+json body as " (...)", or "" if there is none."""
     try:
-        told = json.loads(body)
-        text = str(told.get("detail") or told.get("title") or "")
+        problem = json.loads(body)
+        text = str(problem.get("detail") or problem.get("title") or "")
     except (ValueError, AttributeError):
         text = ""
     return f" ({' '.join(text.split())[:200]})" if text else ""

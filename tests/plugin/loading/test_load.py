@@ -236,8 +236,8 @@ def test_settings_that_a_killed_load_left(
     else:
         address = parse_address(str(index.handle.address))
         told = repair(Server(address), address)
-        assert told == ["the settings are as they were before the load"]
-        assert repair(Server(address), address) == ["nothing was to be repaired"]
+        assert told == ["restored the settings of before the load"]
+        assert repair(Server(address), address) == ["found nothing to repair"]
     assert settings_of(rest, index.handle.name) == before
     assert index.handle.read_meta().keys() == {"xmodal"}
 

@@ -1,4 +1,4 @@
-"""connect and disconnect on a real node with ml-commons: laid, repeated, killed, changed, gone."""
+"""connect and disconnect on a node with ml-commons: created, repeated, killed, changed, removed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from support.hamming_server import Refused, Server
 from support.rest_path import (
     alias,
     allow,
-    connected,
+    changes,
+    cluster_state,
+    connect,
     curl,
-    done,
-    everything,
-    pipeline,
-    service_behind,
+    pipeline_name,
+    proxy,
 )
 
 from xmodal.encoders.encoder import Encoder
@@ -27,7 +27,7 @@ from xmodal.errors import ConfigError, ServerFailure
 from xmodal_opensearch.client.server import Server as Client
 from xmodal_opensearch.index.capabilities import Capabilities
 from xmodal_opensearch.rest.remote_model import check_plugins
-from xmodal_opensearch.rest.service_probe import ask
+from xmodal_opensearch.rest.service_probe import probe_service
 
 Run = Callable[..., Any]
 PIPELINES = ["ingest", "text-to-image", "image-to-text", "text-to-text", "image-to-image", "neural"]
@@ -35,26 +35,26 @@ PIPELINES = ["ingest", "text-to-image", "image-to-text", "text-to-text", "image-
 
 @pytest.fixture
 def uri(ml_address: Callable[..., str], opensearch_cli: Run, model: Path) -> Iterator[str]:
-    """A new, empty index for the codes of ``model``; nothing of connect is left of it."""
+    """The address of a new empty index for ``model``, disconnected at the end."""
     new = ml_address()
     assert opensearch_cli("create", new, "--model", model).status == 0
     yield new
     assert opensearch_cli("disconnect", new).status == 0
 
 
-def refused(run: Run, *arguments: object) -> str:
-    """The mistake that a command tells, in one line or, of settings, several."""
-    told = run(*arguments)
-    assert (told.status, told.out) == (2, ""), told
-    assert told.err.startswith("xmodal: ") and "Traceback" not in told.err
-    return str(told.err)
+def error_of(run: Run, *arguments: object) -> str:
+    """Run a command that must fail with a usage error, and return its message."""
+    result = run(*arguments)
+    assert (result.status, result.out) == (2, ""), result
+    assert result.err.startswith("xmodal: ") and "Traceback" not in result.err
+    return str(result.err)
 
 
 # ---- cluster settings --------------------------------------------------------------------------
 
 
 def forbid(ml: Server) -> dict[str, Any]:
-    """A cluster that lets ml-commons call nothing: the settings as they are then."""
+    """Reset all settings of ml-commons, disable remote models, and return the settings."""
     off = {"plugins.ml_commons.remote_inference.enabled": False}
     ml("PUT", "_cluster/settings", {"persistent": {"plugins.ml_commons.*": None}})
     ml("PUT", "_cluster/settings", {"persistent": off})
@@ -62,57 +62,58 @@ def forbid(ml: Server) -> dict[str, Any]:
     return settings
 
 
-def test_settings_that_lack_are_explained_and_the_line_mends_them(
+def test_missing_settings_are_listed_with_a_curl_command_that_sets_them(
     ml: Server, uri: str, service_url: str, opensearch_cli: Run, tmp_path: Path
 ) -> None:
     settings = forbid(ml)
     try:
-        before = everything(ml)
-        told = refused(opensearch_cli, "connect", uri, "--service", service_url).splitlines()
-        assert told[0] == (
-            f"xmodal: this cluster does not let ml-commons call {service_url}/v1/embed; an "
-            "operator has to allow it:"
-        )
-        assert [line.split(":")[0] for line in told[1:4]] == [
+        before = cluster_state(ml)
+        lines = error_of(opensearch_cli, "connect", uri, "--service", service_url).splitlines()
+        assert f"{service_url}/v1/embed" in lines[0]
+        assert [line.split(":")[0] for line in lines[1:4]] == [
             "  plugins.ml_commons.remote_inference.enabled",
             "  plugins.ml_commons.connector.private_ip_enabled",
             "  plugins.ml_commons.trusted_connector_endpoints_regex",
         ]
-        assert everything(ml) == before  # nothing was made, no setting changed
+        assert cluster_state(ml) == before
         assert ml("GET", "_cluster/settings") == settings
-        assert curl(told[-1], tmp_path)["acknowledged"]
-        assert done(connected(opensearch_cli, uri, service_url)) == {"created"}
-        assert "openai" in json.dumps(ml("GET", "_cluster/settings"))  # what was trusted still is
+        assert curl(lines[-1], tmp_path)["acknowledged"]
+        assert changes(connect(opensearch_cli, uri, service_url)) == {"created"}
+        assert "openai" in json.dumps(
+            ml("GET", "_cluster/settings")
+        )  # the default value is extended
     finally:
         allow(ml)
 
 
-def test_allow_changes_them(ml: Server, uri: str, service_url: str, opensearch_cli: Run) -> None:
+def test_allow_changes_missing_settings(
+    ml: Server, uri: str, service_url: str, opensearch_cli: Run
+) -> None:
     forbid(ml)
     try:
-        told = opensearch_cli("connect", uri, "--service", service_url, "--allow")
-        assert told.status == 0
-        assert told.err.startswith("changed cluster settings: plugins.ml_commons.remote_inference")
+        first = opensearch_cli("connect", uri, "--service", service_url, "--allow")
+        assert first.status == 0
+        assert "plugins.ml_commons.remote_inference" in first.err
         again = opensearch_cli("connect", uri, "--service", service_url, "--allow")
         assert (again.status, again.err) == (0, "")
     finally:
         allow(ml)
 
 
-# ---- laid, laid again, removed -----------------------------------------------------------------
+# ---- created, repeated, removed ----------------------------------------------------------------
 
 
-def test_a_second_run_changes_nothing(
+def test_connect_repeated_changes_nothing(
     ml: Server, uri: str, service_url: str, opensearch_cli: Run, encoder: Encoder
 ) -> None:
-    before = everything(ml)
-    first = connected(opensearch_cli, uri, service_url)
-    assert done(first) == {"created"} and first["encoder"] == encoder.fingerprint
+    before = cluster_state(ml)
+    first = connect(opensearch_cli, uri, service_url)
+    assert changes(first) == {"created"} and first["encoder"] == encoder.fingerprint
     assert [step["what"] for step in first["steps"][:2]] == ["connector", "model"]
     stem = f"xmodal-{alias(uri)}"
     assert [step["name"] for step in first["steps"][2:]] == [f"{stem}-{end}" for end in PIPELINES]
-    made = everything(ml)
-    assert {kind: len(made[kind]) - len(before[kind]) for kind in made} == {
+    after = cluster_state(ml)
+    assert {kind: len(after[kind]) - len(before[kind]) for kind in after} == {
         "ingest": 1,
         "search": 5,
         "connectors": 1,
@@ -120,272 +121,266 @@ def test_a_second_run_changes_nothing(
         "model_groups": 1,
         "defaults": 0,
     }
-    again = connected(opensearch_cli, uri, service_url)
-    assert done(again) == {"unchanged"} and again["try"] == first["try"]
-    assert everything(ml) == made
+    again = connect(opensearch_cli, uri, service_url)
+    assert changes(again) == {"unchanged"} and again["try"] == first["try"]
+    assert cluster_state(ml) == after
 
 
-def test_disconnect_takes_what_is_ours_and_leaves_the_rest(
+def test_disconnect_removes_only_what_connect_created(
     ml: Server, uri: str, service_url: str, opensearch_cli: Run
 ) -> None:
-    stem, mine = f"xmodal-{alias(uri)}", {"processors": [{"set": {"field": "a", "value": 1}}]}
-    ml("PUT", f"_ingest/pipeline/{stem}-mine", {"description": "mine", **mine})
-    ml("PUT", f"{alias(uri)}-mine", {"settings": {"index.default_pipeline": f"{stem}-mine"}})
+    stem, body = f"xmodal-{alias(uri)}", {"processors": [{"set": {"field": "a", "value": 1}}]}
+    ml("PUT", f"_ingest/pipeline/{stem}-user", {"description": "user's", **body})
+    ml("PUT", f"{alias(uri)}-user", {"settings": {"index.default_pipeline": f"{stem}-user"}})
     ml("PUT", f"{alias(uri)}-both", {})
-    other = connected(opensearch_cli, uri, service_url, "--name", "other")
-    left = everything(ml)
-    told = connected(opensearch_cli, uri, service_url, "--make-default")
-    assert told["steps"][-1]["what"] == "default pipeline of"
+    other = connect(opensearch_cli, uri, service_url, "--name", "other")
+    before = cluster_state(ml)
+    report = connect(opensearch_cli, uri, service_url, "--make-default")
+    assert report["steps"][-1]["what"] == "default pipeline of"
     both = {
-        "index.default_pipeline": pipeline(told, "ingest"),
-        "index.search.default_pipeline": pipeline(told, "neural"),
+        "index.default_pipeline": pipeline_name(report, "ingest"),
+        "index.search.default_pipeline": pipeline_name(report, "neural"),
     }
     ml("PUT", f"{alias(uri)}-both/_settings", both)
-    gone = opensearch_cli("disconnect", uri, "--json")
-    assert done(json.loads(gone.out)) == {"removed"}
-    assert everything(ml) == left
+    removed = opensearch_cli("disconnect", uri, "--json")
+    assert changes(json.loads(removed.out)) == {"removed"}
+    assert cluster_state(ml) == before
     ml("PUT", f"{alias(uri)}-both/_doc/1", {"it": "takes documents"})
     again = opensearch_cli("disconnect", uri)
     assert again.status == 0
-    assert again.out == f"{uri}: nothing of connect --name xmodal is there\n"
-    gone = json.loads(opensearch_cli("disconnect", uri, "--name", "other", "--json").out)
-    assert len(gone["steps"]) == len(other["steps"]) + 1  # and the model's group
-    ml("DELETE", f"_ingest/pipeline/{stem}-mine")
+    assert again.out.startswith(f"{uri}: ") and len(again.out.splitlines()) == 1
+    last = json.loads(opensearch_cli("disconnect", uri, "--name", "other", "--json").out)
+    assert len(last["steps"]) == len(other["steps"]) + 1  # and the model group
+    ml("DELETE", f"_ingest/pipeline/{stem}-user")
 
 
-def test_a_pipeline_of_somebody_elses_is_not_overwritten(
+def test_connect_does_not_overwrite_a_pipeline_of_the_user(
     ml: Server, uri: str, service_url: str, opensearch_cli: Run
 ) -> None:
     name = f"xmodal-{alias(uri)}-text-to-text"
-    mine = {"description": "mine", "request_processors": []}
-    ml("PUT", f"_search/pipeline/{name}", mine)
-    told = refused(opensearch_cli, "connect", uri, "--service", service_url)
-    assert f"has search pipeline {name}, which connect did not make: give another --name" in told
+    body = {"description": "user's", "request_processors": []}
+    ml("PUT", f"_search/pipeline/{name}", body)
+    message = error_of(opensearch_cli, "connect", uri, "--service", service_url)
+    assert f"search pipeline {name} " in message and "--name" in message
     assert opensearch_cli("disconnect", uri).status == 0
-    assert ml("GET", f"_search/pipeline/{name}") == {name: mine}
+    assert ml("GET", f"_search/pipeline/{name}") == {name: body}
     ml("DELETE", f"_search/pipeline/{name}")
 
 
-def test_a_default_pipeline_of_somebody_elses_is_not_replaced(
+def test_connect_does_not_replace_a_default_pipeline_of_the_user(
     ml: Server, uri: str, service_url: str, opensearch_cli: Run
 ) -> None:
-    before = everything(ml)
-    ml("PUT", f"{alias(uri)}/_settings", {"index.default_pipeline": "mine"})
-    told = refused(opensearch_cli, "connect", uri, "--service", service_url, "--make-default")
-    assert "has default pipeline mine already: leave --make-default out" in told
+    before = cluster_state(ml)
+    ml("PUT", f"{alias(uri)}/_settings", {"index.default_pipeline": "users"})
+    message = error_of(opensearch_cli, "connect", uri, "--service", service_url, "--make-default")
+    assert "default pipeline users: omit --make-default" in message
     ml("PUT", f"{alias(uri)}/_settings", {"index.default_pipeline": None})
-    assert everything(ml) == before
+    assert cluster_state(ml) == before
 
 
 # ---- killed ------------------------------------------------------------------------------------
 
 
 class Killed(BaseException):
-    """What a process that is killed would do: nothing more."""
+    """Raised in place of a kill; no ``except Exception`` handles it."""
 
 
-def dying(patch: pytest.MonkeyPatch) -> None:
-    """Every process ends as soon as the server has done one thing, before it hears of it."""
+def kill_after_each_change(patch: pytest.MonkeyPatch) -> None:
+    """Raise Killed as soon as the server has executed a request that changes something."""
     request = Client.request
 
-    def once(self: Client, method: str, path: str, *arguments: Any, **more: Any) -> Any:
+    def request_and_die(self: Client, method: str, path: str, *arguments: Any, **more: Any) -> Any:
         answer = request(self, method, path, *arguments, **more)
         if method != "GET" and not path.endswith(("_search", "_count", "_predict")):
             raise Killed(f"{method} {path}")
         return answer
 
-    patch.setattr(Client, "request", once)
+    patch.setattr(Client, "request", request_and_die)
 
 
-def test_killed_after_every_change_it_is_completed_by_repeating(
+def test_killed_commands_are_completed_by_repeating(
     ml: Server, uri: str, service_url: str, opensearch_cli: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = everything(ml)
+    before = cluster_state(ml)
     kills = []
-    for command, least in (
+    for command, min_kills in (
         (("connect", uri, "--service", service_url, "--make-default"), 10),
         (("disconnect", uri), 10),
     ):
         count = 0
         while True:
             with monkeypatch.context() as patch:
-                dying(patch)
+                kill_after_each_change(patch)
                 try:
-                    told = opensearch_cli(*command)
+                    result = opensearch_cli(*command)
                     break
                 except Killed as kill:
                     count += 1
                     kills.append(str(kill))
                     assert count < 30, kills
-        assert told.status == 0 and count >= least, kills
+        assert result.status == 0 and count >= min_kills, kills
         if command[0] == "connect":
-            assert done(connected(opensearch_cli, uri, service_url, "--make-default")) == {
+            assert changes(connect(opensearch_cli, uri, service_url, "--make-default")) == {
                 "unchanged"
             }
-            made = everything(ml)
+            after = cluster_state(ml)
             for kind, more in (("connectors", 1), ("models", 1), ("ingest", 1), ("search", 5)):
-                assert len(made[kind]) == len(before[kind]) + more
-    assert everything(ml) == before
+                assert len(after[kind]) == len(before[kind]) + more
+    assert cluster_state(ml) == before
 
 
 # ---- changed -----------------------------------------------------------------------------------
 
 
-def test_a_service_that_moved(ml: Server, uri: str, service_url: str, opensearch_cli: Run) -> None:
-    connected(opensearch_cli, uri, service_url)
-    with Endpoint(service_behind(service_url)) as moved:
-        told = connected(opensearch_cli, uri, f"http://127.0.0.1:{moved.port}")
-        assert [step["done"] for step in told["steps"][:2]] == ["updated", "unchanged"]
-        assert {step["done"] for step in told["steps"][2:]} == {"unchanged"}
-        asked = len(moved.asked)
-        name = pipeline(told, "text-to-image")
+def test_connect_updates_the_address_of_the_service(
+    ml: Server, uri: str, service_url: str, opensearch_cli: Run
+) -> None:
+    connect(opensearch_cli, uri, service_url)
+    with Endpoint(proxy(service_url)) as moved:
+        report = connect(opensearch_cli, uri, f"http://127.0.0.1:{moved.port}")
+        assert [step["done"] for step in report["steps"][:2]] == ["updated", "unchanged"]
+        assert {step["done"] for step in report["steps"][2:]} == {"unchanged"}
+        before = len(moved.asked)
+        name = pipeline_name(report, "text-to-image")
         body = {"query": {"match": {"text": "a red circle"}}}
         ml("POST", f"{alias(uri)}/_search?search_pipeline={name}", body)
-        assert [one.path for one in moved.asked[asked:]] == ["/v1/embed"]
-        head = moved.asked[-1].headers
-        assert head["content-type"] == "application/json" and "authorization" not in head
+        assert [one.path for one in moved.asked[before:]] == ["/v1/embed"]
+        headers = moved.asked[-1].headers
+        assert headers["content-type"] == "application/json" and "authorization" not in headers
 
 
-def test_a_token_is_carried_and_never_shown(
+def test_a_token_is_sent_and_never_printed(
     ml: Server, uri: str, service_url: str, opensearch_cli: Run, tmp_path: Path
 ) -> None:
-    wanted, file = ["a-first-secret-token"], tmp_path / "token"
+    tokens, file = ["a-first-secret-token"], tmp_path / "token"
 
-    def guarded(asked: Asked, reply: Reply) -> Reply:
-        fits = asked.headers.get("authorization") == f"Bearer {wanted[0]}"
-        open_ = asked.path.startswith("/health/")
-        return reply if fits or open_ else Reply(401, {"detail": "a token is asked for"})
+    def require_token(request: Asked, reply: Reply) -> Reply:
+        valid = request.headers.get("authorization") == f"Bearer {tokens[-1]}"
+        health = request.path.startswith("/health/")
+        return reply if valid or health else Reply(401, {"detail": "no valid token"})
 
-    with Endpoint(service_behind(service_url, guarded)) as service:
-        there = f"http://127.0.0.1:{service.port}"
-        told = refused(opensearch_cli, "connect", uri, "--service", there)
-        assert told.endswith(
-            "401 (a token is asked for): give the service's token by --token-file\n"
-        )
+    with Endpoint(proxy(service_url, require_token)) as service:
+        url = f"http://127.0.0.1:{service.port}"
+        message = error_of(opensearch_cli, "connect", uri, "--service", url)
+        assert "401 (no valid token)" in message and "--token-file" in message
         file.write_text("two words")
-        arguments = ("connect", uri, "--service", there, "--token-file", file)
-        assert "holds no token, expected one line" in refused(opensearch_cli, *arguments)
-        for token, done_ in ((wanted[0], "created"), ("a-second-secret-token", "updated")):
-            wanted[0] = token
+        arguments = ("connect", uri, "--service", url, "--token-file", file)
+        assert "holds no token" in error_of(opensearch_cli, *arguments)
+        for token, change in ((tokens[0], "created"), ("a-second-secret-token", "updated")):
+            tokens.append(token)
             file.write_text(token + "\n")
-            told = opensearch_cli(*arguments, "--json")
-            assert told.status == 0, told.err
-            connector = json.loads(told.out)["steps"][0]
-            assert connector["done"] == done_
-            assert token not in told.out + told.err + json.dumps(everything(ml))
-            seen = ml("GET", f"_plugins/_ml/connectors/{connector['id']}")
-            assert token not in json.dumps(seen)
-            assert done(connected(opensearch_cli, uri, there, "--token-file", file)) == {
-                "unchanged"
-            }
+            result = opensearch_cli(*arguments, "--json")
+            assert result.status == 0, result.err
+            connector = json.loads(result.out)["steps"][0]
+            assert connector["done"] == change
+            assert token not in result.out + result.err + json.dumps(cluster_state(ml))
+            stored = ml("GET", f"_plugins/_ml/connectors/{connector['id']}")
+            assert token not in json.dumps(stored)
+            again = connect(opensearch_cli, uri, url, "--token-file", file)
+            assert changes(again) == {"unchanged"}
 
 
-def test_two_ways_to_the_same_service(
+def test_from_here_is_another_address_of_the_same_service(
     uri: str, service_url: str, opensearch_cli: Run, encoder: Encoder
 ) -> None:
-    """The cluster may know the service by another name than we do, but not another service."""
-    with Endpoint(service_behind(service_url)) as inside:
-        told = connected(
+    with Endpoint(proxy(service_url)) as inside:
+        report = connect(
             opensearch_cli, uri, f"http://127.0.0.1:{inside.port}", "--from-here", service_url
         )
-        assert [one.path for one in inside.asked] == ["/v1/embed"]  # by the cluster's trial alone
-    assert told["service"].endswith(str(inside.port))
-    told = refused(opensearch_cli, "connect", uri, "--service", told["service"],
-                   "--from-here", service_url)  # fmt: skip
-    assert "which answers us here: does the cluster reach it there?" in told
+        assert [one.path for one in inside.asked] == ["/v1/embed"]  # from the cluster only
+    assert report["service"].endswith(str(inside.port))
+    message = error_of(opensearch_cli, "connect", uri, "--service", report["service"],
+                       "--from-here", service_url)  # fmt: skip
+    assert f"calling {report['service']}/v1/embed" in message
 
 
-# ---- what cannot be connected ------------------------------------------------------------------
+# ---- refused connections -----------------------------------------------------------------------
 
 
-def test_a_service_of_another_encoder(
+def test_connect_refuses_a_service_of_another_encoder(
     ml: Server, ml_address: Callable[..., str], other_model: Path, service_url: str,
     opensearch_cli: Run, encoder: Encoder,
 ) -> None:  # fmt: skip
-    before = everything(ml)
-    uri, narrow, missing = ml_address(), ml_address(), ml_address()
+    before = cluster_state(ml)
+    uri, other_width, missing = ml_address(), ml_address(), ml_address()
     assert opensearch_cli("create", uri, "--model", other_model).status == 0
-    told = refused(opensearch_cli, "connect", uri, "--service", service_url)
-    other = load_encoder(other_model).fingerprint
-    assert f"was filled by encoder {other}, this is encoder {encoder.fingerprint}" in told
-    assert opensearch_cli("create", narrow, "--bits", 64).status == 0
-    told = refused(opensearch_cli, "connect", narrow, "--service", service_url)
-    assert "holds codes of 64 bits, asked for 32" in told
-    told = refused(opensearch_cli, "connect", missing, "--service", service_url)
-    assert f"xmodal index DATA --model M --index {missing}, or an empty one" in told
-    assert everything(ml) == before
+    message = error_of(opensearch_cli, "connect", uri, "--service", service_url)
+    assert load_encoder(other_model).fingerprint in message and encoder.fingerprint in message
+    assert opensearch_cli("create", other_width, "--bits", 64).status == 0
+    message = error_of(opensearch_cli, "connect", other_width, "--service", service_url)
+    assert "64 bits" in message and "32" in message
+    message = error_of(opensearch_cli, "connect", missing, "--service", service_url)
+    assert f"xmodal index DATA --model M --index {missing}" in message
+    assert cluster_state(ml) == before
 
 
-def test_an_index_that_remembers_no_encoder_does_from_then_on(
+def test_connect_stores_a_missing_fingerprint_in_the_index(
     ml: Server, ml_address: Callable[..., str], service_url: str, opensearch_cli: Run,
     encoder: Encoder,
 ) -> None:  # fmt: skip
     uri = ml_address()
     assert opensearch_cli("create", uri, "--bits", encoder.bits).status == 0
-    connected(opensearch_cli, uri, service_url)
+    connect(opensearch_cli, uri, service_url)
     ((_, content),) = ml("GET", f"{alias(uri)}/_mapping").items()
     assert content["mappings"]["_meta"]["xmodal"]["encoder"] == encoder.fingerprint
     ml("DELETE", f"{alias(uri)}-*")
-    gone = opensearch_cli("disconnect", uri, "--json")  # of an index that is no more
-    assert gone.status == 0 and len(json.loads(gone.out)["steps"]) == 9
+    removed = opensearch_cli("disconnect", uri, "--json")  # although the index is deleted
+    assert removed.status == 0 and len(json.loads(removed.out)["steps"]) == 9
 
 
-def test_codes_as_words_cannot_be_written_by_ml_commons(
+def test_connect_refuses_an_index_of_64_bit_words(
     ml_address: Callable[..., str], service_url: str, opensearch_cli: Run, model: Path
 ) -> None:
     uri = ml_address(strategy="long")
     assert opensearch_cli("create", uri, "--model", model).status == 0
-    told = refused(opensearch_cli, "connect", uri, "--service", service_url)
-    assert "keeps its codes as 64-bit words, which ml-commons cannot write" in told
+    assert "64-bit words" in error_of(opensearch_cli, "connect", uri, "--service", service_url)
 
 
-def test_a_service_that_changes_its_model_is_found_out(
+def test_pipelines_reject_codes_after_the_service_changed_its_model(
     ml: Server, uri: str, service_url: str, opensearch_cli: Run, encoder: Encoder
 ) -> None:
     models = [encoder.fingerprint]
 
-    def another(asked: Asked, reply: Reply) -> Reply:
+    def change_model(request: Asked, reply: Reply) -> Reply:
         return Reply(reply.status, str(reply.body).replace(encoder.fingerprint, models[-1]))
 
-    with Endpoint(service_behind(service_url, another)) as service:
-        told = connected(opensearch_cli, uri, f"http://127.0.0.1:{service.port}")
+    with Endpoint(proxy(service_url, change_model)) as service:
+        report = connect(opensearch_cli, uri, f"http://127.0.0.1:{service.port}")
         models.append("0123456789abcdef")
-        search = f"_search?search_pipeline={pipeline(told, 'text-to-image')}"
+        search = f"_search?search_pipeline={pipeline_name(report, 'text-to-image')}"
         for path, body in (
-            (f"_doc/1?pipeline={pipeline(told, 'ingest')}", {"text": "a red circle"}),
+            (f"_doc/1?pipeline={pipeline_name(report, 'ingest')}", {"text": "a red circle"}),
             (search, {"query": {"match": {"text": "a red circle"}}}),
         ):
             with pytest.raises(Refused) as failure:
                 ml("POST", f"{alias(uri)}/{path}", body)
-            assert "the service encodes with model 0123456789abcdef" in str(failure.value)
+            assert "model 0123456789abcdef" in str(failure.value)
     with pytest.raises(Refused, match="404"):
         ml("GET", f"{alias(uri)}/_doc/1")
 
 
-def test_a_server_that_cannot() -> None:
-    check_plugins(Capabilities((2, 19), frozenset({"opensearch-ml"}), True), "there")
-    check_plugins(Capabilities((3, 6), None, True), "there")
-    with pytest.raises(ConfigError, match=r"there has no ml-commons .* node --with-ml"):
-        check_plugins(Capabilities((3, 6), frozenset({"opensearch-knn"}), True), "there")
-    with pytest.raises(ConfigError, match=r"there is OpenSearch 2\.18, expected 2\.19"):
-        check_plugins(Capabilities((2, 18), None, True), "there")
+def test_check_plugins_requires_ml_commons_and_2_19() -> None:
+    check_plugins(Capabilities((2, 19), frozenset({"opensearch-ml"}), True), "server")
+    check_plugins(Capabilities((3, 6), None, True), "server")
+    with pytest.raises(ConfigError, match=r"server has no plugin opensearch-ml"):
+        check_plugins(Capabilities((3, 6), frozenset({"opensearch-knn"}), True), "server")
+    with pytest.raises(ConfigError, match=r"2\.18, expected 2\.19"):
+        check_plugins(Capabilities((2, 18), None, True), "server")
 
 
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
-        (Reply(200, "hello"), "answers 'hello', expected a service of xmodal serve"),
-        (Reply(200, {"bits": 64}), "expected a service of xmodal serve"),
+        (Reply(200, "hello"), "answered 'hello', expected a service"),
+        (Reply(200, {"bits": 64}), "expected a service"),
         (Reply(200, {"bits": 16, "encoder": "a", "text_code": [1]}), "expected a service"),
         (Reply(503, {"title": "not ready"}), r"/health/ready answered 503 \(not ready\)"),
         (Reply(404, "x"), r"/health/ready answered 404$"),
     ],
 )
-def test_something_else_at_the_address(reply: Reply, words: str) -> None:
-    with Endpoint(lambda asked: reply) as service:
+def test_probe_service_rejects_other_answers(reply: Reply, words: str) -> None:
+    with Endpoint(lambda request: reply) as service:
         with pytest.raises(ServerFailure, match=words):
-            ask(f"http://127.0.0.1:{service.port}")
-    with pytest.raises(
-        ServerFailure, match=r"no service answers at .*: start it with xmodal serve"
-    ):
-        ask(f"http://127.0.0.1:{service.port}")
+            probe_service(f"http://127.0.0.1:{service.port}")
+    with pytest.raises(ServerFailure, match=f"no service answers at .*:{service.port}"):
+        probe_service(f"http://127.0.0.1:{service.port}")

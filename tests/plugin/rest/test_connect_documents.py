@@ -1,4 +1,4 @@
-"""Documents and searches of a client that speaks only REST are those of the Python path."""
+"""Documents and hits through the pipelines equal those of the Python client."""
 
 from __future__ import annotations
 
@@ -11,71 +11,82 @@ from typing import Any
 
 import pytest
 from support.hamming_server import Refused, Server
-from support.rest_path import Photos, curl, found, laid, picture, pipeline, plain, run
+from support.rest_path import (
+    ConnectedIndex,
+    answer_hits,
+    client_hits,
+    create_connected,
+    curl,
+    picture,
+    pipeline_name,
+    run,
+)
 
 from xmodal.data.dataset import Dataset
 from xmodal.encoders.encoder import Encoder
 
 STORED = 40
-"""So many items are there by the Python path."""
+"""Number of items that the Python client stores."""
 
 
 @pytest.fixture(scope="module")
 def photos(
     ml_address: Callable[..., str], service_url: str, model: Path, encoder: Encoder,
     dataset: Dataset, cache: Path,
-) -> Iterator[Photos]:  # fmt: skip
-    """A connected index, searched by script, with some items of the world."""
-    made = laid(ml_address(strategy="script"), service_url, model)
+) -> Iterator[ConnectedIndex]:  # fmt: skip
+    """A connected index with strategy script and the first items of the dataset."""
+    connected = create_connected(ml_address(strategy="script"), service_url, model)
     items = dataset.items[:STORED]
     codes = encoder.encode_data(Dataset(items), cache=cache)
-    made.index.add(
+    connected.index.add(
         [item.id for item in items],
         image=codes["image"][1],
         text=codes["text"][1],
         fields=[item.document() for item in items],
     )
-    made.index.refresh()
-    yield made
-    run("disconnect", made.uri)
-    made.index.close()
+    connected.index.handle.refresh()
+    yield connected
+    run("disconnect", connected.uri)
+    connected.index.close()
 
 
-# ---- the lines that connect prints -------------------------------------------------------------
+# ---- curl commands -----------------------------------------------------------------------------
 
 
-def test_the_printed_lines_do_what_they_say(
-    photos: Photos, encoder: Encoder, dataset: Dataset, tmp_path: Path, ml: Server
+def test_printed_commands_store_and_search(
+    photos: ConnectedIndex, encoder: Encoder, dataset: Dataset, tmp_path: Path, ml: Server
 ) -> None:
     item = dataset.items[STORED]
-    put, words, likeness, neural = (one["curl"] for one in photos.told["try"])
+    put, by_words, by_picture, by_neural = (one["curl"] for one in photos.report["try"])
     assert curl(put, tmp_path, item)["result"] == "created"
-    kept = ml("GET", f"{photos.name}/_doc/my-first")["_source"]
+    stored = ml("GET", f"{photos.name}/_doc/my-first")["_source"]
     texts, pictures = encoder.encode_texts(["a red circle"]), encoder.encode_images([item.image])
-    assert kept == {
+    assert stored == {
         "text": "a red circle",
         "xmodal": {"id": "my-first"},
         "text_code": texts.to_signed()[0],
         "image_code": pictures.to_signed()[0],
     }
-    by_words = found(curl(words, tmp_path))
-    assert len(by_words) == 5
-    assert by_words == plain(photos.index.search(texts, 5, target="image")[0])
-    by_picture = found(curl(likeness, tmp_path, item))
-    assert by_picture == plain(photos.index.search(pictures, 5, target="text")[0])
-    by_neural = found(curl(neural, tmp_path))
-    assert [one[1] for one in by_neural] == [one[1] for one in by_words]
-    assert not {"image_code", "text_code", "xmodal"} & set(by_neural[0][2])
+    word_hits = answer_hits(curl(by_words, tmp_path))
+    assert len(word_hits) == 5
+    assert word_hits == client_hits(photos.index.search(texts, 5, target="image")[0])
+    picture_hits = answer_hits(curl(by_picture, tmp_path, item))
+    assert picture_hits == client_hits(photos.index.search(pictures, 5, target="text")[0])
+    neural_hits = answer_hits(curl(by_neural, tmp_path))
+    assert [one[1] for one in neural_hits] == [one[1] for one in word_hits]
+    assert not {"image_code", "text_code", "xmodal"} & set(neural_hits[0][2])
     ml("DELETE", f"{photos.name}/_doc/my-first?refresh=true")
 
 
-def test_the_lines_of_the_documents_run(photos: Photos, dataset: Dataset, tmp_path: Path) -> None:
-    """Those of docs/opensearch.md, with the node, the service and the index of these tests."""
+def test_commands_of_the_documentation_run(
+    photos: ConnectedIndex, dataset: Dataset, tmp_path: Path
+) -> None:
+    """docs/opensearch.md, with the addresses of node, service and index replaced."""
     page = (Path(__file__).parents[3] / "docs" / "opensearch.md").read_text()
-    commands, lines = (
+    commands, requests = (
         block.replace("opensearch://localhost:9200/photos", photos.uri)
         .replace("localhost:9200", photos.index.handle.address.server.partition("//")[2])
-        .replace("http://127.0.0.1:8080", photos.told["service"])
+        .replace("http://127.0.0.1:8080", photos.report["service"])
         .replace("/photos", f"/{photos.name}")
         .replace("-photos-", f"-{photos.name}-")
         .splitlines()
@@ -83,28 +94,28 @@ def test_the_lines_of_the_documents_run(photos: Photos, dataset: Dataset, tmp_pa
     )
     assert [line.split()[1] for line in commands] == ["node", "index", "serve", "connect"]
     assert json.loads(run(*shlex.split(commands[-1])[1:], "--json"))["steps"] == [
-        step | {"done": "unchanged"} for step in photos.told["steps"]
+        step | {"done": "unchanged"} for step in photos.report["steps"]
     ]
-    stored, *searches = (curl(line, tmp_path, dataset.items[0]) for line in lines)
+    stored, *searches = (curl(line, tmp_path, dataset.items[0]) for line in requests)
     assert stored["result"] == "created" and len(searches) == 3
-    assert all(found(answer) for answer in searches)
+    assert all(answer_hits(answer) for answer in searches)
     assert photos.index.delete(["a1"]) == 1
 
 
 # ---- documents ---------------------------------------------------------------------------------
 
 
-def test_documents_are_stored_as_the_python_path_stores_them(
-    photos: Photos, encoder: Encoder, dataset: Dataset, ml: Server
+def test_ingest_pipeline_stores_the_documents_of_the_python_client(
+    photos: ConnectedIndex, encoder: Encoder, dataset: Dataset, ml: Server
 ) -> None:
     before = len(photos.index)
-    both, words, image, neither = dataset.items[STORED + 1 : STORED + 5]
-    text = encoder.encode_texts([both.text or "", words.text or ""]).to_signed()
-    codes = encoder.encode_images([str(both.image), str(image.image)]).to_signed()
-    for item, sent, made in (
+    both, text_only, image_only, neither = dataset.items[STORED + 1 : STORED + 5]
+    text = encoder.encode_texts([both.text or "", text_only.text or ""]).to_signed()
+    codes = encoder.encode_images([str(both.image), str(image_only.image)]).to_signed()
+    for item, sent, expected in (
         (both, {"text", "image"}, {"text_code": text[0], "image_code": codes[0]}),
-        (words, {"text"}, {"text_code": text[1]}),
-        (image, {"image"}, {"image_code": codes[1]}),
+        (text_only, {"text"}, {"text_code": text[1]}),
+        (image_only, {"image"}, {"image_code": codes[1]}),
         (neither, set(), {}),
     ):
         fields = {name: one for name, one in item.document().items() if name != "text"}
@@ -113,44 +124,45 @@ def test_documents_are_stored_as_the_python_path_stores_them(
             document["text"] = item.text
         if "image" in sent:
             document["image_base64"] = picture(item)
-        kept = photos.put(ml, item.id, document)
+        stored = photos.put(ml, item.id, document)
         document.pop("image_base64", None)
-        assert kept == {**document, "xmodal": {"id": item.id}, **made}
+        assert stored == {**document, "xmodal": {"id": item.id}, **expected}
     assert len(photos.index) == before + 4
     query = encoder.encode_texts(["a red circle"])
     images = {hit.id for hit in photos.index.search(query, 999, target="image")[0]}
     texts = {hit.id for hit in photos.index.search(query, 999, target="text")[0]}
-    four = [both.id, words.id, image.id, neither.id]
-    assert [one in images for one in four] == [True, False, True, False]
-    assert [one in texts for one in four] == [True, True, False, False]
-    assert photos.index.delete(four) == 4
+    ids = [both.id, text_only.id, image_only.id, neither.id]
+    assert [one in images for one in ids] == [True, False, True, False]
+    assert [one in texts for one in ids] == [True, True, False, False]
+    assert photos.index.delete(ids) == 4
 
 
-@pytest.mark.parametrize("way", ["single", "bulk"])
-def test_two_hundred_documents(
-    way: str, photos: Photos, encoder: Encoder, dataset: Dataset, ml: Server
+@pytest.mark.parametrize("request_kind", ["single", "bulk"])
+def test_ingest_pipeline_encodes_single_documents_and_bulks_of_200(
+    request_kind: str, photos: ConnectedIndex, encoder: Encoder, dataset: Dataset, ml: Server
 ) -> None:
-    count = 200 if way == "bulk" else 3
+    count = 200 if request_kind == "bulk" else 3
     items = [dataset.items[n % len(dataset.items)] for n in range(count)]
     lines: list[dict[str, Any]] = []
     for n, item in enumerate(items):
         document = {"text": f"{item.text}, number {n}", "image_base64": picture(item), "n": n}
-        if way == "single":
+        if request_kind == "single":
             photos.put(ml, f"n{n:03}", document)
         lines += [{"index": {"_id": f"n{n:03}"}}, document]
-    if way == "bulk":
+    if request_kind == "bulk":
         answer = photos.bulk(ml, lines)
         assert not answer["errors"], [one for one in answer["items"] if "error" in one["index"]][:3]
     ids = [f"n{n:03}" for n in range(count)]
     texts = encoder.encode_texts([f"{item.text}, number {n}" for n, item in enumerate(items)])
     images = encoder.encode_images([str(item.image) for item in items])
-    for side, wanted in (("text", texts), ("image", images)):
-        stored, codes = photos.index.get(ids).codes(side)  # type: ignore[arg-type]
-        assert stored == ids and (codes.packed == wanted.packed).all()
+    batch = photos.index.get(ids)
+    for modality, expected in (("text", texts), ("image", images)):
+        stored, codes = batch.codes(modality)  # type: ignore[arg-type]
+        assert stored == ids and (codes.packed == expected.packed).all()
     assert photos.index.delete(ids) == count
 
 
-STRANGE = (
+SPECIAL_TEXTS = (
     "he said \"a \\ red\" 'star'",
     "two\nlines\tand a \x01 sign",
     "grün 日本 🙂 \u2028 é",
@@ -161,28 +173,32 @@ STRANGE = (
 )
 
 
-def test_texts_arrive_as_they_are(photos: Photos, encoder: Encoder, ml: Server) -> None:
-    ids = [f"s{n}" for n in range(len(STRANGE))]
+def test_special_characters_are_encoded_unchanged(
+    photos: ConnectedIndex, encoder: Encoder, ml: Server
+) -> None:
+    ids = [f"s{n}" for n in range(len(SPECIAL_TEXTS))]
     lines = [
         line
-        for id_, text in zip(ids, STRANGE, strict=True)
+        for id_, text in zip(ids, SPECIAL_TEXTS, strict=True)
         for line in ({"index": {"_id": id_}}, {"text": text})
     ]
     answer = photos.bulk(ml, lines)
     assert not answer["errors"], answer["items"]
     stored, codes = photos.index.get(ids).codes("text")
-    assert stored == ids and (codes.packed == encoder.encode_texts(STRANGE).packed).all()
-    for text in STRANGE[:5]:
+    assert stored == ids and (codes.packed == encoder.encode_texts(SPECIAL_TEXTS).packed).all()
+    for text in SPECIAL_TEXTS[:5]:
         answer = photos.search(ml, "text-to-text", {"query": {"match": {"text": text}}, "size": 3})
-        wanted = photos.index.search(encoder.encode_texts([text]), 3, target="text")[0]
-        assert found(answer) == plain(wanted)
+        expected = photos.index.search(encoder.encode_texts([text]), 3, target="text")[0]
+        assert answer_hits(answer) == client_hits(expected)
     assert photos.index.delete(ids) == len(ids)
 
 
 @pytest.mark.parametrize("absent", [{}, {"text": None}, {"text": "  "}, {"text": "null", "a": 1}])
-def test_nothing_to_encode_is_no_failure(photos: Photos, ml: Server, absent: Any) -> None:
-    kept = photos.put(ml, "empty", {**absent, "image_base64": ""})
-    assert kept == {**absent, "xmodal": {"id": "empty"}}
+def test_documents_without_text_and_picture_are_stored_without_codes(
+    photos: ConnectedIndex, ml: Server, absent: Any
+) -> None:
+    stored = photos.put(ml, "empty", {**absent, "image_base64": ""})
+    assert stored == {**absent, "xmodal": {"id": "empty"}}
     assert photos.index.delete(["empty"]) == 1
 
 
@@ -191,12 +207,12 @@ def test_nothing_to_encode_is_no_failure(photos: Photos, ml: Server, absent: Any
     [
         ({"text": "a star", "image_base64": "bm90aGluZw=="}, "not a picture"),
         ({"text": "a star", "image_base64": "no base64!"}, "base64"),
-        ({"text": ["a star", "two"]}, "field text holds several values, expected one text"),
-        ({"text": "${parameters.inputImage}"}, "which ml-commons replaces"),
+        ({"text": ["a star", "two"]}, "field text holds several values"),
+        ({"text": "${parameters.inputImage}"}, "holds ${parameters."),
     ],
 )
-def test_a_bad_document_is_refused_with_the_reason(
-    photos: Photos, ml: Server, document: dict[str, Any], words: str
+def test_ingest_pipeline_refuses_only_the_invalid_document(
+    photos: ConnectedIndex, ml: Server, document: dict[str, Any], words: str
 ) -> None:
     answer = photos.bulk(
         ml,
@@ -217,20 +233,23 @@ def test_a_bad_document_is_refused_with_the_reason(
     assert photos.index.delete(ids) == 2
 
 
-def test_ids_are_the_documents_own(photos: Photos, ml: Server) -> None:
-    through = f"pipeline={pipeline(photos.told, 'ingest')}"
-    with pytest.raises(Refused, match=r"the document has no id here.*PUT it to INDEX/_doc/ID"):
-        ml("POST", f"{photos.name}/_doc?{through}", {"text": "a red circle"})
-    with pytest.raises(Refused, match="own self-test document: rename"):
+def test_ingest_pipeline_refuses_missing_and_reserved_ids(
+    photos: ConnectedIndex, ml: Server
+) -> None:
+    query = f"pipeline={pipeline_name(photos.report, 'ingest')}"
+    with pytest.raises(Refused, match="the document has no _id"):
+        ml("POST", f"{photos.name}/_doc?{query}", {"text": "a red circle"})
+    with pytest.raises(Refused, match="xmodal-self-test is reserved"):
         photos.put(ml, "xmodal-self-test", {"text": "a red circle"})
 
 
-def test_an_update_through_the_pipeline_makes_what_changed_anew(
-    photos: Photos, encoder: Encoder, dataset: Dataset, ml: Server
+def test_update_by_query_encodes_changed_fields_again(
+    photos: ConnectedIndex, encoder: Encoder, dataset: Dataset, ml: Server
 ) -> None:
     item = dataset.items[STORED]
     first = photos.put(ml, "up", {"text": "a red circle", "image_base64": picture(item)})
-    path = f"{photos.name}/_update_by_query?pipeline={pipeline(photos.told, 'ingest')}&refresh=true"
+    name = pipeline_name(photos.report, "ingest")
+    path = f"{photos.name}/_update_by_query?pipeline={name}&refresh=true"
     script = {"source": "ctx._source.text = 'a green star'"}
     ml("POST", path, {"query": {"ids": {"values": ["up"]}}, "script": script})
     second = ml("GET", f"{photos.name}/_doc/up")["_source"]
@@ -242,74 +261,76 @@ def test_an_update_through_the_pipeline_makes_what_changed_anew(
 # ---- searches ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("asked", ["text", "image"])
+@pytest.mark.parametrize("source", ["text", "image"])
 @pytest.mark.parametrize("target", ["text", "image"])
-def test_every_search_is_that_of_the_python_path(
-    photos: Photos, encoder: Encoder, dataset: Dataset, ml: Server, asked: str, target: Any
+def test_search_pipelines_return_the_hits_of_the_python_client(
+    photos: ConnectedIndex, encoder: Encoder, dataset: Dataset, ml: Server, source: str, target: Any
 ) -> None:
     item = dataset.items[-1]
     code, query = encoder.encode_texts([item.text or ""]), {"text": item.text}
-    if asked == "image":
+    if source == "image":
         code, query = encoder.encode_images([str(item.image)]), {"image_base64": picture(item)}
     for size in (1, 7, STORED + 5):
         body = {"query": {"match": query}, "size": size}
-        answer = photos.search(ml, f"{asked}-to-{target}", body)
-        assert found(answer) == plain(photos.index.search(code, size, target=target)[0])
-    answer = photos.search(ml, f"{asked}-to-{target}", {"query": {"match": query}})
-    assert len(found(answer)) == 10
+        answer = photos.search(ml, f"{source}-to-{target}", body)
+        assert answer_hits(answer) == client_hits(photos.index.search(code, size, target=target)[0])
+    answer = photos.search(ml, f"{source}-to-{target}", {"query": {"match": query}})
+    assert len(answer_hits(answer)) == 10
 
 
-def test_the_rest_of_a_request_is_left_alone(photos: Photos, encoder: Encoder, ml: Server) -> None:
+def test_search_pipelines_keep_other_parameters_of_a_request(
+    photos: ConnectedIndex, encoder: Encoder, ml: Server
+) -> None:
     code = encoder.encode_texts(["a red circle"])
     query = {"query": {"match": {"text": {"query": "a red circle"}}}}
-    every = plain(photos.index.search(code, 99, target="image")[0])
+    every = client_hits(photos.index.search(code, 99, target="image")[0])
 
-    def ask(**more: Any) -> Any:
+    def search(**more: Any) -> Any:
         return photos.search(ml, "text-to-image", query | more)
 
-    assert found(ask(size=5)) + found(ask(**{"from": 5, "size": 99})) == every
+    assert answer_hits(search(size=5)) + answer_hits(search(**{"from": 5, "size": 99})) == every
     filtered = photos.index.search(code, 99, target="image", where={"size": "large"})[0]
     large = {"post_filter": {"term": {"size": "large"}}, "size": 99}
-    assert 0 < len(filtered) < len(every) and found(ask(**large)) == plain(filtered)
+    assert 0 < len(filtered) < len(every) and answer_hits(search(**large)) == client_hits(filtered)
     radius = every[5][1]
     near = photos.index.search(code, 99, target="image", radius=radius)[0]
-    assert found(ask(min_score=1 / (1 + radius), size=99)) == plain(near)
-    hit = ask(size=1, _source=["text"])["hits"]["hits"][0]
+    assert answer_hits(search(min_score=1 / (1 + radius), size=99)) == client_hits(near)
+    hit = search(size=1, _source=["text"])["hits"]["hits"][0]
     assert list(hit["_source"]) == ["text"]
-    assert "_source" not in ask(size=1, _source=False)["hits"]["hits"][0]
-    by_id = ask(size=99, sort=[{"xmodal.id": "desc"}])["hits"]["hits"]
+    assert "_source" not in search(size=1, _source=False)["hits"]["hits"][0]
+    by_id = search(size=99, sort=[{"xmodal.id": "desc"}])["hits"]["hits"]
     assert [one["_id"] for one in by_id] == sorted((one[0] for one in every), reverse=True)
-    after = ask(size=5)["hits"]["hits"][-1]["sort"]
-    assert found(ask(size=99, search_after=after)) == every[5:]
-    counted = ask(size=0, aggs={"c": {"terms": {"field": "colour"}}})["aggregations"]["c"]
+    after = search(size=5)["hits"]["hits"][-1]["sort"]
+    assert answer_hits(search(size=99, search_after=after)) == every[5:]
+    counted = search(size=0, aggs={"c": {"terms": {"field": "colour"}}})["aggregations"]["c"]
     assert sum(one["doc_count"] for one in counted["buckets"]) == len(every)
 
 
-def test_another_query_is_refused_with_what_is_missing(photos: Photos, ml: Server) -> None:
+def test_search_pipelines_refuse_other_queries(photos: ConnectedIndex, ml: Server) -> None:
     for query in ({"match_all": {}}, {"match": {"title": "a red circle"}}):
         with pytest.raises(Refused, match=r"cannot find field: \$.query.match\['text'\].query"):
             photos.search(ml, "text-to-image", {"query": query})
 
 
-def test_neural_search_has_filters_of_its_own(
-    photos: Photos, encoder: Encoder, dataset: Dataset, ml: Server
+def test_neural_queries_apply_their_filter(
+    photos: ConnectedIndex, encoder: Encoder, dataset: Dataset, ml: Server
 ) -> None:
     item = dataset.items[-1]
     code = encoder.encode_images([str(item.image)])
-    wanted = photos.index.search(code, 99, target="image", where={"size": "large"})[0]
-    asked = {"query_image": picture(item), "k": 99, "filter": {"term": {"size": "large"}}}
-    body = {"query": {"neural": {"image_code": asked}}, "size": 99, "_source": False}
+    expected = photos.index.search(code, 99, target="image", where={"size": "large"})[0]
+    query = {"query_image": picture(item), "k": 99, "filter": {"term": {"size": "large"}}}
+    body = {"query": {"neural": {"image_code": query}}, "size": 99, "_source": False}
     answer = photos.search(ml, "neural", body | {"sort": ["_score", {"xmodal.id": "asc"}]})
-    assert [one[:2] for one in found(answer)] == [(hit.id, hit.distance) for hit in wanted]
-    assert 3 < len(wanted) < STORED
+    assert [one[:2] for one in answer_hits(answer)] == [(hit.id, hit.distance) for hit in expected]
+    assert 3 < len(expected) < STORED
 
 
 def test_processors_of_neural_search_write_the_same_codes(
-    photos: Photos, encoder: Encoder, dataset: Dataset, ml: Server
+    photos: ConnectedIndex, encoder: Encoder, dataset: Dataset, ml: Server
 ) -> None:
-    """The alternative of the documents: text_embedding and text_image_embedding, by our model."""
+    """text_embedding and text_image_embedding with the model of connect, as documented."""
     item = dataset.items[STORED]
-    model = photos.told["steps"][1]["id"]
+    model = photos.report["steps"][1]["id"]
     picture_alone = {"embedding": "image_code", "field_map": {"image": "image_base64"}}
     processors = [
         {"text_embedding": {"model_id": model, "field_map": {"text": "text_code"}}},
@@ -330,8 +351,8 @@ def test_processors_of_neural_search_write_the_same_codes(
     stored, codes = photos.index.get(["both", "words"]).codes("image")
     assert stored == ["both"] and (codes.packed == image.packed).all()
     body = {"query": {"match": {"image_base64": picture(item)}}, "size": 99}
-    hits = found(photos.search(ml, "image-to-image", body))
-    assert hits == plain(photos.index.search(image, 99, target="image")[0])
+    hits = answer_hits(photos.search(ml, "image-to-image", body))
+    assert hits == client_hits(photos.index.search(image, 99, target="image")[0])
     assert ("both", 0) in [hit[:2] for hit in hits]
     assert photos.index.delete(["both", "words"]) == 2
     ml("DELETE", "_ingest/pipeline/by-neural")
