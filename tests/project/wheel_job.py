@@ -28,7 +28,7 @@ for name in ("hamming.painless", "artifacts.json", "compose.yaml"):
 service = files("xmodal").joinpath("service")
 for name in ("openapi.json", "page/index.html", "page/page.css", "page/page.js", "page/icon.svg"):
     assert service.joinpath(name).is_file(), f"service/{name} is missing"
-java = files("xmodal_opensearch.server_plugin.build").joinpath("java")
+java = files("xmodal_opensearch.server_plugin").joinpath("java")
 assert java.joinpath("plugin-descriptor.properties").is_file(), "the plugin's descriptor is missing"
 query = "src/main/java/org/xmodal/hamming/HammingQuery.java"
 assert java.joinpath(query).is_file(), "the plugin's sources are missing"

@@ -148,7 +148,7 @@ def _descriptor(version: str) -> str:
 
 def _home() -> Path:
     """The folder of the Java sources and of the descriptor."""
-    return Path(str(files("xmodal_opensearch.server_plugin.build").joinpath("java")))
+    return Path(str(files("xmodal_opensearch.server_plugin").joinpath("java")))
 
 
 def _check_version(version: str) -> None:
