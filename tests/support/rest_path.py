@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from click.testing import CliRunner
-from support.endpoint import Asked, Reply, passed_on
+from support.endpoint import Reply, Request, forward_to
 from support.hamming_server import Refused, Server
 
 from xmodal.data.dataset import Item
@@ -96,11 +96,11 @@ def pipeline(told: Mapping[str, Any], end: str) -> str:
 
 
 def service_behind(
-    url: str, change: Callable[[Asked, Reply], Reply] = lambda asked, reply: reply
-) -> Callable[[Asked], Reply]:
+    url: str, change: Callable[[Request, Reply], Reply] = lambda request, reply: reply
+) -> Callable[[Request], Reply]:
     """The service's own answers, passed on by an Endpoint, which may change them."""
-    pass_on = passed_on(url)
-    return lambda asked: change(asked, pass_on(asked))
+    forward = forward_to(url)
+    return lambda request: change(request, forward(request))
 
 
 def everything(ml: Run) -> dict[str, Any]:

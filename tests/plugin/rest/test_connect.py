@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.endpoint import Asked, Endpoint, Reply
+from support.endpoint import Endpoint, Reply, Request
 from support.hamming_server import Refused, Server
 from support.rest_path import (
     alias,
@@ -237,12 +237,12 @@ def test_a_service_that_moved(ml: Server, uri: str, service_url: str, opensearch
         told = connected(opensearch_cli, uri, f"http://127.0.0.1:{moved.port}")
         assert [step["done"] for step in told["steps"][:2]] == ["updated", "unchanged"]
         assert {step["done"] for step in told["steps"][2:]} == {"unchanged"}
-        asked = len(moved.asked)
+        asked = len(moved.requests)
         name = pipeline(told, "text-to-image")
         body = {"query": {"match": {"text": "a red circle"}}}
         ml("POST", f"{alias(uri)}/_search?search_pipeline={name}", body)
-        assert [one.path for one in moved.asked[asked:]] == ["/v1/embed"]
-        head = moved.asked[-1].headers
+        assert [one.path for one in moved.requests[asked:]] == ["/v1/embed"]
+        head = moved.requests[-1].headers
         assert head["content-type"] == "application/json" and "authorization" not in head
 
 
@@ -251,7 +251,7 @@ def test_a_token_is_carried_and_never_shown(
 ) -> None:
     wanted, file = ["a-first-secret-token"], tmp_path / "token"
 
-    def guarded(asked: Asked, reply: Reply) -> Reply:
+    def guarded(asked: Request, reply: Reply) -> Reply:
         fits = asked.headers.get("authorization") == f"Bearer {wanted[0]}"
         open_ = asked.path.startswith("/health/")
         return reply if fits or open_ else Reply(401, {"detail": "a token is asked for"})
@@ -288,7 +288,7 @@ def test_two_ways_to_the_same_service(
         told = connected(
             opensearch_cli, uri, f"http://127.0.0.1:{inside.port}", "--from-here", service_url
         )
-        assert [one.path for one in inside.asked] == ["/v1/embed"]  # by the cluster's trial alone
+        assert [one.path for one in inside.requests] == ["/v1/embed"]  # by the cluster
     assert told["service"].endswith(str(inside.port))
     told = refused(opensearch_cli, "connect", uri, "--service", told["service"],
                    "--from-here", service_url)  # fmt: skip
@@ -344,7 +344,7 @@ def test_a_service_that_changes_its_model_is_found_out(
 ) -> None:
     models = [encoder.fingerprint]
 
-    def another(asked: Asked, reply: Reply) -> Reply:
+    def another(asked: Request, reply: Reply) -> Reply:
         return Reply(reply.status, str(reply.body).replace(encoder.fingerprint, models[-1]))
 
     with Endpoint(service_behind(service_url, another)) as service:

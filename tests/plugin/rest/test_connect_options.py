@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.endpoint import Asked, Endpoint, Reply
+from support.endpoint import Endpoint, Reply, Request
 from support.hamming_server import Refused, Server
 from support.rest_path import (
     Photos,
@@ -37,7 +37,7 @@ Run = Callable[..., Any]
 
 def encodings(service: Endpoint) -> int:
     """How often a service was asked to encode."""
-    return sum(one.path == "/v1/embed" for one in service.asked)
+    return sum(one.path == "/v1/embed" for one in service.requests)
 
 
 # ---- the default pipeline ----------------------------------------------------------------------
@@ -102,7 +102,7 @@ def test_a_new_version_takes_pipelines_of_its_encoder_along_and_leaves_others(
 
     names = encoder.fingerprint, load_encoder(other_model).fingerprint
 
-    def of_the_other(asked: Asked, reply: Reply) -> Reply:
+    def of_the_other(asked: Request, reply: Reply) -> Reply:
         return Reply(reply.status, str(reply.body).replace(*names))
 
     with Endpoint(service_behind(service_url, of_the_other)) as service:
