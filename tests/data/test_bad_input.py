@@ -346,5 +346,5 @@ def test_bad_input_is_told_in_one_line(
 ) -> None:
     places = {"t": bad, "world": world, "model": model, "index": index_path, "small": SMALL}
     told = xmodal_cli(*shlex.split(command.format(**places)))
-    mistake = told.mistake(ANNOUNCED)
+    mistake = told.error_line(ANNOUNCED)
     assert re.search(words, mistake), mistake
