@@ -33,7 +33,7 @@ class NodePlugin(NamedTuple):
 
 def installed_plugins(server: Server) -> list[NodePlugin]:
     """Return every node of the cluster with its plugin."""
-    answer = server.request("GET", "/_nodes/plugins", doing="looking for the plugin")
+    answer = server.request("GET", "/_nodes/plugins", doing="reading the installed plugins")
     return [_node_plugin(node) for node in answer["nodes"].values()]
 
 

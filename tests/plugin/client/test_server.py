@@ -332,8 +332,8 @@ def test_request_timeout_is_an_error(silent_port: int) -> None:
 
 
 def test_request_skips_hosts_that_do_not_answer() -> None:
-    with Endpoint(scripted(WHOLE)) as living:
-        server = connect(closed_port(), living.port, closed_port())
+    with Endpoint(scripted(WHOLE)) as endpoint:
+        server = connect(closed_port(), endpoint.port, closed_port())
         for _ in range(6):
             assert server.request("GET", "/x", doing="trying", retry_timeout=0) == WHOLE
         server.close()

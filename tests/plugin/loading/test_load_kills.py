@@ -106,10 +106,12 @@ def test_twenty_kills_and_nothing_is_lost(
 class Loading(threading.Thread):
     """A load into an index of its own, slow enough that its server can be stopped meanwhile."""
 
-    def __init__(self, uri: str, every: list[DocumentBatch], notes: Path, patience: float) -> None:
+    def __init__(
+        self, uri: str, every: list[DocumentBatch], notes: Path, retry_timeout: float
+    ) -> None:
         super().__init__(daemon=True)
         self.index = open_opensearch(uri, bits=BITS, create=True)
-        self.index.handle.server.retry_timeout = patience
+        self.index.handle.server.retry_timeout = retry_timeout
         self.reached, self.error = threading.Event(), None
         self._every, self._notes = every, notes
 
