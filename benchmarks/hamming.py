@@ -158,7 +158,7 @@ def main() -> None:
         notes = Path(folder, "notes")
         plugin = plugin_folder(show=print)
         with Node.start(
-            Path(folder, "node"), quick=False, heap="2g", extra_plugins=[plugin]
+            Path(folder, "node"), fast_start=False, heap="2g", extra_plugins=[plugin]
         ) as node:
             version = node.get("/")["version"]["number"]
             for bits in (64, 256):

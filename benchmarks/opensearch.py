@@ -200,7 +200,7 @@ def main() -> None:
     sizes = [5_000] if args.quick else args.sizes
     with tempfile.TemporaryDirectory() as folder:
         notes = Path(folder, "notes")
-        with Node.start(Path(folder, "node"), quick=False, heap="2g") as node:
+        with Node.start(Path(folder, "node"), fast_start=False, heap="2g") as node:
             version = node.get("/")["version"]["number"]
             warmup, _ = filled_index(node, "script", clustered(5_000, 64), notes)
             medians({"warmup": exact_search(warmup, None)}, clustered(500, 64))

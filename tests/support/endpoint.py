@@ -1,4 +1,4 @@
-"""A small HTTP server on 127.0.0.1 that answers as a test says, and remembers what was asked."""
+"""A small HTTP server on 127.0.0.1 with replies from a function; it records the requests."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 HELLO = {"version": {"distribution": "opensearch", "number": "3.6.0"}}
 
 
-class Asked(NamedTuple):
-    """One request."""
+class Request(NamedTuple):
+    """One received request."""
 
     method: str
     path: str
@@ -24,20 +24,20 @@ class Asked(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """One answer; ``body`` is text, or anything that JSON can say."""
+    """One answer; ``body`` is text, or a value to send as JSON."""
 
     status: int = 200
     body: Any = HELLO
-    kind: str = "application/json"
+    content_type: str = "application/json"
 
 
 class Endpoint:
-    """Answers ``reply(asked)`` to every request while the ``with`` block lasts."""
+    """Sends ``reply(request)`` for every request within the ``with`` block."""
 
     def __init__(
-        self, reply: Callable[[Asked], Reply], context: ssl.SSLContext | None = None
+        self, reply: Callable[[Request], Reply], context: ssl.SSLContext | None = None
     ) -> None:
-        self.asked: list[Asked] = []
+        self.requests: list[Request] = []
         endpoint = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -46,12 +46,13 @@ class Endpoint:
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                asked = Asked(self.command, self.path, headers, body)
-                endpoint.asked.append(asked)
-                status, told, kind = reply(asked)
-                data = told.encode() if isinstance(told, str) else json.dumps(told).encode()
+                request = Request(self.command, self.path, headers, body)
+                endpoint.requests.append(request)
+                status, content, content_type = reply(request)
+                text = content if isinstance(content, str) else json.dumps(content)
+                data = text.encode()
                 self.send_response(status)
-                self.send_header("content-type", kind)
+                self.send_header("content-type", content_type)
                 self.send_header("content-length", str(len(data)))
                 self.end_headers()
                 self.wfile.write(data)
@@ -59,22 +60,22 @@ class Endpoint:
             do_GET = do_POST = do_PUT = do_DELETE = answer
 
             def log_message(self, *arguments: Any) -> None:
-                """Nothing: a test that fails shows what was asked."""
+                """Print nothing; ``requests`` has the record."""
 
-        class Quiet(ThreadingHTTPServer):
+        class QuietServer(ThreadingHTTPServer):
             daemon_threads = True
 
             def handle_error(self, *arguments: Any) -> None:
-                """A client that goes away, or is refused by TLS, is what some tests want."""
+                """Print nothing; some tests cause disconnections and TLS failures."""
 
             def finish_request(self, request: Any, client: Any) -> None:
-                # The handshake belongs to this connection's thread, not to the one that accepts.
+                # The handshake runs in the thread of the connection, not in the accepting thread.
                 if context is not None:
                     request = context.wrap_socket(request, server_side=True)
                 with request:
                     super().finish_request(request, client)
 
-        self._server = Quiet(("127.0.0.1", 0), Handler)
+        self._server = QuietServer(("127.0.0.1", 0), Handler)
         self.port: int = self._server.server_address[1]
 
     def __enter__(self) -> Self:
@@ -88,14 +89,14 @@ class Endpoint:
         self._thread.join()
 
 
-def passed_on(node_url: str) -> Callable[[Asked], Reply]:
-    """Answers of the real node, word for word."""
-    where = urlsplit(node_url)
+def forward_to(url: str) -> Callable[[Request], Reply]:
+    """Return a reply function that forwards each request to a real server."""
+    target = urlsplit(url)
 
-    def reply(asked: Asked) -> Reply:
-        connection = HTTPConnection(str(where.hostname), where.port, timeout=30)
-        headers = {"content-type": asked.headers.get("content-type", "application/json")}
-        connection.request(asked.method, asked.path, asked.body, headers)
+    def reply(request: Request) -> Reply:
+        connection = HTTPConnection(str(target.hostname), target.port, timeout=30)
+        headers = {"content-type": request.headers.get("content-type", "application/json")}
+        connection.request(request.method, request.path, request.body, headers)
         answer = connection.getresponse()
         text = answer.read().decode()
         connection.close()

@@ -16,6 +16,8 @@ BY_ID = [{"_score": "desc"}, {"id": "asc"}]
 
 
 class Refused(Exception):
+    """An answer with an HTTP error status."""
+
     def __init__(self, status: int, body: str) -> None:
         super().__init__(f"{status}: {body[:2000]}")
         self.status = status
@@ -111,6 +113,7 @@ class Model:
 
 
 def lines(model: Model, keys: list[str]) -> str:
+    """Return the bulk body that stores the documents of ``keys``."""
     out = []
     for key in keys:
         document: dict[str, Any] = {"id": key, "tag": model.tag[key], "n": int(key) % 7}
@@ -124,7 +127,9 @@ def lines(model: Model, keys: list[str]) -> str:
 
 def bulk(server: Server, name: str, body: str, refresh: bool = False) -> None:
     answer = server("POST", f"{name}/_bulk?refresh={str(refresh).lower()}", body)
-    assert not answer["errors"], [i for i in answer["items"] if "error" in next(iter(i.values()))]
+    assert not answer["errors"], [
+        item for item in answer["items"] if "error" in next(iter(item.values()))
+    ]
 
 
 def put(
@@ -134,7 +139,7 @@ def put(
     image: float = 0.9,
     text: float = 0.3,
 ) -> None:
-    """Set random codes of ``keys``, for a share of them. Few distinct bytes give many ties."""
+    """Set random codes for a share of ``keys``. Few distinct bytes give many ties."""
     for key in keys:
         for codes, share in ((model.image, image), (model.text, text)):
             codes.pop(key, None)
@@ -146,6 +151,7 @@ def put(
 
 
 def found(answer: Any) -> list[tuple[int, str]]:
+    """Return (distance, id) of each hit, in the order of the answer."""
     return [(round(1 / h["_score"] - 1), h["_id"]) for h in answer["hits"]["hits"]]
 
 
@@ -183,6 +189,6 @@ def check(server: Server, name: str, model: Model, rng: np.random.Generator) -> 
     assert found(server.search(name, both, size=size, sort=BY_ID)) == some[:size]
     assert server("POST", f"{name}/_count", {"query": near})["count"] == len(within)
     assert server("POST", f"{name}/_count", {"query": {"hamming": query}})["count"] == len(expected)
-    unexpected = {"bool": {"must_not": [near], "filter": [{"exists": {"field": "id"}}]}}
-    count = server("POST", f"{name}/_count", {"query": unexpected})["count"]
+    others = {"bool": {"must_not": [near], "filter": [{"exists": {"field": "id"}}]}}
+    count = server("POST", f"{name}/_count", {"query": others})["count"]
     assert count == len(model.tag) - len(within)

@@ -19,7 +19,7 @@ from xmodal_opensearch.loading.load import load
 
 def main() -> None:
     uri, notes, count, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    bulk.batches = partial(bulk.batches, count=200)  # many moments between two of them
+    bulk.batches = partial(bulk.batches, max_lines=200)  # many moments between two of them
     print("ready", flush=True)
     index = open_opensearch(uri, bits=BITS, create=True)
     report = load(index, [batch(count, seed=seed)], notes=notes)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from support.endpoint import Asked, Reply, passed_on
+from support.endpoint import Reply, Request, forward_to
 from support.hamming_server import Refused, Server
 
 from xmodal.data.dataset import Item
@@ -98,10 +98,10 @@ def pipeline_name(report: Mapping[str, Any], suffix: str) -> str:
 
 
 def proxy(
-    url: str, change: Callable[[Asked, Reply], Reply] = lambda request, reply: reply
-) -> Callable[[Asked], Reply]:
+    url: str, change: Callable[[Request, Reply], Reply] = lambda request, reply: reply
+) -> Callable[[Request], Reply]:
     """Return a reply function that forwards requests to ``url``; ``change`` edits the replies."""
-    forward = passed_on(url)
+    forward = forward_to(url)
     return lambda request: change(request, forward(request))
 
 

@@ -334,7 +334,7 @@ def test_invalid_command_prints_one_line(
     command: str, words: str, bad: Path, xmodal_cli: Cli
 ) -> None:
     told = xmodal_cli(*shlex.split(command.format(t=bad)))
-    mistake = told.mistake(ANNOUNCED)
+    mistake = told.error_line(ANNOUNCED)
     assert re.search(words, mistake), mistake
     assert not (bad / "new").exists()
 

@@ -16,7 +16,7 @@ from xmodal_opensearch.server_plugin.check import check as check_server
 
 @click.group()
 def plugin() -> None:
-    """The hamming query inside the server: exact search at memory speed, optional.
+    """Build or check the optional server plugin: exact search at memory speed (hamming query).
 
     \b
     Example:
@@ -26,12 +26,14 @@ def plugin() -> None:
 
 
 @plugin.command()
-@click.option("--server", "version", default=VERSION, show_default=True, help="Exact version.")
+@click.option(
+    "--server", "version", default=VERSION, show_default=True, help="Exact server version."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="[default: hamming-VERSION.zip]")
 def build(version: str, out: Path | None) -> None:
-    """Compile the plugin for the exact version of your server; no JDK, no Maven.
+    """Compile the plugin for the exact version of a server, without JDK and Maven.
 
-    The same sources and version give the same bytes.
+    The build is reproducible: the same sources and version give the same bytes.
 
     \b
     Example:
@@ -41,14 +43,14 @@ def build(version: str, out: Path | None) -> None:
     target = out or Path(f"hamming-{version}.zip")
     digest = build_plugin(version, target, show=info)
     print_line(f"{target}  sha256 {digest}")
-    info("on every node: bin/opensearch-plugin install file://" + str(target.resolve()))
-    info("then restart it, and: xmodal-opensearch plugin check opensearch://host:9200")
+    info("install on every node: bin/opensearch-plugin install file://" + str(target.resolve()))
+    info("restart the nodes, then: xmodal-opensearch plugin check opensearch://host:9200")
 
 
 @plugin.command()
 @click.argument("server", metavar="SERVER")
 def check(server: str) -> None:
-    """Say whether the plugin is on every node, fits, and counts as numpy does.
+    """Check that the plugin is on every node and its distances equal those of numpy.
 
     \b
     Example:

@@ -1,1 +1,1 @@
-"""HTTP client of an OpenSearch server: address, requests, bulk, errors."""
+"""HTTP client of an OpenSearch server: address, requests, bulk, retries, errors."""

@@ -1,14 +1,18 @@
-"""Where an index is and who may ask: ``opensearch://host:9200/name?option=value``.
+"""Addresses of indexes: ``opensearch://host:9200/name?option=value``.
 
-    opensearch://localhost:9200/photos             plain HTTP on this machine
-    opensearch://search.example.org/photos         TLS, verified, everywhere else
+    opensearch://localhost:9200/photos             plain HTTP on the local machine
+    opensearch://search.example.org/photos         verified TLS on any other host
     opensearch://a:9200,b:9200,c:9200/photos       several nodes of one cluster
-    ...?strategy=knn     see index/strategies.py            ?tls=yes|no    instead of the rule above
-    ...?ca=FILE          authority that signed the server   ?cert=FILE&key=FILE   client certificate
-    ...?aws=eu-west-1    sign requests (SigV4)              ?service=es|aoss      for which service
-    ...?shards=3&replicas=1   of an index that is made      ?natives=yes   Faiss' library is there
+    ?strategy=knn               see index/strategies.py
+    ?tls=yes|no                 overrides the default
+    ?ca=FILE                    authority that signed the server's certificate
+    ?cert=FILE&key=FILE         client certificate
+    ?aws=eu-west-1              sign requests (AWS SigV4)
+    ?service=es|aoss            AWS service to sign for
+    ?shards=3&replicas=1        used when an index is created
+    ?natives=yes                the native library of Faiss is installed on the server
 
-Secrets never stand in an address, which is printed and logged: a user is named by the environment,
+An address is printed and logged, so it contains no secrets. Credentials come from the environment:
 XMODAL_OPENSEARCH_USER with XMODAL_OPENSEARCH_PASSWORD or XMODAL_OPENSEARCH_PASSWORD_FILE.
 """
 
@@ -19,7 +23,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 from urllib.parse import parse_qsl, unquote
 
 from xmodal.errors import ConfigError
@@ -31,7 +35,7 @@ Service = Literal["es", "aoss"]
 
 @dataclass(frozen=True)
 class Address:
-    """A parsed address; ``str()`` gives it back, and holds nothing secret."""
+    """A parsed address. ``str()`` returns the original text, which contains no secrets."""
 
     hosts: tuple[tuple[str, int], ...]
     index: str
@@ -55,70 +59,55 @@ class Address:
         """The address without index and options, for messages."""
         return f"{SCHEME}://" + ",".join(f"{host}:{port}" for host, port in self.hosts)
 
-    def named(self, index: str) -> Address:
-        """The same server, another index."""
+    def with_index(self, index: str) -> Address:
+        """Return the address of another index on the same server, with the same options."""
         head, mark, options = self.text.partition("?")
         stem = head.rpartition("/")[0] if self.index else head.rstrip("/")
         return replace(self, index=index, text=f"{stem}/{index}{mark}{options}")
 
 
 def parse_address(text: str, *, index_needed: bool = True) -> Address:
-    """The parts of an address. Raises ConfigError that says which part is wrong."""
+    """Parse an address. Raises ConfigError that names the invalid part."""
     if "@" in text:
         raise ConfigError(
-            f"{_hidden(text)} names a user: an address is printed and logged, so put them into the "
-            "environment, XMODAL_OPENSEARCH_USER and XMODAL_OPENSEARCH_PASSWORD (an @ in the name "
-            "of a file is written %40)"
+            f"{_redact(text)} contains a user, and addresses are printed and logged: set "
+            "XMODAL_OPENSEARCH_USER and XMODAL_OPENSEARCH_PASSWORD in the environment instead (in "
+            "the name of a file write %40 for @)"
         )
     match = re.fullmatch(rf"{SCHEME}://([^/?#]*)(?:/([^?#]*))?(?:\?([^#]*))?", text)
     if match is None:
         raise ConfigError(f"{text} is not an address, expected {_EXAMPLE}")
-    where, index, options = match[1], unquote(match[2] or ""), match[3] or ""
-    given = dict(parse_qsl(options, keep_blank_values=True))
-    default_port = 443 if given.get("aws") else 9200
-    hosts = tuple(_host(one, default_port, text) for one in where.split(","))
-    if index_needed and not index:
-        raise ConfigError(f"{text} names no index, expected {_EXAMPLE}")
-    if index and (index != index.lower() or re.search(r"[\\/*?\"<>| ,#:]|^[-_+.]", index)):
-        raise ConfigError(
-            f"index name {index!r} is not usable, expected lower-case letters, digits, - and _ "
-            "(it may not begin with - or _)"
-        )
-    unknown = sorted(set(given) - set(_OPTIONS))
-    if unknown:
-        raise ConfigError(
-            f"{text.partition('?')[0]}: unknown option {unknown[0]!r}, expected some of "
-            + ", ".join(_OPTIONS)
-        )
-    service = given.get("service", "es")
-    if service not in ("es", "aoss"):
-        raise ConfigError(f"{text}: service is {service!r}, expected es or aoss")
-    if bool(given.get("cert")) != bool(given.get("key")):
-        raise ConfigError(f"{text}: a client certificate needs both cert=FILE and key=FILE")
-    for name in ("ca", "cert", "key"):
-        if name in given and not Path(given[name]).is_file():
-            raise ConfigError(f"{text}: {name} is {given[name]}, where there is no file")
-    on_this_machine = all(host in LOOPBACK for host, _ in hosts)
-    by_rule = not on_this_machine or bool({"ca", "cert", "aws"} & set(given))
+    index = unquote(match[2] or "")
+    options = dict(parse_qsl(match[3] or "", keep_blank_values=True))
+    default_port = 443 if options.get("aws") else 9200
+    hosts = tuple(_parse_host(host, default_port, text) for host in match[1].split(","))
+    if index or index_needed:
+        _check_index_name(index, text)
+    _check_options(options, text)
+    is_local = all(host in LOOPBACK for host, _ in hosts)
+    default_tls = not is_local or bool({"ca", "cert", "aws"} & set(options))
     return Address(
         hosts,
         index,
-        strategy=given.get("strategy", given.get("way")),
-        tls=_yes(given, "tls", by_rule, text),
-        ca=given.get("ca"),
-        cert=given.get("cert"),
-        key=given.get("key"),
-        aws=given.get("aws"),
-        service="aoss" if service == "aoss" else "es",
-        shards=_number(given, "shards", 1, 1, text) or 1,
-        replicas=_number(given, "replicas", 0, None, text),
-        natives=_yes(given, "natives", False, text),
+        strategy=options.get("strategy", options.get("way")),
+        tls=_parse_bool(options, "tls", default_tls, text),
+        ca=options.get("ca"),
+        cert=options.get("cert"),
+        key=options.get("key"),
+        aws=options.get("aws"),
+        service=cast(Service, options.get("service", "es")),
+        shards=_parse_int(options, "shards", 1, 1, text) or 1,
+        replicas=_parse_int(options, "replicas", 0, None, text),
+        natives=_parse_bool(options, "natives", False, text),
         text=text,
     )
 
 
 def credentials(environment: Mapping[str, str] = os.environ) -> tuple[str, str] | None:
-    """User and password from the environment, if a user is named. Raises ConfigError."""
+    """Return user and password from the environment, or None if it contains no user.
+
+    Raises ConfigError for a user without a password and for a password file that cannot be read.
+    """
     user = environment.get("XMODAL_OPENSEARCH_USER")
     password = environment.get("XMODAL_OPENSEARCH_PASSWORD")
     file = environment.get("XMODAL_OPENSEARCH_PASSWORD_FILE")
@@ -128,11 +117,11 @@ def credentials(environment: Mapping[str, str] = os.environ) -> tuple[str, str] 
         try:
             password = Path(file).read_text(encoding="utf-8").strip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise ConfigError(f"XMODAL_OPENSEARCH_PASSWORD_FILE is {file}: {why}") from None
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise ConfigError(f"XMODAL_OPENSEARCH_PASSWORD_FILE is {file}: {reason}") from None
     if password is None:
         raise ConfigError(
-            f"XMODAL_OPENSEARCH_USER is {user}, and no password is given: set "
+            f"XMODAL_OPENSEARCH_USER is {user} without a password: set "
             "XMODAL_OPENSEARCH_PASSWORD or XMODAL_OPENSEARCH_PASSWORD_FILE"
         )
     return user, password
@@ -141,7 +130,6 @@ def credentials(environment: Mapping[str, str] = os.environ) -> tuple[str, str] 
 _EXAMPLE = f"{SCHEME}://localhost:9200/photos"
 _OPTIONS = (
     "strategy",
-    "way",
     "tls",
     "ca",
     "cert",
@@ -152,31 +140,59 @@ _OPTIONS = (
     "replicas",
     "natives",
 )
+_ALIASES = ("way",)  # the former name of strategy
 
 
-def _hidden(text: str) -> str:
-    """The text without what may be a password."""
+def _redact(text: str) -> str:
+    """Replace everything before the last @, which may contain a password."""
     return re.sub(r"(://|^).*@", r"\1***@", text, flags=re.DOTALL)
 
 
-def _host(text: str, default_port: int, whole: str) -> tuple[str, int]:
-    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:\s]+)(?::(\d{1,5}))?", text)
+def _parse_host(host: str, default_port: int, text: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\[\]:\s]+)(?::(\d{1,5}))?", host)
     if match is None or not 0 < int(match[2] or default_port) < 65536:
-        raise ConfigError(f"{whole} has no usable host in {text!r}, expected {_EXAMPLE}")
+        raise ConfigError(f"{text} has no usable host in {host!r}, expected {_EXAMPLE}")
     return match[1], int(match[2] or default_port)
 
 
-def _yes(given: Mapping[str, str], name: str, default: bool, text: str) -> bool:
-    value = given.get(name, "yes" if default else "no")
+def _check_index_name(index: str, text: str) -> None:
+    if not index:
+        raise ConfigError(f"{text} names no index, expected {_EXAMPLE}")
+    if index != index.lower() or re.search(r"[\\/*?\"<>| ,#:]|^[-_+.]", index):
+        raise ConfigError(
+            f"index name {index!r} is not usable, expected lower-case letters, digits, - and _ "
+            "(not - or _ at the beginning)"
+        )
+
+
+def _check_options(options: Mapping[str, str], text: str) -> None:
+    unknown = sorted(set(options) - {*_OPTIONS, *_ALIASES})
+    if unknown:
+        raise ConfigError(
+            f"{text.partition('?')[0]}: unknown option {unknown[0]!r}, expected some of "
+            + ", ".join(_OPTIONS)
+        )
+    service = options.get("service", "es")
+    if service not in ("es", "aoss"):
+        raise ConfigError(f"{text}: service is {service!r}, expected es or aoss")
+    if bool(options.get("cert")) != bool(options.get("key")):
+        raise ConfigError(f"{text}: a client certificate needs both cert=FILE and key=FILE")
+    for name in ("ca", "cert", "key"):
+        if name in options and not Path(options[name]).is_file():
+            raise ConfigError(f"{text}: {name} is {options[name]!r}, expected an existing file")
+
+
+def _parse_bool(options: Mapping[str, str], name: str, default: bool, text: str) -> bool:
+    value = options.get(name, "yes" if default else "no")
     if value not in ("yes", "no"):
         raise ConfigError(f"{text}: {name} is {value!r}, expected yes or no")
     return value == "yes"
 
 
-def _number(
-    given: Mapping[str, str], name: str, least: int, default: int | None, text: str
+def _parse_int(
+    options: Mapping[str, str], name: str, minimum: int, default: int | None, text: str
 ) -> int | None:
-    value = given.get(name)
-    if value is not None and not (value.isdecimal() and int(value) >= least):
-        raise ConfigError(f"{text}: {name} is {value!r}, expected a whole number from {least}")
+    value = options.get(name)
+    if value is not None and not (value.isdecimal() and int(value) >= minimum):
+        raise ConfigError(f"{text}: {name} is {value!r}, expected a whole number from {minimum}")
     return default if value is None else int(value)

@@ -1,7 +1,7 @@
-"""Documents -> bulk requests, sent by several workers until the server has taken them.
+"""Bulk requests: batches of lines, sent by several threads, with retries of refused lines.
 
-Bodies are prepared here, as bytes, and nothing here knows a client: ``post`` sends one body. Ids
-are the documents' own, so sending twice is storing once.
+The module contains no HTTP: the ``post`` function that is passed in sends one body. Documents have
+ids of their own, so that sending a document twice stores it once.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from xmodal.errors import ServerFailure
-from xmodal_opensearch.client.errors import PASSING, reason_of, status_of
+from xmodal_opensearch.client.errors import RETRY_STATUSES, reason_of, status_of
 from xmodal_opensearch.client.retry import Retry
 
-BATCH = 2000
-BATCH_BYTES = 8 << 20
+MAX_BATCH_LINES = 2000
+MAX_BATCH_BYTES = 8 << 20
 Post = Callable[[bytes], Any]
-Passing = Callable[[BaseException], bool]
+IsRetryable = Callable[[BaseException], bool]
 
 
 class Line(NamedTuple):
-    """One action on one document, as the lines of a bulk body."""
+    """One action on one document, as the one or two JSON lines of a bulk body."""
 
     id: str
     body: bytes
@@ -35,19 +35,19 @@ Batch = list[Line]
 
 @dataclass
 class Report:
-    """What became of the lines: how many with each result, and the reasons of those refused."""
+    """Counts of the results ("created", "updated", ...) and the reason of each refused id."""
 
     results: Counter[str] = field(default_factory=Counter)
     failed: dict[str, str] = field(default_factory=dict)
 
-    def take(self, other: Report) -> None:
-        """Add what another report says."""
+    def add(self, other: Report) -> None:
+        """Add the counts and failures of another report."""
         self.results.update(other.results)
         self.failed.update(other.failed)
 
     @property
     def stored(self) -> int:
-        """How many documents were created or updated."""
+        """Number of documents that were created or updated."""
         return sum(self.results[name] for name in ("created", "updated", "noop"))
 
 
@@ -55,13 +55,17 @@ def update_line(
     id_: str,
     change: Mapping[str, Any],
     *,
-    seen: tuple[int, int] | None = None,
+    version: tuple[int, int] | None = None,
     routing: str | None = None,
 ) -> Line:
-    """A partial update; with ``seen`` (sequence number, term) only if nobody changed it since."""
+    """Return a partial update of one document.
+
+    ``version`` (sequence number, primary term): the server refuses the update if the document has
+    changed since this version was read.
+    """
     action: dict[str, Any] = {"_id": id_}
-    if seen is not None:
-        action |= {"if_seq_no": seen[0], "if_primary_term": seen[1]}
+    if version is not None:
+        action |= {"if_seq_no": version[0], "if_primary_term": version[1]}
     if routing is not None:
         action["routing"] = routing
     head = json.dumps({"update": action}, ensure_ascii=False)
@@ -69,42 +73,45 @@ def update_line(
 
 
 def delete_line(id_: str) -> Line:
-    """The removal of one document."""
+    """Return the deletion of one document."""
     action = json.dumps({"delete": {"_id": id_}}, ensure_ascii=False)
     return Line(id_, f"{action}\n".encode())
 
 
-def batches(lines: Iterable[Line], count: int = BATCH, size: int = BATCH_BYTES) -> Iterator[Batch]:
-    """Lines in groups of at most ``count`` and, unless one alone is larger, ``size`` bytes."""
+def batches(
+    lines: Iterable[Line], max_lines: int = MAX_BATCH_LINES, max_bytes: int = MAX_BATCH_BYTES
+) -> Iterator[Batch]:
+    """Yield batches within both limits; a single line above ``max_bytes`` is a batch of its own."""
     batch: Batch = []
-    held = 0
+    size = 0
     for line in lines:
-        if batch and (len(batch) >= count or held + len(line.body) > size):
+        if batch and (len(batch) >= max_lines or size + len(line.body) > max_bytes):
             yield batch
-            batch, held = [], 0
+            batch, size = [], 0
         batch.append(line)
-        held += len(line.body)
+        size += len(line.body)
     if batch:
         yield batch
 
 
-def send_batch(batch: Batch, post: Post, passing: Passing, patience: float) -> Report:
-    """Send one batch; what a busy or lost server did not take is sent again, with growing pauses.
+def send_batch(batch: Batch, post: Post, is_retryable: IsRetryable, retry_timeout: float) -> Report:
+    """Send one batch; retry a failed request, and the lines that a busy server refused.
 
-    Raises what ``post`` raises if it is not ``passing``, or when ``patience`` (seconds) is over.
+    Raises the error of ``post`` if it is not retryable or ``retry_timeout`` (seconds) has passed,
+    and ServerFailure if the server is still busy then.
     """
     report = Report()
-    left = batch
-    retry = Retry(patience, first=0.2)
-    while left:
+    unsent = batch
+    retry = Retry(retry_timeout, first_pause=0.2)
+    while unsent:
         failure: Exception | None = None
         try:
-            answer = post(b"".join(line.body for line in left))
-            left, again = _read(answer, left, report)
-            if again:
-                failure = ServerFailure(f"the server is busy: {again}", 429, again)
+            answer = post(b"".join(line.body for line in unsent))
+            unsent, reason = _read_answer(answer, unsent, report)
+            if reason:
+                failure = ServerFailure(f"the server is busy: {reason}", 429, reason)
         except Exception as error:
-            if not passing(error):
+            if not is_retryable(error):
                 raise
             failure = error
         if failure is not None and not retry.wait():
@@ -113,53 +120,55 @@ def send_batch(batch: Batch, post: Post, passing: Passing, patience: float) -> R
 
 
 def send(
-    every: Iterable[Batch],
+    source: Iterable[Batch],
     post: Post,
-    passing: Passing,
+    is_retryable: IsRetryable,
     *,
     workers: int = 2,
-    patience: float = 90.0,
-    done: Callable[[Batch, Report], None] | None = None,
+    retry_timeout: float = 90.0,
+    on_sent: Callable[[Batch, Report], None] | None = None,
 ) -> Report:
-    """Send all batches, ``workers`` at a time, never holding more than twice as many.
+    """Send all batches with ``workers`` threads; at most ``2 * workers`` batches are in memory.
 
-    ``done`` is told of each batch that the server has taken, in this thread.
+    ``on_sent`` is called in the caller's thread with each batch that was sent, and its report.
+    Raises the first error of :func:`send_batch` and of ``source``.
     """
     total = Report()
-    waiting: dict[Future[Report], Batch] = {}
+    pending: dict[Future[Report], Batch] = {}
 
-    def collect(some: Iterable[Future[Report]]) -> None:
-        for one in some:
-            batch = waiting.pop(one)
-            report = one.result()
-            total.take(report)
-            if done is not None:
-                done(batch, report)
+    def collect(finished: Iterable[Future[Report]]) -> None:
+        for future in finished:
+            batch = pending.pop(future)
+            report = future.result()
+            total.add(report)
+            if on_sent is not None:
+                on_sent(batch, report)
 
     with ThreadPoolExecutor(workers, thread_name_prefix="xmodal-bulk") as pool:
         try:
-            for batch in every:
-                waiting[pool.submit(send_batch, batch, post, passing, patience)] = batch
-                if len(waiting) >= 2 * workers:
-                    collect(wait(waiting, return_when=FIRST_COMPLETED).done)
-            collect(list(waiting))
+            for batch in source:
+                future = pool.submit(send_batch, batch, post, is_retryable, retry_timeout)
+                pending[future] = batch
+                if len(pending) >= 2 * workers:
+                    collect(wait(pending, return_when=FIRST_COMPLETED).done)
+            collect(list(pending))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return total
 
 
-def _read(answer: Mapping[str, Any], sent: Batch, report: Report) -> tuple[Batch, str]:
-    """Note what the server says of each line; the lines to send again, and why."""
-    again: Batch = []
-    why = ""
+def _read_answer(answer: Mapping[str, Any], sent: Batch, report: Report) -> tuple[Batch, str]:
+    """Add the results of an answer to ``report``; return the lines to retry and the last reason."""
+    unsent: Batch = []
+    reason = ""
     for line, item in zip(sent, answer["items"], strict=True):
-        (told,) = item.values()
-        if status_of(told["status"], told) in PASSING:
-            again.append(line)
-            why = reason_of(told) or "busy"
-        elif "error" in told:
-            report.failed[line.id] = reason_of(told) or str(told["error"])
+        (result,) = item.values()
+        if status_of(result["status"], result) in RETRY_STATUSES:
+            unsent.append(line)
+            reason = reason_of(result) or "busy"
+        elif "error" in result:
+            report.failed[line.id] = reason_of(result) or str(result["error"])
         else:
-            report.results[told["result"]] += 1
-    return again, why
+            report.results[result["result"]] += 1
+    return unsent, reason

@@ -1,4 +1,4 @@
-"""HTTP requests beside those of the OpenSearch client: bounded in size and time, TLS verified."""
+"""HTTP requests to servers other than OpenSearch: limited size and time, verified TLS."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import urllib3
 from urllib3.exceptions import HTTPError, IncompleteRead, LocationValueError, TimeoutError
 
 SCHEMES = ("http", "https")
-CHUNK = 1 << 16
+CHUNK_BYTES = 1 << 16
 
 
 class Response(NamedTuple):
-    """An answer with any status, and its body."""
+    """Status (any, also errors) and body of an answer."""
 
     status: int
     body: bytes
 
 
 class RequestFailed(Exception):
-    """There is no whole answer; the text is the reason, in one line and without the address."""
+    """No complete answer was received. The message is the reason, in one line, without the URL."""
 
 
 def request(
@@ -38,12 +38,12 @@ def request(
     max_redirects: int = 0,
     use_proxies: bool = False,
 ) -> Response:
-    """Send one request, without retries, and read the answer.
+    """Send one request, without retries, and return the answer.
 
-    ``timeout`` (seconds) bounds each wait for the server and the time of the whole body,
-    ``max_bytes`` the length of the body. Redirects are followed to http and https only, and
-    ``headers``, which may hold a token, are not sent to another host; a redirect beyond
-    ``max_redirects`` is returned as it is. ``use_proxies``: use the proxies of the environment.
+    ``timeout`` (seconds) limits each wait for the server and the time of the whole body,
+    ``max_bytes`` the length of the body. Up to ``max_redirects`` redirects are followed, to http
+    and https only; the next one is returned as the answer. ``headers``, which may contain a token,
+    are not sent to another host. ``use_proxies``: use the proxies of the environment variables.
     Raises RequestFailed.
     """
     end = time.monotonic() + timeout
@@ -76,23 +76,25 @@ def request(
 
 
 def _pool(url: str, use_proxies: bool) -> urllib3.PoolManager:
-    """The connections for one request; certificates are verified by the system's authorities."""
+    """Return a connection pool, which verifies certificates with the system's authorities."""
     parts = urlsplit(url)
-    if not parts.hostname or parts.port == 0:  # the property raises for a port that is no number
+    if (
+        not parts.hostname or parts.port == 0
+    ):  # parts.port raises ValueError for a port that is not a number
         raise ValueError("the address has no host, or port 0")
     proxy = getproxies().get(parts.scheme) if use_proxies else None
     if not proxy or proxy_bypass(parts.netloc.rpartition("@")[2]):
         return urllib3.PoolManager(cert_reqs="CERT_REQUIRED")
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     user, at, _ = urlsplit(proxy).netloc.rpartition("@")
-    identity = urllib3.make_headers(proxy_basic_auth=unquote(user)) if at else None
-    return urllib3.ProxyManager(proxy, proxy_headers=identity, cert_reqs="CERT_REQUIRED")
+    headers = urllib3.make_headers(proxy_basic_auth=unquote(user)) if at else None
+    return urllib3.ProxyManager(proxy, proxy_headers=headers, cert_reqs="CERT_REQUIRED")
 
 
 def _read(answer: urllib3.BaseHTTPResponse, max_bytes: int, timeout: float, end: float) -> bytes:
-    """The whole body; as it was sent, if it is compressed. Raises RequestFailed."""
+    """Return the whole body, without decompression. Raises RequestFailed."""
     body = bytearray()
-    while chunk := answer.read1(CHUNK, decode_content=False):
+    while chunk := answer.read1(CHUNK_BYTES, decode_content=False):
         body += chunk
         if len(body) > max_bytes:
             raise RequestFailed(f"the answer has more than {max_bytes:,} bytes")
@@ -106,13 +108,13 @@ def _read(answer: urllib3.BaseHTTPResponse, max_bytes: int, timeout: float, end:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost reason, for urllib3 puts whole objects into its messages."""
+    """Return the innermost reason; urllib3's own messages contain the repr of objects."""
     if isinstance(error, LocationValueError):
         return "the address is not valid"
     if isinstance(error, IncompleteRead):
         return f"the answer was cut off, {error.expected:,} bytes are missing"
     inner = error.__cause__ or next(
-        (one for one in reversed(error.args) if isinstance(one, BaseException)), None
+        (arg for arg in reversed(error.args) if isinstance(arg, BaseException)), None
     )
     if inner is not None:
         return _reason(inner)

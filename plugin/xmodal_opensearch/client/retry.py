@@ -1,35 +1,35 @@
-"""The pauses between attempts of something that may succeed a little later."""
+"""Pauses between the attempts of an operation that may succeed later."""
 
 from __future__ import annotations
 
 import random
 import time
 
-LONGEST_PAUSE = 5.0
+MAX_PAUSE = 5.0  # seconds
 
 
 class Retry:
-    """Pauses between attempts that grow to ``longest`` seconds, until ``timeout`` seconds are over.
+    """Pauses that double from ``first_pause`` to ``max_pause``, for ``timeout`` seconds in total.
 
-    Each pause is shortened at random by up to a half, so that several clients do not come at once.
+    Each pause is shortened at random by up to a half, so that clients do not retry in step.
     """
 
     def __init__(
-        self, timeout: float, *, first: float = 0.1, longest: float = LONGEST_PAUSE
+        self, timeout: float, *, first_pause: float = 0.1, max_pause: float = MAX_PAUSE
     ) -> None:
         self._end = time.monotonic() + timeout
-        self._pause = first
-        self._longest = longest
+        self._pause = first_pause
+        self._max_pause = max_pause
 
     def wait(self) -> bool:
-        """Sleep before the next attempt; without sleeping return False if the time is over."""
+        """Sleep before the next attempt. Return False, without sleeping, after the timeout."""
         if time.monotonic() + self._pause > self._end:
             return False
         time.sleep(self._pause * random.uniform(0.5, 1))
-        self._pause = min(2 * self._pause, self._longest)
+        self._pause = min(2 * self._pause, self._max_pause)
         return True
 
 
 def poll(timeout: float, pause: float = 0.1) -> Retry:
-    """Pauses of the same length."""
-    return Retry(timeout, first=pause, longest=pause)
+    """Return pauses of constant length, in seconds."""
+    return Retry(timeout, first_pause=pause, max_pause=pause)

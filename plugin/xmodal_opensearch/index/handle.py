@@ -12,7 +12,7 @@ from xmodal.index.filters import parse
 from xmodal.index.validation import check_identity
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.address import Address
-from xmodal_opensearch.client.server import Server, passing
+from xmodal_opensearch.client.server import Server, is_retryable
 from xmodal_opensearch.index import codec, mapping, queries
 from xmodal_opensearch.index.aliases import describe
 from xmodal_opensearch.index.bit_order_check import check_self_test
@@ -159,11 +159,11 @@ class IndexHandle:
         return bulk.send(
             batches,
             # These documents have their codes: a pipeline of connect would encode them again.
-            lambda body: self.server.bulk(self.name, body, past_pipeline=self._skip_pipeline),
-            passing,
+            lambda body: self.server.bulk(self.name, body, skip_pipeline=self._skip_pipeline),
+            is_retryable,
             workers=workers,
-            patience=self.server.patience,
-            done=done,
+            retry_timeout=self.server.retry_timeout,
+            on_sent=done,
         )
 
     def refresh(self) -> None:

@@ -211,7 +211,7 @@ def _encoded(
             row = rows[side].get(own)
             change[field_of(side)] = None if row is None else values[side][row]
         seen = hit["_seq_no"], hit["_primary_term"]
-        batch.append(bulk.update_line(id_, change, seen=seen, routing=hit.get("_routing")))
+        batch.append(bulk.update_line(id_, change, version=seen, routing=hit.get("_routing")))
     return batch
 
 

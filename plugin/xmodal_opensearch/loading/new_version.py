@@ -51,9 +51,11 @@ def next_index(
         layout = choose_strategy(address.strategy, probe(server), None, address.natives).makes
     for name, seen in versions_of(server, address.index).items():
         if not seen and name > current and _fits(server, name, bits, fingerprint, layout, source):
-            return OpenSearchIndex(server, address.named(name), bits=bits, fingerprint=fingerprint)
+            return OpenSearchIndex(
+                server, address.with_index(name), bits=bits, fingerprint=fingerprint
+            )
     name = make_version(server, address, bits, fingerprint, layout, alias=None, fields=fields)
-    index = OpenSearchIndex(server, address.named(name), bits=bits, fingerprint=fingerprint)
+    index = OpenSearchIndex(server, address.with_index(name), bits=bits, fingerprint=fingerprint)
     index.handle.write_meta({KEY: source})
     return index
 

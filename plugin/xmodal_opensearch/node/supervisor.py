@@ -1,16 +1,16 @@
-"""Runs a server as its child and ends it when whoever asked for it is gone, however they went.
+"""Runs a server as a child process and stops it when the parent process ends for any reason.
 
-    python supervisor.py PARENT GRACE COMMAND...
+    python supervisor.py PARENT STOP_TIMEOUT COMMAND...
 
-PARENT is the pid of the process that asked. It holds the other end of this process's standard
-input and never writes: the end of that input says "stop", whether it was closed on purpose or by
-the kernel after ``kill -9``. PARENT is looked at as well, because a forked worker of the parent may
-hold the pipe open. GRACE is how many seconds the server may take after SIGTERM before SIGKILL.
+PARENT is the pid of the process that started the supervisor. It keeps the other end of standard
+input open and writes nothing: the end of standard input means "stop", and also occurs when the
+parent is killed. The supervisor checks its parent pid too, because a forked worker of the parent
+may keep the pipe open. STOP_TIMEOUT is the number of seconds from SIGTERM to SIGKILL.
 
-The first line on standard output is the server's pid; what the server prints goes to standard
-error. Where the kernel can do it (Linux), the server is killed if this process is killed. That
-signal is tied to the *thread* that started the server, so this process has one thread only, imports
-little, and is started by the path of this file: it needs no installed package.
+The first line of standard output is the server's pid; the output of the server goes to standard
+error. On Linux the kernel kills the server if the supervisor is killed. This applies to the
+*thread* that started the server, so the supervisor has one thread. It imports the standard library
+only and is run by the path of this file, without installed packages.
 """
 
 from __future__ import annotations
@@ -24,57 +24,57 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 
-TICK = 0.2  # seconds between two looks at the server
+POLL_INTERVAL = 0.2  # seconds
 PR_SET_PDEATHSIG = 1
 
-_told: list[int] = []
-"""The signals that asked this process to end."""
+_signals: list[int] = []
+"""Received signals that end this process."""
 
 
-def _remember(number: int, frame: FrameType | None) -> None:
-    _told.append(number)
+def _record_signal(number: int, frame: FrameType | None) -> None:
+    _signals.append(number)
 
 
-def _die_with_me() -> Callable[[], None] | None:
-    """What the server's process runs before it becomes the server; None where there is no way."""
+def _end_with_parent() -> Callable[[], None] | None:
+    """Return the ``preexec_fn`` that ties the server to this process; None except on Linux."""
     if not sys.platform.startswith("linux"):
         return None
-    libc, me = ctypes.CDLL(None, use_errno=True), os.getpid()
+    libc, supervisor = ctypes.CDLL(None, use_errno=True), os.getpid()
 
-    def ask_the_kernel() -> None:
+    def set_parent_death_signal() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != me:  # this process died before the kernel was asked
+        if os.getppid() != supervisor:  # the supervisor ended before prctl
             os._exit(1)
 
-    return ask_the_kernel
+    return set_parent_death_signal
 
 
-def _end(server: subprocess.Popen[bytes], grace: float) -> None:
+def _stop(server: subprocess.Popen[bytes], timeout: float) -> None:
     server.terminate()
     try:
-        server.wait(grace)
+        server.wait(timeout)
     except subprocess.TimeoutExpired:
         server.kill()
         server.wait()
 
 
-def main(parent: int, grace: float, command: list[str]) -> int:
-    """Start ``command``, wait for its end or for a reason to end it; return its exit status."""
+def main(parent: int, stop_timeout: float, command: list[str]) -> int:
+    """Run ``command`` until it ends or must be stopped; return its exit status."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, _remember)
+        signal.signal(number, _record_signal)
     server = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr.fileno(),
-        preexec_fn=_die_with_me(),
-        close_fds=False,  # the lock of the server's folder lasts as long as the server
+        preexec_fn=_end_with_parent(),
+        close_fds=False,  # the server inherits the lock of its folder
     )
     print(server.pid, flush=True)
     while server.poll() is None:
-        readable, _, _ = select.select([0], [], [], TICK)
+        readable, _, _ = select.select([0], [], [], POLL_INTERVAL)
         closed = bool(readable) and not os.read(0, 4096)
-        if closed or _told or os.getppid() != parent:
-            _end(server, grace)
+        if closed or _signals or os.getppid() != parent:
+            _stop(server, stop_timeout)
     return server.returncode
 
 

@@ -1,1 +1,1 @@
-"""The hamming query inside the server: its Java sources, how they are compiled, a check."""
+"""The server plugin opensearch-hamming: its Java sources, its build, a check on a server."""

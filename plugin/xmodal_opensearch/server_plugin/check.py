@@ -1,4 +1,4 @@
-"""Whether the hamming query is there, fits its server, and counts bits as numpy does."""
+"""Check of the server plugin: installed on every node, with the same distances as numpy."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from xmodal_opensearch.index.bulk_lines import index_lines
 from xmodal_opensearch.index.capabilities import HAMMING
 from xmodal_opensearch.index.mapping import LAYOUTS, field_of, new_index
 
-WIDTHS = (64, 72, 256)
+CHECKED_BITS = (64, 72, 256)
 DOCUMENTS, QUERIES, K = 300, 5, 20
 
 
-class Found(NamedTuple):
-    """One node, its version, and the plugin on it (None: not installed)."""
+class NodePlugin(NamedTuple):
+    """Name and version of a node; versions of the plugin on it (None: not installed)."""
 
     node: str
     server: str
@@ -31,68 +31,78 @@ class Found(NamedTuple):
     built_for: str | None
 
 
-def installed(server: Server) -> list[Found]:
-    """Every node of the cluster, and what is on it."""
-    answer = server.request("GET", "/_nodes/plugins", doing="looking for the plugin")
-    return [_found(node) for node in answer["nodes"].values()]
+def installed_plugins(server: Server) -> list[NodePlugin]:
+    """Return every node of the cluster with its plugin."""
+    answer = server.request("GET", "/_nodes/plugins", doing="reading the installed plugins")
+    return [_node_plugin(node) for node in answer["nodes"].values()]
 
 
 def check(server: Server) -> list[str]:
-    """What was found and tried, a line each.
+    """Check the plugin on all nodes; return a line of text for each node and each code length.
 
-    Raises IndexMissing if a node lacks the plugin, IndexFailure if it counts wrongly.
+    The check creates and deletes scratch indexes. Raises IndexMissing if a node lacks the plugin,
+    IndexFailure if a distance is wrong.
     """
-    nodes = installed(server)
-    without = [one.node for one in nodes if one.plugin is None]
-    if without:
+    nodes = installed_plugins(server)
+    missing = [node.node for node in nodes if node.plugin is None]
+    if missing:
         version = nodes[0].server
         raise IndexMissing(
-            f"{HAMMING} is not on {', '.join(without)}: build it with xmodal-opensearch plugin "
-            f"build --server {version} --out hamming-{version}.zip, install it on every node with "
+            f"{HAMMING} is not installed on {', '.join(missing)}: build it with xmodal-opensearch "
+            f"plugin build --server {version} --out hamming-{version}.zip, on every node run "
             f"bin/opensearch-plugin install file:///path/hamming-{version}.zip, and restart"
         )
-    lines = [f"{one.node}: {HAMMING} {one.plugin} for OpenSearch {one.built_for}" for one in nodes]
-    for bits in WIDTHS:
+    lines = [
+        f"{node.node}: {HAMMING} {node.plugin} for OpenSearch {node.built_for}" for node in nodes
+    ]
+    for bits in CHECKED_BITS:
         compared = _compare(server, bits)
-        lines.append(f"{bits} bits: {compared} distances as numpy counts them")
+        lines.append(f"{bits} bits: {compared} distances equal to numpy")
     return lines
 
 
-def _found(node: Mapping[str, Any]) -> Found:
+def _node_plugin(node: Mapping[str, Any]) -> NodePlugin:
     plugins: list[dict[str, Any]] = node.get("plugins", [])
-    ours = next((one for one in plugins if one["name"] == HAMMING), {})
-    return Found(node["name"], node["version"], ours.get("version"), ours.get("opensearch_version"))
+    plugin = next((entry for entry in plugins if entry["name"] == HAMMING), {})
+    return NodePlugin(
+        node["name"], node["version"], plugin.get("version"), plugin.get("opensearch_version")
+    )
 
 
 def _compare(server: Server, bits: int) -> int:
-    """Store codes in a scratch index, ask, and compare; the index is removed again."""
+    """Compare searches in a scratch index of random codes with numpy; return the number of hits."""
     rng = np.random.default_rng(bits)
     codes = BinaryCodes(rng.integers(0, 256, (DOCUMENTS, bits // 8), dtype=np.uint8), bits)
     layout = LAYOUTS["faiss"]
     name = f"xmodal-check-{uuid4().hex[:12]}"
-    field = field_of("image")
-    server.request("PUT", f"/{name}", new_index(bits, None, layout), doing="making a scratch index")
+    server.request(
+        "PUT", f"/{name}", new_index(bits, None, layout), doing="creating a scratch index"
+    )
     try:
         ids = [f"{number:04d}" for number in range(len(codes))]
         lines = index_lines(DocumentBatch.of(ids, image=codes), layout)
         answer = server.bulk(name, b"".join(line.body for line in lines))
         if answer["errors"]:
-            raise IndexFailure(f"{server.address.server} refused codes of {bits} bits")
+            raise IndexFailure(f"{server.address.server} refused codes of {bits} bits: see its log")
         server.request("POST", f"/{name}/_refresh", doing="refreshing")
         for row in range(QUERIES):
-            asked = codes[row : row + 1]
-            query = build.by_hamming(field, asked, layout, [])
-            found = server.search(f"/{name}/_search", build.search_body(query, K), doing="asking")
-            told = [
-                (codec.to_distance(hit["_score"]), int(hit["_id"])) for hit in found["hits"]["hits"]
-            ]
-            distances = asked.distances(codes)[0].tolist()
-            wanted = sorted((distance, number) for number, distance in enumerate(distances))[:K]
-            if told != wanted:
-                raise IndexFailure(
-                    f"{server.address.server}: the hamming query of {bits} bits answers "
-                    f"{told[:3]}, numpy counts {wanted[:3]}: please report this"
-                )
+            _compare_search(server, name, codes, row)
     finally:
-        server.request("DELETE", f"/{name}", doing="removing the scratch index")
+        server.request("DELETE", f"/{name}", doing="deleting the scratch index")
     return QUERIES * K
+
+
+def _compare_search(server: Server, index: str, codes: BinaryCodes, row: int) -> None:
+    """Raise IndexFailure if the nearest codes to ``codes[row]`` differ from those by numpy."""
+    code = codes[row : row + 1]
+    query = build.by_hamming(field_of("image"), code, LAYOUTS["faiss"], [])
+    answer = server.search(f"/{index}/_search", build.search_body(query, K), doing="searching")
+    hits = answer["hits"]["hits"]
+    found = [(codec.to_distance(hit["_score"]), int(hit["_id"])) for hit in hits]
+    distances = code.distances(codes)[0].tolist()
+    expected = sorted((distance, number) for number, distance in enumerate(distances))[:K]
+    if found != expected:
+        raise IndexFailure(
+            f"{server.address.server}: the hamming query of {codes.bits} bits returned "
+            f"{found[:3]}, expected {expected[:3]} (distance, id): please report this"
+        )

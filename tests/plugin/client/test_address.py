@@ -1,4 +1,4 @@
-"""Addresses: every option, every refusal in one line, and nothing secret in any of them."""
+"""Addresses: options, errors of one line, and no secrets in addresses or errors."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 from xmodal.errors import ConfigError
 from xmodal_opensearch.client.address import Address, credentials, parse_address
 
-HERE = "opensearch://localhost:9200/photos"
+LOCAL = "opensearch://localhost:9200/photos"
 SECRET = "s3cr-t"
 
 
-def test_an_address_on_this_machine_is_plain_and_without_options() -> None:
-    assert parse_address(HERE) == Address((("localhost", 9200),), "photos")
+def test_address_of_the_local_machine_has_plain_http_and_defaults() -> None:
+    assert parse_address(LOCAL) == Address((("localhost", 9200),), "photos")
 
 
-def test_every_option_is_read(tmp_path: Path) -> None:
+def test_parse_address_reads_every_option(tmp_path: Path) -> None:
     for name in ("ca", "cert", "key"):
         (tmp_path / name).touch()
     files = "&".join(f"{name}={tmp_path / name}" for name in ("ca", "cert", "key"))
@@ -26,7 +26,7 @@ def test_every_option_is_read(tmp_path: Path) -> None:
     assert parse_address(f"opensearch://a.example,b.example:9201/p?{options}&{files}") == Address(
         (("a.example", 443), ("b.example", 9201)),
         "p",
-        way="knn",
+        strategy="knn",
         tls=True,
         ca=str(tmp_path / "ca"),
         cert=str(tmp_path / "cert"),
@@ -40,7 +40,7 @@ def test_every_option_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "tls"),
+    ("hosts", "tls"),
     [
         ("localhost", False),
         ("127.0.0.1:9201", False),
@@ -48,31 +48,36 @@ def test_every_option_is_read(tmp_path: Path) -> None:
         ("localhost,127.0.0.1:9201", False),
         ("search.example.org", True),
         ("10.0.0.1:9200", True),
-        ("localhost,search.example.org", True),  # one away from here is enough
+        ("localhost,search.example.org", True),  # one other host is enough
         ("localhost.example.org", True),
     ],
 )
-def test_whatever_leaves_this_machine_is_encrypted(where: str, tls: bool) -> None:
-    assert parse_address(f"opensearch://{where}/photos").tls is tls
-    assert parse_address(f"opensearch://{where}/photos?tls=yes").tls is True
-    assert parse_address(f"opensearch://{where}/photos?tls=no").tls is False
+def test_tls_is_the_default_for_other_hosts(hosts: str, tls: bool) -> None:
+    assert parse_address(f"opensearch://{hosts}/photos").tls is tls
+    assert parse_address(f"opensearch://{hosts}/photos?tls=yes").tls is True
+    assert parse_address(f"opensearch://{hosts}/photos?tls=no").tls is False
+
+
+def test_way_is_a_former_name_of_strategy() -> None:
+    assert parse_address(f"{LOCAL}?way=knn").strategy == "knn"
+    assert parse_address(f"{LOCAL}?way=knn&strategy=script").strategy == "script"
 
 
 @pytest.mark.parametrize("option", ["ca", "cert", "aws"])
-def test_an_option_that_needs_encryption_asks_for_it(option: str, tmp_path: Path) -> None:
+def test_tls_is_the_default_with_options_that_need_it(option: str, tmp_path: Path) -> None:
     file = tmp_path / "file.pem"
     file.touch()
-    given = {"ca": f"ca={file}", "cert": f"cert={file}&key={file}", "aws": "aws=eu-west-1"}
-    assert parse_address(f"{HERE}?{given[option]}").tls is True
+    options = {"ca": f"ca={file}", "cert": f"cert={file}&key={file}", "aws": "aws=eu-west-1"}
+    assert parse_address(f"{LOCAL}?{options[option]}").tls is True
 
 
-def test_ports_are_9200_and_443_of_amazon() -> None:
+def test_default_port_is_9200_or_443_with_aws() -> None:
     assert parse_address("opensearch://localhost/p").hosts == (("localhost", 9200),)
     assert parse_address("opensearch://x.example/p?aws=eu-west-1").hosts == (("x.example", 443),)
     assert parse_address("opensearch://[::1]/p").hosts == (("[::1]", 9200),)
 
 
-def test_a_name_may_be_written_with_percent_signs(tmp_path: Path) -> None:
+def test_parse_address_decodes_percent_encoding(tmp_path: Path) -> None:
     file = tmp_path / "me@work & co.pem"
     file.touch()
     address = parse_address(f"opensearch://localhost/caf%C3%A9?ca={quote(str(file))}")
@@ -82,9 +87,9 @@ def test_a_name_may_be_written_with_percent_signs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("photos", "photos is not an address, expected opensearch://localhost:9200/photos"),
+        ("photos", "photos is not an address, expected opensearch://"),
         ("http://localhost:9200/photos", "is not an address"),
-        (f"{HERE}#part", "is not an address"),
+        (f"{LOCAL}#part", "is not an address"),
         ("opensearch:///photos", "has no usable host in ''"),
         ("opensearch://a,,b/photos", "has no usable host in ''"),
         ("opensearch://a:b/photos", "has no usable host in 'a:b'"),
@@ -102,39 +107,39 @@ def test_a_name_may_be_written_with_percent_signs(tmp_path: Path) -> None:
         ("opensearch://localhost/a%2Cb", "index name 'a,b' is not usable"),
         ("opensearch://localhost/a/b", "index name 'a/b' is not usable"),
         ("opensearch://localhost/a%20b", "index name 'a b' is not usable"),
-        (f"{HERE}?ways=knn", "unknown option 'ways', expected some of way, tls, ca"),
-        (f"{HERE}?tls=1", "tls is '1', expected yes or no"),
-        (f"{HERE}?natives=", "natives is '', expected yes or no"),
-        (f"{HERE}?service=s3", "service is 's3', expected es or aoss"),
-        (f"{HERE}?shards=0", "shards is '0', expected a whole number from 1"),
-        (f"{HERE}?shards=two", "shards is 'two', expected a whole number from 1"),
-        (f"{HERE}?replicas=-1", "replicas is '-1', expected a whole number from 0"),
-        (f"{HERE}?cert={__file__}", "needs both cert=FILE and key=FILE"),
-        (f"{HERE}?key={__file__}", "needs both cert=FILE and key=FILE"),
-        (f"{HERE}?ca=missing.pem", "ca is missing.pem, where there is no file"),
-        (f"{HERE}?ca=", "ca is , where there is no file"),
+        (f"{LOCAL}?ways=knn", "unknown option 'ways', expected some of strategy, tls, ca"),
+        (f"{LOCAL}?tls=1", "tls is '1', expected yes or no"),
+        (f"{LOCAL}?natives=", "natives is '', expected yes or no"),
+        (f"{LOCAL}?service=s3", "service is 's3', expected es or aoss"),
+        (f"{LOCAL}?shards=0", "shards is '0', expected a whole number from 1"),
+        (f"{LOCAL}?shards=two", "shards is 'two', expected a whole number from 1"),
+        (f"{LOCAL}?replicas=-1", "replicas is '-1', expected a whole number from 0"),
+        (f"{LOCAL}?cert={__file__}", "needs both cert=FILE and key=FILE"),
+        (f"{LOCAL}?key={__file__}", "needs both cert=FILE and key=FILE"),
+        (f"{LOCAL}?ca=missing.pem", "ca is 'missing.pem'"),
+        (f"{LOCAL}?ca=", "ca is ''"),
     ],
 )
-def test_a_bad_address_is_refused_in_one_line(text: str, words: str) -> None:
+def test_invalid_address_is_refused_in_one_line(text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words) as refused:
         parse_address(text)
     assert "\n" not in str(refused.value)
 
 
-def test_only_an_address_of_an_index_needs_one() -> None:
+def test_address_of_a_server_needs_no_index() -> None:
     address = parse_address("opensearch://localhost:9201?tls=yes", index_needed=False)
-    assert (address.index, str(address.named("photos"))) == (
+    assert (address.index, str(address.with_index("photos"))) == (
         "",
         "opensearch://localhost:9201/photos?tls=yes",
     )
 
 
-def test_the_same_server_has_other_indexes() -> None:
+def test_with_index_keeps_server_and_options() -> None:
     address = parse_address("opensearch://a:1,b:2/photos?strategy=knn&shards=3")
-    other = address.named("photos-000002")
+    other = address.with_index("photos-000002")
     assert other == parse_address("opensearch://a:1,b:2/photos-000002?strategy=knn&shards=3")
     assert str(other) == "opensearch://a:1,b:2/photos-000002?strategy=knn&shards=3"
-    assert other.handle.server == address.server == "opensearch://a:1,b:2"
+    assert other.server == address.server == "opensearch://a:1,b:2"
 
 
 @pytest.mark.parametrize(
@@ -142,7 +147,7 @@ def test_the_same_server_has_other_indexes() -> None:
     [
         f"opensearch://me:{SECRET}@localhost:9200/photos",
         f"opensearch://me:{SECRET}@a:9200,b:9200/photos",
-        f"opensearch://me:{SECRET}/x@localhost/photos",  # signs that end the name of a server
+        f"opensearch://me:{SECRET}/x@localhost/photos",  # characters that end the host
         f"opensearch://me:{SECRET}?x@localhost/photos",
         f"opensearch://me:{SECRET}#x@localhost/photos",
         f"opensearch://me:x@{SECRET}@localhost/photos",
@@ -150,11 +155,11 @@ def test_the_same_server_has_other_indexes() -> None:
         f"https://me:{SECRET}@localhost:9200/photos",
         f"me:{SECRET}@localhost:9200/photos",
         f"opensearch://me:{SECRET}\n@localhost/photos",
-        f"{HERE}?password={SECRET}",
-        f"{HERE}?user=me:{SECRET}",
+        f"{LOCAL}?password={SECRET}",
+        f"{LOCAL}?user=me:{SECRET}",
     ],
 )
-def test_a_password_in_an_address_is_refused_and_not_repeated(text: str) -> None:
+def test_password_in_an_address_is_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(ConfigError) as refused:
         parse_address(text)
     assert SECRET not in str(refused.value) + repr(refused.value)
@@ -162,28 +167,28 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(text: str) -> None
         assert "XMODAL_OPENSEARCH_USER" in str(refused.value)
 
 
-def test_credentials_stand_in_the_environment(tmp_path: Path) -> None:
+def test_credentials_come_from_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "password"
     file.write_bytes(" pass wörd \r\n".encode())
     user = {"XMODAL_OPENSEARCH_USER": "me"}
     by_file = user | {"XMODAL_OPENSEARCH_PASSWORD_FILE": str(file)}
     assert credentials({}) is None
-    assert credentials({"XMODAL_OPENSEARCH_PASSWORD": SECRET}) is None  # nobody is named
+    assert credentials({"XMODAL_OPENSEARCH_PASSWORD": SECRET}) is None  # no user
     assert credentials(user | {"XMODAL_OPENSEARCH_PASSWORD": SECRET}) == ("me", SECRET)
-    assert credentials(by_file) == ("me", " pass wörd ")  # only the end of the line goes
+    assert credentials(by_file) == ("me", " pass wörd ")  # without the end of the line
     assert credentials(by_file | {"XMODAL_OPENSEARCH_PASSWORD": SECRET}) == ("me", SECRET)
 
 
-def test_credentials_that_cannot_be_had_are_refused(tmp_path: Path) -> None:
+def test_credentials_without_a_readable_password_are_refused(tmp_path: Path) -> None:
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe" + SECRET.encode())
     user = {"XMODAL_OPENSEARCH_USER": "me"}
-    for given, words in (
-        ({}, "USER is me, and no password is given"),
+    for environment, words in (
+        ({}, "USER is me without a password"),
         ({"XMODAL_OPENSEARCH_PASSWORD_FILE": str(tmp_path / "no")}, "No such file"),
         ({"XMODAL_OPENSEARCH_PASSWORD_FILE": str(tmp_path)}, "Is a directory"),
         ({"XMODAL_OPENSEARCH_PASSWORD_FILE": str(binary)}, "is not UTF-8"),
     ):
         with pytest.raises(ConfigError, match=words) as refused:
-            credentials(user | given)
+            credentials(user | environment)
         assert SECRET not in str(refused.value)

@@ -1,4 +1,4 @@
-"""The helper for HTTP requests: TLS, redirects, proxies, and where a token goes."""
+"""``client.http.request``: TLS, redirects, proxies, and the hosts that receive a token."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ import pytest
 
 from xmodal_opensearch.client.http import RequestFailed, Response, request
 
-Seen = list[tuple[str, str | None]]
-Serve = Callable[..., tuple[str, Seen]]
+Requests = list[tuple[str, str | None]]
+"""Path and authorization header of each request."""
+Serve = Callable[..., tuple[str, Requests]]
 
 
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
-    """``serve(location)`` -> address of a server that redirects there, and the requests it got."""
+    """``serve(location)`` -> URL of a server that redirects to ``location``, and its requests."""
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with ExitStack() as stack:
 
-        def start(location: str | None = None, tls: object = None) -> tuple[str, Seen]:
-            seen: Seen = []
+        def start(location: str | None = None, tls: object = None) -> tuple[str, Requests]:
+            requests: Requests = []
 
             class Handler(BaseHTTPRequestHandler):
                 def do_GET(self) -> None:
-                    seen.append((self.path, self.headers.get("authorization")))
+                    requests.append((self.path, self.headers.get("authorization")))
                     self.send_response(302 if location else 200)
                     if location:
                         self.send_header("Location", location)
@@ -39,7 +40,7 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
                 do_POST = do_GET
 
                 def log_message(self, format: str, *args: object) -> None:
-                    """Tests are quiet."""
+                    """Print nothing."""
 
             server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
             if tls is not None:
@@ -49,57 +50,57 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
             stack.callback(thread.join)
             stack.callback(server.shutdown)
             name = "https" if tls is not None else "http"
-            return f"{name}://127.0.0.1:{server.server_port}", seen
+            return f"{name}://127.0.0.1:{server.server_port}", requests
 
         yield start
 
 
-def test_a_redirect_is_followed_only_where_it_is_allowed(serve: Serve) -> None:
+def test_request_follows_at_most_max_redirects(serve: Serve) -> None:
     target, _ = serve()
-    url, _ = serve(f"{target}/there")
+    url, _ = serve(f"{target}/target")
     assert request("GET", url) == Response(302, b"ok")
     assert request("GET", url, max_redirects=1) == Response(200, b"ok")
 
 
-def test_a_token_is_not_sent_to_another_host(serve: Serve) -> None:
-    target, seen = serve()
-    url, first = serve(f"{target}/there")
+def test_request_sends_headers_to_the_first_host_only(serve: Serve) -> None:
+    target, requests = serve()
+    url, first = serve(f"{target}/target")
     token = {"authorization": "Bearer secret"}
     request("GET", f"{url}/here", headers=token, max_redirects=3)
     assert first == [("/here", "Bearer secret")]
-    assert seen == [("/there", None)]
+    assert requests == [("/target", None)]
 
 
 @pytest.mark.parametrize("location", ["file:///etc/hostname", "ftp://127.0.0.1/a"])
-def test_a_redirect_leads_to_http_only(serve: Serve, location: str) -> None:
+def test_request_refuses_redirects_to_other_schemes(serve: Serve, location: str) -> None:
     url, _ = serve(location)
     with pytest.raises(RequestFailed, match=location.partition(":")[0]):
         request("GET", url, max_redirects=3)
 
 
-def test_a_long_answer_is_refused(serve: Serve) -> None:
+def test_request_refuses_a_body_above_max_bytes(serve: Serve) -> None:
     url, _ = serve()
     assert request("POST", url, body=b"{}", max_bytes=2).body == b"ok"
     with pytest.raises(RequestFailed, match="more than 1 bytes"):
         request("POST", url, body=b"{}", max_bytes=1)
 
 
-def test_proxies_of_the_environment_are_used_where_they_are_wanted(
+def test_request_uses_proxies_only_with_use_proxies(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proxy, seen = serve()
+    proxy, requests = serve()
     url, direct = serve()
     monkeypatch.setenv("http_proxy", proxy)
     request("GET", f"{url}/a")
-    assert direct and not seen
+    assert direct and not requests
     request("GET", "http://pictures.example/b", use_proxies=True)
-    assert seen == [("http://pictures.example/b", None)]
+    assert requests == [("http://pictures.example/b", None)]
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     request("GET", f"{url}/c", use_proxies=True)
     assert direct[-1][0] == "/c"
 
 
-def test_certificates_are_verified(
+def test_request_verifies_certificates(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ssl
@@ -108,10 +109,10 @@ def test_certificates_are_verified(
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    url, seen = serve(tls=context)
+    url, requests = serve(tls=context)
     with pytest.raises(RequestFailed, match="certificate verify failed"):
         request("GET", url, timeout=5)
-    assert not seen
+    assert not requests
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     assert request("GET", url, timeout=5).status == 200

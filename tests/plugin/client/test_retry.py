@@ -1,4 +1,4 @@
-"""Pauses between attempts: they grow, they are bounded, and they end in time."""
+"""``Retry``: pauses grow to a maximum and end with the timeout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from xmodal_opensearch.client.retry import Retry, poll
 
 
 class Clock:
-    """Time that passes only while somebody sleeps."""
+    """Time that passes only in ``sleep``."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -27,24 +27,24 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_pauses_grow_to_the_longest_and_end_in_time(clock: Clock) -> None:
-    retry = Retry(60, first=0.5, longest=4)
+def test_retry_pauses_grow_to_the_maximum_until_the_timeout(clock: Clock) -> None:
+    retry = Retry(60, first_pause=0.5, max_pause=4)
     while retry.wait():
         pass
-    wanted = [0.5, 1, 2, *[4.0] * (len(clock.slept) - 3)]
+    longest = [0.5, 1, 2, *[4.0] * (len(clock.slept) - 3)]
     assert len(clock.slept) > 10
-    assert all(w / 2 <= s <= w for w, s in zip(wanted, clock.slept, strict=True))
+    assert all(p / 2 <= s <= p for p, s in zip(longest, clock.slept, strict=True))
     assert 55 < sum(clock.slept) <= 60
     assert not retry.wait()
 
 
-def test_a_poll_has_equal_pauses(clock: Clock) -> None:
+def test_poll_pauses_have_equal_length(clock: Clock) -> None:
     retry = poll(1, 0.1)
     while retry.wait():
         pass
-    assert len(clock.slept) >= 10 and all(0.05 <= one <= 0.1 for one in clock.slept)
+    assert len(clock.slept) >= 10 and all(0.05 <= pause <= 0.1 for pause in clock.slept)
 
 
-def test_no_time_is_no_pause(clock: Clock) -> None:
+def test_retry_without_time_does_not_sleep(clock: Clock) -> None:
     assert not Retry(0).wait()
     assert clock.slept == []

@@ -1,4 +1,4 @@
-"""TLS, passwords, client certificates and signatures, at an endpoint in front of the real node."""
+"""TLS, passwords, client certificates and signatures, at an endpoint in front of a real node."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from uuid import uuid4
 import pytest
 import trustme
 from opensearchpy import exceptions
-from support.endpoint import Asked, Endpoint, Reply, passed_on
+from support.endpoint import Endpoint, Reply, Request, forward_to
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, ServerFailure
 from xmodal_opensearch.client.address import parse_address
-from xmodal_opensearch.client.errors import translated
-from xmodal_opensearch.client.server import Server, passing
+from xmodal_opensearch.client.errors import to_xmodal_error
+from xmodal_opensearch.client.server import Server, is_retryable
 from xmodal_opensearch.index.store import open_opensearch
 
-SECRET = "pässwörd-日本"  # not to be said in Latin-1
+SECRET = "pässwörd-日本"  # cannot be encoded in Latin-1
 CODE = BinaryCodes.from_hex(["0f"])
 
 
-class Papers(NamedTuple):
-    """Files of an authority, and of a client that it vouches for."""
+class Certificates(NamedTuple):
+    """Files: certificate of an authority; certificate and key of a client that it signed."""
 
     ca: Path
     cert: Path
@@ -41,8 +41,8 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture
-def papers(authority: trustme.CA, tmp_path: Path) -> Papers:
-    files = Papers(tmp_path / "ca.pem", tmp_path / "cert.pem", tmp_path / "key.pem")
+def certificates(authority: trustme.CA, tmp_path: Path) -> Certificates:
+    files = Certificates(tmp_path / "ca.pem", tmp_path / "cert.pem", tmp_path / "key.pem")
     client = authority.issue_cert("client@example.org")
     authority.cert_pem.write_to_path(files.ca)
     client.cert_chain_pems[0].write_to_path(files.cert)
@@ -52,7 +52,7 @@ def papers(authority: trustme.CA, tmp_path: Path) -> Papers:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is named, whoever runs the tests."""
+    """An environment without credentials."""
     for name in ("USER", "PASSWORD", "PASSWORD_FILE"):
         monkeypatch.delenv(f"XMODAL_OPENSEARCH_{name}", raising=False)
     for name in ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
@@ -63,7 +63,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tls(authority: trustme.CA, *names: str, clients: bool = False) -> ssl.SSLContext:
-    """The server's side of a connection; with ``clients`` only for those with a certificate."""
+    """A server's TLS context; with ``clients`` it requires client certificates."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*(names or ("127.0.0.1",))).configure_cert(context)
     if clients:
@@ -72,77 +72,73 @@ def tls(authority: trustme.CA, *names: str, clients: bool = False) -> ssl.SSLCon
     return context
 
 
-def greet(asked: Asked) -> Reply:
+def greet(request: Request) -> Reply:
     return Reply()
 
 
-def knock(endpoint: Endpoint, options: str) -> None:
-    """Connect, and go."""
-    where = f"opensearch://127.0.0.1:{endpoint.port}?{options}"
-    Server(parse_address(where, index_needed=False)).close()
+def connect(endpoint: Endpoint, options: str) -> None:
+    """Connect to the endpoint and close the connection."""
+    address = f"opensearch://127.0.0.1:{endpoint.port}?{options}"
+    Server(parse_address(address, index_needed=False)).close()
 
 
 @pytest.fixture
-def guarded(authority: trustme.CA, node_url: str) -> Iterator[Endpoint]:
-    """The real node behind TLS."""
-    with Endpoint(passed_on(node_url), tls(authority)) as endpoint:
+def tls_endpoint(authority: trustme.CA, node_url: str) -> Iterator[Endpoint]:
+    """A TLS endpoint in front of the real node."""
+    with Endpoint(forward_to(node_url), tls(authority)) as endpoint:
         yield endpoint
 
 
-def test_an_index_behind_tls_is_as_any_other(
-    guarded: Endpoint, papers: Papers, rest: Callable[..., object]
+def test_index_works_over_tls(
+    tls_endpoint: Endpoint, certificates: Certificates, rest: Callable[..., object]
 ) -> None:
     name = f"t-{uuid4().hex[:8]}"
-    where = f"opensearch://127.0.0.1:{guarded.port}/{name}?ca={papers.ca}"
+    uri = f"opensearch://127.0.0.1:{tls_endpoint.port}/{name}?ca={certificates.ca}"
     try:
-        with open_opensearch(where, bits=8, create=True) as index:
+        with open_opensearch(uri, bits=8, create=True) as index:
             index.add(["a"], image=CODE)
             assert [hit.id for hit in index.search(CODE, 1, target="image")[0]] == ["a"]
     finally:
         rest("DELETE", f"/{name}-*")
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(guarded: Endpoint) -> None:
-    with pytest.raises(
-        ServerFailure, match=r"could not be verified: name .* with \?ca=FILE"
-    ) as refused:
-        knock(guarded, "tls=yes")
-    assert (refused.value.reason, guarded.asked) == ("certificate", [])
+def test_certificate_of_an_unknown_authority_is_refused(tls_endpoint: Endpoint) -> None:
+    with pytest.raises(ServerFailure, match=r"\?ca=FILE") as refused:
+        connect(tls_endpoint, "tls=yes")
+    assert (refused.value.reason, tls_endpoint.requests) == ("certificate", [])
     assert "\n" not in str(refused.value)
 
 
-def test_a_certificate_of_another_authority_or_another_host_is_refused(
-    authority: trustme.CA, papers: Papers
+def test_certificate_of_another_authority_or_host_is_refused(
+    authority: trustme.CA, certificates: Certificates
 ) -> None:
     for context in (tls(trustme.CA()), tls(authority, "other.example.org")):
         with Endpoint(greet, context) as endpoint:
             with pytest.raises(ServerFailure, match="could not be verified"):
-                knock(endpoint, f"ca={papers.ca}")
-        assert endpoint.asked == []
+                connect(endpoint, f"ca={certificates.ca}")
+        assert endpoint.requests == []
 
 
-def test_plain_and_encrypted_do_not_meet(guarded: Endpoint) -> None:
-    with pytest.raises(ServerFailure, match=r"no server answers at .* while connecting"):
-        knock(guarded, "tls=no")
+def test_plain_http_and_tls_are_not_mixed(tls_endpoint: Endpoint) -> None:
+    with pytest.raises(ServerFailure, match="while connecting"):
+        connect(tls_endpoint, "tls=no")
     with Endpoint(greet) as plain:
-        with pytest.raises(ServerFailure, match=r"use plain http with \?tls=no"):
-            knock(plain, "tls=yes")
+        with pytest.raises(ServerFailure, match=r"\?tls=no"):
+            connect(plain, "tls=yes")
 
 
-def test_a_client_shows_its_certificate(authority: trustme.CA, papers: Papers) -> None:
+def test_client_certificate_is_sent(authority: trustme.CA, certificates: Certificates) -> None:
     with Endpoint(greet, tls(authority, clients=True)) as endpoint:
-        knock(endpoint, f"ca={papers.ca}&cert={papers.cert}&key={papers.key}")
-        assert len(endpoint.asked) == 1
-        with pytest.raises(
-            ServerFailure, match=r"ask for a client certificate|asks for a client|no server"
-        ) as refused:
-            knock(endpoint, f"ca={papers.ca}")
+        connect(endpoint, f"ca={certificates.ca}&cert={certificates.cert}&key={certificates.key}")
+        assert len(endpoint.requests) == 1
+        with pytest.raises(ServerFailure, match=r"client certificate|no server") as refused:
+            connect(endpoint, f"ca={certificates.ca}")
         assert "\n" not in str(refused.value)
-        assert len(endpoint.asked) == 1
+        assert len(endpoint.requests) == 1
 
 
 @pytest.mark.parametrize(
-    ("said", "again"),
+    ("reason", "retryable"),
     [
         ("EOF occurred in violation of protocol (_ssl.c:2427)", True),
         ("[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred in violation of protocol", True),
@@ -150,70 +146,73 @@ def test_a_client_shows_its_certificate(authority: trustme.CA, papers: Papers) -
         ("[SSL: WRONG_VERSION_NUMBER] wrong version number", False),
     ],
 )
-def test_a_node_that_stops_under_tls_is_asked_again(said: str, again: bool) -> None:
-    error = exceptions.SSLError("N/A", said, OSError(said))
-    assert passing(error) is again
-    assert passing(translated(error, "opensearch://x", "trying")) is again
+def test_connection_that_ends_under_tls_is_retryable(reason: str, retryable: bool) -> None:
+    error = exceptions.SSLError("N/A", reason, OSError(reason))
+    assert is_retryable(error) is retryable
+    assert is_retryable(to_xmodal_error(error, "opensearch://x", "trying")) is retryable
 
 
-def test_files_that_are_no_certificates_are_refused(guarded: Endpoint, papers: Papers) -> None:
-    papers.ca.write_text("no certificate")
+def test_invalid_certificate_file_is_refused(
+    tls_endpoint: Endpoint, certificates: Certificates
+) -> None:
+    certificates.ca.write_text("no certificate")
     with pytest.raises((ConfigError, ServerFailure)) as refused:
-        knock(guarded, f"ca={papers.ca}")
+        connect(tls_endpoint, f"ca={certificates.ca}")
     assert "\n" not in str(refused.value)
 
 
-def test_user_and_password_arrive_in_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_and_password_are_sent_in_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XMODAL_OPENSEARCH_USER", "mé")
     monkeypatch.setenv("XMODAL_OPENSEARCH_PASSWORD", SECRET)
     with Endpoint(greet) as endpoint:
-        knock(endpoint, "tls=no")
-    told = endpoint.asked[0].headers["authorization"]
-    assert told == "Basic " + base64.b64encode(f"mé:{SECRET}".encode()).decode()
+        connect(endpoint, "tls=no")
+    header = endpoint.requests[0].headers["authorization"]
+    assert header == "Basic " + base64.b64encode(f"mé:{SECRET}".encode()).decode()
 
 
-def test_nobody_is_named_by_default() -> None:
+def test_no_authorization_is_sent_by_default() -> None:
     with Endpoint(greet) as endpoint:
-        knock(endpoint, "tls=no")
-    assert "authorization" not in endpoint.asked[0].headers
+        connect(endpoint, "tls=no")
+    assert "authorization" not in endpoint.requests[0].headers
 
 
-def test_requests_are_signed_for_amazon(
+def test_requests_are_signed_for_aws(
     monkeypatch: pytest.MonkeyPatch, node_url: str, rest: Callable[..., object]
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.setenv("XMODAL_OPENSEARCH_USER", "me")  # a signature stands alone
+    monkeypatch.setenv("XMODAL_OPENSEARCH_USER", "me")  # not sent with a signature
     monkeypatch.setenv("XMODAL_OPENSEARCH_PASSWORD", "x")
-    name = f"t-{uuid4().hex[:8]}-é%41"  # signs that may be quoted twice, or not at all
-    with Endpoint(passed_on(node_url)) as endpoint:
-        where = f"opensearch://127.0.0.1:{endpoint.port}/{quote(name)}?tls=no&aws=eu-west-1"
+    name = f"t-{uuid4().hex[:8]}-é%41"  # characters that must be quoted once
+    with Endpoint(forward_to(node_url)) as endpoint:
+        uri = f"opensearch://127.0.0.1:{endpoint.port}/{quote(name)}?tls=no&aws=eu-west-1"
         try:
-            with open_opensearch(where, bits=8, create=True) as index:
+            with open_opensearch(uri, bits=8, create=True) as index:
                 index.add(["a"], image=CODE)
                 found = index.search(CODE[[0, 0]], 1, target="image")
                 assert [hits[0].id for hits in found] == ["a", "a"]
         finally:
             rest("DELETE", f"/{name[:10]}-*")
-    for asked in endpoint.asked:
-        assert asked.headers["authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/")
-        assert asked.headers["authorization"] == signed_again(asked, "eu-west-1", "es")
+    for request in endpoint.requests:
+        header = request.headers["authorization"]
+        assert header.startswith("AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/")
+        assert header == expected_signature(request, "eu-west-1", "es")
 
 
-def signed_again(asked: Asked, region: str, service: str) -> str:
-    """The signature by Amazon's own library of what arrived here."""
+def expected_signature(received: Request, region: str, service: str) -> str:
+    """The signature of a received request by botocore."""
     from botocore.auth import SigV4Auth
     from botocore.awsrequest import AWSRequest
     from botocore.credentials import Credentials
 
-    told = asked.headers["authorization"]
-    names = told.partition("SignedHeaders=")[2].partition(",")[0].split(";")
-    headers = {name: asked.headers[name] for name in names if name != "x-amz-date"}
-    url = f"http://{asked.headers['host']}{asked.path}"
-    request = AWSRequest(asked.method, url, data=asked.body or None, headers=headers)
+    header = received.headers["authorization"]
+    names = header.partition("SignedHeaders=")[2].partition(",")[0].split(";")
+    headers = {name: received.headers[name] for name in names if name != "x-amz-date"}
+    url = f"http://{received.headers['host']}{received.path}"
+    request = AWSRequest(received.method, url, data=received.body or None, headers=headers)
     signer = SigV4Auth(Credentials("AKIDEXAMPLE", SECRET), service, region)
-    request.headers["X-Amz-Date"] = asked.headers["x-amz-date"]
-    request.context["timestamp"] = asked.headers["x-amz-date"]
+    request.headers["X-Amz-Date"] = received.headers["x-amz-date"]
+    request.context["timestamp"] = received.headers["x-amz-date"]
     signer._inject_signature_to_request(
         request,
         signer.signature(
@@ -223,38 +222,38 @@ def signed_again(asked: Asked, region: str, service: str) -> str:
     return str(request.headers["Authorization"])
 
 
-def test_the_service_of_a_signature_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_option_is_part_of_the_signature(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     with Endpoint(greet) as endpoint:
-        knock(endpoint, "tls=no&aws=eu-west-1&service=aoss")
-    assert "/eu-west-1/aoss/aws4_request" in endpoint.asked[0].headers["authorization"]
+        connect(endpoint, "tls=no&aws=eu-west-1&service=aoss")
+    assert "/eu-west-1/aoss/aws4_request" in endpoint.requests[0].headers["authorization"]
 
 
-def test_a_signature_needs_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_aws_without_credentials_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     address = parse_address("opensearch://127.0.0.1:9/p?aws=eu-west-1")
-    with pytest.raises(ConfigError, match=r"aws=eu-west-1 .* find no credentials here: set AWS_"):
+    with pytest.raises(ConfigError, match=r"aws=eu-west-1.*AWS_ACCESS_KEY_ID"):
         Server(address)
 
 
 @pytest.mark.parametrize("status", [200, 401])
-def test_nothing_secret_is_said_anywhere(
+def test_secrets_are_in_no_message_or_log(
     status: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("XMODAL_OPENSEARCH_USER", "me")
     monkeypatch.setenv("XMODAL_OPENSEARCH_PASSWORD", SECRET)
-    caplog.set_level(logging.DEBUG)  # of the client, of urllib3, of everybody
+    caplog.set_level(logging.DEBUG)  # of every logger
     caplog.set_level(logging.DEBUG, "opensearch")
-    said = ""
-    with Endpoint(lambda asked: Reply(status)) as endpoint:
+    output = ""
+    with Endpoint(lambda request: Reply(status)) as endpoint:
         address = parse_address(f"opensearch://127.0.0.1:{endpoint.port}", index_needed=False)
         try:
             server = Server(address)
-            said += repr(server) + repr(server.address) + repr(vars(server))
+            output += repr(server) + repr(server.address) + repr(vars(server))
             server.close()
         except ServerFailure as error:
-            said += str(error) + repr(error) + repr(error.__cause__)
-    token = endpoint.asked[0].headers["authorization"].removeprefix("Basic ")
-    said += caplog.text + repr([vars(record) for record in caplog.records])
-    assert caplog.records and said
-    assert SECRET not in said and token not in said
+            output += str(error) + repr(error) + repr(error.__cause__)
+    token = endpoint.requests[0].headers["authorization"].removeprefix("Basic ")
+    output += caplog.text + repr([vars(record) for record in caplog.records])
+    assert caplog.records and output
+    assert SECRET not in output and token not in output

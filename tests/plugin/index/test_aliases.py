@@ -74,7 +74,7 @@ def test_a_new_version_is_seen_when_it_is_swapped_in(address: Address) -> None:
         new = make_version(server, where, 64, "e2", LAYOUTS["long"], alias=None)
         assert new == f"{where.index}-000002"
         assert versions_of(server, where.index) == {old.handle.name: True, new: False}
-        with open_opensearch(str(where.named(new)), fingerprint="e2") as filled:
+        with open_opensearch(str(where.with_index(new)), fingerprint="e2") as filled:
             filled.add(["new"], image=CODE)
         assert [hit.id for hit in old.search(CODE, 9, target="image")[0]] == ["old"]
         with open_opensearch(str(where)) as again:

@@ -31,9 +31,9 @@ WORLD = {
 
 
 @pytest.fixture(params=STRATEGIES, scope="module")
-def world(request: pytest.FixtureRequest, lasting_address: Address) -> Iterator[OpenSearchIndex]:
+def world(request: pytest.FixtureRequest, module_address: Address) -> Iterator[OpenSearchIndex]:
     """Five pictures, and a sixth of which there are words alone."""
-    with open_opensearch(lasting_address(strategy=request.param), bits=8, create=True) as index:
+    with open_opensearch(module_address(strategy=request.param), bits=8, create=True) as index:
         fields = [{"caption": words, "n": n} for n, (_, words) in enumerate(WORLD.values())]
         images = BinaryCodes.from_hex([code for code, _ in WORLD.values()])
         index.add(list(WORLD), image=images, fields=fields)

@@ -232,9 +232,9 @@ MANY = 10_500
 
 
 @pytest.fixture(scope="module")
-def many(lasting_address: Address) -> Iterator[OpenSearchIndex]:
+def many(module_address: Address) -> Iterator[OpenSearchIndex]:
     """More documents than one request returns, on two shards; their codes are few."""
-    with open_opensearch(lasting_address(shards="2"), bits=64, create=True) as index:
+    with open_opensearch(module_address(shards="2"), bits=64, create=True) as index:
         index.add([f"{n:05d}" for n in range(MANY)], image=tied_codes(MANY, 5))
         yield index
 

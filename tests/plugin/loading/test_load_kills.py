@@ -106,10 +106,12 @@ def test_twenty_kills_and_nothing_is_lost(
 class Loading(threading.Thread):
     """A load into an index of its own, slow enough that its server can be stopped meanwhile."""
 
-    def __init__(self, uri: str, every: list[DocumentBatch], notes: Path, patience: float) -> None:
+    def __init__(
+        self, uri: str, every: list[DocumentBatch], notes: Path, retry_timeout: float
+    ) -> None:
         super().__init__(daemon=True)
         self.index = open_opensearch(uri, bits=BITS, create=True)
-        self.index.handle.server.patience = patience
+        self.index.handle.server.retry_timeout = retry_timeout
         self.reached, self.error = threading.Event(), None
         self._every, self._notes = every, notes
 
@@ -145,7 +147,7 @@ def test_loads_when_the_server_is_stopped_and_started(node_parts: None, tmp_path
 
             settings = again.get("/hasty-000001/_settings?flat_settings=true")["hasty-000001"]
             assert settings["settings"]["index.refresh_interval"] == "-1"  # nobody could
-            hasty.index.handle.server.patience = 90
+            hasty.index.handle.server.retry_timeout = 90
             rest_of_it = load(hasty.index, every, notes=tmp_path)
             assert 0 < rest_of_it.stored <= 24_000 - 6000
             settings = again.get("/hasty-000001/_settings?flat_settings=true")["hasty-000001"]

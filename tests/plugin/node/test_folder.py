@@ -1,4 +1,4 @@
-"""The lock of a development node's folder."""
+"""Lock and node file of a development node's folder."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from pathlib import Path
 import pytest
 
 from xmodal.errors import ConfigError, IndexFailure
-from xmodal_opensearch.node.folder import MARK, claim, note
+from xmodal_opensearch.node.folder import NODE_FILE, lock_folder, write_node_file
 
 
-def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
-    lock = claim(tmp_path / "node", "3.6.0")
-    note(lock, "3.6.0", 42, "http://127.0.0.1:1")
+def test_lock_folder_refuses_a_locked_folder(tmp_path: Path) -> None:
+    lock = lock_folder(tmp_path / "node", "3.6.0")
+    write_node_file(lock, "3.6.0", 42, "http://127.0.0.1:1")
     with pytest.raises(IndexFailure, match="pid 42"):
-        claim(tmp_path / "node", "3.6.0")
+        lock_folder(tmp_path / "node", "3.6.0")
     os.close(lock)
-    os.close(claim(tmp_path / "node", "3.6.0"))
+    os.close(lock_folder(tmp_path / "node", "3.6.0"))
 
 
-def test_a_mark_that_is_a_symbolic_link_is_not_followed(tmp_path: Path) -> None:
-    precious, folder = tmp_path / "precious", tmp_path / "node"
-    precious.write_text("{}")
+def test_lock_folder_does_not_follow_a_symbolic_link(tmp_path: Path) -> None:
+    target, folder = tmp_path / "target", tmp_path / "node"
+    target.write_text("{}")
     folder.mkdir()
-    (folder / MARK).symlink_to(precious)
+    (folder / NODE_FILE).symlink_to(target)
     with pytest.raises(ConfigError, match="symbolic link"):
-        claim(folder, "3.6.0")
-    assert precious.read_text() == "{}"
+        lock_folder(folder, "3.6.0")
+    assert target.read_text() == "{}"

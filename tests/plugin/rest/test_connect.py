@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.endpoint import Asked, Endpoint, Reply
+from support.endpoint import Endpoint, Reply, Request
 from support.hamming_server import Refused, Server
 from support.rest_path import (
     alias,
@@ -240,12 +240,12 @@ def test_connect_updates_the_address_of_the_service(
         report = connect(opensearch_cli, uri, f"http://127.0.0.1:{moved.port}")
         assert [step["done"] for step in report["steps"][:2]] == ["updated", "unchanged"]
         assert {step["done"] for step in report["steps"][2:]} == {"unchanged"}
-        before = len(moved.asked)
+        before = len(moved.requests)
         name = pipeline_name(report, "text-to-image")
         body = {"query": {"match": {"text": "a red circle"}}}
         ml("POST", f"{alias(uri)}/_search?search_pipeline={name}", body)
-        assert [one.path for one in moved.asked[before:]] == ["/v1/embed"]
-        headers = moved.asked[-1].headers
+        assert [one.path for one in moved.requests[before:]] == ["/v1/embed"]
+        headers = moved.requests[-1].headers
         assert headers["content-type"] == "application/json" and "authorization" not in headers
 
 
@@ -254,7 +254,7 @@ def test_a_token_is_sent_and_never_printed(
 ) -> None:
     tokens, file = ["a-first-secret-token"], tmp_path / "token"
 
-    def require_token(request: Asked, reply: Reply) -> Reply:
+    def require_token(request: Request, reply: Reply) -> Reply:
         valid = request.headers.get("authorization") == f"Bearer {tokens[-1]}"
         health = request.path.startswith("/health/")
         return reply if valid or health else Reply(401, {"detail": "no valid token"})
@@ -287,7 +287,7 @@ def test_from_here_is_another_address_of_the_same_service(
         report = connect(
             opensearch_cli, uri, f"http://127.0.0.1:{inside.port}", "--from-here", service_url
         )
-        assert [one.path for one in inside.asked] == ["/v1/embed"]  # from the cluster only
+        assert [one.path for one in inside.requests] == ["/v1/embed"]  # from the cluster only
     assert report["service"].endswith(str(inside.port))
     message = error_of(opensearch_cli, "connect", uri, "--service", report["service"],
                        "--from-here", service_url)  # fmt: skip
@@ -341,7 +341,7 @@ def test_pipelines_reject_codes_after_the_service_changed_its_model(
 ) -> None:
     models = [encoder.fingerprint]
 
-    def change_model(request: Asked, reply: Reply) -> Reply:
+    def change_model(request: Request, reply: Reply) -> Reply:
         return Reply(reply.status, str(reply.body).replace(encoder.fingerprint, models[-1]))
 
     with Endpoint(proxy(service_url, change_model)) as service:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.endpoint import Asked, Endpoint, Reply
+from support.endpoint import Endpoint, Reply, Request
 from support.hamming_server import Refused, Server
 from support.rest_path import (
     ConnectedIndex,
@@ -37,7 +37,7 @@ Run = Callable[..., Any]
 
 def encode_requests(service: Endpoint) -> int:
     """Return the number of encode requests that a service received."""
-    return sum(one.path == "/v1/embed" for one in service.asked)
+    return sum(one.path == "/v1/embed" for one in service.requests)
 
 
 # ---- the default pipeline ----------------------------------------------------------------------
@@ -106,7 +106,7 @@ def test_load_new_version_keeps_pipelines_of_the_same_encoder_only(
 
     fingerprints = encoder.fingerprint, load_encoder(other_model).fingerprint
 
-    def change_model(request: Asked, reply: Reply) -> Reply:
+    def change_model(request: Request, reply: Reply) -> Reply:
         return Reply(reply.status, str(reply.body).replace(*fingerprints))
 
     with Endpoint(proxy(service_url, change_model)) as service:

@@ -28,9 +28,10 @@ from support.hamming_server import (
 )
 
 
-def wait(until: Callable[[], bool], seconds: float = 20) -> bool:
+def wait(condition: Callable[[], bool], seconds: float = 20) -> bool:
+    """Whether the condition becomes true within a number of seconds."""
     end = time.monotonic() + seconds
-    while not (met := until()) and time.monotonic() < end:
+    while not (met := condition()) and time.monotonic() < end:
         time.sleep(0.1)
     return met
 
@@ -38,6 +39,7 @@ def wait(until: Callable[[], bool], seconds: float = 20) -> bool:
 def fill(
     server: Server, name: str, n: int, bits: int = 64, storage: str = "flat", **more: Any
 ) -> tuple[Model, np.random.Generator]:
+    """Create an index with ``n`` documents of random codes."""
     rng = np.random.default_rng(n + bits)
     create(server, name, bits, storage, **more)
     model = Model(bits)
@@ -51,7 +53,7 @@ def fill(
 
 @pytest.fixture
 def setting(server: Server) -> Iterator[Callable[[str, Any], None]]:
-    """Sets a cluster setting until the end of the test."""
+    """Set a cluster setting until the end of the test."""
     changed = []
 
     def put_setting(key: str, value: Any) -> None:
@@ -122,7 +124,7 @@ def test_load_always_loads_without_a_query(
 
 
 @pytest.mark.parametrize("storage", ["flat", "faiss", "lucene"])
-def test_a_tripped_breaker_never_fails_a_search(
+def test_tripped_breaker_does_not_fail_a_search(
     server: Server, name: str, setting: Callable[[str, Any], None], storage: str
 ) -> None:
     model, rng = fill(server, name, 4000, storage=storage)
@@ -170,19 +172,19 @@ def slow(bits: int) -> dict[str, Any]:
     return {"hamming": {"fields": ["image_code", "text_code"], "codes": codes}}
 
 
-def test_a_timeout_stops_the_scan(server: Server, name: str) -> None:
+def test_timeout_stops_the_scan(server: Server, name: str) -> None:
     fill(server, name, 30_000, bits=512)
     server("POST", f"{name}/_forcemerge?max_num_segments=1")
     server("POST", f"{name}/_refresh")
     server.search(name, slow(512), size=1)
-    whole = server.search(name, slow(512), size=1)
-    assert not whole["timed_out"]
+    complete = server.search(name, slow(512), size=1)
+    assert not complete["timed_out"]
     cut = server.search(name, slow(512), size=1, timeout="2ms")
     assert cut["timed_out"]
-    assert cut["took"] < whole["took"]
+    assert cut["took"] < complete["took"]
 
 
-def test_a_cancelled_request_stops(server: Server, name: str) -> None:
+def test_cancelled_request_stops(server: Server, name: str) -> None:
     fill(server, name, 30_000, bits=512)
     server.search(name, slow(512), size=1)
     stopped = threading.Event()
@@ -243,7 +245,7 @@ def test_searches_during_writes_merges_and_deletion(server: Server, name: str) -
     assert wait(lambda: all(server.stats()[k] == before[k] for k in sums)), server.stats()
 
 
-def test_profile(server: Server, name: str) -> None:
+def test_profile_describes_the_query(server: Server, name: str) -> None:
     model, _ = fill(server, name, 2000)
     code = np.zeros(8, np.uint8)
     red = {"term": {"tag": "red"}}
@@ -255,7 +257,7 @@ def test_profile(server: Server, name: str) -> None:
     assert "hamming(image_code ~ 0000000000000000 if " in profile
 
 
-def test_inside_other_queries(server: Server, name: str) -> None:
+def test_query_inside_other_queries(server: Server, name: str) -> None:
     model, rng = fill(server, name, 2000, bits=16)
     code = rng.integers(0, 256, 2).astype(np.uint8)
     expected = model.distances([code])
@@ -275,7 +277,7 @@ def test_inside_other_queries(server: Server, name: str) -> None:
     assert found(server.search(name, both, sort=BY_ID, size=50)) == red[:50]
 
 
-def test_pages_by_search_after(server: Server, name: str) -> None:
+def test_search_after_returns_every_page(server: Server, name: str) -> None:
     model, rng = fill(server, name, 3000, bits=16, shards=2)
     code = rng.integers(0, 256, 2).astype(np.uint8)
     query = {"hamming": {"field": "image_code", "code": code.tobytes().hex()}}
@@ -290,7 +292,7 @@ def test_pages_by_search_after(server: Server, name: str) -> None:
     assert pages == model.distances([code])
 
 
-def test_documents_beside_nested_ones(server: Server, name: str) -> None:
+def test_documents_with_nested_objects(server: Server, name: str) -> None:
     """Nested objects are Lucene documents, which shifts document numbers but not results."""
     create(server, name, 16)
     server("PUT", f"{name}/_mapping", {"properties": {"parts": {"type": "nested"}}})

@@ -30,7 +30,7 @@ STORAGES = ["flat", "faiss", "lucene"]
 
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("bits", [8, 64, 72, 128, 256, 512])
-def test_agrees_with_numpy_after_updates_deletes_and_merges(
+def test_query_agrees_with_numpy_after_updates_deletes_and_merges(
     server: Server, name: str, bits: int, storage: str
 ) -> None:
     rng = np.random.default_rng(bits + len(storage))
@@ -48,8 +48,8 @@ def test_agrees_with_numpy_after_updates_deletes_and_merges(
                 for part in (model.image, model.text, model.tag):
                     part.pop(key, None)
             if keys:
-                gone = "\n".join(json.dumps({"delete": {"_id": key}}) for key in keys) + "\n"
-                bulk(server, name, gone)
+                deletions = "\n".join(json.dumps({"delete": {"_id": key}}) for key in keys) + "\n"
+                bulk(server, name, deletions)
         server("POST", f"{name}/_refresh")
         if rng.random() < 0.25:
             server("POST", f"{name}/_forcemerge?max_num_segments=1")
@@ -58,7 +58,9 @@ def test_agrees_with_numpy_after_updates_deletes_and_merges(
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-def test_a_large_segment_with_ties_at_every_rank(server: Server, name: str, storage: str) -> None:
+def test_query_of_a_large_segment_with_ties_at_every_rank(
+    server: Server, name: str, storage: str
+) -> None:
     """Enough documents that the competitive distance decreases within a segment; a dense filter."""
     rng = np.random.default_rng(5)
     create(server, name, 16, storage)
@@ -74,7 +76,7 @@ def test_a_large_segment_with_ties_at_every_rank(server: Server, name: str, stor
         check(server, name, model, rng)
 
 
-def test_formats_of_a_code(server: Server, name: str) -> None:
+def test_query_accepts_codes_as_hex_base64_and_bytes(server: Server, name: str) -> None:
     rng = np.random.default_rng(1)
     create(server, name, 64)
     model = Model(64)
@@ -94,8 +96,8 @@ def test_formats_of_a_code(server: Server, name: str) -> None:
         assert found(server.search(name, query, sort=BY_ID)) == expected
 
 
-def three(server: Server, name: str) -> None:
-    """Documents at distance 0, 1 and 16 of the code 0000; the fourth has none."""
+def store_four(server: Server, name: str) -> None:
+    """Store documents at distance 0, 1 and 16 of the code 0000, and one without a code."""
     create(server, name, 16)
     model = Model(16, tag=dict.fromkeys("1234", "red"))
     for key, code in (("1", [0, 0]), ("2", [0, 128]), ("3", [255, 255])):
@@ -106,8 +108,8 @@ def three(server: Server, name: str) -> None:
 ZERO: dict[str, Any] = {"field": "image_code", "code": "0000"}
 
 
-def test_max_distance_is_a_filter_everywhere(server: Server, name: str) -> None:
-    three(server, name)
+def test_max_distance_filters_in_every_context(server: Server, name: str) -> None:
+    store_four(server, name)
     near = {"hamming": {**ZERO, "max_distance": 1}}
 
     def ids(query: dict[str, Any], **more: Any) -> list[str]:
@@ -133,8 +135,8 @@ def test_max_distance_is_a_filter_everywhere(server: Server, name: str) -> None:
     assert {h["_id"] for h in hits} == {"1", "2"}
 
 
-def test_scores_boost_and_names(server: Server, name: str) -> None:
-    three(server, name)
+def test_query_with_boost_name_and_min_score(server: Server, name: str) -> None:
+    store_four(server, name)
     hits = server.search(name, {"hamming": {**ZERO, "boost": 3, "_name": "n"}})["hits"]["hits"]
     assert [h["_score"] for h in hits] == pytest.approx([3, 3 / 2, 3 / 17])
     assert all(h["matched_queries"] == ["n"] for h in hits)
@@ -142,8 +144,8 @@ def test_scores_boost_and_names(server: Server, name: str) -> None:
     assert len(server.search(name, near, min_score=0.75)["hits"]["hits"]) == 1
 
 
-def test_explain(server: Server, name: str) -> None:
-    three(server, name)
+def test_explain_has_distance_and_differing_bytes(server: Server, name: str) -> None:
+    store_four(server, name)
 
     def explain(key: str, query: dict[str, Any]) -> tuple[bool, str]:
         answer = server("POST", f"{name}/_explain/{key}", {"query": {"hamming": query}})
@@ -199,7 +201,7 @@ def test_explain(server: Server, name: str) -> None:
         ({"fields": ["image_code", "long_code"], "code": "0000"}, "16 and 32 bits"),
     ],
 )
-def test_an_invalid_query_is_a_400_with_a_reason(
+def test_invalid_query_is_a_400_with_a_reason(
     server: Server, name: str, query: dict[str, Any], reason: str
 ) -> None:
     create(server, name, 16)
@@ -215,7 +217,7 @@ def test_an_invalid_query_is_a_400_with_a_reason(
     assert reason in json.loads(refused.value.body)["error"]["root_cause"][0]["reason"]
 
 
-def test_a_code_in_an_object_and_under_an_alias(server: Server, name: str) -> None:
+def test_query_of_an_object_field_and_an_alias(server: Server, name: str) -> None:
     create(server, name, 16)
     more = {
         "page": {"properties": {"code": code_field(16, "flat")}},
@@ -228,7 +230,7 @@ def test_a_code_in_an_object_and_under_an_alias(server: Server, name: str) -> No
         assert found(server.search(name, query)) == [(1, "1")]
 
 
-def test_no_documents_and_no_codes(server: Server, name: str) -> None:
+def test_query_without_documents_or_codes(server: Server, name: str) -> None:
     create(server, name, 16)
     assert server.search(name, {"hamming": ZERO})["hits"]["total"]["value"] == 0
     server("PUT", f"{name}/_doc/1?refresh=true", {"id": "1"})
