@@ -249,5 +249,5 @@ def test_unusable_input_gives_a_one_line_error(
     command: str, datum: str, bad: Path, world: Path, model: Path, index_path: Path, xmodal_cli: Run
 ) -> None:
     places = {"t": bad, "world": world, "model": model, "index": index_path, "small": SMALL}
-    message = xmodal_cli(*shlex.split(command.format(**places))).mistake(PROGRESS)
+    message = xmodal_cli(*shlex.split(command.format(**places))).error_line(PROGRESS)
     assert re.search(datum, message), message
