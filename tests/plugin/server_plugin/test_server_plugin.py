@@ -16,7 +16,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, IndexFailure, IndexMissing
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.diagnostics import examine
+from xmodal_opensearch.diagnostics import diagnose
 from xmodal_opensearch.index.store import open_opensearch
 from xmodal_opensearch.server_plugin import build
 from xmodal_opensearch.server_plugin.check import check
@@ -114,7 +114,7 @@ def test_new_index_uses_the_plugin_and_doctor_compares_strategies(
     with open_opensearch(uri, bits=64, create=True) as index:
         assert index.handle.strategy.name == "hamming"
         index.add([f"d{n:03d}" for n in range(200)], image=codes)
-        report = examine(index)
+        report = diagnose(index)
         assert {latency.strategy for latency in report.latencies} == {"hamming", "script", "knn"}
     with open_opensearch(f"{uri}?strategy=script") as index:
         assert index.handle.strategy.name == "script"
