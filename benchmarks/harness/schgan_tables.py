@@ -12,7 +12,7 @@ from harness.jobs import Plan
 from harness.report import table
 from harness.results import BASELINES, DIRECTIONS, Results, Section, Values, shown
 from harness.schgan_plans import GROUPS, group
-from xmodal.methods.schgan import paper
+from xmodal.training.methods.schgan_paper.config import FAULTS
 
 METRICS = ("P@10", "P@100", "pair R@10")
 TARGETS = {
@@ -221,7 +221,7 @@ def faithful(plan: Plan, results: Results) -> list[Section]:
         "Settings of each fault: "
         + "; ".join(
             f"{i} " + ", ".join(f"`{k}={v}`" for k, v in settings.items())
-            for i, settings in enumerate(paper.FAULTS.values(), 1)
+            for i, settings in enumerate(FAULTS.values(), 1)
         )
         + "."
     )
