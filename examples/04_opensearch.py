@@ -41,7 +41,7 @@ def main(server: str | None = None, work: str = "example") -> None:
 
         print(f"codes and BM25 of {text!r}, fused by reciprocal rank:")
         for hit in remote.search_fused(query, [text], 3, target="image")[0]:
-            print(hit.distance, hit.code_rank, hit.text_rank, hit.fields["text"])
+            print(hit.distance, hit.ranks, hit.fields["text"])
         best = remote_hits[0][0].id
         found = remote.explain(
             best, query, target="image", words=text, confidence=encoder.confidence

@@ -18,10 +18,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from xmodal.methods.schgan import paper
-
 from xmodal.config import configure
 from xmodal.errors import ConfigError
+from xmodal.training.methods.schgan_paper.config import FAULTS
 from xmodal.training.train import METHODS
 
 PLANS = Path(__file__).parent / "plans"
@@ -52,7 +51,7 @@ class Row:
 
     def config(self) -> Any:
         """The method's configuration. Raises ConfigError for an unknown setting."""
-        released = {k: v for name in self.faults for k, v in paper.FAULTS[name].items()}
+        released = {k: v for name in self.faults for k, v in FAULTS[name].items()}
         return configure(METHODS[self.method].Config, released | self.settings)
 
     def quick(self) -> Row:
@@ -74,11 +73,11 @@ def read(path: Path) -> Row:
     if method not in METHODS:
         raise ConfigError(f"{path}: method is {method!r}, expected one of {', '.join(METHODS)}")
     faults = content.get("faults", [])
-    faults = tuple(paper.FAULTS) if faults == "all" else tuple(faults)
-    if faults and METHODS[method] is not paper:
+    faults = tuple(FAULTS) if faults == "all" else tuple(faults)
+    if faults and method != "schgan-paper":
         raise ConfigError(f"{path}: faults are given for {method}, expected method schgan-paper")
-    if unknown := [one for one in faults if one not in paper.FAULTS]:
-        names = ", ".join(paper.FAULTS)
+    if unknown := [one for one in faults if one not in FAULTS]:
+        names = ", ".join(FAULTS)
         raise ConfigError(f"{path}: unknown fault {unknown[0]!r}, expected one of {names}")
     row = Row(path.stem, str(content.get("about", "")), method, content.get("settings", {}), faults)
     try:
@@ -97,7 +96,7 @@ def read_all(folder: Path = FOLDER) -> dict[str, Row]:
 
 def fault_rows() -> dict[str, tuple[Row, Row]]:
     """For each fault of the release, two rows: only this fault, and all faults except this one."""
-    faults = tuple(paper.FAULTS)
+    faults = tuple(FAULTS)
     rows = {}
     for number, name in enumerate(faults, 1):
         others = tuple(one for one in faults if one != name)
