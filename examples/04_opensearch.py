@@ -49,7 +49,8 @@ def main(server: str | None = None, work: str = "example") -> None:
         print(f"{best}: {found.agreeing} of {found.bits} bits are equal")
         print(f"  rank {found.code_rank} by code, {found.text_rank} by BM25")
         print(f"  confidence {found.confidence:.0%}")
-        print("more like this:", [hit.id for hit in remote.more_like(best, 3)])
+        similar = xmodal.Retriever(encoder, remote).search(like=best, k=3)
+        print("similar pictures:", [hit.id for hit in similar])
         local.close()
         remote.close()
 
