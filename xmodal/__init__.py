@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from xmodal.encoders.encoder import Encoder
     from xmodal.encoders.load import load_encoder
     from xmodal.evaluation.evaluate import evaluate
-    from xmodal.evaluation.protocol import Report
+    from xmodal.evaluation.report import Report
     from xmodal.index.local import HammingIndex
     from xmodal.retrieval.retriever import Retriever
     from xmodal.training.compress import compress
@@ -51,7 +51,7 @@ _LAZY = {
     "Dataset": "xmodal.data.dataset",
     "Encoder": "xmodal.encoders.encoder",
     "HammingIndex": "xmodal.index.local",
-    "Report": "xmodal.evaluation.protocol",
+    "Report": "xmodal.evaluation.report",
     "Retriever": "xmodal.retrieval.retriever",
     "compress": "xmodal.training.compress",
     "evaluate": "xmodal.evaluation.evaluate",

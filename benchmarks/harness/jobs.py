@@ -36,9 +36,11 @@ import xmodal
 from harness import tasks
 from harness.rows import Row
 from xmodal.codes import BinaryCodes
-from xmodal.evaluation.metrics import by_radius, code_health, groups_by_codes, shared_labels
-from xmodal.evaluation.protocol import DIRECTIONS, Measure, Part, fitted_baselines
-from xmodal.modality import MODALITIES, Modality
+from xmodal.evaluation.baselines import fit_baselines
+from xmodal.evaluation.code_health import code_health
+from xmodal.evaluation.metrics import by_radius, groups_by_codes, shared_labels
+from xmodal.evaluation.protocol import Evaluator, Part
+from xmodal.modality import DIRECTIONS, MODALITIES, Modality
 from xmodal.training.methods.schgan_paper.config import Config as PaperConfig
 from xmodal.training.methods.schgan_paper.train import with_selection_queries
 from xmodal.training.run import Run
@@ -50,8 +52,8 @@ CODE = (
     "encoders/towers.py", "training/pseudo_labels.py", "training/losses.py",
     "training/prototypes.py", "training/critics.py", "training/pairs.py", "training/policy.py",
     "training/objective.py", "training/run.py", "training/validation.py", "linear_models.py",
-    "evaluation/baselines.py", "evaluation/protocol.py", "evaluation/metrics.py", "codes.py",
-    "data/synthetic.py",
+    "evaluation/baselines.py", "evaluation/protocol.py", "evaluation/metrics.py",
+    "evaluation/code_health.py", "codes.py", "data/synthetic.py",
 )  # fmt: skip
 """Modules that results depend on, in addition to those of the method."""
 Result = dict[str, Any]
@@ -155,7 +157,7 @@ def _trained(job: Job, environment: Environment) -> Result:
 
     query, database = coded(loaded.query), coded(loaded.database)
     return {
-        "figures": {MODEL: Measure(query, database, query, True).coded()},
+        "figures": {MODEL: Evaluator(query, database, query, by_labels=True).codes()},
         "by radius": _by_radius(query, database),
         "health": {modality: code_health(database.codes[modality]) for modality in MODALITIES},
         "seconds": round(wall, 2),
@@ -171,19 +173,22 @@ def _by_radius(query: Part, database: Part) -> dict[str, Any]:
     """Precision and recall within each radius, by direction."""
     relevant = shared_labels(query.labels, database.labels) > 0
     found = {}
-    for ask, answer in DIRECTIONS:
-        groups = groups_by_codes(query.codes[ask], database.codes[answer], relevant)
+    for source, target in DIRECTIONS:
+        groups = groups_by_codes(query.codes[source], database.codes[target], relevant)
         precision, recall = by_radius(groups)
-        found[f"{ask}->{answer}"] = {"precision": precision.tolist(), "recall": recall.tolist()}
+        found[f"{source}->{target}"] = {"precision": precision.tolist(), "recall": recall.tolist()}
     return found
 
 
 def _baseline(job: Job, environment: Environment) -> Result:
     loaded = tasks.load(job.task, environment.data, environment.work, job.seed, job.bits)
-    measure = Measure(loaded.query, loaded.database, loaded.query, True)
-    figures = {"chance": measure.chance()}
-    for name, projections, as_floats in fitted_baselines(loaded.train, job.bits, job.seed, False):
-        figures[name] = measure.projected(projections, as_floats)
+    evaluator = Evaluator(loaded.query, loaded.database, loaded.query, by_labels=True)
+    figures = {"chance": evaluator.chance()}
+    train = loaded.train
+    for baseline in fit_baselines(
+        train.features, train.labels, train.labelled, job.bits, seed=job.seed
+    ):
+        figures[baseline.name] = evaluator.baseline(baseline)
     return {"figures": figures}
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks of trainings: parts of each task, rows, runs that continue after a kill."""
+"""Training benchmarks: parts of each task, rows, runs that continue after a kill."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     label = np.arange(90) % 3
     centres = rng.normal(size=(3, 8))
-    made = {
+    features = {
         name: (centres[label] + rng.normal(size=(90, 8))).astype(np.float32)
         for name in ("image_sift128", "image_roph128", "text_lda10", "text_tfidf1000")
     }
@@ -61,7 +61,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         label=label,
         official_train=official,
         article_train=article,
-        **made,
+        **features,
     )
     return folder
 
@@ -141,7 +141,7 @@ def test_the_released_protocol_hides_labels_unless_they_leak(
     assert bool(leaked.labels[~leaked.labelled].any(1).all())
 
 
-def test_every_plan_file_is_a_row_and_every_fault_has_two(bench: dict[str, ModuleType]) -> None:
+def test_plan_files_are_rows_and_faults_have_two_rows(bench: dict[str, ModuleType]) -> None:
     rows = bench["rows"]
     found = rows.read_all()
     assert {"random", "semi-hard", "policy", "default", "paper"} <= set(found)
@@ -193,7 +193,7 @@ def test_a_killed_run_continues(
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--row", "nobody"], "there is no row 'nobody', expected one of no-pseudo-labels"),
+        (["--row", "unknown"], "there is no row 'unknown', expected one of no-pseudo-labels"),
         (["--row", "absent.toml"], "absent.toml cannot be read"),
         (["--task", "fashion-bert-names-5"], "there is no task 'fashion-bert-names-5'"),
         (["--task", "wikipedia-sift-lda-clean-101"], "expected fashion-(minilm|words)"),
@@ -272,7 +272,7 @@ def methods(
 
 
 @pytest.mark.slow
-def test_one_table_of_all_methods(
+def test_methods_table_and_plots(
     methods: ModuleType,
     data: Path,
     tmp_path: Path,
@@ -301,7 +301,7 @@ def test_one_table_of_all_methods(
     assert "26 jobs, 26 of them done" in capsys.readouterr().out
 
 
-def test_precision_and_recall_by_radius_are_kept(
+def test_results_have_precision_and_recall_by_radius(
     methods: ModuleType, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["--data", data, "--work", tmp_path, "--only", "schgan", "--quick", "--jobs", 1]
@@ -310,8 +310,8 @@ def test_precision_and_recall_by_radius_are_kept(
     assert methods.main() == 0
     found = [json.loads(path.read_text()) for path in tmp_path.glob("*schgan*.json")]
     assert len(found) == 2
-    for way in ("image->text", "text->image"):
-        curve = found[0]["by radius"][way]
+    for direction in ("image->text", "text->image"):
+        curve = found[0]["by radius"][direction]
         assert len(curve["recall"]) == len(curve["precision"]) == 17
         assert curve["recall"] == sorted(curve["recall"])
         assert curve["recall"][-1] == 1
@@ -333,7 +333,7 @@ def test_a_method_without_rows_is_refused(
 
 
 @pytest.mark.slow
-def test_compress_reports_its_baselines_and_keeps_trainings(
+def test_compress_reports_baselines_and_reuses_trainings(
     bench: dict[str, ModuleType],
     data: Path,
     tmp_path: Path,

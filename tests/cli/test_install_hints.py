@@ -1,4 +1,4 @@
-"""The commands that messages tell to run: what installs a missing package, what comes next."""
+"""Commands in messages: installation of missing packages, and the next command."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def program(path: Path) -> Path:
     return path
 
 
-# ---- the command that installs -----------------------------------------------------------------
+# ---- installation -----------------------------------------------------------------
 
 
-def test_a_checkout_is_installed_from_where_it_lies(
+def test_install_command_of_a_checkout_has_its_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
@@ -40,7 +40,7 @@ def test_a_checkout_is_installed_from_where_it_lies(
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """A folder of installed packages that holds xmodal.errors and what pip notes of xmodal."""
+    """A folder of installed packages with xmodal.errors and the metadata of xmodal."""
     site = tmp_path / "site"
     (site / "xmodal").mkdir(parents=True)
     (site / "xmodal-9.dist-info").mkdir()
@@ -51,7 +51,7 @@ def site(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("noted", "requirement"),
+    ("direct_url", "requirement"),
     [
         (None, "'xmodal[onnx]'"),
         ({"url": "file:///not/there/xmodal-9.whl", "archive_info": {}}, "'xmodal[onnx]'"),
@@ -63,15 +63,15 @@ def site(tmp_path: Path) -> Path:
         ),
     ],
 )
-def test_an_installed_package_is_named_by_its_source(
-    noted: dict[str, object] | None, requirement: str, site: Path, tmp_path: Path
+def test_install_command_of_a_package_has_its_source(
+    direct_url: dict[str, object] | None, requirement: str, site: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "a b.whl").touch()
-    if noted is not None:
-        text = json.dumps(noted).replace("{here}", str(tmp_path))
+    if direct_url is not None:
+        text = json.dumps(direct_url).replace("{here}", str(tmp_path))
         (site / "xmodal-9.dist-info" / "direct_url.json").write_text(text)
     script = "from xmodal.errors import install_command; print(install_command('onnx'))"
-    ran = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", script],
         env=os.environ | {"PYTHONPATH": str(site)},
         cwd=tmp_path,
@@ -79,10 +79,12 @@ def test_an_installed_package_is_named_by_its_source(
         text=True,
         check=True,
     )
-    assert ran.stdout.strip().endswith(" install " + requirement.replace("{here}", str(tmp_path)))
+    assert process.stdout.strip().endswith(
+        " install " + requirement.replace("{here}", str(tmp_path))
+    )
 
 
-def test_the_installer_belongs_to_the_python_that_runs(
+def test_install_command_uses_the_installer_of_the_running_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     python = program(tmp_path / "env/bin/python")
@@ -111,20 +113,20 @@ def test_the_installer_belongs_to_the_python_that_runs(
         (CLIENT, ("torch", "opensearchpy"), "demo --out made", "[torch,node]"),
     ],
 )
-def test_one_message_names_all_that_a_command_lacks(
+def test_one_message_names_all_missing_extras_of_a_command(
     cli: str, absent: tuple[str, ...], words: str, extras: str, tmp_path: Path
 ) -> None:
     line = command(absent, *words.split(), cli=cli)
-    ran = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True)
-    assert ran.returncode == 2, ran.stderr
-    assert len(ran.stderr.splitlines()) == 1 and f"{extras}'" in ran.stderr
-    assert not list(tmp_path.iterdir()), "nothing is begun"
+    process = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert process.returncode == 2, process.stderr
+    assert len(process.stderr.splitlines()) == 1 and f"{extras}'" in process.stderr
+    assert not list(tmp_path.iterdir()), "the command created files"
 
 
-# ---- the command that comes next ---------------------------------------------------------------
+# ---- next command ---------------------------------------------------------------
 
 
-def test_a_command_is_named_as_the_shell_finds_it(
+def test_runnable_returns_the_name_or_path_for_the_shell(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Each metric is its mean over all orders of ties: by hand, by brute force, by scikit-learn."""
+"""Tie-aware metrics against values by hand, brute force over all orders, and scikit-learn."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from xmodal.evaluation.metrics import (
     TieGroups,
     average_precision,
     by_radius,
-    code_health,
+    cosine_distances,
     expected_rank,
     groups_by_codes,
     groups_by_values,
     mean,
     ndcg_at,
     ndcg_from_gains,
+    neighbour_recall,
     precision_at,
     recall_at,
     shared_labels,
@@ -35,7 +36,7 @@ EXACT = {"rel": 1e-12, "abs": 1e-12}
 
 
 def groups(distances: Sequence[float], relevance: Sequence[Any]) -> TieGroups:
-    """One query as groups."""
+    """Groups of one query."""
     return groups_by_values(np.array([distances], float), np.array([relevance]))
 
 
@@ -66,9 +67,9 @@ def test_hand_average_precision_without_ties() -> None:
 
 def test_hand_precision_and_recall() -> None:
     assert one(precision_at(HAND, 1)) == 1 / 1
-    assert one(precision_at(HAND, 2)) == (1 + 1 * 1 / 2) / 2  # one of the two that share rank 2
+    assert one(precision_at(HAND, 2)) == (1 + 1 * 1 / 2) / 2  # one of the two tied at rank 2
     assert one(precision_at(HAND, 3)) == pytest.approx(2 / 3, **EXACT)
-    assert one(precision_at(HAND, 10)) == 2 / 10  # divides by k, not by what there is
+    assert one(precision_at(HAND, 10)) == 2 / 10  # divided by k, not by the number of items
     assert one(recall_at(HAND, 2)) == (1 + 1 / 2) / 2
     assert one(recall_at(HAND, 3)) == one(recall_at(HAND, 99)) == 2 / 2
 
@@ -87,7 +88,7 @@ def test_hand_ndcg() -> None:
 
 def test_hand_rank_of_the_first_relevant_item() -> None:
     assert one(expected_rank(HAND)) == 1
-    # Two items before; then 4 at one distance, 1 relevant: ranks 3, 4, 5, 6 alike.
+    # Two items before; then 4 tied, 1 relevant: ranks 3, 4, 5, 6 are equally likely.
     late = groups([0, 1, 2, 2, 2, 2, 3], [False, False, True, False, False, False, True])
     assert one(expected_rank(late)) == (3 + 4 + 5 + 6) / 4
     # Three at one distance, 2 relevant: the first is at 1, 1 or 2.
@@ -107,7 +108,7 @@ def test_hand_groups_of_codes() -> None:
 # ---- by brute force over all orders ----------------------------------------------------------
 
 Ranked = list[Any]
-"""Relevance in the order shown."""
+"""Relevance in ranked order."""
 
 
 def naive_ap(ranked: Ranked) -> float:
@@ -226,7 +227,7 @@ def all_metrics(made: TieGroups) -> np.ndarray:
     return np.array([average_precision(made), expected_rank(made), *at])
 
 
-def test_permuting_the_database_changes_nothing() -> None:
+def test_metrics_do_not_depend_on_the_order_of_the_database() -> None:
     queries, database, gains = random_codes(3)
     order = np.random.default_rng(4).permutation(len(database))
     before = groups_by_codes(queries, database, gains > 1)
@@ -247,14 +248,14 @@ def test_groups_by_values_equal_groups_by_codes(bits: int, graded: bool) -> None
     values = groups_by_values(queries.distances(database).astype(float), relevance)
     assert codes.binary == values.binary == (not graded)
     for row in range(len(queries)):
-        there = codes.total[row] > 0
-        size = there.sum()
-        assert np.array_equal(codes.total[row][there], values.total[row][:size])
-        assert np.array_equal(codes.gain[row][there], values.gain[row][:size])
+        occupied = codes.total[row] > 0
+        size = occupied.sum()
+        assert np.array_equal(codes.total[row][occupied], values.total[row][:size])
+        assert np.array_equal(codes.gain[row][occupied], values.gain[row][:size])
         assert not values.total[row][size:].any()
 
 
-def test_many_queries_in_chunks_equal_one_by_one() -> None:
+def test_groups_by_codes_in_chunks_equal_single_queries() -> None:
     rng = np.random.default_rng(6)
     queries = BinaryCodes(rng.integers(0, 256, (5, 1), np.uint8), 8)
     database = BinaryCodes(rng.integers(0, 256, (600_000, 1), np.uint8), 8)  # 3 queries a chunk
@@ -266,10 +267,10 @@ def test_many_queries_in_chunks_equal_one_by_one() -> None:
         assert np.array_equal(alone.gain[0], together.gain[row])
 
 
-# ---- what cannot be measured -----------------------------------------------------------------
+# ---- undefined values and errors -------------------------------------------------------------
 
 
-def test_a_query_with_nothing_to_find_is_left_out() -> None:
+def test_metrics_of_a_query_without_relevant_items_are_nan() -> None:
     distances = np.array([[0.0, 1, 1], [0, 1, 1]])
     relevance = np.array([[False, False, True], [False, False, False]])
     made = groups_by_values(distances, relevance)
@@ -285,13 +286,13 @@ def test_a_query_with_nothing_to_find_is_left_out() -> None:
 
 def test_hand_precision_and_recall_by_radius() -> None:
     total = np.array([[0.0, 2, 1], [1, 0, 3], [1, 1, 1]])
-    gain = np.array([[0.0, 1, 1], [1, 0, 0], [0, 0, 0]])  # the last has nothing to find
+    gain = np.array([[0.0, 1, 1], [1, 0, 0], [0, 0, 0]])  # the last has no relevant item
     precision, recall = by_radius(TieGroups(total, gain))
     assert precision.tolist() == pytest.approx([1, (1 / 2 + 1) / 2, (2 / 3 + 1 / 4) / 2])
     assert recall.tolist() == pytest.approx([(0 + 1) / 2, (1 / 2 + 1) / 2, 1])
 
 
-def test_no_precision_where_nothing_is_near() -> None:
+def test_precision_by_radius_is_nan_without_items_in_the_radius() -> None:
     precision, recall = by_radius(TieGroups(np.array([[0.0, 2]]), np.array([[0.0, 1]])))
     assert np.isnan(precision).tolist() == [True, False]
     assert recall.tolist() == [0, 1]
@@ -299,7 +300,7 @@ def test_no_precision_where_nothing_is_near() -> None:
     assert np.isnan(np.stack(nothing)).all()
 
 
-def test_nothing_at_all_is_not_a_number() -> None:
+def test_metrics_of_empty_input_are_nan() -> None:
     assert isnan(mean(np.array([])))
     assert isnan(mean(np.array([np.nan])))
     none = groups_by_codes(
@@ -310,9 +311,9 @@ def test_nothing_at_all_is_not_a_number() -> None:
 
 
 @pytest.mark.parametrize("k", [0, -1])
-def test_k_is_at_least_one(k: int) -> None:
+def test_metrics_refuse_k_below_one(k: int) -> None:
     for metric in (precision_at, recall_at, ndcg_at):
-        with pytest.raises(ValueError, match=f"k is {k}, expected at least 1"):
+        with pytest.raises(ValueError, match=f"k is {k}"):
             metric(HAND, k)
     with pytest.raises(ValueError, match=f"k is {k}"):
         ndcg_from_gains(HAND, np.ones((1, 4)), k)
@@ -321,23 +322,23 @@ def test_k_is_at_least_one(k: int) -> None:
 def test_binary_metrics_refuse_graded_relevance() -> None:
     graded = groups([0, 1], [2, 0])
     for metric in (average_precision, expected_rank):
-        with pytest.raises(ValueError, match=r"relevant or not \(bool\), got graded relevance"):
+        with pytest.raises(ValueError, match="graded relevance"):
             metric(graded)
     for cut in (precision_at, recall_at, ndcg_at):
-        with pytest.raises(ValueError, match="got graded relevance"):
+        with pytest.raises(ValueError, match="graded relevance"):
             cut(graded, 1)
-    with pytest.raises(ValueError, match="got graded relevance"):
+    with pytest.raises(ValueError, match="graded relevance"):
         by_radius(graded)
 
 
-def test_groups_of_two_shapes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"total has shape \(1, 2\), gain \(1, 3\)"):
+def test_tie_groups_refuse_different_shapes() -> None:
+    with pytest.raises(ValueError, match=r"\(1, 2\).*\(1, 3\)"):
         TieGroups(np.zeros((1, 2)), np.zeros((1, 3)))
-    with pytest.raises(ValueError, match=r"expected \(q, g\) both"):
+    with pytest.raises(ValueError, match=r"\(2,\)"):
         TieGroups(np.zeros(2), np.zeros(2))
 
 
-# ---- labels and the health of codes ----------------------------------------------------------
+# ---- labels and distances ------------------------------------------------------------------------
 
 
 def test_shared_labels_are_counted() -> None:
@@ -346,16 +347,48 @@ def test_shared_labels_are_counted() -> None:
     assert shared_labels(queries.astype(bool), database.astype(bool)).tolist() == [[2, 1, 0]]
 
 
-def test_the_health_of_codes() -> None:
-    # Bits 1 and 2 balanced and independent, bit 3 equal to bit 1; the other five constant.
-    made = code_health(BinaryCodes.from_hex(["00", "40", "a0", "e0"]))
-    assert made["distinct"] == 4 / 4
-    assert made["largest_bucket"] == 1 / 4
-    assert made["entropy"] == pytest.approx(3 / 8, abs=1e-9)
-    assert made["correlation"] == pytest.approx(2 / (8 * 7), abs=1e-9)  # one pair, both ways
-    same = code_health(BinaryCodes.from_hex(["ff", "ff", "ff", "0f"]))
-    assert (same["distinct"], same["largest_bucket"]) == (2 / 4, 3 / 4)
-    quarter = -(0.25 * log2(0.25) + 0.75 * log2(0.75))
-    assert same["entropy"] == pytest.approx(4 * quarter / 8, abs=1e-9)
-    assert same["correlation"] == pytest.approx(4 * 3 / (8 * 7), abs=1e-9)
-    assert all(isnan(value) for value in code_health(BinaryCodes.empty(8)).values())
+def test_cosine_distances_by_hand() -> None:
+    queries = np.array([[1, 0], [0, 0]], np.float32)
+    database = np.array([[2, 0], [0, 3], [-1, 0], [1, 1]], np.float32)
+    expected = [[0, 1, 2, 1 - 0.5**0.5], [1, 1, 1, 1]]  # a zero row is at distance 1 from all
+    assert cosine_distances(queries, database) == pytest.approx(np.array(expected), abs=1e-6)
+
+
+# ---- recall of exact neighbours -----
+
+
+def brute_force_recall(distances: list[int], near: list[int], cut: int) -> float:
+    """Mean recall over all orders of the items that are sorted by distance."""
+    orders = [
+        order
+        for order in permutations(range(len(distances)))
+        if [distances[item] for item in order] == sorted(distances)
+    ]
+    shares = [len(set(order[:cut]) & set(near)) / len(near) for order in orders]
+    return sum(shares) / len(shares)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_neighbour_recall_is_the_mean_over_orders_of_ties(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    queries, database = (
+        BinaryCodes.from_relaxed(rng.choice([-1, 1], (count, 8)) * (np.arange(8) < 3) - 0.5)
+        for count in (3, 6)
+    )
+    near = np.stack([rng.permutation(6)[:3] for _ in range(3)])
+    distances = queries.distances(database).tolist()
+    for cut in (1, 2, 3, 6, 9):
+        expected = [
+            brute_force_recall(row, own, cut)
+            for row, own in zip(distances, near.tolist(), strict=True)
+        ]
+        assert neighbour_recall(queries, database, near, cut) == pytest.approx(expected, abs=1e-12)
+
+
+def test_neighbour_recall_by_hand() -> None:
+    query = BinaryCodes.from_hex(["00"])
+    database = BinaryCodes.from_hex(["00", "01", "02", "ff"])
+    near = np.array([[0, 1]])
+    assert neighbour_recall(query, database, near, 2).tolist() == [(1 + 1 / 2) / 2]
+    assert neighbour_recall(query, database, near, 3).tolist() == [(1 + 1) / 2]
+    assert np.isnan(neighbour_recall(query, database, near[:, :0], 2)).all()

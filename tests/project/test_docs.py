@@ -1,4 +1,4 @@
-"""The pages of docs/ are run: every command and every program on them, in their order."""
+"""Pages of docs/: every command and every program runs, in their order; links exist."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 class Shell:
-    """Runs the lines of a page in a folder; services run until the end, each at a free port."""
+    """Runs the lines of a page in a folder; services run until ``close``, each at a free port."""
 
     def __init__(self, folder: Path, page: str, run: dict[str, Callable[..., Any]]) -> None:
         self.folder, self.page, self.run = folder, page, run
@@ -41,29 +41,29 @@ class Shell:
         self.started: list[subprocess.Popen[str]] = []
 
     def line(self, line: str) -> str:
-        """What it printed; it must end well."""
+        """Run a line and return its standard output; it must succeed."""
         if self.node is not None:
-            here = f"127.0.0.1:{self.node.port}/docs-{self.page.removesuffix('.md')}"
-            line = line.replace("localhost:9200/photos", here)
+            index = f"127.0.0.1:{self.node.port}/docs-{self.page.removesuffix('.md')}"
+            line = line.replace("localhost:9200/photos", index)
         line = line.replace("localhost:8080", self.service)
         words = shlex.split(line)
         if words[0] == "xmodal" and words[-1] == "&":
             self.serve(words[1:-1])
             return ""
         if words[0] in self.run:
-            ran = self.run[words[0]](*words[1:])
-            assert ran.status == 0, (line, ran)
-            return str(ran.out)
+            result = self.run[words[0]](*words[1:])
+            assert result.status == 0, (line, result)
+            return str(result.out)
         if "curl" in line and shutil.which("curl") is None:
-            pytest.skip("runs the page's lines, which need curl: apt-get install curl")
-        done = subprocess.run(
+            pytest.skip("needs curl: apt-get install curl")
+        process = subprocess.run(
             ["bash", "-c", line], cwd=self.folder, capture_output=True, text=True, timeout=60
         )
-        assert done.returncode == 0, (line, done.stderr)
-        return done.stdout
+        assert process.returncode == 0, (line, process.stderr)
+        return process.stdout
 
     def serve(self, arguments: list[str]) -> None:
-        """Start a service, and wait until it answers."""
+        """Start a service and wait until it listens."""
         command = [sys.executable, "-c", COMMANDS["xmodal"], *arguments, "--port", "0"]
         process = subprocess.Popen(command, cwd=self.folder, stderr=subprocess.PIPE, text=True)
         self.started.append(process)
@@ -85,7 +85,7 @@ class Shell:
 
 @pytest.fixture
 def folder(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a reader of the pages stands: a folder of photos, in the current one."""
+    """The working directory of the pages, with the folder photos."""
     (tmp_path / "photos").symlink_to(world)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -98,7 +98,7 @@ def shell(
     xmodal_cli: Callable[..., Any],
     opensearch_cli: Callable[..., Any],
 ) -> Iterator[Callable[[str], Shell]]:
-    """A shell for a page; pages behind the tutorial find its model and index."""
+    """Create the shell of a page; pages except the tutorial get a model and an index."""
     made: list[Shell] = []
 
     def make(page: str) -> Shell:
@@ -118,25 +118,23 @@ def shell(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "bash")])
-def test_the_commands_of_a_page(page: str, shell: Callable[[str], Shell]) -> None:
-    told = shell(page)
+def test_page_commands_run(page: str, shell: Callable[[str], Shell]) -> None:
+    page_shell = shell(page)
     lines = [line for block in blocks(page, "bash") for line in block.splitlines()]
     assert lines
     for line in lines:
         if line.strip() == "xmodal-opensearch node &":
-            continue  # the session has one
-        out = told.line(line)
+            continue  # the fixture node runs
+        out = page_shell.line(line)
         if line.startswith("curl") and "--output" not in line:
             assert '"status": 4' not in out and out.startswith("{"), (line, out)
         if "--output" in line:
-            with Image.open(told.folder / line.split()[-1]) as picture:
+            with Image.open(page_shell.folder / line.split()[-1]) as picture:
                 picture.load()
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
-def test_the_programs_of_a_page(
-    page: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_page_programs_run(page: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from xmodal.training.train import METHODS
 
     known = dict(METHODS)
@@ -149,7 +147,7 @@ def test_the_programs_of_a_page(
         METHODS.update(known)
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_to_files_exist() -> None:
     pages = [*(DOCS / page for page in PAGES), DOCS.parent / "README.md"]
     for page in pages:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):

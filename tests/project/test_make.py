@@ -1,4 +1,4 @@
-"""The Makefile's rule that makes .venv, with stand-ins for what needs a network: pip and uv."""
+"""The rule of the Makefile that creates .venv; scripts replace pip and uv, which need a network."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="apt-get install make")
 
-# `python -m venv` makes an environment whose python answers what the Makefile asks of it. `-m pip
-# install uv` installs the stand-in for uv, which logs its arguments and ends as the files `kill`
-# and `refuse` say.
+# `python -m venv` creates an environment with this script as python; `-m pip install uv` installs
+# the script UV, which logs its arguments; the files `kill` and `refuse` make it fail.
 PYTHON = """#!/bin/sh
 case "$*" in
   *"import sys, ensurepip"*) test ! -e no-ensurepip ;;
@@ -34,7 +33,7 @@ test ! -e refuse
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The Makefile and what its rule needs, in a folder whose python3 is the stand-in."""
+    """A folder with the Makefile, the files that its rule needs, and the scripts."""
     for name in ("Makefile", "pyproject.toml", ".ci/gpu-only.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
@@ -52,7 +51,7 @@ def make(checkout: Path) -> subprocess.CompletedProcess[str]:
         env=environment,
         capture_output=True,
         text=True,
-        start_new_session=True,  # `kill 0` ends make and what it started
+        start_new_session=True,  # `kill 0` ends make and its child processes
     )
 
 
@@ -61,12 +60,12 @@ def ready(checkout: Path) -> bool:
 
 
 def installed(checkout: Path) -> list[str]:
-    """What each run of uv was told to leave out, and its arguments."""
+    """Excluded packages and arguments of each run of uv."""
     log = checkout / "log"
     return log.read_text().splitlines() if log.exists() else []
 
 
-def test_an_environment_is_made_once(checkout: Path) -> None:
+def test_environment_is_created_once(checkout: Path) -> None:
     assert make(checkout).returncode == 0 and ready(checkout)
     assert make(checkout).returncode == 0
     (line,) = installed(checkout)
@@ -75,26 +74,26 @@ def test_an_environment_is_made_once(checkout: Path) -> None:
     assert line.startswith("excluded= " if has_driver else "excluded=.ci/gpu-only.txt ")
 
 
-def test_without_venv_one_line_names_the_package_and_nothing_is_left(checkout: Path) -> None:
+def test_missing_venv_is_reported_in_one_line(checkout: Path) -> None:
     (checkout / "no-ensurepip").touch()
-    refused = make(checkout)
-    assert refused.returncode != 0
-    ours = [line for line in refused.stderr.splitlines() if not line.startswith("make: ***")]
-    assert len(ours) == 1 and "python3-venv" in ours[0]
+    process = make(checkout)
+    assert process.returncode != 0
+    lines = [line for line in process.stderr.splitlines() if not line.startswith("make: ***")]
+    assert len(lines) == 1 and "python3-venv" in lines[0]
     assert not (checkout / ".venv").exists()
     (checkout / "no-ensurepip").unlink()
     assert make(checkout).returncode == 0 and ready(checkout)
 
 
-def test_an_environment_without_pip_is_made_anew(checkout: Path) -> None:
+def test_environment_without_pip_is_created_again(checkout: Path) -> None:
     (checkout / ".venv/bin").mkdir(parents=True)
-    shutil.copy(checkout / "python3", checkout / ".venv/bin/python")  # has-pip is not there
+    shutil.copy(checkout / "python3", checkout / ".venv/bin/python")  # without has-pip
     (checkout / ".venv/left-over").touch()
     assert make(checkout).returncode == 0 and ready(checkout)
     assert not (checkout / ".venv/left-over").exists()
 
 
-def test_an_environment_whose_installation_was_killed_is_made_anew(checkout: Path) -> None:
+def test_environment_of_a_killed_installation_is_created_again(checkout: Path) -> None:
     (checkout / "kill").touch()
     assert make(checkout).returncode != 0 and not ready(checkout)
     (checkout / "kill").unlink()
@@ -103,7 +102,7 @@ def test_an_environment_whose_installation_was_killed_is_made_anew(checkout: Pat
     assert not (checkout / ".venv/left-over").exists()
 
 
-def test_a_refused_change_leaves_the_environment(checkout: Path) -> None:
+def test_failed_update_keeps_the_environment(checkout: Path) -> None:
     assert make(checkout).returncode == 0
     (checkout / ".venv/mine").touch()
     os.utime(checkout / ".venv/ready", (1, 1))  # older than pyproject.toml
@@ -114,7 +113,7 @@ def test_a_refused_change_leaves_the_environment(checkout: Path) -> None:
     assert (checkout / ".venv/mine").exists()
 
 
-def test_a_torch_that_needs_all_gets_all(checkout: Path) -> None:
+def test_all_packages_are_installed_if_torch_needs_them(checkout: Path) -> None:
     (checkout / "torch-needs-all").touch()
     assert make(checkout).returncode == 0 and ready(checkout)
     assert installed(checkout)[-1].startswith("excluded= ")

@@ -1,4 +1,4 @@
-"""README and examples are run: what they show works."""
+"""README: its programs run, its commands parse; the examples run."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def _blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
-def test_readme_shows_a_runnable_block_by_line_25() -> None:
+def test_readme_starts_with_commands() -> None:
     head = "".join((ROOT / "README.md").read_text().splitlines(keepends=True)[:25])
     assert "make demo" in head and "make test" in head
     assert "```" in head
 
 
-def test_python_blocks_of_the_readme_run(
+def test_readme_programs_run(
     world: Path,
     model: Path,
     index_path: Path,
@@ -43,10 +43,10 @@ def test_python_blocks_of_the_readme_run(
     for name, path in {"photos": world, "my.model": model, "my.index": index_path}.items():
         (tmp_path / name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
-    here = f"opensearch://127.0.0.1:{node.port}/"
+    server = f"opensearch://127.0.0.1:{node.port}/"
     local = HammingIndex.load(index_path, bits=None, fingerprint=None)
     remote = open_index(
-        f"{here}photos", bits=local.bits, fingerprint=local.fingerprint, create=True
+        f"{server}photos", bits=local.bits, fingerprint=local.fingerprint, create=True
     )
     for batch in local.batches():
         remote.add(batch)
@@ -54,12 +54,12 @@ def test_python_blocks_of_the_readme_run(
     blocks = _blocks("python")
     assert len(blocks) >= 2
     for block in blocks:
-        asked = block.replace("opensearch://localhost:9200/", here)
-        exec(compile(asked, "README.md", "exec"), {})
+        program = block.replace("opensearch://localhost:9200/", server)
+        exec(compile(program, "README.md", "exec"), {})
 
 
-def test_every_command_of_the_documents_is_understood() -> None:
-    """Each `xmodal ...` line parses: the command, its options and their values exist."""
+def test_readme_commands_parse() -> None:
+    """Each `xmodal ...` line: the command, its options and their values exist."""
     import click
 
     from xmodal.cli import commands
@@ -67,11 +67,11 @@ def test_every_command_of_the_documents_is_understood() -> None:
 
     groups = {"xmodal": commands, "xmodal-opensearch": server_commands}
     lines = [line for block in _blocks("bash") for line in block.replace("\\\n", " ").splitlines()]
-    ours = [shlex.split(line, comments=True) for line in lines]
-    ours = [[word for word in words if word != "&"] for words in ours if words[:1]]
-    ours = [words for words in ours if words[0] in groups]
-    assert len(ours) >= 12
-    for group, name, *arguments in ours:
+    words = [shlex.split(line, comments=True) for line in lines]
+    found = [[word for word in line if word != "&"] for line in words if line[:1]]
+    found = [line for line in found if line[0] in groups]
+    assert len(found) >= 12
+    for group, name, *arguments in found:
         command = groups[group].commands[name]
         with click.Context(groups[group]) as parent:
             command.make_context(name, list(arguments), parent=parent)
@@ -87,17 +87,17 @@ def test_example_runs_and_is_short(
 ) -> None:
     assert len(path.read_text().splitlines()) < 80
     monkeypatch.chdir(tmp_path)
-    server = []
-    if "opensearch" in path.stem:  # it would start a node of its own
-        server = [f"opensearch://127.0.0.1:{request.getfixturevalue('node').port}"]
-    monkeypatch.setattr(sys, "argv", [str(path), *server])
+    arguments = []
+    if "opensearch" in path.stem:  # without an address it starts a node
+        arguments = [f"opensearch://127.0.0.1:{request.getfixturevalue('node').port}"]
+    monkeypatch.setattr(sys, "argv", [str(path), *arguments])
     runpy.run_path(str(path), run_name="__main__")
     assert capsys.readouterr().out.strip()
 
 
-def test_makefile_names_what_the_readme_promises() -> None:
+def test_makefile_has_the_targets_of_the_readme() -> None:
     for target in ("demo", "demo-opensearch", "test", "check", "wheel"):
-        done = subprocess.run(
+        process = subprocess.run(
             ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, done.stderr
+        assert process.returncode == 0, process.stderr

@@ -1,6 +1,6 @@
-"""The wheel in an empty environment: both packages, their assets, the command, the entry points.
+"""Checks the wheel in an empty environment: packages, assets, commands, entry points.
 
-A portable model, made by this environment, is indexed with and searched by in one without torch.
+A portable model that is exported here is used there, without torch.
 
 python tests/project/wheel_job.py dist
 """
@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from urllib.request import ProxyHandler, Request, build_opener
 
-LOOK = """
+CHECK = """
 from importlib.metadata import entry_points
 from importlib.resources import files
 import sys, xmodal
@@ -53,14 +53,14 @@ def portable(wheel: str, install: list[str], folder: Path) -> None:
     exported(trained, folder)
     world = write_synthetic_data(folder / "world", 40)
     subprocess.run([*install, wheel], check=True)
-    there = folder / "env" / "bin"
+    bin_folder = folder / "env" / "bin"
     absent = subprocess.run(
-        [there / "python", "-c", "import torch"], cwd=folder, capture_output=True
+        [bin_folder / "python", "-c", "import torch"], cwd=folder, capture_output=True
     )
     assert b"ModuleNotFoundError" in absent.stderr, absent
 
     def xmodal(*arguments: object) -> str:
-        command = [there / "xmodal", *map(str, arguments), "--model", "x.onnx"]
+        command = [bin_folder / "xmodal", *map(str, arguments), "--model", "x.onnx"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -70,28 +70,30 @@ def portable(wheel: str, install: list[str], folder: Path) -> None:
     expected = [trained.encode_texts(["a red circle"]), trained.encode_images([picture])]
     assert codes == [one.to_hex()[0] for one in expected], (codes, expected)
     assert "40 documents" in xmodal("index", world, "--index", "portable.index")
-    told = xmodal("search", "a red circle", "--index", "portable.index", "-k", 3, "--json")
-    assert len(json.loads(told)["hits"]) == 3, told
-    line = [there / "xmodal", "serve", "--model", "x.onnx", "--index", "portable.index"]
+    found = xmodal("search", "a red circle", "--index", "portable.index", "-k", 3, "--json")
+    assert len(json.loads(found)["hits"]) == 3, found
+    line = [bin_folder / "xmodal", "serve", "--model", "x.onnx", "--index", "portable.index"]
     with subprocess.Popen(
         [*line, "--port", "0"], cwd=folder, stderr=subprocess.PIPE, text=True
     ) as service:
         assert service.stderr is not None
-        said = next(one for one in service.stderr if one.startswith("listening on "))
-        asked = Request(
-            f"{said.split()[-1]}/v1/search",
+        ready = next(line for line in service.stderr if line.startswith("listening on "))
+        request = Request(
+            f"{ready.split()[-1]}/v1/search",
             b'{"text": "a red circle", "k": 3}',
             {"Content-Type": "application/json"},
         )
-        with build_opener(ProxyHandler({})).open(asked, timeout=60) as answer:
-            served = json.load(answer)
+        with build_opener(ProxyHandler({})).open(request, timeout=60) as response:
+            served = json.load(response)
         service.terminate()
-    assert [hit["id"] for hit in served["hits"]] == [hit["id"] for hit in json.loads(told)["hits"]]
+    assert [hit["id"] for hit in served["hits"]] == [hit["id"] for hit in json.loads(found)["hits"]]
     print("wheel: without torch, a portable model encodes, indexes, searches and serves")
 
 
-def follow(refused: subprocess.CompletedProcess[bytes], extra: str, uv: str, folder: str) -> None:
-    """Run the command that a message about a missing package ends with, where it was printed."""
+def run_install_hint(
+    refused: subprocess.CompletedProcess[bytes], extra: str, uv: str, folder: str
+) -> None:
+    """Run the installation command at the end of an error message, in the same folder."""
     command = refused.stderr.decode().rpartition(": ")[2].strip()
     assert command.startswith("uv pip install ") and f"[{extra}]" in command, refused.stderr
     environment = os.environ | {"PATH": f"{Path(uv).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -99,7 +101,7 @@ def follow(refused: subprocess.CompletedProcess[bytes], extra: str, uv: str, fol
 
 
 def main(dist: str) -> None:
-    """Install the one wheel in ``dist`` into a new environment and look around there."""
+    """Install the wheel in ``dist`` into a new environment and check it."""
     (wheel,) = Path(dist).glob("*.whl")
     uv = str(Path(sys.executable).with_name("uv"))
     with tempfile.TemporaryDirectory() as folder:
@@ -108,13 +110,13 @@ def main(dist: str) -> None:
         subprocess.run(make, check=True)
         install = [uv, "pip", "install", "--quiet", "--python", python, str(wheel.resolve())]
         subprocess.run(install, check=True)
-        subprocess.run([python, "-c", LOOK, f"{folder}/index"], check=True, cwd=folder)
-        there = Path(folder, "env", "bin")
-        asked = [str(there / "xmodal-opensearch"), "doctor", "opensearch://localhost:1/x"]
-        refused = subprocess.run(asked, cwd=folder, capture_output=True)
+        subprocess.run([python, "-c", CHECK, f"{folder}/index"], check=True, cwd=folder)
+        bin_folder = Path(folder, "env", "bin")
+        doctor = [str(bin_folder / "xmodal-opensearch"), "doctor", "opensearch://localhost:1/x"]
+        refused = subprocess.run(doctor, cwd=folder, capture_output=True)
         assert refused.returncode == 2, refused
-        follow(refused, "opensearch", uv, folder)
-        again = subprocess.run(asked, cwd=folder, capture_output=True)
+        run_install_hint(refused, "opensearch", uv, folder)
+        again = subprocess.run(doctor, cwd=folder, capture_output=True)
         assert b"no server answers" in again.stderr, again.stderr
         xmodal = str(Path(folder, "env", "bin", "xmodal"))
         shown = subprocess.run([xmodal, "--help"], check=True, cwd=folder, capture_output=True)
@@ -127,9 +129,9 @@ def main(dist: str) -> None:
         assert missing.returncode == 2, missing
         assert b"[torch]'" in missing.stderr, missing.stderr
         portable(f"{wheel.resolve()}[onnx,service]", install[:-1], Path(folder))
-        # The server's plugin is built from the sources that travel in the wheel.
+        # The server plugin is built from the sources in the wheel.
         subprocess.run([*install[:-1], f"{wheel.resolve()}[node]"], check=True)
-        build = [str(there / "xmodal-opensearch"), "plugin", "build", "--out", "hamming.zip"]
+        build = [str(bin_folder / "xmodal-opensearch"), "plugin", "build", "--out", "hamming.zip"]
         built = subprocess.run(build, check=True, cwd=folder, capture_output=True)
         digest = hashlib.sha256(Path(folder, "hamming.zip").read_bytes()).hexdigest()
         assert digest.encode() in built.stdout, built

@@ -1,4 +1,4 @@
-"""The service over a real node: the same answers, and BM25 beside the codes."""
+"""The service with an index in OpenSearch: results of the local index, and fusion with BM25."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from xmodal.index.local import HammingIndex
 if TYPE_CHECKING:
     from xmodal_opensearch.node.process import Node
 
-WORDS = "a red circle on the left"
+TEXT = "a red circle on the left"
 
 
 @pytest.fixture(scope="module")
 def index(node: Node, encoder: Encoder, index_path: Path) -> Iterator[Any]:
-    """The small world on the node."""
+    """The rendered pictures in an index on the node."""
     address = f"opensearch://127.0.0.1:{node.port}/service"
-    made = open_index(address, bits=encoder.bits, fingerprint=encoder.fingerprint, create=True)
+    created = open_index(address, bits=encoder.bits, fingerprint=encoder.fingerprint, create=True)
     for batch in HammingIndex.load(index_path, bits=None, fingerprint=None).batches():
-        made.add(batch)
-    made.close()
+        created.add(batch)
+    created.close()
     opened = open_index(address, fingerprint=encoder.fingerprint)
     yield opened
     opened.close()
@@ -34,44 +34,48 @@ def index(node: Node, encoder: Encoder, index_path: Path) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def remote(encoder: Encoder, index: Any, world: Path) -> Iterator[Running]:
-    """A service over it."""
-    with running(encoder, str(index.handle.address), pictures=world) as one:
-        yield one
+    """A service with the index in OpenSearch."""
+    with running(encoder, str(index.handle.address), pictures=world) as process:
+        yield process
 
 
-def test_answers_are_those_of_the_local_index(remote: Running, service: Running) -> None:
-    ranked = service.post("/v1/search", {"text": WORDS, "k": 30}).json()["hits"]
-    asked: list[dict[str, Any]] = [
-        {"text": WORDS, "k": 30},
-        {"text": WORDS, "target": "text", "where": {"colour": ["red", "blue"]}},
-        {"text": WORDS, "k": 30, "radius": ranked[9]["distance"]},
+def test_results_equal_those_of_the_local_index(remote: Running, service: Running) -> None:
+    ranked = service.post("/v1/search", {"text": TEXT, "k": 30}).json()["hits"]
+    bodies: list[dict[str, Any]] = [
+        {"text": TEXT, "k": 30},
+        {"text": TEXT, "target": "text", "where": {"colour": ["red", "blue"]}},
+        {"text": TEXT, "k": 30, "radius": ranked[9]["distance"]},
         {"like": "00003.png", "k": 7},
     ]
-    for body in asked:
-        one, two = (which.post("/v1/search", body).json()["hits"] for which in (remote, service))
-        assert one == two and one, body
+    for body in bodies:
+        found, expected = (
+            process.post("/v1/search", body).json()["hits"] for process in (remote, service)
+        )
+        assert found == expected and found, body
     assert remote.get("/v1/filters").json() == service.get("/v1/filters").json()
-    documents = [which.get("/v1/documents", id="00003.png").json() for which in (remote, service)]
+    documents = [
+        process.get("/v1/documents", id="00003.png").json() for process in (remote, service)
+    ]
     assert documents[0] == documents[1]
     assert remote.get("/v1/picture", id="00003.png").status_code == 200
 
 
-def test_words_are_ranked_beside_codes(remote: Running, encoder: Encoder, index: Any) -> None:
+def test_words_are_fused_with_codes(remote: Running, encoder: Encoder, index: Any) -> None:
     assert remote.get("/v1/about").json()["ranks_words"] is True
-    body = {"text": WORDS, "words": "blue star", "k": 12}
-    told = remote.post("/v1/search", body).json()["hits"]
-    codes = encoder.encode_texts([WORDS])
-    wanted = index.search_fused(codes, ["blue star"], 12, target="image")[0]
-    assert [(hit["id"], hit["distance"]) for hit in told] == [(h.id, h.distance) for h in wanted]
-    assert any("blue star" in hit["fields"]["text"] for hit in told)
-    alone = remote.post("/v1/search", {"text": WORDS, "k": 12}).json()["hits"]
-    assert [hit["id"] for hit in alone] != [hit["id"] for hit in told]
+    body = {"text": TEXT, "words": "blue star", "k": 12}
+    fused = remote.post("/v1/search", body).json()["hits"]
+    codes = encoder.encode_texts([TEXT])
+    expected = index.search_fused(codes, ["blue star"], 12, target="image")[0]
+    assert [(hit["id"], hit["distance"]) for hit in fused] == [(h.id, h.distance) for h in expected]
+    assert any("blue star" in hit["fields"]["text"] for hit in fused)
+    by_codes = remote.post("/v1/search", {"text": TEXT, "k": 12}).json()["hits"]
+    assert [hit["id"] for hit in by_codes] != [hit["id"] for hit in fused]
 
 
-def test_what_cannot_be_ranked_is_told(remote: Running) -> None:
+def test_unsupported_options_of_fusion_are_refused(remote: Running) -> None:
     for more, reason in (
         ({"radius": 5}, "radius"),
-        ({"field": "nothing"}, "field 'nothing' is no text that BM25 could search"),
+        ({"field": "nothing"}, "'nothing'"),
     ):
-        told = remote.post("/v1/search", {"text": WORDS, "words": "red", **more})
-        assert told.status_code == 422 and reason in told.json()["detail"]
+        response = remote.post("/v1/search", {"text": TEXT, "words": "red", **more})
+        assert response.status_code == 422 and reason in response.json()["detail"]

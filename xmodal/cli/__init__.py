@@ -1,4 +1,4 @@
-"""The command line: parsing of arguments and printing, nothing else."""
+"""Command line: parses arguments, calls the library, prints results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from xmodal.cli.train import train
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="xmodal")
 def commands() -> None:
-    """Search pictures by words and words by pictures, with learned binary codes.
+    """Search pictures by text and texts by pictures, with learned binary codes.
 
     \b
     Example:
@@ -35,5 +35,5 @@ for command in (train, encode, index, search, serve, evaluate, compress, export,
 
 
 def main() -> None:
-    """Entry point."""
+    """Entry point of ``xmodal``."""
     run(lambda: commands)

@@ -8,36 +8,38 @@ from typing import Any
 import click
 
 from xmodal.cli.options import json_option
-from xmodal.cli.output import epoch_line, info, print_json, print_line, print_table, runnable
+from xmodal.cli.output import info, print_epoch, print_json, print_line, print_table, runnable
 from xmodal.config import parse_settings
 from xmodal.errors import ConfigError, require
 
-BITS = 128
-NAMES = {"sigah": "xmodal compress", "itq": "PCA + ITQ", "pca": "sign of PCA"}
+DEFAULT_BITS = 128
+ROW_NAMES = {"sigah": "xmodal compress", "itq": "PCA + ITQ", "pca": "sign of PCA"}
 
 
 @click.command()
 @click.argument("features", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
-@click.option("--bits", type=int, help=f"Width of the codes [default: {BITS}].")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to create.")
+@click.option("--bits", type=int, help=f"Bits of a code [default: {DEFAULT_BITS}].")
 @click.option(
     "--apply",
-    "finished",
+    "learned",
     type=click.Path(path_type=Path),
-    help="Code FEATURES as this folder's codes were made, and learn nothing.",
+    help="Encode FEATURES with the compressor in this folder, without training.",
 )
-@click.option("--seed", type=int, help="Same seed, same codes [default: 0].")
-@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="SiGAH's setting.")
-@click.option("--restart", is_flag=True, help="Replace what is in --out.")
+@click.option("--seed", type=int, help="Random seed; equal seeds give equal codes [default: 0].")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Set a setting of SiGAH."
+)
+@click.option("--restart", is_flag=True, help="Overwrite the folder --out.")
 @json_option
-def compress(features: Path, out: Path, finished: Path | None, **given: Any) -> None:
-    """Turn vectors of any model into binary codes, without labels.
+def compress(features: Path, out: Path, learned: Path | None, **params: Any) -> None:
+    """Compress vectors of any model to binary codes, without labels.
 
-    FEATURES is a .npy file of float16, float32 or float64 numbers, one vector a row. Codes that are
-    near by Hamming distance belong to vectors that are near by cosine. The folder --out gets
-    codes.npy: packed bits, most significant first, in the order of the rows.
+    FEATURES is a .npy file, (n, dim), of float16, float32 or float64. Hamming distances of codes
+    approximate cosine distances of vectors. The result is codes.npy in the folder --out: packed
+    bits, most significant bit first, one row per vector.
 
-    A stopped run goes on when the same command is given again.
+    To continue an interrupted training, run the same command again.
 
     \b
     Example:
@@ -45,63 +47,70 @@ def compress(features: Path, out: Path, finished: Path | None, **given: Any) -> 
       xmodal compress other.npy --apply my.codes --out other.codes
     """
     require("xmodal compress", "torch")
-    if finished is not None:
-        _apply(features, out, finished, given)
+    if learned is not None:
+        _apply(features, out, learned, params)
         return
-    settings = parse_settings(given["assignments"])
-    bits = BITS if given["bits"] is None else given["bits"]
-    seed = given["seed"] or 0
+    settings = parse_settings(params["assignments"])
+    bits = DEFAULT_BITS if params["bits"] is None else params["bits"]
+    seed = params["seed"] or 0
 
     from xmodal.data.vectors import read_features
-    from xmodal.training.compress import compress as learn
+    from xmodal.training.compress import compress as train_compressor
 
     vectors = read_features(features)
     info(f"{features}: {len(vectors):,} vectors of {vectors.shape[1]:,} dimensions")
-    done = learn(vectors, bits, out, settings, seed=seed, restart=given["restart"], show=epoch_line)
-    told = {"codes": str(out), "fingerprint": done.compressor.fingerprint}
-    if given["as_json"]:
-        print_json(told | {"n": len(done.codes)} | done.report)
+    compressed = train_compressor(
+        vectors, bits, out, settings, seed=seed, restart=params["restart"], show=print_epoch
+    )
+    codes, report = compressed.codes, compressed.report
+    summary = {"codes": str(out), "fingerprint": compressed.compressor.fingerprint}
+    if params["as_json"]:
+        print_json(summary | {"n": len(codes)} | report)
         return
-    print_line(f"{out}: {len(done.codes):,} codes of {bits} bits, {told['fingerprint']}")
-    measured, health = done.report["measured"], done.report["health"]
-    columns = list(done.report["recall"]["sigah"])
+    print_line(f"{out}: {len(codes):,} codes of {bits} bits, {summary['fingerprint']}")
+    measured, health = report["measured"], report["health"]
+    columns = list(report["recall"]["sigah"])
     table = [["method", *columns]]
-    for name, figures in done.report["recall"].items():
-        table.append([NAMES[name], *(f"{figures[column]:.3f}" for column in columns)])
+    for name, figures in report["recall"].items():
+        table.append([ROW_NAMES[name], *(f"{figures[column]:.3f}" for column in columns)])
     k = measured["neighbours"]
     print_table(table)
     print_line(
-        f"how many of the {k} exact cosine neighbours codes find: {measured['queries']:,} rows "
-        f"that nothing learned from, among {measured['searched']:,} others"
+        f"recall of the {k} exact cosine neighbours of {measured['queries']:,} held-out vectors "
+        f"among {measured['searched']:,} others"
     )
     print_line(
-        f"codes: {health['distinct']:.0%} distinct, {health['largest_bucket']:.1%} on the "
-        f"commonest; a bit's entropy {health['entropy']:.2f}, two bits' correlation "
+        f"codes: {health['distinct']:.0%} distinct, {health['largest_bucket']:.1%} equal to the "
+        f"most frequent one; entropy of a bit {health['entropy']:.2f}, correlation of two bits "
         f"{health['correlation']:.2f}"
     )
     info(f"next: {runnable('xmodal')} compress OTHER.npy --apply {out} --out other.codes")
 
 
-def _apply(features: Path, out: Path, finished: Path, given: dict[str, Any]) -> None:
-    """Code other vectors with what is in the folder ``finished``."""
-    learning = {"--bits": given["bits"], "--seed": given["seed"], "--set": given["assignments"]}
-    for name, value in learning.items():
+def _apply(features: Path, out: Path, learned: Path, params: dict[str, Any]) -> None:
+    """Write the codes of vectors with the compressor of the folder ``learned``."""
+    training_options = {
+        "--bits": params["bits"],
+        "--seed": params["seed"],
+        "--set": params["assignments"],
+    }
+    for name, value in training_options.items():
         if value is not None and value != ():
-            raise ConfigError(f"{name} is for learning codes; --apply takes them as they are")
+            raise ConfigError(f"{name} is an option of training; remove it, or --apply")
 
     from xmodal.data.vectors import read_features
     from xmodal.encoders.compressor import Compressor, prepare_folder
 
-    compressor = Compressor.load(finished)
-    if out.resolve() == finished.resolve():
-        raise ConfigError(f"--out is {out}, which --apply reads: name a new folder")
+    compressor = Compressor.load(learned)
+    if out.resolve() == learned.resolve():
+        raise ConfigError(f"--out and --apply are both {out}: name a new folder")
     vectors = read_features(features)
     codes = compressor.encode(vectors)
-    if prepare_folder(out, given["restart"]):
-        raise ConfigError(f"{out} holds codes already: name a new folder, or add --restart")
+    if prepare_folder(out, params["restart"]):
+        raise ConfigError(f"{out} contains codes: name a new folder, or add --restart")
     compressor.save(out, codes)
-    told = {"codes": str(out), "fingerprint": compressor.fingerprint, "n": len(codes)}
-    if given["as_json"]:
-        print_json(told | {"bits": codes.bits})
+    summary = {"codes": str(out), "fingerprint": compressor.fingerprint, "n": len(codes)}
+    if params["as_json"]:
+        print_json(summary | {"bits": codes.bits})
     else:
-        print_line(f"{out}: {len(codes):,} codes of {codes.bits} bits, {told['fingerprint']}")
+        print_line(f"{out}: {len(codes):,} codes of {codes.bits} bits, {summary['fingerprint']}")

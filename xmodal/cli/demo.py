@@ -1,4 +1,4 @@
-"""xmodal demo: the main job from start to end, on a rendered world, in a few minutes."""
+"""xmodal demo: training, index, search and evaluation on rendered pictures, in a few minutes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import click
 
 from xmodal.cli.options import json_option
 from xmodal.cli.output import (
-    epoch_line,
     info,
+    print_epoch,
     print_json,
     print_line,
     print_table,
@@ -21,6 +21,7 @@ from xmodal.cli.output import (
     runnable,
 )
 from xmodal.config import Options, parse_settings
+from xmodal.data.dataset import Dataset
 from xmodal.data.readers.read import read
 from xmodal.data.synthetic import caption, unseen_combinations, write_synthetic_data
 from xmodal.errors import require
@@ -28,11 +29,15 @@ from xmodal.index.contract import Hit, open_index
 from xmodal.retrieval.gallery import QueryHits, write_gallery
 from xmodal.retrieval.retriever import Retriever
 
-SHOWN = 5
-# A network that starts from nothing wants small steps and many of them; and the codes should find
-# the very picture, not only its kind, so what draws a kind together weighs little.
-SETTINGS = {"epochs": 20, "batch": 64, "learning_rate": 1e-3, "temperature": 0.05}
-SETTINGS |= {
+HITS_PER_QUERY = 5
+GALLERY_QUERIES = 5
+# The image network has random initial weights: small steps, many epochs. Weights of losses between
+# pairs of one class are low, so that codes distinguish pictures of one class.
+SETTINGS: dict[str, Any] = {
+    "epochs": 20,
+    "batch": 64,
+    "learning_rate": 1e-3,
+    "temperature": 0.05,
     "match_share": 0.2,
     "classes": 0.2,
     "triplet": 0.2,
@@ -42,13 +47,25 @@ SETTINGS |= {
 
 
 @click.command()
-@click.option("--out", default="demo", show_default=True, type=click.Path(path_type=Path))
-@click.option("--pictures", default=2880, show_default=True, help="How many to render.")
-@click.option("--label-share", default=0.1, show_default=True, help="Share of labels used.")
-@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Method's setting.")
+@click.option(
+    "--out",
+    default="demo",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder for pictures, model, index and results.",
+)
+@click.option("--pictures", default=2880, show_default=True, help="Number of pictures to render.")
+@click.option("--label-share", default=0.1, show_default=True, help="Share of the labels to use.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a setting of the training.",
+)
 @json_option
-def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
-    """Render a small world, train with few labels, index, search both ways, evaluate.
+def demo(out: Path, pictures: int, label_share: float, **params: Any) -> None:
+    """Render pictures, train, index, search and evaluate.
 
     \b
     Example:
@@ -57,8 +74,8 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
     require("xmodal demo", "torch")
     started = time.perf_counter()
     info(f"1. rendering {pictures:,} pictures with captions into {out / 'pictures'}")
-    world = write_synthetic_data(out / "pictures", pictures)
-    dataset = read(world, label_column="labels")
+    folder = write_synthetic_data(out / "pictures", pictures)
+    dataset = read(folder, label_column="labels")
 
     from xmodal.evaluation.evaluate import evaluate
     from xmodal.training.train import train
@@ -70,11 +87,11 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
         text_backbone="words",
         label_share=label_share,
     )
-    settings = SETTINGS | parse_settings(given["assignments"])
+    settings = SETTINGS | parse_settings(params["assignments"])
     cache = out / "cache"
     with progress_bars() as bars:
         encoder = train(
-            dataset, out / "model", options, settings, cache=cache, progress=bars, show=epoch_line
+            dataset, out / "model", options, settings, cache=cache, progress=bars, show=print_epoch
         )
 
     info(f"3. indexing all pictures and captions into {out / 'index'}")
@@ -84,44 +101,51 @@ def demo(out: Path, pictures: int, label_share: float, **given: Any) -> None:
     for batch in encoder.batches(dataset, cache=cache):
         index.add(batch)
 
-    info("4. searching: words find pictures, a picture finds words")
-    retriever = Retriever(encoder, index)
-    hidden = unseen_combinations()
-    texts = [caption(one) for one in hidden]
-    found = [retriever.search(text=text, k=SHOWN) for text in texts]
-    right = [sum(_is(hit, one) for hit in hits) for one, hits in zip(hidden, found, strict=True)]
-    places = sorted(range(len(hidden)), key=lambda place: (hidden[place][1], place))[::6][:5]
-    results = [QueryHits(texts[place], found[place]) for place in places]
-    item = next(item for item in dataset if item.split == "test" and item.image is not None)
-    assert item.image is not None
-    results.append(QueryHits(item.image, retriever.search(image=item.image, k=SHOWN)))
-    for ending in ("html", "png"):
-        title = "xmodal demo: combinations that training never showed"
-        write_gallery(out / f"gallery.{ending}", results, title)
+    info("4. searching: pictures by text, texts by a picture")
+    summary = _search_unseen(Retriever(encoder, index), dataset, out)
     index.close()
 
-    info("5. measuring on the unseen combinations")
+    info("5. evaluating on combinations that are not in the training data")
     report, _ = evaluate(encoder, dataset, cache=cache)
-    (out / "report.json").write_text(report.to_json() + "\n")
-    share = sum(right) / (SHOWN * len(right))
-    if given["as_json"]:
+    (out / "report.json").write_text(report.to_json() + "\n", encoding="utf-8")
+    if params["as_json"]:
         print_json(json.loads(report.to_json()), indent=1)
+        info(summary)
     else:
         print_table(report.table(), report.title)
         for line in report.notes():
             print_line(line)
         print_line()
-    tell = info if given["as_json"] else print_line
-    tell(
-        f"{len(hidden)} combinations of colour, shape and place that training never showed: "
-        f"{share:.0%} of the first {SHOWN} hits show exactly what was asked"
-    )
+        print_line(summary)
     info(f"pictures of the hits: {out / 'gallery.html'} and {out / 'gallery.png'}")
-    info(f"{time.perf_counter() - started:.0f} s in all; try it yourself:")
-    model, filled = (shlex.quote(str(out / name)) for name in ("model", "index"))
-    asked_next = f'search "a blue star at the top" --model {model} --index {filled}'
-    info(f"  {runnable('xmodal')} {asked_next}")
+    info(f"total time {time.perf_counter() - started:.0f} s; next:")
+    model, uri = (shlex.quote(str(out / name)) for name in ("model", "index"))
+    info(f'  {runnable("xmodal")} search "a blue star at the top" --model {model} --index {uri}')
 
 
-def _is(hit: Hit, combination: tuple[str, str, str]) -> bool:
+def _search_unseen(retriever: Retriever, dataset: Dataset, out: Path) -> str:
+    """Search combinations that training did not contain, write galleries, return a summary."""
+    combinations = unseen_combinations()
+    texts = [caption(combination) for combination in combinations]
+    results = [retriever.search(text=text, k=HITS_PER_QUERY) for text in texts]
+    correct = sum(
+        _matches(hit, combination)
+        for combination, hits in zip(combinations, results, strict=True)
+        for hit in hits
+    )
+    by_shape = sorted(range(len(texts)), key=lambda row: (combinations[row][1], row))
+    shown = [QueryHits(texts[row], results[row]) for row in by_shape[::6][:GALLERY_QUERIES]]
+    image = next(item.image for item in dataset if item.split == "test" and item.image is not None)
+    shown.append(QueryHits(image, retriever.search(image=image, k=HITS_PER_QUERY)))
+    for suffix in ("html", "png"):
+        title = "xmodal demo: combinations that are not in the training data"
+        write_gallery(out / f"gallery.{suffix}", shown, title)
+    return (
+        f"{len(texts)} combinations of colour, shape and place that are not in the training data: "
+        f"{correct / (HITS_PER_QUERY * len(texts)):.0%} of the first {HITS_PER_QUERY} hits show "
+        "the combination of the query"
+    )
+
+
+def _matches(hit: Hit, combination: tuple[str, str, str]) -> bool:
     return tuple(hit.fields.get(name) for name in ("colour", "shape", "place")) == combination

@@ -1,6 +1,6 @@
-"""How a command ends: errors that a person can mend are one line, not a trace.
+"""Exit of a command: errors that the user can correct are one line, without a stack trace.
 
-Exit status: 0, or 1 if nothing was found, 2 for a mistake in what was asked, 130 if stopped.
+Exit status: 0, or 1 for a search without a match, 2 for an error, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from xmodal.errors import XmodalError, missing_extra
 
 
 def run(commands: Callable[[], click.Group]) -> NoReturn:
-    """Run the command that the arguments name, of those that ``commands`` imports, and exit."""
-    # Pictures beyond our own limit are counted and named; Pillow's warning would say it again.
+    """Run the command that ``sys.argv`` names and exit; ``commands`` imports the commands."""
+    # Pictures with too many pixels are reported as problems of the data.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     try:
         status = commands().main(standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
+    except click.exceptions.Exit as exit_:
+        sys.exit(exit_.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(2)
@@ -39,11 +39,11 @@ def run(commands: Callable[[], click.Group]) -> NoReturn:
         print_error(str(missing))
         sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
-        print_error("stopped; run the same command again to go on")
+        print_error("stopped; run the same command again to continue")
         sys.exit(130)
-    except BrokenPipeError:  # whoever read our output has left
+    except BrokenPipeError:  # the reader of the output has closed it
         sys.stderr.close()
         sys.exit(0)
-    except OSError as error:  # a full disk, a folder that may not be written
+    except OSError as error:  # full disk, missing permission
         print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         sys.exit(2)

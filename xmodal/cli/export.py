@@ -22,25 +22,29 @@ from xmodal.errors import require
 @click.command()
 @model_option
 @click.option(
-    "--onnx", "out", required=True, type=click.Path(path_type=Path), help="Folder to make."
+    "--onnx", "out", required=True, type=click.Path(path_type=Path), help="Folder to create."
 )
-@click.option("--int8", is_flag=True, help="A quarter of the size; some bits change.")
+@click.option(
+    "--int8",
+    is_flag=True,
+    help="Quantise weights to int8: a quarter of the size; some bits change.",
+)
 @click.option(
     "--check",
     "data",
     type=click.Path(path_type=Path),
-    help="Compare on items of this folder or table [default: rendered pictures].",
+    help="Compare codes on this folder or table [default: rendered pictures].",
 )
-@click.option("--items", default=500, show_default=True, help="Compare on at most so many.")
+@click.option("--items", default=500, show_default=True, help="Maximum number of items to compare.")
 @backbone_options(None)
 @column_options
 @json_option
-def export(model: Path, out: Path, data: Path | None, **given: Any) -> None:
-    """Make a portable model: ONNX graphs that need onnxruntime, and no torch.
+def export(model: Path, out: Path, data: Path | None, **params: Any) -> None:
+    """Export a model to ONNX, for use without torch.
 
-    search, index, serve, encode and evaluate take it as they take any model. Its codes are compared
-    with those of torch, and the folder's README.md is its model card. With --check and labels (from
-    --label-column, or the label column of the training), mAP is measured as well.
+    --model of every other command accepts the result. Its codes are compared with those of torch.
+    With labels (--label-column, or the label column of the training), mAP is compared as well.
+    README.md in the folder is the model card.
 
     \b
     Example:
@@ -48,40 +52,41 @@ def export(model: Path, out: Path, data: Path | None, **given: Any) -> None:
       xmodal export --model my.model --onnx small.onnx --int8 --check photos/
     """
     require("xmodal export", "export")
-    dataset = None if data is None else read_with_training_labels(data, columns_of(given), [model])
+    dataset = None if data is None else read_with_training_labels(data, columns_of(params), [model])
 
     from xmodal.export import Check
-    from xmodal.export import export as write
+    from xmodal.export import export as export_encoder
 
     with progress_bars() as bars:
-        encoder = write(
+        encoder = export_encoder(
             model,
             out,
-            int8=given["int8"],
-            check=Check(dataset, given["items"]),
-            image_backbone=given["image_backbone"],
-            text_backbone=given["text_backbone"],
+            int8=params["int8"],
+            check=Check(dataset, params["items"]),
+            image_backbone=params["image_backbone"],
+            text_backbone=params["text_backbone"],
             progress=bars,
             say=info,
         )
-    found = encoder.about["export"]
+    about = encoder.about["export"]
     size = sum(path.stat().st_size for path in out.iterdir())
-    if given["as_json"]:
-        told = {"encoder": str(out), "fingerprint": encoder.fingerprint, "bytes": size}
-        print_json(told | found)
+    if params["as_json"]:
+        summary = {"encoder": str(out), "fingerprint": encoder.fingerprint, "bytes": size}
+        print_json(summary | about)
         return
     print_line(
         f"{out}: {encoder.bits} bits, encoder {encoder.fingerprint}, {encoder.precision}, "
         f"{size / 1e6:.1f} MB"
     )
-    rows = [["compared with", "side", "equal bits", "equal codes", "items"]]
-    for other, sides in found["agreement"].items():
-        for side, one in sides.items():
-            rows.append([other, side, f"{one['bits']:.3%}", f"{one['codes']:.1%}", str(one["n"])])
+    rows = [["compared with", "modality", "equal bits", "equal codes", "items"]]
+    for reference, modalities in about["agreement"].items():
+        for modality, equal in modalities.items():
+            shares = [f"{equal['bits']:.3%}", f"{equal['codes']:.1%}"]
+            rows.append([reference, modality, *shares, str(equal["n"])])
     print_table(rows)
-    for name, ways in found["mAP"].items():
-        shown = ", ".join(f"{way} {value:.4f}" for way, value in ways.items())
-        print_line(f"mAP by {name}: {shown}")
+    for name, directions in about["mAP"].items():
+        values = ", ".join(f"{direction} {value:.4f}" for direction, value in directions.items())
+        print_line(f"mAP by {name}: {values}")
     info(
         f"next: {runnable('xmodal')} search WORDS --model {out} --index my.index; "
         f"the model card: {out}/README.md"

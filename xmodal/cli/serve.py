@@ -53,7 +53,7 @@ TOKEN = "XMODAL_TOKEN"
     "--batch", default=32, show_default=True, help="Maximum texts in one batch; 1: no batching."
 )
 @backbone_options(None)
-def serve(model: Path, uri: str, host: str, port: int, **given: Any) -> None:
+def serve(model: Path, uri: str, host: str, port: int, **params: Any) -> None:
     """Run the HTTP service and its search page until Ctrl-C.
 
     \b
@@ -64,12 +64,12 @@ def serve(model: Path, uri: str, host: str, port: int, **given: Any) -> None:
     """
     require("xmodal serve", "service")
     for name in ("max_body", "max_pixels", "timeout", "batch"):
-        if given[name] <= 0:
+        if params[name] <= 0:
             option = name.replace("_", "-")
-            raise ConfigError(f"--{option} is {given[name]}, expected more than 0")
-    if not given["pictures"].is_dir():
-        raise ConfigError(f"--pictures {given['pictures']}: no such folder")
-    token = _token(given["token_file"])
+            raise ConfigError(f"--{option} is {params[name]}, expected more than 0")
+    if not params["pictures"].is_dir():
+        raise ConfigError(f"--pictures {params['pictures']}: no such folder")
+    token = _token(params["token_file"])
 
     from xmodal.encoders.load import load_encoder
     from xmodal.service import Settings, create_app
@@ -77,19 +77,19 @@ def serve(model: Path, uri: str, host: str, port: int, **given: Any) -> None:
     from xmodal.service.server import serve as run_server
 
     encoder = load_encoder(
-        model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
+        model, image_backbone=params["image_backbone"], text_backbone=params["text_backbone"]
     )
     index = open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint)
     print_strategy(uri, index)
     local = host in LOOPBACK
     settings = Settings(
-        pictures=given["pictures"].resolve(),
-        hosts=tuple(given["allow_host"]) or ((*LOOPBACK, "[::1]") if local else ()),
+        pictures=params["pictures"].resolve(),
+        hosts=tuple(params["allow_host"]) or ((*LOOPBACK, "[::1]") if local else ()),
         token=token,
-        max_body_bytes=given["max_body"] * 1024 * 1024,
-        max_pixels=given["max_pixels"] * 1_000_000,
-        request_timeout=given["timeout"],
-        max_batch_size=given["batch"],
+        max_body_bytes=params["max_body"] * 1024 * 1024,
+        max_pixels=params["max_pixels"] * 1_000_000,
+        request_timeout=params["timeout"],
+        max_batch_size=params["batch"],
     )
     app = create_app(encoder, index, settings)
     listening = listen(host, port)
@@ -113,7 +113,7 @@ def serve(model: Path, uri: str, host: str, port: int, **given: Any) -> None:
 
 
 def _token(file: Path | None) -> str | None:
-    """The token, or None. Raises ConfigError if the file has no valid one."""
+    """Return the token, or None. Raises ConfigError if the file has no valid token."""
     if file is None:
         return os.environ.get(TOKEN) or None
     try:

@@ -18,8 +18,8 @@ from xmodal.cli.options import (
     print_label_candidates,
 )
 from xmodal.cli.output import (
-    epoch_line,
     info,
+    print_epoch,
     print_json,
     print_line,
     print_problems,
@@ -33,39 +33,60 @@ from xmodal.errors import ConfigError, require
 
 @click.command()
 @data_argument
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to make.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to create.")
 @click.option("--method", default="schgan", show_default=True, help="Training method.")
-@click.option("--bits", default=64, show_default=True, help="Width of the codes.")
+@click.option("--bits", default=64, show_default=True, help="Bits of a code.")
 @backbone_options(DEFAULT_BACKBONE)
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     default="float32",
     show_default=True,
-    help="Of the backbones, in training and afterwards. bfloat16 changes codes.",
+    help="Precision of the backbones; bfloat16 is faster and changes codes.",
 )
 @column_options
-@click.option("--label-share", default=1.0, show_default=True, help="Use this share of labels.")
-@click.option("--query", default=0.1, show_default=True, help="Share kept for evaluation.")
-@click.option("--validation", default=0.1, show_default=True, help="Share to choose the epoch by.")
-@click.option("--seed", default=0, show_default=True, help="Same seed, same codes.")
-@click.option("--split-seed", default=0, show_default=True, help="Which pairs are kept apart.")
-@click.option("--patience", default=10, show_default=True, help="Epochs without gain, then stop.")
-@click.option("--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Method's setting.")
+@click.option("--label-share", default=1.0, show_default=True, help="Share of the labels to use.")
+@click.option(
+    "--query",
+    default=0.1,
+    show_default=True,
+    help="Share of the pairs held out as queries of the evaluation.",
+)
+@click.option(
+    "--validation",
+    default=0.1,
+    show_default=True,
+    help="Share of the pairs that select the best epoch.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, help="Random seed; equal seeds give equal codes."
+)
+@click.option(
+    "--split-seed",
+    default=0,
+    show_default=True,
+    help="Random seed of the split into training, validation and queries.",
+)
+@click.option(
+    "--patience", default=10, show_default=True, help="Epochs without improvement before stopping."
+)
+@click.option(
+    "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Set a setting of the method."
+)
 @click.option(
     "--settings",
     "settings_file",
     type=click.Path(path_type=Path),
-    help="Settings from a JSON file, such as the config.json of another encoder.",
+    help="Read settings from a JSON file, for example config.json of another encoder.",
 )
-@click.option("--restart", is_flag=True, help="Replace what is in --out.")
-@click.option("--no-report", is_flag=True, help="Skip the measurement on the held-out queries.")
+@click.option("--restart", is_flag=True, help="Overwrite the folder --out.")
+@click.option("--no-report", is_flag=True, help="Skip the evaluation on the held-out queries.")
 @cache_option
 @json_option
-def train(data: Path, **given: Any) -> None:
-    """Train an encoder on DATA: a folder of pictures with captions, or a table.
+def train(data: Path, **params: Any) -> None:
+    """Train an encoder on DATA: pictures with captions, or a table.
 
-    A stopped run goes on when the same command is given again.
+    To continue an interrupted training, run the same command again.
 
     \b
     Example:
@@ -74,9 +95,9 @@ def train(data: Path, **given: Any) -> None:
       xmodal train items.csv --out my.model --image-backbone small-cnn --text-backbone words
     """
     require("xmodal train", "torch")
-    options = configure(Options, {name: given[name] for name in Options.__dataclass_fields__})
-    settings = _file_settings(given["settings_file"]) | parse_settings(given["assignments"])
-    dataset = read(data, columns_of(given))
+    options = configure(Options, {name: params[name] for name in Options.__dataclass_fields__})
+    settings = _file_settings(params["settings_file"]) | parse_settings(params["assignments"])
+    dataset = read(data, columns_of(params))
     info(f"{dataset.name}: {len(dataset):,} items, {len(dataset.pairs()):,} pairs")
     print_label_candidates(dataset, "trains on it")
 
@@ -84,43 +105,46 @@ def train(data: Path, **given: Any) -> None:
     from xmodal.features.cache import default_cache
     from xmodal.training.train import train as train_encoder
 
-    cache = given["cache"] or default_cache()
+    cache = params["cache"] or default_cache()
     with progress_bars() as bars:
         encoder = train_encoder(
             dataset,
-            given["out"],
+            params["out"],
             options,
             settings,
             cache=cache,
-            restart=given["restart"],
+            restart=params["restart"],
             progress=bars,
-            show=epoch_line,
+            show=print_epoch,
         )
     print_problems(dataset.problems)
     figures = encoder.about["figures"]
-    if not given["no_report"] and encoder.split.get("query"):
+    if not params["no_report"] and encoder.split.get("query"):
         report, _ = evaluate(encoder, dataset, cache=cache)
         text = report.to_json() + "\n"
-        (given["out"] / "report.json").write_text(text, encoding="utf-8")
-        own = report.rows[f"xmodal {options.method}"]
-        figures = figures | {way: round(values["mAP"], 4) for way, values in own.items()}
-    summary = {"encoder": str(given["out"]), "fingerprint": encoder.fingerprint, **figures}
-    if given["as_json"]:
+        (params["out"] / "report.json").write_text(text, encoding="utf-8")
+        rows = report.rows[f"xmodal {options.method}"]
+        figures = figures | {
+            direction: round(values["mAP"], 4) for direction, values in rows.items()
+        }
+    summary = {"encoder": str(params["out"]), "fingerprint": encoder.fingerprint, **figures}
+    if params["as_json"]:
         print_json(summary)
     else:
-        print_line(f"{given['out']}: {encoder.bits} bits, encoder {encoder.fingerprint}")
+        print_line(f"{params['out']}: {encoder.bits} bits, encoder {encoder.fingerprint}")
         for name, value in figures.items():
             print_line(f"  {name}: {value}")
-        info(f"next: {runnable('xmodal')} index {data} --model {given['out']} --index my.index")
+        info(f"next: {runnable('xmodal')} index {data} --model {params['out']} --index my.index")
 
 
 def _file_settings(path: Path | None) -> dict[str, Any]:
+    """Read settings from a JSON object, or from its member "settings"."""
     if path is None:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"settings cannot be read from {path}: {error}") from None
+        raise ConfigError(f"--settings {path} cannot be read: {error}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds no JSON object with settings")
+        raise ConfigError(f"--settings {path}: expected a JSON object with settings")
     return dict(content.get("settings", content))

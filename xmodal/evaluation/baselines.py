@@ -1,20 +1,59 @@
-"""What any learned code has to beat, from the same features and the same training pairs.
+"""Baselines: codes and projections fitted to the same features and training pairs as an encoder.
 
-    sign           sign of the canonical projections, as they are
-    cca + itq      the same after the rotation that fits signs best
-    pca, pca + itq the same two of one modality, from its principal components
-    label codeword the class posterior of each modality times a random sign matrix
-    float cosine   the canonical projections uncompressed: what binary codes give up
+    sign                     sign of the CCA projections
+    cca + itq                sign of the CCA projections after the ITQ rotation
+    label codeword           sign of the class posterior times a random sign matrix
+    float cosine (cca)       cosine of the CCA projections, without binarisation
+    float cosine (backbone)  cosine of the features, for backbones with a shared space
 
-Inputs are feature matrices (n, d_image) and (n, d_text); one row a pair.
+The linear models are in :mod:`xmodal.linear_models`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
-from xmodal.linear_models import Matrix, Projections, as_float32, logistic, unit
+from xmodal.linear_models import Projections, as_float32, cca, itq, logistic
+from xmodal.modality import Modality
+
+
+class Baseline(NamedTuple):
+    """A fitted baseline: projections that are compared by cosine, or by Hamming after sign."""
+
+    name: str
+    projections: Projections
+    by_cosine: bool = False
+
+
+def fit_baselines(
+    features: Mapping[Modality, npt.NDArray[Any]],
+    labels: npt.NDArray[np.bool_],
+    labelled: npt.NDArray[np.bool_],
+    bits: int,
+    *,
+    seed: int,
+    shared_space: bool = False,
+) -> Iterator[Baseline]:
+    """Yield the baselines of training pairs: ``features`` (n, d) of both modalities.
+
+    ``labels`` (n, c) multi-hot and ``labelled`` (n,): without labelled pairs there is no
+    "label codeword". ``shared_space``: the features of both modalities are comparable.
+    """
+    image, text = features["image"], features["text"]
+    projections = cca(image, text, bits)
+    yield Baseline("sign", projections)
+    rng = np.random.default_rng(seed)
+    yield Baseline("cca + itq", itq(image, text, projections, rng=rng))
+    if labelled.any() and labels.shape[1]:
+        codewords = label_codeword(image[labelled], text[labelled], labels[labelled], bits, rng=rng)
+        yield Baseline("label codeword", codewords)
+    yield Baseline("float cosine (cca)", projections, by_cosine=True)
+    if shared_space:
+        yield Baseline("float cosine (backbone)", identity(), by_cosine=True)
 
 
 def label_codeword(
@@ -25,20 +64,17 @@ def label_codeword(
     *,
     rng: np.random.Generator,
 ) -> Projections:
-    """Posterior of a logistic regression a modality, times one random sign matrix (c, bits).
+    """Return class posteriors (logistic regression per modality) times one random sign matrix.
 
-    Uses labelled pairs only: ``labels`` (n, c) has a row for each row of the features.
+    ``image`` (n, d_image), ``text`` (n, d_text), ``labels`` (n, c); all pairs are labelled.
     """
-    words = rng.choice(np.array([-1.0, 1.0], dtype=np.float32), size=(labels.shape[1], bits))
-    by_image, by_text = logistic(image, labels), logistic(text, labels)
-    return Projections(lambda x: by_image(x) @ words, lambda y: by_text(y) @ words)
+    codewords = rng.choice(np.array([-1.0, 1.0], dtype=np.float32), size=(labels.shape[1], bits))
+    image_posterior, text_posterior = logistic(image, labels), logistic(text, labels)
+    return Projections(
+        lambda x: image_posterior(x) @ codewords, lambda y: text_posterior(y) @ codewords
+    )
 
 
-def as_they_are() -> Projections:
-    """No projection: for backbones whose two sides already share a space."""
+def identity() -> Projections:
+    """Return projections that leave the features unchanged, as float32."""
     return Projections(as_float32, as_float32)
-
-
-def cosine_distances(queries: Matrix, database: Matrix) -> Matrix:
-    """1 - cosine, shape (q, n); a zero row is at distance 1 from everything."""
-    return np.asarray(1 - unit(queries) @ unit(database).T)

@@ -1,14 +1,17 @@
-"""Retrieval metrics under ties: exact expectations over all orders of equally distant items.
+"""Tie-aware retrieval metrics: exact expectations over all orders of items at equal distance.
 
-A code of b bits has b + 1 distances, so ties are the rule: any metric that leaves them to a sort
-measures the sort. Here items at one distance form a group, a query is the histogram of its groups,
-and each metric is its mean over every order within the groups, in closed form:
+A code of b bits has b + 1 distances, so most items are tied, and a metric of one sorted order
+depends on the sort. Here items at equal distance form a group, a query is represented by the
+histogram of its groups, and a metric is the mean over all orders within the groups, in closed form.
 
-    N items and P relevant ones lie before a group of n items with m relevant; the item at position
-    j = 1..n of the group is relevant with probability m/n, and then the expected precision there is
+McSherry and Najork, "Computing information retrieval performance measures efficiently in the
+presence of tied scores", ECIR 2008. Their expectation of precision, with N items and P relevant
+items before a group of n items, of which m are relevant: the item at position j = 1..n of the group
+is relevant with probability m/n, and the expected precision at a relevant item there is
+
     (P + 1 + (j-1)(m-1)/(n-1)) / (N + j).
 
-All functions are vectorised over queries. Where there are no ties they equal trec_eval's.
+All functions are vectorised over queries. Without ties the values equal those of trec_eval.
 """
 
 from __future__ import annotations
@@ -19,16 +22,17 @@ import numpy as np
 import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes
+from xmodal.linear_models import Matrix, unit
 
 Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class TieGroups:
-    """Ranked lists of ``q`` queries as groups of ties, nearest first.
+    """Rankings of q queries as g groups of tied items, nearest first.
 
-    ``total`` (q, g): items in each group. ``gain`` (q, g): sum of relevance in each group; with
-    binary relevance this is the number of relevant items. ``binary`` says whether it is.
+    ``total`` (q, g): number of items. ``gain`` (q, g): sum of relevance; the number of relevant
+    items if relevance is ``binary``.
     """
 
     total: Floats
@@ -43,15 +47,18 @@ class TieGroups:
 
     @property
     def relevant(self) -> Floats:
-        """Shape (q,): sum of relevance over the database; a query with 0 has nothing to find."""
+        """Sum of relevance over the database, (q,); 0 for a query without a relevant item."""
         return np.asarray(self.gain.sum(axis=1))
 
 
 def groups_by_codes(
     queries: BinaryCodes, database: BinaryCodes, relevance: npt.NDArray[np.generic]
 ) -> TieGroups:
-    """Groups by Hamming distance; ``relevance`` has shape (queries, database), bool or graded."""
-    _need_shape(relevance, (len(queries), len(database)))
+    """Group the database by Hamming distance; ``relevance`` (q, n) is bool or graded.
+
+    Raises ValueError for relevance of another shape.
+    """
+    _check_shape(relevance, (len(queries), len(database)))
     levels = queries.bits + 1
     binary = relevance.dtype == np.bool_
     total = np.zeros((len(queries), levels))
@@ -62,7 +69,7 @@ def groups_by_codes(
         distance = queries[chunk].distances(database)
         rows = len(distance)
         if binary:
-            # One count does both: relevant items are counted in the second half of the levels.
+            # One bincount: irrelevant items in cells 0..levels-1, relevant ones in the next levels.
             cell = distance + np.uint16(levels) * relevance[chunk].astype(np.uint16)
             cell = cell + (np.arange(rows, dtype=np.int64) * 2 * levels)[:, None]
             count = np.bincount(cell.ravel(), minlength=rows * 2 * levels)
@@ -81,9 +88,12 @@ def groups_by_codes(
 def groups_by_values(
     distances: npt.NDArray[np.floating], relevance: npt.NDArray[np.generic]
 ) -> TieGroups:
-    """Groups by real-valued distance, shape (q, n); only equal values tie."""
+    """Group the database by real-valued ``distances`` (q, n); only equal values are tied.
+
+    ``relevance`` (q, n) is bool or graded. Raises ValueError for relevance of another shape.
+    """
     q, n = distances.shape
-    _need_shape(relevance, (q, n))
+    _check_shape(relevance, (q, n))
     order = np.argsort(distances, axis=1, kind="stable")
     sorted_distances = np.take_along_axis(distances, order, axis=1)
     sorted_gain = np.take_along_axis(relevance, order, axis=1).astype(np.float64)
@@ -95,13 +105,20 @@ def groups_by_values(
     return TieGroups(np.asarray(total), np.asarray(gain), relevance.dtype == np.bool_)
 
 
-def average_precision(groups: TieGroups) -> Floats:
-    """Expected AP over all database points, shape (q,); NaN for a query with nothing relevant.
+def cosine_distances(queries: Matrix, database: Matrix) -> Matrix:
+    """Return 1 - cosine, (q, n); a zero row has distance 1 to every row."""
+    return np.asarray(1 - unit(queries) @ unit(database).T)
 
-    Sums (m/n) (P + 1 + (j-1)(m-1)/(n-1)) / (N + j) over j = 1..n by harmonic numbers H:
+
+def average_precision(groups: TieGroups) -> Floats:
+    """Return the expected AP over the whole database, (q,); NaN without a relevant item.
+
+    The sum of (m/n) (P + 1 + (j-1)(m-1)/(n-1)) / (N + j) over j = 1..n (McSherry and Najork, ECIR
+    2008), in closed form by harmonic numbers H:
     (m/n) [(P+1) (H(N+n) - H(N)) + (m-1)/(n-1) (n - (N+1) (H(N+n) - H(N)))].
+    Raises ValueError for graded relevance.
     """
-    _need_binary(groups, "average precision")
+    _check_binary(groups, "average precision")
     n, m = groups.total, groups.gain
     before, relevant_before = _before(n), _before(m)
     size = int(n.sum(axis=1).max(initial=0))
@@ -114,59 +131,64 @@ def average_precision(groups: TieGroups) -> Floats:
 
 
 def precision_at(groups: TieGroups, k: int) -> Floats:
-    """Expected precision among the first ``k``, shape (q,); divides by k, as trec_eval does."""
-    _need_binary(groups, "precision")
-    return _found_at(groups, k) / k
+    """Return the expected precision at ``k``, (q,); the divisor is k, as in trec_eval."""
+    _check_binary(groups, "precision")
+    return _gain_at(groups, k) / k
 
 
 def recall_at(groups: TieGroups, k: int) -> Floats:
-    """Expected share of the relevant items among the first ``k``; NaN where there are none."""
-    _need_binary(groups, "recall")
-    return _divide(_found_at(groups, k), groups.relevant)
+    """Return the expected recall at ``k``, (q,); NaN without a relevant item."""
+    _check_binary(groups, "recall")
+    return _divide(_gain_at(groups, k), groups.relevant)
 
 
-def neighbours_kept(
+def neighbour_recall(
     queries: BinaryCodes, database: BinaryCodes, nearest: npt.NDArray[np.integer], cut: int
 ) -> Floats:
-    """Expected share of true neighbours among the first ``cut`` by Hamming distance, shape (q,).
+    """Return the expected recall at ``cut`` of exact neighbours by Hamming distance, (q,).
 
-    ``nearest`` (q, k): rows of the database that are the neighbours of each query in the space that
-    was compressed. With ``cut`` = k this is recall@k of exact neighbours; NaN where k is 0.
+    ``nearest`` (q, k): rows of the database that are the exact neighbours of each query in the
+    space that was compressed. NaN if k is 0.
     """
-    kept = np.empty(len(queries))
+    recall = np.empty(len(queries))
     step = max(1, (1 << 24) // max(1, len(database)))
     for start in range(0, len(queries), step):
         chunk = slice(start, start + step)
         relevance = np.zeros((len(nearest[chunk]), len(database)), np.bool_)
         np.put_along_axis(relevance, nearest[chunk], True, axis=1)
-        kept[chunk] = recall_at(groups_by_codes(queries[chunk], database, relevance), cut)
-    return kept
+        recall[chunk] = recall_at(groups_by_codes(queries[chunk], database, relevance), cut)
+    return recall
 
 
 def ndcg_at(groups: TieGroups, k: int) -> Floats:
-    """Expected NDCG@k with linear gains and discount 1/log2(rank + 1); NaN where all gains are 0.
+    """Return the expected NDCG@k of binary relevance, (q,); NaN without a relevant item.
 
-    A group's gain is spread evenly over its ranks (as scikit-learn does for ties). The ideal order
-    is by gain, which needs the gains one by one: use :func:`ndcg_from_gains` for graded relevance.
+    The discount is 1/log2(rank + 1). Each rank of a group has the mean gain of the group, as in
+    scikit-learn. For graded relevance use :func:`ndcg_from_gains`: its ideal order needs the gain
+    of each item. Raises ValueError for graded relevance.
     """
-    _need_binary(groups, "ndcg_at (for graded relevance use ndcg_from_gains)")
+    _check_binary(groups, "ndcg_at (for graded relevance use ndcg_from_gains)")
     ideal = _discounts(k)[np.minimum(groups.relevant, k).astype(np.int64)]
     return _divide(_discounted_gain(groups, k), ideal)
 
 
 def ndcg_from_gains(groups: TieGroups, gains: npt.NDArray[np.generic], k: int) -> Floats:
-    """Expected NDCG@k for graded relevance; ``gains`` (q, n) are those that made ``groups``."""
+    """Return the expected NDCG@k with linear gains, (q,); NaN where all gains are 0.
+
+    ``gains`` (q, n): the relevance that ``groups`` was computed from.
+    """
     best = -np.sort(-gains.astype(np.float64), axis=1)[:, :k]
     ideal = best @ np.diff(_discounts(k))[: best.shape[1]]
     return _divide(_discounted_gain(groups, k), ideal)
 
 
 def expected_rank(groups: TieGroups) -> Floats:
-    """Expected rank (from 1) of the first relevant item, shape (q,); NaN where there is none.
+    """Return the expected rank, from 1, of the first relevant item, (q,); NaN without one.
 
-    In the first group with m relevant of n items the first comes at (n + 1) / (m + 1) on average.
+    In a group with m relevant of n items, the expected position of the first relevant one is
+    (n + 1) / (m + 1).
     """
-    _need_binary(groups, "the rank of the first relevant item")
+    _check_binary(groups, "the rank of the first relevant item")
     first = np.argmax(groups.gain > 0, axis=1)
     rows = np.arange(len(first))
     n, m = groups.total[rows, first], groups.gain[rows, first]
@@ -175,7 +197,7 @@ def expected_rank(groups: TieGroups) -> Floats:
 
 
 def mean(values: Floats) -> float:
-    """Mean over the queries that have something to find; NaN if none has."""
+    """Return the mean of the values that are not NaN, or NaN if there is none."""
     present = values[~np.isnan(values)]
     return float(present.mean()) if len(present) else float("nan")
 
@@ -183,71 +205,46 @@ def mean(values: Floats) -> float:
 def shared_labels(
     queries: npt.NDArray[np.generic], database: npt.NDArray[np.generic]
 ) -> npt.NDArray[np.float32]:
-    """Number of labels that two items share, shape (q, n), from multi-hot rows (q, c), (n, c)."""
+    """Return the number of shared labels, (q, n), of multi-hot labels (q, c) and (n, c)."""
     return np.asarray(queries.astype(np.float32) @ database.astype(np.float32).T)
 
 
-def code_health(codes: BinaryCodes) -> dict[str, float]:
-    """How well codes use their bits.
-
-    ``distinct``: share of different codes. ``largest_bucket``: share of items on the most
-    common code. ``entropy``: mean entropy of a bit, in bits (1 is balanced). ``correlation``: mean
-    absolute correlation of two bits (constant bits count as 0).
-    """
-    n = len(codes)
-    if n == 0:
-        return dict.fromkeys(("distinct", "largest_bucket", "entropy", "correlation"), float("nan"))
-    _, counts = np.unique(codes.packed, axis=0, return_counts=True)
-    bits = codes.to_bits().astype(np.float64)
-    p = bits.mean(axis=0)
-    inside = np.clip(p, 1e-12, 1 - 1e-12)
-    entropy = -(inside * np.log2(inside) + (1 - inside) * np.log2(1 - inside))
-    centred = (bits - p) / np.sqrt(np.maximum(p * (1 - p), 1e-12))
-    correlation = np.abs(centred.T @ centred / n)
-    off = correlation[~np.eye(codes.bits, dtype=np.bool_)]
-    return {
-        "distinct": len(counts) / n,
-        "largest_bucket": float(counts.max()) / n,
-        "entropy": float(entropy.mean()),
-        "correlation": float(off.mean()),
-    }
-
-
 def by_radius(groups: TieGroups) -> tuple[Floats, Floats]:
-    """Precision and recall of all items within each radius, (g,) each: one point a group.
+    """Return precision and recall of the items within each radius, (g,) each.
 
-    Means over queries with something to find; precision over those that find anything at all so
-    near, and NaN where none does.
+    Means over queries with a relevant item. The mean precision at a radius is over the queries that
+    have an item within it, and NaN if there is no such query.
     """
-    _need_binary(groups, "precision by radius")
+    _check_binary(groups, "precision by radius")
     keep = groups.relevant > 0
-    total, gain = (np.cumsum(one[keep], axis=1) for one in (groups.total, groups.gain))
+    total, gain = (np.cumsum(counts[keep], axis=1) for counts in (groups.total, groups.gain))
     precision = np.divide(gain, total, out=np.zeros_like(gain), where=total > 0).sum(axis=0)
     recall = (gain / groups.relevant[keep, None]).sum(axis=0)
-    return _divide(precision, (total > 0).sum(axis=0)), _divide(
-        recall, np.full_like(recall, keep.sum())
-    )
+    queries = np.full_like(recall, keep.sum())
+    return _divide(precision, (total > 0).sum(axis=0)), _divide(recall, queries)
 
 
 def _before(counts: Floats) -> Floats:
+    """Return the sum of counts over the groups before each group, (q, g)."""
     return np.asarray(np.cumsum(counts, axis=1) - counts)
 
 
-def _divide(values: Floats, by: Floats) -> Floats:
-    return np.divide(values, by, out=np.full_like(values, np.nan), where=by > 0)
+def _divide(values: Floats, divisor: Floats) -> Floats:
+    """Return the quotient, NaN where the divisor is 0."""
+    return np.divide(values, divisor, out=np.full_like(values, np.nan), where=divisor > 0)
 
 
-def _found_at(groups: TieGroups, k: int) -> Floats:
-    """Expected sum of gain among the first k: a group that k cuts counts by the share it shows."""
-    _need_rank(k)
-    shown = np.clip(k - _before(groups.total), 0, groups.total)
-    share = np.divide(shown, groups.total, out=np.zeros_like(shown), where=groups.total > 0)
+def _gain_at(groups: TieGroups, k: int) -> Floats:
+    """Return the expected gain of the first k items, (q,); the gain of a cut group is prorated."""
+    _check_k(k)
+    included = np.clip(k - _before(groups.total), 0, groups.total)
+    share = np.divide(included, groups.total, out=np.zeros_like(included), where=groups.total > 0)
     return np.asarray((share * groups.gain).sum(axis=1))
 
 
 def _discounts(k: int) -> Floats:
-    """Sum of discounts of the first r ranks, for r = 0..k."""
-    _need_rank(k)
+    """Return the sum of the discounts of the first r ranks, for r = 0..k."""
+    _check_k(k)
     return np.concatenate([[0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))])
 
 
@@ -261,16 +258,16 @@ def _discounted_gain(groups: TieGroups, k: int) -> Floats:
     return np.asarray((average * (cumulated[after] - cumulated[before])).sum(axis=1))
 
 
-def _need_shape(relevance: npt.NDArray[np.generic], shape: tuple[int, int]) -> None:
+def _check_shape(relevance: npt.NDArray[np.generic], shape: tuple[int, int]) -> None:
     if relevance.shape != shape:
         raise ValueError(f"relevance has shape {relevance.shape}, expected {shape}")
 
 
-def _need_rank(k: int) -> None:
+def _check_k(k: int) -> None:
     if k < 1:
         raise ValueError(f"k is {k}, expected at least 1")
 
 
-def _need_binary(groups: TieGroups, what: str) -> None:
+def _check_binary(groups: TieGroups, metric: str) -> None:
     if not groups.binary:
-        raise ValueError(f"{what} needs relevant or not (bool), got graded relevance")
+        raise ValueError(f"{metric} got graded relevance, expected bool")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from xmodal.evaluation.protocol import DIRECTIONS
+from xmodal.modality import DIRECTIONS
 
 METRICS = ("mAP", "P@10", "pair R@10")
 

@@ -43,7 +43,8 @@ from xmodal.encoders.compressor import (
 from xmodal.encoders.folder import CHECKPOINT, write_json
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
-from xmodal.evaluation.metrics import code_health, mean, neighbours_kept
+from xmodal.evaluation.code_health import code_health
+from xmodal.evaluation.metrics import mean, neighbour_recall
 from xmodal.training.methods.sigah.config import Config
 from xmodal.training.methods.sigah.train import train_unimodal
 from xmodal.training.pairs import Pairs, even_choice
@@ -152,7 +153,7 @@ class _NeighboursRun(Run):
             self._nearest = linear_models.nearest(queries.numpy(), database.numpy(), NEIGHBOURS)
         codes = towers.codes("image", queries), towers.codes("image", database)
         k = self._nearest.shape[1]
-        return {f"recall@{k}": mean(neighbours_kept(*codes, self._nearest, k))}
+        return {f"recall@{k}": mean(neighbour_recall(*codes, self._nearest, k))}
 
 
 def _split_rows(n: int) -> dict[str, npt.NDArray[np.int64]]:
@@ -192,7 +193,7 @@ def _report(
             {f"in first {RERANK_CUT}": RERANK_CUT} if len(database) > RERANK_CUT else {}
         )
         kept = {
-            name: mean(neighbours_kept(queries, database, nearest, cut))
+            name: mean(neighbour_recall(queries, database, nearest, cut))
             for name, cut in cuts.items()
         }
         return {name: round(value, 4) for name, value in kept.items()}

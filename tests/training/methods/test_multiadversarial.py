@@ -18,7 +18,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.data.synthetic import COLOURS, render_picture
 from xmodal.encoders.folder import CHECKPOINT
 from xmodal.errors import ConfigError, DataError
-from xmodal.evaluation.metrics import code_health
+from xmodal.evaluation.code_health import code_health
 from xmodal.training.methods.multiadversarial.train import Config, train
 from xmodal.training.pairs import Pairs
 from xmodal.training.run import Run, TrainingData

@@ -14,7 +14,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from xmodal.codes import BinaryCodes
 from xmodal.encoders.folder import CHECKPOINT
 from xmodal.errors import ConfigError
-from xmodal.evaluation.metrics import code_health
+from xmodal.evaluation.code_health import code_health
 from xmodal.training.critics import CodeCritic
 from xmodal.training.methods.schgan.train import Config, train
 from xmodal.training.run import Run, TrainingData
