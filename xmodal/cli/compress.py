@@ -90,14 +90,15 @@ def _apply(features: Path, out: Path, finished: Path, given: dict[str, Any]) -> 
             raise ConfigError(f"{name} is for learning codes; --apply takes them as they are")
 
     from xmodal.data.vectors import read_features
-    from xmodal.encoders.compressor import Compressor, prepare_folder
+    from xmodal.encoders.compressor import Compressor
+    from xmodal.encoders.folder import COMPRESSOR, prepare_folder
 
     compressor = Compressor.load(finished)
     if out.resolve() == finished.resolve():
         raise ConfigError(f"--out is {out}, which --apply reads: name a new folder")
     vectors = read_features(features)
     codes = compressor.encode(vectors)
-    if prepare_folder(out, given["restart"]):
+    if prepare_folder(out, COMPRESSOR, given["restart"]):
         raise ConfigError(f"{out} holds codes already: name a new folder, or add --restart")
     compressor.save(out, codes)
     told = {"codes": str(out), "fingerprint": compressor.fingerprint, "n": len(codes)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +52,7 @@ def encode(
     if (data is None) != (out is None) or (data is None and not texts and not images):
         raise ConfigError("give DATA with --out, or --text, or --image: see xmodal encode --help")
 
+    from xmodal.encoders.folder import atomic_write
     from xmodal.encoders.load import load_encoder
     from xmodal.features.cache import default_cache
 
@@ -82,9 +82,8 @@ def encode(
     for side, (ids, packed) in sides.items():
         arrays[f"{side}_ids"] = np.array(ids, dtype=str)
         arrays[f"{side}_codes"] = packed.packed
-    new = out.with_suffix(".new.npz")
-    np.savez(new, **arrays)
-    os.replace(new, out)
+    with atomic_write(out) as file:
+        np.savez(file, **arrays)
     print_problems(dataset.problems)
     counts = ", ".join(f"{len(ids):,} {side} codes" for side, (ids, _) in sides.items())
     print_line(f"{out}: {counts}")

@@ -62,7 +62,7 @@ def export(model: Path, out: Path, data: Path | None, **given: Any) -> None:
             image_backbone=given["image_backbone"],
             text_backbone=given["text_backbone"],
             progress=bars,
-            say=info,
+            info=info,
         )
     found = encoder.about["export"]
     size = sum(path.stat().st_size for path in out.iterdir())

@@ -11,7 +11,7 @@ import click
 from xmodal.cli.output import info
 from xmodal.data.dataset import Dataset
 from xmodal.data.readers.tables import Columns, label_candidates, read
-from xmodal.encoders.folder import read_config
+from xmodal.encoders.folder import encoder_format, read_config
 from xmodal.errors import ConfigError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -85,7 +85,7 @@ def read_labelled_as_trained(source: Path, columns: Columns, models: Sequence[Pa
 
 
 def _recorded_label_column(model: Path) -> str | None:
-    data = read_config(model).get("data")
+    data = read_config(model, encoder_format(model)).get("data")
     column = data.get("label_column") if isinstance(data, dict) else None
     return column if isinstance(column, str) else None
 

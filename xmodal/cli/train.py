@@ -80,6 +80,7 @@ def train(data: Path, **given: Any) -> None:
     info(f"{dataset.name}: {len(dataset):,} items, {len(dataset.pairs()):,} pairs")
     print_label_candidates(dataset, "trains on it")
 
+    from xmodal.encoders.folder import REPORT, write_bytes
     from xmodal.evaluation.evaluate import evaluate
     from xmodal.features.cache import default_cache
     from xmodal.training.train import train as train_encoder
@@ -101,7 +102,7 @@ def train(data: Path, **given: Any) -> None:
     if not given["no_report"] and encoder.split.get("query"):
         report, _ = evaluate(encoder, dataset, cache=cache)
         text = report.to_json() + "\n"
-        (given["out"] / "report.json").write_text(text, encoding="utf-8")
+        write_bytes(given["out"] / REPORT, text.encode())
         own = report.rows[f"xmodal {options.method}"]
         figures = figures | {way: round(values["mAP"], 4) for way, values in own.items()}
     summary = {"encoder": str(given["out"]), "fingerprint": encoder.fingerprint, **figures}
