@@ -20,13 +20,14 @@ from support.tiny_models import TEXTS, save_bert, save_vit
 from xmodal.config import PRECISIONS, Options, Precision
 from xmodal.data.dataset import Dataset, Item
 from xmodal.encoders.encoder import Encoded, Encoder
+from xmodal.encoders.folder import write_config
 from xmodal.encoders.load import load_encoder
 from xmodal.encoders.onnx_encoder import PortableEncoder
 from xmodal.errors import ConfigError, IndexMismatch, ModelError
 from xmodal.features.backbones import load_image_backbone
 from xmodal.index.contract import open_index
 from xmodal.modality import MODALITIES
-from xmodal.training import train
+from xmodal.training.train import train
 
 Run = Callable[..., Any]
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -190,10 +191,9 @@ def test_cache_separates_precisions(
 def test_model_without_a_precision_is_float32(backbones: tuple[str, str], tmp_path: Path) -> None:
     encoder = untrained(*backbones)
     encoder.save(tmp_path)
-    path = tmp_path / "config.json"
-    config = json.loads(path.read_text())
+    config = json.loads((tmp_path / "config.json").read_text())
     assert config.pop("precision") == "float32"
-    path.write_text(json.dumps(config))
+    write_config(tmp_path, config)
     old = load_encoder(tmp_path)
     assert (old.precision, old.fingerprint) == ("float32", encoder.fingerprint)
 
@@ -202,8 +202,8 @@ def test_unknown_precision_raises(backbones: tuple[str, str], tmp_path: Path) ->
     with pytest.raises(ConfigError, match="int4"):
         load_image_backbone(backbones[0], precision="int4")  # type: ignore[arg-type]
     untrained(*backbones).save(tmp_path)
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"precision": "int4"}))
+    config = json.loads((tmp_path / "config.json").read_text())
+    write_config(tmp_path, config | {"precision": "int4"})
     with pytest.raises(ModelError, match="int4"):
         load_encoder(tmp_path)
 

@@ -17,6 +17,7 @@ from PIL import Image
 from xmodal.config import OLD_NAMES, REMOVED, Options
 from xmodal.data.dataset import Dataset, Item, Problems
 from xmodal.data.split import split
+from xmodal.encoders.folder import write_config
 from xmodal.encoders.load import load_encoder
 from xmodal.errors import CodeError, ConfigError, DataError
 from xmodal.evaluation.evaluate import evaluate
@@ -66,7 +67,7 @@ def test_finished_run_of_an_earlier_version_is_loaded(
     settings = {names.get(name, name): value for name, value in config["settings"].items()}
     settings |= {"positives": "believed", **REMOVED}
     config |= {"settings": settings, "identity": _identity(few, config["options"], settings)}
-    (folder / "config.json").write_text(json.dumps(config))
+    write_config(folder, config)
     again = train(few, folder, OPTIONS, SETTINGS, show=never, progress=never)
     assert again.fingerprint == load_encoder(trained).fingerprint
     with pytest.raises(ConfigError, match="other data or settings"):

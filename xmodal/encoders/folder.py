@@ -46,7 +46,7 @@ class FolderFormat:
     ``version``: value of "format". ``contents``: a noun for messages. ``command``: command that
     creates the folder; ``usage``: the same with its arguments, without the final path.
     ``repair``: advice for a damaged folder. ``files``: names of its files. ``keys``: keys of
-    ``config.json`` that its class interprets.
+    ``config.json`` that its class interprets. ``sheets``: whether it may have sheets of pictures.
     """
 
     kind: str | None
@@ -57,11 +57,12 @@ class FolderFormat:
     repair: str
     files: frozenset[str]
     keys: frozenset[str]
+    sheets: bool = False
 
     def owns(self, name: str) -> bool:
         """Whether a file of this name belongs to the folder; a restart removes only these."""
         whole = name.removesuffix(NEW)
-        return whole in self.files or (HISTORY in self.files and bool(SHEET.fullmatch(whole)))
+        return whole in self.files or (self.sheets and bool(SHEET.fullmatch(whole)))
 
     def about(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return the keys of ``config.json`` that describe the training."""
@@ -80,6 +81,7 @@ TORCH_ENCODER = FolderFormat(
         {"format", "fingerprint", "precision", "towers", "backbones", "confidence"}
         | {FILES_KEY, DIGEST_KEY}
     ),
+    sheets=True,
 )
 ONNX_ENCODER = FolderFormat(
     kind="portable",
@@ -183,9 +185,10 @@ def damage_as_model_error(
 
     ``more``: exceptions of packages that are not always installed, such as safetensors.
     """
+    errors: tuple[type[Exception], ...] = (*DAMAGE_ERRORS, *more)
     try:
         yield
-    except (*DAMAGE_ERRORS, *more) as error:
+    except errors as error:
         raise damaged(folder, expected, error) from None
 
 

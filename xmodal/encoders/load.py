@@ -1,4 +1,4 @@
-"""Loading of an encoder from its folder, computed by torch or by onnxruntime."""
+"""Loading of an encoder from its folder."""
 
 from __future__ import annotations
 

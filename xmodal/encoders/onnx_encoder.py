@@ -1,4 +1,4 @@
-"""Portable encoder: one ONNX graph per modality, computed by onnxruntime without torch.
+"""Portable encoder: one ONNX graph per modality, computed by onnxruntime.
 
     config.json       both modalities, preprocessing, calibration curve, figures, comparison
     image.onnx        pixels (b, size, size, 3) uint8 -> codes, relaxed codes, features

@@ -1,4 +1,4 @@
-"""Backbones from Hugging Face transformers: CLIP-like models, vision models and text models."""
+"""Backbones from Hugging Face transformers (torch): CLIP-like, vision and text models."""
 
 from __future__ import annotations
 
