@@ -15,7 +15,7 @@ from support.absent import command, environment
 from xmodal import errors
 from xmodal.cli.output import runnable
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CLIENT = "xmodal_opensearch.cli"
 
 

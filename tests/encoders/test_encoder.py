@@ -182,11 +182,11 @@ DAMAGES = {
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_damaged_folder_raises_one_line(tmp_path: Path, kind: str) -> None:
-    damage, words = DAMAGES[kind]
+    damage, message = DAMAGES[kind]
     untrained(seed=1).save(tmp_path / "other.model")
     untrained().save(tmp_path / "x.model")
     damage(tmp_path / "x.model")
-    with pytest.raises(ModelError, match=words) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         load_encoder(tmp_path / "x.model")
     assert "\n" not in str(caught.value)
 

@@ -202,13 +202,13 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_damaged_folder_raises_one_line(
     xmodal_cli: Run, clip_path: Path, tmp_path: Path, kind: str
 ) -> None:
-    damage, words = DAMAGES[kind]
+    damage, message = DAMAGES[kind]
     folder = Path(shutil.copytree(clip_path / "x.onnx", tmp_path / "x.onnx"))
     damage(folder)
     done = xmodal_cli("encode", "--model", folder, "--text", "a dog")
     assert (done.status, done.out) == (2, ""), done
     assert done.err.count("\n") == 1 and done.err.startswith("xmodal: ")
-    with pytest.raises(ModelError, match=words):
+    with pytest.raises(ModelError, match=message):
         load_encoder(folder).encode_texts(["a dog"])
 
 

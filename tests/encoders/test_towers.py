@@ -106,9 +106,9 @@ def test_released_towers_with_pixels_raise_config_error() -> None:
 def test_linear_towers_use_thumbnails_of_pixels() -> None:
     linear = Towers(PIXELS, 7, 16, raw_images=True, kind="linear")
     pixels = torch.randint(256, (3, 64, 64, 3), dtype=torch.uint8)
-    seen = linear.image.vectors(pixels.flatten(1)).view(3, 3, 16, 16)
+    thumbnails = linear.image.vectors(pixels.flatten(1)).view(3, 3, 16, 16)
     means = pixels.float().view(3, 16, 4, 16, 4, 3).mean((2, 4)).permute(0, 3, 1, 2) / 255
-    torch.testing.assert_close(seen, means)
+    torch.testing.assert_close(thumbnails, means)
     again = Towers(**linear.shape)
     again.load_state_dict(linear.state_dict())
     assert again.codes("image", pixels.flatten(1)) == linear.codes("image", pixels.flatten(1))

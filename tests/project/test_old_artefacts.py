@@ -105,12 +105,14 @@ def test_local_index_loads(tmp_path: Path) -> None:
     assert len(xmodal.open_index(str(tmp_path / "index"))) == expected["documents"] - 1
 
 
-def test_feature_cache_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_feature_cache_of_format_1_is_kept_and_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(OLD)
     shutil.copytree(OLD / "cache", tmp_path / "cache")
-    (file,) = (tmp_path / "cache").iterdir()
+    (old,) = (tmp_path / "cache").iterdir()
 
-    def rows() -> int:
+    def rows(file: Path) -> int:
         database = sqlite3.connect(file)
         try:
             return int(database.execute("SELECT count(*) FROM features").fetchone()[0])
@@ -118,9 +120,10 @@ def test_feature_cache_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             database.close()
 
     encoder, texts = xmodal.load_encoder("models/schgan"), EXPECTED["texts"]
-    before = rows()
+    before = rows(old)
     codes = encoder.encode_texts(texts, cache=tmp_path / "cache")
-    assert rows() == before == len(texts)
+    (new,) = {*(tmp_path / "cache").glob("*.sqlite")} - {old}
+    assert rows(old) == before and rows(new) == len(texts)
     recorded = BinaryCodes.from_hex(EXPECTED["encoders"]["models/schgan"]["text"])
     assert (codes.to_bits() == recorded.to_bits()).mean() >= 0.99
 
