@@ -129,7 +129,7 @@ def image_rows(
     with open_cache(cache, featurizer.fingerprint, featurizer.dim, featurizer.dtype) as store:
         keys = _image_keys(images, store)
         result = _Result(featurizer, images, "picture", problems, store, keys)
-        missing = result.missing()
+        missing = result.fill_from_cache()
         done = len(images) - len(missing)
         for batch in _decoded(preprocessing, featurizer.batch, images, missing, problems):
             done += len(batch.rows) + batch.failed
@@ -152,7 +152,7 @@ def text_rows(
     with open_cache(cache, featurizer.fingerprint, featurizer.dim, featurizer.dtype) as store:
         keys = [content_hash(text.encode()) for text in texts]
         result = _Result(featurizer, texts, "text", problems, store, keys)
-        missing = result.missing()
+        missing = result.fill_from_cache()
         # Equal texts are computed once; texts of similar length share a batch, with less padding.
         equal: dict[str, list[int]] = {}
         for row in missing:
@@ -192,7 +192,7 @@ def pair_features(
 
 
 def pair_sources(pairs: Dataset) -> dict[Modality, list[Any]]:
-    """Return the pictures and the texts of pairs; raise DataError for an item without either."""
+    """Return the pictures and the texts of pairs; raise DataError for other items."""
     for item in pairs:
         if item.image is None or item.text is None:
             raise DataError(f"item {item.id!r} is not a pair: use data.pairs()")
@@ -295,7 +295,7 @@ class _Result:
         self._sources, self._kind, self._problems = sources, kind, problems
         self._store, self._keys = store, keys
 
-    def missing(self) -> list[int]:
+    def fill_from_cache(self) -> list[int]:
         """Copy rows from the cache; return the numbers of the missing ones."""
         if self._store is None:
             return list(range(len(self._sources)))
