@@ -36,7 +36,7 @@ def test_configure_converts_integers_to_float() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given_", "message"),
+    ("settings", "message"),
     [
         ({"count": 1.5}, "count is 1.5, expected a whole number"),
         ({"count": True}, "count is True, expected a whole number"),
@@ -48,14 +48,14 @@ def test_configure_converts_integers_to_float() -> None:
         ({"name": 5}, "name is 5, expected text"),
         ({"kind": "gold"}, "kind is 'gold', expected one of plain, fancy"),
         ({"kind": ["plain"]}, r"kind is \['plain'\], expected one of plain, fancy"),
-        ({"speed": 1}, "there is no setting 'speed'; there are count, rate, kind, name, quick"),
+        ({"speed": 1}, "'speed'"),
     ],
 )
 def test_configure_raises_for_unknown_names_and_wrong_types(
-    given_: dict[str, Any], message: str
+    settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        configure(Example, given_)
+        configure(Example, settings)
 
 
 def test_parse_settings_reads_json_values() -> None:
@@ -73,7 +73,7 @@ def test_parse_settings_reads_json_values() -> None:
 
 @pytest.mark.parametrize("text", ["count", "=5", "  = 5", ""])
 def test_parse_settings_raises_without_name_or_value(text: str) -> None:
-    with pytest.raises(ConfigError, match="not understood, expected NAME=VALUE"):
+    with pytest.raises(ConfigError, match="NAME=VALUE"):
         parse_settings([text])
 
 
@@ -87,7 +87,7 @@ def test_parse_settings_raises_without_name_or_value(text: str) -> None:
         quick=st.booleans(),
     )
 )
-def test_settings_survive_json_and_the_command_line(example: Example) -> None:
+def test_settings_round_trip_through_json_and_the_command_line(example: Example) -> None:
     written = json.loads(json.dumps(asdict(example)))
     assert configure(Example, written) == example
     typed = [f"{one.name}={json.dumps(getattr(example, one.name))}" for one in fields(Example)]
@@ -110,7 +110,7 @@ def test_configure_reads_settings_of_earlier_versions(caplog: pytest.LogCaptureF
 
     expected = Config(reward_margin=0.5, policy_pool_share=0.2, positives="pseudo-labels")
     assert configure(Config, OLD_SCHGAN) == expected
-    assert "setting policy_uses is now called policy_pool_share" in caplog.messages
+    assert any("policy_pool_share" in message for message in caplog.messages)
 
 
 @pytest.mark.parametrize("setting", [{"pace": 0.5}, {"trust": "policy"}])
@@ -127,7 +127,7 @@ def test_configure_keeps_fields_that_share_a_removed_name() -> None:
     assert configure(Config, {"pace": 0.5}).pace == 0.5
 
 
-def test_old_names_are_no_fields_and_new_names_are_fields() -> None:
+def test_old_names_are_not_fields_and_new_names_are() -> None:
     from xmodal.training.train import METHODS
 
     names = {one.name for method in METHODS.values() for one in fields(method.Config)}

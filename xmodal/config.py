@@ -1,4 +1,4 @@
-"""Options and settings: from the command line or a JSON file into a dataclass."""
+"""Options of training, and parsing of settings into dataclasses."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ OLD_NAMES = {
     "positive_uses": "positive_pool_share",
     "remake": "reconstruction_weight",
 }
-"""Settings of earlier versions, typed by users and stored in config.json, and their names today."""
+"""Settings of earlier versions, in commands and in config.json, and their current names."""
 OLD_VALUES = {("positives", "believed"): "pseudo-labels"}
-"""Values of settings in earlier versions, and their names today."""
+"""Values of settings in earlier versions, and their current values."""
 REMOVED = {"pace": 0.0, "trust": "all", "trust_entropy": 0.3}
-"""Settings of earlier versions that were removed, and the only value that is still accepted."""
+"""Removed settings, and the only value that is still accepted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,17 +46,17 @@ class Options:
     image_backbone: str = DEFAULT_BACKBONE
     text_backbone: str = DEFAULT_BACKBONE
     precision: Precision = "float32"
-    """Of the backbones; part of the model. Codes of bfloat16 differ from those of float32."""
+    """Precision of the backbones, stored in the model. It changes codes."""
     label_share: float = 1.0
-    """Share of the training pairs whose labels are used; for experiments."""
+    """Share of the training pairs whose labels are used, for experiments."""
     validation: float = 0.1
-    """Share of the pairs that the best epoch is selected on."""
+    """Share of the pairs that select the best epoch."""
     query: float = 0.1
-    """Share of the pairs that are held out for evaluation."""
+    """Share of the pairs that are held out as queries for evaluation."""
     split_seed: int = 0
     seed: int = 0
     patience: int = 10
-    """Epochs without a better validation score after which training ends."""
+    """Number of epochs without a better validation score after which training ends."""
 
 
 def configure(kind: type[T], values: Mapping[str, Any]) -> T:
@@ -69,10 +69,10 @@ def configure(kind: type[T], values: Mapping[str, Any]) -> T:
     current = current_names(kind, values)
     unknown = [name for name in current if name not in hints]
     if unknown:
-        raise ConfigError(f"there is no setting {unknown[0]!r}; there are {', '.join(hints)}")
+        raise ConfigError(f"there is no setting {unknown[0]!r}, expected one of {', '.join(hints)}")
     for name in values:
         if name not in hints and name in OLD_NAMES:
-            log.warning("setting %s is now called %s", name, OLD_NAMES[name])
+            log.warning("setting %s was renamed to %s", name, OLD_NAMES[name])
     return kind(**{name: _converted(name, value, hints[name]) for name, value in current.items()})
 
 
@@ -96,7 +96,7 @@ def current_names(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_at_least(config: object, minimum: float, *names: str) -> None:
-    """Raise ConfigError for the first of the fields that is smaller than ``minimum``, or NaN."""
+    """Raise ConfigError for the first field that is smaller than ``minimum``, or NaN."""
     for name in names:
         value = getattr(config, name)
         if not value >= minimum:
@@ -104,7 +104,7 @@ def check_at_least(config: object, minimum: float, *names: str) -> None:
 
 
 def check_at_most(config: object, maximum: float, *names: str) -> None:
-    """Raise ConfigError for the first of the fields that is larger than ``maximum``, or NaN."""
+    """Raise ConfigError for the first field that is larger than ``maximum``, or NaN."""
     for name in names:
         value = getattr(config, name)
         if not value <= maximum:
@@ -112,7 +112,7 @@ def check_at_most(config: object, maximum: float, *names: str) -> None:
 
 
 def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
-    """Parse ``["epochs=20", "negatives=random"]``; a value that is not JSON is text.
+    """Parse settings such as ``["epochs=20", "negatives=random"]``; a value is JSON, else text.
 
     Raises ConfigError for a text that is not NAME=VALUE.
     """
@@ -120,7 +120,7 @@ def parse_settings(texts: Iterable[str]) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.strip():
-            raise ConfigError(f"setting {text!r} not understood, expected NAME=VALUE")
+            raise ConfigError(f"setting {text!r} is invalid, expected NAME=VALUE")
         try:
             values[name.strip()] = json.loads(value)
         except json.JSONDecodeError:

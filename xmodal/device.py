@@ -1,7 +1,7 @@
-"""Device and number format of everything that torch computes.
+"""Device and precision of torch.
 
-Backbones compute in float32 unless their model was trained with another precision, so a code does
-not depend on the processor. Only the training of small networks uses what the processor has.
+Backbones compute in float32 unless their encoder was trained with another precision, so a code does
+not depend on the processor. Only the training of small networks uses bfloat16 where available.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": to
 
 @cache
 def device() -> torch.device:
-    """The device that XMODAL_DEVICE names; without it CUDA, else Apple's MPS, else the CPU."""
-    named = os.environ.get("XMODAL_DEVICE")
-    if named:
-        return torch.device(named)
+    """Return the device $XMODAL_DEVICE; by default CUDA, else Apple's MPS, else the CPU."""
+    configured = os.environ.get("XMODAL_DEVICE")
+    if configured:
+        return torch.device(configured)
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():
@@ -38,25 +38,25 @@ def has_bfloat16() -> bool:
 
 
 def batch_size() -> int:
-    """Number of pictures in a batch of a backbone; batches of texts are twice as large."""
+    """Return the batch size of image backbones; that of text backbones is twice as large."""
     return {"cuda": 256, "mps": 128}.get(device().type, 32)
 
 
-def mixed(where: torch.device, wanted: bool = True) -> torch.autocast:
-    """Context in which layers compute in bfloat16, if ``wanted`` and the device supports it.
+def mixed_precision(on: torch.device, enabled: bool = True) -> torch.autocast:
+    """Context in which layers compute in bfloat16, if ``enabled`` and the device supports it.
 
-    For training only: weights are part of a model's fingerprint, its codes are made in float32.
+    For training only: codes are computed in float32.
     """
-    return torch.autocast(where.type, torch.bfloat16, enabled=wanted and has_bfloat16())
+    return torch.autocast(on.type, torch.bfloat16, enabled=enabled and has_bfloat16())
 
 
 def full_float32() -> AbstractContextManager[None]:
-    """Context in which CUDA convolutions keep all bits of float32; by default they use TF32."""
+    """Context in which CUDA convolutions compute in float32; the default of torch is TF32."""
     if device().type != "cuda":
         return nullcontext()
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def with_precision(fingerprint: str, precision: Precision) -> str:
-    """The fingerprint, followed by the precision unless that is float32."""
+    """Return the fingerprint, followed by the precision unless that is float32."""
     return fingerprint if precision == "float32" else f"{fingerprint}-{precision}"

@@ -1,4 +1,4 @@
-"""Every error that xmodal raises on purpose, on one page.
+"""Exceptions of xmodal.
 
     XmodalError
     ├── CodeError          codes of a wrong width, shape or type
@@ -6,13 +6,13 @@
     ├── ConfigError        a setting that does not exist or has a wrong value (also a ValueError)
     ├── ModelError         a backbone or encoder that cannot be loaded
     ├── ExtraMissing       an optional package is not installed (also an ImportError)
-    └── IndexFailure       an index cannot do what was asked
+    └── IndexFailure       an operation of an index failed
         ├── IndexMissing   there is no index at that address
         ├── IndexMismatch  the index holds codes of other bits or of another encoder
-        ├── BulkFailure    some documents could not be stored or removed; ``failed`` names them
-        └── ServerFailure  a server refused; ``status`` and ``reason`` say how
+        ├── BulkFailure    some documents could not be stored or removed: ``failed``
+        └── ServerFailure  a server refused a request: ``status`` and ``reason``
 
-Each message says what was found, what was expected, and what to do about it, in one line.
+A message has one line: what was found, what was expected, and how to correct it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 
 
 class XmodalError(Exception):
-    """Base of all errors that a caller may want to catch."""
+    """Base of the exceptions of xmodal."""
 
 
 class CodeError(XmodalError):
@@ -46,7 +46,10 @@ class ModelError(XmodalError):
 
 
 class ExtraMissing(XmodalError, ImportError):
-    """Optional packages are not installed; the message has the command that installs them."""
+    """Optional packages are not installed; the message contains the installation command.
+
+    ``what`` needs the packages; ``extras``: names of optional extras.
+    """
 
     def __init__(self, what: str, *extras: str) -> None:
         super().__init__(
@@ -65,52 +68,52 @@ EXTRAS = {
         *("onnxruntime", "tokenizers", "onnx", "onnxscript"),
     ),
 }
-"""The packages that each optional extra brings; an extra comes after those that it contains."""
+"""Packages of each optional extra; an extra follows those that it contains."""
 
 
 def require(what: str, *extras: str) -> None:
-    """Raise one ExtraMissing that names all of ``extras`` of which ``what`` lacks a package."""
-    lacking = [extra for extra in extras if not all(map(_is_installed, EXTRAS[extra]))]
-    if lacking:
-        raise ExtraMissing(what, *lacking)
+    """Raise ExtraMissing if a package of ``extras`` is not installed; ``what`` needs them."""
+    missing = [extra for extra in extras if not all(map(_is_installed, EXTRAS[extra]))]
+    if missing:
+        raise ExtraMissing(what, *missing)
 
 
 def missing_extra(error: ImportError) -> ExtraMissing | None:
-    """The error to raise in place of a failed import, if an extra of ours brings the package."""
+    """Return the error for a failed import of an optional package, None for other packages."""
     package = (error.name or "").partition(".")[0]
-    extra = next((name for name, brought in EXTRAS.items() if package in brought), None)
+    extra = next((name for name, packages in EXTRAS.items() if package in packages), None)
     return None if extra is None else ExtraMissing(f"this (package {package})", extra)
 
 
 def install_command(*extras: str) -> str:
-    """The shell command that adds optional extras to this installation of xmodal.
+    """Return the shell command that adds optional extras to this installation of xmodal.
 
-    A checkout is installed as such. Any other installation names where it came from, as pip noted
-    it (``direct_url.json``, PEP 610): no package index is taken to have xmodal.
+    For a checkout it is an editable installation. Otherwise the source is the one that pip recorded
+    in ``direct_url.json`` (PEP 610), because a package index may not have xmodal.
     """
     names = f"[{','.join(extras)}]"
     root = Path(__file__).resolve().parent.parent
     if (root / "pyproject.toml").is_file():
-        return f"{_pip()} -e {shlex.quote(f'{_from_here(root)}{names}')}"
+        return f"{_pip()} -e {shlex.quote(f'{_relative_to_cwd(root)}{names}')}"
     import json
     from importlib.metadata import PackageNotFoundError, distribution
 
     try:
-        noted = json.loads(distribution("xmodal").read_text("direct_url.json") or "{}")
+        source = json.loads(distribution("xmodal").read_text("direct_url.json") or "{}")
     except PackageNotFoundError:
-        noted = {}
-    return f"{_pip()} {shlex.quote(_requirement(noted, names))}"
+        source = {}
+    return f"{_pip()} {shlex.quote(_requirement(source, names))}"
 
 
-def _requirement(noted: dict[str, Any], names: str) -> str:
-    """What pip is given for a source that it noted."""
+def _requirement(source: dict[str, Any], names: str) -> str:
+    """Return the requirement for a source that pip recorded."""
     from urllib.parse import urlsplit
     from urllib.request import url2pathname
 
-    url = str(noted.get("url", ""))
-    if "vcs_info" in noted:
-        commit = noted["vcs_info"]["commit_id"]
-        return f"xmodal{names} @ {noted['vcs_info']['vcs']}+{url}@{commit}"
+    url = str(source.get("url", ""))
+    if "vcs_info" in source:
+        commit = source["vcs_info"]["commit_id"]
+        return f"xmodal{names} @ {source['vcs_info']['vcs']}+{url}@{commit}"
     path = url2pathname(urlsplit(url).path)
     if url.startswith("file:") and Path(path).exists():
         return f"{path}{names}"
@@ -118,21 +121,21 @@ def _requirement(noted: dict[str, Any], names: str) -> str:
 
 
 def _pip() -> str:
-    """``pip install`` for the running Python: pip, or uv for an environment without pip."""
+    """Return ``pip install`` for the running Python, or that of uv without pip."""
     import shutil
 
     python = Path(sys.executable)
     on_path = shutil.which("pip")
     if on_path is not None and Path(on_path).parent == python.parent:
         return "pip install"
-    python = _from_here(python)
+    python = _relative_to_cwd(python)
     if _is_installed("pip") or shutil.which("uv") is None:
         return f"{shlex.quote(str(python))} -m pip install"
     return f"uv pip install --python {shlex.quote(str(python))}"
 
 
-def _from_here(path: Path) -> Path:
-    """A path as it is written in the current folder."""
+def _relative_to_cwd(path: Path) -> Path:
+    """Return a path relative to the current folder if it is below it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
@@ -144,7 +147,7 @@ def _is_installed(package: str) -> bool:
 
 
 class IndexFailure(XmodalError):
-    """An index cannot do what was asked."""
+    """An operation of an index failed."""
 
 
 class IndexMissing(IndexFailure):
@@ -158,7 +161,7 @@ class IndexMismatch(IndexFailure):
 class BulkFailure(IndexFailure):
     """Some documents could not be stored or removed.
 
-    ``failed`` maps the id of each to the reason.
+    ``failed``: the reason of each failure by id.
     """
 
     def __init__(self, message: str, failed: Mapping[str, str]) -> None:
@@ -167,7 +170,7 @@ class BulkFailure(IndexFailure):
 
 
 class ServerFailure(IndexFailure):
-    """A server refused a request."""
+    """A server refused a request; ``status``: HTTP status, ``reason``: its error type."""
 
     def __init__(self, message: str, status: int, reason: str) -> None:
         super().__init__(message)

@@ -21,7 +21,7 @@ COMPONENTS = 384
 
 @dataclass(frozen=True)
 class Projections:
-    """Projections of both modalities into a common space: (n, d) -> (n, bits) float32."""
+    """Projections of both modalities into a common space, (n, d) -> (n, bits) float32."""
 
     image: Project
     text: Project
@@ -30,7 +30,7 @@ class Projections:
 def cca(
     image: npt.NDArray[np.generic], text: npt.NDArray[np.generic], bits: int, *, ridge: float = 0.1
 ) -> Projections:
-    """Regularised canonical correlation analysis, each direction weighted by its correlation.
+    """Fit a regularised canonical correlation analysis, weighted by the correlations.
 
     Hotelling, "Relations between two sets of variates", 1936; the weights as in Gong, Ke, Isard,
     Lazebnik, IJCV 2014. ``ridge`` is relative to the mean variance of a component. With fewer than
@@ -58,9 +58,10 @@ def itq(
     rng: np.random.Generator,
     rounds: int = 50,
 ) -> Projections:
-    """Iterative quantisation: the rotation R that minimises |sign(V R) - V R| over both modalities.
+    """Fit iterative quantisation: the rotation R that minimises |sign(V R) - V R|.
 
-    Gong, Lazebnik, "Iterative quantization", CVPR 2011; ``image`` and ``text`` are what it fits.
+    Gong, Lazebnik, "Iterative quantization", CVPR 2011. V has the projections of ``image`` and
+    ``text``.
     """
     v = np.concatenate([projections.image(image), projections.text(text)])
     rotation = _orthogonal(v.shape[1], rng)
@@ -75,7 +76,7 @@ def itq(
 
 
 def pca(features: npt.NDArray[np.generic], bits: int) -> Project:
-    """The ``bits`` principal components of features (n, d): (m, d) -> (m, bits) float32.
+    """Fit ``bits`` principal components to features (n, d); return (m, d) -> (m, bits) float32.
 
     With fewer components than ``bits`` the columns are a random orthogonal mix of them.
     """
@@ -88,7 +89,7 @@ def pca(features: npt.NDArray[np.generic], bits: int) -> Project:
 
 
 def affine(project: Project, dim: int) -> tuple[Matrix, Matrix]:
-    """The matrix (dim, bits) and the offset (bits,) of a linear projection."""
+    """Return the matrix (dim, bits) and the offset (bits,) of a linear projection."""
     offset = project(np.zeros((1, dim), np.float32))
     return np.asarray(project(np.eye(dim, dtype=np.float32)) - offset), offset[0]
 
@@ -100,16 +101,16 @@ def nearest(
     *,
     own: npt.NDArray[np.int64] | None = None,
 ) -> npt.NDArray[np.int64]:
-    """Rows of the ``k`` items with the largest cosine, (q, k), exact and unordered.
+    """Return the rows of the ``k`` items with the largest cosine, (q, k), exact and unordered.
 
-    ``own`` (q,): the row of each query in the database, which is left out, or -1. ``k`` is reduced
-    to the number of items that every query can have.
+    ``own`` (q,): row of each query in the database, which is excluded, or -1. ``k`` is reduced to
+    the number of remaining items.
     """
     n = len(database)
     k = max(0, min(k, n if own is None or not (own >= 0).any() else n - 1))
     if not k:
         return np.zeros((len(queries), 0), np.int64)
-    found = np.empty((len(queries), k), np.int64)
+    rows = np.empty((len(queries), k), np.int64)
     items = unit(database).T
     step = max(1, (1 << 24) // n)
     for start in range(0, len(queries), step):
@@ -118,8 +119,8 @@ def nearest(
         if own is not None:
             known = np.flatnonzero(own[chunk] >= 0)
             cosine[known, own[chunk][known]] = -np.inf
-        found[chunk] = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
-    return found
+        rows[chunk] = np.argpartition(-cosine, k - 1, axis=1)[:, :k]
+    return rows
 
 
 def logistic(
@@ -129,10 +130,10 @@ def logistic(
     decay: float = 1e-5,
     steps: int = 400,
 ) -> Project:
-    """Multinomial logistic regression by Nesterov's method: features (n, d) -> posterior (n, c).
+    """Fit a multinomial logistic regression by Nesterov's method: (n, d) -> posterior (n, c).
 
-    Features are centred and divided by one number; a row with several labels has equal shares.
-    Constant columns, which are common in hashed words, are left out.
+    Features are centred and divided by one number. The target of a row with several labels is
+    uniform over them. Constant columns, which are common in hashed words, are excluded.
     """
     changing = np.flatnonzero(np.ptp(features, axis=0) > 0)
     x = as_float32(features[:, changing])
@@ -148,12 +149,12 @@ def logistic(
         vector /= norm
     step = np.float32(1 / (0.5 * norm / len(z) + decay))
     weights = np.zeros((z.shape[1], labels.shape[1]), np.float32)
-    ahead = weights
+    lookahead = weights
     for iteration in range(steps):
-        gradient = z.T @ (_softmax(z @ ahead) - target) / len(z) + np.float32(decay) * ahead
-        after = ahead - step * gradient
-        ahead = after + np.float32(iteration / (iteration + 3)) * (after - weights)
-        weights = after
+        gradient = z.T @ (_softmax(z @ lookahead) - target) / len(z) + np.float32(decay) * lookahead
+        updated = lookahead - step * gradient
+        lookahead = updated + np.float32(iteration / (iteration + 3)) * (updated - weights)
+        weights = updated
     fixed = weights
 
     def posterior(new: npt.NDArray[np.generic]) -> Matrix:
@@ -172,7 +173,7 @@ def unit(rows: npt.NDArray[np.generic]) -> Matrix:
 
 
 def _whitening(features: npt.NDArray[np.generic], ridge: float) -> tuple[Matrix, Matrix]:
-    """Mean, and the whitening matrix (d, r) of centred features."""
+    """Return the mean (d,) and the whitening matrix (d, r) of features."""
     mean, values, directions = _components(features)
     values, directions = values[-COMPONENTS:], directions[:, -COMPONENTS:]
     return mean, np.asarray(
@@ -181,10 +182,12 @@ def _whitening(features: npt.NDArray[np.generic], ridge: float) -> tuple[Matrix,
 
 
 def _components(features: npt.NDArray[np.generic]) -> tuple[Matrix, Any, Any]:
-    """Mean (d,), variances (r,) in ascending order, and their directions (d, r)."""
+    """Return mean (d,), variances (r,) in ascending order, and their directions (d, r)."""
     whole = as_float32(features)
     mean = whole.mean(axis=0)
-    changing = np.flatnonzero(np.ptp(whole, axis=0) > 0)  # few columns of hashed words change
+    changing = np.flatnonzero(
+        np.ptp(whole, axis=0) > 0
+    )  # most columns of hashed words are constant
     x = whole[:, changing] - mean[changing]
     if not len(changing):  # equal rows: one direction of variance 0
         return mean, np.zeros(1), np.eye(len(mean), 1)
@@ -218,5 +221,5 @@ def _softmax(logits: Matrix) -> Matrix:
 
 
 def as_float32(features: npt.NDArray[np.generic]) -> Matrix:
-    """The array as float32; no copy is made if it is float32."""
+    """Return the array as float32, without a copy if it is float32."""
     return np.asarray(features, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""An encoder's folder that was tampered with is refused; its files do not depend on the locale."""
+"""Folders of trained encoders: changed files raise ModelError; files are UTF-8 in any locale."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xmodal.errors import ModelError
 
 
 def damages(config: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The configuration without one of its keys, or with something else in its place."""
+    """Yield descriptions and configs in which one key is missing or has another value."""
     for key in ("format", "fingerprint", "towers", "backbones", "confidence"):
         yield f"without {key}", {k: v for k, v in config.items() if k != key}
         for value in (None, [], "x", {}, -1):
@@ -34,28 +34,28 @@ def _without(mapping: dict[str, Any], key: str) -> dict[str, Any]:
     return {k: v for k, v in mapping.items() if k != key}
 
 
-def test_a_config_that_was_tampered_with_does_no_more_than_be_refused(
-    model: Path, tmp_path: Path
-) -> None:
+def test_changed_config_raises_or_gives_the_same_codes(model: Path, tmp_path: Path) -> None:
     shutil.copytree(model, tmp_path / "m")
-    config = _without(json.loads((model / "config.json").read_text()), "sha256")  # an older one
-    refused = []
+    config = _without(
+        json.loads((model / "config.json").read_text()), "sha256"
+    )  # as in earlier versions
+    raised = []
     for what, damaged in damages(config):
         (tmp_path / "m/config.json").write_text(json.dumps(damaged))
         try:
             loaded = load_encoder(tmp_path / "m")
         except ModelError as error:
             assert "\n" not in str(error), what
-            refused.append(what)
-        else:  # what does not decide a code, such as where a backbone is
+            raised.append(what)
+        else:  # a value that does not decide a code, such as the path of a backbone
             assert loaded.fingerprint == config["fingerprint"], what
             assert 0 <= loaded.confidence(1) <= 1, what
-    assert {"without towers", "without fingerprint", "bits is 'x'", "slope is None"} < set(refused)
+    assert {"without towers", "without fingerprint", "bits is 'x'", "slope is None"} < set(raised)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "\0", '{"train": 5}'])
 @pytest.mark.parametrize("name", ["config.json", "split.json"])
-def test_a_file_of_other_content_is_refused(
+def test_json_file_with_other_content_raises(
     model: Path, tmp_path: Path, name: str, content: str
 ) -> None:
     shutil.copytree(model, tmp_path / "m")
@@ -64,8 +64,7 @@ def test_a_file_of_other_content_is_refused(
         load_encoder(tmp_path / "m")
 
 
-def test_an_encoder_is_kept_in_utf8_whatever_the_locale(model: Path, tmp_path: Path) -> None:
-    """Ids are written as they are, so the encoding of a file must not be the machine's own."""
+def test_files_are_written_in_utf8_under_any_locale(model: Path, tmp_path: Path) -> None:
     program = f"""
 import locale
 from xmodal.encoders.load import load_encoder

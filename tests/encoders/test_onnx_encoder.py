@@ -1,4 +1,4 @@
-"""A portable encoder is used like any other, without torch, and a damaged one is one line."""
+"""Portable encoders: no torch, cache, threads, damaged folders."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ def test_search_index_encode_and_evaluate_need_no_torch(
     index_path: Path,
     tmp_path: Path,
 ) -> None:
-    ours = ("--model", portable_path)
-    done = without(TORCH, "index", world, *ours, "--index", tmp_path / "i", "--json")
+    portable = ("--model", portable_path)
+    done = without(TORCH, "index", world, *portable, "--index", tmp_path / "i", "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["documents"], told["image"], told["text"]) == (150, 150, 150)
+    summary = json.loads(done.stdout)
+    assert (summary["documents"], summary["image"], summary["text"]) == (150, 150, 150)
 
-    # Codes of torch and of onnxruntime belong together: each index answers either query alike.
+    # Codes of torch and of onnxruntime are equal: an index of either gives the same hits.
     for index in (tmp_path / "i", index_path):
-        done = without(TORCH, "search", QUERY, *ours, "--index", index, "-k", 5, "--json")
+        done = without(TORCH, "search", QUERY, *portable, "--index", index, "-k", 5, "--json")
         assert done.returncode == 0, done.stderr
         hits = json.loads(done.stdout)["hits"]
         opened = xmodal.open_index(index, fingerprint=encoder.fingerprint)
@@ -63,25 +63,25 @@ def test_search_index_encode_and_evaluate_need_no_torch(
         opened.close()
 
     picture = dataset.items[0].image
-    done = without(TORCH, "encode", *ours, "--text", QUERY, "--image", picture)
+    done = without(TORCH, "encode", *portable, "--text", QUERY, "--image", picture)
     codes = [encoder.encode_texts([QUERY]), encoder.encode_images([str(picture)])]
     assert done.stdout.split() == [one.to_hex()[0] for one in codes], done.stderr
 
-    done = without(TORCH, "evaluate", world, *ours, "--json")
+    done = without(TORCH, "evaluate", world, *portable, "--json")
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
     report, _ = xmodal.evaluate(encoder, dataset)
     for name in ("xmodal schgan", "cca + itq", "label codeword"):
-        for way, figures in report.rows[name].items():
-            assert rows[name][way]["mAP"] == pytest.approx(figures["mAP"], abs=0.02), (name, way)
+        for direction, figures in report.rows[name].items():
+            expected_map = pytest.approx(figures["mAP"], abs=0.02)
+            assert rows[name][direction]["mAP"] == expected_map, (name, direction)
 
     done = without(TORCH, "search", QUERY, "--model", model, "--index", index_path)
     assert done.returncode == 2 and "[torch]'" in done.stderr
-    assert "xmodal export makes a portable one of it" in done.stderr
 
 
 @pytest.mark.parametrize("package", ["onnxruntime", "tokenizers"])
-def test_what_is_not_installed_is_named(
+def test_missing_package_error_names_the_extra(
     portable_path: Path, package: str, monkeypatch: pytest.MonkeyPatch, clip_path: Path
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -89,27 +89,27 @@ def test_what_is_not_installed_is_named(
         load_encoder(clip_path / "x.onnx").encode_texts(["a dog"])
 
 
-# ---- used like any other ---------------------------------------------------------------------
+# ---- cache and threads -----------------------------------------------------------------------
 
 
-def test_the_cache_keeps_codes_and_features(
+def test_cache_stores_codes_and_features(
     portable_path: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
     cache, moved = tmp_path / "cache", shutil.copytree(portable_path, tmp_path / "m")
     first = PortableEncoder.load(portable_path).encode_pairs(dataset, cache=cache)[1]
     again = PortableEncoder.load(moved)
-    for name in ("image.onnx", "text.onnx"):  # whoever opened a graph now would notice
+    for name in ("image.onnx", "text.onnx"):  # opening them raises an error
         (moved / name).write_bytes(b"\0" * (moved / name).stat().st_size)
-    kept = again.encode_pairs(dataset, cache=cache)[1]
-    for side, one in first.items():
-        assert kept[side].codes == one.codes
-        assert kept[side].features.dtype == one.features.dtype
-        assert np.array_equal(kept[side].features, one.features)
+    cached = again.encode_pairs(dataset, cache=cache)[1]
+    for modality, one in first.items():
+        assert cached[modality].codes == one.codes
+        assert cached[modality].features.dtype == one.features.dtype
+        assert np.array_equal(cached[modality].features, one.features)
     with pytest.raises(ModelError, match="is damaged"):
         again.encode_texts(["something new"], cache=cache)
 
 
-def test_threads_follow_the_environment(portable_path: Path) -> None:
+def test_number_of_threads_is_omp_num_threads(portable_path: Path) -> None:
     program = f"""
 import os, threading, xmodal
 encoder = xmodal.load_encoder({str(portable_path)!r})
@@ -132,14 +132,14 @@ print(len(os.listdir("/proc/self/task")))
     assert counts[1] == counts[0] + 4
 
 
-# ---- damage ----------------------------------------------------------------------------------
+# ---- damaged folders -------------------------------------------------------------------------
 
 
-def cut(name: str) -> Callable[[Path], object]:
+def truncated(name: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-20])
 
 
-def gone(name: str) -> Callable[[Path], object]:
+def removed(name: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).unlink()
 
 
@@ -150,14 +150,14 @@ def noise(name: str) -> Callable[[Path], object]:
 def edited(**changes: object) -> Callable[[Path], object]:
     def damage(folder: Path) -> None:
         config = json.loads((folder / "config.json").read_text())
-        del config["sha256"]  # as earlier versions wrote it
+        del config["sha256"]  # as in earlier versions
         (folder / "config.json").write_text(json.dumps(config | changes))
 
     return damage
 
 
 def flipped(name: str, share: float, bit: int = 0x10) -> Callable[[Path], object]:
-    """One bit of a file is another, at a share of its length."""
+    """Flip a bit of a file at a share of its length."""
 
     def damage(folder: Path) -> None:
         data = bytearray((folder / name).read_bytes())
@@ -167,8 +167,8 @@ def flipped(name: str, share: float, bit: int = 0x10) -> Callable[[Path], object
     return damage
 
 
-def retyped(name: str, value: object) -> Callable[[Path], object]:
-    """A number of config.json changed in an editor."""
+def replaced(name: str, value: object) -> Callable[[Path], object]:
+    """Replace a number of config.json."""
 
     def damage(folder: Path) -> None:
         text = (folder / "config.json").read_text()
@@ -180,49 +180,51 @@ def retyped(name: str, value: object) -> Callable[[Path], object]:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "one bit of a graph": (flipped("text.onnx", 0.4), r"damaged \(text.onnx has sha256 "),
-    "one bit of a tokenizer": (flipped("tokenizer.json", 0.5), r"\(tokenizer.json has sha256 "),
-    "confidence edited": (retyped("offset", 9.5), r"damaged \(config.json was changed after"),
-    "preprocessing edited": (retyped("max_tokens", 7), r"damaged \(config.json was changed after"),
-    "graph cut off": (cut("text.onnx"), r"damaged \(text.onnx has [\d,]+ bytes, expected [\d,]+\)"),
-    "the other graph cut off": (cut("image.onnx"), r"damaged \(image.onnx has "),
-    "graph missing": (gone("text.onnx"), "damaged .*No such file"),
-    "graph of noise": (noise("text.onnx"), "damaged .*bring the whole folder, or make it again"),
-    "tokenizer missing": (gone("tokenizer.json"), "damaged .*No such file"),
+    "flipped bit of a graph": (flipped("text.onnx", 0.4), "text.onnx has sha256"),
+    "flipped bit of a tokenizer": (flipped("tokenizer.json", 0.5), "tokenizer.json has sha256"),
+    "edited confidence": (replaced("offset", 9.5), "config.json was changed"),
+    "edited preprocessing": (replaced("max_tokens", 7), "config.json was changed"),
+    "truncated text graph": (truncated("text.onnx"), r"text.onnx has [\d,]+ bytes"),
+    "truncated image graph": (truncated("image.onnx"), r"image.onnx has [\d,]+ bytes"),
+    "missing graph": (removed("text.onnx"), "damaged .*text.onnx"),
+    "graph of noise": (noise("text.onnx"), "damaged .*xmodal export"),
+    "missing tokenizer": (removed("tokenizer.json"), "damaged .*tokenizer.json"),
     "tokenizer of noise": (noise("tokenizer.json"), "damaged"),
-    "config missing": (gone("config.json"), "there is no finished encoder"),
-    "config cut off": (cut("config.json"), "damaged"),
-    "format of the future": (edited(format=99), "is portable of format 99, this version reads"),
-    "other encoder": (edited(fingerprint="0" * 16), "do not belong together: the graph is of"),
-    "other width": (edited(bits=24), "do not belong together.*bring the whole folder"),
+    "missing config": (removed("config.json"), "no finished encoder"),
+    "truncated config": (truncated("config.json"), "damaged"),
+    "later format": (edited(format=99), "format 99"),
+    "another encoder": (edited(fingerprint="0" * 16), "do not belong together"),
+    "another code width": (edited(bits=24), "do not belong together"),
 }
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-def test_damage_is_one_line(xmodal_cli: Run, clip_path: Path, tmp_path: Path, kind: str) -> None:
-    damage, words = DAMAGES[kind]
+def test_damaged_folder_raises_one_line(
+    xmodal_cli: Run, clip_path: Path, tmp_path: Path, kind: str
+) -> None:
+    damage, message = DAMAGES[kind]
     folder = Path(shutil.copytree(clip_path / "x.onnx", tmp_path / "x.onnx"))
     damage(folder)
     done = xmodal_cli("encode", "--model", folder, "--text", "a dog")
     assert (done.status, done.out) == (2, ""), done
     assert done.err.count("\n") == 1 and done.err.startswith("xmodal: ")
-    with pytest.raises(ModelError, match=words):
+    with pytest.raises(ModelError, match=message):
         load_encoder(folder).encode_texts(["a dog"])
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.9, 0.999])
-@pytest.mark.parametrize("side", ["image", "text"])
-def test_a_flipped_bit_never_gives_other_codes(
-    portable_path: Path, tmp_path: Path, side: str, share: float
+@pytest.mark.parametrize("modality", ["image", "text"])
+def test_flipped_bit_of_a_graph_raises(
+    portable_path: Path, tmp_path: Path, modality: str, share: float
 ) -> None:
     folder = Path(shutil.copytree(portable_path, tmp_path / "x.onnx"))
-    flipped(f"{side}.onnx", share, 0x40)(folder)
-    with pytest.raises(ModelError, match=rf"damaged \({side}.onnx has sha256 "):
-        source = "a red star" if side == "text" else Image.new("RGB", (40, 40), "red")
-        load_encoder(folder).encode(side, [source])  # type: ignore[arg-type]
+    flipped(f"{modality}.onnx", share, 0x40)(folder)
+    with pytest.raises(ModelError, match=f"{modality}.onnx has sha256"):
+        source = "a red star" if modality == "text" else Image.new("RGB", (40, 40), "red")
+        load_encoder(folder).encode(modality, [source])  # type: ignore[arg-type]
 
 
-def test_damage_of_external_data_is_seen(portable_path: Path, tmp_path: Path) -> None:
+def test_flipped_bit_of_external_data_raises(portable_path: Path, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
     folder = Path(shutil.copytree(portable_path, tmp_path / "x.onnx"))
     graph = folder / "text.onnx"
@@ -236,11 +238,11 @@ def test_damage_of_external_data_is_seen(portable_path: Path, tmp_path: Path) ->
     whole = load_encoder(portable_path).encode_texts(["a red star"])
     assert load_encoder(folder).encode_texts(["a red star"]) == whole
     flipped("text.onnx.data", 0.5, 0x40)(folder)
-    with pytest.raises(ModelError, match=r"damaged \(text.onnx.data has sha256 "):
+    with pytest.raises(ModelError, match=r"text.onnx.data has sha256"):
         load_encoder(folder).encode_texts(["a red star"])
 
 
-def test_a_portable_encoder_without_a_digest_is_loaded(portable_path: Path, tmp_path: Path) -> None:
+def test_portable_encoder_without_a_digest_loads(portable_path: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(portable_path, tmp_path / "x.onnx"))
     edited(note="changed")(folder)
     whole, older = load_encoder(portable_path), load_encoder(folder)
@@ -248,7 +250,7 @@ def test_a_portable_encoder_without_a_digest_is_loaded(portable_path: Path, tmp_
 
 
 def edits(config: dict[str, Any], depth: int = 3) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The configuration without one of its keys, or with something else in its place."""
+    """Yield descriptions and configs in which one key is missing or has another value."""
     for key in config:
         yield f"without {key}", {k: v for k, v in config.items() if k != key}
         for value in (None, [], "x", {}, -1):
@@ -258,12 +260,10 @@ def edits(config: dict[str, Any], depth: int = 3) -> Iterator[tuple[str, dict[st
                 yield f"{key}: {what}", config | {key: inner}
 
 
-def test_a_config_that_was_tampered_with_does_no_more_than_be_refused(
-    clip_path: Path, tmp_path: Path
-) -> None:
+def test_changed_config_raises_or_gives_the_same_codes(clip_path: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(clip_path / "x.onnx", tmp_path / "x.onnx"))
     config = json.loads((folder / "config.json").read_text())
-    del config["sha256"]  # as earlier versions wrote it
+    del config["sha256"]  # as in earlier versions
     square = Image.fromarray(np.arange(60 * 40 * 3, dtype=np.uint8).reshape(60, 40, 3))
 
     def codes() -> list[str]:
@@ -273,17 +273,15 @@ def test_a_config_that_was_tampered_with_does_no_more_than_be_refused(
             loaded.encode(*of).codes.to_hex()[0] for of in (("text", ["a"]), ("image", [square]))
         ]
 
-    expected, refused = codes(), []
+    expected, raised = codes(), []
     decides = ("bits", "fingerprint", "confidence", "sides", "files", "kind", "format")
     for what, changed in edits({name: config[name] for name in decides}):
-        kept = {name: config[name] for name in config if name not in decides}
-        (folder / "config.json").write_text(json.dumps(kept | changed))
+        others = {name: config[name] for name in config if name not in decides}
+        (folder / "config.json").write_text(json.dumps(others | changed))
         try:
-            assert codes() == expected, what  # what decides no code
+            assert codes() == expected, what  # a value that does not decide a code
         except ModelError as error:
             assert "\n" not in str(error), what
-            refused.append(what)
-    assert {"without sides", "bits is 'x'", "sides: image: preprocessing: fit is 'x'"} < set(
-        refused
-    )
-    assert len(refused) > 150
+            raised.append(what)
+    assert {"without sides", "bits is 'x'", "sides: image: preprocessing: fit is 'x'"} < set(raised)
+    assert len(raised) > 150

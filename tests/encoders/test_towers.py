@@ -33,8 +33,8 @@ def pictures(n: int) -> torch.Tensor:
 
 def test_relaxed_codes_have_the_shape_and_the_range(towers: Towers) -> None:
     towers.eval()
-    for side, dim in (("image", 12), ("text", 7)):
-        relaxed = towers.tower(side)(features(5, dim)).detach()  # type: ignore[arg-type]
+    for modality, dim in (("image", 12), ("text", 7)):
+        relaxed = towers.tower(modality)(features(5, dim)).detach()  # type: ignore[arg-type]
         assert relaxed.shape == (5, 16)
         assert relaxed.dtype == torch.float32
         assert -1 < float(relaxed.min()) < 0 < float(relaxed.max()) < 1
@@ -75,8 +75,8 @@ def test_batch_size_does_not_change_codes(towers: Towers) -> None:
 
 
 def test_no_items_give_no_codes(towers: Towers) -> None:
-    for side in MODALITIES:
-        codes = towers.codes(side, features(0, towers.shape[f"{side}_dim"]))
+    for modality in MODALITIES:
+        codes = towers.codes(modality, features(0, towers.shape[f"{modality}_dim"]))
         assert (len(codes), codes.bits) == (0, 16)
 
 
@@ -106,9 +106,9 @@ def test_released_towers_with_pixels_raise_config_error() -> None:
 def test_linear_towers_use_thumbnails_of_pixels() -> None:
     linear = Towers(PIXELS, 7, 16, raw_images=True, kind="linear")
     pixels = torch.randint(256, (3, 64, 64, 3), dtype=torch.uint8)
-    seen = linear.image.vectors(pixels.flatten(1)).view(3, 3, 16, 16)
+    thumbnails = linear.image.vectors(pixels.flatten(1)).view(3, 3, 16, 16)
     means = pixels.float().view(3, 16, 4, 16, 4, 3).mean((2, 4)).permute(0, 3, 1, 2) / 255
-    torch.testing.assert_close(seen, means)
+    torch.testing.assert_close(thumbnails, means)
     again = Towers(**linear.shape)
     again.load_state_dict(linear.state_dict())
     assert again.codes("image", pixels.flatten(1)) == linear.codes("image", pixels.flatten(1))

@@ -1,4 +1,4 @@
-"""Backbones: hashed words, raw pixels, torchvision weights, and names that lead nowhere."""
+"""Backbones: hashed words, raw pixels, torchvision weights, unknown names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image
-from support.squares import cosine, forget, pixels
+from support.squares import clear_backbones, cosine, pixels
 
 from xmodal import device
 from xmodal.errors import ConfigError, ModelError
@@ -24,23 +24,23 @@ MOBILENET = ROOT.parent / "shared/data/encoders/mobilenet_v2_imagenet_fp16.safet
 
 @pytest.fixture(autouse=True)
 def fresh_backbones() -> Iterator[None]:
-    """Backbones that other tests loaded are not reused, and those loaded here are released."""
-    forget()
+    """Clear the cache of loaded backbones before and after each test."""
+    clear_backbones()
     yield
-    forget()
+    clear_backbones()
 
 
 # ---- words -----------------------------------------------------------------------------------
 
 
-def test_words_are_the_same_vector_whatever_stands_beside_them() -> None:
+def test_words_do_not_depend_on_the_batch() -> None:
     words = load_text_backbone("words")
     first, second = words.forward(["a red circle"]), words.forward(["two dogs", "a red circle"])
     assert first.shape == (1, words.dim)
     assert np.array_equal(first[0], second[1])
 
 
-def test_words_fold_case_and_forms_of_unicode() -> None:
+def test_words_fold_case_and_unicode_forms() -> None:
     words = load_text_backbone("words")
     plain, upper, strasse, ligature = words.forward(["office", "OFFICE", "STRASSE", "o\ufb03ce"])
     assert np.array_equal(plain, upper)
@@ -49,11 +49,11 @@ def test_words_fold_case_and_forms_of_unicode() -> None:
 
 
 @pytest.mark.parametrize("text", ["!!!", "", "  \n", "…—"])
-def test_a_text_without_letters_is_a_zero_vector(text: str) -> None:
+def test_text_without_letters_is_a_zero_vector(text: str) -> None:
     assert not load_text_backbone("words").forward([text]).any()
 
 
-def test_similar_texts_are_nearer_than_others() -> None:
+def test_words_of_similar_texts_are_nearer() -> None:
     a, plural, other = load_text_backbone("words").forward(
         ["black running shoe", "black running shoes for men", "silver wrist watch"]
     )
@@ -61,23 +61,23 @@ def test_similar_texts_are_nearer_than_others() -> None:
     assert abs(cosine(a, other)) < 0.1
 
 
-def test_the_order_of_words_matters_a_little() -> None:
+def test_words_depend_slightly_on_word_order() -> None:
     a, b = load_text_backbone("words").forward(["man bites dog", "dog bites man"])
     assert 0.5 < cosine(a, b) < 0.999
 
 
-def test_words_by_hand() -> None:
+def test_words_equal_values_computed_by_hand() -> None:
     [v] = load_text_backbone("words").forward(["ab ab"])
-    # "ab" twice weighs 1 + log 2; of "<ab>" the grams <ab, ab>, <ab> as often weigh a quarter; the
-    # pair "ab ab" a half. No two of them share a bucket.
-    often = 1 + float(np.log(2))
-    expected = sorted([often, 0.25 * often, 0.25 * often, 0.25 * often, 0.5])
+    # The word "ab", twice, weighs 1 + log 2; the n-grams <ab, ab>, <ab> of "<ab>" weigh
+    # a quarter of that; the pair "ab ab" weighs 0.5. They have different buckets.
+    twice = 1 + float(np.log(2))
+    expected = sorted([twice, 0.25 * twice, 0.25 * twice, 0.25 * twice, 0.5])
     assert sorted(np.abs(v[v != 0]).tolist()) == pytest.approx(expected)
-    # crc32("ab") is 0x9E83486D: the last bit is the sign, the next twelve are the bucket.
-    assert float(v[0x9E83486D >> 1 & 4095]) == pytest.approx(often)
+    # crc32("ab") is 0x9E83486D: the last bit is the sign, the next twelve the bucket.
+    assert float(v[0x9E83486D >> 1 & 4095]) == pytest.approx(twice)
 
 
-def test_raw_pixels_are_the_pixels() -> None:
+def test_raw_pixels_are_unchanged() -> None:
     backbone = load_image_backbone("small-cnn")
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     square = backbone.preprocessing.pixels(Image.fromarray(picture))
@@ -91,35 +91,35 @@ def test_raw_pixels_are_the_pixels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "load", "words"),
+    ("spec", "load", "message"),
     [
-        ("words", load_image_backbone, "words is a backbone for the text side"),
-        ("small-cnn", load_text_backbone, "small-cnn is a backbone for the image side"),
-        ("resnet18", load_text_backbone, "resnet18 is a backbone for the image side"),
-        ("x.safetensors", load_text_backbone, "x.safetensors is a backbone for the image side"),
-        (" ", load_image_backbone, "the name of the image backbone is empty"),
+        ("words", load_image_backbone, "words .* expected one for images"),
+        ("small-cnn", load_text_backbone, "small-cnn .* expected one for texts"),
+        ("resnet18", load_text_backbone, "resnet18 .* expected one for texts"),
+        ("x.safetensors", load_text_backbone, "x.safetensors .* expected one for texts"),
+        (" ", load_image_backbone, "image backbone is empty"),
     ],
 )
-def test_the_wrong_side_is_refused(spec: str, load: Any, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
+def test_backbone_of_the_other_modality_raises(spec: str, load: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         load(spec)
 
 
 @pytest.mark.parametrize(
     "spec",
-    ["nobody/no-such-model", "no-such-model", "resnet18", "ResNet50_Weights.IMAGENET1K_V2"],
+    ["no-such-user/no-such-model", "no-such-model", "resnet18", "ResNet50_Weights.IMAGENET1K_V2"],
 )
-def test_offline_an_unknown_name_is_one_line_at_once(
+def test_unknown_name_offline_raises_one_line_at_once(
     spec: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from transformers import AutoConfig, AutoModel  # noqa: F401  (imports are not measured)
 
     from xmodal.features.backbones import torchvision_models
 
-    assert not torchvision_models.is_known("nobody")
+    assert not torchvision_models.is_known("no-such-user")
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))  # nothing was downloaded
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))  # an empty download cache
     started = time.perf_counter()
     with pytest.raises(ModelError) as caught:
         load_image_backbone(spec)
@@ -128,10 +128,9 @@ def test_offline_an_unknown_name_is_one_line_at_once(
     assert "\n" not in message
     assert spec in message
     assert "HF_HUB_OFFLINE is set" in message
-    assert "--image-backbone small-cnn --text-backbone words" in message
 
 
-def test_an_unreachable_hub_is_one_line_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_hub_raises_one_line_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.delenv("HF_HUB_OFFLINE")
@@ -140,26 +139,25 @@ def test_an_unreachable_hub_is_one_line_soon(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     started = time.perf_counter()
     with pytest.raises(ModelError) as caught:
-        load_text_backbone("nobody/no-such-model")
+        load_text_backbone("no-such-user/no-such-model")
     assert time.perf_counter() - started < 6
     message = str(caught.value)
     assert "\n" not in message
-    assert "127.0.0.1:9 cannot be reached" in message
-    assert "give the path of a local model, or --image-backbone small-cnn" in message
+    assert "127.0.0.1:9" in message
 
 
-def test_a_name_that_no_hub_would_take_is_refused() -> None:
-    with pytest.raises(ModelError, match="'a b/c!' is unknown: expected words, small-cnn"):
+def test_invalid_hub_name_raises() -> None:
+    with pytest.raises(ModelError, match="'a b/c!' is unknown"):
         load_text_backbone("a b/c!")
 
 
-def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_folder_without_a_model_raises(tmp_path: Path) -> None:
     for spec in (str(tmp_path), str(tmp_path / "missing"), "./missing"):
-        with pytest.raises(ModelError, match=r"expected a folder with config\.json"):
+        with pytest.raises(ModelError, match=r"config\.json"):
             load_text_backbone(spec)
 
 
-def test_a_folder_with_a_broken_config_is_one_line(tmp_path: Path) -> None:
+def test_folder_with_an_invalid_config_raises_one_line(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="cannot be loaded") as caught:
         load_text_backbone(str(tmp_path))
@@ -169,7 +167,7 @@ def test_a_folder_with_a_broken_config_is_one_line(tmp_path: Path) -> None:
 # ---- torchvision -----------------------------------------------------------------------------
 
 
-def a_network(arch: str, seed: int = 0) -> torch.nn.Module:
+def random_network(arch: str, seed: int = 0) -> torch.nn.Module:
     """A torchvision model with random weights and batch statistics, in evaluation mode."""
     from torchvision import models
 
@@ -192,27 +190,27 @@ def save_weights(network: torch.nn.Module, path: Path, **metadata: str) -> Path:
 def plain_features(
     network: Any, last: str, squares: npt.NDArray[np.uint8], mean: Any = 0.0, std: Any = 1.0
 ) -> npt.NDArray[np.float32]:
-    """What the network without its layer ``last`` computes, layer by layer as torchvision does."""
+    """Return the features of the network without its layer ``last``, computed without fusion."""
     setattr(network, last, torch.nn.Identity())
     scaled = (torch.from_numpy(squares).float() / 255 - torch.tensor(mean)) / torch.tensor(std)
     with torch.no_grad():
         return np.asarray(network(scaled.permute(0, 3, 1, 2)).flatten(1).numpy())
 
 
-def test_the_name_of_a_weights_file_says_the_architecture(tmp_path: Path) -> None:
-    network = a_network("mobilenet_v2")
+def test_weights_file_name_selects_the_architecture(tmp_path: Path) -> None:
+    network = random_network("mobilenet_v2")
     backbone = load_image_backbone(
         str(save_weights(network, tmp_path / "mobilenet_v2_x.safetensors"))
     )
     squares = pixels(2, 224)
     assert (backbone.dim, backbone.raw, backbone.space) == (1280, False, None)
-    # In the product the network is fused: batch normalisation goes into the convolutions.
+    # The backbone fuses batch normalisation into the convolutions.
     expected = plain_features(network, "classifier", squares)
     np.testing.assert_allclose(backbone.forward(squares), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_arch_normalize_and_size_are_options(tmp_path: Path) -> None:
-    network = a_network("resnet18")
+def test_weights_file_options_set_arch_normalize_and_size(tmp_path: Path) -> None:
+    network = random_network("resnet18")
     file = save_weights(network, tmp_path / "weights.safetensors")
     backbone = load_image_backbone(f"{file}?arch=resnet18&normalize=imagenet&size=64")
     squares = pixels(2, 64)
@@ -222,19 +220,19 @@ def test_arch_normalize_and_size_are_options(tmp_path: Path) -> None:
     np.testing.assert_allclose(backbone.forward(squares), expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_weights_file_may_say_its_options_itself(tmp_path: Path) -> None:
+def test_weights_file_metadata_are_default_options(tmp_path: Path) -> None:
     file = save_weights(
-        a_network("resnet18"), tmp_path / "w.safetensors", arch="resnet18", size="64"
+        random_network("resnet18"), tmp_path / "w.safetensors", arch="resnet18", size="64"
     )
     backbone = load_image_backbone(str(file))
     assert (backbone.dim, backbone.preprocessing.size) == (512, 64)
 
 
-def test_everything_that_changes_a_feature_changes_the_fingerprint(tmp_path: Path) -> None:
-    file = save_weights(a_network("resnet18"), tmp_path / "resnet18.safetensors")
+def test_fingerprint_depends_on_weights_and_options(tmp_path: Path) -> None:
+    file = save_weights(random_network("resnet18"), tmp_path / "resnet18.safetensors")
     same = tmp_path / "resnet18_copy.safetensors"
     same.write_bytes(file.read_bytes())
-    other = save_weights(a_network("resnet18", seed=1), tmp_path / "resnet18_b.safetensors")
+    other = save_weights(random_network("resnet18", seed=1), tmp_path / "resnet18_b.safetensors")
     specs = [f"{file}?size=64", f"{file}?size=64&normalize=imagenet", f"{file}?size=32"]
     prints = [load_image_backbone(spec).fingerprint for spec in [*specs, f"{other}?size=64"]]
     assert len(set(prints)) == 4
@@ -242,25 +240,25 @@ def test_everything_that_changes_a_feature_changes_the_fingerprint(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "words"),
+    ("name", "options", "message"),
     [
-        ("weights.safetensors", "", "which torchvision model is this"),
-        ("weights.safetensors", "?arch=no_such", "which torchvision model is this.*'no_such'"),
+        ("weights.safetensors", "", "torchvision model ''"),
+        ("weights.safetensors", "?arch=no_such", "torchvision model 'no_such'"),
         ("resnet18.safetensors", "?normalise=imagenet", "unknown option 'normalise'"),
         ("resnet18.safetensors", "?normalize=vgg", "normalize is 'vgg'"),
-        ("resnet18.safetensors", "?arch=resnet50", "another architecture"),
-        ("resnet18.safetensors", "?arch=squeezenet1_1", "no linear layer|another architecture"),
-        ("resnet18.safetensors", "?size=big", "size is 'big', expected a number of pixels"),
-        ("resnet18.safetensors", "?size=0", "size is '0', expected a number of pixels"),
+        ("resnet18.safetensors", "?arch=resnet50", "lacks|has shape"),
+        ("resnet18.safetensors", "?arch=squeezenet1_1", "no linear layer|lacks"),
+        ("resnet18.safetensors", "?size=big", "size is 'big'"),
+        ("resnet18.safetensors", "?size=0", "size is '0'"),
         ("missing.safetensors", "", "there is no weights file"),
         ("junk.safetensors", "", "not a readable safetensors file"),
     ],
 )
-def test_weights_that_cannot_be_used_are_one_line(
-    name: str, options: str, words: str, small_weights: Path
+def test_invalid_weights_raise_one_line(
+    name: str, options: str, message: str, small_weights: Path
 ) -> None:
     (small_weights / "junk.safetensors").write_bytes(b"junk")
-    with pytest.raises(ModelError, match=words) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         load_image_backbone(f"{small_weights / name}{options}")
     assert "\n" not in str(caught.value)
 
@@ -269,14 +267,14 @@ def test_weights_that_cannot_be_used_are_one_line(
 def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the same weights of a resnet18 under two names."""
     folder = tmp_path_factory.mktemp("weights")
-    network = a_network("resnet18")
+    network = random_network("resnet18")
     for name in ("weights", "resnet18"):
         save_weights(network, folder / f"{name}.safetensors")
     return folder
 
 
 @pytest.mark.skipif(not MOBILENET.exists(), reason=f"needs {MOBILENET}, from the shared data")
-def test_the_real_weights_file_gives_features_that_tell_pictures_apart() -> None:
+def test_features_of_real_weights_separate_pictures() -> None:
     backbone = load_image_backbone(str(MOBILENET))
     black, grey = np.zeros((224, 224, 3)), np.full((224, 224, 3), 128)
     stripes = np.zeros((224, 224, 3))
@@ -289,7 +287,7 @@ def test_the_real_weights_file_gives_features_that_tell_pictures_apart() -> None
     assert cosine(out[2], out[3]) > 0.9 > cosine(out[2], out[1])
 
 
-def test_the_environment_names_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_selects_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XMODAL_DEVICE", "meta")
     device.device.cache_clear()
     try:

@@ -1,4 +1,4 @@
-"""Helpers for tests of pretrained backbones: random squares, cosine, cleared caches."""
+"""Helpers for tests of pretrained backbones."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def pixels(n: int, size: int, seed: int = 0) -> npt.NDArray[np.uint8]:
 
 
 def cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Cosine of rows."""
+    """Cosine similarity of rows."""
     lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
     return np.asarray((a * b).sum(-1) / lengths)
 
 
-def forget() -> None:
+def clear_backbones() -> None:
     """Clear the caches of loaded backbones."""
     for cache in (load_image_backbone, load_text_backbone, huggingface._load):
         cache.cache_clear()

@@ -1,4 +1,4 @@
-"""Tiny models of transformers with random weights, as save_pretrained leaves them."""
+"""Tiny models of transformers with random weights, written by save_pretrained."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SMALL = {"hidden_size": 16, "intermediate_size": 24}
 
 
 def tokenizer(*, special: list[str]) -> Any:
-    """A small BPE tokenizer, trained here."""
+    """Train a small BPE tokenizer."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     out = Tokenizer(models.BPE(unk_token=special[-1]))
@@ -25,7 +25,7 @@ def tokenizer(*, special: list[str]) -> Any:
 
 
 def save_clip(folder: Path) -> Path:
-    """A CLIP: pictures of 32 x 32, texts of at most 16 tokens, features of 12 numbers."""
+    """Save a CLIP: pictures of 32 x 32, texts of at most 16 tokens, features of 12 numbers."""
     from tokenizers.processors import TemplateProcessing
     from transformers import (
         CLIPConfig,
@@ -71,7 +71,7 @@ def save_clip(folder: Path) -> Path:
 
 
 def save_vit(folder: Path) -> Path:
-    """A vision model: pictures of 32 x 32, features of 16 numbers."""
+    """Save a vision model: pictures of 32 x 32, features of 16 numbers."""
     from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
     torch.manual_seed(0)
@@ -83,7 +83,7 @@ def save_vit(folder: Path) -> Path:
 
 
 def save_bert(folder: Path) -> Path:
-    """A text model: texts of at most 24 tokens, features of 16 numbers."""
+    """Save a text model: texts of at most 24 tokens, features of 16 numbers."""
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     outer = PreTrainedTokenizerFast(

@@ -178,7 +178,7 @@ def test_stopped_run_continues_with_the_same_result(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         compress(vectors(), 16, tmp_path, settings, show=stop)
     assert (tmp_path / "checkpoint.pt").exists()
-    with pytest.raises(ModelError, match="the run there was stopped: give the same command again"):
+    with pytest.raises(ModelError, match="training there was stopped"):
         Compressor.load(tmp_path)
     with pytest.raises(ConfigError, match="stopped run with other data or settings"):
         compress(vectors(), 24, tmp_path, settings)
@@ -303,7 +303,7 @@ MISTAKES = [
     ("no bits", LEARN % "x" + " --bits 0", "bits is 0, expected a multiple of 8"),
     ("bits no number", LEARN % "x" + " --bits many", "Invalid value for '--bits'"),
     ("seed", LEARN % "x" + " --seed -1", "seed is -1, expected 0 or more"),
-    ("setting", LEARN % "x" + " --set speed=3", "no setting 'speed'; there are epochs"),
+    ("setting", LEARN % "x" + " --set speed=3", "no setting 'speed'"),
     ("setting type", LEARN % "x" + " --set gamma=high", "gamma is 'high', expected a number"),
     ("setting range", LEARN % "x" + " --set gamma=2", "gamma is 2.0, expected at most 1"),
     ("no out", "compress {t}/x.npy", "Missing option '--out'"),
@@ -311,8 +311,12 @@ MISTAKES = [
     ("out in a file", "compress {t}/x.npy --out {t}/words.npy/x " + SET, "words.npy"),
     ("out full", "compress {t}/x.npy --out {t}/full", r"other things in it \(photo.jpg\)"),
     ("out other codes", "compress {t}/x.npy --out {t}/made", "codes of other features or settings"),
-    ("out an encoder", "compress {t}/x.npy --out {t}/model", "other things in it"),
-    ("apply nothing", APPLY % "gone", "there are no finished codes at .*: make them with"),
+    ("out an encoder", "compress {t}/x.npy --out {t}/model", "not a folder of xmodal compress"),
+    (
+        "apply nothing",
+        APPLY % "gone",
+        "no finished compressor at .*: create one with xmodal compress",
+    ),
     ("apply an encoder", APPLY % "model", "not a folder of xmodal compress"),
     ("apply bits", APPLY % "made" + " --bits 32", "--bits .*--apply"),
     ("apply seed", APPLY % "made" + " --seed 0", "--seed .*--apply"),
@@ -320,7 +324,7 @@ MISTAKES = [
     (
         "apply other width",
         "compress {t}/narrow.npy --apply {t}/made --out {t}/new",
-        "the vectors have 8 dimensions, these codes were made of 24",
+        "the vectors have 8 dimensions, expected 24",
     ),
     ("apply nan", "compress {t}/nan.npy --apply {t}/made --out {t}/new", "row 299 of the feat"),
     ("apply to itself", "compress {t}/x.npy --apply {t}/made --out {t}/made", "--out and --apply"),

@@ -14,14 +14,13 @@ import torch
 from support.clusters import clusters
 
 from xmodal.codes import BinaryCodes
-from xmodal.encoders.folder import CHECKPOINT
+from xmodal.encoders.folder import CHECKPOINT, SHEET
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
 from xmodal.modality import Modality
 from xmodal.training.methods.schgan.train import Config, train
 from xmodal.training.pairs import Pairs
 from xmodal.training.run import HISTORY, Run, TrainingData
-from xmodal.training.sheets import SHEET
 from xmodal.training.validation import MAX_DATABASE, MIN_LABELLED
 
 QUICK = Config(epochs=5, batch=32, hidden=24, warmup=2)

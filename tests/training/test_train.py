@@ -218,7 +218,7 @@ def test_training_without_validation_keeps_the_last_epoch(few: Dataset, cache: P
 def test_invalid_options_raise_before_the_folder_is_created(few: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no method 'gan', expected one of schgan"):
         train(few, tmp_path / "x", replace(OPTIONS, method="gan"))
-    with pytest.raises(ConfigError, match=r"there is no setting 'epoch'; there are epochs"):
+    with pytest.raises(ConfigError, match=r"no setting 'epoch'"):
         train(few, tmp_path / "x", OPTIONS, {"epoch": 1})
     with pytest.raises(CodeError, match=r"bits is 12"):
         train(few, tmp_path / "x", replace(OPTIONS, bits=12))

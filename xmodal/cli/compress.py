@@ -99,14 +99,15 @@ def _apply(features: Path, out: Path, learned: Path, params: dict[str, Any]) -> 
             raise ConfigError(f"{name} is an option of training; remove it, or --apply")
 
     from xmodal.data.vectors import read_features
-    from xmodal.encoders.compressor import Compressor, prepare_folder
+    from xmodal.encoders.compressor import Compressor
+    from xmodal.encoders.folder import COMPRESSOR, prepare_folder
 
     compressor = Compressor.load(learned)
     if out.resolve() == learned.resolve():
         raise ConfigError(f"--out and --apply are both {out}: name a new folder")
     vectors = read_features(features)
     codes = compressor.encode(vectors)
-    if prepare_folder(out, params["restart"]):
+    if prepare_folder(out, COMPRESSOR, params["restart"]):
         raise ConfigError(f"{out} contains codes: name a new folder, or add --restart")
     compressor.save(out, codes)
     summary = {"codes": str(out), "fingerprint": compressor.fingerprint, "n": len(codes)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from xmodal.cli.options import (
 from xmodal.cli.output import print_json, print_line, print_problems, progress_bars
 from xmodal.data.dataset import Dataset
 from xmodal.data.readers.read import read
+from xmodal.encoders.folder import atomic_write
 from xmodal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -95,9 +95,8 @@ def _write_codes(encoder: Encoder, dataset: Dataset, out: Path, cache: Path | No
     for modality, (ids, binary_codes) in codes.items():
         arrays[f"{modality}_ids"] = np.array(ids, dtype=str)
         arrays[f"{modality}_codes"] = binary_codes.packed
-    temporary = out.with_suffix(".new.npz")
-    np.savez(temporary, **arrays)
-    os.replace(temporary, out)
+    with atomic_write(out) as file:
+        np.savez(file, **arrays)
     print_problems(dataset.problems)
     counts = ", ".join(f"{len(ids):,} {modality} codes" for modality, (ids, _) in codes.items())
     print_line(f"{out}: {counts}")

@@ -66,7 +66,7 @@ def export(model: Path, out: Path, data: Path | None, **params: Any) -> None:
             image_backbone=params["image_backbone"],
             text_backbone=params["text_backbone"],
             progress=bars,
-            say=info,
+            info=info,
         )
     about = encoder.about["export"]
     size = sum(path.stat().st_size for path in out.iterdir())

@@ -13,7 +13,7 @@ from xmodal.cli.output import info
 from xmodal.data.dataset import Dataset
 from xmodal.data.readers.columns import Columns, label_candidates
 from xmodal.data.readers.read import read
-from xmodal.encoders.folder import read_config
+from xmodal.encoders.folder import encoder_format, read_config
 from xmodal.errors import ConfigError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -86,7 +86,7 @@ def read_with_training_labels(source: Path, columns: Columns, models: Sequence[P
 
 def _training_label_column(model: Path) -> str | None:
     """Return the label column in the configuration of an encoder, or None."""
-    data = read_config(model).get("data")
+    data = read_config(model, encoder_format(model)).get("data")
     column = data.get("label_column") if isinstance(data, dict) else None
     return column if isinstance(column, str) else None
 

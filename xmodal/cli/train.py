@@ -101,6 +101,7 @@ def train(data: Path, **params: Any) -> None:
     info(f"{dataset.name}: {len(dataset):,} items, {len(dataset.pairs()):,} pairs")
     print_label_candidates(dataset, "trains on it")
 
+    from xmodal.encoders.folder import REPORT, write_bytes
     from xmodal.evaluation.evaluate import evaluate
     from xmodal.features.cache import default_cache
     from xmodal.training.train import train as train_encoder
@@ -122,7 +123,7 @@ def train(data: Path, **params: Any) -> None:
     if not params["no_report"] and encoder.split.get("query"):
         report, _ = evaluate(encoder, dataset, cache=cache)
         text = report.to_json() + "\n"
-        (params["out"] / "report.json").write_text(text, encoding="utf-8")
+        write_bytes(params["out"] / REPORT, text.encode())
         rows = report.rows[f"xmodal {options.method}"]
         figures = figures | {
             direction: round(values["mAP"], 4) for direction, values in rows.items()

@@ -1,14 +1,17 @@
-"""From distance to confidence: how likely a pair at that distance is a true match.
+"""Calibration: from Hamming distance to the probability that a pair matches.
 
-A logistic curve p(d) = 1 / (1 + exp(slope * d / bits + offset)), fitted on validation pairs against
-as many sampled pairs that are not matches. So it is calibrated for an even mix of both: it ranks
-and cuts off, but is not the share of true matches among the hits of a large collection.
+A logistic curve p(d) = 1 / (1 + exp(slope * d / bits + offset)) is fitted to validation pairs and
+as many sampled non-matching pairs. The probability is therefore calibrated for an even mix of both:
+use it for ranking and thresholds; it is not the share of matches among the hits of a large
+collection.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,54 +22,67 @@ from xmodal.errors import ConfigError
 
 @dataclass(frozen=True)
 class Confidence:
-    """The fitted curve for codes of ``bits`` bits; ``slope`` >= 0, so nearer is surer."""
+    """Calibration curve for codes of ``bits`` bits; with ``slope`` >= 0 it decreases."""
 
     slope: float
     offset: float
     bits: int
 
     def __call__(self, distance: int) -> float:
-        """The probability of a match at ``distance`` bits, in [0, 1]."""
+        """Return the probability of a match at ``distance`` bits, in [0, 1]."""
         exponent = min(700.0, self.slope * distance / self.bits + self.offset)
         return 1 / (1 + math.exp(exponent))
 
-    def radius(self, at_least: float) -> int | None:
-        """The largest distance with a confidence of ``at_least``; None if there is none."""
-        fitting = [d for d in range(self.bits + 1) if self(d) >= at_least]
-        return max(fitting, default=None)
+    def radius(self, min_confidence: float) -> int | None:
+        """Return the largest distance with at least this confidence; None if there is none."""
+        distances = [d for d in range(self.bits + 1) if self(d) >= min_confidence]
+        return max(distances, default=None)
 
-    def cut(
-        self, max_distance: int | None, min_confidence: float | None, across: bool
+    def search_radius(
+        self, max_distance: int | None, min_confidence: float | None, *, cross_modal: bool
     ) -> int | None:
-        """The radius of both cut-offs together; ``across``: between a picture and a text.
+        """Return the largest distance that satisfies both limits, or None without limits.
 
-        Raises ConfigError for a confidence that is never reached, or not known.
+        Raises ConfigError for a confidence that no distance reaches, and for any confidence unless
+        the search is ``cross_modal``.
         """
         if min_confidence is None:
             return max_distance
-        if not across:
+        if not cross_modal:
             raise ConfigError(
-                "confidence is known between pictures and texts only: cut off by distance here"
+                "confidence is calibrated between pictures and texts only: limit the distance"
             )
-        sure = self.radius(min_confidence)
-        if sure is None:
+        radius = self.radius(min_confidence)
+        if radius is None:
             raise ConfigError(
-                f"a confidence of {min_confidence} is above what this encoder ever says "
+                f"a confidence of {min_confidence} is above the maximum of this encoder "
                 f"({self(0):.3f} at distance 0)"
             )
-        return sure if max_distance is None else min(sure, max_distance)
+        return radius if max_distance is None else min(radius, max_distance)
+
+    def to_config(self) -> dict[str, float]:
+        """Return the curve as ``config.json`` stores it."""
+        return {"slope": self.slope, "offset": self.offset}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], bits: int) -> Confidence:
+        """Return the curve that ``config.json`` stores."""
+        return cls(float(config["slope"]), float(config["offset"]), bits)
 
 
-def fit(matches: npt.NDArray[np.integer], others: npt.NDArray[np.integer], bits: int) -> Confidence:
-    """Fit the curve to the distances (n,) of matches and (m,) of non-matches, each weighing half.
+def fit(
+    matches: npt.NDArray[np.integer], non_matches: npt.NDArray[np.integer], bits: int
+) -> Confidence:
+    """Fit the curve to the distances of matches (n,) and non-matches (m,), each weighing half.
 
-    Newton's method on the ridge-penalised log-likelihood; with nothing to fit the curve is flat.
+    Newton's method on the ridge-penalised log-likelihood. The curve is flat if either is empty, or
+    if matches are not nearer.
     """
-    if not len(matches) or not len(others):
+    if not len(matches) or not len(non_matches):
         return Confidence(0.0, 0.0, bits)
-    x = np.concatenate([matches, others]) / bits
-    y = np.concatenate([np.ones(len(matches)), np.zeros(len(others))])
-    weight = np.where(y == 1, 0.5 / len(matches), 0.5 / len(others))
+    x = np.concatenate([matches, non_matches]) / bits
+    y = np.concatenate([np.ones(len(matches)), np.zeros(len(non_matches))])
+    weight = np.where(y == 1, 0.5 / len(matches), 0.5 / len(non_matches))
     design = np.stack([x, np.ones_like(x)], axis=1)
     beta = np.zeros(2)
     penalty = np.diag([1e-4, 1e-6])  # separable distances would send the slope to infinity
@@ -79,7 +95,7 @@ def fit(matches: npt.NDArray[np.integer], others: npt.NDArray[np.integer], bits:
         beta = beta - step
         if np.abs(step).max() < 1e-9:
             break
-    if beta[0] <= 0:  # matches are not nearer than others: distance says nothing
+    if beta[0] <= 0:  # matches are not nearer: distance carries no information
         return Confidence(0.0, 0.0, bits)
     return Confidence(float(beta[0]), float(beta[1]), bits)
 
@@ -91,11 +107,14 @@ def sample_distances(
     rng: np.random.Generator,
     per_pair: int = 20,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Distances of the natural pairs (i, i), and of sampled (i, j) that ``match`` (n, n) denies."""
+    """Return the distances of all pairs (i, i), and of sampled (i, j) with ``match[i, j]`` false.
+
+    ``match`` has shape (n, n). At most ``per_pair`` non-matches are sampled for each row.
+    """
     n = len(image)
     rows = np.repeat(np.arange(n), per_pair)
     columns = rng.integers(0, max(n, 1), size=len(rows))
     keep = ~match[rows, columns] & (rows != columns)
-    apart = image.to_bits()[rows[keep]] != text.to_bits()[columns[keep]]
-    together = image.to_bits() != text.to_bits()
-    return together.sum(axis=1, dtype=np.int64), apart.sum(axis=1, dtype=np.int64)
+    non_matches = image.to_bits()[rows[keep]] != text.to_bits()[columns[keep]]
+    matches = image.to_bits() != text.to_bits()
+    return matches.sum(axis=1, dtype=np.int64), non_matches.sum(axis=1, dtype=np.int64)

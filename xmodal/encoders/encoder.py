@@ -1,14 +1,7 @@
-"""An encoder: what turns pictures and sentences into codes, whatever computes it.
+"""Encoder: the interface of everything that turns pictures and texts into codes.
 
-:func:`xmodal.load_encoder` returns the encoder of a folder:
-:class:`~xmodal.encoders.torch_encoder.TrainedEncoder` (computed by torch) or
-:class:`~xmodal.encoders.onnx_encoder.PortableEncoder` (computed by onnxruntime). Both have the same
-interface. A folder contains
-
-    config.json           what it is; it is written last, so a folder that has it is complete.
-                          "files" has size and sha256 of the files that decide a code, "sha256" is
-                          its own digest (folders of earlier versions may lack them)
-    split.json            the ids it was trained on, chosen by, and must be asked with
+:func:`xmodal.load_encoder` returns :class:`~xmodal.encoders.torch_encoder.TrainedEncoder`, computed
+by torch, or :class:`~xmodal.encoders.onnx_encoder.PortableEncoder`, computed by onnxruntime.
 """
 
 from __future__ import annotations
@@ -31,9 +24,10 @@ from xmodal.modality import MODALITIES, Modality
 
 
 class Encoded(NamedTuple):
-    """What an encoder makes of ``n`` sources; rows of those that cannot be used say nothing.
+    """Result of encoding ``n`` sources; rows of unusable sources have no meaning.
 
-    ``usable`` (n,); ``features`` (n, dim): what the backbone saw, float16 of length 1 or pixels.
+    ``usable`` (n,) bool; ``features`` (n, dim): inputs of the tower, float16 of length 1 or uint8
+    pixels.
     """
 
     codes: BinaryCodes
@@ -42,11 +36,11 @@ class Encoded(NamedTuple):
 
 
 class Encoder(ABC):
-    """Turns pictures and sentences into codes.
+    """Encoder of pictures and texts to binary codes.
 
     ``precision``: number format of its backbones, or "int8" for quantized weights. ``confidence``:
-    from distance to the probability of a match. ``about``: method, settings, data and figures.
-    ``split``: the ids of each part of its data.
+    calibration curve from distance to the probability of a match. ``about``: method, settings, data
+    and figures. ``split``: the ids of each part of its data.
     """
 
     precision: str
@@ -62,38 +56,38 @@ class Encoder(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """16 hexadecimal digits: a hash of everything that decides a code.
+        """Hash of everything that decides a code: 16 hexadecimal digits.
 
-        "-bfloat16" follows if the backbones compute in that instead of float32.
+        It ends in "-bfloat16" if the backbones compute in bfloat16 instead of float32.
         """
 
     @property
     @abstractmethod
     def shared_space(self) -> bool:
-        """Whether the features of pictures and texts may be compared with each other."""
+        """Whether features of pictures and texts can be compared with each other."""
 
     @abstractmethod
     def encode(
         self,
-        side: Modality,
+        modality: Modality,
         sources: Sequence[Any],
         *,
         cache: Path | None = None,
         problems: Problems | None = None,
         progress: Progress | None = None,
     ) -> Encoded:
-        """Codes of ``n`` pictures or texts, which of them could be used, and their features.
+        """Encode ``n`` pictures or texts; ``cache``: folder of cached features.
 
-        What cannot be used is noted in ``problems``; without ``problems`` the first one raises
+        Unusable sources are recorded in ``problems``; without ``problems`` the first one raises
         DataError.
         """
 
     def encode_images(self, images: Sequence[Source], *, cache: Path | None = None) -> BinaryCodes:
-        """Codes of ``n`` pictures (paths, bytes or PIL images). Raises DataError for a bad one."""
+        """Encode ``n`` paths, bytes or PIL images; raise DataError for an unusable one."""
         return self.encode("image", images, cache=cache).codes
 
     def encode_texts(self, texts: Sequence[str], *, cache: Path | None = None) -> BinaryCodes:
-        """Codes of ``n`` texts. Raises DataError for one in which there is nothing to read."""
+        """Encode ``n`` texts; raise DataError for an unusable one."""
         return self.encode("text", texts, cache=cache).codes
 
     def encode_data(
@@ -104,38 +98,46 @@ class Encoder(ABC):
         problems: Problems | None = None,
         progress: Progress | None = None,
     ) -> dict[Modality, tuple[list[str], BinaryCodes]]:
-        """Ids and codes of all pictures and all texts; what cannot be used goes to ``problems``."""
-        noted = problems if problems is not None else data.problems
+        """Return ids and codes of all pictures and all texts.
+
+        Unusable sources are recorded in ``problems``, by default those of ``data``.
+        """
+        recorded = problems if problems is not None else data.problems
         out: dict[Modality, tuple[list[str], BinaryCodes]] = {}
-        for side in MODALITIES:
-            items = [item for item in data if getattr(item, side) is not None]
-            if not items:  # a side that nobody has is not even loaded
-                out[side] = [], BinaryCodes.empty(self.bits)
+        for modality in MODALITIES:
+            items = [item for item in data if getattr(item, modality) is not None]
+            if not items:  # the backbone is not loaded
+                out[modality] = [], BinaryCodes.empty(self.bits)
                 continue
-            sources = [getattr(item, side) for item in items]
-            found = self.encode(side, sources, cache=cache, problems=noted, progress=progress)
-            ids = [item.id for item, good in zip(items, found.usable, strict=True) if good]
-            out[side] = ids, found.codes[found.usable]
+            encoded = self.encode(
+                modality,
+                [getattr(item, modality) for item in items],
+                cache=cache,
+                problems=recorded,
+                progress=progress,
+            )
+            ids = [item.id for item, usable in zip(items, encoded.usable, strict=True) if usable]
+            out[modality] = ids, encoded.codes[encoded.usable]
         return out
 
     def encode_pairs(
         self, pairs: Dataset, *, cache: Path | None = None, progress: Progress | None = None
     ) -> tuple[Dataset, dict[Modality, Encoded]]:
-        """The pairs whose picture and text can be used, and both sides of them; rows fit together.
+        """Return the pairs whose picture and text are usable, and both encoded, row by row.
 
-        The others are noted in ``pairs.problems``.
+        The others are recorded in ``pairs.problems``.
         """
-        work = {"cache": cache, "problems": pairs.problems, "progress": progress}
-        found: dict[Modality, Encoded] = {
-            side: self.encode(side, sources, **work)  # type: ignore[arg-type]
-            for side, sources in pair_sources(pairs).items()
+        options = {"cache": cache, "problems": pairs.problems, "progress": progress}
+        encoded: dict[Modality, Encoded] = {
+            modality: self.encode(modality, sources, **options)  # type: ignore[arg-type]
+            for modality, sources in pair_sources(pairs).items()
         }
-        good = found["image"].usable & found["text"].usable
-        kept: dict[Modality, Encoded] = {
-            side: Encoded(one.codes[good], one.usable[good], one.features[good])
-            for side, one in found.items()
+        usable = encoded["image"].usable & encoded["text"].usable
+        usable_pairs: dict[Modality, Encoded] = {
+            modality: Encoded(one.codes[usable], one.usable[usable], one.features[usable])
+            for modality, one in encoded.items()
         }
-        return keep_rows(pairs, good), kept
+        return keep_rows(pairs, usable), usable_pairs
 
     def batches(
         self,
@@ -147,8 +149,8 @@ class Encoder(ABC):
     ) -> Iterator[DocumentBatch]:
         """Yield the encoded items of ``data`` in order, at most ``size`` per batch.
 
-        Items without any usable picture or text, or with fields that cannot be stored, are noted
-        in ``data.problems`` and left out.
+        Items without a usable picture or text, and items with fields that cannot be stored, are
+        recorded in ``data.problems`` and left out.
         """
         codes = self.encode_data(data, cache=cache, progress=progress)
         rows = {m: {id_: row for row, id_ in enumerate(ids)} for m, (ids, _) in codes.items()}
@@ -164,8 +166,9 @@ class Encoder(ABC):
             ids = [item.id for item in part]
             packed, present = empty_columns(len(part), self.bits)
             for modality in MODALITIES:
-                places = [rows[modality].get(id_, -1) for id_ in ids]
-                present[modality][:] = np.array(places, np.int64) >= 0
-                here = [place for place in places if place >= 0]
-                packed[modality][present[modality]] = codes[modality][1].packed[here]
+                positions = np.array([rows[modality].get(id_, -1) for id_ in ids], np.int64)
+                present[modality][:] = positions >= 0
+                packed[modality][present[modality]] = codes[modality][1].packed[
+                    positions[positions >= 0]
+                ]
             yield DocumentBatch(ids, packed, present, fields)

@@ -1,83 +1,230 @@
-"""The folder of an encoder: file names, reading, damage, atomic writing."""
+"""Folders of encoders and compressors: file names, formats, reading, restart, atomic writing.
+
+``config.json`` is written last, so a folder that contains it is complete. Its key "files" holds
+size and sha256 of the files that decide a code; "sha256" is the digest of all other keys. Folders
+of earlier versions may lack both keys.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from safetensors import SafetensorError
+from xmodal.errors import CodeError, ConfigError, ModelError
+from xmodal.modality import MODALITIES
 
-from xmodal.encoders.calibration import Confidence
-from xmodal.errors import CodeError, ModelError
-
-CONFIG, SPLIT = "config.json", "split.json"
-WEIGHTS = "weights.safetensors"
+CONFIG, SPLIT, REPORT = "config.json", "split.json", "report.json"
+WEIGHTS, CODES = "weights.safetensors", "codes.npy"
 HISTORY, CHECKPOINT = "history.jsonl", "checkpoint.pt"
-FILES, DIGEST = "files", "sha256"
-"""Keys of ``config.json``: records of files, and the digest of all other keys."""
+GRAPHS = {modality: f"{modality}.onnx" for modality in MODALITIES}
+TOKENIZER, MODEL_CARD = "tokenizer.json", "README.md"
+SHEET = re.compile(r"[a-z]+-\d{3,}\.png")
+"""File name of a sheet of pictures: the name of the sheet, a hyphen and the epoch."""
+NEW = ".new"
+"""Suffix of a file that is being written."""
+FILES_KEY, DIGEST_KEY = "files", "sha256"
 
-
-DAMAGE = (AttributeError, LookupError, TypeError, ValueError, OSError, RuntimeError, CodeError)
+DAMAGE_ERRORS = (
+    *(AttributeError, LookupError, TypeError, ValueError, OSError, RuntimeError),
+    CodeError,
+)
 """Exceptions that reading a damaged file may raise."""
-DAMAGED_WEIGHTS = (*DAMAGE, SafetensorError)
-"""The same for a folder with weights."""
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """What ``config.json`` of an encoder's folder says. Raises ModelError if there is none."""
-    path = folder / CONFIG
-    if not path.is_file():
-        hint = (
-            "training there was stopped: run the same xmodal train again to go on"
-            if (folder / CHECKPOINT).exists()
-            else f"make one with xmodal train DATA --out {folder}"
+@dataclass(frozen=True)
+class FolderFormat:
+    """One kind of folder.
+
+    ``kind``: value of "kind" in ``config.json``, None for encoders of torch, which lack the key.
+    ``version``: value of "format". ``contents``: a noun for messages. ``command``: command that
+    creates the folder; ``usage``: the same with its arguments, without the final path.
+    ``repair``: advice for a damaged folder. ``files``: names of its files. ``keys``: keys of
+    ``config.json`` that its class interprets. ``sheets``: whether it may have sheets of pictures.
+    """
+
+    kind: str | None
+    version: int
+    contents: str
+    command: str
+    usage: str
+    repair: str
+    files: frozenset[str]
+    keys: frozenset[str]
+    sheets: bool = False
+
+    def owns(self, name: str) -> bool:
+        """Whether a file of this name belongs to the folder; a restart removes only these."""
+        whole = name.removesuffix(NEW)
+        return whole in self.files or (self.sheets and bool(SHEET.fullmatch(whole)))
+
+    def about(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the keys of ``config.json`` that describe the training."""
+        return {name: value for name, value in config.items() if name not in self.keys}
+
+
+TORCH_ENCODER = FolderFormat(
+    kind=None,
+    version=1,
+    contents="encoder",
+    command="xmodal train",
+    usage="xmodal train DATA --out",
+    repair="train again",
+    files=frozenset({CONFIG, WEIGHTS, SPLIT, HISTORY, CHECKPOINT, REPORT}),
+    keys=frozenset(
+        {"format", "fingerprint", "precision", "towers", "backbones", "confidence"}
+        | {FILES_KEY, DIGEST_KEY}
+    ),
+    sheets=True,
+)
+ONNX_ENCODER = FolderFormat(
+    kind="portable",
+    version=1,
+    contents="encoder",
+    command="xmodal export",
+    usage="xmodal export --model MODEL --onnx",
+    repair="copy the whole folder again, or repeat xmodal export",
+    files=frozenset({CONFIG, SPLIT, MODEL_CARD, TOKENIZER}).union(
+        *({name, f"{name}.data", f"{modality}.float.onnx"} for modality, name in GRAPHS.items())
+    ),
+    keys=frozenset(
+        {"kind", "format", "fingerprint", "bits", "confidence", "shared_space", "precision"}
+        | {"sides", FILES_KEY, DIGEST_KEY}
+    ),
+)
+COMPRESSOR = FolderFormat(
+    kind="compressor",
+    version=1,
+    contents="compressor",
+    command="xmodal compress",
+    usage="xmodal compress FEATURES.npy --out",
+    repair="repeat xmodal compress with --restart",
+    files=frozenset({CODES, WEIGHTS, CONFIG, REPORT, HISTORY, CHECKPOINT}),
+    keys=frozenset({"kind", "format", "fingerprint", "bits", "dim"}),
+)
+
+
+# ---- reading ---------------------------------------------------------------------------------
+
+
+def encoder_format(folder: Path) -> FolderFormat:
+    """Return the format of an encoder's folder; raise ModelError if there is no encoder."""
+    kind = _parse_config(folder, TORCH_ENCODER).get("kind")
+    return ONNX_ENCODER if kind == ONNX_ENCODER.kind else TORCH_ENCODER
+
+
+def read_config(folder: Path, expected: FolderFormat) -> dict[str, Any]:
+    """Read and check ``config.json``.
+
+    Raises ModelError if it is missing, damaged, of another kind, of another format version, or
+    changed after it was written.
+    """
+    config = _parse_config(folder, expected)
+    if config.get("kind") != expected.kind:
+        raise ModelError(
+            f"{folder} is not a folder of {expected.command}: found kind {config.get('kind')!r}, "
+            f"expected {expected.kind!r}"
         )
-        raise ModelError(f"there is no finished encoder at {folder}: {hint}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict):
-            raise TypeError("config.json holds no object")
-    except DAMAGE as error:
-        raise damaged(folder, error, "train again") from None
+    with damage_as_model_error(folder, expected):
+        version = config["format"]
+    if version != expected.version:
+        raise ModelError(
+            f"{folder} has format {version}, this version reads {expected.version}: "
+            f"{expected.repair}, or use the version that wrote it"
+        )
+    if DIGEST_KEY in config and config[DIGEST_KEY] != config_digest(config):
+        changed = f"{CONFIG} was changed after it was written: its {DIGEST_KEY} differs"
+        raise damaged(folder, expected, changed)
     return config
 
 
-def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write ``config.json`` with its digest."""
-    write_json(folder / CONFIG, {**config, DIGEST: config_digest(config)})
+def _parse_config(folder: Path, expected: FolderFormat) -> dict[str, Any]:
+    if not (folder / CONFIG).is_file():
+        hint = (
+            "training there was stopped: repeat the same command to continue it"
+            if (folder / CHECKPOINT).exists()
+            else f"create one with {expected.usage} {folder}"
+        )
+        raise ModelError(f"there is no finished {expected.contents} at {folder}: {hint}")
+    with damage_as_model_error(folder, expected):
+        return read_json(folder / CONFIG)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises an exception of DAMAGE_ERRORS for anything else."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise TypeError(f"{path.name} contains no JSON object")
+    return content
+
+
+def read_split(folder: Path) -> dict[str, list[str]]:
+    """Return the ids of each part of the data; an empty dict if there is no ``split.json``."""
+    path = folder / SPLIT
+    parts = read_json(path) if path.exists() else {}
+    return {role: list(ids) for role, ids in parts.items()}
+
+
+def damaged(folder: Path, expected: FolderFormat, reason: object) -> ModelError:
+    """Return the error of a damaged folder, in one line."""
+    line = " ".join(str(reason).split())[:160]
+    return ModelError(f"the {expected.contents} in {folder} is damaged ({line}): {expected.repair}")
+
+
+@contextmanager
+def damage_as_model_error(
+    folder: Path, expected: FolderFormat, *more: type[Exception]
+) -> Iterator[None]:
+    """Context that turns the exceptions of damaged files into a ModelError.
+
+    ``more``: exceptions of packages that are not always installed, such as safetensors.
+    """
+    errors: tuple[type[Exception], ...] = (*DAMAGE_ERRORS, *more)
+    try:
+        yield
+    except errors as error:
+        raise damaged(folder, expected, error) from None
+
+
+def check_fingerprint(folder: Path, expected: FolderFormat, computed: str, recorded: str) -> None:
+    """Raise ModelError if the weights have another fingerprint than ``config.json`` records."""
+    if computed != recorded:
+        raise ModelError(
+            f"the {expected.contents} in {folder} has fingerprint {computed}, its config says "
+            f"{recorded}: weights and config do not belong together"
+        )
+
+
+# ---- records of files ------------------------------------------------------------------------
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
-    """sha256 of the content, whatever its layout: of compact JSON with sorted keys."""
-    content = json.loads(json.dumps({k: v for k, v in config.items() if k != DIGEST}))
+    """Return the sha256 of the content as compact JSON with sorted keys, without its digest."""
+    content = json.loads(json.dumps({k: v for k, v in config.items() if k != DIGEST_KEY}))
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def check_config(config: Mapping[str, Any]) -> None:
-    """Raise ValueError if the config has a digest, and it is another one."""
-    if DIGEST in config and config[DIGEST] != config_digest(config):
-        raise ValueError(f"{CONFIG} was changed after it was written: its {DIGEST} differs")
-
-
 def file_record(path: Path) -> dict[str, Any]:
-    """Size and sha256 of a file, as ``config.json`` records them."""
+    """Return size and sha256 of a file, as ``config.json`` records them."""
     return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
 
 
 def check_size(path: Path, record: Mapping[str, Any]) -> None:
-    """Raise ValueError if a file has not the recorded size; OSError if it is missing."""
+    """Raise ValueError if a file has another size than recorded, OSError if it is missing."""
     size = path.stat().st_size
     if size != record["bytes"]:
         raise ValueError(f"{path.name} has {size:,} bytes, expected {record['bytes']:,}")
 
 
 def check_file(path: Path, record: Mapping[str, Any]) -> None:
-    """Raise ValueError if a file is not the recorded one; OSError if it cannot be read."""
+    """Raise ValueError if a file is not the recorded one, OSError if it cannot be read."""
     check_size(path, record)
     found = _sha256(path)
     if found != record["sha256"]:
@@ -91,34 +238,58 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_curve(told: Mapping[str, Any], bits: int) -> Confidence:
-    """The curve of confidence, as a config says it."""
-    return Confidence(float(told["slope"]), float(told["offset"]), bits)
+# ---- writing ---------------------------------------------------------------------------------
 
 
-def read_split(folder: Path) -> dict[str, list[str]]:
-    """The ids of each part; nothing where there is no such file."""
-    path = folder / SPLIT
-    parts = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {role: list(ids) for role, ids in parts.items()}
+def prepare_folder(folder: Path, expected: FolderFormat, restart: bool) -> bool:
+    """Create the folder of a run, or clear it for a restart; return whether a run is finished.
+
+    Raises ConfigError for a file, and for a folder with other files than those of an earlier run.
+    """
+    if folder.is_file():
+        raise ConfigError(f"{folder} is a file, expected a folder for the {expected.contents}")
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    replaceable = {n for n in names if expected.owns(n) and (restart or n.endswith(NEW))}
+    others = names - replaceable
+    if others and (restart or not names & {CONFIG, CHECKPOINT}):
+        raise ConfigError(
+            f"{folder} is a folder with other things in it ({min(others)}): name a new one"
+        )
+    if restart:
+        for name in names:
+            (folder / name).unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    return (folder / CONFIG).is_file()
 
 
-def damaged(folder: Path, error: Exception, advice: str) -> ModelError:
-    """One line about files that are not as they were written."""
-    reason = " ".join(str(error).split())[:160]
-    return ModelError(f"the encoder in {folder} is damaged ({reason}): {advice}")
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write ``config.json`` with its digest."""
+    write_json(folder / CONFIG, {**config, DIGEST_KEY: config_digest(config)})
+
+
+def write_split(folder: Path, split: Mapping[str, Sequence[str]]) -> None:
+    """Write the ids of each part of the data."""
+    write_json(folder / SPLIT, {role: list(ids) for role, ids in split.items()})
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a file as :func:`write_bytes` does."""
+    """Write JSON atomically, in UTF-8."""
     write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file; after a kill at any moment it is the old one or the new.
+    """Write a file atomically."""
+    with atomic_write(path) as file:
+        file.write(content)
 
-    Its mode follows the umask, as that of every file of a model.
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Context with a file that replaces ``path`` at the end of the block.
+
+    After a kill at any moment ``path`` is the old file or the new one. Its mode follows the umask.
     """
-    new = path.with_name(f"{path.name}.new")
-    new.write_bytes(content)
+    new = path.with_name(f"{path.name}{NEW}")
+    with open(new, "wb") as file:
+        yield file
     os.replace(new, path)

@@ -1,29 +1,30 @@
-"""The encoder that a folder holds, whichever kind it is."""
+"""Loading of an encoder from its folder."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from xmodal.encoders.encoder import Encoder
-from xmodal.encoders.folder import read_config
-from xmodal.encoders.onnx_encoder import KIND, PortableEncoder
+from xmodal.encoders.folder import ONNX_ENCODER, encoder_format
+from xmodal.encoders.onnx_encoder import PortableEncoder
 from xmodal.errors import ConfigError, ExtraMissing, missing_extra
 
 
 def load_encoder(
     folder: str | Path, *, image_backbone: str | None = None, text_backbone: str | None = None
 ) -> Encoder:
-    """The encoder in ``folder``, as ``xmodal train`` or ``xmodal export`` made it.
+    """Load the encoder in ``folder``, which ``xmodal train`` or ``xmodal export`` wrote.
 
-    A backbone of a trained one that moved can be named anew. Raises ModelError if there is no
-    encoder, or if its files do not belong together, ConfigError for a backbone that is named for a
-    portable one, and ExtraMissing if what computes it is not installed.
+    ``image_backbone`` and ``text_backbone``: new names or paths of moved backbones; a portable
+    encoder has none. Raises ModelError if there is no encoder or its files do not belong together,
+    ConfigError if a backbone is named for a portable encoder, and ExtraMissing if torch is needed
+    and not installed.
     """
     path = Path(folder)
-    if read_config(path).get("kind") == KIND:
+    if encoder_format(path) is ONNX_ENCODER:
         if image_backbone or text_backbone:
             raise ConfigError(
-                f"the encoder in {path} is portable and has its backbones inside: leave "
+                f"the encoder in {path} is portable and contains its backbones: leave "
                 "--image-backbone and --text-backbone out"
             )
         return PortableEncoder.load(path)

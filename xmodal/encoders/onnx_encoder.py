@@ -1,16 +1,16 @@
-"""A portable encoder: both sides as ONNX graphs, for which numpy and onnxruntime are enough.
+"""Portable encoder: one ONNX graph per modality, computed by onnxruntime.
 
-    config.json       what it is: both sides, preprocessing, confidence, figures, agreement
+    config.json       both modalities, preprocessing, calibration curve, figures, comparison
     image.onnx        pixels (b, size, size, 3) uint8 -> codes, relaxed codes, features
     text.onnx         token ids and mask, or hashed words -> the same
-    tokenizer.json    where texts are cut into tokens, with how they are cut off and padded
-    split.json        the ids it was trained on, chosen by, and must be asked with
-    README.md         the model card
+    tokenizer.json    tokenizer with truncation and padding, unless texts are hashed words
+    split.json        ids of the training, validation, query and gallery parts
+    README.md         model card
 
-``xmodal export`` makes it of a trained encoder. Scaling and normalisation of pixels, the backbone,
-the scaling of features to length 1, their rounding to float16 and the tower are inside a graph;
-what happens before (decoding, cropping, resizing; tokens) is declared in ``config.json``. A file is
-compared with its sha256 in ``config.json`` when it is opened.
+``xmodal export`` converts a trained encoder into this folder. A graph contains the scaling and
+normalisation of pixels, the backbone, the scaling of features to length 1, their rounding to
+float16, and the tower. ``config.json`` declares the preparation of its inputs: decoding, cropping,
+resizing and tokens. A file is compared with its sha256 in ``config.json`` when it is opened.
 """
 
 from __future__ import annotations
@@ -31,46 +31,43 @@ from PIL import Image
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.data.dataset import Problems, Progress
 from xmodal.data.images import Preprocessing
+from xmodal.encoders.calibration import Confidence
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.encoders.folder import (
-    DAMAGE,
-    DIGEST,
-    FILES,
-    check_config,
+    FILES_KEY,
+    ONNX_ENCODER,
     check_file,
     check_size,
+    damage_as_model_error,
     damaged,
     read_config,
-    read_curve,
     read_split,
 )
 from xmodal.errors import ExtraMissing, ModelError, missing_extra
 from xmodal.features.backbones.builtin import Words
-from xmodal.features.extract import Array, Usable, image_rows, says_something, text_rows
+from xmodal.features.extract import Array, Usable, image_rows, text_rows, usable_rows
 from xmodal.modality import MODALITIES, Modality
 
-KIND, FORMAT = "portable", 1
-OWNER, FED = "xmodal.encoder", "xmodal.side"
-"""Where a graph's metadata say whose it is, and how it is fed: no other config goes with it."""
-TOKENS = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
-"""Tensors that a graph of tokens may ask for, and what the package tokenizers calls them."""
-AGAIN = "bring the whole folder, or make it again with xmodal export"
-OWN = (
-    *("kind", "format", "fingerprint", "bits", "confidence", "shared_space"),
-    *("precision", "sides", FILES, DIGEST),
-)
+FINGERPRINT_METADATA, MODALITY_METADATA = "xmodal.encoder", "xmodal.side"
+"""Keys of a graph's metadata: fingerprint of its encoder, and its ModalityConfig as JSON."""
+TOKEN_TENSORS = {
+    "input_ids": "ids",
+    "attention_mask": "attention_mask",
+    "token_type_ids": "type_ids",
+}
+"""Supported inputs of a graph of tokens, and their names in the package tokenizers."""
 
 
 @dataclass(frozen=True)
-class SideConfig:
-    """What ``config.json`` declares of a side.
+class ModalityConfig:
+    """Declaration of a graph and its inputs, from the key "sides" of ``config.json``.
 
-    ``input``: "pixels", "tokens", or "words" (hashed as by
-    :class:`~xmodal.features.backbones.builtin.Words`). ``dim``: length of its features, of type
-    uint8 if ``raw`` (the pixels), else float16.
-    ``batch``: how many at a time. ``inputs``: the tensors of the graph, in order. Pixels have
-    ``preprocessing``; tokens have at most ``max_tokens`` and are padded to the longest of a batch,
-    or to that length ("max_length").
+    ``graph``: file name. ``input``: "pixels", "tokens", or "words" (vectors of
+    :class:`~xmodal.features.backbones.builtin.Words`). ``inputs``: names of the graph's input
+    tensors, in order. ``dim``: length of the features, which are uint8 pixels if ``raw``, else
+    float16. ``batch``: batch size. Pixels have ``preprocessing``. Tokens have a ``tokenizer`` file;
+    they are truncated to ``max_tokens`` and padded to the longest text of a batch ("longest") or
+    to ``max_tokens`` ("max_length").
     """
 
     graph: str
@@ -84,57 +81,69 @@ class SideConfig:
     max_tokens: int | None = None
     padding: str | None = None
 
-    def told(self) -> dict[str, Any]:
-        """As ``config.json`` has it."""
+    def to_config(self) -> dict[str, Any]:
+        """Return the content for ``config.json``."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
-    def to_json(self) -> str:
-        """The same, as a graph has it in its metadata."""
-        return json.dumps(self.told(), sort_keys=True)
+    def to_metadata(self) -> str:
+        """Return the content for the graph's metadata."""
+        return json.dumps(self.to_config(), sort_keys=True)
 
     @classmethod
-    def read(cls, told: Mapping[str, Any]) -> SideConfig:
-        """From ``config.json``. Raises one of DAMAGE for anything else."""
-        values = {one.name: told[one.name] for one in fields(cls) if one.name in told}
-        values["inputs"] = tuple(map(str, told["inputs"]))
-        if "preprocessing" in told:
-            values["preprocessing"] = _preprocessing(told["preprocessing"])
-        side = cls(**values)
-        needs = {"pixels": side.preprocessing, "tokens": side.tokenizer, "words": side.inputs}
-        fits = set(side.inputs) <= set(TOKENS) if side.input == "tokens" else len(side.inputs) == 1
-        raw = side.raw is True and side.input == "pixels"
-        if not needs[side.input] or not fits or side.raw != raw or min(side.dim, side.batch) < 1:
-            raise ValueError(f"the side of {side.graph} does not say what {side.input} need")
-        return side
+    def from_config(cls, config: Mapping[str, Any]) -> ModalityConfig:
+        """Parse the content of ``config.json``; raise one of DAMAGE_ERRORS if it is invalid."""
+        values = {one.name: config[one.name] for one in fields(cls) if one.name in config}
+        values["inputs"] = tuple(map(str, config["inputs"]))
+        if "preprocessing" in config:
+            values["preprocessing"] = _parse_preprocessing(config["preprocessing"])
+        parsed = cls(**values)
+        is_tokens, is_pixels = parsed.input == "tokens", parsed.input == "pixels"
+        needs = {
+            "pixels": parsed.preprocessing,
+            "tokens": parsed.tokenizer,
+            "words": parsed.inputs,
+        }
+        known = set(parsed.inputs) <= set(TOKEN_TENSORS) if is_tokens else len(parsed.inputs) == 1
+        raw = parsed.raw is True and is_pixels
+        too_small = min(parsed.dim, parsed.batch) < 1
+        if not needs[parsed.input] or not known or parsed.raw != raw or too_small:
+            raise ValueError(f"the declaration of {parsed.graph} is incomplete for {parsed.input}")
+        return parsed
 
 
-def _preprocessing(told: Mapping[str, Any]) -> Preprocessing:
-    mean, std = (tuple(map(float, told[name])) for name in ("mean", "std"))
-    out = Preprocessing(**{**told, "mean": mean, "std": std})
-    if out.fit not in ("crop", "squash") or min(out.size, out.share) <= 0:
-        raise ValueError(f"preprocessing is {dict(told)}")
-    Image.Resampling[out.resample.upper()]
-    return out
+def _parse_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
+    mean, std = (tuple(map(float, config[name])) for name in ("mean", "std"))
+    parsed = Preprocessing(**{**config, "mean": mean, "std": std})
+    if parsed.fit not in ("crop", "squash") or min(parsed.size, parsed.share) <= 0:
+        raise ValueError(f"preprocessing is {dict(config)}")
+    Image.Resampling[parsed.resample.upper()]
+    return parsed
 
 
 class PortableEncoder(Encoder):
-    """An encoder of ONNX graphs. Each side is opened when the first picture or text comes."""
+    """Encoder of ONNX graphs. A graph is opened at its first use."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
-        """Of the content of ``config.json``; one of DAMAGE is raised for what cannot be it."""
+        """``config``: content of ``config.json``. Raises one of DAMAGE_ERRORS if it is invalid."""
         self.folder = folder
         self._bits = check_bits(config["bits"])
         self._fingerprint = str(config["fingerprint"])
         self._shared_space = bool(config["shared_space"])
         self.precision = str(config["precision"])
-        self.sides = {side: SideConfig.read(config["sides"][side]) for side in MODALITIES}
-        self.confidence = read_curve(config["confidence"], self.bits)
-        self.about = {name: value for name, value in config.items() if name not in OWN}
+        self.modality_configs = {
+            modality: ModalityConfig.from_config(config["sides"][modality])
+            for modality in MODALITIES
+        }
+        self.confidence = Confidence.from_config(config["confidence"], self.bits)
+        self.about = ONNX_ENCODER.about(config)
         self.split = read_split(folder)
-        files = {str(name): dict(record) for name, record in config[FILES].items()}
+        files = {str(name): dict(record) for name, record in config[FILES_KEY].items()}
         for name, record in files.items():
             check_size(folder / name, record)
-        self._readers = {side: _Reader(self, told, files) for side, told in self.sides.items()}
+        self._featurizers = {
+            modality: _GraphFeaturizer(self, declared, files)
+            for modality, declared in self.modality_configs.items()
+        }
 
     @property
     def bits(self) -> int:
@@ -143,142 +152,142 @@ class PortableEncoder(Encoder):
 
     @property
     def fingerprint(self) -> str:
-        """That of the encoder it was made of; int8 has one of its own."""
+        """Fingerprint of the exported encoder; an int8 encoder has its own."""
         return self._fingerprint
 
     @property
     def shared_space(self) -> bool:
-        """Whether both backbones are sides of one model."""
+        """Whether both backbones belong to one model, so that their features can be compared."""
         return self._shared_space
 
     def encode(
         self,
-        side: Modality,
+        modality: Modality,
         sources: Sequence[Any],
         *,
         cache: Path | None = None,
         problems: Problems | None = None,
         progress: Progress | None = None,
     ) -> Encoded:
-        """Codes by the graph of a side; see :meth:`xmodal.Encoder.encode`.
+        """Encode by the graph of a modality; see :meth:`xmodal.Encoder.encode`.
 
-        The graph goes from pixels or tokens to bits, so the cache keeps all that it says of an
-        item: features and code together.
+        A graph computes features and codes together, so a row of the cache contains both.
         """
-        reader, preprocessing = self._readers[side], self.sides[side].preprocessing
-        work = {"cache": cache, "problems": problems, "progress": progress}
+        featurizer = self._featurizers[modality]
+        preprocessing = self.modality_configs[modality].preprocessing
+        options = {"cache": cache, "problems": problems, "progress": progress}
         rows, usable = (
-            text_rows(reader, sources, **work)  # type: ignore[arg-type]
+            text_rows(featurizer, sources, **options)  # type: ignore[arg-type]
             if preprocessing is None
-            else image_rows(reader, preprocessing, sources, **work)  # type: ignore[arg-type]
+            else image_rows(featurizer, preprocessing, sources, **options)  # type: ignore[arg-type]
         )
-        codes = BinaryCodes(np.ascontiguousarray(rows[:, reader.cut :]), self.bits)
-        return Encoded(codes, usable, reader.features(rows))
+        return Encoded(featurizer.codes(rows), usable, featurizer.features(rows))
 
     @classmethod
     def load(cls, folder: str | Path) -> PortableEncoder:
-        """The encoder in ``folder``. Raises ModelError if there is none, or if it is damaged."""
+        """Load the encoder in ``folder``. Raises ModelError if there is none or it is damaged."""
         path = Path(folder)
-        config = read_config(path)
-        try:
-            if config["kind"] != KIND or config["format"] != FORMAT:
-                raise ModelError(
-                    f"{path} is {config['kind']} of format {config['format']}, this version reads "
-                    f"{KIND} of format {FORMAT}: export it again, or use the version that wrote it"
-                )
-            check_config(config)
+        config = read_config(path, ONNX_ENCODER)
+        with damage_as_model_error(path, ONNX_ENCODER):
             return cls(path, config)
-        except DAMAGE as error:
-            raise damaged(path, error, AGAIN) from None
 
 
-class _Reader:
-    """Rows of a graph: the features of an item, byte by byte, and then its code."""
+class _GraphFeaturizer:
+    """Featurizer of a graph: a row has the bytes of the features, followed by the code."""
 
     dtype = "uint8"
 
     def __init__(
-        self, encoder: PortableEncoder, side: SideConfig, files: Mapping[str, Mapping[str, Any]]
+        self,
+        encoder: PortableEncoder,
+        config: ModalityConfig,
+        files: Mapping[str, Mapping[str, Any]],
     ) -> None:
-        self._folder, self._owner, self._side = encoder.folder, encoder.fingerprint, side
-        self._code = encoder.bits // 8
-        self.batch = side.batch
-        self.fingerprint = f"onnx-{str(files[side.graph]['sha256'])[:32]}"
-        self._files = files
-        self.cut = side.dim * (1 if side.raw else 2)
-        self.dim = self.cut + self._code
+        self._folder, self._encoder_fingerprint = encoder.folder, encoder.fingerprint
+        self._config, self._bits, self._files = config, encoder.bits, files
+        self.batch = config.batch
+        self.fingerprint = f"onnx-{str(files[config.graph]['sha256'])[:32]}"
+        self._feature_bytes = config.dim * (1 if config.raw else 2)
+        self.dim = self._feature_bytes + encoder.bits // 8
 
     def rows(self, batch: Any) -> tuple[Array, Usable]:
-        """Rows (b, dim) of pixels (b, size, size, 3) or ``b`` texts, and which say anything."""
-        fed = self._fed(batch)
-        if self._side.raw:
-            (codes,) = self._session.run(["codes"], fed)
-            features, good = batch.reshape(len(batch), -1), np.ones(len(batch), np.bool_)
+        """Return rows (b, dim) of pixels (b, size, size, 3) or ``b`` texts, and usable ones."""
+        inputs = self._inputs(batch)
+        if self._config.raw:
+            (codes,) = self._session.run(["codes"], inputs)
+            features, usable = batch.reshape(len(batch), -1), np.ones(len(batch), np.bool_)
         else:
-            codes, features = self._session.run(["codes", "features"], fed)
-            good = says_something(features)
+            codes, features = self._session.run(["codes", "features"], inputs)
+            usable = usable_rows(features)
         parts = (np.ascontiguousarray(features).view(np.uint8), codes)
-        return np.concatenate(parts, axis=1), good
+        return np.concatenate(parts, axis=1), usable
 
     def features(self, rows: Array) -> Array:
-        """The features (n, dim) of rows."""
-        kept = np.ascontiguousarray(rows[:, : self.cut])
-        return kept if self._side.raw else kept.view(np.float16)
+        """Return the features (n, dim) of rows."""
+        part = np.ascontiguousarray(rows[:, : self._feature_bytes])
+        return part if self._config.raw else part.view(np.float16)
 
-    def _fed(self, batch: Any) -> dict[str, npt.NDArray[Any]]:
-        """What the graph is given."""
-        if self._side.input == "pixels":
-            return {self._side.inputs[0]: batch}
-        if self._side.input == "words":
-            return {self._side.inputs[0]: Words().forward(batch)}
-        told = self._tokenizer.encode_batch(list(batch))
+    def codes(self, rows: Array) -> BinaryCodes:
+        """Return the codes of rows."""
+        return BinaryCodes(np.ascontiguousarray(rows[:, self._feature_bytes :]), self._bits)
+
+    def _inputs(self, batch: Any) -> dict[str, npt.NDArray[Any]]:
+        """Return the input tensors of the graph for a batch."""
+        if self._config.input == "pixels":
+            return {self._config.inputs[0]: batch}
+        if self._config.input == "words":
+            return {self._config.inputs[0]: Words().forward(batch)}
+        encodings = self._tokenizer.encode_batch(list(batch))
         return {
-            name: np.array([getattr(one, TOKENS[name]) for one in told], np.int64)
-            for name in self._side.inputs
+            name: np.array([getattr(one, TOKEN_TENSORS[name]) for one in encodings], np.int64)
+            for name in self._config.inputs
         }
 
     @cached_property
     def _session(self) -> Any:
-        """The graph, opened. Raises ModelError if it is damaged or another encoder's.
+        """The opened graph. Raises ModelError if it is damaged or of another encoder.
 
-        Its sha256 is compared first, and that of its external data: onnxruntime opens graphs with
-        flipped bits, and they give other codes. The file is then opened by its path. Passing the
-        hashed bytes to onnxruntime is slower and takes twice the memory.
+        The sha256 of the graph and of its external data is compared first, because onnxruntime
+        opens graphs with flipped bits, whose codes differ. onnxruntime then opens the file by its
+        path: passing the hashed bytes is slower and takes twice the memory.
         """
-        onnxruntime = _needed("onnxruntime", self._folder)
-        path = self._folder / self._side.graph
+        onnxruntime = _import_package("onnxruntime", self._folder)
+        path = self._folder / self._config.graph
         try:
             for name in (path.name, f"{path.name}.data"):
                 if name in self._files:
                     check_file(self._folder / name, self._files[name])
             session = onnxruntime.InferenceSession(
-                path, _options(onnxruntime), providers=["CPUExecutionProvider"]
+                path, _session_options(onnxruntime), providers=["CPUExecutionProvider"]
             )
-            says = session.get_modelmeta().custom_metadata_map
+            metadata = session.get_modelmeta().custom_metadata_map
             widths = {one.name: one.shape[1] for one in session.get_outputs()}
-        except Exception as error:  # a damaged file ends in any of many errors
-            raise damaged(self._folder, error, AGAIN) from None
-        ours = (self._owner, self._side.to_json(), self._code)
-        if (says.get(OWNER), says.get(FED), widths.get("codes")) != ours:
+        except Exception as error:  # onnxruntime raises many types for a damaged file
+            raise damaged(self._folder, ONNX_ENCODER, error) from None
+        fingerprint = metadata.get(FINGERPRINT_METADATA)
+        found = (fingerprint, metadata.get(MODALITY_METADATA), widths.get("codes"))
+        expected = (self._encoder_fingerprint, self._config.to_metadata(), self._bits // 8)
+        if found != expected:
             raise ModelError(
                 f"{path} and config.json do not belong together: the graph is of encoder "
-                f"{says.get(OWNER)}, the config of {self._owner}, or it is fed otherwise; {AGAIN}"
+                f"{fingerprint}, the config of {self._encoder_fingerprint}, or their inputs "
+                f"differ: {ONNX_ENCODER.repair}"
             )
         return session
 
     @cached_property
     def _tokenizer(self) -> Any:
-        tokenizers = _needed("tokenizers", self._folder)
-        name = str(self._side.tokenizer)
+        tokenizers = _import_package("tokenizers", self._folder)
+        name = str(self._config.tokenizer)
         try:
             check_file(self._folder / name, self._files[name])
             return tokenizers.Tokenizer.from_file(str(self._folder / name))
-        except Exception as error:  # tokenizers raises nothing more precise
-            raise damaged(self._folder, error, AGAIN) from None
+        except Exception as error:  # tokenizers raises plain Exception
+            raise damaged(self._folder, ONNX_ENCODER, error) from None
 
 
-def _needed(package: str, folder: Path) -> Any:
-    """A package of the extra; if it is missing, it is said for what."""
+def _import_package(package: str, folder: Path) -> Any:
+    """Import a package of the extra "onnx"; raise ExtraMissing if it is not installed."""
     try:
         return import_module(package)
     except ModuleNotFoundError as error:
@@ -287,14 +296,14 @@ def _needed(package: str, folder: Path) -> Any:
         raise ExtraMissing(f"the portable encoder in {folder}", "onnx") from None
 
 
-def _options(onnxruntime: Any) -> Any:
-    """Threads that wait without spinning, as many as torch would take, or OMP_NUM_THREADS."""
+def _session_options(onnxruntime: Any) -> Any:
+    """Return options without spinning threads, with OMP_NUM_THREADS threads if that is set."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; they are raised as well
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Weights that are kept in int8 for their size alone are expanded once, when a graph is opened.
+    # Weights that are int8 only for their size are expanded once, when a graph is opened.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    if told.isdecimal() and int(told):
-        options.intra_op_num_threads = int(told)
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdecimal() and int(threads):
+        options.intra_op_num_threads = int(threads)
     return options

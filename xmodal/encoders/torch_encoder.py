@@ -1,11 +1,12 @@
-"""A trained encoder: two towers and the backbones in front of them, kept in a folder.
+"""Trained encoder: backbones and towers computed by torch, stored in a folder.
 
-    config.json           what it is: backbones, towers, method, settings, data, confidence, figures
-    weights.safetensors   the towers (a raw backbone's network is part of its tower)
+    config.json           backbones, towers, method, settings, data, calibration curve, figures
+    weights.safetensors   the towers (the network of a raw backbone is part of its tower)
     history.jsonl         losses and validation mAP of each epoch
-    split.json            the ids it was trained on, chosen by, and must be asked with
+    split.json            ids of the training, validation, query and gallery parts
 
-Pretrained backbones are named, not copied; their fingerprints are checked when they are loaded.
+Pretrained backbones are referenced by name and are not copied; their fingerprints are checked when
+they are loaded.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from xmodal.config import PRECISIONS, Precision
@@ -27,21 +29,18 @@ from xmodal.device import device, with_precision
 from xmodal.encoders.calibration import Confidence
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.encoders.folder import (
-    DAMAGED_WEIGHTS,
-    DIGEST,
-    FILES,
-    SPLIT,
+    FILES_KEY,
+    TORCH_ENCODER,
     WEIGHTS,
-    check_config,
     check_file,
-    damaged,
+    check_fingerprint,
+    damage_as_model_error,
     file_record,
     read_config,
-    read_curve,
     read_split,
     write_bytes,
     write_config,
-    write_json,
+    write_split,
 )
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ModelError
@@ -54,12 +53,10 @@ from xmodal.features.backbones import (
 from xmodal.features.extract import Array, image_features, text_features
 from xmodal.modality import MODALITIES, Modality
 
-FORMAT = 1
-
 
 @dataclass(frozen=True)
 class BackboneRef:
-    """Which backbone a tower was trained behind: how it was named, and what it was."""
+    """Reference to the backbone of a tower: its name or path, and its fingerprint."""
 
     spec: str
     fingerprint: str
@@ -67,10 +64,9 @@ class BackboneRef:
 
 @dataclass
 class TrainedEncoder(Encoder):
-    """The encoder that :func:`xmodal.train` makes; torch computes its codes.
+    """Encoder computed by torch; :func:`xmodal.train` returns it.
 
-    ``precision``: number format of the backbones, whatever the processor has; the towers compute in
-    float32.
+    ``precision``: number format of the backbones on every processor; the towers compute in float32.
     """
 
     towers: Towers
@@ -90,14 +86,14 @@ class TrainedEncoder(Encoder):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the weights and backbones, followed by the precision unless that is float32.
+        """Hash of weights and backbones, followed by the precision unless that is float32.
 
-        The device is not part of it: an index built on a GPU can be searched from a laptop. At
-        least 99.9 % of the bits are equal there; others have a relaxed value of almost zero.
+        The device is not part of it: codes computed on a GPU can be searched on a CPU. At least
+        99.9 % of the bits are equal; the others have a relaxed value of almost zero.
         """
         hashed = hashlib.blake2b(digest_size=8)
-        for side in MODALITIES:
-            hashed.update(self.backbones[side].fingerprint.encode() + b"\0")
+        for modality in MODALITIES:
+            hashed.update(self.backbones[modality].fingerprint.encode() + b"\0")
         for name, tensor in sorted(self.towers.state_dict().items()):
             hashed.update(f"{name} {tuple(tensor.shape)}\0".encode())
             hashed.update(tensor.cpu().contiguous().numpy().tobytes())
@@ -105,59 +101,58 @@ class TrainedEncoder(Encoder):
 
     @cached_property
     def image_backbone(self) -> ImageBackbone:
-        """Loaded when the first picture comes. Raises ModelError if it is not the same."""
+        """The image backbone, loaded at the first use. Raises ModelError if it has changed."""
         loaded = load_image_backbone(self.backbones["image"].spec, precision=self.precision)
-        self._check("image", loaded.fingerprint)
+        self._check_backbone("image", loaded.fingerprint)
         return loaded
 
     @cached_property
     def text_backbone(self) -> TextBackbone:
-        """Loaded when the first text comes. Raises ModelError if it is not the same."""
+        """The text backbone, loaded at the first use. Raises ModelError if it has changed."""
         loaded = load_text_backbone(self.backbones["text"].spec, precision=self.precision)
-        self._check("text", loaded.fingerprint)
+        self._check_backbone("text", loaded.fingerprint)
         return loaded
 
     @property
     def shared_space(self) -> bool:
-        """Whether both backbones are sides of one model."""
+        """Whether both backbones belong to one model, so that their features can be compared."""
         spaces = self.image_backbone.space, self.text_backbone.space
         return spaces[0] is not None and spaces[0] == spaces[1]
 
     def encode(
         self,
-        side: Modality,
+        modality: Modality,
         sources: Sequence[Any],
         *,
         cache: Path | None = None,
         problems: Problems | None = None,
         progress: Progress | None = None,
     ) -> Encoded:
-        """Codes by backbone and tower; see :meth:`xmodal.Encoder.encode`."""
-        work = {"cache": cache, "problems": problems, "progress": progress}
+        """Encode by backbone and tower; see :meth:`xmodal.Encoder.encode`."""
+        options = {"cache": cache, "problems": problems, "progress": progress}
         features, usable = (
-            image_features(self.image_backbone, sources, **work)  # type: ignore[arg-type]
-            if side == "image"
-            else text_features(self.text_backbone, sources, **work)  # type: ignore[arg-type]
+            image_features(self.image_backbone, sources, **options)  # type: ignore[arg-type]
+            if modality == "image"
+            else text_features(self.text_backbone, sources, **options)  # type: ignore[arg-type]
         )
-        return Encoded(self.towers.codes(side, as_tensor(features)), usable, features)
+        return Encoded(self.towers.codes(modality, as_tensor(features)), usable, features)
 
     def save(self, folder: str | Path) -> None:
-        """Write the folder; ``config.json`` comes last, so a folder that has it is complete."""
+        """Write the folder; ``config.json`` is written last."""
         path = Path(folder)
         path.mkdir(parents=True, exist_ok=True)
         weights = {k: v.cpu().contiguous() for k, v in self.towers.state_dict().items()}
-        # save_file of safetensors makes a file that only its owner can read.
+        # save_file of safetensors ignores the umask: only the owner could read the file.
         write_bytes(path / WEIGHTS, save(weights))
-        write_json(path / SPLIT, {role: list(ids) for role, ids in self.split.items()})
-        curve = self.confidence
+        write_split(path, self.split)
         config = {
-            "format": FORMAT,
+            "format": TORCH_ENCODER.version,
             "fingerprint": self.fingerprint,
             "precision": self.precision,
             "towers": self.towers.shape,
-            "backbones": {side: vars(ref) for side, ref in self.backbones.items()},
-            "confidence": {"slope": curve.slope, "offset": curve.offset},
-            FILES: {WEIGHTS: file_record(path / WEIGHTS)},
+            "backbones": {modality: vars(ref) for modality, ref in self.backbones.items()},
+            "confidence": self.confidence.to_config(),
+            FILES_KEY: {WEIGHTS: file_record(path / WEIGHTS)},
             **self.about,
         }
         write_config(path, config)
@@ -170,58 +165,42 @@ class TrainedEncoder(Encoder):
         image_backbone: str | None = None,
         text_backbone: str | None = None,
     ) -> TrainedEncoder:
-        """The encoder in ``folder``; a backbone that moved can be named anew.
+        """Load the encoder in ``folder``.
 
-        Raises ModelError if there is none, or if its files do not belong together.
+        ``image_backbone`` and ``text_backbone``: new names or paths of moved backbones. Raises
+        ModelError if there is no encoder, or if its files do not belong together.
         """
         path = Path(folder)
-        config = read_config(path)
-        try:
-            found = config["format"]
-            if found != FORMAT:
-                raise ModelError(
-                    f"{path} has format {found}, this version reads {FORMAT}: train again, or use "
-                    "the version that wrote it"
-                )
-            check_config(config)
-            for name, record in config.get(FILES, {}).items():
+        config = read_config(path, TORCH_ENCODER)
+        with damage_as_model_error(path, TORCH_ENCODER, SafetensorError):
+            for name, record in config.get(FILES_KEY, {}).items():
                 check_file(path / name, record)
             towers = Towers(**config["towers"])
             towers.load_state_dict(load_file(path / WEIGHTS))
-            told = {"image": image_backbone, "text": text_backbone}
+            moved = {"image": image_backbone, "text": text_backbone}
             refs = {
-                side: BackboneRef(str(told[side] or ref["spec"]), str(ref["fingerprint"]))
-                for side, ref in ((side, config["backbones"][side]) for side in MODALITIES)
+                modality: BackboneRef(str(moved[modality] or ref["spec"]), str(ref["fingerprint"]))
+                for modality, ref in ((m, config["backbones"][m]) for m in MODALITIES)
             }
-            curve = read_curve(config["confidence"], towers.bits)
-            split = read_split(path)
-            written = config["fingerprint"]
-            precision = config.get("precision", "float32")  # absent before --precision existed
+            curve = Confidence.from_config(config["confidence"], towers.bits)
+            split, recorded = read_split(path), config["fingerprint"]
+            precision = config.get("precision", "float32")  # earlier versions lack the key
             if precision not in PRECISIONS:
                 raise ValueError(f"precision is {precision!r}")
-        except DAMAGED_WEIGHTS as error:
-            raise damaged(path, error, "train again") from None
-        own = {"format", "fingerprint", "precision", "towers", "backbones", "confidence"}
-        own |= {FILES, DIGEST}
-        about = {name: value for name, value in config.items() if name not in own}
-        encoder = cls(towers, refs, curve, about, split, precision)
-        if encoder.fingerprint != written:
-            raise ModelError(
-                f"the encoder in {path} has fingerprint {encoder.fingerprint}, its config says "
-                f"{written}: weights and config do not belong together"
-            )
+        encoder = cls(towers, refs, curve, TORCH_ENCODER.about(config), split, precision)
+        check_fingerprint(path, TORCH_ENCODER, encoder.fingerprint, recorded)
         return encoder
 
-    def _check(self, side: Modality, found: str) -> None:
-        ref = self.backbones[side]
-        if found != ref.fingerprint:
+    def _check_backbone(self, modality: Modality, fingerprint: str) -> None:
+        ref = self.backbones[modality]
+        if fingerprint != ref.fingerprint:
             raise ModelError(
-                f"the {side} backbone {ref.spec!r} is {found}, this encoder was trained behind "
-                f"{ref.fingerprint}: bring that one back, or name it with --{side}-backbone"
+                f"the {modality} backbone {ref.spec!r} is {fingerprint}, this encoder was trained "
+                f"with {ref.fingerprint}: restore that one, or name it with --{modality}-backbone"
             )
 
 
 def as_tensor(features: Array) -> torch.Tensor:
-    """Pixels stay bytes; features become float32."""
-    kept = features if features.dtype == np.uint8 else features.astype(np.float32)
-    return torch.from_numpy(np.ascontiguousarray(kept))
+    """Convert features to a float32 tensor; pixels stay uint8."""
+    values = features if features.dtype == np.uint8 else features.astype(np.float32)
+    return torch.from_numpy(np.ascontiguousarray(values))

@@ -1,4 +1,4 @@
-"""Towers: torch networks from features to relaxed codes, one for each modality."""
+"""Towers: torch networks from features to relaxed codes, one per modality."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from xmodal.codes import BinaryCodes, check_bits
-from xmodal.device import full_float32, mixed
+from xmodal.device import full_float32, mixed_precision
 from xmodal.errors import ConfigError
 from xmodal.modality import Modality
 
@@ -45,29 +45,29 @@ class SmallCNN(nn.Module):
         # shape, not len: the ONNX export then has a dynamic batch size.
         grid = self.get_buffer("grid").expand(squares.shape[0], -1, -1, -1)
         stacked = torch.cat([squares, grid], dim=1)
-        with mixed(pixels.device, self.training):
+        with mixed_precision(pixels.device, self.training):
             maps = self.layers(stacked.contiguous(memory_format=torch.channels_last)).float()
         out: torch.Tensor = self.last(torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1))
         return out
 
 
 class Thumbnail(nn.Module):
-    """The picture at 16 x 16 pixels, flat, in [0, 1]: features without training."""
+    """Pictures at 16 x 16 pixels, flat, in [0, 1]: features without training."""
 
-    side = 16
-    dim = 3 * side * side
+    size = 16
+    dim = 3 * size * size
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Flat uint8 pixels (n, 64 * 64 * 3) -> (n, 3 * 16 * 16), channel by channel."""
         squares = pixels.view(-1, 64, 64, 3).permute(0, 3, 1, 2).float() / 255
-        return functional.adaptive_avg_pool2d(squares, self.side).flatten(1)
+        return functional.adaptive_avg_pool2d(squares, self.size).flatten(1)
 
 
 class Tower(nn.Module):
     """LayerNorm -> linear -> GELU -> linear -> tanh: relaxed codes in (-1, 1).
 
     ``stem`` is the identity for features, a :class:`SmallCNN` for raw pixels. ``dropout``: dropout
-    rate of its outputs.
+    rate of the outputs of the stem.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ def init_released(layer: nn.Module) -> None:
 
 
 class Towers(nn.Module):
-    """The hash network: an image tower and a text tower into one code of ``bits`` bits.
+    """The hash network: an image tower and a text tower with codes of ``bits`` bits.
 
     ``kind``: class of the towers. Released and linear towers have no dropout; released towers take
     no pixels and raise ConfigError for them.
@@ -193,7 +193,7 @@ class Towers(nn.Module):
 
     @torch.inference_mode()
     def codes(self, modality: Modality, features: torch.Tensor, batch: int = 1024) -> BinaryCodes:
-        """Binary codes of features (n, dim), computed in evaluation mode."""
+        """Return the binary codes of features (n, dim), computed in evaluation mode."""
         was_training = self.training
         self.eval()
         device = next(self.parameters()).device

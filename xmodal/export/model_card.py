@@ -11,7 +11,7 @@ METRICS = ("mAP", "P@10", "pair R@10")
 
 
 def model_card(name: str, config: Mapping[str, Any]) -> str:
-    """The card in Markdown, from the content of ``config.json`` with ``report`` and ``export``."""
+    """Return the card in Markdown; ``config``: ``config.json`` with ``report`` and ``export``."""
     parts = [
         _usage(name, config),
         _training(config),
@@ -25,28 +25,28 @@ def model_card(name: str, config: Mapping[str, Any]) -> str:
 
 def _usage(name: str, config: Mapping[str, Any]) -> str:
     image, text = config["sides"]["image"], config["sides"]["text"]
-    seen, bits = image["preprocessing"], config["bits"]
-    square = f"`pixels` (b, {seen['size']}, {seen['size']}, 3) uint8 RGB"
-    decoded = (
-        f"upright by EXIF, transparency on white, {seen['fit']} (share {seen['share']:g}), "
-        f"{seen['resample']}"
+    pixels, bits = image["preprocessing"], config["bits"]
+    image_input = f"`pixels` (b, {pixels['size']}, {pixels['size']}, 3) uint8 RGB"
+    decoding = (
+        f"upright by EXIF, transparency on white, {pixels['fit']} (share {pixels['share']:g}), "
+        f"{pixels['resample']}"
     )
-    ways = {
+    text_preparation = {
         "words": "words and pieces of words, hashed into 4,096 numbers (`words` of xmodal)",
         "tokens": f"`tokenizer.json`, at most {text.get('max_tokens')} tokens",
     }
-    given = ", ".join(f"`{one}`" for one in text["inputs"])
+    text_input = ", ".join(f"`{name}`" for name in text["inputs"])
     rows = [
-        ["side", "graph", "input", "preparation"],
-        ["image", f"`{image['graph']}`", square, decoded],
-        ["text", f"`{text['graph']}`", given, ways[text["input"]]],
+        ["modality", "graph", "input", "preparation"],
+        ["image", f"`{image['graph']}`", image_input, decoding],
+        ["text", f"`{text['graph']}`", text_input, text_preparation[text["input"]]],
     ]
     return f"""# {name}
 
-Pictures and texts to shared binary codes of {bits} bits, as ONNX graphs in {config["precision"]}.
-Made by `xmodal export`; encoder {config["fingerprint"]}.
+Encoder of pictures and texts to binary codes of {bits} bits, as ONNX graphs in
+{config["precision"]}. Written by `xmodal export`; encoder {config["fingerprint"]}.
 
-Needs xmodal with its extra `onnx` (from a checkout: `pip install '.[onnx]'`), and no torch.
+Requires xmodal with its extra `onnx` (from a checkout: `pip install '.[onnx]'`); not torch.
 
 ```bash
 xmodal index photos/ --model {name} --index my.index
@@ -55,14 +55,14 @@ xmodal search "red shoes" --model {name} --index my.index
 
 {_table(rows)}
 
-Both have the outputs `codes` (b, {bits // 8}) uint8, most significant bit first, and `relaxed` (b,
-{bits}) float32, of which a bit is the sign. Normalisation of pixels,
-backbone, tower and bits are inside the graphs; `config.json` declares the rest."""
+Both graphs have the outputs `codes` (b, {bits // 8}) uint8, most significant bit first, and
+`relaxed` (b, {bits}) float32, whose signs are the bits. The graphs contain the normalisation of
+pixels, backbone and tower; `config.json` declares the preparation of their inputs."""
 
 
 def _training(config: Mapping[str, Any]) -> str:
     options, data = config.get("options", {}), config.get("data", {})
-    specs = {side: ref["spec"] for side, ref in config["backbones"].items()}
+    specs = {modality: ref["spec"] for modality, ref in config["backbones"].items()}
     counts = ", ".join(
         f"{data[role]:,} {what}"
         for role, what in (
@@ -86,9 +86,10 @@ def _training(config: Mapping[str, Any]) -> str:
         "",
         f"- method {options.get('method', 'unknown')}, seed {options.get('seed', 'unknown')}, "
         f"split seed {options.get('split_seed', 'unknown')}",
-        "- the epoch was chosen on validation pairs; queries were used for neither",
-        "- mAP is the exact expectation over ties, over all points of the database; confidence was "
-        "fitted on validation pairs against as many sampled non-pairs",
+        "- the epoch was selected on validation pairs; queries were used for "
+        "neither training nor selection",
+        "- mAP is the exact expectation over ties, on the whole database; the confidence curve was "
+        "fitted to validation pairs and as many sampled non-pairs",
         f"- settings: {settings or 'unknown'}",
     ]
     return "\n".join(lines)
@@ -96,11 +97,11 @@ def _training(config: Mapping[str, Any]) -> str:
 
 def _figures(report: Mapping[str, Any] | None) -> str:
     if not report:
-        return "## Figures\n\nThe model has no report: `xmodal evaluate DATA --model` measures one."
+        return "## Figures\n\nThe model has no report: measure with `xmodal evaluate DATA --model`."
     header = ["", *(f"{m} {a}->{b}" for m in METRICS for a, b in DIRECTIONS)]
     rows = [
-        [name, *(_cell(ways[f"{a}->{b}"].get(m)) for m in METRICS for a, b in DIRECTIONS)]
-        for name, ways in report["rows"].items()
+        [name, *(_cell(figures[f"{a}->{b}"].get(m)) for m in METRICS for a, b in DIRECTIONS)]
+        for name, figures in report["rows"].items()
     ]
     facts = "\n".join(f"- {name}: {value}" for name, value in report["facts"].items())
     return (
@@ -113,20 +114,20 @@ def _figures(report: Mapping[str, Any] | None) -> str:
 def _parity(config: Mapping[str, Any]) -> str:
     export = config["export"]
     rows = [
-        [other, side, f"{one['bits']:.3%}", f"{one['codes']:.1%}", str(one["n"])]
-        for other, sides in export["agreement"].items()
-        for side, one in sides.items()
+        [other, modality, f"{equal['bits']:.3%}", f"{equal['codes']:.1%}", str(equal["n"])]
+        for other, modalities in export["agreement"].items()
+        for modality, equal in modalities.items()
     ]
     versions = ", ".join(f"{name} {number}" for name, number in export["versions"].items())
-    header = ["with", "side", "equal bits", "equal codes", "items"]
-    usable = (
-        "An index that was filled by torch can be searched and extended with this model."
+    header = ["compared with", "modality", "equal bits", "equal codes", "items"]
+    compatibility = (
+        "An index of the torch encoder can be searched and extended with this encoder."
         if config["precision"] == "float32"
-        else "Codes in int8 differ: index the data again with this model."
+        else "Codes in int8 differ: index the data again with this encoder."
     )
     return (
         "## Equal bits with torch\n\n"
-        f"On {export['checked on']} ({versions}). {usable}\n\n{_table([header, *rows])}"
+        f"On {export['checked on']} ({versions}). {compatibility}\n\n{_table([header, *rows])}"
     )
 
 
@@ -135,13 +136,13 @@ def _quality(config: Mapping[str, Any]) -> str:
     if not measured:
         return ""
     rows = [
-        [name, *(f"{ways[f'{a}->{b}']:.4f}" for a, b in DIRECTIONS)]
-        for name, ways in measured.items()
+        [name, *(f"{values[f'{a}->{b}']:.4f}" for a, b in DIRECTIONS)]
+        for name, values in measured.items()
     ]
     header = ["computed by", *(f"mAP {a}->{b}" for a, b in DIRECTIONS)]
     return (
-        f"## mAP of each runtime\n\n{config['export']['checked on'].capitalize()}, as queries and "
-        f"as database; items that share a label are relevant.\n\n{_table([header, *rows])}"
+        f"## mAP of each runtime\n\nOn {config['export']['checked on']}, as queries and as "
+        f"database; items that share a label are relevant.\n\n{_table([header, *rows])}"
     )
 
 
@@ -153,7 +154,7 @@ def _limits(config: Mapping[str, Any]) -> str:
         "- Figures are for data like the training data. Every input gets a code; for inputs unlike "
         "the training data it carries little information.",
         "- Confidence is calibrated on as many matches as non-matches: use it for ranking and for "
-        "thresholds; it is not the share of true matches in a large collection.",
+        "thresholds; it is not the share of matches in a large collection.",
         "- The folder contains the weights of the backbones: their licences apply.",
     ]
     if config["precision"] == "int8":

@@ -1,4 +1,4 @@
-"""One ONNX graph for each side of a trained encoder: backbone, scaling, rounding, tower, bits."""
+"""ONNX graphs of a trained encoder, one per modality: backbone, scaling, rounding, tower, bits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from xmodal.encoders.onnx_encoder import FED, OWNER, TOKENS, SideConfig
+from xmodal.encoders.folder import GRAPHS, TOKENIZER, write_bytes
+from xmodal.encoders.onnx_encoder import (
+    FINGERPRINT_METADATA,
+    MODALITY_METADATA,
+    TOKEN_TENSORS,
+    ModalityConfig,
+)
 from xmodal.encoders.torch_encoder import TrainedEncoder
 from xmodal.encoders.towers import Tower
 from xmodal.errors import ModelError
@@ -24,15 +30,15 @@ from xmodal.modality import Modality
 
 OPSET = 20
 MAX_FILE_BYTES = 1_900_000_000
-"""Weights above this go into a second file: protobuf is limited to 2 GB."""
+"""Size above which weights are stored in a second file, because protobuf is limited to 2 GB."""
 BIT_VALUES = (128, 64, 32, 16, 8, 4, 2, 1)  # most significant bit first, as everywhere in xmodal
 
 
-class Side(nn.Module):
-    """Backbone, scaling, rounding and tower of one side.
+class EncoderModule(nn.Module):
+    """Backbone, scaling, rounding and tower of one modality.
 
     ``network`` maps inputs to features; None if the inputs are the features. ``raw``: the inputs
-    are pixels, which go into the tower.
+    of the tower are pixels.
     """
 
     def __init__(self, network: nn.Module | None, tower: Tower, *, raw: bool) -> None:
@@ -44,15 +50,15 @@ class Side(nn.Module):
         """Inputs -> codes (b, bits / 8) uint8, relaxed codes (b, bits), features (b, dim) float16.
 
         Features are scaled to length 1 and rounded to float16, as in
-        :mod:`xmodal.features.extract`. A raw side has no output for features.
+        :mod:`xmodal.features.extract`. There is no output for features if ``raw``.
         """
         if self.raw:
             relaxed = self.tower(inputs[0].flatten(1))
             return self._packed(relaxed), relaxed
         features = inputs[0] if self.network is None else self.network(*inputs)
-        kept = functional.normalize(features.float(), dim=1).half()
-        relaxed = self.tower(kept.float())
-        return self._packed(relaxed), relaxed, kept
+        rounded = functional.normalize(features.float(), dim=1).half()
+        relaxed = self.tower(rounded.float())
+        return self._packed(relaxed), relaxed, rounded
 
     def _packed(self, relaxed: torch.Tensor) -> torch.Tensor:
         bits = (relaxed > 0).to(torch.int64).unflatten(1, (-1, 8))
@@ -60,36 +66,37 @@ class Side(nn.Module):
         return packed
 
 
-def write_graph(encoder: TrainedEncoder, side: Modality, folder: Path) -> SideConfig:
-    """Write the graph of a side, and its tokenizer if it has one; return its declaration.
+def write_graph(encoder: TrainedEncoder, modality: Modality, folder: Path) -> ModalityConfig:
+    """Write the graph of a modality, and its tokenizer if it has one; return its declaration.
 
     ``encoder`` computes in float32. Raises ModelError if the backbone cannot be exported.
     """
-    config, network, inputs = _image(encoder) if side == "image" else _text(encoder, folder)
-    whole = Side(network, encoder.towers.tower(side), raw=config.raw)
+    config, network, inputs = _image(encoder) if modality == "image" else _text(encoder, folder)
+    module = EncoderModule(network, encoder.towers.tower(modality), raw=config.raw)
     path = folder / config.graph
-    _write(whole, inputs, path, free_length=config.padding == "longest")
+    _write(module, inputs, path, dynamic_length=config.padding == "longest")
     model = onnx.load(path, load_external_data=False)
     _remove_source_lines(model)
-    stamp(model, encoder.fingerprint, config)
+    write_metadata(model, encoder.fingerprint, config)
     onnx.save(model, path)
     return config
 
 
-def stamp(model: onnx.ModelProto, fingerprint: str, side: SideConfig) -> None:
-    """Write the encoder's fingerprint and the declaration of the side into a graph's metadata."""
-    onnx.helper.set_model_props(model, {OWNER: fingerprint, FED: side.to_json()})
+def write_metadata(model: onnx.ModelProto, fingerprint: str, config: ModalityConfig) -> None:
+    """Write the encoder's fingerprint and the declaration of the inputs into a graph's metadata."""
+    metadata = {FINGERPRINT_METADATA: fingerprint, MODALITY_METADATA: config.to_metadata()}
+    onnx.helper.set_model_props(model, metadata)
 
 
-Prepared = tuple[SideConfig, nn.Module | None, dict[str, torch.Tensor]]
-"""Declaration of a side, the network in front of its tower, and inputs for tracing."""
+Prepared = tuple[ModalityConfig, nn.Module | None, dict[str, torch.Tensor]]
+"""Declaration of a modality, the network in front of its tower, and inputs for tracing."""
 
 
 def _image(encoder: TrainedEncoder) -> Prepared:
     backbone = encoder.image_backbone
     size = backbone.preprocessing.size
-    config = SideConfig(
-        graph="image.onnx",
+    config = ModalityConfig(
+        graph=GRAPHS["image"],
         input="pixels",
         inputs=("pixels",),
         dim=backbone.dim,
@@ -104,30 +111,29 @@ def _image(encoder: TrainedEncoder) -> Prepared:
 def _text(encoder: TrainedEncoder, folder: Path) -> Prepared:
     backbone = encoder.text_backbone
     if isinstance(backbone, builtin.Words):
-        config = SideConfig("text.onnx", "words", ("vectors",), backbone.dim, False, 64)
+        config = ModalityConfig(GRAPHS["text"], "words", ("vectors",), backbone.dim, False, 64)
         return config, None, {"vectors": torch.ones(2, backbone.dim)}
     network = _network(backbone)
-    assert isinstance(
-        backbone, huggingface.HubTextBackbone
-    )  # the only text backbone with a network
-    unknown = sorted(set(backbone.inputs) - set(TOKENS))
+    # The only text backbone with a network.
+    assert isinstance(backbone, huggingface.HuggingFaceTextBackbone)
+    unknown = sorted(set(backbone.inputs) - set(TOKEN_TENSORS))
     if unknown:
         raise ModelError(
             f"{backbone.spec!r} has the input {unknown[0]}, which cannot be exported: expected "
-            f"{', '.join(TOKENS)}; choose another text backbone"
+            f"{', '.join(TOKEN_TENSORS)}; choose another text backbone"
         )
-    config = SideConfig(
-        graph="text.onnx",
+    config = ModalityConfig(
+        graph=GRAPHS["text"],
         input="tokens",
         inputs=backbone.inputs,
         dim=backbone.dim,
         raw=False,
         batch=64,
-        tokenizer="tokenizer.json",
+        tokenizer=TOKENIZER,
         max_tokens=backbone.max_tokens,
         padding=backbone.padding,
     )
-    (folder / "tokenizer.json").write_text(backbone.tokenizer(), encoding="utf-8")
+    write_bytes(folder / TOKENIZER, backbone.tokenizer_json().encode())
     length = 4 if backbone.padding == "longest" else backbone.max_tokens
     tokens = torch.ones(2, length, dtype=torch.int64)
     return config, network, {name: tokens.clone() for name in backbone.inputs}
@@ -141,40 +147,42 @@ def _network(backbone: Any) -> nn.Module:
 
 
 def _write(
-    whole: Side, inputs: Mapping[str, torch.Tensor], path: Path, *, free_length: bool
+    module: EncoderModule, inputs: Mapping[str, torch.Tensor], path: Path, *, dynamic_length: bool
 ) -> None:
-    """Trace ``whole`` on ``inputs``; batch size is free, and so are tokens if ``free_length``."""
-    alone = copy.deepcopy(whole).cpu().float().eval()
+    """Trace ``module`` on ``inputs`` with a dynamic batch size, and a dynamic number of tokens if
+    ``dynamic_length``.
+    """
+    traced = copy.deepcopy(module).cpu().float().eval()
     # Names, because with a torch.export.Dim the exporter silently falls back to fixed sizes.
-    free = {0: "batch", 1: "tokens"} if free_length else {0: "batch"}
+    dynamic = {0: "batch", 1: "tokens"} if dynamic_length else {0: "batch"}
     # Warnings of the exporter are hidden: the result is compared with torch afterwards.
     with warnings.catch_warnings(), errors_only("onnxscript"):
         warnings.simplefilter("ignore")
         try:
             program = torch.onnx.export(
-                alone,
+                traced,
                 tuple(inputs.values()),
                 dynamo=True,
                 verbose=False,
                 opset_version=OPSET,
                 input_names=list(inputs),
-                output_names=["codes", "relaxed", "features"][: 2 if whole.raw else 3],
-                dynamic_shapes={"inputs": tuple(free for _ in inputs)},
+                output_names=["codes", "relaxed", "features"][: 2 if module.raw else 3],
+                dynamic_shapes={"inputs": tuple(dynamic for _ in inputs)},
             )
-        except Exception as error:  # tracing runs code of the model, which can raise anything
+        except Exception as error:  # tracing runs code of the model, which can raise any type
             reason = " ".join(str(error).split())[:300]
-            raise ModelError(f"{path.name} cannot be made: {reason}") from None
+            raise ModelError(f"{path.name} cannot be exported: {reason}") from None
     assert program is not None
     for one in program.model.graph.inputs:
-        if one.shape is None or any(isinstance(one.shape[place], int) for place in free):
-            raise ModelError(f"{path.name} cannot be made: {one.name} would have a fixed size")
-    weights = sum(one.numel() * one.element_size() for one in alone.state_dict().values())
+        if one.shape is None or any(isinstance(one.shape[axis], int) for axis in dynamic):
+            raise ModelError(f"{path.name} cannot be exported: {one.name} has a fixed size")
+    weights = sum(one.numel() * one.element_size() for one in traced.state_dict().values())
     program.save(path, external_data=weights > MAX_FILE_BYTES)
 
 
 @contextmanager
 def errors_only(name: str) -> Iterator[None]:
-    """Context in which the logger ``name`` ("" is the root) logs nothing below errors."""
+    """Context in which the logger ``name`` ("" is the root) logs only errors."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -185,7 +193,7 @@ def errors_only(name: str) -> Iterator[None]:
 
 
 def _remove_source_lines(model: onnx.ModelProto) -> None:
-    """Remove the lines of source, with local paths, that the exporter writes into every node."""
+    """Remove the source lines, with local paths, that the exporter writes into every node."""
     graph = model.graph
     del graph.metadata_props[:]
     for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):

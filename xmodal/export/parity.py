@@ -1,4 +1,4 @@
-"""Comparison of the codes of an exported encoder with those of torch: equal bits, and mAP."""
+"""Parity: share of equal bits, and mAP, of an exported encoder and of torch."""
 
 from __future__ import annotations
 
@@ -17,106 +17,109 @@ from xmodal.evaluation.metrics import average_precision, groups_by_codes, mean, 
 from xmodal.modality import MODALITIES, Modality
 
 MIN_PAIRS = 20
-"""Labelled pairs below which no mAP is measured."""
+"""Smallest number of labelled pairs for which mAP is measured."""
 
 Codes = dict[Modality, Encoded]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Pictures and texts of a comparison; ``about`` describes them in the report."""
+    """Pictures and texts of a comparison; ``about``: their description in the model card."""
 
     about: str
     data: Dataset
 
-    def sources(self, side: Modality) -> list[Any]:
-        """The pictures, or the texts."""
-        return [getattr(item, side) for item in self._having(side)]
+    def sources(self, modality: Modality) -> list[Any]:
+        """Return the pictures, or the texts."""
+        return [getattr(item, modality) for item in self._items_with(modality)]
 
     def labels(self) -> tuple[list[int], list[int], Any] | None:
-        """Labelled pairs: rows among the pictures, rows among the texts, labels (n, c).
+        """Return the labelled pairs: rows of pictures, rows of texts, labels (n, c).
 
-        None if there are too few.
+        None if there are fewer than ``MIN_PAIRS``.
         """
-        image, text = ({one.id: row for row, one in enumerate(self._having(s))} for s in MODALITIES)
+        image, text = (
+            {item.id: row for row, item in enumerate(self._items_with(modality))}
+            for modality in MODALITIES
+        )
         pairs = self.data.pairs().keep(lambda item: bool(item.labels))
         if len(pairs) < MIN_PAIRS:
             return None
         hot, _ = pairs.labels(pairs.classes)
         return [image[id_] for id_ in pairs.ids], [text[id_] for id_ in pairs.ids], hot
 
-    def _having(self, side: Modality) -> list[Item]:
-        return [item for item in self.data if getattr(item, side) is not None]
+    def _items_with(self, modality: Modality) -> list[Item]:
+        return [item for item in self.data if getattr(item, modality) is not None]
 
 
 def rendered(folder: Path, items: int) -> Sample:
-    """``items`` rendered pictures, written into ``folder``, and their captions; without labels."""
+    """Render ``items`` pictures with captions into ``folder``; the sample has no labels."""
     data = read(write_synthetic_data(folder, items, seed=1))
     return Sample(f"{items} rendered pictures and their captions", data)
 
 
 def held_out(data: Dataset, encoder: Encoder, items: int) -> Sample:
-    """At most ``items`` items: queries of the encoder's split, else items outside its training.
+    """Select at most ``items`` queries of the encoder's split, else items outside its training.
 
-    Raises DataError if there are neither, or if all are pictures, or all are texts.
+    Raises DataError if there are neither, or no pictures or no texts among them.
     """
-    learned = {id_ for role in ("train", "validation") for id_ in encoder.split.get(role, ())}
+    training = {id_ for role in ("train", "validation") for id_ in encoder.split.get(role, ())}
     queries = set(encoder.split.get("query", ()))
-    chosen, what = [id_ for id_ in data.ids if id_ in queries], "kept for asking"
-    if not chosen:
-        chosen, what = [id_ for id_ in data.ids if id_ not in learned], "never learned from"
-    if not chosen:
-        raise DataError(
-            f"all {len(data)} items of {data.name} were learned from: check with others"
-        )
-    kept = set(sorted_by_hash(chosen, "check")[:items])
-    part = data.keep(lambda item: item.id in kept)
-    sample = Sample(f"{len(kept)} items of {data.name} that were {what}", part)
-    for side in MODALITIES:
-        if not sample.sources(side):
-            raise DataError(f"there is no {side} among {sample.about}: check with others")
+    ids, what = [id_ for id_ in data.ids if id_ in queries], "held-out queries"
+    if not ids:
+        ids, what = [id_ for id_ in data.ids if id_ not in training], "not training items"
+    if not ids:
+        raise DataError(f"all {len(data)} items of {data.name} are training items: use other items")
+    sampled = set(sorted_by_hash(ids, "check")[:items])
+    part = data.keep(lambda item: item.id in sampled)
+    sample = Sample(f"{len(sampled)} items of {data.name} ({what})", part)
+    for modality in MODALITIES:
+        if not sample.sources(modality):
+            raise DataError(f"there is no {modality} among {sample.about}: use other items")
     return sample
 
 
 def encode(
     encoder: Encoder, sample: Sample, problems: Problems, progress: Progress | None = None
 ) -> Codes:
-    """Codes of both sides of a sample, computed without a cache."""
+    """Encode both modalities of a sample without a cache."""
     return {
-        side: encoder.encode(side, sample.sources(side), problems=problems, progress=progress)
-        for side in MODALITIES
+        modality: encoder.encode(
+            modality, sample.sources(modality), problems=problems, progress=progress
+        )
+        for modality in MODALITIES
     }
 
 
 def parity(one: Codes, other: Codes) -> dict[str, dict[str, float]]:
-    """For each side: the shares of equal ``bits`` and of equal ``codes``, and the number ``n``.
+    """Return for each modality the shares of equal ``bits`` and ``codes``, and the number ``n``.
 
-    A side without items that both encoders can use is left out.
+    Only items that are usable for both encoders count; a modality without any is left out.
     """
     out: dict[str, dict[str, float]] = {}
-    for side in MODALITIES:
-        both = one[side].usable & other[side].usable
-        equal = one[side].codes[both].to_bits() == other[side].codes[both].to_bits()
+    for modality in MODALITIES:
+        both = one[modality].usable & other[modality].usable
+        equal = one[modality].codes[both].to_bits() == other[modality].codes[both].to_bits()
         if len(equal):
             bits, codes = float(equal.mean()), float(equal.all(axis=1).mean())
-            out[str(side)] = {"bits": round(bits, 6), "codes": round(codes, 4), "n": len(equal)}
+            out[modality] = {"bits": round(bits, 6), "codes": round(codes, 4), "n": len(equal)}
     return out
 
 
-def quality(codes: Codes, sample: Sample) -> dict[str, float] | None:
-    """Expected mAP of each direction, with the labelled pairs as queries and as database.
+def expected_map(codes: Codes, sample: Sample) -> dict[str, float] | None:
+    """Return the expected mAP of each direction; the labelled pairs are queries and database.
 
-    Items that share a label are relevant. None without enough labels.
+    Items that share a label are relevant. None if there are fewer than ``MIN_PAIRS`` of them.
     """
     labelled = sample.labels()
     if labelled is None:
         return None
     image, text, labels = labelled
-    good = codes["image"].usable[image] & codes["text"].usable[text]
-    relevant = shared_labels(labels[good], labels[good]) > 0
-    pictures = codes["image"].codes[np.array(image)[good]]
-    texts = codes["text"].codes[np.array(text)[good]]
-    directions = {"image->text": (pictures, texts), "text->image": (texts, pictures)}
+    usable = codes["image"].usable[image] & codes["text"].usable[text]
+    relevant = shared_labels(labels[usable], labels[usable]) > 0
+    images = codes["image"].codes[np.array(image)[usable]]
+    texts = codes["text"].codes[np.array(text)[usable]]
+    directions = {"image->text": (images, texts), "text->image": (texts, images)}
     return {
         name: round(float(mean(average_precision(groups_by_codes(query, database, relevant)))), 4)
         for name, (query, database) in directions.items()

@@ -1,1 +1,1 @@
-"""Backbone features of pictures and texts, and their cache."""
+"""Backbones, features of pictures and texts, and the feature cache."""

@@ -1,4 +1,4 @@
-"""The cache folder, and rows of numbers kept there under a hash of their source.
+"""Feature cache: rows of numbers, stored on disk under a hash of their source.
 
 There is one SQLite file for each fingerprint of the network that computed the rows.
 """
@@ -22,31 +22,34 @@ Array = npt.NDArray[Any]
 
 TABLES = (
     "features (key BLOB PRIMARY KEY, value BLOB)",
-    # A file with unchanged size and modification time is not read again for its hash.
+    # The hash of a file is computed again only if its size or modification time has changed.
     "files (path TEXT PRIMARY KEY, size INT, time INT, key BLOB)",
 )
 
 
 def default_cache() -> Path | None:
-    """The folder for everything that xmodal keeps between runs: $XMODAL_CACHE, else the system's.
+    """Return the cache folder: $XMODAL_CACHE, else ``xmodal`` in the cache folder of the system.
 
-    On Linux that is ``xmodal`` in $XDG_CACHE_HOME or in ``~/.cache``. None for a user without a
-    home folder, as in a container that runs under a bare user id.
+    On Linux the latter is $XDG_CACHE_HOME or ``~/.cache``. None for a user without a home folder,
+    as in a container that runs under a user id without an account.
     """
-    chosen = os.environ.get("XMODAL_CACHE")
-    if chosen:
-        return Path(chosen)
-    from platformdirs import user_cache_path  # needed only here, and not when xmodal is imported
+    configured = os.environ.get("XMODAL_CACHE")
+    if configured:
+        return Path(configured)
+    from platformdirs import user_cache_path  # keeps the import of xmodal fast
 
     try:
         folder = user_cache_path("xmodal", appauthor=False)
-    except RuntimeError:  # there is no home folder; older versions return "~/.cache/xmodal"
+    except RuntimeError:  # no home folder; older versions of platformdirs return a relative path
         return None
     return folder if folder.is_absolute() else None
 
 
 class FeatureCache:
-    """Rows of one fingerprint in one SQLite file; processes can share it and can be killed."""
+    """Rows of one fingerprint in one SQLite file, safe for several processes and for kills.
+
+    ``dim`` and ``dtype``: length and number format of a row.
+    """
 
     def __init__(self, folder: Path, fingerprint: str, dim: int, dtype: str) -> None:
         self._dtype, self._dim = np.dtype(dtype), dim
@@ -70,26 +73,26 @@ class FeatureCache:
         self._db.close()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Array]:
-        """The stored rows, by key; other keys are left out."""
-        found: dict[bytes, Array] = {}
+        """Return the stored rows by key; keys without a row are left out."""
+        out: dict[bytes, Array] = {}
         unique = list(dict.fromkeys(keys))
         size = self._dim * self._dtype.itemsize
         for start in range(0, len(unique), 500):
             part = unique[start : start + 500]
             marks = ",".join("?" * len(part))
             rows = self._db.execute(f"SELECT key, value FROM features WHERE key IN ({marks})", part)
-            found |= {k: np.frombuffer(v, self._dtype) for k, v in rows if len(v) == size}
-        return found
+            out |= {k: np.frombuffer(v, self._dtype) for k, v in rows if len(v) == size}
+        return out
 
     def put(self, keys: Sequence[bytes], rows: Array) -> None:
-        """Store one row for each key; durable when this returns."""
+        """Store one row (dim,) for each key in one transaction."""
         values = [(k, v.tobytes()) for k, v in zip(keys, rows.astype(self._dtype), strict=True)]
         with self._db:
             self._db.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", values)
 
     def file_keys(self, paths: Sequence[Path]) -> list[bytes | None]:
-        """Content hash of each file; None for one that cannot be read."""
-        known = {
+        """Return the content hash of each file; None for a file that cannot be read."""
+        stored = {
             path: (size, time, key)
             for path, size, time, key in self._db.execute("SELECT path, size, time, key FROM files")
         }
@@ -100,12 +103,12 @@ class FeatureCache:
                 stat = path.stat()
                 state = (stat.st_size, stat.st_mtime_ns)
                 name = str(path.resolve())
-                seen = known.get(name)
-                if seen is None or seen[:2] != state:
-                    seen = (*state, content_hash(path.read_bytes()))
-                    new.append((name, *seen))
-                keys.append(seen[2])
-            except (OSError, ValueError):  # a name with a null byte is a ValueError
+                record = stored.get(name)
+                if record is None or record[:2] != state:
+                    record = (*state, content_hash(path.read_bytes()))
+                    new.append((name, *record))
+                keys.append(record[2])
+            except (OSError, ValueError):  # ValueError: a name with a null byte
                 keys.append(None)
         with self._db:
             self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", new)
@@ -113,7 +116,7 @@ class FeatureCache:
 
 
 def content_hash(data: bytes) -> bytes:
-    """Key of a row: 16 bytes, a hash of ``data``."""
+    """Return the key of a row, a hash of 16 bytes."""
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
@@ -121,7 +124,10 @@ def content_hash(data: bytes) -> bytes:
 def open_cache(
     cache: Path | None, fingerprint: str, dim: int, dtype: str
 ) -> Iterator[FeatureCache | None]:
-    """Context with the cache, or with None. Raises DataError if the file is or becomes unusable."""
+    """Context with the cache, or with None for no cache folder.
+
+    Raises DataError if the file is damaged or cannot be used.
+    """
     if cache is None:
         yield None
         return

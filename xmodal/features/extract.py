@@ -1,8 +1,8 @@
-"""Features of many pictures and texts: parallel decoding, batches, cache on disk.
+"""Feature extraction: parallel decoding, batches, cache on disk.
 
-A feature vector is scaled to length 1 and stored in float16, under a hash of the picture or text
-and the backbone's fingerprint. Training, indexing and evaluation share these rows, and a run that
-was killed continues with the missing ones. Raw pixels (``small-cnn``) are stored as uint8.
+A feature vector is scaled to length 1 and stored in float16, under the backbone's fingerprint and a
+hash of the picture or text. Training, indexing and evaluation share the cache, and a killed run
+continues with the missing rows. Raw pixels (``small-cnn``) are stored as uint8.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,16 +28,19 @@ from xmodal.modality import Modality
 Array = npt.NDArray[Any]
 Usable = npt.NDArray[np.bool_]
 
-MAX_NAME = 80  # characters of a text or a path in a message
-LOOKAHEAD_BATCHES = 3  # decoded while the network computes
-CACHE_FORMAT = 2  # rows of format 1 could be in the precision of the processor
+MAX_NAME = 80
+"""Characters of a text or path in a message."""
+LOOKAHEAD_BATCHES = 3
+"""Batches that are decoded while the network computes."""
+CACHE_FORMAT = 2
+"""Part of the fingerprint. The precision of rows of format 1 depended on the processor."""
 
 
-class Reader(Protocol):
+class Featurizer(Protocol):
     """Maps batches of pixels or of texts to rows that are stored in the cache.
 
-    ``dim`` and ``dtype`` of a row; ``batch``: items in a batch; ``fingerprint``: changes with
-    everything that changes a row.
+    ``dim`` and ``dtype`` of a row; ``batch``: batch size; ``fingerprint``: hash of everything that
+    changes a row.
     """
 
     dim: int
@@ -45,14 +49,14 @@ class Reader(Protocol):
     fingerprint: str
 
     def rows(self, batch: Any) -> tuple[Array, Usable]:
-        """Rows (b, dim) of pixels (b, size, size, 3) or ``b`` texts, and which are usable, (b,).
+        """Return rows (b, dim) of pixels (b, size, size, 3) or ``b`` texts, and usable ones (b,).
 
-        A row is unusable if the backbone found nothing in the picture or text.
+        A row is usable if it is finite and not all zero; raw pixels always are.
         """
 
 
-class _Features:
-    """Reader of a backbone: features of length 1 in float16, or raw pixels unchanged."""
+class _BackboneFeaturizer:
+    """Featurizer of a backbone: features of length 1 in float16, or raw pixels unchanged."""
 
     def __init__(self, backbone: ImageBackbone | TextBackbone, fingerprint: str, raw: bool) -> None:
         self.dim, self.batch = backbone.dim, backbone.batch
@@ -65,12 +69,12 @@ class _Features:
         values = self._forward(batch)
         if self._raw:  # black pixels are all zero, and usable
             return values, np.ones(len(values), np.bool_)
-        features = _unit(values)
-        return features, says_something(features)
+        features = _scale_to_unit(values)
+        return features, usable_rows(features)
 
 
-def says_something(features: Array) -> Usable:
-    """Which features (n, dim) are usable: those that are finite and not all zero, (n,)."""
+def usable_rows(features: Array) -> Usable:
+    """Return which rows of features (n, dim) are finite and not all zero, (n,) bool."""
     return np.asarray(np.isfinite(features).all(axis=1) & features.any(axis=1))
 
 
@@ -82,15 +86,17 @@ def image_features(
     problems: Problems | None = None,
     progress: Progress | None = None,
 ) -> tuple[Array, Usable]:
-    """Features of pictures, shape (n, dim), and which of them are usable, (n,).
+    """Return the features of pictures (n, dim), and which of them are usable, (n,) bool.
 
-    float16 of length 1, or uint8 pixels for a raw backbone. Rows of unusable pictures are zero and
-    recorded in ``problems``; without ``problems`` the first one raises DataError.
+    Features are float16 of length 1, or uint8 pixels for a raw backbone. Unusable pictures have
+    zero rows and are recorded in ``problems``; without ``problems`` the first one raises DataError.
     """
-    prepared = content_hash(str(backbone.preprocessing).encode()).hex()[:8]
-    reader = _Features(backbone, f"{backbone.fingerprint}-{prepared}", backbone.raw)
-    noted = {"cache": cache, "problems": problems, "progress": progress}
-    return image_rows(reader, backbone.preprocessing, images, **noted)  # type: ignore[arg-type]
+    preparation = content_hash(str(backbone.preprocessing).encode()).hex()[:8]
+    featurizer = _BackboneFeaturizer(
+        backbone, f"{backbone.fingerprint}-{preparation}", backbone.raw
+    )
+    options = {"cache": cache, "problems": problems, "progress": progress}
+    return image_rows(featurizer, backbone.preprocessing, images, **options)  # type: ignore[arg-type]
 
 
 def text_features(
@@ -101,17 +107,17 @@ def text_features(
     problems: Problems | None = None,
     progress: Progress | None = None,
 ) -> tuple[Array, Usable]:
-    """Features of texts, shape (n, dim) float16 of length 1, and which are usable, (n,).
+    """Return the features of texts (n, dim), float16 of length 1, and which are usable, (n,) bool.
 
-    A text whose features are zero is unusable: it is recorded in ``problems``; without ``problems``
-    it raises DataError.
+    A text with zero features is unusable: it is recorded in ``problems``; without ``problems`` it
+    raises DataError.
     """
-    reader = _Features(backbone, backbone.fingerprint, raw=False)
-    return text_rows(reader, texts, cache=cache, problems=problems, progress=progress)
+    featurizer = _BackboneFeaturizer(backbone, backbone.fingerprint, raw=False)
+    return text_rows(featurizer, texts, cache=cache, problems=problems, progress=progress)
 
 
 def image_rows(
-    reader: Reader,
+    featurizer: Featurizer,
     preprocessing: Preprocessing,
     images: Sequence[Source],
     *,
@@ -119,54 +125,50 @@ def image_rows(
     problems: Problems | None = None,
     progress: Progress | None = None,
 ) -> tuple[Array, Usable]:
-    """Rows of pictures, (n, dim), and which are usable, (n,); see :func:`image_features`."""
-    rows = np.zeros((len(images), reader.dim), reader.dtype)
-    usable = np.zeros(len(images), dtype=np.bool_)
-    with open_cache(cache, reader.fingerprint, reader.dim, reader.dtype) as store:
+    """Return rows of pictures (n, dim), and which are usable; see :func:`image_features`."""
+    with open_cache(cache, featurizer.fingerprint, featurizer.dim, featurizer.dtype) as store:
         keys = _image_keys(images, store)
-        left = _fill_from(store, keys, rows, usable)
-        done = len(images) - len(left)
-        for at, pixels in _decoded(preprocessing, reader.batch, images, left, problems):
-            done += len(at) + len(pixels.failed)
-            if at:
-                found = reader.rows(np.stack(pixels.good))
-                _keep(store, keys, at, found, rows, usable, problems, images, "picture")
+        result = _Result(featurizer, images, "picture", problems, store, keys)
+        missing = result.fill_from_cache()
+        done = len(images) - len(missing)
+        for batch in _decoded(preprocessing, featurizer.batch, images, missing, problems):
+            done += len(batch.rows) + batch.failed
+            if batch.rows:
+                result.add(batch.rows, *featurizer.rows(np.stack(batch.pixels)))
             if progress:
                 progress("pictures", done, len(images))
-    return rows, usable
+    return result.rows, result.usable
 
 
 def text_rows(
-    reader: Reader,
+    featurizer: Featurizer,
     texts: Sequence[str],
     *,
     cache: Path | None = None,
     problems: Problems | None = None,
     progress: Progress | None = None,
 ) -> tuple[Array, Usable]:
-    """Rows of texts, (n, dim), and which are usable, (n,); see :func:`text_features`."""
-    rows = np.zeros((len(texts), reader.dim), reader.dtype)
-    usable = np.zeros(len(texts), dtype=np.bool_)
-    with open_cache(cache, reader.fingerprint, reader.dim, reader.dtype) as store:
-        keys: list[bytes | None] = [content_hash(text.encode()) for text in texts]
-        left = _fill_from(store, keys, rows, usable)
+    """Return rows of texts (n, dim), and which are usable; see :func:`text_features`."""
+    with open_cache(cache, featurizer.fingerprint, featurizer.dim, featurizer.dtype) as store:
+        keys = [content_hash(text.encode()) for text in texts]
+        result = _Result(featurizer, texts, "text", problems, store, keys)
+        missing = result.fill_from_cache()
         # Equal texts are computed once; texts of similar length share a batch, with less padding.
-        same: dict[str, list[int]] = {}
-        for row in left:
-            same.setdefault(texts[row], []).append(row)
-        order = sorted(same, key=len)
-        done = len(texts) - len(left)
-        for start in range(0, len(order), reader.batch):
-            part = order[start : start + reader.batch]
-            at = [same[text][0] for text in part]
-            _keep(store, keys, at, reader.rows(part), rows, usable, problems, texts, "text")
-            for text in part:
-                first, *others = same[text]
-                rows[others], usable[others] = rows[first], usable[first]
-                done += 1 + len(others)
+        equal: dict[str, list[int]] = {}
+        for row in missing:
+            equal.setdefault(texts[row], []).append(row)
+        order = sorted(equal, key=len)
+        done = len(texts) - len(missing)
+        for start in range(0, len(order), featurizer.batch):
+            batch = order[start : start + featurizer.batch]
+            result.add([equal[text][0] for text in batch], *featurizer.rows(batch))
+            for text in batch:
+                first, *others = equal[text]
+                result.copy(first, others)
+                done += len(equal[text])
             if progress:
                 progress("texts", done, len(texts))
-    return rows, usable
+    return result.rows, result.usable
 
 
 def pair_features(
@@ -177,38 +179,39 @@ def pair_features(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Dataset, dict[Modality, Array]]:
-    """The pairs whose picture and text are usable, and their features, row by row.
+    """Return the pairs whose picture and text are usable, and their features, row by row.
 
     The others are recorded in ``pairs.problems``.
     """
     sources = pair_sources(pairs)
-    noted = {"cache": cache, "problems": pairs.problems, "progress": progress}
-    of_images, image_ok = image_features(image_backbone, sources["image"], **noted)  # type: ignore[arg-type]
-    of_texts, text_ok = text_features(text_backbone, sources["text"], **noted)  # type: ignore[arg-type]
-    good = image_ok & text_ok
-    return keep_rows(pairs, good), {"image": of_images[good], "text": of_texts[good]}
+    options = {"cache": cache, "problems": pairs.problems, "progress": progress}
+    images, image_usable = image_features(image_backbone, sources["image"], **options)  # type: ignore[arg-type]
+    texts, text_usable = text_features(text_backbone, sources["text"], **options)  # type: ignore[arg-type]
+    usable = image_usable & text_usable
+    return keep_rows(pairs, usable), {"image": images[usable], "text": texts[usable]}
 
 
 def pair_sources(pairs: Dataset) -> dict[Modality, list[Any]]:
-    """The picture and the text of each item. Raises DataError for an item that is not a pair."""
+    """Return the pictures and the texts of pairs; raise DataError for other items."""
     for item in pairs:
         if item.image is None or item.text is None:
-            raise DataError(f"item {item.id!r} is not a pair: take data.pairs() first")
+            raise DataError(f"item {item.id!r} is not a pair: use data.pairs()")
     return {"image": [item.image for item in pairs], "text": [item.text for item in pairs]}
 
 
-def keep_rows(data: Dataset, good: Usable) -> Dataset:
-    """The items whose row of ``good`` (n,) is true."""
-    kept = {id_ for id_, fine in zip(data.ids, good, strict=True) if fine}
-    return data.keep(lambda item: item.id in kept)
+def keep_rows(data: Dataset, usable: Usable) -> Dataset:
+    """Return the items whose row of ``usable`` (n,) is true."""
+    ids = {id_ for id_, keep in zip(data.ids, usable, strict=True) if keep}
+    return data.keep(lambda item: item.id in ids)
 
 
-class _Decoded:
-    """Decoded pictures of a batch, and the rows of those that cannot be decoded."""
+@dataclass
+class _DecodedBatch:
+    """Pixels of the decoded pictures of a batch, their rows, and the number of failures."""
 
-    def __init__(self) -> None:
-        self.good: list[Array] = []
-        self.failed: list[int] = []
+    rows: list[int] = field(default_factory=list)
+    pixels: list[Array] = field(default_factory=list)
+    failed: int = 0
 
 
 def _decoded(
@@ -217,116 +220,128 @@ def _decoded(
     images: Sequence[Source],
     rows: Sequence[int],
     problems: Problems | None,
-) -> Iterator[tuple[list[int], _Decoded]]:
-    """Batches of pixels, decoded by threads some batches ahead of the consumer."""
+) -> Iterator[_DecodedBatch]:
+    """Yield batches of pixels; threads decode up to LOOKAHEAD_BATCHES in advance."""
     workers = max(2, os.cpu_count() or 2)
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        waiting: list[list[tuple[int, Future[Any]]]] = []
+        pending: list[list[tuple[int, Future[Any]]]] = []
         parts = iter([rows[start : start + size] for start in range(0, len(rows), size)])
         try:
             while True:
-                while len(waiting) < LOOKAHEAD_BATCHES and (part := next(parts, None)) is not None:
+                while len(pending) < LOOKAHEAD_BATCHES and (part := next(parts, None)) is not None:
                     decode = preprocessing.pixels
-                    waiting.append([(row, pool.submit(decode, images[row])) for row in part])
-                if not waiting:
+                    pending.append([(row, pool.submit(decode, images[row])) for row in part])
+                if not pending:
                     return
-                good, batch = [], _Decoded()
-                for row, future in waiting.pop(0):
+                batch = _DecodedBatch()
+                for row, future in pending.pop(0):
                     try:
-                        batch.good.append(future.result())
-                        good.append(row)
+                        batch.pixels.append(future.result())
+                        batch.rows.append(row)
                     except DataError as error:
                         if problems is None:
                             raise
                         problems.add("picture not usable", error)
-                        batch.failed.append(row)
-                yield good, batch
+                        batch.failed += 1
+                yield batch
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _image_keys(images: Sequence[Source], store: FeatureCache | None) -> list[bytes | None]:
-    """Hash of each picture's content; None if it cannot be read, or without a cache."""
+    """Return the content hash of each picture; None if unreadable, or without a cache."""
     if store is None:
         return [None] * len(images)
-    paths = [Path(one) for one in images if isinstance(one, str | Path)]
-    of_path = dict(zip(paths, store.file_keys(paths), strict=True))
+    paths = [Path(image) for image in images if isinstance(image, str | Path)]
+    path_keys = dict(zip(paths, store.file_keys(paths), strict=True))
     keys: list[bytes | None] = []
-    for one in images:
-        if isinstance(one, str | Path):
-            keys.append(of_path[Path(one)])
-        elif isinstance(one, Image.Image):
-            keys.append(_open_image_key(one))
+    for image in images:
+        if isinstance(image, str | Path):
+            keys.append(path_keys[Path(image)])
+        elif isinstance(image, Image.Image):
+            keys.append(_open_image_key(image))
         else:
-            keys.append(content_hash(one))
+            keys.append(content_hash(image))
     return keys
 
 
 def _open_image_key(image: Image.Image) -> bytes | None:
-    """Hash of the picture as displayed, with palette, transparency and orientation applied."""
+    """Return a hash of the pixels after palette, transparency and orientation are applied."""
     try:
-        shown = load_image(image)
+        converted = load_image(image)
     except DataError:
         return None
-    return content_hash(f"{shown.size}".encode() + shown.tobytes())
+    return content_hash(f"{converted.size}".encode() + converted.tobytes())
 
 
-def _fill_from(
-    store: FeatureCache | None,
-    keys: Sequence[bytes | None],
-    rows: Array,
-    usable: Usable,
-) -> list[int]:
-    """Copy rows from the cache; return the numbers of the missing ones."""
-    if store is None:
-        return list(range(len(keys)))
-    found = store.get([key for key in keys if key is not None])
-    left = []
-    for row, key in enumerate(keys):
-        if key in found:
-            rows[row], usable[row] = found[key], True
-        else:
-            left.append(row)
-    return left
+class _Result:
+    """Rows of all sources: from the cache, or computed batch by batch and then stored in it.
+
+    ``kind``: "picture" or "text", for messages. ``keys``: keys of the sources in ``store``, None
+    for sources that are not cached.
+    """
+
+    def __init__(
+        self,
+        featurizer: Featurizer,
+        sources: Sequence[Any],
+        kind: str,
+        problems: Problems | None,
+        store: FeatureCache | None,
+        keys: Sequence[bytes | None],
+    ) -> None:
+        self.rows = np.zeros((len(sources), featurizer.dim), featurizer.dtype)
+        self.usable = np.zeros(len(sources), dtype=np.bool_)
+        self._sources, self._kind, self._problems = sources, kind, problems
+        self._store, self._keys = store, keys
+
+    def fill_from_cache(self) -> list[int]:
+        """Copy rows from the cache; return the numbers of the missing ones."""
+        if self._store is None:
+            return list(range(len(self._sources)))
+        stored = self._store.get([key for key in self._keys if key is not None])
+        missing = []
+        for row, key in enumerate(self._keys):
+            if key in stored:
+                self.rows[row], self.usable[row] = stored[key], True
+            else:
+                missing.append(row)
+        return missing
+
+    def add(self, numbers: list[int], values: Array, usable: Usable) -> None:
+        """Store values (b, dim) as rows with these numbers; record unusable ones as problems.
+
+        Raises DataError for an unusable one if there is no record of problems.
+        """
+        for row in np.array(numbers)[~usable]:
+            message = f"{self._kind} without anything that the backbone can read"
+            name = repr(_short_name(self._sources[row], self._kind))
+            if self._problems is None:
+                raise DataError(f"{message}: {name}")
+            self._problems.add(message, name)
+        added = np.array(numbers)[usable]
+        self.rows[added], self.usable[added] = values[usable], True
+        if self._store is not None:
+            pairs = [(self._keys[row], row) for row in added if self._keys[row] is not None]
+            self._store.put([key for key, _ in pairs if key], self.rows[[row for _, row in pairs]])
+
+    def copy(self, row: int, others: list[int]) -> None:
+        """Copy a row to the rows of equal sources."""
+        self.rows[others], self.usable[others] = self.rows[row], self.usable[row]
 
 
-def _keep(
-    store: FeatureCache | None,
-    keys: Sequence[bytes | None],
-    at: list[int],
-    found: tuple[Array, Usable],
-    rows: Array,
-    usable: Usable,
-    problems: Problems | None,
-    sources: Sequence[Any],
-    what: str,
-) -> None:
-    """Store the rows of a batch in the result and the cache; record unusable ones as problems."""
-    values, good = found
-    for row in np.array(at)[~good]:
-        message = f"{what} without anything that the backbone can read"
-        if problems is None:
-            raise DataError(f"{message}: {_named(sources[row], what)!r}")
-        problems.add(message, repr(_named(sources[row], what)))
-    kept = np.array(at)[good]
-    rows[kept], usable[kept] = values[good], True
-    if store is not None:
-        pairs = [(keys[row], row) for row in kept if keys[row] is not None]
-        store.put([key for key, _ in pairs if key], rows[[row for _, row in pairs]])
-
-
-def _named(source: Any, what: str) -> str:
-    """The beginning of a text, or the end of a picture's path, for a message."""
-    if what == "picture" and not isinstance(source, str | Path):
+def _short_name(source: Any, kind: str) -> str:
+    """Return the beginning of a text, or the end of a picture's path, for a message."""
+    if kind == "picture" and not isinstance(source, str | Path):
         return type(source).__name__
     name = str(source)
     if len(name) <= MAX_NAME:
         return name
-    return f"...{name[-MAX_NAME:]}" if what == "picture" else f"{name[:MAX_NAME]}..."
+    return f"...{name[-MAX_NAME:]}" if kind == "picture" else f"{name[:MAX_NAME]}..."
 
 
-def _unit(values: Array) -> Array:
-    """Rows scaled to length 1, in float16; zero rows stay zero, infinite ones get NaN."""
+def _scale_to_unit(values: Array) -> Array:
+    """Scale rows to length 1, in float16; zero rows stay zero, infinite ones become NaN."""
     with np.errstate(invalid="ignore", over="ignore"):
         length = np.linalg.norm(values, axis=1, keepdims=True)
         scaled: Array = (values / np.maximum(length, 1e-12)).astype(np.float16)

@@ -228,7 +228,9 @@ class Retriever:
             if query.min_confidence is not None:
                 raise ConfigError("this retriever has no encoder, so hits have no confidence")
             return query.radius
-        return self.encoder.confidence.cut(query.radius, query.min_confidence, across)
+        return self.encoder.confidence.search_radius(
+            query.radius, query.min_confidence, cross_modal=across
+        )
 
     def _confidence(self, distance: int, across: bool) -> float | None:
         """The confidence of a hit; it is calibrated between the two modalities only."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from xmodal.encoders.folder import CHECKPOINT
+from xmodal.encoders.folder import CHECKPOINT, atomic_write
 from xmodal.errors import ConfigError
 
 
@@ -42,9 +41,8 @@ class Checkpoint:
 
     def write(self, folder: Path) -> None:
         """Write the file; after a kill at any moment the folder holds the old or the new one."""
-        new = folder / f"{CHECKPOINT}.new"
-        torch.save(vars(self), new)
-        os.replace(new, folder / CHECKPOINT)
+        with atomic_write(folder / CHECKPOINT) as file:
+            torch.save(vars(self), file)
 
     @classmethod
     def read(cls, folder: Path, identity: str) -> Checkpoint | None:

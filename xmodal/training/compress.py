@@ -32,15 +32,16 @@ from xmodal import linear_models
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.config import configure, current_names
 from xmodal.data.vectors import CHUNK, Matrix, check_features, unit_rows
-from xmodal.encoders.compressor import (
-    FORMAT,
+from xmodal.encoders.compressor import Compressor, read_codes
+from xmodal.encoders.folder import (
+    CHECKPOINT,
+    COMPRESSOR,
     REPORT,
-    Compressor,
+    damage_as_model_error,
     prepare_folder,
-    read_codes,
     read_json,
+    write_json,
 )
-from xmodal.encoders.folder import CHECKPOINT, write_json
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
 from xmodal.evaluation.code_health import code_health
@@ -104,7 +105,7 @@ def compress(
     settings = asdict(config)
     identity = _identity(features, bits, seed, settings)
     folder = Path(out) if out is not None else None
-    if folder is not None and prepare_folder(folder, restart):
+    if folder is not None and prepare_folder(folder, COMPRESSOR, restart):
         return _load_finished(folder, features, bits, seed, settings)
     parts = _split_rows(len(features))
     train, validation = (unit_rows(features, parts[role]) for role in ("train", "validation"))
@@ -215,7 +216,7 @@ def _self_pairs(rows: linear_models.Matrix) -> Pairs:
 
 def _identity(features: Matrix, bits: int, seed: int, settings: Mapping[str, Any]) -> str:
     """Return a hash of the features, the options and all settings, in their stored order."""
-    options = json.dumps([FORMAT, bits, seed, settings])
+    options = json.dumps([COMPRESSOR.version, bits, seed, settings])
     hashed = hashlib.blake2b(options.encode(), digest_size=8)
     hashed.update(f"{features.shape} {features.dtype.str}".encode())
     for start in range(0, len(features), CHUNK):
@@ -242,4 +243,6 @@ def _load_finished(
             f"{folder} holds codes of other features or settings: name another --out, or "
             "replace them with --restart"
         )
-    return Compressed(read_codes(folder), compressor, read_json(folder / REPORT))
+    with damage_as_model_error(folder, COMPRESSOR):
+        report = read_json(folder / REPORT)
+    return Compressed(read_codes(folder), compressor, report)

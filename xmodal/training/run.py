@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from xmodal.encoders.folder import HISTORY
+from xmodal.encoders.folder import HISTORY, write_bytes
 from xmodal.encoders.towers import Kind, Towers
 from xmodal.errors import DataError
 from xmodal.training.checkpoint import Checkpoint, Stateful
@@ -162,7 +162,7 @@ class Run:
     def write_history(self, folder: Path) -> None:
         """Write ``history.jsonl``: one JSON object an epoch."""
         lines = [json.dumps({k: round(v, 6) for k, v in row.items()}) for row in self.history]
-        (folder / HISTORY).write_text("\n".join(lines) + "\n")
+        write_bytes(folder / HISTORY, ("\n".join(lines) + "\n").encode())
 
     def _save(self, epoch: int) -> None:
         if self.folder is not None:

@@ -1,8 +1,10 @@
-"""Sheets of small pictures that methods save beside the encoder: ``synthetic-010.png``."""
+"""Sheets of small pictures that methods save beside the encoder: ``synthetic-010.png``.
+
+The folder's format has the pattern of the name, :data:`xmodal.encoders.folder.SHEET`.
+"""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from xmodal.retrieval.gallery import write_sheet
-
-SHEET = re.compile(r"[a-z]+-\d{3,}\.png")
-"""File name of a sheet: the name of the sheet, a hyphen and the epoch."""
 
 
 def save_sheet(folder: Path, name: str, epoch: int, rows: Sequence[npt.NDArray[np.uint8]]) -> None:

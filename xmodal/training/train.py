@@ -24,7 +24,7 @@ from xmodal.data.dataset import Dataset, Progress
 from xmodal.data.split import Split
 from xmodal.data.split import split as split_pairs
 from xmodal.encoders.calibration import Confidence, fit, sample_distances
-from xmodal.encoders.folder import CHECKPOINT, CONFIG, HISTORY, SPLIT, WEIGHTS
+from xmodal.encoders.folder import CHECKPOINT, TORCH_ENCODER, prepare_folder
 from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_tensor
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
@@ -40,7 +40,6 @@ from xmodal.training.methods.ssah import train as ssah
 from xmodal.training.pairs import Pairs, match_matrix
 from xmodal.training.precision import equal_bits
 from xmodal.training.run import EpochShown, Run, TrainingData
-from xmodal.training.sheets import SHEET
 
 METHODS: dict[str, ModuleType] = {
     "schgan": schgan,
@@ -50,8 +49,6 @@ METHODS: dict[str, ModuleType] = {
     "sigah": sigah,
     "ssah": ssah,
 }
-FILES = {CONFIG, WEIGHTS, SPLIT, HISTORY, CHECKPOINT, "report.json"}
-"""Files of an encoder folder; a restart removes these and sheets of pictures, nothing else."""
 
 
 def train(
@@ -94,9 +91,8 @@ def train(
             + "".join(f"; {x}" for x in data.problems.summary_lines())
         )
     if folder is not None:
-        finished = _prepare(folder, pairs, options, config, restart)
-        if finished is not None:
-            return finished
+        if prepare_folder(folder, TORCH_ENCODER, restart):
+            return _load_finished(folder, pairs, options, config)
 
     precision = options.precision
     image_backbone = load_image_backbone(options.image_backbone, precision=precision)
@@ -212,33 +208,15 @@ def _identity(data: Dataset, options: Mapping[str, Any], settings: Mapping[str, 
     return hashed.hexdigest()
 
 
-def _prepare(
-    folder: Path, pairs: Dataset, options: Options, config: Any, restart: bool
-) -> TrainedEncoder | None:
-    """Create or clear the folder; return its encoder if the same run was finished there."""
-    if folder.is_file():
-        raise ConfigError(f"{folder} is a file, expected a folder to put the encoder in")
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    others = {name for name in there if not name.endswith(".new")}
-    if restart:
-        others = {name for name in others - FILES if not SHEET.fullmatch(name)}
-    if others and (restart or not there & {CONFIG, CHECKPOINT}):
-        raise ConfigError(
-            f"{folder} is a folder with other things in it ({min(others)}): name a new one"
-        )
-    if restart:
-        for name in there:
-            (folder / name).unlink()
-    if (folder / CONFIG).is_file():
-        encoder = TrainedEncoder.load(folder)
-        if _same_run(encoder.about, pairs, options, config):
-            return encoder
+def _load_finished(folder: Path, pairs: Dataset, options: Options, config: Any) -> TrainedEncoder:
+    """Load the encoder of the same run; raise ConfigError if the folder has another one."""
+    encoder = TrainedEncoder.load(folder)
+    if not _same_run(encoder.about, pairs, options, config):
         raise ConfigError(
             f"{folder} holds an encoder that was trained with other data or settings: name another "
             "--out, or replace it with --restart"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    return None
+    return encoder
 
 
 def _same_run(about: Mapping[str, Any], pairs: Dataset, options: Options, config: Any) -> bool:

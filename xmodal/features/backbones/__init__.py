@@ -1,13 +1,13 @@
-"""Backbones: raw picture or text -> feature vector, by name or local path.
+"""Backbones: from a picture or text to a feature vector, loaded by name or local path.
 
 words            hashed words and character n-grams; no download       (text)
 small-cnn        raw pixels for a small network trained with the tower (image)
 resnet50, ResNet50_Weights.IMAGENET1K_V2    torchvision, by model or weights name (image)
 weights.safetensors[?arch=NAME&normalize=imagenet]   torchvision, local weights   (image)
-openai/clip-vit-base-patch32, a local folder         transformers: CLIP-like models serve both
-                                                     sides, others the side they were made for
+openai/clip-vit-base-patch32, a local folder         transformers: CLIP-like models encode
+                                                     both modalities, others one of them
 
-Arrays go in and come out; torch is loaded with the first backbone that computes with it.
+The interface consists of numpy arrays; torch is imported with the first backbone that needs it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from xmodal.modality import Modality
 
 
 class ImageBackbone(Protocol):
-    """Squares of pixels -> features.
+    """Square pictures -> features.
 
-    ``dim``: length of a feature vector. ``raw``: the features are the pixels themselves (uint8),
-    for a network that is trained with the tower. ``batch``: how many at a time it computes best.
+    ``spec``: name or path. ``dim``: length of a feature vector. ``raw``: the features are the
+    pixels (uint8), for a network that is trained with the tower. ``batch``: recommended batch size.
     ``fingerprint``: hash of everything that changes a feature. ``space``: equal for an image and a
-    text backbone whose features may be compared.
+    text backbone whose features can be compared, else None.
     """
 
     spec: str
@@ -62,23 +62,24 @@ class TextBackbone(Protocol):
 
 @lru_cache(maxsize=8)
 def load_image_backbone(spec: str, *, precision: Precision = "float32") -> ImageBackbone:
-    """The image backbone that ``spec`` names, computing in ``precision``.
+    """Load the image backbone ``spec``; it computes in ``precision``.
 
-    Built-in backbones give the same features in every precision. Raises ModelError or ConfigError.
+    Built-in backbones give the same features in every precision. Raises ModelError if it cannot be
+    loaded, ConfigError for a text backbone and for an unknown precision.
     """
     return cast(ImageBackbone, _load(spec, "image", precision))
 
 
 @lru_cache(maxsize=8)
 def load_text_backbone(spec: str, *, precision: Precision = "float32") -> TextBackbone:
-    """The text backbone that ``spec`` names; see :func:`load_image_backbone`."""
+    """Load the text backbone ``spec``; see :func:`load_image_backbone`."""
     return cast(TextBackbone, _load(spec, "text", precision))
 
 
-def _load(spec: str, side: Modality, precision: Precision) -> object:
-    """What ``spec`` is: a built-in, a weights file, a folder, a torchvision name, or of the hub."""
+def _load(spec: str, modality: Modality, precision: Precision) -> object:
+    """Load a built-in backbone, a weights file, a folder, a torchvision or Hugging Face model."""
     if not spec.strip():
-        raise ConfigError(f"the name of the {side} backbone is empty")
+        raise ConfigError(f"the name of the {modality} backbone is empty")
     if precision not in PRECISIONS:
         raise ConfigError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
     built_in: dict[str, tuple[Modality, Callable[[str], object]]] = {
@@ -86,23 +87,21 @@ def _load(spec: str, side: Modality, precision: Precision) -> object:
         "small-cnn": ("image", builtin.RawPixels),
     }
     if spec in built_in:
-        made_for, make = built_in[spec]
-        _check_side(spec, made_for, side)
-        return make(spec)
+        supported, create = built_in[spec]
+        _check_modality(spec, supported, modality)
+        return create(spec)
 
     from xmodal.features.backbones import huggingface, torchvision_models
 
     if torchvision_models.is_weights_file(spec) or (
         not Path(spec).exists() and torchvision_models.is_known(spec)
     ):
-        _check_side(spec, "image", side)
+        _check_modality(spec, "image", modality)
         return torchvision_models.load(spec, precision)
-    load = huggingface.load_image if side == "image" else huggingface.load_text
+    load = huggingface.load_image if modality == "image" else huggingface.load_text
     return load(spec, precision)
 
 
-def _check_side(spec: str, made_for: Modality, side: Modality) -> None:
-    if made_for != side:
-        raise ConfigError(
-            f"{spec} is a backbone for the {made_for} side, asked for the {side} side"
-        )
+def _check_modality(spec: str, supported: Modality, modality: Modality) -> None:
+    if supported != modality:
+        raise ConfigError(f"{spec} is a backbone for {supported}s, expected one for {modality}s")

@@ -1,4 +1,4 @@
-"""Two backbones that need no download: hashed words, and raw pixels for a network of our own."""
+"""Built-in backbones without a download: hashed words, and raw pixels for a trained network."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Words:
     """Words, pairs of words and character 3- to 5-grams, hashed into ``dim`` signed buckets.
 
     Weinberger et al., "Feature hashing for large scale multitask learning", ICML 2009. A gram that
-    occurs c times weighs 1 + log c; words weigh more than their pieces. A text without any letter
-    or digit is a zero vector, which callers refuse.
+    occurs c times weighs 1 + log c; words weigh more than character n-grams. A text without any
+    letter or digit has a zero vector, which callers treat as unusable.
     """
 
     dim = 4096
@@ -44,7 +44,7 @@ class Words:
 
 
 class RawPixels:
-    """Raw pixels, 64 x 64, for :class:`xmodal.encoders.towers.SmallCNN`."""
+    """Raw pixels of 64 x 64 pictures, for :class:`xmodal.encoders.towers.SmallCNN`."""
 
     raw = True
     space = None

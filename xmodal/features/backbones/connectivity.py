@@ -1,6 +1,7 @@
-"""Whether a place to download from can be reached: asked once, quickly, before any library tries.
+"""Connectivity check of a download server, before a library downloads.
 
-The libraries retry for half a minute and end in a page of traces; a person wants one line.
+The libraries retry for half a minute and then print long tracebacks; the check takes at most
+TIMEOUT_SECONDS and raises an error of one line.
 """
 
 from __future__ import annotations
@@ -11,27 +12,27 @@ import urllib.request
 
 from xmodal.errors import ModelError
 
-SECONDS = 4.0
+TIMEOUT_SECONDS = 4.0
 
 
 def check_reachable(url: str, spec: str) -> None:
-    """Raise ModelError if nothing answers at ``url`` within a few seconds."""
+    """Raise ModelError if ``url`` cannot be reached; ``spec``: the backbone, for the message."""
     host = url.split("/")[2] if "//" in url else url
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise ModelError(_advice(spec, "HF_HUB_OFFLINE is set"))
+        raise ModelError(_message(spec, "HF_HUB_OFFLINE is set"))
     request = urllib.request.Request(url, method="HEAD")
     try:
-        urllib.request.urlopen(request, timeout=SECONDS).close()  # proxies by environment, as usual
+        urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS).close()
     except urllib.error.HTTPError as error:
-        if error.code in (407, 502, 503, 504):  # a proxy that cannot or may not pass it on
-            raise ModelError(_advice(spec, f"{host} answers {error.code}")) from None
+        if error.code in (407, 502, 503, 504):  # errors of a proxy
+            raise ModelError(_message(spec, f"{host} answers {error.code}")) from None
     except OSError as error:
         reason = getattr(error, "reason", error)
-        raise ModelError(_advice(spec, f"{host} cannot be reached ({reason})")) from None
+        raise ModelError(_message(spec, f"{host} cannot be reached ({reason})")) from None
 
 
-def _advice(spec: str, found: str) -> str:
+def _message(spec: str, reason: str) -> str:
     return (
-        f"backbone {spec!r} is neither a local path nor downloaded before, and {found}: give "
+        f"backbone {spec!r} is neither a local path nor in the download cache, and {reason}: name "
         "the path of a local model, or --image-backbone small-cnn --text-backbone words"
     )

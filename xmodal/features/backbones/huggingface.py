@@ -1,4 +1,4 @@
-"""Backbones from transformers (torch): CLIP-like models, vision models and text models."""
+"""Backbones from Hugging Face transformers (torch): CLIP-like, vision and text models."""
 
 from __future__ import annotations
 
@@ -20,66 +20,71 @@ from xmodal.data.images import Pixels, Preprocessing
 from xmodal.device import DTYPES, batch_size, device, with_precision
 from xmodal.errors import ModelError
 from xmodal.features.backbones.connectivity import check_reachable
-from xmodal.features.backbones.modules import FromPixels, run
+from xmodal.features.backbones.modules import PixelNetwork, run
 
 MAX_TOKENS = 512
 
 
-def load_image(spec: str, precision: Precision = "float32") -> HubImageBackbone:
-    """The image side of a model. Raises ModelError."""
+def load_image(spec: str, precision: Precision = "float32") -> HuggingFaceImageBackbone:
+    """Load the image backbone of a model. Raises ModelError if it has none."""
     model = _load(spec, precision)
     if not model.has_images:
-        raise ModelError(f"{spec} is a text model ({model.kind}), it has no image side")
-    return HubImageBackbone(spec, model)
+        raise ModelError(f"{spec} is a text model ({model.kind}), expected one for images")
+    return HuggingFaceImageBackbone(spec, model)
 
 
-def load_text(spec: str, precision: Precision = "float32") -> HubTextBackbone:
-    """The text side of a model. Raises ModelError."""
+def load_text(spec: str, precision: Precision = "float32") -> HuggingFaceTextBackbone:
+    """Load the text backbone of a model. Raises ModelError if it has none."""
     model = _load(spec, precision)
     if not model.has_texts:
-        raise ModelError(f"{spec} is a vision model ({model.kind}), it has no text side")
-    return HubTextBackbone(spec, model)
+        raise ModelError(f"{spec} is a vision model ({model.kind}), expected one for texts")
+    return HuggingFaceTextBackbone(spec, model)
 
 
-class HubModel:
-    """A loaded model: its type, its sides, and a fingerprint of its files and precision.
+class HuggingFaceModel:
+    """A loaded model: its type, its modalities, and a fingerprint of its files and precision.
 
-    ``pools``: its pooled output can be used.
+    ``has_pooler``: the weights contain the pooler, so that its pooled output can be used.
+    ``is_multimodal``: the model projects pictures and texts into a common space.
     """
 
     def __init__(
-        self, spec: str, config: Any, network: Any, fingerprint: str, *, pools: bool
+        self, spec: str, config: Any, network: Any, fingerprint: str, *, has_pooler: bool
     ) -> None:
         self.spec = spec
         self.kind: str = config.model_type
         self.config = config
         self.network = network
         self.fingerprint = fingerprint
-        self.pools = pools
-        self.both = hasattr(network, "get_image_features") and hasattr(network, "get_text_features")
-        self.has_images = self.both or network.main_input_name == "pixel_values"
-        self.has_texts = self.both or network.main_input_name == "input_ids"
-        self.space = fingerprint if self.both else None
+        self.has_pooler = has_pooler
+        self.is_multimodal = hasattr(network, "get_image_features") and hasattr(
+            network, "get_text_features"
+        )
+        self.has_images = self.is_multimodal or network.main_input_name == "pixel_values"
+        self.has_texts = self.is_multimodal or network.main_input_name == "input_ids"
+        self.space = fingerprint if self.is_multimodal else None
 
 
-class HubImageBackbone:
+class HuggingFaceImageBackbone:
     """Projected image features of a CLIP-like model, else the pooled output of a vision model.
 
-    ``network`` makes features (b, dim) of pixels (b, size, size, 3) uint8.
+    ``network`` maps pixels (b, size, size, 3) uint8 to features (b, dim).
     """
 
     raw = False
 
-    def __init__(self, spec: str, model: HubModel) -> None:
+    def __init__(self, spec: str, model: HuggingFaceModel) -> None:
         from transformers import AutoImageProcessor
 
         self.spec = spec
         self.fingerprint = model.fingerprint
         self.space = model.space
         self.batch = batch_size()
-        processor = _quietly(spec, lambda: AutoImageProcessor.from_pretrained(**_source(spec)))
+        processor = _load_or_raise(
+            spec, lambda: AutoImageProcessor.from_pretrained(**_source(spec))
+        )
         self.preprocessing = _preprocessing(processor)
-        network = FromPixels(_ImageSide(model), self.preprocessing)
+        network = PixelNetwork(_ImageFeatures(model), self.preprocessing)
         self.network = network.to(device(), model.network.dtype)
         size = self.preprocessing.size
         self.dim = self.forward(np.zeros((1, size, size, 3), np.uint8)).shape[1]
@@ -89,36 +94,38 @@ class HubImageBackbone:
         return run(self.network, torch.from_numpy(pixels))
 
 
-class HubTextBackbone:
+class HuggingFaceTextBackbone:
     """Projected text features of a CLIP-like model, else the mean over a text model's tokens.
 
-    ``network`` makes features (b, dim) of the tensors that ``inputs`` names, each (b, tokens).
+    ``network`` maps the tensors named in ``inputs``, each (b, tokens), to features (b, dim).
     """
 
-    def __init__(self, spec: str, model: HubModel) -> None:
+    def __init__(self, spec: str, model: HuggingFaceModel) -> None:
         from transformers import AutoTokenizer
 
         self.spec = spec
         self.fingerprint = model.fingerprint
         self.space = model.space
         self.batch = 2 * batch_size()
-        self._tokenizer = _quietly(spec, lambda: AutoTokenizer.from_pretrained(**_source(spec)))
+        self._tokenizer = _load_or_raise(
+            spec, lambda: AutoTokenizer.from_pretrained(**_source(spec))
+        )
         text = getattr(model.config, "text_config", model.config)
-        longest = getattr(text, "max_position_embeddings", MAX_TOKENS)
-        self.max_tokens = min(longest, self._tokenizer.model_max_length, MAX_TOKENS)
+        max_positions = getattr(text, "max_position_embeddings", MAX_TOKENS)
+        self.max_tokens = min(max_positions, self._tokenizer.model_max_length, MAX_TOKENS)
         # SigLIP was trained on texts padded to full length, without a mask.
         self.padding = "max_length" if model.kind.startswith("siglip") else "longest"
-        self.inputs = tuple(self._tokens_of(["a"]))
-        self.network = _TextSide(model, self.inputs)
+        self.inputs = tuple(self._tokenize(["a"]))
+        self.network = _TextFeatures(model, self.inputs)
         self.dim = self.forward(["a"]).shape[1]
 
     def forward(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """``b`` texts -> (b, dim)."""
-        tokens = self._tokens_of(texts)
+        tokens = self._tokenize(texts)
         return run(self.network, *(tokens[name] for name in self.inputs))
 
-    def _tokens_of(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Token ids and what belongs to them, each (b, tokens)."""
+    def _tokenize(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Return token ids, mask and other inputs of the model, each (b, tokens)."""
         return dict(
             self._tokenizer(
                 list(texts),
@@ -129,57 +136,59 @@ class HubTextBackbone:
             )
         )
 
-    def tokenizer(self) -> str:
-        """The tokenizer as the package tokenizers reads it, with how texts are cut and padded.
+    def tokenizer_json(self) -> str:
+        """Return the tokenizer as JSON of the package tokenizers, with truncation and padding.
 
-        Raises ModelError for one that is written in Python.
+        Raises ModelError for a tokenizer that is written in Python.
         """
-        ours = self._tokenizer
-        if not hasattr(ours, "backend_tokenizer"):
+        tokenizer = self._tokenizer
+        if not hasattr(tokenizer, "backend_tokenizer"):
             raise ModelError(
-                f"the tokenizer of {self.spec} ({type(ours).__name__}) runs in Python only, a "
-                "portable model needs one of the package tokenizers: choose another text backbone"
+                f"the tokenizer of {self.spec} ({type(tokenizer).__name__}) is written in Python, "
+                "expected one of the package tokenizers: choose another text backbone"
             )
         from tokenizers import Tokenizer
 
-        alone = Tokenizer.from_str(ours.backend_tokenizer.to_str())
-        alone.enable_truncation(self.max_tokens, direction=ours.truncation_side)
-        alone.enable_padding(
-            direction=ours.padding_side,
-            pad_id=ours.pad_token_id,
-            pad_type_id=ours.pad_token_type_id,
-            pad_token=ours.pad_token,
+        out = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+        out.enable_truncation(self.max_tokens, direction=tokenizer.truncation_side)
+        out.enable_padding(
+            direction=tokenizer.padding_side,
+            pad_id=tokenizer.pad_token_id,
+            pad_type_id=tokenizer.pad_token_type_id,
+            pad_token=tokenizer.pad_token,
             length=self.max_tokens if self.padding == "max_length" else None,
         )
-        return str(alone.to_str())
+        return str(out.to_str())
 
 
-class _ImageSide(nn.Module):
+class _ImageFeatures(nn.Module):
     """Scaled pixels -> features."""
 
-    def __init__(self, model: HubModel) -> None:
+    def __init__(self, model: HuggingFaceModel) -> None:
         super().__init__()
-        self.model, self.both, self.pools = model.network, model.both, model.pools
+        self.model = model.network
+        self.is_multimodal, self.has_pooler = model.is_multimodal, model.has_pooler
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Shape (b, 3, size, size) -> (b, dim)."""
-        look = self.model.get_image_features if self.both else self.model
-        return _pooled(look(pixel_values=pixel_values), self.pools)
+        encode = self.model.get_image_features if self.is_multimodal else self.model
+        return _pooled(encode(pixel_values=pixel_values), self.has_pooler)
 
 
-class _TextSide(nn.Module):
-    """Tokens -> features; ``inputs`` names the tensors that the model is given."""
+class _TextFeatures(nn.Module):
+    """Tokens -> features; ``inputs``: names of the input tensors of the model."""
 
-    def __init__(self, model: HubModel, inputs: tuple[str, ...]) -> None:
+    def __init__(self, model: HuggingFaceModel, inputs: tuple[str, ...]) -> None:
         super().__init__()
-        self.model, self.both, self.pools = model.network, model.both, model.pools
+        self.model = model.network
+        self.is_multimodal, self.has_pooler = model.is_multimodal, model.has_pooler
         self.inputs = inputs
 
     def forward(self, *tokens: torch.Tensor) -> torch.Tensor:
         """Tensors of shape (b, tokens), in the order of ``inputs`` -> (b, dim)."""
         named = dict(zip(self.inputs, tokens, strict=True))
-        if self.both:
-            return _pooled(self.model.get_text_features(**named), self.pools)
+        if self.is_multimodal:
+            return _pooled(self.model.get_text_features(**named), self.has_pooler)
         states = self.model(**named).last_hidden_state.float()
         mask = named["attention_mask"].unsqueeze(-1).float()
         mean: torch.Tensor = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
@@ -187,7 +196,8 @@ class _TextSide(nn.Module):
 
 
 @lru_cache(maxsize=4)
-def _load(spec: str, precision: Precision) -> HubModel:
+def _load(spec: str, precision: Precision) -> HuggingFaceModel:
+    """Load a local folder or a model of the hub; download it if needed and reachable."""
     import transformers
     from transformers import AutoConfig, AutoModel
 
@@ -200,40 +210,42 @@ def _load(spec: str, precision: Precision) -> HubModel:
                 f"{spec} is not a model that transformers can load, expected a folder with "
                 "config.json, as save_pretrained writes it"
             )
-    elif not _was_downloaded(spec):
+    elif not _is_downloaded(spec):
         from huggingface_hub import constants
 
         check_reachable(constants.ENDPOINT, spec)
-    config = _quietly(spec, lambda: AutoConfig.from_pretrained(**_source(spec)))
-    network, info = _quietly(
+    config = _load_or_raise(spec, lambda: AutoConfig.from_pretrained(**_source(spec)))
+    network, info = _load_or_raise(
         spec,
         lambda: AutoModel.from_pretrained(
             **_source(spec), dtype=DTYPES[precision], use_safetensors=True, output_loading_info=True
         ),
     )
-    # What the file lacks was filled at random; a pooler is often lacking, and can be done without.
-    lacking = sorted(info["missing_keys"])
-    needed = [name for name in lacking if "pooler" not in name]
-    if needed:
+    # transformers initialises missing tensors at random. A missing pooler is common and not used.
+    missing = sorted(info["missing_keys"])
+    required = [name for name in missing if "pooler" not in name]
+    if required:
         raise ModelError(
-            f"the weights of {spec} lack {len(needed)} tensors of its model (first {needed[0]}): "
-            "expected a complete model, as save_pretrained writes it"
+            f"the weights of {spec} lack {len(required)} tensors of its model (first "
+            f"{required[0]}): expected a complete model, as save_pretrained writes it"
         )
     commit = getattr(config, "_commit_hash", None)
     weights = f"hub-{commit}" if commit and not local.exists() else f"files-{_digest(local)}"
     fingerprint = with_precision(weights, precision)
-    return HubModel(spec, config, network.to(device()).eval(), fingerprint, pools=not lacking)
+    return HuggingFaceModel(
+        spec, config, network.to(device()).eval(), fingerprint, has_pooler=not missing
+    )
 
 
 def _source(spec: str) -> dict[str, Any]:
-    """Arguments for from_pretrained: what is on this machine is not asked for on the network."""
+    """Return arguments for from_pretrained; local and downloaded models need no network."""
     local = Path(spec).expanduser()
     if local.exists():
         return {"pretrained_model_name_or_path": str(local), "local_files_only": True}
-    return {"pretrained_model_name_or_path": spec, "local_files_only": _was_downloaded(spec)}
+    return {"pretrained_model_name_or_path": spec, "local_files_only": _is_downloaded(spec)}
 
 
-def _was_downloaded(spec: str) -> bool:
+def _is_downloaded(spec: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -250,8 +262,8 @@ def _was_downloaded(spec: str) -> bool:
     return any(snapshot.glob("*.safetensors"))
 
 
-def _quietly(spec: str, load: Callable[[], Any]) -> Any:
-    """Load, and turn whatever transformers raises into one line."""
+def _load_or_raise(spec: str, load: Callable[[], Any]) -> Any:
+    """Call ``load``; raise ModelError in one line for the errors of transformers."""
     try:
         return load()
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
@@ -260,15 +272,15 @@ def _quietly(spec: str, load: Callable[[], Any]) -> Any:
 
 
 def _preprocessing(processor: Any) -> Preprocessing:
-    """Our description of what an image processor of transformers does."""
+    """Return the preprocessing of an image processor of transformers."""
 
-    def side(size: Any) -> int:
+    def pixels(size: Any) -> int:
         values = dict(size) if not isinstance(size, int) else {"height": size}
         return int(next(v for k in ("shortest_edge", "height") if (v := values.get(k))))
 
-    resized = side(processor.size)
+    resized = pixels(processor.size)
     crops = bool(getattr(processor, "do_center_crop", False)) and processor.crop_size is not None
-    size = side(processor.crop_size) if crops else resized
+    size = pixels(processor.crop_size) if crops else resized
     keeps_shape = "shortest_edge" in dict(processor.size) if crops else False
     names = {0: "lanczos", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
     normalises = bool(getattr(processor, "do_normalize", True)) and processor.image_mean
@@ -286,19 +298,19 @@ def _preprocessing(processor: Any) -> Preprocessing:
     )
 
 
-def _pooled(out: Any, pools: bool) -> torch.Tensor:
-    """The vector of an output: a tensor itself, its pooled output, or the mean over its tokens."""
+def _pooled(out: Any, has_pooler: bool) -> torch.Tensor:
+    """Return the vector of an output: the tensor, the pooled output, or the mean over tokens."""
     if isinstance(out, torch.Tensor):
         return out
-    pooled: torch.Tensor | None = getattr(out, "pooler_output", None) if pools else None
+    pooled: torch.Tensor | None = getattr(out, "pooler_output", None) if has_pooler else None
     return pooled if pooled is not None else out.last_hidden_state.mean(1)
 
 
 def _digest(folder: Path) -> str:
-    """A hash of the files that decide what a model computes."""
+    """Return a hash of the files that decide the features of a model."""
     hashed = hashlib.blake2b(digest_size=8)
-    endings = (".safetensors", ".json", ".txt", ".model")
-    for path in sorted(p for p in folder.iterdir() if p.suffix in endings):
+    suffixes = (".safetensors", ".json", ".txt", ".model")
+    for path in sorted(p for p in folder.iterdir() if p.suffix in suffixes):
         hashed.update(f"{path.name}\0{os.path.getsize(path)}\0".encode())
         with open(path, "rb") as file:
             while block := file.read(1 << 22):

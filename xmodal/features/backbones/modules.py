@@ -1,4 +1,4 @@
-"""torch modules behind every backbone: arrays in, arrays out, pixels scaled on the way."""
+"""torch helpers of the backbones: scaling of pixels, and networks with numpy inputs and outputs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from xmodal.data.images import Preprocessing
 from xmodal.device import device, full_float32
 
 
-class FromPixels(nn.Module):
-    """A network behind the scaling of its pixels, in the precision that the network is moved to."""
+class PixelNetwork(nn.Module):
+    """Scaling of pixels followed by a network, in the precision of the module."""
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class FromPixels(nn.Module):
 
 @torch.inference_mode()
 def run(network: nn.Module, *inputs: torch.Tensor) -> npt.NDArray[np.float32]:
-    """Outputs of a network as a float32 array."""
+    """Return the output of a network as a float32 array."""
     with full_float32():
         out: torch.Tensor = network(*(one.to(device()) for one in inputs))
     return np.asarray(out.float().cpu().numpy())

@@ -1,4 +1,4 @@
-"""Image backbones from torchvision: any classification model, by name or with local weights."""
+"""Image backbones from torchvision: classification models, by name or with local weights."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from xmodal.data.images import Pixels, Preprocessing
 from xmodal.device import DTYPES, batch_size, device, with_precision
 from xmodal.errors import ModelError
 from xmodal.features.backbones.connectivity import check_reachable
-from xmodal.features.backbones.modules import FromPixels, run
+from xmodal.features.backbones.modules import PixelNetwork, run
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def is_weights_file(spec: str) -> bool:
-    """Whether ``spec`` names a safetensors file, perhaps with ?options."""
+    """Whether ``spec`` is the path of a safetensors file, perhaps with ?options."""
     return spec.partition("?")[0].endswith(".safetensors")
 
 
@@ -39,15 +39,15 @@ def is_known(spec: str) -> bool:
 
 
 def load(spec: str, precision: Precision = "float32") -> TorchvisionBackbone:
-    """The backbone of a torchvision name or of a local weights file. Raises ModelError."""
-    read = _from_file if is_weights_file(spec) else _from_name
-    return read(spec, precision)
+    """Load the backbone of a torchvision name or local weights file. Raises ModelError."""
+    load_from = _from_file if is_weights_file(spec) else _from_name
+    return load_from(spec, precision)
 
 
 class TorchvisionBackbone:
     """A torchvision model up to the input of its last linear layer.
 
-    ``network`` makes features (b, dim) of pixels (b, size, size, 3) uint8.
+    ``network`` maps pixels (b, size, size, 3) uint8 to features (b, dim).
     """
 
     raw = False
@@ -66,10 +66,10 @@ class TorchvisionBackbone:
         self.fingerprint = with_precision(fingerprint, precision)
         try:
             network = fuse(network.eval())
-        except Exception as error:  # whatever tracing meets: the network works without being fused
-            del error
+        except Exception:  # tracing can raise any type; the network also works without fusion
+            pass
         network = network.to(memory_format=torch.channels_last)
-        self.network = FromPixels(network, preprocessing).to(device(), DTYPES[precision])
+        self.network = PixelNetwork(network, preprocessing).to(device(), DTYPES[precision])
         self.batch = batch_size()
         size = preprocessing.size
         self.dim = self.forward(np.zeros((1, size, size, 3), np.uint8)).shape[1]
@@ -80,6 +80,7 @@ class TorchvisionBackbone:
 
 
 def _from_name(spec: str, precision: Precision) -> TorchvisionBackbone:
+    """Load a model by its name or the name of its weights, and download the weights if needed."""
     from torchvision import models
 
     try:
@@ -94,7 +95,7 @@ def _from_name(spec: str, precision: Precision) -> TorchvisionBackbone:
     try:
         state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except OSError as error:
-        raise ModelError(f"the weights {weights} could not be fetched: {error}") from None
+        raise ModelError(f"the weights {weights} could not be downloaded: {error}") from None
     _fill(network, state, spec)
     preset = weights.transforms()
     crop, resize = preset.crop_size[0], preset.resize_size[0]
@@ -109,8 +110,8 @@ def _from_name(spec: str, precision: Precision) -> TorchvisionBackbone:
 
 
 def _from_file(spec: str, precision: Precision) -> TorchvisionBackbone:
+    """Load FILE[?arch=NAME&normalize=imagenet&size=PIXELS]; the file's metadata are defaults."""
     from safetensors import SafetensorError, safe_open
-    from torchvision import models
 
     file, _, query = spec.partition("?")
     path, options = Path(file), dict(parse_qsl(query))
@@ -125,34 +126,45 @@ def _from_file(spec: str, precision: Precision) -> TorchvisionBackbone:
             state = {name: opened.get_tensor(name).float() for name in opened.keys()}
     except SafetensorError as error:
         raise ModelError(f"{path} is not a readable safetensors file: {error}") from None
-    known = models.list_models(module=models)
-    arch = options.get("arch") or max(
-        (name for name in known if path.stem.startswith(name)), key=len, default=""
+    arch = _architecture(path, options)
+    preprocessing = _file_preprocessing(spec, options)
+    network = _headless(arch)
+    _fill(network, state, spec)
+    hashed = hashlib.blake2b(path.read_bytes(), digest_size=8)
+    hashed.update(str(preprocessing).encode())  # the options change the features too
+    return TorchvisionBackbone(
+        spec, network, preprocessing, f"torchvision-{arch}-{hashed.hexdigest()}", precision
     )
+
+
+def _architecture(path: Path, options: dict[str, str]) -> str:
+    """Return the option ``arch``, or the longest model name that the file name begins with."""
+    from torchvision import models
+
+    known = models.list_models(module=models)
+    matching = (name for name in known if path.stem.startswith(name))
+    arch = options.get("arch") or max(matching, key=len, default="")
     if arch not in known:
         raise ModelError(
-            f"{path}: which torchvision model is this? found {arch!r}; begin the file's name with "
-            "the model's, or write FILE.safetensors?arch=mobilenet_v2"
+            f"{path}: torchvision model {arch!r} is unknown: begin the file name with the name of "
+            "the model, or write FILE.safetensors?arch=mobilenet_v2"
         )
+    return arch
+
+
+def _file_preprocessing(spec: str, options: dict[str, str]) -> Preprocessing:
     normalize = options.get("normalize", "none")
     if normalize not in ("none", "imagenet"):
         raise ModelError(f"{spec}: normalize is {normalize!r}, expected none or imagenet")
     size = options.get("size", "224")
     if not size.isascii() or not size.isdigit() or int(size) < 1:
         raise ModelError(f"{spec}: size is {size!r}, expected a number of pixels")
-    network = _headless(arch)
-    _fill(network, state, spec)
     scale: dict[str, Any] = IMAGENET if normalize == "imagenet" else {}
-    preprocessing = Preprocessing(size=int(size), resample="bilinear", **scale)
-    hashed = hashlib.blake2b(path.read_bytes(), digest_size=8)
-    hashed.update(str(preprocessing).encode())  # the options change a feature as the weights do
-    return TorchvisionBackbone(
-        spec, network, preprocessing, f"torchvision-{arch}-{hashed.hexdigest()}", precision
-    )
+    return Preprocessing(size=int(size), resample="bilinear", **scale)
 
 
 def _headless(arch: str) -> nn.Module:
-    """The model of that name, with its last linear layer replaced by the identity."""
+    """Return the model ``arch`` with its last linear layer replaced by the identity."""
     from torchvision import models
 
     options = {"init_weights": False} if arch in ("googlenet", "inception_v3") else {}
@@ -160,7 +172,8 @@ def _headless(arch: str) -> nn.Module:
     linear = [name for name, part in network.named_modules() if isinstance(part, nn.Linear)]
     if not linear:
         raise ModelError(
-            f"torchvision's {arch} has no linear layer at its end to take features from"
+            f"torchvision's {arch} has no linear layer, whose inputs are the features: choose "
+            "another model"
         )
     parent, _, name = linear[-1].rpartition(".")
     setattr(network.get_submodule(parent), name, nn.Identity())
@@ -168,18 +181,18 @@ def _headless(arch: str) -> nn.Module:
 
 
 def _fill(network: nn.Module, state: dict[str, torch.Tensor], spec: str) -> None:
-    """Load weights; those of the removed last layer may be there or not."""
-    wanted = network.state_dict()
-    missing = [name for name in wanted if name not in state and "num_batches" not in name]
+    """Load weights, which may include those of the removed last layer."""
+    expected = network.state_dict()
+    missing = [name for name in expected if name not in state and "num_batches" not in name]
     if missing:
         raise ModelError(
-            f"{spec} lacks {len(missing)} of {len(wanted)} tensors of this model (first "
-            f"{missing[0]}): are these weights of another architecture?"
+            f"{spec} lacks {len(missing)} of {len(expected)} tensors of this model (first "
+            f"{missing[0]}): name the architecture of these weights with ?arch="
         )
-    wrong = [n for n, w in wanted.items() if n in state and state[n].shape != w.shape]
+    wrong = [n for n, tensor in expected.items() if n in state and state[n].shape != tensor.shape]
     if wrong:
         raise ModelError(
             f"{spec}: tensor {wrong[0]} has shape {tuple(state[wrong[0]].shape)}, expected "
-            f"{tuple(wanted[wrong[0]].shape)}"
+            f"{tuple(expected[wrong[0]].shape)}: name the architecture with ?arch="
         )
-    network.load_state_dict({n: t for n, t in state.items() if n in wanted}, strict=False)
+    network.load_state_dict({n: t for n, t in state.items() if n in expected}, strict=False)

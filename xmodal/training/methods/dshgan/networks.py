@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from xmodal.device import mixed
+from xmodal.device import mixed_precision
 from xmodal.encoders.towers import Thumbnail
 from xmodal.training.methods.dshgan.config import Config
 from xmodal.training.objective import ImageText
@@ -195,7 +195,7 @@ class PictureHead(nn.Module):
     def forward(self, latent: torch.Tensor) -> torch.Tensor:
         """Latents (n, latent) -> flat pictures (n, 64 * 64 * 3)."""
         first = self.first(latent).view(-1, 96, 4, 4)
-        with mixed(latent.device, self.training):
+        with mixed_precision(latent.device, self.training):
             maps = self.layers(first.contiguous(memory_format=torch.channels_last)).float()
         squares = 255 * torch.sigmoid(maps.permute(0, 2, 3, 1) + self.get_buffer("start"))
         return squares.flatten(1)

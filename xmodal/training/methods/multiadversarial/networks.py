@@ -51,7 +51,7 @@ class ReconstructionTargets(nn.Module):
 
     def pictures(self, z: torch.Tensor) -> npt.NDArray[np.uint8]:
         """z (n, width) of thumbnails -> pictures (n, 16, 16, 3)."""
-        side = Thumbnail.side
+        side = Thumbnail.size
         rows = z * self.get_buffer("scale") @ self.get_buffer("directions").T
         squares = (255 * (rows + self.get_buffer("mean"))).clamp(0, 255)
         return squares.view(-1, 3, side, side).permute(0, 2, 3, 1).cpu().numpy().astype(np.uint8)
