@@ -20,7 +20,7 @@ from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index import queries as build
 from xmodal_opensearch.index.aliases import describe
 from xmodal_opensearch.index.approximate import Recall
-from xmodal_opensearch.index.bit_order_check import put_self_test
+from xmodal_opensearch.index.bit_order_check import store_self_test
 from xmodal_opensearch.index.mapping import field_of
 from xmodal_opensearch.index.queries import Query
 from xmodal_opensearch.index.reading import sample_codes
@@ -106,10 +106,10 @@ def repair(server: Server, address: Address) -> list[str]:
         "POST", f"/{name}/_mget", {"ids": [mapping.SELF_TEST_ID]}, doing="looking"
     )
     if not kept["docs"][0].get("found"):
-        put_self_test(server, name, bits, layout)
+        store_self_test(server, name, bits, layout)
         done.append("the self-test document was stored again")
     with OpenSearchIndex(server, address, bits=bits, fingerprint=encoder) as index:
-        if load.put_back(index):
+        if load.restore_settings(index):
             done.append("the settings are as they were before the load")
     return done or ["nothing was to be repaired"]
 

@@ -135,8 +135,8 @@ def test_repair(address: Callable[..., str], rest: Rest, tmp_path: Path, way: st
     with open_opensearch(uri, bits=BITS, create=True) as index:
         assert repaired(index) == ["nothing was to be repaired"]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("xmodal_opensearch.loading.load.put_back", lambda index: False)
-            load(index, [], notes=tmp_path)
+            patch.setattr("xmodal_opensearch.loading.load.restore_settings", lambda index: False)
+            load(index, [], checkpoints=tmp_path)
         assert examine(index).advice[0].startswith("a load was killed here and the settings")
         rest("DELETE", f"/{index.handle.name}/_doc/{SELF_TEST_ID}?refresh=true")
         with pytest.raises(IndexMismatch, match="has lost its self-test document"):

@@ -22,7 +22,7 @@ def main() -> None:
     bulk.batches = partial(bulk.batches, count=200)  # many moments between two of them
     print("ready", flush=True)
     index = open_opensearch(uri, bits=BITS, create=True)
-    report = load(index, [batch(count, seed=seed)], notes=notes)
+    report = load(index, [batch(count, seed=seed)], checkpoints=notes)
     index.close()
     print(json.dumps(report.results), flush=True)
 

@@ -190,7 +190,7 @@ def _wiring(
     index: OpenSearchIndex, service: str, token: str | None, given: dict[str, Any]
 ) -> Wiring:
     """What is to be made; searches ask exactly what ours ask."""
-    code = mapping.self_test(index.bits)
+    code = mapping.self_test_code(index.bits)
     filters = index.handle.filters(None)
     return Wiring(
         OwnershipTag(given["name"], index.handle.address.index, str(index.fingerprint)),

@@ -113,4 +113,4 @@ def delete(uri: str, yes: bool, old_versions: bool) -> None:
 
 def _is_ours(mappings: Mapping[str, Any]) -> bool:
     """Whether xmodal made it: not merely added codes to it."""
-    return "xmodal" in mappings.get("_meta", {}) and not mapping.codes_were_added(mappings)
+    return "xmodal" in mappings.get("_meta", {}) and not mapping.is_enriched(mappings)

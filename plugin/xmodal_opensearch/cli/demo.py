@@ -64,7 +64,7 @@ def _compare(local: HammingIndex, encoder: Encoder, server: str) -> None:
         load_into(
             index,
             local.batches(),
-            notes=cache_folder() / "loads",
+            checkpoints=cache_folder() / "loads",
             total=len(local),
             progress=bars,
         )

@@ -34,7 +34,7 @@ from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading.load import check_count
 from xmodal_opensearch.loading.load import load as load_into
-from xmodal_opensearch.loading.new_version import next_index, show_to_all
+from xmodal_opensearch.loading.new_version import open_next_version, publish
 from xmodal_opensearch.rest.connector import hand_over
 
 
@@ -79,7 +79,7 @@ def load(source: Path, uri: str, model: Path | None, **given: Any) -> None:
         report = load_into(
             index,
             additions,
-            notes=_notes(given["cache"]),
+            checkpoints=_notes(given["cache"]),
             total=total,
             workers=given["workers"],
             no_replicas=given["without_copies"],
@@ -90,7 +90,7 @@ def load(source: Path, uri: str, model: Path | None, **given: Any) -> None:
     old: list[str] = []
     if given["new_version"]:
         _hand_over(index, address.index)
-        old = show_to_all(index, address.index, delete_old=given["delete_old"])
+        old = publish(index, address.index, delete_old=given["delete_old"])
     count = len(index)
     if given["as_json"]:
         told = {"index": uri, "version": index.handle.name, "documents": count, "replaced": old}
@@ -135,7 +135,7 @@ def _target(
 ) -> OpenSearchIndex:
     """What is filled; ``new_from`` is the source of a new version."""
     if new_from is not None:
-        return next_index(Server(address), address, bits, fingerprint, str(new_from.resolve()))
+        return open_next_version(Server(address), address, bits, fingerprint, str(new_from.resolve()))
     try:
         return open_opensearch(str(address), bits=bits, fingerprint=fingerprint, create=True)
     except IndexMismatch as error:

@@ -15,7 +15,7 @@ from xmodal.errors import IndexMismatch, IndexMissing, ServerFailure
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import mapping
-from xmodal_opensearch.index.bit_order_check import put_self_test
+from xmodal_opensearch.index.bit_order_check import store_self_test
 from xmodal_opensearch.index.mapping import Layout
 
 LIMITS = {"filter": "filter", "search routing": "search_routing"}
@@ -79,7 +79,7 @@ def versions_of(server: Server, alias: str) -> dict[str, bool]:
     }
 
 
-def swap_in(server: Server, alias: str, new: str) -> list[str]:
+def move_alias(server: Server, alias: str, new: str) -> list[str]:
     """Let the alias stand for ``new`` from now on; return the versions for which it stood."""
     old = [name for name, stood in versions_of(server, alias).items() if stood and name != new]
     server.request("POST", "/_aliases", swap(alias, old, new), doing=f"swapping in {new}")
@@ -118,5 +118,5 @@ def make_version(
         if "already exists" not in error.reason:
             raise
         # Another process made it at the same moment: both store the same self-test.
-    put_self_test(server, name, bits, layout)
+    store_self_test(server, name, bits, layout)
     return name

@@ -16,9 +16,9 @@ SETTLING = 3.0
 """Seconds in which an index that was just made gets its document."""
 
 
-def put_self_test(server: Server, name: str, bits: int, layout: Layout) -> None:
+def store_self_test(server: Server, name: str, bits: int, layout: Layout) -> None:
     """Store the document; its code is that of :func:`xmodal_opensearch.index.mapping.self_test`."""
-    (value,) = layout.values(mapping.self_test(bits))
+    (value,) = layout.values(mapping.self_test_code(bits))
     server.request(
         "PUT",
         f"/{name}/_doc/{mapping.SELF_TEST_ID}",
@@ -28,11 +28,11 @@ def put_self_test(server: Server, name: str, bits: int, layout: Layout) -> None:
     )
 
 
-def check_self_test(
+def check_bit_order(
     server: Server, address: Address, name: str, bits: int, layout: Layout, strategy: Strategy
 ) -> None:
     """Compare the known code with what a search by ``strategy`` finds. Raises IndexMismatch."""
-    wanted = mapping.self_test(bits)
+    wanted = mapping.self_test_code(bits)
     other = BinaryCodes.from_hex(["0f" * (bits // 8)])
     only = [{"ids": {"values": [mapping.SELF_TEST_ID]}}]
     if strategy.build is None:

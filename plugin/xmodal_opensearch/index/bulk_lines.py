@@ -12,7 +12,7 @@ from xmodal.errors import ConfigError
 from xmodal.index.documents import DocumentBatch
 from xmodal.modality import MODALITIES
 from xmodal_opensearch.client.bulk import Line
-from xmodal_opensearch.index.mapping import OURS, SELF_TEST_ID, Layout, field_of, is_ours
+from xmodal_opensearch.index.mapping import RESERVED_FIELDS, SELF_TEST_ID, Layout, field_of, is_reserved
 
 MAX_ID_BYTES = 512
 
@@ -85,12 +85,12 @@ _quoted = json.encoder.encode_basestring
 _UNCHANGED_TYPES = frozenset((str, int, bool, type(None)))
 
 
-_RESERVED = frozenset(OURS)
+_RESERVED = frozenset(RESERVED_FIELDS)
 
 
 def _check_names(id_: str, fields: Mapping[str, Any]) -> None:
     """Raises ConfigError if a field's name is ours, or with dots lies in what is."""
-    taken = next((name for name in fields if is_ours(str(name))), None)
+    taken = next((name for name in fields if is_reserved(str(name))), None)
     if taken is not None:
         raise ConfigError(
             f"the fields of {id_!r} have one called {taken!r}, which is reserved: rename"

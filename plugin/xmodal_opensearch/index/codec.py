@@ -30,13 +30,13 @@ def to_words(codes: BinaryCodes) -> list[list[int]]:
 
 def from_words(rows: list[list[int]], bits: int) -> BinaryCodes:
     """Codes of what ``to_words`` made. Raises CodeError for another number of words."""
-    if any(len(row) != words_of(bits) for row in rows):
-        raise CodeError(f"a stored code is not {words_of(bits)} words of 64 bits: {rows[0]!r:.80}")
-    values = np.array(rows, dtype=">i8").reshape(len(rows), words_of(bits))
+    if any(len(row) != word_count(bits) for row in rows):
+        raise CodeError(f"a stored code is not {word_count(bits)} words of 64 bits: {rows[0]!r:.80}")
+    values = np.array(rows, dtype=">i8").reshape(len(rows), word_count(bits))
     return BinaryCodes(values.view(np.uint8)[:, : bits // 8].copy(), bits)
 
 
-def words_of(bits: int) -> int:
+def word_count(bits: int) -> int:
     """How many 64-bit words a code takes."""
     return -(-bits // 64)
 
@@ -52,6 +52,6 @@ def to_distance(score: float) -> int:
 
 
 def _padded(codes: BinaryCodes) -> npt.NDArray[np.uint8]:
-    wide = np.zeros((len(codes), 8 * words_of(codes.bits)), dtype=np.uint8)
+    wide = np.zeros((len(codes), 8 * word_count(codes.bits)), dtype=np.uint8)
     wide[:, : codes.bits // 8] = codes.packed
     return wide

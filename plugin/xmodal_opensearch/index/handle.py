@@ -15,7 +15,7 @@ from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server, passing
 from xmodal_opensearch.index import codec, mapping, queries
 from xmodal_opensearch.index.aliases import describe
-from xmodal_opensearch.index.bit_order_check import check_self_test
+from xmodal_opensearch.index.bit_order_check import check_bit_order
 from xmodal_opensearch.index.capabilities import encodes_documents, probe
 from xmodal_opensearch.index.queries import Query
 from xmodal_opensearch.index.strategies import Strategy, check_writable, choose_strategy
@@ -58,12 +58,12 @@ class IndexHandle:
             address.strategy, self.capabilities, self.layout, address.natives
         )
         self._types = mapping.field_types(mappings)
-        self.enriched = mapping.codes_were_added(mappings)
+        self.enriched = mapping.is_enriched(mappings)
         default = settings.get("index.default_pipeline")
         self._skip_pipeline = default is not None and encodes_documents(server, default)
         self.changes = 0
         self._unrefreshed = False
-        check_self_test(server, address, self.name, self.bits, self.layout, self.strategy)
+        check_bit_order(server, address, self.name, self.bits, self.layout, self.strategy)
 
     def __repr__(self) -> str:
         version = ".".join(map(str, self.capabilities.version))

@@ -24,15 +24,15 @@ from xmodal_opensearch.index import codec
 VERSION = 1
 BIT_ORDER = "most significant first"
 ID, ENCODER = "xmodal.id", "xmodal.encoder"
-OURS = ("xmodal", *(f"{side}_code" for side in MODALITIES), "self_test_code")
+RESERVED_FIELDS = ("xmodal", *(f"{side}_code" for side in MODALITIES), "self_test_code")
 """Top-level names that belong to us in a document."""
 SELF_TEST_FIELD, SELF_TEST_ID = "self_test_code", "xmodal-self-test"
 M, EF_CONSTRUCTION = 16, 100
 
 
-def is_ours(name: str) -> bool:
+def is_reserved(name: str) -> bool:
     """Whether a field's name is ours, or with dots (``xmodal.id``) lies in what is."""
-    return name.partition(".")[0] in OURS
+    return name.partition(".")[0] in RESERVED_FIELDS
 
 
 def field_of(side: Modality) -> str:
@@ -62,7 +62,7 @@ class Layout:
         """The mapping of one code field."""
         if not self.is_vector:
             word = {"type": "long", "index": False}
-            return {"properties": {f"w{n}": word for n in range(codec.words_of(bits))}}
+            return {"properties": {f"w{n}": word for n in range(codec.word_count(bits))}}
         vector: dict[str, Any] = {
             "type": "knn_vector",
             "dimension": bits,
@@ -95,7 +95,7 @@ class Layout:
         """The codes of what documents hold."""
         if self.is_vector:
             return codec.from_signed([[int(one) for one in value] for value in values], bits)
-        rows = [[value[f"w{n}"] for n in range(codec.words_of(bits))] for value in values]
+        rows = [[value[f"w{n}"] for n in range(codec.word_count(bits))] for value in values]
         return codec.from_words(rows, bits)
 
     def present(self, field: str) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def meta(bits: int, fingerprint: str | None, *, added: bool = False) -> dict[str
     return {"xmodal": told | ({"added": True} if added else {})}
 
 
-def codes_were_added(mappings: Mapping[str, Any]) -> bool:
+def is_enriched(mappings: Mapping[str, Any]) -> bool:
     """Whether the documents are somebody's own and only their codes are ours."""
     return bool(mappings.get("_meta", {}).get("xmodal", {}).get("added"))
 
@@ -188,7 +188,7 @@ def new_index(
 
 def user_field(name: str, kind: str) -> dict[str, Any]:
     """The mapping of a field that the user describes: a type's name."""
-    if is_ours(name):
+    if is_reserved(name):
         raise ConfigError(f"the field name {name!r} is ours in an index with codes: rename it")
     if kind == "text":
         keyword = {"type": "keyword", "ignore_above": _LONGEST_KEYWORD}
@@ -230,7 +230,7 @@ def read_layout(
     if "w0" in field.get("properties", {}):
         layout = LAYOUTS["long"]
         words = {len(one.get("properties", {})) for one in fields}
-        fits = words == {codec.words_of(bits)}
+        fits = words == {codec.word_count(bits)}
     else:
         engine = (field.get("method") or {}).get("engine")
         exact = str(settings.get("index.knn.advanced.approximate_threshold")) == "-1"

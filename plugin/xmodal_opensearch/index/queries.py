@@ -96,7 +96,7 @@ def search_body(query: Query, size: int) -> dict[str, Any]:
         "size": size,
         "query": query,
         "sort": BY_DISTANCE,
-        "_source": {"excludes": list(mapping.OURS)},
+        "_source": {"excludes": list(mapping.RESERVED_FIELDS)},
         "track_total_hits": False,
     }
 
@@ -115,7 +115,7 @@ def hybrid_body(
     return {
         "size": size,
         "query": {"hybrid": {"queries": [code_query, text_query], "pagination_depth": depth}},
-        "_source": {"excludes": list(mapping.OURS)},
+        "_source": {"excludes": list(mapping.RESERVED_FIELDS)},
         "search_pipeline": {"phase_results_processors": [{"score-ranker-processor": ranker}]},
     }
 

@@ -32,7 +32,7 @@ def read_batch(handle: IndexHandle, ids: Sequence[str]) -> DocumentBatch:
             packed[modality][rows] = codes.packed
             present[modality][rows] = True
     fields = [
-        json.dumps({k: v for k, v in one.items() if k not in mapping.OURS}, ensure_ascii=False)
+        json.dumps({k: v for k, v in one.items() if k not in mapping.RESERVED_FIELDS}, ensure_ascii=False)
         for one in sources.values()
     ]
     return DocumentBatch(list(sources), packed, present, fields)
@@ -50,7 +50,7 @@ def read_facets(handle: IndexHandle, max_values: int) -> Facets:
     fields = [
         (name.removesuffix(".keyword"), name)
         for name, kind in sorted(handle.read_types().items())
-        if kind in ("keyword", "boolean") and not mapping.is_ours(name)
+        if kind in ("keyword", "boolean") and not mapping.is_reserved(name)
     ][:MAX_FACET_FIELDS]
     if not fields:
         return {}

@@ -16,9 +16,9 @@ MAX_REDIRECTS = 10
 
 @dataclass(frozen=True)
 class Download:
-    """Fetches one picture into a folder; ``most_bytes`` and ``seconds`` bound each."""
+    """Fetches one picture into a folder; ``max_bytes`` and ``seconds`` bound each."""
 
-    most_bytes: int = 32 << 20
+    max_bytes: int = 32 << 20
     seconds: float = 20.0
 
     def __call__(self, url: str, folder: Path) -> Path:
@@ -33,7 +33,7 @@ class Download:
                 "GET",
                 asked,
                 timeout=self.seconds,
-                max_bytes=self.most_bytes,
+                max_bytes=self.max_bytes,
                 max_redirects=MAX_REDIRECTS,
                 use_proxies=True,
             )

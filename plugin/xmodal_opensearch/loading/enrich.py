@@ -22,7 +22,7 @@ from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.aliases import describe
-from xmodal_opensearch.index.bit_order_check import put_self_test
+from xmodal_opensearch.index.bit_order_check import store_self_test
 from xmodal_opensearch.index.capabilities import probe
 from xmodal_opensearch.index.mapping import ENCODER, LAYOUTS, Layout, field_of
 from xmodal_opensearch.index.queries import Query
@@ -81,8 +81,8 @@ def prepare(
             "properties": mapping.code_properties(bits, layout),
         }
         server.request("PUT", f"/{name}/_mapping", body, doing="adding the fields for codes")
-        put_self_test(server, name, bits, layout)
-    elif not mapping.codes_were_added(mappings):
+        store_self_test(server, name, bits, layout)
+    elif not mapping.is_enriched(mappings):
         raise IndexMismatch(
             f"{address} was made by xmodal with the codes of its documents: use xmodal index or "
             "xmodal-opensearch load there"
@@ -252,7 +252,7 @@ def _picture(name: str, source: Source, folder: Path) -> Path:
 def _check_fields(where: str, types: Mapping[str, str], fields: Sequence[str]) -> None:
     for name in fields:
         if name not in types:
-            known = ", ".join(sorted(path for path in types if not mapping.is_ours(path))[:20])
+            known = ", ".join(sorted(path for path in types if not mapping.is_reserved(path))[:20])
             raise ConfigError(f"{where} has no field {name!r}, expected one of {known or 'none'}")
 
 
@@ -263,7 +263,7 @@ def _check_source(name: str, mappings: Mapping[str, Any]) -> None:
             f"index {name} does not keep its documents whole (_source is {dict(kept)}), so an "
             "update would lose fields: reindex it without that"
         )
-    taken = sorted(set(mapping.OURS) & set(mappings.get("properties", {})))
+    taken = sorted(set(mapping.RESERVED_FIELDS) & set(mappings.get("properties", {})))
     if taken:
         raise IndexMismatch(
             f"index {name} has fields called {', '.join(taken)} of its own: rename them first"

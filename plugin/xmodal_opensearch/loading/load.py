@@ -144,18 +144,18 @@ class Checkpoint:
 def settings_for_loading(index: OpenSearchIndex, *, no_replicas: bool = False) -> Iterator[None]:
     """No refreshes (and, if asked, no replicas) inside; what was set before is put back after."""
     wanted = WHILE_LOADING | (NO_REPLICAS if no_replicas else {})
-    index.handle.write_meta({KEY: before_loading(index, wanted)})
+    index.handle.write_meta({KEY: settings_before_loading(index, wanted)})
     try:
         _set(index, wanted)
         yield
     except BaseException:
         with suppress(IndexFailure):  # the server may be what failed: the next load does it then
-            put_back(index)
+            restore_settings(index)
         raise
-    put_back(index)
+    restore_settings(index)
 
 
-def before_loading(index: OpenSearchIndex, names: Iterable[str]) -> dict[str, Any]:
+def settings_before_loading(index: OpenSearchIndex, names: Iterable[str]) -> dict[str, Any]:
     """Settings as they were before any load: noted by one that was killed, else as they are now."""
     answer = index.handle.server.request(
         "GET", f"/{index.handle.name}/_settings", doing="reading settings", flat_settings="true"
@@ -167,7 +167,7 @@ def before_loading(index: OpenSearchIndex, names: Iterable[str]) -> dict[str, An
     )
 
 
-def put_back(index: OpenSearchIndex) -> bool:
+def restore_settings(index: OpenSearchIndex) -> bool:
     """Restore the settings that a load changed; whether there were any."""
     noted = index.handle.read_meta().get(KEY)
     if not isinstance(noted, Mapping):

@@ -9,9 +9,9 @@ from xmodal.errors import ConfigError, IndexMismatch
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import mapping
-from xmodal_opensearch.index.aliases import describe, is_version, make_version, swap_in, versions_of
+from xmodal_opensearch.index.aliases import describe, is_version, make_version, move_alias, versions_of
 from xmodal_opensearch.index.capabilities import probe
-from xmodal_opensearch.index.mapping import OURS, Layout
+from xmodal_opensearch.index.mapping import RESERVED_FIELDS, Layout
 from xmodal_opensearch.index.store import OpenSearchIndex
 from xmodal_opensearch.index.strategies import choose_strategy
 
@@ -19,7 +19,7 @@ KEY = "xmodal_filled_from"
 """In ``_meta`` of the mapping while a version is unfinished: what it is filled from."""
 
 
-def next_index(
+def open_next_version(
     server: Server, address: Address, bits: int, fingerprint: str | None, source: str
 ) -> OpenSearchIndex:
     """The version to fill: one that a killed load from ``source`` left behind, else a new one.
@@ -38,7 +38,7 @@ def next_index(
                 f"{address.index} is an index, not an alias that could be moved to a new version: "
                 "load into another name"
             )
-        if mapping.codes_were_added(content["mappings"]):
+        if mapping.is_enriched(content["mappings"]):
             raise ConfigError(
                 f"{address.index} holds documents of your own, to which codes were added: run "
                 "xmodal-opensearch enrich for a new model, or load into another name"
@@ -58,10 +58,10 @@ def next_index(
     return index
 
 
-def show_to_all(index: OpenSearchIndex, alias: str, *, delete_old: bool) -> list[str]:
+def publish(index: OpenSearchIndex, alias: str, *, delete_old: bool) -> list[str]:
     """Let the alias stand for this version; return the versions for which it stood."""
     index.handle.write_meta({KEY: None})
-    old = swap_in(index.handle.server, alias, index.handle.name)
+    old = move_alias(index.handle.server, alias, index.handle.name)
     if delete_old and old:
         index.handle.server.request("DELETE", f"/{','.join(old)}", doing="deleting old versions")
     return old
@@ -69,7 +69,7 @@ def show_to_all(index: OpenSearchIndex, alias: str, *, delete_old: bool) -> list
 
 def user_fields(mappings: Mapping[str, Any]) -> dict[str, Any]:
     """The mapping of the fields that are not ours."""
-    return {k: v for k, v in mappings.get("properties", {}).items() if k not in OURS}
+    return {k: v for k, v in mappings.get("properties", {}).items() if k not in RESERVED_FIELDS}
 
 
 def _fits(

@@ -86,7 +86,7 @@ class Wiring:
         if self.text_field == self.image_field:
             raise ConfigError(f"text and picture cannot both be in field {self.text_field!r}")
         for name in (self.text_field, self.image_field):
-            if not re.fullmatch(r"[^\s.'\\]+(\.[^\s.'\\]+)*", name) or mapping.is_ours(name):
+            if not re.fullmatch(r"[^\s.'\\]+(\.[^\s.'\\]+)*", name) or mapping.is_reserved(name):
                 raise ConfigError(f"{name!r} cannot be a field of text or picture: name another")
 
     @property
@@ -271,7 +271,7 @@ def _answer(wiring: Wiring) -> str:
         "encoder": wiring.tag.fingerprint,
         "index": wiring.tag.index,
         "order": json.dumps(BY_DISTANCE),
-        "fields": json.dumps({"excludes": list(mapping.OURS)}),
+        "fields": json.dumps({"excludes": list(mapping.RESERVED_FIELDS)}),
     }
     known |= {side: json.dumps(query) for side, query in wiring.finds.items()}
     script = _asset("answer")

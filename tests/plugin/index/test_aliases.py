@@ -21,14 +21,14 @@ from xmodal_opensearch.index.aliases import (
     make_version,
     next_version,
     swap,
-    swap_in,
+    move_alias,
     versions_of,
 )
-from xmodal_opensearch.index.bit_order_check import put_self_test
+from xmodal_opensearch.index.bit_order_check import store_self_test
 from xmodal_opensearch.index.mapping import LAYOUTS
 from xmodal_opensearch.index.store import open_opensearch
 from xmodal_opensearch.loading.enrich import prepare
-from xmodal_opensearch.loading.new_version import next_index
+from xmodal_opensearch.loading.new_version import open_next_version
 
 Address = Callable[..., str]
 Rest = Callable[..., Any]
@@ -79,9 +79,9 @@ def test_a_new_version_is_seen_when_it_is_swapped_in(address: Address) -> None:
         assert [hit.id for hit in old.search(CODE, 9, target="image")[0]] == ["old"]
         with open_opensearch(str(where)) as again:
             assert (again.handle.name, again.fingerprint) == (old.handle.name, "e1")
-        assert swap_in(server, where.index, new) == [old.handle.name]
+        assert move_alias(server, where.index, new) == [old.handle.name]
         assert versions_of(server, where.index) == {old.handle.name: False, new: True}
-        assert swap_in(server, where.index, new) == []  # nothing happens twice
+        assert move_alias(server, where.index, new) == []  # nothing happens twice
         with open_opensearch(str(where), fingerprint="e2") as again:
             assert [hit.id for hit in again.search(CODE, 9, target="image")[0]] == ["new"]
             assert (again.handle.name, again.way.name) == (new, "long")
@@ -119,7 +119,7 @@ def test_an_alias_of_a_part_of_an_index_is_refused(
         lambda: open_opensearch(uri + "-part"),
         lambda: prepare(server, parse_address(uri + "-part"), 64, "e"),
         lambda: repair(server, parse_address(uri + "-part")),
-        lambda: next_index(server, parse_address(uri + "-part"), 64, "e", "somewhere"),
+        lambda: open_next_version(server, parse_address(uri + "-part"), 64, "e", "somewhere"),
     ):
         with pytest.raises(
             IndexMismatch, match=f"{part} has {word} .* open {index.handle.name} itself"
@@ -205,7 +205,7 @@ def test_an_index_is_waited_for_while_somebody_makes_it(address: Address, rest: 
     rest("PUT", f"/{where.index}-000001", body)  # and the self-test does not stand there yet
     server = Server(where)
     later = threading.Timer(
-        0.5, put_self_test, (server, f"{where.index}-000001", 64, LAYOUTS["faiss"])
+        0.5, store_self_test, (server, f"{where.index}-000001", 64, LAYOUTS["faiss"])
     )
     later.start()
     open_opensearch(str(where)).close()

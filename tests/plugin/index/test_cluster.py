@@ -79,7 +79,7 @@ def test_shards_and_nodes_agree_with_numpy(cluster: list[Node], tmp_path: Path) 
     uri = f"opensearch://{hosts}/spread?shards=3&replicas=1"
     with open_opensearch(uri, bits=BITS, create=True) as index:
         assert index.handle.strategy.name == "hamming"
-        load(index, [stored], notes=tmp_path)
+        load(index, [stored], checkpoints=tmp_path)
         wait_for_green(cluster, "spread")
         for radius in (None, 20):
             found = index.search(queries, 400, target="image", radius=radius)
@@ -136,7 +136,7 @@ def test_a_node_is_lost_during_loading_and_searching(cluster: list[Node], tmp_pa
     uri = f"opensearch://{hosts}/photos?shards=3&replicas=1"
     index = open_opensearch(uri, bits=BITS, create=True)
     before = batch(3000, seed=1, name="before")
-    load(index, [before], notes=tmp_path)
+    load(index, [before], checkpoints=tmp_path)
     wait_for_green(cluster, "photos")
 
     shards = cluster[0].get(f"/_cat/shards/{index.handle.name}?format=json")
@@ -159,7 +159,7 @@ def test_a_node_is_lost_during_loading_and_searching(cluster: list[Node], tmp_pa
     searching.start()
     while len(searching.answers) < 3 and not searching.wrong:
         time.sleep(0.05)
-    report = load(index, meanwhile, notes=tmp_path, progress=progress)
+    report = load(index, meanwhile, checkpoints=tmp_path, progress=progress)
     asked_by_then = len(searching.answers)
     end = time.monotonic() + 60
     while len(searching.answers) < asked_by_then + 3 and time.monotonic() < end:

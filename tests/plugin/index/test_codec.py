@@ -37,13 +37,13 @@ def test_signed_bytes_turn_back_into_the_codes(codes: BinaryCodes) -> None:
 def test_words_turn_back_into_the_codes(codes: BinaryCodes) -> None:
     words = codec.to_words(codes)
     assert all(-(2**63) <= word < 2**63 for row in words for word in row)
-    assert all(len(row) == codec.words_of(codes.bits) for row in words)
+    assert all(len(row) == codec.word_count(codes.bits) for row in words)
     assert codec.from_words(words, codes.bits) == codes
 
 
 @given(codes=some_codes())
 def test_words_have_the_distances_of_the_codes(codes: BinaryCodes) -> None:
-    words = np.array(codec.to_words(codes), np.int64).reshape(-1, codec.words_of(codes.bits))
+    words = np.array(codec.to_words(codes), np.int64).reshape(-1, codec.word_count(codes.bits))
     apart = np.bitwise_count((words[:, None] ^ words[None]).view(np.uint64)).sum(axis=2)
     assert np.array_equal(apart, codes.distances(codes))
 
@@ -78,7 +78,7 @@ def test_words_by_hand(text: str, words: list[int]) -> None:
 
 @pytest.mark.parametrize(("bits", "words"), [(8, 1), (64, 1), (72, 2), (128, 2), (2048, 32)])
 def test_a_word_holds_64_bits(bits: int, words: int) -> None:
-    assert codec.words_of(bits) == words
+    assert codec.word_count(bits) == words
 
 
 @pytest.mark.parametrize("rows", [[[128]], [[-129]], [[1, 2]], [[1], [1, 2]], [[1], []]])

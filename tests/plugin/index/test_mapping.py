@@ -226,12 +226,12 @@ def test_every_field_has_a_type_under_its_path() -> None:
 
 def test_the_self_test_by_hand() -> None:
     # Ones at the squares 0, 1, 4, 9, 16, 25: 11001000 01000000 10000000 01000000
-    assert mapping.self_test(32).to_hex() == ["c8408040"]
+    assert mapping.self_test_code(32).to_hex() == ["c8408040"]
 
 
 @pytest.mark.parametrize("bits", [8, 40, 64, 128, 256, 512, 2048])
 def test_the_self_test_shows_every_other_way_to_pack(bits: int) -> None:
-    ours = mapping.self_test(bits).packed
+    ours = mapping.self_test_code(bits).packed
     squares = np.zeros(bits, np.uint8)
     squares[[n * n for n in range(bits) if n * n < bits]] = 1
     assert np.array_equal(ours[0], np.packbits(squares))
@@ -258,5 +258,5 @@ def test_the_real_server_tells_a_mapping_that_we_read_back(
     assert read_layout(name, 72, told["mappings"], told["settings"]).name == layout
     types = mapping.field_types(told["mappings"])
     assert (types["day"], types["a.b"], types["xmodal.id"]) == ("date", "long", "keyword")
-    field = "image_code" if layout != "long" else f"image_code.w{codec.words_of(72) - 1}"
+    field = "image_code" if layout != "long" else f"image_code.w{codec.word_count(72) - 1}"
     assert field in types

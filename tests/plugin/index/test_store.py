@@ -84,7 +84,7 @@ def test_codes_that_were_packed_in_another_order_are_found_out(
 ) -> None:
     where = address(strategy=way)
     with open_opensearch(where, bits=64, create=True) as index:
-        ours = mapping.self_test(64)
+        ours = mapping.self_test_code(64)
         little = np.packbits(ours.to_bits(), axis=1, bitorder="little")
         wrong = little if order == "last bit first" else ours.packed[:, ::-1]
         [value] = index.handle.layout.values(BinaryCodes(wrong, 64))

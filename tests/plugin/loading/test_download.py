@@ -102,7 +102,7 @@ def test_a_picture_is_fetched(shop: str, tmp_path: Path, path: str) -> None:
 )
 def test_what_is_refused(shop: str, tmp_path: Path, path: str, words: str) -> None:
     with pytest.raises(DataError) as refused:
-        Download(most_bytes=20_000, seconds=0.5)(f"{shop}{path}?token=secret", tmp_path)
+        Download(max_bytes=20_000, seconds=0.5)(f"{shop}{path}?token=secret", tmp_path)
     told = str(refused.value)
     assert told.endswith(words) and "secret" not in told and "\n" not in told
 

@@ -17,7 +17,7 @@ from xmodal.errors import ConfigError, IndexMismatch, IndexMissing
 from xmodal.retrieval.retriever import Retriever
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.index.mapping import OURS
+from xmodal_opensearch.index.mapping import RESERVED_FIELDS
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading import enrich as enriching
 from xmodal_opensearch.loading.enrich import Source, enrich, prepare
@@ -120,7 +120,7 @@ def without_ours(rest: Rest, name: str) -> dict[str, Any]:
     rest("POST", f"/{name}/_refresh")
     found = rest("POST", f"/{name}/_search", {"size": 999})["hits"]["hits"]
     return {
-        hit["_id"]: {k: v for k, v in hit["_source"].items() if k not in OURS}
+        hit["_id"]: {k: v for k, v in hit["_source"].items() if k not in RESERVED_FIELDS}
         for hit in found
         if hit["_id"] != "xmodal-self-test"
     }

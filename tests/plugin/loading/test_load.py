@@ -59,7 +59,7 @@ def test_a_local_index_arrives_whole(
     local.add(["only a picture"], image=random_codes(1, bits=32), fields=[{"nr": 1.5}])
     local.add(["only a text"], text=random_codes(1, seed=1, bits=32))
     with open_opensearch(address(), bits=32, fingerprint=local.fingerprint, create=True) as index:
-        report = load(index, local.batches(size=40), notes=tmp_path)
+        report = load(index, local.batches(size=40), checkpoints=tmp_path)
         assert (report.stored, report.failed, len(index)) == (152, {}, 152)
         for side in ("image", "text"):
             ids, codes = local.codes(side)
@@ -81,7 +81,7 @@ def test_an_encoder_fills_it_directly(
         report = load(
             index,
             encoder.batches(dataset, cache=cache, size=64),
-            notes=tmp_path,
+            checkpoints=tmp_path,
             total=len(dataset),
             progress=lambda what, done, total: told.append((what, done, total)),
         )
@@ -113,7 +113,7 @@ def test_bad_documents_are_named_and_the_others_stored(
     fields = [*good.fields[:2], *map(json.dumps, bad.values()), *good.fields[2:]]
     packed, present = empty_columns(len(ids), BITS)
     packed["image"][:], present["image"][:] = random_codes(len(ids)).packed, True
-    report = load(index, [DocumentBatch(ids, packed, present, fields)], notes=tmp_path)
+    report = load(index, [DocumentBatch(ids, packed, present, fields)], checkpoints=tmp_path)
     assert report.failed.keys() == bad.keys()
     assert "failed to parse field [day]" in report.failed["no day"]
     assert "expected text that is not empty" in report.failed[""]
@@ -135,21 +135,21 @@ def test_codes_of_another_width_are_refused(
     with open_opensearch(address(strategy=way), bits=BITS, create=True) as index:
         short = DocumentBatch.of(["a"], image=random_codes(1, bits=32))
         with pytest.raises(CodeError, match="codes have 32 bits, this index holds 64"):
-            load(index, [short], notes=tmp_path)
+            load(index, [short], checkpoints=tmp_path)
         assert (len(index), settings_of(rest, index.handle.name)) == (0, AS_MADE)
 
 
 def test_loading_again_replaces(index: OpenSearchIndex, rest: Rest, tmp_path: Path) -> None:
-    load(index, parts(), notes=tmp_path)
+    load(index, parts(), checkpoints=tmp_path)
     again = parts(seed=7)
-    report = load(index, again, notes=tmp_path, workers=3)
+    report = load(index, again, checkpoints=tmp_path, workers=3)
     assert report.results == {"updated": 6000}
     assert kept(rest, index.handle.name) == all_wanted(again)
 
 
 def test_equal_ids_in_one_load(index: OpenSearchIndex, tmp_path: Path) -> None:
     same = DocumentBatch.of(["a"] * 4000, image=random_codes(4000), fields=[{"n": 1}] * 4000)
-    assert load(index, [same], notes=tmp_path).stored == 4000  # two batches with equal ids
+    assert load(index, [same], checkpoints=tmp_path).stored == 4000  # two batches with equal ids
     assert len(index) == 1
 
 
@@ -163,7 +163,7 @@ def test_settings_while_it_loads_and_after(
     load(
         index,
         parts(),
-        notes=tmp_path,
+        checkpoints=tmp_path,
         progress=lambda *_: seen.append(settings_of(rest, index.handle.name)),
     )
     assert seen == [QUIET] * 3
@@ -178,7 +178,7 @@ def test_a_users_own_settings_come_back(index: OpenSearchIndex, rest: Rest, tmp_
     load(
         index,
         parts(),
-        notes=tmp_path,
+        checkpoints=tmp_path,
         no_replicas=True,
         progress=lambda *_: seen.append(settings_of(rest, index.handle.name)),
     )
@@ -193,7 +193,7 @@ def test_replicas_changed_meanwhile_stay_changed(
     load(
         index,
         parts(),
-        notes=tmp_path,
+        checkpoints=tmp_path,
         progress=lambda *_: rest("PUT", f"/{index.handle.name}/_settings", change),
     )
     assert settings_of(rest, index.handle.name) == {**change, "refresh_interval": None}
@@ -207,7 +207,7 @@ def test_settings_come_back_after_a_failure(
         raise OSError("the disk with the pictures was unplugged")
 
     with pytest.raises(OSError, match="unplugged"):
-        load(index, broken(), notes=tmp_path, no_replicas=True)
+        load(index, broken(), checkpoints=tmp_path, no_replicas=True)
     assert settings_of(rest, index.handle.name) == AS_MADE
     assert "xmodal_load" not in index.handle.read_meta()
 
@@ -215,7 +215,7 @@ def test_settings_come_back_after_a_failure(
 def left_by_a_kill(index: OpenSearchIndex, rest: Rest, *, no_replicas: bool) -> None:
     """The state of an index whose loader was killed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("xmodal_opensearch.loading.load.put_back", lambda index: False)
+        patch.setattr("xmodal_opensearch.loading.load.restore_settings", lambda index: False)
         with settings_for_loading(index, no_replicas=no_replicas):
             pass
     assert settings_of(rest, index.handle.name)["refresh_interval"] == "-1"
@@ -232,7 +232,7 @@ def test_settings_that_a_killed_load_left(
     left_by_a_kill(index, rest, no_replicas=True)  # run again with another option, killed again
     assert settings_of(rest, index.handle.name) == {**QUIET, "auto_expand_replicas": "false"}
     if mended_by == "load":
-        load(index, parts(), notes=tmp_path)
+        load(index, parts(), checkpoints=tmp_path)
     else:
         address = parse_address(str(index.handle.address))
         told = repair(Server(address), address)
@@ -266,7 +266,7 @@ def test_a_resumed_load_sends_only_what_is_missing(
             raise Killed
 
     with pytest.raises(Killed):
-        load(index, parts(10_002), notes=tmp_path, workers=1, progress=die)
+        load(index, parts(10_002), checkpoints=tmp_path, workers=1, progress=die)
     (file,) = tmp_path.iterdir()
     assert file.name == f"{index.handle.uuid}.load"
     assert [line.split()[0] for line in file.read_text().splitlines()] == ["0", "1"]
@@ -275,7 +275,7 @@ def test_a_resumed_load_sends_only_what_is_missing(
     report = load(
         index,
         parts(10_002),
-        notes=tmp_path,
+        checkpoints=tmp_path,
         total=10_002,
         progress=lambda what, done, total: told.append((done, total)),
     )
@@ -283,7 +283,7 @@ def test_a_resumed_load_sends_only_what_is_missing(
     assert told[-1] == (10_002, 10_002)
     assert kept(rest, index.handle.name) == all_wanted(parts(10_002))
     assert list(tmp_path.iterdir()) == []
-    assert load(index, parts(10_002), notes=tmp_path).results == {"updated": 10_002}
+    assert load(index, parts(10_002), checkpoints=tmp_path).results == {"updated": 10_002}
 
 
 def test_a_resumed_load_of_changed_documents(
@@ -294,10 +294,10 @@ def test_a_resumed_load_of_changed_documents(
             raise Killed
 
     with pytest.raises(Killed):
-        load(index, parts(9000), notes=tmp_path, workers=1, progress=die)
+        load(index, parts(9000), checkpoints=tmp_path, workers=1, progress=die)
     changed = [*parts(9000)[:1], *parts(9000, seed=3)[1:]]  # from document 3,000 on
     counts = sent(monkeypatch)
-    load(index, changed, notes=tmp_path)
+    load(index, changed, checkpoints=tmp_path)
     assert sum(counts) == 7000  # the first batch of 2,000 is the same
     assert kept(rest, index.handle.name) == all_wanted(changed)
 
@@ -314,10 +314,10 @@ def test_everything_was_stored_before_the_kill(
             lambda self, method, path, *a, **k: _no_refresh(self, method, path, *a, **k),
         )
         with pytest.raises(Killed):
-            load(index, parts(), notes=tmp_path)
+            load(index, parts(), checkpoints=tmp_path)
     with open_opensearch(str(index.handle.address)) as again:
         assert len(again) == 0  # nobody has refreshed
-        assert load(again, parts(), notes=tmp_path).results == {}
+        assert load(again, parts(), checkpoints=tmp_path).results == {}
         check_count(again, 6000)
 
 
@@ -340,8 +340,8 @@ def test_refused_documents_are_named_by_the_next_run_as_well(
             raise Killed
 
     with pytest.raises(Killed):
-        load(index, [one._replace(fields=fields)], notes=tmp_path, workers=1, progress=die)
-    report = load(index, [one._replace(fields=fields)], notes=tmp_path)
+        load(index, [one._replace(fields=fields)], checkpoints=tmp_path, workers=1, progress=die)
+    report = load(index, [one._replace(fields=fields)], checkpoints=tmp_path)
     assert set(report.failed) == {"d00010", "d04500"}
     check_count(index, 4998)
 
@@ -354,7 +354,7 @@ def test_an_index_with_documents_of_somebodys_own_is_left_alone(
     rest("PUT", f"/{index.handle.name}/_mapping", {"_meta": meta})
     with open_opensearch(str(index.handle.address)) as opened:
         with pytest.raises(ConfigError, match="holds documents of your own"):
-            load(opened, parts(), notes=tmp_path)
+            load(opened, parts(), checkpoints=tmp_path)
         rest("POST", f"/{index.handle.name}/_refresh")
         assert rest("GET", f"/{index.handle.name}/_count")["count"] == 1  # the self-test
     assert json.dumps(settings_of(rest, index.handle.name)) == json.dumps(AS_MADE)

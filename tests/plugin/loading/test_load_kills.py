@@ -115,7 +115,7 @@ class Loading(threading.Thread):
 
     def run(self) -> None:
         try:
-            self.report = load(self.index, self._every, notes=self._notes, progress=self._progress)
+            self.report = load(self.index, self._every, checkpoints=self._notes, progress=self._progress)
         except BaseException as error:
             self.error = error
 
@@ -146,7 +146,7 @@ def test_loads_when_the_server_is_stopped_and_started(node_parts: None, tmp_path
             settings = again.get("/hasty-000001/_settings?flat_settings=true")["hasty-000001"]
             assert settings["settings"]["index.refresh_interval"] == "-1"  # nobody could
             hasty.index.handle.server.patience = 90
-            rest_of_it = load(hasty.index, every, notes=tmp_path)
+            rest_of_it = load(hasty.index, every, checkpoints=tmp_path)
             assert 0 < rest_of_it.stored <= 24_000 - 6000
             settings = again.get("/hasty-000001/_settings?flat_settings=true")["hasty-000001"]
             assert "index.refresh_interval" not in settings["settings"]

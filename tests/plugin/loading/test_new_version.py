@@ -19,7 +19,7 @@ from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index.aliases import versions_of
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading.load import KEY, check_count, load
-from xmodal_opensearch.loading.new_version import next_index, show_to_all
+from xmodal_opensearch.loading.new_version import open_next_version, publish
 
 Rest = Callable[..., Any]
 OLD, NEW = "0" * 16, "1" * 16
@@ -31,12 +31,12 @@ class Killed(BaseException):
 
 def next_of(uri: str, encoder: str | None = NEW, source: str = "a") -> OpenSearchIndex:
     address = parse_address(uri)
-    return next_index(Server(address), address, BITS, encoder, source)
+    return open_next_version(Server(address), address, BITS, encoder, source)
 
 
 def first_version(uri: str, tmp_path: Path, one: DocumentBatch) -> OpenSearchIndex:
     index = open_opensearch(uri, bits=BITS, encoder=OLD, create=True)
-    load(index, [one], notes=tmp_path)
+    load(index, [one], checkpoints=tmp_path)
     return index
 
 
@@ -87,10 +87,10 @@ def test_searchers_see_the_old_version_then_the_new_one(
     for thread in threads:
         thread.start()
     index = next_of(uri)
-    load(index, [new], notes=tmp_path)
+    load(index, [new], checkpoints=tmp_path)
     check_count(index, 3000, exactly=True)
     assert {*opened, *asked} == {1}
-    assert show_to_all(index, alias_of(uri), delete_old=False) == [handle.name]
+    assert publish(index, alias_of(uri), delete_old=False) == [handle.name]
     end = time.monotonic() + 60
     while not (opened[-1] == asked[-1] == 2) and time.monotonic() < end:
         time.sleep(0.02)
@@ -150,11 +150,11 @@ def test_a_killed_load_goes_on_in_the_same_version(
     one = batch(6000, seed=2)
     killed = next_of(uri)
     with pytest.raises(Killed):
-        load(killed, [one], notes=tmp_path, workers=1, progress=die)
+        load(killed, [one], checkpoints=tmp_path, workers=1, progress=die)
     again = next_of(uri)
     assert again.handle.name == killed.name
-    assert load(again, [one], notes=tmp_path).stored == 4000
-    show_to_all(again, alias_of(uri), delete_old=True)
+    assert load(again, [one], checkpoints=tmp_path).stored == 4000
+    publish(again, alias_of(uri), delete_old=True)
     assert versions_of(again.handle.server, alias_of(uri)) == {killed.name: True}
     own = wanted(one)
     assert kept(rest, again.handle.name) == own
@@ -175,16 +175,16 @@ def test_an_unfinished_version_of_something_else_is_not_taken(
 
     # The same source, whose content is another now: told before anybody sees a mix.
     index = next_of(uri)
-    load(index, [batch(10, name="old")], notes=tmp_path)
+    load(index, [batch(10, name="old")], checkpoints=tmp_path)
     again = next_of(uri)
-    load(again, [batch(10)], notes=tmp_path)
+    load(again, [batch(10)], checkpoints=tmp_path)
     with pytest.raises(IndexFailure, match="20 documents can be found, 10 were stored: an earlier"):
         check_count(again, 10, exactly=True)
     assert rest("GET", f"/{alias_of(uri)}/_count")["count"] == 5 + 1
 
     # A finished version, to which somebody went back from a newer one, is no unfinished one.
-    show_to_all(again, alias_of(uri), delete_old=False)
-    show_to_all(handle, alias_of(uri), delete_old=False)
+    publish(again, alias_of(uri), delete_old=False)
+    publish(handle, alias_of(uri), delete_old=False)
     assert next_of(uri).name.endswith("000007")
 
 
@@ -209,7 +209,7 @@ def test_the_very_first_version(address: Callable[..., str], rest: Rest, tmp_pat
     index = next_of(uri)
     with pytest.raises(IndexFailure, match="no index"):
         open_opensearch(uri)
-    load(index, [batch(5)], notes=tmp_path)
-    assert show_to_all(index, alias_of(uri), delete_old=True) == []
+    load(index, [batch(5)], checkpoints=tmp_path)
+    assert publish(index, alias_of(uri), delete_old=True) == []
     with open_opensearch(uri, bits=BITS, encoder=NEW) as opened:
         assert len(opened) == 5 and opened.name.endswith("-000001")

@@ -310,7 +310,7 @@ def test_a_service_of_another_encoder(
     assert f"was filled by encoder {other}, this is encoder {encoder.fingerprint}" in told
     assert opensearch_cli("create", narrow, "--bits", 64).status == 0
     told = refused(opensearch_cli, "connect", narrow, "--service", service_url)
-    assert "holds codes of 64 bits, asked for 32" in told
+    assert "holds codes of 64 bits, expected 32" in told
     told = refused(opensearch_cli, "connect", missing, "--service", service_url)
     assert f"xmodal index DATA --model M --index {missing}, or an empty one" in told
     assert everything(ml) == before

@@ -14,7 +14,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.index import queries
-from xmodal_opensearch.index.mapping import LAYOUTS, self_test
+from xmodal_opensearch.index.mapping import LAYOUTS, self_test_code
 from xmodal_opensearch.index.ownership import OwnershipTag, read_tag
 from xmodal_opensearch.rest import cluster_settings, pipelines
 from xmodal_opensearch.rest.curl import Curl, examples
@@ -155,7 +155,7 @@ def test_a_search_asks_what_our_own_searches_ask(build: Any) -> None:
     """With numbers for the placeholder it is the query that the builder makes for that code."""
     other = BinaryCodes.from_hex(["00ff80017e"])
     template = finding(
-        build("image_code", self_test(40), LAYOUTS["faiss"], [], None), self_test(40)
+        build("image_code", self_test_code(40), LAYOUTS["faiss"], [], None), self_test_code(40)
     )
     filled = json.dumps(template).replace('"@code@"', json.dumps(other.to_signed()[0]))
     wanted = build("image_code", other, LAYOUTS["faiss"], [], None)
