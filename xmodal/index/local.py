@@ -143,9 +143,9 @@ class HammingIndex:
     def get(self, ids: Sequence[str]) -> DocumentBatch:
         """Return codes and fields of the ids that exist; see the contract."""
         self._merge()
-        if self._row_by_id is None:
+        if not self._row_by_id:
             self._row_by_id = {id_: row for row, id_ in enumerate(self._documents.ids)}
-        rows: dict[str, int] = self._row_by_id
+        rows = self._row_by_id
         return self._documents.take([rows[id_] for id_ in dict.fromkeys(ids) if id_ in rows])
 
     def facets(self, max_values: int = 20) -> Facets:
@@ -259,7 +259,7 @@ class HammingIndex:
 
     def _clear_derived(self) -> None:
         """Drop data computed from the rows: rows by id, FAISS indexes, inverted lists."""
-        self._row_by_id: dict[str, int] | None = None
+        self._row_by_id: dict[str, int] = {}
         self._flats: dict[Modality, tuple[Any, npt.NDArray[np.int64]]] = {}
         self._inverted: dict[str, dict[tuple[type, Any], npt.NDArray[np.int64]]] = {}
 

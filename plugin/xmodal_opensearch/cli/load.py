@@ -135,7 +135,8 @@ def _target(
 ) -> OpenSearchIndex:
     """What is filled; ``new_from`` is the source of a new version."""
     if new_from is not None:
-        return open_next_version(Server(address), address, bits, fingerprint, str(new_from.resolve()))
+        source = str(new_from.resolve())
+        return open_next_version(Server(address), address, bits, fingerprint, source)
     try:
         return open_opensearch(str(address), bits=bits, fingerprint=fingerprint, create=True)
     except IndexMismatch as error:

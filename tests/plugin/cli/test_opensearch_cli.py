@@ -58,7 +58,7 @@ def test_create_index_search_delete(
     made = opensearch_cli("create", uri, "--model", model, *fields)
     assert made.status == 0 and made.err == ""
     name = f"{alias(uri)}-000001"
-    assert re.fullmatch(rf"{uri}: {name} on OpenSearch .*, 32 bits, exact, by script\n", made.out)
+    assert re.fullmatch(rf"{uri}: {name} on OpenSearch .*, 32 bits, exact search .script.\n", made.out)
     properties = rest("GET", f"/{name}/_mapping")[name]["mappings"]["properties"]
     assert [properties[one]["type"] for one in ("text", "size", "price")] == [
         "text",
@@ -161,7 +161,7 @@ def test_load_a_local_index(
     uri = address(strategy="knn")
     told = opensearch_cli("load", index_path, "--index", uri)
     assert told.status == 0 and told.out == f"{uri}: 150 documents\n"
-    assert "32 bits, exact, by knn query" in told.err and "  150 created\n" in told.err
+    assert "32 bits, exact search (knn query)" in told.err and "  150 created\n" in told.err
     again = opensearch_cli("load", index_path, "--index", uri, "--json", "--without-copies")
     assert json.loads(again.out) == {
         "index": uri,
@@ -312,7 +312,7 @@ def test_the_demo_on_a_server_that_runs(
         ("create {url}/x --bits 60", "bits is 60, expected a multiple of 8 between"),
         ("create {url}/x --model nowhere", "there is no finished encoder at nowhere"),
         ("create {url}/x --bits 64 --field day", "--field day: expected NAME=TYPE, such as day=d"),
-        ("create {url}/x --bits 64 --field xmodal=text", "'xmodal' is ours in an index with codes"),
+        ("create {url}/x --bits 64 --field xmodal=text", "'xmodal' is reserved in an index with codes"),
         ("create {url}/x --bits 64 --field a=strange", "No handler for type [strange]"),
         (
             "create {url}/x?strategy=much --bits 64",
