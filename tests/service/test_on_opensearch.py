@@ -71,7 +71,7 @@ def test_words_are_ranked_beside_codes(remote: Running, encoder: Encoder, index:
 def test_what_cannot_be_ranked_is_told(remote: Running) -> None:
     for more, reason in (
         ({"radius": 5}, "words go without radius"),
-        ({"field": "nothing"}, "field 'nothing' is no text that BM25 could search"),
+        ({"field": "nothing"}, "field 'nothing' is no text that BM25 can search"),
     ):
         told = remote.post("/v1/search", {"text": WORDS, "words": "red", **more})
         assert told.status_code == 422 and reason in told.json()["detail"]

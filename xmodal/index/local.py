@@ -79,6 +79,7 @@ class HammingIndex:
         self._dirty = folder is not None  # a new index is saved even if it is empty
         self._pending: list[DocumentBatch] = []
         self._documents = DocumentBatch.empty(self.bits)
+        self._row_by_id: dict[str, int] = {}
         self._clear_derived()
 
     def add(
@@ -259,7 +260,7 @@ class HammingIndex:
 
     def _clear_derived(self) -> None:
         """Drop data computed from the rows: rows by id, FAISS indexes, inverted lists."""
-        self._row_by_id: dict[str, int] = {}
+        self._row_by_id = {}
         self._flats: dict[Modality, tuple[Any, npt.NDArray[np.int64]]] = {}
         self._inverted: dict[str, dict[tuple[type, Any], npt.NDArray[np.int64]]] = {}
 

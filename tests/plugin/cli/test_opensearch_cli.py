@@ -233,7 +233,7 @@ def test_enrich_an_index(
     answer = json.loads(told.out)
     problems = answer.pop("problems")
     assert answer == {"index": uri, "updated": 3, "with_codes": 3}
-    assert problems.pop("picture not to be had") == 1 and sum(problems.values()) == 1
+    assert problems.pop("picture not available") == 1 and sum(problems.values()) == 1
     assert "allow downloads with --download" in told.err
     told = opensearch_cli(*asked, *both, "--again", "--download")
     assert told.out == f"{uri}: 3 documents updated, 3 have codes\n"
@@ -325,7 +325,7 @@ def test_the_demo_on_a_server_that_runs(
         ("load {index} --index {url}/x --delete-old", "--delete-old goes with --new-version"),
         ("load {index}", "Missing option '--index'"),
         ("enrich --index {url}/x --model nowhere --text-field a", "no finished encoder at nowhere"),
-        ("enrich --index {url}/x --model {model}", "name the field of the picture, of the text"),
+        ("enrich --index {url}/x --model {model}", "the field of the picture, of the text"),
         ("enrich --index {url}/x --model {model} --text-field a", "no index x at"),
         ("delete {url}/missing --yes", "no index at"),
         ("node --port 70000 --folder {tmp}/n", "port is 70000, expected 1 to 65535, or 0"),

@@ -123,7 +123,7 @@ def test_an_index_takes_the_plugin_by_itself_and_doctor_compares(
     with open_opensearch(f"{uri}?strategy=script") as index:
         assert index.handle.strategy.name == "script"
     with (
-        pytest.raises(ConfigError, match="our plugin is not on every node"),
+        pytest.raises(ConfigError, match="hamming plugin is not on every node"),
         open_opensearch(f"{opensearch(node_url)}/never?strategy=hamming", bits=64, create=True),
     ):
         pass
