@@ -74,15 +74,15 @@ def check_id(id_: str) -> None:
         raise ConfigError(f"id {id_!r} is reserved for the self-test document: use another id")
     if not is_usable(id_):
         raise ConfigError(
-            f"id {id_[:40]!r}... has {len(id_.encode())} bytes, expected at most {MAX_ID_BYTES}: "
-            "use a shorter id"
+            f"id {id_[:40]!r}... has {len(id_.encode())} bytes, expected 1 to {MAX_ID_BYTES}: "
+            "use another id"
         )
 
 
 def is_usable(id_: str) -> bool:
     """Return whether a document of the user can have this id."""
     fits = len(id_) <= MAX_ID_BYTES // 4 or len(id_.encode()) <= MAX_ID_BYTES
-    return fits and id_ != SELF_TEST_ID
+    return fits and id_ not in ("", SELF_TEST_ID)
 
 
 # json.dumps creates an encoder per call with these arguments, which is slow for many documents.

@@ -221,7 +221,7 @@ def test_ids_of_up_to_512_bytes_and_any_characters(index: OpenSearchIndex) -> No
 def test_get_and_sample_codes(index: OpenSearchIndex) -> None:
     index.add(["a", "b"], image=random_codes(2))
     index.add(["c"], text=random_codes(1))
-    ids = ["c", "b", "unknown", "a", "b", "x" * 600]
+    ids = ["c", "b", "unknown", "", "a", "b", "x" * 600]
     assert index.get(ids).codes("image") == (["b", "a"], random_codes(2)[[1, 0]])
     assert index.get(ids).codes("text") == (["c"], random_codes(1))
     assert index.get([]).codes("text") == ([], BinaryCodes.empty(64))
