@@ -100,7 +100,7 @@ def large(node: Node, n: int, rounds: int, notes: Path) -> str:
     uri = f"opensearch://127.0.0.1:{node.port}/large"
     index = open_opensearch(uri, bits=64, fingerprint="benchmark", create=True)
     started = time.perf_counter()
-    load(index, documents(), notes=notes, total=n)
+    load(index, documents(), checkpoints=notes, total=n)
     loaded = time.perf_counter() - started
     queries = BinaryCodes(rng.integers(0, 256, (rounds, 8), dtype=np.uint8), 64)
     first = seconds(lambda: index.search(queries[:1], K, target=TARGET))

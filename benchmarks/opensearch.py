@@ -145,7 +145,7 @@ def loading(node: Node, n: int, rounds: int, notes: Path) -> str:
             index = open_opensearch(uri, bits=64, fingerprint="benchmark", create=True)
             if name == "load":
                 started = time.perf_counter()
-                load(index, batches, notes=notes, total=n)
+                load(index, batches, checkpoints=notes, total=n)
                 loaded.append(n / (time.perf_counter() - started))
             else:
                 bodies = [

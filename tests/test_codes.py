@@ -1,4 +1,4 @@
-"""Codes keep the sign rule and the bit order, survive packing, and measure Hamming distance."""
+"""BinaryCodes: sign rule, bit order, packing, Hamming distance, invalid input."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ QUICK = settings(deadline=None, max_examples=40)
 WIDTHS = st.sampled_from([8, 16, 24, 32, 40, 64, 72, 128, 136])
 
 
-def packed_rows(bits: int, most: int = 6) -> st.SearchStrategy[Any]:
-    """Packed codes of one width, none included."""
-    return st.integers(0, most).flatmap(lambda n: arrays(np.uint8, (n, bits // 8)))
+def packed_rows(bits: int, max_rows: int = 6) -> st.SearchStrategy[Any]:
+    """Return a strategy of 0 to ``max_rows`` packed codes of one width."""
+    return st.integers(0, max_rows).flatmap(lambda n: arrays(np.uint8, (n, bits // 8)))
 
 
 PACKED = WIDTHS.flatmap(packed_rows)
@@ -29,13 +29,13 @@ def codes(*rows: str) -> BinaryCodes:
     return BinaryCodes.from_hex(rows)
 
 
-def test_only_values_above_zero_are_bit_one_and_the_first_bit_is_the_highest() -> None:
+def test_bit_is_one_for_values_above_zero_most_significant_first() -> None:
     values = [[0.1, -0.1, 0.0, -0.0, np.inf, -np.inf, 1e-45, 2.0]]
     #           1     0    0     0     1       0       1     1   = 0b10001011 = 0x8b
     assert BinaryCodes.from_relaxed(np.array(values, np.float32)).to_hex() == ["8b"]
 
 
-def test_signs_and_bits_come_in_the_order_of_the_values() -> None:
+def test_signs_and_bits_have_the_order_of_the_values() -> None:
     values = np.array([[1.0, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 1]])
     made = BinaryCodes.from_relaxed(values)
     assert made.packed.tolist() == [[0b10000000, 0b00000001]]
@@ -56,7 +56,7 @@ def test_bits_survive_packing(bits: np.ndarray) -> None:
 
 @QUICK
 @given(PACKED)
-def test_hexadecimal_survives(packed: np.ndarray) -> None:
+def test_codes_survive_hexadecimal(packed: np.ndarray) -> None:
     made = BinaryCodes(packed, packed.shape[1] * 8)
     assert BinaryCodes.from_hex(made.to_hex(), made.bits) == made
     assert BinaryCodes.from_hex([one.upper() for one in made.to_hex()], made.bits) == made
@@ -69,16 +69,16 @@ def test_distance_counts_differing_bits() -> None:
 
 @QUICK
 @given(WIDTHS.flatmap(lambda bits: st.tuples(packed_rows(bits), packed_rows(bits))))
-def test_distance_agrees_with_counting_bit_by_bit(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_distance_equals_a_count_bit_by_bit(pair: tuple[np.ndarray, np.ndarray]) -> None:
     bits = pair[0].shape[1] * 8
-    mine, theirs = (BinaryCodes(packed, bits) for packed in pair)
+    first, second = (BinaryCodes(packed, bits) for packed in pair)
     naive = [
-        [sum(a != b for a, b in zip(x, y, strict=True)) for y in theirs.to_bits().tolist()]
-        for x in mine.to_bits().tolist()
+        [sum(a != b for a, b in zip(x, y, strict=True)) for y in second.to_bits().tolist()]
+        for x in first.to_bits().tolist()
     ]
-    distance = mine.distances(theirs)
+    distance = first.distances(second)
     assert distance.tolist() == naive
-    assert (distance.dtype, distance.shape) == (np.uint16, (len(mine), len(theirs)))
+    assert (distance.dtype, distance.shape) == (np.uint16, (len(first), len(second)))
 
 
 @QUICK
@@ -93,19 +93,19 @@ def test_distance_is_a_metric(packed: np.ndarray) -> None:
     assert (d[:, None, :] <= d[:, :, None] + d[None, :, :]).all()
 
 
-def test_distances_in_chunks_agree_with_products_of_signs() -> None:
+def test_distances_in_chunks_equal_products_of_signs() -> None:
     rng = np.random.default_rng(0)
     few = BinaryCodes.from_relaxed(rng.standard_normal((90, 24)))
     many = BinaryCodes.from_relaxed(rng.standard_normal((7000, 24)))  # 37 rows a chunk
     assert np.array_equal(few.distances(many), (24 - few.to_signs() @ many.to_signs().T) / 2)
 
 
-def test_the_widest_codes_are_measured_to_the_end() -> None:
+def test_distance_of_the_widest_codes() -> None:
     zeros, ones = (BinaryCodes.from_relaxed(np.full((1, MAX_BITS), v)) for v in (-1, 1))
     assert zeros.distances(ones).tolist() == [[MAX_BITS]]
 
 
-def test_choosing_rows() -> None:
+def test_getitem_selects_rows() -> None:
     made = codes("00", "01", "02", "03")
     assert made[1:3] == codes("01", "02")
     assert made[::2] == codes("00", "02")
@@ -118,7 +118,7 @@ def test_choosing_rows() -> None:
             made[row]  # type: ignore[index]
 
 
-def test_joining() -> None:
+def test_concatenate_joins_codes_of_one_width() -> None:
     assert BinaryCodes.concatenate([codes("0a"), BinaryCodes.empty(8), codes("0b", "0c")]) == codes(
         "0a", "0b", "0c"
     )
@@ -128,7 +128,7 @@ def test_joining() -> None:
         BinaryCodes.concatenate([])
 
 
-def test_codes_are_equal_by_content_and_cannot_be_changed() -> None:
+def test_codes_are_equal_by_content_and_read_only() -> None:
     made = codes("00", "ff")
     assert made == codes("00", "ff")
     assert made != codes("00", "fe")
@@ -144,14 +144,14 @@ def test_codes_are_equal_by_content_and_cannot_be_changed() -> None:
         made.bits = 16  # type: ignore[misc]
 
 
-def test_the_array_that_came_in_stays_writeable() -> None:
+def test_input_array_stays_writeable() -> None:
     packed = np.zeros((1, 1), np.uint8)
     BinaryCodes(packed, 8)
     packed[0, 0] = 1
     assert packed.tolist() == [[1]]
 
 
-def test_no_codes() -> None:
+def test_empty_codes() -> None:
     none = BinaryCodes.empty(16)
     assert (len(none), none.bits, none.to_hex()) == (0, 16, [])
     assert none.to_bits().shape == none.to_signs().shape == (0, 16)
@@ -162,23 +162,23 @@ def test_no_codes() -> None:
 
 
 @pytest.mark.parametrize("bits", [0, -8, 7, 12, MAX_BITS + 8])
-def test_widths_that_no_code_has(bits: int) -> None:
+def test_check_bits_rejects_invalid_widths(bits: int) -> None:
     with pytest.raises(CodeError, match=f"bits is {bits}, expected a multiple of 8 between 8 and"):
         check_bits(bits)
 
 
 @pytest.mark.parametrize("bits", [True, 8.0, "8", None])
-def test_widths_that_are_not_whole_numbers(bits: Any) -> None:
+def test_check_bits_rejects_other_types(bits: Any) -> None:
     with pytest.raises(CodeError, match="expected a whole number"):
         check_bits(bits)
 
 
-def test_a_width_of_numpy_becomes_a_plain_one() -> None:
+def test_check_bits_returns_a_python_integer() -> None:
     assert type(check_bits(np.int64(16))) is int  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("packed", "words"),
+    ("packed", "message"),
     [
         (np.zeros((2, 3), np.uint8), r"shape \(2, 3\), expected \(n, 2\) for 16 bits"),
         (np.zeros(2, np.uint8), r"shape \(2,\), expected \(n, 2\)"),
@@ -186,13 +186,13 @@ def test_a_width_of_numpy_becomes_a_plain_one() -> None:
         ([[0, 0]], "are list, expected a numpy array of uint8"),
     ],
 )
-def test_packed_codes_that_do_not_fit(packed: Any, words: str) -> None:
-    with pytest.raises(CodeError, match=words):
+def test_constructor_rejects_invalid_arrays(packed: Any, message: str) -> None:
+    with pytest.raises(CodeError, match=message):
         BinaryCodes(packed, 16)
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "message"),
     [
         (np.zeros(8), r"shape \(8,\), expected \(n, bits\)"),
         (np.zeros((1, 2, 8)), r"shape \(1, 2, 8\)"),
@@ -201,13 +201,13 @@ def test_packed_codes_that_do_not_fit(packed: Any, words: str) -> None:
         ([[0.0] * 8, [np.nan] * 8, [np.nan] * 8], r"2 relaxed codes .*NaN \(first in row 1\)"),
     ],
 )
-def test_relaxed_codes_that_have_no_signs(values: Any, words: str) -> None:
-    with pytest.raises(CodeError, match=words):
+def test_from_relaxed_rejects_invalid_values(values: Any, message: str) -> None:
+    with pytest.raises(CodeError, match=message):
         BinaryCodes.from_relaxed(values)
 
 
 @pytest.mark.parametrize(
-    ("texts", "bits", "words"),
+    ("texts", "bits", "message"),
     [
         (["0g"], None, "not hexadecimal"),
         (["000"], None, "not hexadecimal"),
@@ -216,11 +216,11 @@ def test_relaxed_codes_that_have_no_signs(values: Any, words: str) -> None:
         ([], None, "bits is 0"),
     ],
 )
-def test_text_that_is_no_code(texts: list[str], bits: int | None, words: str) -> None:
-    with pytest.raises(CodeError, match=words):
+def test_from_hex_rejects_invalid_text(texts: list[str], bits: int | None, message: str) -> None:
+    with pytest.raises(CodeError, match=message):
         BinaryCodes.from_hex(texts, bits)
 
 
-def test_codes_of_two_widths_are_not_compared() -> None:
+def test_distances_rejects_two_widths() -> None:
     with pytest.raises(CodeError, match="cannot compare codes of 8 and 16 bits"):
         codes("00").distances(codes("0000"))

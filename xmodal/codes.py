@@ -1,4 +1,4 @@
-"""Binary codes: the sign rule, the bit order, packing, Hamming distance. Nowhere else.
+"""Binary codes: sign rule, bit order, packing and Hamming distance, defined in this module only.
 
 A code is a row of ``bits`` bits, packed into ``bits / 8`` bytes with the most significant bit
 first (the default of ``numpy.packbits`` and the order that OpenSearch documents). A relaxed
@@ -17,11 +17,11 @@ import numpy.typing as npt
 from xmodal.errors import CodeError
 
 MAX_BITS = 2048
-"""Wider codes are refused: a server's score 1/(1+d) in float32 is exact up to this distance."""
+"""Largest width: a server's score 1 / (1 + d) in float32 is exact up to this distance."""
 
 
 def check_bits(bits: int) -> int:
-    """Return ``bits`` if a code can have that many, else raise CodeError."""
+    """Return ``bits``. Raise CodeError if it is no multiple of 8 from 8 to MAX_BITS."""
     if not isinstance(bits, int | np.integer) or isinstance(bits, bool):
         raise CodeError(f"bits is {bits!r}, expected a whole number")
     if bits <= 0 or bits % 8 or bits > MAX_BITS:
@@ -57,9 +57,9 @@ class BinaryCodes:
 
     @classmethod
     def from_relaxed(cls, values: npt.ArrayLike) -> BinaryCodes:
-        """Codes of relaxed values of shape (n, bits): bit 1 where a value is greater than 0.
+        """Return the codes of relaxed values, shape (n, bits): bit 1 where a value is above 0.
 
-        Raises CodeError for a wrong shape and for NaN, which has no sign.
+        Raise CodeError for a wrong shape and for NaN, which has no sign.
         """
         array = np.asarray(values)
         if array.ndim != 2:
@@ -68,15 +68,15 @@ class BinaryCodes:
             rows = np.flatnonzero(np.isnan(array).any(axis=1))
             raise CodeError(
                 f"{len(rows)} relaxed codes contain NaN (first in row {rows[0]}): "
-                "a NaN has no sign; check the features that went in"
+                "a NaN has no sign; check the features that were encoded"
             )
         return cls(np.packbits(array > 0, axis=1), check_bits(array.shape[1]))
 
     @classmethod
     def from_hex(cls, texts: Sequence[str], bits: int | None = None) -> BinaryCodes:
-        """Codes from hexadecimal strings of equal length, as ``to_hex`` writes them.
+        """Return the codes of hexadecimal strings of equal length, the format of ``to_hex``.
 
-        ``bits`` is needed only where ``texts`` may be empty.
+        ``bits`` is required only if ``texts`` may be empty. Raise CodeError for other text.
         """
         try:
             rows = [bytes.fromhex(text) for text in texts]
@@ -93,12 +93,15 @@ class BinaryCodes:
 
     @classmethod
     def empty(cls, bits: int) -> BinaryCodes:
-        """No codes, of a given width."""
+        """Return zero codes of a given width."""
         return cls(np.zeros((0, check_bits(bits) // 8), dtype=np.uint8), bits)
 
     @classmethod
     def concatenate(cls, parts: Sequence[BinaryCodes]) -> BinaryCodes:
-        """All codes of ``parts`` (at least one, all of one width) in order."""
+        """Return the codes of all ``parts`` in order.
+
+        Raise CodeError for an empty list of parts or for several widths.
+        """
         widths = {part.bits for part in parts}
         if len(widths) != 1:
             raise CodeError(f"cannot join codes of {sorted(widths)} bits, expected one width")
@@ -108,7 +111,7 @@ class BinaryCodes:
         return len(self.packed)
 
     def __getitem__(self, rows: slice | Sequence[int] | npt.NDArray[Any]) -> BinaryCodes:
-        """The codes at ``rows`` (a slice, positions or a mask); always a BinaryCodes."""
+        """Return the codes at ``rows``: a slice, positions or a mask, never one integer."""
         if isinstance(rows, int | np.integer):
             raise CodeError(f"codes[{rows}] is one row; write codes[{rows}:{rows + 1}]")
         return BinaryCodes(self.packed[rows], self.bits)
@@ -124,44 +127,47 @@ class BinaryCodes:
         return f"BinaryCodes({len(self)} codes of {self.bits} bits)"
 
     def to_bits(self) -> npt.NDArray[np.uint8]:
-        """Shape (n, bits), values 0 and 1, in the order of the relaxed values."""
+        """Return the bits, shape (n, bits), values 0 and 1, in the order of the relaxed values."""
         return np.unpackbits(self.packed, axis=1)
 
     def to_signs(self) -> npt.NDArray[np.float32]:
-        """Shape (n, bits), values -1 and +1."""
+        """Return the bits as signs, shape (n, bits), values -1 and +1."""
         return self.to_bits().astype(np.float32) * 2 - 1
 
     def to_signed(self) -> list[list[int]]:
-        """One list of bits / 8 integers from -128 to 127 a code: its bytes, signed."""
+        """Return the bytes of each code as bits / 8 signed integers, -128 to 127."""
         rows: list[list[int]] = self.packed.view(np.int8).tolist()
         return rows
 
     def to_hex(self) -> list[str]:
-        """One lower-case hexadecimal string a code."""
+        """Return one lower-case hexadecimal string per code."""
         return [row.tobytes().hex() for row in self.packed]
 
     def distances(self, others: BinaryCodes) -> npt.NDArray[np.uint16]:
-        """Hamming distances, shape (len(self), len(others)), in bits."""
+        """Return Hamming distances in bits, shape (len(self), len(others)).
+
+        Raise CodeError for codes of another width.
+        """
         if self.bits != others.bits:
             raise CodeError(
                 f"cannot compare codes of {self.bits} and {others.bits} bits: "
-                "both sides must come from one encoder"
+                "both must come from one encoder"
             )
-        mine, theirs = self._words(), others._words()
+        rows, columns = self._words(), others._words()
         out = np.zeros((len(self), len(others)), dtype=np.uint16)
         for chunk in _row_chunks(len(self), len(others)):
-            for word in range(mine.shape[1]):
-                out[chunk] += np.bitwise_count(mine[chunk, word, None] ^ theirs[None, :, word])
+            for word in range(rows.shape[1]):
+                out[chunk] += np.bitwise_count(rows[chunk, word, None] ^ columns[None, :, word])
         return out
 
     def _words(self) -> npt.NDArray[Any]:
-        """The packed bytes as the widest unsigned integers that divide a row."""
+        """Return the packed bytes as the widest unsigned integers that divide a row."""
         width = self.bits // 8
         size = next(size for size in (8, 4, 2, 1) if width % size == 0)
         return self.packed.view(f"u{size}")
 
 
 def _row_chunks(rows: int, columns: int, cells: int = 1 << 18) -> Iterator[slice]:
-    """Slices of rows so that a chunk's intermediate results stay in the processor's cache."""
+    """Return slices of rows so small that intermediate results fit the processor's cache."""
     step = max(1, cells // max(1, columns))
     return (slice(start, start + step) for start in range(0, rows, step))

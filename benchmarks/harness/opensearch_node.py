@@ -63,7 +63,7 @@ def filled_index(
     uri = f"opensearch://127.0.0.1:{node.port}/{name}?way={strategy}"
     index = open_opensearch(uri, bits=codes.bits, fingerprint="benchmark", create=True)
     started = time.perf_counter()
-    load(index, to_batches(codes), notes=notes, total=len(codes))
+    load(index, to_batches(codes), checkpoints=notes, total=len(codes))
     index.server.request(
         "POST", f"/{index.name}/_forcemerge", doing="merging", timeout=3600, max_num_segments=1
     )

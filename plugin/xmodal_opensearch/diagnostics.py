@@ -20,7 +20,7 @@ from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index import queries as build
 from xmodal_opensearch.index.aliases import describe
 from xmodal_opensearch.index.approximate import Recall
-from xmodal_opensearch.index.bit_order_check import put_self_test
+from xmodal_opensearch.index.bit_order_check import store_self_test
 from xmodal_opensearch.index.mapping import field_of
 from xmodal_opensearch.index.queries import Query
 from xmodal_opensearch.index.reading import sample_codes
@@ -107,10 +107,10 @@ def repair(server: Server, address: Address) -> list[str]:
     ids = {"ids": [mapping.SELF_TEST_ID]}
     answer = server.request("POST", f"/{name}/_mget", ids, doing="reading the self-test document")
     if not answer["docs"][0].get("found"):
-        put_self_test(server, name, bits, layout)
+        store_self_test(server, name, bits, layout)
         repairs.append("stored the self-test document again")
     with OpenSearchIndex(server, address, bits=bits, fingerprint=fingerprint) as index:
-        if load.put_back(index):
+        if load.restore_settings(index):
             repairs.append("restored the settings of before the load")
     return repairs or ["found nothing to repair"]
 

@@ -1,4 +1,4 @@
-"""The backends of the contract suite: to add one, add its name and how it names an address."""
+"""Backends of the contract suite. A new backend needs a name here and a function of addresses."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ STRATEGIES = ("hamming", "script", "knn", "long", "lucene-hnsw")
 
 @pytest.fixture(params=["local", *STRATEGIES])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    """One backend after the other: the local index, and every way of a real OpenSearch node."""
+    """Every backend: the local index, and every strategy of a real OpenSearch node."""
     numbers = count()
     if request.param == "local":
-        made = Backend(lambda: str(tmp_path / f"index-{next(numbers)}"))
+        backend = Backend(lambda: str(tmp_path / f"index-{next(numbers)}"))
     else:
-        there = "plugin_url" if request.param == "hamming" else "node_url"
-        url = request.getfixturevalue(there).removeprefix("http://")
+        fixture = "plugin_url" if request.param == "hamming" else "node_url"
+        url = request.getfixturevalue(fixture).removeprefix("http://")
         name = f"c-{uuid4().hex[:8]}"
 
         def drop(address: str) -> None:
             index = urlsplit(address).path
             urlopen(Request(f"http://{url}{index}-000001", method="DELETE")).close()
 
-        made = Backend(
+        backend = Backend(
             lambda: f"opensearch://{url}/{name}-{next(numbers)}?strategy={request.param}",
             drop,
-            examples=6,  # each costs an index on a server
+            examples=6,  # each creates an index on a server
         )
-    yield made
-    made.close_all()
+    yield backend
+    backend.close_all()

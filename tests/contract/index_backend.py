@@ -1,4 +1,4 @@
-"""What the contract suite needs of a backend: new indexes, and the same ones opened again."""
+"""Backend of the contract suite: creates, reopens and drops indexes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from xmodal.index.contract import Index, open_index
 
 
 class Backend:
-    """Makes and reopens indexes of one kind, knowing only how to name a new address."""
+    """Creates and reopens indexes at addresses that ``new_address`` returns.
+
+    ``drop``: removes the index at an address. ``examples``: of property-based tests.
+    """
 
     def __init__(
         self,
@@ -26,39 +29,39 @@ class Backend:
         self._open: list[tuple[Index, str]] = []
 
     def make(self, bits: int, fingerprint: str | None = None) -> Index:
-        """A new empty index at a new address."""
+        """Return a new empty index at a new address."""
         address = self.new_address()
         index = open_index(address, bits=bits, fingerprint=fingerprint, create=True)
         self._open.append((index, address))
         return index
 
     def address(self, index: Index) -> str:
-        """Where an open index is kept."""
-        return next(address for known, address in self._open if known is index)
+        """Return the address of an open index."""
+        return next(address for opened, address in self._open if opened is index)
 
     def reopen(
         self, index: Index, *, bits: int | None = None, fingerprint: str | None = None
     ) -> Index:
-        """Close it and open what is at its address, expecting ``bits`` and ``fingerprint``."""
+        """Close an index and open its address, expecting ``bits`` and ``fingerprint``."""
         address = self.address(index)
-        self.let_go(index)
-        again = open_index(address, bits=bits, fingerprint=fingerprint)
-        self._open.append((again, address))
-        return again
+        self.release(index)
+        reopened = open_index(address, bits=bits, fingerprint=fingerprint)
+        self._open.append((reopened, address))
+        return reopened
 
     def close(self, index: Index) -> None:
-        """Close one that is not needed again."""
+        """Close an index and drop it."""
         address = self.address(index)
-        self.let_go(index)
+        self.release(index)
         if self._drop is not None:
             self._drop(address)
 
-    def let_go(self, index: Index) -> None:
-        """Close one whose address will be opened again."""
-        self._open = [one for one in self._open if one[0] is not index]
+    def release(self, index: Index) -> None:
+        """Close an index that may be opened again."""
+        self._open = [entry for entry in self._open if entry[0] is not index]
         index.close()
 
     def close_all(self) -> None:
-        """Close what a test left open."""
+        """Close and drop all open indexes."""
         for index, _ in list(self._open):
             self.close(index)

@@ -1,6 +1,6 @@
-"""The contract of an index said again, as naively as possible: what every backend must agree with.
+"""Oracle: the contract of an index in naive Python, with which every backend is compared.
 
-Codes are Python integers, documents lie in a dict, an answer is a sorted list.
+Codes are integers, documents are a dict, an answer is a sorted list.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ Answer = list[list[tuple[str, int, dict[str, Any]]]]
 
 
 def codes(numbers: Sequence[int], bits: int) -> BinaryCodes:
-    """Numbers as codes: the highest bit of a number is the first bit of its code."""
-    return BinaryCodes.from_hex([f"{one:0{bits // 4}x}" for one in numbers], bits)
+    """Return numbers as codes: the highest bit of a number is the first bit of its code."""
+    return BinaryCodes.from_hex([f"{number:0{bits // 4}x}" for number in numbers], bits)
 
 
 @dataclass
@@ -33,12 +33,12 @@ class Oracle:
         text: Sequence[int] | None = None,
         fields: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
-        for at, id_ in enumerate(ids):
-            document: dict[str, Any] = {"fields": dict(fields[at]) if fields else {}}
+        for row, id_ in enumerate(ids):
+            document: dict[str, Any] = {"fields": dict(fields[row]) if fields else {}}
             if image is not None:
-                document["image"] = image[at]
+                document["image"] = image[row]
             if text is not None:
-                document["text"] = text[at]
+                document["text"] = text[row]
             self.documents[id_] = document
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -56,53 +56,48 @@ class Oracle:
         for query in queries:
             found = []
             for id_, document in self.documents.items():
-                if target not in document or not fits(document["fields"], where or {}):
+                if target not in document or not matches(document["fields"], where or {}):
                     continue
                 distance = (query ^ document[target]).bit_count()
                 if radius is None or distance <= radius:
                     found.append((id_, distance, document["fields"]))
-            answers.append(sorted(found, key=lambda one: (one[1], one[0]))[:k])
+            answers.append(sorted(found, key=lambda hit: (hit[1], hit[0]))[:k])
         return answers
 
 
-def fits(fields: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
-    """Whether all conditions hold."""
-    for name, wanted in where.items():
+def matches(fields: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
+    """Return whether all conditions hold."""
+    for name, expected in where.items():
         value = fields.get(name)
         values = [v for v in (value if isinstance(value, list) else [value]) if v is not None]
-        if isinstance(wanted, dict) and "exists" in wanted:
-            holds = bool(values) == wanted["exists"]
-        elif isinstance(wanted, dict):
-            holds = any(within(v, wanted) for v in values)
+        if isinstance(expected, dict) and "exists" in expected:
+            holds = bool(values) == expected["exists"]
+        elif isinstance(expected, dict):
+            holds = any(within(v, expected) for v in values)
         else:
-            some = wanted if isinstance(wanted, list) else [wanted]
-            holds = any(same(v, one) for v in values for one in some)
+            terms = expected if isinstance(expected, list) else [expected]
+            holds = any(as_text(v) == as_text(term) for v in values for term in terms)
         if not holds:
             return False
     return True
 
 
-def same(value: Any, wanted: Any) -> bool:
-    """10, 10.0 and "10" say the same, and so do True and "true"."""
-    return said(value) == said(wanted)
-
-
-def said(value: Any) -> str:
-    """What a value says."""
+def as_text(value: Any) -> str:
+    """Return the text by which a value is compared: "10" for 10 and 10.0, "true" for True."""
     if isinstance(value, bool):
         return repr(value).lower()
     return value if isinstance(value, str) else repr(float(value)).removesuffix(".0")
 
 
 def within(value: Any, bounds: Mapping[str, Any]) -> bool:
-    """Whether one value lies within all bounds: text in text, numbers in numbers."""
-    return all(beside(value, name, bound) for name, bound in bounds.items())
+    """Return whether one value is within all bounds: text in text, numbers in numbers."""
+    return all(fulfils(value, name, bound) for name, bound in bounds.items())
 
 
-def beside(value: Any, name: str, bound: Any) -> bool:
-    """Whether a value lies on the right side of one bound; true and false are no numbers."""
+def fulfils(value: Any, name: str, bound: Any) -> bool:
+    """Return whether a value fulfils one bound; booleans are no numbers."""
     if isinstance(bound, str):
-        value = said(value)
+        value = as_text(value)
     elif isinstance(value, bool):
         return False
     else:

@@ -1,4 +1,4 @@
-"""Random documents and questions: ids that sort oddly, codes that tie, values of mixed types."""
+"""Hypothesis strategies: ids with unusual order, codes with ties, values of mixed types."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xmodal.modality import MODALITIES
 IDS = ["b", "a", "B", "10", "9", "é", "e\u0301", "ß", "😀", "～", "a/b c", "z", "_id", "日本"]
 
 BITS = st.sampled_from([8, 16, 24, 64, 136])
-SIDES = st.sampled_from(MODALITIES)
+TARGETS = st.sampled_from(MODALITIES)
 WORDS = st.sampled_from(["red", "Red", "blue", "10", "true", "日本", ""])
 NUMBERS = st.sampled_from([-1, 0, 9, 10, 10.0, 10.5, 11, 2011, "10", "9.5", "many"])
 DATES = st.sampled_from(["2011-01-02", "2011-10-01", "2012-01-01"])
@@ -29,11 +29,11 @@ NAMES = ("gt", "gte", "lt", "lte")
 
 
 def ranges(values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
-    """Between one and three bounds, contradictions included."""
+    """One to three bounds, which may contradict each other."""
     return st.dictionaries(st.sampled_from(NAMES), values, min_size=1, max_size=3)
 
 
-EXISTS = st.booleans().map(lambda there: {"exists": there})
+EXISTS = st.booleans().map(lambda present: {"exists": present})
 SOME_NUMBERS = st.sampled_from([-1, 0, 9.5, 10, 10.0, 11, 2011])
 WHERE = st.none() | st.fixed_dictionaries(
     {},
@@ -52,28 +52,28 @@ WHERE = st.none() | st.fixed_dictionaries(
 
 
 def numbers(bits: int) -> st.SearchStrategy[int]:
-    """Codes that tie often: a few scattered ones, and any."""
+    """Codes as numbers: a few that tie often, and any other."""
     ones = (1 << bits) - 1
     return st.sampled_from([0, 1, 2, 3, 1 << (bits - 1), ones, ones ^ 1]) | st.integers(0, ones)
 
 
 @st.composite
 def batches(draw: st.DrawFn, bits: int) -> dict[str, Any]:
-    """Arguments of one ``add``: image codes, text codes or both; ids may come twice."""
+    """Arguments of one ``add``: image codes, text codes or both; ids may be repeated."""
     ids = draw(st.lists(st.sampled_from(IDS), max_size=8))
     column = st.lists(numbers(bits), min_size=len(ids), max_size=len(ids))
-    sides = draw(st.sampled_from([("image",), ("text",), MODALITIES]))
+    modalities = draw(st.sampled_from([("image",), ("text",), MODALITIES]))
     fields = draw(st.none() | st.lists(FIELDS, min_size=len(ids), max_size=len(ids)))
-    return {"ids": ids, "fields": fields} | {side: draw(column) for side in sides}
+    return {"ids": ids, "fields": fields} | {modality: draw(column) for modality in modalities}
 
 
 @st.composite
-def questions(draw: st.DrawFn, bits: int) -> dict[str, Any]:
+def searches(draw: st.DrawFn, bits: int) -> dict[str, Any]:
     """Arguments of one ``search``."""
     return {
         "queries": draw(st.lists(numbers(bits), max_size=3)),
         "k": draw(st.sampled_from([1, 2, 3, 5, 100])),
-        "target": draw(SIDES),
+        "target": draw(TARGETS),
         "where": draw(WHERE),
         "radius": draw(st.none() | st.integers(0, bits)),
     }

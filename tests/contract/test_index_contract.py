@@ -1,4 +1,4 @@
-"""One suite for every index: random documents, filters and ties agree id by id with an oracle."""
+"""Contract of an index: every backend returns the same hits as the oracle, id by id."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from contract.index_backend import Backend
 from contract.oracle import Answer, Oracle, codes
-from contract.strategies import BITS, FIELDS, IDS, WHERE, batches, questions
+from contract.strategies import BITS, FIELDS, IDS, WHERE, batches, searches
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -16,30 +16,31 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from xmodal.codes import BinaryCodes
 from xmodal.errors import CodeError, ConfigError, IndexMismatch, IndexMissing
 from xmodal.index.contract import Hit, Hits, Index, open_index
+from xmodal.index.documents import DocumentBatch
 from xmodal.modality import MODALITIES, Modality
 
 
 def add(index: Index, ids: list[str], bits: int, **columns: Any) -> int:
     """Add documents whose codes are numbers."""
-    sides = {s: codes(columns[s], bits) for s in MODALITIES if columns.get(s) is not None}
-    return index.add(ids, fields=columns.get("fields"), **sides)
+    packed = {m: codes(columns[m], bits) for m in MODALITIES if columns.get(m) is not None}
+    return index.add(ids, fields=columns.get("fields"), **packed)
 
 
 def search(index: Index, queries: list[int], k: int, target: Modality, **rest: Any) -> Answer:
-    """Search for numbers; hits as plain tuples."""
-    return plain(index.search(codes(queries, index.bits), k, target=target, **rest))
+    """Search for codes that are numbers; return hits as tuples."""
+    return as_tuples(index.search(codes(queries, index.bits), k, target=target, **rest))
 
 
-def plain(hits: Hits) -> Answer:
-    return [[(hit.id, hit.distance, dict(hit.fields)) for hit in one] for one in hits]
+def as_tuples(hits: Hits) -> Answer:
+    return [[(hit.id, hit.distance, dict(hit.fields)) for hit in row] for row in hits]
 
 
 def found(index: Index, query: int, target: Modality, k: int = 100, **rest: Any) -> list[str]:
-    """Only the ids of one query's hits."""
+    """Return the ids of the hits of one query."""
     return [id_ for id_, _, _ in search(index, [query], k, target, **rest)[0]]
 
 
-def test_a_search_agrees_with_the_oracle(backend: Backend) -> None:
+def test_search_equals_the_oracle(backend: Backend) -> None:
     @settings(backend.settings)
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
@@ -48,16 +49,16 @@ def test_a_search_agrees_with_the_oracle(backend: Backend) -> None:
         for batch in data.draw(st.lists(batches(bits), max_size=3), "batches"):
             assert add(index, bits=bits, **batch) == len(batch["ids"])
             oracle.add(**batch)
-        for question in data.draw(st.lists(questions(bits), min_size=1, max_size=6), "questions"):
-            assert search(index, **question) == oracle.search(**question), question
+        for options in data.draw(st.lists(searches(bits), min_size=1, max_size=6), "searches"):
+            assert search(index, **options) == oracle.search(**options), options
         assert len(index) == len(oracle.documents)
         backend.close(index)
 
     check()
 
 
-def test_a_life_of_adding_deleting_and_reopening_agrees_with_the_oracle(backend: Backend) -> None:
-    class Life(RuleBasedStateMachine):
+def test_adding_deleting_and_reopening_equals_the_oracle(backend: Backend) -> None:
+    class Lifecycle(RuleBasedStateMachine):
         def __init__(self) -> None:
             super().__init__()
             self.index, self.oracle = backend.make(8, fingerprint="e1"), Oracle()
@@ -71,51 +72,51 @@ def test_a_life_of_adding_deleting_and_reopening_agrees_with_the_oracle(backend:
         def delete(self, ids: list[str]) -> None:
             assert self.index.delete(ids) == self.oracle.delete(ids)
 
-        @rule(question=questions(8))
-        def search(self, question: dict[str, Any]) -> None:
-            assert search(self.index, **question) == self.oracle.search(**question)
+        @rule(options=searches(8))
+        def search(self, options: dict[str, Any]) -> None:
+            assert search(self.index, **options) == self.oracle.search(**options)
 
         @rule()
         def reopen(self) -> None:
             self.index = backend.reopen(self.index, bits=8, fingerprint="e1")
 
         @invariant()
-        def everything_is_there(self) -> None:
+        def number_of_documents_is_equal(self) -> None:
             assert len(self.index) == len(self.oracle.documents)
 
         def teardown(self) -> None:
-            for side in MODALITIES:
-                assert search(self.index, [5], 100, side) == self.oracle.search([5], 100, side)
+            for target in MODALITIES:
+                assert search(self.index, [5], 100, target) == self.oracle.search([5], 100, target)
             backend.close(self.index)
 
-    few = settings(backend.settings, stateful_step_count=12)
-    run_state_machine_as_test(Life, settings=few)
+    limited = settings(backend.settings, stateful_step_count=12)
+    run_state_machine_as_test(Lifecycle, settings=limited)
 
 
 @pytest.mark.parametrize("bits", [8, 40, 64, 128, 256, 512])
-def test_heavy_ties_come_in_order_of_id_at_every_k_and_radius(backend: Backend, bits: int) -> None:
+def test_ties_are_ordered_by_id_at_every_k_and_radius(backend: Backend, bits: int) -> None:
     rng = np.random.default_rng(bits)
     few = [int.from_bytes(rng.bytes(bits // 8)) for _ in range(4)]
     ids = [f"{rng.integers(1 << 40):x}" for _ in range(600)]
-    columns = {side: [few[at] for at in rng.integers(4, size=len(ids))] for side in MODALITIES}
+    columns = {m: [few[n] for n in rng.integers(4, size=len(ids))] for m in MODALITIES}
     fields = [{"part": int(part)} for part in rng.integers(3, size=len(ids))]
     index, oracle = backend.make(bits), Oracle()
-    for part, sides in ((slice(400), MODALITIES), (slice(400, 600), ("image",))):
-        batch = {side: columns[side][part] for side in sides} | {"fields": fields[part]}
+    for part, modalities in ((slice(400), MODALITIES), (slice(400, 600), ("image",))):
+        batch = {m: columns[m][part] for m in modalities} | {"fields": fields[part]}
         add(index, ids[part], bits, **batch)
         oracle.add(ids[part], **batch)
     queries = few + [int.from_bytes(rng.bytes(bits // 8)) for _ in range(6)]
     for k in (1, 7, 101, 5000):
         for where in (None, {"part": 1}, {"part": {"gte": 1}}):
-            want = oracle.search(queries, k, "text", where)
-            assert search(index, queries, k, "text", where=where) == want, (k, where)
+            expected = oracle.search(queries, k, "text", where)
+            assert search(index, queries, k, "text", where=where) == expected, (k, where)
     radii = range(bits + 1) if bits == 8 else (0, 1, bits // 2, bits)
     for radius in radii:
-        want = oracle.search(queries[:6], 200, "image", radius=radius)
-        assert search(index, queries[:6], 200, "image", radius=radius) == want, radius
+        expected = oracle.search(queries[:6], 200, "image", radius=radius)
+        assert search(index, queries[:6], 200, "image", radius=radius) == expected, radius
 
 
-def test_filters_agree_with_the_oracle(backend: Backend) -> None:
+def test_filters_equal_the_oracle(backend: Backend) -> None:
     @settings(backend.settings)
     @given(
         fields=st.lists(FIELDS, min_size=1, max_size=10),
@@ -128,11 +129,8 @@ def test_filters_agree_with_the_oracle(backend: Backend) -> None:
         oracle.add(ids, image=[7] * len(ids), fields=fields)
         for where in wheres:
             note(f"where {where}")
-            got, want = (
-                found(index, 7, "image", where=where),
-                oracle.search([7], 100, "image", where),
-            )
-            assert got == [id_ for id_, _, _ in want[0]], (
+            [expected] = oracle.search([7], 100, "image", where)
+            assert found(index, 7, "image", where=where) == [id_ for id_, _, _ in expected], (
                 where,
                 dict(zip(ids, fields, strict=True)),
             )
@@ -174,14 +172,14 @@ def test_filters_by_hand(backend: Backend, where: dict[str, Any], expected: list
     assert found(index, 1, "text", where=where) == expected
 
 
-def test_a_filter_holds_before_the_best_k_are_taken(backend: Backend) -> None:
+def test_filter_applies_before_the_best_k_are_selected(backend: Backend) -> None:
     index = backend.make(8)
-    fields = [{"keep": at == 9} for at in range(10)]
-    add(index, [f"n{at}" for at in range(10)], 8, image=[0] * 9 + [255], fields=fields)
+    fields = [{"keep": n == 9} for n in range(10)]
+    add(index, [f"n{n}" for n in range(10)], 8, image=[0] * 9 + [255], fields=fields)
     assert search(index, [0], 1, "image", where={"keep": True}) == [[("n9", 8, {"keep": True})]]
 
 
-def test_a_replaced_document_keeps_nothing(backend: Backend) -> None:
+def test_add_replaces_the_whole_document(backend: Backend) -> None:
     index = backend.make(8)
     add(index, ["a", "b"], 8, image=[1, 2], text=[3, 4], fields=[{"x": 1}, {"x": 2}])
     assert add(index, ["a"], 8, text=[5]) == 1
@@ -191,7 +189,7 @@ def test_a_replaced_document_keeps_nothing(backend: Backend) -> None:
     assert found(index, 5, "text", where={"x": {"exists": True}}) == ["b"]
 
 
-def test_the_last_of_equal_ids_in_one_call_stays(backend: Backend) -> None:
+def test_last_of_equal_ids_in_one_call_is_stored(backend: Backend) -> None:
     index = backend.make(8)
     fields = [{"turn": turn} for turn in range(3)]
     assert add(index, ["a", "b", "a"], 8, image=[1, 2, 4], fields=fields) == 3
@@ -199,7 +197,7 @@ def test_the_last_of_equal_ids_in_one_call_stays(backend: Backend) -> None:
     assert search(index, [4], 9, "image") == [[("a", 0, {"turn": 2}), ("b", 2, {"turn": 1})]]
 
 
-def test_deleting_counts_what_was_there(backend: Backend) -> None:
+def test_delete_returns_the_number_of_removed_documents(backend: Backend) -> None:
     index = backend.make(8)
     add(index, ["a", "b", "c"], 8, image=[0, 0, 0])
     assert index.delete(["unknown"]) == 0
@@ -210,7 +208,7 @@ def test_deleting_counts_what_was_there(backend: Backend) -> None:
     assert found(index, 0, "image") == ["a", "b"]
 
 
-def test_a_document_without_a_code_on_that_side_is_never_a_hit(backend: Backend) -> None:
+def test_document_without_a_code_of_the_target_is_no_hit(backend: Backend) -> None:
     index = backend.make(8)
     add(index, ["i1", "i2"], 8, image=[0, 1])
     add(index, ["t1", "t2"], 8, text=[0, 1])
@@ -219,15 +217,15 @@ def test_a_document_without_a_code_on_that_side_is_never_a_hit(backend: Backend)
     assert found(index, 0, "text", k=100, radius=8) == ["both", "t1", "t2"]
 
 
-def test_empty_indexes_and_batches(backend: Backend) -> None:
+def test_empty_indexes_batches_and_queries(backend: Backend) -> None:
     index = backend.make(16)
-    none = BinaryCodes.empty(16)
+    empty = BinaryCodes.empty(16)
     assert len(index) == 0
     assert search(index, [1, 2], 3, "image", where={"x": 1}, radius=4) == [[], []]
-    assert index.search(none, 3, target="text") == []
-    assert index.add([], image=none) == 0
+    assert index.search(empty, 3, target="text") == []
+    assert index.add([], image=empty) == 0
     add(index, ["a"], 16, image=[1])
-    assert index.search(none, 3, target="image") == []
+    assert index.search(empty, 3, target="image") == []
     assert search(index, [1], 3, "text") == [[]]
     assert index.delete(["a"]) == 1
     assert search(index, [1], 3, "image") == [[]]
@@ -243,7 +241,7 @@ def test_hits_are_plain_values(backend: Backend) -> None:
     assert hit == Hit("a", 3, {"words": ["x", "y"], "n": 1.5, "yes": True})
 
 
-def test_what_the_caller_changes_later_is_not_in_the_index(backend: Backend) -> None:
+def test_later_changes_of_arguments_do_not_change_the_index(backend: Backend) -> None:
     index = backend.make(8)
     packed, fields = np.array([[7]], dtype=np.uint8), {"words": ["x"]}
     index.add(["a"], image=BinaryCodes(packed, 8), fields=[fields])
@@ -253,54 +251,54 @@ def test_what_the_caller_changes_later_is_not_in_the_index(backend: Backend) -> 
     assert hit == Hit("a", 0, {"words": ["x"]})
 
 
-def test_everything_is_there_after_reopening(backend: Backend) -> None:
+def test_reopened_index_is_equal(backend: Backend) -> None:
     index = backend.make(24, fingerprint="e1")
     add(index, ["b", "日本"], 24, image=[1, 2], fields=[{"x": [1, "é", None]}, {"y": False}])
     add(index, ["a"], 24, text=[3])
-    before = [search(index, [1, 3], 9, side) for side in MODALITIES]
+    before = [search(index, [1, 3], 9, target) for target in MODALITIES]
     again = backend.reopen(index)
     assert (again.bits, again.fingerprint, len(again)) == (24, "e1", 3)
-    assert [search(again, [1, 3], 9, side) for side in MODALITIES] == before
+    assert [search(again, [1, 3], 9, target) for target in MODALITIES] == before
     again = backend.reopen(again, bits=24, fingerprint="e1")
-    assert [search(again, [1, 3], 9, side) for side in MODALITIES] == before
+    assert [search(again, [1, 3], 9, target) for target in MODALITIES] == before
 
 
-def test_an_empty_index_exists_once_it_was_made(backend: Backend) -> None:
+def test_empty_index_exists_after_creation(backend: Backend) -> None:
     again = backend.reopen(backend.make(8, fingerprint="e1"))
     assert (again.bits, again.fingerprint, len(again)) == (8, "e1", 0)
 
 
-def test_creating_what_exists_opens_it(backend: Backend) -> None:
+def test_create_opens_an_existing_index(backend: Backend) -> None:
     index = backend.make(8)
     add(index, ["a"], 8, image=[1])
     address = backend.address(index)
-    backend.let_go(index)
+    backend.release(index)
     again = open_index(address, bits=8, create=True)
     assert len(again) == 1
     again.close()
-    with pytest.raises(IndexMismatch, match="holds codes of 8 bits, asked for 16"):
+    with pytest.raises(IndexMismatch, match=r"8 bits, expected 16"):
         open_index(address, bits=16, create=True)
 
 
-def test_codes_of_other_bits_or_of_another_encoder_are_refused(backend: Backend) -> None:
-    with pytest.raises(IndexMismatch, match="holds codes of 8 bits, asked for 16"):
+def test_other_bits_and_fingerprints_are_rejected(backend: Backend) -> None:
+    with pytest.raises(IndexMismatch, match=r"8 bits, expected 16"):
         backend.reopen(backend.make(8, fingerprint="e1"), bits=16)
-    with pytest.raises(IndexMismatch, match="filled by encoder e1, this is encoder e2"):
+    with pytest.raises(IndexMismatch, match=r"encoder e1, .* e2"):
         backend.reopen(backend.make(8, fingerprint="e1"), fingerprint="e2")
 
 
-def test_a_missing_index_is_missing(backend: Backend) -> None:
+def test_missing_index_raises(backend: Backend) -> None:
     with pytest.raises(IndexMissing, match="no index"):
         open_index(backend.new_address(), bits=8)
-    with pytest.raises(ConfigError, match="how many bits"):
+    with pytest.raises(ConfigError, match="bits is None"):
         open_index(backend.new_address(), create=True)
 
 
 @pytest.mark.parametrize(
-    ("error", "words", "ids", "given"),
+    ("error", "message", "ids", "columns"),
     [
         (CodeError, "without any code", ["a"], {}),
-        (CodeError, "codes have 16 bits, this index holds 8", ["a"], {"image": [[0, 0]]}),
+        (CodeError, "16 bits, this index holds 8", ["a"], {"image": [[0, 0]]}),
         (CodeError, "2 text codes for 1 ids", ["a"], {"text": [[0], [1]]}),
         (CodeError, "1 image codes for 2 ids", ["a", "b"], {"image": [[0]], "text": [[0], [1]]}),
         (ConfigError, "2 sets of fields for 1 ids", ["a"], {"image": [[0]], "fields": [{}, {}]}),
@@ -313,23 +311,23 @@ def test_a_missing_index_is_missing(backend: Backend) -> None:
         (ConfigError, "fields of 'a' cannot", ["a"], {"image": [[0]], "fields": [{"x": "\udcff"}]}),
     ],
 )
-def test_a_refused_addition_changes_nothing(
-    backend: Backend, error: type[Exception], words: str, ids: Any, given: dict[str, Any]
+def test_invalid_documents_raise_and_change_nothing(
+    backend: Backend, error: type[Exception], message: str, ids: Any, columns: dict[str, Any]
 ) -> None:
     index = backend.make(8)
     add(index, ["a"], 8, image=[1], fields=[{"x": 1}])
-    sides = {
-        side: BinaryCodes(np.array(given[side], np.uint8), 8 * len(given[side][0]))
-        for side in MODALITIES
-        if side in given
+    packed = {
+        m: BinaryCodes(np.array(columns[m], np.uint8), 8 * len(columns[m][0]))
+        for m in MODALITIES
+        if m in columns
     }
-    with pytest.raises(error, match=words):
-        index.add(ids, fields=given.get("fields"), **sides)
+    with pytest.raises(error, match=message):
+        index.add(ids, fields=columns.get("fields"), **packed)
     assert search(index, [1], 9, "image") == [[("a", 0, {"x": 1})]]
 
 
 @pytest.mark.parametrize(
-    ("error", "words", "change"),
+    ("error", "message", "change"),
     [
         (CodeError, "query has 16 bits, this index holds 8", {"queries": codes([1], 16)}),
         (ConfigError, "k is 0", {"k": 0}),
@@ -339,16 +337,16 @@ def test_a_refused_addition_changes_nothing(
         (ConfigError, "expected some of gt, gte, lt, lte", {"where": {"x": {"over": 3}}}),
     ],
 )
-def test_a_bad_search_is_refused(
-    backend: Backend, error: type[Exception], words: str, change: dict[str, Any]
+def test_invalid_search_raises(
+    backend: Backend, error: type[Exception], message: str, change: dict[str, Any]
 ) -> None:
     index = backend.make(8)
     arguments: dict[str, Any] = {"queries": codes([1], 8), "k": 3, "target": "image"}
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=message):
         index.search(**arguments | change)
 
 
-def test_deleting_by_one_text_is_refused(backend: Backend) -> None:
+def test_delete_rejects_one_text_as_ids(backend: Backend) -> None:
     index = backend.make(8)
     add(index, ["a", "b"], 8, image=[1, 2])
     with pytest.raises(ConfigError, match="ids is the text 'ab'"):
@@ -356,7 +354,7 @@ def test_deleting_by_one_text_is_refused(backend: Backend) -> None:
     assert len(index) == 2
 
 
-FILLED: list[dict[str, Any]] = [
+FIELDS_OF_FOUR: list[dict[str, Any]] = [
     {"colour": "red", "size": 10, "text": "one", "tags": ["new", "sale"], "sold": True},
     {"colour": "red", "size": 12, "text": "two", "tags": ["new", "new"], "sold": False},
     {"colour": "blue", "size": 10.0, "text": "three", "note": "x" * 81, "image": "a.jpg"},
@@ -365,27 +363,53 @@ FILLED: list[dict[str, Any]] = [
 
 
 def filled(backend: Backend) -> Index:
-    """Four documents; the first two with both codes, then one with a text's, one an image's."""
+    """Return an index of four documents: two with both codes, one with text, one with image."""
     index = backend.make(16)
-    add(index, ["b", "a"], 16, image=[1, 2], text=[3, 4], fields=FILLED[:2])
-    add(index, ["c"], 16, text=[5], fields=FILLED[2:3])
-    add(index, ["d"], 16, image=[6], fields=FILLED[3:])
+    add(index, ["b", "a"], 16, image=[1, 2], text=[3, 4], fields=FIELDS_OF_FOUR[:2])
+    add(index, ["c"], 16, text=[5], fields=FIELDS_OF_FOUR[2:3])
+    add(index, ["d"], 16, image=[6], fields=FIELDS_OF_FOUR[3:])
     return index
+
+
+def test_mixed_batch_round_trip(backend: Backend) -> None:
+    index = backend.make(16)
+    batch = DocumentBatch.join(
+        [
+            DocumentBatch.of(["b", "a"], image=codes([1, 2], 16), text=codes([3, 4], 16)),
+            DocumentBatch.of(["c"], text=codes([5], 16), fields=[{"colour": "red"}]),
+            DocumentBatch.of(["d"], image=codes([6], 16)),
+        ]
+    )
+    assert index.add(batch) == 4
+    stored = index.get(["d", "c", "unknown", "b", "a", "d"])
+    assert stored.ids == ["d", "c", "b", "a"]
+    assert stored.codes("image") == (["d", "b", "a"], codes([6, 1, 2], 16))
+    assert stored.codes("text") == (["c", "b", "a"], codes([5, 3, 4], 16))
+    assert stored.fields_by_id() == {"d": {}, "c": {"colour": "red"}, "b": {}, "a": {}}
+    assert found(index, 0, "image") == ["a", "b", "d"]
+    assert found(index, 0, "text") == ["a", "b", "c"]
+    with pytest.raises(ConfigError):
+        index.add(batch, text=codes([1, 2, 3, 4], 16))
+    assert index.add(stored.take([0])) == 1
+    assert len(index) == 4
 
 
 def test_get_returns_codes_and_fields_in_the_order_of_ids(backend: Backend) -> None:
     index = filled(backend)
-    ids, packed = index.get(["c", "d", "a", "nobody", ""]).codes("image")
+    ids, packed = index.get(["c", "d", "a", "unknown", ""]).codes("image")
     assert (ids, packed) == (["d", "a"], codes([6, 2], 16))
     assert index.get([]).codes("text")[0] == []
-    assert index.get(["nobody", "c", "d", "x" * 600]).fields_by_id() == {"c": FILLED[2], "d": {}}
+    assert index.get(["unknown", "c", "d", "x" * 600]).fields_by_id() == {
+        "c": FIELDS_OF_FOUR[2],
+        "d": {},
+    }
     index.delete(["c"])
     add(index, ["d"], 16, text=[7], fields=[{"colour": "green"}])
     assert index.get(["c", "d"]).fields_by_id() == {"d": {"colour": "green"}}
     assert index.get(["c", "d"]).codes("image")[0] == []
 
 
-def test_facets_are_the_fields_that_group_documents(backend: Backend) -> None:
+def test_facets_are_fields_with_few_values(backend: Backend) -> None:
     index = filled(backend)
     assert index.facets() == {
         "colour": [("red", 2), ("blue", 1)],

@@ -1,4 +1,4 @@
-"""The way from an address to a backend, and the checks that every backend shares."""
+"""open_index: selection of a backend by address; Hit; checks that all backends share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CODES = BinaryCodes.from_hex(["00"])
 
 
 class Entry:
-    """An entry point of a backend that only remembers how it was opened."""
+    """An entry point whose backend returns its arguments."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -28,7 +28,7 @@ class Entry:
         return lambda address, **options: (self.name, address, options)
 
 
-def test_a_path_and_a_file_address_are_the_same_folder(tmp_path: Path) -> None:
+def test_open_index_accepts_paths_and_file_addresses(tmp_path: Path) -> None:
     index = open_index(tmp_path / "a", bits=8, create=True)
     assert isinstance(index, HammingIndex)
     assert isinstance(index, Index)
@@ -38,7 +38,7 @@ def test_a_path_and_a_file_address_are_the_same_folder(tmp_path: Path) -> None:
         assert len(open_index(address)) == 1
 
 
-def test_a_scheme_goes_to_the_backend_that_announced_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_index_selects_the_backend_of_the_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         xmodal.index.contract, "entry_points", lambda group: [Entry("file"), Entry("far")]
     )
@@ -46,18 +46,16 @@ def test_a_scheme_goes_to_the_backend_that_announced_it(monkeypatch: pytest.Monk
     assert opened == ("far", "far://host:1/x?y", {"bits": 8, "fingerprint": "e", "create": True})
     local: Any = open_index("some/where")
     assert local == ("file", "some/where", {"bits": None, "fingerprint": None, "create": False})
-    with pytest.raises(
-        ConfigError, match=r"no index backend for near://, .* one of far://; is the"
-    ):
+    with pytest.raises(ConfigError, match=r"near://, .* one of far://"):
         open_index("near://host")
 
 
-def test_an_unknown_scheme_is_named() -> None:
-    with pytest.raises(ConfigError, match="no index backend for ftp://, expected a folder"):
+def test_open_index_rejects_an_unknown_scheme() -> None:
+    with pytest.raises(ConfigError, match="ftp://, expected a folder"):
         open_index("ftp://host/index")
 
 
-def test_unknown_values_of_a_hit_are_none() -> None:
+def test_hit_has_none_for_unknown_values() -> None:
     hit = Hit("a", 3, {"x": 1})
     assert (hit.id, hit.distance, hit.fields) == ("a", 3, {"x": 1})
     assert (hit.score, hit.confidence, hit.ranks) == (None, None, None)
@@ -65,31 +63,33 @@ def test_unknown_values_of_a_hit_are_none() -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "wanted", "words"),
+    ("stored", "expected", "message"),
     [
-        ((8, None), (16, None), "here holds codes of 8 bits, asked for 16"),
-        ((8, "e1"), (8, "e2"), "here was filled by encoder e1, this is encoder e2"),
+        ((8, None), (16, None), "here holds codes of 8 bits.* 16"),
+        ((8, "e1"), (8, "e2"), "here .* e1, .* e2"),
         ((8, None), (8, "e2"), None),
         ((8, "e1"), (None, None), None),
         ((8, "e1"), (8, "e1"), None),
     ],
 )
-def test_an_index_is_used_only_with_what_made_it(
-    held: tuple[int, str | None], wanted: tuple[int | None, str | None], words: str | None
+def test_check_identity_rejects_other_bits_and_fingerprints(
+    stored: tuple[int, str | None],
+    expected: tuple[int | None, str | None],
+    message: str | None,
 ) -> None:
     arguments: dict[str, Any] = {
-        "bits": held[0],
-        "fingerprint": held[1],
-        "expected_bits": wanted[0],
-        "expected_fingerprint": wanted[1],
+        "bits": stored[0],
+        "fingerprint": stored[1],
+        "expected_bits": expected[0],
+        "expected_fingerprint": expected[1],
     }
-    if words is None:
+    if message is None:
         assert check_identity("here", **arguments) is None
     else:
-        with pytest.raises(IndexMismatch, match=words):
+        with pytest.raises(IndexMismatch, match=message):
             check_identity("here", **arguments)
 
 
-def test_a_width_that_no_code_has_is_not_a_mismatch() -> None:
+def test_check_identity_rejects_an_invalid_width() -> None:
     with pytest.raises(CodeError, match="bits is 7"):
         check_identity("here", bits=8, fingerprint=None, expected_bits=7, expected_fingerprint=None)

@@ -158,8 +158,8 @@ def test_repair_restores_self_test_and_settings(
     with open_opensearch(uri, bits=BITS, create=True) as index:
         assert run_repair(index) == ["found nothing to repair"]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("xmodal_opensearch.loading.load.put_back", lambda index: False)
-            load(index, [], notes=tmp_path)
+            patch.setattr("xmodal_opensearch.loading.load.restore_settings", lambda index: False)
+            load(index, [], checkpoints=tmp_path)
         assert diagnose(index).advice[0].startswith("a load was killed")
         rest("DELETE", f"/{index.handle.name}/_doc/{SELF_TEST_ID}?refresh=true")
         with pytest.raises(IndexMismatch, match="has lost its self-test document"):

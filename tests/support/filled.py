@@ -1,4 +1,4 @@
-"""Documents to load, and what an index holds afterwards, asked without the plugin."""
+"""Documents for tests of loading, and the documents and settings of an index, read by REST."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ BITS = 64
 
 
 def random_codes(n: int, seed: int = 0, bits: int = BITS) -> BinaryCodes:
-    """``n`` codes without any pattern."""
+    """Return ``n`` random codes."""
     drawn = np.random.default_rng(seed).integers(0, 256, (n, bits // 8), dtype=np.uint8)
     return BinaryCodes(drawn, bits)
 
 
 def batch(n: int, *, start: int = 0, seed: int = 0, name: str = "d") -> DocumentBatch:
-    """Documents d00000 and so on with both codes and a field."""
+    """Return documents d00000, d00001, ... with both codes and two fields."""
     numbers = range(start, start + n)
     return DocumentBatch.of(
         [f"{name}{number:05}" for number in numbers],
@@ -31,13 +31,13 @@ def batch(n: int, *, start: int = 0, seed: int = 0, name: str = "d") -> Document
     )
 
 
-def wanted(one: DocumentBatch) -> dict[str, dict[str, Any]]:
-    """The documents of a batch, as the server stores them."""
+def as_stored(documents: DocumentBatch) -> dict[str, dict[str, Any]]:
+    """Return the documents of a batch with both codes by id, as the server stores them."""
     rows = zip(
-        one.ids,
-        map(json.loads, one.fields),
-        one.packed["image"].view(np.int8).tolist(),
-        one.packed["text"].view(np.int8).tolist(),
+        documents.ids,
+        map(json.loads, documents.fields),
+        documents.packed["image"].view(np.int8).tolist(),
+        documents.packed["text"].view(np.int8).tolist(),
         strict=True,
     )
     return {
@@ -46,22 +46,22 @@ def wanted(one: DocumentBatch) -> dict[str, dict[str, Any]]:
     }
 
 
-def kept(rest: Callable[..., Any], name: str) -> dict[str, dict[str, Any]]:
-    """Every document of an index but the self-test; an id that comes twice is an error."""
+def stored_documents(rest: Callable[..., Any], name: str) -> dict[str, dict[str, Any]]:
+    """Return all documents of an index except the self-test document; ids must be unique."""
     out: dict[str, dict[str, Any]] = {}
     for page in _pages(rest, name):
         for hit in page:
-            assert hit["_id"] not in out, f"{hit['_id']} is there twice"
+            assert hit["_id"] not in out, f"{hit['_id']} is stored twice"
             out[hit["_id"]] = hit["_source"]
     del out["xmodal-self-test"]
     return out
 
 
 def settings_of(rest: Callable[..., Any], name: str) -> dict[str, Any]:
-    """The settings that a load touches, as they are now."""
+    """Return the present values of the settings that a load changes."""
     ((_, answer),) = rest("GET", f"/{name}/_settings?flat_settings=true").items()
     names = ("refresh_interval", "number_of_replicas", "auto_expand_replicas")
-    return {one: answer["settings"].get(f"index.{one}") for one in names}
+    return {key: answer["settings"].get(f"index.{key}") for key in names}
 
 
 def _pages(rest: Callable[..., Any], name: str) -> Iterator[list[dict[str, Any]]]:

@@ -1,6 +1,6 @@
-"""Loads numbered documents as a process that can be killed; numpy and the client, no torch.
+"""Process that loads numbered documents and may be killed; does not import torch.
 
-python loader.py URI NOTES COUNT SEED
+python loader.py URI CHECKPOINTS COUNT SEED
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from xmodal_opensearch.loading.load import load
 
 
 def main() -> None:
-    uri, notes, count, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    bulk.batches = partial(bulk.batches, max_lines=200)  # many moments between two of them
+    uri, folder, count, seed = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    bulk.batches = partial(
+        bulk.batches, max_lines=200
+    )  # many batches, so that kills fall between them
     print("ready", flush=True)
     index = open_opensearch(uri, bits=BITS, create=True)
-    report = load(index, [batch(count, seed=seed)], notes=notes)
+    report = load(index, [batch(count, seed=seed)], checkpoints=folder)
     index.close()
     print(json.dumps(report.results), flush=True)
 

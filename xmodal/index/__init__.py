@@ -1,1 +1,1 @@
-"""The index contract, filters, documents, and the local index."""
+"""The contract of an index, filters, documents, and the local index."""

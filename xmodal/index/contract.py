@@ -52,7 +52,7 @@ Facets = dict[str, list[tuple[str, int]]]
 """Values of each field with the number of documents that have them, most frequent first."""
 
 NAME_FIELDS = ("text", "image")
-"""Fields that identify a document; they are no facets."""
+"""Fields that identify a document, which are excluded from facets."""
 
 
 @runtime_checkable
@@ -98,7 +98,7 @@ class Index(Protocol):
         """
 
     def get(self, ids: Sequence[str]) -> DocumentBatch:
-        """Return codes and fields of the ids that exist, in the order of ``ids``."""
+        """Return codes and fields of the ids that exist, each once, in the order of ``ids``."""
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove documents and return their number; unknown ids are ignored."""
@@ -133,9 +133,7 @@ def open_index(
     of ``fingerprint``. Backends are registered as entry points ``xmodal.indexes``. Raises
     IndexMissing, IndexMismatch, ConfigError, ExtraMissing.
     """
-    scheme, found, _ = str(uri).partition("://")
-    if not found:
-        scheme = "file"
+    scheme = str(uri).partition("://")[0] if "://" in str(uri) else "file"
     backends = {entry.name: entry for entry in entry_points(group="xmodal.indexes")}
     if scheme not in backends:
         known = ", ".join(sorted(f"{name}://" for name in backends if name != "file"))
@@ -154,9 +152,9 @@ def open_index(
 
 
 def to_facets(counts: Mapping[str, Mapping[str, int]], max_values: int) -> Facets:
-    """Select the facets that :meth:`Index.facets` defines from counts of values by field."""
+    """Return the facets that :meth:`Index.facets` defines, from counts of values by field."""
     return {
-        field: sorted(values.items(), key=lambda one: (-one[1], one[0]))
+        field: sorted(values.items(), key=lambda item: (-item[1], item[0]))
         for field, values in sorted(counts.items())
         if field not in NAME_FIELDS
         and 0 < len(values) <= max_values

@@ -1,4 +1,4 @@
-"""DocumentBatch: documents as columns, the form in which an index takes and returns them."""
+"""DocumentBatch: documents as columns; argument of ``Index.add``, result of ``Index.get``."""
 
 from __future__ import annotations
 
@@ -19,18 +19,29 @@ Packed = Mapping[Modality, npt.NDArray[np.uint8]]
 Present = Mapping[Modality, npt.NDArray[np.bool_]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DocumentBatch:
     """Codes and fields of ``n`` documents; row i of every column belongs to ``ids[i]``.
 
     ``packed[modality]``: (n, bits / 8) uint8, zero where ``present[modality]``, (n,) bool, is
-    False. ``fields``: one JSON object per document, as text.
+    False. ``fields``: one JSON object per document, as text. Columns are not copied and must not
+    be changed later. Raises CodeError for columns of different lengths or codes of two widths.
     """
 
     ids: list[str]
     packed: Packed
     present: Present
     fields: list[str]
+
+    def __post_init__(self) -> None:
+        n = len(self.ids)
+        shapes = {modality: self.packed[modality].shape for modality in MODALITIES}
+        lengths = [len(self.fields), *(len(self.present[modality]) for modality in MODALITIES)]
+        if set(shapes.values()) != {(n, self.bits // 8)} or set(lengths) != {n}:
+            raise CodeError(
+                f"columns of a batch have {len(self.fields)} fields and codes of shapes {shapes} "
+                f"for {n} ids, expected one row per id and one width"
+            )
 
     @classmethod
     def of(
@@ -47,30 +58,26 @@ class DocumentBatch:
         for ids or fields that cannot be stored.
         """
         check_ids(ids)
-        given: dict[Modality, BinaryCodes | None] = {"image": image, "text": text}
-        codes = {modality: one for modality, one in given.items() if one is not None}
+        columns: dict[Modality, BinaryCodes | None] = {"image": image, "text": text}
+        codes = {modality: column for modality, column in columns.items() if column is not None}
         if not codes:
-            raise CodeError("documents without any code: give image codes, text codes or both")
-        for modality, one in codes.items():
-            if len(one) != len(ids):
-                raise CodeError(
-                    f"{len(one)} {modality} codes for {len(ids)} ids, expected one an id"
-                )
-        if len({one.bits for one in codes.values()}) > 1:
-            widths = ", ".join(f"{one.bits} {modality}" for modality, one in codes.items())
+            raise CodeError("documents without any code: pass image codes, text codes or both")
+        n = len(ids)
+        for modality, column in codes.items():
+            if len(column) != n:
+                raise CodeError(f"{len(column)} {modality} codes for {n} ids, expected one per id")
+        if len({column.bits for column in codes.values()}) > 1:
+            widths = ", ".join(f"{column.bits} {modality}" for modality, column in codes.items())
             raise CodeError(f"codes have {widths} bits, expected one width")
-        if fields is not None and len(fields) != len(ids):
-            raise ConfigError(
-                f"{len(fields)} sets of fields for {len(ids)} ids, expected one an id"
-            )
-        n, bits = len(ids), next(iter(codes.values())).bits
-        packed, present = empty_columns(n, bits)
-        for modality, one in codes.items():
-            packed[modality][:] = one.packed
+        if fields is not None and len(fields) != n:
+            raise ConfigError(f"{len(fields)} sets of fields for {n} ids, expected one per id")
+        packed, present = empty_columns(n, next(iter(codes.values())).bits)
+        for modality, column in codes.items():
+            packed[modality][:] = column.packed
             present[modality][:] = True
         texts = ["{}"] * n
         if fields is not None:
-            texts = [fields_to_json(one, id_) for one, id_ in zip(fields, ids, strict=True)]
+            texts = [fields_to_json(values, id_) for values, id_ in zip(fields, ids, strict=True)]
         return cls(list(ids), packed, present, texts)
 
     @classmethod
@@ -80,7 +87,13 @@ class DocumentBatch:
 
     @classmethod
     def join(cls, parts: Sequence[DocumentBatch]) -> DocumentBatch:
-        """Return the documents of all parts, in order."""
+        """Return the documents of all parts, in order.
+
+        Raises CodeError for an empty list of parts or for several widths.
+        """
+        widths = {part.bits for part in parts}
+        if len(widths) != 1:
+            raise CodeError(f"cannot join batches of {sorted(widths)} bits, expected one width")
         return cls(
             [id_ for part in parts for id_ in part.ids],
             {m: np.concatenate([part.packed[m] for part in parts]) for m in MODALITIES},
@@ -113,7 +126,7 @@ class DocumentBatch:
         return [self.ids[row] for row in rows], codes
 
     def fields_by_id(self) -> dict[str, dict[str, Any]]:
-        """Return the decoded fields of each document."""
+        """Return the decoded fields of each document, by id; of equal ids those of the last."""
         return {id_: json.loads(text) for id_, text in zip(self.ids, self.fields, strict=True)}
 
 
@@ -124,12 +137,18 @@ def to_batch(
     text: BinaryCodes | None,
     fields: Sequence[Mapping[str, Any]] | None,
 ) -> DocumentBatch:
-    """Return the batch that the arguments of ``Index.add`` describe; see there."""
+    """Return the batch that the arguments of ``Index.add`` describe; see there for errors."""
     if not isinstance(documents, DocumentBatch):
         return DocumentBatch.of(documents, image=image, text=text, fields=fields)
     if not (image is None and text is None and fields is None):
         raise ConfigError("a DocumentBatch has its own codes and fields: pass it alone")
     check_ids(documents.ids)
+    coded = documents.present["image"] | documents.present["text"]
+    if not coded.all():
+        id_ = documents.ids[int(np.argmin(coded))]
+        raise CodeError(
+            f"document {id_!r} has no code, expected an image code, a text code or both"
+        )
     return documents
 
 

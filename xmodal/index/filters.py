@@ -1,16 +1,16 @@
 """Filters on the fields of documents: ``where={"colour": "red", "price": {"gte": 10}}``.
 
-The language is what every backend can answer exactly. All conditions must hold:
+Every backend evaluates this language exactly. All conditions must hold:
 
     {"colour": "red"}                     the field has this value
     {"colour": ["red", "blue"]}           ... one of these values
     {"price": {"gte": 10, "lt": 20}}      ... a value in this range (gt, gte, lt, lte)
     {"price": {"exists": True}}           ... any value (False: none)
 
-A field with a list of values matches if one of them does. Values are compared by what they say:
-``2011`` equals ``"2011"`` and ``10`` equals ``10.0``. A range with numbers looks at numbers and at
-text that reads as a number (as doubles); a range with text compares what values say, by code point
-(so ISO dates work).
+A field with a list of values matches if one of them matches. Values are compared as text (see
+:func:`canonical`): ``2011`` equals ``"2011"`` and ``10`` equals ``10.0``. A range of numbers
+compares numbers, and text that is a number, as doubles. A range of text compares text by code
+point, which orders ISO dates.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from xmodal.errors import ConfigError
 
 Scalar = str | int | float | bool
 BOUNDS = ("gt", "gte", "lt", "lte")
-# The suffixes are there because servers written in Java read them so: every backend must agree.
+# A suffix f or d is accepted because Java's parser of doubles, used by OpenSearch, accepts it.
 NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?[fd]?\s*", re.ASCII | re.IGNORECASE)
 
 
@@ -37,31 +37,31 @@ class Term:
     values: tuple[Scalar, ...]
 
     def accepts(self, value: Any) -> bool:
-        """Whether one value of a document fits."""
-        return canonical(value) in {canonical(wanted) for wanted in self.values}
+        """Return whether one value of a document matches."""
+        return canonical(value) in set(map(canonical, self.values))
 
 
 @dataclass(frozen=True)
 class Range:
-    """The field has a value within the bounds, of which at least one is given."""
+    """The field has a value within ``bounds``: pairs of an operator and a number or text."""
 
     field: str
     bounds: tuple[tuple[str, Scalar], ...]
 
     def accepts(self, value: Any) -> bool:
-        """Whether one value of a document lies within all bounds."""
+        """Return whether one value of a document lies within all bounds."""
         return all(_within(value, name, bound) for name, bound in self.bounds)
 
 
 @dataclass(frozen=True)
 class Exists:
-    """The field has a value, or (``present`` false) has none."""
+    """The field has a value, or has none if ``present`` is False."""
 
     field: str
     present: bool
 
     def accepts(self, value: Any) -> bool:
-        """Every value shows that the field is there."""
+        """Return True: any value shows that the field exists."""
         return True
 
 
@@ -69,18 +69,18 @@ Condition = Term | Range | Exists
 
 
 def parse(where: Mapping[str, Any] | None) -> tuple[Condition, ...]:
-    """The conditions of a ``where`` mapping. Raises ConfigError for anything else."""
+    """Return the conditions of a ``where`` mapping; raise ConfigError for an invalid one."""
     if where is None:
         return ()
     if not isinstance(where, Mapping):
         raise ConfigError(f"where is {where!r}, expected a mapping such as {{'colour': 'red'}}")
-    return tuple(_condition(field, wanted) for field, wanted in where.items())
+    return tuple(_condition(field, value) for field, value in where.items())
 
 
 def parse_text(texts: Iterable[str]) -> dict[str, Any]:
-    """A ``where`` mapping from what a person types: colour=red, price>=10, price<20, sale=*.
+    """Return the ``where`` mapping of typed filters: colour=red, price>=10, price<20, sale=*.
 
-    The same field with ``=`` twice means one of the two values. Raises ConfigError.
+    The same field twice with ``=`` means one of both values. Raises ConfigError.
     """
     where: dict[str, Any] = {}
     names = {">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
@@ -91,14 +91,12 @@ def parse_text(texts: Iterable[str]) -> dict[str, Any]:
                 f"filter {text!r} not understood, expected field=value, field>=10, field<20 "
                 "or field=* (the field has any value)"
             )
-        field, sign, value = match.groups()
+        field, operator, value = match.groups()
         old = where.get(field)
-        if sign != "=":
-            new: Any = {
-                **(old if isinstance(old, dict) else {}),
-                names[sign]: _number_or_text(value),
-            }
-            fits = old is None or (isinstance(old, dict) and not {"exists", names[sign]} & set(old))
+        if operator != "=":
+            name = names[operator]
+            new: Any = {**(old if isinstance(old, dict) else {}), name: _number_or_text(value)}
+            fits = old is None or (isinstance(old, dict) and not {"exists", name} & set(old))
         elif value == "*":
             new, fits = {"exists": True}, old is None
         else:
@@ -110,14 +108,14 @@ def parse_text(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def values_of(value: Any) -> Sequence[Any]:
-    """The values of a field: a list counts as several, None and NaN as none."""
+    """Return the values of a field as a list without None and NaN."""
     if isinstance(value, list | tuple):
-        return [one for one in value if not _is_missing(one)]
+        return [item for item in value if not _is_missing(item)]
     return [] if _is_missing(value) else [value]
 
 
 def canonical(value: Any) -> str:
-    """How values are compared: 10, 10.0 and "10" are one value, and so are True and "true"."""
+    """Return the text by which a value is compared: "10" for 10 and 10.0, "true" for True."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer():
@@ -125,33 +123,40 @@ def canonical(value: Any) -> str:
     return str(value)
 
 
-def _condition(field: str, wanted: Any) -> Condition:
+def _condition(field: str, expected: Any) -> Condition:
     if not isinstance(field, str) or not field:
         raise ConfigError(f"where names the field {field!r}, expected a name")
-    if isinstance(wanted, Mapping):
-        if set(wanted) == {"exists"} and isinstance(wanted["exists"], bool):
-            return Exists(field, wanted["exists"])
-        unknown = sorted(set(map(str, wanted)) - set(BOUNDS))
-        if unknown or not wanted:
-            raise ConfigError(
-                f"where[{field!r}] has {unknown or 'nothing'}, expected some of "
-                f"{', '.join(BOUNDS)}, or exists alone with True or False"
-            )
-        kinds = {type(bound) is str for bound in wanted.values()}
-        for bound in wanted.values():
-            _check_scalar(field, bound)
-            if isinstance(bound, bool) or len(kinds) > 1:
-                raise ConfigError(
-                    f"where[{field!r}] is a range of {list(wanted.values())}, expected either "
-                    "numbers or texts"
-                )
-        return Range(field, tuple(sorted(wanted.items())))
-    values = tuple(wanted) if isinstance(wanted, list | tuple | set | frozenset) else (wanted,)
+    if isinstance(expected, Mapping):
+        return _range_or_exists(field, expected)
+    many = isinstance(expected, list | tuple | set | frozenset)
+    values = tuple(expected) if many else (expected,)
     if not values:
         raise ConfigError(f"where[{field!r}] is an empty list, expected at least one value")
     for value in values:
         _check_scalar(field, value)
     return Term(field, values)
+
+
+def _range_or_exists(field: str, expected: Mapping[str, Any]) -> Range | Exists:
+    if set(expected) == {"exists"} and isinstance(expected["exists"], bool):
+        return Exists(field, expected["exists"])
+    unknown = sorted(set(map(str, expected)) - set(BOUNDS))
+    if unknown or not expected:
+        raise ConfigError(
+            f"where[{field!r}] has {unknown or 'nothing'}, expected some of "
+            f"{', '.join(BOUNDS)}, or exists alone with True or False"
+        )
+    bounds = list(expected.values())
+    for bound in bounds:
+        _check_scalar(field, bound)
+    if (
+        any(isinstance(bound, bool) for bound in bounds)
+        or len({type(b) is str for b in bounds}) > 1
+    ):
+        raise ConfigError(
+            f"where[{field!r}] is a range of {bounds}, expected either numbers or texts"
+        )
+    return Range(field, tuple(sorted(expected.items())))
 
 
 def _check_scalar(field: str, value: Any) -> None:
@@ -176,7 +181,7 @@ def _within(value: Any, name: str, bound: Scalar) -> bool:
 
 
 def read_number(value: Any) -> float | None:
-    """The finite double that a number or a text says, if it says one; true and false say none."""
+    """Return a number, or text that is a number, as a finite double; None for other values."""
     if isinstance(value, bool) or (isinstance(value, str) and not NUMBER.fullmatch(value)):
         return None
     try:

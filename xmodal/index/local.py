@@ -1,11 +1,11 @@
 """The local index: exact Hamming search in memory by FAISS, stored in a folder.
 
-Rows are sorted by id, so that the order in which ``IndexBinaryFlat`` returns ties (by position) is
-the tie rule of the contract. Added documents are collected and merged at the next search.
+Rows are sorted by id. ``IndexBinaryFlat`` returns ties in order of position, which is therefore the
+tie rule of the contract. Added documents are collected and merged at the next search.
 
 The folder contains one Parquet file, ``documents.parquet`` (see :mod:`xmodal.index.parquet`). A
-save writes a new file, syncs it and renames it over the old one: after a kill at any moment the
-folder holds the old index or the new one.
+save writes a new file, syncs it and renames it over the old one: if the process is killed, the
+folder contains the old index or the new one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ from xmodal.index.parquet import read_documents, write_documents
 from xmodal.index.validation import check_identity, check_ids, check_search, check_width
 from xmodal.modality import Modality
 
-FILE, LOCK = "documents.parquet", "lock"
+FILE, LOCK, UNFINISHED = "documents.parquet", "lock", "saving-"
+FileIdentity = tuple[int, int, int]
 
 
 def open_folder(
@@ -41,29 +42,30 @@ def open_folder(
     fingerprint: str | None = None,
     create: bool = False,
 ) -> HammingIndex:
-    """Open the index kept in ``folder``, or with ``create`` make one of ``bits`` bits there.
+    """Open the index in ``folder``, or with ``create`` make one of ``bits`` bits there.
 
-    Raises IndexMissing, IndexMismatch, or IndexFailure for a folder that is not an index.
+    Raises IndexMissing, IndexMismatch, ConfigError if ``bits`` is missing, and IndexFailure for a
+    folder that is not an index.
     """
     path = Path(folder)
     if (path / FILE).is_file():
         return HammingIndex.load(path, bits=bits, fingerprint=fingerprint)
-    if path.is_file() or (path.is_dir() and not all(map(_is_ours, path.iterdir()))):
+    if path.is_file() or (path.is_dir() and not all(map(_is_left_by_save, path.iterdir()))):
         raise IndexFailure(
-            f"{path} exists and is not an index (it has no {FILE}): name a new folder"
+            f"{path} exists and is not an index (it has no {FILE}): choose a new folder"
         )
     if not create:
         raise IndexMissing(f"no index at {path}: make one with xmodal index DATA --index {path}")
     if bits is None:
-        raise ConfigError(f"to make a new index at {path}, say how many bits its codes have")
+        raise ConfigError(f"bits is None, expected the width of the codes of a new index at {path}")
     return HammingIndex(bits, fingerprint=fingerprint, folder=path)
 
 
 class HammingIndex:
     """Exact search over codes in memory; see :class:`xmodal.index.contract.Index` for the contract.
 
-    ``bits`` and ``fingerprint`` are what the index holds. With ``folder`` it is saved there by
-    ``save`` and ``close``; without, it lives in memory only.
+    ``bits``: width of the codes. ``fingerprint``: of their encoder, or None if unknown. ``save``
+    and ``close`` write the index to ``folder``; without a folder it exists in memory only.
     """
 
     def __init__(
@@ -72,13 +74,13 @@ class HammingIndex:
         self.bits = check_bits(bits)
         self.fingerprint = fingerprint
         self.folder = Path(folder) if folder is not None else None
-        self._seen: tuple[int, ...] | None = None  # the file that this content came from
-        self._refused: tuple[int, ...] | None = ()  # the one that could not take its place
-        self._dirty = folder is not None  # an index that was asked for exists, even empty
+        self._loaded_file: FileIdentity | None = None
+        self._unusable_file: tuple[int, ...] | None = ()  # () is the identity of no file
+        self._dirty = folder is not None  # a new index is saved even if it is empty
         self._pending: list[DocumentBatch] = []
         self._documents = DocumentBatch.empty(self.bits)
-        self._places: dict[str, int] | None = None
-        self._forget_derived()
+        self._row_by_id: dict[str, int] = {}
+        self._clear_derived()
 
     def add(
         self,
@@ -104,67 +106,62 @@ class HammingIndex:
         where: Mapping[str, Any] | None = None,
         radius: int | None = None,
     ) -> Hits:
-        """The best ``k`` a query on modality ``target``; see the contract."""
+        """Return the best ``k`` documents for each query; see the contract."""
         check_search(queries, self.bits, k, target, radius)
         conditions = parse(where)
         self._merge()
         flat, rows = self._flat(target)
-        allowed = None
-        count = len(rows)
+        count, parameters = len(rows), None
         if conditions:
             mask = self._mask(conditions)[rows]
             count = int(mask.sum())
-            # The selector reads this buffer while FAISS searches: it must stay alive until then.
-            allowed = np.packbits(mask, bitorder="little")
+            # FAISS reads this buffer during the search; the variable keeps it alive until then.
+            bitmap = np.packbits(mask, bitorder="little")
+            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bitmap))
         if count == 0 or len(queries) == 0:
             return [[] for _ in range(len(queries))]
-        parameters = (
-            faiss.SearchParameters(sel=faiss.IDSelectorBitmap(allowed))
-            if allowed is not None
-            else None
-        )
-        with _threads_for(len(queries)):
-            distances, found = flat.search(queries.packed, min(k, count), params=parameters)
+        with _limit_threads(len(queries)):
+            distances, positions = flat.search(queries.packed, min(k, count), params=parameters)
         limit = self.bits if radius is None else radius
         return [
             [self._hit(rows[p], d) for d, p in zip(ds, ps, strict=True) if p >= 0 and d <= limit]
-            for ds, ps in zip(distances.tolist(), found.tolist(), strict=True)
+            for ds, ps in zip(distances.tolist(), positions.tolist(), strict=True)
         ]
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove documents; see the contract."""
         check_ids(ids)
         self._merge()
-        gone = set(ids)
-        keep = [row for row, id_ in enumerate(self._documents.ids) if id_ not in gone]
-        removed = len(self._documents.ids) - len(keep)
-        if removed:
-            self._documents = self._documents.take(keep)
+        removed = set(ids)
+        rows = [row for row, id_ in enumerate(self._documents.ids) if id_ not in removed]
+        count = len(self._documents) - len(rows)
+        if count:
+            self._documents = self._documents.take(rows)
             self._dirty = True
-            self._forget_derived()
-        return removed
+            self._clear_derived()
+        return count
 
     def get(self, ids: Sequence[str]) -> DocumentBatch:
-        """Codes and fields of the ids that exist; see the contract."""
+        """Return codes and fields of the ids that exist; see the contract."""
         self._merge()
-        if self._places is None:
-            self._places = {id_: row for row, id_ in enumerate(self._documents.ids)}
-        places: dict[str, int] = self._places
-        return self._documents.take([places[id_] for id_ in dict.fromkeys(ids) if id_ in places])
+        if not self._row_by_id:
+            self._row_by_id = {id_: row for row, id_ in enumerate(self._documents.ids)}
+        rows = self._row_by_id
+        return self._documents.take([rows[id_] for id_ in dict.fromkeys(ids) if id_ in rows])
 
     def facets(self, max_values: int = 20) -> Facets:
-        """Fields by which a search can be narrowed; see the contract."""
+        """Return fields by which a search can be narrowed; see the contract."""
         self._merge()
         counts: dict[str, Counter[str]] = defaultdict(Counter)
         for text in self._documents.fields:
             for field, value in json.loads(text).items():
-                values = {canonical(one) for one in values_of(value) if isinstance(one, Scalar)}
-                counts[field].update(values)
+                scalars = (item for item in values_of(value) if isinstance(item, Scalar))
+                counts[field].update(set(map(canonical, scalars)))
         return to_facets(counts, max_values)
 
     def __len__(self) -> int:
         self._merge()
-        return len(self._documents.ids)
+        return len(self._documents)
 
     def __enter__(self) -> HammingIndex:
         return self
@@ -179,26 +176,27 @@ class HammingIndex:
             self.save()
 
     def save(self) -> None:
-        """Write everything to the folder: after a kill at any moment it holds the old or the new.
+        """Write the index to its folder, atomically; no effect if nothing changed.
 
-        Raises IndexFailure if another process changed the index since it was opened here.
+        Raises ConfigError without a folder, IndexFailure if another process changed the file since
+        it was opened.
         """
         if self.folder is None:
-            raise ConfigError("this index has no folder: give one when it is made")
+            raise ConfigError("this index has no folder: pass one when the index is created")
         if not self._dirty:
             return
         self._merge()
         self.folder.mkdir(parents=True, exist_ok=True)
         target = self.folder / FILE
         with _lock(self.folder):
-            if _identity(target) != self._seen:
+            if _identity(target) != self._loaded_file:
                 raise IndexFailure(
                     f"{self.folder} was changed by another process since it was opened: "
                     "open it again and repeat"
                 )
-            for left in self.folder.glob("saving-*"):  # of a process that was killed
-                left.unlink()
-            new = self.folder / f"saving-{os.getpid()}"
+            for leftover in self.folder.glob(f"{UNFINISHED}*"):  # of a killed process
+                leftover.unlink()
+            new = self.folder / f"{UNFINISHED}{os.getpid()}"
             try:
                 write_documents(new, self._documents, bits=self.bits, fingerprint=self.fingerprint)
                 _sync(new)
@@ -206,13 +204,13 @@ class HammingIndex:
                 _sync(self.folder)
             finally:
                 new.unlink(missing_ok=True)
-            self._seen = _identity(target)
+            self._loaded_file = _identity(target)
         self._dirty = False
 
     @classmethod
     def load(cls, folder: Path, *, bits: int | None, fingerprint: str | None) -> HammingIndex:
-        """The index saved in ``folder``, if it fits; see :func:`open_folder`."""
-        seen = _identity(folder / FILE)
+        """Return the index saved in ``folder``; raises IndexMismatch or IndexFailure."""
+        identity = _identity(folder / FILE)
         documents, found_bits, found_fingerprint = read_documents(folder / FILE)
         check_identity(
             str(folder),
@@ -223,23 +221,25 @@ class HammingIndex:
         )
         index = cls(found_bits, fingerprint=found_fingerprint or fingerprint, folder=folder)
         index._documents = documents
-        index._seen = seen
+        index._loaded_file = identity
         index._dirty = False
         return index
 
-    def renewed(self) -> HammingIndex | None:
-        """The index as another process has saved it in the folder since; None if none did.
+    def reload_if_changed(self) -> HammingIndex | None:
+        """Return the index that another process saved in the folder, or None if unchanged.
 
-        What was added here and not saved is not in it. Raises what opening raises, once for each
-        state of the folder: what cannot be used is not read again.
+        Unsaved documents of this index are not part of it. Raises the errors of
+        :func:`open_folder`, once per version of the file: an unusable file is not read again.
         """
-        now = None if self.folder is None else _identity(self.folder / FILE)
-        if self.folder is None or now in (self._seen, self._refused):
+        if self.folder is None:
+            return None
+        identity = _identity(self.folder / FILE)
+        if identity in (self._loaded_file, self._unusable_file):
             return None
         try:
             return open_folder(self.folder, bits=self.bits, fingerprint=self.fingerprint)
         except XmodalError:
-            self._refused = now
+            self._unusable_file = identity
             raise
 
     def codes(self, modality: Modality) -> tuple[list[str], BinaryCodes]:
@@ -253,29 +253,29 @@ class HammingIndex:
         for start in range(0, len(self._documents), size):
             yield self._documents.take(range(start, min(start + size, len(self._documents))))
 
-    # ---- how it works ------------------------------------------------------------------------
+    # ---- implementation ------------------------------------------------------------------------
 
     def _hit(self, row: int, distance: int) -> Hit:
         return Hit(self._documents.ids[row], distance, json.loads(self._documents.fields[row]))
 
-    def _forget_derived(self) -> None:
-        """Drop what is computed from the rows: FAISS copies, places of ids, inverted lists."""
-        self._places = None
+    def _clear_derived(self) -> None:
+        """Drop data computed from the rows: rows by id, FAISS indexes, inverted lists."""
+        self._row_by_id = {}
         self._flats: dict[Modality, tuple[Any, npt.NDArray[np.int64]]] = {}
         self._inverted: dict[str, dict[tuple[type, Any], npt.NDArray[np.int64]]] = {}
 
     def _merge(self) -> None:
-        """Bring pending additions into the rows, in order of id; the last of equal ids stays."""
+        """Merge pending documents into the rows, sorted by id; of equal ids the last remains."""
         if not self._pending:
             return
-        everything = DocumentBatch.join([self._documents, *self._pending])
-        last = {id_: row for row, id_ in enumerate(everything.ids)}
-        self._documents = everything.take([last[id_] for id_ in sorted(last)])
+        joined = DocumentBatch.join([self._documents, *self._pending])
+        last_row = {id_: row for row, id_ in enumerate(joined.ids)}
+        self._documents = joined.take([last_row[id_] for id_ in sorted(last_row)])
         self._pending = []
-        self._forget_derived()
+        self._clear_derived()
 
     def _flat(self, modality: Modality) -> tuple[Any, npt.NDArray[np.int64]]:
-        """A FAISS index over the codes of one modality, and the row of each of its positions."""
+        """Return a FAISS index of the codes of one modality, and the row of each position."""
         if modality not in self._flats:
             rows = np.flatnonzero(self._documents.present[modality])
             flat = faiss.IndexBinaryFlat(self.bits)
@@ -284,33 +284,38 @@ class HammingIndex:
         return self._flats[modality]
 
     def _mask(self, conditions: Sequence[Condition]) -> npt.NDArray[np.bool_]:
-        """Which rows fulfil all conditions, by inverted lists, value -> rows, built once each."""
-        missing = {one.field for one in conditions} - set(self._inverted)
-        if missing:
-            lists: dict[str, dict[tuple[type, Any], list[int]]] = {
-                field: defaultdict(list) for field in missing
-            }
-            for row, text in enumerate(self._documents.fields):
-                fields = json.loads(text)
-                for field in missing & fields.keys():
-                    for value in values_of(fields[field]):
-                        if isinstance(value, Scalar):
-                            lists[field][type(value), value].append(row)
-            for field, by_value in lists.items():
-                self._inverted[field] = {key: np.array(rows) for key, rows in by_value.items()}
-        mask = np.ones(len(self._documents.ids), dtype=np.bool_)
-        for one in conditions:
-            here = np.zeros(len(self._documents.ids), dtype=np.bool_)
-            for (_, value), rows in self._inverted[one.field].items():
-                if one.accepts(value):
-                    here[rows] = True
-            mask &= ~here if isinstance(one, Exists) and not one.present else here
+        """Return which rows fulfil all conditions, shape (documents,)."""
+        self._invert({condition.field for condition in conditions} - set(self._inverted))
+        mask = np.ones(len(self._documents), dtype=np.bool_)
+        for condition in conditions:
+            accepted = np.zeros(len(self._documents), dtype=np.bool_)
+            for (_, value), rows in self._inverted[condition.field].items():
+                if condition.accepts(value):
+                    accepted[rows] = True
+            absent = isinstance(condition, Exists) and not condition.present
+            mask &= ~accepted if absent else accepted
         return mask
+
+    def _invert(self, names: Set[str]) -> None:
+        """Build the inverted lists, (type, value) -> rows, of the fields ``names``."""
+        if not names:
+            return
+        lists: dict[str, dict[tuple[type, Any], list[int]]] = {
+            field: defaultdict(list) for field in names
+        }
+        for row, text in enumerate(self._documents.fields):
+            fields = json.loads(text)
+            for field in names & fields.keys():
+                for value in values_of(fields[field]):
+                    if isinstance(value, Scalar):
+                        lists[field][type(value), value].append(row)
+        for field, by_value in lists.items():
+            self._inverted[field] = {key: np.array(rows) for key, rows in by_value.items()}
 
 
 @contextmanager
-def _threads_for(queries: int) -> Iterator[None]:
-    """FAISS on one thread for one query: threads that wait busily cost more than they bring."""
+def _limit_threads(queries: int) -> Iterator[None]:
+    """Let FAISS use at most one thread per query; more would only spin while they wait."""
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(min(before, queries))
     try:
@@ -321,11 +326,11 @@ def _threads_for(queries: int) -> Iterator[None]:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """One writer at a time; the system releases the lock when the process ends or is killed.
+    """Hold the lock of a folder; the operating system releases it if the process is killed.
 
-    A symbolic link at the place of the lock is not followed. Raises IndexFailure.
+    A lock file that is a symbolic link is not followed. Raises IndexFailure.
     """
-    from filelock import FileLock  # only a save needs it
+    from filelock import FileLock  # required by a save only
 
     path = folder / LOCK
     lock = FileLock(path)
@@ -344,12 +349,13 @@ def _lock(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _is_ours(path: Path) -> bool:
-    """Whether a first save that was killed may have left this file."""
-    return path.name == LOCK or path.name.startswith("saving-")
+def _is_left_by_save(path: Path) -> bool:
+    """Return whether a killed first save may have left this file."""
+    return path.name == LOCK or path.name.startswith(UNFINISHED)
 
 
-def _identity(path: Path) -> tuple[int, ...] | None:
+def _identity(path: Path) -> FileIdentity | None:
+    """Return inode, modification time in ns and size of a file, or None if it is missing."""
     try:
         stat = path.stat()
     except FileNotFoundError:
@@ -358,8 +364,8 @@ def _identity(path: Path) -> tuple[int, ...] | None:
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        os.fsync(descriptor)
     finally:
-        os.close(handle)
+        os.close(descriptor)

@@ -1,8 +1,8 @@
 """The Parquet file of a local index.
 
-Any Parquet reader can read it: ``id``, ``image`` and ``text`` (fixed-size binary, null where a
-document has no code), ``fields`` (JSON). The file's metadata holds bits, bit order and fingerprint
-(key ``xmodal.encoder``).
+Columns: ``id``; ``image`` and ``text`` (fixed-size binary, null where a document has no code);
+``fields`` (JSON). The file's metadata contains format, bits, bit order, the encoder's fingerprint
+(key ``xmodal.encoder``) and a checksum (key ``xmodal.seal``).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BIT_ORDER = "most significant first"
 def write_documents(
     path: Path, documents: DocumentBatch, *, bits: int, fingerprint: str | None
 ) -> None:
-    """Write the file, page checksums included."""
+    """Write documents to a new file, with page checksums."""
     columns: dict[str, Any] = {"id": pa.array(documents.ids, pa.string())}
     for modality in MODALITIES:
         valid = np.packbits(documents.present[modality], bitorder="little")
@@ -53,7 +53,7 @@ def write_documents(
 def read_documents(path: Path) -> tuple[DocumentBatch, int, str | None]:
     """Return documents, bits and fingerprint of a file.
 
-    Raises IndexFailure if it is damaged, IndexMismatch if it has an unknown layout.
+    Raises IndexFailure for a damaged file, IndexMismatch for an unknown format.
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -68,7 +68,7 @@ def read_documents(path: Path) -> tuple[DocumentBatch, int, str | None]:
             f"format {FORMAT!r}, {BIT_ORDER!r}: index again, or use the version that wrote it"
         )
     if metadata.pop("xmodal.seal", None) != _checksum(table, metadata):
-        raise _damaged(path, "its columns or metadata do not fit its seal")
+        raise _damaged(path, "columns or metadata do not match the checksum")
     bits = int(metadata["xmodal.bits"])
     packed, present = {}, {}
     for modality in MODALITIES:
@@ -78,17 +78,18 @@ def read_documents(path: Path) -> tuple[DocumentBatch, int, str | None]:
 
 
 def _checksum(table: pa.Table, metadata: Mapping[str, str]) -> str:
-    """CRC-32 of what the page checksums do not cover: columns, number of rows, metadata."""
-    ours = sorted(item for item in metadata.items() if item[0].startswith("xmodal."))
+    """Return the CRC-32 of columns, number of rows and metadata, which page checksums omit."""
+    entries = sorted(item for item in metadata.items() if item[0].startswith("xmodal."))
     columns = [(field.name, str(field.type)) for field in table.schema]
-    return f"{zlib.crc32(json.dumps([ours, columns, table.num_rows]).encode()):08x}"
+    return f"{zlib.crc32(json.dumps([entries, columns, table.num_rows]).encode()):08x}"
 
 
-def _damaged(path: Path, why: object) -> IndexFailure:
-    return IndexFailure(f"{path} is damaged ({' '.join(str(why).split())[:120]}): index again")
+def _damaged(path: Path, reason: object) -> IndexFailure:
+    return IndexFailure(f"{path} is damaged ({' '.join(str(reason).split())[:120]}): index again")
 
 
 def _from_arrow(column: Any, width: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """Return a column's codes, (n, width) uint8, zero where null, and its validity, (n,) bool."""
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)

@@ -1,4 +1,4 @@
-"""Checks of the arguments of an index, the same for every backend."""
+"""Checks of arguments that all index backends share."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ def check_ids(ids: Sequence[str]) -> None:
     """Raise ConfigError for ids that no backend stores."""
     if isinstance(ids, str):
         raise ConfigError(f"ids is the text {ids!r}, expected a list of ids")
-    for one in ids:
-        if not _is_id(one):
+    for id_ in ids:
+        if not _is_id(id_):
             raise ConfigError(
-                f"id {one!r} is not usable, expected text that is not empty and valid Unicode"
+                f"id {id_!r} is not usable, expected text that is not empty and valid Unicode"
             )
 
 
-def check_width(found: int, bits: int, what: str = "these") -> None:
+def check_width(found: int, bits: int) -> None:
     """Raise CodeError for codes of another width than that of the index."""
     if found != bits:
-        raise CodeError(f"{what} codes have {found} bits, this index holds {bits}")
+        raise CodeError(f"these codes have {found} bits, this index holds {bits}")
 
 
 def check_search(
@@ -54,20 +54,20 @@ def check_identity(
     """Raise IndexMismatch if ``index`` stores another width or fingerprint than expected."""
     if expected_bits is not None and check_bits(expected_bits) != bits:
         raise IndexMismatch(
-            f"{index} holds codes of {bits} bits, asked for {expected_bits}: "
+            f"{index} holds codes of {bits} bits, expected {expected_bits}: "
             "use the encoder that filled it, or make a new index"
         )
     if None not in (expected_fingerprint, fingerprint) and expected_fingerprint != fingerprint:
         raise IndexMismatch(
             f"{index} was filled by encoder {fingerprint}, this is encoder {expected_fingerprint}: "
             "codes of two encoders cannot be compared; use that encoder, or index again into a new "
-            "place"
+            "index"
         )
 
 
-def _is_id(one: object) -> bool:
-    """Whether ``one`` is text that can be encoded: a file name that is not UTF-8 cannot."""
+def _is_id(value: object) -> bool:
+    """Whether ``value`` is text, not empty, that UTF-8 can encode; some file names cannot."""
     try:
-        return isinstance(one, str) and bool(one.encode())
+        return isinstance(value, str) and bool(value.encode())
     except UnicodeEncodeError:
         return False

@@ -1,1 +1,1 @@
-"""A search end to end: query to code to hits with confidence."""
+"""Search end to end: encode a query, search an index, attach confidences."""

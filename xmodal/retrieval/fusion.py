@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 RRF_CONSTANT = 60
-"""The paper's value."""
+"""Constant used in the paper."""
 
 
 class FusedRank(NamedTuple):
@@ -25,10 +25,10 @@ def reciprocal_rank(
     lists: Sequence[Sequence[str]], constant: int = RRF_CONSTANT
 ) -> list[FusedRank]:
     """Return the documents of all lists, best first; equal scores are ordered by id."""
-    places = [{id_: rank for rank, id_ in enumerate(ids, start=1)} for ids in lists]
+    ranks_by_id = [{id_: rank for rank, id_ in enumerate(ids, start=1)} for ids in lists]
     fused = []
     for id_ in {id_ for ids in lists for id_ in ids}:
-        ranks = tuple(place.get(id_) for place in places)
+        ranks = tuple(by_id.get(id_) for by_id in ranks_by_id)
         score = sum(1 / (constant + rank) for rank in ranks if rank is not None)
         fused.append(FusedRank(id_, score, ranks))
-    return sorted(fused, key=lambda one: (-one.score, one.id))
+    return sorted(fused, key=lambda document: (-document.score, document.id))

@@ -1,10 +1,11 @@
-"""Hits to look at: a self-contained HTML page, or one picture."""
+"""Gallery of queries and their hits: one self-contained HTML page, or one PNG picture."""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,35 +40,39 @@ class QueryHits:
 
 
 def write_gallery(path: str | Path, results: Sequence[QueryHits], title: str = "xmodal") -> None:
-    """Write ``.html`` or ``.png``, by the ending of ``path``. Raises ConfigError for another."""
+    """Write a gallery as HTML or PNG, selected by the suffix of ``path``.
+
+    Raises ConfigError for another suffix.
+    """
     target = Path(path)
-    ending = target.suffix.lower()
-    if ending not in (".html", ".png"):
+    suffix = target.suffix.lower()
+    if suffix not in (".html", ".png"):
         raise ConfigError(f"a gallery ends in .html or .png, found {target.name!r}")
     target.parent.mkdir(parents=True, exist_ok=True)
-    if ending == ".html":
+    if suffix == ".html":
         target.write_text(_page(results, title), encoding="utf-8")
     else:
         _sheet(results, title).save(target)
 
 
 def caption_of(hit: Hit) -> str:
-    """Distance of a hit, and its confidence if known."""
+    """Return the distance of a hit, and its confidence if known, as text."""
     confidence = "" if hit.confidence is None else f", confidence {hit.confidence:.0%}"
     return f"distance {hit.distance}{confidence}"
 
 
 def _page(results: Sequence[QueryHits], title: str) -> str:
+    """Return the HTML page."""
     parts = []
-    for shown in results:
-        picture = _inline(shown.query) if isinstance(shown.query, Path) else ""
-        words = shown.query.name if isinstance(shown.query, Path) else f"“{shown.query}”"
+    for result in results:
+        picture = _inline(result.query) if isinstance(result.query, Path) else ""
+        words = result.query.name if isinstance(result.query, Path) else f"“{result.query}”"
         parts.append(f"<h2>{picture}{html.escape(words)}</h2>")
-        if not shown.hits:
+        if not result.hits:
             parts.append("<p>no match</p>")
             continue
         parts.append("<ol>")
-        for hit in shown.hits:
+        for hit in result.hits:
             file = hit.fields.get("image")
             picture = _inline(Path(file)) if file else ""
             text = html.escape(str(hit.fields.get("text") or hit.id))
@@ -82,22 +87,25 @@ def _page(results: Sequence[QueryHits], title: str) -> str:
 
 
 def write_sheet(path: Path, rows: Sequence[npt.NDArray[np.uint8]], title: str) -> None:
-    """Small pictures as one PNG, at twice their size: each of ``rows`` is (m, side, side, 3)."""
+    """Write small pictures as one PNG at twice their size, one line per element of ``rows``.
+
+    Each element is (m, height, height, 3) uint8: m square RGB pictures.
+    """
     pad, top = 4, 36
-    side = 2 * max((row.shape[1] for row in rows), default=32)
+    edge = 2 * max((row.shape[1] for row in rows), default=32)
     columns = max((len(row) for row in rows), default=0)
-    size = (pad + max(columns, 3) * (side + pad), top + len(rows) * (side + pad))
+    size = (pad + max(columns, 3) * (edge + pad), top + len(rows) * (edge + pad))
     sheet = Image.new("RGB", size, "white")
     ImageDraw.Draw(sheet).text((pad, 8), title, fill="black", font=ImageFont.load_default(14))
     for line, row in enumerate(rows):
         for column, square in enumerate(row):
-            picture = Image.fromarray(square).resize((side, side), Image.Resampling.NEAREST)
-            sheet.paste(picture, (pad + column * (side + pad), top + line * (side + pad)))
+            picture = Image.fromarray(square).resize((edge, edge), Image.Resampling.NEAREST)
+            sheet.paste(picture, (pad + column * (edge + pad), top + line * (edge + pad)))
     sheet.save(path)
 
 
 def _inline(path: Path) -> str:
-    """The thumbnail of a picture inside the page; its name where it cannot be shown."""
+    """Return an ``img`` element with the thumbnail as data, or a note if it cannot be read."""
     thumb = _thumbnail(path)
     if thumb is None:
         return f"<small>{html.escape(path.name)} cannot be shown</small>"
@@ -116,8 +124,8 @@ def _thumbnail(path: Path) -> Image.Image | None:
 
 
 def _sheet(results: Sequence[QueryHits], title: str) -> Image.Image:
-    """One row a query: the query on the left, its hits beside it."""
-    columns = max((len(shown.hits) for shown in results), default=0)
+    """Return the picture: one row per query, with the query on the left and its hits beside it."""
+    columns = max((len(result.hits) for result in results), default=0)
     pad, line = 12, 52
     width = 260 + max(columns, 3) * (THUMB + pad) + pad
     height = 48 + len(results) * (THUMB + line + pad)
@@ -125,18 +133,18 @@ def _sheet(results: Sequence[QueryHits], title: str) -> Image.Image:
     draw = ImageDraw.Draw(sheet)
     big, small = ImageFont.load_default(18), ImageFont.load_default(12)
     draw.text((pad, 14), title, fill="black", font=big)
-    for row, shown in enumerate(results):
+    for row, result in enumerate(results):
         top = 48 + row * (THUMB + line + pad)
-        if isinstance(shown.query, Path):
-            picture = _thumbnail(shown.query)
+        if isinstance(result.query, Path):
+            picture = _thumbnail(result.query)
             if picture:
                 sheet.paste(picture, (pad, top))
-            draw.text((pad, top + THUMB + 4), shown.query.name, fill="black", font=small)
+            draw.text((pad, top + THUMB + 4), result.query.name, fill="black", font=small)
         else:
-            draw.multiline_text((pad, top + 50), _wrap(shown.query, 26, 4), fill="black", font=big)
-        if not shown.hits:
+            draw.multiline_text((pad, top + 50), _wrap(result.query, 26, 4), fill="black", font=big)
+        if not result.hits:
             draw.text((260, top + 60), "no match", fill="gray", font=big)
-        for column, hit in enumerate(shown.hits):
+        for column, hit in enumerate(result.hits):
             left = 260 + column * (THUMB + pad)
             file = hit.fields.get("image")
             picture = _thumbnail(Path(file)) if file else None
@@ -149,6 +157,4 @@ def _sheet(results: Sequence[QueryHits], title: str) -> Image.Image:
 
 
 def _wrap(text: str, width: int, lines: int) -> str:
-    import textwrap
-
     return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" ..."))

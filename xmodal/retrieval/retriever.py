@@ -1,12 +1,11 @@
-"""Retriever: a search end to end, from text, picture or document to hits with confidence.
+"""Retriever: search end to end, from a text, picture or document to hits with confidence.
 
-The only implementation of "encode the query, search the index, attach a confidence"; the command
-line, the service, the demo and the benchmarks call it.
+The only implementation of "encode the query, search the index, attach a confidence"; used by the
+command line, the service, the demo and the benchmarks.
 """
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,9 +25,9 @@ if TYPE_CHECKING:
 class Query:
     """One query: exactly one of ``text``, ``image``, ``like`` (a document id) and ``code``.
 
-    ``modality``: of ``code``; needed for a confidence. ``target``: modality of the documents'
-    codes; by default the other one, and for ``like`` "image". ``radius``: in bits. ``words``:
-    also rank by BM25 of these words in the text field ``text_field`` and fuse both rankings.
+    ``modality``: of ``code``; required for a confidence. ``target``: modality of the documents'
+    codes; default: the other modality, and "image" for ``like``. ``radius``: in bits. ``words``:
+    also rank by BM25 of these words in the text field ``text_field``, and fuse both rankings.
     """
 
     text: str | None = None
@@ -47,7 +46,7 @@ class Query:
 
 @runtime_checkable
 class FullTextIndex(Protocol):
-    """An index that also ranks documents by the words of a text field."""
+    """An index that also ranks documents by BM25 of a text field."""
 
     def search_fused(
         self,
@@ -87,8 +86,8 @@ class Retriever:
     ) -> list[Hit]:
         """Return the hits of one query, best first; see :class:`Query` for the arguments.
 
-        Raises DataError for a picture or text that cannot be used, IndexMissing for an unknown
-        document, ConfigError and CodeError for other bad arguments.
+        Raises DataError for an unusable picture or text, IndexMissing for an unknown document,
+        ConfigError and CodeError for other invalid arguments.
         """
         query = Query(
             text=text,
@@ -102,63 +101,72 @@ class Retriever:
             words=words,
             text_field=text_field,
         )
-        (found,) = self.search_many([query])
-        if isinstance(found, XmodalError):
-            raise found
-        return found
+        (result,) = self.search_many([query])
+        if isinstance(result, XmodalError):
+            raise result
+        return result
 
     def search_many(self, queries: Sequence[Query]) -> list[list[Hit] | XmodalError]:
         """Return for each query its hits, or the error that prevented them.
 
-        Texts and pictures are encoded in one batch each; queries that differ in their codes alone
-        are one search of the index. An error of a batch is the result of each of its queries.
+        All texts are encoded in one batch, and so are all pictures. Queries that differ only in
+        their codes, words or documents are one search of the index. An error of a batch or of such
+        a search is the result of each of its queries.
         """
         results: list[list[Hit] | XmodalError] = [[] for _ in queries]
         ready: dict[int, Query] = {}
-        for place, query in enumerate(queries):
+        for position, query in enumerate(queries):
             try:
-                ready[place] = self._with_target(query)
+                ready[position] = self._with_target(query)
             except XmodalError as error:
-                results[place] = error
+                results[position] = error
         for modality in MODALITIES:
             self._encode(modality, ready, results)
         groups: dict[str, dict[int, Query]] = defaultdict(dict)
-        for place, query in ready.items():
-            groups[_group_key(query)][place] = query
+        for position, query in ready.items():
+            groups[_group_key(query)][position] = query
         for group in groups.values():
             try:
                 found = self._search(list(group.values()))
             except XmodalError as error:
-                results_of_group: Sequence[list[Hit] | XmodalError] = [error] * len(group)
+                results_by_position: dict[int, list[Hit] | XmodalError] = dict.fromkeys(
+                    group, error
+                )
             else:
-                results_of_group = found
-            for place, result in zip(group, results_of_group, strict=True):
-                results[place] = result
+                results_by_position = dict(zip(group, found, strict=True))
+            for position, result in results_by_position.items():
+                results[position] = result
         return results
 
     def _with_target(self, query: Query) -> Query:
-        """The query with its target, and a query by document with the document's code.
+        """Return the query with its modality and target, and for ``like`` with its code.
 
-        The code of a document is that of the target modality, or else of the other one.
+        The code of a document is that of the target modality, or of the other one if missing.
         """
-        given = [query.text, query.image, query.like, query.code]
-        if sum(one is not None for one in given) != 1:
+        sources = [query.text, query.image, query.like, query.code]
+        if sum(source is not None for source in sources) != 1:
             raise ConfigError("search by a text, a picture or a document, exactly one of them")
-        if query.like is None:
-            modality = query.modality
-            if query.text is not None or query.image is not None:
-                modality = "text" if query.text is not None else "image"
-            target = query.target or (None if modality is None else other_modality(modality))
-            if target is None:
-                raise ConfigError("a query by code needs a target: 'image' or 'text'")
-            return replace(query, modality=modality, target=target)
-        target = query.target or "image"
-        document = self.index.get([query.like])
+        for name, value in (("target", query.target), ("modality", query.modality)):
+            if value is not None and value not in MODALITIES:
+                raise ConfigError(f"{name} is {value!r}, expected 'image' or 'text'")
+        if query.like is not None:
+            return self._with_code(query, query.like, query.target or "image")
+        modality = query.modality
+        if query.text is not None or query.image is not None:
+            modality = "text" if query.text is not None else "image"
+        target = query.target or (None if modality is None else other_modality(modality))
+        if target is None:
+            raise ConfigError("a query by code needs a target: 'image' or 'text'")
+        return replace(query, modality=modality, target=target)
+
+    def _with_code(self, query: Query, like: str, target: Modality) -> Query:
+        """Return the query with the code of the document ``like``."""
+        document = self.index.get([like])
         for modality in (target, other_modality(target)):
             ids, code = document.codes(modality)
             if ids:
                 return replace(query, modality=modality, code=code, target=target)
-        raise IndexMissing(f"there is no document {query.like[:100]!r}")
+        raise IndexMissing(f"there is no document {like[:100]!r}")
 
     def _encode(
         self,
@@ -166,10 +174,10 @@ class Retriever:
         ready: dict[int, Query],
         results: list[list[Hit] | XmodalError],
     ) -> None:
-        """Replace the texts or pictures of ``ready`` queries by their codes."""
+        """Encode the texts or pictures of ``ready``; on an error, move them to ``results``."""
         sources = {
-            place: query.text if modality == "text" else query.image
-            for place, query in ready.items()
+            position: query.text if modality == "text" else query.image
+            for position, query in ready.items()
             if query.code is None and query.modality == modality
         }
         if not sources:
@@ -179,70 +187,74 @@ class Retriever:
                 raise ConfigError("this retriever has no encoder: search by document or by code")
             codes = self.encoder.encode(modality, list(sources.values())).codes
         except XmodalError as error:
-            for place in sources:
-                results[place] = error
-                del ready[place]
+            for position in sources:
+                results[position] = error
+                del ready[position]
             return
-        for row, place in enumerate(sources):
-            ready[place] = replace(ready[place], code=codes[row : row + 1])
+        for row, position in enumerate(sources):
+            ready[position] = replace(ready[position], code=codes[row : row + 1])
 
     def _search(self, queries: Sequence[Query]) -> list[list[Hit]]:
-        """The hits of queries that differ in their codes, words and documents alone."""
+        """Return the hits of queries with one group key."""
         first = queries[0]
         assert first.target is not None
-        across = first.modality is not None and first.modality != first.target
+        cross_modal = first.modality is not None and first.modality != first.target
         codes = BinaryCodes.concatenate([query.code for query in queries if query.code is not None])
         k = first.k + any(query.like is not None for query in queries)  # the document is left out
         if first.words is not None:
-            if not isinstance(self.index, FullTextIndex):
-                raise ConfigError(
-                    "words need an index in OpenSearch, which ranks documents by their words"
-                )
-            if first.radius is not None or first.min_confidence is not None:
-                raise ConfigError("a search by words has no radius and no minimum confidence")
-            lists = self.index.search_fused(
-                codes,
-                [str(query.words) for query in queries],
-                k,
-                target=first.target,
-                text_field=first.text_field,
-                where=first.where,
-            )
+            lists = self._search_fused(queries, codes, k, first.target)
         else:
-            radius = self._radius(first, across)
+            radius = self._radius(first, cross_modal)
             lists = self.index.search(
                 codes, k, target=first.target, where=first.where, radius=radius
             )
         return [
             [
-                hit._replace(confidence=self._confidence(hit.distance, across))
+                hit._replace(confidence=self._confidence(hit.distance, cross_modal))
                 for hit in hits
                 if hit.id != query.like
             ][: query.k]
             for query, hits in zip(queries, lists, strict=True)
         ]
 
-    def _radius(self, query: Query, across: bool) -> int | None:
-        """The radius of both limits, distance and confidence, together."""
+    def _search_fused(
+        self, queries: Sequence[Query], codes: BinaryCodes, k: int, target: Modality
+    ) -> Hits:
+        first = queries[0]
+        if not isinstance(self.index, FullTextIndex):
+            raise ConfigError("words need an index in OpenSearch, which has full-text search")
+        if first.radius is not None or first.min_confidence is not None:
+            raise ConfigError("a search by words has no radius and no minimum confidence")
+        return self.index.search_fused(
+            codes,
+            [str(query.words) for query in queries],
+            k,
+            target=target,
+            text_field=first.text_field,
+            where=first.where,
+        )
+
+    def _radius(self, query: Query, cross_modal: bool) -> int | None:
+        """Return the radius within which hits fulfil both limits, distance and confidence."""
         if self.encoder is None:
             if query.min_confidence is not None:
                 raise ConfigError("this retriever has no encoder, so hits have no confidence")
             return query.radius
         return self.encoder.confidence.search_radius(
-            query.radius, query.min_confidence, cross_modal=across
+            query.radius, query.min_confidence, cross_modal=cross_modal
         )
 
-    def _confidence(self, distance: int, across: bool) -> float | None:
-        """The confidence of a hit; it is calibrated between the two modalities only."""
-        if self.encoder is None or not across:
+    def _confidence(self, distance: int, cross_modal: bool) -> float | None:
+        """Return the confidence of a hit; None within one modality, where none is calibrated."""
+        if self.encoder is None or not cross_modal:
             return None
         return round(self.encoder.confidence(distance), 4)
 
 
 def _group_key(query: Query) -> str:
-    """Equal for queries that one search of the index can answer."""
-    shared = {
-        name: getattr(query, name)
-        for name in ("target", "modality", "k", "where", "radius", "min_confidence", "text_field")
-    }
-    return json.dumps(shared | {"words": query.words is not None}, sort_keys=True)
+    """Return a key that is equal for queries which one search of the index can answer.
+
+    ``repr`` distinguishes 1, 1.0, "1" and True, and accepts every value of ``where``.
+    """
+    names = ("target", "modality", "k", "where", "radius", "min_confidence", "text_field")
+    return repr([*(getattr(query, name) for name in names), query.words is not None])

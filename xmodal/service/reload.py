@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 class Reloadable(Protocol):
     """An index that is held in memory and can detect that its files changed."""
 
-    def renewed(self) -> Index | None:
-        """The index as it is on disk now, or None if unchanged.
+    def reload_if_changed(self) -> Index | None:
+        """Return the index that is on disk now, or None if unchanged.
 
         Raises XmodalError or OSError, once for each change, if the new files cannot be used.
         """
@@ -34,7 +34,7 @@ async def watch_index(
     """
 
     def check(current: Reloadable) -> Index | None:
-        changed = current.renewed()
+        changed = current.reload_if_changed()
         if changed is not None:
             warm_up(changed)
         return changed

@@ -186,7 +186,7 @@ def _config(
     index: OpenSearchIndex, service: str, token: str | None, given: dict[str, Any]
 ) -> ConnectorConfig:
     """Connector parameters; its queries are those of the Python client with the same strategy."""
-    code = mapping.self_test(index.bits)
+    code = mapping.self_test_code(index.bits)
     filters = index.handle.filters(None)
     return ConnectorConfig(
         OwnershipTag(given["name"], index.handle.address.index, str(index.fingerprint)),

@@ -125,4 +125,4 @@ def _created_versions(server: Server, address: Address, *, unused_only: bool) ->
 
 def _is_created(mappings: Mapping[str, Any]) -> bool:
     """Whether xmodal created the index, not only added codes to it."""
-    return "xmodal" in mappings.get("_meta", {}) and not mapping.codes_were_added(mappings)
+    return "xmodal" in mappings.get("_meta", {}) and not mapping.is_enriched(mappings)

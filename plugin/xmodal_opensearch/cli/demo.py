@@ -71,7 +71,7 @@ def _load_and_compare(local: HammingIndex, encoder: Encoder, server: str) -> Non
             load_into(
                 index,
                 local.batches(),
-                notes=cache_folder() / "loads",
+                checkpoints=cache_folder() / "loads",
                 total=len(local),
                 progress=bars,
             )

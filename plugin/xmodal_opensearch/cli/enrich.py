@@ -69,7 +69,7 @@ def enrich(model: Path, uri: str, **given: Any) -> None:
     print_strategy(uri, index)
     with index, progress_bars() as bars:
         report = enrich_index(
-            index, source, encode, again=given["again"], problems=problems, progress=bars
+            index, source, encode, reencode=given["again"], problems=problems, progress=bars
         )
         for id_, reason in report.failed.items():
             problems.add(f"update refused ({reason[:100]})", id_)

@@ -34,7 +34,7 @@ from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading.load import check_count
 from xmodal_opensearch.loading.load import load as load_into
-from xmodal_opensearch.loading.new_version import next_index, show_to_all
+from xmodal_opensearch.loading.new_version import open_next_version, publish
 from xmodal_opensearch.rest.connector import transfer_pipelines
 
 
@@ -82,7 +82,7 @@ def load(source: Path, uri: str, model: Path | None, **given: Any) -> None:
         report = load_into(
             index,
             batches,
-            notes=_notes(given["cache"]),
+            checkpoints=_notes(given["cache"]),
             total=total,
             workers=given["workers"],
             no_replicas=given["no_replicas"] or given["without_copies"],
@@ -93,7 +93,7 @@ def load(source: Path, uri: str, model: Path | None, **given: Any) -> None:
     old: list[str] = []
     if given["new_version"]:
         _transfer_pipelines(index, address.index)
-        old = show_to_all(index, address.index, delete_old=given["delete_old"])
+        old = publish(index, address.index, delete_old=given["delete_old"])
     count = len(index)
     if given["as_json"]:
         result = {"index": uri, "version": index.handle.name, "documents": count, "replaced": old}
@@ -136,7 +136,8 @@ def _open_target(
 ) -> OpenSearchIndex:
     """Open or create the index to fill; ``new_from`` is the source of a new version, or None."""
     if new_from is not None:
-        return next_index(Server(address), address, bits, fingerprint, str(new_from.resolve()))
+        source = str(new_from.resolve())
+        return open_next_version(Server(address), address, bits, fingerprint, source)
     try:
         return open_opensearch(str(address), bits=bits, fingerprint=fingerprint, create=True)
     except IndexMismatch as error:

@@ -1,1 +1,1 @@
-"""Index contract on OpenSearch: mapping, queries, search, aliases."""
+"""Implementation of the index contract on OpenSearch: mapping, queries, search, aliases."""

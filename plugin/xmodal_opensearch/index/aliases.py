@@ -1,7 +1,7 @@
-"""Versions behind an alias: ``photos`` stands for ``photos-000003``.
+"""Versions of an index behind an alias: the alias ``photos`` points to ``photos-000003``.
 
-A search goes through the alias; a new model fills the next version, which nobody sees until the
-alias is moved, in one step.
+Searches use the alias. Codes of a new model are loaded into the next version, which is not searched
+until the alias is moved to it by one atomic request.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from xmodal.errors import IndexMismatch, IndexMissing, ServerFailure
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import mapping
-from xmodal_opensearch.index.bit_order_check import put_self_test
+from xmodal_opensearch.index.bit_order_check import store_self_test
 from xmodal_opensearch.index.mapping import Layout
 
 LIMITS = {"filter": "filter", "search routing": "search_routing"}
-"""What can limit an alias to a part of its index, and its key in the description of the alias."""
+"""Restrictions of an alias to a part of its index, with their keys in the alias' description."""
 
 
 def next_version(alias: str, existing: Iterable[str]) -> str:
-    """The name of the version after all that exist."""
+    """Return the name of the version that follows all existing ones."""
     numbers = [int(name.rpartition("-")[2]) for name in existing if is_version(alias, name)]
     return f"{alias}-{max(numbers, default=0) + 1:06d}"
 
 
 def is_version(alias: str, name: str) -> bool:
-    """Whether an index is one of the alias' versions."""
+    """Return whether ``name`` is the name of a version of ``alias``."""
     return re.fullmatch(rf"{re.escape(alias)}-\d{{6,}}", name) is not None
 
 
-def swap(alias: str, old: Iterable[str], new: str) -> dict[str, Any]:
-    """The body that moves the alias from all old versions to the new one, at once."""
+def alias_actions(alias: str, old: Iterable[str], new: str) -> dict[str, Any]:
+    """Return the body that moves the alias from all ``old`` versions to ``new`` atomically."""
     actions: list[dict[str, Any]] = [
         {"remove": {"index": name, "alias": alias}} for name in old if name != new
     ]
@@ -43,10 +43,10 @@ def swap(alias: str, old: Iterable[str], new: str) -> dict[str, Any]:
 
 
 def describe(server: Server, name: str) -> tuple[str, dict[str, Any]] | None:
-    """The one index behind a name, and its aliases, mappings and flat settings; None if missing.
+    """Return the index behind a name and its aliases, mappings and flat settings, None if missing.
 
-    Raises IndexMismatch for an alias of several indexes, and for one that shows a part of its index
-    only: requests go to the index itself, so they would not be limited to that part.
+    Raises IndexMismatch for an alias of several indexes, and for an alias with a filter or search
+    routing: requests are sent to the concrete index, where these would not apply.
     """
     try:
         found = server.request("GET", f"/{name}", doing=f"opening {name}", flat_settings="true")
@@ -54,23 +54,23 @@ def describe(server: Server, name: str) -> tuple[str, dict[str, Any]] | None:
         return None
     if len(found) > 1:
         raise IndexMismatch(
-            f"the alias {name} stands for {len(found)} indexes ({', '.join(sorted(found)[:3])}), "
-            "expected one: name one of them"
+            f"the alias {name} points to {len(found)} indexes ({', '.join(sorted(found)[:3])}), "
+            "expected one: use the name of one of them"
         )
     ((concrete, content),) = found.items()
     alias = content["aliases"].get(name, {})
-    limits = [word for word, key in LIMITS.items() if key in alias]
+    limits = [label for label, key in LIMITS.items() if key in alias]
     if limits:
         raise IndexMismatch(
-            f"the alias {name} has a {' and a '.join(limits)} and shows only a part of {concrete}, "
-            f"expected the whole: open {concrete} itself, or an alias without a {limits[0]}"
+            f"the alias {name} has a {' and a '.join(limits)} and covers a part of {concrete}, "
+            f"expected all of it: open {concrete} itself, or an alias without a {limits[0]}"
         )
     return concrete, content
 
 
 def versions_of(server: Server, alias: str) -> dict[str, bool]:
-    """The versions of an alias that exist, and whether it stands for them."""
-    doing = "looking for versions"
+    """Return all versions of an alias, and whether the alias points to each."""
+    doing = "listing versions"
     found = server.request("GET", f"/{alias}-*/_alias", doing=doing, expand_wildcards="all") or {}
     return {
         name: alias in content["aliases"]
@@ -79,10 +79,11 @@ def versions_of(server: Server, alias: str) -> dict[str, bool]:
     }
 
 
-def swap_in(server: Server, alias: str, new: str) -> list[str]:
-    """Let the alias stand for ``new`` from now on; return the versions for which it stood."""
-    old = [name for name, stood in versions_of(server, alias).items() if stood and name != new]
-    server.request("POST", "/_aliases", swap(alias, old, new), doing=f"swapping in {new}")
+def move_alias(server: Server, alias: str, new: str) -> list[str]:
+    """Move the alias to ``new``; return the versions to which it pointed."""
+    old = [name for name, active in versions_of(server, alias).items() if active and name != new]
+    body = alias_actions(alias, old, new)
+    server.request("POST", "/_aliases", body, doing=f"moving the alias to {new}")
     return old
 
 
@@ -96,12 +97,12 @@ def make_version(
     alias: str | None,
     fields: Mapping[str, Any] | None = None,
 ) -> str:
-    """Create the next version of ``address.index``, with its self-test document; return its name.
+    """Create the next version of ``address.index`` with its self-test document; return its name.
 
-    ``alias`` None leaves it unseen until it is swapped in. Raises CodeError for a width that codes
-    cannot have.
+    ``alias`` points to it from the start; with None it is not searched until the alias is moved.
+    ``fields``: mapping of the user's own fields. Raises CodeError for an invalid width.
     """
-    check_bits(bits)  # the server would take some of the wrong ones
+    check_bits(bits)  # the server accepts some invalid widths
     name = next_version(address.index, versions_of(server, address.index))
     body = mapping.new_index(
         bits,
@@ -117,6 +118,6 @@ def make_version(
     except ServerFailure as error:
         if "already exists" not in error.reason:
             raise
-        # Another process made it at the same moment: both store the same self-test.
-    put_self_test(server, name, bits, layout)
+        # Another process created it at the same time; both store the same self-test document.
+    store_self_test(server, name, bits, layout)
     return name

@@ -1,4 +1,4 @@
-"""Approximate search by a graph, with its recall measured on the index itself."""
+"""Approximate search by a graph, and measurement of its recall on the index."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ RECALL_QUERIES = 32
 
 
 class Recall(NamedTuple):
-    """Share of the true nearest ``k`` that the graph returns, over ``queries`` stored codes.
+    """Mean recall of the graph at ``k`` over ``queries`` stored codes.
 
-    Every document as near as the true k-th counts as one of them, so that ties do not matter.
+    A document as near as the true k-th counts as correct, so ties do not reduce recall.
     """
 
     value: float
@@ -61,20 +61,23 @@ def search_graph(
 def measure_recall(
     handle: IndexHandle, k: int, *, target: Modality, sample: int = RECALL_QUERIES
 ) -> Recall:
-    """Compare the graph with exact search for ``sample`` codes that the index itself holds."""
+    """Compare the graph with exact search for ``sample`` stored codes.
+
+    The queries are codes of the other modality, or of ``target`` if there are none.
+    """
     _, codes = sample_codes(handle, other_modality(target), sample)
     if len(codes) == 0:
         _, codes = sample_codes(handle, target, sample)
     if len(codes) == 0:
         return Recall(1.0, k, 0)
     exact = search_exact(handle, codes, k, target=target)
-    found = _by_graph(handle, split_rows(codes), k, target, handle.filters(None))
-    shares = [
-        sum(hit.distance <= best[-1].distance for hit in got) / len(best)
-        for best, got in zip(exact, found, strict=True)
-        if best
+    approximate = _by_graph(handle, split_rows(codes), k, target, handle.filters(None))
+    recalls = [
+        sum(hit.distance <= nearest[-1].distance for hit in hits) / len(nearest)
+        for nearest, hits in zip(exact, approximate, strict=True)
+        if nearest
     ]
-    return Recall(float(np.mean(shares)) if shares else 1.0, k, len(codes))
+    return Recall(float(np.mean(recalls)) if recalls else 1.0, k, len(codes))
 
 
 def _by_graph(
@@ -84,13 +87,14 @@ def _by_graph(
     target: Modality,
     filters: Sequence[Query],
 ) -> Hits:
+    """Return the hits of the graph for each code of ``rows``."""
     if not handle.layout.has_graph:
         raise ConfigError(
             f"{handle.address} has no graph (its strategy is {handle.strategy.name}): load it into "
             "a new index with strategy=lucene-hnsw, or use search, which is exact"
         )
     if k > MAX_HITS:
-        raise ConfigError(f"k is {k}, expected at most {MAX_HITS:,} of a graph")
+        raise ConfigError(f"k is {k}, expected at most {MAX_HITS:,} for a graph")
     bodies = [
         queries.search_body(queries.by_knn(field_of(target), row, filters, k), k) for row in rows
     ]

@@ -1,6 +1,8 @@
-"""A document whose bits we know: whoever packs bits in another way is found out at once."""
+"""Self-test document: a known code in every index, which detects another bit order."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import IndexMismatch
@@ -12,13 +14,13 @@ from xmodal_opensearch.index import queries as build
 from xmodal_opensearch.index.mapping import Layout
 from xmodal_opensearch.index.strategies import Strategy
 
-SETTLING = 3.0
-"""Seconds in which an index that was just made gets its document."""
+CREATION_TIMEOUT = 3.0
+"""Seconds to wait for the self-test document of an index that another process is creating."""
 
 
-def put_self_test(server: Server, name: str, bits: int, layout: Layout) -> None:
-    """Store the document; its code is that of :func:`xmodal_opensearch.index.mapping.self_test`."""
-    (value,) = layout.values(mapping.self_test(bits))
+def store_self_test(server: Server, name: str, bits: int, layout: Layout) -> None:
+    """Store the self-test document in the index ``name``; it has no fields but its code."""
+    (value,) = layout.values(mapping.self_test_code(bits))
     server.request(
         "PUT",
         f"/{name}/_doc/{mapping.SELF_TEST_ID}",
@@ -28,35 +30,47 @@ def put_self_test(server: Server, name: str, bits: int, layout: Layout) -> None:
     )
 
 
-def check_self_test(
+def check_bit_order(
     server: Server, address: Address, name: str, bits: int, layout: Layout, strategy: Strategy
 ) -> None:
-    """Compare the known code with what a search by ``strategy`` finds. Raises IndexMismatch."""
-    wanted = mapping.self_test(bits)
-    other = BinaryCodes.from_hex(["0f" * (bits // 8)])
-    only = [{"ids": {"values": [mapping.SELF_TEST_ID]}}]
-    if strategy.build is None:
-        query = build.by_knn(mapping.SELF_TEST_FIELD, other, only, 1)
-    else:
-        query = strategy.build(mapping.SELF_TEST_FIELD, other, layout, only, None)
-    body = {"size": 1, "query": query}
-    settling = poll(SETTLING)  # a process that makes this index now stores the document next
-    while True:
-        found = server.search(f"/{name}/_search", body, doing="testing the bit order")
-        hits = found["hits"]["hits"]
-        if hits or not settling.wait():
-            break
-    expected = int(wanted.distances(other)[0, 0])
-    if not hits:
+    """Search the self-test document, and compare its distance and code with the expected ones.
+
+    Raises IndexMismatch if they differ or the document is missing.
+    """
+    expected = mapping.self_test_code(bits)
+    query = BinaryCodes.from_hex(["0f" * (bits // 8)])
+    hit = _find_self_test(server, name, query, layout, strategy)
+    if hit is None:
         raise IndexMismatch(
             f"{address} has lost its self-test document {mapping.SELF_TEST_ID!r}: "
-            "bring it back with xmodal-opensearch doctor --repair"
+            "restore it with xmodal-opensearch doctor --repair"
         )
-    stored = hits[0]["_source"].get(mapping.SELF_TEST_FIELD)
-    if codec.to_distance(hits[0]["_score"]) != expected or (
-        stored is not None and layout.codes([stored], bits) != wanted
+    stored = hit["_source"].get(mapping.SELF_TEST_FIELD)
+    distance = int(expected.distances(query)[0, 0])
+    if codec.to_distance(hit["_score"]) != distance or (
+        stored is not None and layout.codes([stored], bits) != expected
     ):
         raise IndexMismatch(
-            f"{address}: the self-test document holds other bits than ours in our order "
-            f"({mapping.BIT_ORDER}): whoever made this index packs bits in another way"
+            f"{address}: the self-test document has unexpected bits, expected bit order "
+            f"{mapping.BIT_ORDER!r}: load the index again with this version"
         )
+
+
+def _find_self_test(
+    server: Server, name: str, query: BinaryCodes, layout: Layout, strategy: Strategy
+) -> dict[str, Any] | None:
+    """Return the hit of the self-test document, or None if it does not appear in time."""
+    only = [{"ids": {"values": [mapping.SELF_TEST_ID]}}]
+    if strategy.build is None:
+        body_query = build.by_knn(mapping.SELF_TEST_FIELD, query, only, 1)
+    else:
+        body_query = strategy.build(mapping.SELF_TEST_FIELD, query, layout, only, None)
+    body = {"size": 1, "query": body_query}
+    waiting = poll(CREATION_TIMEOUT)
+    while True:
+        answer = server.search(f"/{name}/_search", body, doing="testing the bit order")
+        hits: list[dict[str, Any]] = answer["hits"]["hits"]
+        if hits:
+            return hits[0]
+        if not waiting.wait():
+            return None

@@ -1,4 +1,4 @@
-"""Documents as the lines of bulk bodies."""
+"""Conversion of documents to lines of bulk request bodies."""
 
 from __future__ import annotations
 
@@ -12,15 +12,21 @@ from xmodal.errors import ConfigError
 from xmodal.index.documents import DocumentBatch
 from xmodal.modality import MODALITIES
 from xmodal_opensearch.client.bulk import Line
-from xmodal_opensearch.index.mapping import OURS, SELF_TEST_ID, Layout, field_of, is_ours
+from xmodal_opensearch.index.mapping import (
+    RESERVED_FIELDS,
+    SELF_TEST_ID,
+    Layout,
+    field_of,
+    is_reserved,
+)
 
 MAX_ID_BYTES = 512
 
 
 def index_lines(batch: DocumentBatch, layout: Layout) -> Iterator[Line]:
-    """Yield whole documents, each replacing the document of the same id.
+    """Yield one line per document, which replaces the stored document of the same id.
 
-    Raises ConfigError for a document that the server would refuse, before it is sent.
+    Raises ConfigError for ids, field names and values that the server would reject.
     """
     sources = source_codes(batch, layout)
     for id_, codes, fields in zip(batch.ids, sources, batch.fields, strict=True):
@@ -28,7 +34,7 @@ def index_lines(batch: DocumentBatch, layout: Layout) -> Iterator[Line]:
 
 
 def source_codes(batch: DocumentBatch, layout: Layout) -> list[dict[str, Any]]:
-    """Return the code fields of each document, as the layout stores them."""
+    """Return the code fields of each document in the format of ``layout``."""
     sources: list[dict[str, Any]] = [{} for _ in batch.ids]
     for modality in MODALITIES:
         rows = np.flatnonzero(batch.present[modality])
@@ -39,19 +45,22 @@ def source_codes(batch: DocumentBatch, layout: Layout) -> list[dict[str, Any]]:
 
 
 def index_line(id_: str, codes: Mapping[str, Any], fields: Mapping[str, Any]) -> Line:
-    """One whole document; ``codes`` are the code fields as the layout holds them."""
+    """Return the line that stores one document; ``codes``: its code fields, see source_codes.
+
+    Raises ConfigError, see :func:`index_lines`.
+    """
     check_id(id_)
     try:
         simple = _UNCHANGED_TYPES.issuperset(map(type, fields.values()))
         text = _encode(fields if simple and type(fields) is dict else _normalised(dict(fields)))
         if "." in text or not _RESERVED.isdisjoint(fields):
             _check_names(id_, fields)
-        named = _quoted(id_)
-        own = f'"xmodal":{{"id":{named}}}'
+        json_id = _quote(id_)
+        reserved = f'"xmodal":{{"id":{json_id}}}'
         for name, value in codes.items():
-            own += f',"{name}":{_code_text(value)}'
-        source = f"{text[:-1]}, {own}}}" if fields else f"{{{own}}}"
-        return Line(id_, f'{{"index":{{"_id":{named}}}}}\n{source}\n'.encode())
+            reserved += f',"{name}":{_code_json(value)}'
+        source = f"{text[:-1]}, {reserved}}}" if fields else f"{{{reserved}}}"
+        return Line(id_, f'{{"index":{{"_id":{json_id}}}}}\n{source}\n'.encode())
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"the fields of {id_!r} cannot be stored ({error}): expected text, finite numbers, "
@@ -60,58 +69,53 @@ def index_line(id_: str, codes: Mapping[str, Any], fields: Mapping[str, Any]) ->
 
 
 def check_id(id_: str) -> None:
-    """Raises ConfigError for an id that the server would not take, and for our own."""
+    """Raise ConfigError for an id that is too long, or that of the self-test document."""
     if id_ == SELF_TEST_ID:
-        raise ConfigError(f"id {id_!r} is that of the index' own self-test document: rename")
+        raise ConfigError(f"id {id_!r} is reserved for the self-test document: use another id")
     if not is_usable(id_):
         raise ConfigError(
-            f"id {id_[:40]!r}... has {len(id_.encode())} bytes, OpenSearch takes {MAX_ID_BYTES}"
+            f"id {id_[:40]!r}... has {len(id_.encode())} bytes, expected 1 to {MAX_ID_BYTES}: "
+            "use another id"
         )
 
 
 def is_usable(id_: str) -> bool:
-    """Whether a document of the user's can have this id."""
+    """Return whether a document of the user can have this id."""
     fits = len(id_) <= MAX_ID_BYTES // 4 or len(id_.encode()) <= MAX_ID_BYTES
-    return fits and id_ != SELF_TEST_ID
+    return fits and id_ not in ("", SELF_TEST_ID)
 
 
-# One encoder for all documents: json.dumps makes a new one each time, which loading would notice.
+# json.dumps creates an encoder per call with these arguments, which is slow for many documents.
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
-
-
-_quoted = json.encoder.encode_basestring
-
-
+_quote = json.encoder.encode_basestring
 _UNCHANGED_TYPES = frozenset((str, int, bool, type(None)))
-
-
-_RESERVED = frozenset(OURS)
+_RESERVED = frozenset(RESERVED_FIELDS)
 
 
 def _check_names(id_: str, fields: Mapping[str, Any]) -> None:
-    """Raises ConfigError if a field's name is ours, or with dots lies in what is."""
-    taken = next((name for name in fields if is_ours(str(name))), None)
-    if taken is not None:
+    """Raise ConfigError for a field with a reserved name."""
+    name = next((name for name in fields if is_reserved(str(name))), None)
+    if name is not None:
         raise ConfigError(
-            f"the fields of {id_!r} have one called {taken!r}, which is reserved: rename"
+            f"the fields of {id_!r} have one called {name!r}, which is reserved: rename it"
         )
 
 
-def _code_text(value: Any) -> str:
-    """The JSON of a code as a layout holds it; Python writes lists of integers as JSON does."""
+def _code_json(value: Any) -> str:
+    """Return the JSON of a stored code; ``str`` of a list of integers is JSON, and faster."""
     if isinstance(value, list):
         return str(value).replace(" ", "")
     return json.dumps(value, separators=(",", ":"))
 
 
 def _normalised(value: Any) -> Any:
-    """Whole floats as integers: as keywords 10.0 and 10 must be one value, as everywhere."""
+    """Return a value with whole floats as integers, so that keywords of 10.0 and 10 are equal."""
     if isinstance(value, str | int):
         return value
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, list | tuple):
-        return [_normalised(one) for one in value]
+        return [_normalised(item) for item in value]
     if isinstance(value, Mapping):
-        return {name: _normalised(one) for name, one in value.items()}
+        return {name: _normalised(item) for name, item in value.items()}
     return value

@@ -1,4 +1,4 @@
-"""What a server can do, asked without trying anything on it."""
+"""Capabilities of a server, read without writing to it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index.ownership import read_tag
 
 HAMMING = "opensearch-hamming"
-"""The plugin of ours, compiled for a server by ``xmodal-opensearch plugin build``."""
+"""Name of the server plugin that ``xmodal-opensearch plugin build`` compiles."""
 
 HIDDEN_STATUSES = (400, 401, 403, 404, 405)
-"""Answers of a server on which this user may not see something, or that does not have it."""
+"""HTTP statuses of a request that the user may not send or that the server does not offer."""
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a server can do, as far as it says; ``plugins`` is None where it may not be asked."""
+    """Version, plugins installed on every node, and whether scripts are allowed.
+
+    ``plugins`` is None if the user may not list them.
+    """
 
     version: tuple[int, int]
     plugins: frozenset[str] | None
@@ -29,59 +32,60 @@ class Capabilities:
     def read(
         cls, info: Mapping[str, Any], plugins: Mapping[str, Any] | None, settings: Mapping[str, Any]
     ) -> Capabilities:
-        """From the answers of ``/``, ``/_nodes/plugins`` and ``/_cluster/settings`` (flat)."""
+        """Return the capabilities from the answers of the addresses that ``probe`` requests."""
         major, minor = (int(part) for part in info["version"]["number"].split(".")[:2])
         names = None
         if plugins is not None:
-            every = [
-                {one["name"] for one in node.get("plugins", [])}
+            by_node = [
+                {plugin["name"] for plugin in node.get("plugins", [])}
                 for node in plugins.get("nodes", {}).values()
             ]
-            names = frozenset(set.intersection(*every)) if every else frozenset()
-        expensive = [
+            names = frozenset(set.intersection(*by_node)) if by_node else frozenset()
+        levels = [
             settings.get(level, {}).get("search.allow_expensive_queries")
             for level in ("transient", "persistent", "defaults")
         ]
-        said = next((str(one) for one in expensive if one is not None), "true")
-        return cls((major, minor), names, said != "false")
+        allowed = next((str(value) for value in levels if value is not None), "true")
+        return cls((major, minor), names, allowed != "false")
 
     @property
     def knn(self) -> bool:
-        """Whether bit vectors can be stored; believed where plugins may not be listed."""
+        """Whether bit vectors can be stored; assumed if plugins may not be listed."""
         return self.plugins is None or "opensearch-knn" in self.plugins
 
     @property
     def hamming(self) -> bool:
-        """Whether our plugin is on every node."""
+        """Whether the hamming plugin is on every node."""
         return self.plugins is not None and HAMMING in self.plugins
 
     @property
     def hybrid(self) -> bool:
-        """Whether neural-search is there."""
+        """Whether the plugin neural-search is on every node."""
         return self.plugins is not None and "opensearch-neural-search" in self.plugins
 
     @property
     def natives(self) -> bool:
-        """Whether Faiss' library is likely there: the full distribution brings it and security.
+        """Whether the native Faiss library is probably installed.
 
-        It cannot be tried: a node without it hangs or ends when a document is written.
+        The full distribution contains both this library and the security plugin. A test is not
+        possible: a node without the library hangs or ends when a document is written.
         """
         return self.plugins is not None and "opensearch-security" in self.plugins
 
 
 def probe(server: Server) -> Capabilities:
-    """What the server can do; what may not be asked counts as unknown."""
+    """Return the capabilities of a server; unknown where the user lacks permissions."""
 
-    def ask(path: str, **params: Any) -> Any:
+    def get(path: str, **params: Any) -> Any:
         try:
-            return server.request("GET", path, doing="asking for capabilities", **params)
+            return server.request("GET", path, doing="reading capabilities", **params)
         except ServerFailure as error:
             if error.status in HIDDEN_STATUSES:
                 return None
             raise
 
-    plugins = ask("/_nodes/plugins", filter_path="nodes.*.plugins.name,nodes.*.modules.name")
-    settings = ask(
+    plugins = get("/_nodes/plugins", filter_path="nodes.*.plugins.name,nodes.*.modules.name")
+    settings = get(
         "/_cluster/settings",
         include_defaults="true",
         flat_settings="true",
@@ -91,7 +95,7 @@ def probe(server: Server) -> Capabilities:
 
 
 def encodes_documents(server: Server, pipeline: str) -> bool:
-    """Whether an ingest pipeline was made by ``xmodal-opensearch connect``, as far as visible."""
+    """Return whether a pipeline was made by ``xmodal-opensearch connect``; False if not visible."""
     try:
         found = server.request(
             "GET", f"/_ingest/pipeline/{pipeline}", doing="reading an ingest pipeline"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from itertools import chain, islice
 from typing import Any
 
@@ -34,13 +35,14 @@ def search_exact(
     if handle.strategy.build is None:
         return nearest_with_ties(handle, rows, k, target, filters, radius)
     if k > MAX_HITS:
-        paged = [
-            pages_of_hits(handle, one, MAX_HITS, target=target, where=where, radius=radius)
-            for one in rows
-        ]
-        return [list(islice(chain.from_iterable(pages), k)) for pages in paged]
+        found = []
+        for row in rows:
+            pages = pages_of_hits(handle, row, MAX_HITS, target=target, where=where, radius=radius)
+            with closing(pages):
+                found.append(list(islice(chain.from_iterable(pages), k)))
+        return found
     bodies = [
-        queries.search_body(exact_query(handle, one, target, filters, radius), k) for one in rows
+        queries.search_body(exact_query(handle, row, target, filters, radius), k) for row in rows
     ]
     return [to_hits(answer) for answer in handle.search(bodies)]
 
@@ -52,9 +54,9 @@ def exact_query(
     filters: Sequence[Query],
     radius: int | None = None,
 ) -> Query:
-    """Return the query that scores every document exactly, or every one within ``radius``.
+    """Return the query that scores all documents exactly, or all within ``radius``.
 
-    The strategy knn has no radius: the caller drops hits beyond it.
+    The strategy knn ignores ``radius``; its caller removes the hits beyond it.
     """
     if handle.strategy.build is None:
         return queries.by_knn(field_of(target), code, filters, MAX_HITS)
@@ -69,8 +71,11 @@ def pages_of_hits(
     target: Modality,
     where: Mapping[str, Any] | None = None,
     radius: int | None = None,
-) -> Iterator[list[Hit]]:
-    """Yield all hits of one query in order, ``size`` per page, without a limit of their number."""
+) -> Generator[list[Hit]]:
+    """Yield all hits of one query in order, ``size`` per page; raise ConfigError for strategy knn.
+
+    The server keeps a point in time open until the generator ends or is closed.
+    """
     check_search(code, handle.bits, size, target, radius)
     filters = handle.filters(where)
     handle.refresh()
@@ -106,19 +111,19 @@ def nearest_with_ties(
     size = min(k + 1, MAX_HITS)
     found: list[list[Hit]] = [[] for _ in rows]
     limit = handle.bits if radius is None else radius
-    open_rows = list(range(len(rows)))
-    while open_rows:
+    incomplete = list(range(len(rows)))
+    while incomplete:
         bodies = [
             queries.search_body(queries.by_knn(field_of(target), rows[row], filters, size), size)
-            for row in open_rows
+            for row in incomplete
         ]
-        for row, answer in zip(open_rows, handle.search(bodies), strict=True):
+        for row, answer in zip(incomplete, handle.search(bodies), strict=True):
             found[row] = to_hits(answer)
-        open_rows = [row for row in open_rows if _is_cut_by_ties(found[row], k, size, limit)]
-        if open_rows and size == MAX_HITS:
+        incomplete = [row for row in incomplete if _is_cut_by_ties(found[row], k, size, limit)]
+        if incomplete and size == MAX_HITS:
             raise ServerFailure(
-                f"{handle.address}: more than {MAX_HITS:,} documents lie within the asked k or "
-                "tie across it, and a knn query returns no more: use strategy=script, or filter",
+                f"{handle.address}: more than {MAX_HITS:,} documents are among the best {k} or tie "
+                "with them, and a knn query returns no more: use strategy=script, or filter",
                 0,
                 "ties",
             )
@@ -132,7 +137,7 @@ def split_rows(codes: BinaryCodes) -> list[BinaryCodes]:
 
 
 def _is_cut_by_ties(hits: list[Hit], k: int, size: int, limit: int) -> bool:
-    """Whether documents as near as the k-th hit may be missing."""
+    """Return whether documents as near as the k-th hit may be missing."""
     if len(hits) < size or hits[-1].distance > limit:
         return False
     return len(hits) <= k or hits[-1].distance == hits[k - 1].distance

@@ -51,36 +51,38 @@ def explain(
     where: Mapping[str, Any] | None = None,
     confidence: Callable[[int], float] | None = None,
 ) -> Explanation:
-    """Explain the rank of a document for one query; ``confidence`` is the encoder's calibration.
+    """Return distance and ranks of a document for one query.
 
+    ``words``: also rank by BM25 of these words in ``text_field``. ``where``: rank among documents
+    that pass this filter. ``confidence``: calibration of the encoder, from distance to probability.
     Raises IndexMissing for a document that does not exist or has no code of ``target``.
     """
     check_search(query, handle.bits, 1, target, None)
     ids, code = read_batch(handle, [id_]).codes(target)
     if not ids:
-        raise IndexMissing(f"{handle.address} has no document {id_!r} with a code for its {target}")
+        raise IndexMissing(f"{handle.address} has no document {id_!r} with a code of its {target}")
     distance = int(query.distances(code)[0, 0])
     differing = np.flatnonzero(query.to_bits()[0] != code.to_bits()[0])
     filters = handle.filters(where)
     handle.refresh()
-    before = {"range": {ID: {"lt": id_}}}
+    smaller_id = [*filters, {"range": {ID: {"lt": id_}}}]
     nearer = count_within(handle, query, target, filters, distance - 1)
-    equal_before = count_within(handle, query, target, [*filters, before], distance)
-    equal_before -= count_within(handle, query, target, [*filters, before], distance - 1)
+    tied_before = count_within(handle, query, target, smaller_id, distance)
+    tied_before -= count_within(handle, query, target, smaller_id, distance - 1)
     text_rank = None
     if words is not None:
         field = queries.text_field(text_field, handle.read_types())
         present = [handle.layout.present(field_of(target)), *filters]
         body = queries.search_body(queries.words_query(field, words, present), MAX_HITS)
         (answer,) = handle.search([body | {"_source": False}])
-        ranked = [one["_id"] for one in answer["hits"]["hits"]]
+        ranked = [hit["_id"] for hit in answer["hits"]["hits"]]
         text_rank = ranked.index(id_) + 1 if id_ in ranked else None
     return Explanation(
         id_,
         distance,
         handle.bits,
         tuple(int(bit) for bit in differing),
-        nearer + equal_before + 1,
+        nearer + tied_before + 1,
         text_rank,
         None if confidence is None else confidence(distance),
     )

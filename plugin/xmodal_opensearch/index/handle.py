@@ -1,4 +1,4 @@
-"""IndexHandle: one opened index on a server, with the requests that every operation is made of."""
+"""IndexHandle: an opened index on a server, and the requests that operations consist of."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from xmodal.errors import BulkFailure, ConfigError, IndexMissing
+from xmodal.errors import ConfigError, IndexMissing
 from xmodal.index.contract import Hit
 from xmodal.index.filters import parse
 from xmodal.index.validation import check_identity
@@ -15,7 +15,7 @@ from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server, is_retryable
 from xmodal_opensearch.index import codec, mapping, queries
 from xmodal_opensearch.index.aliases import describe
-from xmodal_opensearch.index.bit_order_check import check_self_test
+from xmodal_opensearch.index.bit_order_check import check_bit_order
 from xmodal_opensearch.index.capabilities import encodes_documents, probe
 from xmodal_opensearch.index.queries import Query
 from xmodal_opensearch.index.strategies import Strategy, check_writable, choose_strategy
@@ -29,8 +29,8 @@ class IndexHandle:
     """An opened index: its description, and requests to it.
 
     ``name``, ``uuid``: of the concrete index behind the alias. ``enriched``: codes were added to
-    documents of the user's own, with ``xmodal-opensearch enrich``. ``changes``: number of bulk
-    writes through this handle. Raises IndexMissing, IndexMismatch, ConfigError, ServerFailure.
+    existing documents of the user by ``xmodal-opensearch enrich``. ``changes``: number of bulk
+    writes by this handle. Raises IndexMissing, IndexMismatch, ConfigError, ServerFailure.
     """
 
     def __init__(
@@ -58,34 +58,37 @@ class IndexHandle:
             address.strategy, self.capabilities, self.layout, address.natives
         )
         self._types = mapping.field_types(mappings)
-        self.enriched = mapping.codes_were_added(mappings)
-        default = settings.get("index.default_pipeline")
-        self._skip_pipeline = default is not None and encodes_documents(server, default)
+        self.enriched = mapping.is_enriched(mappings)
+        pipeline = settings.get("index.default_pipeline")
+        self._skip_pipeline = pipeline is not None and encodes_documents(server, pipeline)
         self.changes = 0
         self._unrefreshed = False
-        check_self_test(server, address, self.name, self.bits, self.layout, self.strategy)
+        check_bit_order(server, address, self.name, self.bits, self.layout, self.strategy)
 
     def __repr__(self) -> str:
         version = ".".join(map(str, self.capabilities.version))
         return f"{self.name} on OpenSearch {version}, {self.bits} bits, {self.strategy.title}"
 
     def check_owned(self) -> None:
-        """Raise ConfigError for an index of the user's own documents, which were enriched."""
+        """Raise ConfigError for an enriched index, whose documents xmodal does not write."""
         if self.enriched:
             raise ConfigError(
-                f"{self.address} holds documents of your own, to which codes were added: store "
-                "or delete them by your own means, then run xmodal-opensearch enrich again"
+                f"{self.address} holds your own documents, to which codes were added: store or "
+                "delete them directly in OpenSearch, then run xmodal-opensearch enrich again"
             )
 
     # ---- searching -----------------------------------------------------------------------------
 
     def filters(self, where: Mapping[str, Any] | None) -> list[Query]:
-        """Return the filter queries of ``where``; reads the mapping again for a new field."""
+        """Return the filter queries of ``where``, and in an enriched index that of the encoder.
+
+        Reads the mapping again for an unknown field.
+        """
         conditions = parse(where)
-        if any(one.field not in self._types for one in conditions):
+        if any(condition.field not in self._types for condition in conditions):
             self.read_types()
-        own = [{"term": {mapping.ENCODER: self.fingerprint}}] if self.enriched else []
-        return [*own, *queries.filters(conditions, self._types)]
+        encoder = [{"term": {mapping.ENCODER: self.fingerprint}}] if self.enriched else []
+        return [*encoder, *queries.filters(conditions, self._types)]
 
     def search(self, bodies: Sequence[Mapping[str, Any]]) -> list[Any]:
         """Send several searches, and return the decoded answers."""
@@ -101,7 +104,7 @@ class IndexHandle:
 
     @contextmanager
     def snapshot(self) -> Iterator[str]:
-        """Open a point in time, whose pages are consistent whatever is stored meanwhile."""
+        """Open a point in time and yield its id; later writes do not change its pages."""
         opened = self.server.request(
             "POST", f"/{self.name}/_search/point_in_time", doing="paging", keep_alive="5m"
         )
@@ -118,16 +121,16 @@ class IndexHandle:
             while True:
                 page = {**body, "pit": {"id": pit, "keep_alive": "10m"}, **after}
                 answer = self.server.search("/_search", page, doing=doing)
-                found = answer["hits"]["hits"]
-                if not found:
+                hits = answer["hits"]["hits"]
+                if not hits:
                     return
                 yield answer
-                after = {"search_after": found[-1]["sort"]}
+                after = {"search_after": hits[-1]["sort"]}
 
     def scan(
         self, query: Query, size: int, source: Sequence[str] | bool
     ) -> Iterator[list[dict[str, Any]]]:
-        """Yield all documents of a query, unordered, ``size`` per page, as the server returns them.
+        """Yield the hits of all documents of a query in any order, ``size`` per page.
 
         ``source``: the fields of ``_source`` to return, or False for none.
         """
@@ -152,7 +155,7 @@ class IndexHandle:
         workers: int = 2,
         done: Callable[[bulk.Batch, bulk.Report], None] | None = None,
     ) -> bulk.Report:
-        """Send bulk batches and return the report of all."""
+        """Send bulk batches and return one report; ``done`` is called after each stored batch."""
         check_writable(self.layout, self.capabilities, self.address.natives)
         self._unrefreshed = True
         self.changes += 1
@@ -173,7 +176,7 @@ class IndexHandle:
             self._unrefreshed = False
 
     def refresh_always(self) -> None:
-        """Make all changes visible to searches, those of other processes too."""
+        """Make all changes visible to searches, including those of other processes."""
         self.server.request("POST", f"/{self.name}/_refresh", doing="refreshing")
 
     # ---- mapping -------------------------------------------------------------------------------
@@ -189,26 +192,28 @@ class IndexHandle:
         return found
 
     def write_meta(self, change: Mapping[str, Any]) -> None:
-        """Change entries of ``_meta``, None removes one, and keep the others."""
+        """Change entries of ``_meta`` and keep the others; None removes an entry."""
         new = {k: v for k, v in {**self.read_meta(), **change}.items() if v is not None}
         body = {"_meta": new}
         self.server.request("PUT", f"/{self.name}/_mapping", body, doing="writing the mapping")
 
     def store_fingerprint(self) -> None:
-        """Write the fingerprint into the mapping if it has none."""
+        """Write the fingerprint into the mapping if it has none.
+
+        Raises IndexMismatch if another process stored another fingerprint in the meantime.
+        """
         if self.fingerprint is None or self._stored_fingerprint is not None:
             return
-        # Another process may have stored one since this handle was opened.
-        _, now = mapping.read_meta(self.name, {"_meta": self.read_meta()})
+        _, stored = mapping.read_meta(self.name, {"_meta": self.read_meta()})
         check_identity(
             str(self.address),
             bits=self.bits,
-            fingerprint=now,
+            fingerprint=stored,
             expected_bits=self.bits,
             expected_fingerprint=self.fingerprint,
         )
-        if now is None:
-            self.write_meta(mapping.meta(self.bits, self.fingerprint))
+        if stored is None:
+            self.write_meta(mapping.build_meta(self.bits, self.fingerprint))
         self._stored_fingerprint = self.fingerprint
 
     def _read_mapping(self) -> Mapping[str, Any]:
@@ -220,17 +225,6 @@ class IndexHandle:
 def to_hits(answer: Mapping[str, Any]) -> list[Hit]:
     """Return the hits of an answer, with distances computed from the scores."""
     return [
-        Hit(one["_id"], codec.to_distance(one["_score"]), one.get("_source", {}))
-        for one in answer["hits"]["hits"]
+        Hit(hit["_id"], codec.to_distance(hit["_score"]), hit.get("_source", {}))
+        for hit in answer["hits"]["hits"]
     ]
-
-
-def check_accepted(handle: IndexHandle, report: bulk.Report, sent: int, done: str) -> None:
-    """Raise BulkFailure if the server refused some of the ``sent`` documents."""
-    if report.failed:
-        id_, reason = next(iter(report.failed.items()))
-        raise BulkFailure(
-            f"{handle.address}: {len(report.failed)} of {sent} documents were refused, "
-            f"{id_!r} first: {reason}; the others are {done}",
-            report.failed,
-        )

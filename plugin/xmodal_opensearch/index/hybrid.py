@@ -1,4 +1,4 @@
-"""Fused search: codes and BM25 together, by reciprocal rank."""
+"""Fused search: rankings by code and by BM25, fused by reciprocal rank."""
 
 from __future__ import annotations
 
@@ -34,55 +34,57 @@ def search_fused(
 ) -> Hits:
     """Fuse the ranking by code with the ranking by BM25 of ``words`` in ``text_field``.
 
-    ``depth`` documents of each ranking take part. With ``on_server`` the hybrid query of the plugin
-    neural-search fuses; it reports no ranks and does not apply the tie rule.
+    ``words``: one text per code. ``depth``: number of documents of each ranking that are fused.
+    ``constant``: of the reciprocal rank. ``on_server``: fuse by the hybrid query of the plugin
+    neural-search, which returns no ranks and does not apply the tie rule. Raises ConfigError
+    for a field that has no BM25, or if the plugin is missing.
     """
     check_search(codes, handle.bits, k, target, None)
     if len(words) != len(codes):
-        raise ConfigError(f"{len(words)} texts for {len(codes)} codes, expected one a code")
+        raise ConfigError(f"{len(words)} texts for {len(codes)} codes, expected one per code")
     depth = min(max(depth, k), MAX_HITS)
     filters = handle.filters(where)
     handle.refresh()
     field = queries.text_field(text_field, handle.read_types())
-    # A document without a code of the target is never a hit, whatever its words.
+    # A document without a code of the target is never a hit, even if its words match.
     present = [handle.layout.present(field_of(target)), *filters]
-    by_words = [queries.words_query(field, one, present) for one in words]
+    by_words = [queries.words_query(field, text, present) for text in words]
     if on_server:
         return _fused_by_server(handle, codes, by_words, k, target, filters, constant, depth)
-    near = search_exact(handle, codes, depth, target=target, where=where)
+    by_code = search_exact(handle, codes, depth, target=target, where=where)
     answers = handle.search([queries.search_body(query, depth) for query in by_words])
     return [
         _fuse(handle, code, hits, answer, k, target, constant)
-        for code, hits, answer in zip(split_rows(codes), near, answers, strict=True)
+        for code, hits, answer in zip(split_rows(codes), by_code, answers, strict=True)
     ]
 
 
 def _fuse(
     handle: IndexHandle,
     code: BinaryCodes,
-    near: list[Hit],
+    by_code: list[Hit],
     answer: Mapping[str, Any],
     k: int,
     target: Modality,
     constant: int,
 ) -> list[Hit]:
-    """Fuse the hits by code with an answer by words."""
-    fields = {one["_id"]: one.get("_source", {}) for one in answer["hits"]["hits"]}
-    best = reciprocal_rank([[hit.id for hit in near], list(fields)], constant)[:k]
-    fields |= {hit.id: hit.fields for hit in near}
-    distances = {hit.id: hit.distance for hit in near}
-    missing = [one.id for one in best if one.id not in distances]
+    """Return the best ``k`` of the hits by code and of an answer by words."""
+    fields = {hit["_id"]: hit.get("_source", {}) for hit in answer["hits"]["hits"]}
+    best = reciprocal_rank([[hit.id for hit in by_code], list(fields)], constant)[:k]
+    fields |= {hit.id: hit.fields for hit in by_code}
+    distances = {hit.id: hit.distance for hit in by_code}
+    missing = [document.id for document in best if document.id not in distances]
     distances |= _distances(handle, code, missing, target)
     return [
         Hit(
-            one.id,
-            distances[one.id],
-            fields[one.id],
-            score=one.score,
-            ranks=dict(zip(("codes", "words"), one.ranks, strict=True)),
+            document.id,
+            distances[document.id],
+            fields[document.id],
+            score=document.score,
+            ranks=dict(zip(("codes", "words"), document.ranks, strict=True)),
         )
-        for one in best
-        if one.id in distances  # a document removed between the two requests is no hit
+        for document in best
+        if document.id in distances  # a document removed between the two requests is no hit
     ]
 
 
@@ -96,10 +98,11 @@ def _fused_by_server(
     constant: int,
     depth: int,
 ) -> Hits:
+    """Return the hits of the server's hybrid queries."""
     if not handle.capabilities.hybrid:
         raise ConfigError(
-            f"{handle.address.server} has no neural-search plugin, which fuses on the server: "
-            "leave on_server out, the client fuses as well"
+            f"{handle.address.server} has no neural-search plugin, which on_server needs: "
+            "leave on_server out to fuse in the client"
         )
     rows = split_rows(codes)
     bodies = [
@@ -108,23 +111,23 @@ def _fused_by_server(
         )
         for code, words in zip(rows, by_words, strict=True)
     ]
-    out = []
+    fused = []
     for code, answer in zip(rows, handle.search(bodies), strict=True):
-        found = answer["hits"]["hits"]
-        distances = _distances(handle, code, [one["_id"] for one in found], target)
-        out.append(
+        hits = answer["hits"]["hits"]
+        distances = _distances(handle, code, [hit["_id"] for hit in hits], target)
+        fused.append(
             [
-                Hit(one["_id"], distances[one["_id"]], one.get("_source", {}), score=one["_score"])
-                for one in found
-                if one["_id"] in distances
+                Hit(hit["_id"], distances[hit["_id"]], hit.get("_source", {}), score=hit["_score"])
+                for hit in hits
+                if hit["_id"] in distances
             ]
         )
-    return out
+    return fused
 
 
 def _distances(
     handle: IndexHandle, code: BinaryCodes, ids: Sequence[str], target: Modality
 ) -> dict[str, int]:
-    """Distances of the stored codes of some documents."""
+    """Return the distances of ``code`` to the stored codes of documents."""
     found, stored = read_batch(handle, ids).codes(target)
     return dict(zip(found, map(int, code.distances(stored)[0]), strict=True))

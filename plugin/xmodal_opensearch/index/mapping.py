@@ -1,12 +1,12 @@
-"""Settings and mappings of an index with codes: pure, and read back the same way.
+"""Settings and mappings of an index with codes: pure functions that build and read them.
 
-A code field is called ``image_code`` or ``text_code``. Beside the user's own fields a document has
-``xmodal.id``, a keyword copy of its id (ties are sorted by it), and where codes were added to
-somebody's documents ``xmodal.encoder``. ``_meta.xmodal`` of the mapping says bits, bit order,
-encoder and version of all this.
+The code fields are ``image_code`` and ``text_code``. Besides the user's own fields a document has
+``xmodal.id``, a keyword copy of its id by which ties are sorted, and in an enriched index
+``xmodal.encoder``, the fingerprint of its encoder. ``_meta.xmodal`` of the mapping contains bits,
+bit order, fingerprint (key ``encoder``) and the version of this format.
 
-Fields that nobody mapped become keywords, with ``.number`` for ranges of numbers and, for text,
-``.words`` for BM25: mixed values then never refuse a document.
+Fields without a mapping become keywords, with ``.number`` for ranges of numbers and, for text,
+``.words`` for BM25, so that a document with values of mixed types is not refused.
 """
 
 from __future__ import annotations
@@ -24,25 +24,37 @@ from xmodal_opensearch.index import codec
 VERSION = 1
 BIT_ORDER = "most significant first"
 ID, ENCODER = "xmodal.id", "xmodal.encoder"
-OURS = ("xmodal", *(f"{side}_code" for side in MODALITIES), "self_test_code")
-"""Top-level names that belong to us in a document."""
+RESERVED_FIELDS = ("xmodal", *(f"{modality}_code" for modality in MODALITIES), "self_test_code")
+"""Top-level fields of a document that xmodal writes; the user's fields have other names."""
 SELF_TEST_FIELD, SELF_TEST_ID = "self_test_code", "xmodal-self-test"
-M, EF_CONSTRUCTION = 16, 100
+M, EF_CONSTRUCTION = 16, 100  # parameters of HNSW graphs
+MAX_KEYWORD_LENGTH = 8191
+"""In characters: Lucene's limit is 32,766 bytes, and a character has up to 4 bytes in UTF-8."""
 
 
-def is_ours(name: str) -> bool:
-    """Whether a field's name is ours, or with dots (``xmodal.id``) lies in what is."""
-    return name.partition(".")[0] in OURS
+def is_reserved(name: str) -> bool:
+    """Return whether a field is reserved, or with dots (``xmodal.id``) is inside one that is."""
+    return name.partition(".")[0] in RESERVED_FIELDS
 
 
-def field_of(side: Modality) -> str:
-    """The name of the code field of a side."""
-    return f"{side}_code"
+def user_fields(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries that are not reserved of a document, or of a mapping's properties."""
+    return {name: value for name, value in document.items() if name not in RESERVED_FIELDS}
+
+
+def field_of(modality: Modality) -> str:
+    """Return the name of the code field of a modality."""
+    return f"{modality}_code"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How codes lie in an index: as a bit vector of some engine, or as 64-bit words."""
+    """Storage format of codes in an index.
+
+    ``engine``: of a bit vector's graph, or None. ``threshold``: setting
+    ``approximate_threshold`` of k-NN; 0 builds graphs, -1 never does, None leaves the default.
+    The layout "long" stores 64-bit words instead of a bit vector.
+    """
 
     name: str
     engine: str | None = None
@@ -50,19 +62,19 @@ class Layout:
 
     @property
     def is_vector(self) -> bool:
-        """Whether it is a ``knn_vector``."""
+        """Whether codes are stored as ``knn_vector``."""
         return self.name != "long"
 
     @property
     def has_graph(self) -> bool:
-        """Whether documents are put into a graph that can be asked for the nearest."""
+        """Whether a graph for approximate search is built."""
         return self.threshold == 0
 
     def mapping(self, bits: int) -> dict[str, Any]:
-        """The mapping of one code field."""
+        """Return the mapping of one code field."""
         if not self.is_vector:
             word = {"type": "long", "index": False}
-            return {"properties": {f"w{n}": word for n in range(codec.words_of(bits))}}
+            return {"properties": {f"w{n}": word for n in range(codec.word_count(bits))}}
         vector: dict[str, Any] = {
             "type": "knn_vector",
             "dimension": bits,
@@ -79,62 +91,62 @@ class Layout:
         return vector
 
     def settings(self) -> dict[str, Any]:
-        """What the index needs beside it."""
-        out: dict[str, Any] = {"index.knn": True} if self.engine else {}
+        """Return the settings that an index with this layout needs."""
+        settings: dict[str, Any] = {"index.knn": True} if self.engine else {}
         if self.threshold is not None:
-            out["index.knn.advanced.approximate_threshold"] = self.threshold
-        return out
+            settings["index.knn.advanced.approximate_threshold"] = self.threshold
+        return settings
 
     def values(self, codes: BinaryCodes) -> list[Any]:
-        """What a document holds in the field, for each code."""
+        """Return the value of the code field for each code."""
         if self.is_vector:
             return list(codes.to_signed())
         return [{f"w{n}": word for n, word in enumerate(row)} for row in codec.to_words(codes)]
 
     def codes(self, values: Sequence[Any], bits: int) -> BinaryCodes:
-        """The codes of what documents hold."""
+        """Return the codes of values of the code field; raise CodeError for invalid ones."""
         if self.is_vector:
-            return codec.from_signed([[int(one) for one in value] for value in values], bits)
-        rows = [[value[f"w{n}"] for n in range(codec.words_of(bits))] for value in values]
+            return codec.from_signed([[int(byte) for byte in value] for value in values], bits)
+        rows = [[value[f"w{n}"] for n in range(codec.word_count(bits))] for value in values]
         return codec.from_words(rows, bits)
 
     def present(self, field: str) -> dict[str, Any]:
-        """The query for documents that have a code in ``field``."""
+        """Return the query of the documents that have a code in ``field``."""
         return {"exists": {"field": field if self.is_vector else f"{field}.w0"}}
 
 
 LAYOUTS = {
-    one.name: one
-    for one in (
-        # No native library is touched below the threshold, and -1 is below for ever: exact search.
+    layout.name: layout
+    for layout in (
+        # With threshold -1 no graph is built: exact search, without the native Faiss library.
         Layout("faiss", "faiss", threshold=-1),
         Layout("faiss-hnsw", "faiss", threshold=0),
         Layout("lucene-hnsw", "lucene", threshold=0),
-        Layout("flat"),  # what an index that already exists can be given
+        Layout("flat"),  # can be added to an existing index
         Layout("long"),
     )
 }
 
 
-def meta(bits: int, fingerprint: str | None, *, added: bool = False) -> dict[str, Any]:
-    """What ``_meta`` of the mapping says of us; ``added``: to documents that are not ours."""
-    told: dict[str, Any] = {
+def build_meta(bits: int, fingerprint: str | None, *, enriched: bool = False) -> dict[str, Any]:
+    """Return ``_meta`` of the mapping; ``enriched``: codes are added to existing documents."""
+    meta: dict[str, Any] = {
         "mapping_version": VERSION,
         "bits": bits,
         "bit_order": BIT_ORDER,
         "encoder": fingerprint,
     }
-    return {"xmodal": told | ({"added": True} if added else {})}
+    return {"xmodal": meta | ({"added": True} if enriched else {})}
 
 
-def codes_were_added(mappings: Mapping[str, Any]) -> bool:
-    """Whether the documents are somebody's own and only their codes are ours."""
+def is_enriched(mappings: Mapping[str, Any]) -> bool:
+    """Return whether codes were added to existing documents of the user."""
     return bool(mappings.get("_meta", {}).get("xmodal", {}).get("added"))
 
 
 def code_properties(bits: int, layout: Layout) -> dict[str, Any]:
-    """The properties that are ours: what an existing index is given, and a new one has."""
-    names = [*(field_of(side) for side in MODALITIES), SELF_TEST_FIELD]
+    """Return the mapping of the reserved fields, of a new index or to add to an existing one."""
+    names = [*map(field_of, MODALITIES), SELF_TEST_FIELD]
     return {
         "xmodal": {"properties": {"id": {"type": "keyword"}, "encoder": {"type": "keyword"}}},
         **{name: layout.mapping(bits) for name in names},
@@ -151,9 +163,10 @@ def new_index(
     fields: Mapping[str, Any] | None = None,
     alias: str | None = None,
 ) -> dict[str, Any]:
-    """The body that creates an index. ``fields`` is the mapping of fields that the user described.
+    """Return the body that creates an index.
 
-    Without ``replicas`` there is one copy as soon as there is a second node to hold it.
+    ``fields``: mapping of the user's own fields. ``replicas``: their number; by default one as soon
+    as the cluster has a second node.
     """
     copies: dict[str, Any] = (
         {"index.auto_expand_replicas": "0-1"}
@@ -168,11 +181,11 @@ def new_index(
             **layout.settings(),
         },
         "mappings": {
-            "_meta": meta(bits, fingerprint),
+            "_meta": build_meta(bits, fingerprint),
             "date_detection": False,
             "numeric_detection": False,
             "dynamic_templates": [
-                {f"{kind}s": {"match_mapping_type": kind, "mapping": _plain(kind == "string")}}
+                {f"{kind}s": {"match_mapping_type": kind, "mapping": _keyword(kind == "string")}}
                 for kind in ("string", "long", "double", "boolean")
             ],
             "properties": {
@@ -187,11 +200,14 @@ def new_index(
 
 
 def user_field(name: str, kind: str) -> dict[str, Any]:
-    """The mapping of a field that the user describes: a type's name."""
-    if is_ours(name):
-        raise ConfigError(f"the field name {name!r} is ours in an index with codes: rename it")
+    """Return the mapping of a user's field of type ``kind``, such as "date".
+
+    Raises ConfigError for a reserved name or an invalid type.
+    """
+    if is_reserved(name):
+        raise ConfigError(f"the field name {name!r} is reserved in an index with codes: rename it")
     if kind == "text":
-        keyword = {"type": "keyword", "ignore_above": _LONGEST_KEYWORD}
+        keyword = {"type": "keyword", "ignore_above": MAX_KEYWORD_LENGTH}
         return {"type": "text", "fields": {"keyword": keyword}}
     if not re.fullmatch(r"[a-z_]+", kind):
         raise ConfigError(f"the type of field {name!r} is {kind!r}, expected one such as date")
@@ -199,57 +215,64 @@ def user_field(name: str, kind: str) -> dict[str, Any]:
 
 
 def read_meta(index: str, mappings: Mapping[str, Any]) -> tuple[int, str | None]:
-    """Bits and encoder that an index remembers. Raises IndexMismatch for anything unknown."""
+    """Return bits and fingerprint from the mapping of an index.
+
+    Raises IndexMismatch for an index without codes or of an unknown format.
+    """
     found = mappings.get("_meta", {}).get("xmodal")
     if not isinstance(found, Mapping):
         raise IndexMismatch(
-            f"index {index} holds no codes of ours (its mapping has no _meta.xmodal): add codes "
-            "with xmodal-opensearch enrich, or name a new index"
+            f"index {index} has no codes (its mapping has no _meta.xmodal): add codes with "
+            "xmodal-opensearch enrich, or choose a new index"
         )
     version, order = found.get("mapping_version"), found.get("bit_order")
     bits, fingerprint = found.get("bits"), found.get("encoder")
     if (version, order) != (VERSION, BIT_ORDER):
         raise IndexMismatch(
             f"index {index} has mapping version {version!r}, bit order {order!r}; this version "
-            f"reads {VERSION!r}, {BIT_ORDER!r}: load it again, or use the version that made it"
+            f"reads {VERSION!r}, {BIT_ORDER!r}: load it again, or use the version that wrote it"
         )
     if not isinstance(bits, int) or not (fingerprint is None or isinstance(fingerprint, str)):
-        raise IndexMismatch(f"index {index} stores {bits!r} bits and encoder {fingerprint!r}")
+        raise IndexMismatch(
+            f"index {index} stores {bits!r} bits and encoder {fingerprint!r}, expected a number "
+            "and text or null: load it again"
+        )
     return bits, fingerprint
 
 
 def read_layout(
     index: str, bits: int, mappings: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> Layout:
-    """How the code fields of an index lie, from its mapping and flat settings.
+    """Return the layout of an index from its mapping and flat settings.
 
-    Raises IndexMismatch.
+    Raises IndexMismatch if the code fields have no known layout of ``bits`` bits.
     """
-    fields = [mappings.get("properties", {}).get(field_of(side), {}) for side in MODALITIES]
+    properties = mappings.get("properties", {})
+    fields = [properties.get(field_of(modality), {}) for modality in MODALITIES]
     field = fields[0]
     if "w0" in field.get("properties", {}):
         layout = LAYOUTS["long"]
-        words = {len(one.get("properties", {})) for one in fields}
-        fits = words == {codec.words_of(bits)}
+        words = {len(other.get("properties", {})) for other in fields}
+        fits = words == {codec.word_count(bits)}
     else:
         engine = (field.get("method") or {}).get("engine")
         exact = str(settings.get("index.knn.advanced.approximate_threshold")) == "-1"
         name = {"faiss": "faiss" if exact else "faiss-hnsw", "lucene": "lucene-hnsw", None: "flat"}
         layout = LAYOUTS[name.get(engine, "flat")]
         kind = field.get("type"), str(field.get("data_type")).lower(), field.get("dimension")
-        fits = kind == ("knn_vector", "binary", bits) and all(one == field for one in fields)
+        fits = kind == ("knn_vector", "binary", bits) and all(other == field for other in fields)
     if not fits:
         raise IndexMismatch(
             f"index {index}: the fields {field_of('image')} and {field_of('text')} are mapped as "
-            f"{fields!r:.150}, expected bit vectors of {bits} bits: name a new index"
+            f"{fields!r:.150}, expected bit vectors of {bits} bits: choose a new index"
         )
     return layout
 
 
-def self_test(bits: int) -> BinaryCodes:
-    """A code whose bits, bytes and words are all told apart: bit n is set where n is a square.
+def self_test_code(bits: int) -> BinaryCodes:
+    """Return the code of the self-test document: bit n is set where n is a square number.
 
-    Whoever made the index packed these bits in his own order; we look for them in ours.
+    Reversed or inverted bits, bytes or words give another code, so a search detects them.
     """
     squares = {n * n for n in range(bits)}
     text = "".join("1" if n in squares else "0" for n in range(bits))
@@ -257,26 +280,24 @@ def self_test(bits: int) -> BinaryCodes:
 
 
 def field_types(mappings: Mapping[str, Any]) -> dict[str, str]:
-    """The type of every field and sub-field of a mapping by its path, such as ``price.number``."""
-    out: dict[str, str] = {}
+    """Return the type of every field and sub-field of a mapping, by path (``price.number``)."""
+    types: dict[str, str] = {}
 
-    def walk(parts: Mapping[str, Any], before: str) -> None:
-        for name, one in parts.items():
-            path = before + name
-            if "type" in one:
-                out[path] = str(one["type"])
-            walk(one.get("properties", {}), f"{path}.")
-            walk(one.get("fields", {}), f"{path}.")
+    def walk(properties: Mapping[str, Any], prefix: str) -> None:
+        for name, field in properties.items():
+            path = prefix + name
+            if "type" in field:
+                types[path] = str(field["type"])
+            walk(field.get("properties", {}), f"{path}.")
+            walk(field.get("fields", {}), f"{path}.")
 
     walk(mappings.get("properties", {}), "")
-    return out
+    return types
 
 
-_LONGEST_KEYWORD = 8191  # characters; Lucene takes 32,766 bytes, and a character may need four
-
-
-def _plain(text: bool) -> dict[str, Any]:
+def _keyword(text: bool) -> dict[str, Any]:
+    """Return the mapping of a field that the user did not describe."""
     fields: dict[str, Any] = {"number": {"type": "double", "ignore_malformed": True}}
     if text:
         fields["words"] = {"type": "text"}
-    return {"type": "keyword", "ignore_above": _LONGEST_KEYWORD, "fields": fields}
+    return {"type": "keyword", "ignore_above": MAX_KEYWORD_LENGTH, "fields": fields}

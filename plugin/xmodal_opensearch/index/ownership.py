@@ -21,11 +21,11 @@ class OwnershipTag:
 
     @property
     def stem(self) -> str:
-        """The beginning of the names of all created resources."""
+        """The prefix of the names of all created resources."""
         return f"{self.name}-{self.index}"
 
     def matches(self, other: OwnershipTag | None) -> bool:
-        """Whether ``other`` has the same name and index, with any fingerprint."""
+        """Return whether ``other`` has the same name and index, with any fingerprint."""
         return other is not None and (other.name, other.index) == (self.name, self.index)
 
 

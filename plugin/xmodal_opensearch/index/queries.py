@@ -1,6 +1,6 @@
-"""What is asked: exact Hamming search in three ways, graphs, filters, BM25, fusion. Pure.
+"""Request bodies: exact Hamming search, knn queries, filters, BM25, fusion.
 
-Every builder returns plain dictionaries; the store alone sends them.
+All functions are pure and return plain dictionaries.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from xmodal_opensearch.index.mapping import ID, Layout
 
 Query = dict[str, Any]
 MAX_HITS = 10_000
-"""What one request returns at most, and the largest k of a knn query."""
+"""Largest number of hits of one request, and largest k of a knn query."""
 
 BY_DISTANCE = [{"_score": "desc"}, {ID: {"order": "asc", "unmapped_type": "keyword"}}]
-"""The tie rule: equal distances in order of id (UTF-8 sorts like code points)."""
+"""Tie rule: equal distances are sorted by id (UTF-8 sorts like code points)."""
 
-_INT, _LONG, _BIGGEST = 2**31, 2**63, sys.float_info.max
+_INT, _LONG, _MAX_DOUBLE = 2**31, 2**63, sys.float_info.max
 NUMBERS = {
     **dict.fromkeys(("byte", "short", "integer"), (-_INT, _INT - 1)),
     "long": (-_LONG, _LONG - 1),
     "unsigned_long": (0, 2 * _LONG - 1),
     "half_float": (-65504.0, 65504.0),
     "float": (-3.4028234e38, 3.4028234e38),
-    **dict.fromkeys(("double", "scaled_float"), (-_BIGGEST, _BIGGEST)),
+    **dict.fromkeys(("double", "scaled_float"), (-_MAX_DOUBLE, _MAX_DOUBLE)),
 }
-"""Types of numbers, and what the server lets a query compare them with; it refuses the rest."""
+"""Smallest and largest value that the server accepts in a query, by numeric type."""
 
 
 def by_script(
@@ -43,7 +43,7 @@ def by_script(
     filters: Sequence[Query],
     radius: int | None = None,
 ) -> Query:
-    """Exact by k-NN's own script, documents without the field left out (they would score 0)."""
+    """Return the exact query by the script of k-NN; documents without the field are excluded."""
     params = {"field": field, "query_value": code.to_signed()[0], "space_type": "hamming"}
     script = {"lang": "knn", "source": "knn_score", "params": params}
     return _scored(script, field, layout, filters, radius)
@@ -56,7 +56,7 @@ def by_painless(
     filters: Sequence[Query],
     radius: int | None = None,
 ) -> Query:
-    """Exact over 64-bit words, for servers without k-NN."""
+    """Return the exact query over 64-bit words in Painless, for servers without k-NN."""
     words = codec.to_words(code)[0]
     params = {"words": words, "fields": [f"{field}.w{n}" for n in range(len(words))]}
     script = {"lang": "painless", "source": PAINLESS, "params": params}
@@ -70,39 +70,39 @@ def by_hamming(
     filters: Sequence[Query],
     radius: int | None = None,
 ) -> Query:
-    """Exact by our plugin's query, which knows no document without a code; filters go inside."""
-    asked: dict[str, Any] = {"field": field, "code": code.to_hex()[0]}
+    """Return the exact query of the hamming plugin, which excludes documents without a code."""
+    body: dict[str, Any] = {"field": field, "code": code.to_hex()[0]}
     if filters:
-        asked["filter"] = {"bool": {"filter": list(filters)}}
+        body["filter"] = {"bool": {"filter": list(filters)}}
     if radius is not None:
-        asked["max_distance"] = radius
-    return {"hamming": asked}
+        body["max_distance"] = radius
+    return {"hamming": body}
 
 
 def by_knn(field: str, code: BinaryCodes, filters: Sequence[Query], k: int) -> Query:
-    """The k nearest: exact on a Faiss field whose threshold is -1, by a graph elsewhere.
+    """Return the query of the k nearest: exact with layout faiss, else by a graph.
 
-    There is always a filter: without one, k-NN 3.6 counts deleted documents among the k and drops
-    them afterwards, so that living ones are missing.
+    The query always has a filter: without one, k-NN 3.6 counts deleted documents among the k and
+    removes them afterwards, so that too few documents remain.
     """
-    kept = list(filters) or [{"match_all": {}}]
-    asked = {"vector": code.to_signed()[0], "k": k, "filter": {"bool": {"filter": kept}}}
-    return {"knn": {field: asked}}
+    conditions = list(filters) or [{"match_all": {}}]
+    body = {"vector": code.to_signed()[0], "k": k, "filter": {"bool": {"filter": conditions}}}
+    return {"knn": {field: body}}
 
 
 def search_body(query: Query, size: int) -> dict[str, Any]:
-    """A search in order of distance, then id; the codes themselves are not sent back."""
+    """Return the body of a search sorted by distance, then id; reserved fields are not returned."""
     return {
         "size": size,
         "query": query,
         "sort": BY_DISTANCE,
-        "_source": {"excludes": list(mapping.OURS)},
+        "_source": {"excludes": list(mapping.RESERVED_FIELDS)},
         "track_total_hits": False,
     }
 
 
 def words_query(field: str, words: str, filters: Sequence[Query]) -> Query:
-    """BM25 over a text field, among documents that the filters leave."""
+    """Return the BM25 query of a text field, among documents that pass the filters."""
     match: Query = {"match": {field: {"query": words}}}
     return {"bool": {"must": [match], "filter": list(filters)}}
 
@@ -110,62 +110,71 @@ def words_query(field: str, words: str, filters: Sequence[Query]) -> Query:
 def hybrid_body(
     code_query: Query, text_query: Query, size: int, *, constant: int, depth: int
 ) -> dict[str, Any]:
-    """Reciprocal rank fusion on the server (neural-search): 1 / (constant + rank), summed."""
+    """Return the body of a search that neural-search fuses: sum of 1 / (constant + rank)."""
     ranker = {"combination": {"technique": "rrf", "rank_constant": constant}}
     return {
         "size": size,
         "query": {"hybrid": {"queries": [code_query, text_query], "pagination_depth": depth}},
-        "_source": {"excludes": list(mapping.OURS)},
+        "_source": {"excludes": list(mapping.RESERVED_FIELDS)},
         "search_pipeline": {"phase_results_processors": [{"score-ranker-processor": ranker}]},
     }
 
 
 def filters(conditions: Sequence[Condition], types: Mapping[str, str]) -> list[Query]:
-    """One query a condition, fitted to how the field is mapped. Raises ConfigError."""
-    return [_filter(one, types) for one in conditions]
+    """Return one query per condition, by the type of its field.
+
+    Raises ConfigError for a condition that the field's type cannot answer.
+    """
+    return [_filter(condition, types) for condition in conditions]
 
 
 def text_field(name: str, types: Mapping[str, str]) -> str:
-    """The analysed field that BM25 looks at for a field's name. Raises ConfigError."""
+    """Return the path of the analysed text of a field; raise ConfigError if it has none."""
     for path in (name, f"{name}.words"):
         if types.get(path) in ("text", "match_only_text"):
             return path
     known = sorted(path.removesuffix(".words") for path, kind in types.items() if kind == "text")
     raise ConfigError(
-        f"field {name!r} is no text that BM25 could search; "
-        + (f"this index has {', '.join(known)}" if known else "this index has none")
+        f"field {name!r} is no text that BM25 can search, "
+        + (f"expected one of {', '.join(known)}" if known else "and this index has no such field")
     )
+
+
+def is_nested(field: str, types: Mapping[str, str]) -> bool:
+    """Return whether a field is, or is inside, a nested field."""
+    parents = [field[:position] for position, char in enumerate(field) if char == "."]
+    return any(types.get(path) == "nested" for path in [field, *parents])
 
 
 def _scored(
     script: Query, field: str, layout: Layout, filters: Sequence[Query], radius: int | None
 ) -> Query:
-    """Documents that have the field and pass the filters, scored; the radius as a least score."""
-    there = {"bool": {"filter": [layout.present(field), *filters]}}
-    least = {} if radius is None else {"min_score": codec.to_score(radius)}
-    return {"script_score": {"query": there, "script": script, **least}}
+    """Return the script query of documents that have the field and pass the filters."""
+    present = {"bool": {"filter": [layout.present(field), *filters]}}
+    min_score = {} if radius is None else {"min_score": codec.to_score(radius)}
+    return {"script_score": {"query": present, "script": script, **min_score}}
 
 
 def _filter(condition: Condition, types: Mapping[str, str]) -> Query:
     field = condition.field
-    parents = [field[:at] for at, sign in enumerate(field) if sign == "."]
-    if any(types.get(one) == "nested" for one in [field, *parents]):
-        raise ConfigError(f"field {field!r} lies in nested documents, where filters do not reach")
+    if is_nested(field, types):
+        raise ConfigError(f"field {field!r} is in nested documents, which filters do not support")
     if isinstance(condition, Exists):
-        there = [{"exists": {"field": path}} for path in (field, f"{field}.words") if path in types]
-        found: Query = {"bool": {"should": there or [{"exists": {"field": field}}]}}
-        return found if condition.present else {"bool": {"must_not": [found]}}
+        paths = [path for path in (field, f"{field}.words") if path in types] or [field]
+        exists: Query = {"bool": {"should": [{"exists": {"field": path}} for path in paths]}}
+        return exists if condition.present else {"bool": {"must_not": [exists]}}
     kind = types.get(field)
     if kind in NUMBERS:
         return _numeric(field, condition, *NUMBERS[kind])
     if kind == "boolean":
-        return {"terms": {field: [one for one in ("false", "true") if condition.accepts(one)]}}
+        values = [value for value in ("false", "true") if condition.accepts(value)]
+        return {"terms": {field: values}}
     if kind == "text":
         field, kind = f"{field}.keyword", types.get(f"{field}.keyword")
         if kind is None:
             raise ConfigError(
-                f"field {condition.field!r} is analysed text without a keyword beside it: filter "
-                "on another field, or search its words by BM25"
+                f"field {condition.field!r} is analysed text without a keyword sub-field: filter "
+                "by another field, or search its words by BM25"
             )
     if isinstance(condition, Term):
         return {"terms": {field: sorted(set(map(canonical, condition.values)))}}
@@ -180,42 +189,43 @@ def _filter(condition: Condition, types: Mapping[str, str]) -> Query:
     return {"range": {field: _tightest(bounds)}}
 
 
-def _numeric(field: str, condition: Term | Range, least: float, most: float) -> Query:
-    """On a field of numbers from ``least`` to ``most``: what is no such number fits no document."""
+def _numeric(field: str, condition: Term | Range, smallest: float, largest: float) -> Query:
+    """Return the query on a numeric field whose type has values from smallest to largest."""
     if isinstance(condition, Term):
-        numbers = [_exactly(value) for value in condition.values]
-        return {"terms": {field: [n for n in numbers if n is not None and least <= n <= most]}}
+        numbers = [_to_number(value) for value in condition.values]
+        in_range = [n for n in numbers if n is not None and smallest <= n <= largest]
+        return {"terms": {field: in_range}}
     bounds: dict[str, int | float] = {}
     for name, bound in condition.bounds:
-        number = _exactly(bound)
+        number = _to_number(bound)
         if number is None:
             raise ConfigError(
                 f"field {field!r} holds numbers and is compared with {dict(condition.bounds)}, "
                 "expected numbers"
             )
-        if (number > most) if name in ("gt", "gte") else (number < least):
+        if (number > largest) if name in ("gt", "gte") else (number < smallest):
             return {"match_none": {}}
-        if least <= number <= most:
+        if smallest <= number <= largest:
             bounds[name] = number
-    if not bounds:  # every number lies within them
+    if not bounds:  # all values of the type are within the bounds
         return {"exists": {"field": field}}
     return {"range": {field: _tightest(bounds)}}
 
 
-def _exactly(value: Any) -> int | float | None:
-    """The number that a value says; a whole one to its last digit, which a double may lack."""
+def _to_number(value: Any) -> int | float | None:
+    """Return a value as a number, integers exactly, or None if it is none."""
     text = canonical(value)
     return int(text) if re.fullmatch(r"[+-]?[0-9]{1,20}", text) else read_number(value)
 
 
 def _tightest(bounds: Mapping[str, Any]) -> dict[str, Any]:
-    """The same range with one bound a side: the server refuses gt beside gte."""
-    out = dict(bounds)
-    for strict, loose, wins in (("gt", "gte", max), ("lt", "lte", min)):
-        if strict in out and loose in out:
-            keep = strict if wins(out[strict], out[loose]) == out[strict] else loose
-            del out[loose if keep == strict else strict]
-    return out
+    """Return the range with one lower and one upper bound: the server refuses gt with gte."""
+    tightest = dict(bounds)
+    for strict, inclusive, tighter in (("gt", "gte", max), ("lt", "lte", min)):
+        if strict in bounds and inclusive in bounds:
+            strict_wins = tighter(bounds[strict], bounds[inclusive]) == bounds[strict]
+            del tightest[inclusive if strict_wins else strict]
+    return tightest
 
 
 PAINLESS = files("xmodal_opensearch").joinpath("assets/hamming.painless").read_text("utf-8")

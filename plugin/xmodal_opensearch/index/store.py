@@ -1,4 +1,4 @@
-"""OpenSearchIndex: the contract of an index, and what a server offers beyond it."""
+"""OpenSearchIndex: the contract of an index, and the further searches of OpenSearch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from xmodal.codes import BinaryCodes
-from xmodal.errors import ConfigError, IndexMissing, ServerFailure
+from xmodal.errors import BulkFailure, ConfigError, IndexMissing, ServerFailure
 from xmodal.index.contract import Facets, Hits
 from xmodal.index.documents import DocumentBatch, to_batch
 from xmodal.index.validation import check_ids, check_width
@@ -27,7 +27,7 @@ from xmodal_opensearch.index.bulk_lines import index_lines, is_usable
 from xmodal_opensearch.index.capabilities import probe
 from xmodal_opensearch.index.exact_search import search_exact
 from xmodal_opensearch.index.explain import Explanation, explain
-from xmodal_opensearch.index.handle import IndexHandle, check_accepted
+from xmodal_opensearch.index.handle import IndexHandle
 from xmodal_opensearch.index.hybrid import search_fused
 from xmodal_opensearch.index.reading import count_documents, read_batch, read_facets
 from xmodal_opensearch.index.strategies import choose_strategy
@@ -40,9 +40,10 @@ def open_opensearch(
     fingerprint: str | None = None,
     create: bool = False,
 ) -> OpenSearchIndex:
-    """Open the index at ``opensearch://host:9200/name`` (see client/address.py), or create it.
+    """Open the index at ``opensearch://host:9200/name`` (see client/address.py).
 
-    Raises IndexMissing, IndexMismatch, ServerFailure, ConfigError.
+    ``create``: create a missing index of ``bits`` bits. ``fingerprint``: of the encoder. Raises
+    IndexMissing, IndexMismatch, ServerFailure, ConfigError.
     """
     address = parse_address(uri)
     server = Server(address)
@@ -55,14 +56,16 @@ def open_opensearch(
                     f"xmodal index DATA --index {uri}"
                 )
             if bits is None:
-                raise ConfigError(f"to make a new index at {uri}, say how many bits its codes have")
+                raise ConfigError(
+                    f"bits is None, expected the width of the codes of a new index at {uri}"
+                )
             strategy = choose_strategy(address.strategy, probe(server), None, address.natives)
             try:
                 make_version(
                     server, address, bits, fingerprint, strategy.makes, alias=address.index
                 )
             except ServerFailure:
-                # Another process may have created it at the same moment: that one is opened.
+                # Another process may have created the index at the same time: open that one.
                 if describe(server, address.index) is None:
                     raise
         return OpenSearchIndex(server, address, bits=bits, fingerprint=fingerprint)
@@ -81,7 +84,8 @@ class OpenSearchIndex:
         self, server: Server, address: Address, *, bits: int | None, fingerprint: str | None
     ) -> None:
         self.handle = IndexHandle(server, address, bits=bits, fingerprint=fingerprint)
-        self._recalls: dict[tuple[Modality, int, int], Recall] = {}
+        self._recalls: dict[tuple[Modality, int], Recall] = {}
+        self._recalls_changes = self.handle.changes
 
     def __repr__(self) -> str:
         return repr(self.handle)
@@ -104,15 +108,15 @@ class OpenSearchIndex:
         text: BinaryCodes | None = None,
         fields: Sequence[Mapping[str, Any]] | None = None,
     ) -> int:
-        """Store documents; see the contract. BulkFailure names those that the server refused."""
+        """Store documents; see the contract. Raises BulkFailure with the refused documents."""
         batch = to_batch(documents, image=image, text=text, fields=fields)
         check_width(batch.bits, self.bits)
         self.handle.check_owned()
-        # Every line is made before the first is sent: a refused batch changes nothing.
+        # All lines are built before the first is sent, so that an invalid batch changes nothing.
         lines = {line.id: line for line in index_lines(batch, self.handle.layout)}
         self.handle.store_fingerprint()
         report = self.handle.send(bulk.batches(lines.values()))
-        check_accepted(self.handle, report, len(lines), "stored")
+        self._check_accepted(report, len(lines), "stored")
         return len(batch)
 
     def search(
@@ -132,12 +136,12 @@ class OpenSearchIndex:
         return read_batch(self.handle, ids)
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Remove documents; see the contract. BulkFailure names those that were not removed."""
+        """Remove documents; see the contract. Raises BulkFailure with the refused documents."""
         check_ids(ids)
         self.handle.check_owned()
-        known = [id_ for id_ in dict.fromkeys(ids) if is_usable(id_)]
-        report = self.handle.send(bulk.batches(map(bulk.delete_line, known)))
-        check_accepted(self.handle, report, len(known), "removed")
+        usable = [id_ for id_ in dict.fromkeys(ids) if is_usable(id_)]
+        report = self.handle.send(bulk.batches(map(bulk.delete_line, usable)))
+        self._check_accepted(report, len(usable), "removed")
         return report.results["deleted"]
 
     def facets(self, max_values: int = 20) -> Facets:
@@ -148,7 +152,7 @@ class OpenSearchIndex:
         return count_documents(self.handle)
 
     def close(self) -> None:
-        """Make added documents visible to searches, and close the connections."""
+        """Make changes visible to searches, and close the connections."""
         self.handle.refresh()
         self.handle.server.close()
 
@@ -171,19 +175,20 @@ class OpenSearchIndex:
         target: Modality,
         where: Mapping[str, Any] | None = None,
     ) -> ApproximateHits:
-        """Return the hits of the graph, fast and incomplete, with the recall of the graph.
+        """Return the hits of the graph, which may miss documents, and the graph's recall.
 
-        Recall is measured once for a target and k, and again after this handle changed documents.
-        Raises ConfigError if the index has no graph (strategies lucene-hnsw and faiss-hnsw).
+        Recall is measured once per target and k, and again after a change by this handle. Raises
+        ConfigError if the index has no graph (strategies lucene-hnsw and faiss-hnsw).
         """
         hits = search_graph(self.handle, queries, k, target=target, where=where)
-        key = target, k, self.handle.changes
-        if key not in self._recalls:
-            self._recalls = {key: self.measure_recall(k, target=target)}
-        return ApproximateHits(hits, self._recalls[key])
+        if self._recalls_changes != self.handle.changes:
+            self._recalls, self._recalls_changes = {}, self.handle.changes
+        if (target, k) not in self._recalls:
+            self._recalls[target, k] = self.measure_recall(k, target=target)
+        return ApproximateHits(hits, self._recalls[target, k])
 
     def measure_recall(self, k: int, *, target: Modality, sample: int = RECALL_QUERIES) -> Recall:
-        """Compare the graph with exact search for ``sample`` codes that the index itself holds."""
+        """Compare the graph with exact search for ``sample`` stored codes."""
         return measure_recall(self.handle, k, target=target, sample=sample)
 
     def search_fused(
@@ -224,7 +229,7 @@ class OpenSearchIndex:
         where: Mapping[str, Any] | None = None,
         confidence: Callable[[int], float] | None = None,
     ) -> Explanation:
-        """Explain the rank of a document for one query; see index/explain.py."""
+        """Return distance and ranks of a document for one query; see index/explain.py."""
         return explain(
             self.handle,
             id_,
@@ -235,3 +240,13 @@ class OpenSearchIndex:
             where=where,
             confidence=confidence,
         )
+
+    def _check_accepted(self, report: bulk.Report, sent: int, done: str) -> None:
+        """Raise BulkFailure if the server refused some of the ``sent`` documents."""
+        if report.failed:
+            id_, reason = next(iter(report.failed.items()))
+            raise BulkFailure(
+                f"{self.handle.address}: {len(report.failed)} of {sent} documents were refused, "
+                f"{id_!r} first: {reason}; the others are {done}",
+                report.failed,
+            )

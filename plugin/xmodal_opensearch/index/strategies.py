@@ -1,4 +1,4 @@
-"""Search strategies: what each needs of a server, and which one an index uses.
+"""Search strategies: their requirements, and the choice of one for an index.
 
     strategy       exact   field                    on the server
     hamming        yes     any bit vector           plugin opensearch-hamming: memory speed
@@ -6,10 +6,10 @@
     knn            yes     the same                 knn query, no script, k below 10,000
     long           yes     64-bit words             script_score in Painless: servers without k-NN
     lucene-hnsw    yes     Lucene graph             exact by script; search_approximate by the graph
-    faiss-hnsw     yes     Faiss graph (natives!)   the same
+    faiss-hnsw     yes     Faiss graph              the same; needs the native Faiss library
 
 ``search`` is exact with every strategy; only ``search_approximate`` uses a graph. The default is
-``hamming`` where that plugin is installed, else ``script``.
+``hamming`` if that plugin is installed, else ``script``.
 """
 
 from __future__ import annotations
@@ -24,20 +24,26 @@ from xmodal_opensearch.index.capabilities import Capabilities
 from xmodal_opensearch.index.mapping import LAYOUTS, Layout
 
 Build = Callable[[str, BinaryCodes, Layout, Sequence[queries.Query], int | None], queries.Query]
-"""Field, one code, layout, filters, radius (None: no limit) -> the query of all that match."""
+"""(field, one code, layout, filters, radius or None) -> query of all matching documents."""
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """One strategy: the layout that it makes, those it can search, and what it sends."""
+    """One strategy.
+
+    ``makes``: layout of a new index. ``searches``: names of the layouts that it can search.
+    ``build``: builds the query, or None for a knn query, which returns the k nearest only.
+    ``needs_scripts``: the server must allow expensive queries. ``needs_hamming``: the hamming
+    plugin must be on every node.
+    """
 
     name: str
     title: str
     makes: Layout
     searches: tuple[str, ...]
-    build: Build | None = None  # None: a knn query, which returns the k nearest and no more
-    needs_scripts: bool = False  # search.allow_expensive_queries has to be true
-    needs_hamming: bool = False  # our plugin has to be on every node
+    build: Build | None = None
+    needs_scripts: bool = False
+    needs_hamming: bool = False
     has_graph: bool = False
 
 
@@ -47,7 +53,7 @@ STRATEGIES = {
     for strategy in (
         Strategy(
             "hamming",
-            "exact, by the hamming plugin",
+            "exact search (hamming plugin)",
             LAYOUTS["faiss"],
             VECTORS,
             queries.by_hamming,
@@ -55,16 +61,16 @@ STRATEGIES = {
         ),
         Strategy(
             "script",
-            "exact, by script",
+            "exact search (script)",
             LAYOUTS["faiss"],
             VECTORS,
             queries.by_script,
             needs_scripts=True,
         ),
-        Strategy("knn", "exact, by knn query", LAYOUTS["faiss"], ("faiss",)),
+        Strategy("knn", "exact search (knn query)", LAYOUTS["faiss"], ("faiss",)),
         Strategy(
             "long",
-            "exact, by Painless",
+            "exact search (Painless)",
             LAYOUTS["long"],
             ("long",),
             queries.by_painless,
@@ -72,7 +78,7 @@ STRATEGIES = {
         ),
         Strategy(
             "lucene-hnsw",
-            "exact, by script, beside a Lucene graph",
+            "exact search (script), Lucene graph",
             LAYOUTS["lucene-hnsw"],
             ("lucene-hnsw",),
             queries.by_script,
@@ -81,7 +87,7 @@ STRATEGIES = {
         ),
         Strategy(
             "faiss-hnsw",
-            "exact, by script, beside a Faiss graph",
+            "exact search (script), Faiss graph",
             LAYOUTS["faiss-hnsw"],
             ("faiss-hnsw",),
             queries.by_script,
@@ -95,9 +101,10 @@ STRATEGIES = {
 def choose_strategy(
     forced: str | None, can: Capabilities, layout: Layout | None, natives: bool = False
 ) -> Strategy:
-    """Return the strategy for an index with ``layout``, or None for a new index.
+    """Return the strategy for an index with ``layout``; None means a new index.
 
-    Raises ConfigError if the server lacks what the strategy needs.
+    ``forced``: strategy named by the user. ``natives``: the user states that the native Faiss
+    library is installed. Raises ConfigError if the server does not meet the requirements.
     """
     if forced is not None and forced not in STRATEGIES:
         raise ConfigError(f"strategy is {forced!r}, expected one of {', '.join(STRATEGIES)}")
@@ -110,10 +117,10 @@ def choose_strategy(
             and (layout is not None or not strategy.has_graph)
         ]
         if not fitting:
-            wanted = STRATEGIES["long" if layout is not None and not layout.is_vector else "script"]
+            usual = STRATEGIES["long" if layout is not None and not layout.is_vector else "script"]
             raise ConfigError(
                 f"this server cannot search {layout.name if layout else 'codes'}: "
-                + missing_requirement(wanted, can)
+                + missing_requirement(usual, can)
             )
         return max(fitting, key=lambda strategy: (strategy.needs_hamming, strategy.has_graph))
     strategy = STRATEGIES[forced]
@@ -122,37 +129,35 @@ def choose_strategy(
             f"strategy={forced} searches fields of layout {' or '.join(strategy.searches)}, "
             f"this index has {layout.name}: leave the strategy out, or load a new index with it"
         )
-    lacking = missing_requirement(strategy, can)
-    if lacking:
-        raise ConfigError(f"strategy={forced} cannot work on this server: {lacking}")
+    missing = missing_requirement(strategy, can)
+    if missing:
+        raise ConfigError(f"strategy={forced} cannot be used on this server: {missing}")
     if layout is None:
         check_writable(strategy.makes, can, natives)
     return strategy
 
 
 def check_writable(layout: Layout, can: Capabilities, natives: bool) -> None:
-    """Raises ConfigError where a document that is written could end the node."""
+    """Raise ConfigError if writing a document could end the process of a node."""
     if layout.name == "faiss-hnsw" and not (natives or can.natives):
         raise ConfigError(
-            "a Faiss graph (faiss-hnsw) needs Faiss' native library on every node, and a node "
-            "without it ends when a document is written; the full distribution has it, then add "
-            "natives=yes to the address"
+            "a Faiss graph (faiss-hnsw) needs the native library of Faiss on every node, and a "
+            "node without it ends when a document is written: if it is installed, as in the full "
+            "distribution, add natives=yes to the address"
         )
 
 
 def missing_requirement(strategy: Strategy, can: Capabilities) -> str:
-    """What the server lacks for a strategy, and what to do; empty if nothing."""
+    """Return the requirement that a server lacks and what to do, or "" if it lacks none."""
     if strategy.makes.is_vector and not can.knn:
-        return "it has no k-NN plugin on every node; strategy=long works without"
+        return "it has no k-NN plugin on every node; use strategy=long, which does not need it"
     if strategy.makes.is_vector and can.version < (2, 19):
-        return (
-            f"version {can.version[0]}.{can.version[1]} is too old for it, expected 2.19 or later"
-        )
+        return f"its version {can.version[0]}.{can.version[1]} is too old, expected 2.19 or later"
     if strategy.needs_hamming and not can.hamming:
         return (
-            "our plugin is not on every node: build it with xmodal-opensearch plugin build, or "
-            "leave the strategy out"
+            "the hamming plugin is not on every node: build it with xmodal-opensearch plugin "
+            "build, or leave the strategy out"
         )
     if strategy.needs_scripts and not can.scripts:
-        return "search.allow_expensive_queries is false, which refuses scripts; strategy=knn works"
+        return "search.allow_expensive_queries is false, which refuses scripts; use strategy=knn"
     return ""

@@ -1,1 +1,1 @@
-"""Filling an index: load, enrich, new versions."""
+"""Bulk operations on an index: load, enrich, new versions."""

@@ -1,4 +1,4 @@
-"""Pictures by http: bounded in size and time, nothing but http, redirects checked alike."""
+"""Download of pictures by http or https, redirects included, limited in size and time."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ MAX_REDIRECTS = 10
 
 @dataclass(frozen=True)
 class Download:
-    """Fetches one picture into a folder; ``most_bytes`` and ``seconds`` bound each."""
+    """Downloads pictures; ``max_bytes`` and ``timeout`` (seconds) limit each download."""
 
-    most_bytes: int = 32 << 20
-    seconds: float = 20.0
+    max_bytes: int = 32 << 20
+    timeout: float = 20.0
 
     def __call__(self, url: str, folder: Path) -> Path:
-        """The file that was fetched. Raises DataError in one line for anything else."""
-        last = re.sub(r"[^\w.-]", "_", url.partition("?")[0].rpartition("/")[2])[-80:]
-        path = folder / f"{hashlib.blake2b(url.encode(), digest_size=8).hexdigest()}-{last}"
+        """Download ``url`` into ``folder`` and return the file. Raises DataError on any failure."""
+        name = re.sub(r"[^\w.-]", "_", url.partition("?")[0].rpartition("/")[2])[-80:]
+        path = folder / f"{hashlib.blake2b(url.encode(), digest_size=8).hexdigest()}-{name}"
         try:
-            asked = quote(url, safe="%/:=&?~#+!$,;'@()*[]")  # people write spaces and umlauts
-            if urlsplit(asked).scheme not in SCHEMES:
-                raise DataError(f"{_plain(url)} is no address of http or https")
+            quoted = quote(url, safe="%/:=&?~#+!$,;'@()*[]")  # spaces and letters beyond ASCII
+            if urlsplit(quoted).scheme not in SCHEMES:
+                raise DataError(f"{_without_secrets(url)} is no address of http or https")
             answer = request(
                 "GET",
-                asked,
-                timeout=self.seconds,
-                max_bytes=self.most_bytes,
+                quoted,
+                timeout=self.timeout,
+                max_bytes=self.max_bytes,
                 max_redirects=MAX_REDIRECTS,
                 use_proxies=True,
             )
         except (RequestFailed, ValueError) as error:
-            raise DataError(f"{_plain(url)}: {error}") from None
+            raise DataError(f"{_without_secrets(url)}: {error}") from None
         if answer.status // 100 != 2:
-            raise DataError(f"{_plain(url)} answers {answer.status}")
+            raise DataError(f"{_without_secrets(url)} answers {answer.status}")
         path.write_bytes(answer.body)
         return path
 
 
-def _plain(url: str) -> str:
-    """The address without what may be secret in it."""
+def _without_secrets(url: str) -> str:
+    """Return an address without user, password and query, which may be secret."""
     try:
         parts = urlsplit(url)
         return f"{parts.scheme}://{parts.hostname}{parts.path}"
     except ValueError:
-        return "an address that is none"
+        return "invalid address"

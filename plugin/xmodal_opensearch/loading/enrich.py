@@ -1,8 +1,9 @@
-"""Codes for documents that are already there: read, encoded, updated; nothing else changes.
+"""Enriching: add codes to existing documents of an index, without other changes to them.
 
-Each document that has its codes says so (``xmodal.encoder``), so a run that was stopped goes on
-with the others, and a later run with new documents. An update is refused by the server if somebody
-changed the document meanwhile; the next run takes it. Searches see one encoder's documents only.
+An enriched document stores the fingerprint of its encoder (``xmodal.encoder``). A run skips the
+documents that have it, so that it continues a stopped run and encodes new documents. The server
+rejects the update of a document that changed since it was read; the next run updates it. Searches
+return documents of one encoder only.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.aliases import describe
-from xmodal_opensearch.index.bit_order_check import put_self_test
+from xmodal_opensearch.index.bit_order_check import store_self_test
 from xmodal_opensearch.index.capabilities import probe
 from xmodal_opensearch.index.mapping import ENCODER, LAYOUTS, Layout, field_of
-from xmodal_opensearch.index.queries import Query
+from xmodal_opensearch.index.queries import Query, is_nested
 from xmodal_opensearch.index.store import OpenSearchIndex
 from xmodal_opensearch.loading.download import Download
 
@@ -35,9 +36,10 @@ PAGE = 256
 
 @dataclass(frozen=True)
 class Source:
-    """Where in a document its picture and its text stand: dotted field names, at least one.
+    """Fields of a document with its picture and its text: dotted names, at least one.
 
-    A picture is a path below ``folder``, or an http(s) address if ``download`` is given.
+    The value of ``image`` is a path inside ``folder`` (default: the current folder), or an http or
+    https address if ``download`` is set.
     """
 
     image: str | None = None
@@ -47,58 +49,52 @@ class Source:
 
     def __post_init__(self) -> None:
         if self.image is None and self.text is None:
-            raise ConfigError("name the field of the picture, of the text, or both")
+            raise ConfigError(
+                "no field given, expected the field of the picture, of the text, or both"
+            )
 
     @property
     def fields(self) -> list[str]:
-        """The names that are given."""
+        """Names of the fields that are set."""
         return [name for name in (self.image, self.text) if name is not None]
 
 
 def prepare(
-    server: Server, address: Address, bits: int, encoder: str, source: Source | None = None
+    server: Server, address: Address, bits: int, fingerprint: str, source: Source | None = None
 ) -> OpenSearchIndex:
-    """Give an existing index the fields for codes, if it has none, and open it.
+    """Add the fields for codes to an existing index, unless it has them, and open it.
 
-    Raises IndexMissing, IndexMismatch where codes cannot be added, and ConfigError, before anything
-    is changed, if it lacks a field of ``source``.
+    From then on searches return documents of this encoder only. Raises IndexMissing; IndexMismatch
+    if codes cannot be added; ConfigError, before any change, if a field of ``source`` is missing.
     """
     found = describe(server, address.index)
     if found is None:
         raise IndexMissing(
-            f"no index {address.index} at {address.server}: enrich adds codes to documents that "
-            "are there; for new ones use xmodal index or xmodal-opensearch load"
+            f"no index {address.index} at {address.server}, expected one with documents: for new "
+            "documents use xmodal index or xmodal-opensearch load"
         )
     name, content = found
     mappings = content["mappings"]
     if source is not None:
         _check_fields(str(address), mapping.field_types(mappings), source.fields)
     if "xmodal" not in mappings.get("_meta", {}):
-        _check_source(name, mappings)
-        layout = _layout(address, server, content["settings"])
-        body = {
-            "_meta": mappings.get("_meta", {}) | mapping.meta(bits, encoder, added=True),
-            "properties": mapping.code_properties(bits, layout),
-        }
-        server.request("PUT", f"/{name}/_mapping", body, doing="adding the fields for codes")
-        put_self_test(server, name, bits, layout)
-    elif not mapping.codes_were_added(mappings):
+        _add_code_fields(server, address, name, content, bits, fingerprint)
+    elif not mapping.is_enriched(mappings):
         raise IndexMismatch(
-            f"{address} was made by xmodal with the codes of its documents: use xmodal index or "
-            "xmodal-opensearch load there"
+            f"{address} was created by xmodal, expected an index of your own documents: use "
+            "xmodal index or xmodal-opensearch load"
         )
-    elif mapping.read_meta(name, mappings) == (bits, encoder):
-        pass
     else:
-        if mapping.read_meta(name, mappings)[0] != bits:
+        stored_bits, stored_fingerprint = mapping.read_meta(name, mappings)
+        if stored_bits != bits:
             raise IndexMismatch(
-                f"{address} has fields for codes of {mapping.read_meta(name, mappings)[0]} bits, "
-                f"this encoder makes {bits}: a field's width is fixed, so reindex into a new index"
+                f"{address} has fields for codes of {stored_bits} bits, expected {bits}, the width "
+                "of this encoder: a field's width is fixed, so reindex into a new index"
             )
-        # From here on searches see this encoder's documents only, first none, at the end all.
-        meta = mappings["_meta"] | mapping.meta(bits, encoder, added=True)
-        server.request("PUT", f"/{name}/_mapping", {"_meta": meta}, doing="naming the encoder")
-    return OpenSearchIndex(server, address, bits=bits, fingerprint=encoder)
+        if stored_fingerprint != fingerprint:
+            meta = mappings["_meta"] | mapping.build_meta(bits, fingerprint, enriched=True)
+            server.request("PUT", f"/{name}/_mapping", {"_meta": meta}, doing="naming the encoder")
+    return OpenSearchIndex(server, address, bits=bits, fingerprint=fingerprint)
 
 
 def enrich(
@@ -106,19 +102,20 @@ def enrich(
     source: Source,
     encode: Encode,
     *,
-    again: bool = False,
+    reencode: bool = False,
     problems: Problems,
     workers: int = 2,
     progress: Progress | None = None,
 ) -> bulk.Report:
-    """Encode the documents that have no codes of this encoder yet (``again``: all of them).
+    """Store codes of the documents that have none of this encoder, or with ``reencode`` of all.
 
-    Pictures and texts that cannot be used go to ``problems``. Raises ServerFailure if the server
-    stays away longer than the client is patient.
+    ``encode`` returns ids and codes by modality. Unusable pictures and texts are added to
+    ``problems``. Raises ServerFailure if the server is unavailable for longer than the client's
+    retries.
     """
     fields = source.fields
-    query = _wanted(index, fields, again)
-    # Also what others stored: an index may wait long, or for ever, before it shows that.
+    query = _documents_to_encode(index, fields, reencode)
+    # Include documents of other processes, which are not visible before a refresh.
     index.handle.refresh_always()
     total = index.handle.count(query)
     done = 0
@@ -126,7 +123,7 @@ def enrich(
     def batches() -> Iterator[bulk.Batch]:
         nonlocal done
         for page in index.handle.scan(query, PAGE, fields):
-            batch = _encoded(page, index, source, encode, problems)
+            batch = _encode_page(page, index, source, encode, problems)
             done += len(page)
             if progress is not None:
                 progress("encoded", done, max(total, done))
@@ -139,77 +136,79 @@ def enrich(
 
 
 def value_at(document: Mapping[str, Any], path: str) -> Any:
-    """The value of a dotted field of a document, the first one of a list; None if it has none."""
+    """Return the value of a dotted field, the first of a list, or None if it is missing."""
     return next(_values_at(document, path), None)
 
 
-def _values_at(found: Any, path: str) -> Iterator[Any]:
-    if isinstance(found, list):
-        for one in found:
-            yield from _values_at(one, path)
+def _values_at(value: Any, path: str) -> Iterator[Any]:
+    if isinstance(value, list):
+        for item in value:
+            yield from _values_at(item, path)
     elif not path:
-        if found is not None:
-            yield found
-    elif isinstance(found, Mapping):
+        if value is not None:
+            yield value
+    elif isinstance(value, Mapping):
         names = path.split(".")
         for count in range(len(names), 0, -1):  # a name itself may have dots
             head = ".".join(names[:count])
-            if head in found:
-                yield from _values_at(found[head], ".".join(names[count:]))
+            if head in value:
+                yield from _values_at(value[head], ".".join(names[count:]))
 
 
-def _wanted(index: OpenSearchIndex, fields: Sequence[str], again: bool) -> Query:
-    """Which documents to read: with one of the fields and, unless ``again``, without our codes.
+def _documents_to_encode(index: OpenSearchIndex, fields: Sequence[str], reencode: bool) -> Query:
+    """Return the query of documents with one of the fields, without codes unless ``reencode``.
 
     Raises ConfigError for a field that the index does not have.
     """
-    types = index.handle.read_types()
-    _check_fields(str(index.handle.address), types, fields)
-    told = index.handle.server.request(
-        "GET",
-        f"/{index.handle.name}/_field_caps",
-        doing="looking at fields",
-        fields=",".join(fields),
+    handle = index.handle
+    types = handle.read_types()
+    _check_fields(str(handle.address), types, fields)
+    capabilities = handle.server.request(
+        "GET", f"/{handle.name}/_field_caps", doing="reading fields", fields=",".join(fields)
     )["fields"]
-    can_be_asked = True
-    for name in fields:
-        kinds = told.get(name, {}).values()
-        indexed = any(one["searchable"] or one["aggregatable"] for one in kinds)
-        parents = {name[:at] for at, sign in enumerate(name) if sign == "."}
-        can_be_asked &= indexed and not any(types.get(one) == "nested" for one in parents)
-    out: dict[str, Any] = {"must_not": [{"ids": {"values": [mapping.SELF_TEST_ID]}}]}
-    if can_be_asked:  # else every document is read, and those without the fields are passed over
-        out["should"] = [{"exists": {"field": name}} for name in fields]
-        out["minimum_should_match"] = 1
-    if not again:
-        out["must_not"].append({"term": {ENCODER: str(index.fingerprint)}})
-    return {"bool": out}
+    searchable = all(
+        any(
+            kind["searchable"] or kind["aggregatable"]
+            for kind in capabilities.get(name, {}).values()
+        )
+        and not is_nested(name, types)
+        for name in fields
+    )
+    clauses: dict[str, Any] = {"must_not": [{"ids": {"values": [mapping.SELF_TEST_ID]}}]}
+    if searchable:  # else all documents are read, and those without the fields are skipped
+        clauses["should"] = [{"exists": {"field": name}} for name in fields]
+        clauses["minimum_should_match"] = 1
+    if not reencode:
+        clauses["must_not"].append({"term": {ENCODER: str(index.fingerprint)}})
+    return {"bool": clauses}
 
 
-def _encoded(
+def _encode_page(
     page: Sequence[Mapping[str, Any]],
     index: OpenSearchIndex,
     source: Source,
     encode: Encode,
     problems: Problems,
 ) -> bulk.Batch:
-    """The updates for one page of documents."""
+    """Return the updates of one page of documents."""
     with tempfile.TemporaryDirectory(prefix="xmodal-") as folder:
-        # Numbered, for with custom routing two documents may have the same id.
+        # Items are numbered: with custom routing, two documents may have one id.
         items = [_item(n, hit, source, Path(folder), problems) for n, hit in enumerate(page)]
         data = Dataset(tuple(items), name=str(index.handle.address), problems=problems)
-        codes = encode(data)
-    rows = {side: dict(zip(ids, range(len(ids)), strict=True)) for side, (ids, _) in codes.items()}
-    values = {side: index.handle.layout.values(packed) for side, (_, packed) in codes.items()}
+        encoded = encode(data)
+    values = {
+        modality: dict(zip(numbers, index.handle.layout.values(codes), strict=True))
+        for modality, (numbers, codes) in encoded.items()
+    }
     batch: bulk.Batch = []
     for number, hit in enumerate(page):
-        id_, own = hit["_id"], str(number)
-        if not any(own in rows[side] for side in MODALITIES):
+        id_ = hit["_id"]
+        code_fields = {
+            field_of(modality): values[modality].get(str(number)) for modality in MODALITIES
+        }
+        if all(value is None for value in code_fields.values()):
             continue
-        change: dict[str, Any] = {"xmodal": {"id": id_, "encoder": index.fingerprint}}
-        for side in MODALITIES:
-            row = rows[side].get(own)
-            change[field_of(side)] = None if row is None else values[side][row]
+        change = {"xmodal": {"id": id_, "encoder": index.fingerprint}, **code_fields}
         seen = hit["_seq_no"], hit["_primary_term"]
         batch.append(bulk.update_line(id_, change, version=seen, routing=hit.get("_routing")))
     return batch
@@ -218,6 +217,7 @@ def _encoded(
 def _item(
     number: int, hit: Mapping[str, Any], source: Source, folder: Path, problems: Problems
 ) -> Item:
+    """Return picture and text of a document; unusable ones are added to ``problems``."""
     document = hit.get("_source", {})
     text = None if source.text is None else value_at(document, source.text)
     image = None if source.image is None else value_at(document, source.image)
@@ -226,7 +226,7 @@ def _item(
         try:
             path = _picture(str(image), source, folder)
         except (DataError, OSError, ValueError, RuntimeError) as error:  # null bytes, link loops
-            problems.add("picture not to be had", f"{hit['_id']} ({error})")
+            problems.add("picture not available", f"{hit['_id']} ({error})")
     if text is not None:
         text = str(text)
         try:
@@ -238,40 +238,62 @@ def _item(
 
 
 def _picture(name: str, source: Source, folder: Path) -> Path:
+    """Return the file of a picture, downloaded into ``folder`` if it is an address."""
     if name.lower().startswith(("http://", "https://")):
         if source.download is None:
-            raise DataError("it is an address: allow downloads with --download")
+            raise DataError("it is an address, expected a path: allow downloads with --download")
         return source.download(name, folder)
-    below = (source.folder or Path()).resolve()
-    path = (below / name).resolve()
-    if not path.is_relative_to(below):
-        raise DataError(f"{name} lies outside of {below}: name its folder with --images-from")
+    root = (source.folder or Path()).resolve()
+    path = (root / name).resolve()
+    if not path.is_relative_to(root):
+        raise DataError(f"{name} is outside of {root}: set its folder with --images-from")
     return path
 
 
-def _check_fields(where: str, types: Mapping[str, str], fields: Sequence[str]) -> None:
+def _check_fields(index: str, types: Mapping[str, str], fields: Sequence[str]) -> None:
     for name in fields:
         if name not in types:
-            known = ", ".join(sorted(path for path in types if not mapping.is_ours(path))[:20])
-            raise ConfigError(f"{where} has no field {name!r}, expected one of {known or 'none'}")
+            known = ", ".join(sorted(path for path in types if not mapping.is_reserved(path))[:20])
+            raise ConfigError(f"{index} has no field {name!r}, expected one of {known or 'none'}")
+
+
+def _add_code_fields(
+    server: Server,
+    address: Address,
+    name: str,
+    content: Mapping[str, Any],
+    bits: int,
+    fingerprint: str,
+) -> None:
+    """Add the fields for codes and the self-test document to an index that has none."""
+    mappings = content["mappings"]
+    _check_source(name, mappings)
+    layout = _layout(address, server, content["settings"])
+    body = {
+        "_meta": mappings.get("_meta", {}) | mapping.build_meta(bits, fingerprint, enriched=True),
+        "properties": mapping.code_properties(bits, layout),
+    }
+    server.request("PUT", f"/{name}/_mapping", body, doing="adding the fields for codes")
+    store_self_test(server, name, bits, layout)
 
 
 def _check_source(name: str, mappings: Mapping[str, Any]) -> None:
-    kept = mappings.get("_source", {})
-    if kept.get("enabled") is False or kept.get("excludes") or kept.get("includes"):
+    """Raise IndexMismatch for an index that does not store all fields or has reserved ones."""
+    stored = mappings.get("_source", {})
+    if stored.get("enabled") is False or stored.get("excludes") or stored.get("includes"):
         raise IndexMismatch(
-            f"index {name} does not keep its documents whole (_source is {dict(kept)}), so an "
-            "update would lose fields: reindex it without that"
+            f"index {name} does not store complete documents (_source is {dict(stored)}), so an "
+            "update would lose fields: reindex it with complete documents"
         )
-    taken = sorted(set(mapping.OURS) & set(mappings.get("properties", {})))
-    if taken:
+    reserved = sorted(set(mapping.RESERVED_FIELDS) & set(mappings.get("properties", {})))
+    if reserved:
         raise IndexMismatch(
-            f"index {name} has fields called {', '.join(taken)} of its own: rename them first"
+            f"index {name} has fields with the reserved names {', '.join(reserved)}: rename them"
         )
 
 
 def _layout(address: Address, server: Server, settings: Mapping[str, Any]) -> Layout:
-    """What an index that exists can be given: ``index.knn`` cannot be changed any more."""
+    """Return the layout for an existing index, whose setting ``index.knn`` cannot be changed."""
     can = probe(server)
     if address.strategy == "long" or not can.knn:
         return LAYOUTS["long"]

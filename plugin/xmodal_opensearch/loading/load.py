@@ -1,11 +1,11 @@
-"""Filling an index with many documents: resumable, idempotent, named failures, settings put back.
+"""Loading of many documents into an index: resumable and idempotent.
 
-Batches are numbered. Those that the server has taken are noted in a file beside a hash of their
-bytes, so that a killed load goes on where it was; the first batch that differs from what was noted
-makes everything after it count as not sent. Ids are the documents' own: sending twice stores once.
+Batches are numbered. A checkpoint file lists the stored batches with hashes of their bytes, so that
+a killed load continues after them. If a batch differs from the checkpoint, it and all later batches
+are sent again. Documents have their own ids, so sending a document twice stores it once.
 
-While it runs the index does not refresh; what was set before stands in ``_meta.xmodal_load`` of the
-mapping, so that the next load, or doctor, puts it back even if this one is killed.
+During a load the index is not refreshed. The previous settings are saved in ``_meta.xmodal_load``
+of the mapping, from which the next load or ``doctor --repair`` restores them after a kill.
 """
 
 from __future__ import annotations
@@ -37,22 +37,23 @@ def load(
     index: OpenSearchIndex,
     batches: Iterable[DocumentBatch],
     *,
-    notes: Path,
+    checkpoints: Path,
     total: int = 0,
     workers: int = 2,
     no_replicas: bool = False,
     progress: Progress | None = None,
 ) -> bulk.Report:
-    """Store all documents; ``failed`` of the report names those that could not be, and why.
+    """Store all documents; ``failed`` of the report has the reasons of refused ones by id.
 
-    ``notes`` is the folder of the checkpoint, removed when all is stored. ``no_replicas`` takes
-    the replicas away meanwhile: faster, and a node lost meanwhile loses documents. Raises
-    ServerFailure if the server stays away longer than the client is patient, CodeError for codes of
-    other bits, ConfigError for an index whose documents are somebody's own.
+    ``checkpoints``: folder of the checkpoint file, which is removed at the end. ``total``: number
+    of documents, for ``progress``. ``no_replicas``: remove replicas during the load, which is
+    faster, but a lost node loses documents. Raises ServerFailure if the server is unavailable for
+    longer than the client's retries, CodeError for codes of another width, ConfigError for an
+    enriched index.
     """
     index.handle.check_owned()
     index.handle.store_fingerprint()
-    checkpoint = Checkpoint(notes / f"{index.handle.uuid}.load")
+    checkpoint = Checkpoint(checkpoints / f"{index.handle.uuid}.load")
     refused: dict[str, str] = {}
     done = 0
 
@@ -64,18 +65,18 @@ def load(
             else:
                 yield batch
 
-    def note(batch: bulk.Batch, report: bulk.Report) -> None:
+    def on_stored(batch: bulk.Batch, report: bulk.Report) -> None:
         nonlocal done
         done += len(batch)
-        if not report.failed:  # else they are sent, and named, once more
-            checkpoint.note(batch)
+        if not report.failed:  # a batch with failures is sent again, to report them again
+            checkpoint.add(batch)
         if progress is not None:
             progress("stored", done, max(total, done))
 
     with settings_for_loading(index, no_replicas=no_replicas):
-        report = index.handle.send(unsent(), workers=workers, done=note)
+        report = index.handle.send(unsent(), workers=workers, done=on_stored)
         report.failed.update(refused)
-        # Also what a load stored that was killed before it came here.
+        # Also refreshes the documents of a load that was killed before this line.
         index.handle.refresh_always()
     checkpoint.remove()
     return report
@@ -84,7 +85,7 @@ def load(
 def lines(
     index: OpenSearchIndex, batches: Iterable[DocumentBatch], refused: dict[str, str]
 ) -> Iterator[bulk.Line]:
-    """Yield the bulk lines of all documents; ``refused`` receives the reason of each other one."""
+    """Yield the bulk lines of all valid documents; add reasons of others to ``refused`` by id."""
     for batch in batches:
         check_width(batch.bits, index.bits)
         sources = source_codes(batch, index.handle.layout)
@@ -97,98 +98,99 @@ def lines(
 
 
 class Checkpoint:
-    """Which batches the server has taken: a file of their numbers and hashes of their bytes."""
+    """File of the numbers and hashes of the batches that the server has stored."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._taken: dict[int, str] = {}
+        self._stored: dict[int, str] = {}
         self._sent: dict[int, tuple[int, str]] = {}  # id() of a batch: its number and hash
         text = path.read_text(encoding="ascii", errors="replace") if path.exists() else ""
         for line in text.splitlines():
             number, _, digest = line.partition(" ")
             if number.isdecimal() and len(digest) == 32:
-                self._taken[int(number)] = digest
-        if text and not text.endswith("\n"):  # a kill may leave half a line
+                self._stored[int(number)] = digest
+        if text and not text.endswith("\n"):  # a kill may leave an incomplete line
             self._write()
 
     def has(self, number: int, batch: bulk.Batch) -> bool:
-        """Whether this very batch was taken; a different one ends what the notes are good for."""
+        """Return whether this batch is stored; a different batch invalidates all later entries."""
         digest = _digest(batch)
-        if self._taken.get(number) == digest:
+        if self._stored.get(number) == digest:
             return True
-        if number in self._taken:
-            self._taken = {n: one for n, one in self._taken.items() if n < number}
+        if number in self._stored:
+            self._stored = {n: other for n, other in self._stored.items() if n < number}
             self._write()
         self._sent[id(batch)] = number, digest
         return False
 
-    def note(self, batch: bulk.Batch) -> None:
-        """The server has taken it."""
+    def add(self, batch: bulk.Batch) -> None:
+        """Add a batch that the server has stored."""
         number, digest = self._sent.pop(id(batch))
-        self._taken[number] = digest
+        self._stored[number] = digest
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with open(self.path, "a", encoding="ascii") as file:
             file.write(f"{number} {digest}\n")
 
     def remove(self) -> None:
-        """Everything is stored: the next load begins anew."""
+        """Delete the file, after which a load starts from the beginning."""
         self.path.unlink(missing_ok=True)
 
     def _write(self) -> None:
         new = self.path.with_suffix(".new")
-        new.write_text("".join(f"{n} {one}\n" for n, one in sorted(self._taken.items())), "ascii")
+        lines = (f"{number} {digest}\n" for number, digest in sorted(self._stored.items()))
+        new.write_text("".join(lines), "ascii")
         new.replace(self.path)
 
 
 @contextmanager
 def settings_for_loading(index: OpenSearchIndex, *, no_replicas: bool = False) -> Iterator[None]:
-    """No refreshes (and, if asked, no replicas) inside; what was set before is put back after."""
-    wanted = WHILE_LOADING | (NO_REPLICAS if no_replicas else {})
-    index.handle.write_meta({KEY: before_loading(index, wanted)})
+    """Disable refreshes, and with ``no_replicas`` replicas, inside; restore the settings after."""
+    settings = WHILE_LOADING | (NO_REPLICAS if no_replicas else {})
+    index.handle.write_meta({KEY: settings_before_loading(index, settings)})
     try:
-        _set(index, wanted)
+        _set(index, settings)
         yield
     except BaseException:
-        with suppress(IndexFailure):  # the server may be what failed: the next load does it then
-            put_back(index)
+        with suppress(IndexFailure):  # an unavailable server: the next load restores the settings
+            restore_settings(index)
         raise
-    put_back(index)
+    restore_settings(index)
 
 
-def before_loading(index: OpenSearchIndex, names: Iterable[str]) -> dict[str, Any]:
-    """Settings as they were before any load: noted by one that was killed, else as they are now."""
+def settings_before_loading(index: OpenSearchIndex, names: Iterable[str]) -> dict[str, Any]:
+    """Return settings from before any load: as saved by a killed load, or the present ones."""
     answer = index.handle.server.request(
         "GET", f"/{index.handle.name}/_settings", doing="reading settings", flat_settings="true"
     )
-    now = answer[index.handle.name]["settings"]
-    noted = index.handle.read_meta().get(KEY)
-    return {name: now.get(name) for name in names} | dict(
-        noted if isinstance(noted, Mapping) else {}
+    present = answer[index.handle.name]["settings"]
+    saved = index.handle.read_meta().get(KEY)
+    return {name: present.get(name) for name in names} | dict(
+        saved if isinstance(saved, Mapping) else {}
     )
 
 
-def put_back(index: OpenSearchIndex) -> bool:
-    """Restore the settings that a load changed; whether there were any."""
-    noted = index.handle.read_meta().get(KEY)
-    if not isinstance(noted, Mapping):
+def restore_settings(index: OpenSearchIndex) -> bool:
+    """Restore the settings that a load changed; return whether there were any."""
+    saved = index.handle.read_meta().get(KEY)
+    if not isinstance(saved, Mapping):
         return False
-    _set(index, dict(noted))
+    _set(index, dict(saved))
     index.handle.write_meta({KEY: None})
     return True
 
 
 def check_count(index: OpenSearchIndex, expected: int, *, exactly: bool = False) -> None:
-    """Raises IndexFailure if fewer documents can be found than were stored, or (exactly) more."""
-    found = len(index)
-    if exactly and found > expected:
+    """Raise IndexFailure for fewer documents than ``expected``, and with ``exactly`` for more."""
+    count = len(index)
+    if exactly and count > expected:
         raise IndexFailure(
-            f"{index.handle.address}: {found:,} documents can be found, {expected:,} were stored: "
-            "an earlier load left others in this unfinished version; remove it with "
+            f"{index.handle.address} has {count:,} documents, expected {expected:,}: an earlier "
+            "load left others in this unfinished version; remove it with "
             "xmodal-opensearch delete --old-versions and load again"
         )
-    if found < expected:
+    if count < expected:
         raise IndexFailure(
-            f"{index.handle.address}: {found:,} documents can be found, {expected:,} were stored: "
+            f"{index.handle.address} has {count:,} documents, expected {expected:,}: "
             "run the same command again"
         )
 

@@ -88,7 +88,7 @@ class ConnectorConfig:
         if self.text_field == self.image_field:
             raise ConfigError(f"--text-field and --image-field are both {self.text_field!r}")
         for name in (self.text_field, self.image_field):
-            if not re.fullmatch(r"[^\s.'\\]+(\.[^\s.'\\]+)*", name) or mapping.is_ours(name):
+            if not re.fullmatch(r"[^\s.'\\]+(\.[^\s.'\\]+)*", name) or mapping.is_reserved(name):
                 raise ConfigError(f"field {name!r} cannot hold a text or a picture: use another")
 
     @property
@@ -288,7 +288,7 @@ def _post_process_script(config: ConnectorConfig) -> str:
         "encoder": config.tag.fingerprint,
         "index": config.tag.index,
         "order": json.dumps(BY_DISTANCE),
-        "fields": json.dumps({"excludes": list(mapping.OURS)}),
+        "fields": json.dumps({"excludes": list(mapping.RESERVED_FIELDS)}),
     }
     values |= {modality: json.dumps(query) for modality, query in config.queries.items()}
     script = _read_asset("answer")

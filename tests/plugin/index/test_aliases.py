@@ -1,4 +1,4 @@
-"""Versions behind an alias: made once however many make them, and moved in one step."""
+"""Versions behind an alias: names, creation by several processes, atomic moves of the alias."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.diagnostics import repair
 from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.aliases import (
+    alias_actions,
     describe,
     is_version,
     make_version,
+    move_alias,
     next_version,
-    swap,
-    swap_in,
     versions_of,
 )
-from xmodal_opensearch.index.bit_order_check import put_self_test
+from xmodal_opensearch.index.bit_order_check import store_self_test
 from xmodal_opensearch.index.mapping import LAYOUTS
 from xmodal_opensearch.index.store import open_opensearch
 from xmodal_opensearch.loading.enrich import prepare
-from xmodal_opensearch.loading.new_version import next_index
+from xmodal_opensearch.loading.new_version import open_next_version
 
 Address = Callable[..., str]
 Rest = Callable[..., Any]
@@ -44,7 +44,7 @@ CODE = BinaryCodes.from_hex(["00" * 8])
         (["p-999999"], "p-1000000"),
     ],
 )
-def test_the_next_version_comes_after_all_that_exist(existing: list[str], new: str) -> None:
+def test_next_version_follows_all_existing_ones(existing: list[str], new: str) -> None:
     assert next_version("p", existing) == new
     assert is_version("p", new)
 
@@ -52,13 +52,13 @@ def test_the_next_version_comes_after_all_that_exist(existing: list[str], new: s
 @pytest.mark.parametrize(
     "name", ["p", "p-", "p-1", "p-00000x", "q-000001", "p-q-000001", "pp-000001"]
 )
-def test_other_names_are_no_versions(name: str) -> None:
+def test_is_version_rejects_other_names(name: str) -> None:
     assert not is_version("p", name)
     assert is_version("a.b", "a.b-000001") and not is_version("a.b", "axb-000001")
 
 
-def test_an_alias_is_moved_from_all_others_at_once() -> None:
-    assert swap("p", ["p-000001", "p-000003"], "p-000003") == {
+def test_alias_actions_move_the_alias_in_one_request() -> None:
+    assert alias_actions("p", ["p-000001", "p-000003"], "p-000003") == {
         "actions": [
             {"remove": {"index": "p-000001", "alias": "p"}},
             {"add": {"index": "p-000003", "alias": "p", "is_write_index": True}},
@@ -66,7 +66,7 @@ def test_an_alias_is_moved_from_all_others_at_once() -> None:
     }
 
 
-def test_a_new_version_is_seen_when_it_is_swapped_in(address: Address) -> None:
+def test_new_version_is_searched_after_the_alias_moved(address: Address) -> None:
     where = parse_address(address())
     with open_opensearch(str(where), bits=64, fingerprint="e1", create=True) as old:
         old.add(["old"], image=CODE)
@@ -79,33 +79,33 @@ def test_a_new_version_is_seen_when_it_is_swapped_in(address: Address) -> None:
         assert [hit.id for hit in old.search(CODE, 9, target="image")[0]] == ["old"]
         with open_opensearch(str(where)) as again:
             assert (again.handle.name, again.fingerprint) == (old.handle.name, "e1")
-        assert swap_in(server, where.index, new) == [old.handle.name]
+        assert move_alias(server, where.index, new) == [old.handle.name]
         assert versions_of(server, where.index) == {old.handle.name: False, new: True}
-        assert swap_in(server, where.index, new) == []  # nothing happens twice
+        assert move_alias(server, where.index, new) == []  # no change
         with open_opensearch(str(where), fingerprint="e2") as again:
             assert [hit.id for hit in again.search(CODE, 9, target="image")[0]] == ["new"]
-            assert (again.handle.name, again.way.name) == (new, "long")
-        # An open handle goes on with the codes that it can compare.
+            assert (again.handle.name, again.handle.strategy.name) == (new, "long")
+        # An open handle continues to search its version.
         assert [hit.id for hit in old.search(CODE, 9, target="image")[0]] == ["old"]
 
 
-def test_an_alias_of_two_indexes_is_refused(address: Address, rest: Rest) -> None:
+def test_alias_of_two_indexes_is_rejected(address: Address, rest: Rest) -> None:
     where = address()
     with open_opensearch(where, bits=64, create=True) as index:
         alias = index.handle.address.index
     rest("PUT", f"/{alias}-other", {"aliases": {alias: {}}})
     with pytest.raises(
-        IndexMismatch, match=f"alias {alias} stands for 2 indexes .*-000001, "
-    ) as no:
+        IndexMismatch, match=f"alias {alias} points to 2 indexes .*-000001, "
+    ) as raised:
         open_index(where)
-    assert "\n" not in str(no.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
     ("limit", "word"),
     [({"filter": {"term": {"shop": "north"}}}, "a filter"), ({"routing": "1"}, "a search routing")],
 )
-def test_an_alias_of_a_part_of_an_index_is_refused(
+def test_alias_of_a_part_of_an_index_is_rejected(
     address: Address, rest: Rest, limit: dict[str, Any], word: str
 ) -> None:
     uri = address()
@@ -119,7 +119,7 @@ def test_an_alias_of_a_part_of_an_index_is_refused(
         lambda: open_opensearch(uri + "-part"),
         lambda: prepare(server, parse_address(uri + "-part"), 64, "e"),
         lambda: repair(server, parse_address(uri + "-part")),
-        lambda: next_index(server, parse_address(uri + "-part"), 64, "e", "somewhere"),
+        lambda: open_next_version(server, parse_address(uri + "-part"), 64, "e", "somewhere"),
     ):
         with pytest.raises(
             IndexMismatch, match=f"{part} has {word} .* open {index.handle.name} itself"
@@ -131,7 +131,7 @@ def test_an_alias_of_a_part_of_an_index_is_refused(
             assert len(opened) == 1
 
 
-def test_a_version_of_which_the_index_has_gone_is_missing(address: Address, rest: Rest) -> None:
+def test_deleted_version_is_missing(address: Address, rest: Rest) -> None:
     where = address()
     with open_opensearch(where, bits=64, create=True) as index:
         assert describe(index.handle.server, index.handle.name) is not None
@@ -143,11 +143,11 @@ def test_a_version_of_which_the_index_has_gone_is_missing(address: Address, rest
         open_index(where)
 
 
-# ---- several at once -------------------------------------------------------------------------
+# ---- concurrent creation ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("turn", range(3))
-def test_an_index_that_four_make_at_once_is_made_once(address: Address, turn: int) -> None:
+def test_index_created_by_four_threads_exists_once(address: Address, turn: int) -> None:
     where = address()
     made: list[Index] = []
     failed: list[Exception] = []
@@ -177,10 +177,10 @@ def test_an_index_that_four_make_at_once_is_made_once(address: Address, turn: in
         assert [hit.id for hit in index.search(CODE, 9, target="image")[0]] == ["0", "1", "2", "3"]
 
 
-def test_who_comes_second_opens_what_the_first_made(
+def test_second_creator_opens_the_index_of_the_first(
     address: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The second saw no index, and makes the version after the one that appeared meanwhile.
+    # The second process saw no index before the first one created it.
     where = address()
     seen = iter([None])
     with open_opensearch(where, bits=64, create=True) as first:
@@ -194,18 +194,18 @@ def test_who_comes_second_opens_what_the_first_made(
             ]
 
 
-def test_a_server_that_refuses_to_make_an_index_is_told(address: Address) -> None:
+def test_refused_creation_raises_server_failure(address: Address) -> None:
     with pytest.raises(ServerFailure, match=r"refused creating .* .400.: .* must be <= 1024"):
         open_index(address(shards="2000"), bits=64, create=True)
 
 
-def test_an_index_is_waited_for_while_somebody_makes_it(address: Address, rest: Rest) -> None:
+def test_opening_waits_for_the_self_test_document(address: Address, rest: Rest) -> None:
     where = parse_address(address())
     body = mapping.new_index(64, None, LAYOUTS["faiss"], alias=where.index)
-    rest("PUT", f"/{where.index}-000001", body)  # and the self-test does not stand there yet
+    rest("PUT", f"/{where.index}-000001", body)  # without the self-test document
     server = Server(where)
     later = threading.Timer(
-        0.5, put_self_test, (server, f"{where.index}-000001", 64, LAYOUTS["faiss"])
+        0.5, store_self_test, (server, f"{where.index}-000001", 64, LAYOUTS["faiss"])
     )
     later.start()
     open_opensearch(str(where)).close()

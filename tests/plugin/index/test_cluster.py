@@ -1,4 +1,4 @@
-"""Three nodes, of which one is lost: nothing stored is lost, and no answer is wrong."""
+"""Cluster of three nodes: the loss of a node loses no documents and gives no wrong hits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("node_parts")]
 
 @pytest.fixture(scope="module")
 def cluster(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
-    """Three nodes; whoever loses one brings it back."""
+    """Three nodes; a test that stops one restarts it."""
     plugin = plugin_folder()
     nodes = start_cluster(
         tmp_path_factory.mktemp("cluster"), 3, heap="384m", extra_plugins=[plugin]
@@ -40,10 +40,10 @@ def cluster(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 def put(url: str, body: dict[str, Any]) -> Any:
-    """The answer to PUT."""
+    """Send PUT and return the decoded answer."""
     head = {"Content-Type": "application/json"}
-    asked = Request(url, json.dumps(body).encode(), headers=head, method="PUT")
-    with urlopen(asked, timeout=30) as answer:
+    request = Request(url, json.dumps(body).encode(), headers=head, method="PUT")
+    with urlopen(request, timeout=30) as answer:
         return json.load(answer)
 
 
@@ -53,7 +53,7 @@ def wait_for_green(nodes: list[Node], index: str) -> None:
         assert health is not None and health["timed_out"] is False, health
 
 
-def test_a_cluster_survives_the_loss_of_a_node(cluster: list[Node]) -> None:
+def test_cluster_survives_the_loss_of_a_node(cluster: list[Node]) -> None:
     lost, *others = cluster
     assert lost.get("/_cluster/health")["number_of_nodes"] == 3
     put(f"{lost.url}/things", {"settings": {"number_of_shards": 3, "number_of_replicas": 1}})
@@ -71,7 +71,7 @@ def test_a_cluster_survives_the_loss_of_a_node(cluster: list[Node]) -> None:
     lost.wait(30, nodes=3)
 
 
-def test_shards_and_nodes_agree_with_numpy(cluster: list[Node], tmp_path: Path) -> None:
+def test_search_over_shards_equals_numpy(cluster: list[Node], tmp_path: Path) -> None:
     hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster)
     stored = batch(1500, seed=5, name="spread")
     queries = random_codes(3, 78)
@@ -79,7 +79,7 @@ def test_shards_and_nodes_agree_with_numpy(cluster: list[Node], tmp_path: Path) 
     uri = f"opensearch://{hosts}/spread?shards=3&replicas=1"
     with open_opensearch(uri, bits=BITS, create=True) as index:
         assert index.handle.strategy.name == "hamming"
-        load(index, [stored], notes=tmp_path)
+        load(index, [stored], checkpoints=tmp_path)
         wait_for_green(cluster, "spread")
         for radius in (None, 20):
             found = index.search(queries, 400, target="image", radius=radius)
@@ -96,16 +96,16 @@ def test_shards_and_nodes_agree_with_numpy(cluster: list[Node], tmp_path: Path) 
 
 
 class Searching(threading.Thread):
-    """Asks for what was loaded before, again and again, and compares with numpy."""
+    """Searches repeatedly, and compares the hits with those of numpy."""
 
     def __init__(self, uri: str, before: DocumentBatch) -> None:
         super().__init__(daemon=True)
         self._uri = uri
         self._queries = random_codes(4, 77)
-        assert before.image is not None
-        distances = self._queries.distances(before.image)
-        ids = np.array(before.ids)
-        self._right = [
+        ids_with_image, images = before.codes("image")
+        distances = self._queries.distances(images)
+        ids = np.array(ids_with_image)
+        self._expected = [
             [(str(ids[row]), int(line[row])) for row in np.lexsort((ids, line))[:10]]
             for line in distances
         ]
@@ -125,18 +125,18 @@ class Searching(threading.Thread):
                     found = index.search(self._queries, 10, target="image", where={"seed": 1})
                     self.answers.append(time.monotonic())
                     got = [[(hit.id, hit.distance) for hit in hits] for hits in found]
-                    if got != self._right:
+                    if got != self._expected:
                         self.wrong.append((index, got))
         except BaseException as error:
             self.wrong.append(error)
 
 
-def test_a_node_is_lost_during_loading_and_searching(cluster: list[Node], tmp_path: Path) -> None:
+def test_node_is_lost_during_loading_and_searching(cluster: list[Node], tmp_path: Path) -> None:
     hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster)
     uri = f"opensearch://{hosts}/photos?shards=3&replicas=1"
     index = open_opensearch(uri, bits=BITS, create=True)
     before = batch(3000, seed=1, name="before")
-    load(index, [before], notes=tmp_path)
+    load(index, [before], checkpoints=tmp_path)
     wait_for_green(cluster, "photos")
 
     shards = cluster[0].get(f"/_cat/shards/{index.handle.name}?format=json")
@@ -159,10 +159,10 @@ def test_a_node_is_lost_during_loading_and_searching(cluster: list[Node], tmp_pa
     searching.start()
     while len(searching.answers) < 3 and not searching.wrong:
         time.sleep(0.05)
-    report = load(index, meanwhile, notes=tmp_path, progress=progress)
-    asked_by_then = len(searching.answers)
+    report = load(index, meanwhile, checkpoints=tmp_path, progress=progress)
+    answers_after_load = len(searching.answers)
     end = time.monotonic() + 60
-    while len(searching.answers) < asked_by_then + 3 and time.monotonic() < end:
+    while len(searching.answers) < answers_after_load + 3 and time.monotonic() < end:
         time.sleep(0.05)
     searching.done.set()
     searching.join(100)
@@ -172,6 +172,6 @@ def test_a_node_is_lost_during_loading_and_searching(cluster: list[Node], tmp_pa
     assert acknowledged[-1] == 20_000 and report.failed == {} and report.stored >= 20_000
     assert len(index) == 23_000
     for one in [before, *meanwhile]:
-        for side in MODALITIES:
-            assert index.get(one.ids).codes(side) == one.codes(side)
+        for modality in MODALITIES:
+            assert index.get(one.ids).codes(modality) == one.codes(modality)
     index.close()

@@ -1,4 +1,4 @@
-"""Codes and distances survive the journey to a server and back, bit by bit."""
+"""Codec: codes and distances are unchanged by storage on a server."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from xmodal.errors import CodeError
 from xmodal_opensearch.index import codec
 from xmodal_opensearch.index.store import open_opensearch
 
-LARGEST = 2048
+MAX_BITS = 2048
 STRATEGIES = ("script", "knn", "long", "lucene-hnsw")
 
 
 @st.composite
 def some_codes(draw: st.DrawFn) -> BinaryCodes:
-    """Codes of any allowed width, none included."""
-    width = draw(st.integers(1, LARGEST // 8))
+    """Zero to four codes of any valid width."""
+    width = draw(st.integers(1, MAX_BITS // 8))
     rows = draw(st.lists(st.binary(min_size=width, max_size=width), max_size=4))
     return BinaryCodes(np.frombuffer(b"".join(rows), np.uint8).reshape(-1, width), 8 * width)
 
 
 @given(codes=some_codes())
-def test_signed_bytes_turn_back_into_the_codes(codes: BinaryCodes) -> None:
+def test_signed_bytes_round_trip(codes: BinaryCodes) -> None:
     signed = codes.to_signed()
     assert all(-128 <= value <= 127 for row in signed for value in row)
     assert codec.from_signed(signed, codes.bits) == codes
 
 
 @given(codes=some_codes())
-def test_words_turn_back_into_the_codes(codes: BinaryCodes) -> None:
+def test_words_round_trip(codes: BinaryCodes) -> None:
     words = codec.to_words(codes)
     assert all(-(2**63) <= word < 2**63 for row in words for word in row)
-    assert all(len(row) == codec.words_of(codes.bits) for row in words)
+    assert all(len(row) == codec.word_count(codes.bits) for row in words)
     assert codec.from_words(words, codes.bits) == codes
 
 
 @given(codes=some_codes())
 def test_words_have_the_distances_of_the_codes(codes: BinaryCodes) -> None:
-    words = np.array(codec.to_words(codes), np.int64).reshape(-1, codec.words_of(codes.bits))
-    apart = np.bitwise_count((words[:, None] ^ words[None]).view(np.uint64)).sum(axis=2)
-    assert np.array_equal(apart, codes.distances(codes))
+    words = np.array(codec.to_words(codes), np.int64).reshape(-1, codec.word_count(codes.bits))
+    distances = np.bitwise_count((words[:, None] ^ words[None]).view(np.uint64)).sum(axis=2)
+    assert np.array_equal(distances, codes.distances(codes))
 
 
 @pytest.mark.parametrize(
@@ -78,62 +78,64 @@ def test_words_by_hand(text: str, words: list[int]) -> None:
 
 @pytest.mark.parametrize(("bits", "words"), [(8, 1), (64, 1), (72, 2), (128, 2), (2048, 32)])
 def test_a_word_holds_64_bits(bits: int, words: int) -> None:
-    assert codec.words_of(bits) == words
+    assert codec.word_count(bits) == words
 
 
 @pytest.mark.parametrize("rows", [[[128]], [[-129]], [[1, 2]], [[1], [1, 2]], [[1], []]])
-def test_what_is_no_code_of_signed_bytes_is_refused(rows: list[list[int]]) -> None:
+def test_from_signed_rejects_invalid_rows(rows: list[list[int]]) -> None:
     with pytest.raises(CodeError, match="not 1 signed bytes"):
         codec.from_signed(rows, 8)
 
 
 @pytest.mark.parametrize("rows", [[[1, 2]], [[1], []]])
-def test_another_number_of_words_is_refused(rows: list[list[int]]) -> None:
+def test_from_words_rejects_another_number_of_words(rows: list[list[int]]) -> None:
     with pytest.raises(CodeError, match="not 1 words"):
         codec.from_words(rows, 64)
 
 
-def test_every_distance_comes_back_from_its_score_as_float32() -> None:
-    scores = [float(np.float32(1) / np.float32(1 + d)) for d in range(LARGEST + 1)]
-    assert [codec.to_distance(score) for score in scores] == list(range(LARGEST + 1))
+def test_to_distance_inverts_float32_scores() -> None:
+    scores = [float(np.float32(1) / np.float32(1 + d)) for d in range(MAX_BITS + 1)]
+    assert [codec.to_distance(score) for score in scores] == list(range(MAX_BITS + 1))
 
 
-def test_the_score_of_a_radius_parts_all_distances_within_from_all_beyond() -> None:
-    scores = np.float32(1) / np.arange(1, LARGEST + 2, dtype=np.float32)
-    for radius in range(LARGEST + 1):
+def test_score_of_a_radius_separates_distances() -> None:
+    scores = np.float32(1) / np.arange(1, MAX_BITS + 2, dtype=np.float32)
+    for radius in range(MAX_BITS + 1):
         bound = np.float32(codec.to_score(radius))  # min_score is a float32 on the server
         assert (scores[: radius + 1] >= bound).all()
         assert (scores[radius + 1 :] < bound).all()
 
 
-@pytest.mark.parametrize("way", ["script", "long"])
+@pytest.mark.parametrize("strategy", ["script", "long"])
 @pytest.mark.parametrize("bits", [8, 64, 128, 256, 512])
-def test_codes_come_back_from_the_server(address: Callable[..., str], bits: int, way: str) -> None:
+def test_server_returns_the_stored_codes(
+    address: Callable[..., str], bits: int, strategy: str
+) -> None:
     random = np.random.default_rng(bits).integers(256, size=(40, bits // 8), dtype=np.uint8)
     edges = np.array([[0], [255], [128], [1]], np.uint8).repeat(bits // 8, axis=1)
     codes = BinaryCodes(np.concatenate([random, edges]), bits)
     ids = [str(number) for number in range(len(codes))]
-    with open_opensearch(address(strategy=way), bits=bits, create=True) as index:
+    with open_opensearch(address(strategy=strategy), bits=bits, create=True) as index:
         index.add(ids, image=codes)
         assert index.get(ids).codes("image") == (ids, codes)
 
 
-@pytest.mark.parametrize("way", STRATEGIES)
-def test_the_server_tells_every_distance_from_0_to_512(
-    address: Callable[..., str], way: str
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_server_returns_every_distance_from_0_to_512(
+    address: Callable[..., str], strategy: str
 ) -> None:
     bits = 512
-    # Document d has d ones, spread over the code, so that it lies d bits from the code of zeros.
+    # Document d has d ones at random positions: its distance to the code of zeros is d.
     order = np.random.default_rng(7).permutation(bits)
     ones = np.zeros((bits + 1, bits), np.float32)
     for distance in range(bits + 1):
         ones[distance, order[:distance]] = 1
     codes = BinaryCodes.from_relaxed(ones)
     zeros = codes[:1]
-    with open_opensearch(address(strategy=way), bits=bits, create=True) as index:
+    with open_opensearch(address(strategy=strategy), bits=bits, create=True) as index:
         index.add([f"{d:03d}" for d in range(bits + 1)], text=codes)
-        [near] = index.search(zeros, bits + 1, target="text")
-        assert [(hit.id, hit.distance) for hit in near] == [
+        [nearest] = index.search(zeros, bits + 1, target="text")
+        assert [(hit.id, hit.distance) for hit in nearest] == [
             (f"{d:03d}", d) for d in range(bits + 1)
         ]
         for radius in (0, 1, 255, 256, 511):

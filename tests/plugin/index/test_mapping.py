@@ -1,4 +1,4 @@
-"""Settings and mappings: what is sent by equality, what is read back, and what is refused."""
+"""Settings and mappings: bodies by equality, reading back, and rejection of unknown ones."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ EXPECTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=list(LAYOUTS))
-def test_a_layout_is_written_out_and_read_back(layout: Layout) -> None:
+def test_layout_round_trip(layout: Layout) -> None:
     field, settings = EXPECTED[layout.name]
     assert layout.mapping(64) == field
     assert layout.settings() == settings
-    # As the server tells it: everything in text, the type of data in capitals.
-    told = field | ({"data_type": "BINARY"} if "data_type" in field else {})
-    mappings = {"properties": {"image_code": told, "text_code": told}}
+    # The server returns all settings as text, and data_type in capitals.
+    returned = field | ({"data_type": "BINARY"} if "data_type" in field else {})
+    mappings = {"properties": {"image_code": returned, "text_code": returned}}
     flat = {name: str(value).lower() for name, value in settings.items()}
     assert read_layout("x", 64, mappings, flat) is layout
 
 
-def test_a_code_of_words_takes_one_field_a_word() -> None:
+def test_layout_long_has_one_field_per_word() -> None:
     word = {"type": "long", "index": False}
     assert LAYOUTS["long"].mapping(72) == {"properties": {"w0": word, "w1": word}}
     codes = BinaryCodes.from_hex(["0000000000000001" + "80"])
@@ -55,16 +55,16 @@ def test_a_code_of_words_takes_one_field_a_word() -> None:
     assert LAYOUTS["long"].codes([{"w0": 1, "w1": -(2**63)}], 72) == codes
 
 
-def test_a_code_of_bytes_may_come_back_as_doubles() -> None:
+def test_bytes_may_be_returned_as_doubles() -> None:
     assert LAYOUTS["faiss"].codes([[-128.0, 1.0]], 16) == BinaryCodes.from_hex(["8001"])
 
 
-def test_documents_with_a_code_are_found_by_a_field_that_each_has() -> None:
+def test_present_query_uses_a_field_of_every_code() -> None:
     assert LAYOUTS["flat"].present("text_code") == {"exists": {"field": "text_code"}}
     assert LAYOUTS["long"].present("text_code") == {"exists": {"field": "text_code.w0"}}
 
 
-def test_the_body_of_a_new_index() -> None:
+def test_body_of_a_new_index() -> None:
     plain = {
         "type": "keyword",
         "ignore_above": 8191,
@@ -120,7 +120,7 @@ def test_the_body_of_a_new_index() -> None:
     }
 
 
-def test_copies_are_made_as_soon_as_another_node_can_hold_them() -> None:
+def test_default_replicas_expand_to_a_second_node() -> None:
     settings = mapping.new_index(8, None, LAYOUTS["long"])["settings"]
     assert settings == {
         "index.number_of_shards": 1,
@@ -129,53 +129,53 @@ def test_copies_are_made_as_soon_as_another_node_can_hold_them() -> None:
     }
 
 
-def test_a_field_that_the_user_describes() -> None:
+def test_user_field_mapping_and_rejection() -> None:
     assert mapping.user_field("day", "date") == {"type": "date"}
     assert mapping.user_field("caption", "text") == {
         "type": "text",
         "fields": {"keyword": {"type": "keyword", "ignore_above": 8191}},
     }
     for name in ("xmodal", "image_code", "text_code", "self_test_code", "xmodal.id"):
-        with pytest.raises(ConfigError, match=f"field name '{name}' is ours"):
+        with pytest.raises(ConfigError, match=f"'{name}' is reserved"):
             mapping.user_field(name, "keyword")
-    with pytest.raises(ConfigError, match="type of field 'day' is 'a date', expected one such as"):
+    with pytest.raises(ConfigError, match="'day' is 'a date'"):
         mapping.user_field("day", "a date")
 
 
 def meta(**change: Any) -> dict[str, Any]:
-    """Mappings whose ``_meta.xmodal`` is as we write it, but for the change."""
-    return {"_meta": {"xmodal": mapping.meta(64, "e1")["xmodal"] | change, "theirs": 1}}
+    """Return mappings with a valid ``_meta.xmodal`` except for the change."""
+    return {"_meta": {"xmodal": mapping.build_meta(64, "e1")["xmodal"] | change, "other": 1}}
 
 
-def test_bits_and_encoder_are_read_back() -> None:
+def test_read_meta_returns_bits_and_fingerprint() -> None:
     assert read_meta("x", meta()) == (64, "e1")
-    assert read_meta("x", meta(fingerprint=None)) == (64, None)
+    assert read_meta("x", meta(encoder=None)) == (64, None)
 
 
 @pytest.mark.parametrize(
-    ("mappings", "words"),
+    ("mappings", "message"),
     [
-        ({}, "index x holds no codes of ours .* add codes with xmodal-opensearch enrich"),
-        ({"_meta": {"other": 1}}, "holds no codes of ours"),
-        ({"_meta": {"xmodal": "yes"}}, "holds no codes of ours"),
-        (meta(mapping_version=2), "has mapping version 2, .* reads 1"),
-        (meta(mapping_version=None), "has mapping version None"),
-        (meta(bit_order="least significant first"), "bit order 'least significant first'; this"),
-        (meta(bits="64"), "remembers '64' bits"),
-        (meta(encoder=7), "remembers 64 bits and encoder 7"),
+        ({}, "index x has no codes"),
+        ({"_meta": {"other": 1}}, "has no codes"),
+        ({"_meta": {"xmodal": "yes"}}, "has no codes"),
+        (meta(mapping_version=2), "mapping version 2"),
+        (meta(mapping_version=None), "mapping version None"),
+        (meta(bit_order="least significant first"), "bit order 'least significant first'"),
+        (meta(bits="64"), "'64' bits"),
+        (meta(encoder=7), "encoder 7"),
     ],
 )
-def test_an_unknown_meta_is_refused(mappings: dict[str, Any], words: str) -> None:
-    with pytest.raises(IndexMismatch, match=words) as refused:
+def test_read_meta_rejects_unknown_formats(mappings: dict[str, Any], message: str) -> None:
+    with pytest.raises(IndexMismatch, match=message) as raised:
         read_meta("x", mappings)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
     "fields",
     [
         (None, None),
-        (FLAT, None),  # one side only
+        (FLAT, None),  # one modality only
         (None, FLAT),
         (FLAT | {"dimension": 128}, FLAT | {"dimension": 128}),
         (FLAT | {"data_type": "byte"}, FLAT | {"data_type": "byte"}),
@@ -187,25 +187,25 @@ def test_an_unknown_meta_is_refused(mappings: dict[str, Any], words: str) -> Non
         (FLAT, LAYOUTS["lucene-hnsw"].mapping(64)),
     ],
 )
-def test_fields_that_are_no_codes_of_64_bits_are_refused(fields: tuple[Any, Any]) -> None:
+def test_read_layout_rejects_other_fields(fields: tuple[Any, Any]) -> None:
     names = ("image_code", "text_code")
     properties = {name: one for name, one in zip(names, fields, strict=True) if one is not None}
-    with pytest.raises(IndexMismatch, match=r"index x: .* expected bit vectors of 64 bits") as no:
+    with pytest.raises(IndexMismatch, match="64 bits") as raised:
         read_layout("x", 64, {"properties": properties}, {})
-    assert "\n" not in str(no.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
     ("threshold", "name"), [("-1", "faiss"), ("0", "faiss-hnsw"), (None, "faiss-hnsw")]
 )
-def test_only_a_threshold_of_minus_one_makes_faiss_exact(threshold: str | None, name: str) -> None:
+def test_threshold_of_minus_one_is_the_exact_layout(threshold: str | None, name: str) -> None:
     field = EXPECTED["faiss"][0]
     mappings = {"properties": {"image_code": field, "text_code": field}}
     settings = {} if threshold is None else {THRESHOLD: threshold}
     assert read_layout("x", 64, mappings, settings).name == name
 
 
-def test_every_field_has_a_type_under_its_path() -> None:
+def test_field_types_by_path() -> None:
     assert mapping.field_types(
         {
             "properties": {
@@ -224,39 +224,39 @@ def test_every_field_has_a_type_under_its_path() -> None:
     assert mapping.field_types({}) == {}
 
 
-def test_the_self_test_by_hand() -> None:
+def test_self_test_code_by_hand() -> None:
     # Ones at the squares 0, 1, 4, 9, 16, 25: 11001000 01000000 10000000 01000000
-    assert mapping.self_test(32).to_hex() == ["c8408040"]
+    assert mapping.self_test_code(32).to_hex() == ["c8408040"]
 
 
 @pytest.mark.parametrize("bits", [8, 40, 64, 128, 256, 512, 2048])
-def test_the_self_test_shows_every_other_way_to_pack(bits: int) -> None:
-    ours = mapping.self_test(bits).packed
+def test_self_test_code_differs_in_every_other_bit_order(bits: int) -> None:
+    packed = mapping.self_test_code(bits).packed
     squares = np.zeros(bits, np.uint8)
     squares[[n * n for n in range(bits) if n * n < bits]] = 1
-    assert np.array_equal(ours[0], np.packbits(squares))
+    assert np.array_equal(packed[0], np.packbits(squares))
     others = [
         np.packbits(squares, bitorder="little")[None],  # least significant bit first
         np.packbits(squares[::-1])[None],  # last bit first
-        255 - ours,  # ones and zeros exchanged
+        255 - packed,  # ones and zeros exchanged
     ]
     if bits > 8:
-        others.append(ours[:, ::-1])  # last byte first
+        others.append(packed[:, ::-1])  # last byte first
     for other in others:
-        assert not np.array_equal(other, ours)
+        assert not np.array_equal(other, packed)
 
 
 @pytest.mark.parametrize("layout", ["faiss", "lucene-hnsw", "flat", "long"])
-def test_the_real_server_tells_a_mapping_that_we_read_back(
+def test_mapping_round_trip_on_a_server(
     address: Callable[..., str], rest: Callable[..., Any], layout: str
 ) -> None:
     name = address().rpartition("/")[2]
     fields = {"day": {"type": "date"}, "a.b": {"type": "long"}}
     rest("PUT", f"/{name}", mapping.new_index(72, "e1", LAYOUTS[layout], fields=fields))
-    told = rest("GET", f"/{name}?flat_settings=true")[name]
-    assert read_meta(name, told["mappings"]) == (72, "e1")
-    assert read_layout(name, 72, told["mappings"], told["settings"]).name == layout
-    types = mapping.field_types(told["mappings"])
+    content = rest("GET", f"/{name}?flat_settings=true")[name]
+    assert read_meta(name, content["mappings"]) == (72, "e1")
+    assert read_layout(name, 72, content["mappings"], content["settings"]).name == layout
+    types = mapping.field_types(content["mappings"])
     assert (types["day"], types["a.b"], types["xmodal.id"]) == ("date", "long", "keyword")
-    field = "image_code" if layout != "long" else f"image_code.w{codec.words_of(72) - 1}"
+    field = "image_code" if layout != "long" else f"image_code.w{codec.word_count(72) - 1}"
     assert field in types

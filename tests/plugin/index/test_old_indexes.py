@@ -1,4 +1,4 @@
-"""Indexes that older code made in OpenSearch: restored on a node, opened and searched."""
+"""Indexes made by an older version: restored on a node, opened and searched."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def restored(address: Callable[..., str], rest: Callable[..., Any]) -> Callable[
         aliases = {alias: {"is_write_index": True}} if old["aliases"] else {}
         body = {"settings": old["settings"], "mappings": old["mappings"], "aliases": aliases}
         rest("PUT", f"/{name}", body)
-        for one in old["documents"]:
-            rest("PUT", f"/{name}/_doc/{one['_id']}", one["_source"])
+        for document in old["documents"]:
+            rest("PUT", f"/{name}/_doc/{document['_id']}", document["_source"])
         rest("POST", f"/{name}/_refresh")
         return uri
 
@@ -39,22 +39,22 @@ def restored(address: Callable[..., str], rest: Callable[..., Any]) -> Callable[
 
 
 @pytest.mark.parametrize("kind", ["script", "long", "lucene-hnsw"])
-def test_an_old_index_opens_and_finds_the_same(kind: str, restored: Callable[[str], str]) -> None:
-    wanted = EXPECTED["index"]
-    with open_opensearch(restored(kind), bits=32, encoder=FINGERPRINT) as index:
-        assert len(index) == wanted["documents"]
-        for one in wanted["searches"]:
-            options = {name: value for name, value in one.items() if name != "found"}
+def test_old_index_returns_the_same_hits(kind: str, restored: Callable[[str], str]) -> None:
+    expected = EXPECTED["index"]
+    with open_opensearch(restored(kind), bits=32, fingerprint=FINGERPRINT) as index:
+        assert len(index) == expected["documents"]
+        for search in expected["searches"]:
+            options = {name: value for name, value in search.items() if name != "found"}
             hits = index.search(QUERIES, **options)
-            assert [[[hit.id, hit.distance] for hit in row] for row in hits] == one["found"]
+            assert [[[hit.id, hit.distance] for hit in row] for row in hits] == search["found"]
             for hit in (hit for row in hits for hit in row):
-                assert hit.fields == wanted["fields"][hit.id]
+                assert hit.fields == expected["fields"][hit.id]
         index.add(["new"], text=QUERIES[2:3], fields=[{"count": 1}])
         assert index.search(QUERIES[2:3], 1, target="text")[0][0].id == "new"
 
 
-def test_an_old_enriched_index_opens_and_finds_the_same(restored: Callable[[str], str]) -> None:
-    with open_opensearch(restored("enriched"), bits=32, encoder=FINGERPRINT) as index:
+def test_old_enriched_index_returns_the_same_hits(restored: Callable[[str], str]) -> None:
+    with open_opensearch(restored("enriched"), bits=32, fingerprint=FINGERPRINT) as index:
         hits = index.search(QUERIES, 10, target="text")
         assert [[[hit.id, hit.distance] for hit in row] for row in hits] == EXPECTED["enriched"]
         assert hits[0][0].fields["title"] in EXPECTED["texts"]

@@ -1,4 +1,4 @@
-"""Which way is taken: by what the server has, by what the index has, or because one is named."""
+"""Choice of a strategy from capabilities, layout and address, and reading of capabilities."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ UNKNOWN = Capabilities((3, 6), None, True)
 
 
 @pytest.mark.parametrize(
-    ("can", "layout", "way"),
+    ("can", "layout", "strategy"),
     [
         (ALL, None, "script"),
         (FULL, None, "script"),
-        (UNKNOWN, None, "script"),  # plugins may not be listed: believed
+        (UNKNOWN, None, "script"),  # plugins may not be listed
         (NO_SCRIPTS, None, "knn"),
         (BARE, None, "long"),
         (OLD, None, "long"),
@@ -46,18 +46,19 @@ UNKNOWN = Capabilities((3, 6), None, True)
         (ALL, "faiss-hnsw", "faiss-hnsw"),
     ],
 )
-def test_the_way_that_fits(can: Capabilities, layout: str | None, way: str) -> None:
-    assert choose_strategy(None, can, LAYOUTS[layout] if layout else None) is STRATEGIES[way]
+def test_default_strategy(can: Capabilities, layout: str | None, strategy: str) -> None:
+    found = choose_strategy(None, can, LAYOUTS[layout] if layout else None)
+    assert found is STRATEGIES[strategy]
 
 
 @pytest.mark.parametrize("can", [ALL, FULL, UNKNOWN])
-@pytest.mark.parametrize("way", ["script", "knn", "long", "lucene-hnsw"])
-def test_a_way_can_be_forced(can: Capabilities, way: str) -> None:
-    assert choose_strategy(way, can, None) is STRATEGIES[way]
+@pytest.mark.parametrize("strategy", ["script", "knn", "long", "lucene-hnsw"])
+def test_strategy_can_be_forced(can: Capabilities, strategy: str) -> None:
+    assert choose_strategy(strategy, can, None) is STRATEGIES[strategy]
 
 
 @pytest.mark.parametrize(
-    ("way", "layouts"),
+    ("strategy", "layouts"),
     [
         ("script", {"faiss", "faiss-hnsw", "lucene-hnsw", "flat"}),
         ("knn", {"faiss"}),
@@ -66,24 +67,26 @@ def test_a_way_can_be_forced(can: Capabilities, way: str) -> None:
         ("faiss-hnsw", {"faiss-hnsw"}),
     ],
 )
-def test_a_forced_way_needs_fields_that_it_can_search(way: str, layouts: set[str]) -> None:
+def test_forced_strategy_needs_a_layout_that_it_can_search(
+    strategy: str, layouts: set[str]
+) -> None:
     for layout in LAYOUTS.values():
         if layout.name in layouts:
-            assert choose_strategy(way, FULL, layout) is STRATEGIES[way]
+            assert choose_strategy(strategy, FULL, layout) is STRATEGIES[strategy]
         else:
-            with pytest.raises(ConfigError, match=f"strategy={way} searches .* has {layout.name}:"):
-                choose_strategy(way, FULL, layout)
+            with pytest.raises(ConfigError, match=f"strategy={strategy} .* {layout.name}"):
+                choose_strategy(strategy, FULL, layout)
 
 
 @pytest.mark.parametrize(
-    ("way", "can", "layout", "words"),
+    ("strategy", "can", "layout", "message"),
     [
-        ("fast", ALL, None, "way is 'fast', expected one of hamming, script, knn, long"),
-        ("", ALL, None, "way is '', expected one of"),
-        ("script", BARE, None, "no k-NN plugin on every node; strategy=long works without"),
-        ("knn", BARE, None, "no k-NN plugin on every node"),
-        ("script", OLD, None, "version 2.11 is too old for it, expected 2.19 or later"),
-        ("script", NO_SCRIPTS, None, "allow_expensive_queries is false, .* strategy=knn works"),
+        ("fast", ALL, None, "strategy is 'fast', expected one of hamming, script, knn, long"),
+        ("", ALL, None, "strategy is '', expected one of"),
+        ("script", BARE, None, "no k-NN plugin .* strategy=long"),
+        ("knn", BARE, None, "no k-NN plugin"),
+        ("script", OLD, None, "version 2.11 is too old"),
+        ("script", NO_SCRIPTS, None, "allow_expensive_queries is false.* strategy=knn"),
         ("long", NO_SCRIPTS, None, "allow_expensive_queries is false"),
         (None, NO_SCRIPTS, "long", "cannot search long: search.allow_expensive_queries is false"),
         (None, NO_SCRIPTS, "flat", "cannot search flat: search.allow_expensive_queries is false"),
@@ -91,15 +94,15 @@ def test_a_forced_way_needs_fields_that_it_can_search(way: str, layouts: set[str
         (None, Capabilities((3, 6), frozenset(), False), None, "cannot search codes: it has no"),
     ],
 )
-def test_a_server_that_cannot_is_told_from_one_that_can(
-    way: str | None, can: Capabilities, layout: str | None, words: str
+def test_unsupported_strategy_raises(
+    strategy: str | None, can: Capabilities, layout: str | None, message: str
 ) -> None:
-    with pytest.raises(ConfigError, match=words) as refused:
-        choose_strategy(way, can, LAYOUTS[layout] if layout else None)
-    assert "\n" not in str(refused.value)
+    with pytest.raises(ConfigError, match=message) as raised:
+        choose_strategy(strategy, can, LAYOUTS[layout] if layout else None)
+    assert "\n" not in str(raised.value)
 
 
-def test_a_faiss_graph_is_made_and_written_only_where_its_library_is() -> None:
+def test_faiss_graph_needs_the_native_library() -> None:
     graph = LAYOUTS["faiss-hnsw"]
     for can in (ALL, UNKNOWN):
         with pytest.raises(ConfigError, match=r"native library .* natives=yes"):
@@ -113,7 +116,7 @@ def test_a_faiss_graph_is_made_and_written_only_where_its_library_is() -> None:
     assert choose_strategy("faiss-hnsw", FULL, None).has_graph
 
 
-# ---- what a server says of itself ------------------------------------------------------------
+# ---- capabilities --------------------------------------------------------------------------
 
 
 def read(number: str = "3.6.0", plugins: Any = None, **settings: Any) -> Capabilities:
@@ -123,16 +126,16 @@ def read(number: str = "3.6.0", plugins: Any = None, **settings: Any) -> Capabil
 @pytest.mark.parametrize(
     ("number", "version"), [("2.19.1", (2, 19)), ("3.6.0", (3, 6)), ("3.0.0-beta1", (3, 0))]
 )
-def test_the_version_is_two_numbers(number: str, version: tuple[int, int]) -> None:
+def test_version_is_two_numbers(number: str, version: tuple[int, int]) -> None:
     assert read(number).version == version
 
 
-def test_a_plugin_counts_if_every_node_has_it() -> None:
+def test_plugins_are_those_on_every_node() -> None:
     knn, neural = {"name": "opensearch-knn"}, {"name": "opensearch-neural-search"}
-    one = read(plugins={"nodes": {"a": {"plugins": [knn, neural]}, "b": {"plugins": [knn]}}})
-    assert (one.knn, one.hybrid, one.natives) == (True, False, False)
-    two = read(plugins={"nodes": {"a": {"plugins": [knn]}, "b": {"modules": [{"name": "x"}]}}})
-    assert (two.knn, two.plugins) == (False, frozenset())
+    first = read(plugins={"nodes": {"a": {"plugins": [knn, neural]}, "b": {"plugins": [knn]}}})
+    assert (first.knn, first.hybrid, first.natives) == (True, False, False)
+    second = read(plugins={"nodes": {"a": {"plugins": [knn]}, "b": {"modules": [{"name": "x"}]}}})
+    assert (second.knn, second.plugins) == (False, frozenset())
     assert read(plugins={}).knn is False
     assert (read(plugins=None).knn, read(plugins=None).natives) == (True, False)
 
@@ -147,14 +150,14 @@ def test_a_plugin_counts_if_every_node_has_it() -> None:
         ({"transient": "false"}, False),
     ],
 )
-def test_what_an_operator_set_goes_before_the_default(
+def test_transient_and_persistent_settings_override_defaults(
     settings: dict[str, Any], scripts: bool
 ) -> None:
-    flat = {level: {"search.allow_expensive_queries": to} for level, to in settings.items()}
+    flat = {level: {"search.allow_expensive_queries": value} for level, value in settings.items()}
     assert read(**flat).scripts is scripts
 
 
-def test_the_real_node_is_probed(node_url: str) -> None:
+def test_probe_of_a_real_node(node_url: str) -> None:
     server = Server(parse_address(node_url.replace("http", "opensearch"), index_needed=False))
     can = probe(server)
     server.close()
@@ -162,20 +165,20 @@ def test_the_real_node_is_probed(node_url: str) -> None:
     assert (can.knn, can.hybrid, can.natives, can.scripts) == (True, False, False, True)
 
 
-# ---- what operators do -----------------------------------------------------------------------
+# ---- changed settings ------------------------------------------------------------------------
 
 
-def codes_of(count: int, bits: int = 64) -> BinaryCodes:
+def random_codes(count: int, bits: int = 64) -> BinaryCodes:
     random = np.random.default_rng(count).integers(256, size=(count, bits // 8), dtype=np.uint8)
     return BinaryCodes(random, bits)
 
 
-def test_a_threshold_that_was_changed_is_seen_and_such_an_index_not_written(
+def test_changed_threshold_makes_an_index_read_only(
     address: Callable[..., str], rest: Callable[..., Any]
 ) -> None:
     where = address()
     with open_opensearch(where, bits=64, create=True) as index:
-        index.add(["a"], image=codes_of(1))
+        index.add(["a"], image=random_codes(1))
         name = index.handle.name
     rest("PUT", f"/{name}/_settings", {"index.knn.advanced.approximate_threshold": 5})
     with open_opensearch(where) as index:
@@ -183,8 +186,11 @@ def test_a_threshold_that_was_changed_is_seen_and_such_an_index_not_written(
             "faiss-hnsw",
             "faiss-hnsw",
         )
-        assert [hit.id for hit in index.search(codes_of(1), 9, target="image")[0]] == ["a"]
-        for change in (lambda: index.add(["b"], image=codes_of(1)), lambda: index.delete(["a"])):
+        assert [hit.id for hit in index.search(random_codes(1), 9, target="image")[0]] == ["a"]
+        for change in (
+            lambda: index.add(["b"], image=random_codes(1)),
+            lambda: index.delete(["a"]),
+        ):
             with pytest.raises(ConfigError, match="native library"):
                 change()
     with pytest.raises(
@@ -193,11 +199,11 @@ def test_a_threshold_that_was_changed_is_seen_and_such_an_index_not_written(
         open_index(where + "?strategy=knn")
     rest("PUT", f"/{name}/_settings", {"index.knn.advanced.approximate_threshold": -1})
     with open_opensearch(where + "?strategy=knn") as index:
-        assert index.add(["b"], image=codes_of(1)) == 1
+        assert index.add(["b"], image=random_codes(1)) == 1
 
 
 @pytest.mark.slow
-def test_a_server_that_refuses_scripts_is_searched_by_knn(node_parts: None, tmp_path: Path) -> None:
+def test_server_without_scripts_is_searched_by_knn(node_parts: None, tmp_path: Path) -> None:
     from xmodal_opensearch.node.process import Node
 
     settings = {"search.allow_expensive_queries": "false"}
@@ -205,23 +211,23 @@ def test_a_server_that_refuses_scripts_is_searched_by_knn(node_parts: None, tmp_
         where = f"opensearch://127.0.0.1:{node.port}/photos"
         with open_opensearch(where, bits=64, create=True) as index:
             assert (index.handle.capabilities.scripts, index.handle.strategy.name) == (False, "knn")
-            codes = codes_of(300)
+            codes = random_codes(300)
             ids = [f"{number:03d}" for number in range(300)]
             index.add(ids, image=codes, fields=[{"n": n} for n in range(300)])
             check_nearest(index, codes, ids)
-        for way in ("script", "lucene-hnsw", "long"):
+        for strategy in ("script", "lucene-hnsw", "long"):
             with pytest.raises(ConfigError, match="allow_expensive_queries is false"):
-                open_opensearch(f"{where}-{way}?strategy={way}", bits=64, create=True)
+                open_opensearch(f"{where}-{strategy}?strategy={strategy}", bits=64, create=True)
         with pytest.raises(ConfigError, match="allow_expensive_queries is false"):
             open_opensearch(f"{where}?strategy=script")
 
 
 def check_nearest(index: OpenSearchIndex, codes: BinaryCodes, ids: list[str]) -> None:
-    """The exact answer, with a filter and a radius, of codes added under ``ids`` in order."""
-    apart = codes[:1].distances(codes)[0]
-    want = sorted((int(d), id_) for d, id_ in zip(apart[100:], ids[100:], strict=True))
+    """Assert that searches with a filter and a radius equal numpy."""
+    distances = codes[:1].distances(codes)[0]
+    expected = sorted((int(d), id_) for d, id_ in zip(distances[100:], ids[100:], strict=True))
     [hits] = index.search(codes[:1], 50, target="image", where={"n": {"gte": 100}})
-    assert [(hit.distance, hit.id) for hit in hits] == want[:50]
-    radius = want[20][0]
+    assert [(hit.distance, hit.id) for hit in hits] == expected[:50]
+    radius = expected[20][0]
     [hits] = index.search(codes[:1], 300, target="image", where={"n": {"gte": 100}}, radius=radius)
-    assert [(hit.distance, hit.id) for hit in hits] == [one for one in want if one[0] <= radius]
+    assert [(hit.distance, hit.id) for hit in hits] == [one for one in expected if one[0] <= radius]

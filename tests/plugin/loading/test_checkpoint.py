@@ -1,4 +1,4 @@
-"""What a loader that may be killed at any byte has noted: never more than the server has taken."""
+"""Checkpoint: a file that may end at any byte never lists more than the stored batches."""
 
 from __future__ import annotations
 
@@ -12,68 +12,67 @@ def batch(number: int) -> bulk.Batch:
     return [bulk.Line(f"{number}-{n}", f"body {number} {n}\n".encode()) for n in range(3)]
 
 
-def noted(path: Path, *numbers: int) -> Checkpoint:
-    """A checkpoint of a load that sent these batches."""
-    made = Checkpoint(path)
+def add(path: Path, *numbers: int) -> None:
+    """Add batches to a checkpoint."""
+    checkpoint = Checkpoint(path)
     for number in numbers:
-        one = batch(number)
-        assert not made.has(number, one)
-        made.note(one)
-    return made
+        lines = batch(number)
+        assert not checkpoint.has(number, lines)
+        checkpoint.add(lines)
 
 
-def known(path: Path, count: int = 6) -> list[int]:
-    """The batches that the next run would not send."""
-    opened = Checkpoint(path)
-    return [number for number in range(count) if opened.has(number, batch(number))]
+def stored(path: Path, count: int = 6) -> list[int]:
+    """Return the numbers of the batches that the next run would not send."""
+    checkpoint = Checkpoint(path)
+    return [number for number in range(count) if checkpoint.has(number, batch(number))]
 
 
-def test_a_checkpoint_knows_what_was_taken(tmp_path: Path) -> None:
+def test_checkpoint_lists_stored_batches(tmp_path: Path) -> None:
     file = tmp_path / "new" / "a.load"
-    assert known(file) == []
-    noted(file, 0, 2, 3)
-    assert known(file) == [0, 2, 3]
-    noted(file, 1)  # a second run
-    assert known(file) == [0, 1, 2, 3]
+    assert stored(file) == []
+    add(file, 0, 2, 3)
+    assert stored(file) == [0, 2, 3]
+    add(file, 1)  # a second run
+    assert stored(file) == [0, 1, 2, 3]
     Checkpoint(file).remove()
-    assert known(file) == []
+    assert stored(file) == []
     Checkpoint(file).remove()
 
 
-def test_a_half_written_line_is_no_note(tmp_path: Path) -> None:
+def test_incomplete_line_is_ignored(tmp_path: Path) -> None:
     file = tmp_path / "a.load"
-    noted(file, 0, 1, 2)
+    add(file, 0, 1, 2)
     whole = file.read_bytes()
     for length in range(len(whole) + 1):  # killed after any byte
         file.write_bytes(whole[:length])
-        before = known(file, 3)
+        before = stored(file, 3)
         assert before == list(range((length + 1) // 35)), length  # "0 <32 digits>\n"
-        noted(file, 4)
-        assert known(file) == [*before, 4], length
+        add(file, 4)
+        assert stored(file) == [*before, 4], length
     file.write_bytes(whole + b"\xff\x00 7\n3 " + 32 * b"z" + b"\n")
-    assert known(file) == [0, 1, 2]
+    assert stored(file) == [0, 1, 2]
 
 
-def test_a_batch_that_changed_ends_what_is_known(tmp_path: Path) -> None:
+def test_changed_batch_invalidates_later_ones(tmp_path: Path) -> None:
     file = tmp_path / "a.load"
-    noted(file, 0, 1, 3, 4)
-    opened = Checkpoint(file)
-    assert opened.has(0, batch(0))
+    add(file, 0, 1, 3, 4)
+    checkpoint = Checkpoint(file)
+    assert checkpoint.has(0, batch(0))
     between, changed = batch(2), batch(9)
-    assert not opened.has(2, between)
-    opened.note(between)
-    assert not opened.has(3, changed)
-    assert not opened.has(4, batch(4))  # not looked at: what follows a change is sent
-    opened.note(changed)
+    assert not checkpoint.has(2, between)
+    checkpoint.add(between)
+    assert not checkpoint.has(3, changed)
+    assert not checkpoint.has(4, batch(4))  # it follows a changed batch
+    checkpoint.add(changed)
     assert Checkpoint(file).has(3, batch(9))
-    assert known(file) == [0, 1, 2]
+    assert stored(file) == [0, 1, 2]
 
 
-def test_batches_of_equal_ids_are_told_apart(tmp_path: Path) -> None:
-    opened = Checkpoint(tmp_path / "a.load")
+def test_batches_of_equal_ids_are_distinguished(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "a.load")
     first, second = ([bulk.Line("a", body)] for body in (b"1", b"2"))
-    assert not opened.has(0, first) and not opened.has(1, second)
-    opened.note(second)
-    opened.note(first)
+    assert not checkpoint.has(0, first) and not checkpoint.has(1, second)
+    checkpoint.add(second)
+    checkpoint.add(first)
     again = Checkpoint(tmp_path / "a.load")
     assert again.has(0, first) and again.has(1, second)

@@ -1,4 +1,4 @@
-"""Pictures by http: what is fetched, and everything that is refused in one line."""
+"""Download: pictures by http, limits, redirects, and errors of one line without secrets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONTENT = b"\x89PNG" + bytes(range(256)) * 40
 
 
 class Shop(BaseHTTPRequestHandler):
-    """Pictures, and the many ways of a web server to send something else."""
+    """Serves pictures, redirects, and damaged, endless and slow answers."""
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
@@ -52,7 +52,7 @@ class Shop(BaseHTTPRequestHandler):
             for _ in range(2000):
                 self.wfile.write(part)
                 time.sleep(pause)
-        except OSError:  # the other side has had enough
+        except OSError:  # the client closed the connection
             pass
 
     def _send(self, status: int, content: bytes, **headers: str) -> None:
@@ -63,12 +63,12 @@ class Shop(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Tests are quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of such a server, on this machine."""
+    """Address of such a server on localhost."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with ThreadingHTTPServer(("127.0.0.1", 0), Shop) as server:
@@ -80,7 +80,7 @@ def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", ["/a.png", "/a.png?size=9", "/moved", "/Bär #1.png?x", "/a.png#b"])
-def test_a_picture_is_fetched(shop: str, tmp_path: Path, path: str) -> None:
+def test_download_returns_the_file(shop: str, tmp_path: Path, path: str) -> None:
     path = path.replace("#1", "%231")
     file = Download()(shop + path, tmp_path)
     assert file.read_bytes() == CONTENT
@@ -89,7 +89,7 @@ def test_a_picture_is_fetched(shop: str, tmp_path: Path, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "words"),
+    ("path", "message"),
     [
         ("/none.png", "/none.png answers 404"),
         ("/to-a-file", "/to-a-file: it leads to file, expected http(s)"),
@@ -100,25 +100,25 @@ def test_a_picture_is_fetched(shop: str, tmp_path: Path, path: str) -> None:
         ("/slow", "/slow: the answer took more than 0.5 seconds"),
     ],
 )
-def test_what_is_refused(shop: str, tmp_path: Path, path: str, words: str) -> None:
-    with pytest.raises(DataError) as refused:
-        Download(most_bytes=20_000, seconds=0.5)(f"{shop}{path}?token=secret", tmp_path)
-    told = str(refused.value)
-    assert told.endswith(words) and "secret" not in told and "\n" not in told
+def test_download_rejects(shop: str, tmp_path: Path, path: str, message: str) -> None:
+    with pytest.raises(DataError) as raised:
+        Download(max_bytes=20_000, timeout=0.5)(f"{shop}{path}?token=secret", tmp_path)
+    text = str(raised.value)
+    assert message in text and "secret" not in text and "\n" not in text
 
 
 @pytest.mark.parametrize(
-    ("url", "words"),
+    ("url", "message"),
     [
         ("http://127.0.0.1:1/a.png", "Connection refused"),
-        ("http://[::1/a.png", "an address that is none"),
+        ("http://[::1/a.png", "invalid address"),
         ("http://", "no host"),
         ("http://user:secret@127.0.0.1:port/a.png", "Port could not be cast"),
         ("http://127.0.0.1:1/a\nb.png", "Connection refused"),
     ],
 )
-def test_addresses_that_cannot_be_asked(tmp_path: Path, url: str, words: str) -> None:
-    with pytest.raises(DataError, match=words) as refused:
-        Download(seconds=2)(url, tmp_path)
-    assert "\n" not in str(refused.value) and "secret" not in str(refused.value)
+def test_invalid_and_unreachable_addresses_raise(tmp_path: Path, url: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as raised:
+        Download(timeout=2)(url, tmp_path)
+    assert "\n" not in str(raised.value) and "secret" not in str(raised.value)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""Codes for somebody's own documents: right, resumable, and nothing else changes."""
+"""enrich: codes of existing documents are correct, runs continue, other fields stay."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xmodal.errors import ConfigError, IndexMismatch, IndexMissing
 from xmodal.retrieval.retriever import Retriever
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.index.mapping import OURS
+from xmodal_opensearch.index.mapping import user_fields
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading import enrich as enriching
 from xmodal_opensearch.loading.enrich import Source, enrich, prepare
@@ -36,11 +36,11 @@ BOTH = Source("media.photo", "title", Path())
 
 
 class Killed(BaseException):
-    """The end of a process, as far as one process can play it."""
+    """Simulates the end of the process."""
 
 
 class Own(NamedTuple):
-    """An index of a user's own."""
+    """An index of a user's documents, and the folder of their pictures."""
 
     uri: str
     name: str
@@ -48,7 +48,7 @@ class Own(NamedTuple):
 
 
 def document(number: int, title: str) -> dict[str, Any]:
-    """A product of a shop."""
+    """Return a product of a shop."""
     return {
         "title": title,
         "shop": ["north", "south"][number % 2],
@@ -88,7 +88,7 @@ def own(
 
 @pytest.fixture
 def run(encoder: Encoder, cache: Path) -> Iterator[Callable[..., Any]]:
-    """``run(own)`` -> the index, the report and the problems of one enriching."""
+    """``run(own)`` -> the index, the report and the problems of one run of enrich."""
     opened: list[OpenSearchIndex] = []
 
     def go(mine: Own, source: Source = BOTH, by: Encoder | None = None, **more: Any) -> Any:
@@ -115,22 +115,20 @@ def other(other_model: Path) -> Encoder:
     return load_encoder(other_model)
 
 
-def without_ours(rest: Rest, name: str) -> dict[str, Any]:
-    """All documents but the self-test, and of them what is not ours."""
+def user_documents(rest: Rest, name: str) -> dict[str, Any]:
+    """Return all documents but the self-test document, without reserved fields."""
     rest("POST", f"/{name}/_refresh")
     found = rest("POST", f"/{name}/_search", {"size": 999})["hits"]["hits"]
     return {
-        hit["_id"]: {k: v for k, v in hit["_source"].items() if k not in OURS}
-        for hit in found
-        if hit["_id"] != "xmodal-self-test"
+        hit["_id"]: user_fields(hit["_source"]) for hit in found if hit["_id"] != "xmodal-self-test"
     }
 
 
-def codes(index: OpenSearchIndex, side: Any, ids: list[str]) -> BinaryCodes:
-    """The stored codes, all of which are there."""
-    found, out = index.get(ids).codes(side)
+def codes(index: OpenSearchIndex, modality: Any, ids: list[str]) -> BinaryCodes:
+    """Return the stored codes, which all documents must have."""
+    found, stored = index.get(ids).codes(modality)
     assert found == ids
-    return out
+    return stored
 
 
 IDS = [f"p{number}" for number in range(COUNT)]
@@ -140,17 +138,17 @@ IDS = [f"p{number}" for number in range(COUNT)]
     ("settings", "layout"),
     [({}, "flat"), ({"index.knn": True}, "lucene-hnsw"), ({"number_of_shards": 3}, "flat")],
 )
-def test_documents_get_their_codes_and_nothing_else_changes(
+def test_enrich_adds_codes_and_changes_nothing_else(
     own: Callable[..., Own], run: Any, rest: Rest, encoder: Encoder, dataset: Dataset,
     settings: dict[str, Any], layout: str,
 ) -> None:  # fmt: skip
     mine = own(**settings)
-    before = without_ours(rest, mine.name)
-    told: list[tuple[str, int, int]] = []
-    index, report, problems = run(mine, progress=lambda *one: told.append(one))
+    before = user_documents(rest, mine.name)
+    steps: list[tuple[str, int, int]] = []
+    index, report, problems = run(mine, progress=lambda *step: steps.append(step))
     assert (report.results, report.failed, len(problems)) == ({"updated": COUNT}, {}, 0)
-    assert told[-1] == ("encoded", COUNT, COUNT)
-    assert without_ours(rest, mine.name) == before
+    assert steps[-1] == ("encoded", COUNT, COUNT)
+    assert user_documents(rest, mine.name) == before
     assert rest("GET", f"/{mine.name}/_mapping")[mine.name]["mappings"]["_meta"]["mine"] == 1
     assert index.handle.layout.name == layout and len(index) == COUNT
     texts = [str(item.text) for item in dataset.items[:COUNT]]
@@ -164,11 +162,11 @@ def test_documents_get_their_codes_and_nothing_else_changes(
         encoder.encode_texts([texts[3]]).distances(encoder.encode_texts(texts))[0]
     )
     assert {hit.id: hit.fields for hit in hits} == before
-    assert run(mine)[1].results == {}  # nothing is left to do
+    assert run(mine)[1].results == {}  # all documents have codes
 
 
 @pytest.mark.parametrize(
-    ("where", "fits"),
+    ("where", "matches"),
     [
         ({"shop": "south"}, lambda n: n % 2 == 1),
         ({"price": {"gte": 1, "lt": 2}}, lambda n: 4 <= n < 8),
@@ -181,17 +179,19 @@ def test_documents_get_their_codes_and_nothing_else_changes(
         ({"media.photo": {"exists": False}}, lambda n: False),
     ],
 )
-def test_filters_on_their_own_types(
-    own: Callable[..., Own], run: Any, encoder: Encoder, where: Any, fits: Callable[[int], bool]
+def test_filters_on_native_types(
+    own: Callable[..., Own], run: Any, encoder: Encoder, where: Any, matches: Callable[[int], bool]
 ) -> None:
     index, _, _ = run(own())
     found = index.search(encoder.encode_texts(["a red circle"]), 50, target="image", where=where)[0]
-    assert {hit.id for hit in found} == {f"p{n}" for n in range(COUNT) if fits(n)}
-    with pytest.raises(ConfigError, match="'title' is analysed text without a keyword beside it"):
+    assert {hit.id for hit in found} == {f"p{n}" for n in range(COUNT) if matches(n)}
+    with pytest.raises(ConfigError, match="'title' is analysed text"):
         index.search(encoder.encode_texts(["a"]), 5, target="image", where={"title": "a"})
 
 
-def test_documents_that_lack_something(own: Callable[..., Own], run: Any, rest: Rest) -> None:
+def test_documents_with_missing_or_unusable_values(
+    own: Callable[..., Own], run: Any, rest: Rest
+) -> None:
     mine = own()
     (mine.photos / "broken.png").write_bytes(b"\x89PNG nonsense")
     odd: dict[str, dict[str, Any]] = {
@@ -208,19 +208,19 @@ def test_documents_that_lack_something(own: Callable[..., Own], run: Any, rest: 
     }
     for id_, body in odd.items():
         put(rest, mine.name, id_.replace(" ", "%20"), body)
-    before = without_ours(rest, mine.name)
+    before = user_documents(rest, mine.name)
     index, report, problems = run(mine)
     assert report.stored == COUNT + 3
-    assert without_ours(rest, mine.name) == before
+    assert user_documents(rest, mine.name) == before
     some = ["broken picture, text", "a list", "dots in the name"]
     assert set(index.get(list(odd)).codes("text")[0]) == set(some[:2])
     assert set(index.get(list(odd)).codes("image")[0]) == set(some[1:])
     counts = problems.count_by_kind()
     assert counts.pop("picture not usable") == 3
     assert sum(counts.values()) == 3, problems.summary_lines()
-    told = "; ".join(problems.summary_lines())
-    for words in ("broken.png", "nowhere.png", "null byte", "no Unicode"):
-        assert words in told
+    text = "; ".join(problems.summary_lines())
+    for name in ("broken.png", "nowhere.png", "null byte", "no Unicode"):
+        assert name in text
 
 
 @pytest.mark.parametrize(
@@ -237,24 +237,24 @@ def test_pictures_outside_of_the_folder_are_not_read(
     index, report, problems = run(mine)
     assert report.stored == COUNT and index.get(["bad"]).codes("image")[0] == []
     (line,) = problems.summary_lines()
-    assert line.startswith("1 x picture not to be had: bad (")
-    assert "lies outside of" in line or name == "loop.png"
+    assert line.startswith("1 x picture not available: bad (")
+    assert "outside" in line or name == "loop.png"
 
 
-def test_one_field_alone(own: Callable[..., Own], run: Any) -> None:
+def test_enrich_with_one_field(own: Callable[..., Own], run: Any) -> None:
     mine = own()
     index, report, _ = run(mine, Source(None, "title"))
     assert report.stored == len(index) == COUNT
     assert index.get(IDS).codes("image")[0] == []
     index, report, _ = run(mine)
-    assert report.stored == 0  # they have codes; who wants both says so
-    index, report, _ = run(mine, again=True)
+    assert report.stored == 0  # all documents have codes
+    index, report, _ = run(mine, reencode=True)
     assert report.stored == COUNT and index.get(IDS).codes("image")[0] == IDS
-    with pytest.raises(ConfigError, match="name the field of the picture, of the text, or both"):
+    with pytest.raises(ConfigError, match="no field given"):
         Source()
 
 
-def test_a_run_that_was_stopped_goes_on(
+def test_stopped_run_continues(
     own: Callable[..., Own], run: Any, rest: Rest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine = own()
@@ -268,15 +268,17 @@ def test_a_run_that_was_stopped_goes_on(
         run(mine, progress=die, workers=1)
     rest("POST", f"/{mine.name}/_refresh")
     with open_opensearch(mine.uri) as opened:
-        assert 3 <= len(opened) <= 6  # what was sent when it ended may have been taken
+        assert 3 <= len(opened) <= 6  # requests in progress may be stored
         done = len(opened)
     index, report, _ = run(mine)
     assert report.stored == COUNT - done and len(index) == COUNT
 
 
-def test_new_documents_later(own: Callable[..., Own], run: Any, rest: Rest) -> None:
+def test_later_run_encodes_new_and_changed_documents(
+    own: Callable[..., Own], run: Any, rest: Rest
+) -> None:
     mine = own()
-    rest("PUT", f"/{mine.name}/_settings", {"refresh_interval": "-1"})  # he refreshes himself
+    rest("PUT", f"/{mine.name}/_settings", {"refresh_interval": "-1"})
     run(mine)
     rest("PUT", f"/{mine.name}/_doc/new", {"title": "a green square"})
     rest("PUT", f"/{mine.name}/_doc/p1", document(1, "rewritten as a whole"))
@@ -284,28 +286,30 @@ def test_new_documents_later(own: Callable[..., Own], run: Any, rest: Rest) -> N
     assert report.stored == 2 and len(index) == COUNT + 1
 
 
-def test_what_changed_meanwhile_is_not_overwritten(
+def test_concurrent_changes_are_not_overwritten(
     own: Callable[..., Own], run: Any, rest: Rest, encoder: Encoder
 ) -> None:
     mine = own()
 
-    def somebody(what: str, done: int, total: int) -> None:
+    def change(what: str, done: int, total: int) -> None:
         put(rest, mine.name, "p3", document(3, "a black star"))
         rest("DELETE", f"/{mine.name}/_doc/p4?refresh=true")
 
-    index, report, _ = run(mine, progress=somebody)
+    index, report, _ = run(mine, progress=change)
     assert report.results == {"updated": COUNT - 2} and set(report.failed) == {"p3", "p4"}
     assert "version conflict" in report.failed["p3"]
-    assert without_ours(rest, mine.name)["p3"] == document(3, "a black star")
+    assert user_documents(rest, mine.name)["p3"] == document(3, "a black star")
     assert run(mine)[1].stored == 1
     assert codes(index, "text", ["p3"]) == encoder.encode_texts(["a black star"])
 
 
-def test_custom_routing(own: Callable[..., Own], run: Any, rest: Rest, encoder: Encoder) -> None:
+def test_documents_with_custom_routing(
+    own: Callable[..., Own], run: Any, rest: Rest, encoder: Encoder
+) -> None:
     mine = own(number_of_shards=3)
     titles = {f"r{n}": f"a {colour} star" for n, colour in enumerate(("red", "blue", "pink"))}
     for id_, title in titles.items():
-        for route in ("x", "abc", "zz"):  # the same id thrice, in three shards perhaps
+        for route in ("x", "abc", "zz"):  # one id three times, possibly in three shards
             body = document(1, f"{title} {['on the left', 'at the top', 'left'][len(route) % 3]}")
             put(rest, mine.name, id_, body, f"&routing={route}")
     alone = [f"s{n}" for n in range(6)]
@@ -325,34 +329,34 @@ def test_custom_routing(own: Callable[..., Own], run: Any, rest: Rest, encoder: 
     assert {hit.id for hit in Retriever(None, index).search(like=alone[0], k=99)} >= set(alone[1:])
 
 
-def test_searches_never_mix_two_encoders(
+def test_searches_return_documents_of_one_encoder(
     own: Callable[..., Own], run: Any, encoder: Encoder, other: Encoder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     mine = own()
     old, _, _ = run(mine)
     monkeypatch.setattr(enriching, "PAGE", 3)
-    asked = ["a red circle"]
-    seen = []
+    query = ["a red circle"]
+    counts = []
 
-    def look(what: str, done: int, total: int) -> None:
+    def compare(what: str, done: int, total: int) -> None:
         with open_opensearch(mine.uri) as new:
-            assert new.encoder == other.fingerprint
-            theirs = {hit.id for hit in new.search(other.encode_texts(asked), 99, target="text")[0]}
-        ours = {hit.id for hit in old.search(encoder.encode_texts(asked), 99, target="text")[0]}
-        assert not ours & theirs
-        seen.append((len(ours), len(theirs)))
+            assert new.fingerprint == other.fingerprint
+            (new_hits,) = new.search(other.encode_texts(query), 99, target="text")
+        (old_hits,) = old.search(encoder.encode_texts(query), 99, target="text")
+        assert not {hit.id for hit in old_hits} & {hit.id for hit in new_hits}
+        counts.append((len(old_hits), len(new_hits)))
 
-    index, report, _ = run(mine, by=other, workers=1, progress=look)
+    index, report, _ = run(mine, by=other, workers=1, progress=compare)
     assert report.stored == COUNT and len(index) == COUNT and len(old) == 0
-    for id_ in IDS:  # codes of another encoder are as good as none
+    for id_ in IDS:  # codes of another encoder are not returned
         assert old.get([id_]).codes("text")[0] == []
-    assert seen[0] == (COUNT, 0) and sum(seen[-1]) <= COUNT
-    with pytest.raises(IndexMismatch, match=f"was filled by encoder {other.fingerprint}"):
+    assert counts[0] == (COUNT, 0) and sum(counts[-1]) <= COUNT
+    with pytest.raises(IndexMismatch, match=f"encoder {other.fingerprint}"):
         open_opensearch(mine.uri, fingerprint=encoder.fingerprint)
 
 
-def test_fields_that_cannot_be_asked_for(
+def test_fields_that_cannot_be_searched(
     address: Callable[..., str], rest: Rest, run: Any, tmp_path: Path
 ) -> None:
     uri = address()
@@ -369,22 +373,24 @@ def test_fields_that_cannot_be_asked_for(
     assert index.get(["a", "b"]).codes("text")[0] == ["a"]
 
 
-def test_what_is_refused(own: Callable[..., Own], run: Any, rest: Rest, encoder: Encoder) -> None:
+def test_enrich_rejects_invalid_indexes_and_fields(
+    own: Callable[..., Own], run: Any, rest: Rest, encoder: Encoder
+) -> None:
     mine = own()
     before = rest("GET", f"/{mine.name}/_mapping")
-    with pytest.raises(ConfigError, match=r"has no field 'foto', expected one of media\.photo, "):
+    with pytest.raises(ConfigError, match=r"'foto', expected one of media\.photo, "):
         run(mine, Source("foto", "title"))
     assert rest("GET", f"/{mine.name}/_mapping") == before
-    with pytest.raises(IndexMissing, match="enrich adds codes to documents that are there"):
+    with pytest.raises(IndexMissing, match="no index"):
         run(Own(f"{mine.uri}-not", "", mine.photos))
     index, _, _ = run(mine)
-    with pytest.raises(ConfigError, match="holds documents of your own, to which codes"):
+    with pytest.raises(ConfigError, match="your own documents"):
         index.add(["x"], text=encoder.encode_texts(["a"]))
-    documents = len(index)
-    with pytest.raises(ConfigError, match="store or delete them by your own means"):
-        index.delete([index.sample("text", 1)[0][0]])
-    assert len(index) == documents > 0
+    count = len(index)
+    with pytest.raises(ConfigError, match="your own documents"):
+        index.delete(IDS[:1])
+    assert len(index) == count > 0
     address = parse_address(mine.uri)
-    with pytest.raises(IndexMismatch, match="has fields for codes of 32 bits, this encoder makes"):
+    with pytest.raises(IndexMismatch, match="codes of 32 bits, expected 64"):
         prepare(Server(address), address, 64, "f" * 16)
     assert index.handle.read_meta()["xmodal"]["encoder"] == encoder.fingerprint

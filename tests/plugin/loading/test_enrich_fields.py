@@ -1,4 +1,4 @@
-"""Which indexes can be given codes, and where a field's value stands in a document."""
+"""Indexes that cannot be enriched, and values of dotted fields of a document."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ Rest = Callable[..., Any]
 
 
 @pytest.mark.parametrize(
-    ("mappings", "words"),
+    ("mappings", "message"),
     [
-        ({"_source": {"enabled": False}}, r"does not keep its documents whole \(_source is"),
-        ({"_source": {"excludes": ["photo"]}}, "does not keep its documents whole"),
-        ({"properties": {"xmodal": {"type": "keyword"}}}, "has fields called xmodal of its own"),
+        ({"_source": {"enabled": False}}, "complete documents"),
+        ({"_source": {"excludes": ["photo"]}}, "complete documents"),
+        ({"properties": {"xmodal": {"type": "keyword"}}}, "reserved names xmodal"),
     ],
 )
-def test_indexes_that_cannot_be_enriched(
-    address: Callable[..., str], rest: Rest, encoder: Encoder, mappings: Any, words: str
+def test_prepare_rejects_indexes(
+    address: Callable[..., str], rest: Rest, encoder: Encoder, mappings: Any, message: str
 ) -> None:
     uri = address()
     rest("PUT", f"/{parse_address(uri).index}", {"mappings": mappings})
-    with pytest.raises(IndexMismatch, match=words):
+    with pytest.raises(IndexMismatch, match=message):
         prepare(Server(parse_address(uri)), parse_address(uri), 32, encoder.fingerprint)
     made = address()
     open_opensearch(made, bits=32, create=True).close()
-    with pytest.raises(IndexMismatch, match="was made by xmodal with the codes of its documents"):
+    with pytest.raises(IndexMismatch, match="was created by xmodal"):
         prepare(Server(parse_address(made)), parse_address(made), 32, encoder.fingerprint)
 
 
@@ -52,5 +52,5 @@ def test_indexes_that_cannot_be_enriched(
         ({}, "a.b", None),
     ],
 )
-def test_values_by_their_dotted_names(document: Any, path: str, value: Any) -> None:
+def test_value_at_returns_the_first_value_of_a_path(document: Any, path: str, value: Any) -> None:
     assert value_at(document, path) == value

@@ -1,4 +1,4 @@
-"""Loading: all documents, each once; what was noted goes on; settings come back whatever happens.
+"""load: each document once, continuation after a kill, restoration of settings.
 
 Kills of real processes are in test_load_kills.py.
 """
@@ -7,30 +7,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.filled import BITS, batch, kept, random_codes, settings_of, wanted
+from support.filled import BITS, as_stored, batch, random_codes, settings_of, stored_documents
 
 from xmodal.data.dataset import Dataset
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import CodeError, ConfigError, IndexFailure
 from xmodal.index.documents import DocumentBatch, empty_columns
 from xmodal.index.local import HammingIndex
+from xmodal.modality import MODALITIES
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.diagnostics import repair
+from xmodal_opensearch.index.mapping import user_fields
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading.load import Checkpoint, check_count, load, settings_for_loading
 
 Rest = Callable[..., Any]
-QUIET = {"refresh_interval": "-1", "number_of_replicas": "0", "auto_expand_replicas": "0-1"}
-AS_MADE = {**QUIET, "refresh_interval": None}
+LOADING = {"refresh_interval": "-1", "number_of_replicas": "0", "auto_expand_replicas": "0-1"}
+DEFAULTS = {**LOADING, "refresh_interval": None}
 
 
 class Killed(BaseException):
-    """The end of a process, as far as one process can play it."""
+    """Simulates the end of the process."""
 
 
 @pytest.fixture
@@ -41,62 +44,62 @@ def index(address: Callable[..., str]) -> Iterator[OpenSearchIndex]:
 
 
 def parts(n: int = 6000, seed: int = 0) -> list[DocumentBatch]:
-    """Three additions: three batches, for a batch has 2,000 documents."""
+    """Return three batches of documents; with 6,000 documents, each is one request."""
     return [batch(n // 3, start=place * n // 3, seed=seed) for place in range(3)]
 
 
-def all_wanted(every: list[DocumentBatch]) -> dict[str, Any]:
-    return {id_: document for one in every for id_, document in wanted(one).items()}
+def all_as_stored(every: list[DocumentBatch]) -> dict[str, Any]:
+    return {id_: document for part in every for id_, document in as_stored(part).items()}
 
 
-# ---- what is stored --------------------------------------------------------------------------
+# ---- documents -------------------------------------------------------------------------------
 
 
-def test_a_local_index_arrives_whole(
+def test_load_of_a_local_index(
     address: Callable[..., str], index_path: Path, rest: Rest, tmp_path: Path
 ) -> None:
     local = HammingIndex.load(index_path, bits=None, fingerprint=None)
     local.add(["only a picture"], image=random_codes(1, bits=32), fields=[{"nr": 1.5}])
     local.add(["only a text"], text=random_codes(1, seed=1, bits=32))
     with open_opensearch(address(), bits=32, fingerprint=local.fingerprint, create=True) as index:
-        report = load(index, local.batches(size=40), notes=tmp_path)
+        report = load(index, local.batches(size=40), checkpoints=tmp_path)
         assert (report.stored, report.failed, len(index)) == (152, {}, 152)
-        for side in ("image", "text"):
-            ids, codes = local.codes(side)
-            assert index.get(ids).codes(side) == (ids, codes)
-        found = kept(rest, index.handle.name)
-        for one in local.batches():
-            for id_, fields in one.fields_by_id().items():
-                ours = ("xmodal", "image_code", "text_code")
-                assert {k: v for k, v in found[id_].items() if k not in ours} == fields
-                assert ("image_code" in found[id_]) == (one.image is not None)
+        for modality in MODALITIES:
+            ids, codes = local.codes(modality)
+            assert index.get(ids).codes(modality) == (ids, codes)
+        found = stored_documents(rest, index.handle.name)
+        for part in local.batches():
+            with_image = set(part.codes("image")[0])
+            for id_, fields in part.fields_by_id().items():
+                assert user_fields(found[id_]) == fields
+                assert ("image_code" in found[id_]) == (id_ in with_image)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_encoder_fills_it_directly(
+def test_load_of_encoded_batches(
     address: Callable[..., str], encoder: Encoder, dataset: Dataset, cache: Path, tmp_path: Path
 ) -> None:
-    told = []
+    steps = []
     with open_opensearch(address(), bits=32, fingerprint=encoder.fingerprint, create=True) as index:
         report = load(
             index,
             encoder.batches(dataset, cache=cache, size=64),
-            notes=tmp_path,
+            checkpoints=tmp_path,
             total=len(dataset),
-            progress=lambda what, done, total: told.append((what, done, total)),
+            progress=lambda *step: steps.append(step),
         )
         assert report.results == {"created": 150}
         queries = encoder.encode_texts([str(item.text) for item in dataset.items[:5]])
         local = HammingIndex(32)
-        for one in encoder.batches(dataset, cache=cache):
-            local.add(one)
+        for part in encoder.batches(dataset, cache=cache):
+            local.add(part)
         assert index.search(queries, 20, target="image") == local.search(
             queries, 20, target="image"
         )
-    assert told == [("stored", 150, 150)]
+    assert steps == [("stored", 150, 150)]
 
 
-def test_bad_documents_are_named_and_the_others_stored(
+def test_invalid_documents_are_named_and_others_stored(
     index: OpenSearchIndex, rest: Rest, tmp_path: Path
 ) -> None:
     rest("PUT", f"/{index.handle.name}/_mapping", {"properties": {"day": {"type": "date"}}})
@@ -106,79 +109,81 @@ def test_bad_documents_are_named_and_the_others_stored(
         "\ud800": {},
         "xmodal-self-test": {},
         "x" * 600: {},
-        "ours": {"image_code": 1},
+        "reserved": {"image_code": 1},
         "no day": {"day": "yesterday"},
     }
     ids = [*good.ids[:2], *bad, *good.ids[2:]]
     fields = [*good.fields[:2], *map(json.dumps, bad.values()), *good.fields[2:]]
     packed, present = empty_columns(len(ids), BITS)
     packed["image"][:], present["image"][:] = random_codes(len(ids)).packed, True
-    report = load(index, [DocumentBatch(ids, packed, present, fields)], notes=tmp_path)
+    report = load(index, [DocumentBatch(ids, packed, present, fields)], checkpoints=tmp_path)
     assert report.failed.keys() == bad.keys()
     assert "failed to parse field [day]" in report.failed["no day"]
-    assert "expected text that is not empty" in report.failed[""]
-    assert "has 600 bytes" in report.failed["x" * 600]
-    assert "which is reserved: rename" in report.failed["ours"]
+    assert "not usable" in report.failed[""]
+    assert "600 bytes" in report.failed["x" * 600]
+    assert "image_code" in report.failed["reserved"]
     assert report.results == {"created": 4}
-    assert kept(rest, index.handle.name).keys() == set(good.ids)
+    assert stored_documents(rest, index.handle.name).keys() == set(good.ids)
     check_count(index, 4)
-    with pytest.raises(IndexFailure, match="4 documents can be found, 5 were stored: run the same"):
+    with pytest.raises(IndexFailure, match="4 documents, expected 5"):
         check_count(index, 5)
-    with pytest.raises(IndexFailure, match="an earlier load left others in this unfinished"):
+    with pytest.raises(IndexFailure, match="4 documents, expected 3"):
         check_count(index, 3, exactly=True)
 
 
-@pytest.mark.parametrize("way", ["script", "long"])
-def test_codes_of_another_width_are_refused(
-    address: Callable[..., str], rest: Rest, tmp_path: Path, way: str
+@pytest.mark.parametrize("strategy", ["script", "long"])
+def test_codes_of_another_width_raise(
+    address: Callable[..., str], rest: Rest, tmp_path: Path, strategy: str
 ) -> None:
-    with open_opensearch(address(strategy=way), bits=BITS, create=True) as index:
+    with open_opensearch(address(strategy=strategy), bits=BITS, create=True) as index:
         short = DocumentBatch.of(["a"], image=random_codes(1, bits=32))
         with pytest.raises(CodeError, match="codes have 32 bits, this index holds 64"):
-            load(index, [short], notes=tmp_path)
-        assert (len(index), settings_of(rest, index.handle.name)) == (0, AS_MADE)
+            load(index, [short], checkpoints=tmp_path)
+        assert (len(index), settings_of(rest, index.handle.name)) == (0, DEFAULTS)
 
 
-def test_loading_again_replaces(index: OpenSearchIndex, rest: Rest, tmp_path: Path) -> None:
-    load(index, parts(), notes=tmp_path)
+def test_second_load_replaces_documents(index: OpenSearchIndex, rest: Rest, tmp_path: Path) -> None:
+    load(index, parts(), checkpoints=tmp_path)
     again = parts(seed=7)
-    report = load(index, again, notes=tmp_path, workers=3)
+    report = load(index, again, checkpoints=tmp_path, workers=3)
     assert report.results == {"updated": 6000}
-    assert kept(rest, index.handle.name) == all_wanted(again)
+    assert stored_documents(rest, index.handle.name) == all_as_stored(again)
 
 
-def test_equal_ids_in_one_load(index: OpenSearchIndex, tmp_path: Path) -> None:
+def test_equal_ids_in_one_load_are_one_document(index: OpenSearchIndex, tmp_path: Path) -> None:
     same = DocumentBatch.of(["a"] * 4000, image=random_codes(4000), fields=[{"n": 1}] * 4000)
-    assert load(index, [same], notes=tmp_path).stored == 4000  # two batches with equal ids
+    assert load(index, [same], checkpoints=tmp_path).stored == 4000  # two batches with equal ids
     assert len(index) == 1
 
 
 # ---- settings --------------------------------------------------------------------------------
 
 
-def test_settings_while_it_loads_and_after(
+def test_settings_during_and_after_a_load(
     index: OpenSearchIndex, rest: Rest, tmp_path: Path
 ) -> None:
     seen = []
     load(
         index,
         parts(),
-        notes=tmp_path,
+        checkpoints=tmp_path,
         progress=lambda *_: seen.append(settings_of(rest, index.handle.name)),
     )
-    assert seen == [QUIET] * 3
-    assert settings_of(rest, index.handle.name) == AS_MADE
+    assert seen == [LOADING] * 3
+    assert settings_of(rest, index.handle.name) == DEFAULTS
     assert "xmodal_load" not in index.handle.read_meta()
 
 
-def test_a_users_own_settings_come_back(index: OpenSearchIndex, rest: Rest, tmp_path: Path) -> None:
+def test_settings_of_the_user_are_restored(
+    index: OpenSearchIndex, rest: Rest, tmp_path: Path
+) -> None:
     own = {"refresh_interval": "7s", "number_of_replicas": "2", "auto_expand_replicas": "false"}
     rest("PUT", f"/{index.handle.name}/_settings", own)
     seen = []
     load(
         index,
         parts(),
-        notes=tmp_path,
+        checkpoints=tmp_path,
         no_replicas=True,
         progress=lambda *_: seen.append(settings_of(rest, index.handle.name)),
     )
@@ -186,20 +191,20 @@ def test_a_users_own_settings_come_back(index: OpenSearchIndex, rest: Rest, tmp_
     assert settings_of(rest, index.handle.name) == own
 
 
-def test_replicas_changed_meanwhile_stay_changed(
+def test_replicas_changed_during_a_load_stay_changed(
     index: OpenSearchIndex, rest: Rest, tmp_path: Path
 ) -> None:
     change = {"number_of_replicas": "3", "auto_expand_replicas": "false"}
     load(
         index,
         parts(),
-        notes=tmp_path,
+        checkpoints=tmp_path,
         progress=lambda *_: rest("PUT", f"/{index.handle.name}/_settings", change),
     )
     assert settings_of(rest, index.handle.name) == {**change, "refresh_interval": None}
 
 
-def test_settings_come_back_after_a_failure(
+def test_settings_are_restored_after_an_error(
     index: OpenSearchIndex, rest: Rest, tmp_path: Path
 ) -> None:
     def broken() -> Iterator[DocumentBatch]:
@@ -207,46 +212,44 @@ def test_settings_come_back_after_a_failure(
         raise OSError("the disk with the pictures was unplugged")
 
     with pytest.raises(OSError, match="unplugged"):
-        load(index, broken(), notes=tmp_path, no_replicas=True)
-    assert settings_of(rest, index.handle.name) == AS_MADE
+        load(index, broken(), checkpoints=tmp_path, no_replicas=True)
+    assert settings_of(rest, index.handle.name) == DEFAULTS
     assert "xmodal_load" not in index.handle.read_meta()
 
 
 def left_by_a_kill(index: OpenSearchIndex, rest: Rest, *, no_replicas: bool) -> None:
-    """The state of an index whose loader was killed."""
+    """Leave an index in the state after its loader was killed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("xmodal_opensearch.loading.load.put_back", lambda index: False)
+        patch.setattr("xmodal_opensearch.loading.load.restore_settings", lambda index: False)
         with settings_for_loading(index, no_replicas=no_replicas):
             pass
     assert settings_of(rest, index.handle.name)["refresh_interval"] == "-1"
 
 
-@pytest.mark.parametrize("mended_by", ["load", "doctor"])
+@pytest.mark.parametrize("restored_by", ["load", "doctor"])
 @pytest.mark.parametrize("refresh", ["9s", None])
-def test_settings_that_a_killed_load_left(
-    index: OpenSearchIndex, rest: Rest, tmp_path: Path, mended_by: str, refresh: str | None
+def test_settings_of_a_killed_load_are_restored(
+    index: OpenSearchIndex, rest: Rest, tmp_path: Path, restored_by: str, refresh: str | None
 ) -> None:
-    before = {**AS_MADE, "refresh_interval": refresh}
+    before = {**DEFAULTS, "refresh_interval": refresh}
     rest("PUT", f"/{index.handle.name}/_settings", {"refresh_interval": refresh})
     left_by_a_kill(index, rest, no_replicas=False)
-    left_by_a_kill(index, rest, no_replicas=True)  # run again with another option, killed again
-    assert settings_of(rest, index.handle.name) == {**QUIET, "auto_expand_replicas": "false"}
-    if mended_by == "load":
-        load(index, parts(), notes=tmp_path)
+    left_by_a_kill(index, rest, no_replicas=True)  # a second killed load with another option
+    assert settings_of(rest, index.handle.name) == {**LOADING, "auto_expand_replicas": "false"}
+    if restored_by == "load":
+        load(index, parts(), checkpoints=tmp_path)
     else:
         address = parse_address(str(index.handle.address))
-        told = repair(Server(address), address)
-        assert told == ["restored the settings of before the load"]
-        assert repair(Server(address), address) == ["found nothing to repair"]
+        assert len(repair(Server(address), address)) == 1
     assert settings_of(rest, index.handle.name) == before
     assert index.handle.read_meta().keys() == {"xmodal"}
 
 
-# ---- loads that go on ------------------------------------------------------------------------
+# ---- continuation ---------------------------------------------------------------------------
 
 
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many documents each request to ``_bulk`` brings, from now on."""
+    """Return a list that receives the number of documents of each later request to ``_bulk``."""
     counts: list[int] = []
     real = Server.bulk
 
@@ -258,7 +261,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-def test_a_resumed_load_sends_only_what_is_missing(
+def test_continued_load_sends_missing_batches_only(
     index: OpenSearchIndex, rest: Rest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(what: str, done: int, total: int) -> None:
@@ -266,27 +269,27 @@ def test_a_resumed_load_sends_only_what_is_missing(
             raise Killed
 
     with pytest.raises(Killed):
-        load(index, parts(10_002), notes=tmp_path, workers=1, progress=die)
+        load(index, parts(10_002), checkpoints=tmp_path, workers=1, progress=die)
     (file,) = tmp_path.iterdir()
     assert file.name == f"{index.handle.uuid}.load"
     assert [line.split()[0] for line in file.read_text().splitlines()] == ["0", "1"]
 
-    counts, told = sent(monkeypatch), []
+    counts, steps = sent(monkeypatch), []
     report = load(
         index,
         parts(10_002),
-        notes=tmp_path,
+        checkpoints=tmp_path,
         total=10_002,
-        progress=lambda what, done, total: told.append((done, total)),
+        progress=lambda what, done, total: steps.append((done, total)),
     )
     assert sum(counts) == report.stored == 6002
-    assert told[-1] == (10_002, 10_002)
-    assert kept(rest, index.handle.name) == all_wanted(parts(10_002))
+    assert steps[-1] == (10_002, 10_002)
+    assert stored_documents(rest, index.handle.name) == all_as_stored(parts(10_002))
     assert list(tmp_path.iterdir()) == []
-    assert load(index, parts(10_002), notes=tmp_path).results == {"updated": 10_002}
+    assert load(index, parts(10_002), checkpoints=tmp_path).results == {"updated": 10_002}
 
 
-def test_a_resumed_load_of_changed_documents(
+def test_continued_load_of_changed_documents(
     index: OpenSearchIndex, rest: Rest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(what: str, done: int, total: int) -> None:
@@ -294,18 +297,18 @@ def test_a_resumed_load_of_changed_documents(
             raise Killed
 
     with pytest.raises(Killed):
-        load(index, parts(9000), notes=tmp_path, workers=1, progress=die)
+        load(index, parts(9000), checkpoints=tmp_path, workers=1, progress=die)
     changed = [*parts(9000)[:1], *parts(9000, seed=3)[1:]]  # from document 3,000 on
     counts = sent(monkeypatch)
-    load(index, changed, notes=tmp_path)
+    load(index, changed, checkpoints=tmp_path)
     assert sum(counts) == 7000  # the first batch of 2,000 is the same
-    assert kept(rest, index.handle.name) == all_wanted(changed)
+    assert stored_documents(rest, index.handle.name) == all_as_stored(changed)
 
 
-def test_everything_was_stored_before_the_kill(
+def test_load_killed_after_the_last_batch_is_refreshed_by_the_next(
     index: OpenSearchIndex, rest: Rest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rest("PUT", f"/{index.handle.name}/_settings", {"refresh_interval": "-1"})  # his own choice
+    rest("PUT", f"/{index.handle.name}/_settings", {"refresh_interval": "-1"})
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoint, "remove", lambda self: (_ for _ in ()).throw(Killed))
         patch.setattr(
@@ -314,10 +317,10 @@ def test_everything_was_stored_before_the_kill(
             lambda self, method, path, *a, **k: _no_refresh(self, method, path, *a, **k),
         )
         with pytest.raises(Killed):
-            load(index, parts(), notes=tmp_path)
+            load(index, parts(), checkpoints=tmp_path)
     with open_opensearch(str(index.handle.address)) as again:
-        assert len(again) == 0  # nobody has refreshed
-        assert load(again, parts(), notes=tmp_path).results == {}
+        assert len(again) == 0  # not refreshed
+        assert load(again, parts(), checkpoints=tmp_path).results == {}
         check_count(again, 6000)
 
 
@@ -328,33 +331,34 @@ def _no_refresh(self: Server, method: str, path: str, *args: Any, **more: Any) -
     return {} if path.endswith("/_refresh") else _real_request(self, method, path, *args, **more)
 
 
-def test_refused_documents_are_named_by_the_next_run_as_well(
+def test_refused_documents_are_reported_again_by_the_next_run(
     index: OpenSearchIndex, rest: Rest, tmp_path: Path
 ) -> None:
     rest("PUT", f"/{index.handle.name}/_mapping", {"properties": {"day": {"type": "date"}}})
-    one = batch(5000)
-    fields = [{"day": "never"} if n in (10, 4500) else {} for n in range(5000)]
+    good = batch(5000)
+    fields = ['{"day": "never"}' if n in (10, 4500) else "{}" for n in range(5000)]
+    documents = replace(good, fields=fields)
 
     def die(what: str, done: int, total: int) -> None:
         if done >= 4000:
             raise Killed
 
     with pytest.raises(Killed):
-        load(index, [one._replace(fields=fields)], notes=tmp_path, workers=1, progress=die)
-    report = load(index, [one._replace(fields=fields)], notes=tmp_path)
+        load(index, [documents], checkpoints=tmp_path, workers=1, progress=die)
+    report = load(index, [documents], checkpoints=tmp_path)
     assert set(report.failed) == {"d00010", "d04500"}
     check_count(index, 4998)
 
 
-def test_an_index_with_documents_of_somebodys_own_is_left_alone(
+def test_load_into_an_enriched_index_raises(
     index: OpenSearchIndex, rest: Rest, tmp_path: Path
 ) -> None:
     meta = rest("GET", f"/{index.handle.name}/_mapping")[index.handle.name]["mappings"]["_meta"]
     meta["xmodal"]["added"] = True
     rest("PUT", f"/{index.handle.name}/_mapping", {"_meta": meta})
     with open_opensearch(str(index.handle.address)) as opened:
-        with pytest.raises(ConfigError, match="holds documents of your own"):
-            load(opened, parts(), notes=tmp_path)
+        with pytest.raises(ConfigError, match="your own documents"):
+            load(opened, parts(), checkpoints=tmp_path)
         rest("POST", f"/{index.handle.name}/_refresh")
-        assert rest("GET", f"/{index.handle.name}/_count")["count"] == 1  # the self-test
-    assert json.dumps(settings_of(rest, index.handle.name)) == json.dumps(AS_MADE)
+        assert rest("GET", f"/{index.handle.name}/_count")["count"] == 1  # the self-test document
+    assert json.dumps(settings_of(rest, index.handle.name)) == json.dumps(DEFAULTS)
