@@ -51,7 +51,9 @@ def compare(node: Node, n: int, bits: int, rounds: int, notes: Path) -> list[lis
     index, _ = filled_index(node, "script", codes, notes)
     indices = {"script": index}
     for name in ("knn", "hamming"):
-        indices[name] = open_opensearch(str(index.address).replace("way=script", f"way={name}"))
+        indices[name] = open_opensearch(
+            str(index.handle.address).replace("strategy=script", f"strategy={name}")
+        )
     indices["hamming"].server.request(
         "POST", f"/_plugins/_hamming/warmup/{index.name}", doing="warming up"
     )

@@ -86,7 +86,9 @@ def one_size(
         made["lucene-hnsw"] = filled_index(node, "lucene-hnsw", codes, notes)
     indexes = {name: index for name, (index, _) in made.items()}
     seconds = {name: f"{took:.0f}" for name, (_, took) in made.items()} | {"knn": "as script"}
-    by_knn = open_opensearch(str(indexes["script"].address).replace("way=script", "way=knn"))
+    by_knn = open_opensearch(
+        str(indexes["script"].address).replace("strategy=script", "strategy=knn")
+    )
 
     def searches(where: dict[str, Any] | None) -> dict[str, Search]:
         out = {"local index, no server": exact_search(local, where)}
@@ -103,7 +105,7 @@ def one_size(
         recall["lucene-hnsw"] = f"{measured.recall.value:.2f}"
     empty = {"empty request": empty_request(indexes["script"])}
     plain, half = medians(empty | searches(None), queries), medians(searches(FILTER), queries)
-    by_knn.server.close()
+    by_knn.handle.server.close()
     for index in indexes.values():
         drop(index)
     return [

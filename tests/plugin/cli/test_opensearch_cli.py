@@ -242,7 +242,7 @@ def test_enrich_adds_codes_and_names_problems(
     answer = json.loads(result.out)
     problems = answer.pop("problems")
     assert answer == {"index": uri, "updated": 3, "with_codes": 3}
-    assert problems.pop("picture not to be had") == 1 and sum(problems.values()) == 1
+    assert problems.pop("picture not available") == 1 and sum(problems.values()) == 1
     assert "--download" in result.err
     result = opensearch_cli(*enrich, *both, "--again", "--download")
     assert result.out == f"{uri}: 3 documents updated, 3 have codes\n"

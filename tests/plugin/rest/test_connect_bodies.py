@@ -15,7 +15,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.index import queries
-from xmodal_opensearch.index.mapping import LAYOUTS, self_test
+from xmodal_opensearch.index.mapping import LAYOUTS, self_test_code
 from xmodal_opensearch.index.ownership import OwnershipTag, read_tag
 from xmodal_opensearch.rest import cluster_settings, pipelines
 from xmodal_opensearch.rest.curl import Curl, examples
@@ -157,7 +157,7 @@ def test_search_pipelines() -> None:
 def test_query_template_is_the_query_of_the_builder(build: Any) -> None:
     other = BinaryCodes.from_hex(["00ff80017e"])
     template = query_template(
-        build("image_code", self_test(40), LAYOUTS["faiss"], [], None), self_test(40)
+        build("image_code", self_test_code(40), LAYOUTS["faiss"], [], None), self_test_code(40)
     )
     filled = json.dumps(template).replace('"@code@"', json.dumps(other.to_signed()[0]))
     expected = build("image_code", other, LAYOUTS["faiss"], [], None)
