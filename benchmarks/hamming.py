@@ -54,8 +54,8 @@ def compare(node: Node, n: int, bits: int, rounds: int, notes: Path) -> list[lis
         indices[name] = open_opensearch(
             str(index.handle.address).replace("strategy=script", f"strategy={name}")
         )
-    indices["hamming"].server.request(
-        "POST", f"/_plugins/_hamming/warmup/{index.name}", doing="warming up"
+    indices["hamming"].handle.server.request(
+        "POST", f"/_plugins/_hamming/warmup/{index.handle.name}", doing="warming up"
     )
     for number in range(WARMUP):
         exact_search(indices["hamming"], FILTER if number % 2 else None)(queries[:1])
@@ -69,7 +69,7 @@ def compare(node: Node, n: int, bits: int, rounds: int, notes: Path) -> list[lis
     half = medians({name: exact_search(one, FILTER) for name, one in indices.items()}, queries)
     drop(index)
     for name in ("knn", "hamming"):
-        indices[name].server.close()
+        indices[name].handle.server.close()
     rows: list[list[object]] = []
     for name, ms in plain.items():
         per_code = (ms - plain["empty request"]) * 1e6 / n
@@ -115,7 +115,7 @@ def large(node: Node, n: int, rounds: int, notes: Path) -> str:
     (stats,) = node.get("/_plugins/_hamming/stats")["nodes"].values()
     (memory,) = node.get("/_nodes/stats/jvm")["nodes"].values()
     heap = memory["jvm"]["mem"]["heap_used_in_bytes"] / 1e6
-    index.server.close()
+    index.handle.server.close()
     node.restart()
     again = open_opensearch(uri)
     after = seconds(lambda: again.search(queries[:1], K, target=TARGET))

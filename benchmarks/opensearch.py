@@ -161,10 +161,13 @@ def loading(node: Node, n: int, rounds: int, notes: Path) -> str:
                 started = time.perf_counter()
                 with ThreadPoolExecutor(2) as pool:
                     sent = [
-                        pool.submit(client.bulk, body=body, index=index.name) for body in bodies
+                        pool.submit(client.bulk, body=body, index=index.handle.name)
+                        for body in bodies
                     ]
                     answers = [future.result() for future in sent]
-                index.server.request("POST", f"/{index.name}/_refresh", doing="refreshing")
+                index.handle.server.request(
+                    "POST", f"/{index.handle.name}/_refresh", doing="refreshing"
+                )
                 plain.append(n / (time.perf_counter() - started))
                 assert not any(answer["errors"] for answer in answers)
             drop(index)

@@ -60,12 +60,16 @@ def filled_index(
     ``notes``: folder of the loader's progress files.
     """
     name = f"bench-{strategy}-{codes.bits}-{len(codes)}"
-    uri = f"opensearch://127.0.0.1:{node.port}/{name}?way={strategy}"
+    uri = f"opensearch://127.0.0.1:{node.port}/{name}?strategy={strategy}"
     index = open_opensearch(uri, bits=codes.bits, fingerprint="benchmark", create=True)
     started = time.perf_counter()
     load(index, to_batches(codes), checkpoints=notes, total=len(codes))
-    index.server.request(
-        "POST", f"/{index.name}/_forcemerge", doing="merging", timeout=3600, max_num_segments=1
+    index.handle.server.request(
+        "POST",
+        f"/{index.handle.name}/_forcemerge",
+        doing="merging",
+        timeout=3600,
+        max_num_segments=1,
     )
     index.refresh()
     return index, time.perf_counter() - started
@@ -73,8 +77,8 @@ def filled_index(
 
 def drop(index: OpenSearchIndex) -> None:
     """Delete the index and close its connection."""
-    index.server.request("DELETE", f"/{index.name}", doing="deleting")
-    index.server.close()
+    index.handle.server.request("DELETE", f"/{index.handle.name}", doing="deleting")
+    index.handle.server.close()
 
 
 def medians(searches: dict[str, Search], queries: BinaryCodes) -> dict[str, float]:
