@@ -61,7 +61,7 @@ def prepare(args: argparse.Namespace) -> tuple[Path, dict[str, Path], dict[str, 
     data, label_column = args.data, args.label_column
     if data is None:
         label_column = "labels"
-        data = work / "world"
+        data = work / "pictures"
         if not data.exists():
             write_synthetic_data(data, 400 if args.quick else 2880)
     backbones = ("--image-backbone", args.image_backbone, "--text-backbone", args.text_backbone)

@@ -173,7 +173,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         images = 60 if args.quick else IMAGES
-        data = read(write_synthetic_data(folder / "world", images), label_column="labels")
+        data = read(write_synthetic_data(folder / "pictures", images), label_column="labels")
         options = Options(bits=64, image_backbone="small-cnn", text_backbone="words")
         settings = {"epochs": 1 if args.quick else 8, "batch": 32, "hidden": 64}
         model = folder / "model"

@@ -95,24 +95,24 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photos_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of rendered images with metadata.jsonl."""
     from xmodal.data.synthetic import write_synthetic_data
 
-    return write_synthetic_data(tmp_path_factory.mktemp("toy") / "world", IMAGES)
+    return write_synthetic_data(tmp_path_factory.mktemp("data") / "photos_folder", IMAGES)
 
 
 @pytest.fixture(scope="session")
-def dataset(world: Path) -> Dataset:
-    """The items of ``world``."""
+def dataset(photos_folder: Path) -> Dataset:
+    """The items of ``photos_folder``."""
     from xmodal.data.readers.read import read
 
-    return read(world, label_column="labels")
+    return read(photos_folder, label_column="labels")
 
 
 @pytest.fixture(scope="session")
 def model(dataset: Dataset, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an encoder that was trained on ``world`` for a few epochs."""
+    """The folder of an encoder that was trained on ``photos_folder`` for a few epochs."""
     from xmodal.config import Options
     from xmodal.training.train import train
 
@@ -172,7 +172,7 @@ def clip_path(export_extra: None, tmp_path_factory: pytest.TempPathFactory) -> P
 def index_path(
     encoder: Encoder, dataset: Dataset, cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """An index of all images and captions of ``world``."""
+    """An index of all images and captions of ``photos_folder``."""
     from xmodal.index.contract import open_index
 
     folder = tmp_path_factory.mktemp("indexes") / "toy.index"

@@ -36,7 +36,7 @@ FILES = [
     ("empty csv", "train {t}/empty.csv --out {t}/m", "is empty, expected a header"),
     ("only a header", "train {t}/header.csv --out {t}/m", "header.csv has no usable item"),
     ("no known columns", "train {t}/x.csv --out {t}/m", "columns x, y; expected"),
-    ("column missing", "train {world} --out {t}/m --text-column z", "no column 'z'"),
+    ("column missing", "train {photos_folder} --out {t}/m --text-column z", "no column 'z'"),
     ("column without table", "train {t}/bare --out {t}/m --id-column z", "no metadata table"),
     ("invalid json", "train {t}/broken.json --out {t}/m", "broken.json is not JSON"),
     ("json object", "train {t}/object.json --out {t}/m", "dict, expected a list"),
@@ -50,7 +50,7 @@ FILES = [
     ("index path missing", "index {t}/nothing --model {model} --index {t}/i", "/nothing"),
     ("encode path missing", "encode {t}/nothing --model {model} --out {t}/c.npz", "/nothing"),
 ]
-TRAIN = "train {world} --out {t}/m {small} "
+TRAIN = "train {photos_folder} --out {t}/m {small} "
 ARGUMENTS = [
     ("bits", TRAIN + "--bits 12", "bits is 12"),
     ("bits zero", TRAIN + "--bits 0", "bits is 0"),
@@ -67,34 +67,54 @@ ARGUMENTS = [
     ("query share", TRAIN + "--query 0.7", "query share is 0.7"),
     ("validation share", TRAIN + "--validation -1", "validation share is -1"),
     ("seed", TRAIN + "--seed -1", "seed is -1"),
-    ("out missing", "train {world}", "'--out'"),
-    ("out is a file", "train {world} --out {t}/a.doc {small}", "a.doc is a file"),
-    ("out below a file", "train {world} --out {t}/a.doc/m {small}", "a.doc"),
-    ("out has other files", "train {world} --out {t}/bare {small}", "a.png"),
-    ("restart of other files", "train {world} --out {t}/bare {small} --restart", "a.png"),
-    ("out has another run", "train {world} --out {model} {small}", "other data or settings"),
-    ("command unknown", "fly {world}", "'fly'"),
-    ("option unknown", "index {world} --wings 2", "'?--wings"),
+    ("out missing", "train {photos_folder}", "'--out'"),
+    ("out is a file", "train {photos_folder} --out {t}/a.doc {small}", "a.doc is a file"),
+    ("out below a file", "train {photos_folder} --out {t}/a.doc/m {small}", "a.doc"),
+    ("out has other files", "train {photos_folder} --out {t}/bare {small}", "a.png"),
+    ("restart of other files", "train {photos_folder} --out {t}/bare {small} --restart", "a.png"),
+    (
+        "out has another run",
+        "train {photos_folder} --out {model} {small}",
+        "other data or settings",
+    ),
+    ("command unknown", "fly {photos_folder}", "'fly'"),
+    ("option unknown", "index {photos_folder} --wings 2", "'?--wings"),
     ("encode without input", "encode --model {model}", "--text, or --image"),
-    ("encode data without out", "encode {world} --model {model}", "DATA with --out"),
-    ("encode below a file", "encode {world} --model {model} --out {t}/a.doc/c.npz", "a.doc"),
+    ("encode data without out", "encode {photos_folder} --model {model}", "DATA with --out"),
+    (
+        "encode below a file",
+        "encode {photos_folder} --model {model} --out {t}/a.doc/c.npz",
+        "a.doc",
+    ),
     ("encode text without words", "encode --model {model} --text ...", r"'\.\.\.'"),
-    ("report below a file", "evaluate {world} --model {model} --out {t}/a.doc/r.json", "a.doc"),
-    ("trec below a file", "evaluate {world} --model {model} --trec {t}/a.doc", "a.doc"),
-    ("widths differ", "evaluate {world} --model {model} --model {t}/m16", "16 bits, .* 32 bits"),
-    ("cache is a file", "index {world} --model {model} --index {t}/i --cache {t}/a.doc", "a.doc"),
+    (
+        "report below a file",
+        "evaluate {photos_folder} --model {model} --out {t}/a.doc/r.json",
+        "a.doc",
+    ),
+    ("trec below a file", "evaluate {photos_folder} --model {model} --trec {t}/a.doc", "a.doc"),
+    (
+        "widths differ",
+        "evaluate {photos_folder} --model {model} --model {t}/m16",
+        "16 bits, .* 32 bits",
+    ),
+    (
+        "cache is a file",
+        "index {photos_folder} --model {model} --index {t}/i --cache {t}/a.doc",
+        "a.doc",
+    ),
     (
         "cache below a file",
-        "index {world} --model {model} --index {t}/i --cache {t}/a.doc/c",
+        "index {photos_folder} --model {model} --index {t}/i --cache {t}/a.doc/c",
         "a.doc",
     ),
     (
         "cache damaged",
-        "index {world} --model {model} --index {t}/i --cache {t}/cache",
+        "index {photos_folder} --model {model} --index {t}/i --cache {t}/cache",
         "not a database.*--cache",
     ),
 ]
-BACKBONE = "train {world} --out {t}/m --bits 16 "
+BACKBONE = "train {photos_folder} --out {t}/m --bits 16 "
 IMAGE_WEIGHTS = BACKBONE + "--image-backbone '{model}/weights.safetensors"
 MODELS = [
     ("offline", BACKBONE + "--text-backbone words", "HF_HUB_OFFLINE"),
@@ -135,11 +155,11 @@ SEARCHES = [
     ("index truncated", OTHER_INDEX + "{t}/cut.index", "documents.parquet is damaged"),
     ("folder is no index", OTHER_INDEX + "{t}/bare", "bare .*no documents.parquet"),
     ("index scheme unknown", OTHER_INDEX + "nosuch://x", "nosuch://"),
-    ("index is a file", "index {world} --model {model} --index {t}/a.doc", "a.doc"),
-    ("index below a file", "index {world} --model {model} --index {t}/a.doc/i", "a.doc"),
+    ("index is a file", "index {photos_folder} --model {model} --index {t}/a.doc", "a.doc"),
+    ("index below a file", "index {photos_folder} --model {model} --index {t}/a.doc/i", "a.doc"),
     (
         "add to another encoder",
-        "index {world} --model {model} --index {t}/foreign",
+        "index {photos_folder} --model {model} --index {t}/foreign",
         "encoder other",
     ),
     ("filter invalid", SEARCH + "red --where colour", "'colour'.* field=value"),
@@ -178,7 +198,7 @@ def write_lines(path: Path, rows: Iterable[object]) -> None:
 @pytest.fixture(scope="module")
 def bad(
     tmp_path_factory: pytest.TempPathFactory,
-    world: Path,
+    photos_folder: Path,
     model: Path,
     index_path: Path,
     cache: Path,
@@ -213,7 +233,7 @@ def bad(
         (folder / "cache" / file.name).write_text("no database" * 100)
     (folder / "bomb.png").write_bytes(png_bomb(50_000, 50_000))
     (folder / "cut.jpg").write_bytes(truncated_jpeg())
-    few = [{"image": str(world / f"{k:05d}.png"), "text": f"text {k}"} for k in range(4)]
+    few = [{"image": str(photos_folder / f"{k:05d}.png"), "text": f"text {k}"} for k in range(4)]
     write_lines(folder / "few.jsonl", few)
     damaged = ({"id": k, "image": "cut.jpg", "text": str(k)} for k in range(9))
     write_lines(folder / "damaged.jsonl", damaged)
@@ -226,7 +246,7 @@ def bad(
 
     options = Options(bits=16, image_backbone="small-cnn", text_backbone="words")
     train(
-        read(world, label_column="labels"),
+        read(photos_folder, label_column="labels"),
         folder / "m16",
         options,
         {"epochs": 1, "batch": 64, "hidden": 16},
@@ -246,8 +266,20 @@ def bad(
     ("command", "datum"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
 def test_unusable_input_gives_a_one_line_error(
-    command: str, datum: str, bad: Path, world: Path, model: Path, index_path: Path, xmodal_cli: Run
+    command: str,
+    datum: str,
+    bad: Path,
+    photos_folder: Path,
+    model: Path,
+    index_path: Path,
+    xmodal_cli: Run,
 ) -> None:
-    places = {"t": bad, "world": world, "model": model, "index": index_path, "small": SMALL}
+    places = {
+        "t": bad,
+        "photos_folder": photos_folder,
+        "model": model,
+        "index": index_path,
+        "small": SMALL,
+    }
     message = xmodal_cli(*shlex.split(command.format(**places))).error_line(PROGRESS)
     assert re.search(datum, message), message

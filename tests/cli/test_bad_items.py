@@ -22,20 +22,20 @@ SMALL = "--image-backbone small-cnn --text-backbone words --bits 16 --set hidden
 
 
 @pytest.fixture(scope="module")
-def mixed_items(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mixed_items(photos_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of usable items and one unusable item of each kind."""
     folder = tmp_path_factory.mktemp("mixed") / "items"
     folder.mkdir()
-    table = (world / "metadata.jsonl").read_text().splitlines()[:N_USABLE]
+    table = (photos_folder / "metadata.jsonl").read_text().splitlines()[:N_USABLE]
     rows: list[str | bytes] = [*table]
     for name in (json.loads(line)["file_name"] for line in table):
-        shutil.copy(world / name, folder / name)
+        shutil.copy(photos_folder / name, folder / name)
     (folder / "cut.jpg").write_bytes(truncated_jpeg())
     (folder / "noise.avif").write_bytes(damaged_avif())
     (folder / "text.jpg").write_bytes(TEXT)
     (folder / "bomb.png").write_bytes(png_bomb(50_000, 50_000))
-    shutil.copy(world / "00000.png", folder / "empty-caption.png")
-    shutil.copy(world / "00001.png", folder / "dots.png")
+    shutil.copy(photos_folder / "00000.png", folder / "empty-caption.png")
+    shutil.copy(photos_folder / "00001.png", folder / "dots.png")
     bad_rows: list[dict[str, Any]] = [
         {"file_name": "gone.png", "text": "missing"},
         {"file_name": "cut.jpg", "text": "truncated"},

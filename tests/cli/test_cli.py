@@ -48,13 +48,13 @@ def test_version(xmodal_cli: Run) -> None:
 
 
 def test_train_writes_files_and_does_not_repeat_finished_work(
-    xmodal_cli: Run, world: Path, tmp_path: Path
+    xmodal_cli: Run, photos_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "a.model"
-    command = ("train", world, "--out", out, *SMALL, *QUICK)
+    command = ("train", photos_folder, "--out", out, *SMALL, *QUICK)
     first = xmodal_cli(*command)
     assert first.status == 0
-    assert "world: 150 items, 150 pairs" in first.err and "epoch   1/1" in first.err
+    assert "photos_folder: 150 items, 150 pairs" in first.err and "epoch   1/1" in first.err
     assert f"{out}: 16 bits, encoder " in first.out and "validation" in first.out
     assert {file.name for file in out.iterdir()} == {
         "config.json",
@@ -83,12 +83,12 @@ def test_train_writes_files_and_does_not_repeat_finished_work(
 
 
 def test_train_reads_settings_of_another_encoder(
-    xmodal_cli: Run, world: Path, model: Path, tmp_path: Path
+    xmodal_cli: Run, photos_folder: Path, model: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "b.model"
     file = ("--settings", model / "config.json")
     result = xmodal_cli(
-        "train", world, "--out", out, *SMALL, *file, "--set", "epochs=1", "--no-report"
+        "train", photos_folder, "--out", out, *SMALL, *file, "--set", "epochs=1", "--no-report"
     )
     assert result.status == 0
     expected, used = (
@@ -122,13 +122,13 @@ def test_train_on_pictures_with_caption_files(
 
 
 def test_index_twice_has_no_duplicates(
-    xmodal_cli: Run, world: Path, model: Path, tmp_path: Path
+    xmodal_cli: Run, photos_folder: Path, model: Path, tmp_path: Path
 ) -> None:
-    command = ("index", world, "--model", model, "--index", tmp_path / "i")
+    command = ("index", photos_folder, "--model", model, "--index", tmp_path / "i")
     first = xmodal_cli(*command)
     assert first.status == 0
     assert first.out == (
-        f"{tmp_path / 'i'}: 150 documents; from {world}: 150 pictures, 150 texts\n"
+        f"{tmp_path / 'i'}: 150 documents; from {photos_folder}: 150 pictures, 150 texts\n"
     )
     again = xmodal_cli(*command, "--json")
     summary = json.loads(again.out)
@@ -271,10 +271,15 @@ def test_encode_prints_codes_of_texts_and_pictures(
 
 
 def test_encode_writes_codes_of_data(
-    xmodal_cli: Run, model: Path, world: Path, encoder: Encoder, dataset: Dataset, tmp_path: Path
+    xmodal_cli: Run,
+    model: Path,
+    photos_folder: Path,
+    encoder: Encoder,
+    dataset: Dataset,
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "codes.npz"
-    result = xmodal_cli("encode", world, "--model", model, "--out", out)
+    result = xmodal_cli("encode", photos_folder, "--model", model, "--out", out)
     assert result.out == f"{out}: 150 image codes, 150 text codes\n"
     with np.load(out, allow_pickle=False) as saved:
         assert saved["bits"] == encoder.bits and saved["image_ids"].tolist() == dataset.ids
@@ -287,27 +292,29 @@ def test_encode_writes_codes_of_data(
 # ---- evaluate --------------------------------------------------------------------------------
 
 
-def test_evaluate_prints_a_table(xmodal_cli: Run, model: Path, world: Path) -> None:
-    result = xmodal_cli("evaluate", world, "--model", model)
+def test_evaluate_prints_a_table(xmodal_cli: Run, model: Path, photos_folder: Path) -> None:
+    result = xmodal_cli("evaluate", photos_folder, "--model", model)
     assert result.status == 0
-    for words in ("world: 32 bits", "chance", "cca + itq", "xmodal schgan", "base rate: "):
+    for words in ("photos_folder: 32 bits", "chance", "cca + itq", "xmodal schgan", "base rate: "):
         assert words in result.out
 
 
 def test_evaluate_uses_the_label_column_of_the_training(
-    xmodal_cli: Run, model: Path, world: Path, tmp_path: Path
+    xmodal_cli: Run, model: Path, photos_folder: Path, tmp_path: Path
 ) -> None:
     assert json.loads((model / "config.json").read_text())["data"]["label_column"] == "labels"
-    command = ("evaluate", world, "--model", model, "--json")
+    command = ("evaluate", photos_folder, "--model", model, "--json")
     result = xmodal_cli(*command)
     assert json.loads(result.out)["facts"]["relevant means"] == "shares a label"
     assert "--label-column" not in result.err
     other = xmodal_cli(*command, "--label-column", "colour")
     assert json.loads(other.out)["rows"] != json.loads(result.out)["rows"]
 
-    rows = [json.loads(line) for line in (world / "metadata.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (photos_folder / "metadata.jsonl").read_text().splitlines()
+    ]
     for row in rows:
-        row["file_name"], row["class"] = str(world / row["file_name"]), row.pop("labels")
+        row["file_name"], row["class"] = str(photos_folder / row["file_name"]), row.pop("labels")
         row["id"] = Path(row["file_name"]).name
     table = tmp_path / "t.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -318,23 +325,23 @@ def test_evaluate_uses_the_label_column_of_the_training(
 
 
 def test_evaluate_refuses_models_of_different_label_columns(
-    xmodal_cli: Run, model: Path, world: Path, tmp_path: Path
+    xmodal_cli: Run, model: Path, photos_folder: Path, tmp_path: Path
 ) -> None:
     other = Path(shutil.copytree(model, tmp_path / "other.model"))
     config = json.loads((other / "config.json").read_text())
     config["data"]["label_column"] = "shape"
     write_config(other, config)
-    result = xmodal_cli("evaluate", world, "--model", model, "--model", other)
+    result = xmodal_cli("evaluate", photos_folder, "--model", model, "--model", other)
     assert result.status == 2 and "(labels, shape)" in result.err
 
 
 def test_evaluate_writes_report_and_trec_files_of_two_seeds(
-    xmodal_cli: Run, model: Path, world: Path, dataset: Dataset, tmp_path: Path
+    xmodal_cli: Run, model: Path, photos_folder: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.model"
     command = (
         "train",
-        world,
+        photos_folder,
         "--out",
         other,
         *SMALL,
@@ -347,7 +354,7 @@ def test_evaluate_writes_report_and_trec_files_of_two_seeds(
     assert xmodal_cli(*command, "--seed", 1, "--no-report").status == 0
     models = ("--model", model, "--model", other)
     files = ("--out", tmp_path / "new" / "report.json", "--trec", tmp_path / "runs")
-    result = xmodal_cli("evaluate", world, *models, *files, "--json")
+    result = xmodal_cli("evaluate", photos_folder, *models, *files, "--json")
     assert result.status == 0
     report = json.loads(result.out)
     assert report == json.loads((tmp_path / "new" / "report.json").read_text())
@@ -362,7 +369,9 @@ def test_evaluate_writes_report_and_trec_files_of_two_seeds(
     lines = (tmp_path / "runs/toy.model.text-image.run").read_text().splitlines()
     assert {line.split()[0] for line in lines} == queries
     assert not {line.split()[2] for line in lines} & queries
-    assert xmodal_cli("evaluate", world, *models, "--out", tmp_path / "report.txt").status == 0
+    assert (
+        xmodal_cli("evaluate", photos_folder, *models, "--out", tmp_path / "report.txt").status == 0
+    )
     assert "±" in (tmp_path / "report.txt").read_text()
 
 

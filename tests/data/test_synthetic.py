@@ -58,16 +58,16 @@ def test_unseen_combinations_are_only_in_test_and_gallery(tmp_path: Path) -> Non
     assert splits["gallery"] and splits["gallery"] < unseen  # the second repetition
 
 
-def test_captions_contain_colour_shape_and_place(world: Path) -> None:
-    for row in metadata_rows(world):
+def test_captions_contain_colour_shape_and_place(photos_folder: Path) -> None:
+    for row in metadata_rows(photos_folder):
         for name in ("colour", "shape", "place"):
             assert row[name] in row["text"]
         assert row["labels"] == [row["shape"]]
     assert caption(("red", "circle", "on the left")) == "a red circle on the left"
 
 
-def test_synthetic_data_is_read_without_problems(dataset: Dataset, world: Path) -> None:
-    assert len(dataset.pairs()) == len(metadata_rows(world)) and len(dataset.problems) == 0
+def test_synthetic_data_is_read_without_problems(dataset: Dataset, photos_folder: Path) -> None:
+    assert len(dataset.pairs()) == len(metadata_rows(photos_folder)) and len(dataset.problems) == 0
     assert {item.split for item in dataset} >= {"train", "test"}
     first = dataset.items[0]
     assert set(first.fields) == {"colour", "shape", "place", "size"}

@@ -266,7 +266,7 @@ def test_moved_backbone_loads_and_another_one_raises(tmp_path: Path) -> None:
 
 @pytest.fixture(params=["encoder", "portable"])
 def any_encoder(request: pytest.FixtureRequest) -> Encoder:
-    """The encoder of the small world, computed by torch and by onnxruntime."""
+    """The encoder of the synthetic data, computed by torch and by onnxruntime."""
     loaded: Encoder = request.getfixturevalue(request.param)
     return loaded
 

@@ -40,14 +40,14 @@ def without(absent: tuple[str, ...], *arguments: object) -> subprocess.Completed
 def test_search_index_encode_and_evaluate_need_no_torch(
     portable_path: Path,
     model: Path,
-    world: Path,
+    photos_folder: Path,
     dataset: Dataset,
     encoder: Encoder,
     index_path: Path,
     tmp_path: Path,
 ) -> None:
     portable = ("--model", portable_path)
-    done = without(TORCH, "index", world, *portable, "--index", tmp_path / "i", "--json")
+    done = without(TORCH, "index", photos_folder, *portable, "--index", tmp_path / "i", "--json")
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert (summary["documents"], summary["image"], summary["text"]) == (150, 150, 150)
@@ -67,7 +67,7 @@ def test_search_index_encode_and_evaluate_need_no_torch(
     codes = [encoder.encode_texts([QUERY]), encoder.encode_images([str(picture)])]
     assert done.stdout.split() == [one.to_hex()[0] for one in codes], done.stderr
 
-    done = without(TORCH, "evaluate", world, *portable, "--json")
+    done = without(TORCH, "evaluate", photos_folder, *portable, "--json")
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
     report, _ = xmodal.evaluate(encoder, dataset)

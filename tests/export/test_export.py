@@ -196,7 +196,7 @@ def test_export_with_too_few_equal_bits_raises(
 def test_int8_is_smaller_and_reports_equal_bits_and_map(
     xmodal_cli: Run,
     model: Path,
-    world: Path,
+    photos_folder: Path,
     portable: PortableEncoder,
     portable_path: Path,
     index_path: Path,
@@ -206,7 +206,7 @@ def test_int8_is_smaller_and_reports_equal_bits_and_map(
 ) -> None:
     out = tmp_path / "small.onnx"
     done = xmodal_cli(
-        "export", "--model", model, "--onnx", out, "--int8", "--check", world, "--json"
+        "export", "--model", model, "--onnx", out, "--int8", "--check", photos_folder, "--json"
     )
     assert done.status == 0, done.err
     summary, small = json.loads(done.out), PortableEncoder.load(out)
@@ -253,7 +253,7 @@ def test_model_card_describes_training_and_comparison(
     for text in (
         f"{encoder.bits} bits",
         f"encoder {encoder.fingerprint}",
-        f"- data: world; pairs: {data['train']} for training, {data['validation']} for",
+        f"- data: photos_folder; pairs: {data['train']} for training, {data['validation']} for",
         f"- backbones: {options['image_backbone']} for pictures, {options['text_backbone']} for",
         f"- method {options['method']}, seed {options['seed']}, split seed {options['split_seed']}",
         "The model has no report",
@@ -264,11 +264,13 @@ def test_model_card_describes_training_and_comparison(
         assert text in card, text
 
 
-def test_model_card_contains_the_training_report(model: Path, tmp_path: Path, world: Path) -> None:
+def test_model_card_contains_the_training_report(
+    model: Path, tmp_path: Path, photos_folder: Path
+) -> None:
     from xmodal.evaluation.evaluate import evaluate
     from xmodal.export.model_card import model_card
 
-    report, _ = evaluate(load_encoder(model), read(world, label_column="labels"))
+    report, _ = evaluate(load_encoder(model), read(photos_folder, label_column="labels"))
     config = json.loads((model / "config.json").read_text())
     graph = {"graph": "x.onnx", "inputs": ["x"], "input": "words"}
     preprocessing = {"size": 64, "fit": "squash", "share": 1.0, "resample": "bilinear"}
@@ -290,7 +292,7 @@ def test_model_card_contains_the_training_report(model: Path, tmp_path: Path, wo
 
 
 def test_invalid_exports_print_one_line(
-    xmodal_cli: Run, model: Path, portable_path: Path, world: Path, tmp_path: Path
+    xmodal_cli: Run, model: Path, portable_path: Path, photos_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
@@ -309,7 +311,7 @@ def test_invalid_exports_print_one_line(
         assert "Traceback" not in done.err
     assert (tmp_path / "x.new" / "notes.txt").read_text() == "mine"
     training = set(load_encoder(model).split["train"])
-    data = read(world, label_column="labels").keep(lambda item: item.id in training)
+    data = read(photos_folder, label_column="labels").keep(lambda item: item.id in training)
     with pytest.raises(DataError, match="training items"):
         export(model, tmp_path / "y", check=Check(data))
     assert not (tmp_path / "y").exists()

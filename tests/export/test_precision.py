@@ -44,8 +44,8 @@ def backbones(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def pictures(world: Path) -> list[Path]:
-    return sorted(world.glob("*.png"))[:60]
+def pictures(photos_folder: Path) -> list[Path]:
+    return sorted(photos_folder.glob("*.png"))[:60]
 
 
 # ---- codes on processors with and without bfloat16 -------------------------------------------
@@ -146,10 +146,10 @@ def test_model_stores_its_precision_and_the_share_of_equal_bits(bfloat16_model: 
 
 
 def test_train_prints_the_share_of_equal_bits(
-    xmodal_cli: Run, backbones: tuple[str, str], world: Path, tmp_path: Path
+    xmodal_cli: Run, backbones: tuple[str, str], photos_folder: Path, tmp_path: Path
 ) -> None:
     done = xmodal_cli(
-        *("train", world, "--out", tmp_path / "x.model", "--precision", "bfloat16"),
+        *("train", photos_folder, "--out", tmp_path / "x.model", "--precision", "bfloat16"),
         *("--image-backbone", backbones[0], "--text-backbone", backbones[1], "--bits", 16),
         *("--set", "epochs=1", "--set", "hidden=32", "--no-report"),
     )
@@ -157,7 +157,7 @@ def test_train_prints_the_share_of_equal_bits(
     for modality in MODALITIES:
         assert f"  bits equal to float32, {modality}: " in done.out
     again = xmodal_cli(
-        *("train", world, "--out", tmp_path / "x.model", "--bits", 16, "--no-report"),
+        *("train", photos_folder, "--out", tmp_path / "x.model", "--bits", 16, "--no-report"),
         *("--image-backbone", backbones[0], "--text-backbone", backbones[1]),
         *("--set", "epochs=1", "--set", "hidden=32"),
     )

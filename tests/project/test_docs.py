@@ -84,9 +84,9 @@ class Shell:
 
 
 @pytest.fixture
-def folder(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(photos_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory of the pages, with the folder photos."""
-    (tmp_path / "photos").symlink_to(world)
+    (tmp_path / "photos").symlink_to(photos_folder)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -30,7 +30,7 @@ def test_readme_starts_with_commands() -> None:
 
 
 def test_readme_programs_run(
-    world: Path,
+    photos_folder: Path,
     model: Path,
     index_path: Path,
     node: Node,
@@ -40,7 +40,7 @@ def test_readme_programs_run(
     from xmodal.index.contract import open_index
     from xmodal.index.local import HammingIndex
 
-    for name, path in {"photos": world, "my.model": model, "my.index": index_path}.items():
+    for name, path in {"photos": photos_folder, "my.model": model, "my.index": index_path}.items():
         (tmp_path / name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
     server = f"opensearch://127.0.0.1:{node.port}/"

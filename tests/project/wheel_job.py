@@ -51,7 +51,7 @@ def portable(wheel: str, install: list[str], folder: Path) -> None:
 
     trained = untrained("small-cnn", "words")
     exported(trained, folder)
-    world = write_synthetic_data(folder / "world", 40)
+    photos_folder = write_synthetic_data(folder / "photos_folder", 40)
     subprocess.run([*install, wheel], check=True)
     bin_folder = folder / "env" / "bin"
     absent = subprocess.run(
@@ -65,11 +65,11 @@ def portable(wheel: str, install: list[str], folder: Path) -> None:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    picture = world / "00003.png"
+    picture = photos_folder / "00003.png"
     codes = xmodal("encode", "--text", "a red circle", "--image", picture).split()
     expected = [trained.encode_texts(["a red circle"]), trained.encode_images([picture])]
     assert codes == [one.to_hex()[0] for one in expected], (codes, expected)
-    assert "40 documents" in xmodal("index", world, "--index", "portable.index")
+    assert "40 documents" in xmodal("index", photos_folder, "--index", "portable.index")
     found = xmodal("search", "a red circle", "--index", "portable.index", "-k", 3, "--json")
     assert len(json.loads(found)["hits"]) == 3, found
     line = [bin_folder / "xmodal", "serve", "--model", "x.onnx", "--index", "portable.index"]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def service(encoder: Encoder, index_path: Path, world: Path) -> Iterator[Running]:
-    """A service over the index of ``world``, for the whole session."""
-    with running(encoder, index_path, pictures=world) as started:
+def service(encoder: Encoder, index_path: Path, photos_folder: Path) -> Iterator[Running]:
+    """A service over the index of ``photos_folder``, for the whole session."""
+    with running(encoder, index_path, pictures=photos_folder) as started:
         yield started

@@ -33,9 +33,9 @@ def index(node: Node, encoder: Encoder, index_path: Path) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def remote(encoder: Encoder, index: Any, world: Path) -> Iterator[Running]:
+def remote(encoder: Encoder, index: Any, photos_folder: Path) -> Iterator[Running]:
     """A service with the index in OpenSearch."""
-    with running(encoder, str(index.handle.address), pictures=world) as process:
+    with running(encoder, str(index.handle.address), pictures=photos_folder) as process:
         yield process
 
 

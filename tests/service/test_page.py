@@ -355,9 +355,9 @@ def test_filters_work_for_fields_named_like_object_methods(browser: Any, encoder
 
 
 def test_token_is_requested_once(
-    browser: Any, encoder: Encoder, index_path: Path, world: Path
+    browser: Any, encoder: Encoder, index_path: Path, photos_folder: Path
 ) -> None:
-    settings = {"token": "correct-horse-battery", "pictures": world}
+    settings = {"token": "correct-horse-battery", "pictures": photos_folder}
     with running(encoder, index_path, **settings) as service:
         with opened(browser, service, "/?q=red") as page:
             page.fill("#token", "correct-horse-battery")

@@ -59,7 +59,7 @@ def test_text_search_returns_the_hits_of_the_index(
 
 
 def test_image_search_returns_the_hits_of_the_index(
-    service: Running, encoder: Encoder, index: HammingIndex, world: Path
+    service: Running, encoder: Encoder, index: HammingIndex, photos_folder: Path
 ) -> None:
     id_ = index.codes("image")[0][3]
     path = Path(index.get([id_]).fields_by_id()[id_]["image"])

@@ -26,12 +26,12 @@ def test_serve_prints_its_url_and_exits_with_0_after_sigterm(
     served: str,
     absent: tuple[str, ...],
     index_path: Path,
-    world: Path,
+    photos_folder: Path,
     dataset: Dataset,
     request: pytest.FixtureRequest,
 ) -> None:
     model = request.getfixturevalue(served)
-    options = ("--model", model, "--index", index_path, "--port", 0, "--pictures", world)
+    options = ("--model", model, "--index", index_path, "--port", 0, "--pictures", photos_folder)
     with subprocess.Popen(
         command(absent, "serve", *options),
         env=environment(),

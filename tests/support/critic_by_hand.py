@@ -18,7 +18,7 @@ from xmodal.training.critics import Critic
 Array = npt.NDArray[np.float64]
 
 
-class Seen(NamedTuple):
+class CriticValues(NamedTuple):
     """Activations of rows (n, width) in a critic; ``d1``, ``d2``: derivatives of LeakyReLU."""
 
     rows: Array
@@ -38,26 +38,26 @@ def weights(critic: Critic) -> list[Array]:
     return [numbers(one) for one in critic.layers.parameters()]
 
 
-def seen(critic: Critic, rows: Array) -> Seen:
+def critic_values(critic: Critic, rows: Array) -> CriticValues:
     w1, b1, w2, b2, w, b = weights(critic)
     a1 = rows @ w1.T + b1
     d1 = np.where(a1 > 0, 1.0, 0.2)
     a2 = (a1 * d1) @ w2.T + b2
     d2 = np.where(a2 > 0, 1.0, 0.2)
-    return Seen(rows, d1, a1 * d1, d2, a2 * d2, (a2 * d2) @ w[0] + b[0])
+    return CriticValues(rows, d1, a1 * d1, d2, a2 * d2, (a2 * d2) @ w[0] + b[0])
 
 
 def slopes(critic: Critic, rows: Array) -> Array:
     """d score / d row, (n, width)."""
     w1, _, w2, _, w, _ = weights(critic)
-    found = seen(critic, rows)
+    found = critic_values(critic, rows)
     return np.asarray(((w[0] * found.d2) @ w2 * found.d1) @ w1)
 
 
 def score_gradients(critic: Critic, rows: Array) -> list[Array]:
     """d mean score / d each of the weights."""
     _, _, w2, _, w, _ = weights(critic)
-    found, n = seen(critic, rows), len(rows)
+    found, n = critic_values(critic, rows), len(rows)
     back2 = w[0] * found.d2 / n
     back1 = back2 @ w2 * found.d1
     top = found.h2.mean(0, keepdims=True)
@@ -77,7 +77,7 @@ def penalty_gradients(critic: Critic, rows: Array) -> list[Array]:
     With p = (|s| - 1)^2, dp/ds = 2 (1 - 1/|s|) s; s = W1' t1, t1 = D W2' t2, t2 = D' w.
     """
     w1, b1, w2, b2, w, b = weights(critic)
-    found = seen(critic, rows)
+    found = critic_values(critic, rows)
     t2 = w[0] * found.d2
     t1 = t2 @ w2 * found.d1
     s = t1 @ w1

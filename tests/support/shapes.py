@@ -13,7 +13,7 @@ from xmodal.training.pairs import Pairs
 from xmodal.training.run import TrainingData
 
 
-def world(n: int, validation: int) -> TrainingData:
+def rendered_pairs(n: int, validation: int) -> TrainingData:
     """Pictures of five colours with text features; the label is the colour."""
     rng, colours = np.random.default_rng(0), list(synthetic.COLOURS)[:5]
     squares, texts = [], torch.zeros(n + validation, 10)

@@ -7,7 +7,13 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
-from support.critic_by_hand import numbers, penalty_gradients, score_gradients, seen, slopes
+from support.critic_by_hand import (
+    critic_values,
+    numbers,
+    penalty_gradients,
+    score_gradients,
+    slopes,
+)
 
 from xmodal.training.critics import PENALTY, CodeCritic, Critic
 from xmodal.training.losses import gradient_penalty, r1_penalty
@@ -60,7 +66,9 @@ def small() -> Critic:
 def test_critic_scores_and_gradients_equal_numpy() -> None:
     critic, some = small(), rows(7, 0.0, 1).requires_grad_()
     scores = critic(some)
-    np.testing.assert_allclose(numbers(scores), seen(critic, numbers(some)).score, atol=1e-6)
+    np.testing.assert_allclose(
+        numbers(scores), critic_values(critic, numbers(some)).score, atol=1e-6
+    )
     (slope,) = torch.autograd.grad(scores.sum(), some)
     np.testing.assert_allclose(numbers(slope), slopes(critic, numbers(some)), atol=1e-6)
 
@@ -80,7 +88,10 @@ def test_critic_update_has_the_gradients_by_hand() -> None:
             strict=True,
         )
     ]
-    apart = seen(critic, numbers(real)).score.mean() - seen(critic, numbers(fake)).score.mean()
+    apart = (
+        critic_values(critic, numbers(real)).score.mean()
+        - critic_values(critic, numbers(fake)).score.mean()
+    )
     torch.manual_seed(9)
     assert critic.update(real, fake) == pytest.approx(apart / 6**0.5, abs=1e-6)
     for was, gradient, one in zip(before, wanted, critic.layers.parameters(), strict=True):

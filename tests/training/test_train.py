@@ -29,7 +29,7 @@ SETTINGS = {"epochs": 1, "batch": 64, "hidden": 16}
 
 @pytest.fixture(scope="module")
 def few(dataset: Dataset) -> Dataset:
-    """60 items of the rendered world, without a given split."""
+    """60 items of the synthetic data, without a given split."""
     return replace(dataset, items=tuple(replace(item, split=None) for item in dataset.items[:60]))
 
 

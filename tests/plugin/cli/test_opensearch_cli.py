@@ -51,7 +51,7 @@ def test_version_is_printed(opensearch_cli: Run) -> None:
 
 def test_an_index_is_created_filled_searched_and_deleted(
     opensearch_cli: Run, xmodal_cli: Run, address: Callable[..., str], rest: Run,
-    model: Path, world: Path, index_path: Path,
+    model: Path, photos_folder: Path, index_path: Path,
 ) -> None:  # fmt: skip
     uri = address()
     fields = ("--field", "text=text", "--field", "size=keyword", "--field", "price=float")
@@ -66,7 +66,7 @@ def test_an_index_is_created_filled_searched_and_deleted(
         "float",
     ]
 
-    filled = xmodal_cli("index", world, "--model", model, "--index", uri)
+    filled = xmodal_cli("index", photos_folder, "--model", model, "--index", uri)
     assert filled.status == 0, filled.err
     assert filled.out.startswith(f"{uri}: 150 documents")
     for extra in ((), ("--where", "colour=red", "-k", 99), ("--target", "text")):
@@ -191,13 +191,16 @@ def test_load_accepts_without_copies_as_the_former_name_of_no_replicas(
 
 def test_load_encodes_a_folder_and_switches_to_a_new_model(
     opensearch_cli: Run, address: Callable[..., str], model: Path, other_model: Path,
-    world: Path, tmp_path: Path,
+    photos_folder: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
     data = tmp_path / "photos"
     data.mkdir()
-    rows = [json.loads(line) for line in (world / "metadata.jsonl").read_text().splitlines()[:20]]
+    rows = [
+        json.loads(line)
+        for line in (photos_folder / "metadata.jsonl").read_text().splitlines()[:20]
+    ]
     for row in rows:
-        shutil.copy(world / row["file_name"], data)
+        shutil.copy(photos_folder / row["file_name"], data)
     rows[3]["price"] = "x"
     (data / "broken.png").write_bytes(b"nothing")
     rows.append({"file_name": "broken.png"})

@@ -75,7 +75,7 @@ def test_make_default_encodes_documents_except_those_of_the_python_client(
 
 def test_load_new_version_keeps_pipelines_of_the_same_encoder_only(
     ml: Server, ml_address: Callable[..., str], service_url: str, model: Path, other_model: Path,
-    index_path: Path, world: Path, opensearch_cli: Run, encoder: Encoder,
+    index_path: Path, photos_folder: Path, opensearch_cli: Run, encoder: Encoder,
 ) -> None:  # fmt: skip
     uri = ml_address()
     run("load", index_path, "--index", uri)
@@ -88,7 +88,7 @@ def test_load_new_version_keeps_pipelines_of_the_same_encoder_only(
     default = {"index": {"default_pipeline": pipeline_name(report, "ingest")}}
     assert cluster_state(ml) == connected | {"defaults": connected["defaults"] | {second: default}}
 
-    other = ("load", world, "--index", uri, "--model", other_model, "--new-version")
+    other = ("load", photos_folder, "--index", uri, "--model", other_model, "--new-version")
     last = opensearch_cli(*other)
     assert last.status == 0, last.err
     assert f"removed {pipeline_name(report, 'ingest')}, " in last.err

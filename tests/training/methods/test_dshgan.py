@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from support.clusters import CLASSES, LABELS, NO_LABELS, clusters, finite
-from support.shapes import world
+from support.shapes import rendered_pairs
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, DataError
@@ -277,7 +277,7 @@ PIXELS = replace(QUICK, epochs=5, batch=8, learning_rate=2e-3, feature_dropout=0
 
 
 def test_training_on_pixels_beats_chance_and_saves_sheets(tmp_path: Path) -> None:
-    data = world(64, 30)
+    data = rendered_pairs(64, 30)
     run = Run(data, folder=tmp_path)
     dshgan.train(data, PIXELS, run)
     assert max(row["mAP"] for row in run.history) > 2 / 5
@@ -289,7 +289,7 @@ def test_training_on_pixels_beats_chance_and_saves_sheets(tmp_path: Path) -> Non
 
 
 def test_frozen_batch_norm_keeps_running_statistics() -> None:
-    data = world(8, 0)
+    data = rendered_pairs(8, 0)
     d = HashNetwork(data.towers(16), ClassPrototypes(5, 16, 0.2))
     before = [one.clone() for one in d.buffers()]
     with dshgan._frozen_batch_norm(d):
@@ -302,6 +302,6 @@ def test_frozen_batch_norm_keeps_running_statistics() -> None:
 
 
 def test_adversary_weight_changes_codes_of_pixels() -> None:
-    data = world(16, 10)
+    data = rendered_pairs(16, 10)
     alone = replace(PIXELS, epochs=1, synthetic_share=0.0)
     assert codes(data, replace(alone, adversary=0.0)) != codes(data, replace(alone, adversary=5.0))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from support.clusters import CLASSES, clusters, finite
-from support.shapes import world
+from support.shapes import rendered_pairs
 from torch.nn.modules.module import register_module_forward_hook
 
 from xmodal.codes import BinaryCodes
@@ -237,7 +237,7 @@ def test_labels_do_not_change_codes() -> None:
 
 
 def test_training_on_pixels_uses_thumbnails_and_beats_chance() -> None:
-    data = world(64, 30)
+    data = rendered_pairs(64, 30)
     run = Run(data)
     towers = sigah.train(data, replace(QUICK, epochs=5), run)
     assert max(row["mAP"] for row in run.history) > 2 / 5

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from support.clusters import CLASSES, LABELS, NO_LABELS, clusters, finite, no_label_column
-from support.shapes import world
+from support.shapes import rendered_pairs
 
 from xmodal.codes import BinaryCodes
 from xmodal.config import configure
@@ -228,7 +228,7 @@ def test_training_without_labels_beats_chance() -> None:
 def test_training_on_pixels_beats_chance_and_saves_sheets(adversary: Any, tmp_path: Path) -> None:
     config = replace(QUICK, epochs=5, batch=8, learning_rate=2e-3, feature_dropout=0.0, warmup=2)
     config = replace(config, adversary=adversary, share=0.5)
-    run = trained(world(56, 20), config, folder=tmp_path)
+    run = trained(rendered_pairs(56, 20), config, folder=tmp_path)
     assert max(row["mAP"] for row in run.history) > 2 / 5
     assert [row["angle"] for row in run.history[2:]] == pytest.approx([15] * 3, abs=1e-4)
     names = sorted(path.name for path in tmp_path.glob("*.png"))
@@ -238,7 +238,7 @@ def test_training_on_pixels_beats_chance_and_saves_sheets(adversary: Any, tmp_pa
 
 
 def test_losses_are_finite_for_pictures_of_one_colour() -> None:
-    data = world(16, 0)
+    data = rendered_pairs(16, 0)
     grey = torch.full_like(data.train.image, 127)
     config = replace(QUICK, epochs=2, learning_rate=2e-3)
     assert finite(trained(replace(data, train=replace(data.train, image=grey)), config))
