@@ -58,7 +58,7 @@ def test_an_index_is_created_filled_searched_and_deleted(
     created = opensearch_cli("create", uri, "--model", model, *fields)
     assert created.status == 0 and created.err == ""
     name = f"{alias(uri)}-000001"
-    assert re.fullmatch(rf"{uri}: {name} on OpenSearch .*, 32 bits, .*script\n", created.out)
+    assert re.fullmatch(rf"{uri}: {name} on OpenSearch .*, 32 bits, .*script.*\n", created.out)
     properties = rest("GET", f"/{name}/_mapping")[name]["mappings"]["properties"]
     assert [properties[one]["type"] for one in ("text", "size", "price")] == [
         "text",
