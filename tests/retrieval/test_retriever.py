@@ -124,3 +124,12 @@ def test_retriever_without_encoder_searches_documents_and_codes() -> None:
         retriever.search(text="a red circle")
     with pytest.raises(ConfigError, match="words need an index"):
         retriever.search(like="a", words="a red circle")
+
+
+def test_search_many_keeps_the_hits_of_queries_beside_one_that_cannot_be_encoded(
+    retriever: Retriever,
+) -> None:
+    queries = [Query(text="a red circle"), Query(text="!!!"), Query(text="a blue star")]
+    found = retriever.search_many(queries)
+    assert isinstance(found[1], DataError)
+    assert [found[0], found[2]] == retriever.search_many([queries[0], queries[2]])

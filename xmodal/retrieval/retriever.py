@@ -110,8 +110,8 @@ class Retriever:
         """Return for each query its hits, or the error that prevented them.
 
         All texts are encoded in one batch, and so are all pictures. Queries that differ only in
-        their codes, words or documents are one search of the index. An error of a batch or of such
-        a search is the result of each of its queries.
+        their codes, words or documents are one search of the index; an error of this search is the
+        result of each of them.
         """
         results: list[list[Hit] | XmodalError] = [[] for _ in queries]
         ready: dict[int, Query] = {}
@@ -183,16 +183,26 @@ class Retriever:
         if not sources:
             return
         try:
-            if self.encoder is None:
-                raise ConfigError("this retriever has no encoder: search by document or by code")
-            codes = self.encoder.encode(modality, list(sources.values())).codes
+            codes = self._codes(modality, list(sources.values()))
         except XmodalError as error:
-            for position in sources:
-                results[position] = error
-                del ready[position]
+            for position, source in sources.items():
+                # One source that cannot be used does not affect the other queries.
+                try:
+                    if len(sources) == 1:
+                        raise error
+                    code = self._codes(modality, [source])
+                    ready[position] = replace(ready[position], code=code)
+                except XmodalError as reason:
+                    results[position] = reason
+                    del ready[position]
             return
         for row, position in enumerate(sources):
             ready[position] = replace(ready[position], code=codes[row : row + 1])
+
+    def _codes(self, modality: Modality, sources: Sequence[Any]) -> BinaryCodes:
+        if self.encoder is None:
+            raise ConfigError("this retriever has no encoder: search by document or by code")
+        return self.encoder.encode(modality, sources).codes
 
     def _search(self, queries: Sequence[Query]) -> list[list[Hit]]:
         """Return the hits of queries with one group key."""
