@@ -91,12 +91,14 @@ def portable(wheel: str, install: list[str], folder: Path) -> None:
 
 
 def run_install_hint(
-    refused: subprocess.CompletedProcess[bytes], extra: str, uv: str, folder: str
+    refused: subprocess.CompletedProcess[bytes],
+    extra: str,
+    environment: dict[str, str],
+    folder: str,
 ) -> None:
     """Run the installation command at the end of an error message, in the same folder."""
     command = refused.stderr.decode().rpartition(": ")[2].strip()
     assert command.startswith("uv pip install ") and f"[{extra}]" in command, refused.stderr
-    environment = os.environ | {"PATH": f"{Path(uv).parent}{os.pathsep}{os.environ['PATH']}"}
     subprocess.run(f"{command} --quiet", shell=True, check=True, env=environment, cwd=folder)
 
 
@@ -113,9 +115,11 @@ def main(dist: str) -> None:
         subprocess.run([python, "-c", CHECK, f"{folder}/index"], check=True, cwd=folder)
         bin_folder = Path(folder, "env", "bin")
         doctor = [str(bin_folder / "xmodal-opensearch"), "doctor", "opensearch://localhost:1/x"]
-        refused = subprocess.run(doctor, cwd=folder, capture_output=True)
+        # The environment has no pip, so the message names uv, which its user has on PATH.
+        with_uv = os.environ | {"PATH": f"{Path(uv).parent}{os.pathsep}{os.environ['PATH']}"}
+        refused = subprocess.run(doctor, cwd=folder, capture_output=True, env=with_uv)
         assert refused.returncode == 2, refused
-        run_install_hint(refused, "opensearch", uv, folder)
+        run_install_hint(refused, "opensearch", with_uv, folder)
         again = subprocess.run(doctor, cwd=folder, capture_output=True)
         assert b"no server answers" in again.stderr, again.stderr
         xmodal = str(Path(folder, "env", "bin", "xmodal"))
