@@ -152,9 +152,9 @@ def test_stopped_run_continues_or_raises_one_line(
 
 
 def test_config_is_a_valid_settings_file(
-    tmp_path: Path, world: Path, xmodal_cli: Callable[..., Any]
+    tmp_path: Path, photos_folder: Path, xmodal_cli: Callable[..., Any]
 ) -> None:
-    command = ("train", world, "--out", tmp_path / "new", "--bits", 32, "--no-report")
+    command = ("train", photos_folder, "--out", tmp_path / "new", "--bits", 32, "--no-report")
     backbones = ("--image-backbone", OLD / "clip", "--text-backbone", OLD / "clip")
     settings = ("--settings", OLD / "models" / "schgan" / "config.json", "--set", "epochs=1")
     assert xmodal_cli(*command, *backbones, *settings).status == 0

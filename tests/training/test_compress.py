@@ -350,7 +350,7 @@ def test_command_trains_and_applies_a_compressor(
     told = xmodal_cli("compress", bad / "x.npy", "--bits", "32", "--out", ours, *SET.split())
     assert told.status == 0
     assert "300 vectors of 24 dimensions" in told.err and "epoch   2/2" in told.err
-    assert f"next: xmodal compress OTHER.npy --apply {ours} --out other.codes" in told.err
+    assert f" compress OTHER.npy --apply {ours} --out other.codes" in told.err
     fingerprint = Compressor.load(ours).fingerprint
     assert f"{ours}: 300 codes of 32 bits, {fingerprint}" in told.out
     for words in ("recall@10", "in first 100", "PCA + ITQ", "sign of PCA", "distinct"):
