@@ -30,7 +30,7 @@ from xmodal.modality import MODALITIES
 from xmodal.training.train import train
 
 Run = Callable[..., Any]
-SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 MOBILENET = SHARED / "encoders" / "mobilenet_v2_imagenet_fp16.safetensors"
 FLICKR = SHARED / "flickr8k"
 N, N_TRAIN = 1000, 200
