@@ -45,6 +45,7 @@ print("wheel: imports, entry points, assets and the local index work without tor
 
 def portable(wheel: str, install: list[str], folder: Path) -> None:
     """Encode, index, search and serve with a portable model where torch is not installed."""
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of ``support``
     from support.exported import exported, untrained
 
     from xmodal.data.synthetic import write_synthetic_data
