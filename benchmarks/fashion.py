@@ -21,7 +21,7 @@ from harness.report import table, write
 from xmodal import Encoder, evaluate, load_encoder, open_index, read
 from xmodal.data.readers.columns import Columns
 from xmodal.features.cache import default_cache
-from xmodal.retrieval.retriever import Retriever
+from xmodal.retrieval.retriever import Query, Retriever
 
 WORDS = (
     "Shirts", "Watches", "Handbags", "Casual Shoes", "Jeans",
@@ -41,7 +41,7 @@ def ten_words(encoder: Encoder, index: str, k: int = 5) -> tuple[int, list[list[
     """Number of the first k hits that have the class named by the query: total, and per query."""
     opened = open_index(index, fingerprint=encoder.fingerprint)
     retriever = Retriever(encoder, opened)
-    found = [retriever.search(text=word, k=k) for word in WORDS]
+    found = retriever.search_batch([Query(text=word, k=k) for word in WORDS])
     correct = [
         sum(word in hit.fields["labels"] for hit in hits)
         for word, hits in zip(WORDS, found, strict=True)

@@ -133,3 +133,12 @@ def test_search_many_keeps_the_hits_of_queries_beside_one_that_cannot_be_encoded
     found = retriever.search_many(queries)
     assert isinstance(found[1], DataError)
     assert [found[0], found[2]] == retriever.search_many([queries[0], queries[2]])
+
+
+def test_search_batch_returns_lists_of_hits_and_raises_the_first_error(
+    retriever: Retriever,
+) -> None:
+    queries = [Query(text="a red circle", k=3), Query(text="a blue star", k=4)]
+    assert retriever.search_batch(queries) == retriever.search_many(queries)
+    with pytest.raises(DataError):
+        retriever.search_batch([*queries, Query(text="!!!")])

@@ -27,7 +27,7 @@ from xmodal.data.synthetic import caption, unseen_combinations, write_synthetic_
 from xmodal.errors import require
 from xmodal.index.contract import Hit, open_index
 from xmodal.retrieval.gallery import QueryHits, write_gallery
-from xmodal.retrieval.retriever import Retriever
+from xmodal.retrieval.retriever import Query, Retriever
 
 HITS_PER_QUERY = 5
 GALLERY_QUERIES = 5
@@ -127,7 +127,7 @@ def _search_unseen(retriever: Retriever, dataset: Dataset, out: Path) -> str:
     """Search combinations that training did not contain, write galleries, return a summary."""
     combinations = unseen_combinations()
     texts = [caption(combination) for combination in combinations]
-    results = [retriever.search(text=text, k=HITS_PER_QUERY) for text in texts]
+    results = retriever.search_batch([Query(text=text, k=HITS_PER_QUERY) for text in texts])
     correct = sum(
         _matches(hit, combination)
         for combination, hits in zip(combinations, results, strict=True)

@@ -101,10 +101,17 @@ class Retriever:
             words=words,
             text_field=text_field,
         )
-        (result,) = self.search_many([query])
-        if isinstance(result, XmodalError):
-            raise result
-        return result
+        (hits,) = self.search_batch([query])
+        return hits
+
+    def search_batch(self, queries: Sequence[Query]) -> Hits:
+        """Return the hits of each query; raise the first error. See :meth:`search_many`."""
+        lists: Hits = []
+        for result in self.search_many(queries):
+            if isinstance(result, XmodalError):
+                raise result
+            lists.append(result)
+        return lists
 
     def search_many(self, queries: Sequence[Query]) -> list[list[Hit] | XmodalError]:
         """Return for each query its hits, or the error that prevented them.

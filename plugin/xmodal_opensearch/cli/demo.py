@@ -10,8 +10,7 @@ import click
 from xmodal.cli.output import info, print_line, print_table, progress_bars, runnable
 from xmodal.data.synthetic import caption, unseen_combinations
 from xmodal.encoders.encoder import Encoder
-from xmodal.errors import IndexFailure, IndexMissing, XmodalError, require
-from xmodal.index.contract import Hit
+from xmodal.errors import IndexFailure, IndexMissing, require
 from xmodal.index.local import HammingIndex
 from xmodal.retrieval.retriever import Query, Retriever
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
@@ -93,9 +92,9 @@ def _compare(
     equal = total = 0
     for where in FILTERS:
         queries = [Query(text=text, k=K, where=where) for text in texts]
-        pairs = zip(by_file.search_many(queries), by_server.search_many(queries), strict=True)
+        pairs = zip(by_file.search_batch(queries), by_server.search_batch(queries), strict=True)
         total += len(texts)
-        equal += sum(_is_equal(one, other) for one, other in pairs)
+        equal += sum(one == other for one, other in pairs)
     rows = [["hits of the first sentence", "distance, local", "distance, OpenSearch"]]
     first = [retriever.search(text=texts[0], k=5) for retriever in (by_file, by_server)]
     for one, other in zip(*first, strict=True):
@@ -106,11 +105,3 @@ def _compare(
     shown = ", ".join(f"{hit.fields['text']!r} ({hit.distance} bits)" for hit in hits)
     print_line(f"hybrid search by codes and BM25, {words!r}: {shown}")
     return equal, total
-
-
-def _is_equal(one: list[Hit] | XmodalError, other: list[Hit] | XmodalError) -> bool:
-    """Whether two answers have equal hits. Raises the error of a failed search."""
-    for answer in (one, other):
-        if isinstance(answer, XmodalError):
-            raise answer
-    return one == other
