@@ -113,7 +113,7 @@ def backwards(own: str, wanted: str, order: tuple[str, ...], files: tuple[str, .
 
 
 def uses_torch(path: Path) -> bool:
-    """Whether a module of the core may import torch at its top: its docstring says so."""
+    """Whether the folder, name or docstring of a core module allows torch at its top."""
     parts = path.relative_to(ROOT / "xmodal").parts
     docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
     return (

