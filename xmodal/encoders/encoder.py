@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset, Problems, Progress
 from xmodal.data.images import Source
 from xmodal.encoders.calibration import Confidence
 from xmodal.errors import ConfigError
-from xmodal.features.extract import Array, Usable, keep_rows, pair_sources
+from xmodal.features.extract import Array, Usable, keep_usable, pair_sources
 from xmodal.index.documents import DocumentBatch, empty_columns, fields_to_json
 from xmodal.modality import MODALITIES, Modality
 
@@ -33,6 +34,25 @@ class Encoded(NamedTuple):
     codes: BinaryCodes
     usable: Usable
     features: Array
+
+
+class EncodedSources(NamedTuple):
+    """Codes of all usable pictures, or of all usable captions, of a dataset.
+
+    ``ids``: the n items that have one. The codes of item i are ``offsets[i]:offsets[i + 1]``,
+    ``offsets`` is (n + 1,). ``positions`` (m,): the place of each code's source among those of its
+    item.
+    """
+
+    ids: list[str]
+    codes: BinaryCodes
+    offsets: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64]
+
+    def id_of_codes(self) -> list[str]:
+        """Return the id of the item of each code, (m,)."""
+        counts = np.diff(self.offsets).tolist()
+        return [id_ for id_, count in zip(self.ids, counts, strict=True) for _ in range(count)]
 
 
 class Encoder(ABC):
@@ -97,47 +117,59 @@ class Encoder(ABC):
         cache: Path | None = None,
         problems: Problems | None = None,
         progress: Progress | None = None,
-    ) -> dict[Modality, tuple[list[str], BinaryCodes]]:
-        """Return ids and codes of all pictures and all texts.
+    ) -> dict[Modality, EncodedSources]:
+        """Encode all pictures and all captions; equal paths and equal captions are encoded once.
 
         Unusable sources are recorded in ``problems``, by default those of ``data``.
         """
         recorded = problems if problems is not None else data.problems
-        out: dict[Modality, tuple[list[str], BinaryCodes]] = {}
-        for modality in MODALITIES:
-            items = [item for item in data if getattr(item, modality) is not None]
-            if not items:  # the backbone is not loaded
-                out[modality] = [], BinaryCodes.empty(self.bits)
-                continue
-            encoded = self.encode(
-                modality,
-                [getattr(item, modality) for item in items],
-                cache=cache,
-                problems=recorded,
-                progress=progress,
-            )
-            ids = [item.id for item, usable in zip(items, encoded.usable, strict=True) if usable]
-            out[modality] = ids, encoded.codes[encoded.usable]
-        return out
+        options: dict[str, Any] = {"cache": cache, "problems": recorded, "progress": progress}
+        return {modality: self._encode_all(modality, data, options) for modality in MODALITIES}
+
+    def _encode_all(
+        self, modality: Modality, data: Dataset, options: Mapping[str, Any]
+    ) -> EncodedSources:
+        """Encode the sources of one modality; without any, the backbone is not loaded."""
+        different = {source: row for row, source in enumerate(_different(data, modality))}
+        if different:
+            codes, usable, _ = self.encode(modality, list(different), **options)
+        else:
+            codes, usable = BinaryCodes.empty(self.bits), np.zeros(0, np.bool_)
+        ids: list[str] = []
+        rows: list[int] = []
+        positions: list[int] = []
+        offsets = [0]
+        for item in data:
+            for position, source in enumerate(item.sources(modality)):
+                if usable[different[source]]:
+                    rows.append(different[source])
+                    positions.append(position)
+            if len(rows) > offsets[-1]:
+                ids.append(item.id)
+                offsets.append(len(rows))
+        return EncodedSources(
+            ids, codes[np.array(rows, np.int64)], np.array(offsets), np.array(positions, np.int64)
+        )
 
     def encode_pairs(
         self, pairs: Dataset, *, cache: Path | None = None, progress: Progress | None = None
     ) -> tuple[Dataset, dict[Modality, Encoded]]:
-        """Return the pairs whose picture and text are usable, and both encoded, row by row.
+        """Return the pairs with a usable picture and caption, and all their sources encoded.
 
-        The others are recorded in ``pairs.problems``.
+        The rows are those of :func:`~xmodal.features.extract.pair_sources` of the returned pairs,
+        which are without unusable pictures and captions. Those are recorded in ``pairs.problems``.
         """
         options = {"cache": cache, "problems": pairs.problems, "progress": progress}
         encoded: dict[Modality, Encoded] = {
             modality: self.encode(modality, sources, **options)  # type: ignore[arg-type]
             for modality, sources in pair_sources(pairs).items()
         }
-        usable = encoded["image"].usable & encoded["text"].usable
-        usable_pairs: dict[Modality, Encoded] = {
-            modality: Encoded(one.codes[usable], one.usable[usable], one.features[usable])
-            for modality, one in encoded.items()
-        }
-        return keep_rows(pairs, usable), usable_pairs
+        usable, kept = keep_usable(pairs, {m: one.usable for m, one in encoded.items()})
+        rows_of: dict[Modality, Encoded] = {}
+        for modality, (codes, is_usable, features) in encoded.items():
+            rows = kept[modality]
+            rows_of[modality] = Encoded(codes[rows], is_usable[rows], features[rows])
+        return usable, rows_of
 
     def batches(
         self,
@@ -149,10 +181,12 @@ class Encoder(ABC):
     ) -> Iterator[DocumentBatch]:
         """Yield the encoded items of ``data`` in order, at most ``size`` per batch.
 
-        Items without a usable picture or text, and items with fields that cannot be stored, are
-        recorded in ``data.problems`` and left out.
+        The pictures and captions that have a code stand first in the fields "image" and "text", in
+        the order of the codes. Items without a usable picture or text, and items with fields that
+        cannot be stored, are recorded in ``data.problems`` and left out.
         """
-        codes = self.encode_data(data, cache=cache, progress=progress)
+        encoded = self.encode_data(data, cache=cache, progress=progress)
+        codes = {m: (one.ids, one.codes[one.offsets[:-1]]) for m, one in encoded.items()}
         rows = {m: {id_: row for row, id_ in enumerate(ids)} for m, (ids, _) in codes.items()}
         items = [item for item in data if any(item.id in rows[m] for m in MODALITIES)]
         for start in range(0, len(items), size):
@@ -172,3 +206,8 @@ class Encoder(ABC):
                     positions[positions >= 0]
                 ]
             yield DocumentBatch(ids, packed, present, fields)
+
+
+def _different(data: Dataset, modality: Modality) -> dict[Any, None]:
+    """Return the different sources of all items, in order of appearance."""
+    return dict.fromkeys(source for item in data for source in item.sources(modality))
