@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes
-from xmodal.data.dataset import Dataset, Problems, Progress
+from xmodal.data.dataset import Dataset, Item, Problems, Progress
 from xmodal.data.images import Source
 from xmodal.encoders.calibration import Confidence
 from xmodal.errors import ConfigError
 from xmodal.features.extract import Array, Usable, keep_usable, pair_sources
-from xmodal.index.documents import DocumentBatch, empty_columns, fields_to_json
+from xmodal.index.documents import DocumentBatch, fields_to_json, to_offsets
 from xmodal.modality import MODALITIES, Modality
 
 
@@ -48,6 +49,14 @@ class EncodedSources(NamedTuple):
     codes: BinaryCodes
     offsets: npt.NDArray[np.int64]
     positions: npt.NDArray[np.int64]
+
+    def rows_of(self, item: int) -> range:
+        """Return the rows of ``codes`` of an item, which is given by its place in ``ids``."""
+        return range(int(self.offsets[item]), int(self.offsets[item + 1]))
+
+    def positions_of(self, item: int | None) -> list[int]:
+        """Return the positions of the coded sources of an item; None has no codes."""
+        return [] if item is None else [int(self.positions[row]) for row in self.rows_of(item)]
 
     def id_of_codes(self) -> list[str]:
         """Return the id of the item of each code, (m,)."""
@@ -186,26 +195,37 @@ class Encoder(ABC):
         cannot be stored, are recorded in ``data.problems`` and left out.
         """
         encoded = self.encode_data(data, cache=cache, progress=progress)
-        codes = {m: (one.ids, one.codes[one.offsets[:-1]]) for m, one in encoded.items()}
-        rows = {m: {id_: row for row, id_ in enumerate(ids)} for m, (ids, _) in codes.items()}
+        rows = {m: {id_: row for row, id_ in enumerate(one.ids)} for m, one in encoded.items()}
         items = [item for item in data if any(item.id in rows[m] for m in MODALITIES)]
         for start in range(0, len(items), size):
-            part, fields = [], []
+            ids, fields = [], []
             for item in items[start : start + size]:
+                coded = {m: encoded[m].positions_of(rows[m].get(item.id)) for m in MODALITIES}
                 try:
-                    fields.append(fields_to_json(item.document(), item.id))
-                    part.append(item)
+                    fields.append(fields_to_json(_coded_first(item, coded).document(), item.id))
+                    ids.append(item.id)
                 except ConfigError as error:
                     data.problems.add("fields not storable", f"{item.id} ({error})")
-            ids = [item.id for item in part]
-            packed, present = empty_columns(len(part), self.bits)
-            for modality in MODALITIES:
-                positions = np.array([rows[modality].get(id_, -1) for id_ in ids], np.int64)
-                present[modality][:] = positions >= 0
-                packed[modality][present[modality]] = codes[modality][1].packed[
-                    positions[positions >= 0]
-                ]
-            yield DocumentBatch(ids, packed, present, fields)
+            packed, offsets = {}, {}
+            for modality, one in encoded.items():
+                places = [rows[modality].get(id_) for id_ in ids]
+                spans = [range(0) if place is None else one.rows_of(place) for place in places]
+                chosen = np.array([row for span in spans for row in span], np.int64)
+                packed[modality] = one.codes.packed[chosen]
+                offsets[modality] = to_offsets([len(span) for span in spans])
+            yield DocumentBatch(ids, packed, offsets, fields)
+
+
+def _coded_first(item: Item, coded: Mapping[Modality, list[int]]) -> Item:
+    """Return the item with the sources at the positions ``coded`` first, then the others."""
+    ordered: dict[Modality, tuple[Any, ...]] = {}
+    for modality, positions in coded.items():
+        sources = item.sources(modality)
+        others = [place for place in range(len(sources)) if place not in set(positions)]
+        ordered[modality] = tuple(sources[place] for place in [*positions, *others])
+    if all(ordered[modality] == item.sources(modality) for modality in MODALITIES):
+        return item
+    return replace(item, images=ordered["image"], captions=ordered["text"])
 
 
 def _different(data: Dataset, modality: Modality) -> dict[Any, None]:
