@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import DataError
-from xmodal.evaluation.baselines import Baseline, fit_baselines
+from xmodal.evaluation.baselines import Baseline, Ranked, fit_baselines
 from xmodal.evaluation.code_health import code_health
 from xmodal.evaluation.metrics import (
     TieGroups,
@@ -44,9 +44,6 @@ CHUNK_CELLS = 1 << 23
 """Maximum number of (query, item) cells that are processed at once."""
 ROW_ORDER = ("chance", "sign", "cca + itq", "label codeword")
 """First rows of a report, followed by the encoder and the other baselines."""
-
-Ranked = Mapping[Modality, Any]
-"""What is ranked, by modality: codes, or vectors that are compared by cosine."""
 
 
 @dataclass(frozen=True)
@@ -164,16 +161,8 @@ class Evaluator:
     def baseline(self, baseline: Baseline) -> dict[str, Figures]:
         """Return the figures of a fitted baseline."""
 
-        def project(part: Part) -> Ranked:
-            values = {
-                modality: getattr(baseline.projections, modality)(part.features[modality])
-                for modality in MODALITIES
-            }
-            if baseline.by_cosine:
-                return values
-            return {modality: BinaryCodes.from_relaxed(x) for modality, x in values.items()}
-
-        return self._figures(*map(project, (self.query, self.database, self.pairs)))
+        parts = (self.query, self.database, self.pairs)
+        return self._figures(*(baseline.ranked(part.features) for part in parts))
 
     def _figures(self, query: Ranked, database: Ranked, pairs: Ranked) -> dict[str, Figures]:
         return {
