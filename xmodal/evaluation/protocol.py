@@ -34,7 +34,7 @@ from xmodal.evaluation.metrics import (
     recall_at,
     shared_labels,
 )
-from xmodal.evaluation.report import Figures, Report
+from xmodal.evaluation.report import FIRST_ROWS, Figures, Report
 from xmodal.modality import DIRECTIONS, MODALITIES, Modality
 
 PRECISION_CUTS = (1, 10, 50, 100)
@@ -42,8 +42,6 @@ NDCG_CUTS = (10, 100)
 PAIR_CUTS = (1, 5, 10)
 CHUNK_CELLS = 1 << 23
 """Maximum number of (query, item) cells that are processed at once."""
-ROW_ORDER = ("chance", "sign", "cca + itq", "label codeword")
-"""First rows of a report, followed by the encoder and the other baselines."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def compare(
         "bits": bits,
     }
     health = {str(modality): code_health(database.codes[modality]) for modality in MODALITIES}
-    ordered = {key: rows[key] for key in (*ROW_ORDER, name, *rows) if key in rows}
+    ordered = {key: rows[key] for key in (*FIRST_ROWS, name, *rows) if key in rows}
     return Report(title or name, ordered, facts, health)
 
 
