@@ -73,8 +73,9 @@ def fit_baselines(
     sample = image[rows[0][chosen]], text[rows[1][chosen]]
     yield Baseline("cca + itq", itq(*sample, projections, rng=rng))
     if labelled.any() and labels.shape[1]:
-        known = [image[rows[0][labelled]], text[rows[1][labelled]]]
-        codewords = label_codeword(*known, labels[labelled], bits, rng=rng)
+        codewords = label_codeword(
+            image[rows[0][labelled]], text[rows[1][labelled]], labels[labelled], bits, rng=rng
+        )
         yield Baseline("label codeword", codewords)
     yield Baseline("float cosine (cca)", projections, by_cosine=True)
     if shared_space:

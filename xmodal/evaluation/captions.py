@@ -13,7 +13,7 @@ and are drawn together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,9 +138,9 @@ def query_figures(
     if len(empty):
         id_ = units.ids[unit_of_query[empty[0]]]
         raise ValueError(f"unit {id_!r} has no {target}, expected at least one")
-    measure = _Distances(queries, database, units.text_key if target == "text" else None)
+    distances = _distances(queries, database, units.text_key if target == "text" else None)
     parts = [
-        _first_group(measure(rows), offsets, unit_of_query[rows])
+        _first_group(distances(rows), offsets, unit_of_query[rows])
         for rows in _chunks(len(unit_of_query), int(offsets[-1]))
     ]
     groups = TieGroups(
@@ -150,36 +150,29 @@ def query_figures(
     return QueryFigures(hits, expected_rank(groups), unit_of_query)
 
 
-class _Distances:
-    """Distances of some queries to the whole database: Hamming, or minus the cosine.
+def _distances(
+    queries: BinaryCodes | npt.NDArray[Any],
+    database: BinaryCodes | npt.NDArray[Any],
+    keys: Int64 | None,
+) -> Callable[[slice], npt.NDArray[Any]]:
+    """Return a function: slice of queries -> their distances to the whole database, (q, n).
 
-    ``keys`` (n,): rows of the database with equal keys are equal. Their cosines are computed once,
-    since a matrix product may round equal rows differently, which would break their tie.
+    The distance is that of Hamming, or minus the cosine. ``keys`` (n,): rows of the database with
+    equal keys are equal. Their cosines are computed once, since a matrix product may round equal
+    rows differently, which would break their tie. Raises ValueError for codes and vectors together.
     """
-
-    def __init__(
-        self,
-        queries: BinaryCodes | npt.NDArray[Any],
-        database: BinaryCodes | npt.NDArray[Any],
-        keys: Int64 | None,
-    ) -> None:
-        self._codes = (queries, database) if isinstance(queries, BinaryCodes) else None
-        self._columns: Int64 | None = None
-        if self._codes is None:
-            rows = database
-            if keys is not None:
-                _, first, self._columns = np.unique(keys, return_index=True, return_inverse=True)
-                rows = database[first]
-            self._vectors = -unit(queries), unit(rows)
-
-    def __call__(self, rows: slice) -> npt.NDArray[Any]:
-        """Return the distances of the queries ``rows``, (q, n)."""
-        if self._codes is not None:
-            queries, database = self._codes
-            return queries[rows].distances(database)
-        vectors, database = self._vectors
-        distances = vectors[rows] @ database.T
-        return distances if self._columns is None else distances[:, self._columns]
+    if isinstance(queries, BinaryCodes) and isinstance(database, BinaryCodes):
+        codes, others = queries, database
+        return lambda rows: codes[rows].distances(others)
+    if isinstance(queries, BinaryCodes) or isinstance(database, BinaryCodes):
+        raise ValueError("codes are compared with vectors, expected two of one kind")
+    vectors = -unit(queries)
+    if keys is None:
+        items = unit(database)
+        return lambda rows: vectors[rows] @ items.T
+    _, first, columns = np.unique(keys, return_index=True, return_inverse=True)
+    distinct = unit(database[first])
+    return lambda rows: (vectors[rows] @ distinct.T)[:, columns]
 
 
 def _first_group(distances: npt.NDArray[Any], offsets: Int64, unit_of_query: Int64) -> TieGroups:
