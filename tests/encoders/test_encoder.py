@@ -26,6 +26,7 @@ from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_tensor
 from xmodal.encoders.towers import Towers
 from xmodal.errors import DataError, ModelError
 from xmodal.features.backbones.builtin import Words
+from xmodal.index.documents import DocumentBatch
 from xmodal.modality import MODALITIES, Modality
 
 TEXTS = ["a red circle on the left", "two green stars", "a large blue cross at the top"]
@@ -376,6 +377,30 @@ def test_encode_data_gives_the_codes_of_all_sources_of_an_item(
     assert texts.codes == any_encoder.encode_texts(["a red star", "a blue cross", "a blue cross"])
     pictures = [*one.images, *one.images, *two.images, *one.images, *three.images]
     assert images.codes == any_encoder.encode_images(pictures)
+
+
+def test_batches_have_all_codes_and_the_coded_sources_first(
+    any_encoder: Encoder, dataset: Dataset
+) -> None:
+    one, two, three = dataset.items[:3]
+    items = (
+        replace(one, captions=("!!!", "a red star", "???", "a blue cross")),
+        replace(two, images=(), captions=("!!!",)),
+        replace(three, captions=(), images=(*one.images, *three.images)),
+    )
+    data = Dataset(items, problems=Problems())
+    for size, count in ((1, 2), (10, 1)):
+        batches = list(any_encoder.batches(data, size=size))
+        assert len(batches) == count
+        joined = DocumentBatch.join(batches)
+        assert joined.ids == [one.id, three.id]
+        assert joined.counts("text").tolist() == [2, 0]
+        assert joined.counts("image").tolist() == [1, 2]
+        texts = any_encoder.encode_texts(["a red star", "a blue cross"])
+        assert joined.codes("text")[1] == texts
+        fields = joined.fields_by_id()
+        assert fields[one.id]["text"] == ["a red star", "a blue cross", "!!!", "???"]
+        assert fields[three.id]["image"] == [str(one.images[0]), str(three.images[0])]
 
 
 def test_encode_pairs_leaves_out_unusable_sources_and_items(
