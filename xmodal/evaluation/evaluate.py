@@ -164,7 +164,13 @@ def _evaluate_one(
     measured = {role: coded(getattr(parts, role)) for role in MEASURED_PARTS}
     measured = {role: part for role, part in measured.items() if len(part.units)}
     captions = {
-        role: measure_captions(part.units, part.codes, baselines, seed=options.seed)
+        role: measure_captions(
+            part.units,
+            part.codes,
+            baselines,
+            outputs=_outputs(encoder, part.units),
+            seed=options.seed,
+        )
         for role, part in measured.items()
     }
     query_ids = set(parts.query.ids)
@@ -234,6 +240,17 @@ def _fitted(train: Units, encoder: Encoder, seed: int) -> list[Baseline]:
             pairs=train.caption_pairs(),
         )
     )
+
+
+def _outputs(encoder: Encoder, units: Units) -> dict[Modality, npt.NDArray[Any]] | None:
+    """Return the real-valued outputs of the encoder by modality, if it has them."""
+    found: dict[Modality, npt.NDArray[Any]] = {}
+    for modality in MODALITIES:
+        values = encoder.outputs(modality, units.features(modality))
+        if values is None:
+            return None
+        found[modality] = values
+    return found
 
 
 def _documents(

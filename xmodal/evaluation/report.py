@@ -47,6 +47,18 @@ class Report:
         """Return the report as a JSON object; NaN is written as null."""
         return json.dumps(_without_nan(vars(self)), indent=1, ensure_ascii=False)
 
+    def headline(self) -> dict[str, float]:
+        """Return R@10 of the query captions and mAP by labels of the encoder, as far as known."""
+        figures = {}
+        for source, target in DIRECTIONS:
+            if "query" in self.captions:
+                share = self.captions["query"][f"{source}_to_{target}"]["r10"]
+                figures[f"R@10 {source}->{target}"] = round(share, 4)
+            if self.name in self.rows:
+                direction = f"{source}->{target}"
+                figures[f"mAP {direction}"] = round(self.rows[self.name][direction]["mAP"], 4)
+        return figures
+
     def tables(self) -> list[tuple[str, Table]]:
         """Return title and cells of each table: captions of each part, then labels."""
         tables = [
