@@ -137,6 +137,10 @@ class TrainedEncoder(Encoder):
         )
         return Encoded(self.towers.codes(modality, as_tensor(features)), usable, features)
 
+    def outputs(self, modality: Modality, features: Array) -> Array:
+        """Return the relaxed codes of features; see :meth:`xmodal.Encoder.outputs`."""
+        return self.towers.outputs(modality, as_tensor(features))
+
     def save(self, folder: str | Path) -> None:
         """Write the folder; ``config.json`` is written last."""
         path = Path(folder)

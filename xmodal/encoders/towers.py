@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
@@ -242,16 +245,29 @@ class Towers(nn.Module):
         """Return the tower of one modality."""
         return self.image if modality == "image" else self.text
 
-    @torch.inference_mode()
     def codes(self, modality: Modality, features: torch.Tensor, batch: int = 1024) -> BinaryCodes:
         """Return the binary codes of features (n, dim), computed in evaluation mode."""
+        parts = [
+            BinaryCodes.from_relaxed(part) for part in self._evaluated(modality, features, batch)
+        ]
+        return BinaryCodes.concatenate(parts) if parts else BinaryCodes.empty(self.bits)
+
+    def outputs(
+        self, modality: Modality, features: torch.Tensor, batch: int = 1024
+    ) -> npt.NDArray[np.float32]:
+        """Return the relaxed codes of features (n, dim), (n, bits), computed in evaluation mode."""
+        parts = list(self._evaluated(modality, features, batch))
+        return np.concatenate(parts) if parts else np.zeros((0, self.bits), np.float32)
+
+    def _evaluated(
+        self, modality: Modality, features: torch.Tensor, batch: int
+    ) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield the relaxed codes of batches of features."""
         was_training = self.training
         self.eval()
         device = next(self.parameters()).device
-        with full_float32():
-            parts = [
-                BinaryCodes.from_relaxed(self.tower(modality)(part.to(device)).cpu().numpy())
-                for part in features.split(batch)
-            ]
+        for part in features.split(batch):
+            with full_float32(), torch.inference_mode():
+                relaxed = self.tower(modality)(part.to(device)).cpu().numpy()
+            yield relaxed
         self.train(was_training)
-        return BinaryCodes.concatenate(parts) if parts else BinaryCodes.empty(self.bits)
