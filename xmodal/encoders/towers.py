@@ -13,7 +13,7 @@ from xmodal.device import full_float32, mixed_precision
 from xmodal.errors import ConfigError
 from xmodal.modality import Modality
 
-Kind = Literal["practical", "released", "linear"]
+Kind = Literal["practical", "released", "linear", "residual"]
 
 
 class SmallCNN(nn.Module):
@@ -136,6 +136,52 @@ class LinearTower(Tower):
         self.head = nn.Sequential(nn.Linear(self.width, check_bits(bits)))
 
 
+class ResidualHead(nn.Module):
+    """linear(x) + mlp(x), where the last layer of the perceptron begins at zero.
+
+    mlp: LayerNorm -> dropout -> linear -> GELU -> dropout -> linear. Before training the head is
+    its linear map, which can be the solution of a linear model (:meth:`start_from`).
+    """
+
+    def __init__(self, width: int, bits: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, bits)
+        last = nn.Linear(hidden, bits)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Dropout(dropout),
+            nn.Linear(width, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            last,
+        )
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Vectors (n, width) -> outputs (n, bits)."""
+        out: torch.Tensor = self.linear(vectors) + self.mlp(vectors)
+        return out
+
+    @torch.no_grad()
+    def start_from(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        """Set the linear map to ``weight`` (bits, width) and ``bias`` (bits,)."""
+        self.linear.weight.copy_(weight)
+        self.linear.bias.copy_(bias)
+
+
+class ResidualTower(Tower):
+    """:class:`ResidualHead` -> tanh, for features or for the outputs of a :class:`SmallCNN`."""
+
+    def __init__(
+        self, dim: int, bits: int, *, hidden: int, raw: bool = False, dropout: float = 0.0
+    ) -> None:
+        nn.Module.__init__(self)
+        self.stem = SmallCNN() if raw else nn.Identity()
+        self.width = SmallCNN.dim if raw else dim
+        self.head = nn.Sequential(ResidualHead(self.width, check_bits(bits), hidden, dropout))
+
+
 def init_released(layer: nn.Module) -> None:
     """Initialise a linear layer: weights normal with std .1, truncated at two std; biases 0."""
     nn.init.trunc_normal_(layer.get_parameter("weight"), std=0.1, a=-0.2, b=0.2)
@@ -177,7 +223,12 @@ class Towers(nn.Module):
                 "released towers take feature vectors, not pixels: choose another "
                 "--image-backbone, or --method schgan"
             )
-        if kind == "linear":
+        if kind == "residual":
+            self.image = ResidualTower(
+                image_dim, bits, hidden=hidden, raw=raw_images, dropout=dropout
+            )
+            self.text = ResidualTower(text_dim, bits, hidden=hidden, dropout=dropout)
+        elif kind == "linear":
             self.image = LinearTower(image_dim, bits, raw=raw_images)
             self.text = LinearTower(text_dim, bits)
         elif kind == "released":

@@ -15,6 +15,7 @@ from torch import nn
 from xmodal.training.methods.schgan import losses
 from xmodal.training.methods.schgan import train as schgan
 from xmodal.training.methods.schgan.config import Config
+from xmodal.training.methods.schgan.generator import negative_step
 from xmodal.training.methods.schgan.networks import Candidates, Generator
 from xmodal.training.objective import ForwardPass, HashNetwork
 from xmodal.training.prototypes import ClassPrototypes, class_temperature
@@ -65,7 +66,7 @@ class Networks:
         kept = {name: buffer.clone() for name, buffer in self.g.named_buffers()}
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            figures = schgan._negative_step(
+            figures = negative_step(
                 self.g, self.g_optimiser, *batch, self.config, np.random.default_rng(0)
             )
         self.g.load_state_dict(kept, strict=False)

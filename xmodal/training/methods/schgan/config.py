@@ -10,8 +10,8 @@ from xmodal.training.objective import ClassObjectiveConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ClassObjectiveConfig):
-    """Settings of SCH-GAN. The batch is also the pool of candidates."""
+class NegativesConfig:
+    """Settings of the selection of negatives. The batch is also the pool of candidates."""
 
     negatives: Literal["policy", "semi-hard", "random"] = "semi-hard"
     """Selection of the negatives x-: the generator's policy, or a rule without a generator."""
@@ -37,6 +37,18 @@ class Config(ClassObjectiveConfig):
     policy_entropy: float = 0.01
     """Weight of the policy's entropy."""
 
+    def __post_init__(self) -> None:
+        check_at_least(self, 2, "picks")
+        check_at_least(self, 0, "triplet", "reward_margin", "warmup", "policy_entropy")
+        check_at_least(self, 1e-9, "policy_rate", "margin", "policy_pool_share")
+        check_at_least(self, 0, "policy_share")
+        check_at_most(self, 1, "policy_share", "policy_pool_share", "margin")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(NegativesConfig, ClassObjectiveConfig):
+    """Settings of SCH-GAN."""
+
     positives: Literal["pseudo-labels", "policy"] = "pseudo-labels"
     """Contrastive targets: match probabilities of the pseudo-labels , or in addition
     positives that a policy selects for pairs whose class is uncertain."""
@@ -46,11 +58,8 @@ class Config(ClassObjectiveConfig):
     """Target of the effective share of the pool that the policy of positives selects from."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        check_at_least(self, 2, "picks")
-        check_at_least(self, 0, "triplet", "reward_margin", "warmup", "policy_entropy")
-        check_at_least(self, 1e-9, "policy_rate", "margin")
-        shares = ("policy_share", "policy_pool_share", "positive_share", "positive_pool_share")
-        check_at_least(self, 0, *shares)
-        check_at_least(self, 1e-9, "policy_pool_share", "positive_pool_share")
-        check_at_most(self, 1, *shares, "margin")
+        NegativesConfig.__post_init__(self)
+        ClassObjectiveConfig.__post_init__(self)
+        check_at_least(self, 0, "positive_share")
+        check_at_least(self, 1e-9, "positive_pool_share")
+        check_at_most(self, 1, "positive_share", "positive_pool_share")

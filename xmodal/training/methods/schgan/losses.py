@@ -9,7 +9,7 @@ import torch
 
 from xmodal.modality import MODALITIES, Modality
 from xmodal.training.losses import distance, expected_hinge
-from xmodal.training.methods.schgan.config import Config
+from xmodal.training.methods.schgan.config import NegativesConfig
 from xmodal.training.methods.schgan.networks import ByQuery, Candidates
 from xmodal.training.objective import ForwardPass
 from xmodal.training.pairs import sample_match
@@ -41,7 +41,7 @@ def negative_weights(
     candidates: Candidates,
     distances: torch.Tensor,
     positive: torch.Tensor,
-    config: Config,
+    config: NegativesConfig,
 ) -> torch.Tensor:
     """Distribution over negatives x- of each query, (n, n): rows sum to 1, or are 0.
 
@@ -62,7 +62,7 @@ def triplet_loss(
     batch: ForwardPass,
     candidates: Candidates,
     policies: Mapping[Modality, torch.Tensor],
-    config: Config,
+    config: NegativesConfig,
     warm: bool,
     rng: np.random.Generator,
 ) -> torch.Tensor:
@@ -99,7 +99,7 @@ def negative_statistics(
     batch: ForwardPass,
     candidates: Candidates,
     truth: torch.Tensor,
-    config: Config,
+    config: NegativesConfig,
     rng: np.random.Generator,
 ) -> dict[str, float]:
     """Compare selected negatives with true labels that the selection does not use.
