@@ -27,12 +27,11 @@ Bool = npt.NDArray[np.bool_]
 
 
 class FeatureSource(Protocol):
-    """Maps the pictures and captions of items to features.
+    """Maps the pictures and captions of items to features."""
 
-    ``raw``: the features of pictures are pixels.
-    """
-
-    raw: bool
+    @property
+    def raw(self) -> bool:
+        """Whether the features of pictures are pixels."""
 
     def features(
         self, modality: Modality, items: Sequence[Item], problems: Problems
@@ -170,12 +169,13 @@ class FeatureTable:
         complete = np.ones(len(pairs), np.bool_)
         for modality in MODALITIES:
             complete &= np.bincount(item_of[modality][usable[modality]], minlength=len(pairs)) > 0
-        rows, offsets = {}, {}
+        rows: dict[Modality, Array] = {}
+        offsets: dict[Modality, Int64] = {}
         for modality in MODALITIES:
             keep = usable[modality] & complete[item_of[modality]]
             rows[modality] = features[modality] if keep.all() else features[modality][keep]
-            counts = np.bincount(item_of[modality][keep], minlength=len(pairs))[complete]
-            offsets[modality] = _to_offsets(counts)
+            sizes = np.bincount(item_of[modality][keep], minlength=len(pairs))[complete]
+            offsets[modality] = _to_offsets(sizes)
         kept = {item.id for item, whole in zip(pairs, complete, strict=True) if whole}
         return cls(pairs.keep(lambda item: item.id in kept), rows, offsets)
 

@@ -270,12 +270,13 @@ def _measure(towers: Towers, features: _Features, queries: npt.NDArray[np.int64]
     database = features.image[~image]
     codes = towers.codes("image", as_tensor(database))
     recall = {}
-    for modality, rows in (("image", features.image[image]), ("text", features.text[text])):
-        rows = _even(rows, MAX_QUERIES)
+    held_out = {"image": features.image[image], "text": features.text[text]}
+    for modality in MODALITIES:
+        rows = _even(held_out[modality], MAX_QUERIES)
         if len(rows):
             nearest = linear_models.nearest(rows, database, NEIGHBOURS)
             found = neighbour_recall(
-                towers.codes(modality, as_tensor(rows)),  # type: ignore[arg-type]
+                towers.codes(modality, as_tensor(rows)),
                 codes,
                 nearest,
                 nearest.shape[1],

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from xmodal.codes import check_bits
-from xmodal.config import Options, configure, current_names
+from xmodal.config import FEATURES, Options, configure, current_names
 from xmodal.data.dataset import Dataset, Progress
 from xmodal.data.split import Split
 from xmodal.data.split import split as split_pairs
@@ -28,8 +28,14 @@ from xmodal.encoders.folder import CHECKPOINT, TORCH_ENCODER, prepare_folder
 from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_tensor
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
-from xmodal.features.backbones import load_image_backbone, load_text_backbone
-from xmodal.features.extract import Array, pair_features, source_offsets
+from xmodal.features.backbones import (
+    ImageBackbone,
+    TextBackbone,
+    load_image_backbone,
+    load_text_backbone,
+)
+from xmodal.features.from_file import FileSource, check_backbone
+from xmodal.features.units import BackboneSource, FeatureSource, FeatureTable
 from xmodal.modality import MODALITIES, Modality
 from xmodal.training.methods.dshgan import train as dshgan
 from xmodal.training.methods.multiadversarial import train as multiadversarial
@@ -61,6 +67,7 @@ def train(
     restart: bool = False,
     progress: Progress | None = None,
     show: EpochShown | None = None,
+    features: FileSource | None = None,
 ) -> TrainedEncoder:
     """Train an encoder on the pairs of ``data`` and save it in the folder ``out``.
 
@@ -68,7 +75,9 @@ def train(
     encoder of a finished run with the same data and settings is loaded, another one is only
     replaced with ``restart``. Pictures and texts that cannot be used are added to
     ``data.problems``. ``cache``: folder of cached features. ``progress``: progress bars of the
-    feature extraction; ``show``: callback after each epoch.
+    feature extraction; ``show``: callback after each epoch. ``features``: the features of ``data``
+    from a file, see :func:`~xmodal.features.from_file.with_features`; backbones of ``options``
+    other than "features" must have made them, and encode later pictures and texts.
 
     Raises DataError for data without usable pairs, ConfigError for options, settings and folders,
     CodeError for bits, ModelError for backbones.
@@ -94,16 +103,13 @@ def train(
         if prepare_folder(folder, TORCH_ENCODER, restart):
             return _load_finished(folder, pairs, options, config)
 
-    precision = options.precision
-    image_backbone = load_image_backbone(options.image_backbone, precision=precision)
-    text_backbone = load_text_backbone(options.text_backbone, precision=precision)
-    usable, features = pair_features(
-        image_backbone, text_backbone, pairs, cache=cache, progress=progress
-    )
+    source, refs = _feature_source(pairs, options, features, cache, progress)
+    table = FeatureTable.of(pairs, source)
+    usable = table.data
     split = split_pairs(
         usable, validation=options.validation, query=options.query, seed=options.split_seed
     )
-    training = _training_data(usable, features, split, options, image_backbone.raw)
+    training = _training_data(table, split, options, source.raw)
     identity = _identity(pairs, asdict(options), asdict(config))
     run = Run(
         training,
@@ -115,17 +121,15 @@ def train(
     )
     towers: Towers = method.train(training, config, run)
     about = _about(data, split, options, config, run, training)
-    about["figures"] |= equal_bits(towers, usable, features, options, cache)
+    if features is None:
+        about["figures"] |= equal_bits(towers, usable, table.rows, options, cache)
     encoder = TrainedEncoder(
         towers,
-        {
-            "image": BackboneRef(options.image_backbone, image_backbone.fingerprint),
-            "text": BackboneRef(options.text_backbone, text_backbone.fingerprint),
-        },
+        refs,
         _calibrate(towers, training.validation, options.seed),
         {"identity": identity, **about},
         split.ids(),
-        precision,
+        options.precision,
     )
     if folder is not None:
         run.write_history(folder)
@@ -134,12 +138,42 @@ def train(
     return encoder
 
 
-def _training_data(
-    usable: Dataset, features: Mapping[Modality, Array], split: Split, options: Options, raw: bool
-) -> TrainingData:
+def _feature_source(
+    pairs: Dataset,
+    options: Options,
+    file: FileSource | None,
+    cache: Path | None,
+    progress: Progress | None,
+) -> tuple[FeatureSource, dict[Modality, BackboneRef]]:
+    """Return the source of the features of ``pairs``, and what made them, for the encoder.
+
+    Backbones are compared with the features of a file. Raises ConfigError if a backbone is
+    "features" and there is no file.
+    """
+    specs: dict[Modality, str] = {"image": options.image_backbone, "text": options.text_backbone}
+    loaded: dict[Modality, ImageBackbone | TextBackbone] = {}
+    refs: dict[Modality, BackboneRef] = {}
+    for modality, spec in specs.items():
+        if spec == FEATURES:
+            if file is None:
+                raise ConfigError(f"the {modality} backbone is {FEATURES}: add --features FILE")
+            refs[modality] = BackboneRef(spec, file.fingerprint(modality))
+            continue
+        load = load_image_backbone if modality == "image" else load_text_backbone
+        loaded[modality] = load(spec, precision=options.precision)
+        refs[modality] = BackboneRef(spec, loaded[modality].fingerprint)
+        if file is not None:
+            check_backbone(file, pairs, modality, loaded[modality], cache)
+    if file is not None:
+        return file, refs
+    return BackboneSource(loaded["image"], loaded["text"], cache, progress), refs  # type: ignore[arg-type]
+
+
+def _training_data(table: FeatureTable, split: Split, options: Options, raw: bool) -> TrainingData:
     """Tensors of the training and validation parts; ``options.label_share`` of labels is kept."""
+    usable, features = table.data, table.rows
     row = {id_: place for place, id_ in enumerate(usable.ids)}
-    first = {m: source_offsets(usable, m)[:-1] for m in MODALITIES}
+    first = {modality: table.offsets[modality][:-1] for modality in MODALITIES}
 
     def tensors(part: Dataset) -> Pairs:
         labels, labelled = part.with_label_share(options.label_share, options.seed).labels(

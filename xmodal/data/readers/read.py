@@ -24,7 +24,11 @@ from xmodal.errors import DataError
 
 
 def read(
-    source: str | Path, columns: Columns | None = None, *, label_column: str | None = None
+    source: str | Path,
+    columns: Columns | None = None,
+    *,
+    label_column: str | None = None,
+    need_pictures: bool = True,
 ) -> Dataset:
     """Read a folder or a table; the module's docstring lists the layouts.
 

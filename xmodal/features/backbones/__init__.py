@@ -21,9 +21,9 @@ from typing import Any, Protocol, cast
 
 import numpy.typing as npt
 
-from xmodal.config import PRECISIONS, Precision
+from xmodal.config import FEATURES, PRECISIONS, Precision
 from xmodal.data.images import Pixels, Preprocessing
-from xmodal.errors import ConfigError
+from xmodal.errors import ConfigError, ModelError
 from xmodal.features.backbones import builtin
 from xmodal.modality import Modality
 
@@ -84,6 +84,11 @@ def _load(spec: str, modality: Modality, precision: Precision) -> object:
         raise ConfigError(f"the name of the {modality} backbone is empty")
     if precision not in PRECISIONS:
         raise ConfigError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+    if spec == FEATURES:
+        raise ModelError(
+            f"this encoder has no {modality} backbone, it was trained on features of a file: "
+            f"encode features with --features FILE, or train with --{modality}-backbone"
+        )
     built_in: dict[str, tuple[Modality, Callable[[str], object]]] = {
         "words": ("text", builtin.Words),
         "small-cnn": ("image", builtin.RawPixels),
