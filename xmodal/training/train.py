@@ -19,8 +19,11 @@ import numpy as np
 import torch
 
 from xmodal.codes import check_bits
-from xmodal.config import FEATURES, Options, configure, current_names
+    source, refs = _feature_source(pairs, options, features, cache, progress)
+    table = FeatureTable.of(with_groups(pairs), source)
+    usable = table.data
 from xmodal.data.dataset import Dataset, Progress
+from xmodal.data.groups import with_groups
 from xmodal.data.split import Split
 from xmodal.data.split import split as split_pairs
 from xmodal.encoders.calibration import Confidence, fit, sample_distances
@@ -103,11 +106,25 @@ def train(
         if prepare_folder(folder, TORCH_ENCODER, restart):
             return _load_finished(folder, pairs, options, config)
 
+<<<<<<< HEAD
     source, refs = _feature_source(pairs, options, features, cache, progress)
     table = FeatureTable.of(pairs, source)
     usable = table.data
+=======
+    precision = options.precision
+    image_backbone = load_image_backbone(options.image_backbone, precision=precision)
+    text_backbone = load_text_backbone(options.text_backbone, precision=precision)
+    usable, features = pair_features(
+        image_backbone, text_backbone, pairs, cache=cache, progress=progress
+    )
+    usable = with_groups(usable)
+>>>>>>> data
     split = split_pairs(
-        usable, validation=options.validation, query=options.query, seed=options.split_seed
+        usable,
+        validation=options.validation,
+        query=options.query,
+        seed=options.split_seed,
+        split_map=options.split_map,
     )
     training = _training_data(table, split, options, source.raw)
     identity = _identity(pairs, asdict(options), asdict(config))
@@ -235,8 +252,8 @@ def _figures(run: Run) -> dict[str, float]:
 def _identity(data: Dataset, options: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """Return a hash of the pairs, the options and all settings, in their stored order."""
     hashed = hashlib.blake2b(digest_size=8)
-    # Runs of earlier versions had no precision, which is float32 today.
-    chosen = {k: v for k, v in options.items() if (k, v) != ("precision", "float32")}
+    # Options that runs of earlier versions lacked are left out at their defaults.
+    chosen = {k: v for k, v in options.items() if k not in ADDED_OPTIONS or v != ADDED_OPTIONS[k]}
     hashed.update(json.dumps([chosen, settings]).encode())
     for item in data:
         image, text = _name_of(item.images), _name_of(item.captions)
@@ -268,7 +285,7 @@ def _same_run(about: Mapping[str, Any], pairs: Dataset, options: Options, config
     stored, settings = about.get("options"), about.get("settings")
     if not isinstance(stored, dict) or not isinstance(settings, dict):
         return False
-    if {"precision": "float32"} | stored != asdict(options):
+    if ADDED_OPTIONS | stored != asdict(options):
         return False
     try:
         same = current_names(type(config), settings) == asdict(config)
