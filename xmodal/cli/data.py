@@ -12,7 +12,6 @@ import click
 from xmodal.cli.options import columns_of
 from xmodal.data.dataset import Dataset
 from xmodal.data.feature_file import is_feature_file, read_feature_file
-from xmodal.data.readers.columns import Columns
 from xmodal.data.readers.read import read
 from xmodal.errors import ConfigError
 
@@ -48,9 +47,9 @@ class CommandData:
 def read_data(
     data: Path | None,
     options: Mapping[str, Any],
-    read_table: Callable[[Path, Columns], Dataset] = read,
+    read_items: Callable[..., Dataset] = read,
 ) -> CommandData:
-    """Read DATA and the files of --features; ``read_table`` reads other data than features.
+    """Read DATA and the files of --features; ``read_items`` reads other data than features.
 
     With features, rows of a table need no picture file. Raises ConfigError without any of both,
     and the errors of the readers.
@@ -64,10 +63,13 @@ def read_data(
     if not files:
         if data is None:
             raise ConfigError("there is no DATA and no --features, expected one of them")
-        return CommandData(read_table(data, columns))
+        return CommandData(read_items(data, columns))
 
     from xmodal.features.from_file import with_features
 
     file = read_feature_file(files)
-    dataset = file.dataset(columns.label) if data is None else read_table(data, columns)
+    if data is None:
+        dataset = file.dataset(columns.label)
+    else:
+        dataset = read_items(data, columns, need_pictures=False)
     return CommandData(*with_features(dataset, file))

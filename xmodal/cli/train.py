@@ -99,7 +99,9 @@ def train(data: Path, **params: Any) -> None:
     require("xmodal train", "torch")
     if params["feature_files"] or is_feature_file(data):
         params |= dict.fromkeys(_default_backbones(), FEATURES)
-    options = configure(Options, {name: params[name] for name in Options.__dataclass_fields__})
+    options = configure(
+        Options, {name: params[name] for name in Options.__dataclass_fields__ if name in params}
+    )
     settings = _file_settings(params["settings_file"]) | parse_settings(params["assignments"])
     given = read_data(data, params)
     dataset = given.dataset

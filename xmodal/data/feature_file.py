@@ -15,6 +15,7 @@ Two .npy files are ``image`` and ``text``. Features are float16, float32 or floa
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xmodal.data.dataset import Dataset, Item
-from xmodal.data.vectors import NPY_MAGIC
+from xmodal.data.vectors import CHUNK, NPY_MAGIC
 from xmodal.errors import ConfigError, DataError, require
 from xmodal.modality import MODALITIES, Modality
 
@@ -69,6 +70,17 @@ class FeatureFile:
             return np.zeros(0, np.int64)
         start, end = self.offsets[modality][item : item + 2]
         return np.arange(start, end)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the features and of the items that they belong to."""
+        hashed = hashlib.blake2b("\0".join(self.names).encode(), digest_size=16)
+        for modality, rows in self.rows.items():
+            hashed.update(f"\0{modality} {rows.shape} {rows.dtype.str}".encode())
+            hashed.update(self.offsets[modality].tobytes())
+            for start in range(0, len(rows), CHUNK):
+                hashed.update(np.ascontiguousarray(rows[start : start + CHUNK]).tobytes())
+        return hashed.hexdigest()
 
     @cached_property
     def names(self) -> list[str]:

@@ -270,7 +270,7 @@ def _measure(towers: Towers, features: _Features, queries: npt.NDArray[np.int64]
     database = features.image[~image]
     codes = towers.codes("image", as_tensor(database))
     recall = {}
-    held_out = {"image": features.image[image], "text": features.text[text]}
+    held_out: dict[Modality, Array] = {"image": features.image[image], "text": features.text[text]}
     for modality in MODALITIES:
         rows = _even(held_out[modality], MAX_QUERIES)
         if len(rows):
@@ -303,9 +303,10 @@ def _calibrate(
     pairs = [item for item in queries.tolist() if item in places["text"]]
     if len(pairs) < 2:
         return Confidence(0.0, 0.0, options.bits)
+    rows: dict[Modality, Array] = {"image": features.image, "text": features.text}
     codes = [
-        towers.codes(modality, as_tensor(rows[[places[modality][item] for item in pairs]]))
-        for modality, rows in (("image", features.image), ("text", features.text))
+        towers.codes(modality, as_tensor(rows[modality][[places[modality][p] for p in pairs]]))
+        for modality in MODALITIES
     ]
     own = np.eye(len(pairs), dtype=np.bool_)
     rng = np.random.default_rng(options.seed)

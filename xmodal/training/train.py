@@ -19,9 +19,7 @@ import numpy as np
 import torch
 
 from xmodal.codes import check_bits
-    source, refs = _feature_source(pairs, options, features, cache, progress)
-    table = FeatureTable.of(with_groups(pairs), source)
-    usable = table.data
+from xmodal.config import ADDED_OPTIONS, FEATURES, Options, configure, current_names
 from xmodal.data.dataset import Dataset, Progress
 from xmodal.data.groups import with_groups
 from xmodal.data.split import Split
@@ -104,21 +102,11 @@ def train(
         )
     if folder is not None:
         if prepare_folder(folder, TORCH_ENCODER, restart):
-            return _load_finished(folder, pairs, options, config)
+            return _load_finished(folder, pairs, options, config, features)
 
-<<<<<<< HEAD
     source, refs = _feature_source(pairs, options, features, cache, progress)
-    table = FeatureTable.of(pairs, source)
+    table = FeatureTable.of(with_groups(pairs), source)
     usable = table.data
-=======
-    precision = options.precision
-    image_backbone = load_image_backbone(options.image_backbone, precision=precision)
-    text_backbone = load_text_backbone(options.text_backbone, precision=precision)
-    usable, features = pair_features(
-        image_backbone, text_backbone, pairs, cache=cache, progress=progress
-    )
-    usable = with_groups(usable)
->>>>>>> data
     split = split_pairs(
         usable,
         validation=options.validation,
@@ -127,7 +115,7 @@ def train(
         split_map=options.split_map,
     )
     training = _training_data(table, split, options, source.raw)
-    identity = _identity(pairs, asdict(options), asdict(config))
+    identity = _identity(pairs, asdict(options), asdict(config), features)
     run = Run(
         training,
         seed=options.seed,
@@ -249,12 +237,19 @@ def _figures(run: Run) -> dict[str, float]:
 # ---- the folder ------------------------------------------------------------------------------
 
 
-def _identity(data: Dataset, options: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """Return a hash of the pairs, the options and all settings, in their stored order."""
+def _identity(
+    data: Dataset,
+    options: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    features: FileSource | None,
+) -> str:
+    """Return a hash of pairs, options, settings in their stored order, and features of a file."""
     hashed = hashlib.blake2b(digest_size=8)
     # Options that runs of earlier versions lacked are left out at their defaults.
     chosen = {k: v for k, v in options.items() if k not in ADDED_OPTIONS or v != ADDED_OPTIONS[k]}
     hashed.update(json.dumps([chosen, settings]).encode())
+    if features is not None:
+        hashed.update(features.file.digest.encode())
     for item in data:
         image, text = _name_of(item.images), _name_of(item.captions)
         hashed.update(f"{item.id}\0{image}\0{text}\0{item.labels}\0".encode())
@@ -266,10 +261,12 @@ def _name_of(sources: Sequence[object]) -> object:
     return sources[0] if len(sources) == 1 else [str(source) for source in sources]
 
 
-def _load_finished(folder: Path, pairs: Dataset, options: Options, config: Any) -> TrainedEncoder:
+def _load_finished(
+    folder: Path, pairs: Dataset, options: Options, config: Any, features: FileSource | None
+) -> TrainedEncoder:
     """Load the encoder of the same run; raise ConfigError if the folder has another one."""
     encoder = TrainedEncoder.load(folder)
-    if not _same_run(encoder.about, pairs, options, config):
+    if not _same_run(encoder.about, pairs, options, config, features):
         raise ConfigError(
             f"{folder} holds an encoder that was trained with other data or settings: name another "
             "--out, or replace it with --restart"
@@ -277,7 +274,13 @@ def _load_finished(folder: Path, pairs: Dataset, options: Options, config: Any) 
     return encoder
 
 
-def _same_run(about: Mapping[str, Any], pairs: Dataset, options: Options, config: Any) -> bool:
+def _same_run(
+    about: Mapping[str, Any],
+    pairs: Dataset,
+    options: Options,
+    config: Any,
+    features: FileSource | None,
+) -> bool:
     """Whether a stored encoder was trained on these pairs with these options and settings.
 
     Stored settings of an earlier version are compared under their current names.
@@ -291,4 +294,4 @@ def _same_run(about: Mapping[str, Any], pairs: Dataset, options: Options, config
         same = current_names(type(config), settings) == asdict(config)
     except ConfigError:
         return False
-    return same and about.get("identity") == _identity(pairs, stored, settings)
+    return same and about.get("identity") == _identity(pairs, stored, settings, features)
