@@ -14,6 +14,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 DEFAULT_BACKBONE = "openai/clip-vit-base-patch32"
+FEATURES = "features"
+"""In place of a backbone: features of a file, of which an encoder knows the dimension alone."""
 Precision = Literal["float32", "bfloat16"]
 """Number format in which backbones compute."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

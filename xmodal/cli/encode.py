@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from xmodal.cli.data import features_option, read_data
 from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
-    columns_of,
     json_option,
     model_option,
 )
 from xmodal.cli.output import print_json, print_line, print_problems, progress_bars
 from xmodal.data.dataset import Dataset
-from xmodal.data.readers.read import read
 from xmodal.encoders.folder import atomic_write
 from xmodal.errors import ConfigError
 
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--image", "images", multiple=True, help="Encode this picture; may be repeated.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the codes of DATA (.npz).")
 @backbone_options(None)
+@features_option
 @column_options
 @cache_option
 @json_option
@@ -54,8 +54,10 @@ def encode(
     Example:
       xmodal encode --model my.model --text "red shoes" --image a.jpg
       xmodal encode photos/ --model my.model --out codes.npz
+      xmodal encode --features features.npz --model my.model --out codes.npz
     """
-    if (data is None) != (out is None) or (data is None and not texts and not images):
+    has_data = data is not None or bool(options["feature_files"])
+    if has_data != (out is not None) or not (has_data or texts or images):
         raise ConfigError("give DATA with --out, or --text, or --image: see xmodal encode --help")
 
     from xmodal.encoders.load import load_encoder
@@ -66,8 +68,9 @@ def encode(
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)  # before the codes are computed
     _print_codes(encoder, list(texts), list(images), options["as_json"])
-    if data is not None and out is not None:
-        _write_codes(encoder, read(data, columns_of(options)), out, options["cache"])
+    if out is not None:
+        given = read_data(data, options)
+        _write_codes(given.encoder(encoder), given.dataset, out, options["cache"])
 
 
 def _print_codes(encoder: Encoder, texts: list[str], images: list[str], as_json: bool) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
+from xmodal.cli.data import features_option, read_data
 from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
-    columns_of,
     data_argument,
     json_option,
     print_label_candidates,
@@ -26,6 +26,8 @@ from xmodal.cli.output import (
     print_tables,
     progress_bars,
 )
+from xmodal.data.dataset import Dataset
+from xmodal.data.readers.columns import Columns
 from xmodal.errors import ConfigError
 from xmodal.index.contract import open_index
 
@@ -44,6 +46,7 @@ from xmodal.index.contract import open_index
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report (.json or .txt).")
 @click.option("--trec", type=click.Path(path_type=Path), help="Write TREC files to this folder.")
 @backbone_options(None)
+@features_option
 @column_options
 @cache_option
 @json_option
@@ -62,7 +65,12 @@ def evaluate(data: Path, models: tuple[Path, ...], **params: Any) -> None:
       xmodal evaluate photos/ --model my.model --index opensearch://localhost:9200/photos
       xmodal evaluate items.csv --model seed0.model --model seed1.model --trec runs/
     """
-    dataset = read_with_training_labels(data, columns_of(params), models)
+
+    def read_items(source: Path, columns: Columns, **options: Any) -> Dataset:
+        return read_with_training_labels(source, columns, models, **options)
+
+    given = read_data(data, params, read_items)
+    dataset = given.dataset
     print_label_candidates(dataset, "measures by it")
     names = [model.resolve().name for model in models]
     uri, out, trec = params["uri"], params["out"], params["trec"]
@@ -81,7 +89,7 @@ def evaluate(data: Path, models: tuple[Path, ...], **params: Any) -> None:
     from xmodal.features.cache import default_cache
 
     backbones = {name: params[name] for name in ("image_backbone", "text_backbone")}
-    encoders = [load_encoder(model, **backbones) for model in models]
+    encoders = [given.encoder(load_encoder(model, **backbones)) for model in models]
     index = None
     if uri:
         index = open_index(uri, bits=encoders[0].bits, fingerprint=encoders[0].fingerprint)

@@ -8,17 +8,16 @@ from typing import Any
 
 import click
 
+from xmodal.cli.data import features_option, read_data
 from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
-    columns_of,
     data_argument,
     json_option,
     model_option,
 )
 from xmodal.cli.output import print_json, print_line, print_problems, print_strategy, progress_bars
-from xmodal.data.readers.read import read
 from xmodal.index.contract import open_index
 from xmodal.modality import MODALITIES
 
@@ -30,6 +29,7 @@ from xmodal.modality import MODALITIES
     "--index", "uri", required=True, help="Folder of a local index, or address of an index."
 )
 @backbone_options(None)
+@features_option
 @column_options
 @cache_option
 @json_option
@@ -40,13 +40,16 @@ def index(data: Path, model: Path, uri: str, **options: Any) -> None:
     Example:
       xmodal index photos/ --model my.model --index my.index
     """
-    dataset = read(data, columns_of(options))
+    given = read_data(data, options)
+    dataset = given.dataset
 
     from xmodal.encoders.load import load_encoder
     from xmodal.features.cache import default_cache
 
-    encoder = load_encoder(
-        model, image_backbone=options["image_backbone"], text_backbone=options["text_backbone"]
+    encoder = given.encoder(
+        load_encoder(
+            model, image_backbone=options["image_backbone"], text_backbone=options["text_backbone"]
+        )
     )
     target = open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint, create=True)
     print_strategy(uri, target)

@@ -58,14 +58,16 @@ def columns_of(options: Mapping[str, Any]) -> Columns:
     return Columns(**{role: options[f"{role}_column"] for role in roles})
 
 
-def read_with_training_labels(source: Path, columns: Columns, models: Sequence[Path]) -> Dataset:
+def read_with_training_labels(
+    source: Path, columns: Columns, models: Sequence[Path], *, need_pictures: bool = True
+) -> Dataset:
     """Read data; the default label column is that of the training of ``models``.
 
     Data without that column is read without labels, with a message. Raises ConfigError if the
     models were trained with different label columns, and like :func:`read`.
     """
     if columns.label is not None:
-        return read(source, columns)
+        return read(source, columns, need_pictures=need_pictures)
     label_columns = {_training_label_column(model) for model in models}
     if len(label_columns) > 1:
         names = ", ".join(sorted(map(str, label_columns)))
@@ -75,11 +77,11 @@ def read_with_training_labels(source: Path, columns: Columns, models: Sequence[P
         )
     (label,) = label_columns
     try:
-        return read(source, columns, label_column=label)
+        return read(source, columns, label_column=label, need_pictures=need_pictures)
     except ConfigError:
         if label is None:
             raise
-    dataset = read(source, columns)
+    dataset = read(source, columns, need_pictures=need_pictures)
     info(f"{source} has no column {label}, the label column of the training: no labels are used")
     return dataset
 

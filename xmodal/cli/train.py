@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
+from xmodal.cli.data import features_option, read_data
 from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
-    columns_of,
     data_argument,
     json_option,
     print_label_candidates,
@@ -26,9 +26,9 @@ from xmodal.cli.output import (
     progress_bars,
     runnable,
 )
-from xmodal.config import DEFAULT_BACKBONE, PRECISIONS, Options, configure, parse_settings
+from xmodal.config import DEFAULT_BACKBONE, FEATURES, PRECISIONS, Options, configure, parse_settings
+from xmodal.data.feature_file import is_feature_file
 from xmodal.data.readers.columns import label_candidates
-from xmodal.data.readers.read import read
 from xmodal.errors import ConfigError, require
 
 BUILTIN = {"small-cnn", "words"}
@@ -48,6 +48,7 @@ BUILTIN = {"small-cnn", "words"}
     show_default=True,
     help="Precision of the backbones; bfloat16 is faster and changes codes.",
 )
+@features_option
 @column_options
 @click.option("--label-share", default=1.0, show_default=True, help="Share of the labels to use.")
 @click.option(
@@ -97,11 +98,17 @@ def train(data: Path, **params: Any) -> None:
       xmodal train photos/ --out my.model
       xmodal train items.csv --out my.model --label-column category
       xmodal train items.csv --out my.model --image-backbone small-cnn --text-backbone words
+      xmodal train items.csv --out my.model --features features.npz
     """
     require("xmodal train", "torch")
-    options = configure(Options, {name: params[name] for name in Options.__dataclass_fields__})
+    if params["feature_files"] or is_feature_file(data):
+        params |= dict.fromkeys(_default_backbones(), FEATURES)
+    options = configure(
+        Options, {name: params[name] for name in Options.__dataclass_fields__ if name in params}
+    )
     settings = _file_settings(params["settings_file"]) | parse_settings(params["assignments"])
-    dataset = read(data, columns_of(params))
+    given = read_data(data, params)
+    dataset = given.dataset
     info(f"{dataset.name}: {len(dataset):,} items, {len(dataset.pairs()):,} pairs")
     print_label_candidates(dataset, "trains on it")
 
@@ -122,12 +129,13 @@ def train(data: Path, **params: Any) -> None:
             restart=params["restart"],
             progress=bars,
             show=print_epoch,
+            features=given.features,
         )
     print_problems(dataset.problems)
     figures = encoder.about["figures"]
     words: list[str] = []
     if not params["no_report"] and encoder.split.get("query"):
-        report, _ = evaluate(encoder, dataset, cache=cache)
+        report, _ = evaluate(given.encoder(encoder), dataset, cache=cache)
         text = report.to_json() + "\n"
         write_bytes(params["out"] / REPORT, text.encode())
         figures = figures | report.headline()
@@ -147,6 +155,14 @@ def train(data: Path, **params: Any) -> None:
         for line in words:
             print_line(line)
         info(f"next: {runnable('xmodal')} index {data} --model {params['out']} --index my.index")
+
+
+def _default_backbones() -> list[str]:
+    """Return the names of the parameters of backbones that the command does not name."""
+    context = click.get_current_context()
+    default = click.core.ParameterSource.DEFAULT
+    names = ("image_backbone", "text_backbone")
+    return [name for name in names if context.get_parameter_source(name) is default]
 
 
 def _file_settings(path: Path | None) -> dict[str, Any]:

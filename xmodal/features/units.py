@@ -169,12 +169,13 @@ class FeatureTable:
         complete = np.ones(len(pairs), np.bool_)
         for modality in MODALITIES:
             complete &= np.bincount(item_of[modality][usable[modality]], minlength=len(pairs)) > 0
-        rows, offsets = {}, {}
+        rows: dict[Modality, Array] = {}
+        offsets: dict[Modality, Int64] = {}
         for modality in MODALITIES:
             keep = usable[modality] & complete[item_of[modality]]
             rows[modality] = features[modality] if keep.all() else features[modality][keep]
-            kept_counts = np.bincount(item_of[modality][keep], minlength=len(pairs))[complete]
-            offsets[modality] = _to_offsets(kept_counts)
+            sizes = np.bincount(item_of[modality][keep], minlength=len(pairs))[complete]
+            offsets[modality] = _to_offsets(sizes)
         kept = {item.id for item, whole in zip(pairs, complete, strict=True) if whole}
         return cls(pairs.keep(lambda item: item.id in kept), rows, offsets)
 

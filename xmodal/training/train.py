@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from xmodal.codes import check_bits
-from xmodal.config import ADDED_OPTIONS, Options, configure, current_names
+from xmodal.config import ADDED_OPTIONS, FEATURES, Options, configure, current_names
 from xmodal.data.dataset import Dataset, Progress
 from xmodal.data.groups import with_groups
 from xmodal.data.split import Split
@@ -29,8 +29,15 @@ from xmodal.encoders.folder import CHECKPOINT, TORCH_ENCODER, prepare_folder
 from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_tensor
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
-from xmodal.features.backbones import load_image_backbone, load_text_backbone
-from xmodal.features.units import BackboneSource, FeatureTable
+from xmodal.features.backbones import (
+    ImageBackbone,
+    TextBackbone,
+    load_image_backbone,
+    load_text_backbone,
+)
+from xmodal.features.from_file import FileSource, check_backbone
+from xmodal.features.units import BackboneSource, FeatureSource, FeatureTable
+from xmodal.modality import Modality
 from xmodal.training.methods.contrastive import train as contrastive
 from xmodal.training.methods.contrastive.train import CaptionData, CaptionRun
 from xmodal.training.methods.dshgan import train as dshgan
@@ -67,6 +74,7 @@ def train(
     restart: bool = False,
     progress: Progress | None = None,
     show: EpochShown | None = None,
+    features: FileSource | None = None,
 ) -> TrainedEncoder:
     """Train an encoder on the pairs of ``data`` and save it in the folder ``out``.
 
@@ -74,7 +82,9 @@ def train(
     encoder of a finished run with the same data and settings is loaded, another one is only
     replaced with ``restart``. Pictures and texts that cannot be used are added to
     ``data.problems``. ``cache``: folder of cached features. ``progress``: progress bars of the
-    feature extraction; ``show``: callback after each epoch.
+    feature extraction; ``show``: callback after each epoch. ``features``: the features of ``data``
+    from a file, see :func:`~xmodal.features.from_file.with_features`; backbones of ``options``
+    other than "features" must have made them, and encode later pictures and texts.
 
     Raises DataError for data without usable pairs, ConfigError for options, settings and folders,
     CodeError for bits, ModelError for backbones.
@@ -98,12 +108,9 @@ def train(
         )
     if folder is not None:
         if prepare_folder(folder, TORCH_ENCODER, restart):
-            return _load_finished(folder, pairs, options, config)
+            return _load_finished(folder, pairs, options, config, features)
 
-    precision = options.precision
-    image_backbone = load_image_backbone(options.image_backbone, precision=precision)
-    text_backbone = load_text_backbone(options.text_backbone, precision=precision)
-    source = BackboneSource(image_backbone, text_backbone, cache, progress)
+    source, refs = _feature_source(pairs, options, features, cache, progress)
     table = FeatureTable.of(with_groups(pairs), source)
     split = split_pairs(
         table.data,
@@ -112,29 +119,58 @@ def train(
         seed=options.split_seed,
         split_map=options.split_map,
     )
-    identity = _identity(pairs, asdict(options), asdict(config))
+    identity = _identity(pairs, asdict(options), asdict(config), features)
     run = _run(method, table, split, options, source.raw)
     run.folder, run.identity, run.show = folder, identity, show
     towers: Towers = method.train(run.data, config, run)
     validation = _pairs(table, split.validation, options, one_caption=True)
     about = _about(data, split, options, config, run)
-    about["figures"] |= equal_bits(towers, table.data, table.rows, options, cache)
+    if features is None:
+        about["figures"] |= equal_bits(towers, table.data, table.rows, options, cache)
     encoder = TrainedEncoder(
         towers,
-        {
-            "image": BackboneRef(options.image_backbone, image_backbone.fingerprint),
-            "text": BackboneRef(options.text_backbone, text_backbone.fingerprint),
-        },
+        refs,
         _calibrate(towers, validation, options.seed),
         {"identity": identity, **about},
         split.ids(),
-        precision,
+        options.precision,
     )
     if folder is not None:
         run.write_history(folder)
         encoder.save(folder)
         (folder / CHECKPOINT).unlink(missing_ok=True)
     return encoder
+
+
+def _feature_source(
+    pairs: Dataset,
+    options: Options,
+    file: FileSource | None,
+    cache: Path | None,
+    progress: Progress | None,
+) -> tuple[FeatureSource, dict[Modality, BackboneRef]]:
+    """Return the source of the features of ``pairs``, and what made them, for the encoder.
+
+    Backbones are compared with the features of a file. Raises ConfigError if a backbone is
+    "features" and there is no file.
+    """
+    specs: dict[Modality, str] = {"image": options.image_backbone, "text": options.text_backbone}
+    loaded: dict[Modality, ImageBackbone | TextBackbone] = {}
+    refs: dict[Modality, BackboneRef] = {}
+    for modality, spec in specs.items():
+        if spec == FEATURES:
+            if file is None:
+                raise ConfigError(f"the {modality} backbone is {FEATURES}: add --features FILE")
+            refs[modality] = BackboneRef(spec, file.fingerprint(modality))
+            continue
+        load = load_image_backbone if modality == "image" else load_text_backbone
+        loaded[modality] = load(spec, precision=options.precision)
+        refs[modality] = BackboneRef(spec, loaded[modality].fingerprint)
+        if file is not None:
+            check_backbone(file, pairs, modality, loaded[modality], cache)
+    if file is not None:
+        return file, refs
+    return BackboneSource(loaded["image"], loaded["text"], cache, progress), refs  # type: ignore[arg-type]
 
 
 def _run(
@@ -217,12 +253,19 @@ def _figures(run: Run) -> dict[str, float]:
 # ---- the folder ------------------------------------------------------------------------------
 
 
-def _identity(data: Dataset, options: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """Return a hash of the pairs, the options and all settings, in their stored order."""
+def _identity(
+    data: Dataset,
+    options: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    features: FileSource | None,
+) -> str:
+    """Return a hash of pairs, options, settings in their stored order, and features of a file."""
     hashed = hashlib.blake2b(digest_size=8)
     # Options that runs of earlier versions lacked are left out at their defaults.
     chosen = {k: v for k, v in options.items() if k not in ADDED_OPTIONS or v != ADDED_OPTIONS[k]}
     hashed.update(json.dumps([chosen, settings]).encode())
+    if features is not None:
+        hashed.update(features.file.digest.encode())
     for item in data:
         image, text = _name_of(item.images), _name_of(item.captions)
         hashed.update(f"{item.id}\0{image}\0{text}\0{item.labels}\0".encode())
@@ -234,10 +277,12 @@ def _name_of(sources: Sequence[object]) -> object:
     return sources[0] if len(sources) == 1 else [str(source) for source in sources]
 
 
-def _load_finished(folder: Path, pairs: Dataset, options: Options, config: Any) -> TrainedEncoder:
+def _load_finished(
+    folder: Path, pairs: Dataset, options: Options, config: Any, features: FileSource | None
+) -> TrainedEncoder:
     """Load the encoder of the same run; raise ConfigError if the folder has another one."""
     encoder = TrainedEncoder.load(folder)
-    if not _same_run(encoder.about, pairs, options, config):
+    if not _same_run(encoder.about, pairs, options, config, features):
         raise ConfigError(
             f"{folder} holds an encoder that was trained with other data or settings: name another "
             "--out, or replace it with --restart"
@@ -245,7 +290,13 @@ def _load_finished(folder: Path, pairs: Dataset, options: Options, config: Any) 
     return encoder
 
 
-def _same_run(about: Mapping[str, Any], pairs: Dataset, options: Options, config: Any) -> bool:
+def _same_run(
+    about: Mapping[str, Any],
+    pairs: Dataset,
+    options: Options,
+    config: Any,
+    features: FileSource | None,
+) -> bool:
     """Whether a stored encoder was trained on these pairs with these options and settings.
 
     Stored settings of an earlier version are compared under their current names.
@@ -259,4 +310,4 @@ def _same_run(about: Mapping[str, Any], pairs: Dataset, options: Options, config
         same = current_names(type(config), settings) == asdict(config)
     except ConfigError:
         return False
-    return same and about.get("identity") == _identity(pairs, stored, settings)
+    return same and about.get("identity") == _identity(pairs, stored, settings, features)

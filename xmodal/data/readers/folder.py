@@ -18,22 +18,25 @@ METADATA_SUFFIXES = (".jsonl", ".csv", ".parquet")
 """Endings of metadata tables in the imagefolder layout of the library ``datasets``."""
 
 
-def read_folder(folder: Path, columns: Columns, problems: Problems) -> Iterator[Item]:
+def read_folder(
+    folder: Path, columns: Columns, problems: Problems, need_pictures: bool = True
+) -> Iterator[Item]:
     """Yield the items of a folder.
 
     Read the metadata table of ``folder``, else the tables of its direct subfolders (the names of
     subfolders are prefixes of ids and names of splits), else pictures with caption files. Raises
-    ConfigError if ``columns`` names columns and there is no table.
+    ConfigError if ``columns`` names columns and there is no table. Without ``need_pictures`` the
+    pictures that a table names may be missing.
     """
     table = _metadata_table(folder)
     if table:
-        yield from read_table(table, columns, problems)
+        yield from read_table(table, columns, problems, need_pictures)
         return
     subfolders = (child for child in sorted(folder.iterdir()) if child.is_dir())
     tables = {child.name: _metadata_table(child) for child in subfolders}
     if any(tables.values()):
         for name, table in tables.items():
-            for item in read_table(table, columns, problems) if table else ():
+            for item in read_table(table, columns, problems, need_pictures) if table else ():
                 yield replace(item, id=f"{name}/{item.id}", split=item.split or name)
         return
     if columns != Columns():

@@ -19,24 +19,32 @@ from xmodal.data.readers.values import (
 
 
 def item_from_row(
-    row: Mapping[str, Any], place: str, columns: Columns, folder: Path, problems: Problems
+    row: Mapping[str, Any],
+    place: str,
+    columns: Columns,
+    folder: Path,
+    problems: Problems,
+    need_pictures: bool = True,
 ) -> Item | None:
     """Return the item of a row, or None if the row has neither a picture nor a text.
 
     ``columns`` are resolved columns, ``folder`` is that of relative picture paths, ``place`` names
     the row, for example "line 7". The id is that of the id column, else the picture's path, else
-    ``place``. What is missing is recorded in ``problems``.
+    ``place``. What is missing is recorded in ``problems``. Without ``need_pictures`` a picture
+    file may be missing, and a row may have an id alone.
     """
     file = clean_scalar(row.get(columns.image)) if columns.image else None
     text = clean_text(row.get(columns.text)) if columns.text else None
     own_id = clean_scalar(row.get(columns.id)) if columns.id else None
-    image = _existing_picture(file, folder, problems) if file else None
+    image = None
+    if file:
+        image = _existing_picture(file, folder, problems) if need_pictures else folder / file
     id_ = own_id or file or place
-    if columns.image and not file:
+    if columns.image and not file and need_pictures:
         problems.add("row without a picture", id_)
     if columns.text and text is None:
         problems.add("caption empty", id_)
-    if image is None and text is None:
+    if image is None and text is None and need_pictures:
         problems.add("row left out, it has neither picture nor text", id_)
         return None
     return Item(

@@ -24,14 +24,19 @@ from xmodal.errors import DataError
 
 
 def read(
-    source: str | Path, columns: Columns | None = None, *, label_column: str | None = None
+    source: str | Path,
+    columns: Columns | None = None,
+    *,
+    label_column: str | None = None,
+    need_pictures: bool = True,
 ) -> Dataset:
     """Read a folder or a table; the module's docstring lists the layouts.
 
     Relative picture paths are relative to the table's folder. ``columns`` names columns; those it
     does not name are found by ``COLUMN_NAMES``. Labels are read only from ``label_column`` (default
     ``columns.label``). Unused columns are stored as fields of the items. Rows and files that cannot
-    be used are recorded in ``Dataset.problems``.
+    be used are recorded in ``Dataset.problems``. Without ``need_pictures``, for data whose features
+    are given, the pictures that a table names may be missing.
 
     Raises DataError if no item can be used, ConfigError for a column that the table lacks.
     """
@@ -40,14 +45,14 @@ def read(
     columns = replace(columns, label=label_column or columns.label)
     problems = Problems()
     if path.is_dir():
-        found = read_folder(path, columns, problems)
+        found = read_folder(path, columns, problems, need_pictures)
     elif path.is_file():
         if path.suffix.lower() not in FORMATS:
             raise DataError(
                 f"{path} has the ending {path.suffix!r}, expected a folder or a table "
                 f"({', '.join(FORMATS)})"
             )
-        found = read_table(path, columns, problems)
+        found = read_table(path, columns, problems, need_pictures)
     else:
         raise DataError(f"{path} does not exist, expected a folder or a table of pictures")
     items = tuple(unique_items(found, problems))

@@ -25,14 +25,19 @@ FORMATS: dict[str, ReadRows] = {
 they record unreadable rows in the problems, and raise DataError if the file is unreadable."""
 
 
-def read_table(path: Path, columns: Columns, problems: Problems) -> Iterator[Item]:
-    """Yield the items of a table; a column that only some rows have is a column of the table."""
+def read_table(
+    path: Path, columns: Columns, problems: Problems, need_pictures: bool = True
+) -> Iterator[Item]:
+    """Yield the items of a table; a column that only some rows have is a column of the table.
+
+    Without ``need_pictures`` files of pictures may be missing.
+    """
     rows = list(FORMATS[path.suffix.lower()](path, problems))
     if not rows:
         return
     available = list(dict.fromkeys(name for _, row in rows for name in row))
     resolved = resolve_columns(columns, available, path)
     for place, row in rows:
-        item = item_from_row(row, place, resolved, path.parent, problems)
+        item = item_from_row(row, place, resolved, path.parent, problems, need_pictures)
         if item is not None:
             yield item
