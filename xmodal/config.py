@@ -37,6 +37,10 @@ REMOVED = {"pace": 0.0, "trust": "all", "trust_entropy": 0.3}
 """Removed settings, and the only value that is still accepted."""
 
 
+ADDED_OPTIONS: dict[str, Any] = {"precision": "float32", "split_map": {}}
+"""Options that models of earlier versions lack, and the values that describe those."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Options of a training run that do not depend on the method."""
@@ -50,13 +54,15 @@ class Options:
     label_share: float = 1.0
     """Share of the training pairs whose labels are used, for experiments."""
     validation: float = 0.1
-    """Share of the pairs that select the best epoch."""
+    """Share of the groups of pairs that select the best epoch."""
     query: float = 0.1
-    """Share of the pairs that are held out as queries for evaluation."""
+    """Share of the groups of pairs that are held out as queries for evaluation."""
     split_seed: int = 0
     seed: int = 0
     patience: int = 10
     """Number of epochs without a better validation score after which training ends."""
+    split_map: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Names of splits in the data, and the parts that they mean."""
 
 
 def configure(kind: type[T], values: Mapping[str, Any]) -> T:
@@ -135,6 +141,10 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
             choices = ", ".join(map(str, get_args(hint)))
             raise ConfigError(f"{name} is {value!r}, expected one of {choices}")
         return value
+    if get_origin(hint) is dict:
+        if not isinstance(value, dict) or not all(isinstance(x, str) for x in value.values()):
+            raise ConfigError(f"{name} is {value!r}, expected names and texts")
+        return dict(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):

@@ -143,7 +143,7 @@ class ResidualHead(nn.Module):
     """linear(x) + mlp(x), where the last layer of the perceptron begins at zero.
 
     mlp: LayerNorm -> dropout -> linear -> GELU -> dropout -> linear. Before training the head is
-    its linear map, which can be the solution of a linear model (:meth:`start_from`).
+    its linear map, which can be the solution of a linear model.
     """
 
     def __init__(self, width: int, bits: int, hidden: int, dropout: float) -> None:
@@ -166,12 +166,6 @@ class ResidualHead(nn.Module):
         out: torch.Tensor = self.linear(vectors) + self.mlp(vectors)
         return out
 
-    @torch.no_grad()
-    def start_from(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
-        """Set the linear map to ``weight`` (bits, width) and ``bias`` (bits,)."""
-        self.linear.weight.copy_(weight)
-        self.linear.bias.copy_(bias)
-
 
 class ResidualTower(Tower):
     """:class:`ResidualHead` -> tanh, for features or for the outputs of a :class:`SmallCNN`."""
@@ -183,6 +177,13 @@ class ResidualTower(Tower):
         self.stem = SmallCNN() if raw else nn.Identity()
         self.width = SmallCNN.dim if raw else dim
         self.head = nn.Sequential(ResidualHead(self.width, check_bits(bits), hidden, dropout))
+
+
+def linear_map(tower: Tower) -> nn.Linear:
+    """Return the linear map of a residual tower."""
+    head = tower.head[0]
+    assert isinstance(head, ResidualHead)
+    return head.linear
 
 
 def init_released(layer: nn.Module) -> None:

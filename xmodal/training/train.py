@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 from xmodal.codes import check_bits
-from xmodal.config import Options, configure, current_names
+from xmodal.config import ADDED_OPTIONS, Options, configure, current_names
 from xmodal.data.dataset import Dataset, Progress
+from xmodal.data.groups import with_groups
 from xmodal.data.split import Split
 from xmodal.data.split import split as split_pairs
 from xmodal.encoders.calibration import Confidence, fit, sample_distances
@@ -29,8 +30,9 @@ from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_tensor
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
 from xmodal.features.backbones import load_image_backbone, load_text_backbone
-from xmodal.features.extract import Array, pair_features, source_offsets
-from xmodal.modality import MODALITIES, Modality
+from xmodal.features.units import BackboneSource, FeatureTable
+from xmodal.training.methods.contrastive import train as contrastive
+from xmodal.training.methods.contrastive.train import CaptionData, CaptionRun
 from xmodal.training.methods.dshgan import train as dshgan
 from xmodal.training.methods.multiadversarial import train as multiadversarial
 from xmodal.training.methods.schgan import train as schgan
@@ -42,6 +44,7 @@ from xmodal.training.precision import equal_bits
 from xmodal.training.run import EpochShown, Run, TrainingData
 
 METHODS: dict[str, ModuleType] = {
+    "contrastive": contrastive,
     "schgan": schgan,
     "schgan-paper": schgan_paper,
     "dshgan": dshgan,
@@ -49,6 +52,9 @@ METHODS: dict[str, ModuleType] = {
     "sigah": sigah,
     "ssah": ssah,
 }
+
+SHOWN_FIGURES = ("mAP", "pair mAP", "R@1", "R@10")
+"""Validation figures that config.json has."""
 
 
 def train(
@@ -97,32 +103,29 @@ def train(
     precision = options.precision
     image_backbone = load_image_backbone(options.image_backbone, precision=precision)
     text_backbone = load_text_backbone(options.text_backbone, precision=precision)
-    usable, features = pair_features(
-        image_backbone, text_backbone, pairs, cache=cache, progress=progress
-    )
+    source = BackboneSource(image_backbone, text_backbone, cache, progress)
+    table = FeatureTable.of(with_groups(pairs), source)
     split = split_pairs(
-        usable, validation=options.validation, query=options.query, seed=options.split_seed
+        table.data,
+        validation=options.validation,
+        query=options.query,
+        seed=options.split_seed,
+        split_map=options.split_map,
     )
-    training = _training_data(usable, features, split, options, image_backbone.raw)
     identity = _identity(pairs, asdict(options), asdict(config))
-    run = Run(
-        training,
-        seed=options.seed,
-        folder=folder,
-        identity=identity,
-        patience=options.patience,
-        show=show,
-    )
-    towers: Towers = method.train(training, config, run)
-    about = _about(data, split, options, config, run, training)
-    about["figures"] |= equal_bits(towers, usable, features, options, cache)
+    run = _run(method, table, split, options, source.raw)
+    run.folder, run.identity, run.show = folder, identity, show
+    towers: Towers = method.train(run.data, config, run)
+    validation = _pairs(table, split.validation, options, one_caption=True)
+    about = _about(data, split, options, config, run)
+    about["figures"] |= equal_bits(towers, table.data, table.rows, options, cache)
     encoder = TrainedEncoder(
         towers,
         {
             "image": BackboneRef(options.image_backbone, image_backbone.fingerprint),
             "text": BackboneRef(options.text_backbone, text_backbone.fingerprint),
         },
-        _calibrate(towers, training.validation, options.seed),
+        _calibrate(towers, validation, options.seed),
         {"identity": identity, **about},
         split.ids(),
         precision,
@@ -134,26 +137,44 @@ def train(
     return encoder
 
 
-def _training_data(
-    usable: Dataset, features: Mapping[Modality, Array], split: Split, options: Options, raw: bool
-) -> TrainingData:
-    """Tensors of the training and validation parts; ``options.label_share`` of labels is kept."""
-    row = {id_: place for place, id_ in enumerate(usable.ids)}
-    first = {m: source_offsets(usable, m)[:-1] for m in MODALITIES}
-
-    def tensors(part: Dataset) -> Pairs:
-        labels, labelled = part.with_label_share(options.label_share, options.seed).labels(
-            usable.classes
+def _run(
+    method: ModuleType, table: FeatureTable, split: Split, options: Options, raw_images: bool
+) -> Run:
+    """Return the run of a method with its training and validation data."""
+    settings: dict[str, Any] = {"seed": options.seed, "patience": options.patience}
+    if method is contrastive:
+        classes = table.data.classes
+        train, validation = (
+            table.units(part.with_label_share(options.label_share, options.seed), classes)
+            for part in (split.train, split.validation)
         )
-        rows = [row[id_] for id_ in part.ids]
-        return Pairs(
-            as_tensor(features["image"][first["image"][rows]]),
-            as_tensor(features["text"][first["text"][rows]]),
-            torch.from_numpy(labels.astype(np.float32)),
-            torch.from_numpy(labelled),
-        )
+        return CaptionRun(CaptionData(train, validation, options.bits, raw_images), **settings)
+    train_pairs, validation_pairs = (
+        _pairs(table, part, options) for part in (split.train, split.validation)
+    )
+    return Run(TrainingData(train_pairs, validation_pairs, options.bits, raw_images), **settings)
 
-    return TrainingData(tensors(split.train), tensors(split.validation), options.bits, raw)
+
+def _pairs(
+    table: FeatureTable, part: Dataset, options: Options, *, one_caption: bool = False
+) -> Pairs:
+    """Return a pair for each caption, or for the first caption of each item, as tensors.
+
+    ``options.label_share`` of the labels is kept.
+    """
+    image, text, item = table.pair_rows(part)
+    if one_caption:
+        first = np.unique(item, return_index=True)[1]
+        image, text, item = image[first], text[first], item[first]
+    labels, labelled = part.with_label_share(options.label_share, options.seed).labels(
+        table.data.classes
+    )
+    return Pairs(
+        as_tensor(table.rows["image"][image]),
+        as_tensor(table.rows["text"][text]),
+        torch.from_numpy(labels[item].astype(np.float32)),
+        torch.from_numpy(labelled[item]),
+    )
 
 
 def _calibrate(towers: Towers, pairs: Pairs, seed: int) -> Confidence:
@@ -165,9 +186,7 @@ def _calibrate(towers: Towers, pairs: Pairs, seed: int) -> Confidence:
     return fit(*sample_distances(image, text, match, np.random.default_rng(seed)), towers.bits)
 
 
-def _about(
-    data: Dataset, split: Split, options: Options, config: Any, run: Run, training: TrainingData
-) -> dict[str, Any]:
+def _about(data: Dataset, split: Split, options: Options, config: Any, run: Run) -> dict[str, Any]:
     """Return the part of ``config.json`` that describes the training."""
     return {
         "options": asdict(options),
@@ -176,7 +195,7 @@ def _about(
             "name": data.name,
             "label_column": data.label_column,
             **{role: len(ids) for role, ids in split.ids().items()},
-            "labelled": int(training.train.labelled.sum()),
+            "labelled": int(run.data.train.labelled.sum()),
             "problems": data.problems.count_by_kind(),
         },
         "figures": _figures(run),
@@ -191,7 +210,7 @@ def _about(
 def _figures(run: Run) -> dict[str, float]:
     """Return the validation figures of the best epoch, and its number."""
     best = next((row for row in run.history if row["epoch"] == run.best_epoch), {})
-    named = {f"validation {name}": best[name] for name in ("mAP", "pair mAP") if name in best}
+    named = {f"validation {name}": best[name] for name in SHOWN_FIGURES if name in best}
     return {name: round(value, 4) for name, value in named.items()} | {"epoch": run.best_epoch}
 
 
@@ -201,8 +220,8 @@ def _figures(run: Run) -> dict[str, float]:
 def _identity(data: Dataset, options: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """Return a hash of the pairs, the options and all settings, in their stored order."""
     hashed = hashlib.blake2b(digest_size=8)
-    # Runs of earlier versions had no precision, which is float32 today.
-    chosen = {k: v for k, v in options.items() if (k, v) != ("precision", "float32")}
+    # Options that runs of earlier versions lacked are left out at their defaults.
+    chosen = {k: v for k, v in options.items() if k not in ADDED_OPTIONS or v != ADDED_OPTIONS[k]}
     hashed.update(json.dumps([chosen, settings]).encode())
     for item in data:
         image, text = _name_of(item.images), _name_of(item.captions)
@@ -234,7 +253,7 @@ def _same_run(about: Mapping[str, Any], pairs: Dataset, options: Options, config
     stored, settings = about.get("options"), about.get("settings")
     if not isinstance(stored, dict) or not isinstance(settings, dict):
         return False
-    if {"precision": "float32"} | stored != asdict(options):
+    if ADDED_OPTIONS | stored != asdict(options):
         return False
     try:
         same = current_names(type(config), settings) == asdict(config)

@@ -1,0 +1,70 @@
+"""Groups: items that show the same thing, by the bytes of their pictures.
+
+Rows of a table with ids of their own are separate items, although they may have one picture. A
+split must not separate them, and none of their captions is wrong for the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from xmodal.data.dataset import Dataset, ImageSource, Item
+
+THREADS = 8
+"""Pictures that are read at the same time."""
+
+
+def with_groups(data: Dataset) -> Dataset:
+    """Return a copy in which every item has a group.
+
+    Items with a common picture (equal bytes) or a common id are one group, and so are items that
+    such items connect. The name of a group is the smallest SHA-256 of its pictures, in hexadecimal
+    digits; without a readable picture it is the SHA-256 of the id. It does not depend on the order
+    of the items. Every picture is read once.
+    """
+    hash_of = _picture_hashes(source for item in data for source in item.images)
+    keys = [list(_keys(item, hash_of)) for item in data]
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while parent.setdefault(key, key) != key:
+            parent[key] = key = parent[parent[key]]
+        return key
+
+    for first, *others in keys:
+        for other in others:
+            one, two = sorted((root(first), root(other)))  # picture keys sort before id keys
+            parent[two] = one
+    names = (root(first).removeprefix(ID_KEY) for first, *_ in keys)
+    items = (replace(item, group=name) for item, name in zip(data, names, strict=True))
+    return replace(data, items=tuple(items))
+
+
+ID_KEY = "id "
+"""Prefix of the keys of ids; it sorts after hexadecimal digits."""
+
+
+def _keys(item: Item, hash_of: dict[ImageSource, str | None]) -> Iterator[str]:
+    """Yield the keys that an item shares with the other items of its group."""
+    yield ID_KEY + hashlib.sha256(item.id.encode(errors="surrogatepass")).hexdigest()
+    for source in item.images:
+        if (digest := hash_of[source]) is not None:
+            yield digest
+
+
+def _picture_hashes(sources: Iterable[ImageSource]) -> dict[ImageSource, str | None]:
+    """Return the SHA-256 of the bytes of each picture, None for unreadable ones."""
+    different = list(dict.fromkeys(sources))
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="hash") as pool:
+        return dict(zip(different, pool.map(_picture_hash, different), strict=True))
+
+
+def _picture_hash(source: ImageSource) -> str | None:
+    try:
+        with open(source, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):  # ValueError: a name with a zero byte
+        return None
