@@ -8,8 +8,8 @@ import pytest
 
 from xmodal.data.dataset import Dataset, Item
 from xmodal.data.split import Split
-from xmodal.evaluation.explain import explain, few_measured, labels_notice
-from xmodal.evaluation.report import Report
+from xmodal.evaluation.explain import explain, labels_notice
+from xmodal.evaluation.report import Report, few_measured
 
 
 def row(r10: float, rsum: float) -> dict[str, Any]:
@@ -64,6 +64,11 @@ def test_figures_of_few_pictures_are_a_warning() -> None:
     assert not any("of 100" in line or "baseline" in line for line in lines)
     assert few_measured(1, "validation")[0].count("1 picture with") == 1
     assert few_measured(20, "query") == []
+
+
+def test_labels_that_measured_nothing_are_told() -> None:
+    report = Report("t", {}, {"labels": "no query shares a label"}, {})
+    assert explain(report, trained=5000, builtin=False) == ["by labels: no query shares a label"]
 
 
 def test_labels_are_told_beside_chance_and_the_best_baseline() -> None:

@@ -80,7 +80,7 @@ def caption_row(r10: float, rank: float = 3.0) -> dict[str, Any]:
 
 def caption_report(r10: float) -> Report:
     baselines = {"float cosine (cca)": caption_row(0.6), "chance": caption_row(0.01, 50.5)}
-    found = {"units": 9, "pictures": 10, "captions": 1200, "bits": 8, **caption_row(r10)}
+    found = {"units": 60, "pictures": 60, "captions": 1200, "bits": 8, **caption_row(r10)}
     captions = {"query": found | {"outputs": caption_row(0.7), "baselines": baselines}}
     return replace(report_of(0.5), rows={}, captions=captions, name="xmodal schgan")
 
@@ -101,7 +101,7 @@ def test_caption_table_is_in_percent_with_float_rows_behind_the_codes() -> None:
 def test_caption_figures_of_seeds_are_combined_with_deviations_beside_them() -> None:
     combined = combine([caption_report(0.4), caption_report(0.6)])
     found = combined.captions["query"]
-    assert (found["pictures"], combined.seeds, combined.name) == (10, 2, "xmodal schgan")
+    assert (found["pictures"], combined.seeds, combined.name) == (60, 2, "xmodal schgan")
     assert found["text_to_image"]["r10"] == pytest.approx(0.5)
     assert found["text_to_image"]["r10_sd"] == pytest.approx(0.02**0.5)
     assert found["text_to_image"]["r10_interval"] == pytest.approx([0.25, 1.0])
@@ -120,3 +120,17 @@ def test_report_has_both_tables_and_the_interval_as_a_note() -> None:
         "95 % intervals of xmodal, query: R@10 20.0 to 80.0 | 20.0 to 80.0, rsum 135.0 to 145.0"
         in report.notes()
     )
+
+
+def test_headline_has_both_measures_and_leaves_out_few_units() -> None:
+    report = replace(report_of(0.5), captions=caption_report(0.4).captions, name="codes")
+    assert report.headline() == {
+        "R@10 image->text": 0.4,
+        "mAP image->text": 0.5,
+        "R@10 text->image": 0.4,
+        "mAP text->image": 0.5,
+    }
+    few = caption_report(1.0)
+    few.captions["query"]["units"] = 2
+    assert few.headline() == {}
+    assert few.notes()[0].startswith("warning: the query part has only 2")

@@ -314,7 +314,7 @@ def test_evaluate_splits_new_data_as_training_does(
     )
     _, [one] = evaluate(encoder, other, cache=cache)
     query, database = label_parts(one)
-    expected = split(other, validation=0.1, query=0.1, seed=0)
+    expected = split(with_groups(other), validation=0.1, query=0.1, seed=0)
     assert sorted(query.ids) == sorted(expected.query.ids)
     assert len(query) + len(database) == 80
 
@@ -397,3 +397,20 @@ def test_evaluate_of_labels_that_no_other_pair_has_measures_captions(
     assert report.rows == {} and one.by_labels is None
     assert "no query shares a label" in report.facts["labels"]
     assert 0 <= report.captions["query"]["image_to_text"]["r10"] <= 1
+
+
+def test_evaluate_never_asks_with_a_picture_of_the_training(
+    trained: Path, few: Dataset, dataset: Dataset, cache: Path
+) -> None:
+    encoder = load_encoder(trained)
+    known = [item for item in few if item.id in set(encoder.split["train"])]
+    new = [replace(item, split=None) for item in dataset.items[60:75]]
+    again = replace(known[0], id="again", captions=("another caption",))
+    data = Dataset((*known, *new, again))
+    _, [one] = evaluate(encoder, data, cache=cache)
+    query, database = label_parts(one)
+    assert sorted(query.ids) == sorted(item.id for item in new)
+    assert "again" in database.ids
+    # It is one unit with the known item: one picture, two captions.
+    assert len(database) == len(known) + 1
+    assert "again" in one.documents.ids

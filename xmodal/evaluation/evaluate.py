@@ -13,7 +13,8 @@ import numpy.typing as npt
 from xmodal.codes import BinaryCodes
 from xmodal.config import Options
 from xmodal.data.dataset import Dataset, Progress
-from xmodal.data.split import Split, split
+from xmodal.data.groups import with_groups
+from xmodal.data.split import Split, split, with_roles
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.errors import ConfigError, DataError, IndexMismatch
 from xmodal.evaluation.baselines import Baseline, fit_baselines
@@ -149,7 +150,8 @@ def _evaluate_one(
 ) -> tuple[Report, Evaluated]:
     """Return the report of one encoder, and what was evaluated."""
     options = Options(**encoder.about["options"])
-    usable, encoded = encoder.encode_pairs(data.pairs(), cache=cache, progress=progress)
+    pairs = with_groups(data.pairs())
+    usable, encoded = encoder.encode_pairs(pairs, cache=cache, progress=progress)
     parts, trained = _split_as_trained(encoder, usable, options)
     table = _table(usable, encoded)
 
@@ -272,29 +274,34 @@ def _split_as_trained(encoder: Encoder, data: Dataset, options: Options) -> tupl
     """
     roles = {id_: role for role, ids in encoder.split.items() for id_ in ids}
     trained = any(id_ in roles for id_ in data.ids)
-    items = tuple(replace(item, split=roles.get(item.id, item.split)) for item in data)
+    unnamed = tuple(replace(item, split=None) if item.id in roles else item for item in data)
+    named = with_roles(replace(data, items=unnamed), options.split_map)
+    named = replace(
+        data, items=tuple(replace(item, split=roles.get(item.id, item.split)) for item in named)
+    )
     parts = split(
-        replace(data, items=items),
+        named,
         validation=0.0 if trained else options.validation,
         query=options.query,
         seed=options.split_seed,
     )
     used = {id_ for role in ("train", "validation") for id_ in encoder.split.get(role, ())}
     if trained and (not len(parts.query) or used.intersection(parts.query.ids)):
-        parts = _with_new_queries(replace(data, items=items), roles.keys())
+        parts = _with_new_queries(named, roles.keys())
     return parts, trained
 
 
 def _with_new_queries(data: Dataset, known: Collection[str]) -> Split:
-    """Split data so that pairs that are not ``known`` are queries, unless they have a split.
+    """Split data so that pairs without a split whose group has no ``known`` pair are queries.
 
     Raises DataError if there is no such pair.
     """
-    new = {item.id for item in data if item.id not in known and not item.split}
+    known_groups = {item.group for item in data if item.id in known}
+    new = {item.id for item in data if item.group not in known_groups and not item.split}
     if not new:
         raise DataError(
             f"{data.name} has no pair for queries: all {len(data)} were used to train this "
             "encoder; evaluate with the data that it was trained on, or with other pairs"
         )
-    items = tuple(replace(item, split="query") if item.id in new else item for item in data)
+    items = tuple(replace(item, split="query" if item.id in new else item.split) for item in data)
     return split(replace(data, items=items), validation=0.0, query=0.0)

@@ -6,11 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xmodal.data.split import Split
-from xmodal.evaluation.report import Report
+from xmodal.evaluation.report import MIN_MEASURED, Report, few_measured
 from xmodal.modality import DIRECTIONS
 
-MIN_MEASURED = 20
-"""Units below which figures are printed with a warning."""
 FEW_TRAINED = 2000
 """Training units below which more data is proposed."""
 MAX_USEFUL_BITS = 512
@@ -34,19 +32,10 @@ def explain(
             lines += _comparisons(report)
     if report.rows:
         lines += _labels_in_words(report)
+    if "labels" in report.facts:
+        lines.append(f"by labels: {report.facts['labels']}")
     advice = _advice(report, trained, builtin, label_columns)
     return [*lines, *(["what to try:"] if advice else []), *(f"  - {line}" for line in advice)]
-
-
-def few_measured(units: int, part: str) -> list[str]:
-    """Return a warning if the figures of a part were measured on fewer than 20 units."""
-    if units >= MIN_MEASURED:
-        return []
-    measured = "1 picture with its captions" if units == 1 else f"{units} pictures with captions"
-    return [
-        f"warning: the {part} part has only {measured}: figures of fewer than {MIN_MEASURED} say "
-        f"nothing about other data; add data, or raise --{part}"
-    ]
 
 
 def labels_notice(split: Split) -> str | None:

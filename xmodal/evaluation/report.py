@@ -20,6 +20,8 @@ LABEL_METRICS = ("mAP", "P@10")
 """Metrics of the printed table of labels."""
 FIRST_ROWS = ("chance", "sign", "cca + itq", "label codeword", "pca + itq (backbone)")
 """Rows with codes, before that of the encoder; rows with real-valued vectors are behind it."""
+MIN_MEASURED = 20
+"""Units below which figures are printed with a warning."""
 RECALLS = ("r1", "r5", "r10")
 
 
@@ -48,10 +50,13 @@ class Report:
         return json.dumps(_without_nan(vars(self)), indent=1, ensure_ascii=False)
 
     def headline(self) -> dict[str, float]:
-        """Return R@10 of the query captions and mAP by labels of the encoder, as far as known."""
+        """Return R@10 of the query captions and mAP by labels of the encoder, as far as known.
+
+        R@10 of fewer than 20 units is left out: it says nothing.
+        """
         figures = {}
         for source, target in DIRECTIONS:
-            if "query" in self.captions:
+            if self.captions.get("query", {}).get("units", 0) >= MIN_MEASURED:
                 share = self.captions["query"][f"{source}_to_{target}"]["r10"]
                 figures[f"R@10 {source}->{target}"] = round(share, 4)
             if self.name in self.rows:
@@ -124,8 +129,12 @@ class Report:
         return "\n".join([*lines, *self.notes()])
 
     def notes(self) -> list[str]:
-        """Return lines with the intervals, the facts and the code health."""
-        lines = [self._interval_line(part) for part in self.captions]
+        """Return lines with warnings, the intervals, the facts and the code health."""
+        lines = [
+            line
+            for part, found in self.captions.items()
+            for line in few_measured(found["units"], part) or [self._interval_line(part)]
+        ]
         lines += [f"{name}: {value}" for name, value in self.facts.items()]
         if self.seeds > 1:
             lines.append(f"mean ± standard deviation over {self.seeds} seeds")
@@ -148,6 +157,17 @@ class Report:
             f"95 % intervals of {self.name}, {part}: R@10 {' | '.join(r10)}, "
             f"rsum {low:.1f} to {high:.1f}"
         )
+
+
+def few_measured(units: int, part: str) -> list[str]:
+    """Return a warning if the figures of a part were measured on fewer than 20 units."""
+    if units >= MIN_MEASURED:
+        return []
+    measured = "1 picture with its captions" if units == 1 else f"{units} pictures with captions"
+    return [
+        f"warning: the {part} part has only {measured}: figures of fewer than {MIN_MEASURED} say "
+        f"nothing about other data; add data, or raise --{part}"
+    ]
 
 
 def combine(reports: Sequence[Report]) -> Report:
