@@ -27,6 +27,13 @@ model_option = click.option(
 )
 
 
+model_of_index_option = click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="Folder of a trained encoder [default: the one that the local index records].",
+)
+
+
 cache_option = click.option(
     "--cache",
     type=click.Path(path_type=Path),

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from xmodal.cli.options import backbone_options, json_option, model_option
+from xmodal.cli.options import backbone_options, json_option, model_of_index_option
 from xmodal.cli.output import info, print_error, print_json, print_line, print_strategy, print_table
-from xmodal.errors import ConfigError
+from xmodal.errors import ConfigError, IndexMissing
 from xmodal.index.contract import Hit, nearest_to_json, open_index, shown_source
 from xmodal.index.filters import parse_text
 from xmodal.modality import Modality
@@ -20,7 +20,7 @@ from xmodal.retrieval.gallery import QueryHits, write_gallery
 @click.command()
 @click.argument("words", required=False)
 @click.option("--image", type=click.Path(path_type=Path), help="Query picture.")
-@model_option
+@model_of_index_option
 @click.option("--index", "uri", required=True, help="Index folder or address.")
 @click.option("-k", default=10, show_default=True, help="Maximum number of hits.")
 @click.option(
@@ -47,13 +47,16 @@ from xmodal.retrieval.gallery import QueryHits, write_gallery
 )
 @backbone_options(None)
 @json_option
-def search(words: str | None, image: Path | None, model: Path, uri: str, **params: Any) -> int:
+def search(
+    words: str | None, image: Path | None, model: Path | None, uri: str, **params: Any
+) -> int:
     """Search pictures by WORDS, or texts by a picture.
 
     The exit status is 1 if there is no match.
 
     \b
     Example:
+      xmodal search "red shoes" --index my.index
       xmodal search "red shoes" --model my.model --index my.index -k 5 --where colour=red
       xmodal search --image a.jpg --model my.model --index my.index --min-confidence 0.5
       xmodal search "red shoes" --model my.model --index opensearch://localhost:9200/photos
@@ -70,9 +73,13 @@ def search(words: str | None, image: Path | None, model: Path, uri: str, **param
             f"--min-confidence is {params['min_confidence']}, expected between 0 and 1"
         )
 
+    from xmodal.encoders.index_model import find_model
     from xmodal.encoders.load import load_encoder
     from xmodal.retrieval.retriever import Retriever
 
+    model = model or find_model(uri)
+    if model is None:
+        raise IndexMissing(f"no index at {uri}: make one with xmodal index DATA --index {uri}")
     encoder = load_encoder(
         model, image_backbone=params["image_backbone"], text_backbone=params["text_backbone"]
     )

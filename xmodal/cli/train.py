@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from xmodal.cli.data import features_option, read_data
+from xmodal.cli.no_train import fit_without_training, print_fitted
 from xmodal.cli.options import (
     backbone_options,
     cache_option,
@@ -84,6 +85,11 @@ BUILTIN = {"small-cnn", "words"}
     type=click.Path(path_type=Path),
     help="Read settings from a JSON file, for example config.json of another encoder.",
 )
+@click.option(
+    "--no-train",
+    is_flag=True,
+    help="Fit a rotation to an aligned pair of backbones (CLIP, SigLIP); needs no captions.",
+)
 @click.option("--restart", is_flag=True, help="Overwrite the folder --out.")
 @click.option("--no-report", is_flag=True, help="Skip the evaluation on the held-out queries.")
 @cache_option
@@ -99,13 +105,17 @@ def train(data: Path, **params: Any) -> None:
       xmodal train items.csv --out my.model --label-column category
       xmodal train items.csv --out my.model --image-backbone small-cnn --text-backbone words
       xmodal train items.csv --out my.model --features features.npz
+      xmodal train photos/ --out my.model --no-train
     """
     require("xmodal train", "torch")
     if params["feature_files"] or is_feature_file(data):
-        params |= dict.fromkeys(_default_backbones(), FEATURES)
+        params |= dict.fromkeys(_defaults("image_backbone", "text_backbone"), FEATURES)
     options = configure(
         Options, {name: params[name] for name in Options.__dataclass_fields__ if name in params}
     )
+    if params["no_train"]:
+        _fit(data, params)
+        return
     settings = _file_settings(params["settings_file"]) | parse_settings(params["assignments"])
     given = read_data(data, params)
     dataset = given.dataset
@@ -157,11 +167,31 @@ def train(data: Path, **params: Any) -> None:
         info(f"next: {runnable('xmodal')} index {data} --model {params['out']} --index my.index")
 
 
-def _default_backbones() -> list[str]:
-    """Return the names of the parameters of backbones that the command does not name."""
+def _fit(data: Path, params: dict[str, Any]) -> None:
+    """Fit an encoder without training, and print what was measured."""
+    given = read_data(data, params)
+    if given.features is not None:
+        raise ConfigError(
+            "--no-train needs an aligned pair of backbones, found features of a file: leave "
+            "--features or --no-train out"
+        )
+    params |= dict.fromkeys(_defaults("image_backbone", "text_backbone", "bits"))
+    fitted = fit_without_training(given.dataset, params["out"], params, restart=params["restart"])
+    print_problems(given.dataset.problems)
+    encoder, report = fitted.encoder, fitted.report
+    if params["as_json"]:
+        summary = {"encoder": str(params["out"]), "fingerprint": encoder.fingerprint}
+        print_json(summary | report)
+        return
+    print_line(f"{params['out']}: {encoder.bits} bits, encoder {encoder.fingerprint}")
+    print_fitted(report)
+    info(f"next: {runnable('xmodal')} index {data} --model {params['out']} --index my.index")
+
+
+def _defaults(*names: str) -> list[str]:
+    """Return those parameters that the command line does not set."""
     context = click.get_current_context()
     default = click.core.ParameterSource.DEFAULT
-    names = ("image_backbone", "text_backbone")
     return [name for name in names if context.get_parameter_source(name) is default]
 
 
