@@ -16,7 +16,7 @@ KINDS = [f"a {colour} {shape}" for colour, shape in itertools.product(COLOURS, S
 
 
 def write_shapes(folder: Path, count: int, *, captions: bool, seed: int = 0) -> list[str]:
-    """Write ``count`` pictures, "0.png" and so on, with or without caption files; return captions."""
+    """Write ``count`` pictures, "0.png" and so on, and caption files; return the captions."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     texts = []

@@ -227,22 +227,22 @@ def test_log_policies_are_probabilities_of_the_candidates() -> None:
 
 
 @pytest.mark.parametrize("modality", ["image", "text"])
-@pytest.mark.parametrize("negatives", ["policy", "semi-hard", "random"])
-def test_negative_weights_select_candidates_by_the_rule(negatives: Any, modality: str) -> None:
-    config = replace(QUICK, negatives=negatives)
+@pytest.mark.parametrize("rule", ["policy", "semi-hard", "random"])
+def test_negative_weights_select_candidates_by_the_rule(rule: Any, modality: str) -> None:
+    config = replace(QUICK, negatives=rule)
     networks = Networks(config)
     batch, candidates = evaluate(networks)
     generator = torch.Generator().manual_seed(0)
     distances, positive = torch.rand(N, N, generator=generator), torch.full((N,), 0.3)
     candidates.weight[0] = candidates.weight[:, 0] = 0  # item 0 has no candidate and is none
     policies = networks.g.log_policies(batch, candidates)
-    log_p = policies[modality] if negatives == "policy" else None
+    log_p = policies[modality] if rule == "policy" else None
     found = negatives.negative_weights(log_p, candidates, distances, positive, config)
     assert found[0].tolist() == [0.0] * N
     assert found[1:].sum(1).tolist() == pytest.approx([1.0] * (N - 1), abs=1e-4)
     assert bool((found[candidates.weight == 0] == 0).all())
     selected = found > 0
-    if negatives == "semi-hard":
+    if rule == "semi-hard":
         gap = distances - 0.3
         inside = (gap > 0) & (gap < config.margin)
         assert torch.equal(selected, inside & (candidates.weight > 0))
