@@ -1,6 +1,7 @@
 """Oracle: the contract of an index in naive Python, with which every backend is compared.
 
-Codes are integers, documents are a dict, an answer is a sorted list.
+Codes are integers, documents are a dict, an answer is a sorted list. A column has one code for each
+document, or a list of codes.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from typing import Any
 
 from xmodal.codes import BinaryCodes
 
-Answer = list[list[tuple[str, int, dict[str, Any]]]]
-"""(id, distance, fields) of each hit, for each query: ``Hits`` as plain tuples."""
+Answer = list[list[tuple[str, int, dict[str, Any], int]]]
+"""(id, distance, fields, nearest) of each hit, for each query: ``Hits`` as plain tuples."""
+
+Column = Sequence[int] | Sequence[Sequence[int]]
+"""Codes of documents as numbers: one for each document, or a list for each document."""
 
 
 def codes(numbers: Sequence[int], bits: int) -> BinaryCodes:
@@ -20,25 +24,37 @@ def codes(numbers: Sequence[int], bits: int) -> BinaryCodes:
     return BinaryCodes.from_hex([f"{number:0{bits // 4}x}" for number in numbers], bits)
 
 
+def code_column(column: Column, bits: int) -> BinaryCodes | list[BinaryCodes]:
+    """Return the codes of a column as the argument of ``Index.add``."""
+    if any(isinstance(entry, Sequence) for entry in column):
+        return [codes(as_list(entry), bits) for entry in column]
+    return codes(column, bits)  # type: ignore[arg-type]
+
+
+def as_list(entry: int | Sequence[int]) -> list[int]:
+    """Return the codes of one document."""
+    return list(entry) if isinstance(entry, Sequence) else [entry]
+
+
 @dataclass
 class Oracle:
-    """Documents as id -> {"image": number, "text": number, "fields": {...}}."""
+    """Documents as id -> {"image": [numbers], "text": [numbers], "fields": {...}}."""
 
     documents: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def add(
         self,
         ids: Sequence[str],
-        image: Sequence[int] | None = None,
-        text: Sequence[int] | None = None,
+        image: Column | None = None,
+        text: Column | None = None,
         fields: Sequence[Mapping[str, Any]] | None = None,
     ) -> None:
         for row, id_ in enumerate(ids):
             document: dict[str, Any] = {"fields": dict(fields[row]) if fields else {}}
             if image is not None:
-                document["image"] = image[row]
+                document["image"] = as_list(image[row])
             if text is not None:
-                document["text"] = text[row]
+                document["text"] = as_list(text[row])
             self.documents[id_] = document
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -56,11 +72,13 @@ class Oracle:
         for query in queries:
             found = []
             for id_, document in self.documents.items():
-                if target not in document or not matches(document["fields"], where or {}):
+                distances = [(query ^ code).bit_count() for code in document.get(target, [])]
+                if not distances or not matches(document["fields"], where or {}):
                     continue
-                distance = (query ^ document[target]).bit_count()
+                distance = min(distances)
                 if radius is None or distance <= radius:
-                    found.append((id_, distance, document["fields"]))
+                    nearest = distances.index(distance)
+                    found.append((id_, distance, document["fields"], nearest))
             answers.append(sorted(found, key=lambda hit: (hit[1], hit[0]))[:k])
         return answers
 

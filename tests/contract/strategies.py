@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 from hypothesis import strategies as st
@@ -58,13 +59,30 @@ def numbers(bits: int) -> st.SearchStrategy[int]:
 
 
 @st.composite
+def several(draw: st.DrawFn, bits: int) -> list[int]:
+    """The codes of one document: none, one, two or forty."""
+    size = draw(st.sampled_from([0, 1, 2, 40]))
+    drawn = draw(st.lists(numbers(bits), min_size=min(size, 2), max_size=min(size, 2)))
+    rest = Random(str(drawn))
+    return drawn + [rest.getrandbits(bits) for _ in range(size - len(drawn))]
+
+
+@st.composite
 def batches(draw: st.DrawFn, bits: int) -> dict[str, Any]:
-    """Arguments of one ``add``: image codes, text codes or both; ids may be repeated."""
+    """Arguments of one ``add``: image codes, text codes or both; ids may be repeated.
+
+    A document has one code of each modality, or any number, at least one in total.
+    """
     ids = draw(st.lists(st.sampled_from(IDS), max_size=8))
-    column = st.lists(numbers(bits), min_size=len(ids), max_size=len(ids))
+    n = len(ids)
     modalities = draw(st.sampled_from([("image",), ("text",), MODALITIES]))
-    fields = draw(st.none() | st.lists(FIELDS, min_size=len(ids), max_size=len(ids)))
-    return {"ids": ids, "fields": fields} | {modality: draw(column) for modality in modalities}
+    fields = draw(st.none() | st.lists(FIELDS, min_size=n, max_size=n))
+    of_one = numbers(bits) if n == 0 or draw(st.booleans()) else several(bits)
+    columns = {m: draw(st.lists(of_one, min_size=n, max_size=n)) for m in modalities}
+    for row in range(n):
+        if all(column[row] == [] for column in columns.values()):
+            columns[modalities[0]][row] = [draw(numbers(bits))]
+    return {"ids": ids, "fields": fields} | columns
 
 
 @st.composite

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from contract.index_backend import Backend
-from contract.oracle import Answer, Oracle, codes
+from contract.oracle import Answer, Oracle, code_column, codes
 from contract.strategies import BITS, FIELDS, IDS, WHERE, batches, searches
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
@@ -22,7 +22,7 @@ from xmodal.modality import MODALITIES, Modality
 
 def add(index: Index, ids: list[str], bits: int, **columns: Any) -> int:
     """Add documents whose codes are numbers."""
-    packed = {m: codes(columns[m], bits) for m in MODALITIES if columns.get(m) is not None}
+    packed = {m: code_column(columns[m], bits) for m in MODALITIES if columns.get(m) is not None}
     return index.add(ids, fields=columns.get("fields"), **packed)
 
 
@@ -32,12 +32,18 @@ def search(index: Index, queries: list[int], k: int, target: Modality, **rest: A
 
 
 def as_tuples(hits: Hits) -> Answer:
-    return [[(hit.id, hit.distance, dict(hit.fields)) for hit in row] for row in hits]
+    return [
+        [
+            (hit.id, hit.distance, dict(hit.fields), -1 if hit.nearest is None else hit.nearest)
+            for hit in row
+        ]
+        for row in hits
+    ]
 
 
 def found(index: Index, query: int, target: Modality, k: int = 100, **rest: Any) -> list[str]:
     """Return the ids of the hits of one query."""
-    return [id_ for id_, _, _ in search(index, [query], k, target, **rest)[0]]
+    return [hit[0] for hit in search(index, [query], k, target, **rest)[0]]
 
 
 def test_search_equals_the_oracle(backend: Backend) -> None:
@@ -130,7 +136,7 @@ def test_filters_equal_the_oracle(backend: Backend) -> None:
         for where in wheres:
             note(f"where {where}")
             [expected] = oracle.search([7], 100, "image", where)
-            assert found(index, 7, "image", where=where) == [id_ for id_, _, _ in expected], (
+            assert found(index, 7, "image", where=where) == [hit[0] for hit in expected], (
                 where,
                 dict(zip(ids, fields, strict=True)),
             )
@@ -176,7 +182,7 @@ def test_filter_applies_before_the_best_k_are_selected(backend: Backend) -> None
     index = backend.make(8)
     fields = [{"keep": n == 9} for n in range(10)]
     add(index, [f"n{n}" for n in range(10)], 8, image=[0] * 9 + [255], fields=fields)
-    assert search(index, [0], 1, "image", where={"keep": True}) == [[("n9", 8, {"keep": True})]]
+    assert search(index, [0], 1, "image", where={"keep": True}) == [[("n9", 8, {"keep": True}, 0)]]
 
 
 def test_add_replaces_the_whole_document(backend: Backend) -> None:
@@ -185,7 +191,7 @@ def test_add_replaces_the_whole_document(backend: Backend) -> None:
     assert add(index, ["a"], 8, text=[5]) == 1
     assert len(index) == 2
     assert found(index, 1, "image") == ["b"]
-    assert search(index, [5], 1, "text") == [[("a", 0, {})]]
+    assert search(index, [5], 1, "text") == [[("a", 0, {}, 0)]]
     assert found(index, 5, "text", where={"x": {"exists": True}}) == ["b"]
 
 
@@ -194,7 +200,7 @@ def test_last_of_equal_ids_in_one_call_is_stored(backend: Backend) -> None:
     fields = [{"turn": turn} for turn in range(3)]
     assert add(index, ["a", "b", "a"], 8, image=[1, 2, 4], fields=fields) == 3
     assert len(index) == 2
-    assert search(index, [4], 9, "image") == [[("a", 0, {"turn": 2}), ("b", 2, {"turn": 1})]]
+    assert search(index, [4], 9, "image") == [[("a", 0, {"turn": 2}, 0), ("b", 2, {"turn": 1}, 0)]]
 
 
 def test_delete_returns_the_number_of_removed_documents(backend: Backend) -> None:
@@ -215,6 +221,88 @@ def test_document_without_a_code_of_the_target_is_no_hit(backend: Backend) -> No
     add(index, ["both"], 8, image=[0], text=[0])
     assert found(index, 0, "image", k=100, radius=8) == ["both", "i1", "i2"]
     assert found(index, 0, "text", k=100, radius=8) == ["both", "t1", "t2"]
+
+
+@pytest.mark.parametrize("bits", [8, 64, 136])
+def test_documents_of_no_one_two_and_many_codes_equal_the_oracle(
+    backend: Backend, bits: int
+) -> None:
+    rng = np.random.default_rng(bits)
+    few = [int.from_bytes(rng.bytes(bits // 8)) for _ in range(5)]
+
+    def column(sizes: list[int]) -> list[list[int]]:
+        """Codes that often tie: one of few, with at most two bits flipped."""
+        return [
+            [few[rng.integers(5)] ^ 1 << int(rng.integers(bits)) for _ in range(size)]
+            for size in sizes
+        ]
+
+    n = 120
+    ids = [f"{rng.integers(1 << 40):x}" for _ in range(n)]
+    image = column([(0, 1, 2, 40)[row % 4] for row in range(n)])
+    text = column([(40, 2, 1, 0, 1)[row % 5] for row in range(n)])
+    for row in range(n):
+        image[row] = image[row] or [few[0]] * (not text[row])
+    fields = [{"part": row % 3} for row in range(n)]
+    index, oracle = backend.make(bits), Oracle()
+
+    def check() -> None:
+        queries = [*few[:2], *(few[n] ^ 3 for n in range(2, 5))]
+        for target in MODALITIES:
+            for k in (1, 3, 20, 200):
+                for where in (None, {"part": 1}):
+                    for radius in (None, 0, 2, bits // 2):
+                        options = {"where": where, "radius": radius}
+                        expected = oracle.search(queries, k, target, **options)
+                        assert search(index, queries, k, target, **options) == expected, options
+        assert len(index) == len(oracle.documents)
+
+    add(index, ids, bits, image=image, text=text, fields=fields)
+    oracle.add(ids, image, text, fields)
+    check()
+    many, one = [ids[3], ids[7], ids[0]], [ids[1], ids[5], ids[9]]
+    for changed, size in ((many, 1), (one, 40), (many, 40), (one, 1)):
+        new = {"image": column([size] * 3), "text": column([0, size, 2])}
+        add(index, changed, bits, **new)
+        oracle.add(changed, **new)
+    assert index.delete(ids[20:30]) == oracle.delete(ids[20:30])
+    check()
+    index = backend.reopen(index, bits=bits)
+    check()
+    stored = index.get([ids[7], ids[2]])
+    for modality in MODALITIES:
+        documents = [(id_, oracle.documents[id_].get(modality, [])) for id_ in (ids[7], ids[2])]
+        names = [id_ for id_, numbers in documents for _ in numbers]
+        numbers = [number for _, numbers in documents for number in numbers]
+        assert stored.codes(modality) == (names, codes(numbers, bits))
+
+
+def test_nearest_is_the_lowest_position_of_equal_distances(backend: Backend) -> None:
+    index = backend.make(8)
+    add(index, ["a", "b"], 8, image=[[7, 3, 5, 3], [15, 1]], text=[[], [9]])
+    assert search(index, [3], 2, "image") == [[("a", 0, {}, 1), ("b", 1, {}, 1)]]
+    assert search(index, [1], 1, "image") == [[("b", 0, {}, 1)]]
+    assert search(index, [4], 2, "image") == [[("a", 1, {}, 2), ("b", 2, {}, 1)]]
+    assert search(index, [9], 2, "text") == [[("b", 0, {}, 0)]]
+
+
+def test_counts_are_of_documents(backend: Backend) -> None:
+    index = backend.make(8)
+    fields = [{"colour": "red"}, {"colour": "blue"}]
+    columns = {"image": [list(range(40)), [41]], "text": [[1, 2], [3, 4, 5]]}
+    assert add(index, ["a", "b"], 8, **columns, fields=fields) == 2
+    assert len(index) == 2
+    assert index.facets() == {"colour": [("blue", 1), ("red", 1)]}
+    assert found(index, 0, "image", k=2) == ["a", "b"]
+    assert index.delete(["a"]) == 1
+    assert found(index, 0, "image") == ["b"]
+
+
+def test_document_without_any_code_is_rejected(backend: Backend) -> None:
+    index = backend.make(8)
+    with pytest.raises(CodeError, match="'b' has no code"):
+        add(index, ["a", "b"], 8, image=[[1], []])
+    assert len(index) == 0
 
 
 def test_empty_indexes_batches_and_queries(backend: Backend) -> None:
@@ -238,7 +326,7 @@ def test_hits_are_plain_values(backend: Backend) -> None:
     [[hit]] = index.search(codes([0], 8), 1, target="image")
     assert isinstance(hit, Hit)
     assert (type(hit.id), type(hit.distance)) == (str, int)
-    assert hit == Hit("a", 3, {"words": ["x", "y"], "n": 1.5, "yes": True})
+    assert hit == Hit("a", 3, {"words": ["x", "y"], "n": 1.5, "yes": True}, nearest=0)
 
 
 def test_later_changes_of_arguments_do_not_change_the_index(backend: Backend) -> None:
@@ -248,7 +336,7 @@ def test_later_changes_of_arguments_do_not_change_the_index(backend: Backend) ->
     packed[:] = 0
     fields["words"].append("y")
     [[hit]] = index.search(codes([7], 8), 1, target="image")
-    assert hit == Hit("a", 0, {"words": ["x"]})
+    assert hit == Hit("a", 0, {"words": ["x"]}, nearest=0)
 
 
 def test_reopened_index_is_equal(backend: Backend) -> None:
@@ -323,7 +411,7 @@ def test_invalid_documents_raise_and_change_nothing(
     }
     with pytest.raises(error, match=message):
         index.add(ids, fields=columns.get("fields"), **packed)
-    assert search(index, [1], 9, "image") == [[("a", 0, {"x": 1})]]
+    assert search(index, [1], 9, "image") == [[("a", 0, {"x": 1}, 0)]]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import xmodal.index.contract
 from xmodal.codes import BinaryCodes
 from xmodal.errors import CodeError, ConfigError, IndexMismatch
-from xmodal.index.contract import Hit, Index, open_index
+from xmodal.index.contract import Hit, Index, nearest_source, nearest_to_json, open_index
 from xmodal.index.local import HammingIndex
 from xmodal.index.validation import check_identity
 from xmodal.modality import MODALITIES
@@ -58,8 +58,28 @@ def test_open_index_rejects_an_unknown_scheme() -> None:
 def test_hit_has_none_for_unknown_values() -> None:
     hit = Hit("a", 3, {"x": 1})
     assert (hit.id, hit.distance, hit.fields) == ("a", 3, {"x": 1})
-    assert (hit.score, hit.confidence, hit.ranks) == (None, None, None)
+    assert (hit.score, hit.confidence, hit.ranks, hit.nearest) == (None, None, None, None)
     assert MODALITIES == ("image", "text")
+
+
+@pytest.mark.parametrize(
+    ("fields", "nearest", "expected"),
+    [
+        ({"text": ["one", "two"]}, 1, "two"),
+        ({"text": "one"}, 0, "one"),
+        ({"text": "one"}, 1, None),
+        ({"text": ["one"]}, None, None),
+        ({"text": [1]}, 0, None),
+        ({"image": "a.jpg"}, 0, None),
+    ],
+)
+def test_nearest_source_is_the_field_at_the_position_of_the_code(
+    fields: dict[str, Any], nearest: int | None, expected: str | None
+) -> None:
+    hit = Hit("a", 3, fields, nearest=nearest)
+    assert nearest_source(hit, "text") == expected
+    position = None if nearest is None else {"position": nearest, "text": expected}
+    assert nearest_to_json(hit, "text") == position
 
 
 @pytest.mark.parametrize(

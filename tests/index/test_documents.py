@@ -1,4 +1,4 @@
-"""DocumentBatch: construction, presence masks, selection of rows, and its use by an index."""
+"""DocumentBatch: construction, offsets, selection of rows, and its use by an index."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import CodeError, ConfigError
-from xmodal.index.documents import DocumentBatch, empty_columns, to_batch
+from xmodal.index.documents import DocumentBatch, to_batch, to_offsets
 from xmodal.index.local import HammingIndex
 from xmodal.modality import MODALITIES
 
@@ -22,18 +22,40 @@ def codes(*numbers: int) -> BinaryCodes:
 @pytest.fixture
 def mixed() -> DocumentBatch:
     """One batch of three documents: both codes, an image code only, a text code only."""
-    packed, present = empty_columns(3, 8)
-    packed["image"][:2, 0], present["image"][:2] = (1, 2), True
-    packed["text"][[0, 2], 0], present["text"][[0, 2]] = (3, 4), True
-    return DocumentBatch(["both", "image", "text"], packed, present, ['{"n": 1}', "{}", "{}"])
+    return DocumentBatch(
+        ["both", "image", "text"],
+        {"image": codes(1, 2).packed, "text": codes(3, 4).packed},
+        {"image": to_offsets([1, 1, 0]), "text": to_offsets([1, 0, 1])},
+        ['{"n": 1}', "{}", "{}"],
+    )
 
 
-def test_of_marks_the_present_modalities() -> None:
+@pytest.fixture
+def several() -> DocumentBatch:
+    """Four documents with 2, 0, 3 and 1 image codes, and 0, 1, 1 and 2 text codes."""
+    return DocumentBatch.of(
+        ["a", "b", "c", "d"],
+        image=[codes(1, 2), codes(), codes(3, 4, 5), codes(6)],
+        text=[codes(), codes(7), codes(8), codes(9, 10)],
+    )
+
+
+def test_of_one_code_per_id() -> None:
     batch = DocumentBatch.of(["a", "b"], text=codes(5, 6), fields=[{"x": "é"}, {}])
     assert (len(batch), batch.bits, batch.fields) == (2, 8, ['{"x": "é"}', "{}"])
     assert batch.codes("text") == (["a", "b"], codes(5, 6))
     assert batch.codes("image") == ([], BinaryCodes.empty(8))
-    assert batch.packed["image"].tolist() == [[0], [0]]
+    assert batch.packed["image"].shape == (0, 1)
+    assert batch.present["image"].tolist() == [False, False]
+    assert batch.present["text"].tolist() == [True, True]
+
+
+def test_of_several_codes_per_id(several: DocumentBatch) -> None:
+    assert several.offsets["image"].tolist() == [0, 2, 2, 5, 6]
+    assert several.counts("text").tolist() == [0, 1, 1, 2]
+    assert several.present["image"].tolist() == [True, False, True, True]
+    assert several.codes("image") == (["a", "a", "c", "c", "c", "d"], codes(1, 2, 3, 4, 5, 6))
+    assert several.codes("text") == (["b", "c", "d", "d"], codes(7, 8, 9, 10))
 
 
 def test_of_copies_its_arguments() -> None:
@@ -51,6 +73,10 @@ def test_of_copies_its_arguments() -> None:
     [
         (CodeError, ["a"], {}),
         (CodeError, ["a"], {"image": codes(1, 2)}),
+        (CodeError, ["a"], {"image": [codes(1), codes(2)]}),
+        (CodeError, ["a", "b"], {"image": [codes(1), BinaryCodes.from_hex(["0000"])]}),
+        (CodeError, ["a", "b"], {"image": [codes(1), codes(2)], "text": [codes(1)]}),
+        (CodeError, [], {"image": []}),
         (CodeError, ["a"], {"image": codes(1), "text": BinaryCodes.from_hex(["0000"])}),
         (ConfigError, ["a"], {"image": codes(1), "fields": []}),
         (ConfigError, ["a"], {"image": codes(1), "fields": [{"x": float("inf")}]}),
@@ -66,26 +92,35 @@ def test_of_rejects_invalid_columns(
         DocumentBatch.of(ids, **columns)
 
 
-@pytest.mark.parametrize("changed", ["ids", "packed", "present", "fields"])
+@pytest.mark.parametrize("changed", ["ids", "packed", "offsets", "fields"])
 def test_columns_have_one_length(mixed: DocumentBatch, changed: str) -> None:
     columns: dict[str, Any] = {
         "ids": mixed.ids,
         "packed": mixed.packed,
-        "present": mixed.present,
+        "offsets": mixed.offsets,
         "fields": mixed.fields,
     }
     column = columns[changed]
     columns[changed] = (
-        column[:2] if isinstance(column, list) else {**column, "text": column["text"][:2]}
+        column[:2] if isinstance(column, list) else {**column, "text": column["text"][:-1]}
     )
     with pytest.raises(CodeError, match="3 ids" if changed != "ids" else "2 ids"):
         DocumentBatch(**columns)
 
 
 def test_codes_of_both_modalities_have_one_width(mixed: DocumentBatch) -> None:
-    packed = {"image": mixed.packed["image"], "text": np.zeros((3, 2), np.uint8)}
+    packed = {"image": mixed.packed["image"], "text": np.zeros((2, 2), np.uint8)}
     with pytest.raises(CodeError, match="one width"):
-        DocumentBatch(mixed.ids, packed, mixed.present, mixed.fields)  # type: ignore[arg-type]
+        DocumentBatch(mixed.ids, packed, mixed.offsets, mixed.fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("offsets", [[0, 1, 2], [0, 1, 1, 1], [1, 1, 2, 2], [0, 2, 1, 2]])
+def test_offsets_rise_from_zero_to_the_number_of_codes(
+    mixed: DocumentBatch, offsets: list[int]
+) -> None:
+    changed = {**mixed.offsets, "text": np.array(offsets)}
+    with pytest.raises(CodeError, match="text offsets"):
+        DocumentBatch(mixed.ids, mixed.packed, changed, mixed.fields)
 
 
 def test_take_selects_rows_in_order(mixed: DocumentBatch) -> None:
@@ -94,6 +129,18 @@ def test_take_selects_rows_in_order(mixed: DocumentBatch) -> None:
     assert taken.codes("text") == (["text", "both"], codes(4, 3))
     assert taken.codes("image") == (["both"], codes(1))
     assert len(mixed.take([])) == 0 and mixed.take([]).bits == 8
+
+
+def test_take_and_join_keep_all_codes(several: DocumentBatch) -> None:
+    taken = several.take([2, 1, 0, 2])
+    assert taken.codes("image") == (
+        ["c"] * 3 + ["a"] * 2 + ["c"] * 3,
+        codes(3, 4, 5, 1, 2, 3, 4, 5),
+    )
+    assert taken.counts("text").tolist() == [1, 1, 0, 1]
+    joined = DocumentBatch.join([several.take([3]), several.take([]), several.take([0, 1])])
+    assert joined.codes("image") == (["d", "a", "a"], codes(6, 1, 2))
+    assert joined.codes("text") == (["d", "d", "b"], codes(9, 10, 7))
 
 
 def test_join_keeps_order_and_presence(mixed: DocumentBatch) -> None:
@@ -127,13 +174,14 @@ def test_to_batch_rejects_columns_beside_a_batch(mixed: DocumentBatch, extra: st
 
 
 def test_to_batch_checks_ids_and_codes(mixed: DocumentBatch) -> None:
-    nameless = DocumentBatch(["", "b", "c"], mixed.packed, mixed.present, mixed.fields)
+    nameless = DocumentBatch(["", "b", "c"], mixed.packed, mixed.offsets, mixed.fields)
     with pytest.raises(ConfigError, match="id ''"):
         to_batch(nameless, image=None, text=None, fields=None)
-    present = {**mixed.present, "text": np.zeros(3, np.bool_)}
-    without_code = DocumentBatch(mixed.ids, mixed.packed, present, mixed.fields)
-    with pytest.raises(CodeError, match="'text' has no code"):
+    without_code = DocumentBatch.of(["a", "b"], image=[codes(1), codes()])
+    with pytest.raises(CodeError, match="'b' has no code"):
         to_batch(without_code, image=None, text=None, fields=None)
+    with pytest.raises(CodeError, match="'b' has no code"):
+        to_batch(["a", "b"], image=[codes(1), codes()], text=None, fields=None)
 
 
 def test_local_index_stores_and_returns_a_mixed_batch(mixed: DocumentBatch) -> None:

@@ -53,6 +53,47 @@ def test_search_returns_distances_computed_by_hand() -> None:
     assert [(hit.id, hit.distance) for hit in hits] == [("b", 1), ("a", 4 + 3)]
 
 
+def test_distance_is_that_of_the_nearest_code() -> None:
+    index = HammingIndex(8)
+    index.add(["b"], image=[codes(0b1111, 0b0011, 0b0110)])
+    index.add(["a", "c"], image=[codes(0b0111), codes(0b11111, 0b1)], fields=[{}, {"x": 1}])
+    [hits] = index.search(codes(0b0010), 3, target="image")
+    # b: 3, 1, 1, the first of the equal ones is nearest; a: 2; c: 4, 2
+    found = [(hit.id, hit.distance, hit.nearest) for hit in hits]
+    assert found == [("b", 1, 1), ("a", 2, 0), ("c", 2, 1)]
+    [hits] = index.search(codes(0b0010), 1, target="image", where={"x": 1})
+    assert [(hit.id, hit.distance, hit.nearest) for hit in hits] == [("c", 2, 1)]
+    assert len(index.search(codes(0b0010), 3, target="image", radius=1)[0]) == 1
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 50, 300, 400])
+def test_more_codes_are_requested_until_k_documents_are_found(k: int) -> None:
+    rng = np.random.default_rng(k)
+    many = BinaryCodes(
+        np.zeros((40, 2), np.uint8), 16
+    )  # the nearest 400 codes are of ten documents
+    parts = [many] * 10 + [
+        BinaryCodes(rng.integers(0, 256, (rng.integers(0, 3), 2), dtype=np.uint8), 16)
+        for _ in range(290)
+    ]
+    ids = [f"{n:03}" for n in range(300)]
+    index = HammingIndex(16)
+    index.add(ids, image=parts, text=BinaryCodes(np.zeros((300, 2), np.uint8), 16))
+    queries = BinaryCodes(np.array([[0, 0], [255, 255], [15, 240]], np.uint8), 16)
+    for radius in (16, 5):
+        expected = []
+        for query in range(3):
+            nearest = [
+                (int(distances.min()), id_, int(distances.argmin()))
+                for id_, part in zip(ids, parts, strict=True)
+                for [distances] in [queries[query : query + 1].distances(part)]
+                if len(part) and distances.min() <= radius
+            ]
+            expected.append(sorted(nearest)[:k])
+        found = index.search(queries, k, target="image", radius=radius)
+        assert [[(h.distance, h.id, h.nearest) for h in hits] for hits in found] == expected
+
+
 def test_codes_are_sorted_by_id() -> None:
     index = HammingIndex(8)
     index.add(["c", "a"], image=codes(1, 2))
@@ -103,7 +144,8 @@ def test_search_restores_the_threads_of_faiss_after_an_error(
             threads.append(faiss.omp_get_max_threads())
             raise MemoryError
 
-    monkeypatch.setattr(index, "_flat", lambda modality: (Failing(), np.array([0])))
+    index.search(codes(1), 1, target="image")  # builds the FAISS index
+    monkeypatch.setattr(index._code_search("image"), "_flat", Failing())
     before = faiss.omp_get_max_threads()
     try:
         faiss.omp_set_num_threads(3)

@@ -42,7 +42,7 @@ def check_same(one: DocumentBatch, other: DocumentBatch) -> None:
     assert (one.ids, one.fields) == (other.ids, other.fields)
     for modality in MODALITIES:
         assert np.array_equal(one.packed[modality], other.packed[modality])
-        assert np.array_equal(one.present[modality], other.present[modality])
+        assert np.array_equal(one.offsets[modality], other.offsets[modality])
 
 
 def test_documents_survive_writing_and_reading(file: Path, documents: DocumentBatch) -> None:
@@ -59,6 +59,36 @@ def test_empty_columns_and_empty_files_survive(tmp_path: Path, n: int) -> None:
     read, bits, fingerprint = read_documents(tmp_path / "file")
     check_same(read, written)
     assert (bits, fingerprint, read.present["text"].any()) == (8, None, False)
+
+
+@pytest.fixture
+def several() -> DocumentBatch:
+    """Four documents with 2, 0, 3 and 1 image codes, and with no text code or one."""
+    return DocumentBatch.of(
+        ["a", "b", "c", "d"],
+        image=[codes(1, 2), codes(), codes(3, 4, 5), codes(6)],
+        text=[codes(), codes(7), codes(8), codes()],
+    )
+
+
+def test_several_codes_survive_writing_and_reading(tmp_path: Path, several: DocumentBatch) -> None:
+    file = tmp_path / "file"
+    write_documents(file, several, bits=8, fingerprint="e1")
+    check_same(read_documents(file)[0], several)
+    table = pq.read_table(file)
+    assert metadata(table)["xmodal.format"] == "2"
+    assert table["image"].to_pylist() == [[b"\1", b"\2"], [], [b"\3", b"\4", b"\5"], [b"\6"]]
+    pq.write_table(table, file, row_group_size=3)
+    check_same(read_documents(file)[0], several)
+
+
+def test_one_code_per_document_is_written_in_the_first_format(
+    tmp_path: Path, several: DocumentBatch
+) -> None:
+    write_documents(tmp_path / "file", several.take([1, 3]), bits=8, fingerprint=None)
+    table = pq.read_table(tmp_path / "file")
+    assert metadata(table)["xmodal.format"] == "1"
+    assert table["image"].to_pylist() == [None, b"\6"]
 
 
 def test_row_groups_are_joined(file: Path, documents: DocumentBatch) -> None:
@@ -108,7 +138,11 @@ def test_truncated_file_is_detected(file: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "message", "change"),
     [
-        (IndexMismatch, r"format '9', .* this version reads format '1'", {"xmodal.format": "9"}),
+        (
+            IndexMismatch,
+            r"format '9', .* this version reads formats '1' and '2'",
+            {"xmodal.format": "9"},
+        ),
         (IndexMismatch, r"bit order 'least'", {"xmodal.bit_order": "least"}),
         (IndexFailure, "damaged .* checksum", {"xmodal.bits": "16"}),
         (IndexFailure, "damaged .* checksum", {"xmodal.encoder": "e2"}),

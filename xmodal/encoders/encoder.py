@@ -19,7 +19,7 @@ from xmodal.data.images import Source
 from xmodal.encoders.calibration import Confidence
 from xmodal.errors import ConfigError
 from xmodal.features.extract import Array, Usable, keep_rows, pair_sources
-from xmodal.index.documents import DocumentBatch, empty_columns, fields_to_json
+from xmodal.index.documents import DocumentBatch, fields_to_json, to_offsets
 from xmodal.modality import MODALITIES, Modality
 
 
@@ -164,11 +164,9 @@ class Encoder(ABC):
                 except ConfigError as error:
                     data.problems.add("fields not storable", f"{item.id} ({error})")
             ids = [item.id for item in part]
-            packed, present = empty_columns(len(part), self.bits)
+            packed, offsets = {}, {}
             for modality in MODALITIES:
                 positions = np.array([rows[modality].get(id_, -1) for id_ in ids], np.int64)
-                present[modality][:] = positions >= 0
-                packed[modality][present[modality]] = codes[modality][1].packed[
-                    positions[positions >= 0]
-                ]
-            yield DocumentBatch(ids, packed, present, fields)
+                packed[modality] = codes[modality][1].packed[positions[positions >= 0]]
+                offsets[modality] = to_offsets(positions >= 0)
+            yield DocumentBatch(ids, packed, offsets, fields)

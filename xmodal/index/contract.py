@@ -1,10 +1,14 @@
 """The contract of an index: storage of codes with exact Hamming search, on every backend.
 
-One document per id; a document has an ``image`` code, a ``text`` code, or both, and fields. A
-search compares queries with the codes of one modality, ``target``. Every backend returns the same
-hits, id by id:
+One document per id; a document has fields and any number of ``image`` and ``text`` codes, at least
+one in total. A search compares queries with the codes of one modality, ``target``. Every backend
+returns the same hits, id by id:
 
+- The distance of a document is **the smallest distance of its codes** of ``target``; ``nearest`` is
+  the position of that code among them, and of codes at equal distances the lowest position.
 - Hits are ordered by distance; **equal distances are ordered by id** (code point).
+- Hits, ``k``, ``len``, ``get``, ``delete`` and the counts of facets refer to documents, never to
+  codes: a document is at most one hit of a query.
 - A document without a code of ``target`` is never a hit.
 - ``where`` (see :mod:`xmodal.index.filters`) and ``radius`` apply before the best k are selected:
   ``search`` is exact for every filter.
@@ -24,7 +28,7 @@ from xmodal.errors import ConfigError, missing_extra
 from xmodal.modality import Modality
 
 if TYPE_CHECKING:
-    from xmodal.index.documents import DocumentBatch
+    from xmodal.index.documents import Codes, DocumentBatch
 
 MAX_FACET_LENGTH = 80
 
@@ -35,6 +39,8 @@ class Hit(NamedTuple):
     ``distance``: Hamming distance in bits. ``fields``: stored fields. ``score``: sum of reciprocal
     ranks, of a fused search. ``confidence``: calibrated probability of a match, 0 to 1. ``ranks``:
     rank from 1 in each list of a fused search, "codes" and "words"; None where a list lacks it.
+    ``nearest``: position, from 0, of the nearest code among the document's codes of the searched
+    modality; :func:`nearest_source` returns the caption or picture of this code.
     """
 
     id: str
@@ -43,6 +49,7 @@ class Hit(NamedTuple):
     score: float | None = None
     confidence: float | None = None
     ranks: Mapping[str, int | None] | None = None
+    nearest: int | None = None
 
 
 Hits = list[list[Hit]]
@@ -53,6 +60,28 @@ Facets = dict[str, list[tuple[str, int]]]
 
 NAME_FIELDS = ("text", "image")
 """Fields that identify a document, which are excluded from facets."""
+
+
+def nearest_source(hit: Hit, target: Modality) -> str | None:
+    """Return the caption or the path of the picture whose code is nearest, or None if unknown.
+
+    ``target``: the searched modality. The stored field of this name is one text, or a list of texts
+    in the order of the codes.
+    """
+    sources = hit.fields.get(target)
+    if isinstance(sources, str):
+        sources = [sources]
+    if hit.nearest is None or not isinstance(sources, list) or hit.nearest >= len(sources):
+        return None
+    source = sources[hit.nearest]
+    return source if isinstance(source, str) else None
+
+
+def nearest_to_json(hit: Hit, target: Modality) -> dict[str, Any] | None:
+    """Return ``nearest`` of a hit for JSON: its position and its caption or picture; or None."""
+    if hit.nearest is None:
+        return None
+    return {"position": hit.nearest, str(target): nearest_source(hit, target)}
 
 
 @runtime_checkable
@@ -71,15 +100,17 @@ class Index(Protocol):
         self,
         documents: DocumentBatch | Sequence[str],
         *,
-        image: BinaryCodes | None = None,
-        text: BinaryCodes | None = None,
+        image: Codes | None = None,
+        text: Codes | None = None,
         fields: Sequence[Mapping[str, Any]] | None = None,
     ) -> int:
         """Store documents and return their number.
 
         ``documents`` is a batch, or ids whose codes and fields are the other arguments, aligned
-        with them. Raises CodeError for codes of another width or number than ``documents``,
-        ConfigError for ids or fields that cannot be stored.
+        with them: ``image`` and ``text`` are BinaryCodes with one code per id, or a sequence with
+        one BinaryCodes per id, the codes of the document. Raises CodeError for codes of another
+        width or number than ``documents`` and for a document without a code, ConfigError for ids or
+        fields that cannot be stored.
         """
 
     def search(
@@ -93,8 +124,8 @@ class Index(Protocol):
     ) -> Hits:
         """Return the best ``k`` documents for each query, within ``radius`` bits.
 
-        Distances are to the codes of modality ``target``. Raises CodeError for queries of another
-        width, ConfigError for other bad arguments.
+        Distances are to the nearest code of modality ``target``, and every hit has ``nearest``.
+        Raises CodeError for queries of another width, ConfigError for other bad arguments.
         """
 
     def get(self, ids: Sequence[str]) -> DocumentBatch:

@@ -16,74 +16,94 @@ from xmodal.index.validation import check_ids
 from xmodal.modality import MODALITIES, Modality
 
 Packed = Mapping[Modality, npt.NDArray[np.uint8]]
-Present = Mapping[Modality, npt.NDArray[np.bool_]]
+Offsets = Mapping[Modality, npt.NDArray[np.int64]]
+Codes = BinaryCodes | Sequence[BinaryCodes]
+"""Codes of n documents: one code each, or for each document its codes, of which there may be 0."""
 
 
 @dataclass(frozen=True, eq=False)
 class DocumentBatch:
-    """Codes and fields of ``n`` documents; row i of every column belongs to ``ids[i]``.
+    """Codes and fields of ``n`` documents; document i has any number of codes of each modality.
 
-    ``packed[modality]``: (n, bits / 8) uint8, zero where ``present[modality]``, (n,) bool, is
-    False. ``fields``: one JSON object per document, as text. Columns are not copied and must not
-    be changed later. Raises CodeError for columns of different lengths or codes of two widths.
+    ``packed[modality]``: (m, bits / 8) uint8, the codes of document 0, then those of document 1,
+    and so on. ``offsets[modality]``: (n + 1,) int64; the codes of document i are
+    ``packed[modality][offsets[modality][i] : offsets[modality][i + 1]]``. ``fields``: one JSON
+    object per document, as text. Columns are not copied and must not be changed later. Raises
+    CodeError for columns that do not fit together or codes of two widths.
     """
 
     ids: list[str]
     packed: Packed
-    present: Present
+    offsets: Offsets
     fields: list[str]
 
     def __post_init__(self) -> None:
         n = len(self.ids)
-        shapes = {modality: self.packed[modality].shape for modality in MODALITIES}
-        lengths = [len(self.fields), *(len(self.present[modality]) for modality in MODALITIES)]
-        if set(shapes.values()) != {(n, self.bits // 8)} or set(lengths) != {n}:
-            raise CodeError(
-                f"columns of a batch have {len(self.fields)} fields and codes of shapes {shapes} "
-                f"for {n} ids, expected one row per id and one width"
-            )
+        if len(self.fields) != n:
+            raise CodeError(f"a batch has {len(self.fields)} fields for {n} ids, expected {n}")
+        for modality in MODALITIES:
+            packed, offsets = self.packed[modality], self.offsets[modality]
+            if packed.ndim != 2 or 8 * packed.shape[1] != self.bits:
+                raise CodeError(
+                    f"a batch has {modality} codes of shape {packed.shape} beside codes of "
+                    f"{self.bits} bits, expected one width"
+                )
+            ends = (offsets[0], offsets[-1]) if offsets.shape == (n + 1,) else None
+            if ends != (0, len(packed)) or (offsets[1:] < offsets[:-1]).any():
+                raise CodeError(
+                    f"{modality} offsets of shape {offsets.shape} do not fit {n} ids and "
+                    f"{len(packed)} codes, expected {n + 1} offsets that rise from 0 to "
+                    f"{len(packed)}"
+                )
 
     @classmethod
     def of(
         cls,
         ids: Sequence[str],
         *,
-        image: BinaryCodes | None = None,
-        text: BinaryCodes | None = None,
+        image: Codes | None = None,
+        text: Codes | None = None,
         fields: Sequence[Mapping[str, Any]] | None = None,
     ) -> DocumentBatch:
-        """Return a batch of documents that all have the same modalities; copies its arguments.
+        """Return a batch of documents; copies its arguments.
 
-        Raises CodeError without any code or for codes of another number than ``ids``, ConfigError
-        for ids or fields that cannot be stored.
+        ``image`` and ``text``: BinaryCodes with one code per id, or a sequence with one BinaryCodes
+        per id, which contains the 0 or more codes of the document. Raises CodeError without any
+        code or for codes of another number than ``ids``, ConfigError for ids or fields that cannot
+        be stored.
         """
         check_ids(ids)
-        columns: dict[Modality, BinaryCodes | None] = {"image": image, "text": text}
-        codes = {modality: column for modality, column in columns.items() if column is not None}
-        if not codes:
-            raise CodeError("documents without any code: pass image codes, text codes or both")
+        given: dict[Modality, Codes | None] = {"image": image, "text": text}
+        columns = {modality: codes for modality, codes in given.items() if codes is not None}
         n = len(ids)
-        for modality, column in codes.items():
-            if len(column) != n:
-                raise CodeError(f"{len(column)} {modality} codes for {n} ids, expected one per id")
-        if len({column.bits for column in codes.values()}) > 1:
-            widths = ", ".join(f"{column.bits} {modality}" for modality, column in codes.items())
-            raise CodeError(f"codes have {widths} bits, expected one width")
+        for modality, codes in columns.items():
+            if len(codes) != n:
+                raise CodeError(
+                    f"{len(codes)} {modality} codes for {n} ids, expected one per id, or one "
+                    "sequence per id"
+                )
+        widths = {modality: _widths(codes) for modality, codes in columns.items()}
+        if not any(widths.values()):
+            raise CodeError("documents without any code: pass image codes, text codes or both")
+        if len(set().union(*widths.values())) > 1:
+            found = ", ".join(f"{sorted(width)} {modality}" for modality, width in widths.items())
+            raise CodeError(f"codes have {found} bits, expected one width")
         if fields is not None and len(fields) != n:
             raise ConfigError(f"{len(fields)} sets of fields for {n} ids, expected one per id")
-        packed, present = empty_columns(n, next(iter(codes.values())).bits)
-        for modality, column in codes.items():
-            packed[modality][:] = column.packed
-            present[modality][:] = True
+        bits = set().union(*widths.values()).pop()
+        packed: dict[Modality, npt.NDArray[np.uint8]] = {}
+        offsets: dict[Modality, npt.NDArray[np.int64]] = {}
+        for modality in MODALITIES:
+            packed[modality], offsets[modality] = _column(columns.get(modality), n, bits)
         texts = ["{}"] * n
         if fields is not None:
             texts = [fields_to_json(values, id_) for values, id_ in zip(fields, ids, strict=True)]
-        return cls(list(ids), packed, present, texts)
+        return cls(list(ids), packed, offsets, texts)
 
     @classmethod
     def empty(cls, bits: int) -> DocumentBatch:
         """Return a batch of no documents."""
-        return cls([], *empty_columns(0, bits), [])
+        return cls.of([], image=BinaryCodes.empty(bits))
 
     @classmethod
     def join(cls, parts: Sequence[DocumentBatch]) -> DocumentBatch:
@@ -97,7 +117,7 @@ class DocumentBatch:
         return cls(
             [id_ for part in parts for id_ in part.ids],
             {m: np.concatenate([part.packed[m] for part in parts]) for m in MODALITIES},
-            {m: np.concatenate([part.present[m] for part in parts]) for m in MODALITIES},
+            {m: to_offsets(np.concatenate([p.counts(m) for p in parts])) for m in MODALITIES},
             [text for part in parts for text in part.fields],
         )
 
@@ -109,21 +129,38 @@ class DocumentBatch:
         """Width of the codes."""
         return 8 * int(self.packed["image"].shape[1])
 
+    @property
+    def present(self) -> dict[Modality, npt.NDArray[np.bool_]]:
+        """For each modality, which documents have a code of it, (n,) bool."""
+        return {modality: self.counts(modality) > 0 for modality in MODALITIES}
+
+    def counts(self, modality: Modality) -> npt.NDArray[np.int64]:
+        """Return the number of codes of ``modality`` of each document, (n,)."""
+        return np.diff(self.offsets[modality])
+
     def take(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> DocumentBatch:
         """Return the documents at ``rows``, in that order."""
         places = np.asarray(rows, dtype=np.int64)
+        packed: dict[Modality, npt.NDArray[np.uint8]] = {}
+        offsets: dict[Modality, npt.NDArray[np.int64]] = {}
+        for modality in MODALITIES:
+            starts, ends = self.offsets[modality][places], self.offsets[modality][places + 1]
+            new = to_offsets(ends - starts)
+            shifts = np.repeat(starts - new[:-1], ends - starts)  # old minus new position
+            packed[modality] = self.packed[modality][np.arange(new[-1]) + shifts]
+            offsets[modality] = new
         return DocumentBatch(
             [self.ids[row] for row in places],
-            {modality: self.packed[modality][places] for modality in MODALITIES},
-            {modality: self.present[modality][places] for modality in MODALITIES},
+            packed,
+            offsets,
             [self.fields[row] for row in places],
         )
 
     def codes(self, modality: Modality) -> tuple[list[str], BinaryCodes]:
-        """Return the ids of the documents that have a code of ``modality``, and these codes."""
-        rows = np.flatnonzero(self.present[modality])
-        codes = BinaryCodes(self.packed[modality][rows], self.bits)
-        return [self.ids[row] for row in rows], codes
+        """Return all codes of ``modality``, m in document order, and the document id of each."""
+        counts = self.counts(modality).tolist()
+        ids = [id_ for id_, count in zip(self.ids, counts, strict=True) for _ in range(count)]
+        return ids, BinaryCodes(self.packed[modality], self.bits)
 
     def fields_by_id(self) -> dict[str, dict[str, Any]]:
         """Return the decoded fields of each document, by id; of equal ids those of the last."""
@@ -133,17 +170,17 @@ class DocumentBatch:
 def to_batch(
     documents: DocumentBatch | Sequence[str],
     *,
-    image: BinaryCodes | None,
-    text: BinaryCodes | None,
+    image: Codes | None,
+    text: Codes | None,
     fields: Sequence[Mapping[str, Any]] | None,
 ) -> DocumentBatch:
     """Return the batch that the arguments of ``Index.add`` describe; see there for errors."""
     if not isinstance(documents, DocumentBatch):
-        return DocumentBatch.of(documents, image=image, text=text, fields=fields)
-    if not (image is None and text is None and fields is None):
+        documents = DocumentBatch.of(documents, image=image, text=text, fields=fields)
+    elif not (image is None and text is None and fields is None):
         raise ConfigError("a DocumentBatch has its own codes and fields: pass it alone")
     check_ids(documents.ids)
-    coded = documents.present["image"] | documents.present["text"]
+    coded = documents.counts("image") + documents.counts("text") > 0
     if not coded.all():
         id_ = documents.ids[int(np.argmin(coded))]
         raise CodeError(
@@ -152,12 +189,29 @@ def to_batch(
     return documents
 
 
-def empty_columns(
-    n: int, bits: int
-) -> tuple[dict[Modality, npt.NDArray[np.uint8]], dict[Modality, npt.NDArray[np.bool_]]]:
-    """Return ``packed`` and ``present`` of ``n`` documents without codes."""
-    packed = {modality: np.zeros((n, bits // 8), np.uint8) for modality in MODALITIES}
-    return packed, {modality: np.zeros(n, np.bool_) for modality in MODALITIES}
+def to_offsets(counts: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Return the offsets, (n + 1,), of ``n`` documents with these numbers of codes, or (n,) bool.
+
+    True counts as one code.
+    """
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+
+def _widths(codes: Codes) -> set[int]:
+    """Return the different widths of the codes of one modality."""
+    return {codes.bits} if isinstance(codes, BinaryCodes) else {each.bits for each in codes}
+
+
+def _column(
+    codes: Codes | None, n: int, bits: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return a copy of the codes of ``n`` documents as ``packed`` and ``offsets`` of a batch."""
+    if codes is None:
+        return np.zeros((0, bits // 8), np.uint8), np.zeros(n + 1, np.int64)
+    if isinstance(codes, BinaryCodes):
+        return codes.packed.copy(), np.arange(n + 1)
+    parts = [np.zeros((0, bits // 8), np.uint8), *(each.packed for each in codes)]
+    return np.concatenate(parts), to_offsets([len(each) for each in codes])
 
 
 def fields_to_json(fields: Mapping[str, Any], id_: str) -> str:

@@ -1,7 +1,7 @@
 """The local index: exact Hamming search in memory by FAISS, stored in a folder.
 
-Rows are sorted by id. ``IndexBinaryFlat`` returns ties in order of position, which is therefore the
-tie rule of the contract. Added documents are collected and merged at the next search.
+Documents are sorted by id, so that ties in order of position follow the tie rule of the contract
+(see :mod:`xmodal.index.code_search`). Added documents are collected and merged at the next search.
 
 The folder contains one Parquet file, ``documents.parquet`` (see :mod:`xmodal.index.parquet`). A
 save writes a new file, syncs it and renames it over the old one: if the process is killed, the
@@ -18,14 +18,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.errors import ConfigError, IndexFailure, IndexMissing, XmodalError
+from xmodal.index.code_search import CodeSearch
 from xmodal.index.contract import Facets, Hit, Hits, to_facets
-from xmodal.index.documents import DocumentBatch, to_batch
+from xmodal.index.documents import Codes, DocumentBatch, to_batch
 from xmodal.index.filters import Condition, Exists, Scalar, canonical, parse, values_of
 from xmodal.index.parquet import read_documents, write_documents
 from xmodal.index.validation import check_identity, check_ids, check_search, check_width
@@ -86,8 +86,8 @@ class HammingIndex:
         self,
         documents: DocumentBatch | Sequence[str],
         *,
-        image: BinaryCodes | None = None,
-        text: BinaryCodes | None = None,
+        image: Codes | None = None,
+        text: Codes | None = None,
         fields: Sequence[Mapping[str, Any]] | None = None,
     ) -> int:
         """Store documents; see the contract. ``save`` and ``close`` make them durable."""
@@ -110,23 +110,14 @@ class HammingIndex:
         check_search(queries, self.bits, k, target, radius)
         conditions = parse(where)
         self._merge()
-        flat, rows = self._flat(target)
-        count, parameters = len(rows), None
-        if conditions:
-            mask = self._mask(conditions)[rows]
-            count = int(mask.sum())
-            # FAISS reads this buffer during the search; the variable keeps it alive until then.
-            bitmap = np.packbits(mask, bitorder="little")
-            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bitmap))
-        if count == 0 or len(queries) == 0:
-            return [[] for _ in range(len(queries))]
-        with _limit_threads(len(queries)):
-            distances, positions = flat.search(queries.packed, min(k, count), params=parameters)
-        limit = self.bits if radius is None else radius
-        return [
-            [self._hit(rows[p], d) for d, p in zip(ds, ps, strict=True) if p >= 0 and d <= limit]
-            for ds, ps in zip(distances.tolist(), positions.tolist(), strict=True)
-        ]
+        codes = self._code_search(target)
+        found = codes.search(
+            queries.packed,
+            k,
+            radius=self.bits if radius is None else radius,
+            mask=self._mask(conditions)[codes.rows] if conditions else None,
+        )
+        return [[self._hit(*match) for match in matches] for matches in found]
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove documents; see the contract."""
@@ -243,7 +234,7 @@ class HammingIndex:
             raise
 
     def codes(self, modality: Modality) -> tuple[list[str], BinaryCodes]:
-        """Return the ids that have a code of ``modality``, sorted, and these codes."""
+        """Return all codes of ``modality``, in order of id, and the document id of each."""
         self._merge()
         return self._documents.codes(modality)
 
@@ -255,13 +246,14 @@ class HammingIndex:
 
     # ---- implementation ------------------------------------------------------------------------
 
-    def _hit(self, row: int, distance: int) -> Hit:
-        return Hit(self._documents.ids[row], distance, json.loads(self._documents.fields[row]))
+    def _hit(self, row: int, distance: int, nearest: int) -> Hit:
+        fields = json.loads(self._documents.fields[row])
+        return Hit(self._documents.ids[row], distance, fields, nearest=nearest)
 
     def _clear_derived(self) -> None:
         """Drop data computed from the rows: rows by id, FAISS indexes, inverted lists."""
         self._row_by_id = {}
-        self._flats: dict[Modality, tuple[Any, npt.NDArray[np.int64]]] = {}
+        self._searches: dict[Modality, CodeSearch] = {}
         self._inverted: dict[str, dict[tuple[type, Any], npt.NDArray[np.int64]]] = {}
 
     def _merge(self) -> None:
@@ -274,14 +266,11 @@ class HammingIndex:
         self._pending = []
         self._clear_derived()
 
-    def _flat(self, modality: Modality) -> tuple[Any, npt.NDArray[np.int64]]:
-        """Return a FAISS index of the codes of one modality, and the row of each position."""
-        if modality not in self._flats:
-            rows = np.flatnonzero(self._documents.present[modality])
-            flat = faiss.IndexBinaryFlat(self.bits)
-            flat.add(np.ascontiguousarray(self._documents.packed[modality][rows]))
-            self._flats[modality] = flat, rows
-        return self._flats[modality]
+    def _code_search(self, modality: Modality) -> CodeSearch:
+        """Return the search over the codes of one modality."""
+        if modality not in self._searches:
+            self._searches[modality] = CodeSearch(self._documents, modality)
+        return self._searches[modality]
 
     def _mask(self, conditions: Sequence[Condition]) -> npt.NDArray[np.bool_]:
         """Return which rows fulfil all conditions, shape (documents,)."""
@@ -311,17 +300,6 @@ class HammingIndex:
                         lists[field][type(value), value].append(row)
         for field, by_value in lists.items():
             self._inverted[field] = {key: np.array(rows) for key, rows in by_value.items()}
-
-
-@contextmanager
-def _limit_threads(queries: int) -> Iterator[None]:
-    """Let FAISS use at most one thread per query; more would only spin while they wait."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(min(before, queries))
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """The Parquet file of a local index.
 
-Columns: ``id``; ``image`` and ``text`` (fixed-size binary, null where a document has no code);
-``fields`` (JSON). The file's metadata contains format, bits, bit order, the encoder's fingerprint
-(key ``xmodal.encoder``) and a checksum (key ``xmodal.seal``).
+Columns: ``id``; ``image`` and ``text``; ``fields`` (JSON). Format 1, which earlier versions read
+too, is written if no document has several codes of one modality: a code is fixed-size binary, null
+where a document has none. In format 2, ``image`` and ``text`` are lists of codes. The file's
+metadata contains format, bits, bit order, the encoder's fingerprint (key ``xmodal.encoder``) and a
+checksum (key ``xmodal.seal``).
 """
 
 from __future__ import annotations
@@ -19,10 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmodal.errors import IndexFailure, IndexMismatch
-from xmodal.index.documents import DocumentBatch
-from xmodal.modality import MODALITIES
+from xmodal.index.documents import DocumentBatch, to_offsets
+from xmodal.modality import MODALITIES, Modality
 
-FORMAT = "1"
+ONE_CODE, SEVERAL_CODES = "1", "2"
+"""Formats: at most one code of each modality per document, and lists of codes."""
 BIT_ORDER = "most significant first"
 
 
@@ -30,17 +33,14 @@ def write_documents(
     path: Path, documents: DocumentBatch, *, bits: int, fingerprint: str | None
 ) -> None:
     """Write documents to a new file, with page checksums."""
+    several = any((documents.counts(modality) > 1).any() for modality in MODALITIES)
+    to_arrow = _lists_to_arrow if several else _codes_to_arrow
     columns: dict[str, Any] = {"id": pa.array(documents.ids, pa.string())}
-    for modality in MODALITIES:
-        valid = np.packbits(documents.present[modality], bitorder="little")
-        data = pa.py_buffer(np.ascontiguousarray(documents.packed[modality]))
-        columns[modality] = pa.FixedSizeBinaryArray.from_buffers(
-            pa.binary(bits // 8), len(documents), [pa.py_buffer(valid.tobytes()), data]
-        )
+    columns |= {modality: to_arrow(documents, modality) for modality in MODALITIES}
     columns["fields"] = pa.array(documents.fields, pa.large_string())
     table = pa.table(columns)
     metadata = {
-        "xmodal.format": FORMAT,
+        "xmodal.format": SEVERAL_CODES if several else ONE_CODE,
         "xmodal.bits": str(bits),
         "xmodal.bit_order": BIT_ORDER,
         "xmodal.encoder": fingerprint or "",
@@ -62,18 +62,22 @@ def read_documents(path: Path) -> tuple[DocumentBatch, int, str | None]:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _damaged(path, error) from None
     layout = metadata.get("xmodal.format"), metadata.get("xmodal.bit_order")
-    if layout != (FORMAT, BIT_ORDER):
+    from_arrow = {ONE_CODE: _codes_from_arrow, SEVERAL_CODES: _lists_from_arrow}.get(
+        layout[0] or ""
+    )
+    if from_arrow is None or layout[1] != BIT_ORDER:
         raise IndexMismatch(
-            f"{path} has format {layout[0]!r}, bit order {layout[1]!r}; this version reads "
-            f"format {FORMAT!r}, {BIT_ORDER!r}: index again, or use the version that wrote it"
+            f"{path} has format {layout[0]!r}, bit order {layout[1]!r}; this version reads formats "
+            f"{ONE_CODE!r} and {SEVERAL_CODES!r}, {BIT_ORDER!r}: index again, or use the version "
+            "that wrote it"
         )
     if metadata.pop("xmodal.seal", None) != _checksum(table, metadata):
         raise _damaged(path, "columns or metadata do not match the checksum")
     bits = int(metadata["xmodal.bits"])
-    packed, present = {}, {}
+    packed, offsets = {}, {}
     for modality in MODALITIES:
-        packed[modality], present[modality] = _from_arrow(table[modality], bits // 8)
-    documents = DocumentBatch(table["id"].to_pylist(), packed, present, table["fields"].to_pylist())
+        packed[modality], offsets[modality] = from_arrow(_one_array(table[modality]), bits // 8)
+    documents = DocumentBatch(table["id"].to_pylist(), packed, offsets, table["fields"].to_pylist())
     return documents, bits, metadata["xmodal.encoder"] or None
 
 
@@ -88,17 +92,60 @@ def _damaged(path: Path, reason: object) -> IndexFailure:
     return IndexFailure(f"{path} is damaged ({' '.join(str(reason).split())[:120]}): index again")
 
 
-def _from_arrow(column: Any, width: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-    """Return a column's codes, (n, width) uint8, zero where null, and its validity, (n,) bool."""
+def _codes_to_arrow(documents: DocumentBatch, modality: Modality) -> pa.Array:
+    """Return the column of documents with at most one code each: the code, or null."""
+    packed, present = documents.packed[modality], documents.present[modality]
+    if not present.all():
+        codes, packed = packed, np.zeros((len(present), packed.shape[1]), np.uint8)
+        packed[present] = codes
+    return _binary_array(packed, np.packbits(present, bitorder="little"))
+
+
+def _lists_to_arrow(documents: DocumentBatch, modality: Modality) -> pa.Array:
+    """Return the column of documents with any number of codes: lists of codes."""
+    codes = _binary_array(documents.packed[modality], None)
+    # Parquet names the values of a list "element"; the checksum includes names of types.
+    kind = pa.large_list(pa.field("element", codes.type))
+    return pa.LargeListArray.from_arrays(pa.array(documents.offsets[modality]), codes, type=kind)
+
+
+def _binary_array(
+    packed: npt.NDArray[np.uint8], valid: npt.NDArray[np.uint8] | None
+) -> pa.FixedSizeBinaryArray:
+    """Return rows of bytes as an array; ``valid``: bitmap of the rows that are not null."""
+    n, width = packed.shape
+    bitmap = None if valid is None else pa.py_buffer(valid.tobytes())
+    data = pa.py_buffer(np.ascontiguousarray(packed))
+    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), n, [bitmap, data])
+
+
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
+    """Return the chunks of a column as one array."""
     array = column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
-    n = len(array)
+    return array
+
+
+def _codes_from_arrow(
+    array: pa.Array, width: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return ``packed`` and ``offsets`` of a column with at most one code per document."""
     present = np.asarray(array.is_valid().to_numpy(zero_copy_only=False), dtype=np.bool_)
+    return _to_numpy(array, width)[present], to_offsets(present)
+
+
+def _lists_from_arrow(
+    array: pa.Array, width: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return ``packed`` and ``offsets`` of a column of lists of codes."""
+    return _to_numpy(array.flatten(), width), to_offsets(array.value_lengths().to_numpy())
+
+
+def _to_numpy(array: pa.Array, width: int) -> npt.NDArray[np.uint8]:
+    """Return the bytes of an array of fixed-size binary, (n, width) uint8; a copy."""
     data = array.buffers()[1]
-    if n == 0 or data is None:
-        return np.zeros((n, width), np.uint8), present
-    flat = np.frombuffer(data, np.uint8)[array.offset * width : (array.offset + n) * width]
-    packed = flat.reshape(n, width).copy()
-    packed[~present] = 0
-    return packed, present
+    if len(array) == 0 or data is None:
+        return np.zeros((len(array), width), np.uint8)
+    start, end = array.offset * width, (array.offset + len(array)) * width
+    return np.frombuffer(data, np.uint8)[start:end].reshape(-1, width).copy()

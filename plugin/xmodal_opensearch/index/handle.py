@@ -225,6 +225,6 @@ class IndexHandle:
 def to_hits(answer: Mapping[str, Any]) -> list[Hit]:
     """Return the hits of an answer, with distances computed from the scores."""
     return [
-        Hit(hit["_id"], codec.to_distance(hit["_score"]), hit.get("_source", {}))
+        Hit(hit["_id"], codec.to_distance(hit["_score"]), hit.get("_source", {}), nearest=0)
         for hit in answer["hits"]["hits"]
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from xmodal.codes import BinaryCodes
 from xmodal.index.contract import Facets, to_facets
-from xmodal.index.documents import DocumentBatch, empty_columns
+from xmodal.index.documents import DocumentBatch, to_offsets
 from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.bulk_lines import is_usable
@@ -23,18 +23,19 @@ def read_batch(handle: IndexHandle, ids: Sequence[str]) -> DocumentBatch:
     """Return codes and fields of the ids that exist, each once, in the order of ``ids``."""
     stored = _read_sources(handle, list(dict.fromkeys(ids)))
     sources = {id_: stored[id_] for id_ in ids if id_ in stored}
-    packed, present = empty_columns(len(sources), handle.bits)
+    packed, offsets = {}, {}
     for modality in MODALITIES:
         values = [source.get(field_of(modality)) for source in sources.values()]
-        rows = [row for row, value in enumerate(values) if value is not None]
-        if rows:
-            codes = handle.layout.codes([values[row] for row in rows], handle.bits)
-            packed[modality][rows] = codes.packed
-            present[modality][rows] = True
+        stored_values = [value for value in values if value is not None]
+        codes = BinaryCodes.empty(handle.bits)
+        if stored_values:
+            codes = handle.layout.codes(stored_values, handle.bits)
+        packed[modality] = codes.packed
+        offsets[modality] = to_offsets([value is not None for value in values])
     fields = [
         json.dumps(mapping.user_fields(source), ensure_ascii=False) for source in sources.values()
     ]
-    return DocumentBatch(list(sources), packed, present, fields)
+    return DocumentBatch(list(sources), packed, offsets, fields)
 
 
 def count_documents(handle: IndexHandle) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Self
 from xmodal.codes import BinaryCodes
 from xmodal.errors import BulkFailure, ConfigError, IndexMissing, ServerFailure
 from xmodal.index.contract import Facets, Hits
-from xmodal.index.documents import DocumentBatch, to_batch
+from xmodal.index.documents import Codes, DocumentBatch, to_batch
 from xmodal.index.validation import check_ids, check_width
 from xmodal.modality import Modality
 from xmodal.retrieval.fusion import RRF_CONSTANT
@@ -104,8 +104,8 @@ class OpenSearchIndex:
         self,
         documents: DocumentBatch | Sequence[str],
         *,
-        image: BinaryCodes | None = None,
-        text: BinaryCodes | None = None,
+        image: Codes | None = None,
+        text: Codes | None = None,
         fields: Sequence[Mapping[str, Any]] | None = None,
     ) -> int:
         """Store documents; see the contract. Raises BulkFailure with the refused documents."""

@@ -17,7 +17,7 @@ from support.filled import BITS, as_stored, batch, random_codes, settings_of, st
 from xmodal.data.dataset import Dataset
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import CodeError, ConfigError, IndexFailure
-from xmodal.index.documents import DocumentBatch, empty_columns
+from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import HammingIndex
 from xmodal.modality import MODALITIES
 from xmodal_opensearch.client.address import parse_address
@@ -114,9 +114,9 @@ def test_invalid_documents_are_named_and_others_stored(
     }
     ids = [*good.ids[:2], *bad, *good.ids[2:]]
     fields = [*good.fields[:2], *map(json.dumps, bad.values()), *good.fields[2:]]
-    packed, present = empty_columns(len(ids), BITS)
-    packed["image"][:], present["image"][:] = random_codes(len(ids)).packed, True
-    report = load(index, [DocumentBatch(ids, packed, present, fields)], checkpoints=tmp_path)
+    codes = DocumentBatch.of([str(n) for n in range(len(ids))], image=random_codes(len(ids)))
+    batches = [DocumentBatch(ids, codes.packed, codes.offsets, fields)]
+    report = load(index, batches, checkpoints=tmp_path)
     assert report.failed.keys() == bad.keys()
     assert "failed to parse field [day]" in report.failed["no day"]
     assert "not usable" in report.failed[""]
