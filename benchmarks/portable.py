@@ -86,7 +86,7 @@ def starts(data: Dataset, models: dict[str, Path], indexes: dict[str, Path], rou
     """Table of start-up times and memory; the runtimes run in turn."""
     pair = data.pairs().items[0]
     rows: list[list[object]] = [["query", "runtime", "seconds", "range", "memory MB"]]
-    for kind, query in (("text", (pair.text,)), ("image", ("--image", pair.image))):
+    for kind, query in (("text", pair.captions[:1]), ("image", ("--image", pair.images[0]))):
         found: dict[str, list[tuple[float, float]]] = {runtime: [] for runtime in RUNTIMES}
         for number in range(rounds + 1):
             for runtime in RUNTIMES:
@@ -111,7 +111,7 @@ def latency(data: Dataset, encoders: dict[str, Encoder], rounds: int) -> str:
         for number, item in enumerate(pairs):
             for runtime, encoder in encoders.items():
                 started = time.perf_counter()
-                encoder.encode(modality, [getattr(item, modality)])
+                encoder.encode(modality, item.sources(modality)[:1])
                 if number:
                     milliseconds[runtime].append(1e3 * (time.perf_counter() - started))
         for runtime, found in milliseconds.items():

@@ -82,8 +82,8 @@ def documents(items: tuple[Item, ...], count: int) -> list[tuple[str, dict[str, 
     out = []
     for number in range(count):
         item = items[number % len(items)]
-        image = base64.b64encode(Path(str(item.image)).read_bytes()).decode()
-        text = f"{item.text}, number {number}"
+        image = base64.b64encode(item.images[0].read_bytes()).decode()
+        text = f"{item.captions[0]}, number {number}"
         out.append((f"d{number:06}", {"text": text, "image_base64": image}))
     return out
 
@@ -179,7 +179,7 @@ def main() -> None:
         model = folder / "model"
         train(data, model, options, settings, cache=folder / "cache")
         encoder = load_encoder(model)
-        shutil.copyfile(str(data.items[0].image), folder / "picture.jpg")
+        shutil.copyfile(data.items[0].images[0], folder / "picture.jpg")
         plugins = ("opensearch-knn", "opensearch-ml", "neural-search")
         with Node.start(folder / "node", plugins=plugins, fast_start=False) as node:
             version = node.get("/")["version"]["number"]

@@ -33,7 +33,7 @@ def photos(per_kind: int) -> Dataset:
         if row.get("image") and missing.get(kind, 0) > 0:
             missing[kind] -= 1
             text = row["text_without_label_words"]
-            items.append(Item(row["id"], FASHION / row["image"], text, (kind,)))
+            items.append(Item(row["id"], (FASHION / row["image"],), (text,), (kind,)))
     assert not any(missing.values()), missing
     return Dataset(tuple(items), name="fashion")
 

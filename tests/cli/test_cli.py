@@ -103,9 +103,9 @@ def test_train_on_pictures_with_caption_files(
     folder = tmp_path / "photos"
     folder.mkdir()
     for item in dataset.items[:40]:
-        assert item.image is not None and item.text is not None
-        shutil.copy(item.image, folder)
-        (folder / item.image.name).with_suffix(".txt").write_text(item.text)
+        assert item.images and item.captions
+        shutil.copy(item.images[0], folder)
+        (folder / item.images[0].name).with_suffix(".txt").write_text(item.captions[0])
     result = xmodal_cli("train", folder, "--out", tmp_path / "m", *SMALL, *QUICK, "--json")
     assert result.status == 0 and "photos: 40 items, 40 pairs" in result.err
     assert 0 < json.loads(result.out)["text->image"] < 1
@@ -185,10 +185,12 @@ def test_search_by_a_picture_finds_texts_or_pictures(
     search: Run, dataset: Dataset, encoder: Encoder, index_path: Path
 ) -> None:
     item = dataset.items[0]
-    result = search("--image", item.image, "-k", 3, "--json")
+    result = search("--image", item.images[0], "-k", 3, "--json")
     assert len(json.loads(result.out)["hits"]) == 3
-    pictures = json.loads(search("--image", item.image, "-k", 3, "--target", "image", "--json").out)
-    codes = encoder.encode_images([str(item.image)])
+    pictures = json.loads(
+        search("--image", item.images[0], "-k", 3, "--target", "image", "--json").out
+    )
+    codes = encoder.encode_images([str(item.images[0])])
     expected = open_index(index_path).search(codes, 3, target="image")[0]
     assert [(h["id"], h["distance"]) for h in pictures["hits"]] == [h[:2] for h in expected]
     assert pictures["hits"][0]["confidence"] is None
@@ -250,7 +252,7 @@ def test_search_writes_a_gallery(
     else:
         with Image.open(file) as image:
             assert image.format == "PNG" and image.width > 4 * 160
-    by_picture = search("--image", dataset.items[0].image, "--gallery", file)
+    by_picture = search("--image", dataset.items[0].images[0], "--gallery", file)
     assert by_picture.status == 0
 
 
@@ -260,7 +262,7 @@ def test_search_writes_a_gallery(
 def test_encode_prints_codes_of_texts_and_pictures(
     xmodal_cli: Run, model: Path, encoder: Encoder, dataset: Dataset
 ) -> None:
-    image = str(dataset.items[0].image)
+    image = str(dataset.items[0].images[0])
     expected = [*encoder.encode_texts(["red", "blue"]).to_hex()]
     expected += encoder.encode_images([image]).to_hex()
     command = ("encode", "--model", model, "--text", "red", "--text", "blue", "--image", image)
@@ -284,7 +286,7 @@ def test_encode_writes_codes_of_data(
     with np.load(out, allow_pickle=False) as saved:
         assert saved["bits"] == encoder.bits and saved["image_ids"].tolist() == dataset.ids
         assert saved["image_codes"].shape == (150, encoder.bits // 8)
-        expected = encoder.encode_texts([str(dataset.items[7].text)])
+        expected = encoder.encode_texts([str(dataset.items[7].captions[0])])
         assert (saved["text_codes"][7] == expected.packed[0]).all()
     assert [file.name for file in tmp_path.iterdir()] == ["codes.npz"]
 

@@ -14,7 +14,7 @@ from xmodal.errors import ConfigError
 
 def pairs(n: int, labels: tuple[str, ...] | None = None) -> Dataset:
     """Return ``n`` pairs with equal labels."""
-    items = (Item(f"i{k:04d}", Path(f"{k}.png"), f"text {k}", labels) for k in range(n))
+    items = (Item(f"i{k:04d}", (Path(f"{k}.png"),), (f"text {k}",), labels) for k in range(n))
     return Dataset(tuple(items))
 
 
@@ -24,9 +24,9 @@ def pairs(n: int, labels: tuple[str, ...] | None = None) -> Dataset:
 def test_labels_are_multi_hot_and_unlabelled_items_are_marked() -> None:
     data = Dataset(
         (
-            Item("a", text="a", labels=("shoe", "red")),
-            Item("b", text="b", labels=None),
-            Item("c", text="c", labels=("hat",)),
+            Item("a", captions=("a",), labels=("shoe", "red")),
+            Item("b", captions=("b",), labels=None),
+            Item("c", captions=("c",), labels=("hat",)),
         )
     )
     assert data.classes == ("hat", "red", "shoe")
@@ -70,17 +70,25 @@ def test_label_share_out_of_range_raises_config_error(share: float) -> None:
 
 
 def test_pairs_have_both_modalities_and_share_the_problems() -> None:
-    data = Dataset((Item("a", Path("a.png"), "a"), Item("b", Path("b.png")), Item("c", text="c")))
+    data = Dataset(
+        (Item("a", (Path("a.png"),), ("a",)), Item("b", (Path("b.png"),)), Item("c", (), ("c",)))
+    )
     data.problems.add("caption empty", "b")
     found = data.pairs()
     assert found.ids == ["a"] and found.problems is data.problems
 
 
 def test_document_has_fields_text_image_and_labels() -> None:
-    item = Item("a", Path("x/a.png"), "words", ("l",), {"price": 3, "text": "of a field"})
+    item = Item("a", (Path("x/a.png"),), ("words",), ("l",), {"price": 3, "text": "of a field"})
     expected = {"price": 3, "text": "words", "image": "x/a.png", "labels": ["l"]}
     assert item.document() == expected
     assert Item("b", fields={"price": 3}).document() == {"price": 3}
+
+
+def test_document_lists_several_pictures_and_captions() -> None:
+    item = Item("a", (Path("a.png"), Path("b.png")), ("one", "two", "three"))
+    assert item.document() == {"text": ["one", "two", "three"], "image": ["a.png", "b.png"]}
+    assert item.sources("image") == item.images and item.sources("text") == item.captions
 
 
 def test_problems_are_counted_and_their_first_names_listed() -> None:

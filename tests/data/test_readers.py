@@ -78,8 +78,8 @@ def test_read_gives_the_same_items_for_every_table_format(tmp_path: Path, name: 
     data = read(write_table(tmp_path / name, ROWS), label_column="label")
     assert data.ids == ["a.png", "sub/b.png"] and data.name == name
     first, second = data
-    assert first.text == "a red shoe" and first.labels == ("shoe",)
-    assert second.image == tmp_path / "sub" / "b.png"
+    assert first.captions == ("a red shoe",) and first.labels == ("shoe",)
+    assert second.images[0] == tmp_path / "sub" / "b.png"
     assert [str(item.fields["price"]) for item in data] == ["10", "25"]
     assert len(data.problems) == 0
 
@@ -91,7 +91,7 @@ def test_read_folder_with_a_metadata_table(tmp_path: Path, name: str) -> None:
     write_picture(tmp_path / "not-in-the-table.png")
     write_table(tmp_path / name, ROWS)
     data = read(tmp_path)
-    assert [(item.id, item.text) for item in data] == [
+    assert [(item.id, item.captions[0]) for item in data] == [
         ("a.png", "a red shoe"),
         ("sub/b.png", "a blue hat"),
     ]
@@ -112,7 +112,7 @@ def test_read_folder_takes_splits_from_subfolders_with_metadata(tmp_path: Path) 
         "train/a.png": "validation",
         "train/line 2": "train",
     }
-    assert data["test/a.png"].image == tmp_path / "test" / "a.png"
+    assert data["test/a.png"].images[0] == tmp_path / "test" / "a.png"
 
 
 def test_read_folder_with_caption_files(tmp_path: Path) -> None:
@@ -124,14 +124,14 @@ def test_read_folder_with_caption_files(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
     (tmp_path / "notes.txt").write_text("no picture has this name")
     data = read(tmp_path)
-    assert {item.id: item.text for item in data} == {
-        "b.jpg": "a red shoe",
-        "deep/er/A.PNG": "deep",
-        "empty.png": None,
-        "latin.png": None,
-        "lonely.png": None,
+    assert {item.id: item.captions for item in data} == {
+        "b.jpg": ("a red shoe",),
+        "deep/er/A.PNG": ("deep",),
+        "empty.png": (),
+        "latin.png": (),
+        "lonely.png": (),
     }
-    assert all(item.image is not None and item.labels is None for item in data)
+    assert all(item.images and item.labels is None for item in data)
     assert data.problems.names("caption empty") == ["empty.txt"]
     assert data.problems.names("caption not in UTF-8") == ["latin.txt"]
 
@@ -139,7 +139,7 @@ def test_read_folder_with_caption_files(tmp_path: Path) -> None:
 def test_picture_paths_are_relative_to_the_table_or_absolute(tmp_path: Path) -> None:
     far = write_picture(tmp_path / "far" / "a.png")
     table = write_table(tmp_path / "near" / "t.csv", [{"image": far}, {"image": "../far/a.png"}])
-    assert [item.image for item in read(table)] == [far, tmp_path / "near" / "../far/a.png"]
+    assert [item.images[0] for item in read(table)] == [far, tmp_path / "near" / "../far/a.png"]
 
 
 # ---- columns ---------------------------------------------------------------------------------
@@ -150,13 +150,13 @@ def test_picture_paths_are_relative_to_the_table_or_absolute(tmp_path: Path) -> 
 def test_usual_column_names_are_found(tmp_path: Path, image: str, text: str) -> None:
     write_picture(tmp_path / "a.png")
     [item] = read(write_table(tmp_path / "t.csv", [{text: "words", image: "a.png"}]))
-    assert (item.image, item.text, item.fields) == (tmp_path / "a.png", "words", {})
+    assert (item.images[0], item.captions[0], item.fields) == (tmp_path / "a.png", "words", {})
 
 
 def test_first_usual_column_name_is_used_and_others_are_fields(tmp_path: Path) -> None:
     row = {"title": "short", "caption": "long", "name": "x", "id": 7, "label": "a", "class": "b"}
     [item] = read(write_table(tmp_path / "t.jsonl", [row]))
-    assert (item.id, item.text, item.labels) == ("7", "long", None)
+    assert (item.id, item.captions[0], item.labels) == ("7", "long", None)
     assert item.fields == {"title": "short", "name": "x", "label": "a", "class": "b"}
 
 
@@ -165,7 +165,7 @@ def test_named_columns_replace_usual_names(tmp_path: Path) -> None:
     row = {"foto": "a.png", "worte": "rot", "art": "x|y", "nr": "n1", "teil": "test", "text": "no"}
     table = write_table(tmp_path / "t.csv", [row])
     [item] = read(table, Columns("foto", "worte", "art", "nr", "teil"))
-    assert item == Item("n1", tmp_path / "a.png", "rot", ("x", "y"), {"text": "no"}, "test")
+    assert item == Item("n1", (tmp_path / "a.png",), ("rot",), ("x", "y"), {"text": "no"}, "test")
     with pytest.raises(ConfigError, match=r"'bild'.* foto, worte, art"):
         read(table, Columns(image="bild"))
 
@@ -263,7 +263,7 @@ def test_captions_are_joined_on_one_line_and_cut_to_the_maximum(tmp_path: Path) 
         {"text": 42},
         {"text": "x" * (MAX_TEXT + 5)},
     )
-    texts = [item.text for item in read(table)]
+    texts = [item.captions[0] for item in read(table)]
     assert texts == ["two lines", "first. second", "42", "x" * MAX_TEXT]
 
 
@@ -300,7 +300,7 @@ def test_unusable_rows_are_recorded_and_the_others_read(tmp_path: Path) -> None:
         {"file_name": "neither.png", "text": ""},
     )
     data = read(table)
-    assert [item.text for item in data] == [
+    assert [item.captions[0] for item in data] == [
         "good",
         "missing picture",
         "picture is a URL",
@@ -324,7 +324,7 @@ def test_lone_surrogates_are_replaced_in_values_and_refused_in_ids(tmp_path: Pat
         {"id": "good", "text": "good"},
     )
     data = read(table, label_column="labels")
-    assert [item.text for item in data] == ["half ? emoji", "good"]
+    assert [item.captions[0] for item in data] == ["half ? emoji", "good"]
     assert (data.items[0].labels, data.items[0].fields) == (("?",), {"brand": "?"})
     assert len(data.problems.names("id or file name is not valid Unicode, left out")) == 1
     for item in data:
@@ -347,7 +347,11 @@ def test_csv_rows_of_another_length_are_recorded_by_line(tmp_path: Path) -> None
         b'\xef\xbb\xbfid,text\n1,one\n2\n\n3,"over\ntwo lines"\n\xff,bad\n5,five,5\n6,six\n'
     )
     data = read(table)
-    assert {item.id: item.text for item in data} == {"1": "one", "3": "over two lines", "6": "six"}
+    assert {item.id: item.captions[0] for item in data} == {
+        "1": "one",
+        "3": "over two lines",
+        "6": "six",
+    }
     assert data.problems.names("bad line") == [
         "line 3 has 1 values for 2 columns",
         "line 7 is not in UTF-8",

@@ -21,7 +21,9 @@ QUICK = settings(deadline=None, max_examples=40)
 def pairs(n: int, *, texts: int | None = None) -> Dataset:
     """Return ``n`` pairs with ``texts`` different texts (default ``n``)."""
     return Dataset(
-        tuple(Item(f"i{k:04d}", Path(f"{k}.png"), f"text {k % (texts or n)}") for k in range(n))
+        tuple(
+            Item(f"i{k:04d}", (Path(f"{k}.png"),), (f"text {k % (texts or n)}",)) for k in range(n)
+        )
     )
 
 
@@ -83,7 +85,7 @@ def test_unknown_split_name_means_train() -> None:
 def test_split_keeps_items_of_equal_text_together(n: int, texts: int, seed: int) -> None:
     data = pairs(n, texts=texts)
     respelled = tuple(
-        replace(item, text=f"  {item.text.upper()}") if k % 2 and item.text else item
+        replace(item, captions=(f"  {item.captions[0].upper()}",)) if k % 2 else item
         for k, item in enumerate(data)
     )
     parts = split(replace(data, items=respelled), query=0.2, validation=0.2, seed=seed)

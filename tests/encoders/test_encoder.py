@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,13 +26,14 @@ from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_tensor
 from xmodal.encoders.towers import Towers
 from xmodal.errors import DataError, ModelError
 from xmodal.features.backbones.builtin import Words
-from xmodal.modality import MODALITIES
+from xmodal.index.documents import DocumentBatch
+from xmodal.modality import MODALITIES, Modality
 
 TEXTS = ["a red circle on the left", "two green stars", "a large blue cross at the top"]
 
 
 def images(dataset: Dataset) -> list[Path]:
-    return [item.image for item in dataset if item.image is not None]
+    return [item.images[0] for item in dataset if item.images]
 
 
 def untrained(seed: int = 0, bits: int = 32) -> TrainedEncoder:
@@ -335,22 +337,87 @@ def test_encode_data_skips_and_records_unusable_sources(
     broken.write_text("no picture")
     items = (
         one,
-        replace(two, image=None),
-        replace(three, text=None),
-        Item("broken", image=broken, text="!!!"),
+        replace(two, images=()),
+        replace(three, captions=()),
+        Item("broken", images=(broken,), captions=("!!!",)),
     )
     problems = Problems()
     found = any_encoder.encode_data(Dataset(items), cache=cache, problems=problems)
     assert found["image"][0] == [one.id, three.id]
     assert found["text"][0] == [one.id, two.id]
-    assert found["image"][1] == any_encoder.encode_images([one.image, three.image])  # type: ignore[list-item]
-    assert found["text"][1] == any_encoder.encode_texts([one.text, two.text])  # type: ignore[list-item]
+    assert found["image"][1] == any_encoder.encode_images([one.images[0], three.images[0]])
+    assert found["text"][1] == any_encoder.encode_texts([one.captions[0], two.captions[0]])
     assert sum(problems.count_by_kind().values()) == 2
 
 
+def test_encode_data_gives_the_codes_of_all_sources_of_an_item(
+    any_encoder: Encoder, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, three = dataset.items[:3]
+    items = (
+        replace(one, captions=("a red star", "!!!", "a blue cross"), images=one.images * 2),
+        replace(two, captions=()),
+        replace(three, captions=("a blue cross",), images=(*one.images, *three.images)),
+    )
+    encoded: list[int] = []
+    encode = type(any_encoder).encode
+
+    def counted(self: Encoder, modality: Modality, sources: Any, **options: Any) -> Any:
+        encoded.append(len(sources))
+        return encode(self, modality, sources, **options)
+
+    monkeypatch.setattr(type(any_encoder), "encode", counted)
+    found = any_encoder.encode_data(Dataset(items), problems=Problems())
+    assert sorted(encoded) == [3, 3]  # three different pictures, three different captions
+    texts, images = found["text"], found["image"]
+    assert texts.ids == [one.id, three.id] and texts.offsets.tolist() == [0, 2, 3]
+    assert texts.positions.tolist() == [0, 2, 0]
+    assert texts.id_of_codes() == [one.id, one.id, three.id]
+    assert images.ids == [one.id, two.id, three.id] and images.offsets.tolist() == [0, 2, 3, 5]
+    assert texts.codes == any_encoder.encode_texts(["a red star", "a blue cross", "a blue cross"])
+    pictures = [*one.images, *one.images, *two.images, *one.images, *three.images]
+    assert images.codes == any_encoder.encode_images(pictures)
+
+
+def test_batches_have_all_codes_and_the_coded_sources_first(
+    any_encoder: Encoder, dataset: Dataset
+) -> None:
+    one, two, three = dataset.items[:3]
+    items = (
+        replace(one, captions=("!!!", "a red star", "???", "a blue cross")),
+        replace(two, images=(), captions=("!!!",)),
+        replace(three, captions=(), images=(*one.images, *three.images)),
+    )
+    data = Dataset(items, problems=Problems())
+    for size, count in ((1, 2), (10, 1)):
+        batches = list(any_encoder.batches(data, size=size))
+        assert len(batches) == count
+        joined = DocumentBatch.join(batches)
+        assert joined.ids == [one.id, three.id]
+        assert joined.counts("text").tolist() == [2, 0]
+        assert joined.counts("image").tolist() == [1, 2]
+        texts = any_encoder.encode_texts(["a red star", "a blue cross"])
+        assert joined.codes("text")[1] == texts
+        fields = joined.fields_by_id()
+        assert fields[one.id]["text"] == ["a red star", "a blue cross", "!!!", "???"]
+        assert fields[three.id]["image"] == [str(one.images[0]), str(three.images[0])]
+
+
+def test_encode_pairs_leaves_out_unusable_sources_and_items(
+    any_encoder: Encoder, dataset: Dataset
+) -> None:
+    one, two = dataset.items[:2]
+    first = replace(one, captions=("!!!", "a red star", "a blue cross"))
+    pairs = Dataset((first, replace(two, captions=("???",))))
+    usable, encoded = any_encoder.encode_pairs(pairs)
+    assert usable.ids == [one.id] and usable.items[0].captions == first.captions[1:]
+    assert encoded["text"].codes == any_encoder.encode_texts(first.captions[1:])
+    assert len(encoded["image"].codes) == len(encoded["image"].features) == 1
+
+
 def test_encode_data_without_pictures_gives_no_image_codes(any_encoder: Encoder) -> None:
-    found = any_encoder.encode_data(Dataset((Item("a", text="a red star"),)))
-    ids, codes = found["image"]
+    found = any_encoder.encode_data(Dataset((Item("a", captions=("a red star",)),)))
+    ids, codes, *_ = found["image"]
     assert (ids, len(codes), codes.bits) == ([], 0, any_encoder.bits)
     assert found["text"][0] == ["a"]
 

@@ -62,7 +62,7 @@ def test_search_index_encode_and_evaluate_need_no_torch(
         assert [(hit["id"], hit["distance"]) for hit in hits] == [hit[:2] for hit in expected]
         opened.close()
 
-    picture = dataset.items[0].image
+    picture = dataset.items[0].images[0]
     done = without(TORCH, "encode", *portable, "--text", QUERY, "--image", picture)
     codes = [encoder.encode_texts([QUERY]), encoder.encode_images([str(picture)])]
     assert done.stdout.split() == [one.to_hex()[0] for one in codes], done.stderr

@@ -58,7 +58,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def captions(pictures: list[Path]) -> list[str]:
     """Their captions."""
-    return [str(item.text) for item in read(pictures[0].parent)]
+    return [str(item.captions[0]) for item in read(pictures[0].parent)]
 
 
 # ---- equal bits ------------------------------------------------------------------------------
@@ -318,7 +318,7 @@ def test_invalid_exports_print_one_line(
 
 
 def test_export_check_without_pictures_raises(small_model: Path, tmp_path: Path) -> None:
-    texts = Dataset((Item("a", text="a red star"),))
+    texts = Dataset((Item("a", captions=("a red star",)),))
     with pytest.raises(DataError, match="no image among 1 items"):
         export(small_model, tmp_path / "x.onnx", check=Check(texts))
     assert list(tmp_path.iterdir()) == []

@@ -101,7 +101,7 @@ def test_torch_and_onnx_codes_of_real_data_have_equal_bits(tmp_path: Path, cache
     pytest.importorskip("xmodal.export", reason="pip install -e '.[export]'")
     rows = [json.loads(line) for line in (FLICKR / "captions.jsonl").read_text().splitlines()]
     items = [
-        Item(row["id"], image=FLICKR / row["file_name"], text=row["captions"][0])
+        Item(row["id"], images=(FLICKR / row["file_name"],), captions=(row["captions"][0],))
         for row in rows
         if row.get("file_name")
     ]

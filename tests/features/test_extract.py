@@ -373,7 +373,7 @@ def test_pair_features_keeps_pairs_with_both_usable(tmp_path: Path) -> None:
     paths[1].write_text("no picture")
     texts = ["a", "b", "!!!", "ab"]
     items = tuple(
-        Item(f"{row}", image=path, text=text)
+        Item(f"{row}", images=(path,), captions=(text,))
         for row, (path, text) in enumerate(zip(paths, texts, strict=True))
     )
     usable, features = pair_features(Corners(), Letters(), Dataset(items), cache=tmp_path / "c")
@@ -383,9 +383,24 @@ def test_pair_features_keeps_pairs_with_both_usable(tmp_path: Path) -> None:
     assert sum(usable.problems.count_by_kind().values()) == 2
 
 
+def test_equal_pictures_are_decoded_once(tmp_path: Path) -> None:
+    first, second = pictures(tmp_path / "p", 2)
+    copy = first.with_name("copy.png")
+    copy.write_bytes(first.read_bytes())
+    broken = [tmp_path / "broken.png"] * 2
+    broken[0].write_text("no picture")
+    sources = [first, second, copy, first, *broken]
+    for cache, decoded in ((None, 3), (tmp_path / "c", 2)):
+        corners, problems = Corners(), Problems()
+        rows, usable = image_features(corners, sources, cache=cache, problems=problems)
+        assert corners.computed == decoded and len(problems) == 1
+        assert usable.tolist() == [True] * 4 + [False] * 2
+        assert (rows[[2, 3]] == rows[0]).all() and (rows[1] != rows[0]).any()
+
+
 def test_pair_features_raises_for_an_item_without_a_picture() -> None:
     with pytest.raises(DataError, match="'x' is not a pair"):
-        pair_features(Corners(), Letters(), Dataset((Item("x", text="a"),)))
+        pair_features(Corners(), Letters(), Dataset((Item("x", captions=("a",)),)))
 
 
 def test_progress_ends_at_the_number_of_sources(tmp_path: Path) -> None:

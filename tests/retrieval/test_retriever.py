@@ -41,7 +41,7 @@ def test_text_query_returns_pictures_with_confidence(
 def test_picture_query_returns_texts_by_default(
     retriever: Retriever, encoder: Encoder, index: HammingIndex, dataset: Dataset
 ) -> None:
-    image = dataset.items[0].image
+    image = dataset.items[0].images[0]
     assert image is not None
     hits = retriever.search(image=image, k=5)
     (expected,) = index.search(encoder.encode_images([image]), 5, target="text")
@@ -69,7 +69,7 @@ def test_radius_and_min_confidence_limit_hits(retriever: Retriever, encoder: Enc
 def test_search_many_returns_hits_and_errors_in_place(
     retriever: Retriever, dataset: Dataset
 ) -> None:
-    image, ids = dataset.items[5].image, dataset.ids
+    image, ids = dataset.items[5].images[0], dataset.ids
     queries = [
         Query(text="a red circle"),
         Query(text="a blue star", k=3),

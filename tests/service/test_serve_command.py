@@ -51,10 +51,10 @@ def test_serve_prints_its_url_and_exits_with_0_after_sigterm(
         assert not any("none of" in line for line in lines)
         answer = httpx.post(f"{url}/v1/search", json={"text": WORDS}, trust_env=False).json()
         assert len(answer["hits"]) == 20
-        image = base64.b64encode(Path(str(dataset.items[0].image)).read_bytes()).decode()
+        image = base64.b64encode(Path(str(dataset.items[0].images[0])).read_bytes()).decode()
         body = {"image": image, "k": 20}
         answer = httpx.post(f"{url}/v1/search", json=body, trust_env=False).json()
-        codes = load_encoder(model).encode_images([str(dataset.items[0].image)])
+        codes = load_encoder(model).encode_images([str(dataset.items[0].images[0])])
         expected = HammingIndex.load(index_path, bits=None, fingerprint=None).search(
             codes, 20, target="image"
         )[0]

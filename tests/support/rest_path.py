@@ -43,8 +43,8 @@ def allow(server: Run) -> None:
 
 def picture(item: Item) -> str:
     """Return the picture of an item in base64."""
-    assert item.image is not None
-    return base64.b64encode(Path(item.image).read_bytes()).decode()
+    assert item.images
+    return base64.b64encode(Path(item.images[0]).read_bytes()).decode()
 
 
 def answer_hits(answer: Mapping[str, Any]) -> list[HitTuple]:
@@ -68,7 +68,7 @@ def curl(command: str, folder: Path, item: Item | None = None) -> Any:
     if shutil.which("curl") is None:
         pytest.skip("runs the printed commands, which need curl: apt-get install curl")
     if item is not None:
-        shutil.copyfile(str(item.image), folder / "picture.jpg")
+        shutil.copyfile(str(item.images[0]), folder / "picture.jpg")
     done = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, ""), done
     return json.loads(done.stdout)

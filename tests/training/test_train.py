@@ -190,11 +190,11 @@ def test_unusable_items_are_problems_and_do_not_change_the_encoder(
 ) -> None:
     broken = tmp_path / "broken.png"
     broken.write_text("no picture")
-    picture = few.items[0].image
+    picture = few.items[0].images[0]
     bad = (
-        Item("broken", image=broken, text="a red star"),
-        Item("unread", image=picture, text="!!!"),
-        Item("alone", text="a red star"),
+        Item("broken", images=(broken,), captions=("a red star",)),
+        Item("unread", images=(picture,), captions=("!!!",)),
+        Item("alone", captions=("a red star",)),
     )
     data = Dataset((*few.items, *bad), problems=Problems())
     encoder = train(data, None, OPTIONS, SETTINGS, cache=cache)
@@ -228,7 +228,7 @@ def test_invalid_options_raise_before_the_folder_is_created(few: Dataset, tmp_pa
 
 
 def test_data_without_pairs_raises_data_error(few: Dataset) -> None:
-    alone = Dataset(tuple(replace(item, image=None) for item in few), name="captions")
+    alone = Dataset(tuple(replace(item, images=()) for item in few), name="captions")
     with pytest.raises(DataError, match=r"captions has no pair of a picture and a text among 60"):
         train(alone, None, OPTIONS, SETTINGS)
 
@@ -307,7 +307,7 @@ def test_evaluate_splits_new_data_as_training_does(
 def test_evaluate_uses_the_codes_of_the_encoder(trained: Path, few: Dataset, cache: Path) -> None:
     encoder = load_encoder(trained)
     _, [(query, _)] = evaluate(encoder, few, cache=cache)
-    texts = {item.id: item.text for item in few}
+    texts = {item.id: item.captions[0] for item in few}
     assert query.codes["text"] == encoder.encode_texts([texts[id_] or "" for id_ in query.ids])
 
 
@@ -330,7 +330,7 @@ def test_evaluate_leaves_out_unreadable_pictures(
     Image.new("RGB", (8, 8)).save(broken)
     broken.write_bytes(broken.read_bytes()[:30])
     asked = encoder.split["query"][0]
-    items = tuple(replace(item, image=broken) if item.id == asked else item for item in few)
+    items = tuple(replace(item, images=(broken,)) if item.id == asked else item for item in few)
     data = replace(few, items=items, problems=Problems())
     _, [(query, database)] = evaluate(encoder, data, cache=cache)
     assert asked not in [*query.ids, *database.ids]

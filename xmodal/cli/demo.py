@@ -135,7 +135,7 @@ def _search_unseen(retriever: Retriever, dataset: Dataset, out: Path) -> str:
     )
     by_shape = sorted(range(len(texts)), key=lambda row: (combinations[row][1], row))
     shown = [QueryHits(texts[row], results[row]) for row in by_shape[::6][:GALLERY_QUERIES]]
-    image = next(item.image for item in dataset if item.split == "test" and item.image is not None)
+    image = next(item.images[0] for item in dataset if item.split == "test" and item.images)
     shown.append(QueryHits(image, retriever.search(image=image, k=HITS_PER_QUERY)))
     for suffix in ("html", "png"):
         title = "xmodal demo: combinations that are not in the training data"

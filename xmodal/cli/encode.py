@@ -92,11 +92,11 @@ def _write_codes(encoder: Encoder, dataset: Dataset, out: Path, cache: Path | No
     with progress_bars() as bars:
         codes = encoder.encode_data(dataset, cache=cache or default_cache(), progress=bars)
     arrays: dict[str, Any] = {"bits": np.array(encoder.bits)}
-    for modality, (ids, binary_codes) in codes.items():
-        arrays[f"{modality}_ids"] = np.array(ids, dtype=str)
-        arrays[f"{modality}_codes"] = binary_codes.packed
+    for modality, encoded in codes.items():
+        arrays[f"{modality}_ids"] = np.array(encoded.id_of_codes(), dtype=str)
+        arrays[f"{modality}_codes"] = encoded.codes.packed
     with atomic_write(out) as file:
         np.savez(file, **arrays)
     print_problems(dataset.problems)
-    counts = ", ".join(f"{len(ids):,} {modality} codes" for modality, (ids, _) in codes.items())
+    counts = ", ".join(f"{len(one.codes):,} {modality} codes" for modality, one in codes.items())
     print_line(f"{out}: {counts}")

@@ -1,6 +1,6 @@
 """Items with their labels, sets of items, and problems of the input.
 
-An item has a picture, a text, or both (then it is a *pair*), optional labels, and any fields.
+An item has pictures, captions, or both (then it is a *pair*), optional labels, and any fields.
 ``labels is None`` means unlabelled, which differs from having none of the classes.
 """
 
@@ -16,7 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from xmodal.errors import ConfigError
+from xmodal.modality import Modality
 
+ImageSource = Path
+"""What a picture is read from."""
 Progress = Callable[[str, int, int], None]
 """Callback for progress: name of the task, number of steps done, total number of steps."""
 
@@ -63,27 +66,41 @@ class Problems:
 
 @dataclass(frozen=True)
 class Item:
-    """A picture, a text, or a pair of both; ``labels`` is None for an unlabelled item.
+    """Pictures and captions of one thing; ``labels`` is None for an unlabelled item.
 
     ``fields`` are other values that an index stores; ``split`` is the name of a split, if the data
-    has one.
+    has one. Items of equal ``group`` show the same thing; it is None until
+    :func:`xmodal.data.groups.with_groups` sets it.
     """
 
     id: str
-    image: Path | None = None
-    text: str | None = None
+    images: tuple[ImageSource, ...] = ()
+    captions: tuple[str, ...] = ()
     labels: tuple[str, ...] | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
     split: str | None = None
+    group: str | None = None
+
+    def sources(self, modality: Modality) -> tuple[ImageSource, ...] | tuple[str, ...]:
+        """Return the pictures or the captions."""
+        return self.images if modality == "image" else self.captions
 
     def document(self) -> dict[str, Any]:
-        """Return the fields to store in an index, with "text", "image" (path) and "labels"."""
+        """Return the fields to store in an index, with "text", "image" (path) and "labels".
+
+        "text" and "image" are one text if there is one caption or picture, lists if there are
+        several, and missing if there is none.
+        """
         own = {
-            "text": self.text,
-            "image": None if self.image is None else str(self.image),
+            "text": _one_or_list(self.captions),
+            "image": _one_or_list([str(image) for image in self.images]),
             "labels": None if self.labels is None else list(self.labels),
         }
         return dict(self.fields) | {name: value for name, value in own.items() if value is not None}
+
+
+def _one_or_list(values: Sequence[str]) -> str | list[str] | None:
+    return (values[0] if len(values) == 1 else list(values)) if values else None
 
 
 @dataclass(frozen=True)
@@ -119,8 +136,8 @@ class Dataset:
         return replace(self, items=tuple(item for item in self.items if condition(item)))
 
     def pairs(self) -> Dataset:
-        """Return the items that have both a picture and a text."""
-        return self.keep(lambda item: item.image is not None and item.text is not None)
+        """Return the items that have at least one picture and at least one caption."""
+        return self.keep(lambda item: bool(item.images and item.captions))
 
     def labels(self, classes: Sequence[str]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Return multi-hot labels, (n, len(classes)), and which items are labelled, (n,).

@@ -77,7 +77,7 @@ def _assign_sample(
 ) -> None:
     """Give ``role`` to a share of the training items; items of equal text are one group."""
     groups = {
-        item.id: " ".join((item.text or item.id).lower().split())
+        item.id: " ".join(" ".join(item.captions or (item.id,)).lower().split())
         for item in data
         if roles[item.id] == "train"
     }

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes
-from xmodal.data.dataset import Dataset, Problems, Progress
+from xmodal.data.dataset import Dataset, Item, Problems, Progress
 from xmodal.data.images import Source
 from xmodal.encoders.calibration import Confidence
 from xmodal.errors import ConfigError
-from xmodal.features.extract import Array, Usable, keep_rows, pair_sources
+from xmodal.features.extract import Array, Usable, keep_usable, pair_sources
 from xmodal.index.documents import DocumentBatch, fields_to_json, to_offsets
 from xmodal.modality import MODALITIES, Modality
 
@@ -33,6 +35,33 @@ class Encoded(NamedTuple):
     codes: BinaryCodes
     usable: Usable
     features: Array
+
+
+class EncodedSources(NamedTuple):
+    """Codes of all usable pictures, or of all usable captions, of a dataset.
+
+    ``ids``: the n items that have one. The codes of item i are ``offsets[i]:offsets[i + 1]``,
+    ``offsets`` is (n + 1,). ``positions`` (m,): the place of each code's source among those of its
+    item.
+    """
+
+    ids: list[str]
+    codes: BinaryCodes
+    offsets: npt.NDArray[np.int64]
+    positions: npt.NDArray[np.int64]
+
+    def rows_of(self, item: int) -> range:
+        """Return the rows of ``codes`` of an item, which is given by its place in ``ids``."""
+        return range(int(self.offsets[item]), int(self.offsets[item + 1]))
+
+    def positions_of(self, item: int | None) -> list[int]:
+        """Return the positions of the coded sources of an item; None has no codes."""
+        return [] if item is None else [int(self.positions[row]) for row in self.rows_of(item)]
+
+    def id_of_codes(self) -> list[str]:
+        """Return the id of the item of each code, (m,)."""
+        counts = np.diff(self.offsets).tolist()
+        return [id_ for id_, count in zip(self.ids, counts, strict=True) for _ in range(count)]
 
 
 class Encoder(ABC):
@@ -97,47 +126,59 @@ class Encoder(ABC):
         cache: Path | None = None,
         problems: Problems | None = None,
         progress: Progress | None = None,
-    ) -> dict[Modality, tuple[list[str], BinaryCodes]]:
-        """Return ids and codes of all pictures and all texts.
+    ) -> dict[Modality, EncodedSources]:
+        """Encode all pictures and all captions; equal paths and equal captions are encoded once.
 
         Unusable sources are recorded in ``problems``, by default those of ``data``.
         """
         recorded = problems if problems is not None else data.problems
-        out: dict[Modality, tuple[list[str], BinaryCodes]] = {}
-        for modality in MODALITIES:
-            items = [item for item in data if getattr(item, modality) is not None]
-            if not items:  # the backbone is not loaded
-                out[modality] = [], BinaryCodes.empty(self.bits)
-                continue
-            encoded = self.encode(
-                modality,
-                [getattr(item, modality) for item in items],
-                cache=cache,
-                problems=recorded,
-                progress=progress,
-            )
-            ids = [item.id for item, usable in zip(items, encoded.usable, strict=True) if usable]
-            out[modality] = ids, encoded.codes[encoded.usable]
-        return out
+        options: dict[str, Any] = {"cache": cache, "problems": recorded, "progress": progress}
+        return {modality: self._encode_all(modality, data, options) for modality in MODALITIES}
+
+    def _encode_all(
+        self, modality: Modality, data: Dataset, options: Mapping[str, Any]
+    ) -> EncodedSources:
+        """Encode the sources of one modality; without any, the backbone is not loaded."""
+        different = {source: row for row, source in enumerate(_different(data, modality))}
+        if different:
+            codes, usable, _ = self.encode(modality, list(different), **options)
+        else:
+            codes, usable = BinaryCodes.empty(self.bits), np.zeros(0, np.bool_)
+        ids: list[str] = []
+        rows: list[int] = []
+        positions: list[int] = []
+        offsets = [0]
+        for item in data:
+            for position, source in enumerate(item.sources(modality)):
+                if usable[different[source]]:
+                    rows.append(different[source])
+                    positions.append(position)
+            if len(rows) > offsets[-1]:
+                ids.append(item.id)
+                offsets.append(len(rows))
+        return EncodedSources(
+            ids, codes[np.array(rows, np.int64)], np.array(offsets), np.array(positions, np.int64)
+        )
 
     def encode_pairs(
         self, pairs: Dataset, *, cache: Path | None = None, progress: Progress | None = None
     ) -> tuple[Dataset, dict[Modality, Encoded]]:
-        """Return the pairs whose picture and text are usable, and both encoded, row by row.
+        """Return the pairs with a usable picture and caption, and all their sources encoded.
 
-        The others are recorded in ``pairs.problems``.
+        The rows are those of :func:`~xmodal.features.extract.pair_sources` of the returned pairs,
+        which are without unusable pictures and captions. Those are recorded in ``pairs.problems``.
         """
         options = {"cache": cache, "problems": pairs.problems, "progress": progress}
         encoded: dict[Modality, Encoded] = {
             modality: self.encode(modality, sources, **options)  # type: ignore[arg-type]
             for modality, sources in pair_sources(pairs).items()
         }
-        usable = encoded["image"].usable & encoded["text"].usable
-        usable_pairs: dict[Modality, Encoded] = {
-            modality: Encoded(one.codes[usable], one.usable[usable], one.features[usable])
-            for modality, one in encoded.items()
-        }
-        return keep_rows(pairs, usable), usable_pairs
+        usable, kept = keep_usable(pairs, {m: one.usable for m, one in encoded.items()})
+        rows_of: dict[Modality, Encoded] = {}
+        for modality, (codes, is_usable, features) in encoded.items():
+            rows = kept[modality]
+            rows_of[modality] = Encoded(codes[rows], is_usable[rows], features[rows])
+        return usable, rows_of
 
     def batches(
         self,
@@ -149,24 +190,44 @@ class Encoder(ABC):
     ) -> Iterator[DocumentBatch]:
         """Yield the encoded items of ``data`` in order, at most ``size`` per batch.
 
-        Items without a usable picture or text, and items with fields that cannot be stored, are
-        recorded in ``data.problems`` and left out.
+        The pictures and captions that have a code stand first in the fields "image" and "text", in
+        the order of the codes. Items without a usable picture or text, and items with fields that
+        cannot be stored, are recorded in ``data.problems`` and left out.
         """
-        codes = self.encode_data(data, cache=cache, progress=progress)
-        rows = {m: {id_: row for row, id_ in enumerate(ids)} for m, (ids, _) in codes.items()}
+        encoded = self.encode_data(data, cache=cache, progress=progress)
+        rows = {m: {id_: row for row, id_ in enumerate(one.ids)} for m, one in encoded.items()}
         items = [item for item in data if any(item.id in rows[m] for m in MODALITIES)]
         for start in range(0, len(items), size):
-            part, fields = [], []
+            ids, fields = [], []
             for item in items[start : start + size]:
+                coded = {m: encoded[m].positions_of(rows[m].get(item.id)) for m in MODALITIES}
                 try:
-                    fields.append(fields_to_json(item.document(), item.id))
-                    part.append(item)
+                    fields.append(fields_to_json(_coded_first(item, coded).document(), item.id))
+                    ids.append(item.id)
                 except ConfigError as error:
                     data.problems.add("fields not storable", f"{item.id} ({error})")
-            ids = [item.id for item in part]
             packed, offsets = {}, {}
-            for modality in MODALITIES:
-                positions = np.array([rows[modality].get(id_, -1) for id_ in ids], np.int64)
-                packed[modality] = codes[modality][1].packed[positions[positions >= 0]]
-                offsets[modality] = to_offsets(positions >= 0)
+            for modality, one in encoded.items():
+                places = [rows[modality].get(id_) for id_ in ids]
+                spans = [range(0) if place is None else one.rows_of(place) for place in places]
+                chosen = np.array([row for span in spans for row in span], np.int64)
+                packed[modality] = one.codes.packed[chosen]
+                offsets[modality] = to_offsets([len(span) for span in spans])
             yield DocumentBatch(ids, packed, offsets, fields)
+
+
+def _coded_first(item: Item, coded: Mapping[Modality, list[int]]) -> Item:
+    """Return the item with the sources at the positions ``coded`` first, then the others."""
+    ordered: dict[Modality, tuple[Any, ...]] = {}
+    for modality, positions in coded.items():
+        sources = item.sources(modality)
+        others = [place for place in range(len(sources)) if place not in set(positions)]
+        ordered[modality] = tuple(sources[place] for place in [*positions, *others])
+    if all(ordered[modality] == item.sources(modality) for modality in MODALITIES):
+        return item
+    return replace(item, images=ordered["image"], captions=ordered["text"])
+
+
+def _different(data: Dataset, modality: Modality) -> dict[Any, None]:
+    """Return the different sources of all items, in order of appearance."""
+    return dict.fromkeys(source for item in data for source in item.sources(modality))

@@ -15,6 +15,7 @@ from xmodal.encoders.encoder import Encoder
 from xmodal.errors import ConfigError, DataError, IndexMismatch
 from xmodal.evaluation.protocol import Part, compare
 from xmodal.evaluation.report import Report, combine
+from xmodal.features.extract import source_offsets
 from xmodal.index.contract import Hit, Index
 from xmodal.modality import DIRECTIONS, MODALITIES
 
@@ -88,6 +89,7 @@ def _evaluate_one(
     usable, encoded = encoder.encode_pairs(data.pairs(), cache=cache, progress=progress)
     parts, trained = _split_as_trained(encoder, usable, options)
     row = {id_: number for number, id_ in enumerate(usable.ids)}
+    first = {modality: source_offsets(usable, modality)[:-1] for modality in MODALITIES}
 
     def part(selected: Dataset, label_share: float = 1.0) -> Part:
         labels, labelled = selected.with_label_share(label_share, options.seed).labels(
@@ -96,10 +98,13 @@ def _evaluate_one(
         rows = np.array([row[id_] for id_ in selected.ids], dtype=np.int64)
         return Part(
             selected.ids,
-            {modality: encoded[modality].features[rows] for modality in MODALITIES},
+            {
+                modality: encoded[modality].features[first[modality][rows]]
+                for modality in MODALITIES
+            },
             labels,
             labelled,
-            {modality: encoded[modality].codes[rows] for modality in MODALITIES},
+            {modality: encoded[modality].codes[first[modality][rows]] for modality in MODALITIES},
         )
 
     query = part(parts.query)

@@ -30,8 +30,8 @@ class Sample:
     data: Dataset
 
     def sources(self, modality: Modality) -> list[Any]:
-        """Return the pictures, or the texts."""
-        return [getattr(item, modality) for item in self._items_with(modality)]
+        """Return the first picture or the first caption of each item."""
+        return [item.sources(modality)[0] for item in self._items_with(modality)]
 
     def labels(self) -> tuple[list[int], list[int], Any] | None:
         """Return the labelled pairs: rows of pictures, rows of texts, labels (n, c).
@@ -49,7 +49,7 @@ class Sample:
         return [image[id_] for id_ in pairs.ids], [text[id_] for id_ in pairs.ids], hot
 
     def _items_with(self, modality: Modality) -> list[Item]:
-        return [item for item in self.data if getattr(item, modality) is not None]
+        return [item for item in self.data if item.sources(modality)]
 
 
 def rendered(folder: Path, items: int) -> Sample:

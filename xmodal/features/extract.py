@@ -8,9 +8,10 @@ continues with the missing rows. Raw pixels (``small-cnn``) are stored as uint8.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,7 +24,7 @@ from xmodal.data.images import Preprocessing, Source, load_image
 from xmodal.errors import DataError
 from xmodal.features.backbones import ImageBackbone, TextBackbone
 from xmodal.features.cache import FeatureCache, content_hash, open_cache
-from xmodal.modality import Modality
+from xmodal.modality import MODALITIES, Modality
 
 Array = npt.NDArray[Any]
 Usable = npt.NDArray[np.bool_]
@@ -130,11 +131,18 @@ def image_rows(
         keys = _image_keys(images, store)
         result = _Result(featurizer, images, "picture", problems, store, keys)
         missing = result.fill_from_cache()
+        # Pictures of equal bytes (with a cache) or of equal paths are computed once.
+        equal: dict[Any, list[int]] = {}
+        for row in missing:
+            equal.setdefault(keys[row] or _identity(images[row]), []).append(row)
+        copies = {rows[0]: rows[1:] for rows in equal.values()}
         done = len(images) - len(missing)
-        for batch in _decoded(preprocessing, featurizer.batch, images, missing, problems):
-            done += len(batch.rows) + batch.failed
+        for batch in _decoded(preprocessing, featurizer.batch, images, list(copies), problems):
+            done += sum(1 + len(copies[row]) for row in batch.rows + batch.failed)
             if batch.rows:
                 result.add(batch.rows, *featurizer.rows(np.stack(batch.pixels)))
+                for row in batch.rows:
+                    result.copy(row, copies[row])
             if progress:
                 progress("pictures", done, len(images))
     return result.rows, result.usable
@@ -179,24 +187,64 @@ def pair_features(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[Dataset, dict[Modality, Array]]:
-    """Return the pairs whose picture and text are usable, and their features, row by row.
+    """Return the pairs with a usable picture and caption, and the features of all their sources.
 
-    The others are recorded in ``pairs.problems``.
+    Features have the rows of :func:`pair_sources` of the returned pairs, which are without unusable
+    pictures and captions. Those are recorded in ``pairs.problems``.
     """
     sources = pair_sources(pairs)
     options = {"cache": cache, "problems": pairs.problems, "progress": progress}
     images, image_usable = image_features(image_backbone, sources["image"], **options)  # type: ignore[arg-type]
     texts, text_usable = text_features(text_backbone, sources["text"], **options)  # type: ignore[arg-type]
-    usable = image_usable & text_usable
-    return keep_rows(pairs, usable), {"image": images[usable], "text": texts[usable]}
+    usable, kept = keep_usable(pairs, {"image": image_usable, "text": text_usable})
+    return usable, {"image": images[kept["image"]], "text": texts[kept["text"]]}
 
 
 def pair_sources(pairs: Dataset) -> dict[Modality, list[Any]]:
-    """Return the pictures and the texts of pairs; raise DataError for other items."""
+    """Return all pictures and all captions of pairs, item after item.
+
+    Raises DataError for an item that is not a pair.
+    """
     for item in pairs:
-        if item.image is None or item.text is None:
+        if not item.images or not item.captions:
             raise DataError(f"item {item.id!r} is not a pair: use data.pairs()")
-    return {"image": [item.image for item in pairs], "text": [item.text for item in pairs]}
+    return {
+        "image": [image for item in pairs for image in item.images],
+        "text": [caption for item in pairs for caption in item.captions],
+    }
+
+
+def source_offsets(data: Dataset, modality: Modality) -> npt.NDArray[np.int64]:
+    """Return offsets (n + 1,) of the sources of each item in :func:`pair_sources`."""
+    counts = [len(item.sources(modality)) for item in data]
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+
+
+def keep_usable(
+    pairs: Dataset, usable: Mapping[Modality, Usable]
+) -> tuple[Dataset, dict[Modality, Usable]]:
+    """Return the pairs that stay pairs without unusable sources, and which sources are kept.
+
+    ``usable[modality]``: which rows of :func:`pair_sources` are usable.
+    """
+    kept = {modality: np.zeros(len(mask), np.bool_) for modality, mask in usable.items()}
+    offsets = {modality: source_offsets(pairs, modality).tolist() for modality in usable}
+    items = []
+    for number, item in enumerate(pairs):
+        rows = {m: slice(offsets[m][number], offsets[m][number + 1]) for m in usable}
+        if not all(usable[modality][part].any() for modality, part in rows.items()):
+            continue
+        for modality, part in rows.items():
+            kept[modality][part] = usable[modality][part]
+        images, captions = (kept[modality][rows[modality]] for modality in MODALITIES)
+        if not (images.all() and captions.all()):
+            item = replace(
+                item,
+                images=tuple(compress(item.images, images)),
+                captions=tuple(compress(item.captions, captions)),
+            )
+        items.append(item)
+    return replace(pairs, items=tuple(items)), kept
 
 
 def keep_rows(data: Dataset, usable: Usable) -> Dataset:
@@ -207,11 +255,11 @@ def keep_rows(data: Dataset, usable: Usable) -> Dataset:
 
 @dataclass
 class _DecodedBatch:
-    """Pixels of the decoded pictures of a batch, their rows, and the number of failures."""
+    """Pixels of the decoded pictures of a batch, their rows, and the rows of failures."""
 
     rows: list[int] = field(default_factory=list)
     pixels: list[Array] = field(default_factory=list)
-    failed: int = 0
+    failed: list[int] = field(default_factory=list)
 
 
 def _decoded(
@@ -242,7 +290,7 @@ def _decoded(
                         if problems is None:
                             raise
                         problems.add("picture not usable", error)
-                        batch.failed += 1
+                        batch.failed.append(row)
                 yield batch
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -263,6 +311,11 @@ def _image_keys(images: Sequence[Source], store: FeatureCache | None) -> list[by
         else:
             keys.append(content_hash(image))
     return keys
+
+
+def _identity(image: Source) -> object:
+    """Return the path of a picture, or a number that is equal for the same object."""
+    return str(image) if isinstance(image, str | Path) else id(image)
 
 
 def _open_image_key(image: Image.Image) -> bytes | None:

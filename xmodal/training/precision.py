@@ -18,6 +18,7 @@ from xmodal.features.extract import (
     image_features,
     keep_rows,
     pair_sources,
+    source_offsets,
     text_features,
 )
 from xmodal.modality import Modality
@@ -35,7 +36,7 @@ def equal_bits(
 ) -> dict[str, float]:
     """Return by modality the share of code bits that backbones in float32 give as well.
 
-    ``features[modality]``: (n, dim), of the pairs ``usable``. Measured on a sample of at most
+    ``features[modality]``: of all sources of the pairs ``usable``. Measured on a sample of at most
     ``MAX_COMPARED`` pairs; empty for float32 itself.
     """
     if options.precision == "float32":
@@ -53,7 +54,8 @@ def equal_bits(
     }
     shares = {}
     for modality, (values, good) in exact.items():
-        found = towers.codes(modality, as_tensor(features[modality][rows][good])).to_bits()
+        of_rows = np.repeat(rows, np.diff(source_offsets(usable, modality)))
+        found = towers.codes(modality, as_tensor(features[modality][of_rows][good])).to_bits()
         expected = towers.codes(modality, as_tensor(values[good])).to_bits()
         share = round(float((found == expected).mean()), 4)
         shares[f"bits equal to float32, {modality}"] = share

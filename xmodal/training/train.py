@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -29,8 +29,8 @@ from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_tensor
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
 from xmodal.features.backbones import load_image_backbone, load_text_backbone
-from xmodal.features.extract import Array, pair_features
-from xmodal.modality import Modality
+from xmodal.features.extract import Array, pair_features, source_offsets
+from xmodal.modality import MODALITIES, Modality
 from xmodal.training.methods.dshgan import train as dshgan
 from xmodal.training.methods.multiadversarial import train as multiadversarial
 from xmodal.training.methods.schgan import train as schgan
@@ -139,6 +139,7 @@ def _training_data(
 ) -> TrainingData:
     """Tensors of the training and validation parts; ``options.label_share`` of labels is kept."""
     row = {id_: place for place, id_ in enumerate(usable.ids)}
+    first = {m: source_offsets(usable, m)[:-1] for m in MODALITIES}
 
     def tensors(part: Dataset) -> Pairs:
         labels, labelled = part.with_label_share(options.label_share, options.seed).labels(
@@ -146,8 +147,8 @@ def _training_data(
         )
         rows = [row[id_] for id_ in part.ids]
         return Pairs(
-            as_tensor(features["image"][rows]),
-            as_tensor(features["text"][rows]),
+            as_tensor(features["image"][first["image"][rows]]),
+            as_tensor(features["text"][first["text"][rows]]),
             torch.from_numpy(labels.astype(np.float32)),
             torch.from_numpy(labelled),
         )
@@ -204,8 +205,14 @@ def _identity(data: Dataset, options: Mapping[str, Any], settings: Mapping[str, 
     chosen = {k: v for k, v in options.items() if (k, v) != ("precision", "float32")}
     hashed.update(json.dumps([chosen, settings]).encode())
     for item in data:
-        hashed.update(f"{item.id}\0{item.image}\0{item.text}\0{item.labels}\0".encode())
+        image, text = _name_of(item.images), _name_of(item.captions)
+        hashed.update(f"{item.id}\0{image}\0{text}\0{item.labels}\0".encode())
     return hashed.hexdigest()
+
+
+def _name_of(sources: Sequence[object]) -> object:
+    """Return one source, or the list of several ones, for the identity."""
+    return sources[0] if len(sources) == 1 else [str(source) for source in sources]
 
 
 def _load_finished(folder: Path, pairs: Dataset, options: Options, config: Any) -> TrainedEncoder:

@@ -78,8 +78,8 @@ def own(
         photos = tmp_path / "photos"
         (photos / "a").mkdir(parents=True, exist_ok=True)
         for number, item in enumerate(dataset.items[:COUNT]):
-            shutil.copy(str(item.image), photos / "a" / f"{number}.png")
-            rest("PUT", f"/{name}/_doc/p{number}", document(number, str(item.text)))
+            shutil.copy(str(item.images[0]), photos / "a" / f"{number}.png")
+            rest("PUT", f"/{name}/_doc/p{number}", document(number, str(item.captions[0])))
         rest("POST", f"/{name}/_refresh")
         return Own(uri, name, photos)
 
@@ -151,7 +151,7 @@ def test_enrich_adds_codes_and_changes_nothing_else(
     assert user_documents(rest, mine.name) == before
     assert rest("GET", f"/{mine.name}/_mapping")[mine.name]["mappings"]["_meta"]["mine"] == 1
     assert index.handle.layout.name == layout and len(index) == COUNT
-    texts = [str(item.text) for item in dataset.items[:COUNT]]
+    texts = [str(item.captions[0]) for item in dataset.items[:COUNT]]
     assert codes(index, "text", IDS) == encoder.encode_texts(texts)
     images = [str(mine.photos / f"a/{number}.png") for number in range(COUNT)]
     assert codes(index, "image", IDS) == encoder.encode_images(images)

@@ -89,7 +89,7 @@ def test_load_of_encoded_batches(
             progress=lambda *step: steps.append(step),
         )
         assert report.results == {"created": 150}
-        queries = encoder.encode_texts([str(item.text) for item in dataset.items[:5]])
+        queries = encoder.encode_texts([str(item.captions[0]) for item in dataset.items[:5]])
         local = HammingIndex(32)
         for part in encoder.batches(dataset, cache=cache):
             local.add(part)

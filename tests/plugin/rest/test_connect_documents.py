@@ -60,7 +60,10 @@ def test_printed_commands_store_and_search(
     put, by_words, by_picture, by_neural = (one["curl"] for one in photos.report["try"])
     assert curl(put, tmp_path, item)["result"] == "created"
     stored = ml("GET", f"{photos.name}/_doc/my-first")["_source"]
-    texts, pictures = encoder.encode_texts(["a red circle"]), encoder.encode_images([item.image])
+    texts, pictures = (
+        encoder.encode_texts(["a red circle"]),
+        encoder.encode_images([item.images[0]]),
+    )
     assert stored == {
         "text": "a red circle",
         "xmodal": {"id": "my-first"},
@@ -110,8 +113,8 @@ def test_ingest_pipeline_stores_the_documents_of_the_python_client(
 ) -> None:
     before = len(photos.index)
     both, text_only, image_only, neither = dataset.items[STORED + 1 : STORED + 5]
-    text = encoder.encode_texts([both.text or "", text_only.text or ""]).to_signed()
-    codes = encoder.encode_images([str(both.image), str(image_only.image)]).to_signed()
+    text = encoder.encode_texts([both.captions[0] or "", text_only.captions[0] or ""]).to_signed()
+    codes = encoder.encode_images([str(both.images[0]), str(image_only.images[0])]).to_signed()
     for item, sent, expected in (
         (both, {"text", "image"}, {"text_code": text[0], "image_code": codes[0]}),
         (text_only, {"text"}, {"text_code": text[1]}),
@@ -121,7 +124,7 @@ def test_ingest_pipeline_stores_the_documents_of_the_python_client(
         fields = {name: one for name, one in item.document().items() if name != "text"}
         document = dict(fields)
         if "text" in sent:
-            document["text"] = item.text
+            document["text"] = item.captions[0]
         if "image" in sent:
             document["image_base64"] = picture(item)
         stored = photos.put(ml, item.id, document)
@@ -145,7 +148,11 @@ def test_ingest_pipeline_encodes_single_documents_and_bulks_of_200(
     items = [dataset.items[n % len(dataset.items)] for n in range(count)]
     lines: list[dict[str, Any]] = []
     for n, item in enumerate(items):
-        document = {"text": f"{item.text}, number {n}", "image_base64": picture(item), "n": n}
+        document = {
+            "text": f"{item.captions[0]}, number {n}",
+            "image_base64": picture(item),
+            "n": n,
+        }
         if request_kind == "single":
             photos.put(ml, f"n{n:03}", document)
         lines += [{"index": {"_id": f"n{n:03}"}}, document]
@@ -153,8 +160,10 @@ def test_ingest_pipeline_encodes_single_documents_and_bulks_of_200(
         answer = photos.bulk(ml, lines)
         assert not answer["errors"], [one for one in answer["items"] if "error" in one["index"]][:3]
     ids = [f"n{n:03}" for n in range(count)]
-    texts = encoder.encode_texts([f"{item.text}, number {n}" for n, item in enumerate(items)])
-    images = encoder.encode_images([str(item.image) for item in items])
+    texts = encoder.encode_texts(
+        [f"{item.captions[0]}, number {n}" for n, item in enumerate(items)]
+    )
+    images = encoder.encode_images([str(item.images[0]) for item in items])
     batch = photos.index.get(ids)
     for modality, expected in (("text", texts), ("image", images)):
         stored, codes = batch.codes(modality)  # type: ignore[arg-type]
@@ -267,9 +276,9 @@ def test_search_pipelines_return_the_hits_of_the_python_client(
     photos: ConnectedIndex, encoder: Encoder, dataset: Dataset, ml: Server, source: str, target: Any
 ) -> None:
     item = dataset.items[-1]
-    code, query = encoder.encode_texts([item.text or ""]), {"text": item.text}
+    code, query = encoder.encode_texts([item.captions[0] or ""]), {"text": item.captions[0]}
     if source == "image":
-        code, query = encoder.encode_images([str(item.image)]), {"image_base64": picture(item)}
+        code, query = encoder.encode_images([str(item.images[0])]), {"image_base64": picture(item)}
     for size in (1, 7, STORED + 5):
         body = {"query": {"match": query}, "size": size}
         answer = photos.search(ml, f"{source}-to-{target}", body)
@@ -316,7 +325,7 @@ def test_neural_queries_apply_their_filter(
     photos: ConnectedIndex, encoder: Encoder, dataset: Dataset, ml: Server
 ) -> None:
     item = dataset.items[-1]
-    code = encoder.encode_images([str(item.image)])
+    code = encoder.encode_images([str(item.images[0])])
     expected = photos.index.search(code, 99, target="image", where={"size": "large"})[0]
     query = {"query_image": picture(item), "k": 99, "filter": {"term": {"size": "large"}}}
     body = {"query": {"neural": {"image_code": query}}, "size": 99, "_source": False}
@@ -340,12 +349,12 @@ def test_processors_of_neural_search_write_the_same_codes(
     ]
     ml("PUT", "_ingest/pipeline/by-neural", {"processors": processors})
     for id_, document in (
-        ("both", {"text": item.text, "image_base64": picture(item)}),
-        ("words", {"text": item.text}),
+        ("both", {"text": item.captions[0], "image_base64": picture(item)}),
+        ("words", {"text": item.captions[0]}),
     ):
         ml("PUT", f"{photos.name}/_doc/{id_}?pipeline=by-neural&refresh=true", document)
-    text = encoder.encode_texts([item.text or ""])
-    image = encoder.encode_images([str(item.image)])
+    text = encoder.encode_texts([item.captions[0] or ""])
+    image = encoder.encode_images([str(item.images[0])])
     stored, codes = photos.index.get(["both", "words"]).codes("text")
     assert stored == ["both", "words"] and (codes.packed == text.packed).all()
     stored, codes = photos.index.get(["both", "words"]).codes("image")

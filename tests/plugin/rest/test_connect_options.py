@@ -182,7 +182,7 @@ def test_connect_to_an_enriched_index_with_nested_fields(
         "product": {"title": "a green star", "price": 3},
         "xmodal": {"id": "new", "encoder": encoder.fingerprint},
         "text_code": texts.to_signed()[1],
-        "image_code": encoder.encode_images([str(item.image)]).to_signed()[0],
+        "image_code": encoder.encode_images([str(item.images[0])]).to_signed()[0],
     }
     body = {"query": {"match": {"product.title": "a red circle"}}}
     hits = answer_hits(photos.search(ml, "text-to-text", body))

@@ -59,7 +59,8 @@ def _read_captions(folder: Path, problems: Problems) -> Iterator[Item]:
             path = Path(base, name)
             if path.suffix.lower() in SUFFIXES and not name.startswith("."):
                 text = _caption(path.with_suffix(".txt"), folder, problems)
-                yield Item(path.relative_to(folder).as_posix(), image=path, text=text)
+                captions = () if text is None else (text,)
+                yield Item(path.relative_to(folder).as_posix(), (path,), captions)
 
 
 def _caption(path: Path, folder: Path, problems: Problems) -> str | None:

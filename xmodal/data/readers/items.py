@@ -41,8 +41,8 @@ def item_from_row(
         return None
     return Item(
         id_,
-        image=image,
-        text=text,
+        images=() if image is None else (image,),
+        captions=() if text is None else (text,),
         labels=clean_labels(row.get(columns.label)) if columns.label else None,
         fields=_fields(row, columns),
         split=clean_scalar(row.get(columns.split)) if columns.split else None,
@@ -73,7 +73,7 @@ def unique_items(items: Iterable[Item], problems: Problems) -> Iterator[Item]:
     """Yield the first item of each id; leave out ids and file names that are not valid Unicode."""
     seen: set[str] = set()
     for item in items:
-        names = f"{item.id}{item.image}"
+        names = f"{item.id}{''.join(map(str, item.images))}"
         if valid_unicode(names) != names:
             problems.add("id or file name is not valid Unicode, left out", ascii(item.id))
         elif item.id in seen:
