@@ -89,15 +89,18 @@ def sample_codes(
 
 
 def code_fields(modality: Modality) -> list[str]:
-    """Return the fields of ``_source`` that may have codes of ``modality``."""
-    return [field_of(modality), nested_path(modality)]
+    """Return the fields of ``_source`` to request, which may have codes of ``modality``.
+
+    k-NN 3.6 removes the codes from nested objects of ``_source`` if only their path is requested.
+    """
+    return [field_of(modality), f"{nested_path(modality)}.*"]
 
 
 def stored_codes(
     handle: IndexHandle, sources: Sequence[Mapping[str, Any]], modality: Modality
 ) -> tuple[BinaryCodes, npt.NDArray[np.int64]]:
     """Return the codes of documents with these ``_source``, and the offsets of each document."""
-    flat, path = code_fields(modality)
+    flat, path = field_of(modality), nested_path(modality)
     objects = [
         source.get(path)
         or handle.layout.objects([source[flat]] if source.get(flat) is not None else [])

@@ -111,6 +111,7 @@ def index(request: pytest.FixtureRequest, address: Address) -> Iterator[OpenSear
     where = address(strategy=request.param)
     with open_opensearch(where, bits=BITS, create=True) as opened:
         opened.add(random_documents(300))
+        opened.handle.refresh()
         yield opened
 
 
@@ -180,6 +181,18 @@ def test_number_of_codes_of_a_document_changes(address: Address, strategy: str) 
             assert reader.get(["a"]).codes("text")[1] == codes
         index.add(["a"], image=[one], text=[BinaryCodes.empty(BITS)])
         assert index.search(one, 9, target="text") == [[]]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_partial_update_keeps_the_codes(address: Address, rest: Rest, strategy: str) -> None:
+    with open_opensearch(address(strategy=strategy), bits=BITS, create=True) as index:
+        codes = some_codes(np.random.default_rng(2), 4)
+        index.add(["a"], image=codes[:1], text=[codes])
+        change = {"doc": {"colour": "red"}}
+        rest("POST", f"/{index.handle.name}/_update/a?refresh=true", change)
+        assert index.get(["a"]).codes("text")[1] == codes
+        [[hit]] = index.search(codes[2:3], 9, target="text")
+        assert (hit.distance, hit.nearest, hit.fields) == (0, 2, {"colour": "red"})
 
 
 def test_two_handles_add_the_first_documents_with_several_codes(address: Address) -> None:
