@@ -11,13 +11,15 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
+from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset, Item, Problems, Progress
-from xmodal.encoders.encoder import EncodedSources
 from xmodal.errors import ConfigError, DataError, IndexMismatch, IndexMissing
 from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.client import bulk
@@ -33,7 +35,23 @@ from xmodal_opensearch.index.queries import Query, is_nested
 from xmodal_opensearch.index.store import OpenSearchIndex
 from xmodal_opensearch.loading.download import Download
 
-Encode = Callable[[Dataset], Mapping[Modality, EncodedSources]]
+
+class Encoded(Protocol):
+    """Codes of one modality, as the encoders of xmodal return them.
+
+    ``ids``: of the n items that have any. ``offsets``, (n + 1,): the codes of item i are
+    ``codes[offsets[i]:offsets[i + 1]]``.
+    """
+
+    @property
+    def ids(self) -> list[str]: ...
+    @property
+    def codes(self) -> BinaryCodes: ...
+    @property
+    def offsets(self) -> npt.NDArray[np.int64]: ...
+
+
+Encode = Callable[[Dataset], Mapping[Modality, Encoded]]
 PAGE = 256
 
 
@@ -221,12 +239,11 @@ def _encode_page(
     return batch
 
 
-def _values_by_item(layout: Layout, encoded: EncodedSources) -> dict[str, list[Any]]:
+def _values_by_item(layout: Layout, encoded: Encoded) -> dict[str, list[Any]]:
     """Return the values of the code field of all codes of each item, by its id."""
     values = layout.values(encoded.codes)
-    return {
-        id_: [values[row] for row in encoded.rows_of(item)] for item, id_ in enumerate(encoded.ids)
-    }
+    ends = pairwise(encoded.offsets)
+    return {id_: values[start:end] for id_, (start, end) in zip(encoded.ids, ends, strict=True)}
 
 
 def _item(
