@@ -265,9 +265,9 @@ def true_matches() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("alone", [[], [0, 3]])
-@pytest.mark.parametrize("negatives", ["policy", "random"])
-def test_negative_statistics_equal_a_loop(negatives: Any, alone: list[int]) -> None:
-    config = replace(QUICK, negatives=negatives)
+@pytest.mark.parametrize("rule", ["policy", "random"])
+def test_negative_statistics_equal_a_loop(rule: Any, alone: list[int]) -> None:
+    config = replace(QUICK, negatives=rule)
     networks = Networks(config)
     uncertain = torch.rand(N, N, generator=torch.Generator().manual_seed(1)) / 2
     probability = torch.maximum((uncertain + uncertain.T) / 2, torch.eye(N))
@@ -275,7 +275,7 @@ def test_negative_statistics_equal_a_loop(negatives: Any, alone: list[int]) -> N
     truth = true_matches()
     for one in alone:
         candidates.weight[one] = candidates.weight[:, one] = 0
-    policies = networks.g.log_policies(batch, candidates) if negatives == "policy" else {}
+    policies = networks.g.log_policies(batch, candidates) if rule == "policy" else {}
     policies = {modality: log_p.detach() for modality, log_p in policies.items()}
     gaps, false, random = [], [], []
     for modality, distances in negatives.directions(batch):
@@ -299,7 +299,7 @@ def test_negative_statistics_equal_a_loop(negatives: Any, alone: list[int]) -> N
         },
         rel=1e-4,
     )
-    if negatives == "random":
+    if rule == "random":
         assert found["picks that match"] == pytest.approx(found["others that match"])
 
 
