@@ -12,13 +12,12 @@ from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
-    columns_of,
     json_option,
     model_option,
+    read_data,
 )
 from xmodal.cli.output import print_json, print_line, print_problems, progress_bars
 from xmodal.data.dataset import Dataset
-from xmodal.data.readers.read import read
 from xmodal.encoders.folder import atomic_write
 from xmodal.errors import ConfigError
 
@@ -66,7 +65,7 @@ def encode(
         out.parent.mkdir(parents=True, exist_ok=True)  # before the codes are computed
     _print_codes(encoder, list(texts), list(images), options["as_json"])
     if data is not None and out is not None:
-        _write_codes(encoder, read(data, columns_of(options)), out, options["cache"])
+        _write_codes(encoder, read_data(data, options), out, options["cache"])
 
 
 def _print_codes(encoder: Encoder, texts: list[str], images: list[str], as_json: bool) -> None:

@@ -12,11 +12,13 @@ from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
-    columns_of,
     data_argument,
     json_option,
+    parse_split_map,
     print_label_candidates,
     read_with_training_labels,
+    split_map_option,
+    training_split_map,
 )
 from xmodal.cli.output import (
     info,
@@ -27,6 +29,7 @@ from xmodal.cli.output import (
     print_table,
     progress_bars,
 )
+from xmodal.data.split import check_split_map, with_roles
 from xmodal.errors import ConfigError
 from xmodal.index.contract import open_index
 
@@ -46,6 +49,7 @@ from xmodal.index.contract import open_index
 @click.option("--trec", type=click.Path(path_type=Path), help="Write TREC files to this folder.")
 @backbone_options(None)
 @column_options
+@split_map_option
 @cache_option
 @json_option
 def evaluate(data: Path, models: tuple[Path, ...], **params: Any) -> None:
@@ -61,8 +65,11 @@ def evaluate(data: Path, models: tuple[Path, ...], **params: Any) -> None:
       xmodal evaluate photos/ --model my.model --index opensearch://localhost:9200/photos
       xmodal evaluate items.csv --model seed0.model --model seed1.model --trec runs/
     """
-    dataset = read_with_training_labels(data, columns_of(params), models)
+    dataset = read_with_training_labels(data, params, models)
     print_label_candidates(dataset, "measures by it")
+    split_map = training_split_map(models) | parse_split_map(params["split_map"])
+    check_split_map(dataset, parse_split_map(params["split_map"]))
+    dataset = with_roles(dataset, split_map)
     names = [model.resolve().name for model in models]
     uri, out, trec = params["uri"], params["out"], params["trec"]
     if trec and len(set(names)) < len(names):

@@ -12,13 +12,12 @@ from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
-    columns_of,
     data_argument,
     json_option,
     model_option,
+    read_data,
 )
 from xmodal.cli.output import print_json, print_line, print_problems, print_strategy, progress_bars
-from xmodal.data.readers.read import read
 from xmodal.index.contract import open_index
 from xmodal.modality import MODALITIES
 
@@ -40,7 +39,7 @@ def index(data: Path, model: Path, uri: str, **options: Any) -> None:
     Example:
       xmodal index photos/ --model my.model --index my.index
     """
-    dataset = read(data, columns_of(options))
+    dataset = read_data(data, options)
 
     from xmodal.encoders.load import load_encoder
     from xmodal.features.cache import default_cache
@@ -57,7 +56,7 @@ def index(data: Path, model: Path, uri: str, **options: Any) -> None:
             target.add(batch)
             counts["documents"] += len(batch)
             for modality in MODALITIES:
-                counts[modality] += int(batch.present[modality].sum())
+                counts[modality] += int(batch.counts(modality).sum())
             bars("indexed", counts["documents"], len(dataset))
     documents = len(target)
     target.close()

@@ -12,10 +12,12 @@ from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
-    columns_of,
     data_argument,
     json_option,
+    parse_split_map,
     print_label_candidates,
+    read_data,
+    split_map_option,
 )
 from xmodal.cli.output import (
     info,
@@ -27,7 +29,8 @@ from xmodal.cli.output import (
     runnable,
 )
 from xmodal.config import DEFAULT_BACKBONE, PRECISIONS, Options, configure, parse_settings
-from xmodal.data.readers.read import read
+from xmodal.data.situation import recognise
+from xmodal.data.split import check_split_map, with_roles
 from xmodal.errors import ConfigError, require
 
 
@@ -45,6 +48,7 @@ from xmodal.errors import ConfigError, require
     help="Precision of the backbones; bfloat16 is faster and changes codes.",
 )
 @column_options
+@split_map_option
 @click.option("--label-share", default=1.0, show_default=True, help="Share of the labels to use.")
 @click.option(
     "--query",
@@ -95,10 +99,14 @@ def train(data: Path, **params: Any) -> None:
       xmodal train items.csv --out my.model --image-backbone small-cnn --text-backbone words
     """
     require("xmodal train", "torch")
+    params["split_map"] = parse_split_map(params["split_map"])
     options = configure(Options, {name: params[name] for name in Options.__dataclass_fields__})
     settings = _file_settings(params["settings_file"]) | parse_settings(params["assignments"])
-    dataset = read(data, columns_of(params))
+    dataset = read_data(data, params)
+    check_split_map(dataset, options.split_map)
+    with_known_splits = with_roles(dataset, options.split_map)  # unknown ones are refused
     info(f"{dataset.name}: {len(dataset):,} items, {len(dataset.pairs()):,} pairs")
+    info(recognise(dataset).line)
     print_label_candidates(dataset, "trains on it")
 
     from xmodal.encoders.folder import REPORT, write_bytes
@@ -121,7 +129,7 @@ def train(data: Path, **params: Any) -> None:
     print_problems(dataset.problems)
     figures = encoder.about["figures"]
     if not params["no_report"] and encoder.split.get("query"):
-        report, _ = evaluate(encoder, dataset, cache=cache)
+        report, _ = evaluate(encoder, with_known_splits, cache=cache)
         text = report.to_json() + "\n"
         write_bytes(params["out"] / REPORT, text.encode())
         rows = report.rows[f"xmodal {options.method}"]
