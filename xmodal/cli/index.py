@@ -73,7 +73,7 @@ def index(data: Path, model: Path | None, uri: str, **options: Any) -> None:
             target.add(batch)
             counts["documents"] += len(batch)
             for modality in MODALITIES:
-                counts[modality] += int(batch.present[modality].sum())
+                counts[modality] += int(batch.counts(modality).sum())
             bars("indexed", counts["documents"], len(dataset))
     documents = len(target)
     target.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from xmodal.cli.options import (
     column_options,
     data_argument,
     json_option,
+    parse_split_map,
     print_label_candidates,
+    split_map_option,
 )
 from xmodal.cli.output import (
     info,
@@ -30,6 +33,8 @@ from xmodal.cli.output import (
 from xmodal.config import DEFAULT_BACKBONE, FEATURES, PRECISIONS, Options, configure, parse_settings
 from xmodal.data.feature_file import is_feature_file
 from xmodal.data.readers.columns import label_candidates
+from xmodal.data.situation import recognise
+from xmodal.data.split import check_split_map, with_roles
 from xmodal.errors import ConfigError, require
 
 BUILTIN = {"small-cnn", "words"}
@@ -39,8 +44,19 @@ BUILTIN = {"small-cnn", "words"}
 @click.command()
 @data_argument
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to create.")
-@click.option("--method", default="schgan", show_default=True, help="Training method.")
-@click.option("--bits", default=64, show_default=True, help="Bits of a code.")
+@click.option(
+    "--method",
+    default="auto",
+    show_default=True,
+    help="Training method; auto: schgan for data with labels, else contrastive.",
+)
+@click.option("--bits", default=256, show_default=True, help="Bits of a code.")
+@click.option(
+    "--negatives",
+    type=click.Choice(["none", "policy", "semi-hard", "random"]),
+    help="Additional hard negatives: those of SCH-GAN's policy, or of a rule.",
+)
+@click.option("--label-weight", type=float, help="Weight of the label terms.")
 @backbone_options(DEFAULT_BACKBONE)
 @click.option(
     "--precision",
@@ -51,6 +67,7 @@ BUILTIN = {"small-cnn", "words"}
 )
 @features_option
 @column_options
+@split_map_option
 @click.option("--label-share", default=1.0, show_default=True, help="Share of the labels to use.")
 @click.option(
     "--query",
@@ -108,6 +125,7 @@ def train(data: Path, **params: Any) -> None:
       xmodal train photos/ --out my.model --no-train
     """
     require("xmodal train", "torch")
+    params["split_map"] = parse_split_map(params["split_map"])
     if params["feature_files"] or is_feature_file(data):
         params |= dict.fromkeys(_defaults("image_backbone", "text_backbone"), FEATURES)
     options = configure(
@@ -116,10 +134,13 @@ def train(data: Path, **params: Any) -> None:
     if params["no_train"]:
         _fit(data, params)
         return
-    settings = _file_settings(params["settings_file"]) | parse_settings(params["assignments"])
+    settings = _settings(params)
     given = read_data(data, params)
     dataset = given.dataset
+    check_split_map(dataset, options.split_map)
+    with_known_splits = with_roles(dataset, options.split_map)  # unknown ones are refused
     info(f"{dataset.name}: {len(dataset):,} items, {len(dataset.pairs()):,} pairs")
+    info(recognise(dataset).line)
     print_label_candidates(dataset, "trains on it")
 
     from xmodal.encoders.folder import REPORT, write_bytes
@@ -145,7 +166,7 @@ def train(data: Path, **params: Any) -> None:
     figures = encoder.about["figures"]
     words: list[str] = []
     if not params["no_report"] and encoder.split.get("query"):
-        report, _ = evaluate(given.encoder(encoder), dataset, cache=cache)
+        report, _ = evaluate(given.encoder(encoder), with_known_splits, cache=cache)
         text = report.to_json() + "\n"
         write_bytes(params["out"] / REPORT, text.encode())
         figures = figures | report.headline()
@@ -193,6 +214,13 @@ def _defaults(*names: str) -> list[str]:
     context = click.get_current_context()
     default = click.core.ParameterSource.DEFAULT
     return [name for name in names if context.get_parameter_source(name) is default]
+
+
+def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a file, of --set, and of the options of single settings."""
+    settings = _file_settings(params["settings_file"]) | parse_settings(params["assignments"])
+    single = {name: params[name] for name in ("negatives", "label_weight")}
+    return settings | {name: value for name, value in single.items() if value is not None}
 
 
 def _file_settings(path: Path | None) -> dict[str, Any]:
