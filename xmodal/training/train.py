@@ -31,7 +31,8 @@ from xmodal.encoders.folder import CHECKPOINT, TORCH_ENCODER, prepare_folder
 from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_tensor
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
-from xmodal.evaluation.explain import MIN_MEASURED, labels_notice
+from xmodal.evaluation.explain import labels_notice
+from xmodal.evaluation.report import MIN_MEASURED
 from xmodal.features.backbones import (
     ImageBackbone,
     TextBackbone,
