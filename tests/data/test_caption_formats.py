@@ -217,7 +217,7 @@ def test_merged_rows_keep_labels_and_fields_in_which_they_differ(folder: Path) -
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in found))
     (item,) = read(path, label_column="kind")
-    assert (item.captions, item.labels) == (("a", "b"), ("x", "y"))
+    assert (item.captions, item.labels) == (("a", "b", "a"), ("x", "y"))
     assert item.fields == {"n": [1, 2], "shop": "s"} and item.split == "test"
 
 

@@ -525,7 +525,7 @@ def test_missing_values_are_no_captions_ids_splits_or_labels(
         ("[sic]", ["[sic]"]),
         ("[1, 2]", ["[1, 2]"]),
         ("{braces}", ["{braces}"]),
-        (["same", " same ", "other"], ["same", "other"]),
+        (["same", " same ", "other"], ["same", "same", "other"]),
     ],
 )
 def test_lists_and_objects_of_captions_are_understood(
