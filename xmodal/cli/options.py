@@ -27,6 +27,13 @@ model_option = click.option(
 )
 
 
+model_of_index_option = click.option(
+    "--model",
+    type=click.Path(path_type=Path),
+    help="Folder of a trained encoder [default: the one that the local index records].",
+)
+
+
 cache_option = click.option(
     "--cache",
     type=click.Path(path_type=Path),
@@ -72,12 +79,13 @@ def columns_of(options: Mapping[str, Any]) -> Columns:
     return Columns(**{role: options[f"{role}_column"] for role in roles})
 
 
-def read_data(
+def read_items(
     source: Path,
     options: Mapping[str, Any],
     *,
     label_column: str | None = None,
     labels_from: LabelsFrom | None = None,
+    need_pictures: bool = True,
 ) -> Dataset:
     """Read data with the options of :func:`column_options`; see :func:`read` for errors."""
     return read(
@@ -87,11 +95,16 @@ def read_data(
         pictures=options["pictures"],
         encoding=options["encoding"],
         labels_from=labels_from or options["labels_from"],
+        need_pictures=need_pictures,
     )
 
 
 def read_with_training_labels(
-    source: Path, options: Mapping[str, Any], models: Sequence[Path]
+    source: Path,
+    options: Mapping[str, Any],
+    models: Sequence[Path],
+    *,
+    need_pictures: bool = True,
 ) -> Dataset:
     """Read data; by default, labels are read from where the training of ``models`` read them.
 
@@ -99,7 +112,7 @@ def read_with_training_labels(
     models were trained with different label columns, and like :func:`read`.
     """
     if options["label_column"] is not None or options["labels_from"] is not None:
-        return read_data(source, options)
+        return read_items(source, options, need_pictures=need_pictures)
     label_columns = {_training_label_column(model) for model in models}
     if len(label_columns) > 1:
         names = ", ".join(sorted(map(str, label_columns)))
@@ -109,13 +122,13 @@ def read_with_training_labels(
         )
     (label,) = label_columns
     if label == FOLDER_LABELS:
-        return read_data(source, options, labels_from="folders")
+        return read_items(source, options, labels_from="folders", need_pictures=need_pictures)
     try:
-        return read_data(source, options, label_column=label)
+        return read_items(source, options, label_column=label, need_pictures=need_pictures)
     except ConfigError:
         if label is None:
             raise
-    dataset = read_data(source, options)
+    dataset = read_items(source, options, need_pictures=need_pictures)
     info(f"{source} has no column {label}, the label column of the training: no labels are used")
     return dataset
 

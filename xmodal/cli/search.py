@@ -8,18 +8,19 @@ from typing import Any
 
 import click
 
-from xmodal.cli.options import backbone_options, json_option, model_option
+from xmodal.cli.options import backbone_options, json_option, model_of_index_option
 from xmodal.cli.output import info, print_error, print_json, print_line, print_strategy, print_table
-from xmodal.errors import ConfigError
-from xmodal.index.contract import Hit, open_index
+from xmodal.errors import ConfigError, IndexMissing
+from xmodal.index.contract import Hit, nearest_to_json, open_index, shown_source
 from xmodal.index.filters import parse_text
+from xmodal.modality import Modality
 from xmodal.retrieval.gallery import QueryHits, write_gallery
 
 
 @click.command()
 @click.argument("words", required=False)
 @click.option("--image", type=click.Path(path_type=Path), help="Query picture.")
-@model_option
+@model_of_index_option
 @click.option("--index", "uri", required=True, help="Index folder or address.")
 @click.option("-k", default=10, show_default=True, help="Maximum number of hits.")
 @click.option(
@@ -46,13 +47,16 @@ from xmodal.retrieval.gallery import QueryHits, write_gallery
 )
 @backbone_options(None)
 @json_option
-def search(words: str | None, image: Path | None, model: Path, uri: str, **params: Any) -> int:
+def search(
+    words: str | None, image: Path | None, model: Path | None, uri: str, **params: Any
+) -> int:
     """Search pictures by WORDS, or texts by a picture.
 
     The exit status is 1 if there is no match.
 
     \b
     Example:
+      xmodal search "red shoes" --index my.index
       xmodal search "red shoes" --model my.model --index my.index -k 5 --where colour=red
       xmodal search --image a.jpg --model my.model --index my.index --min-confidence 0.5
       xmodal search "red shoes" --model my.model --index opensearch://localhost:9200/photos
@@ -69,18 +73,23 @@ def search(words: str | None, image: Path | None, model: Path, uri: str, **param
             f"--min-confidence is {params['min_confidence']}, expected between 0 and 1"
         )
 
+    from xmodal.encoders.index_model import find_model
     from xmodal.encoders.load import load_encoder
     from xmodal.retrieval.retriever import Retriever
 
+    model = model or find_model(uri)
+    if model is None:
+        raise IndexMissing(f"no index at {uri}: make one with xmodal index DATA --index {uri}")
     encoder = load_encoder(
         model, image_backbone=params["image_backbone"], text_backbone=params["text_backbone"]
     )
     index = open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint)
     print_strategy(uri, index)
+    target: Modality = params["target"] or ("text" if words is None else "image")
     hits = Retriever(encoder, index).search(
         text=words,
         image=None if image is None else str(image),
-        target=params["target"],
+        target=target,
         k=params["k"],
         where=parse_text(params["filters"]),
         radius=params["max_distance"],
@@ -90,13 +99,13 @@ def search(words: str | None, image: Path | None, model: Path, uri: str, **param
     )
     query: str | Path = words if words is not None else Path(str(image))
     if params["gallery"]:
-        write_gallery(params["gallery"], [QueryHits(query, hits)], title=f"xmodal: {query}")
+        write_gallery(params["gallery"], [QueryHits(query, hits, target)], f"xmodal: {query}")
         info(f"gallery: {params['gallery']}")
     if params["as_json"]:
-        rows = [_row(hit) for hit in hits]
+        rows = [_row(hit, target) for hit in hits]
         print_json({"query": str(query), "hits": rows})
     elif hits:
-        print_table(_table(hits))
+        print_table(_table(hits, target))
     if not hits:
         if not params["as_json"]:
             print_line("no match")
@@ -108,18 +117,19 @@ def search(words: str | None, image: Path | None, model: Path, uri: str, **param
     return 0
 
 
-def _row(hit: Hit) -> dict[str, Any]:
+def _row(hit: Hit, target: Modality) -> dict[str, Any]:
     """Return a hit as JSON, with score and ranks if it is of a fused search."""
     row = {"id": hit.id, "distance": hit.distance, "fields": hit.fields}
-    row["confidence"] = hit.confidence
+    row |= {"confidence": hit.confidence, "nearest": nearest_to_json(hit, target)}
     return row if hit.ranks is None else row | {"score": hit.score, "ranks": hit.ranks}
 
 
-def _table(hits: list[Hit]) -> list[list[str]]:
-    """Return a header and one row per hit."""
+def _table(hits: list[Hit], target: Modality) -> list[list[str]]:
+    """Return a header and one row per hit, with the nearest caption or the nearest picture."""
     rows = [["distance", "confidence", "text", "file"]]
     for hit in hits:
         confidence = "-" if hit.confidence is None else f"{hit.confidence:.0%}"
-        text, file = hit.fields.get("text", "-"), hit.fields.get("image", hit.id)
-        rows.append([str(hit.distance), confidence, str(text)[:80], str(file)])
+        text = shown_source(hit, "text", target) or "-"
+        file = shown_source(hit, "image", target) or hit.id
+        rows.append([str(hit.distance), confidence, text[:80], file])
     return rows

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from xmodal.cli.data import features_option, read_data
+from xmodal.cli.no_train import fit_without_training, print_fitted
 from xmodal.cli.options import (
     backbone_options,
     cache_option,
@@ -16,7 +19,6 @@ from xmodal.cli.options import (
     json_option,
     parse_split_map,
     print_label_candidates,
-    read_data,
     split_map_option,
 )
 from xmodal.cli.output import (
@@ -28,17 +30,33 @@ from xmodal.cli.output import (
     progress_bars,
     runnable,
 )
-from xmodal.config import DEFAULT_BACKBONE, PRECISIONS, Options, configure, parse_settings
+from xmodal.config import DEFAULT_BACKBONE, FEATURES, PRECISIONS, Options, configure, parse_settings
+from xmodal.data.feature_file import is_feature_file
+from xmodal.data.readers.columns import label_candidates
 from xmodal.data.situation import recognise
 from xmodal.data.split import check_split_map, with_roles
 from xmodal.errors import ConfigError, require
+
+BUILTIN = {"small-cnn", "words"}
+"""Built-in backbones, which are small and quick."""
 
 
 @click.command()
 @data_argument
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to create.")
-@click.option("--method", default="schgan", show_default=True, help="Training method.")
-@click.option("--bits", default=64, show_default=True, help="Bits of a code.")
+@click.option(
+    "--method",
+    default="auto",
+    show_default=True,
+    help="Training method; auto: schgan for data with labels, else contrastive.",
+)
+@click.option("--bits", default=256, show_default=True, help="Bits of a code.")
+@click.option(
+    "--negatives",
+    type=click.Choice(["none", "policy", "semi-hard", "random"]),
+    help="Additional hard negatives: those of SCH-GAN's policy, or of a rule.",
+)
+@click.option("--label-weight", type=float, help="Weight of the label terms.")
 @backbone_options(DEFAULT_BACKBONE)
 @click.option(
     "--precision",
@@ -47,6 +65,7 @@ from xmodal.errors import ConfigError, require
     show_default=True,
     help="Precision of the backbones; bfloat16 is faster and changes codes.",
 )
+@features_option
 @column_options
 @split_map_option
 @click.option("--label-share", default=1.0, show_default=True, help="Share of the labels to use.")
@@ -83,6 +102,11 @@ from xmodal.errors import ConfigError, require
     type=click.Path(path_type=Path),
     help="Read settings from a JSON file, for example config.json of another encoder.",
 )
+@click.option(
+    "--no-train",
+    is_flag=True,
+    help="Fit a rotation to an aligned pair of backbones (CLIP, SigLIP); needs no captions.",
+)
 @click.option("--restart", is_flag=True, help="Overwrite the folder --out.")
 @click.option("--no-report", is_flag=True, help="Skip the evaluation on the held-out queries.")
 @cache_option
@@ -97,12 +121,22 @@ def train(data: Path, **params: Any) -> None:
       xmodal train photos/ --out my.model
       xmodal train items.csv --out my.model --label-column category
       xmodal train items.csv --out my.model --image-backbone small-cnn --text-backbone words
+      xmodal train items.csv --out my.model --features features.npz
+      xmodal train photos/ --out my.model --no-train
     """
     require("xmodal train", "torch")
     params["split_map"] = parse_split_map(params["split_map"])
-    options = configure(Options, {name: params[name] for name in Options.__dataclass_fields__})
-    settings = _file_settings(params["settings_file"]) | parse_settings(params["assignments"])
-    dataset = read_data(data, params)
+    if params["feature_files"] or is_feature_file(data):
+        params |= dict.fromkeys(_defaults("image_backbone", "text_backbone"), FEATURES)
+    options = configure(
+        Options, {name: params[name] for name in Options.__dataclass_fields__ if name in params}
+    )
+    if params["no_train"]:
+        _fit(data, params)
+        return
+    settings = _settings(params)
+    given = read_data(data, params)
+    dataset = given.dataset
     check_split_map(dataset, options.split_map)
     with_known_splits = with_roles(dataset, options.split_map)  # unknown ones are refused
     info(f"{dataset.name}: {len(dataset):,} items, {len(dataset.pairs()):,} pairs")
@@ -111,6 +145,7 @@ def train(data: Path, **params: Any) -> None:
 
     from xmodal.encoders.folder import REPORT, write_bytes
     from xmodal.evaluation.evaluate import evaluate
+    from xmodal.evaluation.explain import explain
     from xmodal.features.cache import default_cache
     from xmodal.training.train import train as train_encoder
 
@@ -125,17 +160,22 @@ def train(data: Path, **params: Any) -> None:
             restart=params["restart"],
             progress=bars,
             show=print_epoch,
+            features=given.features,
         )
     print_problems(dataset.problems)
     figures = encoder.about["figures"]
+    words: list[str] = []
     if not params["no_report"] and encoder.split.get("query"):
-        report, _ = evaluate(encoder, with_known_splits, cache=cache)
+        report, _ = evaluate(given.encoder(encoder), with_known_splits, cache=cache)
         text = report.to_json() + "\n"
         write_bytes(params["out"] / REPORT, text.encode())
-        rows = report.rows[f"xmodal {options.method}"]
-        figures = figures | {
-            direction: round(values["mAP"], 4) for direction, values in rows.items()
-        }
+        figures = figures | report.headline()
+        words = explain(
+            report,
+            trained=len(encoder.split["train"]),
+            builtin=not {options.image_backbone, options.text_backbone}.isdisjoint(BUILTIN),
+            label_columns=[] if dataset.label_column else list(label_candidates(dataset)),
+        )
     summary = {"encoder": str(params["out"]), "fingerprint": encoder.fingerprint, **figures}
     if params["as_json"]:
         print_json(summary)
@@ -143,7 +183,44 @@ def train(data: Path, **params: Any) -> None:
         print_line(f"{params['out']}: {encoder.bits} bits, encoder {encoder.fingerprint}")
         for name, value in figures.items():
             print_line(f"  {name}: {value}")
+        for line in words:
+            print_line(line)
         info(f"next: {runnable('xmodal')} index {data} --model {params['out']} --index my.index")
+
+
+def _fit(data: Path, params: dict[str, Any]) -> None:
+    """Fit an encoder without training, and print what was measured."""
+    given = read_data(data, params)
+    if given.features is not None:
+        raise ConfigError(
+            "--no-train needs an aligned pair of backbones, found features of a file: leave "
+            "--features or --no-train out"
+        )
+    params |= dict.fromkeys(_defaults("image_backbone", "text_backbone", "bits"))
+    fitted = fit_without_training(given.dataset, params["out"], params, restart=params["restart"])
+    print_problems(given.dataset.problems)
+    encoder, report = fitted.encoder, fitted.report
+    if params["as_json"]:
+        summary = {"encoder": str(params["out"]), "fingerprint": encoder.fingerprint}
+        print_json(summary | report)
+        return
+    print_line(f"{params['out']}: {encoder.bits} bits, encoder {encoder.fingerprint}")
+    print_fitted(report)
+    info(f"next: {runnable('xmodal')} index {data} --model {params['out']} --index my.index")
+
+
+def _defaults(*names: str) -> list[str]:
+    """Return those parameters that the command line does not set."""
+    context = click.get_current_context()
+    default = click.core.ParameterSource.DEFAULT
+    return [name for name in names if context.get_parameter_source(name) is default]
+
+
+def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a file, of --set, and of the options of single settings."""
+    settings = _file_settings(params["settings_file"]) | parse_settings(params["assignments"])
+    single = {name: params[name] for name in ("negatives", "label_weight")}
+    return settings | {name: value for name, value in single.items() if value is not None}
 
 
 def _file_settings(path: Path | None) -> dict[str, Any]:

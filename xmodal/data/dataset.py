@@ -18,7 +18,14 @@ import numpy.typing as npt
 from xmodal.errors import ConfigError
 from xmodal.modality import Modality
 
-ImageSource = Path
+
+class FeatureName(str):
+    """Stands for a picture or a caption of which nothing but its feature is known."""
+
+    __slots__ = ()
+
+
+ImageSource = Path | FeatureName
 """What a picture is read from."""
 Progress = Callable[[str, int, int], None]
 """Callback for progress: name of the task, number of steps done, total number of steps."""
@@ -99,11 +106,15 @@ class Item:
         several, and missing if there is none.
         """
         own = {
-            "text": _one_or_list(self.captions),
-            "image": _one_or_list([str(image) for image in self.images]),
+            "text": _one_or_list(_without_names(self.captions)),
+            "image": _one_or_list([str(image) for image in _without_names(self.images)]),
             "labels": None if self.labels is None else list(self.labels),
         }
         return dict(self.fields) | {name: value for name, value in own.items() if value is not None}
+
+
+def _without_names(sources: Sequence[Any]) -> list[Any]:
+    return [source for source in sources if not isinstance(source, FeatureName)]
 
 
 def _one_or_list(values: Sequence[str]) -> str | list[str] | None:

@@ -7,11 +7,12 @@ split must not separate them, and none of their captions is wrong for the others
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from xmodal.data.dataset import Dataset, ImageSource, Item
+from xmodal.data.dataset import Dataset, FeatureName, ImageSource, Item
 
 THREADS = 8
 """Pictures that are read at the same time."""
@@ -53,6 +54,8 @@ def _keys(item: Item, hash_of: dict[ImageSource, str | None]) -> Iterator[str]:
     for source in item.images:
         if (digest := hash_of[source]) is not None:
             yield digest
+        elif not isinstance(source, FeatureName):  # the name of a missing file, see --features
+            yield ID_KEY + hashlib.sha256(os.fsencode(source)).hexdigest()
 
 
 def _picture_hashes(sources: Iterable[ImageSource]) -> dict[ImageSource, str | None]:
@@ -63,6 +66,8 @@ def _picture_hashes(sources: Iterable[ImageSource]) -> dict[ImageSource, str | N
 
 
 def _picture_hash(source: ImageSource) -> str | None:
+    if isinstance(source, FeatureName):
+        return None
     try:
         with open(source, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

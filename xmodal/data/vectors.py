@@ -32,8 +32,13 @@ def read_features(path: str | Path) -> Matrix:
     with open(file, "rb") as opened:
         start = opened.read(len(NPY_MAGIC))
     if start != NPY_MAGIC:
-        what = "an archive of arrays (.npz)" if start[:2] == b"PK" else "no .npy file"
-        raise DataError(f"{file} is {what}, expected a .npy file of vectors, one a row")
+        if start[:2] == b"PK":
+            raise DataError(
+                f"{file} is an archive of arrays (.npz), expected a .npy file of vectors, one a "
+                "row: save one array with np.save; features of pictures and texts are for "
+                "xmodal train"
+            )
+        raise DataError(f"{file} is no .npy file, expected a .npy file of vectors, one a row")
     try:
         loaded: Matrix = np.load(file, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:

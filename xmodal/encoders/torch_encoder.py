@@ -23,7 +23,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from xmodal.config import PRECISIONS, Precision
+from xmodal.codes import BinaryCodes
+from xmodal.config import FEATURES, PRECISIONS, Precision
 from xmodal.data.dataset import Problems, Progress
 from xmodal.device import device, with_precision
 from xmodal.encoders.calibration import Confidence
@@ -119,6 +120,8 @@ class TrainedEncoder(Encoder):
     @property
     def shared_space(self) -> bool:
         """Whether both backbones belong to one model, so that their features can be compared."""
+        if any(ref.spec == FEATURES for ref in self.backbones.values()):
+            return False
         spaces = self.image_backbone.space, self.text_backbone.space
         return spaces[0] is not None and spaces[0] == spaces[1]
 
@@ -138,7 +141,15 @@ class TrainedEncoder(Encoder):
             if modality == "image"
             else text_features(self.text_backbone, sources, **options)  # type: ignore[arg-type]
         )
-        return Encoded(self.towers.codes(modality, as_tensor(features)), usable, features)
+        return Encoded(self.encode_features(modality, features), usable, features)
+
+    def encode_features(self, modality: Modality, features: Array) -> BinaryCodes:
+        """Return the codes of features (n, dim): float16 of length 1, or uint8 pixels."""
+        return self.towers.codes(modality, as_tensor(features))
+
+    def outputs(self, modality: Modality, features: Array) -> Array:
+        """Return the relaxed codes of features; see :meth:`xmodal.Encoder.outputs`."""
+        return self.towers.outputs(modality, as_tensor(features))
 
     def save(self, folder: str | Path) -> None:
         """Write the folder; ``config.json`` is written last."""

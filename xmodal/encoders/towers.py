@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
@@ -13,7 +16,7 @@ from xmodal.device import full_float32, mixed_precision
 from xmodal.errors import ConfigError
 from xmodal.modality import Modality
 
-Kind = Literal["practical", "released", "linear"]
+Kind = Literal["practical", "released", "linear", "residual"]
 
 
 class SmallCNN(nn.Module):
@@ -136,6 +139,53 @@ class LinearTower(Tower):
         self.head = nn.Sequential(nn.Linear(self.width, check_bits(bits)))
 
 
+class ResidualHead(nn.Module):
+    """linear(x) + mlp(x), where the last layer of the perceptron begins at zero.
+
+    mlp: LayerNorm -> dropout -> linear -> GELU -> dropout -> linear. Before training the head is
+    its linear map, which can be the solution of a linear model.
+    """
+
+    def __init__(self, width: int, bits: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, bits)
+        last = nn.Linear(hidden, bits)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Dropout(dropout),
+            nn.Linear(width, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            last,
+        )
+
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Vectors (n, width) -> outputs (n, bits)."""
+        out: torch.Tensor = self.linear(vectors) + self.mlp(vectors)
+        return out
+
+
+class ResidualTower(Tower):
+    """:class:`ResidualHead` -> tanh, for features or for the outputs of a :class:`SmallCNN`."""
+
+    def __init__(
+        self, dim: int, bits: int, *, hidden: int, raw: bool = False, dropout: float = 0.0
+    ) -> None:
+        nn.Module.__init__(self)
+        self.stem = SmallCNN() if raw else nn.Identity()
+        self.width = SmallCNN.dim if raw else dim
+        self.head = nn.Sequential(ResidualHead(self.width, check_bits(bits), hidden, dropout))
+
+
+def linear_map(tower: Tower) -> nn.Linear:
+    """Return the linear map of a residual tower."""
+    head = tower.head[0]
+    assert isinstance(head, ResidualHead)
+    return head.linear
+
+
 def init_released(layer: nn.Module) -> None:
     """Initialise a linear layer: weights normal with std .1, truncated at two std; biases 0."""
     nn.init.trunc_normal_(layer.get_parameter("weight"), std=0.1, a=-0.2, b=0.2)
@@ -177,7 +227,12 @@ class Towers(nn.Module):
                 "released towers take feature vectors, not pixels: choose another "
                 "--image-backbone, or --method schgan"
             )
-        if kind == "linear":
+        if kind == "residual":
+            self.image = ResidualTower(
+                image_dim, bits, hidden=hidden, raw=raw_images, dropout=dropout
+            )
+            self.text = ResidualTower(text_dim, bits, hidden=hidden, dropout=dropout)
+        elif kind == "linear":
             self.image = LinearTower(image_dim, bits, raw=raw_images)
             self.text = LinearTower(text_dim, bits)
         elif kind == "released":
@@ -191,16 +246,29 @@ class Towers(nn.Module):
         """Return the tower of one modality."""
         return self.image if modality == "image" else self.text
 
-    @torch.inference_mode()
     def codes(self, modality: Modality, features: torch.Tensor, batch: int = 1024) -> BinaryCodes:
         """Return the binary codes of features (n, dim), computed in evaluation mode."""
+        parts = [
+            BinaryCodes.from_relaxed(part) for part in self._evaluated(modality, features, batch)
+        ]
+        return BinaryCodes.concatenate(parts) if parts else BinaryCodes.empty(self.bits)
+
+    def outputs(
+        self, modality: Modality, features: torch.Tensor, batch: int = 1024
+    ) -> npt.NDArray[np.float32]:
+        """Return the relaxed codes of features (n, dim), (n, bits), computed in evaluation mode."""
+        parts = list(self._evaluated(modality, features, batch))
+        return np.concatenate(parts) if parts else np.zeros((0, self.bits), np.float32)
+
+    def _evaluated(
+        self, modality: Modality, features: torch.Tensor, batch: int
+    ) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield the relaxed codes of batches of features."""
         was_training = self.training
         self.eval()
         device = next(self.parameters()).device
-        with full_float32():
-            parts = [
-                BinaryCodes.from_relaxed(self.tower(modality)(part.to(device)).cpu().numpy())
-                for part in features.split(batch)
-            ]
+        for part in features.split(batch):
+            with full_float32(), torch.inference_mode():
+                relaxed = self.tower(modality)(part.to(device)).cpu().numpy()
+            yield relaxed
         self.train(was_training)
-        return BinaryCodes.concatenate(parts) if parts else BinaryCodes.empty(self.bits)

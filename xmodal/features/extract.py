@@ -70,7 +70,7 @@ class _BackboneFeaturizer:
         values = self._forward(batch)
         if self._raw:  # black pixels are all zero, and usable
             return values, np.ones(len(values), np.bool_)
-        features = _scale_to_unit(values)
+        features = unit_float16(values)
         return features, usable_rows(features)
 
 
@@ -393,7 +393,7 @@ def _short_name(source: Any, kind: str) -> str:
     return f"...{name[-MAX_NAME:]}" if kind == "picture" else f"{name[:MAX_NAME]}..."
 
 
-def _scale_to_unit(values: Array) -> Array:
+def unit_float16(values: Array) -> Array:
     """Scale rows to length 1, in float16; zero rows stay zero, infinite ones become NaN."""
     with np.errstate(invalid="ignore", over="ignore"):
         length = np.linalg.norm(values, axis=1, keepdims=True)

@@ -27,12 +27,11 @@ Bool = npt.NDArray[np.bool_]
 
 
 class FeatureSource(Protocol):
-    """Maps the pictures and captions of items to features.
+    """Maps the pictures and captions of items to features."""
 
-    ``raw``: the features of pictures are pixels.
-    """
-
-    raw: bool
+    @property
+    def raw(self) -> bool:
+        """Whether the features of pictures are pixels."""
 
     def features(
         self, modality: Modality, items: Sequence[Item], problems: Problems
@@ -170,14 +169,33 @@ class FeatureTable:
         complete = np.ones(len(pairs), np.bool_)
         for modality in MODALITIES:
             complete &= np.bincount(item_of[modality][usable[modality]], minlength=len(pairs)) > 0
-        rows, offsets = {}, {}
+        rows: dict[Modality, Array] = {}
+        offsets: dict[Modality, Int64] = {}
         for modality in MODALITIES:
             keep = usable[modality] & complete[item_of[modality]]
             rows[modality] = features[modality] if keep.all() else features[modality][keep]
-            counts = np.bincount(item_of[modality][keep], minlength=len(pairs))[complete]
-            offsets[modality] = _to_offsets(counts)
+            sizes = np.bincount(item_of[modality][keep], minlength=len(pairs))[complete]
+            offsets[modality] = _to_offsets(sizes)
         kept = {item.id for item, whole in zip(pairs, complete, strict=True) if whole}
         return cls(pairs.keep(lambda item: item.id in kept), rows, offsets)
+
+    def pair_rows(self, part: Dataset) -> tuple[Int64, Int64, Int64]:
+        """Return one row for each caption of the items of ``part``, in their order.
+
+        The arrays are rows of the pictures, rows of the captions, and positions of the items in
+        ``part``. Captions of an item with several pictures are paired with them in turn.
+        """
+        position = {id_: row for row, id_ in enumerate(self.data.ids)}
+        items = np.array([position[id_] for id_ in part.ids], np.int64)
+        first = {modality: self.offsets[modality][items] for modality in MODALITIES}
+        count = {modality: np.diff(self.offsets[modality])[items] for modality in MODALITIES}
+        item = np.repeat(np.arange(len(items)), count["text"])
+        number = np.arange(len(item)) - (np.cumsum(count["text"]) - count["text"])[item]
+        return (
+            first["image"][item] + number % count["image"][item],
+            first["text"][item] + number,
+            item,
+        )
 
     def units(self, part: Dataset, classes: Sequence[str] = ()) -> Units:
         """Return the units of the items of ``part``, which are items of this table with a group.

@@ -32,6 +32,9 @@ from xmodal.index.validation import check_identity, check_ids, check_search, che
 from xmodal.modality import Modality
 
 FILE, LOCK, UNFINISHED = "documents.parquet", "lock", "saving-"
+MODEL_FOLDER, MODEL_RECORD = "model", "model.json"
+"""Encoder that was fitted for an index, and record of its encoder's path; see
+:mod:`xmodal.encoders.index_model`."""
 FileIdentity = tuple[int, int, int]
 
 
@@ -328,7 +331,9 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 def _is_left_by_save(path: Path) -> bool:
-    """Return whether a killed first save may have left this file."""
+    """Return whether a killed first indexing may have left this file or folder."""
+    if path.name in (MODEL_FOLDER, MODEL_RECORD):
+        return True
     return path.name == LOCK or path.name.startswith(UNFINISHED)
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -19,9 +20,10 @@ import numpy as np
 import torch
 
 from xmodal.codes import check_bits
-from xmodal.config import ADDED_OPTIONS, Options, configure, current_names
+from xmodal.config import ADDED_OPTIONS, FEATURES, Options, configure, current_names
 from xmodal.data.dataset import Dataset, Progress
 from xmodal.data.groups import with_groups
+from xmodal.data.situation import recognise
 from xmodal.data.split import Split
 from xmodal.data.split import split as split_pairs
 from xmodal.encoders.calibration import Confidence, fit, sample_distances
@@ -29,9 +31,18 @@ from xmodal.encoders.folder import CHECKPOINT, TORCH_ENCODER, prepare_folder
 from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_tensor
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
-from xmodal.features.backbones import load_image_backbone, load_text_backbone
-from xmodal.features.extract import Array, pair_features, source_offsets
-from xmodal.modality import MODALITIES, Modality
+from xmodal.evaluation.explain import MIN_MEASURED, labels_notice
+from xmodal.features.backbones import (
+    ImageBackbone,
+    TextBackbone,
+    load_image_backbone,
+    load_text_backbone,
+)
+from xmodal.features.from_file import FileSource, check_backbone
+from xmodal.features.units import BackboneSource, FeatureSource, FeatureTable
+from xmodal.modality import Modality
+from xmodal.training.methods.contrastive import train as contrastive
+from xmodal.training.methods.contrastive.train import CaptionData, CaptionRun
 from xmodal.training.methods.dshgan import train as dshgan
 from xmodal.training.methods.multiadversarial import train as multiadversarial
 from xmodal.training.methods.schgan import train as schgan
@@ -42,7 +53,9 @@ from xmodal.training.pairs import Pairs, match_matrix
 from xmodal.training.precision import equal_bits
 from xmodal.training.run import EpochShown, Run, TrainingData
 
+log = logging.getLogger(__name__)
 METHODS: dict[str, ModuleType] = {
+    "contrastive": contrastive,
     "schgan": schgan,
     "schgan-paper": schgan_paper,
     "dshgan": dshgan,
@@ -50,6 +63,9 @@ METHODS: dict[str, ModuleType] = {
     "sigah": sigah,
     "ssah": ssah,
 }
+
+SHOWN_FIGURES = ("mAP", "pair mAP", "R@1", "R@10")
+"""Validation figures that config.json has."""
 
 
 def train(
@@ -62,6 +78,7 @@ def train(
     restart: bool = False,
     progress: Progress | None = None,
     show: EpochShown | None = None,
+    features: FileSource | None = None,
 ) -> TrainedEncoder:
     """Train an encoder on the pairs of ``data`` and save it in the folder ``out``.
 
@@ -69,18 +86,18 @@ def train(
     encoder of a finished run with the same data and settings is loaded, another one is only
     replaced with ``restart``. Pictures and texts that cannot be used are added to
     ``data.problems``. ``cache``: folder of cached features. ``progress``: progress bars of the
-    feature extraction; ``show``: callback after each epoch.
+    feature extraction; ``show``: callback after each epoch. ``features``: the features of ``data``
+    from a file, see :func:`~xmodal.features.from_file.with_features`; backbones of ``options``
+    other than "features" must have made them, and encode later pictures and texts.
 
     Raises DataError for data without usable pairs, ConfigError for options, settings and folders,
     CodeError for bits, ModelError for backbones.
     """
     options = options or Options()
+    options = replace(options, method=resolve_method(options.method, data))
     check_bits(options.bits)
     if options.seed < 0:
         raise ConfigError(f"seed is {options.seed}, expected 0 or more")
-    if options.method not in METHODS:
-        known = ", ".join(METHODS)
-        raise ConfigError(f"there is no method {options.method!r}, expected one of {known}")
     method = METHODS[options.method]
     config = configure(method.Config, settings or {})
     folder = Path(out) if out is not None else None
@@ -93,45 +110,35 @@ def train(
         )
     if folder is not None:
         if prepare_folder(folder, TORCH_ENCODER, restart):
-            return _load_finished(folder, pairs, options, config)
+            return _load_finished(folder, pairs, options, config, features)
 
-    precision = options.precision
-    image_backbone = load_image_backbone(options.image_backbone, precision=precision)
-    text_backbone = load_text_backbone(options.text_backbone, precision=precision)
-    usable, features = pair_features(
-        image_backbone, text_backbone, pairs, cache=cache, progress=progress
-    )
-    usable = with_groups(usable)
+    source, refs = _feature_source(pairs, options, features, cache, progress)
+    table = FeatureTable.of(with_groups(pairs), source)
     split = split_pairs(
-        usable,
+        table.data,
         validation=options.validation,
         query=options.query,
         seed=options.split_seed,
         split_map=options.split_map,
     )
-    training = _training_data(usable, features, split, options, image_backbone.raw)
-    identity = _identity(pairs, asdict(options), asdict(config))
-    run = Run(
-        training,
-        seed=options.seed,
-        folder=folder,
-        identity=identity,
-        patience=options.patience,
-        show=show,
-    )
-    towers: Towers = method.train(training, config, run)
-    about = _about(data, split, options, config, run, training)
-    about["figures"] |= equal_bits(towers, usable, features, options, cache)
+    notice = labels_notice(split)
+    if notice is not None:
+        log.warning(notice)
+    identity = _identity(pairs, asdict(options), asdict(config), features)
+    run = _run(method, table, split, options, source.raw)
+    run.folder, run.identity, run.show = folder, identity, show
+    towers: Towers = method.train(run.data, config, run)
+    validation = _pairs(table, split.validation, options, one_caption=True)
+    about = _about(data, split, options, config, run)
+    if features is None:
+        about["figures"] |= equal_bits(towers, table.data, table.rows, options, cache)
     encoder = TrainedEncoder(
         towers,
-        {
-            "image": BackboneRef(options.image_backbone, image_backbone.fingerprint),
-            "text": BackboneRef(options.text_backbone, text_backbone.fingerprint),
-        },
-        _calibrate(towers, training.validation, options.seed),
+        refs,
+        _calibrate(towers, validation, options.seed),
         {"identity": identity, **about},
         split.ids(),
-        precision,
+        options.precision,
     )
     if folder is not None:
         run.write_history(folder)
@@ -140,26 +147,89 @@ def train(
     return encoder
 
 
-def _training_data(
-    usable: Dataset, features: Mapping[Modality, Array], split: Split, options: Options, raw: bool
-) -> TrainingData:
-    """Tensors of the training and validation parts; ``options.label_share`` of labels is kept."""
-    row = {id_: place for place, id_ in enumerate(usable.ids)}
-    first = {m: source_offsets(usable, m)[:-1] for m in MODALITIES}
+def _feature_source(
+    pairs: Dataset,
+    options: Options,
+    file: FileSource | None,
+    cache: Path | None,
+    progress: Progress | None,
+) -> tuple[FeatureSource, dict[Modality, BackboneRef]]:
+    """Return the source of the features of ``pairs``, and what made them, for the encoder.
 
-    def tensors(part: Dataset) -> Pairs:
-        labels, labelled = part.with_label_share(options.label_share, options.seed).labels(
-            usable.classes
-        )
-        rows = [row[id_] for id_ in part.ids]
-        return Pairs(
-            as_tensor(features["image"][first["image"][rows]]),
-            as_tensor(features["text"][first["text"][rows]]),
-            torch.from_numpy(labels.astype(np.float32)),
-            torch.from_numpy(labelled),
-        )
+    Backbones are compared with the features of a file. Raises ConfigError if a backbone is
+    "features" and there is no file.
+    """
+    specs: dict[Modality, str] = {"image": options.image_backbone, "text": options.text_backbone}
+    loaded: dict[Modality, ImageBackbone | TextBackbone] = {}
+    refs: dict[Modality, BackboneRef] = {}
+    for modality, spec in specs.items():
+        if spec == FEATURES:
+            if file is None:
+                raise ConfigError(f"the {modality} backbone is {FEATURES}: add --features FILE")
+            refs[modality] = BackboneRef(spec, file.fingerprint(modality))
+            continue
+        load = load_image_backbone if modality == "image" else load_text_backbone
+        loaded[modality] = load(spec, precision=options.precision)
+        refs[modality] = BackboneRef(spec, loaded[modality].fingerprint)
+        if file is not None:
+            check_backbone(file, pairs, modality, loaded[modality], cache)
+    if file is not None:
+        return file, refs
+    return BackboneSource(loaded["image"], loaded["text"], cache, progress), refs  # type: ignore[arg-type]
 
-    return TrainingData(tensors(split.train), tensors(split.validation), options.bits, raw)
+
+def resolve_method(method: str, data: Dataset) -> str:
+    """Return ``method``, and for "auto" the method that fits the data.
+
+    Data with labels is trained with schgan: by labels it finds more than the contrastive method
+    with label terms. Raises ConfigError for an unknown method.
+    """
+    if method == "auto":
+        return "schgan" if data.classes else "contrastive"
+    if method not in METHODS:
+        known = ", ".join(("auto", *METHODS))
+        raise ConfigError(f"there is no method {method!r}, expected one of {known}")
+    return method
+
+
+def _run(
+    method: ModuleType, table: FeatureTable, split: Split, options: Options, raw_images: bool
+) -> Run:
+    """Return the run of a method with its training and validation data."""
+    settings: dict[str, Any] = {"seed": options.seed, "patience": options.patience}
+    if method is contrastive:
+        classes = table.data.classes
+        train, validation = (
+            table.units(part.with_label_share(options.label_share, options.seed), classes)
+            for part in (split.train, split.validation)
+        )
+        return CaptionRun(CaptionData(train, validation, options.bits, raw_images), **settings)
+    train_pairs, validation_pairs = (
+        _pairs(table, part, options) for part in (split.train, split.validation)
+    )
+    return Run(TrainingData(train_pairs, validation_pairs, options.bits, raw_images), **settings)
+
+
+def _pairs(
+    table: FeatureTable, part: Dataset, options: Options, *, one_caption: bool = False
+) -> Pairs:
+    """Return a pair for each caption, or for the first caption of each item, as tensors.
+
+    ``options.label_share`` of the labels is kept.
+    """
+    image, text, item = table.pair_rows(part)
+    if one_caption:
+        first = np.unique(item, return_index=True)[1]
+        image, text, item = image[first], text[first], item[first]
+    labels, labelled = part.with_label_share(options.label_share, options.seed).labels(
+        table.data.classes
+    )
+    return Pairs(
+        as_tensor(table.rows["image"][image]),
+        as_tensor(table.rows["text"][text]),
+        torch.from_numpy(labels[item].astype(np.float32)),
+        torch.from_numpy(labelled[item]),
+    )
 
 
 def _calibrate(towers: Towers, pairs: Pairs, seed: int) -> Confidence:
@@ -171,18 +241,17 @@ def _calibrate(towers: Towers, pairs: Pairs, seed: int) -> Confidence:
     return fit(*sample_distances(image, text, match, np.random.default_rng(seed)), towers.bits)
 
 
-def _about(
-    data: Dataset, split: Split, options: Options, config: Any, run: Run, training: TrainingData
-) -> dict[str, Any]:
+def _about(data: Dataset, split: Split, options: Options, config: Any, run: Run) -> dict[str, Any]:
     """Return the part of ``config.json`` that describes the training."""
     return {
         "options": asdict(options),
         "settings": asdict(config),
         "data": {
             "name": data.name,
+            "situation": recognise(data).line,
             "label_column": data.label_column,
             **{role: len(ids) for role, ids in split.ids().items()},
-            "labelled": int(training.train.labelled.sum()),
+            "labelled": int(run.data.train.labelled.sum()),
             "problems": data.problems.count_by_kind(),
         },
         "figures": _figures(run),
@@ -195,21 +264,33 @@ def _about(
 
 
 def _figures(run: Run) -> dict[str, float]:
-    """Return the validation figures of the best epoch, and its number."""
+    """Return the validation figures of the best epoch, and its number.
+
+    Figures of fewer than MIN_MEASURED validation units are left out.
+    """
+    if len(run.data.validation) < MIN_MEASURED:
+        return {"epoch": run.best_epoch}
     best = next((row for row in run.history if row["epoch"] == run.best_epoch), {})
-    named = {f"validation {name}": best[name] for name in ("mAP", "pair mAP") if name in best}
+    named = {f"validation {name}": best[name] for name in SHOWN_FIGURES if name in best}
     return {name: round(value, 4) for name, value in named.items()} | {"epoch": run.best_epoch}
 
 
 # ---- the folder ------------------------------------------------------------------------------
 
 
-def _identity(data: Dataset, options: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """Return a hash of the pairs, the options and all settings, in their stored order."""
+def _identity(
+    data: Dataset,
+    options: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    features: FileSource | None,
+) -> str:
+    """Return a hash of pairs, options, settings in their stored order, and features of a file."""
     hashed = hashlib.blake2b(digest_size=8)
     # Options that runs of earlier versions lacked are left out at their defaults.
     chosen = {k: v for k, v in options.items() if k not in ADDED_OPTIONS or v != ADDED_OPTIONS[k]}
     hashed.update(json.dumps([chosen, settings]).encode())
+    if features is not None:
+        hashed.update(features.file.digest.encode())
     for item in data:
         image, text = _name_of(item.images), _name_of(item.captions)
         hashed.update(f"{item.id}\0{image}\0{text}\0{item.labels}\0".encode())
@@ -221,10 +302,12 @@ def _name_of(sources: Sequence[object]) -> object:
     return sources[0] if len(sources) == 1 else [str(source) for source in sources]
 
 
-def _load_finished(folder: Path, pairs: Dataset, options: Options, config: Any) -> TrainedEncoder:
+def _load_finished(
+    folder: Path, pairs: Dataset, options: Options, config: Any, features: FileSource | None
+) -> TrainedEncoder:
     """Load the encoder of the same run; raise ConfigError if the folder has another one."""
     encoder = TrainedEncoder.load(folder)
-    if not _same_run(encoder.about, pairs, options, config):
+    if not _same_run(encoder.about, pairs, options, config, features):
         raise ConfigError(
             f"{folder} holds an encoder that was trained with other data or settings: name another "
             "--out, or replace it with --restart"
@@ -232,7 +315,13 @@ def _load_finished(folder: Path, pairs: Dataset, options: Options, config: Any) 
     return encoder
 
 
-def _same_run(about: Mapping[str, Any], pairs: Dataset, options: Options, config: Any) -> bool:
+def _same_run(
+    about: Mapping[str, Any],
+    pairs: Dataset,
+    options: Options,
+    config: Any,
+    features: FileSource | None,
+) -> bool:
     """Whether a stored encoder was trained on these pairs with these options and settings.
 
     Stored settings of an earlier version are compared under their current names.
@@ -246,4 +335,4 @@ def _same_run(about: Mapping[str, Any], pairs: Dataset, options: Options, config
         same = current_names(type(config), settings) == asdict(config)
     except ConfigError:
         return False
-    return same and about.get("identity") == _identity(pairs, stored, settings)
+    return same and about.get("identity") == _identity(pairs, stored, settings, features)

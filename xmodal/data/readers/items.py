@@ -113,13 +113,13 @@ def _draft(
     own_id = clean_scalar(row.get(columns.id)) if columns.id else None
     images = [path for name in names if (path := pictures.find(name, problems)) is not None]
     id_ = own_id or (names[0] if names else place)
-    if columns.image and not names:
+    if columns.image and not names and pictures.needed:
         problems.add("row without a picture", id_)
     if not understood:
         problems.add("caption is neither text, number nor an object with raw or text", id_)
     elif columns.text and not captions:
         problems.add("caption empty", id_)
-    if not images and not captions:
+    if not images and not captions and (pictures.needed or own_id is None):
         problems.add("row left out, it has neither picture nor text", id_)
         return None
     key: tuple[str, ...]

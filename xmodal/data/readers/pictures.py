@@ -25,14 +25,20 @@ class PictureFolder:
         self._folder = reading.pictures or table.parent
         self._found: list[Path] = [self._folder]
         self._searches = MAX_SEARCHES
+        self.needed = reading.need_pictures
         self._reading = reading
         self._beside = table.parent.name == "annotations" and reading.pictures is None
         self._known: dict[str, Path | None] = {}
 
     def find(self, name: str, problems: Problems) -> Path | None:
-        """Return the file of a name, or None; a name without a file is recorded once."""
+        """Return the file of a name, or None; a name without a file is recorded once.
+
+        Files that are not ``needed`` may be missing.
+        """
         if name not in self._known:
             self._known[name] = self._find(name)
+            if not self.needed and self._known[name] is None:
+                self._known[name] = self._folder / name
             if self._known[name] is None:
                 kind = (
                     "picture is a URL (download it first)" if "://" in name else "picture missing"

@@ -45,6 +45,7 @@ def read(
     pictures: Path | None = None,
     encoding: str | None = None,
     labels_from: LabelsFrom | None = None,
+    need_pictures: bool = True,
 ) -> Dataset:
     """Read a folder or a table; the module's docstring lists the layouts.
 
@@ -54,7 +55,8 @@ def read(
     ``label_column`` (default ``columns.label``), or with ``labels_from="folders"`` from the names
     of the folders that hold the pictures. If labels are read and there are no captions, the labels
     are the captions. Unused columns are stored as fields of the items. Rows and files that cannot
-    be used are recorded in ``Dataset.problems``.
+    be used are recorded in ``Dataset.problems``. Without ``need_pictures``, for data whose features
+    are given, files of pictures may be missing.
 
     Raises DataError if no item can be used, ConfigError for a column that the table lacks, an
     unknown encoding or a missing folder.
@@ -67,7 +69,7 @@ def read(
             f"labels are read from the column {columns.label} or from folders, not from both: "
             "leave out --label-column or --labels-from"
         )
-    reading = Reading(columns, pictures, encoding)
+    reading = Reading(columns, pictures, encoding, need_pictures)
     items = tuple(unique_items(_items(path, reading), reading.problems))
     if not items:
         reasons = "; ".join(reading.problems.summary_lines()) or "it is empty"
@@ -107,9 +109,10 @@ def _with_folder_label(item: Item, root: Path) -> Item:
     A folder that is the root, or is named like a split, is no label; the split is that of the first
     folder that is named like one.
     """
-    if not item.images or not item.images[0].is_relative_to(root):
+    path = item.images[0] if item.images else None
+    if not isinstance(path, Path) or not path.is_relative_to(root):
         return item
-    folders = item.images[0].relative_to(root).parts[:-1]
+    folders = path.relative_to(root).parts[:-1]
     split = item.split or next((name for name in folders if role_of(name)), None)
     if not folders or role_of(folders[-1]):
         return replace(item, split=split)

@@ -15,13 +15,15 @@ class Reading:
     """Options and records of one call of :func:`xmodal.data.readers.read.read`.
 
     ``pictures``: folder of relative picture paths. ``encoding``: of text files; None detects
-    UTF-8, UTF-16 and UTF-32. ``problems`` and ``sources`` are added to by the readers; a source is
-    a short text, for example "columns image and caption".
+    UTF-8, UTF-16 and UTF-32. ``need_pictures``: False for data whose features are given; then files
+    of pictures may be missing, and a row may have an id alone. ``problems`` and ``sources`` are
+    added to by the readers; a source is a short text, for example "columns image and caption".
     """
 
     columns: Columns = field(default_factory=Columns)
     pictures: Path | None = None
     encoding: str | None = None
+    need_pictures: bool = True
     problems: Problems = field(default_factory=Problems)
     sources: list[str] = field(default_factory=list)
 
@@ -40,4 +42,4 @@ class Reading:
 
     def without_records(self) -> Reading:
         """Return the same options with an empty record of problems and sources."""
-        return Reading(self.columns, self.pictures, self.encoding)
+        return Reading(self.columns, self.pictures, self.encoding, self.need_pictures)

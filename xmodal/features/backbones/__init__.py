@@ -5,7 +5,9 @@ small-cnn        raw pixels for a small network trained with the tower (image)
 resnet50, ResNet50_Weights.IMAGENET1K_V2    torchvision, by model or weights name (image)
 weights.safetensors[?arch=NAME&normalize=imagenet]   torchvision, local weights   (image)
 openai/clip-vit-base-patch32, a local folder         transformers: CLIP-like models encode
-                                                     both modalities, others one of them
+                                                     both modalities, others one of them;
+                                                     folders of sentence-transformers and, with
+                                                     the package open_clip, of open_clip
 
 The interface consists of numpy arrays; torch is imported with the first backbone that needs it.
 """
@@ -19,9 +21,9 @@ from typing import Any, Protocol, cast
 
 import numpy.typing as npt
 
-from xmodal.config import PRECISIONS, Precision
+from xmodal.config import FEATURES, PRECISIONS, Precision
 from xmodal.data.images import Pixels, Preprocessing
-from xmodal.errors import ConfigError
+from xmodal.errors import ConfigError, ModelError
 from xmodal.features.backbones import builtin
 from xmodal.modality import Modality
 
@@ -90,6 +92,11 @@ def _load(spec: str, modality: Modality, precision: Precision) -> object:
         raise ConfigError(f"the name of the {modality} backbone is empty")
     if precision not in PRECISIONS:
         raise ConfigError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+    if spec == FEATURES:
+        raise ModelError(
+            f"this encoder has no {modality} backbone, it was trained on features of a file: "
+            f"encode features with --features FILE, or train with --{modality}-backbone"
+        )
     built_in: dict[str, tuple[Modality, Callable[[str], object]]] = {
         "words": ("text", builtin.Words),
         "words-1": ("text", lambda _: builtin.Words(fingerprint="words-1")),
@@ -100,13 +107,15 @@ def _load(spec: str, modality: Modality, precision: Precision) -> object:
         _check_modality(spec, supported, modality)
         return create(spec)
 
-    from xmodal.features.backbones import huggingface, torchvision_models
+    from xmodal.features.backbones import huggingface, open_clip_models, torchvision_models
 
     if torchvision_models.is_weights_file(spec) or (
         not Path(spec).exists() and torchvision_models.is_known(spec)
     ):
         _check_modality(spec, "image", modality)
         return torchvision_models.load(spec, precision)
+    if open_clip_models.is_open_clip(spec):
+        return open_clip_models.load(spec, modality, precision)
     load = huggingface.load_image if modality == "image" else huggingface.load_text
     return load(spec, precision)
 

@@ -21,8 +21,11 @@ from xmodal.device import DTYPES, batch_size, device, with_precision
 from xmodal.errors import ModelError
 from xmodal.features.backbones.connectivity import check_reachable
 from xmodal.features.backbones.modules import PixelNetwork, run
+from xmodal.features.backbones.sentence_layout import SentenceLayout, pool, read_layout
 
 MAX_TOKENS = 512
+POOLED_TEXTS = ("clip_text_model", "siglip_text_model")
+"""Text models whose pooled output is the vector that they were trained for."""
 
 
 def load_image(spec: str, precision: Precision = "float32") -> HuggingFaceImageBackbone:
@@ -45,13 +48,21 @@ class HuggingFaceModel:
     """A loaded model: its type, its modalities, and a fingerprint of its files and precision.
 
     ``has_pooler``: the weights contain the pooler, so that its pooled output can be used.
-    ``is_multimodal``: the model projects pictures and texts into a common space.
+    ``is_multimodal``: the model projects pictures and texts into a common space. ``layout``: its
+    pooling and dense layers, if it is of sentence-transformers.
     """
 
     def __init__(
-        self, spec: str, config: Any, network: Any, fingerprint: str, *, has_pooler: bool
+        self,
+        spec: str,
+        config: Any,
+        network: Any,
+        fingerprint: str,
+        layout: SentenceLayout,
+        *,
+        has_pooler: bool,
     ) -> None:
-        self.spec = spec
+        self.spec, self.layout = spec, layout
         self.kind: str = config.model_type
         self.config = config
         self.network = network
@@ -80,9 +91,8 @@ class HuggingFaceImageBackbone:
         self.fingerprint = model.fingerprint
         self.space = model.space
         self.batch = batch_size()
-        processor = _load_or_raise(
-            spec, lambda: AutoImageProcessor.from_pretrained(**_source(spec))
-        )
+        source = _source(spec, model.layout.subfolder)
+        processor = _load_or_raise(spec, lambda: AutoImageProcessor.from_pretrained(**source))
         self.preprocessing = _preprocessing(processor)
         network = PixelNetwork(_ImageFeatures(model), self.preprocessing)
         self.network = network.to(device(), model.network.dtype)
@@ -95,7 +105,10 @@ class HuggingFaceImageBackbone:
 
 
 class HuggingFaceTextBackbone:
-    """Projected text features of a CLIP-like model, else the mean over a text model's tokens.
+    """Projected text features of a CLIP-like model, the end-of-text vector of its text model, or
+    the mean over the tokens of another text model.
+
+    A folder of sentence-transformers declares another pooling, dense layers and a limit of tokens.
 
     ``network`` maps the tensors named in ``inputs``, each (b, tokens), to features (b, dim).
     """
@@ -104,15 +117,16 @@ class HuggingFaceTextBackbone:
         from transformers import AutoTokenizer
 
         self.spec = spec
-        self.fingerprint = model.fingerprint
         self.space = model.space
         self.batch = 2 * batch_size()
-        self._tokenizer = _load_or_raise(
-            spec, lambda: AutoTokenizer.from_pretrained(**_source(spec))
-        )
+        source = _source(spec, model.layout.subfolder)
+        self._tokenizer = _load_or_raise(spec, lambda: AutoTokenizer.from_pretrained(**source))
+        self._lower = model.layout.lower
         text = getattr(model.config, "text_config", model.config)
         max_positions = getattr(text, "max_position_embeddings", MAX_TOKENS)
-        self.max_tokens = min(max_positions, self._tokenizer.model_max_length, MAX_TOKENS)
+        longest = min(max_positions, self._tokenizer.model_max_length, MAX_TOKENS)
+        self.max_tokens = min(longest, model.layout.max_tokens or longest)
+        self.fingerprint = _text_fingerprint(model, shortened=self.max_tokens < longest)
         # SigLIP was trained on texts padded to full length, without a mask.
         self.padding = "max_length" if model.kind.startswith("siglip") else "longest"
         self.inputs = tuple(self._tokenize(["a"]))
@@ -128,7 +142,7 @@ class HuggingFaceTextBackbone:
         """Return token ids, mask and other inputs of the model, each (b, tokens)."""
         return dict(
             self._tokenizer(
-                list(texts),
+                [text.lower() for text in texts] if self._lower else list(texts),
                 padding=self.padding,
                 truncation=True,
                 max_length=self.max_tokens,
@@ -182,6 +196,8 @@ class _TextFeatures(nn.Module):
         super().__init__()
         self.model = model.network
         self.is_multimodal, self.has_pooler = model.is_multimodal, model.has_pooler
+        self.is_pooled = model.kind in POOLED_TEXTS
+        self.pooling, self.dense = model.layout.pooling, model.layout.dense.to(device())
         self.inputs = inputs
 
     def forward(self, *tokens: torch.Tensor) -> torch.Tensor:
@@ -189,10 +205,26 @@ class _TextFeatures(nn.Module):
         named = dict(zip(self.inputs, tokens, strict=True))
         if self.is_multimodal:
             return _pooled(self.model.get_text_features(**named), self.has_pooler)
-        states = self.model(**named).last_hidden_state.float()
-        mask = named["attention_mask"].unsqueeze(-1).float()
-        mean: torch.Tensor = (states * mask).sum(1) / mask.sum(1).clamp(min=1)
-        return mean
+        out = self.model(**named)
+        if self.is_pooled:
+            projects = hasattr(out, "text_embeds")
+            vectors: torch.Tensor = out.text_embeds if projects else out.pooler_output
+            return vectors
+        pooled = pool(out.last_hidden_state, named["attention_mask"], self.pooling)
+        projected: torch.Tensor = self.dense(pooled)
+        return projected
+
+
+def _text_fingerprint(model: HuggingFaceModel, *, shortened: bool) -> str:
+    """Return the fingerprint of text features; earlier versions took the mean of all tokens."""
+    fingerprint = model.fingerprint
+    if model.is_multimodal:
+        return fingerprint
+    if model.kind in POOLED_TEXTS:
+        return f"{fingerprint}-pooled"
+    if not model.layout.is_plain:
+        fingerprint += f"-{model.layout.digest}"
+    return f"{fingerprint}-{model.layout.max_tokens}" if shortened else fingerprint
 
 
 @lru_cache(maxsize=4)
@@ -205,7 +237,8 @@ def _load(spec: str, precision: Precision) -> HuggingFaceModel:
     transformers.utils.logging.disable_progress_bar()
     local = Path(spec).expanduser()
     if local.exists() or spec.startswith((".", "/", "~")):
-        if not (local / "config.json").is_file():
+        named = ("config.json", "modules.json")
+        if not any((local / name).is_file() for name in named):
             raise ModelError(
                 f"{spec} is not a model that transformers can load, expected a folder with "
                 "config.json, as save_pretrained writes it"
@@ -214,11 +247,16 @@ def _load(spec: str, precision: Precision) -> HuggingFaceModel:
         from huggingface_hub import constants
 
         check_reachable(constants.ENDPOINT, spec)
-    config = _load_or_raise(spec, lambda: AutoConfig.from_pretrained(**_source(spec)))
+    layout = read_layout(spec, lambda name: _find(spec, name))
+    source = _source(spec, layout.subfolder)
+    config = _load_or_raise(spec, lambda: AutoConfig.from_pretrained(**source))
+    model_class: Any = AutoModel
+    if "CLIPTextModelWithProjection" in (config.architectures or ()):
+        model_class = transformers.CLIPTextModelWithProjection  # AutoModel drops the projection
     network, info = _load_or_raise(
         spec,
-        lambda: AutoModel.from_pretrained(
-            **_source(spec), dtype=DTYPES[precision], use_safetensors=True, output_loading_info=True
+        lambda: model_class.from_pretrained(
+            **source, dtype=DTYPES[precision], use_safetensors=True, output_loading_info=True
         ),
     )
     # transformers initialises missing tensors at random. A missing pooler is common and not used.
@@ -230,19 +268,46 @@ def _load(spec: str, precision: Precision) -> HuggingFaceModel:
             f"{required[0]}): expected a complete model, as save_pretrained writes it"
         )
     commit = getattr(config, "_commit_hash", None)
-    weights = f"hub-{commit}" if commit and not local.exists() else f"files-{_digest(local)}"
+    weights = (
+        f"hub-{commit}"
+        if commit and not local.exists()
+        else f"files-{_digest(local / layout.subfolder)}"
+    )
     fingerprint = with_precision(weights, precision)
     return HuggingFaceModel(
-        spec, config, network.to(device()).eval(), fingerprint, has_pooler=not missing
+        spec, config, network.to(device()).eval(), fingerprint, layout, has_pooler=not missing
     )
 
 
-def _source(spec: str) -> dict[str, Any]:
+def _source(spec: str, subfolder: str = "") -> dict[str, Any]:
     """Return arguments for from_pretrained; local and downloaded models need no network."""
     local = Path(spec).expanduser()
     if local.exists():
-        return {"pretrained_model_name_or_path": str(local), "local_files_only": True}
-    return {"pretrained_model_name_or_path": spec, "local_files_only": _is_downloaded(spec)}
+        path = str(local / subfolder)
+        return {"pretrained_model_name_or_path": path, "local_files_only": True}
+    return {
+        "pretrained_model_name_or_path": spec,
+        "subfolder": subfolder,
+        "local_files_only": _is_downloaded(spec),
+    }
+
+
+def _find(spec: str, name: str) -> Path | None:
+    """Return the local path of a file of a model, None if the model lacks it."""
+    local = Path(spec).expanduser()
+    if local.exists():
+        path = local / name
+        return path if path.is_file() else None
+    from transformers.utils.hub import cached_file
+
+    found = cached_file(
+        spec,
+        name,
+        local_files_only=_is_downloaded(spec),
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return None if found is None else Path(found)
 
 
 def _is_downloaded(spec: str) -> bool:
@@ -250,16 +315,14 @@ def _is_downloaded(spec: str) -> bool:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        config = try_to_load_from_cache(spec, "config.json")
+        found = [try_to_load_from_cache(spec, name) for name in ("config.json", "modules.json")]
     except HFValidationError:
         raise ModelError(
             f"backbone {spec!r} is unknown: expected words, small-cnn, a torchvision model, a "
             "local path, or a name on the model hub such as openai/clip-vit-base-patch32"
         ) from None
-    if not isinstance(config, str):
-        return False
-    snapshot = Path(config).parent
-    return any(snapshot.glob("*.safetensors"))
+    snapshots = [Path(path).parent for path in found if isinstance(path, str)]
+    return any(any(folder.rglob("*.safetensors")) for folder in snapshots)
 
 
 def _load_or_raise(spec: str, load: Callable[[], Any]) -> Any:

@@ -48,7 +48,6 @@ The tables also have the rows hardest, paced and trust: variants of earlier vers
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -56,25 +55,13 @@ import torch
 
 from xmodal.device import device
 from xmodal.encoders.towers import Towers
-from xmodal.modality import Modality
 from xmodal.training import losses, objective, policy
 from xmodal.training.checkpoint import Stateful
 from xmodal.training.critics import CodeCritic
 from xmodal.training.methods.schgan.config import Config
-from xmodal.training.methods.schgan.losses import (
-    correlation_score,
-    directions,
-    negative_statistics,
-    positive_distances,
-    sample_positives,
-    triplet_loss,
-)
-from xmodal.training.methods.schgan.networks import (
-    Candidates,
-    Generator,
-    NegativePolicy,
-    PositivePolicy,
-)
+from xmodal.training.methods.schgan.losses import correlation_score, negative_statistics
+from xmodal.training.methods.schgan.networks import Generator, PositivePolicy
+from xmodal.training.negatives import Candidates, log_policies, negative_step, triplet_loss
 from xmodal.training.objective import ForwardPass, HashNetwork
 from xmodal.training.pairs import Pairs, even_choice, match_matrix
 from xmodal.training.pseudo_labels import PseudoLabels
@@ -123,11 +110,11 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
                     critic,
                 )
                 if config.negatives == "policy" and config.triplet:
-                    figures |= _negative_step(
+                    figures |= negative_step(
                         g.negatives, g_optimiser, batch, candidates, config, rng
                     )
                 if config.positives == "policy":
-                    figures |= _positive_step(g.positives, g_optimiser, batch, config)
+                    figures |= positive_step(g.positives, g_optimiser, batch, config)
                 run.log(figures)
             if config.triplet and len(held_out):
                 run.log(_statistics(d, g, held_out, held_out_labels, config, epoch))
@@ -158,7 +145,7 @@ def _discriminator_step(
         targets = g.positives.mix_targets(batch, target, labels.uncertainty, config.positive_share)
     terms |= objective.alignment_losses(batch.codes, labels, config, targets)
     if config.triplet:
-        policies = _log_policies(g.negatives, batch, candidates, config)
+        policies = log_policies(g.negatives, batch, candidates, config)
         hinge = triplet_loss(batch, candidates, policies, config, warm, rng)
         terms["triplet"] = config.triplet * hinge
     terms["bits"] = objective.bit_regulariser(batch.codes, config)
@@ -169,45 +156,7 @@ def _discriminator_step(
     return objective.update(d, optimiser, terms), batch, candidates
 
 
-def _negative_step(
-    g: NegativePolicy,
-    optimiser: torch.optim.Optimizer,
-    batch: ForwardPass,
-    candidates: Candidates,
-    config: Config,
-    rng: np.random.Generator,
-) -> dict[str, float]:
-    """One step of the negative policy; its reward is largest near the discriminator's margin."""
-    policies, positives = g.log_policies(batch, candidates), sample_positives(candidates, rng)
-    sigma = float(g.get_buffer("sigma"))
-    device = candidates.weight.device
-    total, shares, rewards, spreads = torch.zeros((), device=device), [], [], []
-    for modality, distances in directions(batch.detached()):
-        positive = positive_distances(distances, positives[modality])
-        log_p = policies[modality]
-        reward = policy.margin_reward(
-            positive, distances, config.margin * config.reward_margin, sigma
-        )
-        reward = reward * candidates.weight
-        if config.estimator == "exact":
-            total = total + policy.exact_objective(log_p, reward, config.policy_entropy)
-        else:
-            some = (candidates.weight > 0).any(1)
-            picks = torch.multinomial(log_p[some].exp(), config.picks, replacement=True)
-            total = total + policy.reinforce_objective(
-                log_p[some], reward[some], picks, config.policy_entropy
-            )
-        shares.append(float(policy.effective_share(log_p.detach())))
-        rewards.append(float((log_p.detach().exp() * reward).sum(1).mean()))
-        spreads.append(float((positive[:, None] - distances).std(correction=0)))
-    optimiser.zero_grad()
-    total.backward()
-    optimiser.step()
-    g.adapt(float(np.mean(shares)), config.policy_pool_share, float(np.mean(spreads)) / 2)
-    return {"reward": float(np.mean(rewards)), "policy share": float(np.mean(shares))}
-
-
-def _positive_step(
+def positive_step(
     g: PositivePolicy, optimiser: torch.optim.Optimizer, batch: ForwardPass, config: Config
 ) -> dict[str, float]:
     """One step of the positive policy; its reward is the discriminator's correlation score."""
@@ -224,14 +173,6 @@ def _positive_step(
 
 
 @torch.no_grad()
-def _log_policies(
-    g: NegativePolicy, batch: ForwardPass, candidates: Candidates, config: Config
-) -> Mapping[Modality, torch.Tensor]:
-    """log p of the negative policy, without gradients; empty where a rule selects negatives."""
-    return g.log_policies(batch, candidates) if config.negatives == "policy" else {}
-
-
-@torch.no_grad()
 def _statistics(
     d: HashNetwork,
     g: Generator,
@@ -245,6 +186,6 @@ def _statistics(
     truth = match_matrix(pairs.labels, pairs.labelled)
     batch: ForwardPass = d(pairs.image, pairs.text)
     candidates = Candidates.of(labels.match_probability)
-    policies = _log_policies(g.negatives, batch, candidates, config)
+    policies = log_policies(g.negatives, batch, candidates, config)
     rng = np.random.default_rng(epoch)
     return negative_statistics(policies, batch, candidates, truth, config, rng)

@@ -1,0 +1,63 @@
+"""Encoder whose features come from a file; its towers are those of a trained encoder (torch)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from xmodal.data.dataset import Problems, Progress
+from xmodal.encoders.encoder import Encoded, Encoder
+from xmodal.encoders.torch_encoder import TrainedEncoder
+from xmodal.errors import ConfigError
+from xmodal.features.from_file import FileSource, check_dim
+from xmodal.modality import MODALITIES, Modality
+
+
+class FeatureEncoder(Encoder):
+    """Encodes pictures and captions by their features in ``source`` and the towers of ``encoder``.
+
+    Codes and fingerprint are those of ``encoder``. Raises ConfigError for an encoder without
+    towers, and for features of another dimension than those of its training.
+    """
+
+    def __init__(self, encoder: Encoder, source: FileSource) -> None:
+        if not isinstance(encoder, TrainedEncoder):
+            raise ConfigError(
+                "a portable encoder contains its backbones and takes no features: name the folder "
+                "of xmodal train with --model, or leave --features out"
+            )
+        for modality in MODALITIES:
+            if modality in source.file.rows:
+                check_dim(source.file, modality, encoder.towers.shape[f"{modality}_dim"])
+        self.encoder, self.source = encoder, source
+        self.precision, self.confidence = encoder.precision, encoder.confidence
+        self.about, self.split = encoder.about, encoder.split
+
+    @property
+    def bits(self) -> int:
+        """Width of the codes."""
+        return self.encoder.bits
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the trained encoder."""
+        return self.encoder.fingerprint
+
+    @property
+    def shared_space(self) -> bool:
+        """Whether features of pictures and texts can be compared with each other."""
+        return self.encoder.shared_space
+
+    def encode(
+        self,
+        modality: Modality,
+        sources: Sequence[Any],
+        *,
+        cache: Path | None = None,
+        problems: Problems | None = None,
+        progress: Progress | None = None,
+    ) -> Encoded:
+        """Encode by the features of the file; ``cache`` and ``progress`` have no effect."""
+        features, usable = self.source.rows(modality, sources, problems)
+        return Encoded(self.encoder.encode_features(modality, features), usable, features)

@@ -1,0 +1,62 @@
+"""The model of a local index: its folder, recorded beside the documents.
+
+``model.json`` in the folder of an index has the path of the encoder whose codes it holds, and its
+fingerprint. An encoder that was fitted for the index lies in the subfolder ``model``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from xmodal.encoders.folder import CONFIG, write_json
+from xmodal.errors import ConfigError
+from xmodal.index.local import FILE, MODEL_FOLDER, MODEL_RECORD
+
+
+def local_folder(uri: str) -> Path | None:
+    """Return the folder of a local index, None for an address of another backend."""
+    path = uri.removeprefix("file://")
+    return None if "://" in path else Path(path)
+
+
+def own_model(folder: Path) -> Path:
+    """Return the folder of an encoder that is fitted for an index."""
+    return folder / MODEL_FOLDER
+
+
+def record_model(uri: str, model: Path, fingerprint: str) -> None:
+    """Record the encoder of a local index; no effect for other backends."""
+    folder = local_folder(uri)
+    if folder is not None:
+        own = own_model(folder)
+        is_own = own.is_dir() and model.is_dir() and os.path.samefile(own, model)
+        path = MODEL_FOLDER if is_own else str(model.resolve())
+        write_json(folder / MODEL_RECORD, {"model": path, "fingerprint": fingerprint})
+
+
+def find_model(uri: str) -> Path | None:
+    """Return the folder of the encoder that a local index records.
+
+    None if there is no index yet. Raises ConfigError if the index records none, if its record is
+    damaged, and for an index of another backend.
+    """
+    folder = local_folder(uri)
+    if folder is None:
+        raise ConfigError(f"--model is missing: {uri} records no model, name its encoder's folder")
+    record = folder / MODEL_RECORD
+    if record.is_file():
+        try:
+            return folder / str(json.loads(record.read_text(encoding="utf-8"))["model"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{record} is damaged ({error}): name the encoder's folder with --model"
+            ) from None
+    if (own_model(folder) / CONFIG).is_file():  # a first indexing was stopped
+        return own_model(folder)
+    if (folder / FILE).is_file():
+        raise ConfigError(
+            f"--model is missing: the index {folder} records no model, name its encoder's folder"
+        )
+    return None

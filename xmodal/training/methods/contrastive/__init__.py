@@ -1,0 +1,1 @@
+"""Contrast between pictures and their captions: the default where captions decide."""

@@ -1,0 +1,61 @@
+"""Settings of the contrastive method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from xmodal.config import check_at_least, check_at_most
+from xmodal.training.negatives import NegativesConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(NegativesConfig):
+    """Settings of the contrastive method, chosen by benchmarks/tune.py."""
+
+    epochs: int = 40
+    batch: int = 512
+    """Units a step; fewer where an epoch would have under 8 steps."""
+    hidden: int = 512
+    """Hidden units of the towers."""
+    dropout: float = 0.4
+    """Dropout rate of the towers' input features and hidden units."""
+    learning_rate: float = 1e-3
+    linear_rate: float = 0.1
+    """Learning rate of the linear maps that begin as CCA, as a share of ``learning_rate``."""
+    weight_decay: float = 1e-2
+    warmup_steps: int = 20
+    """Steps in which the learning rate rises; then it follows a cosine to 0."""
+    temperature: float = 0.05
+    """Temperature of the softmax over code similarities, which lie in [-1, 1]."""
+    quantise: float = 0.1
+    """Weight of the distance of relaxed codes from binary ones."""
+    caption_mix: float = 0.5
+    """A caption's features are mixed with those of another caption of the same unit; the largest
+    share of the other one."""
+
+    label_weight: float = 1.0
+    """Weight of the cross-entropy to the class prototypes, with labels."""
+    match_share: float = 0.3
+    """Share of the contrastive target for units that share a label, with labels."""
+    certainty: float = 0.85
+    """Softmax probability of a class for a code that equals its prototype, with all other
+    prototypes orthogonal to it; determines the temperature by the number of classes."""
+    pseudo_labels: bool = True
+    """Train unlabelled units on predicted class probabilities, with labels."""
+    directions: int = 64
+    """Canonical directions in the input of the predicted class probabilities."""
+
+    negatives: Literal["none", "policy", "semi-hard", "random"] = "none"  # type: ignore[assignment]
+    """Negatives of an additional hinge: none, those of SCH-GAN's policy, or of a rule."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_at_least(self, 1, "epochs", "hidden", "directions", "warmup_steps")
+        check_at_least(self, 2, "batch")
+        check_at_least(self, 0, "weight_decay", "quantise", "label_weight", "linear_rate")
+        check_at_least(self, 1e-9, "learning_rate", "temperature")
+        check_at_least(self, 0, "dropout", "caption_mix", "match_share")
+        check_at_most(self, 1, "dropout", "caption_mix", "match_share")
+        check_at_least(self, 0.6, "certainty")
+        check_at_most(self, 0.9999, "certainty")

@@ -1,0 +1,63 @@
+"""Towers that begin as linear models: CCA with an ITQ rotation, or PCA of the texts."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from xmodal.encoders.towers import Tower, Towers, linear_map
+from xmodal.features.units import Units
+from xmodal.linear_models import Matrix, Project, Projections, affine, cca, itq, pca
+from xmodal.training.pairs import even_choice
+
+RIDGE = 0.1
+"""Ridge of CCA, relative to the mean variance of a component."""
+MAX_FIT_ROWS = 30_000
+"""Pairs of a picture and a caption that CCA is fitted on."""
+MAX_ROTATION_ROWS = 6_000
+"""Pairs that the rotation is fitted on."""
+ROTATION_ROUNDS = 30
+
+
+def start_from_linear_models(
+    towers: Towers, units: Units, raw_images: bool, rng: np.random.Generator
+) -> None:
+    """Set the linear maps of residual towers to CCA projections, rotated by ITQ.
+
+    Columns are weighted by their canonical correlation; projections have the mean length sqrt(bits)
+    before tanh. With raw images only the text tower is set, to principal components.
+    """
+    image_rows, text_rows = units.caption_pairs()
+    chosen = even_choice(len(text_rows), MAX_FIT_ROWS).numpy()
+    image = units.image[image_rows[chosen]].astype(np.float32)
+    text = units.text[text_rows[chosen]].astype(np.float32)
+    if raw_images:
+        principal = pca(text, towers.bits)
+        projections = Projections(principal, principal)
+    else:
+        projections = cca(image, text, towers.bits, ridge=RIDGE)
+    few = even_choice(len(chosen), MAX_ROTATION_ROWS).numpy()
+    scaled = Projections(
+        _with_mean_length(projections.image, text if raw_images else image, towers.bits),
+        _with_mean_length(projections.text, text, towers.bits),
+    )
+    first = text if raw_images else image
+    rotated = itq(first[few], text[few], scaled, rng=rng, rounds=ROTATION_ROUNDS)
+    _start(towers.text, rotated.text, text.shape[1])
+    if not raw_images:
+        _start(towers.image, rotated.image, image.shape[1])
+
+
+def _with_mean_length(project: Project, features: Matrix, bits: int) -> Project:
+    """Scale a projection, so that the mean length over ``features`` is sqrt(bits)."""
+    length = float(np.linalg.norm(project(features), axis=1).mean())
+    factor = np.float32(np.sqrt(bits) / max(length, 1e-12))
+    return lambda x: project(x) * factor
+
+
+@torch.no_grad()
+def _start(tower: Tower, project: Project, dim: int) -> None:
+    matrix, offset = affine(project, dim)
+    linear = linear_map(tower)
+    linear.weight.copy_(torch.from_numpy(np.ascontiguousarray(matrix.T)))
+    linear.bias.copy_(torch.from_numpy(np.asarray(offset)))

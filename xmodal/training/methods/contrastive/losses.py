@@ -1,0 +1,20 @@
+"""Loss of the contrastive method."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+
+def caption_contrast(
+    u: torch.Tensor, v: torch.Tensor, temperature: float, excluded: torch.Tensor
+) -> torch.Tensor:
+    """Mean over both directions of -log softmax_i(u_i v_j / K t), (b, K) both.
+
+    InfoNCE (van den Oord et al., 2018) in both directions, as in CLIP (Radford et al., 2021), on
+    relaxed codes. ``excluded`` (b, b) bool, symmetric: pairs that are not negatives.
+    """
+    logits = (u @ v.T / (u.shape[1] * temperature)).masked_fill(excluded, -1e9)
+    own = torch.arange(len(u), device=u.device)
+    both = functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)
+    return both / 2
