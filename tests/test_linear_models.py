@@ -174,3 +174,15 @@ def test_affine_returns_matrix_and_offset_of_a_projection() -> None:
         matrix, offset = linear_models.affine(one, 5)
         assert (matrix.shape, offset.shape) == ((5, 3), (3,))
         assert x @ matrix + offset == pytest.approx(one(x), abs=1e-4)
+
+
+def test_cca_of_pairs_equals_cca_of_repeated_rows() -> None:
+    rng = np.random.default_rng(0)
+    image, text = rng.normal(size=(20, 6)), rng.normal(size=(40, 5))
+    pairs = np.repeat(np.arange(20), 2), np.arange(40)
+    text += image[pairs[0], :5]
+    found = cca(image, text, 8, pairs=pairs)
+    expected = cca(image[pairs[0]], text, 8)
+    # Inner products do not depend on the signs of the directions.
+    products = [one.image(image) @ one.text(text).T for one in (found, expected)]
+    assert np.allclose(*products, atol=1e-4)

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 Matrix = npt.NDArray[np.float32]
+Pairing = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
+"""Rows of the pictures and rows of the texts of pairs, (n,) each."""
 Project = Callable[[npt.NDArray[np.generic]], Matrix]
 
 COMPONENTS = 384
@@ -28,17 +30,26 @@ class Projections:
 
 
 def cca(
-    image: npt.NDArray[np.generic], text: npt.NDArray[np.generic], bits: int, *, ridge: float = 0.1
+    image: npt.NDArray[np.generic],
+    text: npt.NDArray[np.generic],
+    bits: int,
+    *,
+    ridge: float = 0.1,
+    pairs: Pairing | None = None,
 ) -> Projections:
     """Fit a regularised canonical correlation analysis, weighted by the correlations.
 
     Hotelling, "Relations between two sets of variates", 1936; the weights as in Gong, Ke, Isard,
-    Lazebnik, IJCV 2014. ``ridge`` is relative to the mean variance of a component. With fewer than
-    ``bits`` directions the rest of the columns repeat them in a random orthogonal mix.
+    Lazebnik, IJCV 2014. ``ridge`` is relative to the mean variance of a component. ``pairs``: a row
+    of ``image`` and a row of ``text`` for each pair; by default row i of both is one pair. With
+    fewer than ``bits`` directions the rest of the columns repeat them in a random orthogonal mix.
     """
-    mean_x, white_x = _whitening(image, ridge)
-    mean_y, white_y = _whitening(text, ridge)
+    rows_x, rows_y = pairs or (None, None)
+    mean_x, white_x = _whitening(image, ridge, rows_x)
+    mean_y, white_y = _whitening(text, ridge, rows_y)
     x, y = (as_float32(image) - mean_x) @ white_x, (as_float32(text) - mean_y) @ white_y
+    if pairs is not None:
+        x, y = x[pairs[0]], y[pairs[1]]
     left, correlation, right = np.linalg.svd(x.T @ y / len(x), full_matrices=False)
     rank = min(bits, len(correlation))
     weight = correlation[:rank]
@@ -172,23 +183,35 @@ def unit(rows: npt.NDArray[np.generic]) -> Matrix:
     return np.asarray(values / np.maximum(length, 1e-12), dtype=np.float32)
 
 
-def _whitening(features: npt.NDArray[np.generic], ridge: float) -> tuple[Matrix, Matrix]:
-    """Return the mean (d,) and the whitening matrix (d, r) of features."""
-    mean, values, directions = _components(features)
+def _whitening(
+    features: npt.NDArray[np.generic], ridge: float, rows: npt.NDArray[np.int64] | None
+) -> tuple[Matrix, Matrix]:
+    """Return the mean (d,) and the whitening matrix (d, r) of the rows ``rows`` of features."""
+    weights = None
+    if rows is not None:  # features that occur in several pairs are weighted, not repeated
+        weights = (np.bincount(rows, minlength=len(features)) / len(rows)).astype(np.float32)
+    mean, values, directions = _components(features, weights)
     values, directions = values[-COMPONENTS:], directions[:, -COMPONENTS:]
     return mean, np.asarray(
         directions / np.sqrt(values + ridge * values.mean() + 1e-12), np.float32
     )
 
 
-def _components(features: npt.NDArray[np.generic]) -> tuple[Matrix, Any, Any]:
-    """Return mean (d,), variances (r,) in ascending order, and their directions (d, r)."""
+def _components(
+    features: npt.NDArray[np.generic], weights: npt.NDArray[np.float32] | None = None
+) -> tuple[Matrix, Any, Any]:
+    """Return mean (d,), variances (r,) in ascending order, and their directions (d, r).
+
+    ``weights`` (n,) have the sum 1; by default all rows have the same weight.
+    """
     whole = as_float32(features)
-    mean = whole.mean(axis=0)
+    mean = whole.mean(axis=0) if weights is None else weights @ whole
     changing = np.flatnonzero(
         np.ptp(whole, axis=0) > 0
     )  # most columns of hashed words are constant
     x = whole[:, changing] - mean[changing]
+    if weights is not None:
+        x *= np.sqrt(weights * len(x))[:, None]
     if not len(changing):  # equal rows: one direction of variance 0
         return mean, np.zeros(1), np.eye(len(mean), 1)
     if x.shape[0] < x.shape[1]:  # the smaller of the two Gram matrices gives the same directions

@@ -157,7 +157,7 @@ def _trained(job: Job, environment: Environment) -> Result:
 
     query, database = coded(loaded.query), coded(loaded.database)
     return {
-        "figures": {MODEL: Evaluator(query, database, query, by_labels=True).codes()},
+        "figures": {MODEL: Evaluator(query, database, query).codes()},
         "by radius": _by_radius(query, database),
         "health": {modality: code_health(database.codes[modality]) for modality in MODALITIES},
         "seconds": round(wall, 2),
@@ -182,7 +182,7 @@ def _by_radius(query: Part, database: Part) -> dict[str, Any]:
 
 def _baseline(job: Job, environment: Environment) -> Result:
     loaded = tasks.load(job.task, environment.data, environment.work, job.seed, job.bits)
-    evaluator = Evaluator(loaded.query, loaded.database, loaded.query, by_labels=True)
+    evaluator = Evaluator(loaded.query, loaded.database, loaded.query)
     figures = {"chance": evaluator.chance()}
     train = loaded.train
     for baseline in fit_baselines(

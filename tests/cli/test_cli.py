@@ -14,10 +14,12 @@ import pytest
 from PIL import Image
 
 import xmodal
-from xmodal.data.dataset import Dataset
+from xmodal.cli.encode import _write_codes
+from xmodal.data.dataset import Dataset, Item
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.folder import write_config
 from xmodal.index.contract import open_index
+from xmodal.index.local import open_folder
 
 Run = Callable[..., Any]
 COMMANDS = (
@@ -149,6 +151,7 @@ def test_index_of_texts_from_named_columns(xmodal_cli: Run, model: Path, tmp_pat
         "distance": 0,
         "fields": {"farbe": "red", "text": "a red circle"},
         "confidence": None,  # calibrated for pairs of picture and text only
+        "nearest": {"position": 0, "text": "a red circle"},
     }
     assert xmodal_cli(*command, "--target", "image").status == 1  # no pictures in the index
 
@@ -288,7 +291,41 @@ def test_encode_writes_codes_of_data(
         assert saved["image_codes"].shape == (150, encoder.bits // 8)
         expected = encoder.encode_texts([str(dataset.items[7].captions[0])])
         assert (saved["text_codes"][7] == expected.packed[0]).all()
+        assert not saved["image_positions"].any() and not saved["text_positions"].any()
     assert [file.name for file in tmp_path.iterdir()] == ["codes.npz"]
+
+
+@pytest.fixture
+def captions() -> Dataset:
+    """An item with three captions, one of them unusable, and an item with one."""
+    several = Item("a", captions=("a red circle", "!!!", "a blue star"))
+    return Dataset((several, Item("b", captions=("a green cross",))))
+
+
+def test_encode_repeats_the_id_of_an_item_with_several_captions(
+    encoder: Encoder, captions: Dataset, tmp_path: Path
+) -> None:
+    _write_codes(encoder, captions, tmp_path / "codes.npz", tmp_path / "cache")
+    with np.load(tmp_path / "codes.npz", allow_pickle=False) as saved:
+        assert saved["text_ids"].tolist() == ["a", "a", "b"]
+        assert saved["text_positions"].tolist() == [0, 2, 0]
+        expected = encoder.encode_texts(["a red circle", "a blue star", "a green cross"])
+        assert np.array_equal(saved["text_codes"], expected.packed)
+        assert saved["image_ids"].tolist() == saved["image_positions"].tolist() == []
+
+
+def test_search_shows_the_nearest_caption(
+    xmodal_cli: Run, model: Path, encoder: Encoder, captions: Dataset, tmp_path: Path
+) -> None:
+    with open_folder(tmp_path / "i", bits=encoder.bits, create=True) as index:
+        for batch in encoder.batches(captions, cache=tmp_path / "cache"):
+            index.add(batch)
+    command = ("search", "a blue star", "--model", model, "--index", tmp_path / "i")
+    found = json.loads(xmodal_cli(*command, "--target", "text", "--json").out)["hits"]
+    assert (found[0]["id"], found[0]["distance"]) == ("a", 0)
+    assert found[0]["nearest"] == {"position": 1, "text": "a blue star"}
+    table = xmodal_cli(*command, "--target", "text").out.splitlines()
+    assert "a blue star" in table[1] and "a red circle" not in table[1]
 
 
 # ---- evaluate --------------------------------------------------------------------------------
@@ -321,7 +358,8 @@ def test_evaluate_uses_the_label_column_of_the_training(
     table = tmp_path / "t.jsonl"
     table.write_text("".join(json.dumps(row) + "\n" for row in rows))
     result = xmodal_cli("evaluate", table, "--model", model, "--json")
-    assert json.loads(result.out)["facts"]["relevant means"] == "is the natural pair"
+    assert json.loads(result.out)["rows"] == {}
+    assert json.loads(result.out)["captions"]["query"]["text_to_image"]["r10"] > 0
     assert "t.jsonl has no column labels" in result.err
     assert "--label-column class measures by it" in result.err
 
@@ -365,7 +403,11 @@ def test_evaluate_writes_report_and_trec_files_of_two_seeds(
     assert {file.name for file in (tmp_path / "runs").iterdir()} == {
         f"{name}.model.{kind}"
         for name in ("toy", "other")
-        for kind in ("image-text.run", "text-image.run", "qrels")
+        for kind in (
+            *("image-text.run", "text-image.run", "qrels"),
+            *("captions.image-text.run", "captions.image-text.qrels"),
+            *("captions.text-image.run", "captions.text-image.qrels"),
+        )
     }
     queries = {item.id for item in dataset if item.split == "test"}
     lines = (tmp_path / "runs/toy.model.text-image.run").read_text().splitlines()

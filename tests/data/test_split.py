@@ -111,6 +111,9 @@ def test_split_takes_about_its_shares() -> None:
     assert len(parts.query) == pytest.approx(400, abs=80)
     assert len(parts.validation) == pytest.approx(200, abs=60)
     assert len(parts.gallery) == 0
+    for seed in range(50):
+        parts = split(pairs(60), seed=seed)
+        assert len(parts.query) >= 3 and len(parts.validation) >= 3
 
 
 def test_split_share_of_zero_takes_none_and_a_small_share_one() -> None:

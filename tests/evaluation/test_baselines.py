@@ -21,7 +21,8 @@ def test_fit_baselines_depend_on_labels_and_the_shared_space(
     expected = [("sign", False), ("cca + itq", False)]
     expected += [("label codeword", False)] if labelled else []
     expected += [("float cosine (cca)", True)]
-    expected += [("float cosine (backbone)", True)] if shared_space else []
+    if shared_space:
+        expected += [("float cosine (backbone)", True), ("pca + itq (backbone)", False)]
     assert [(one.name, one.by_cosine) for one in fitted] == expected
     for one in fitted:
         width = 5 if one.name == "float cosine (backbone)" else 8
@@ -47,3 +48,14 @@ def test_identity_leaves_features_unchanged() -> None:
     projections = identity()
     assert (projections.image(values) == values).all()
     assert (projections.text(values) == values).all()
+
+
+def test_codes_of_a_shared_space_ignore_the_difference_of_the_means() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(60, 12))
+    text = image + 0.1 * rng.normal(size=(60, 12)) + 7  # both modalities agree up to their means
+    features = {"image": image, "text": text}
+    none = np.zeros((60, 0), bool), np.zeros(60, bool)
+    *_, codes = fit_baselines(features, *none, 16, seed=0, shared_space=True)
+    ranked = codes.ranked(features)
+    assert (ranked["image"].to_bits() == ranked["text"].to_bits()).mean() > 0.9

@@ -22,6 +22,7 @@ from xmodal.evaluation.metrics import (
     expected_rank,
     groups_by_codes,
     groups_by_values,
+    hit_at,
     mean,
     ndcg_at,
     ndcg_from_gains,
@@ -95,6 +96,14 @@ def test_hand_rank_of_the_first_relevant_item() -> None:
     assert one(expected_rank(groups([0, 0, 0], [True, True, False]))) == (1 + 1 + 2) / 3
 
 
+def test_hand_probability_of_a_hit() -> None:
+    # The first item is relevant: certain from k = 1 on.
+    assert [one(hit_at(HAND, k)) for k in (1, 2, 9)] == [1, 1, 1]
+    # Ranks 2 to 4 are tied and two of the three items are relevant.
+    tied = groups([0, 1, 1, 1, 2], [False, True, True, False, True])
+    assert [one(hit_at(tied, k)) for k in (1, 2, 3, 4)] == pytest.approx([0, 2 / 3, 1, 1], **EXACT)
+
+
 def test_hand_groups_of_codes() -> None:
     queries = BinaryCodes.from_hex(["00", "ff"])
     database = BinaryCodes.from_hex(["00", "01", "80", "ff"])
@@ -159,6 +168,7 @@ def test_binary_metrics_are_means_over_all_orders(lists: tuple[list[int], list[b
         assert one(precision_at(made, k)) == brute(lambda ranked, k=k: sum(ranked[:k]) / k)
         assert one(recall_at(made, k)) == brute(lambda ranked, k=k: sum(ranked[:k]) / sum(ranked))
         assert one(ndcg_at(made, k)) == brute(lambda ranked, k=k: naive_ndcg(ranked, k))
+        assert one(hit_at(made, k)) == brute(lambda ranked, k=k: float(any(ranked[:k])))
 
 
 @settings(QUICK, max_examples=25)
@@ -276,7 +286,7 @@ def test_metrics_of_a_query_without_relevant_items_are_nan() -> None:
     made = groups_by_values(distances, relevance)
     ap = average_precision(made)
     assert ap[0] == pytest.approx((1 / 2 + 1 / 3) / 2, **EXACT)
-    for values in (ap, recall_at(made, 2), ndcg_at(made, 2), expected_rank(made)):
+    for values in (ap, recall_at(made, 2), hit_at(made, 2), ndcg_at(made, 2), expected_rank(made)):
         assert np.isnan(values).tolist() == [False, True]
     assert mean(ap) == ap[0]
     assert precision_at(made, 2).tolist() == [1 / 4, 0]
@@ -306,13 +316,13 @@ def test_metrics_of_empty_input_are_nan() -> None:
     none = groups_by_codes(
         BinaryCodes.from_hex(["00"]), BinaryCodes.empty(8), np.zeros((1, 0), dtype=bool)
     )
-    for values in (average_precision(none), recall_at(none, 3), expected_rank(none)):
+    for values in (average_precision(none), recall_at(none, 3), hit_at(none, 3)):
         assert isnan(one(values))
 
 
 @pytest.mark.parametrize("k", [0, -1])
 def test_metrics_refuse_k_below_one(k: int) -> None:
-    for metric in (precision_at, recall_at, ndcg_at):
+    for metric in (precision_at, recall_at, hit_at, ndcg_at):
         with pytest.raises(ValueError, match=f"k is {k}"):
             metric(HAND, k)
     with pytest.raises(ValueError, match=f"k is {k}"):
@@ -324,7 +334,7 @@ def test_binary_metrics_refuse_graded_relevance() -> None:
     for metric in (average_precision, expected_rank):
         with pytest.raises(ValueError, match="graded relevance"):
             metric(graded)
-    for cut in (precision_at, recall_at, ndcg_at):
+    for cut in (precision_at, recall_at, hit_at, ndcg_at):
         with pytest.raises(ValueError, match="graded relevance"):
             cut(graded, 1)
     with pytest.raises(ValueError, match="graded relevance"):

@@ -286,6 +286,7 @@ def test_model_card_contains_the_training_report(
     line = next(one for one in card.splitlines() if one.startswith("| xmodal schgan |"))
     assert f"{own['image->text']['mAP']:.3f}" in line and f"{own['text->image']['mAP']:.3f}" in line
     assert "| cca + itq |" in card and "- database: " in card
+    assert f"{report.captions['query']['rsum']:.1f} |" in card
 
 
 # ---- invalid and killed exports --------------------------------------------------------------

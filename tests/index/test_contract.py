@@ -10,7 +10,14 @@ import pytest
 import xmodal.index.contract
 from xmodal.codes import BinaryCodes
 from xmodal.errors import CodeError, ConfigError, IndexMismatch
-from xmodal.index.contract import Hit, Index, nearest_source, nearest_to_json, open_index
+from xmodal.index.contract import (
+    Hit,
+    Index,
+    nearest_source,
+    nearest_to_json,
+    open_index,
+    shown_source,
+)
 from xmodal.index.local import HammingIndex
 from xmodal.index.validation import check_identity
 from xmodal.modality import MODALITIES
@@ -69,7 +76,7 @@ def test_hit_has_none_for_unknown_values() -> None:
         ({"text": "one"}, 0, "one"),
         ({"text": "one"}, 1, None),
         ({"text": ["one"]}, None, None),
-        ({"text": [1]}, 0, None),
+        ({"text": [1]}, 0, "1"),
         ({"image": "a.jpg"}, 0, None),
     ],
 )
@@ -80,6 +87,21 @@ def test_nearest_source_is_the_field_at_the_position_of_the_code(
     assert nearest_source(hit, "text") == expected
     position = None if nearest is None else {"position": nearest, "text": expected}
     assert nearest_to_json(hit, "text") == position
+
+
+def test_shown_source_is_the_nearest_of_the_target_and_the_first_of_the_other_modality() -> None:
+    fields = {"text": ["one", "two"], "image": ["a.jpg", "b.jpg"]}
+    hit = Hit("a", 3, fields, nearest=1)
+    assert (shown_source(hit, "text", "text"), shown_source(hit, "image", "text")) == (
+        "two",
+        "a.jpg",
+    )
+    assert (shown_source(hit, "text", "image"), shown_source(hit, "image", "image")) == (
+        "one",
+        "b.jpg",
+    )
+    assert shown_source(hit._replace(nearest=None), "text", "text") == "one"
+    assert shown_source(Hit("a", 3, {"text": []}), "text", "text") is None
 
 
 @pytest.mark.parametrize(

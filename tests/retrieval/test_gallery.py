@@ -63,6 +63,19 @@ def test_unreadable_picture_is_named(tmp_path: Path) -> None:
     assert (tmp_path / "g.png").stat().st_size > 0
 
 
+def test_page_shows_the_nearest_caption_and_the_nearest_picture(tmp_path: Path, red: Path) -> None:
+    texts, images = ["first", "second"], ["gone.jpg", str(red)]
+    found = [hit("a", text=texts, image=images)._replace(nearest=1)]
+    write_gallery(tmp_path / "g.html", [QueryHits("red", found)])
+    page = (tmp_path / "g.html").read_text(encoding="utf-8")
+    assert "first<small>" in page and "second" not in page
+    assert 'alt="red &amp; round.png"' in page and "gone.jpg" not in page
+    write_gallery(tmp_path / "g.html", [QueryHits("red", found, target="text")])
+    page = (tmp_path / "g.html").read_text(encoding="utf-8")
+    assert "second<small>" in page and "gone.jpg cannot be shown" in page
+    write_gallery(tmp_path / "g.png", [QueryHits("red", found)])
+
+
 def test_query_without_hits_says_no_match(tmp_path: Path) -> None:
     write_gallery(tmp_path / "g.html", [QueryHits("a", []), QueryHits("b", [hit("x")])])
     assert (tmp_path / "g.html").read_text().count("<p>no match</p>") == 1

@@ -112,6 +112,45 @@ def test_document_without_the_target_modality_is_searched_by_its_other_code() ->
     assert [hit.id for hit in retriever.search(like="b", target="text", k=2)] == ["words"]
 
 
+def test_document_with_several_codes_is_searched_by_the_nearest_pair() -> None:
+    rng = np.random.default_rng(0)
+    sizes = [3, 1, 5, 2, 1, 4, 0, 2, 1, 3]
+    ids = [f"d{row}" for row in range(len(sizes))]
+    parts = [BinaryCodes(rng.integers(0, 16, (size, 1), dtype=np.uint8) * 17, 8) for size in sizes]
+    index = HammingIndex(8)
+    one = BinaryCodes(rng.integers(0, 256, (len(ids), 1), dtype=np.uint8), 8)
+    index.add(ids, text=parts, image=one)
+    retriever = Retriever(None, index)
+    for k in (1, 4, 20):
+        found = retriever.search_batch([Query(like=id_, target="text", k=k) for id_ in ids])
+        for row, id_ in enumerate(ids):
+            query = parts[row] if sizes[row] else one[row : row + 1]
+            expected = []
+            for other, part in zip(ids, parts, strict=True):
+                if other == id_ or not len(part):
+                    continue
+                of_codes = query.distances(part).min(axis=0)
+                expected.append((int(of_codes.min()), other, int(of_codes.argmin())))
+            hits = [(hit.distance, hit.id, hit.nearest) for hit in found[row]]
+            assert hits == sorted(expected)[:k]
+
+
+def test_queries_by_documents_are_one_search_of_the_index(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    index = HammingIndex(8)
+    codes = BinaryCodes(np.arange(6, dtype=np.uint8).reshape(-1, 1), 8)
+    index.add(["a", "b", "c"], image=[codes[:3], codes[3:4], codes[4:]])
+    searches = []
+    search = index.search
+    monkeypatch.setattr(
+        index, "search", lambda *args, **options: searches.append(1) or search(*args, **options)
+    )
+    found = Retriever(None, index).search_batch([Query(like=id_) for id_ in "abc"])
+    assert [[hit.id for hit in hits] for hits in found] == [["b", "c"], ["a", "c"], ["a", "b"]]
+    assert len(searches) == 1
+
+
 def test_retriever_without_encoder_searches_documents_and_codes() -> None:
     index = HammingIndex(8)
     codes = BinaryCodes(np.arange(4, dtype=np.uint8).reshape(-1, 1), 8)

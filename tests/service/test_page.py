@@ -157,6 +157,22 @@ def test_text_search_shows_texts(page: Any, service: Running) -> None:
     assert search(page, WORDS) == expected_captions(service, text=WORDS, target="text")
 
 
+def test_nearest_caption_is_shown(browser: Any, encoder: Encoder, tmp_path: Path) -> None:
+    code = encoder.encode_texts([WORDS])
+    far = BinaryCodes(~code.packed, code.bits)
+    index = HammingIndex(encoder.bits)
+    fields = {"text": ["a blue star", WORDS]}
+    index.add(["x"], text=[BinaryCodes.concatenate([far, code])], image=far, fields=[fields])
+    with running(encoder, index, pictures=tmp_path) as alone, opened(browser, alone) as page:
+        assert search(page, WORDS) == ["a blue star"]  # found by its picture: the first caption
+        page.check("[value=text]")
+        until(page, "document.querySelector('.foot').textContent.includes('distance 0')")
+        assert captions(page) == [WORDS]
+        page.click(".open")
+        assert page.locator("#large-title").inner_text() == WORDS
+        assert f"a blue star\n{WORDS}" in page.locator("#large-fields").inner_text()
+
+
 @pytest.mark.parametrize("action", ["drop", "paste", "choose"])
 def test_picture_search_by_drop_paste_and_file_dialog(
     page: Any, service: Running, index: HammingIndex, action: str

@@ -271,6 +271,31 @@ def test_pictures_outside_the_folder_are_not_served(encoder: Encoder, tmp_path: 
             assert Image.open(io.BytesIO(answer.content)).size == expected
 
 
+def test_nearest_source_is_returned_and_shown(encoder: Encoder, tmp_path: Path) -> None:
+    for name, colour in (("a.png", "red"), ("b.png", "blue")):
+        Image.new("RGB", (30, 30), colour).save(tmp_path / name)
+    texts, images = ["a blue star", WORDS], ["a.png", "b.png", "../secret.png"]
+    code = encoder.encode_texts([WORDS])
+    far = BinaryCodes(~code.packed, code.bits)
+    index = HammingIndex(encoder.bits)
+    index.add(
+        ["x"],
+        text=[BinaryCodes.concatenate([far, code])],
+        image=[BinaryCodes.concatenate([far, code, far])],
+        fields=[{"text": texts, "image": images}],
+    )
+    with running(encoder, index, pictures=tmp_path) as service:
+        (hit,) = service.post("/v1/search", {"text": WORDS, "target": "text"}).json()["hits"]
+        assert hit["nearest"] == {"position": 1, "text": WORDS}
+        assert hit["picture"] == "/v1/picture?id=x"
+        (hit,) = service.post("/v1/search", {"text": WORDS, "target": "image"}).json()["hits"]
+        assert hit["nearest"] == {"position": 1, "image": "b.png"}
+        answer = service.client.get(hit["picture"])
+        assert Image.open(io.BytesIO(answer.content)).convert("RGB").getpixel((9, 9))[2] > 200
+        status = [service.get("/v1/picture", id="x", position=at).status_code for at in range(4)]
+        assert status == [200, 200, 404, 404]  # outside of the folder; no such picture
+
+
 # ---- metrics, OpenAPI ----------------------------------------------------------------------------
 
 

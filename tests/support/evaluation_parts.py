@@ -8,6 +8,7 @@ import numpy as np
 
 from xmodal.codes import BinaryCodes
 from xmodal.evaluation.protocol import Part
+from xmodal.features.units import Units
 from xmodal.modality import MODALITIES
 
 
@@ -39,3 +40,28 @@ def random_part(n: int, seed: int = 0, kinds: int = 3) -> Part:
     image, text = ((kind * 7) ^ rng.integers(0, 16, size=n) for _ in range(2))
     ids = "".join(chr(ord("a") + k) for k in range(n))
     return part(ids, np.eye(kinds)[kind].tolist(), image.tolist(), text.tolist())
+
+
+def units_of(captions: Sequence[Sequence[str]], pictures: Sequence[int] | None = None) -> Units:
+    """Units with these captions and numbers of pictures (default 1); random features of length 4.
+
+    Equal captions have equal features.
+    """
+    counts = [1] * len(captions) if pictures is None else list(pictures)
+    texts = [text for own in captions for text in own]
+    distinct = sorted(set(texts))
+    key = np.array([distinct.index(text) for text in texts])
+    rng = np.random.default_rng(len(texts))
+    names = [f"u{number}" for number in range(len(captions))]
+    return Units(
+        names,
+        rng.normal(size=(sum(counts), 4)).astype(np.float32),
+        rng.normal(size=(len(distinct), 4)).astype(np.float32)[key],
+        np.concatenate([[0], np.cumsum(counts)]),
+        np.concatenate([[0], np.cumsum([len(own) for own in captions])]),
+        np.zeros((len(captions), 0), bool),
+        np.zeros(len(captions), bool),
+        key,
+        [f"{name}#{k}" for name, n in zip(names, counts, strict=True) for k in range(n)],
+        [f"{name}#{k}" for name, own in zip(names, captions, strict=True) for k in range(len(own))],
+    )

@@ -16,11 +16,16 @@ from PIL import Image
 
 from xmodal.config import OLD_NAMES, REMOVED, Options
 from xmodal.data.dataset import Dataset, Item, Problems
+from xmodal.data.groups import with_groups
 from xmodal.data.split import split
+from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.folder import write_config
 from xmodal.encoders.load import load_encoder
 from xmodal.errors import CodeError, ConfigError, DataError
-from xmodal.evaluation.evaluate import evaluate
+from xmodal.evaluation.evaluate import Evaluated, evaluate
+from xmodal.evaluation.protocol import Part
+from xmodal.features.extract import Array
+from xmodal.features.units import Units
 from xmodal.training.train import METHODS, _identity, train
 
 OPTIONS = Options(bits=16, image_backbone="small-cnn", text_backbone="words")
@@ -151,28 +156,28 @@ def test_stopped_run_continues_with_the_same_result(
 # ---- training data -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("share", "labelled"), [(0.0, 0), (0.5, 24), (1.0, 49)])
-def test_label_share_reduces_labelled_pairs(
-    few: Dataset, cache: Path, share: float, labelled: int
-) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_label_share_reduces_labelled_pairs(few: Dataset, cache: Path, share: float) -> None:
     encoder = train(few, None, replace(OPTIONS, label_share=share), SETTINGS, cache=cache)
-    assert encoder.about["data"]["train"] == 49  # 60, less a tenth (6), less a tenth (5)
-    assert encoder.about["data"]["labelled"] == labelled
+    pairs = encoder.about["data"]["train"]
+    assert pairs == len(split(with_groups(few)).train)
+    assert encoder.about["data"]["labelled"] == round(share * pairs)
 
 
 def test_encoder_stores_the_split(trained: Path, few: Dataset) -> None:
     encoder = load_encoder(trained)
-    expected = split(few, validation=0.1, query=0.1, seed=0).ids()
+    expected = split(with_groups(few), validation=0.1, query=0.1, seed=0).ids()
     assert {role: list(ids) for role, ids in encoder.split.items()} == expected
     ids = [id_ for part in expected.values() for id_ in part]
     assert sorted(ids) == sorted(few.ids)
 
 
-def test_config_json_has_options_settings_data_and_versions(trained: Path) -> None:
+def test_config_json_has_options_settings_data_and_versions(trained: Path, few: Dataset) -> None:
     config = json.loads((trained / "config.json").read_text())
     assert config["options"] | {"bits": 16, "method": "schgan"} == config["options"]
     assert config["settings"] | SETTINGS == config["settings"]
-    assert config["data"] | {"train": 49, "validation": 5, "query": 6} == config["data"]
+    counts = {role: len(ids) for role, ids in split(with_groups(few)).ids().items()}
+    assert config["data"] | counts == config["data"]
     assert config["figures"]["epoch"] == 1
     assert set(config["versions"]) == {"xmodal", "torch", "python"}
 
@@ -198,7 +203,7 @@ def test_unusable_items_are_problems_and_do_not_change_the_encoder(
     )
     data = Dataset((*few.items, *bad), problems=Problems())
     encoder = train(data, None, OPTIONS, SETTINGS, cache=cache)
-    assert encoder.about["data"]["train"] == 49
+    assert encoder.about["data"]["train"] == len(split(with_groups(few)).train)
     assert sum(data.problems.count_by_kind().values()) == 2  # "alone" is not a pair, and no problem
     # Unusable items change neither the split nor the codes.
     assert encoder.fingerprint == load_encoder(trained).fingerprint
@@ -253,9 +258,16 @@ def test_folder_with_other_files_raises_and_is_not_changed(few: Dataset, tmp_pat
 # ---- evaluation ----------------------------------------------------------------------------------
 
 
+def label_parts(one: Evaluated) -> tuple[Part, Part]:
+    """The queries and the database of the figures by labels."""
+    assert one.by_labels is not None
+    return one.by_labels
+
+
 def test_evaluate_queries_are_not_training_pairs(trained: Path, few: Dataset, cache: Path) -> None:
     encoder = load_encoder(trained)
-    report, [(query, database)] = evaluate(encoder, few, cache=cache)
+    report, [one] = evaluate(encoder, few, cache=cache)
+    query, database = label_parts(one)
     assert sorted(query.ids) == sorted(encoder.split["query"])
     assert sorted([*query.ids, *database.ids]) == sorted(few.ids)
     assert report.facts["bits"] == 16
@@ -266,7 +278,8 @@ def test_evaluate_queries_are_not_training_pairs(trained: Path, few: Dataset, ca
         rng = np.random.default_rng(seed)
         items = [replace(item, split="test") for item in few]
         part = tuple(items[row] for row in rng.permutation(60)[:45])
-        _, [(query, _)] = evaluate(encoder, replace(few, items=part), cache=cache)
+        _, [one] = evaluate(encoder, replace(few, items=part), cache=cache)
+        query, _ = label_parts(one)
         assert query.ids
         assert not learned.intersection(query.ids)
 
@@ -277,7 +290,8 @@ def test_evaluate_uses_new_pairs_as_queries(
     encoder = load_encoder(trained)
     known = [item for item in few if item.id in set(encoder.split["train"])]
     new = [replace(item, split=None) for item in dataset.items[60:75]]
-    _, [(query, database)] = evaluate(encoder, Dataset((*known, *new)), cache=cache)
+    _, [one] = evaluate(encoder, Dataset((*known, *new)), cache=cache)
+    query, database = label_parts(one)
     assert sorted(query.ids) == sorted(item.id for item in new)
     assert sorted(database.ids) == sorted(item.id for item in known)
 
@@ -287,7 +301,7 @@ def test_evaluate_on_training_pairs_alone_raises_data_error(
 ) -> None:
     encoder = load_encoder(trained)
     learned = {*encoder.split["train"], *encoder.split["validation"]}
-    with pytest.raises(DataError, match=r"all 54 were used to train"):
+    with pytest.raises(DataError, match=f"all {len(learned)} were used to train"):
         evaluate(encoder, few.keep(lambda item: item.id in learned), cache=cache)
 
 
@@ -298,15 +312,17 @@ def test_evaluate_splits_new_data_as_training_does(
     other = replace(
         dataset, items=tuple(replace(item, split=None) for item in dataset.items[60:140])
     )
-    _, [(query, database)] = evaluate(encoder, other, cache=cache)
-    expected = split(other, validation=0.1, query=0.1, seed=0)
-    assert query.ids == expected.query.ids
+    _, [one] = evaluate(encoder, other, cache=cache)
+    query, database = label_parts(one)
+    expected = split(with_groups(other), validation=0.1, query=0.1, seed=0)
+    assert sorted(query.ids) == sorted(expected.query.ids)
     assert len(query) + len(database) == 80
 
 
 def test_evaluate_uses_the_codes_of_the_encoder(trained: Path, few: Dataset, cache: Path) -> None:
     encoder = load_encoder(trained)
-    _, [(query, _)] = evaluate(encoder, few, cache=cache)
+    _, [one] = evaluate(encoder, few, cache=cache)
+    query, _ = label_parts(one)
     texts = {item.id: item.captions[0] for item in few}
     assert query.codes["text"] == encoder.encode_texts([texts[id_] or "" for id_ in query.ids])
 
@@ -314,12 +330,14 @@ def test_evaluate_uses_the_codes_of_the_encoder(trained: Path, few: Dataset, cac
 def test_evaluate_averages_over_encoders(trained: Path, few: Dataset, cache: Path) -> None:
     one = load_encoder(trained)
     other = train(few, None, replace(OPTIONS, seed=1), SETTINGS, cache=cache)
-    report, parts = evaluate([one, other], few, cache=cache)
+    report, evaluated = evaluate([one, other], few, cache=cache)
     alone = [evaluate(encoder, few, cache=cache)[0] for encoder in (one, other)]
-    assert (report.seeds, len(parts)) == (2, 2)
+    assert (report.seeds, len(evaluated)) == (2, 2)
     way = "image->text"
     values = [each.rows["xmodal schgan"][way]["mAP"] for each in alone]
     assert report.rows["xmodal schgan"][way]["mAP"] == pytest.approx(sum(values) / 2)
+    rsums = [each.captions["query"]["rsum"] for each in alone]
+    assert report.captions["query"]["rsum"] == pytest.approx(sum(rsums) / 2)
 
 
 def test_evaluate_leaves_out_unreadable_pictures(
@@ -332,6 +350,67 @@ def test_evaluate_leaves_out_unreadable_pictures(
     asked = encoder.split["query"][0]
     items = tuple(replace(item, images=(broken,)) if item.id == asked else item for item in few)
     data = replace(few, items=items, problems=Problems())
-    _, [(query, database)] = evaluate(encoder, data, cache=cache)
+    _, [one] = evaluate(encoder, data, cache=cache)
+    query, database = label_parts(one)
     assert asked not in [*query.ids, *database.ids]
     assert len(data.problems) == 1
+
+
+def test_evaluate_measures_captions_of_units(trained: Path, few: Dataset, cache: Path) -> None:
+    encoder = load_encoder(trained)
+    captions = {id_: f"{id_} once more" for id_ in encoder.split["query"]}
+    several = tuple(
+        replace(item, captions=(*item.captions, captions.get(item.id, "again")), labels=None)
+        for item in few
+    )
+    data = replace(few, items=several, problems=Problems())
+    report, [one] = evaluate(encoder, data, cache=cache)
+    assert report.rows == {} and one.by_labels is None
+    found, units = report.captions["query"], one.captions["query"].units
+    n = len(encoder.split["query"])
+    assert (found["units"], found["pictures"], found["captions"]) == (n, n, 2 * n)
+    assert set(units.text_ids) == {f"{id_}#{k}" for id_ in captions for k in (0, 1)}
+    texts = {f"{item.id}#{k}": text for item in several for k, text in enumerate(item.captions)}
+    expected = encoder.encode_texts([texts[name] for name in units.text_ids])
+    assert one.captions["query"].codes["text"] == expected
+    assert (
+        one.captions["query"].codes["text"].to_bits() == (one_outputs(encoder, units) > 0)
+    ).all()
+    assert {"chance", "cca + itq", "float cosine (cca)"} <= set(found["baselines"])
+    assert "validation" in report.captions and "outputs" in found
+    # Two of the documents: their codes are those of all their sources.
+    assert one.documents.counts("text").tolist() == [2] * len(one.documents)
+    assert not set(one.documents.ids) & set(encoder.split["query"])
+
+
+def one_outputs(encoder: Encoder, units: Units) -> Array:
+    outputs = encoder.outputs("text", units.text)
+    assert outputs is not None
+    return outputs
+
+
+def test_evaluate_of_labels_that_no_other_pair_has_measures_captions(
+    trained: Path, few: Dataset, cache: Path
+) -> None:
+    items = tuple(replace(item, labels=(item.id,)) for item in few)
+    report, [one] = evaluate(load_encoder(trained), replace(few, items=items), cache=cache)
+    assert report.rows == {} and one.by_labels is None
+    assert "no query shares a label" in report.facts["labels"]
+    assert 0 <= report.captions["query"]["image_to_text"]["r10"] <= 1
+
+
+def test_evaluate_never_asks_with_a_picture_of_the_training(
+    trained: Path, few: Dataset, dataset: Dataset, cache: Path
+) -> None:
+    encoder = load_encoder(trained)
+    known = [item for item in few if item.id in set(encoder.split["train"])]
+    new = [replace(item, split=None) for item in dataset.items[60:75]]
+    again = replace(known[0], id="again", captions=("another caption",))
+    data = Dataset((*known, *new, again))
+    _, [one] = evaluate(encoder, data, cache=cache)
+    query, database = label_parts(one)
+    assert sorted(query.ids) == sorted(item.id for item in new)
+    assert "again" in database.ids
+    # It is one unit with the known item: one picture, two captions.
+    assert len(database) == len(known) + 1
+    assert "again" in one.documents.ids

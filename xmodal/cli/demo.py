@@ -16,7 +16,7 @@ from xmodal.cli.output import (
     print_epoch,
     print_json,
     print_line,
-    print_table,
+    print_tables,
     progress_bars,
     runnable,
 )
@@ -112,9 +112,7 @@ def demo(out: Path, pictures: int, label_share: float, **params: Any) -> None:
         print_json(json.loads(report.to_json()), indent=1)
         info(summary)
     else:
-        print_table(report.table(), report.title)
-        for line in report.notes():
-            print_line(line)
+        print_tables(report.tables(), report.notes())
         print_line()
         print_line(summary)
     info(f"pictures of the hits: {out / 'gallery.html'} and {out / 'gallery.png'}")

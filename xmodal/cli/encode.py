@@ -46,8 +46,9 @@ def encode(
 ) -> None:
     """Print codes of single texts and pictures in hexadecimal, or write those of DATA.
 
-    The file of DATA has the arrays image_ids, image_codes, text_ids, text_codes and bits. Codes are
-    packed bits, most significant bit first.
+    The file of DATA has the arrays bits, image_codes, image_ids, image_positions, text_codes,
+    text_ids and text_positions. Each code has the id of its item and the position, from 0, of its
+    picture or text in the item. Codes are packed bits, most significant bit first.
 
     \b
     Example:
@@ -97,6 +98,7 @@ def _write_codes(encoder: Encoder, dataset: Dataset, out: Path, cache: Path | No
     arrays: dict[str, Any] = {"bits": np.array(encoder.bits)}
     for modality, encoded in codes.items():
         arrays[f"{modality}_ids"] = np.array(encoded.id_of_codes(), dtype=str)
+        arrays[f"{modality}_positions"] = encoded.positions
         arrays[f"{modality}_codes"] = encoded.codes.packed
     with atomic_write(out) as file:
         np.savez(file, **arrays)

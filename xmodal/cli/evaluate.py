@@ -21,10 +21,9 @@ from xmodal.cli.options import (
 from xmodal.cli.output import (
     info,
     print_json,
-    print_line,
     print_problems,
     print_strategy,
-    print_table,
+    print_tables,
     progress_bars,
 )
 from xmodal.data.dataset import Dataset
@@ -52,11 +51,13 @@ from xmodal.index.contract import open_index
 @cache_option
 @json_option
 def evaluate(data: Path, models: tuple[Path, ...], **params: Any) -> None:
-    """Evaluate encoders and baselines on query pairs of DATA.
+    """Evaluate encoders and baselines on query pairs of DATA, which training did not use.
 
-    Queries are pairs that training did not use; training pairs are in the database. Labels are read
-    from --label-column, or from the label column of the training; without labels the relevant item
-    is the other half of a pair.
+    Captions: pictures of the query part are searched by its captions and the reverse; right are
+    the captions of the picture itself. The table has R@1, R@5 and R@10 (% of the queries with a
+    right result among the first 1, 5 and 10) and the median rank of the first right result. Labels,
+    from --label-column or the label column of the training: a second table, in which results that
+    share a label with the query are right, and training pairs are searched too.
 
     \b
     Example:
@@ -84,7 +85,7 @@ def evaluate(data: Path, models: tuple[Path, ...], **params: Any) -> None:
     from xmodal.encoders.load import load_encoder
     from xmodal.evaluation.evaluate import check_index
     from xmodal.evaluation.evaluate import evaluate as evaluate_encoders
-    from xmodal.evaluation.trec import write_trec
+    from xmodal.evaluation.trec import write_caption_trec, write_trec
     from xmodal.features.cache import default_cache
 
     backbones = {name: params[name] for name in ("image_backbone", "text_backbone")}
@@ -94,25 +95,27 @@ def evaluate(data: Path, models: tuple[Path, ...], **params: Any) -> None:
         index = open_index(uri, bits=encoders[0].bits, fingerprint=encoders[0].fingerprint)
         print_strategy(uri, index)
     with progress_bars() as bars:
-        report, parts = evaluate_encoders(
+        report, evaluated = evaluate_encoders(
             encoders, dataset, cache=params["cache"] or default_cache(), progress=bars
         )
     print_problems(dataset.problems)
     if index is not None:
-        report.facts["index"] = f"{uri}: {check_index(index, *parts[0])}"
+        queries = evaluated[0].captions["query"].codes
+        found = check_index(index, queries, evaluated[0].documents)
+        report.facts["index"] = f"{uri}: {found}"
         index.close()
     if params["as_json"]:
         print_json(json.loads(report.to_json()), indent=1)
     else:
-        print_table(report.table(), report.title)
-        print_line()
-        for line in report.notes():
-            print_line(line)
+        print_tables(report.tables(), report.notes())
     if out:
         content = report.to_json() if out.suffix == ".json" else report.text()
         out.write_text(content + "\n", encoding="utf-8")
         info(f"report: {out}")
     if trec:
-        for name, (query, database) in zip(names, parts, strict=True):
-            write_trec(trec, name, query, database)
+        for name, one in zip(names, evaluated, strict=True):
+            query = one.captions["query"]
+            write_caption_trec(trec, name, query.units, query.codes)
+            if one.by_labels is not None:
+                write_trec(trec, name, *one.by_labels)
         info(f"TREC files: {trec}")

@@ -71,6 +71,17 @@ def print_table(rows: Sequence[Sequence[str]], title: str = "") -> None:
     Console(width=width, file=_replacing(sys.stdout)).print(table)
 
 
+def print_tables(
+    tables: Sequence[tuple[str, Sequence[Sequence[str]]]], notes: Sequence[str]
+) -> None:
+    """Print titles with their tables, and lines of notes, on standard output."""
+    for title, rows in tables:
+        print_table(rows, title)
+        print_line()
+    for line in notes:
+        print_line(line)
+
+
 def print_problems(problems: Problems) -> None:
     """Print items that could not be used, with counts and names, on standard error."""
     for line in problems.summary_lines():

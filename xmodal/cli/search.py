@@ -11,8 +11,9 @@ import click
 from xmodal.cli.options import backbone_options, json_option, model_of_index_option
 from xmodal.cli.output import info, print_error, print_json, print_line, print_strategy, print_table
 from xmodal.errors import ConfigError, IndexMissing
-from xmodal.index.contract import Hit, open_index
+from xmodal.index.contract import Hit, nearest_to_json, open_index, shown_source
 from xmodal.index.filters import parse_text
+from xmodal.modality import Modality
 from xmodal.retrieval.gallery import QueryHits, write_gallery
 
 
@@ -84,10 +85,11 @@ def search(
     )
     index = open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint)
     print_strategy(uri, index)
+    target: Modality = params["target"] or ("text" if words is None else "image")
     hits = Retriever(encoder, index).search(
         text=words,
         image=None if image is None else str(image),
-        target=params["target"],
+        target=target,
         k=params["k"],
         where=parse_text(params["filters"]),
         radius=params["max_distance"],
@@ -97,13 +99,13 @@ def search(
     )
     query: str | Path = words if words is not None else Path(str(image))
     if params["gallery"]:
-        write_gallery(params["gallery"], [QueryHits(query, hits)], title=f"xmodal: {query}")
+        write_gallery(params["gallery"], [QueryHits(query, hits, target)], f"xmodal: {query}")
         info(f"gallery: {params['gallery']}")
     if params["as_json"]:
-        rows = [_row(hit) for hit in hits]
+        rows = [_row(hit, target) for hit in hits]
         print_json({"query": str(query), "hits": rows})
     elif hits:
-        print_table(_table(hits))
+        print_table(_table(hits, target))
     if not hits:
         if not params["as_json"]:
             print_line("no match")
@@ -115,18 +117,19 @@ def search(
     return 0
 
 
-def _row(hit: Hit) -> dict[str, Any]:
+def _row(hit: Hit, target: Modality) -> dict[str, Any]:
     """Return a hit as JSON, with score and ranks if it is of a fused search."""
     row = {"id": hit.id, "distance": hit.distance, "fields": hit.fields}
-    row["confidence"] = hit.confidence
+    row |= {"confidence": hit.confidence, "nearest": nearest_to_json(hit, target)}
     return row if hit.ranks is None else row | {"score": hit.score, "ranks": hit.ranks}
 
 
-def _table(hits: list[Hit]) -> list[list[str]]:
-    """Return a header and one row per hit."""
+def _table(hits: list[Hit], target: Modality) -> list[list[str]]:
+    """Return a header and one row per hit, with the nearest caption or the nearest picture."""
     rows = [["distance", "confidence", "text", "file"]]
     for hit in hits:
         confidence = "-" if hit.confidence is None else f"{hit.confidence:.0%}"
-        text, file = hit.fields.get("text", "-"), hit.fields.get("image", hit.id)
-        rows.append([str(hit.distance), confidence, str(text)[:80], str(file)])
+        text = shown_source(hit, "text", target) or "-"
+        file = shown_source(hit, "image", target) or hit.id
+        rows.append([str(hit.distance), confidence, text[:80], file])
     return rows

@@ -29,7 +29,11 @@ from xmodal.cli.output import (
 )
 from xmodal.config import DEFAULT_BACKBONE, FEATURES, PRECISIONS, Options, configure, parse_settings
 from xmodal.data.feature_file import is_feature_file
+from xmodal.data.readers.columns import label_candidates
 from xmodal.errors import ConfigError, require
+
+BUILTIN = {"small-cnn", "words"}
+"""Built-in backbones, which are small and quick."""
 
 
 @click.command()
@@ -120,6 +124,7 @@ def train(data: Path, **params: Any) -> None:
 
     from xmodal.encoders.folder import REPORT, write_bytes
     from xmodal.evaluation.evaluate import evaluate
+    from xmodal.evaluation.explain import explain
     from xmodal.features.cache import default_cache
     from xmodal.training.train import train as train_encoder
 
@@ -138,14 +143,18 @@ def train(data: Path, **params: Any) -> None:
         )
     print_problems(dataset.problems)
     figures = encoder.about["figures"]
+    words: list[str] = []
     if not params["no_report"] and encoder.split.get("query"):
         report, _ = evaluate(given.encoder(encoder), dataset, cache=cache)
         text = report.to_json() + "\n"
         write_bytes(params["out"] / REPORT, text.encode())
-        rows = report.rows[f"xmodal {options.method}"]
-        figures = figures | {
-            direction: round(values["mAP"], 4) for direction, values in rows.items()
-        }
+        figures = figures | report.headline()
+        words = explain(
+            report,
+            trained=len(encoder.split["train"]),
+            builtin=not {options.image_backbone, options.text_backbone}.isdisjoint(BUILTIN),
+            label_columns=[] if dataset.label_column else list(label_candidates(dataset)),
+        )
     summary = {"encoder": str(params["out"]), "fingerprint": encoder.fingerprint, **figures}
     if params["as_json"]:
         print_json(summary)
@@ -153,6 +162,8 @@ def train(data: Path, **params: Any) -> None:
         print_line(f"{params['out']}: {encoder.bits} bits, encoder {encoder.fingerprint}")
         for name, value in figures.items():
             print_line(f"  {name}: {value}")
+        for line in words:
+            print_line(line)
         info(f"next: {runnable('xmodal')} index {data} --model {params['out']} --index my.index")
 
 

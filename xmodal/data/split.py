@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -61,7 +62,8 @@ def split(
     :func:`with_roles`; a group whose items name several parts goes to the first of PRECEDENCE.
     If no item names the query (validation) part, it gets each group of the training part with the
     probability ``query`` (``validation``). This choice depends on the group and ``seed`` only, so
-    that further data does not move a group to another part; at least one group is chosen. If
+    that further data does not move a group to another part; a sample of less than half of its share
+    is filled up to that. If
     captions are few (FEW_CAPTIONS), chosen groups return to the training part until it has every
     caption.
 
@@ -183,22 +185,29 @@ def _sample(
 ) -> dict[str, Role]:
     """Return the groups of the training part that become queries or validation.
 
-    Each group has a hash in [0, 1): queries have the smallest, validation has the largest. Of few
-    groups, so many stay in the training part that it has MIN_TRAINING_PAIRS.
+    Each group has a hash in [0, 1): queries have the smallest, validation has the largest.
     """
     place = {group: _place(group, seed) for group, role in roles.items() if role == "train"}
     ranked = sorted(place, key=place.__getitem__)
     sampled: dict[str, Role] = {}
     if "query" not in roles.values() and query and ranked:
-        chosen = [group for group in ranked if place[group] < query]
-        most = max(1, len(ranked) - MIN_TRAINING_PAIRS - bool(validation))
-        sampled |= dict.fromkeys((chosen or ranked)[: most if chosen else 1], "query")
+        below = sum(place[group] < query for group in ranked)
+        spare = len(ranked) - MIN_TRAINING_PAIRS - (validation > 0)
+        sampled |= dict.fromkeys(ranked[: _count(below, query * len(ranked), spare)], "query")
     rest = ranked[len(sampled) :]
     if "validation" not in roles.values() and validation and rest:
-        chosen = [group for group in rest if place[group] >= 1 - validation]
-        most = max(1, len(rest) - MIN_TRAINING_PAIRS)
-        sampled |= dict.fromkeys((chosen or rest)[-(most if chosen else 1) :], "validation")
+        above = sum(place[group] >= 1 - validation for group in rest)
+        count = _count(above, validation * len(ranked), len(rest) - MIN_TRAINING_PAIRS)
+        sampled |= dict.fromkeys(rest[-count:], "validation")
     return sampled
+
+
+def _count(chosen: int, expected: float, spare: int) -> int:
+    """Return the size of a sample: ``chosen`` by hash, but at least half of the expected number.
+
+    At least 1, and otherwise at most ``spare``, so that little data leaves enough for training.
+    """
+    return max(1, min(max(chosen, math.ceil(expected / 2)), spare))
 
 
 def _place(group: str, seed: int) -> float:

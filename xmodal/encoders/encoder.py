@@ -111,6 +111,13 @@ class Encoder(ABC):
         DataError.
         """
 
+    def outputs(self, modality: Modality, features: Array) -> Array | None:
+        """Return the real-valued outputs (n, bits) of features (n, dim), whose signs are the bits.
+
+        None for an encoder that computes codes alone.
+        """
+        return None
+
     def encode_images(self, images: Sequence[Source], *, cache: Path | None = None) -> BinaryCodes:
         """Encode ``n`` paths, bytes or PIL images; raise DataError for an unusable one."""
         return self.encode("image", images, cache=cache).codes

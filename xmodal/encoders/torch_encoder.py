@@ -144,6 +144,10 @@ class TrainedEncoder(Encoder):
         """Return the codes of features (n, dim): float16 of length 1, or uint8 pixels."""
         return self.towers.codes(modality, as_tensor(features))
 
+    def outputs(self, modality: Modality, features: Array) -> Array:
+        """Return the relaxed codes of features; see :meth:`xmodal.Encoder.outputs`."""
+        return self.towers.outputs(modality, as_tensor(features))
+
     def save(self, folder: str | Path) -> None:
         """Write the folder; ``config.json`` is written last."""
         path = Path(folder)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
@@ -140,7 +143,7 @@ class ResidualHead(nn.Module):
     """linear(x) + mlp(x), where the last layer of the perceptron begins at zero.
 
     mlp: LayerNorm -> dropout -> linear -> GELU -> dropout -> linear. Before training the head is
-    its linear map, which can be the solution of a linear model (:meth:`start_from`).
+    its linear map, which can be the solution of a linear model.
     """
 
     def __init__(self, width: int, bits: int, hidden: int, dropout: float) -> None:
@@ -163,12 +166,6 @@ class ResidualHead(nn.Module):
         out: torch.Tensor = self.linear(vectors) + self.mlp(vectors)
         return out
 
-    @torch.no_grad()
-    def start_from(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
-        """Set the linear map to ``weight`` (bits, width) and ``bias`` (bits,)."""
-        self.linear.weight.copy_(weight)
-        self.linear.bias.copy_(bias)
-
 
 class ResidualTower(Tower):
     """:class:`ResidualHead` -> tanh, for features or for the outputs of a :class:`SmallCNN`."""
@@ -180,6 +177,13 @@ class ResidualTower(Tower):
         self.stem = SmallCNN() if raw else nn.Identity()
         self.width = SmallCNN.dim if raw else dim
         self.head = nn.Sequential(ResidualHead(self.width, check_bits(bits), hidden, dropout))
+
+
+def linear_map(tower: Tower) -> nn.Linear:
+    """Return the linear map of a residual tower."""
+    head = tower.head[0]
+    assert isinstance(head, ResidualHead)
+    return head.linear
 
 
 def init_released(layer: nn.Module) -> None:
@@ -242,16 +246,29 @@ class Towers(nn.Module):
         """Return the tower of one modality."""
         return self.image if modality == "image" else self.text
 
-    @torch.inference_mode()
     def codes(self, modality: Modality, features: torch.Tensor, batch: int = 1024) -> BinaryCodes:
         """Return the binary codes of features (n, dim), computed in evaluation mode."""
+        parts = [
+            BinaryCodes.from_relaxed(part) for part in self._evaluated(modality, features, batch)
+        ]
+        return BinaryCodes.concatenate(parts) if parts else BinaryCodes.empty(self.bits)
+
+    def outputs(
+        self, modality: Modality, features: torch.Tensor, batch: int = 1024
+    ) -> npt.NDArray[np.float32]:
+        """Return the relaxed codes of features (n, dim), (n, bits), computed in evaluation mode."""
+        parts = list(self._evaluated(modality, features, batch))
+        return np.concatenate(parts) if parts else np.zeros((0, self.bits), np.float32)
+
+    def _evaluated(
+        self, modality: Modality, features: torch.Tensor, batch: int
+    ) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield the relaxed codes of batches of features."""
         was_training = self.training
         self.eval()
         device = next(self.parameters()).device
-        with full_float32():
-            parts = [
-                BinaryCodes.from_relaxed(self.tower(modality)(part.to(device)).cpu().numpy())
-                for part in features.split(batch)
-            ]
+        for part in features.split(batch):
+            with full_float32(), torch.inference_mode():
+                relaxed = self.tower(modality)(part.to(device)).cpu().numpy()
+            yield relaxed
         self.train(was_training)
-        return BinaryCodes.concatenate(parts) if parts else BinaryCodes.empty(self.bits)

@@ -5,6 +5,7 @@
     label codeword           sign of the class posterior times a random sign matrix
     float cosine (cca)       cosine of the CCA projections, without binarisation
     float cosine (backbone)  cosine of the features, for backbones with a shared space
+    pca + itq (backbone)     sign of the principal components of these features after ITQ
 
 The linear models are in :mod:`xmodal.linear_models`.
 """
@@ -17,8 +18,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from xmodal.linear_models import Projections, as_float32, cca, itq, logistic
-from xmodal.modality import Modality
+from xmodal.codes import BinaryCodes
+from xmodal.linear_models import Pairing, Projections, as_float32, cca, itq, logistic, pca
+from xmodal.modality import MODALITIES, Modality
+
+Ranked = Mapping[Modality, BinaryCodes | npt.NDArray[Any]]
+"""What is ranked, by modality: codes, or vectors that are compared by cosine."""
+
+MAX_ITQ_PAIRS = 10_000
+"""Pairs to which the rotation of ITQ is fitted; more pairs do not improve it."""
 
 
 class Baseline(NamedTuple):
@@ -27,6 +35,16 @@ class Baseline(NamedTuple):
     name: str
     projections: Projections
     by_cosine: bool = False
+
+    def ranked(self, features: Mapping[Modality, npt.NDArray[Any]]) -> Ranked:
+        """Return the projections of features (n, d) of both modalities, or their codes."""
+        values = {
+            modality: getattr(self.projections, modality)(features[modality])
+            for modality in MODALITIES
+        }
+        if self.by_cosine:
+            return values
+        return {modality: BinaryCodes.from_relaxed(x) for modality, x in values.items()}
 
 
 def fit_baselines(
@@ -37,23 +55,33 @@ def fit_baselines(
     *,
     seed: int,
     shared_space: bool = False,
+    pairs: Pairing | None = None,
 ) -> Iterator[Baseline]:
-    """Yield the baselines of training pairs: ``features`` (n, d) of both modalities.
+    """Yield the baselines of ``n`` training pairs: ``features`` of both modalities.
 
-    ``labels`` (n, c) multi-hot and ``labelled`` (n,): without labelled pairs there is no
-    "label codeword". ``shared_space``: the features of both modalities are comparable.
+    ``pairs``: a row of the features of pictures and one of texts for each pair, (n,) each; by
+    default row i of both is one pair. ``labels`` (n, c) multi-hot and ``labelled`` (n,): without
+    labelled pairs there is no "label codeword". ``shared_space``: the features of both modalities
+    are comparable.
     """
     image, text = features["image"], features["text"]
-    projections = cca(image, text, bits)
+    rows = pairs or (np.arange(len(image)), np.arange(len(text)))
+    projections = cca(image, text, bits, pairs=pairs)
     yield Baseline("sign", projections)
     rng = np.random.default_rng(seed)
-    yield Baseline("cca + itq", itq(image, text, projections, rng=rng))
+    chosen = np.linspace(0, len(rows[0]) - 1, min(len(rows[0]), MAX_ITQ_PAIRS)).astype(np.int64)
+    sample = image[rows[0][chosen]], text[rows[1][chosen]]
+    yield Baseline("cca + itq", itq(*sample, projections, rng=rng))
     if labelled.any() and labels.shape[1]:
-        codewords = label_codeword(image[labelled], text[labelled], labels[labelled], bits, rng=rng)
+        codewords = label_codeword(
+            image[rows[0][labelled]], text[rows[1][labelled]], labels[labelled], bits, rng=rng
+        )
         yield Baseline("label codeword", codewords)
     yield Baseline("float cosine (cca)", projections, by_cosine=True)
     if shared_space:
         yield Baseline("float cosine (backbone)", identity(), by_cosine=True)
+        components = shared_components(*sample, bits)
+        yield Baseline("pca + itq (backbone)", itq(*sample, components, rng=rng))
 
 
 def label_codeword(
@@ -72,6 +100,22 @@ def label_codeword(
     image_posterior, text_posterior = logistic(image, labels), logistic(text, labels)
     return Projections(
         lambda x: image_posterior(x) @ codewords, lambda y: text_posterior(y) @ codewords
+    )
+
+
+def shared_components(
+    image: npt.NDArray[np.generic], text: npt.NDArray[np.generic], bits: int
+) -> Projections:
+    """Return ``bits`` principal components of features (n, d) of a shared space.
+
+    Each modality is centred by its own mean: the means of pictures and texts differ in models such
+    as CLIP.
+    """
+    image_mean, text_mean = as_float32(image).mean(axis=0), as_float32(text).mean(axis=0)
+    joint = np.concatenate([as_float32(image) - image_mean, as_float32(text) - text_mean])
+    project = pca(joint, bits)
+    return Projections(
+        lambda x: project(as_float32(x) - image_mean), lambda y: project(as_float32(y) - text_mean)
     )
 
 

@@ -2,25 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from xmodal.codes import BinaryCodes
 from xmodal.config import Options
 from xmodal.data.dataset import Dataset, Progress
-from xmodal.data.split import Split, split
-from xmodal.encoders.encoder import Encoder
+from xmodal.data.groups import with_groups
+from xmodal.data.split import Split, split, with_roles
+from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.errors import ConfigError, DataError, IndexMismatch
+from xmodal.evaluation.baselines import Baseline, fit_baselines
+from xmodal.evaluation.captions import measure_captions
+from xmodal.evaluation.code_health import code_health
 from xmodal.evaluation.protocol import Part, compare
 from xmodal.evaluation.report import Report, combine
 from xmodal.features.extract import source_offsets
-from xmodal.index.contract import Hit, Index
-from xmodal.modality import DIRECTIONS, MODALITIES
+from xmodal.features.units import FeatureTable, Units
+from xmodal.index.contract import Index
+from xmodal.index.documents import DocumentBatch
+from xmodal.modality import DIRECTIONS, MODALITIES, Modality
 
+MEASURED_PARTS = ("query", "validation")
+"""Parts of a split whose captions are measured."""
 MAX_CHECKED_HITS = 1000
 """Number of hits of each query that :func:`check_index` compares."""
+MAX_CHECKED_QUERIES = 1000
+"""Number of queries of each modality that :func:`check_index` compares."""
+QUERIES_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class CodedUnits:
+    """Units and the codes of their pictures and captions, row by row."""
+
+    units: Units
+    codes: Mapping[Modality, BinaryCodes]
+
+    def pairs(self) -> Part:
+        """Return one row for each caption, with a picture of its unit."""
+        image, text = self.units.caption_pairs()
+        unit = self.units.unit_of_rows("text")
+        return Part(
+            [self.units.text_ids[row] for row in text],
+            {"image": self.units.image[image], "text": self.units.text[text]},
+            self.units.labels[unit],
+            self.units.labelled[unit],
+            {"image": self.codes["image"][image], "text": self.codes["text"][text]},
+        )
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What was evaluated, for TREC files and :func:`check_index`.
+
+    ``captions``: the units of each measured part. ``by_labels``: query pairs and database pairs, or
+    None if nothing was measured by labels. ``documents``: all pairs but those of the query part.
+    """
+
+    captions: Mapping[str, CodedUnits]
+    by_labels: tuple[Part, Part] | None
+    documents: DocumentBatch
 
 
 def evaluate(
@@ -29,13 +76,14 @@ def evaluate(
     *,
     cache: Path | None = None,
     progress: Progress | None = None,
-) -> tuple[Report, list[tuple[Part, Part]]]:
+) -> tuple[Report, list[Evaluated]]:
     """Evaluate an encoder, or several that differ in their seed, on the query pairs of ``data``.
 
-    Training and validation pairs of an encoder are in the database and are never queries. Data that
-    the encoder was not trained on is split with the options of its training. Returns the report,
-    and for each encoder the query part and the database part with their codes. Raises ConfigError
-    for encoders of different methods or bits, DataError if there is no query.
+    Captions are measured within the query part and within the validation part. If there are labels,
+    query pairs are also searched in all other pairs. Training and validation pairs of an encoder
+    are never queries. Data that the encoder was not trained on is split with the options of its
+    training. Returns the report, and what was evaluated for each encoder. Raises ConfigError for
+    encoders of different methods or bits, DataError if there is no query.
     """
     several = [encoders] if isinstance(encoders, Encoder) else list(encoders)
     kinds = {f"{encoder.about['options']['method']} of {encoder.bits} bits" for encoder in several}
@@ -45,81 +93,177 @@ def evaluate(
             "their seed alone: evaluate them separately"
         )
     results = [_evaluate_one(encoder, data, cache, progress) for encoder in several]
-    report = combine([report for report, _, _ in results])
-    return report, [(query, database) for _, query, database in results]
+    return combine([report for report, _ in results]), [evaluated for _, evaluated in results]
 
 
-def check_index(index: Index, query: Part, database: Part) -> str:
-    """Search ``index`` with the codes of ``query`` and compare the hits with those of ``database``.
+def check_index(
+    index: Index, queries: Mapping[Modality, BinaryCodes], documents: DocumentBatch
+) -> str:
+    """Search ``index`` with codes and compare the hits with the distances to ``documents``.
 
-    The index may contain further documents. Returns a sentence with the number of searches. Raises
-    IndexMismatch if an item of the database is missing or has another distance.
+    The distance of a document is the smallest distance of its codes. The index may contain further
+    documents. At most MAX_CHECKED_QUERIES queries of each modality are searched. Returns a sentence
+    with the number of searches. Raises IndexMismatch if a document is missing or has another
+    distance.
     """
     k = min(MAX_CHECKED_HITS, max(1, len(index)))
     searches = 0
     for source, target in DIRECTIONS:
-        expected = query.codes[source].distances(database.codes[target])
-        results = index.search(query.codes[source], k, target=target)
-        for hits, distances in zip(results, expected, strict=True):
-            # Items at the distance of the last of k hits may be cut off; nearer ones may not.
-            limit = hits[-1].distance if len(hits) == k else index.bits + 1
-            _check_hits(hits, dict(zip(database.ids, distances.tolist(), strict=True)), limit)
-            searches += 1
+        coded = documents.take(np.flatnonzero(documents.present[target]))
+        count = min(len(queries[source]), MAX_CHECKED_QUERIES)
+        chosen = np.linspace(0, len(queries[source]) - 1, count).astype(np.int64)
+        for start in range(0, count if len(coded) else 0, QUERIES_AT_ONCE):
+            batch = queries[source][chosen[start : start + QUERIES_AT_ONCE]]
+            _check_searches(index, batch, target, coded, k)
+            searches += len(batch)
     return f"{searches:,} searches, {k:,} nearest each: the items and distances are as measured"
 
 
-def _check_hits(hits: Sequence[Hit], expected: dict[str, int], limit: int) -> None:
-    """Raise IndexMismatch for another distance, or a missing item nearer than ``limit``."""
-    found = {hit.id: hit.distance for hit in hits}
-    for id_, distance in expected.items():
-        indexed = found.get(id_)
-        if indexed != distance and (indexed is not None or distance < limit):
-            state = "missing" if indexed is None else f"at distance {indexed}"
+def _check_searches(
+    index: Index, queries: BinaryCodes, target: Modality, documents: DocumentBatch, k: int
+) -> None:
+    """Raise IndexMismatch for another distance, or a missing document that must be a hit."""
+    row = {id_: number for number, id_ in enumerate(documents.ids)}
+    codes = BinaryCodes(documents.packed[target], documents.bits)
+    starts = documents.offsets[target][:-1]
+    expected = np.minimum.reduceat(queries.distances(codes), starts, axis=1)
+    missing = documents.bits + 1
+    for hits, distances in zip(index.search(queries, k, target=target), expected, strict=True):
+        # Documents at the distance of the last of k hits may be cut off; nearer ones may not.
+        limit = hits[-1].distance if len(hits) == k else missing
+        found = np.full(len(documents), missing)
+        for hit in hits:
+            if hit.id in row:
+                found[row[hit.id]] = hit.distance
+        wrong = np.flatnonzero((found != distances) & ((found != missing) | (distances < limit)))
+        if len(wrong):
+            one = int(wrong[0])
+            state = "missing" if found[one] == missing else f"at distance {found[one]}"
             raise IndexMismatch(
-                f"the index does not match the data: {id_!r} is {state}, expected at distance "
-                f"{distance}: index the data again"
+                f"the index does not match the data: {documents.ids[one]!r} is {state}, expected "
+                f"at distance {distances[one]}: index the data again"
             )
 
 
 def _evaluate_one(
     encoder: Encoder, data: Dataset, cache: Path | None, progress: Progress | None
-) -> tuple[Report, Part, Part]:
-    """Return the report of one encoder, its query part and its database part."""
+) -> tuple[Report, Evaluated]:
+    """Return the report of one encoder, and what was evaluated."""
     options = Options(**encoder.about["options"])
-    usable, encoded = encoder.encode_pairs(data.pairs(), cache=cache, progress=progress)
+    pairs = with_groups(data.pairs())
+    usable, encoded = encoder.encode_pairs(pairs, cache=cache, progress=progress)
     parts, trained = _split_as_trained(encoder, usable, options)
-    row = {id_: number for number, id_ in enumerate(usable.ids)}
-    first = {modality: source_offsets(usable, modality)[:-1] for modality in MODALITIES}
+    table = _table(usable, encoded)
 
-    def part(selected: Dataset, label_share: float = 1.0) -> Part:
-        labels, labelled = selected.with_label_share(label_share, options.seed).labels(
-            usable.classes
-        )
-        rows = np.array([row[id_] for id_ in selected.ids], dtype=np.int64)
-        return Part(
-            selected.ids,
-            {
-                modality: encoded[modality].features[first[modality][rows]]
-                for modality in MODALITIES
-            },
-            labels,
-            labelled,
-            {modality: encoded[modality].codes[first[modality][rows]] for modality in MODALITIES},
-        )
+    def coded(part: Dataset) -> CodedUnits:
+        return _coded_units(table.units(part, usable.classes), encoded)
 
-    query = part(parts.query)
+    train = coded(
+        parts.train.with_label_share(options.label_share if trained else 1.0, options.seed)
+    ).units
+    baselines = _fitted(train, encoder, options.seed)
+    name = f"xmodal {options.method}"
+    measured = {role: coded(getattr(parts, role)) for role in MEASURED_PARTS}
+    measured = {role: part for role, part in measured.items() if len(part.units)}
+    captions = {
+        role: measure_captions(
+            part.units,
+            part.codes,
+            baselines,
+            outputs=_outputs(encoder, part.units),
+            seed=options.seed,
+        )
+        for role, part in measured.items()
+    }
     query_ids = set(parts.query.ids)
-    database = part(usable.keep(lambda item: item.id not in query_ids))
-    report = compare(
-        part(parts.train, options.label_share if trained else 1.0),
-        database,
-        query,
-        name=f"xmodal {options.method}",
-        seed=options.seed,
-        shared_space=encoder.shared_space,
-        title=f"{data.name}: {encoder.bits} bits",
+    rest = usable.keep(lambda item: item.id not in query_ids)
+    database = coded(rest)
+    facts: dict[str, Any] = {
+        "bits": encoder.bits,
+        "training": f"{len(train):,} pictures, {len(train.text_ids):,} captions",
+    }
+    comparison, by_labels = None, None
+    if usable.classes:
+        by_labels = measured["query"].pairs(), database.pairs()
+        comparison = compare(baselines, by_labels[1], by_labels[0], name=name)
+        facts["labelled in training"] = f"{int(train.labelled.sum())} of {len(train)}"
+        if comparison is None:
+            by_labels = None
+            facts["labels"] = "no query shares a label with another pair: nothing to measure"
+    report = Report(
+        f"{data.name}: {encoder.bits} bits",
+        comparison.rows if comparison else {},
+        facts | (comparison.facts if comparison else {}),
+        {str(modality): code_health(database.codes[modality]) for modality in MODALITIES},
+        captions=captions,
+        name=name,
     )
-    return report, query, database
+    return report, Evaluated(measured, by_labels, _documents(table, encoded, rest))
+
+
+def _table(usable: Dataset, encoded: Mapping[Modality, Encoded]) -> FeatureTable:
+    """Return a table whose rows are the bytes of the features, followed by those of the code."""
+    rows = {
+        modality: np.concatenate([_bytes(one.features), one.codes.packed], axis=1)
+        for modality, one in encoded.items()
+    }
+    offsets = {modality: source_offsets(usable, modality) for modality in MODALITIES}
+    return FeatureTable(usable, rows, offsets)
+
+
+def _coded_units(units: Units, encoded: Mapping[Modality, Encoded]) -> CodedUnits:
+    """Divide the rows of a table of :func:`_table` into features and codes."""
+    features: dict[Modality, npt.NDArray[Any]] = {}
+    codes: dict[Modality, BinaryCodes] = {}
+    for modality, one in encoded.items():
+        size = one.codes.bits // 8
+        rows = units.features(modality)
+        features[modality] = np.ascontiguousarray(rows[:, :-size]).view(one.features.dtype)
+        codes[modality] = BinaryCodes(np.ascontiguousarray(rows[:, -size:]), one.codes.bits)
+    return CodedUnits(replace(units, image=features["image"], text=features["text"]), codes)
+
+
+def _bytes(features: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Return the bytes of each row."""
+    return np.ascontiguousarray(features).view(np.uint8).reshape(len(features), -1)
+
+
+def _fitted(train: Units, encoder: Encoder, seed: int) -> list[Baseline]:
+    """Return the baselines, fitted to all captions of the training units."""
+    unit = train.unit_of_rows("text")
+    return list(
+        fit_baselines(
+            {"image": train.image, "text": train.text},
+            train.labels[unit],
+            train.labelled[unit],
+            encoder.bits,
+            seed=seed,
+            shared_space=encoder.shared_space,
+            pairs=train.caption_pairs(),
+        )
+    )
+
+
+def _outputs(encoder: Encoder, units: Units) -> dict[Modality, npt.NDArray[Any]] | None:
+    """Return the real-valued outputs of the encoder by modality, if it has them."""
+    found: dict[Modality, npt.NDArray[Any]] = {}
+    for modality in MODALITIES:
+        values = encoder.outputs(modality, units.features(modality))
+        if values is None:
+            return None
+        found[modality] = values
+    return found
+
+
+def _documents(
+    table: FeatureTable, encoded: Mapping[Modality, Encoded], items: Dataset
+) -> DocumentBatch:
+    """Return the codes of the items as documents without fields."""
+    ids = table.data.ids
+    packed = {modality: one.codes.packed for modality, one in encoded.items()}
+    whole = DocumentBatch(ids, packed, table.offsets, ["{}"] * len(ids))
+    kept = set(items.ids)
+    return whole.take([row for row, id_ in enumerate(ids) if id_ in kept])
 
 
 def _split_as_trained(encoder: Encoder, data: Dataset, options: Options) -> tuple[Split, bool]:
@@ -130,29 +274,34 @@ def _split_as_trained(encoder: Encoder, data: Dataset, options: Options) -> tupl
     """
     roles = {id_: role for role, ids in encoder.split.items() for id_ in ids}
     trained = any(id_ in roles for id_ in data.ids)
-    items = tuple(replace(item, split=roles.get(item.id, item.split)) for item in data)
+    unnamed = tuple(replace(item, split=None) if item.id in roles else item for item in data)
+    named = with_roles(replace(data, items=unnamed), options.split_map)
+    named = replace(
+        data, items=tuple(replace(item, split=roles.get(item.id, item.split)) for item in named)
+    )
     parts = split(
-        replace(data, items=items),
+        named,
         validation=0.0 if trained else options.validation,
         query=options.query,
         seed=options.split_seed,
     )
     used = {id_ for role in ("train", "validation") for id_ in encoder.split.get(role, ())}
     if trained and (not len(parts.query) or used.intersection(parts.query.ids)):
-        parts = _with_new_queries(replace(data, items=items), roles.keys())
+        parts = _with_new_queries(named, roles.keys())
     return parts, trained
 
 
 def _with_new_queries(data: Dataset, known: Collection[str]) -> Split:
-    """Split data so that pairs that are not ``known`` are queries, unless they have a split.
+    """Split data so that pairs without a split whose group has no ``known`` pair are queries.
 
     Raises DataError if there is no such pair.
     """
-    new = {item.id for item in data if item.id not in known and not item.split}
+    known_groups = {item.group for item in data if item.id in known}
+    new = {item.id for item in data if item.group not in known_groups and not item.split}
     if not new:
         raise DataError(
             f"{data.name} has no pair for queries: all {len(data)} were used to train this "
             "encoder; evaluate with the data that it was trained on, or with other pairs"
         )
-    items = tuple(replace(item, split="query") if item.id in new else item for item in data)
+    items = tuple(replace(item, split="query" if item.id in new else item.split) for item in data)
     return split(replace(data, items=items), validation=0.0, query=0.0)

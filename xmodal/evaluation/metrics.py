@@ -182,6 +182,25 @@ def ndcg_from_gains(groups: TieGroups, gains: npt.NDArray[np.generic], k: int) -
     return _divide(_discounted_gain(groups, k), ideal)
 
 
+def hit_at(groups: TieGroups, k: int) -> Floats:
+    """Return the probability that a relevant item is among the first ``k``, (q,).
+
+    NaN without a relevant item. If ``k`` cuts the first group with relevant items (m of its n
+    items) after r of them, the probability is 1 - C(n - m, r) / C(n, r), since all orders are
+    equally likely. This is the R@k of caption retrieval, where any own caption counts; the share
+    of all relevant items is :func:`recall_at`. Raises ValueError for graded relevance.
+    """
+    _check_binary(groups, "the probability of a hit")
+    _check_k(k)
+    before, n, m = _first_relevant(groups)
+    cut = np.clip(k - before, 0, n)
+    miss = np.ones(len(n))
+    for drawn in range(int(cut.max(initial=0))):
+        factor = np.maximum(n - m - drawn, 0) / np.maximum(n - drawn, 1)
+        miss *= np.where(drawn < cut, factor, 1.0)
+    return np.where(groups.relevant > 0, 1 - miss, np.nan)
+
+
 def expected_rank(groups: TieGroups) -> Floats:
     """Return the expected rank, from 1, of the first relevant item, (q,); NaN without one.
 
@@ -189,11 +208,8 @@ def expected_rank(groups: TieGroups) -> Floats:
     (n + 1) / (m + 1).
     """
     _check_binary(groups, "the rank of the first relevant item")
-    first = np.argmax(groups.gain > 0, axis=1)
-    rows = np.arange(len(first))
-    n, m = groups.total[rows, first], groups.gain[rows, first]
-    rank = _before(groups.total)[rows, first] + (n + 1) / (m + 1)
-    return np.where(groups.relevant > 0, rank, np.nan)
+    before, n, m = _first_relevant(groups)
+    return np.where(groups.relevant > 0, before + (n + 1) / (m + 1), np.nan)
 
 
 def mean(values: Floats) -> float:
@@ -222,6 +238,17 @@ def by_radius(groups: TieGroups) -> tuple[Floats, Floats]:
     recall = (gain / groups.relevant[keep, None]).sum(axis=0)
     queries = np.full_like(recall, keep.sum())
     return _divide(precision, (total > 0).sum(axis=0)), _divide(recall, queries)
+
+
+def _first_relevant(groups: TieGroups) -> tuple[Floats, Floats, Floats]:
+    """Return, (q,) each: the items before the first group with a relevant item, and its n and m.
+
+    Without a relevant item the group is the first one.
+    """
+    first = np.argmax(groups.gain > 0, axis=1)
+    rows = np.arange(len(first))
+    n, m = groups.total[rows, first], groups.gain[rows, first]
+    return _before(groups.total)[rows, first], n, m
 
 
 def _before(counts: Floats) -> Floats:

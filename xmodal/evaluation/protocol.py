@@ -1,25 +1,22 @@
-"""Evaluation protocol: codes and baselines on the same data, in both directions.
+"""Label protocol: codes and baselines on the same data, in both directions.
 
 The main metric is the expected mAP over the whole database. A database item is relevant if it
-shares a label with the query; queries without a relevant item are left out and counted. Without
-labels the relevant item is the natural pair, and the database is the query part. Instance
-retrieval (R@k and median rank of the natural pair among the pairs of the query part) is reported
-in addition.
+shares a label with the query; queries without a relevant item are left out and counted. Instance
+retrieval (R@k and median rank of the natural pair among the pairs of the query part) is computed
+in addition; for several captions a picture see :mod:`xmodal.evaluation.captions`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes
-from xmodal.errors import DataError
-from xmodal.evaluation.baselines import Baseline, fit_baselines
-from xmodal.evaluation.code_health import code_health
+from xmodal.evaluation.baselines import Baseline, Ranked
 from xmodal.evaluation.metrics import (
     TieGroups,
     average_precision,
@@ -34,7 +31,7 @@ from xmodal.evaluation.metrics import (
     recall_at,
     shared_labels,
 )
-from xmodal.evaluation.report import Figures, Report
+from xmodal.evaluation.report import FIRST_ROWS, Figures
 from xmodal.modality import DIRECTIONS, MODALITIES, Modality
 
 PRECISION_CUTS = (1, 10, 50, 100)
@@ -42,11 +39,6 @@ NDCG_CUTS = (10, 100)
 PAIR_CUTS = (1, 5, 10)
 CHUNK_CELLS = 1 << 23
 """Maximum number of (query, item) cells that are processed at once."""
-ROW_ORDER = ("chance", "sign", "cca + itq", "label codeword")
-"""First rows of a report, followed by the encoder and the other baselines."""
-
-Ranked = Mapping[Modality, Any]
-"""What is ranked, by modality: codes, or vectors that are compared by cosine."""
 
 
 @dataclass(frozen=True)
@@ -77,75 +69,60 @@ class Part:
         )
 
 
-def compare(
-    train: Part,
-    database: Part,
-    query: Part,
-    *,
-    name: str,
-    seed: int,
-    shared_space: bool = False,
-    title: str = "",
-) -> Report:
-    """Evaluate the codes of ``query`` and ``database``, and baselines fitted to ``train``.
+class Comparison(NamedTuple):
+    """Figures by labels: ``rows`` as in :class:`~xmodal.evaluation.report.Report`, and facts."""
 
-    ``name``: row of the codes. ``shared_space``: the features of both modalities are comparable.
-    Raises DataError if no query has a relevant item.
+    rows: dict[str, dict[str, Figures]]
+    facts: dict[str, Any]
+
+
+def compare(
+    baselines: Iterable[Baseline], database: Part, query: Part, *, name: str
+) -> Comparison | None:
+    """Evaluate the codes of ``query`` and ``database``, and baselines, by labels.
+
+    ``name``: row of the codes. Unlabelled pairs are neither queries nor results. Returns None if no
+    query shares a label with a pair of the database.
     """
-    by_labels = bool(query.labelled.any() and database.labelled.any() and query.labels.shape[1])
-    queries, searched = query, query
-    if by_labels:
-        queries, searched = query.take(query.labelled), database.take(database.labelled)
-    evaluator = Evaluator(queries, searched, query, by_labels)
+    queries, searched = query.take(query.labelled), database.take(database.labelled)
+    evaluator = Evaluator(queries, searched, query)
     findable, base_rate = evaluator.base_rate()
     if not findable:
-        raise DataError(
-            f"none of {len(queries)} queries shares a label with any of {len(searched)} items: "
-            "there is nothing to measure"
-        )
-    bits = query.codes["image"].bits
+        return None
     rows = {"chance": evaluator.chance(), name: evaluator.codes()}
-    for baseline in fit_baselines(
-        train.features, train.labels, train.labelled, bits, seed=seed, shared_space=shared_space
-    ):
+    for baseline in baselines:
         rows[baseline.name] = evaluator.baseline(baseline)
     facts = {
         "queries": len(queries),
         "queries without anything relevant (left out)": len(queries) - findable,
         "database": len(searched),
-        "relevant means": "shares a label" if by_labels else "is the natural pair",
+        "relevant means": "shares a label",
         "base rate": round(base_rate, 4),
-        "labelled training pairs": f"{int(train.labelled.sum())} of {len(train)}",
-        "bits": bits,
     }
-    health = {str(modality): code_health(database.codes[modality]) for modality in MODALITIES}
-    ordered = {key: rows[key] for key in (*ROW_ORDER, name, *rows) if key in rows}
-    return Report(title or name, ordered, facts, health)
+    return Comparison({key: rows[key] for key in (*FIRST_ROWS, name, *rows) if key in rows}, facts)
 
 
 class Evaluator:
     """Figures of rankings of ``database`` by ``query``, in both directions.
 
-    An item is relevant if it shares a label with the query (``by_labels``), or if it is the natural
-    pair. ``pairs`` are the pairs of instance retrieval. Queries are processed in chunks.
+    An item is relevant if it shares a label with the query. ``pairs`` are the pairs of instance
+    retrieval. Queries are processed in chunks.
     """
 
-    def __init__(self, query: Part, database: Part, pairs: Part, by_labels: bool) -> None:
-        self.query, self.database, self.pairs, self.by_labels = query, database, pairs, by_labels
-        self.graded = by_labels and bool((query.labels.sum(axis=1) > 1).any())
+    def __init__(self, query: Part, database: Part, pairs: Part) -> None:
+        self.query, self.database, self.pairs = query, database, pairs
+        self.graded = bool((query.labels.sum(axis=1) > 1).any())
 
     def base_rate(self) -> tuple[int, float]:
         """Return the number of queries with relevant items, and their mean share of relevant ones.
 
         The share is relative to the size of the database.
         """
-        shares = np.concatenate(
-            [
-                (self._gains(rows) > 0).mean(axis=1)
-                for rows in _chunks(len(self.query), len(self.database))
-            ]
-        )
-        positive = shares[shares > 0]
+        chunks = _chunks(len(self.query), len(self.database))
+        # Without a query or an item there is no share.
+        shares = [(self._gains(rows) > 0).mean(axis=1) for rows in chunks if len(self.database)]
+        positive = np.concatenate(shares) if shares else np.zeros(0)
+        positive = positive[positive > 0]
         return len(positive), float(positive.mean()) if len(positive) else 0.0
 
     def chance(self) -> dict[str, Figures]:
@@ -164,16 +141,8 @@ class Evaluator:
     def baseline(self, baseline: Baseline) -> dict[str, Figures]:
         """Return the figures of a fitted baseline."""
 
-        def project(part: Part) -> Ranked:
-            values = {
-                modality: getattr(baseline.projections, modality)(part.features[modality])
-                for modality in MODALITIES
-            }
-            if baseline.by_cosine:
-                return values
-            return {modality: BinaryCodes.from_relaxed(x) for modality, x in values.items()}
-
-        return self._figures(*map(project, (self.query, self.database, self.pairs)))
+        parts = (self.query, self.database, self.pairs)
+        return self._figures(*(baseline.ranked(part.features) for part in parts))
 
     def _figures(self, query: Ranked, database: Ranked, pairs: Ranked) -> dict[str, Figures]:
         return {
@@ -200,10 +169,8 @@ class Evaluator:
         return {metric: mean(np.concatenate(parts)) for metric, parts in chunks.items()}
 
     def _gains(self, rows: slice) -> npt.NDArray[np.float32]:
-        """Relevance of every item to the queries ``rows``: shared labels, or 1 for the own pair."""
-        if self.by_labels:
-            return shared_labels(self.query.labels[rows], self.database.labels)
-        return _identity_rows(rows, len(self.database)).astype(np.float32)
+        """Number of labels that every item shares with the queries ``rows``."""
+        return shared_labels(self.query.labels[rows], self.database.labels)
 
 
 def _pair_figures(query: Any, database: Any) -> Figures:

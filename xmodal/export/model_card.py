@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from xmodal.evaluation.report import Report
 from xmodal.modality import DIRECTIONS
 
 METRICS = ("mAP", "P@10", "pair R@10")
@@ -98,16 +99,25 @@ def _training(config: Mapping[str, Any]) -> str:
 def _figures(report: Mapping[str, Any] | None) -> str:
     if not report:
         return "## Figures\n\nThe model has no report: measure with `xmodal evaluate DATA --model`."
-    header = ["", *(f"{m} {a}->{b}" for m in METRICS for a, b in DIRECTIONS)]
-    rows = [
-        [name, *(_cell(figures[f"{a}->{b}"].get(m)) for m in METRICS for a, b in DIRECTIONS)]
-        for name, figures in report["rows"].items()
-    ]
+    tables = []
+    if report["rows"]:
+        header = ["", *(f"{m} {a}->{b}" for m in METRICS for a, b in DIRECTIONS)]
+        rows = [
+            [name, *(_cell(figures[f"{a}->{b}"].get(m)) for m in METRICS for a, b in DIRECTIONS)]
+            for name, figures in report["rows"].items()
+        ]
+        tables.append(_table([header, *rows]))
+    if "query" in report.get("captions", {}):  # reports of earlier versions have no captions
+        captions = _table(Report(**report).caption_table("query"))
+        tables.append(f"Captions: R@k in % and median rank of the first own one.\n\n{captions}")
     facts = "\n".join(f"- {name}: {value}" for name, value in report["facts"].items())
-    return (
-        "## Figures, with baselines on the same features\n\n"
-        f"Measured by torch on held-out queries: {report['title']}.\n\n"
-        f"{_table([header, *rows])}\n\n{facts}"
+    return "\n\n".join(
+        [
+            "## Figures, with baselines on the same features",
+            f"Measured by torch on held-out queries: {report['title']}.",
+            *tables,
+            facts,
+        ]
     )
 
 

@@ -179,6 +179,24 @@ class FeatureTable:
         kept = {item.id for item, whole in zip(pairs, complete, strict=True) if whole}
         return cls(pairs.keep(lambda item: item.id in kept), rows, offsets)
 
+    def pair_rows(self, part: Dataset) -> tuple[Int64, Int64, Int64]:
+        """Return one row for each caption of the items of ``part``, in their order.
+
+        The arrays are rows of the pictures, rows of the captions, and positions of the items in
+        ``part``. Captions of an item with several pictures are paired with them in turn.
+        """
+        position = {id_: row for row, id_ in enumerate(self.data.ids)}
+        items = np.array([position[id_] for id_ in part.ids], np.int64)
+        first = {modality: self.offsets[modality][items] for modality in MODALITIES}
+        count = {modality: np.diff(self.offsets[modality])[items] for modality in MODALITIES}
+        item = np.repeat(np.arange(len(items)), count["text"])
+        number = np.arange(len(item)) - (np.cumsum(count["text"]) - count["text"])[item]
+        return (
+            first["image"][item] + number % count["image"][item],
+            first["text"][item] + number,
+            item,
+        )
+
     def units(self, part: Dataset, classes: Sequence[str] = ()) -> Units:
         """Return the units of the items of ``part``, which are items of this table with a group.
 

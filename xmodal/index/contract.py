@@ -68,13 +68,24 @@ def nearest_source(hit: Hit, target: Modality) -> str | None:
     ``target``: the searched modality. The stored field of this name is one text, or a list of texts
     in the order of the codes.
     """
-    sources = hit.fields.get(target)
-    if isinstance(sources, str):
-        sources = [sources]
-    if hit.nearest is None or not isinstance(sources, list) or hit.nearest >= len(sources):
-        return None
-    source = sources[hit.nearest]
-    return source if isinstance(source, str) else None
+    return None if hit.nearest is None else source_at(hit.fields.get(target), hit.nearest)
+
+
+def shown_source(hit: Hit, modality: Modality, target: Modality) -> str | None:
+    """Return the caption ("text") or the path of the picture ("image") that represents a hit.
+
+    It is the nearest one if ``modality`` is the searched one, ``target``, else the first one. None
+    if the document has none in its fields.
+    """
+    nearest = nearest_source(hit, target) if modality == target else None
+    return nearest if nearest is not None else source_at(hit.fields.get(modality), 0)
+
+
+def source_at(sources: Any, position: int) -> str | None:
+    """Return the caption or path at ``position`` of a stored field: one value, or a list."""
+    values = sources if isinstance(sources, list) else [sources]
+    value = values[position] if position < len(values) else None
+    return None if value is None or value == "" else str(value)
 
 
 def nearest_to_json(hit: Hit, target: Modality) -> dict[str, Any] | None:

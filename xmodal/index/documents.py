@@ -144,10 +144,14 @@ class DocumentBatch:
         packed: dict[Modality, npt.NDArray[np.uint8]] = {}
         offsets: dict[Modality, npt.NDArray[np.int64]] = {}
         for modality in MODALITIES:
-            starts, ends = self.offsets[modality][places], self.offsets[modality][places + 1]
-            new = to_offsets(ends - starts)
-            shifts = np.repeat(starts - new[:-1], ends - starts)  # old minus new position
-            packed[modality] = self.packed[modality][np.arange(new[-1]) + shifts]
+            starts = self.offsets[modality][places]
+            counts = self.offsets[modality][places + 1] - starts
+            new = to_offsets(counts)
+            if counts.max(initial=0) <= 1:  # needs less memory than the general case
+                positions = starts[counts == 1]
+            else:
+                positions = np.arange(new[-1]) + np.repeat(starts - new[:-1], counts)
+            packed[modality] = self.packed[modality][positions]
             offsets[modality] = new
         return DocumentBatch(
             [self.ids[row] for row in places],

@@ -16,7 +16,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from xmodal.data.images import load_image
 from xmodal.errors import ConfigError, DataError
-from xmodal.index.contract import Hit
+from xmodal.index.contract import Hit, shown_source
+from xmodal.modality import Modality
 
 THUMB = 160
 STYLE = """
@@ -33,10 +34,21 @@ small { opacity: .7; display: block; margin-top: .3rem; }
 
 @dataclass(frozen=True)
 class QueryHits:
-    """A query (a text, or the path of a picture) and its hits."""
+    """A query (a text, or the path of a picture) and its hits.
+
+    ``target``: the searched modality; default: text for a picture, image for a text.
+    """
 
     query: str | Path
     hits: Sequence[Hit]
+    target: Modality | None = None
+
+    def shown(self, hit: Hit) -> tuple[Path | None, str]:
+        """Return the picture and the text by which a hit is shown."""
+        target = self.target or ("text" if isinstance(self.query, Path) else "image")
+        file = shown_source(hit, "image", target)
+        text = shown_source(hit, "text", target)
+        return None if file is None else Path(file), hit.id if text is None else text
 
 
 def write_gallery(path: str | Path, results: Sequence[QueryHits], title: str = "xmodal") -> None:
@@ -73,10 +85,9 @@ def _page(results: Sequence[QueryHits], title: str) -> str:
             continue
         parts.append("<ol>")
         for hit in result.hits:
-            file = hit.fields.get("image")
-            picture = _inline(Path(file)) if file else ""
-            text = html.escape(str(hit.fields.get("text") or hit.id))
-            parts.append(f"<li>{picture}{text}<small>{caption_of(hit)}</small></li>")
+            file, text = result.shown(hit)
+            picture = _inline(file) if file else ""
+            parts.append(f"<li>{picture}{html.escape(text)}<small>{caption_of(hit)}</small></li>")
         parts.append("</ol>")
     name = html.escape(title)
     return (
@@ -146,12 +157,12 @@ def _sheet(results: Sequence[QueryHits], title: str) -> Image.Image:
             draw.text((260, top + 60), "no match", fill="gray", font=big)
         for column, hit in enumerate(result.hits):
             left = 260 + column * (THUMB + pad)
-            file = hit.fields.get("image")
-            picture = _thumbnail(Path(file)) if file else None
+            file, text = result.shown(hit)
+            picture = _thumbnail(file) if file else None
             if picture:
                 sheet.paste(picture, (left, top))
-            text = _wrap(str(hit.fields.get("text") or hit.id), 28, 2)
-            draw.multiline_text((left, top + THUMB + 2), text, fill="black", font=small)
+            lines = _wrap(text, 28, 2)
+            draw.multiline_text((left, top + THUMB + 2), lines, fill="black", font=small)
             draw.text((left, top + THUMB + 34), caption_of(hit), fill="gray", font=small)
     return sheet
 

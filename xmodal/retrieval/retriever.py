@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from xmodal.codes import BinaryCodes
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 class Query:
     """One query: exactly one of ``text``, ``image``, ``like`` (a document id) and ``code``.
 
+    ``code``: one code or several; the distance of a document is the smallest one over all pairs of
+    a code of the query and one of the document. ``like``: searches with all codes of the document.
     ``modality``: of ``code``; required for a confidence. ``target``: modality of the documents'
     codes; default: the other modality, and "image" for ``like``. ``radius``: in bits. ``words``:
     also rank by BM25 of these words in the text field ``text_field``, and fuse both rankings.
@@ -146,9 +149,9 @@ class Retriever:
         return results
 
     def _with_target(self, query: Query) -> Query:
-        """Return the query with its modality and target, and for ``like`` with its code.
+        """Return the query with its modality and target, and for ``like`` with its codes.
 
-        The code of a document is that of the target modality, or of the other one if missing.
+        The codes of a document are those of the target modality, or of the other one if missing.
         """
         sources = [query.text, query.image, query.like, query.code]
         if sum(source is not None for source in sources) != 1:
@@ -157,7 +160,7 @@ class Retriever:
             if value is not None and value not in MODALITIES:
                 raise ConfigError(f"{name} is {value!r}, expected 'image' or 'text'")
         if query.like is not None:
-            return self._with_code(query, query.like, query.target or "image")
+            return self._with_codes(query, query.like, query.target or "image")
         modality = query.modality
         if query.text is not None or query.image is not None:
             modality = "text" if query.text is not None else "image"
@@ -166,13 +169,13 @@ class Retriever:
             raise ConfigError("a query by code needs a target: 'image' or 'text'")
         return replace(query, modality=modality, target=target)
 
-    def _with_code(self, query: Query, like: str, target: Modality) -> Query:
-        """Return the query with the code of the document ``like``."""
+    def _with_codes(self, query: Query, like: str, target: Modality) -> Query:
+        """Return the query with the codes of the document ``like``."""
         document = self.index.get([like])
         for modality in (target, other_modality(target)):
-            ids, code = document.codes(modality)
-            if ids:
-                return replace(query, modality=modality, code=code, target=target)
+            _, codes = document.codes(modality)
+            if len(codes):
+                return replace(query, modality=modality, code=codes, target=target)
         raise IndexMissing(f"there is no document {like[:100]!r}")
 
     def _encode(
@@ -216,37 +219,43 @@ class Retriever:
         first = queries[0]
         assert first.target is not None
         cross_modal = first.modality is not None and first.modality != first.target
-        codes = BinaryCodes.concatenate([query.code for query in queries if query.code is not None])
+        each = [query.code for query in queries if query.code is not None]
+        codes = BinaryCodes.concatenate(each)
         k = first.k + any(query.like is not None for query in queries)  # the document is left out
         if first.words is not None:
-            lists = self._search_fused(queries, codes, k, first.target)
+            words = [
+                str(query.words)
+                for query, of_query in zip(queries, each, strict=True)
+                for _ in range(len(of_query))
+            ]
+            lists = self._search_fused(first, codes, words, k)
         else:
             radius = self._radius(first, cross_modal)
             lists = self.index.search(
                 codes, k, target=first.target, where=first.where, radius=radius
             )
+        remaining = iter(lists)
         return [
             [
                 hit._replace(confidence=self._confidence(hit.distance, cross_modal))
-                for hit in hits
+                for hit in _best_hits(list(islice(remaining, len(codes_of_query))))
                 if hit.id != query.like
             ][: query.k]
-            for query, hits in zip(queries, lists, strict=True)
+            for query, codes_of_query in zip(queries, each, strict=True)
         ]
 
-    def _search_fused(
-        self, queries: Sequence[Query], codes: BinaryCodes, k: int, target: Modality
-    ) -> Hits:
-        first = queries[0]
+    def _search_fused(self, first: Query, codes: BinaryCodes, words: Sequence[str], k: int) -> Hits:
+        """Return the fused hits of each code and its words; the other options are of ``first``."""
+        assert first.target is not None
         if not isinstance(self.index, FullTextIndex):
             raise ConfigError("words need an index in OpenSearch, which has full-text search")
         if first.radius is not None or first.min_confidence is not None:
             raise ConfigError("a search by words has no radius and no minimum confidence")
         return self.index.search_fused(
             codes,
-            [str(query.words) for query in queries],
+            words,
             k,
-            target=target,
+            target=first.target,
             text_field=first.text_field,
             where=first.where,
         )
@@ -266,6 +275,23 @@ class Retriever:
         if self.encoder is None or not cross_modal:
             return None
         return round(self.encoder.confidence(distance), 4)
+
+
+def _best_hits(lists: Hits) -> list[Hit]:
+    """Return the hits of all codes of one query in order, each document once, as its best hit.
+
+    Hits are ordered by distance, or by score if they have one, then by id.
+    """
+    if len(lists) == 1:
+        return lists[0]
+
+    def order(hit: Hit) -> tuple[float, str, int]:
+        return hit.distance if hit.score is None else -hit.score, hit.id, hit.nearest or 0
+
+    best: dict[str, Hit] = {}
+    for hit in sorted(chain.from_iterable(lists), key=order):
+        best.setdefault(hit.id, hit)
+    return list(best.values())
 
 
 def _group_key(query: Query) -> str:

@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import XmodalError
-from xmodal.index.contract import Hit, Index
+from xmodal.index.contract import Hit, Index, shown_source
 from xmodal.service.errors import RequestError, handle_error
 from xmodal.service.middleware import ServiceMiddleware
 from xmodal.service.routes import Service
@@ -56,6 +56,6 @@ def create_app(encoder: Encoder, index: Index, settings: Settings | None = None)
         exception_handlers={Exception: handle_error, **dict.fromkeys(HANDLED, handle_error)},
         lifespan=lifespan,
     )
-    named = [(hit.id, hit.fields["image"]) for hit in hits if hit.fields.get("image")]
+    named = [(hit.id, file) for hit in hits if (file := shown_source(hit, "image", "image"))]
     app.state.picture_sample = len(named), sum(bool(service.thumbnails.path(*n)) for n in named)
     return app

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from hashlib import blake2b
@@ -21,7 +22,8 @@ from xmodal import __version__
 from xmodal.codes import BinaryCodes
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import DataError
-from xmodal.index.contract import Index
+from xmodal.index.contract import Hit, Index, nearest_to_json, source_at
+from xmodal.modality import Modality
 from xmodal.retrieval.retriever import FullTextIndex, Query, Retriever
 from xmodal.service import schema
 from xmodal.service.batching import BatchedEncoder, Batcher
@@ -38,8 +40,6 @@ COUNT_SECONDS = 5.0
 ABSENT = (None, "", "null")
 """Values that OpenSearch's connectors send for a missing text or image."""
 DEFAULT_K = 20
-SHOWN = ("id", "distance", "confidence", "fields")
-"""Values of a hit that a search returns."""
 PAGE = {
     "": ("index.html", "text/html; charset=utf-8"),
     "page.css": ("page.css", "text/css; charset=utf-8"),
@@ -186,9 +186,22 @@ class Service:
         return [
             found
             if isinstance(found, Exception)
-            else self._with_picture([{name: getattr(hit, name) for name in SHOWN} for hit in found])
-            for found in self._retriever.search_many(queries)
+            else [self._hit_to_json(hit, query.target) for hit in found]
+            for query, found in zip(queries, self._retriever.search_many(queries), strict=True)
         ]
+
+    def _hit_to_json(self, hit: Hit, target: Modality | None) -> Document:
+        """Return a hit with its nearest caption or picture. Reads the disk."""
+        return {
+            "id": hit.id,
+            "distance": hit.distance,
+            "confidence": hit.confidence,
+            "fields": hit.fields,
+            "nearest": None if target is None else nearest_to_json(hit, target),
+            "picture": self._picture_path(
+                hit.id, hit.fields, (hit.nearest or 0) if target == "image" else 0
+            ),
+        }
 
     # ---- documents ----------------------------------------------------------------------------
 
@@ -214,19 +227,27 @@ class Service:
 
         def fetch() -> list[Document]:
             found = self.index.get(ids).fields_by_id()
-            return self._with_picture([{"id": id_, "fields": found[id_]} for id_ in found])
+            return [
+                {"id": id_, "fields": fields, "picture": self._picture_path(id_, fields)}
+                for id_, fields in found.items()
+            ]
 
         return JSONResponse({"documents": await self._in_thread(fetch)})
 
     async def picture(self, request: Request) -> Response:
-        """GET /v1/picture?id=...&size=320"""
-        query = _query_parameters(request, "id", "size")
+        """GET /v1/picture?id=...&size=320&position=0"""
+        query = _query_parameters(request, "id", "size", "position")
         id_, size = _checked_id(query.get("id", "")), query.get("size", str(SIZES[0]))
         if size not in map(str, SIZES):
             raise RequestError(422, f"the size is {size[:20]!r}, expected one of {SIZES}")
+        position = query.get("position", "0")
+        if not re.fullmatch("[0-9]{1,6}", position):
+            raise RequestError(
+                422, f"the position is {position[:20]!r}, expected a number from 0 to 999999"
+            )
         document = await self._in_thread(self.index.get, [id_])
-        fields = document.fields_by_id().get(id_, {})
-        path = self.thumbnails.path(id_, fields.get("image"))
+        image = source_at(document.fields_by_id().get(id_, {}).get("image"), int(position))
+        path = self.thumbnails.path(id_, image)
         if path is None:
             raise RequestError(404, f"no picture of document {id_[:100]!r}")
         data = await self._in_thread(self.thumbnails.jpeg, path, int(size))
@@ -236,13 +257,12 @@ class Service:
             return Response(status_code=304, headers=headers)
         return Response(data, headers=headers, media_type="image/jpeg")
 
-    def _with_picture(self, documents: list[Document]) -> list[Document]:
-        """Set ``picture`` of each document: the path of its thumbnail, or None. Reads the disk."""
-        for document in documents:
-            image = self.thumbnails.path(document["id"], document["fields"].get("image"))
-            query = urlencode({"id": document["id"]})
-            document["picture"] = f"/v1/picture?{query}" if image is not None else None
-        return documents
+    def _picture_path(self, id_: str, fields: Mapping[str, Any], position: int = 0) -> str | None:
+        """The path of the thumbnail of a document's picture, or None. Reads the disk."""
+        if self.thumbnails.path(id_, source_at(fields.get("image"), position)) is None:
+            return None
+        query = {"id": id_} | ({"position": position} if position else {})
+        return f"/v1/picture?{urlencode(query)}"
 
     # ---- the service itself -------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ import os
 from collections import OrderedDict
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
 from PIL import Image, ImageOps
 
@@ -27,14 +26,14 @@ class Thumbnails:
         self._cache: OrderedDict[tuple[str, int, int], bytes] = OrderedDict()
         self._lock = Lock()
 
-    def path(self, id_: str, image: Any) -> Path | None:
+    def path(self, id_: str, image: str | None) -> Path | None:
         """The image file of a document, or None if it does not exist or is outside the folder.
 
-        ``image`` is the document's field. It is relative to the current folder, as when the index
-        was made, or else to the folder of images. If it ends in the document's id, the id is tried
-        as well, relative to the folder of images, because images may have moved since.
+        ``image`` is a path of the document's field. It is relative to the current folder, as when
+        the index was made, or else to the folder of images. If it ends in the document's id, the id
+        is tried as well, relative to the folder of images, because images may have moved since.
         """
-        if not isinstance(image, str) or not image or "\0" in image:
+        if not image or "\0" in image:
             return None
         names = [image, os.path.join(self._folder, image)]
         if f"/{image}".replace("\\", "/").endswith(f"/{id_}"):

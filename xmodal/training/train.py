@@ -37,7 +37,9 @@ from xmodal.features.backbones import (
 )
 from xmodal.features.from_file import FileSource, check_backbone
 from xmodal.features.units import BackboneSource, FeatureSource, FeatureTable
-from xmodal.modality import MODALITIES, Modality
+from xmodal.modality import Modality
+from xmodal.training.methods.contrastive import train as contrastive
+from xmodal.training.methods.contrastive.train import CaptionData, CaptionRun
 from xmodal.training.methods.dshgan import train as dshgan
 from xmodal.training.methods.multiadversarial import train as multiadversarial
 from xmodal.training.methods.schgan import train as schgan
@@ -49,6 +51,7 @@ from xmodal.training.precision import equal_bits
 from xmodal.training.run import EpochShown, Run, TrainingData
 
 METHODS: dict[str, ModuleType] = {
+    "contrastive": contrastive,
     "schgan": schgan,
     "schgan-paper": schgan_paper,
     "dshgan": dshgan,
@@ -56,6 +59,9 @@ METHODS: dict[str, ModuleType] = {
     "sigah": sigah,
     "ssah": ssah,
 }
+
+SHOWN_FIGURES = ("mAP", "pair mAP", "R@1", "R@10")
+"""Validation figures that config.json has."""
 
 
 def train(
@@ -106,32 +112,25 @@ def train(
 
     source, refs = _feature_source(pairs, options, features, cache, progress)
     table = FeatureTable.of(with_groups(pairs), source)
-    usable = table.data
     split = split_pairs(
-        usable,
+        table.data,
         validation=options.validation,
         query=options.query,
         seed=options.split_seed,
         split_map=options.split_map,
     )
-    training = _training_data(table, split, options, source.raw)
     identity = _identity(pairs, asdict(options), asdict(config), features)
-    run = Run(
-        training,
-        seed=options.seed,
-        folder=folder,
-        identity=identity,
-        patience=options.patience,
-        show=show,
-    )
-    towers: Towers = method.train(training, config, run)
-    about = _about(data, split, options, config, run, training)
+    run = _run(method, table, split, options, source.raw)
+    run.folder, run.identity, run.show = folder, identity, show
+    towers: Towers = method.train(run.data, config, run)
+    validation = _pairs(table, split.validation, options, one_caption=True)
+    about = _about(data, split, options, config, run)
     if features is None:
-        about["figures"] |= equal_bits(towers, usable, table.rows, options, cache)
+        about["figures"] |= equal_bits(towers, table.data, table.rows, options, cache)
     encoder = TrainedEncoder(
         towers,
         refs,
-        _calibrate(towers, training.validation, options.seed),
+        _calibrate(towers, validation, options.seed),
         {"identity": identity, **about},
         split.ids(),
         options.precision,
@@ -174,25 +173,44 @@ def _feature_source(
     return BackboneSource(loaded["image"], loaded["text"], cache, progress), refs  # type: ignore[arg-type]
 
 
-def _training_data(table: FeatureTable, split: Split, options: Options, raw: bool) -> TrainingData:
-    """Tensors of the training and validation parts; ``options.label_share`` of labels is kept."""
-    usable, features = table.data, table.rows
-    row = {id_: place for place, id_ in enumerate(usable.ids)}
-    first = {modality: table.offsets[modality][:-1] for modality in MODALITIES}
-
-    def tensors(part: Dataset) -> Pairs:
-        labels, labelled = part.with_label_share(options.label_share, options.seed).labels(
-            usable.classes
+def _run(
+    method: ModuleType, table: FeatureTable, split: Split, options: Options, raw_images: bool
+) -> Run:
+    """Return the run of a method with its training and validation data."""
+    settings: dict[str, Any] = {"seed": options.seed, "patience": options.patience}
+    if method is contrastive:
+        classes = table.data.classes
+        train, validation = (
+            table.units(part.with_label_share(options.label_share, options.seed), classes)
+            for part in (split.train, split.validation)
         )
-        rows = [row[id_] for id_ in part.ids]
-        return Pairs(
-            as_tensor(features["image"][first["image"][rows]]),
-            as_tensor(features["text"][first["text"][rows]]),
-            torch.from_numpy(labels.astype(np.float32)),
-            torch.from_numpy(labelled),
-        )
+        return CaptionRun(CaptionData(train, validation, options.bits, raw_images), **settings)
+    train_pairs, validation_pairs = (
+        _pairs(table, part, options) for part in (split.train, split.validation)
+    )
+    return Run(TrainingData(train_pairs, validation_pairs, options.bits, raw_images), **settings)
 
-    return TrainingData(tensors(split.train), tensors(split.validation), options.bits, raw)
+
+def _pairs(
+    table: FeatureTable, part: Dataset, options: Options, *, one_caption: bool = False
+) -> Pairs:
+    """Return a pair for each caption, or for the first caption of each item, as tensors.
+
+    ``options.label_share`` of the labels is kept.
+    """
+    image, text, item = table.pair_rows(part)
+    if one_caption:
+        first = np.unique(item, return_index=True)[1]
+        image, text, item = image[first], text[first], item[first]
+    labels, labelled = part.with_label_share(options.label_share, options.seed).labels(
+        table.data.classes
+    )
+    return Pairs(
+        as_tensor(table.rows["image"][image]),
+        as_tensor(table.rows["text"][text]),
+        torch.from_numpy(labels[item].astype(np.float32)),
+        torch.from_numpy(labelled[item]),
+    )
 
 
 def _calibrate(towers: Towers, pairs: Pairs, seed: int) -> Confidence:
@@ -204,9 +222,7 @@ def _calibrate(towers: Towers, pairs: Pairs, seed: int) -> Confidence:
     return fit(*sample_distances(image, text, match, np.random.default_rng(seed)), towers.bits)
 
 
-def _about(
-    data: Dataset, split: Split, options: Options, config: Any, run: Run, training: TrainingData
-) -> dict[str, Any]:
+def _about(data: Dataset, split: Split, options: Options, config: Any, run: Run) -> dict[str, Any]:
     """Return the part of ``config.json`` that describes the training."""
     return {
         "options": asdict(options),
@@ -215,7 +231,7 @@ def _about(
             "name": data.name,
             "label_column": data.label_column,
             **{role: len(ids) for role, ids in split.ids().items()},
-            "labelled": int(training.train.labelled.sum()),
+            "labelled": int(run.data.train.labelled.sum()),
             "problems": data.problems.count_by_kind(),
         },
         "figures": _figures(run),
@@ -230,7 +246,7 @@ def _about(
 def _figures(run: Run) -> dict[str, float]:
     """Return the validation figures of the best epoch, and its number."""
     best = next((row for row in run.history if row["epoch"] == run.best_epoch), {})
-    named = {f"validation {name}": best[name] for name in ("mAP", "pair mAP") if name in best}
+    named = {f"validation {name}": best[name] for name in SHOWN_FIGURES if name in best}
     return {name: round(value, 4) for name, value in named.items()} | {"epoch": run.best_epoch}
 
 

@@ -1,14 +1,21 @@
-"""Validation of towers during training: expected mAP of the validation pairs."""
+"""Validation of towers during training: expected mAP of pairs, or R@k of units."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from xmodal.codes import BinaryCodes
+from xmodal.encoders.torch_encoder import as_tensor
 from xmodal.encoders.towers import Towers
+from xmodal.evaluation.captions import HIT_CUTS, query_figures
 from xmodal.evaluation.metrics import average_precision, groups_by_codes, mean, shared_labels
+from xmodal.features.units import Units
+from xmodal.modality import DIRECTIONS, MODALITIES, Modality
 from xmodal.training.pairs import Pairs, even_choice
 
+MAX_UNITS = 500
+"""Units on which R@k is measured after an epoch."""
 MAX_DATABASE = 2000
 """Training pairs in the validation database."""
 MIN_LABELLED = 20
@@ -33,6 +40,26 @@ def validation_map(towers: Towers, validation: Pairs, train: Pairs) -> dict[str,
         shared = shared_labels(queries.labels.cpu().numpy(), database.labels.cpu().numpy())
         figures["mAP"] = _map(towers, queries, database, shared > 0)
     return figures
+
+
+def validation_recall(towers: Towers, units: Units) -> dict[str, float]:
+    """R@1, R@5 and R@10 of the binary codes of validation units, mean of both directions.
+
+    Measured on at most ``MAX_UNITS`` units, see :mod:`xmodal.evaluation.captions`; empty without
+    units.
+    """
+    if not len(units):
+        return {}
+    chosen = units.take(even_choice(len(units), MAX_UNITS).numpy())
+    codes: dict[Modality, BinaryCodes] = {
+        modality: towers.codes(modality, as_tensor(chosen.features(modality)))
+        for modality in MODALITIES
+    }
+    hits = [
+        query_figures(chosen, source, codes[source], codes[target]).hits.mean(axis=0)
+        for source, target in DIRECTIONS
+    ]
+    return {f"R@{k}": float(x) for k, x in zip(HIT_CUTS, np.mean(hits, axis=0), strict=True)}
 
 
 def _map(

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset, Item, Problems, Progress
-from xmodal.encoders.encoder import EncodedSources
 from xmodal.errors import ConfigError, DataError, IndexMismatch, IndexMissing
 from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.client import bulk
@@ -30,7 +30,7 @@ from xmodal_opensearch.index.queries import Query, is_nested
 from xmodal_opensearch.index.store import OpenSearchIndex
 from xmodal_opensearch.loading.download import Download
 
-Encode = Callable[[Dataset], Mapping[Modality, EncodedSources]]
+Encode = Callable[[Dataset], Mapping[Modality, tuple[list[str], BinaryCodes]]]
 PAGE = 256
 
 
@@ -197,8 +197,8 @@ def _encode_page(
         data = Dataset(tuple(items), name=str(index.handle.address), problems=problems)
         encoded = encode(data)
     values = {
-        modality: dict(zip(one.ids, index.handle.layout.values(one.codes), strict=True))
-        for modality, one in encoded.items()
+        modality: dict(zip(numbers, index.handle.layout.values(codes), strict=True))
+        for modality, (numbers, codes) in encoded.items()
     }
     batch: bulk.Batch = []
     for number, hit in enumerate(page):

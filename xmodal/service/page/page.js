@@ -164,7 +164,7 @@ async function showPicture(image, path) { // an img element cannot send the toke
 }
 
 function hitElement(hit) {
-  const caption = String(hit.fields.text ?? hit.id);
+  const caption = String(hit.nearest?.text ?? [hit.fields.text].flat()[0] ?? hit.id);
   const picture = hit.picture ? make("img", {alt: "", loading: "lazy"})
     : make("span", {className: "none"}, "no picture");
   if (hit.picture) showPicture(picture, hit.picture);
@@ -202,10 +202,10 @@ function showLarge(hit, caption) {
   if (hit.picture) showPicture(element("large-picture"), `${hit.picture}&size=1024`);
   element("large-title").textContent = caption;
   const fields = {id: hit.id, distance: hit.distance, ...hit.fields};
-  delete fields.text;
+  if (!Array.isArray(fields.text)) delete fields.text; // the title shows it
   element("large-fields").replaceChildren(...Object.entries(fields).flatMap(([name, value]) => [
     make("dt", {}, name),
-    make("dd", {}, Array.isArray(value) ? value.join(", ")
+    make("dd", {}, Array.isArray(value) ? value.join(name === "text" ? "\n" : ", ")
       : typeof value === "object" ? JSON.stringify(value) : String(value)),
   ]));
   element("large").showModal();

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 import torch
 
-from xmodal.encoders.towers import ResidualHead, Towers
+from xmodal.encoders.towers import Tower, Towers, linear_map
 from xmodal.features.units import Units
 from xmodal.linear_models import Matrix, Project, Projections, affine, cca, itq, pca
 from xmodal.training.pairs import even_choice
@@ -45,9 +43,9 @@ def start_from_linear_models(
     )
     first = text if raw_images else image
     rotated = itq(first[few], text[few], scaled, rng=rng, rounds=ROTATION_ROUNDS)
-    _start(towers.text.head[0], rotated.text, text.shape[1])
+    _start(towers.text, rotated.text, text.shape[1])
     if not raw_images:
-        _start(towers.image.head[0], rotated.image, image.shape[1])
+        _start(towers.image, rotated.image, image.shape[1])
 
 
 def _with_mean_length(project: Project, features: Matrix, bits: int) -> Project:
@@ -57,8 +55,9 @@ def _with_mean_length(project: Project, features: Matrix, bits: int) -> Project:
     return lambda x: project(x) * factor
 
 
-def _start(head: object, project: Project, dim: int) -> None:
+@torch.no_grad()
+def _start(tower: Tower, project: Project, dim: int) -> None:
     matrix, offset = affine(project, dim)
-    cast(ResidualHead, head).start_from(
-        torch.from_numpy(np.ascontiguousarray(matrix.T)), torch.from_numpy(np.asarray(offset))
-    )
+    linear = linear_map(tower)
+    linear.weight.copy_(torch.from_numpy(np.ascontiguousarray(matrix.T)))
+    linear.bias.copy_(torch.from_numpy(np.asarray(offset)))

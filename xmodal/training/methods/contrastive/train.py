@@ -25,7 +25,7 @@ import torch
 
 from xmodal.device import device
 from xmodal.encoders.torch_encoder import as_tensor
-from xmodal.encoders.towers import Towers
+from xmodal.encoders.towers import Towers, linear_map
 from xmodal.features.units import Units
 from xmodal.training import losses, pseudo_labels
 from xmodal.training.checkpoint import Stateful
@@ -41,6 +41,7 @@ from xmodal.training.pairs import Pairs, batches
 from xmodal.training.prototypes import ClassPrototypes, class_temperature
 from xmodal.training.pseudo_labels import PseudoLabels
 from xmodal.training.run import Run
+from xmodal.training.validation import validation_recall
 
 MIN_STEPS_PER_EPOCH = 8
 
@@ -56,6 +57,17 @@ class CaptionData:
     validation: Units
     bits: int
     raw_images: bool = False
+
+
+@dataclass
+class CaptionRun(Run):
+    """A run whose best epoch has the largest recall of validation captions and pictures."""
+
+    data: CaptionData  # type: ignore[assignment]
+
+    def validate(self, towers: Towers) -> dict[str, float]:
+        """Return R@1, R@5 and R@10 of the validation units, mean of both directions."""
+        return validation_recall(towers, self.data.validation)
 
 
 def train(data: CaptionData, config: Config, run: Run) -> Towers:
@@ -165,9 +177,8 @@ def _optimiser(
     towers: Towers, prototypes: ClassPrototypes, raw_images: bool, config: Config
 ) -> torch.optim.AdamW:
     """Return AdamW; the linear maps that begin as CCA have a lower rate and no decay."""
-    linear = list(towers.text.head[0].linear.parameters())
-    if not raw_images:
-        linear += towers.image.head[0].linear.parameters()
+    begun = [towers.text] if raw_images else [towers.image, towers.text]
+    linear = [parameter for tower in begun for parameter in linear_map(tower).parameters()]
     known = set(map(id, linear))
     others = [p for p in (*towers.parameters(), *prototypes.parameters()) if id(p) not in known]
     return torch.optim.AdamW(
