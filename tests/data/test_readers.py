@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from xmodal.data.dataset import Dataset, Item
+from xmodal.data.dataset import Dataset, Item, Problems
 from xmodal.data.readers.columns import (
     LABEL_COLUMN_NAMES,
     Columns,
@@ -62,6 +62,14 @@ def write_lines(path: Path, *rows: dict[str, Any] | str | bytes) -> Path:
             text = json.dumps(row) if isinstance(row, dict) else row
             file.write((text if isinstance(text, bytes) else text.encode()) + b"\n")
     return path
+
+
+def not_in(problems: Problems, encoding: str) -> list[str]:
+    """Return the lines that were recorded as not in ``encoding``."""
+    kinds = [
+        kind for kind in problems.count_by_kind() if kind.startswith(f"line not in {encoding}")
+    ]
+    return [name for kind in kinds for name in problems.names(kind)]
 
 
 def items_by_id(data: Dataset) -> dict[str, Item]:
@@ -138,8 +146,11 @@ def test_read_folder_with_caption_files(tmp_path: Path) -> None:
 
 def test_picture_paths_are_relative_to_the_table_or_absolute(tmp_path: Path) -> None:
     far = write_picture(tmp_path / "far" / "a.png")
-    table = write_table(tmp_path / "near" / "t.csv", [{"image": far}, {"image": "../far/a.png"}])
-    assert [item.images[0] for item in read(table)] == [far, tmp_path / "near" / "../far/a.png"]
+    other = write_picture(tmp_path / "far" / "b.png")
+    rows = [{"image": far}, {"image": "../far/a.png"}, {"image": "../far/b.png"}]
+    data = read(write_table(tmp_path / "near" / "t.csv", rows))
+    assert data.ids == [str(far), "../far/b.png"]  # the second row names the picture of the first
+    assert [item.images[0].resolve() for item in data] == [far, other]
 
 
 # ---- columns ---------------------------------------------------------------------------------
@@ -255,7 +266,7 @@ def test_dates_of_parquet_become_iso_text(tmp_path: Path) -> None:
     assert item.fields == {"day": "2024-02-29"}
 
 
-def test_captions_are_joined_on_one_line_and_cut_to_the_maximum(tmp_path: Path) -> None:
+def test_captions_are_on_one_line_and_cut_to_the_maximum(tmp_path: Path) -> None:
     table = write_lines(
         tmp_path / "t.jsonl",
         {"text": " two\n lines\t"},
@@ -263,8 +274,8 @@ def test_captions_are_joined_on_one_line_and_cut_to_the_maximum(tmp_path: Path) 
         {"text": 42},
         {"text": "x" * (MAX_TEXT + 5)},
     )
-    texts = [item.captions[0] for item in read(table)]
-    assert texts == ["two lines", "first. second", "42", "x" * MAX_TEXT]
+    captions = [item.captions for item in read(table)]
+    assert captions == [("two lines",), ("first", "second"), ("42",), ("x" * MAX_TEXT,)]
 
 
 def test_ids_come_from_id_column_else_picture_else_line(tmp_path: Path) -> None:
@@ -283,6 +294,7 @@ def test_ids_come_from_id_column_else_picture_else_line(tmp_path: Path) -> None:
 
 def test_unusable_rows_are_recorded_and_the_others_read(tmp_path: Path) -> None:
     write_picture(tmp_path / "a.png")
+    write_picture(tmp_path / "c.png")
     table = write_lines(
         tmp_path / "t.jsonl",
         {"file_name": "a.png", "text": "good"},
@@ -294,7 +306,8 @@ def test_unusable_rows_are_recorded_and_the_others_read(tmp_path: Path) -> None:
         "",
         {"file_name": "gone.png", "text": "missing picture"},
         {"file_name": "https://example.org/a.png", "text": "picture is a URL"},
-        {"file_name": "a.png", "text": "repeated id"},
+        {"file_name": "a.png", "id": "b", "text": "first of the id"},
+        {"file_name": "c.png", "id": "b", "text": "repeated id"},
         {"file_name": "x" * 5000, "text": "file name too long"},
         {"file_name": "a\0b.png", "text": "file name with a zero byte"},
         {"file_name": "neither.png", "text": ""},
@@ -304,15 +317,17 @@ def test_unusable_rows_are_recorded_and_the_others_read(tmp_path: Path) -> None:
         "good",
         "missing picture",
         "picture is a URL",
+        "first of the id",
         "file name too long",
         "file name with a zero byte",
     ]
     problems = data.problems
     bad_lines = [name.partition(" ")[2].split()[0] for name in problems.names("bad line")]
-    assert bad_lines == ["2", "3", "4", "5", "6"]
+    assert bad_lines == ["2", "4", "5", "6"]
+    assert not_in(problems, "UTF-8") == ["line 3"]
     assert problems.names("picture missing")[0] == "gone.png"
     assert problems.names("picture is a URL (download it first)") == ["https://example.org/a.png"]
-    assert problems.names("id repeated, the first one stays") == ["a.png"]
+    assert problems.names("id repeated, the first one stays") == ["b"]
     assert problems.names("row left out, it has neither picture nor text") == ["neither.png"]
 
 
@@ -354,9 +369,9 @@ def test_csv_rows_of_another_length_are_recorded_by_line(tmp_path: Path) -> None
     }
     assert data.problems.names("bad line") == [
         "line 3 has 1 values for 2 columns",
-        "line 7 is not in UTF-8",
         "line 8 has 3 values for 2 columns",
     ]
+    assert not_in(data.problems, "UTF-8") == ["line 7"]
 
 
 def test_csv_header_beyond_the_field_limit_raises_data_error(tmp_path: Path) -> None:

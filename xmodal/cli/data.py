@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xmodal.cli.options import columns_of
+from xmodal.cli.options import read_data
 from xmodal.data.dataset import Dataset
 from xmodal.data.feature_file import is_feature_file, read_feature_file
-from xmodal.data.readers.read import read
 from xmodal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,10 +43,10 @@ class CommandData:
         return FeatureEncoder(encoder, self.features)
 
 
-def read_data(
+def read_given(
     data: Path | None,
     options: Mapping[str, Any],
-    read_items: Callable[..., Dataset] = read,
+    read_items: Callable[..., Dataset] = read_data,
 ) -> CommandData:
     """Read DATA and the files of --features; ``read_items`` reads other data than features.
 
@@ -55,7 +54,6 @@ def read_data(
     and the errors of the readers.
     """
     files: tuple[Path, ...] = options["feature_files"]
-    columns = columns_of(options)
     if data is not None and is_feature_file(data):
         if files:
             raise ConfigError(f"DATA is {data}, a file of features: leave --features out")
@@ -63,13 +61,13 @@ def read_data(
     if not files:
         if data is None:
             raise ConfigError("there is no DATA and no --features, expected one of them")
-        return CommandData(read_items(data, columns))
+        return CommandData(read_items(data, options))
 
     from xmodal.features.from_file import with_features
 
     file = read_feature_file(files)
     if data is None:
-        dataset = file.dataset(columns.label)
+        dataset = file.dataset(options["label_column"])
     else:
-        dataset = read_items(data, columns, need_pictures=False)
+        dataset = read_items(data, options, need_pictures=False)
     return CommandData(*with_features(dataset, file))

@@ -8,15 +8,18 @@ from typing import Any
 
 import click
 
-from xmodal.cli.data import features_option, read_data
+from xmodal.cli.data import features_option, read_given
 from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
     data_argument,
     json_option,
+    parse_split_map,
     print_label_candidates,
     read_with_training_labels,
+    split_map_option,
+    training_split_map,
 )
 from xmodal.cli.output import (
     info,
@@ -27,7 +30,7 @@ from xmodal.cli.output import (
     progress_bars,
 )
 from xmodal.data.dataset import Dataset
-from xmodal.data.readers.columns import Columns
+from xmodal.data.split import check_split_map, with_roles
 from xmodal.errors import ConfigError
 from xmodal.index.contract import open_index
 
@@ -48,6 +51,7 @@ from xmodal.index.contract import open_index
 @backbone_options(None)
 @features_option
 @column_options
+@split_map_option
 @cache_option
 @json_option
 def evaluate(data: Path, models: tuple[Path, ...], **params: Any) -> None:
@@ -66,12 +70,15 @@ def evaluate(data: Path, models: tuple[Path, ...], **params: Any) -> None:
       xmodal evaluate items.csv --model seed0.model --model seed1.model --trec runs/
     """
 
-    def read_items(source: Path, columns: Columns, **options: Any) -> Dataset:
-        return read_with_training_labels(source, columns, models, **options)
+    def read_items(source: Path, options: dict[str, Any], **more: Any) -> Dataset:
+        return read_with_training_labels(source, options, models, **more)
 
-    given = read_data(data, params, read_items)
+    given = read_given(data, params, read_items)
     dataset = given.dataset
     print_label_candidates(dataset, "measures by it")
+    split_map = training_split_map(models) | parse_split_map(params["split_map"])
+    check_split_map(dataset, parse_split_map(params["split_map"]))
+    dataset = with_roles(dataset, split_map)
     names = [model.resolve().name for model in models]
     uri, out, trec = params["uri"], params["out"], params["trec"]
     if trec and len(set(names)) < len(names):

@@ -10,7 +10,6 @@ import click
 from xmodal.cli.options import (
     backbone_options,
     column_options,
-    columns_of,
     json_option,
     model_option,
     read_with_training_labels,
@@ -52,7 +51,7 @@ def export(model: Path, out: Path, data: Path | None, **params: Any) -> None:
       xmodal export --model my.model --onnx small.onnx --int8 --check photos/
     """
     require("xmodal export", "export")
-    dataset = None if data is None else read_with_training_labels(data, columns_of(params), [model])
+    dataset = None if data is None else read_with_training_labels(data, params, [model])
 
     from xmodal.export import Check
     from xmodal.export import export as export_encoder

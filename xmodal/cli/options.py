@@ -12,7 +12,7 @@ import click
 from xmodal.cli.output import info
 from xmodal.data.dataset import Dataset
 from xmodal.data.readers.columns import Columns, label_candidates
-from xmodal.data.readers.read import read
+from xmodal.data.readers.read import FOLDER_LABELS, LabelsFrom, read
 from xmodal.encoders.folder import encoder_format, read_config
 from xmodal.errors import ConfigError
 
@@ -46,7 +46,21 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 
 
 def column_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that name columns of a table: --image-column, --text-column, ..."""
+    """Add the options of reading data: --image-column, --pictures, --encoding, ..."""
+    for decorate in (
+        click.option(
+            "--labels-from",
+            type=click.Choice(["folders"]),
+            help="Use the names of the folders that hold the pictures as labels.",
+        ),
+        click.option("--encoding", help="Encoding of text files [default: UTF-8, or UTF-16]."),
+        click.option(
+            "--pictures",
+            type=click.Path(path_type=Path),
+            help="Folder of the pictures that a table names [default: the table's folder].",
+        ),
+    ):
+        command = decorate(command)
     for name, content in (
         ("split", "split names: train, validation, test, gallery"),
         ("id", "ids"),
@@ -65,16 +79,40 @@ def columns_of(options: Mapping[str, Any]) -> Columns:
     return Columns(**{role: options[f"{role}_column"] for role in roles})
 
 
-def read_with_training_labels(
-    source: Path, columns: Columns, models: Sequence[Path], *, need_pictures: bool = True
+def read_data(
+    source: Path,
+    options: Mapping[str, Any],
+    *,
+    label_column: str | None = None,
+    labels_from: LabelsFrom | None = None,
+    need_pictures: bool = True,
 ) -> Dataset:
-    """Read data; the default label column is that of the training of ``models``.
+    """Read data with the options of :func:`column_options`; see :func:`read` for errors."""
+    return read(
+        source,
+        columns_of(options),
+        label_column=label_column,
+        pictures=options["pictures"],
+        encoding=options["encoding"],
+        labels_from=labels_from or options["labels_from"],
+        need_pictures=need_pictures,
+    )
+
+
+def read_with_training_labels(
+    source: Path,
+    options: Mapping[str, Any],
+    models: Sequence[Path],
+    *,
+    need_pictures: bool = True,
+) -> Dataset:
+    """Read data; by default, labels are read from where the training of ``models`` read them.
 
     Data without that column is read without labels, with a message. Raises ConfigError if the
     models were trained with different label columns, and like :func:`read`.
     """
-    if columns.label is not None:
-        return read(source, columns, need_pictures=need_pictures)
+    if options["label_column"] is not None or options["labels_from"] is not None:
+        return read_data(source, options, need_pictures=need_pictures)
     label_columns = {_training_label_column(model) for model in models}
     if len(label_columns) > 1:
         names = ", ".join(sorted(map(str, label_columns)))
@@ -83,12 +121,14 @@ def read_with_training_labels(
             "--label-column"
         )
     (label,) = label_columns
+    if label == FOLDER_LABELS:
+        return read_data(source, options, labels_from="folders", need_pictures=need_pictures)
     try:
-        return read(source, columns, label_column=label, need_pictures=need_pictures)
+        return read_data(source, options, label_column=label, need_pictures=need_pictures)
     except ConfigError:
         if label is None:
             raise
-    dataset = read(source, columns, need_pictures=need_pictures)
+    dataset = read_data(source, options, need_pictures=need_pictures)
     info(f"{source} has no column {label}, the label column of the training: no labels are used")
     return dataset
 
@@ -98,6 +138,38 @@ def _training_label_column(model: Path) -> str | None:
     data = read_config(model, encoder_format(model)).get("data")
     column = data.get("label_column") if isinstance(data, dict) else None
     return column if isinstance(column, str) else None
+
+
+def split_map_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option --split-map, which may be repeated."""
+    return click.option(
+        "--split-map",
+        "split_map",
+        multiple=True,
+        metavar="NAME=PART",
+        help="Part that a split of the data is: train, validation, query or gallery.",
+    )(command)
+
+
+def training_split_map(models: Sequence[Path]) -> dict[str, str]:
+    """Return the parts of splits that the trainings of encoders were given, joined."""
+    joined: dict[str, str] = {}
+    for model in models:
+        options = read_config(model, encoder_format(model)).get("options")
+        stored = options.get("split_map") if isinstance(options, dict) else None
+        joined |= {str(name): str(part) for name, part in (stored or {}).items()}
+    return joined
+
+
+def parse_split_map(texts: Sequence[str]) -> dict[str, str]:
+    """Parse the values of --split-map; raise ConfigError for a text that is not NAME=PART."""
+    parsed: dict[str, str] = {}
+    for text in texts:
+        name, _, part = (word.strip() for word in text.rpartition("="))
+        if not name or not part:
+            raise ConfigError(f"--split-map {text!r} is invalid, expected NAME=PART")
+        parsed[name] = part
+    return parsed
 
 
 def print_label_candidates(data: Dataset, use: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from xmodal.cli.data import features_option, read_data
+from xmodal.cli.data import features_option, read_given
 from xmodal.cli.no_train import fit_without_training, print_fitted
 from xmodal.cli.options import (
     backbone_options,
@@ -16,7 +16,9 @@ from xmodal.cli.options import (
     column_options,
     data_argument,
     json_option,
+    parse_split_map,
     print_label_candidates,
+    split_map_option,
 )
 from xmodal.cli.output import (
     info,
@@ -30,6 +32,8 @@ from xmodal.cli.output import (
 from xmodal.config import DEFAULT_BACKBONE, FEATURES, PRECISIONS, Options, configure, parse_settings
 from xmodal.data.feature_file import is_feature_file
 from xmodal.data.readers.columns import label_candidates
+from xmodal.data.situation import recognise
+from xmodal.data.split import check_split_map, with_roles
 from xmodal.errors import ConfigError, require
 
 BUILTIN = {"small-cnn", "words"}
@@ -51,6 +55,7 @@ BUILTIN = {"small-cnn", "words"}
 )
 @features_option
 @column_options
+@split_map_option
 @click.option("--label-share", default=1.0, show_default=True, help="Share of the labels to use.")
 @click.option(
     "--query",
@@ -110,16 +115,18 @@ def train(data: Path, **params: Any) -> None:
     require("xmodal train", "torch")
     if params["feature_files"] or is_feature_file(data):
         params |= dict.fromkeys(_defaults("image_backbone", "text_backbone"), FEATURES)
-    options = configure(
-        Options, {name: params[name] for name in Options.__dataclass_fields__ if name in params}
-    )
+    params["split_map"] = parse_split_map(params["split_map"])
+    options = configure(Options, {name: params[name] for name in Options.__dataclass_fields__})
     if params["no_train"]:
         _fit(data, params)
         return
     settings = _file_settings(params["settings_file"]) | parse_settings(params["assignments"])
-    given = read_data(data, params)
+    given = read_given(data, params)
     dataset = given.dataset
+    check_split_map(dataset, options.split_map)
+    with_known_splits = with_roles(dataset, options.split_map)  # unknown ones are refused
     info(f"{dataset.name}: {len(dataset):,} items, {len(dataset.pairs()):,} pairs")
+    info(recognise(dataset).line)
     print_label_candidates(dataset, "trains on it")
 
     from xmodal.encoders.folder import REPORT, write_bytes
@@ -145,7 +152,7 @@ def train(data: Path, **params: Any) -> None:
     figures = encoder.about["figures"]
     words: list[str] = []
     if not params["no_report"] and encoder.split.get("query"):
-        report, _ = evaluate(given.encoder(encoder), dataset, cache=cache)
+        report, _ = evaluate(given.encoder(encoder), with_known_splits, cache=cache)
         text = report.to_json() + "\n"
         write_bytes(params["out"] / REPORT, text.encode())
         figures = figures | report.headline()
@@ -169,7 +176,7 @@ def train(data: Path, **params: Any) -> None:
 
 def _fit(data: Path, params: dict[str, Any]) -> None:
     """Fit an encoder without training, and print what was measured."""
-    given = read_data(data, params)
+    given = read_given(data, params)
     if given.features is not None:
         raise ConfigError(
             "--no-train needs an aligned pair of backbones, found features of a file: leave "

@@ -29,6 +29,8 @@ ImageSource = Path | FeatureName
 """What a picture is read from."""
 Progress = Callable[[str, int, int], None]
 """Callback for progress: name of the task, number of steps done, total number of steps."""
+MAX_NAME = 200
+"""Characters of a name in the lines of :meth:`Problems.summary_lines`."""
 
 
 class Problems:
@@ -63,12 +65,17 @@ class Problems:
         lines = []
         for kind, names in self._names.items():
             more = f", and {len(names) - max_names:,} more" if len(names) > max_names else ""
-            lines.append(f"{len(names):,} x {kind}: {', '.join(names[:max_names])}{more}")
+            shown = ", ".join(map(_shortened, names[:max_names]))
+            lines.append(f"{len(names):,} x {kind}: {shown}{more}")
         return lines
 
     def __len__(self) -> int:
         """Return the number of records of all kinds."""
         return sum(map(len, self._names.values()))
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 3]}..."
 
 
 @dataclass(frozen=True)
@@ -118,13 +125,17 @@ def _one_or_list(values: Sequence[str]) -> str | list[str] | None:
 class Dataset:
     """Items with unique ids, and the problems recorded while they were read.
 
-    ``label_column``: the column of a table that the labels were read from, or None.
+    ``label_column``: what the labels were read from, for example a column of a table, or None.
+    ``source``: what the items were read from, for example "items.csv (columns image and text)".
+    ``class_captions``: the captions are the labels, because the data has none.
     """
 
     items: tuple[Item, ...]
     name: str = "data"
     problems: Problems = field(default_factory=Problems)
     label_column: str | None = None
+    source: str = ""
+    class_captions: bool = False
 
     def __len__(self) -> int:
         return len(self.items)

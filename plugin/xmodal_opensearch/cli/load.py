@@ -12,8 +12,8 @@ from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
-    columns_of,
     json_option,
+    read_data,
 )
 from xmodal.cli.output import (
     info,
@@ -24,7 +24,6 @@ from xmodal.cli.output import (
     progress_bars,
 )
 from xmodal.data.dataset import Problems
-from xmodal.data.readers.read import read
 from xmodal.errors import ConfigError, IndexMismatch
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import FILE, HammingIndex
@@ -117,7 +116,7 @@ def _read_source(
         return local.batches(), len(local), local.bits, local.fingerprint, Problems()
     if model is None:
         raise ConfigError(f"{source} is not a local index: give --model to encode its items")
-    dataset = read(source, columns_of(given))
+    dataset = read_data(source, given)
 
     from xmodal.encoders.load import load_encoder
     from xmodal.features.cache import default_cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,15 @@ from xmodal.data.readers.values import clean_labels
 from xmodal.errors import ConfigError, DataError
 
 COLUMN_NAMES = {
-    "image": ("file_name", "image", "image_path", "filename", "filepath", "path", "img"),
-    "text": ("text", "caption", "captions", "title", "description", "name"),
+    "image": tuple("file_name image image_path filename filepath path img image_name".split()),
+    "text": tuple(
+        "text caption captions sentence sentences title description comment name".split()
+    ),
     "id": ("id", "item_id"),
     "split": ("split",),
 }
-"""Usual column names of each role, in order of preference; labels have none."""
+"""Usual column names of each role, in order of preference; labels have none. Names of a table are
+compared with them in any case, and with spaces or hyphens for underscores."""
 LABEL_COLUMN_NAMES = ("labels", "label", "class", "category")
 """Usual names of label columns, for :func:`label_candidates`; they are never used by default."""
 
@@ -43,14 +47,19 @@ def resolve_columns(columns: Columns, available: Sequence[str], path: Path) -> C
     missing, DataError if there is neither an image nor a text column.
     """
     resolved: dict[str, str | None] = {}
+    by_plain_name = {_plain(name): name for name in reversed(available)}
+    by_plain_name |= {name: name for name in available}
     for role in (field.name for field in dataclasses.fields(Columns)):
         name = getattr(columns, role)
-        if name is not None and name not in available:
-            raise ConfigError(
-                f"{path} has no column {name!r}; its columns are {', '.join(available)}"
-            )
-        usual = (usual for usual in COLUMN_NAMES.get(role, ()) if usual in available)
-        resolved[role] = name or next(usual, None)
+        if name is None:
+            usual = (by_plain_name.get(usual) for usual in COLUMN_NAMES.get(role, ()))
+            resolved[role] = next((found for found in usual if found is not None), None)
+        else:
+            resolved[role] = by_plain_name.get(name, by_plain_name.get(_plain(name)))
+            if resolved[role] is None:
+                raise ConfigError(
+                    f"{path} has no column {name!r}; its columns are {', '.join(available)}"
+                )
     if resolved["image"] is None and resolved["text"] is None:
         image, text = (", ".join(COLUMN_NAMES[role][:3]) for role in ("image", "text"))
         raise DataError(
@@ -61,11 +70,16 @@ def resolve_columns(columns: Columns, available: Sequence[str], path: Path) -> C
     return Columns(**resolved)
 
 
+def _plain(name: str) -> str:
+    """Return a column name in lower case, with underscores, without a byte order mark."""
+    return re.sub(r"[\s-]+", "_", name.strip("\ufeff \t\r\n").casefold())
+
+
 def label_candidates(data: Dataset) -> dict[str, int]:
     """Map fields with a usual label name (in any case) to their numbers of different labels."""
     labels: dict[str, set[str]] = {}
     for item in data:
         for name, value in item.fields.items():
-            if name.lower() in LABEL_COLUMN_NAMES:
+            if _plain(name) in LABEL_COLUMN_NAMES:
                 labels.setdefault(name, set()).update(clean_labels(value) or ())
     return {name: len(found) for name, found in labels.items() if found}

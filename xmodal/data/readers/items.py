@@ -4,67 +4,144 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from xmodal.data.dataset import Item, Problems
 from xmodal.data.readers.columns import Columns
+from xmodal.data.readers.pictures import PictureFolder
 from xmodal.data.readers.values import (
+    clean_captions,
     clean_field,
     clean_labels,
+    clean_pictures,
     clean_scalar,
-    clean_text,
     valid_unicode,
 )
+from xmodal.data.split import PRECEDENCE, role_of
+
+Row = tuple[str, Mapping[str, Any]]
+"""Place of a row, for example "line 7", and its values by column."""
 
 
-def item_from_row(
+def items_from_rows(
+    rows: Iterable[Row], columns: Columns, pictures: PictureFolder, problems: Problems
+) -> Iterator[Item]:
+    """Yield the items of a table in the order of their first rows.
+
+    Rows without an id of their own that name the same first picture are one item, and so are rows
+    with the same id, unless they name different pictures. Such an item has the different captions,
+    pictures and labels of its rows, and a list in each field in which the rows differ. If its rows
+    name several splits, the most held-out one is used. ``columns`` are resolved columns.
+    """
+    drafts: dict[tuple[str, ...], _Draft] = {}
+    for place, row in rows:
+        draft = _draft(row, place, columns, pictures, problems)
+        if draft is None:
+            continue
+        present = drafts.get(draft.key)
+        if present is None:
+            drafts[draft.key] = draft
+        elif draft.has_id and {*present.images}.isdisjoint(draft.images) and present.images:
+            drafts[(*draft.key, place)] = draft  # the same id for another picture
+        else:
+            present.add(draft)
+    for draft in drafts.values():
+        yield draft.item(problems)
+
+
+@dataclass
+class _Draft:
+    """Values of the rows of one item. ``key``: equal for rows of one item."""
+
+    key: tuple[str, ...]
+    id: str
+    has_id: bool
+    images: dict[Path, None]
+    captions: dict[str, None]
+    labels: dict[str, None] | None
+    fields: dict[str, Any]
+    splits: dict[str, None]
+    differing: dict[str, list[Any]] = field(default_factory=dict)
+
+    def add(self, other: _Draft) -> None:
+        """Add the values of another row."""
+        self.images.update(other.images)
+        self.captions.update(other.captions)
+        self.splits.update(other.splits)
+        if other.labels is not None:
+            self.labels = {**(self.labels or {}), **other.labels}
+        for name, value in other.fields.items():
+            known = self.fields.setdefault(name, value)
+            if name in self.differing or known != value:
+                values = self.differing.setdefault(name, _as_list(known))
+                values.extend(one for one in _as_list(value) if one not in values)
+
+    def item(self, problems: Problems) -> Item:
+        """Return the item; several splits are recorded."""
+        splits = sorted(self.splits, key=_split_order)
+        if len(splits) > 1:
+            problems.add(
+                "rows of one picture name several splits, the most held-out one is used",
+                f"{self.id} ({', '.join(splits)})",
+            )
+        return Item(
+            self.id,
+            tuple(self.images),
+            tuple(self.captions),
+            None if self.labels is None else tuple(self.labels),
+            self.fields | self.differing,
+            splits[0] if splits else None,
+        )
+
+
+def _draft(
     row: Mapping[str, Any],
     place: str,
     columns: Columns,
-    folder: Path,
+    pictures: PictureFolder,
     problems: Problems,
-    need_pictures: bool = True,
-) -> Item | None:
-    """Return the item of a row, or None if the row has neither a picture nor a text.
+) -> _Draft | None:
+    """Return the values of a row, or None if it has neither a picture nor a caption, one of which
+    it needs unless its features are given.
 
-    ``columns`` are resolved columns, ``folder`` is that of relative picture paths, ``place`` names
-    the row, for example "line 7". The id is that of the id column, else the picture's path, else
-    ``place``. What is missing is recorded in ``problems``. Without ``need_pictures`` a picture
-    file may be missing, and a row may have an id alone.
+    The id is that of the id column, else the first picture's name, else ``place``. What is missing
+    is recorded.
     """
-    file = clean_scalar(row.get(columns.image)) if columns.image else None
-    text = clean_text(row.get(columns.text)) if columns.text else None
+    names = clean_pictures(row.get(columns.image)) if columns.image else ()
+    captions, understood = clean_captions(row.get(columns.text)) if columns.text else ((), True)
     own_id = clean_scalar(row.get(columns.id)) if columns.id else None
-    image = None
-    if file:
-        image = _existing_picture(file, folder, problems) if need_pictures else folder / file
-    id_ = own_id or file or place
-    if columns.image and not file and need_pictures:
+    images = [path for name in names if (path := pictures.find(name, problems)) is not None]
+    id_ = own_id or (names[0] if names else place)
+    if columns.image and not names and pictures.needed:
         problems.add("row without a picture", id_)
-    if columns.text and text is None:
+    if not understood:
+        problems.add("caption is neither text, number nor an object with raw or text", id_)
+    elif columns.text and not captions:
         problems.add("caption empty", id_)
-    if image is None and text is None and need_pictures:
+    if not images and not captions and pictures.needed:
         problems.add("row left out, it has neither picture nor text", id_)
         return None
-    return Item(
-        id_,
-        images=() if image is None else (image,),
-        captions=() if text is None else (text,),
-        labels=clean_labels(row.get(columns.label)) if columns.label else None,
-        fields=_fields(row, columns),
-        split=clean_scalar(row.get(columns.split)) if columns.split else None,
-    )
-
-
-def _existing_picture(file: str, folder: Path, problems: Problems) -> Path | None:
-    if "://" in file:
-        problems.add("picture is a URL (download it first)", file)
-    elif not os.path.isfile(folder / file):  # Path.is_file raises for some impossible names
-        problems.add("picture missing", file)
+    key: tuple[str, ...]
+    if own_id:
+        key = ("id", own_id)
     else:
-        return folder / file
-    return None
+        key = (
+            ("picture", os.path.normpath(images[0] if images else names[0])) if names else (place,)
+        )
+    labels = clean_labels(row.get(columns.label)) if columns.label else None
+    split = clean_scalar(row.get(columns.split)) if columns.split else None
+    return _Draft(
+        key,
+        id_,
+        own_id is not None,
+        dict.fromkeys(images),
+        dict.fromkeys(captions),
+        None if labels is None else dict.fromkeys(labels),
+        _fields(row, columns),
+        {} if split is None else {split: None},
+    )
 
 
 def _fields(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
@@ -73,15 +150,25 @@ def _fields(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
     return {
         valid_unicode(name): value
         for name, raw in row.items()
-        if name not in used and (value := clean_field(raw)) is not None
+        if name and name not in used and (value := clean_field(raw)) is not None
     }
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _split_order(name: str) -> tuple[int, str]:
+    """Sort names of splits by PRECEDENCE of their parts; unknown names come first."""
+    role = role_of(name)
+    return (-1 if role is None else PRECEDENCE.index(role), name)
 
 
 def unique_items(items: Iterable[Item], problems: Problems) -> Iterator[Item]:
     """Yield the first item of each id; leave out ids and file names that are not valid Unicode."""
     seen: set[str] = set()
     for item in items:
-        names = f"{item.id}{''.join(map(str, item.images))}"
+        names = "".join([item.id, *map(str, item.images)])
         if valid_unicode(names) != names:
             problems.add("id or file name is not valid Unicode, left out", ascii(item.id))
         elif item.id in seen:

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from xmodal.data.dataset import Problems
+from xmodal.data.readers.reading import Reading
 from xmodal.errors import DataError
 
 BATCH_ROWS = 4096
 
 
-def read_rows(path: Path, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield ("row N", row) from 1; ``problems`` is unchanged, a row has no problem of its own.
+def read_rows(path: Path, reading: Reading) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield ("row N", row) from 1; ``reading`` is not changed: a row has no problem of its own.
 
     Raises DataError if the file is not readable.
     """

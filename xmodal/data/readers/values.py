@@ -1,30 +1,122 @@
-"""Conversion of cell values to texts, ids, labels and fields; the results are valid Unicode."""
+"""Conversion of cell values to captions, ids, labels and fields; the results are valid Unicode.
+
+A cell may hold a list or an object as text: JSON, or what Python and numpy print
+(``['a', 'b']``). Captions are understood in every such form, see :func:`clean_captions`.
+"""
 
 from __future__ import annotations
 
+import ast
 import json
 import math
+import re
+from collections.abc import Iterator
 from typing import Any
 
 MAX_TEXT = 100_000
 """Maximum number of characters of a text; the rest is cut off."""
+MISSING = frozenset({"", "nan", "null", "none", "n/a", "#n/a", "<na>", r"\n"})
+"""Texts (lower case) that programs write for a missing value."""
+CAPTION_KEYS = ("raw", "text", "caption", "sentence")
+"""Keys of an object whose value is its caption."""
+PICTURE_KEYS = ("path", "file_name", "filename")
+"""Keys of an object whose value is the path of its picture."""
+_PYTHON_LIST = re.compile(r"""\[\s*((?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")[\s,]*)+\]""", re.DOTALL)
+_PYTHON_TEXT = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 
 
-def clean_text(value: Any) -> str | None:
-    """Return a caption on one line, or None if it is empty or neither text nor number.
+def is_missing(value: Any) -> bool:
+    """Whether a value is None, NaN, or a text that stands for a missing value."""
+    if isinstance(value, str):
+        return len(value) < 20 and value.strip().lower() in MISSING
+    return value is None or bool(isinstance(value, float) and value != value)
 
-    The captions of a list are joined with ". ".
+
+def clean_captions(value: Any) -> tuple[tuple[str, ...], bool]:
+    """Return the different captions of a cell, each on one line, and whether all were understood.
+
+    A cell is a text, a number, an object with one of CAPTION_KEYS, or a list of these, which may be
+    written as text. Missing values are left out; they are understood.
     """
-    if isinstance(value, list | tuple):
-        value = ". ".join(str(caption) for caption in value if caption)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    found = list(_captions(value))
+    texts = (valid_unicode(" ".join(text[:MAX_TEXT].split())) for text in found if text is not None)
+    return tuple(dict.fromkeys(text for text in texts if text)), None not in found
+
+
+def _captions(value: Any, nested: bool = False) -> Iterator[str | None]:
+    """Yield the captions of a value, None for each part that is not understood."""
+    if is_missing(value):
+        return
+    if isinstance(value, str):
+        parsed = None if nested else _parsed(value)
+        if parsed is None:
+            yield value
+        else:
+            yield from _captions(parsed, nested=True)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _captions(one, nested=True)
+    elif isinstance(value, dict):
+        key = next((key for key in CAPTION_KEYS if key in value), None)
+        if key is None:
+            yield None
+        else:
+            yield from _captions(value[key], nested=True)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield str(value)
+    else:
+        yield None
+
+
+def _parsed(text: str) -> Any:
+    """Return the list or object of captions that a text represents, None for a plain text."""
+    text = text.strip()
+    if text[:1] not in ("[", "{") or text[-1:] not in ("]", "}"):
         return None
-    return valid_unicode(" ".join(str(value)[:MAX_TEXT].split())) or None
+    if (value := parse_list(text)) is None:
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return None
+    if isinstance(value, dict) and any(key in value for key in CAPTION_KEYS):
+        return value
+    if isinstance(value, list) and all(isinstance(x, str | dict) or x is None for x in value):
+        return value
+    return None
+
+
+def parse_list(text: str) -> Any:
+    """Return the value of JSON text, or the list of texts that Python or numpy printed; else None.
+
+    numpy writes no commas: ``['a' 'b']``.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        if not _PYTHON_LIST.fullmatch(text):
+            return None
+    try:
+        return [ast.literal_eval(part) for part in _PYTHON_TEXT.findall(text)]
+    except (ValueError, SyntaxError):
+        return None
+
+
+def clean_pictures(value: Any) -> tuple[str, ...]:
+    """Return the different picture names of a cell: text, object with a path, or list of these."""
+    if isinstance(value, str) and value.lstrip()[:1] == "[":
+        parsed = parse_list(value.strip())
+        value = parsed if isinstance(parsed, list) else value
+    if isinstance(value, dict):
+        value = next((value[key] for key in PICTURE_KEYS if key in value), None)
+    if isinstance(value, list | tuple):
+        return tuple(dict.fromkeys(name for one in value for name in clean_pictures(one)))
+    name = clean_scalar(value)
+    return () if name is None else (name,)
 
 
 def clean_scalar(value: Any) -> str | None:
-    """Return an id, path or split name without outer spaces; None for other types or no text."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    """Return an id, path or split name without outer spaces; None if it is missing or no text."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or is_missing(value):
         return None
     return str(value).strip() or None
 
@@ -32,23 +124,17 @@ def clean_scalar(value: Any) -> str | None:
 def clean_labels(value: Any) -> tuple[str, ...] | None:
     """Return different labels in order of appearance, or None for an unlabelled item.
 
-    ``value`` is a list, a JSON list as text, text separated by |, or a number.
+    ``value`` is a list, a list as text, text separated by |, or a number.
     """
     if isinstance(value, str):
         text = value.strip()
-        if text.startswith("["):
-            try:
-                value = json.loads(text)
-            except (ValueError, RecursionError):
-                value = text
-        if isinstance(value, str):
-            value = text.split("|")
+        parsed = parse_list(text) if text.startswith("[") else None
+        value = parsed if isinstance(parsed, list) else text.split("|")
     elif isinstance(value, int | float):
         value = [value]
     if not isinstance(value, list | tuple):
         return None
-    # NaN, the missing value of some tables, is the value that does not equal itself.
-    names = dict.fromkeys(valid_unicode(str(x).strip()) for x in value if x is not None and x == x)
+    names = dict.fromkeys(valid_unicode(str(x).strip()) for x in value if not is_missing(x))
     return tuple(name for name in names if name) or None
 
 

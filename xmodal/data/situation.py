@@ -1,0 +1,43 @@
+"""What a dataset can teach: captions, captions and labels, labels only, or pictures only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from xmodal.data.dataset import Dataset
+
+SituationName = Literal["captions", "captions and labels", "labels only", "pictures only"]
+
+
+@dataclass(frozen=True)
+class Situation:
+    """``name``: one of four situations; ``line``: the name and what it was recognised from."""
+
+    name: SituationName
+    line: str
+
+
+def recognise(data: Dataset) -> Situation:
+    """Return the situation of a dataset.
+
+    Labels count if they were requested, see :func:`xmodal.data.readers.read.read`. Captions that
+    are the labels do not count as captions.
+    """
+    pictures = len({image for item in data for image in item.images})
+    captions = 0 if data.class_captions else sum(len(item.captions) for item in data)
+    different = len({caption for item in data for caption in item.captions}) if captions else 0
+    labelled = sum(item.labels is not None for item in data)
+    name: SituationName
+    if captions:
+        name = "captions and labels" if labelled else "captions"
+    else:
+        name = "labels only" if labelled else "pictures only"
+    parts = [f"{pictures:,} pictures"]
+    if captions:
+        parts.append(f"{captions:,} captions ({different:,} different)")
+    if labelled:
+        count = len(data.classes)
+        parts.append(f"{labelled:,} items with {count:,} labels from {data.label_column}")
+    source = f" in {data.source}" if data.source else ""
+    return Situation(name, f"{name}: {', '.join(parts)}{source}")
