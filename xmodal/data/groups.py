@@ -21,9 +21,9 @@ def with_groups(data: Dataset) -> Dataset:
     """Return a copy in which every item has a group.
 
     Items with a common picture (equal bytes), id or former group are one group, and so are items
-    that such items connect. The name of a group is the smallest SHA-256 of its pictures, in hexadecimal
-    digits; without a readable picture it is the SHA-256 of the id. It does not depend on the order
-    of the items. Every picture is read once.
+    that such items connect. The name of a group is the smallest SHA-256 of its pictures, in
+    hexadecimal digits; without a readable picture it is the SHA-256 of the id. It does not depend
+    on the order of the items. Every picture is read once.
     """
     hash_of = _picture_hashes(source for item in data for source in item.images)
     keys = [list(_keys(item, hash_of)) for item in data]
