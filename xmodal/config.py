@@ -47,8 +47,9 @@ ADDED_OPTIONS: dict[str, Any] = {"precision": "float32", "split_map": {}}
 class Options:
     """Options of a training run that do not depend on the method."""
 
-    method: str = "schgan"
-    bits: int = 64
+    method: str = "auto"
+    """Training method; "auto": schgan for data with labels, else contrastive."""
+    bits: int = 256
     image_backbone: str = DEFAULT_BACKBONE
     text_backbone: str = DEFAULT_BACKBONE
     precision: Precision = "float32"

@@ -21,9 +21,8 @@ from xmodal_opensearch.index import queries as build
 from xmodal_opensearch.index.aliases import describe
 from xmodal_opensearch.index.approximate import Recall
 from xmodal_opensearch.index.bit_order_check import store_self_test
-from xmodal_opensearch.index.mapping import field_of
 from xmodal_opensearch.index.queries import Query
-from xmodal_opensearch.index.reading import sample_codes
+from xmodal_opensearch.index.reading import code_fields, sample_codes, stored_codes
 from xmodal_opensearch.index.store import OpenSearchIndex
 from xmodal_opensearch.index.strategies import STRATEGIES, Strategy, missing_requirement
 from xmodal_opensearch.loading import load
@@ -41,8 +40,8 @@ QueryBuilder = Callable[[BinaryCodes], Query]
 class ModalityStats(NamedTuple):
     """Codes of one modality: their number, how many were read, and collisions among these.
 
-    ``distinct``: distinct codes / read codes. ``largest_group``: documents with the most frequent
-    code.
+    ``distinct``: distinct codes / read codes. ``largest_group``: read codes that are equal to the
+    most frequent one.
     """
 
     modality: Modality
@@ -119,7 +118,7 @@ def advice(report: DiagnosticsReport, index: OpenSearchIndex) -> list[str]:
     """Return the recommendations that follow from the measurements, at least one line."""
     lines = [
         f"only {stats.distinct:.0%} of the {stats.modality} codes are distinct, the largest group "
-        f"of equal codes has {stats.largest_group:,} documents: use more bits"
+        f"of equal codes has {stats.largest_group:,}: use more bits"
         for stats in report.modalities
         if stats.distinct < LOW_DISTINCT
     ]
@@ -158,25 +157,27 @@ def _collisions(
     index: OpenSearchIndex, modality: Modality, progress: Progress | None
 ) -> ModalityStats:
     """Read the codes of a modality (at most 200,000) and count equal ones."""
-    name = field_of(modality)
-    query: Query = {
-        "bool": {"filter": [index.handle.layout.present(name), *index.handle.filters(None)]}
-    }
+    present = build.present(modality, index.handle.layout)
+    query: Query = {"bool": {"filter": [present, *index.handle.filters(None)]}}
     total = index.handle.count(query)
     parts: list[BinaryCodes] = []
-    read = 0
-    for page in index.handle.scan(query, 5000, [name]):
-        parts.append(index.handle.layout.codes([hit["_source"][name] for hit in page], index.bits))
+    read = codes = 0
+    for page in index.handle.scan(query, 5000, code_fields(modality)):
+        sources = [hit["_source"] for hit in page]
+        parts.append(stored_codes(index.handle, sources, modality)[0])
         read += len(page)
+        codes += len(parts[-1])
         if progress is not None:
             progress(f"{modality} codes", read, min(total, MAX_CODES))
-        if read >= MAX_CODES:
+        if codes >= MAX_CODES:
             break
     if not parts:
         return ModalityStats(modality, total, 0, 1.0, 0)
     packed = BinaryCodes.concatenate(parts).packed
     _, counts = np.unique(packed, axis=0, return_counts=True)
-    return ModalityStats(modality, total, read, len(counts) / read, int(counts.max()))
+    # With several codes per document, the number of unread ones is estimated.
+    all_codes = codes if read >= total else round(codes * total / read)
+    return ModalityStats(modality, all_codes, codes, len(counts) / codes, int(counts.max()))
 
 
 def _measure_searches(
@@ -192,7 +193,7 @@ def _measure_searches(
 
 def _query_builders(index: OpenSearchIndex, modality: Modality) -> dict[str, QueryBuilder]:
     """Return the query builder of each strategy that fits the index and the server."""
-    name, layout = field_of(modality), index.handle.layout
+    layout = index.handle.layout
     builders: dict[str, QueryBuilder] = {
         strategy.name: _query_builder(strategy, index, modality)
         for strategy in STRATEGIES.values()
@@ -201,15 +202,15 @@ def _query_builders(index: OpenSearchIndex, modality: Modality) -> dict[str, Que
         and not missing_requirement(strategy, index.handle.capabilities)
     }
     if layout.has_graph:
-        builders[GRAPH] = lambda code: build.by_knn(name, code, [], K)
+        builders[GRAPH] = lambda code: build.by_knn_all(modality, code, layout, [], K)
     return builders
 
 
 def _query_builder(strategy: Strategy, index: OpenSearchIndex, modality: Modality) -> QueryBuilder:
-    name, layout, builder = field_of(modality), index.handle.layout, strategy.build
+    layout, builder = index.handle.layout, strategy.build
     if builder is None:
-        return lambda code: build.by_knn(name, code, [], K)
-    return lambda code: builder(name, code, layout, [], None)
+        return lambda code: build.by_knn_all(modality, code, layout, [], K)
+    return lambda code: build.by_all(builder, modality, code, layout, [])
 
 
 def _median_ms(index: OpenSearchIndex, builder: QueryBuilder, codes: BinaryCodes) -> float:

@@ -14,7 +14,7 @@ KINDS = ["a red circle", "a green square", "a blue triangle", "a black bar"]
 
 
 def write_shapes(folder: Path, count: int, *, captions: bool, seed: int = 0) -> list[str]:
-    """Write ``count`` pictures, "0.png" and so on; return their captions."""
+    """Write ``count`` pictures, "0.png" and so on, and caption files; return the captions."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     texts = []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xmodal.cli.options import read_data
+from xmodal.cli.options import columns_of, read_items
 from xmodal.data.dataset import Dataset
 from xmodal.data.feature_file import is_feature_file, read_feature_file
 from xmodal.errors import ConfigError
@@ -43,12 +43,12 @@ class CommandData:
         return FeatureEncoder(encoder, self.features)
 
 
-def read_given(
+def read_data(
     data: Path | None,
     options: Mapping[str, Any],
-    read_items: Callable[..., Dataset] = read_data,
+    read: Callable[..., Dataset] = read_items,
 ) -> CommandData:
-    """Read DATA and the files of --features; ``read_items`` reads other data than features.
+    """Read DATA and the files of --features; ``read`` reads other data than features.
 
     With features, rows of a table need no picture file. Raises ConfigError without any of both,
     and the errors of the readers.
@@ -61,13 +61,13 @@ def read_given(
     if not files:
         if data is None:
             raise ConfigError("there is no DATA and no --features, expected one of them")
-        return CommandData(read_items(data, options))
+        return CommandData(read(data, options))
 
     from xmodal.features.from_file import with_features
 
     file = read_feature_file(files)
     if data is None:
-        dataset = file.dataset(options["label_column"])
+        dataset = file.dataset(columns_of(options).label)
     else:
-        dataset = read_items(data, options, need_pictures=False)
+        dataset = read(data, options, need_pictures=False)
     return CommandData(*with_features(dataset, file))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
-from xmodal.cli.data import features_option, read_given
+from xmodal.cli.data import features_option, read_data
 from xmodal.cli.options import (
     backbone_options,
     cache_option,
@@ -80,7 +80,7 @@ def encode(
         out.parent.mkdir(parents=True, exist_ok=True)  # before the codes are computed
     _print_codes(encoder, list(texts), list(images), options["as_json"])
     if out is not None:
-        given = read_given(data, options)
+        given = read_data(data, options)
         _write_codes(given.encoder(encoder), given.dataset, out, options)
 
 

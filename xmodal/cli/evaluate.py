@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from xmodal.cli.data import features_option, read_given
+from xmodal.cli.data import features_option, read_data
 from xmodal.cli.options import (
     backbone_options,
     cache_option,
@@ -70,10 +70,10 @@ def evaluate(data: Path, models: tuple[Path, ...], **params: Any) -> None:
       xmodal evaluate items.csv --model seed0.model --model seed1.model --trec runs/
     """
 
-    def read_items(source: Path, options: dict[str, Any], **more: Any) -> Dataset:
-        return read_with_training_labels(source, options, models, **more)
+    def read(source: Path, options: Any, **settings: Any) -> Dataset:
+        return read_with_training_labels(source, options, models, **settings)
 
-    given = read_given(data, params, read_items)
+    given = read_data(data, params, read)
     dataset = given.dataset
     print_label_candidates(dataset, "measures by it")
     split_map = training_split_map(models) | parse_split_map(params["split_map"])

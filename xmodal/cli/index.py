@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from xmodal.cli.data import CommandData, features_option, read_given
+from xmodal.cli.data import CommandData, features_option, read_data
 from xmodal.cli.no_train import fit_without_training, print_fitted
 from xmodal.cli.options import (
     backbone_options,
@@ -47,7 +47,7 @@ def index(data: Path, model: Path | None, uri: str, **options: Any) -> None:
       xmodal index photos/ --model my.model --index my.index
       xmodal index photos/ --index my.index
     """
-    given = read_given(data, options)
+    given = read_data(data, options)
     dataset = given.dataset
 
     from xmodal.encoders.index_model import record_model
@@ -73,7 +73,7 @@ def index(data: Path, model: Path | None, uri: str, **options: Any) -> None:
             target.add(batch)
             counts["documents"] += len(batch)
             for modality in MODALITIES:
-                counts[modality] += int(batch.present[modality].sum())
+                counts[modality] += int(batch.counts(modality).sum())
             bars("indexed", counts["documents"], len(dataset))
     documents = len(target)
     target.close()

@@ -79,7 +79,7 @@ def columns_of(options: Mapping[str, Any]) -> Columns:
     return Columns(**{role: options[f"{role}_column"] for role in roles})
 
 
-def read_data(
+def read_items(
     source: Path,
     options: Mapping[str, Any],
     *,
@@ -112,7 +112,7 @@ def read_with_training_labels(
     models were trained with different label columns, and like :func:`read`.
     """
     if options["label_column"] is not None or options["labels_from"] is not None:
-        return read_data(source, options, need_pictures=need_pictures)
+        return read_items(source, options, need_pictures=need_pictures)
     label_columns = {_training_label_column(model) for model in models}
     if len(label_columns) > 1:
         names = ", ".join(sorted(map(str, label_columns)))
@@ -122,13 +122,13 @@ def read_with_training_labels(
         )
     (label,) = label_columns
     if label == FOLDER_LABELS:
-        return read_data(source, options, labels_from="folders", need_pictures=need_pictures)
+        return read_items(source, options, labels_from="folders", need_pictures=need_pictures)
     try:
-        return read_data(source, options, label_column=label, need_pictures=need_pictures)
+        return read_items(source, options, label_column=label, need_pictures=need_pictures)
     except ConfigError:
         if label is None:
             raise
-    dataset = read_data(source, options, need_pictures=need_pictures)
+    dataset = read_items(source, options, need_pictures=need_pictures)
     info(f"{source} has no column {label}, the label column of the training: no labels are used")
     return dataset
 

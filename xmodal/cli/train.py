@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from xmodal.cli.data import features_option, read_given
+from xmodal.cli.data import features_option, read_data
 from xmodal.cli.no_train import fit_without_training, print_fitted
 from xmodal.cli.options import (
     backbone_options,
@@ -43,8 +44,19 @@ BUILTIN = {"small-cnn", "words"}
 @click.command()
 @data_argument
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to create.")
-@click.option("--method", default="schgan", show_default=True, help="Training method.")
-@click.option("--bits", default=64, show_default=True, help="Bits of a code.")
+@click.option(
+    "--method",
+    default="auto",
+    show_default=True,
+    help="Training method; auto: schgan for data with labels, else contrastive.",
+)
+@click.option("--bits", default=256, show_default=True, help="Bits of a code.")
+@click.option(
+    "--negatives",
+    type=click.Choice(["none", "policy", "semi-hard", "random"]),
+    help="Additional hard negatives: those of SCH-GAN's policy, or of a rule.",
+)
+@click.option("--label-weight", type=float, help="Weight of the label terms.")
 @backbone_options(DEFAULT_BACKBONE)
 @click.option(
     "--precision",
@@ -113,15 +125,17 @@ def train(data: Path, **params: Any) -> None:
       xmodal train photos/ --out my.model --no-train
     """
     require("xmodal train", "torch")
+    params["split_map"] = parse_split_map(params["split_map"])
     if params["feature_files"] or is_feature_file(data):
         params |= dict.fromkeys(_defaults("image_backbone", "text_backbone"), FEATURES)
-    params["split_map"] = parse_split_map(params["split_map"])
-    options = configure(Options, {name: params[name] for name in Options.__dataclass_fields__})
+    options = configure(
+        Options, {name: params[name] for name in Options.__dataclass_fields__ if name in params}
+    )
     if params["no_train"]:
         _fit(data, params)
         return
-    settings = _file_settings(params["settings_file"]) | parse_settings(params["assignments"])
-    given = read_given(data, params)
+    settings = _settings(params)
+    given = read_data(data, params)
     dataset = given.dataset
     check_split_map(dataset, options.split_map)
     with_known_splits = with_roles(dataset, options.split_map)  # unknown ones are refused
@@ -176,7 +190,7 @@ def train(data: Path, **params: Any) -> None:
 
 def _fit(data: Path, params: dict[str, Any]) -> None:
     """Fit an encoder without training, and print what was measured."""
-    given = read_given(data, params)
+    given = read_data(data, params)
     if given.features is not None:
         raise ConfigError(
             "--no-train needs an aligned pair of backbones, found features of a file: leave "
@@ -200,6 +214,13 @@ def _defaults(*names: str) -> list[str]:
     context = click.get_current_context()
     default = click.core.ParameterSource.DEFAULT
     return [name for name in names if context.get_parameter_source(name) is default]
+
+
+def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a file, of --set, and of the options of single settings."""
+    settings = _file_settings(params["settings_file"]) | parse_settings(params["assignments"])
+    single = {name: params[name] for name in ("negatives", "label_weight")}
+    return settings | {name: value for name, value in single.items() if value is not None}
 
 
 def _file_settings(path: Path | None) -> dict[str, Any]:

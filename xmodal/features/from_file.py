@@ -26,8 +26,6 @@ from xmodal.modality import MODALITIES, Modality
 
 CHECKED, MIN_COSINE = 8, 0.99
 """Pictures and captions that are compared with a named backbone, and their smallest cosine."""
-EQUAL_COSINE = 0.9995
-"""Cosine above which two features of an item are of equal captions, but for rounding."""
 UNUSABLE = {
     "image": "feature of a picture is zero, NaN or infinite",
     "text": "feature of a caption is zero, NaN or infinite",
@@ -168,20 +166,12 @@ class _Matcher:
             counts = [len(self.data.items[row].captions) for row in rows]
             if sum(counts) == 0 and len(rows) == 1:
                 counts = [len(features)]
-            if sum(counts) < len(features):  # equal captions of an item are one caption
-                features = self._different(features)
             if "text" in self.file.rows and sum(counts) != len(features):
                 item = self.data.items[rows[0]]
                 raise self._mismatch(item, "captions", sum(counts), len(features))
             for row, count in zip(rows, counts, strict=True):
                 captions[row], features = features[:count], features[count:]
         return captions
-
-    def _different(self, rows: list[int]) -> list[int]:
-        """Return rows of text features without those that are equal to an earlier one."""
-        values = unit_float16(self.file.rows["text"][rows]).astype(np.float32)
-        repeated = np.tril(values @ values.T, -1) > EQUAL_COSINE
-        return [row for row, others in zip(rows, repeated, strict=True) if not others.any()]
 
     def _mismatch(self, item: Item, what: str, found: int, stored: int) -> DataError:
         return DataError(

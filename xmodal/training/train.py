@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,7 @@ from xmodal.codes import check_bits
 from xmodal.config import ADDED_OPTIONS, FEATURES, Options, configure, current_names
 from xmodal.data.dataset import Dataset, Progress
 from xmodal.data.groups import with_groups
+from xmodal.data.situation import recognise
 from xmodal.data.split import Split
 from xmodal.data.split import split as split_pairs
 from xmodal.encoders.calibration import Confidence, fit, sample_distances
@@ -29,6 +31,8 @@ from xmodal.encoders.folder import CHECKPOINT, TORCH_ENCODER, prepare_folder
 from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_tensor
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
+from xmodal.evaluation.explain import labels_notice
+from xmodal.evaluation.report import MIN_MEASURED
 from xmodal.features.backbones import (
     ImageBackbone,
     TextBackbone,
@@ -50,6 +54,7 @@ from xmodal.training.pairs import Pairs, match_matrix
 from xmodal.training.precision import equal_bits
 from xmodal.training.run import EpochShown, Run, TrainingData
 
+log = logging.getLogger(__name__)
 METHODS: dict[str, ModuleType] = {
     "contrastive": contrastive,
     "schgan": schgan,
@@ -90,12 +95,10 @@ def train(
     CodeError for bits, ModelError for backbones.
     """
     options = options or Options()
+    options = replace(options, method=resolve_method(options.method, data))
     check_bits(options.bits)
     if options.seed < 0:
         raise ConfigError(f"seed is {options.seed}, expected 0 or more")
-    if options.method not in METHODS:
-        known = ", ".join(METHODS)
-        raise ConfigError(f"there is no method {options.method!r}, expected one of {known}")
     method = METHODS[options.method]
     config = configure(method.Config, settings or {})
     folder = Path(out) if out is not None else None
@@ -119,6 +122,9 @@ def train(
         seed=options.split_seed,
         split_map=options.split_map,
     )
+    notice = labels_notice(split)
+    if notice is not None:
+        log.warning(notice)
     identity = _identity(pairs, asdict(options), asdict(config), features)
     run = _run(method, table, split, options, source.raw)
     run.folder, run.identity, run.show = folder, identity, show
@@ -171,6 +177,20 @@ def _feature_source(
     if file is not None:
         return file, refs
     return BackboneSource(loaded["image"], loaded["text"], cache, progress), refs  # type: ignore[arg-type]
+
+
+def resolve_method(method: str, data: Dataset) -> str:
+    """Return ``method``, and for "auto" the method that fits the data.
+
+    Data with labels is trained with schgan: by labels it finds more than the contrastive method
+    with label terms. Raises ConfigError for an unknown method.
+    """
+    if method == "auto":
+        return "schgan" if data.classes else "contrastive"
+    if method not in METHODS:
+        known = ", ".join(("auto", *METHODS))
+        raise ConfigError(f"there is no method {method!r}, expected one of {known}")
+    return method
 
 
 def _run(
@@ -229,6 +249,7 @@ def _about(data: Dataset, split: Split, options: Options, config: Any, run: Run)
         "settings": asdict(config),
         "data": {
             "name": data.name,
+            "situation": recognise(data).line,
             "label_column": data.label_column,
             **{role: len(ids) for role, ids in split.ids().items()},
             "labelled": int(run.data.train.labelled.sum()),
@@ -244,7 +265,12 @@ def _about(data: Dataset, split: Split, options: Options, config: Any, run: Run)
 
 
 def _figures(run: Run) -> dict[str, float]:
-    """Return the validation figures of the best epoch, and its number."""
+    """Return the validation figures of the best epoch, and its number.
+
+    Figures of fewer than MIN_MEASURED validation units are left out.
+    """
+    if len(run.data.validation) < MIN_MEASURED:
+        return {"epoch": run.best_epoch}
     best = next((row for row in run.history if row["epoch"] == run.best_epoch), {})
     named = {f"validation {name}": best[name] for name in SHOWN_FIGURES if name in best}
     return {name: round(value, 4) for name, value in named.items()} | {"epoch": run.best_epoch}

@@ -10,8 +10,8 @@ import click
 
 from xmodal.cli.options import backbone_options, cache_option, json_option, model_option
 from xmodal.cli.output import print_json, print_line, print_problems, print_strategy, progress_bars
-from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset, Problems
+from xmodal.encoders.encoder import EncodedSources
 from xmodal.modality import Modality
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
@@ -62,9 +62,8 @@ def enrich(model: Path, uri: str, **given: Any) -> None:
     cache = given["cache"] or default_cache()
     problems = Problems()
 
-    def encode(data: Dataset) -> Mapping[Modality, tuple[list[str], BinaryCodes]]:
-        encoded = encoder.encode_data(data, cache=cache, problems=problems)
-        return {modality: (one.ids, one.codes) for modality, one in encoded.items()}
+    def encode(data: Dataset) -> Mapping[Modality, EncodedSources]:
+        return encoder.encode_data(data, cache=cache, problems=problems)
 
     index = prepare(Server(address), address, encoder.bits, encoder.fingerprint, source)
     print_strategy(uri, index)

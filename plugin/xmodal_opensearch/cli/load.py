@@ -13,7 +13,7 @@ from xmodal.cli.options import (
     cache_option,
     column_options,
     json_option,
-    read_data,
+    read_items,
 )
 from xmodal.cli.output import (
     info,
@@ -116,7 +116,7 @@ def _read_source(
         return local.batches(), len(local), local.bits, local.fingerprint, Problems()
     if model is None:
         raise ConfigError(f"{source} is not a local index: give --model to encode its items")
-    dataset = read_data(source, given)
+    dataset = read_items(source, given)
 
     from xmodal.encoders.load import load_encoder
     from xmodal.features.cache import default_cache

@@ -14,8 +14,7 @@ from xmodal.index.validation import check_search
 from xmodal.modality import Modality, other_modality
 from xmodal_opensearch.index import queries
 from xmodal_opensearch.index.exact_search import search_exact, split_rows
-from xmodal_opensearch.index.handle import IndexHandle, to_hits
-from xmodal_opensearch.index.mapping import field_of
+from xmodal_opensearch.index.handle import IndexHandle
 from xmodal_opensearch.index.queries import MAX_HITS, Query
 from xmodal_opensearch.index.reading import sample_codes
 
@@ -96,6 +95,10 @@ def _by_graph(
     if k > MAX_HITS:
         raise ConfigError(f"k is {k}, expected at most {MAX_HITS:,} for a graph")
     bodies = [
-        queries.search_body(queries.by_knn(field_of(target), row, filters, k), k) for row in rows
+        queries.search_body(queries.by_knn_all(target, row, handle.layout, filters, k), k, target)
+        for row in rows
     ]
-    return [to_hits(answer) for answer in handle.search(bodies)]
+    return [
+        handle.to_hits(answer, row, target)
+        for row, answer in zip(rows, handle.search(bodies), strict=True)
+    ]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
 from xmodal.index.documents import DocumentBatch
-from xmodal.modality import MODALITIES
+from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.client.bulk import Line
 from xmodal_opensearch.index.mapping import (
     RESERVED_FIELDS,
@@ -18,6 +17,7 @@ from xmodal_opensearch.index.mapping import (
     Layout,
     field_of,
     is_reserved,
+    nested_path,
 )
 
 MAX_ID_BYTES = 512
@@ -37,11 +37,23 @@ def source_codes(batch: DocumentBatch, layout: Layout) -> list[dict[str, Any]]:
     """Return the code fields of each document in the format of ``layout``."""
     sources: list[dict[str, Any]] = [{} for _ in batch.ids]
     for modality in MODALITIES:
-        rows = np.flatnonzero(batch.present[modality])
-        _, codes = batch.codes(modality)
-        for row, value in zip(rows, layout.values(codes), strict=True):
-            sources[row][field_of(modality)] = value
+        values = layout.values(BinaryCodes(batch.packed[modality], batch.bits))
+        offsets = batch.offsets[modality].tolist()
+        for source, start, end in zip(sources, offsets, offsets[1:], strict=False):
+            source |= code_source(modality, values[start:end], layout)
     return sources
+
+
+def code_source(modality: Modality, values: Sequence[Any], layout: Layout) -> dict[str, Any]:
+    """Return the code field of a document with these codes: flat for one, nested for several."""
+    if len(values) > 1:
+        return {nested_path(modality): layout.objects(values)}
+    return {field_of(modality): value for value in values}
+
+
+def several_codes(batch: DocumentBatch) -> list[Modality]:
+    """Return the modalities of which a document has several codes."""
+    return [modality for modality in MODALITIES if (batch.counts(modality) > 1).any()]
 
 
 def index_line(id_: str, codes: Mapping[str, Any], fields: Mapping[str, Any]) -> Line:
@@ -102,10 +114,8 @@ def _check_names(id_: str, fields: Mapping[str, Any]) -> None:
 
 
 def _code_json(value: Any) -> str:
-    """Return the JSON of a stored code; ``str`` of a list of integers is JSON, and faster."""
-    if isinstance(value, list):
-        return str(value).replace(" ", "")
-    return json.dumps(value, separators=(",", ":"))
+    """Return the JSON of stored codes: integers and names, of which ``str`` is faster."""
+    return str(value).replace(" ", "").replace("'", '"')
 
 
 def _normalised(value: Any) -> Any:

@@ -13,8 +13,7 @@ from xmodal.index.contract import Hit, Hits
 from xmodal.index.validation import check_search
 from xmodal.modality import Modality
 from xmodal_opensearch.index import queries
-from xmodal_opensearch.index.handle import IndexHandle, to_hits
-from xmodal_opensearch.index.mapping import field_of
+from xmodal_opensearch.index.handle import IndexHandle
 from xmodal_opensearch.index.queries import MAX_HITS, Query
 
 
@@ -42,9 +41,13 @@ def search_exact(
                 found.append(list(islice(chain.from_iterable(pages), k)))
         return found
     bodies = [
-        queries.search_body(exact_query(handle, row, target, filters, radius), k) for row in rows
+        queries.search_body(exact_query(handle, row, target, filters, radius), k, target)
+        for row in rows
     ]
-    return [to_hits(answer) for answer in handle.search(bodies)]
+    return [
+        handle.to_hits(answer, row, target)
+        for row, answer in zip(rows, handle.search(bodies), strict=True)
+    ]
 
 
 def exact_query(
@@ -58,9 +61,10 @@ def exact_query(
 
     The strategy knn ignores ``radius``; its caller removes the hits beyond it.
     """
-    if handle.strategy.build is None:
-        return queries.by_knn(field_of(target), code, filters, MAX_HITS)
-    return handle.strategy.build(field_of(target), code, handle.layout, filters, radius)
+    build = handle.strategy.build
+    if build is None:
+        return queries.by_knn_all(target, code, handle.layout, filters, MAX_HITS)
+    return queries.by_all(build, target, code, handle.layout, filters, radius)
 
 
 def pages_of_hits(
@@ -82,9 +86,9 @@ def pages_of_hits(
     if handle.strategy.build is None:
         raise ConfigError("strategy=knn returns the nearest only: page with strategy=script")
     query = exact_query(handle, code, target, filters, radius)
-    body = queries.search_body(query, min(size, MAX_HITS))
+    body = queries.search_body(query, min(size, MAX_HITS), target)
     for answer in handle.pages(body, doing="paging"):
-        yield to_hits(answer)
+        yield handle.to_hits(answer, code, target)
 
 
 def count_within(
@@ -107,18 +111,24 @@ def nearest_with_ties(
     filters: Sequence[Query],
     radius: int | None,
 ) -> Hits:
-    """Search by knn queries, enlarged until the ties across rank k are complete."""
+    """Search by knn queries, enlarged until the ties across rank k are complete.
+
+    An answer has the best ``size`` of two lists: documents with one code, and with several. Each
+    list has its own best ``size`` documents, so the answer is that of one list of both kinds.
+    """
     size = min(k + 1, MAX_HITS)
     found: list[list[Hit]] = [[] for _ in rows]
     limit = handle.bits if radius is None else radius
     incomplete = list(range(len(rows)))
     while incomplete:
         bodies = [
-            queries.search_body(queries.by_knn(field_of(target), rows[row], filters, size), size)
+            queries.search_body(
+                queries.by_knn_all(target, rows[row], handle.layout, filters, size), size, target
+            )
             for row in incomplete
         ]
         for row, answer in zip(incomplete, handle.search(bodies), strict=True):
-            found[row] = to_hits(answer)
+            found[row] = handle.to_hits(answer, rows[row], target)
         incomplete = [row for row in incomplete if _is_cut_by_ties(found[row], k, size, limit)]
         if incomplete and size == MAX_HITS:
             raise ServerFailure(

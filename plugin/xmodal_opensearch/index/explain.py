@@ -14,7 +14,7 @@ from xmodal.modality import Modality
 from xmodal_opensearch.index import queries
 from xmodal_opensearch.index.exact_search import count_within
 from xmodal_opensearch.index.handle import IndexHandle
-from xmodal_opensearch.index.mapping import ID, field_of
+from xmodal_opensearch.index.mapping import ID
 from xmodal_opensearch.index.queries import MAX_HITS
 from xmodal_opensearch.index.reading import read_batch
 
@@ -22,8 +22,10 @@ from xmodal_opensearch.index.reading import read_batch
 class Explanation(NamedTuple):
     """Distance and ranks of one document for one query.
 
-    ``differing``: positions of the bits, from 0, in which code and query differ. ``code_rank``,
-    ``text_rank``: from 1; ``text_rank`` is None without words, or beyond the first 10,000.
+    ``nearest``: position, from 0, of the document's nearest code, to which ``distance`` and
+    ``differing`` refer. ``differing``: positions of the bits, from 0, in which code and query
+    differ. ``code_rank``, ``text_rank``: from 1; ``text_rank`` is None without words, or beyond the
+    first 10,000.
     """
 
     id: str
@@ -33,6 +35,7 @@ class Explanation(NamedTuple):
     code_rank: int
     text_rank: int | None
     confidence: float | None
+    nearest: int = 0
 
     @property
     def agreeing(self) -> int:
@@ -58,11 +61,13 @@ def explain(
     Raises IndexMissing for a document that does not exist or has no code of ``target``.
     """
     check_search(query, handle.bits, 1, target, None)
-    ids, code = read_batch(handle, [id_]).codes(target)
+    ids, codes = read_batch(handle, [id_]).codes(target)
     if not ids:
         raise IndexMissing(f"{handle.address} has no document {id_!r} with a code of its {target}")
-    distance = int(query.distances(code)[0, 0])
-    differing = np.flatnonzero(query.to_bits()[0] != code.to_bits()[0])
+    distances = query.distances(codes)[0]
+    nearest = int(distances.argmin())  # the first of equal ones
+    distance = int(distances[nearest])
+    differing = np.flatnonzero(query.to_bits()[0] != codes.to_bits()[nearest])
     filters = handle.filters(where)
     handle.refresh()
     smaller_id = [*filters, {"range": {ID: {"lt": id_}}}]
@@ -72,7 +77,7 @@ def explain(
     text_rank = None
     if words is not None:
         field = queries.text_field(text_field, handle.read_types())
-        present = [handle.layout.present(field_of(target)), *filters]
+        present = [queries.present(target, handle.layout), *filters]
         body = queries.search_body(queries.words_query(field, words, present), MAX_HITS)
         (answer,) = handle.search([body | {"_source": False}])
         ranked = [hit["_id"] for hit in answer["hits"]["hits"]]
@@ -85,4 +90,5 @@ def explain(
         nearer + tied_before + 1,
         text_rank,
         None if confidence is None else confidence(distance),
+        nearest,
     )

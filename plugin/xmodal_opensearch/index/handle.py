@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, IndexMissing
 from xmodal.index.contract import Hit
+from xmodal.index.documents import to_offsets
 from xmodal.index.filters import parse
 from xmodal.index.validation import check_identity
+from xmodal.modality import Modality
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server, is_retryable
@@ -186,6 +193,23 @@ class IndexHandle:
         self._types = mapping.field_types(self._read_mapping())
         return self._types
 
+    def has_nested_codes(self, modality: Modality) -> bool:
+        """Return whether the mapping that was read last has the field of nested codes."""
+        return self._types.get(mapping.nested_path(modality)) == "nested"
+
+    def map_nested_codes(self, modalities: Sequence[Modality]) -> None:
+        """Add the fields of documents with several codes to the mapping, unless it has them.
+
+        Raises ServerFailure if the index has another field of this name.
+        """
+        new = [modality for modality in modalities if not self.has_nested_codes(modality)]
+        if new:
+            # A repetition, also by another process, changes nothing.
+            body = {"properties": mapping.nested_properties(self.bits, self.layout, new)}
+            doing = "adding the fields for several codes"
+            self.server.request("PUT", f"/{self.name}/_mapping", body, doing=doing)
+            self.read_types()
+
     def read_meta(self) -> dict[str, Any]:
         """Return ``_meta`` of the present mapping."""
         found: dict[str, Any] = self._read_mapping().get("_meta", {})
@@ -221,10 +245,39 @@ class IndexHandle:
         found: Mapping[str, Any] = answer[self.name]["mappings"]
         return found
 
+    # ---- hits ----------------------------------------------------------------------------------
 
-def to_hits(answer: Mapping[str, Any]) -> list[Hit]:
-    """Return the hits of an answer, with distances computed from the scores."""
-    return [
-        Hit(hit["_id"], codec.to_distance(hit["_score"]), hit.get("_source", {}), nearest=0)
-        for hit in answer["hits"]["hits"]
-    ]
+    def to_hits(self, answer: Mapping[str, Any], code: BinaryCodes, target: Modality) -> list[Hit]:
+        """Return the hits of an answer to the search for ``code``.
+
+        Distances are computed from the scores, and ``nearest`` from the nested codes in the answer.
+        """
+        found = answer["hits"]["hits"]
+        objects = [
+            hit.get("_source", {}).pop(mapping.nested_path(target), None) or () for hit in found
+        ]
+        stored = self.layout.object_codes([one for each in objects for one in each], self.bits)
+        offsets = to_offsets([len(each) for each in objects])
+        positions = [
+            0 if nearest is None else nearest[1] for nearest in nearest_codes(code, stored, offsets)
+        ]
+        return [
+            Hit(hit["_id"], codec.to_distance(hit["_score"]), hit.get("_source", {}), nearest=at)
+            for hit, at in zip(found, positions, strict=True)
+        ]
+
+
+def nearest_codes(
+    code: BinaryCodes, stored: BinaryCodes, offsets: npt.NDArray[np.int64]
+) -> list[tuple[int, int] | None]:
+    """Return distance and position of the nearest code of each document, None without codes.
+
+    ``offsets``: the codes of document i are ``stored[offsets[i]:offsets[i + 1]]``. Of codes at
+    equal distances the first is the nearest.
+    """
+    distances = code.distances(stored)[0]
+    nearest: list[tuple[int, int] | None] = []
+    for start, end in pairwise(offsets):
+        at = int(distances[start:end].argmin()) if end > start else None
+        nearest.append(None if at is None else (int(distances[start + at]), at))
+    return nearest

@@ -14,9 +14,8 @@ from xmodal.retrieval.fusion import RRF_CONSTANT, reciprocal_rank
 from xmodal_opensearch.index import queries
 from xmodal_opensearch.index.exact_search import exact_query, search_exact, split_rows
 from xmodal_opensearch.index.handle import IndexHandle
-from xmodal_opensearch.index.mapping import field_of
 from xmodal_opensearch.index.queries import MAX_HITS, Query
-from xmodal_opensearch.index.reading import read_batch
+from xmodal_opensearch.index.reading import read_nearest
 
 
 def search_fused(
@@ -47,7 +46,7 @@ def search_fused(
     handle.refresh()
     field = queries.text_field(text_field, handle.read_types())
     # A document without a code of the target is never a hit, even if its words match.
-    present = [handle.layout.present(field_of(target)), *filters]
+    present = [queries.present(target, handle.layout), *filters]
     by_words = [queries.words_query(field, text, present) for text in words]
     if on_server:
         return _fused_by_server(handle, codes, by_words, k, target, filters, constant, depth)
@@ -72,19 +71,20 @@ def _fuse(
     fields = {hit["_id"]: hit.get("_source", {}) for hit in answer["hits"]["hits"]}
     best = reciprocal_rank([[hit.id for hit in by_code], list(fields)], constant)[:k]
     fields |= {hit.id: hit.fields for hit in by_code}
-    distances = {hit.id: hit.distance for hit in by_code}
-    missing = [document.id for document in best if document.id not in distances]
-    distances |= _distances(handle, code, missing, target)
+    nearest = {hit.id: (hit.distance, hit.nearest) for hit in by_code}
+    missing = [document.id for document in best if document.id not in nearest]
+    nearest |= read_nearest(handle, code, missing, target)
     return [
         Hit(
             document.id,
-            distances[document.id],
+            nearest[document.id][0],
             fields[document.id],
             score=document.score,
             ranks=dict(zip(("codes", "words"), document.ranks, strict=True)),
+            nearest=nearest[document.id][1],
         )
         for document in best
-        if document.id in distances  # a document removed between the two requests is no hit
+        if document.id in nearest  # a document removed between the two requests is no hit
     ]
 
 
@@ -114,20 +114,18 @@ def _fused_by_server(
     fused = []
     for code, answer in zip(rows, handle.search(bodies), strict=True):
         hits = answer["hits"]["hits"]
-        distances = _distances(handle, code, [hit["_id"] for hit in hits], target)
+        nearest = read_nearest(handle, code, [hit["_id"] for hit in hits], target)
         fused.append(
             [
-                Hit(hit["_id"], distances[hit["_id"]], hit.get("_source", {}), score=hit["_score"])
+                Hit(
+                    hit["_id"],
+                    nearest[hit["_id"]][0],
+                    hit.get("_source", {}),
+                    score=hit["_score"],
+                    nearest=nearest[hit["_id"]][1],
+                )
                 for hit in hits
-                if hit["_id"] in distances
+                if hit["_id"] in nearest
             ]
         )
     return fused
-
-
-def _distances(
-    handle: IndexHandle, code: BinaryCodes, ids: Sequence[str], target: Modality
-) -> dict[str, int]:
-    """Return the distances of ``code`` to the stored codes of documents."""
-    found, stored = read_batch(handle, ids).codes(target)
-    return dict(zip(found, map(int, code.distances(stored)[0]), strict=True))

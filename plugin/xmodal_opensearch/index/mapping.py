@@ -1,6 +1,8 @@
 """Settings and mappings of an index with codes: pure functions that build and read them.
 
-The code fields are ``image_code`` and ``text_code``. Besides the user's own fields a document has
+A document with one code of a modality has it in the field ``image_code`` or ``text_code``. One with
+several has them as nested objects of ``image_codes`` or ``text_codes``, in order; these fields are
+added to the mapping with the first such document. Besides the user's own fields a document has
 ``xmodal.id``, a keyword copy of its id by which ties are sorted, and in an enriched index
 ``xmodal.encoder``, the fingerprint of its encoder. ``_meta.xmodal`` of the mapping contains bits,
 bit order, fingerprint (key ``encoder``) and the version of this format.
@@ -12,7 +14,7 @@ Fields without a mapping become keywords, with ``.number`` for ranges of numbers
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +26,12 @@ from xmodal_opensearch.index import codec
 VERSION = 1
 BIT_ORDER = "most significant first"
 ID, ENCODER = "xmodal.id", "xmodal.encoder"
-RESERVED_FIELDS = ("xmodal", *(f"{modality}_code" for modality in MODALITIES), "self_test_code")
+RESERVED_FIELDS = (
+    "xmodal",
+    *(f"{modality}_code" for modality in MODALITIES),
+    *(f"{modality}_codes" for modality in MODALITIES),
+    "self_test_code",
+)
 """Top-level fields of a document that xmodal writes; the user's fields have other names."""
 SELF_TEST_FIELD, SELF_TEST_ID = "self_test_code", "xmodal-self-test"
 M, EF_CONSTRUCTION = 16, 100  # parameters of HNSW graphs
@@ -45,6 +52,11 @@ def user_fields(document: Mapping[str, Any]) -> dict[str, Any]:
 def field_of(modality: Modality) -> str:
     """Return the name of the code field of a modality."""
     return f"{modality}_code"
+
+
+def nested_path(modality: Modality) -> str:
+    """Return the name of the nested field of documents with several codes of a modality."""
+    return f"{modality}_codes"
 
 
 @dataclass(frozen=True)
@@ -90,6 +102,15 @@ class Layout:
             }
         return vector
 
+    def nested_mapping(self, bits: int) -> dict[str, Any]:
+        """Return the mapping of one field of nested codes."""
+        code = self.mapping(bits)
+        return {"type": "nested", **({"properties": {"code": code}} if self.is_vector else code)}
+
+    def nested_field(self, path: str) -> str:
+        """Return the code field inside the nested field ``path``."""
+        return f"{path}.code" if self.is_vector else path
+
     def settings(self) -> dict[str, Any]:
         """Return the settings that an index with this layout needs."""
         settings: dict[str, Any] = {"index.knn": True} if self.engine else {}
@@ -109,6 +130,15 @@ class Layout:
             return codec.from_signed([[int(byte) for byte in value] for value in values], bits)
         rows = [[value[f"w{n}"] for n in range(codec.word_count(bits))] for value in values]
         return codec.from_words(rows, bits)
+
+    def objects(self, values: Sequence[Any]) -> list[dict[str, Any]]:
+        """Return the nested objects of the codes with these values of a code field."""
+        return [{"code": value} for value in values] if self.is_vector else list(values)
+
+    def object_codes(self, objects: Sequence[Mapping[str, Any]], bits: int) -> BinaryCodes:
+        """Return the codes of nested objects; raise CodeError for invalid ones."""
+        values = [one["code"] for one in objects] if self.is_vector else objects
+        return self.codes(values, bits)
 
     def present(self, field: str) -> dict[str, Any]:
         """Return the query of the documents that have a code in ``field``."""
@@ -151,6 +181,11 @@ def code_properties(bits: int, layout: Layout) -> dict[str, Any]:
         "xmodal": {"properties": {"id": {"type": "keyword"}, "encoder": {"type": "keyword"}}},
         **{name: layout.mapping(bits) for name in names},
     }
+
+
+def nested_properties(bits: int, layout: Layout, modalities: Iterable[Modality]) -> dict[str, Any]:
+    """Return the mapping of the fields of nested codes, to add to an existing index."""
+    return {nested_path(modality): layout.nested_mapping(bits) for modality in modalities}
 
 
 def new_index(

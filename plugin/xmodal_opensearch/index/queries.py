@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
 from xmodal.index.filters import Condition, Exists, Range, Term, canonical, read_number
+from xmodal.modality import Modality
 from xmodal_opensearch.index import codec, mapping
-from xmodal_opensearch.index.mapping import ID, Layout
+from xmodal_opensearch.index.mapping import ID, Layout, field_of, nested_path
 
 Query = dict[str, Any]
+Build = Callable[[str, BinaryCodes, Layout, Sequence[Query], int | None], Query]
+"""(field, one code, layout, filters, radius or None) -> query of all matching documents."""
+
 MAX_HITS = 10_000
 """Largest number of hits of one request, and largest k of a knn query."""
 
@@ -90,13 +94,57 @@ def by_knn(field: str, code: BinaryCodes, filters: Sequence[Query], k: int) -> Q
     return {"knn": {field: body}}
 
 
-def search_body(query: Query, size: int) -> dict[str, Any]:
-    """Return the body of a search sorted by distance, then id; reserved fields are not returned."""
+def by_all(
+    build: Build,
+    target: Modality,
+    code: BinaryCodes,
+    layout: Layout,
+    filters: Sequence[Query],
+    radius: int | None = None,
+) -> Query:
+    """Return the exact query of all documents with codes of ``target``, by the nearest of them.
+
+    A document has one code in the flat field or several in nested objects, never both. Therefore it
+    matches one of two clauses, and the sum of their scores is the score of its nearest code.
+    """
+    path = nested_path(target)
+    nested = _nested(path, build(layout.nested_field(path), code, layout, [], radius))
+    if filters:  # on fields of the document, which its nested objects do not have
+        nested = {"bool": {"must": [nested], "filter": list(filters)}}
+    return {"bool": {"should": [build(field_of(target), code, layout, filters, radius), nested]}}
+
+
+def by_knn_all(
+    target: Modality, code: BinaryCodes, layout: Layout, filters: Sequence[Query], k: int
+) -> Query:
+    """Return the query of the ``k`` nearest documents of each kind: one code, several codes.
+
+    k-NN applies the filters to the documents of nested codes, and counts these documents.
+    """
+    path = nested_path(target)
+    nested = _nested(path, by_knn(layout.nested_field(path), code, filters, k))
+    return {"bool": {"should": [by_knn(field_of(target), code, filters, k), nested]}}
+
+
+def present(target: Modality, layout: Layout) -> Query:
+    """Return the query of the documents that have one or several codes of ``target``."""
+    path = nested_path(target)
+    nested = _nested(path, layout.present(layout.nested_field(path)))
+    return {"bool": {"should": [layout.present(field_of(target)), nested]}}
+
+
+def search_body(query: Query, size: int, target: Modality | None = None) -> dict[str, Any]:
+    """Return the body of a search sorted by distance, then id.
+
+    Reserved fields are not returned, except the nested codes of ``target``, by which the client
+    finds the nearest one.
+    """
+    kept = None if target is None else nested_path(target)
     return {
         "size": size,
         "query": query,
         "sort": BY_DISTANCE,
-        "_source": {"excludes": list(mapping.RESERVED_FIELDS)},
+        "_source": {"excludes": [name for name in mapping.RESERVED_FIELDS if name != kept]},
         "track_total_hits": False,
     }
 
@@ -144,6 +192,12 @@ def is_nested(field: str, types: Mapping[str, str]) -> bool:
     """Return whether a field is, or is inside, a nested field."""
     parents = [field[:position] for position, char in enumerate(field) if char == "."]
     return any(types.get(path) == "nested" for path in [field, *parents])
+
+
+def _nested(path: str, query: Query) -> Query:
+    """Return the query of documents with nested objects, scored by the best of these."""
+    options = {"path": path, "score_mode": "max", "ignore_unmapped": True}
+    return {"nested": {**options, "query": query}}
 
 
 def _scored(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes
 from xmodal.index.contract import Facets, to_facets
 from xmodal.index.documents import DocumentBatch, to_offsets
 from xmodal.modality import MODALITIES, Modality
-from xmodal_opensearch.index import mapping
+from xmodal_opensearch.index import mapping, queries
 from xmodal_opensearch.index.bulk_lines import is_usable
-from xmodal_opensearch.index.handle import IndexHandle
-from xmodal_opensearch.index.mapping import field_of
+from xmodal_opensearch.index.handle import IndexHandle, nearest_codes
+from xmodal_opensearch.index.mapping import field_of, nested_path
 from xmodal_opensearch.index.queries import MAX_HITS, Query
 
 MAX_FACET_FIELDS = 100
@@ -25,13 +28,8 @@ def read_batch(handle: IndexHandle, ids: Sequence[str]) -> DocumentBatch:
     sources = {id_: stored[id_] for id_ in ids if id_ in stored}
     packed, offsets = {}, {}
     for modality in MODALITIES:
-        values = [source.get(field_of(modality)) for source in sources.values()]
-        stored_values = [value for value in values if value is not None]
-        codes = BinaryCodes.empty(handle.bits)
-        if stored_values:
-            codes = handle.layout.codes(stored_values, handle.bits)
+        codes, offsets[modality] = stored_codes(handle, list(sources.values()), modality)
         packed[modality] = codes.packed
-        offsets[modality] = to_offsets([value is not None for value in values])
     fields = [
         json.dumps(mapping.user_fields(source), ensure_ascii=False) for source in sources.values()
     ]
@@ -73,16 +71,53 @@ def read_facets(handle: IndexHandle, max_values: int) -> Facets:
 def sample_codes(
     handle: IndexHandle, modality: Modality, count: int, seed: int = 0
 ) -> tuple[list[str], BinaryCodes]:
-    """Return ids and codes of ``count`` random documents that have a code of ``modality``."""
+    """Return ids and first codes of ``count`` random documents with a code of ``modality``."""
     handle.refresh()
-    field = field_of(modality)
     random = {"random_score": {"seed": seed, "field": "_seq_no"}}
-    present = {"bool": {"filter": [handle.layout.present(field), *handle.filters(None)]}}
-    query = {"function_score": {"query": present, **random}}
-    (answer,) = handle.search([{"size": min(count, MAX_HITS), "query": query, "_source": [field]}])
+    present = queries.present(modality, handle.layout)
+    query = {
+        "function_score": {
+            "query": {"bool": {"filter": [present, *handle.filters(None)]}},
+            **random,
+        }
+    }
+    body = {"size": min(count, MAX_HITS), "query": query, "_source": code_fields(modality)}
+    (answer,) = handle.search([body])
     hits = answer["hits"]["hits"]
-    codes = handle.layout.codes([hit["_source"][field] for hit in hits], handle.bits)
-    return [hit["_id"] for hit in hits], codes
+    codes, offsets = stored_codes(handle, [hit["_source"] for hit in hits], modality)
+    return [hit["_id"] for hit in hits], codes[offsets[:-1]]
+
+
+def code_fields(modality: Modality) -> list[str]:
+    """Return the fields of ``_source`` to request, which may have codes of ``modality``.
+
+    k-NN 3.6 removes the codes from nested objects of ``_source`` if only their path is requested.
+    """
+    return [field_of(modality), f"{nested_path(modality)}.*"]
+
+
+def stored_codes(
+    handle: IndexHandle, sources: Sequence[Mapping[str, Any]], modality: Modality
+) -> tuple[BinaryCodes, npt.NDArray[np.int64]]:
+    """Return the codes of documents with these ``_source``, and the offsets of each document."""
+    flat, path = field_of(modality), nested_path(modality)
+    objects = [
+        source.get(path)
+        or handle.layout.objects([source[flat]] if source.get(flat) is not None else [])
+        for source in sources
+    ]
+    codes = handle.layout.object_codes([one for each in objects for one in each], handle.bits)
+    return codes, to_offsets([len(each) for each in objects])
+
+
+def read_nearest(
+    handle: IndexHandle, code: BinaryCodes, ids: Sequence[str], target: Modality
+) -> dict[str, tuple[int, int]]:
+    """Return distance and position of the nearest code of the documents with codes, by id."""
+    batch = read_batch(handle, ids)
+    stored = BinaryCodes(batch.packed[target], handle.bits)
+    nearest = nearest_codes(code, stored, batch.offsets[target])
+    return {id_: at for id_, at in zip(batch.ids, nearest, strict=True) if at is not None}
 
 
 def _documents(handle: IndexHandle) -> list[Query]:

@@ -23,7 +23,7 @@ from xmodal_opensearch.index.approximate import (
     measure_recall,
     search_graph,
 )
-from xmodal_opensearch.index.bulk_lines import index_lines, is_usable
+from xmodal_opensearch.index.bulk_lines import index_lines, is_usable, several_codes
 from xmodal_opensearch.index.capabilities import probe
 from xmodal_opensearch.index.exact_search import search_exact
 from xmodal_opensearch.index.explain import Explanation, explain
@@ -115,6 +115,7 @@ class OpenSearchIndex:
         # All lines are built before the first is sent, so that an invalid batch changes nothing.
         lines = {line.id: line for line in index_lines(batch, self.handle.layout)}
         self.handle.store_fingerprint()
+        self.handle.map_nested_codes(several_codes(batch))
         report = self.handle.send(bulk.batches(lines.values()))
         self._check_accepted(report, len(lines), "stored")
         return len(batch)

@@ -14,17 +14,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
 from xmodal_opensearch.index import queries
 from xmodal_opensearch.index.capabilities import Capabilities
 from xmodal_opensearch.index.mapping import LAYOUTS, Layout
-
-Build = Callable[[str, BinaryCodes, Layout, Sequence[queries.Query], int | None], queries.Query]
-"""(field, one code, layout, filters, radius or None) -> query of all matching documents."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ class Strategy:
     title: str
     makes: Layout
     searches: tuple[str, ...]
-    build: Build | None = None
+    build: queries.Build | None = None
     needs_scripts: bool = False
     needs_hamming: bool = False
     has_graph: bool = False

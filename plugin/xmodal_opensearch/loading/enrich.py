@@ -11,8 +11,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset, Item, Problems, Progress
@@ -24,13 +28,30 @@ from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.aliases import describe
 from xmodal_opensearch.index.bit_order_check import store_self_test
+from xmodal_opensearch.index.bulk_lines import code_source
 from xmodal_opensearch.index.capabilities import probe
-from xmodal_opensearch.index.mapping import ENCODER, LAYOUTS, Layout, field_of
+from xmodal_opensearch.index.mapping import ENCODER, LAYOUTS, Layout, field_of, nested_path
 from xmodal_opensearch.index.queries import Query, is_nested
 from xmodal_opensearch.index.store import OpenSearchIndex
 from xmodal_opensearch.loading.download import Download
 
-Encode = Callable[[Dataset], Mapping[Modality, tuple[list[str], BinaryCodes]]]
+
+class Encoded(Protocol):
+    """Codes of one modality, as the encoders of xmodal return them.
+
+    ``ids``: of the n items that have any. ``offsets``, (n + 1,): the codes of item i are
+    ``codes[offsets[i]:offsets[i + 1]]``.
+    """
+
+    @property
+    def ids(self) -> list[str]: ...
+    @property
+    def codes(self) -> BinaryCodes: ...
+    @property
+    def offsets(self) -> npt.NDArray[np.int64]: ...
+
+
+Encode = Callable[[Dataset], Mapping[Modality, Encoded]]
 PAGE = 256
 
 
@@ -38,8 +59,9 @@ PAGE = 256
 class Source:
     """Fields of a document with its picture and its text: dotted names, at least one.
 
-    The value of ``image`` is a path inside ``folder`` (default: the current folder), or an http or
-    https address if ``download`` is set.
+    A list has several pictures or texts, of which each gets a code. The value of ``image`` is a
+    path inside ``folder`` (default: the current folder), or an http or https address if
+    ``download`` is set.
     """
 
     image: str | None = None
@@ -135,15 +157,11 @@ def enrich(
     return report
 
 
-def value_at(document: Mapping[str, Any], path: str) -> Any:
-    """Return the value of a dotted field, the first of a list, or None if it is missing."""
-    return next(_values_at(document, path), None)
-
-
-def _values_at(value: Any, path: str) -> Iterator[Any]:
+def values_at(value: Any, path: str) -> Iterator[Any]:
+    """Yield the values of a dotted field of a document; a list has any number of them."""
     if isinstance(value, list):
         for item in value:
-            yield from _values_at(item, path)
+            yield from values_at(item, path)
     elif not path:
         if value is not None:
             yield value
@@ -152,7 +170,7 @@ def _values_at(value: Any, path: str) -> Iterator[Any]:
         for count in range(len(names), 0, -1):  # a name itself may have dots
             head = ".".join(names[:count])
             if head in value:
-                yield from _values_at(value[head], ".".join(names[count:]))
+                yield from values_at(value[head], ".".join(names[count:]))
 
 
 def _documents_to_encode(index: OpenSearchIndex, fields: Sequence[str], reencode: bool) -> Query:
@@ -196,16 +214,23 @@ def _encode_page(
         items = [_item(n, hit, source, Path(folder), problems) for n, hit in enumerate(page)]
         data = Dataset(tuple(items), name=str(index.handle.address), problems=problems)
         encoded = encode(data)
+    several = [modality for modality, one in encoded.items() if (np.diff(one.offsets) > 1).any()]
+    index.handle.read_types()  # another process may have added the fields for several codes
+    index.handle.map_nested_codes(several)
     values = {
-        modality: dict(zip(numbers, index.handle.layout.values(codes), strict=True))
-        for modality, (numbers, codes) in encoded.items()
+        modality: _values_by_item(index.handle.layout, one) for modality, one in encoded.items()
     }
     batch: bulk.Batch = []
     for number, hit in enumerate(page):
         id_ = hit["_id"]
-        code_fields = {
-            field_of(modality): values[modality].get(str(number)) for modality in MODALITIES
-        }
+        code_fields: dict[str, Any] = {}
+        for modality in MODALITIES:
+            own = values[modality].get(str(number), [])
+            # None removes the codes of an earlier run.
+            code_fields |= {field_of(modality): None}
+            if index.handle.has_nested_codes(modality):
+                code_fields |= {nested_path(modality): None}
+            code_fields |= code_source(modality, own, index.handle.layout)
         if all(value is None for value in code_fields.values()):
             continue
         change = {"xmodal": {"id": id_, "encoder": index.fingerprint}, **code_fields}
@@ -214,27 +239,32 @@ def _encode_page(
     return batch
 
 
+def _values_by_item(layout: Layout, encoded: Encoded) -> dict[str, list[Any]]:
+    """Return the values of the code field of all codes of each item, by its id."""
+    values = layout.values(encoded.codes)
+    ends = pairwise(encoded.offsets)
+    return {id_: values[start:end] for id_, (start, end) in zip(encoded.ids, ends, strict=True)}
+
+
 def _item(
     number: int, hit: Mapping[str, Any], source: Source, folder: Path, problems: Problems
 ) -> Item:
-    """Return picture and text of a document; unusable ones are added to ``problems``."""
+    """Return pictures and texts of a document; unusable ones are added to ``problems``."""
     document = hit.get("_source", {})
-    text = None if source.text is None else value_at(document, source.text)
-    image = None if source.image is None else value_at(document, source.image)
-    path: Path | None = None
-    if image is not None:
+    images: list[Path] = []
+    for image in () if source.image is None else values_at(document, source.image):
         try:
-            path = _picture(str(image), source, folder)
+            images.append(_picture(str(image), source, folder))
         except (DataError, OSError, ValueError, RuntimeError) as error:  # null bytes, link loops
             problems.add("picture not available", f"{hit['_id']} ({error})")
-    if text is not None:
-        text = str(text)
+    texts: list[str] = []
+    for text in map(str, () if source.text is None else values_at(document, source.text)):
         try:
             text.encode()
+            texts.append(text)
         except UnicodeEncodeError:
             problems.add("text not usable", f"{hit['_id']} (it is not valid Unicode)")
-            text = None
-    return Item(str(number), () if path is None else (path,), () if text is None else (text,))
+    return Item(str(number), tuple(images), tuple(texts))
 
 
 def _picture(name: str, source: Source, folder: Path) -> Path:

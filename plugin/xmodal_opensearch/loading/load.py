@@ -22,7 +22,7 @@ from xmodal.errors import ConfigError, IndexFailure
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.validation import check_ids, check_width
 from xmodal_opensearch.client import bulk
-from xmodal_opensearch.index.bulk_lines import index_line, source_codes
+from xmodal_opensearch.index.bulk_lines import index_line, several_codes, source_codes
 from xmodal_opensearch.index.store import OpenSearchIndex
 
 KEY = "xmodal_load"
@@ -88,6 +88,7 @@ def lines(
     """Yield the bulk lines of all valid documents; add reasons of others to ``refused`` by id."""
     for batch in batches:
         check_width(batch.bits, index.bits)
+        index.handle.map_nested_codes(several_codes(batch))
         sources = source_codes(batch, index.handle.layout)
         for id_, codes, fields in zip(batch.ids, sources, batch.fields, strict=True):
             try:

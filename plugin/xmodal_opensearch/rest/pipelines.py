@@ -22,7 +22,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
 from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.index import mapping
-from xmodal_opensearch.index.mapping import field_of
+from xmodal_opensearch.index.mapping import field_of, nested_path
 from xmodal_opensearch.index.ownership import OwnershipTag
 from xmodal_opensearch.index.queries import BY_DISTANCE, Query
 
@@ -212,6 +212,7 @@ def ingest_pipeline(config: ConnectorConfig, model_id: str) -> Body:
             "path": config.field(modality).split("."),
             "input": INPUTS[modality],
             "code": field_of(modality),
+            "codes": nested_path(modality),
         }
         for modality in ("text", "image")
     ]

@@ -7,16 +7,18 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import numpy as np
+import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import IndexFailure, IndexMissing
 from xmodal.index.documents import DocumentBatch
+from xmodal.modality import Modality
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import codec
 from xmodal_opensearch.index import queries as build
 from xmodal_opensearch.index.bulk_lines import index_lines
 from xmodal_opensearch.index.capabilities import HAMMING
-from xmodal_opensearch.index.mapping import LAYOUTS, field_of, new_index
+from xmodal_opensearch.index.mapping import LAYOUTS, nested_properties, new_index
 
 CHECKED_BITS = (64, 72, 256)
 DOCUMENTS, QUERIES, K = 300, 5, 20
@@ -70,39 +72,50 @@ def _node_plugin(node: Mapping[str, Any]) -> NodePlugin:
 
 
 def _compare(server: Server, bits: int) -> int:
-    """Compare searches in a scratch index of random codes with numpy; return the number of hits."""
+    """Compare searches in a scratch index of random codes with numpy; return the number of hits.
+
+    A document has one image code, and two text codes: this one and that of the next document.
+    """
     rng = np.random.default_rng(bits)
     codes = BinaryCodes(rng.integers(0, 256, (DOCUMENTS, bits // 8), dtype=np.uint8), bits)
     layout = LAYOUTS["faiss"]
     name = f"xmodal-check-{uuid4().hex[:12]}"
-    server.request(
-        "PUT", f"/{name}", new_index(bits, None, layout), doing="creating a scratch index"
-    )
+    body = new_index(bits, None, layout)
+    body["mappings"]["properties"] |= nested_properties(bits, layout, ["text"])
+    server.request("PUT", f"/{name}", body, doing="creating a scratch index")
     try:
         ids = [f"{number:04d}" for number in range(len(codes))]
-        lines = index_lines(DocumentBatch.of(ids, image=codes), layout)
+        pairs = [codes[[row, (row + 1) % DOCUMENTS]] for row in range(DOCUMENTS)]
+        lines = index_lines(DocumentBatch.of(ids, image=codes, text=pairs), layout)
         answer = server.bulk(name, b"".join(line.body for line in lines))
         if answer["errors"]:
             raise IndexFailure(f"{server.address.server} refused codes of {bits} bits: see its log")
         server.request("POST", f"/{name}/_refresh", doing="refreshing")
         for row in range(QUERIES):
-            _compare_search(server, name, codes, row)
+            distances = codes[row : row + 1].distances(codes)[0]
+            _compare_search(server, name, codes[row : row + 1], "image", distances)
+            nearest = np.minimum(distances, np.roll(distances, -1))
+            _compare_search(server, name, codes[row : row + 1], "text", nearest)
     finally:
         server.request("DELETE", f"/{name}", doing="deleting the scratch index")
-    return QUERIES * K
+    return 2 * QUERIES * K
 
 
-def _compare_search(server: Server, index: str, codes: BinaryCodes, row: int) -> None:
-    """Raise IndexFailure if the nearest codes to ``codes[row]`` differ from those by numpy."""
-    code = codes[row : row + 1]
-    query = build.by_hamming(field_of("image"), code, LAYOUTS["faiss"], [])
+def _compare_search(
+    server: Server,
+    index: str,
+    code: BinaryCodes,
+    target: Modality,
+    distances: npt.NDArray[np.uint16],
+) -> None:
+    """Raise IndexFailure if the hits of a code differ from these distances of all documents."""
+    query = build.by_all(build.by_hamming, target, code, LAYOUTS["faiss"], [])
     answer = server.search(f"/{index}/_search", build.search_body(query, K), doing="searching")
     hits = answer["hits"]["hits"]
     found = [(codec.to_distance(hit["_score"]), int(hit["_id"])) for hit in hits]
-    distances = code.distances(codes)[0].tolist()
-    expected = sorted((distance, number) for number, distance in enumerate(distances))[:K]
-    if found != expected:
+    ranked = sorted((distance, number) for number, distance in enumerate(distances.tolist()))
+    if found != ranked[:K]:
         raise IndexFailure(
-            f"{server.address.server}: the hamming query of {codes.bits} bits returned "
-            f"{found[:3]}, expected {expected[:3]} (distance, id): please report this"
+            f"{server.address.server}: the hamming query of {code.bits} bits returned "
+            f"{found[:3]}, expected {ranked[:3]} (distance, id): please report this"
         )

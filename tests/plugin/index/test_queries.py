@@ -14,6 +14,7 @@ from xmodal_opensearch.index.mapping import LAYOUTS
 
 CODE = BinaryCodes.from_hex(["80ff"])
 RED = {"terms": {"colour": ["red"]}}
+CODES = ["xmodal", "image_code", "text_code"]
 
 
 def test_by_script_body() -> None:
@@ -59,6 +60,28 @@ def test_by_knn_always_has_a_filter() -> None:
     assert build.by_knn("f", CODE, [RED], 7) == {"knn": {"f": nearest | {"filter": red}}}
 
 
+def test_all_documents_have_a_flat_code_or_nested_codes() -> None:
+    options = {"path": "text_codes", "score_mode": "max", "ignore_unmapped": True}
+    words, vectors = LAYOUTS["long"], LAYOUTS["faiss"]
+    for by, layout, field in (
+        (build.by_hamming, vectors, "text_codes.code"),
+        (build.by_painless, words, "text_codes"),
+    ):
+        inner = by(field, CODE, layout, [], 3)
+        flat, nested = by("text_code", CODE, layout, [], 3), {"nested": options | {"query": inner}}
+        query = build.by_all(by, "text", CODE, layout, [], 3)
+        assert query == {"bool": {"should": [flat, nested]}}
+        # A filter is on the document, not on the nested objects.
+        nested = {"bool": {"must": [nested], "filter": [RED]}}
+        flat = by("text_code", CODE, layout, [RED], 3)
+        query = build.by_all(by, "text", CODE, layout, [RED], 3)
+        assert query == {"bool": {"should": [flat, nested]}}
+    # k-NN applies a filter inside the nested query to the documents.
+    query = {"nested": options | {"query": build.by_knn("text_codes.code", CODE, [RED], 7)}}
+    flat = build.by_knn("text_code", CODE, [RED], 7)
+    assert build.by_knn_all("text", CODE, vectors, [RED], 7) == {"bool": {"should": [flat, query]}}
+
+
 def test_radius_is_a_minimum_score_or_a_maximum_distance() -> None:
     vectors, words = LAYOUTS["faiss"], LAYOUTS["long"]
     for radius, score in ((0, 1.0), (3, 0.25)):  # 1 / (1 + 0) and 1 / (1 + 3)
@@ -85,10 +108,13 @@ def test_search_body_sorts_by_distance_and_id_without_codes() -> None:
             {"_score": "desc"},
             {"xmodal.id": {"order": "asc", "unmapped_type": "keyword"}},
         ],
-        "_source": {"excludes": ["xmodal", "image_code", "text_code", "self_test_code"]},
+        "_source": {"excludes": [*CODES, "image_codes", "text_codes", "self_test_code"]},
         "track_total_hits": False,
     }
     assert build.search_body(RED, 5) == body
+    # The nested codes of the searched modality are returned: they tell which one is nearest.
+    body["_source"] = {"excludes": [*CODES, "image_codes", "self_test_code"]}
+    assert build.search_body(RED, 5, "text") == body
 
 
 def test_words_query_is_filtered() -> None:
@@ -101,7 +127,7 @@ def test_hybrid_body() -> None:
     assert build.hybrid_body({"a": 1}, {"b": 2}, 5, constant=60, depth=100) == {
         "size": 5,
         "query": {"hybrid": {"queries": [{"a": 1}, {"b": 2}], "pagination_depth": 100}},
-        "_source": {"excludes": ["xmodal", "image_code", "text_code", "self_test_code"]},
+        "_source": {"excludes": [*CODES, "image_codes", "text_codes", "self_test_code"]},
         "search_pipeline": {
             "phase_results_processors": [
                 {

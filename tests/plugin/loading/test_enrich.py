@@ -191,7 +191,7 @@ def test_filters_on_native_types(
 
 
 def test_documents_with_missing_or_unusable_values(
-    own: Callable[..., Own], run: Any, rest: Rest
+    own: Callable[..., Own], run: Any, rest: Rest, encoder: Encoder
 ) -> None:
     mine = own()
     (mine.photos / "broken.png").write_bytes(b"\x89PNG nonsense")
@@ -213,6 +213,7 @@ def test_documents_with_missing_or_unusable_values(
     index, report, problems = run(mine)
     assert report.stored == COUNT + 3
     assert user_documents(rest, mine.name) == before
+    assert codes(index, "text", 2 * ["a list"]) == encoder.encode_texts(odd["a list"]["title"])
     some = ["broken picture, text", "a list", "dots in the name"]
     assert set(index.get(list(odd)).codes("text")[0]) == set(some[:2])
     assert set(index.get(list(odd)).codes("image")[0]) == set(some[1:])
@@ -304,6 +305,25 @@ def test_concurrent_changes_are_not_overwritten(
     assert codes(index, "text", ["p3"]) == encoder.encode_texts(["a black star"])
 
 
+def test_number_of_texts_of_a_document_changes(
+    own: Callable[..., Own], run: Any, rest: Rest, encoder: Encoder
+) -> None:
+    mine = own()
+    query = encoder.encode_texts(["a blue cross"])
+    for titles in ("a red star", ["a red star", "a blue cross", "a red star"], "a pink disc"):
+        put(rest, mine.name, "p3", document(3, "") | {"title": titles})
+        index, report, _ = run(mine)
+        assert report.failed == {}
+        texts = [titles] if isinstance(titles, str) else titles
+        expected = encoder.encode_texts(texts)
+        assert codes(index, "text", len(texts) * ["p3"]) == expected
+        distances = query.distances(expected)[0].tolist()
+        [hits] = index.search(query, 99, target="text")
+        [hit] = [hit for hit in hits if hit.id == "p3"]
+        assert (hit.distance, hit.nearest) == (min(distances), distances.index(min(distances)))
+        assert hit.fields["title"] == titles
+
+
 def test_documents_with_custom_routing(
     own: Callable[..., Own], run: Any, rest: Rest, encoder: Encoder
 ) -> None:
@@ -371,7 +391,7 @@ def test_fields_that_cannot_be_searched(
         index, report, problems = run(Own(uri, name, tmp_path), source)
         assert report.stored == (source.image is None)
         assert len(problems) == (source.image is not None)
-    assert index.get(["a", "b"]).codes("text")[0] == ["a"]
+    assert index.get(["a", "b"]).codes("text")[0] == ["a", "a"]  # two parts
 
 
 def test_enrich_rejects_invalid_indexes_and_fields(

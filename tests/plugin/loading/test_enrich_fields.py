@@ -12,7 +12,7 @@ from xmodal.errors import IndexMismatch
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index.store import open_opensearch
-from xmodal_opensearch.loading.enrich import prepare, value_at
+from xmodal_opensearch.loading.enrich import prepare, values_at
 
 Rest = Callable[..., Any]
 
@@ -39,18 +39,18 @@ def test_prepare_rejects_indexes(
 
 
 @pytest.mark.parametrize(
-    ("document", "path", "value"),
+    ("document", "path", "values"),
     [
-        ({"a": {"b": {"c": 1}}}, "a.b.c", 1),
-        ({"a.b": {"c": 1}}, "a.b.c", 1),
-        ({"a": {"b.c": 1}}, "a.b.c", 1),
-        ({"a.b.c": 1, "a": {"b": {"c": 2}}}, "a.b.c", 1),
-        ({"a": [{"b": None}, {"b": 2}]}, "a.b", 2),
-        ({"a": [None, "x", "y"]}, "a", "x"),
-        ({"a": []}, "a", None),
-        ({"a": "x"}, "a.b", None),
-        ({}, "a.b", None),
+        ({"a": {"b": {"c": 1}}}, "a.b.c", [1]),
+        ({"a.b": {"c": 1}}, "a.b.c", [1]),
+        ({"a": {"b.c": 1}}, "a.b.c", [1]),
+        ({"a.b.c": 1, "a": {"b": {"c": 2}}}, "a.b.c", [1, 2]),
+        ({"a": [{"b": None}, {"b": 2}]}, "a.b", [2]),
+        ({"a": [None, "x", "y"]}, "a", ["x", "y"]),
+        ({"a": []}, "a", []),
+        ({"a": "x"}, "a.b", []),
+        ({}, "a.b", []),
     ],
 )
-def test_value_at_returns_the_first_value_of_a_path(document: Any, path: str, value: Any) -> None:
-    assert value_at(document, path) == value
+def test_values_at_yields_all_values_of_a_path(document: Any, path: str, values: list[Any]) -> None:
+    assert list(values_at(document, path)) == values

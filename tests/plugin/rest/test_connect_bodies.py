@@ -76,8 +76,13 @@ def test_ingest_pipeline() -> None:
     body = pipelines.ingest_pipeline(CONFIG, "m1")
     before, encode, after = body["processors"]
     fields = [
-        {"path": ["text"], "input": "inputText", "code": "text_code"},
-        {"path": ["image_base64"], "input": "inputImage", "code": "image_code"},
+        {"path": ["text"], "input": "inputText", "code": "text_code", "codes": "text_codes"},
+        {
+            "path": ["image_base64"],
+            "input": "inputImage",
+            "code": "image_code",
+            "codes": "image_codes",
+        },
     ]
     assert body["description"] == DESCRIPTION
     assert before["script"]["params"] == {

@@ -11,8 +11,8 @@ from support.clusters import clusters
 from xmodal.codes import BinaryCodes
 from xmodal.training.methods.schgan import train as schgan
 from xmodal.training.methods.schgan.config import Config
-from xmodal.training.methods.schgan.generator import positive_step
 from xmodal.training.methods.schgan.networks import PositivePolicy
+from xmodal.training.methods.schgan.train import positive_step
 from xmodal.training.objective import ForwardPass
 from xmodal.training.run import Run, TrainingData
 
@@ -71,9 +71,7 @@ def test_positive_step_increases_the_reward_and_selects_near_codes() -> None:
     batch = replace(forward_pass(), codes=(image, image.clone()))
     g, config = policy(), replace(QUICK, policy_entropy=0.0)
     optimiser = torch.optim.AdamW(g.parameters(), lr=1e-2)
-    rewards = [
-        positive_step(g, optimiser, batch, config)["positive reward"] for _ in range(40)
-    ]
+    rewards = [positive_step(g, optimiser, batch, config)["positive reward"] for _ in range(40)]
     assert rewards[-1] > rewards[0] + 0.2
     selected = g.log_policies(batch)[0].detach().exp()
     same = torch.arange(12)[:, None] % 2 == torch.arange(12)[None] % 2

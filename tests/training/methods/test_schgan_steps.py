@@ -12,11 +12,12 @@ import torch
 from support.clusters import CLASSES, clusters
 from torch import nn
 
+from xmodal.training import negatives
 from xmodal.training.methods.schgan import losses
 from xmodal.training.methods.schgan import train as schgan
 from xmodal.training.methods.schgan.config import Config
-from xmodal.training.methods.schgan.generator import negative_step
-from xmodal.training.methods.schgan.networks import Candidates, Generator
+from xmodal.training.methods.schgan.networks import Generator
+from xmodal.training.negatives import Candidates, negative_step
 from xmodal.training.objective import ForwardPass, HashNetwork
 from xmodal.training.prototypes import ClassPrototypes, class_temperature
 from xmodal.training.pseudo_labels import fit
@@ -197,18 +198,18 @@ def test_labelled_pairs_are_matches_or_candidates_by_their_labels() -> None:
 
 def test_sample_positives_returns_matches_other_than_the_natural_pair() -> None:
     (_, candidates), rows = evaluate(Networks()), torch.arange(N)
-    for sampled in losses.sample_positives(candidates, np.random.default_rng(0)).values():
+    for sampled in negatives.sample_positives(candidates, np.random.default_rng(0)).values():
         assert bool(candidates.match[rows, sampled].all())
         assert not torch.equal(sampled, rows)
 
 
 def test_directions_have_transposed_distances_with_gradients() -> None:
     _, (batch, _) = Networks().discriminate()
-    found = dict(losses.directions(batch))
+    found = dict(negatives.directions(batch))
     assert set(found) == {"image", "text"}
     assert torch.equal(found["text"], found["image"].T)
     assert found["image"].requires_grad
-    assert not any(one.requires_grad for _, one in losses.directions(batch.detached()))
+    assert not any(one.requires_grad for _, one in negatives.directions(batch.detached()))
 
 
 def test_log_policies_are_probabilities_of_the_candidates() -> None:
@@ -226,22 +227,22 @@ def test_log_policies_are_probabilities_of_the_candidates() -> None:
 
 
 @pytest.mark.parametrize("modality", ["image", "text"])
-@pytest.mark.parametrize("negatives", ["policy", "semi-hard", "random"])
-def test_negative_weights_select_candidates_by_the_rule(negatives: Any, modality: str) -> None:
-    config = replace(QUICK, negatives=negatives)
+@pytest.mark.parametrize("rule", ["policy", "semi-hard", "random"])
+def test_negative_weights_select_candidates_by_the_rule(rule: Any, modality: str) -> None:
+    config = replace(QUICK, negatives=rule)
     networks = Networks(config)
     batch, candidates = evaluate(networks)
     generator = torch.Generator().manual_seed(0)
     distances, positive = torch.rand(N, N, generator=generator), torch.full((N,), 0.3)
     candidates.weight[0] = candidates.weight[:, 0] = 0  # item 0 has no candidate and is none
     policies = networks.g.log_policies(batch, candidates)
-    log_p = policies[modality] if negatives == "policy" else None
-    found = losses.negative_weights(log_p, candidates, distances, positive, config)
+    log_p = policies[modality] if rule == "policy" else None
+    found = negatives.negative_weights(log_p, candidates, distances, positive, config)
     assert found[0].tolist() == [0.0] * N
     assert found[1:].sum(1).tolist() == pytest.approx([1.0] * (N - 1), abs=1e-4)
     assert bool((found[candidates.weight == 0] == 0).all())
     selected = found > 0
-    if negatives == "semi-hard":
+    if rule == "semi-hard":
         gap = distances - 0.3
         inside = (gap > 0) & (gap < config.margin)
         assert torch.equal(selected, inside & (candidates.weight > 0))
@@ -252,7 +253,7 @@ def test_negative_weights_select_candidates_by_the_rule(negatives: Any, modality
 def test_negative_weights_are_zero_without_semi_hard_candidates() -> None:
     (_, candidates), config = evaluate(Networks()), replace(QUICK, negatives="semi-hard")
     far, positive = torch.full((N, N), 0.9), torch.full((N,), 0.3)
-    assert not losses.negative_weights(None, candidates, far, positive, config).any()
+    assert not negatives.negative_weights(None, candidates, far, positive, config).any()
 
 
 # ---- statistics of selected negatives ------------------------------------------------------------
@@ -264,9 +265,9 @@ def true_matches() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("alone", [[], [0, 3]])
-@pytest.mark.parametrize("negatives", ["policy", "random"])
-def test_negative_statistics_equal_a_loop(negatives: Any, alone: list[int]) -> None:
-    config = replace(QUICK, negatives=negatives)
+@pytest.mark.parametrize("rule", ["policy", "random"])
+def test_negative_statistics_equal_a_loop(rule: Any, alone: list[int]) -> None:
+    config = replace(QUICK, negatives=rule)
     networks = Networks(config)
     uncertain = torch.rand(N, N, generator=torch.Generator().manual_seed(1)) / 2
     probability = torch.maximum((uncertain + uncertain.T) / 2, torch.eye(N))
@@ -274,12 +275,12 @@ def test_negative_statistics_equal_a_loop(negatives: Any, alone: list[int]) -> N
     truth = true_matches()
     for one in alone:
         candidates.weight[one] = candidates.weight[:, one] = 0
-    policies = networks.g.log_policies(batch, candidates) if negatives == "policy" else {}
+    policies = networks.g.log_policies(batch, candidates) if rule == "policy" else {}
     policies = {modality: log_p.detach() for modality, log_p in policies.items()}
     gaps, false, random = [], [], []
-    for modality, distances in losses.directions(batch):
+    for modality, distances in negatives.directions(batch):
         positive, log_p = distances.diagonal(), policies.get(modality)
-        selected = losses.negative_weights(log_p, candidates, distances, positive, config)
+        selected = negatives.negative_weights(log_p, candidates, distances, positive, config)
         for i in range(N):
             if i in alone:
                 continue
@@ -298,7 +299,7 @@ def test_negative_statistics_equal_a_loop(negatives: Any, alone: list[int]) -> N
         },
         rel=1e-4,
     )
-    if negatives == "random":
+    if rule == "random":
         assert found["picks that match"] == pytest.approx(found["others that match"])
 
 

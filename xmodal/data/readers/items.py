@@ -31,9 +31,9 @@ def items_from_rows(
     """Yield the items of a table in the order of their first rows.
 
     Rows without an id of their own that name the same first picture are one item, and so are rows
-    with the same id, unless they name different pictures. Such an item has the different captions,
-    pictures and labels of its rows, and a list in each field in which the rows differ. If its rows
-    name several splits, the most held-out one is used. ``columns`` are resolved columns.
+    with the same id, unless they name different pictures. Such an item has all captions, and the
+    different pictures and labels of its rows, and a list in each field in which the rows differ. If
+    its rows name several splits, the most held-out one is used. ``columns`` are resolved columns.
     """
     drafts: dict[tuple[str, ...], _Draft] = {}
     for place, row in rows:
@@ -59,7 +59,7 @@ class _Draft:
     id: str
     has_id: bool
     images: dict[Path, None]
-    captions: dict[str, None]
+    captions: list[str]
     labels: dict[str, None] | None
     fields: dict[str, Any]
     splits: dict[str, None]
@@ -68,7 +68,7 @@ class _Draft:
     def add(self, other: _Draft) -> None:
         """Add the values of another row."""
         self.images.update(other.images)
-        self.captions.update(other.captions)
+        self.captions.extend(other.captions)
         self.splits.update(other.splits)
         if other.labels is not None:
             self.labels = {**(self.labels or {}), **other.labels}
@@ -103,8 +103,7 @@ def _draft(
     pictures: PictureFolder,
     problems: Problems,
 ) -> _Draft | None:
-    """Return the values of a row, or None if it has neither a picture nor a caption, one of which
-    it needs unless its features are given.
+    """Return the values of a row, or None if it has neither a picture nor a caption.
 
     The id is that of the id column, else the first picture's name, else ``place``. What is missing
     is recorded.
@@ -120,7 +119,7 @@ def _draft(
         problems.add("caption is neither text, number nor an object with raw or text", id_)
     elif columns.text and not captions:
         problems.add("caption empty", id_)
-    if not images and not captions and pictures.needed:
+    if not images and not captions and (pictures.needed or own_id is None):
         problems.add("row left out, it has neither picture nor text", id_)
         return None
     key: tuple[str, ...]
@@ -137,7 +136,7 @@ def _draft(
         id_,
         own_id is not None,
         dict.fromkeys(images),
-        dict.fromkeys(captions),
+        list(captions),
         None if labels is None else dict.fromkeys(labels),
         _fields(row, columns),
         {} if split is None else {split: None},

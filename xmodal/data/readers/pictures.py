@@ -25,23 +25,19 @@ class PictureFolder:
         self._folder = reading.pictures or table.parent
         self._found: list[Path] = [self._folder]
         self._searches = MAX_SEARCHES
+        self.needed = reading.need_pictures
         self._reading = reading
         self._beside = table.parent.name == "annotations" and reading.pictures is None
         self._known: dict[str, Path | None] = {}
 
-    @property
-    def needed(self) -> bool:
-        """Whether the items need pictures; they do not if their features are given."""
-        return self._reading.need_pictures
-
     def find(self, name: str, problems: Problems) -> Path | None:
         """Return the file of a name, or None; a name without a file is recorded once.
 
-        If pictures may be missing, the path is returned whether there is a file or not.
+        Files that are not ``needed`` may be missing.
         """
         if name not in self._known:
             self._known[name] = self._find(name)
-            if self._known[name] is None and not self.needed:
+            if not self.needed and self._known[name] is None:
                 self._known[name] = self._folder / name
             if self._known[name] is None:
                 kind = (

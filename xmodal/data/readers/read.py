@@ -56,7 +56,7 @@ def read(
     of the folders that hold the pictures. If labels are read and there are no captions, the labels
     are the captions. Unused columns are stored as fields of the items. Rows and files that cannot
     be used are recorded in ``Dataset.problems``. Without ``need_pictures``, for data whose features
-    are given, the pictures that a table names may be missing.
+    are given, files of pictures may be missing.
 
     Raises DataError if no item can be used, ConfigError for a column that the table lacks, an
     unknown encoding or a missing folder.
@@ -109,9 +109,10 @@ def _with_folder_label(item: Item, root: Path) -> Item:
     A folder that is the root, or is named like a split, is no label; the split is that of the first
     folder that is named like one.
     """
-    if not item.images or not Path(item.images[0]).is_relative_to(root):
+    path = item.images[0] if item.images else None
+    if not isinstance(path, Path) or not path.is_relative_to(root):
         return item
-    folders = Path(item.images[0]).relative_to(root).parts[:-1]
+    folders = path.relative_to(root).parts[:-1]
     split = item.split or next((name for name in folders if role_of(name)), None)
     if not folders or role_of(folders[-1]):
         return replace(item, split=split)

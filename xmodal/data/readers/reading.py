@@ -15,10 +15,9 @@ class Reading:
     """Options and records of one call of :func:`xmodal.data.readers.read.read`.
 
     ``pictures``: folder of relative picture paths. ``encoding``: of text files; None detects
-    UTF-8, UTF-16 and UTF-32. Without ``need_pictures``, for data whose features are given, the
-    pictures that a table names may be missing, and a row may have an id alone. ``problems`` and
-    ``sources`` are added to by the readers; a source is a short text, for example "columns image
-    and caption".
+    UTF-8, UTF-16 and UTF-32. ``need_pictures``: False for data whose features are given; then files
+    of pictures may be missing, and a row may have an id alone. ``problems`` and ``sources`` are
+    added to by the readers; a source is a short text, for example "columns image and caption".
     """
 
     columns: Columns = field(default_factory=Columns)

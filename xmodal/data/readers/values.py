@@ -33,14 +33,14 @@ def is_missing(value: Any) -> bool:
 
 
 def clean_captions(value: Any) -> tuple[tuple[str, ...], bool]:
-    """Return the different captions of a cell, each on one line, and whether all were understood.
+    """Return the captions of a cell, each on one line, and whether all were understood.
 
     A cell is a text, a number, an object with one of CAPTION_KEYS, or a list of these, which may be
     written as text. Missing values are left out; they are understood.
     """
     found = list(_captions(value))
     texts = (valid_unicode(" ".join(text[:MAX_TEXT].split())) for text in found if text is not None)
-    return tuple(dict.fromkeys(text for text in texts if text)), None not in found
+    return tuple(text for text in texts if text), None not in found
 
 
 def _captions(value: Any, nested: bool = False) -> Iterator[str | None]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from xmodal.config import check_at_least, check_at_most
-from xmodal.training.methods.schgan.config import NegativesConfig
+from xmodal.training.negatives import NegativesConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from xmodal.features.units import Units
 from xmodal.linear_models import Matrix, Project, Projections, affine, cca, itq, pca
 from xmodal.training.pairs import even_choice
 
-RIDGE = 0.3
+RIDGE = 0.1
 """Ridge of CCA, relative to the mean variance of a component."""
 MAX_FIT_ROWS = 30_000
 """Pairs of a picture and a caption that CCA is fitted on."""

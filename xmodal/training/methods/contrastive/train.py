@@ -33,9 +33,13 @@ from xmodal.training.methods.contrastive.batches import Batch, Sampler
 from xmodal.training.methods.contrastive.config import Config
 from xmodal.training.methods.contrastive.initial import start_from_linear_models
 from xmodal.training.methods.contrastive.losses import caption_contrast
-from xmodal.training.methods.schgan.generator import log_policies, negative_step
-from xmodal.training.methods.schgan.losses import triplet_loss
-from xmodal.training.methods.schgan.networks import Candidates, NegativePolicy
+from xmodal.training.negatives import (
+    Candidates,
+    NegativePolicy,
+    log_policies,
+    negative_step,
+    triplet_loss,
+)
 from xmodal.training.objective import ForwardPass, HashNetwork, Terms, update
 from xmodal.training.pairs import Pairs, batches
 from xmodal.training.prototypes import ClassPrototypes, class_temperature

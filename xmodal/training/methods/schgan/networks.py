@@ -2,61 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import nn
 
 from xmodal.encoders.towers import Towers
-from xmodal.modality import Modality
+from xmodal.training.negatives import NegativePolicy
 from xmodal.training.objective import ForwardPass, ImageText
-from xmodal.training.policy import Policy, adapt_temperature, log_policy
-
-ByQuery = dict[Modality, torch.Tensor]
-"""A tensor of each direction, by the modality of the queries."""
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Matches and negative candidates of a batch of n pairs.
-
-    ``match`` (n, n) bool: match probability above 1/2. ``weight`` (n, n): 1 - match probability of
-    the other items, 0 for matches. Both are symmetric.
-    """
-
-    match: torch.Tensor
-    weight: torch.Tensor
-
-    @classmethod
-    def of(cls, match_probability: torch.Tensor) -> Candidates:
-        """Divide the items of a batch by their match probability (n, n)."""
-        match = match_probability > 0.5
-        return cls(match, (1 - match_probability) * ~match)
-
-
-class NegativePolicy(nn.Module):
-    """p(negative | query), with an adaptive temperature and an adaptive width of the reward."""
-
-    def __init__(self, towers: Towers) -> None:
-        super().__init__()
-        self.policy = Policy(towers.image.width, towers.text.width)
-        self.register_buffer("temperature", torch.tensor(0.1))
-        self.register_buffer("sigma", torch.tensor(0.1))
-
-    def log_policies(self, batch: ForwardPass, candidates: Candidates) -> ByQuery:
-        """log p(candidate | query) of both directions, each (n, n); -inf for other items."""
-        image, text = (vectors.detach() for vectors in batch.vectors)
-        distances = self.policy(image, text)
-        allowed, temperature = candidates.weight > 0, float(self.get_buffer("temperature"))
-        return {
-            "image": log_policy(distances, allowed, temperature),
-            "text": log_policy(distances.T, allowed.T, temperature),
-        }
-
-    def adapt(self, share: float, target: float, spread: float) -> None:
-        """Adapt the temperature to the target share, and the reward's width to ``spread``."""
-        adapt_temperature(self.get_buffer("temperature"), share, target)
-        self.get_buffer("sigma").mul_(0.95).add_(0.05 * max(spread, 1e-3))
+from xmodal.training.policy import Policy, log_policy
 
 
 class PositivePolicy(nn.Module):

@@ -55,13 +55,13 @@ import torch
 
 from xmodal.device import device
 from xmodal.encoders.towers import Towers
-from xmodal.training import losses, objective
+from xmodal.training import losses, objective, policy
 from xmodal.training.checkpoint import Stateful
 from xmodal.training.critics import CodeCritic
 from xmodal.training.methods.schgan.config import Config
-from xmodal.training.methods.schgan.generator import log_policies, negative_step, positive_step
-from xmodal.training.methods.schgan.losses import negative_statistics, triplet_loss
-from xmodal.training.methods.schgan.networks import Candidates, Generator
+from xmodal.training.methods.schgan.losses import correlation_score, negative_statistics
+from xmodal.training.methods.schgan.networks import Generator, PositivePolicy
+from xmodal.training.negatives import Candidates, log_policies, negative_step, triplet_loss
 from xmodal.training.objective import ForwardPass, HashNetwork
 from xmodal.training.pairs import Pairs, even_choice, match_matrix
 from xmodal.training.pseudo_labels import PseudoLabels
@@ -154,6 +154,22 @@ def _discriminator_step(
         critic.update_on(codes)
         terms["code critic"] = config.code_critic * critic.generator_loss(codes)
     return objective.update(d, optimiser, terms), batch, candidates
+
+
+def positive_step(
+    g: PositivePolicy, optimiser: torch.optim.Optimizer, batch: ForwardPass, config: Config
+) -> dict[str, float]:
+    """One step of the positive policy; its reward is the discriminator's correlation score."""
+    score, policies = correlation_score(batch), g.log_policies(batch)
+    objectives = [policy.exact_objective(p, score, config.policy_entropy) for p in policies]
+    optimiser.zero_grad()
+    torch.stack(objectives).sum().backward()
+    optimiser.step()
+    share = torch.stack([policy.effective_share(p.detach()) for p in policies]).mean()
+    temperature = g.get_buffer("temperature")
+    policy.adapt_temperature(temperature, float(share), config.positive_pool_share)
+    rewards = [(p.detach().exp() * score).sum(1).mean() for p in policies]
+    return {"positive reward": float(torch.stack(rewards).mean())}
 
 
 @torch.no_grad()

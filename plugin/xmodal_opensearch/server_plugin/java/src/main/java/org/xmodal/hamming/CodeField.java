@@ -26,8 +26,9 @@ import org.opensearch.index.mapper.ObjectMapper;
  *
  * @param name the concrete field name, with aliases resolved
  * @param width bytes of a code
+ * @param nestedPath the path of the innermost nested object that contains the field, or null if none does
  */
-record CodeField(String name, int width) {
+record CodeField(String name, int width, String nestedPath) {
     // Cached: serializing a mapping takes longer than a small search. A mapper is immutable, a changed mapping has new ones.
     private static final Map<Mapper, Integer> DIMENSIONS = Collections.synchronizedMap(new WeakHashMap<>());
 
@@ -39,15 +40,6 @@ record CodeField(String name, int width) {
         if (!"knn_vector".equals(type.typeName())) {
             throw new IllegalArgumentException("field [" + name + "] is a " + type.typeName() + ", not a code field" + EXPECTED);
         }
-        for (int dot = type.name().lastIndexOf('.'); dot > 0; dot = type.name().lastIndexOf('.', dot - 1)) {
-            String parent = type.name().substring(0, dot);
-            ObjectMapper object = mappings.getObjectMapper(parent);
-            if (object != null && object.nested().isNested()) {
-                throw new IllegalArgumentException(
-                    "field [" + name + "] is inside nested [" + parent + "]: codes of nested documents are not supported"
-                );
-            }
-        }
         Mapper mapper = mappings.documentMapper().mappers().getMapper(type.name());
         int bits = DIMENSIONS.computeIfAbsent(mapper, CodeField::bits);
         if (bits == 0) {
@@ -56,7 +48,18 @@ record CodeField(String name, int width) {
         if (bits % 8 != 0) {
             throw new IllegalArgumentException("field [" + name + "] has " + bits + " bits, expected a multiple of 8");
         }
-        return new CodeField(type.name(), bits / 8);
+        return new CodeField(type.name(), bits / 8, nestedPath(mappings, type.name()));
+    }
+
+    /** The path of the innermost nested object that contains a field, or null if none does. */
+    private static String nestedPath(MapperService mappings, String name) {
+        for (int dot = name.lastIndexOf('.'); dot > 0; dot = name.lastIndexOf('.', dot - 1)) {
+            ObjectMapper object = mappings.getObjectMapper(name.substring(0, dot));
+            if (object != null && object.nested().isNested()) {
+                return object.fullPath();
+            }
+        }
+        return null;
     }
 
     private static final String EXPECTED = ": expected a knn_vector with data_type binary";

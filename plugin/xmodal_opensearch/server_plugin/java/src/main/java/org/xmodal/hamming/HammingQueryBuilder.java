@@ -11,6 +11,7 @@ import org.apache.lucene.search.Query;
 import org.opensearch.core.common.io.stream.StreamInput;
 import org.opensearch.core.common.io.stream.StreamOutput;
 import org.opensearch.core.xcontent.XContentBuilder;
+import org.opensearch.index.mapper.ObjectMapper;
 import org.opensearch.index.query.AbstractQueryBuilder;
 import org.opensearch.index.query.BoolQueryBuilder;
 import org.opensearch.index.query.QueryBuilder;
@@ -149,6 +150,7 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
                     );
                 }
             }
+            checkScope(context, found);
             byte[][] decoded = new byte[codes.size()][];
             for (int c = 0; c < decoded.length; c++) {
                 decoded[c] = codes.get(c).decode(width);
@@ -156,9 +158,36 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
             String[] names = found.stream().map(CodeField::name).toArray(String[]::new);
             Query inner = filter == null ? null : filter.toQuery(context);
             service.recordUse(context, found);
-            return new HammingQuery(service.cache, names, width, decoded, Math.min(maxDistance, 8 * width), inner);
+            HammingQuery query = new HammingQuery(service.cache, names, width, decoded, Math.min(maxDistance, 8 * width), inner);
+            return context.getMapperService().hasNested() ? FieldScope.around(query) : query;
         } catch (IllegalArgumentException e) {
             throw new QueryShardException(context, "[" + NAME + "] " + e.getMessage(), e);
+        }
+    }
+
+    /**
+     * Checks that the fields belong to the documents that the enclosing query searches: the objects of the path of a
+     * {@code nested} query, else whole documents. Throws IllegalArgumentException otherwise, as the query would match nothing.
+     */
+    private void checkScope(QueryShardContext context, List<CodeField> found) {
+        ObjectMapper scope = context.nestedScope().getObjectMapper();
+        String path = scope == null ? null : scope.fullPath();
+        for (CodeField field : found) {
+            if (Objects.equals(field.nestedPath(), path)) {
+                continue;
+            }
+            throw new IllegalArgumentException(
+                field.nestedPath() == null
+                    ? "field [" + field.name() + "] is outside of nested [" + path + "]: expected a field inside it"
+                    : "field [" + field.name() + "] is inside nested [" + field.nestedPath()
+                        + "]: put this query into a nested query with that path"
+            );
+        }
+        if (path != null && filter != null) {
+            throw new IllegalArgumentException(
+                "[filter] is not supported inside a nested query: put a filter on nested objects beside this query into a bool, "
+                    + "and a filter on documents into a bool around the nested query"
+            );
         }
     }
 

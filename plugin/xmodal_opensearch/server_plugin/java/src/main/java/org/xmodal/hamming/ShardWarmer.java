@@ -49,7 +49,7 @@ final class ShardWarmer {
                 try {
                     found.add(CodeField.of(shard.mapperService(), type, type.name()));
                 } catch (IllegalArgumentException e) {
-                    continue; // not binary, or nested
+                    continue; // not binary
                 }
             }
         }
