@@ -397,3 +397,152 @@ def test_column_names_for_a_folder_without_table_raise_config_error(tmp_path: Pa
     write_picture(tmp_path / "a.png")
     with pytest.raises(ConfigError, match="no metadata table"):
         read(tmp_path, Columns(text="title"))
+
+
+# ---- encodings, quotes, missing values -------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "json"])
+def test_unicode_encodings_and_line_ends_are_recognised(
+    tmp_path: Path, encoding: str, ending: str, kind: str
+) -> None:
+    found = [("a", "größer\u2028 rot"), ("b", "a blue one, far")]
+    if kind == "jsonl":
+        text = ending.join(json.dumps({"id": i, "text": t}, ensure_ascii=False) for i, t in found)
+    elif kind == "json":
+        text = json.dumps([{"id": i, "text": t} for i, t in found], ensure_ascii=False)
+    else:
+        delimiter = "\t" if kind == "tsv" else ","
+        text = ending.join([f"id{delimiter}text", *(f'{i}{delimiter}"{t}"' for i, t in found)])
+    (tmp_path / f"t.{kind}").write_bytes(text.encode(encoding))
+    data = read(tmp_path / f"t.{kind}")
+    captions = {item.id: item.captions for item in data}
+    assert captions == {"a": ("größer rot",), "b": ("a blue one, far",)}
+    assert not len(data.problems)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "iso-8859-2", "shift_jis", "gb18030", "koi8-r"])
+def test_named_encoding_is_used(tmp_path: Path, encoding: str) -> None:
+    text = {"shift_jis": "赤い円", "gb18030": "红色的圆", "koi8-r": "красный"}.get(
+        encoding, "größe"
+    )
+    table = tmp_path / "t.csv"
+    table.write_bytes(f"id,text\na,{text}\n".encode(encoding))
+    with pytest.raises(DataError, match="--encoding"):
+        read(table)
+    (item,) = read(table, encoding=encoding)
+    assert item.captions == (text,)
+    (tmp_path / "a.png").write_bytes(b"")
+    (tmp_path / "a.txt").write_bytes(text.encode(encoding))
+    table.unlink()
+    assert [item.captions for item in read(tmp_path, encoding=encoding)] == [(text,)]
+
+
+@pytest.mark.parametrize("encoding", ["nonsense", "hex", "a\0b"])
+def test_unknown_encoding_raises_config_error(tmp_path: Path, encoding: str) -> None:
+    table = write_lines(tmp_path / "t.jsonl", {"text": "a"})
+    with pytest.raises(ConfigError, match="no such encoding"):
+        read(table, encoding=encoding)
+
+
+def test_header_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("Größe,text\n1,a\n2,b\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"line 1 .*--encoding"):
+        read(tmp_path / "t.csv")
+    (tmp_path / "t.json").write_bytes('[{"text": "größer"}]'.encode("latin-1"))
+    with pytest.raises(DataError, match=r"line 1 .*--encoding"):
+        read(tmp_path / "t.json")
+
+
+@pytest.mark.parametrize(
+    ("lines", "ids", "bad"),
+    [
+        (['1,"one', "2,two", "3,three"], ["2", "3"], ["line 2"]),  # never closed
+        (['1,"one', "2,two", '3,"three, really"', "4,four"], ["2", "3", "4"], ["line 2"]),
+        (["1,one", '2,"two', '3,"three"', '4,"four'], ["1", "3"], ["line 3", "line 5"]),
+        (['1,5" screen', "2,two"], ["1", "2"], []),
+        (['1,"a ""red"" one"', '2,"a "red" one"', "3,three"], ["1", "2", "3"], []),
+        (['1,"over', "", 'lines"', "2,two"], ["1", "2"], []),
+        (['1,"one" x"', "2,two"], ["2"], ["line 2"]),
+    ],
+)
+def test_broken_quotes_lose_their_own_line_only(
+    tmp_path: Path, lines: list[str], ids: list[str], bad: list[str]
+) -> None:
+    (tmp_path / "t.csv").write_text("\n".join(["id,text", *lines]) + "\n")
+    data = read(tmp_path / "t.csv")
+    assert data.ids == ids
+    found = data.problems.names("bad line")
+    assert [name.partition(" opens a quote")[0] for name in found] == bad
+
+
+@pytest.mark.parametrize("name", [" Caption ", "CAPTION", "\ufeffcaption", "Captions"])
+def test_column_names_are_found_in_any_case_and_with_spaces(tmp_path: Path, name: str) -> None:
+    write_picture(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_text(f'File Name, {name}, Size\na.png, "red, big", 3\n')
+    for columns in (
+        None,
+        Columns(text=name),
+        Columns(text="captions" if name[-1] == "s" else "caption"),
+    ):
+        (item,) = read(tmp_path / "t.csv", columns)
+        assert (item.id, item.captions, item.fields) == ("a.png", ("red, big",), {"Size": "3"})
+    table = write_lines(tmp_path / "t.jsonl", {"Image-Path": "a.png", name: "red"})
+    assert [item.captions for item in read(table)] == [("red",)]
+
+
+@pytest.mark.parametrize(
+    "value", [None, float("nan"), "", " ", "NaN", "nan", "NULL", "None", "<NA>", "\\N"]
+)
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_missing_values_are_no_captions_ids_splits_or_labels(
+    tmp_path: Path, value: Any, kind: str
+) -> None:
+    write_picture(tmp_path / "a.png")
+    row = {"id": value, "image": "a.png", "text": value, "split": value, "label": value}
+    other = {"id": "b", "image": value, "text": "a nanometre, null and none", "split": "test"}
+    if kind == "parquet" and isinstance(value, float):
+        row, other = ({k: v if v == v else None for k, v in d.items()} for d in (row, other))
+    table = write_table(tmp_path / f"t.{kind}", [row, other | {"label": "c"}])
+    first, second = read(table, label_column="label")
+    assert first == Item("a.png", (tmp_path / "a.png",))
+    assert second == Item("b", (), ("a nanometre, null and none",), ("c",), split="test")
+
+
+@pytest.mark.parametrize(
+    ("value", "captions"),
+    [
+        ({"raw": "a red circle"}, ["a red circle"]),
+        ([{"raw": "one"}, {"text": "two"}, "three", None], ["one", "two", "three"]),
+        ('["one", "two, three"]', ["one", "two, three"]),
+        ("['one', \"it's two\"]", ["one", "it's two"]),
+        ("['one' 'two'\n 'three']", ["one", "two", "three"]),
+        ('{"raw": "one"}', ["one"]),
+        ("[{'raw': 'one'}, {'raw': 'two'}]", ["one", "two"]),
+        ("[laughs] a man", ["[laughs] a man"]),
+        ("[sic]", ["[sic]"]),
+        ("[1, 2]", ["[1, 2]"]),
+        ("{braces}", ["{braces}"]),
+        (["same", " same ", "other"], ["same", "same", "other"]),
+    ],
+)
+def test_lists_and_objects_of_captions_are_understood(
+    tmp_path: Path, value: Any, captions: list[str]
+) -> None:
+    (item,) = read(write_lines(tmp_path / "t.jsonl", {"caption": value}))
+    assert item.captions == tuple(captions)
+
+
+@pytest.mark.parametrize("value", [{"url": "x"}, [{"url": "x"}, "good"], True])
+def test_caption_that_is_not_understood_is_recorded(tmp_path: Path, value: Any) -> None:
+    data = read(write_lines(tmp_path / "t.jsonl", {"id": "a", "text": value}, {"text": "b"}))
+    kinds = [kind for kind in data.problems.count_by_kind() if "object with raw" in kind]
+    assert [data.problems.names(kind) for kind in kinds] == [["a"]]
+    assert all("url" not in caption for item in data for caption in item.captions)
+
+
+def test_long_names_are_shortened_in_the_summary(tmp_path: Path) -> None:
+    table = write_lines(tmp_path / "t.jsonl", {"image": "x" * 5000, "text": "a"})
+    assert max(map(len, read(table).problems.summary_lines())) < 300

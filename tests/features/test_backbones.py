@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from support.squares import clear_backbones, cosine, pixels
 
 from xmodal import device
 from xmodal.errors import ConfigError, ModelError
-from xmodal.features.backbones import load_image_backbone, load_text_backbone
+from xmodal.features.backbones import load_image_backbone, load_text_backbone, recorded_spec
+from xmodal.features.backbones.words import grams_1, grams_2
 
 ROOT = Path(__file__).parents[2]
 MOBILENET = ROOT.parent / "shared/data/encoders/mobilenet_v2_imagenet_fp16.safetensors"
@@ -51,6 +53,58 @@ def test_words_fold_case_and_unicode_forms() -> None:
 @pytest.mark.parametrize("text", ["!!!", "", "  \n", "…—"])
 def test_text_without_letters_is_a_zero_vector(text: str) -> None:
     assert not load_text_backbone("words").forward([text]).any()
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence", "other"),
+    [
+        ("猫", "窓の上で猫が眠っている", "青い車が走る"),
+        ("自行车", "一个男人在街上骑自行车", "桌子上有一杯水"),
+        ("ピザ", "テーブルの上のピザ", "青い車が走る"),
+        ("สุนัข", "เด็กผู้ชายวิ่งเล่นกับสุนัขในสวน", "รถสีแดง"),
+        ("ໝາ", "ເດັກນ້ອຍຫຼິ້ນກັບໝາຢູ່ສວນ", "ລົດສີແດງ"),
+        ("ឆ្កែ", "ក្មេងប្រុសរត់ជាមួយឆ្កែ", "រថយន្ត"),
+        ("ခွေး", "ကောင်လေးသည်ခွေးနှင့်ကစားသည်", "ကား"),
+        ("물", "나는 물을 마신다", "빨간 자동차"),
+        ("고양이", "창가에서 고양이가 잔다", "빨간 자동차"),
+        ("iphone", "赤いiPhoneのケース", "青い車が走る"),
+        ("🍕", "lunch: 🍕🍟!", "a red car 🚗"),
+        ("👩‍🚀", "the 👩🚀 waves", "a red car 🚗"),
+        ("हिन्दी", "यह हिन्दी भाषा है", "लाल गाड़ी"),
+        ("বাংলা", "আমি বাংলা বলি", "লাল গাড়ি"),
+        ("தமிழ்", "நான் தமிழ் பேசுகிறேன்", "சிவப்பு கார்"),
+    ],
+)
+def test_words_are_found_in_sentences_of_any_script(word: str, sentence: str, other: str) -> None:
+    rows = load_text_backbone("words").forward([word, sentence, other])
+    a, b, c = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    assert a @ b > 0.1 and a @ b > a @ c + 0.08
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["हिन्दी", "বাংলা", "தமிழ்", "తెలుగు", "ಕನ್ನಡ", "മലയാളം", "ગુજરાતી", "සිංහල", "ਪੰਜਾਬੀ", "كِتَاب", "שָׁלוֹם"],
+)
+def test_vowel_signs_and_points_belong_to_their_word(word: str) -> None:
+    normal = unicodedata.normalize("NFKC", word)
+    assert [gram for gram, weight in grams_2(word) if weight == 1] == [normal]
+
+
+def test_joiners_and_variations_do_not_change_words() -> None:
+    plain, joined = load_text_backbone("words").forward(
+        ["می خواهم ☀", "می\u200e خواهم\u200c ☀\ufe0f"]
+    )
+    assert np.array_equal(plain, joined)
+
+
+def test_words_1_keeps_the_features_of_earlier_versions() -> None:
+    old, new = load_text_backbone("words-1"), load_text_backbone("words")
+    assert (old.fingerprint, new.fingerprint) == ("words-1", "words-2") and old.spec == "words"
+    plain = ["a red circle", "café au lait 42", "snake_case"]
+    assert np.array_equal(old.forward(plain), new.forward(plain))
+    assert [gram for gram, weight in grams_1("हिन्दी") if weight == 1] == ["ह", "न", "द"]
+    assert recorded_spec("words", "words-1") == "words-1"
+    assert recorded_spec("words", "words-2") == "words"
 
 
 def test_words_of_similar_texts_are_nearer() -> None:

@@ -167,6 +167,7 @@ def train(data: Path, **params: Any) -> None:
     words: list[str] = []
     if not params["no_report"] and encoder.split.get("query"):
         report, _ = evaluate(given.encoder(encoder), with_known_splits, cache=cache)
+        report.facts["situation"] = recognise(dataset).line
         text = report.to_json() + "\n"
         write_bytes(params["out"] / REPORT, text.encode())
         figures = figures | report.headline()

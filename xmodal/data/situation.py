@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from xmodal.data.dataset import Dataset
@@ -40,4 +41,7 @@ def recognise(data: Dataset) -> Situation:
         count = len(data.classes)
         parts.append(f"{labelled:,} items with {count:,} labels from {data.label_column}")
     source = f" in {data.source}" if data.source else ""
+    folders = {x.parent for item in data for x in item.images if isinstance(x, Path)}
+    if name == "pictures only" and len(folders) > 1:
+        source += "; --labels-from folders uses the names of their folders as labels"
     return Situation(name, f"{name}: {', '.join(parts)}{source}")

@@ -45,6 +45,7 @@ from xmodal.encoders.folder import (
 )
 from xmodal.errors import ExtraMissing, ModelError, missing_extra
 from xmodal.features.backbones.builtin import Words
+from xmodal.features.backbones.words import GRAMS
 from xmodal.features.extract import Array, Usable, image_rows, text_rows, usable_rows
 from xmodal.modality import MODALITIES, Modality
 
@@ -67,7 +68,8 @@ class ModalityConfig:
     tensors, in order. ``dim``: length of the features, which are uint8 pixels if ``raw``, else
     float16. ``batch``: batch size. Pixels have ``preprocessing``. Tokens have a ``tokenizer`` file;
     they are truncated to ``max_tokens`` and padded to the longest text of a batch ("longest") or
-    to ``max_tokens`` ("max_length").
+    to ``max_tokens`` ("max_length"). ``words``: fingerprint of the vectors of words; None, in
+    folders of earlier versions, is "words-1".
     """
 
     graph: str
@@ -80,6 +82,7 @@ class ModalityConfig:
     tokenizer: str | None = None
     max_tokens: int | None = None
     padding: str | None = None
+    words: str | None = None
 
     def to_config(self) -> dict[str, Any]:
         """Return the content for ``config.json``."""
@@ -106,6 +109,7 @@ class ModalityConfig:
         known = set(parsed.inputs) <= set(TOKEN_TENSORS) if is_tokens else len(parsed.inputs) == 1
         raw = parsed.raw is True and is_pixels
         too_small = min(parsed.dim, parsed.batch) < 1
+        known &= (parsed.words or "words-1") in GRAMS
         if not needs[parsed.input] or not known or parsed.raw != raw or too_small:
             raise ValueError(f"the declaration of {parsed.graph} is incomplete for {parsed.input}")
         return parsed
@@ -236,7 +240,8 @@ class _GraphFeaturizer:
         if self._config.input == "pixels":
             return {self._config.inputs[0]: batch}
         if self._config.input == "words":
-            return {self._config.inputs[0]: Words().forward(batch)}
+            words = Words(fingerprint=self._config.words or "words-1")
+            return {self._config.inputs[0]: words.forward(batch)}
         encodings = self._tokenizer.encode_batch(list(batch))
         return {
             name: np.array([getattr(one, TOKEN_TENSORS[name]) for one in encodings], np.int64)

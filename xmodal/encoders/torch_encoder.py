@@ -50,6 +50,7 @@ from xmodal.features.backbones import (
     TextBackbone,
     load_image_backbone,
     load_text_backbone,
+    recorded_spec,
 )
 from xmodal.features.extract import Array, image_features, text_features
 from xmodal.modality import MODALITIES, Modality
@@ -110,7 +111,9 @@ class TrainedEncoder(Encoder):
     @cached_property
     def text_backbone(self) -> TextBackbone:
         """The text backbone, loaded at the first use. Raises ModelError if it has changed."""
-        loaded = load_text_backbone(self.backbones["text"].spec, precision=self.precision)
+        ref = self.backbones["text"]
+        spec = recorded_spec(ref.spec, ref.fingerprint)
+        loaded = load_text_backbone(spec, precision=self.precision)
         self._check_backbone("text", loaded.fingerprint)
         return loaded
 

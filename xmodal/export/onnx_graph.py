@@ -111,7 +111,10 @@ def _image(encoder: TrainedEncoder) -> Prepared:
 def _text(encoder: TrainedEncoder, folder: Path) -> Prepared:
     backbone = encoder.text_backbone
     if isinstance(backbone, builtin.Words):
-        config = ModalityConfig(GRAPHS["text"], "words", ("vectors",), backbone.dim, False, 64)
+        words = None if backbone.fingerprint == "words-1" else backbone.fingerprint
+        config = ModalityConfig(
+            GRAPHS["text"], "words", ("vectors",), backbone.dim, False, 64, words=words
+        )
         return config, None, {"vectors": torch.ones(2, backbone.dim)}
     network = _network(backbone)
     # The only text backbone with a network.

@@ -13,7 +13,9 @@ from xmodal.data.readers.values import clean_labels
 from xmodal.errors import ConfigError, DataError
 
 COLUMN_NAMES = {
-    "image": tuple("file_name image image_path filename filepath path img image_name".split()),
+    "image": tuple(
+        "file_name image image_path filename filepath path img img_path image_name".split()
+    ),
     "text": tuple(
         "text caption captions sentence sentences title description comment name".split()
     ),

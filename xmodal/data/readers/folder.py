@@ -100,14 +100,16 @@ def _coco_items(files: list[tuple[Path, Any]], reading: Reading) -> Iterator[Ite
 
 def _read_captions(folder: Path, reading: Reading) -> Iterator[Item]:
     """Yield an item for each picture below ``folder``, with the text of its .txt file, if any."""
-    reading.sources.append("caption files beside the pictures")
+    captioned = False
     for base, subfolders, names in os.walk(folder):
         subfolders.sort()  # the order in which os.walk visits them
         for name in sorted(names):
             path = Path(base, name)
             if path.suffix.lower() in SUFFIXES and not name.startswith("."):
                 captions = _captions(path.with_suffix(".txt"), folder, reading)
+                captioned = captioned or bool(captions)
                 yield Item(path.relative_to(folder).as_posix(), (path,), captions)
+    reading.sources.append("caption files beside the pictures" if captioned else "a folder")
 
 
 def _captions(path: Path, folder: Path, reading: Reading) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ def items_from_rows(
     """Yield the items of a table in the order of their first rows.
 
     Rows without an id of their own that name the same first picture are one item, and so are rows
-    with the same id, unless they name different pictures. Such an item has all captions, and the
+    with the same id, unless they name different pictures. Such an item has the captions and the
     different pictures and labels of its rows, and a list in each field in which the rows differ. If
     its rows name several splits, the most held-out one is used. ``columns`` are resolved columns.
     """
@@ -68,7 +68,7 @@ class _Draft:
     def add(self, other: _Draft) -> None:
         """Add the values of another row."""
         self.images.update(other.images)
-        self.captions.extend(other.captions)
+        self.captions += other.captions
         self.splits.update(other.splits)
         if other.labels is not None:
             self.labels = {**(self.labels or {}), **other.labels}

@@ -33,7 +33,7 @@ class Reading:
             raise ConfigError(f"--pictures {self.pictures}: there is no such folder")
         if self.encoding is not None:
             try:
-                b"".decode(self.encoding)
+                b"text".decode(self.encoding, "ignore")  # no look-up for empty bytes
             except (LookupError, ValueError):
                 raise ConfigError(
                     f"--encoding {self.encoding}: there is no such encoding of text, expected a "

@@ -36,7 +36,8 @@ def clean_captions(value: Any) -> tuple[tuple[str, ...], bool]:
     """Return the captions of a cell, each on one line, and whether all were understood.
 
     A cell is a text, a number, an object with one of CAPTION_KEYS, or a list of these, which may be
-    written as text. Missing values are left out; they are understood.
+    written as text. Missing values are left out; they are understood. Equal captions stay, because
+    files of features have a row for each.
     """
     found = list(_captions(value))
     texts = (valid_unicode(" ".join(text[:MAX_TEXT].split())) for text in found if text is not None)

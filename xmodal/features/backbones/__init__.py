@@ -78,6 +78,14 @@ def load_text_backbone(spec: str, *, precision: Precision = "float32") -> TextBa
     return cast(TextBackbone, _load(spec, "text", precision))
 
 
+def recorded_spec(spec: str, fingerprint: str) -> str:
+    """Return the spec that loads a backbone with ``fingerprint``, which an encoder recorded.
+
+    Encoders of earlier versions were trained with the features "words-1" of ``words``.
+    """
+    return fingerprint if (spec, fingerprint) == ("words", "words-1") else spec
+
+
 def _load(spec: str, modality: Modality, precision: Precision) -> object:
     """Load a built-in backbone, a weights file, a folder, a torchvision or Hugging Face model."""
     if not spec.strip():
@@ -91,6 +99,7 @@ def _load(spec: str, modality: Modality, precision: Precision) -> object:
         )
     built_in: dict[str, tuple[Modality, Callable[[str], object]]] = {
         "words": ("text", builtin.Words),
+        "words-1": ("text", lambda _: builtin.Words(fingerprint="words-1")),
         "small-cnn": ("image", builtin.RawPixels),
     }
     if spec in built_in:
