@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from PIL import Image
 from support.squares import clear_backbones, cosine, pixels
 from support.tiny_models import TEXTS, save_bert, save_clip, save_vit
 
-from xmodal.errors import ModelError
+from xmodal.errors import ExtraMissing, ModelError
 from xmodal.features.backbones import (
     ImageBackbone,
     TextBackbone,
@@ -187,3 +188,155 @@ def test_real_sentence_model_uses_mean_pooling() -> None:
     assert backbone.dim == 384
     assert float(cosine(found, expected).min()) > 0.99999
     assert cosine(found[0], found[1]) > 0.5 > cosine(found[0], found[2])
+
+
+# ---- text models of CLIP, and folders of sentence-transformers and open_clip --------------------
+
+
+@pytest.mark.parametrize("projection", [False, True])
+def test_clip_text_model_gives_its_end_of_text_vector(tmp_path: Path, projection: bool) -> None:
+    from transformers import (
+        AutoTokenizer,
+        CLIPConfig,
+        CLIPTextModel,
+        CLIPTextModelWithProjection,
+    )
+
+    whole = save_clip(tmp_path / "clip")
+    config = CLIPConfig.from_pretrained(whole).text_config
+    config.projection_dim = 12
+    kind = CLIPTextModelWithProjection if projection else CLIPTextModel
+    model, tokens = kind(config).eval(), AutoTokenizer.from_pretrained(whole)
+    model.save_pretrained(tmp_path / "text")
+    tokens.save_pretrained(tmp_path / "text")
+    backbone = load_text_backbone(str(tmp_path / "text"))
+    for text in TEXTS:
+        out = model(**tokens([text], return_tensors="pt"))
+        own = (out.text_embeds if projection else out.pooler_output).detach().numpy()
+        assert cosine(backbone.forward([text]), own) > 0.9999
+    assert backbone.fingerprint.endswith("-pooled")  # earlier versions took the mean of the tokens
+
+
+def write_modules(folder: Path, *kinds: str) -> None:
+    """Write modules.json of sentence-transformers; every step but the first has a folder."""
+    steps = [
+        {
+            "idx": number,
+            "name": str(number),
+            "path": f"{number}_{kind}" if number else "",
+            "type": f"x.{kind}",
+        }
+        for number, kind in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(steps))
+
+
+def write_pooling(folder: Path, mode: str) -> None:
+    (folder / "1_Pooling").mkdir()
+    modes = {f"pooling_mode_{name}": name == mode for name in ("cls_token", "mean_tokens")}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(modes))
+
+
+def test_sentence_transformers_pooling_dense_layer_and_limit(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = save_bert(tmp_path / "bert")
+    plain = load_text_backbone(str(folder)).fingerprint
+    clear_backbones()
+    write_modules(folder, "Transformer", "Pooling", "Dense", "Normalize")
+    write_pooling(folder, "cls_token")
+    (folder / "2_Dense").mkdir()
+    dense = {"in_features": 16, "out_features": 8, "activation_function": "torch.nn.Tanh"}
+    (folder / "2_Dense" / "config.json").write_text(json.dumps(dense))
+    weight, bias = torch.randn(8, 16), torch.randn(8)
+    weights = folder / "2_Dense" / "model.safetensors"
+    save_file({"linear.weight": weight, "linear.bias": bias}, weights)
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 4}')
+    backbone = load_text_backbone(str(folder))
+    assert backbone.dim == 8
+    tokens = AutoTokenizer.from_pretrained(folder)(
+        TEXTS[0], truncation=True, max_length=4, return_tensors="pt"
+    )
+    with torch.inference_mode():
+        first = AutoModel.from_pretrained(folder).eval()(**tokens).last_hidden_state[:, 0]
+        own = torch.tanh(first @ weight.T + bias)
+    assert cosine(backbone.forward([TEXTS[0], TEXTS[1]])[:1], own.numpy()) > 0.9999
+    fingerprint = backbone.fingerprint
+    clear_backbones()
+    save_file({"linear.weight": weight + 1, "linear.bias": bias}, weights)
+    assert len({plain, fingerprint, load_text_backbone(str(folder)).fingerprint}) == 3
+
+
+def test_sentence_transformers_mean_keeps_its_features(tmp_path: Path) -> None:
+    folder = save_bert(tmp_path / "bert")
+    before = load_text_backbone(str(folder)).forward(TEXTS)
+    clear_backbones()
+    write_modules(folder, "Transformer", "Pooling", "Normalize")
+    write_pooling(folder, "mean_tokens")
+    np.testing.assert_array_equal(load_text_backbone(str(folder)).forward(TEXTS), before)
+
+
+def test_sentence_transformers_steps_that_are_not_supported(tmp_path: Path) -> None:
+    folder = save_bert(tmp_path / "bert")
+    write_modules(folder, "Transformer", "LSTM")
+    with pytest.raises(ModelError, match="step LSTM"):
+        load_text_backbone(str(folder))
+    write_modules(folder, "Transformer", "Pooling")
+    write_pooling(folder, "no_tokens")
+    with pytest.raises(ModelError, match="pools tokens by nothing"):
+        load_text_backbone(str(folder))
+
+
+def test_sentence_transformers_clip_is_an_aligned_pair(tmp_path: Path) -> None:
+    folder = tmp_path / "st"
+    folder.mkdir()
+    clip = save_clip(folder / "0_CLIPModel")
+    steps = [{"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "x.CLIPModel"}]
+    (folder / "modules.json").write_text(json.dumps(steps))
+    image, text = load_image_backbone(str(folder)), load_text_backbone(str(folder))
+    assert image.space is not None and image.space == text.space
+    alone = load_text_backbone(str(clip))
+    np.testing.assert_array_equal(text.forward(TEXTS), alone.forward(TEXTS))
+
+
+def test_open_clip_folder(tmp_path: Path) -> None:
+    config = {
+        "model_cfg": {
+            "embed_dim": 16,
+            "vision_cfg": {
+                **{"image_size": 32, "layers": 2, "width": 16},
+                **{"patch_size": 8, "head_width": 8},
+            },
+            "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 16}
+            | {"heads": 2, "layers": 2},
+        },
+        "preprocess_cfg": {
+            **{"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]},
+            **{"interpolation": "bicubic", "resize_mode": "shortest"},
+        },
+    }
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+    if importlib.util.find_spec("open_clip") is None:
+        with pytest.raises(ExtraMissing, match="open-clip"):
+            load_image_backbone(str(tmp_path))
+        return
+    with pytest.raises(ModelError, match=r"open_clip_model\.safetensors"):
+        load_image_backbone(str(tmp_path))
+    import open_clip
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    own = open_clip.CLIP(**config["model_cfg"]).eval()
+    state = {name: value.contiguous() for name, value in own.state_dict().items()}
+    save_file(state, tmp_path / "open_clip_model.safetensors")
+    image, text = load_image_backbone(str(tmp_path)), load_text_backbone(str(tmp_path))
+    assert image.space is not None and image.space == text.space
+    prepared = open_clip.create_model_from_pretrained(f"local-dir:{tmp_path}")[1]
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
+    with torch.inference_mode():
+        vector = own.encode_image(prepared(picture)[None]).numpy()
+        words = own.encode_text(open_clip.get_tokenizer(f"local-dir:{tmp_path}")(["a dog"]))
+    pixels_ = np.array(image.preprocessing.pixels(picture))[None]
+    assert cosine(image.forward(pixels_), vector) > 0.999
+    assert cosine(text.forward(["a dog"]), words.numpy()) > 0.9999

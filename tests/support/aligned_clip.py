@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,8 @@ import torch
 from PIL import Image, ImageDraw
 from support.tiny_models import save_clip
 
-COLOURS = {"red": (220, 30, 30), "green": (30, 190, 40), "blue": (40, 60, 220)}
-SHAPES = ("circle", "square")
-KINDS = [f"a {colour} {shape}" for colour, shape in itertools.product(COLOURS, SHAPES)]
+COLOURS = {"red": (220, 30, 30), "green": (30, 190, 40), "blue": (40, 60, 220), "black": (0, 0, 0)}
+KINDS = ["a red circle", "a green square", "a blue triangle", "a black bar"]
 
 
 def write_shapes(folder: Path, count: int, *, captions: bool, seed: int = 0) -> list[str]:
@@ -34,13 +32,18 @@ def _draw(text: str, rng: np.random.Generator) -> Image.Image:
     image = Image.new("RGB", (32, 32), tuple(rng.integers(200, 256, 3).tolist()))
     side = int(rng.integers(14, 22))
     x, y = (int(value) for value in rng.integers(0, 32 - side, 2))
-    draw = ImageDraw.Draw(image)
-    paint = draw.ellipse if shape == "circle" else draw.rectangle
-    paint((x, y, x + side, y + side), fill=COLOURS[colour])
+    draw, fill = ImageDraw.Draw(image), COLOURS[colour]
+    if shape == "circle":
+        draw.ellipse((x, y, x + side, y + side), fill=fill)
+    elif shape == "triangle":
+        draw.polygon([(x, y + side), (x + side, y + side), (x + side // 2, y)], fill=fill)
+    else:
+        height = side if shape == "square" else side // 2
+        draw.rectangle((x, y, x + side, y + height), fill=fill)
     return image
 
 
-def save_aligned_clip(folder: Path, *, steps: int = 150) -> Path:
+def save_aligned_clip(folder: Path, *, steps: int = 60) -> Path:
     """Save the CLIP of :func:`support.tiny_models.save_clip`, trained on random shapes."""
     from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 @click.option("--text", "texts", multiple=True, help="Encode this text; may be repeated.")
 @click.option("--image", "images", multiple=True, help="Encode this picture; may be repeated.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the codes of DATA (.npz).")
+@click.option("--margins", is_flag=True, help="Count the bits of DATA that are near the threshold.")
+@click.option(
+    "--compare",
+    type=click.Path(path_type=Path),
+    help="Print the share of bits equal to those in a file that --out wrote elsewhere.",
+)
 @backbone_options(None)
 @features_option
 @column_options
@@ -54,11 +61,15 @@ def encode(
     Example:
       xmodal encode --model my.model --text "red shoes" --image a.jpg
       xmodal encode photos/ --model my.model --out codes.npz
+      xmodal encode photos/ --model my.model --out codes.npz --margins --compare other.npz
       xmodal encode --features features.npz --model my.model --out codes.npz
     """
     has_data = data is not None or bool(options["feature_files"])
     if has_data != (out is not None) or not (has_data or texts or images):
         raise ConfigError("give DATA with --out, or --text, or --image: see xmodal encode --help")
+
+    if out is None and (options["margins"] or options["compare"]):
+        raise ConfigError("--margins and --compare are for the codes of DATA: add DATA and --out")
 
     from xmodal.encoders.load import load_encoder
 
@@ -70,7 +81,7 @@ def encode(
     _print_codes(encoder, list(texts), list(images), options["as_json"])
     if out is not None:
         given = read_data(data, options)
-        _write_codes(given.encoder(encoder), given.dataset, out, options["cache"])
+        _write_codes(given.encoder(encoder), given.dataset, out, options)
 
 
 def _print_codes(encoder: Encoder, texts: list[str], images: list[str], as_json: bool) -> None:
@@ -89,19 +100,29 @@ def _print_codes(encoder: Encoder, texts: list[str], images: list[str], as_json:
             print_line(line["code"])
 
 
-def _write_codes(encoder: Encoder, dataset: Dataset, out: Path, cache: Path | None) -> None:
+def _write_codes(encoder: Encoder, dataset: Dataset, out: Path, options: Mapping[str, Any]) -> None:
     """Write the codes of a dataset to an .npz file, which is replaced at once when complete."""
+    from xmodal.encoders.agreement import compare_codes, count_near_threshold, to_arrays
     from xmodal.features.cache import default_cache
 
+    cache = options["cache"] or default_cache()
     with progress_bars() as bars:
-        codes = encoder.encode_data(dataset, cache=cache or default_cache(), progress=bars)
-    arrays: dict[str, Any] = {"bits": np.array(encoder.bits)}
-    for modality, encoded in codes.items():
-        arrays[f"{modality}_ids"] = np.array(encoded.id_of_codes(), dtype=str)
-        arrays[f"{modality}_positions"] = encoded.positions
-        arrays[f"{modality}_codes"] = encoded.codes.packed
+        codes = encoder.encode_data(dataset, cache=cache, progress=bars)
+    arrays = to_arrays(codes, encoder.bits)
+    agreement = compare_codes(arrays, options["compare"]) if options["compare"] else {}
+    margins = count_near_threshold(encoder, dataset, cache) if options["margins"] else {}
     with atomic_write(out) as file:
         np.savez(file, **arrays)
     print_problems(dataset.problems)
     counts = ", ".join(f"{len(one.codes):,} {modality} codes" for modality, one in codes.items())
     print_line(f"{out}: {counts}")
+    for modality, one in agreement.items():
+        print_line(
+            f"{modality}: {one.bits:.4%} of bits and {one.codes:.2%} of codes equal to "
+            f"{options['compare']} ({one.n:,} codes)"
+        )
+    for modality, (near, total) in margins.items():
+        print_line(
+            f"{modality}: {near:,} of {total:,} bits ({near / max(total, 1):.4%}) are within 1e-4 "
+            "of the threshold and may differ on another machine"
+        )

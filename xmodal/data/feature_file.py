@@ -107,7 +107,7 @@ class FeatureFile:
             )
             for row, id_ in enumerate(self.names)
         )
-        return Dataset(items, name=self.name, label_column=label_column)
+        return Dataset(items, name=self.name, label_column=label_column, source=self.name)
 
 
 def is_feature_file(path: Path) -> bool:

@@ -7,7 +7,6 @@ split must not separate them, and none of their captions is wrong for the others
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,10 +20,10 @@ THREADS = 8
 def with_groups(data: Dataset) -> Dataset:
     """Return a copy in which every item has a group.
 
-    Items with a common picture (equal bytes) or a common id are one group, and so are items that
-    such items connect. The name of a group is the smallest SHA-256 of its pictures, in hexadecimal
-    digits; without a readable picture it is the SHA-256 of the id. It does not depend on the order
-    of the items. Every picture is read once.
+    Items with a common picture (equal bytes), id or former group are one group, and so are items
+    that such items connect. The name of a group is the smallest SHA-256 of its pictures, in
+    hexadecimal digits; without a readable picture it is the SHA-256 of the id. It does not depend
+    on the order of the items. Every picture is read once.
     """
     hash_of = _picture_hashes(source for item in data for source in item.images)
     keys = [list(_keys(item, hash_of)) for item in data]
@@ -51,11 +50,11 @@ ID_KEY = "id "
 def _keys(item: Item, hash_of: dict[ImageSource, str | None]) -> Iterator[str]:
     """Yield the keys that an item shares with the other items of its group."""
     yield ID_KEY + hashlib.sha256(item.id.encode(errors="surrogatepass")).hexdigest()
+    if item.group is not None:
+        yield f"{ID_KEY}group {item.group}"
     for source in item.images:
         if (digest := hash_of[source]) is not None:
             yield digest
-        elif not isinstance(source, FeatureName):  # the name of a missing file, see --features
-            yield ID_KEY + hashlib.sha256(os.fsencode(source)).hexdigest()
 
 
 def _picture_hashes(sources: Iterable[ImageSource]) -> dict[ImageSource, str | None]:

@@ -10,6 +10,7 @@ from xmodal.data.dataset import Problems, Progress
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.encoders.torch_encoder import TrainedEncoder
 from xmodal.errors import ConfigError
+from xmodal.features.extract import Array
 from xmodal.features.from_file import FileSource, check_dim
 from xmodal.modality import MODALITIES, Modality
 
@@ -48,6 +49,10 @@ class FeatureEncoder(Encoder):
     def shared_space(self) -> bool:
         """Whether features of pictures and texts can be compared with each other."""
         return self.encoder.shared_space
+
+    def outputs(self, modality: Modality, features: Array) -> Array | None:
+        """Return the real-valued outputs of the trained encoder."""
+        return self.encoder.outputs(modality, features)
 
     def encode(
         self,

@@ -85,7 +85,8 @@ def with_features(data: Dataset, file: FeatureFile) -> tuple[Dataset, FileSource
     An item is matched by its id, else by the path, name or stem of its picture; without ids in the
     file, by order. Caption j of all items of one id of the file, in their order, has its text
     feature j. Items without pictures or captions get a :class:`FeatureName` for each feature.
-    Items without features are recorded in ``data.problems``.
+    Items of one id of the file get one group. Items without features are recorded in
+    ``data.problems``.
 
     Raises DataError if numbers of pictures or captions differ, and if no item has features.
     """
@@ -128,6 +129,7 @@ class _Matcher:
             item,
             images=item.images or tuple(_names(item.id, len(pictures))),
             captions=item.captions or tuple(_names(item.id, len(captions))),
+            group=self.file.names[places[0]],
         )
         if "image" in self.file.rows and len(item.images) != len(pictures):
             raise self._mismatch(item, "pictures", len(item.images), len(pictures))
