@@ -305,7 +305,8 @@ def captions() -> Dataset:
 def test_encode_repeats_the_id_of_an_item_with_several_captions(
     encoder: Encoder, captions: Dataset, tmp_path: Path
 ) -> None:
-    _write_codes(encoder, captions, tmp_path / "codes.npz", tmp_path / "cache")
+    options = {"cache": tmp_path / "cache", "margins": False, "compare": None}
+    _write_codes(encoder, captions, tmp_path / "codes.npz", options)
     with np.load(tmp_path / "codes.npz", allow_pickle=False) as saved:
         assert saved["text_ids"].tolist() == ["a", "a", "b"]
         assert saved["text_positions"].tolist() == [0, 2, 0]

@@ -283,7 +283,7 @@ def _identity(
     data: Dataset,
     options: Mapping[str, Any],
     settings: Mapping[str, Any],
-    features: FileSource | None,
+    features: FileSource | None = None,
 ) -> str:
     """Return a hash of pairs, options, settings in their stored order, and features of a file."""
     hashed = hashlib.blake2b(digest_size=8)
