@@ -23,7 +23,8 @@ from xmodal.training.train import train
 
 Run = Callable[..., Any]
 PROGRESS = re.compile(
-    r".+: [\d,]+ items, [\d,]+ pairs|epoch .*|column labels .*|.+ has no column labels, .*"
+    r".+: [\d,]+ items, [\d,]+ pairs|(captions|labels|pictures)( and labels| only)?: .*|epoch .*|"
+    r"column labels .*|.+ has no column labels, .*"
 )  # lines of train before the error
 SMALL = "--image-backbone small-cnn --text-backbone words --bits 16 --set hidden=32 --set batch=32"
 
@@ -45,7 +46,7 @@ FILES = [
     ("repeated column", "train {t}/repeated.csv --out {t}/m", "text, id, text"),
     ("two metadata tables", "train {t}/two --out {t}/m", "metadata.jsonl and metadata.csv"),
     ("too few pairs", "train {t}/few.jsonl --out {t}/m {small}", "2 pairs .* at least 8"),
-    ("no usable picture", "train {t}/damaged.jsonl --out {t}/m {small}", "9 x picture not usable"),
+    ("no usable picture", "train {t}/damaged.jsonl --out {t}/m {small}", "1 x picture not usable"),
     ("evaluate too few pairs", "evaluate {t}/few.jsonl --model {model}", "at least 8"),
     ("index path missing", "index {t}/nothing --model {model} --index {t}/i", "/nothing"),
     ("encode path missing", "encode {t}/nothing --model {model} --out {t}/c.npz", "/nothing"),

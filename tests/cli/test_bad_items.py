@@ -45,7 +45,7 @@ def mixed_items(photos_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
         {"file_name": "https://example.org/a.png", "text": "a URL"},
         {"file_name": "empty-caption.png", "text": " "},
         {"file_name": "dots.png", "text": "..."},
-        {"file_name": "00000.png", "text": "repeated id"},
+        {"id": "00000.png", "file_name": "00001.png", "text": "repeated id"},
         {"file_name": None, "text": None},
         {"file_name": "00002.png", "id": "\ud83d", "text": "id is not valid Unicode"},
         {"id": "infinite", "text": "a field that JSON cannot represent", "price": float("inf")},
@@ -58,7 +58,9 @@ def mixed_items(photos_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 EXPECTED_PROBLEMS = {
-    "bad line": 3,
+    "bad line": 2,
+    "line not in UTF-8 (save the file as UTF-8, or name its encoding with --encoding, for example "
+    "cp1252)": 1,
     "picture missing": 1,
     "picture is a URL (download it first)": 1,
     "row without a picture": 2,
@@ -105,5 +107,6 @@ def test_index_records_csv_rows_of_another_length(
     (tmp_path / "t.csv").write_bytes(b"id,text\n1,a red star\n2\n\xff,\xff\n4,a,b\n5,a blue star\n")
     result = xmodal_cli("index", tmp_path / "t.csv", "--model", model, "--index", tmp_path / "i")
     assert result.status == 0 and "2 documents" in result.out
-    assert "3 x bad line: line 3 has 1 values for 2 columns, line 4 is not in UTF-8" in result.err
+    assert "2 x bad line: line 3 has 1 values for 2 columns, line 5 has 3" in result.err
+    assert "1 x line not in UTF-8" in result.err and "--encoding" in result.err
     assert open_index(tmp_path / "i").codes("text")[0] == ["1", "5"]

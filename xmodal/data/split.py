@@ -246,5 +246,5 @@ def _too_few(data: Dataset, named: Dataset, parts: Mapping[Role, list[Item]]) ->
         why = f"; the splits of the data: {found}; change it with --split-map NAME=train" + why
     return (
         f"{data.name} leaves {len(parts['train'])} pairs of picture and text for training, "
-        f"expected at least {MIN_TRAINING_PAIRS} (of {len(data):,} pairs: {counts or 'none'}){why}"
+        f"expected at least {MIN_TRAINING_PAIRS} of {len(data):,} ({counts or 'no pair'}){why}"
     )
