@@ -133,8 +133,8 @@ class Run:
         seconds = time.perf_counter() - self._started
         figures = {"epoch": epoch, **losses, **measured, "seconds": seconds}
         self.history.append(figures)
-        score = float(np.mean(list(measured.values()))) if measured else self.best
-        if score > self.best or not measured:
+        if self.is_better(measured):
+            score = float(np.mean(list(measured.values()))) if measured else self.best
             self.best, self.best_epoch = score, epoch
             self._best_state = {k: v.detach().clone() for k, v in towers.state_dict().items()}
         self._save(epoch)
@@ -153,6 +153,10 @@ class Run:
         Without validation pairs there are no figures, and the last epoch is kept.
         """
         return validation_map(towers, self.data.validation, self.data.train)
+
+    def is_better(self, figures: Mapping[str, float]) -> bool:
+        """Whether an epoch with these validation figures is the best one so far."""
+        return not figures or float(np.mean(list(figures.values()))) > self.best
 
     def sheet(self, name: str, epoch: int, rows: Sequence[npt.NDArray[np.uint8]]) -> None:
         """Save a sheet of pictures, see :func:`save_sheet`, if the run has a folder."""
