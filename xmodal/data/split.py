@@ -26,6 +26,8 @@ ROLE_NAMES: dict[Role, tuple[str, ...]] = {
 PRECEDENCE: tuple[Role, ...] = ("query", "validation", "gallery", "train")
 """Part of a group whose items name several parts: the first of these."""
 MIN_TRAINING_PAIRS = 8
+MAX_VALIDATION = 300
+"""Groups of a validation part that is sampled from data with its own query part."""
 FEW_CAPTIONS = 0.1
 """Captions are few if there are fewer different ones than this share of the pictures."""
 
@@ -198,6 +200,8 @@ def _sample(
     if "validation" not in roles.values() and validation and rest:
         above = sum(place[group] >= 1 - validation for group in rest)
         count = _count(above, validation * len(ranked), len(rest) - MIN_TRAINING_PAIRS)
+        if "query" in roles.values():
+            count = min(count, MAX_VALIDATION)
         sampled |= dict.fromkeys(rest[-count:], "validation")
     return sampled
 

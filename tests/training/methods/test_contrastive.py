@@ -1,0 +1,212 @@
+"""The contrastive method: batches, losses, repeatability, continued runs, learning."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from xmodal.encoders.towers import Towers
+from xmodal.errors import ConfigError
+from xmodal.evaluation.captions import query_figures
+from xmodal.features.units import Units
+from xmodal.training.methods.contrastive.batches import Sampler
+from xmodal.training.methods.contrastive.initial import start_from_linear_models
+from xmodal.training.methods.contrastive.losses import caption_contrast
+from xmodal.training.methods.contrastive.train import (
+    CaptionData,
+    CaptionRun,
+    Config,
+    rate_factor,
+    train,
+)
+from xmodal.training.run import Run
+
+QUICK = Config(epochs=3, batch=32, hidden=16)
+BITS = 32
+CPU = torch.device("cpu")
+
+
+def units(n: int = 160, seed: int = 0, captions: int = 3, labels: int = 0) -> Units:
+    """Pictures and captions that are noisy linear images of hidden vectors."""
+    rng = np.random.default_rng(seed)
+    maps = np.random.default_rng(99)
+    to_image, to_text = maps.standard_normal((12, 24)), maps.standard_normal((12, 18))
+    hidden = rng.standard_normal((n, 12))
+    count = np.arange(n) % captions + 1
+    unit = np.repeat(np.arange(n), count)
+    image = hidden @ to_image + 0.3 * rng.standard_normal((n, 24))
+    text = hidden[unit] @ to_text + 1.5 * rng.standard_normal((len(unit), 18))
+    multi_hot = np.zeros((n, labels), np.bool_)
+    if labels:
+        multi_hot[np.arange(n), np.arange(n) % labels] = True
+    return Units(
+        [f"{i:04}" for i in range(n)],
+        _unit(image),
+        _unit(text),
+        np.arange(n + 1),
+        np.concatenate([[0], np.cumsum(count)]),
+        multi_hot,
+        np.full(n, bool(labels)),
+        np.arange(len(unit)),
+        [f"{i}" for i in range(n)],
+        [f"{i}" for i in range(len(unit))],
+    )
+
+
+def _unit(rows: Any) -> Any:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float16)
+
+
+def data(labels: int = 0) -> CaptionData:
+    return CaptionData(units(labels=labels), units(40, seed=1, labels=labels), BITS)
+
+
+def trained(config: Config = QUICK, seed: int = 0, labels: int = 0, **run: Any) -> CaptionRun:
+    made = CaptionRun(data(labels), seed=seed, **run)
+    made.towers = train(made.data, config, made)  # type: ignore[attr-defined]
+    return made
+
+
+def codes(run: Any) -> list[str]:
+    held_out = run.data.validation
+    text = torch.from_numpy(held_out.text.astype(np.float32))
+    return list(run.towers.codes("text", text).to_hex())
+
+
+# ---- parts -----------------------------------------------------------------------------------
+
+
+def test_contrast_equals_a_loop() -> None:
+    generator = torch.Generator().manual_seed(0)
+    u, v = (torch.rand(5, 8, generator=generator) * 2 - 1 for _ in range(2))
+    excluded = torch.zeros(5, 5, dtype=torch.bool)
+    excluded[1, 3] = excluded[3, 1] = True
+    total = 0.0
+    for a, b in ((u, v), (v, u)):
+        for i in range(5):
+            scores = [float(a[i] @ b[j]) / (8 * 0.2) for j in range(5)]
+            kept = [math.exp(x) for j, x in enumerate(scores) if not excluded[i, j]]
+            total -= scores[i] - math.log(sum(kept))
+    found = float(caption_contrast(u, v, 0.2, excluded))
+    assert found == pytest.approx(total / 10, rel=1e-5)
+
+
+def test_batches_have_captions_of_their_own_units() -> None:
+    made = units()
+    sampler = Sampler(made, 0.0, CPU)
+    chosen = np.array([5, 11, 3])
+    drawn = set()
+    for seed in range(30):
+        batch = sampler.batch(chosen, np.random.default_rng(seed))
+        for row, unit in enumerate(chosen):
+            own = made.text[made.text_offsets[unit] : made.text_offsets[unit + 1]]
+            found = [k for k, one in enumerate(own) if np.allclose(one, batch.text[row].numpy())]
+            assert len(found) == 1
+            drawn.add((int(unit), found[0]))
+        assert torch.allclose(batch.image, torch.from_numpy(made.image[chosen]).float())
+    assert len(drawn) == sum(int(x) for x in np.diff(made.text_offsets)[chosen])
+
+
+def test_equal_captions_of_two_units_are_no_negatives() -> None:
+    made = replace(units(captions=1), text_key=np.array([0, 1, 0, *range(2, 159)]))
+    batch = Sampler(made, 0.5, CPU).batch(np.array([0, 1, 2]), np.random.default_rng(0))
+    expected = torch.zeros(3, 3, dtype=torch.bool)
+    expected[0, 2] = expected[2, 0] = True
+    assert torch.equal(batch.equal, expected)
+
+
+def test_mixed_captions_are_unit_vectors_between_two_own_captions() -> None:
+    made = units()
+    batch = Sampler(made, 0.5, CPU).batch(np.array([2, 5]), np.random.default_rng(1))
+    assert batch.text.norm(dim=1).tolist() == pytest.approx([1.0, 1.0], abs=1e-5)
+
+
+def test_towers_begin_as_a_linear_model_that_finds_captions() -> None:
+    made = data()
+    towers = Towers(24, 18, BITS, hidden=16, kind="residual").eval()
+    start_from_linear_models(towers, made.train, False, np.random.default_rng(0))
+    assert recall_at_10(towers, made.validation) > 2 * 10 / len(made.validation)
+
+
+def recall_at_10(towers: Towers, held_out: Units) -> float:
+    image = towers.codes("image", torch.from_numpy(held_out.image.astype(np.float32)))
+    text = towers.codes("text", torch.from_numpy(held_out.text.astype(np.float32)))
+    return float(query_figures(held_out, "text", text, image).hits[:, 2].mean())
+
+
+def test_rate_factor_rises_and_ends_near_zero() -> None:
+    factors = [rate_factor(step, 100, 10) for step in range(100)]
+    assert factors[0] == pytest.approx(0.1) and max(factors) == max(factors[9:12])
+    assert factors[-1] < 0.01
+
+
+# ---- runs ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("negatives", ["none", "random", "semi-hard", "policy"])
+def test_equal_seeds_give_equal_codes_and_others_differ(negatives: Any) -> None:
+    config = replace(QUICK, negatives=negatives, warmup=0)
+    first, again, other = trained(config), trained(config), trained(config, seed=1)
+    assert codes(first) == codes(again)
+    assert codes(first) != codes(other)
+    assert all(math.isfinite(x) for row in first.history for x in row.values())
+
+
+def test_the_policy_is_trained_only_where_it_selects() -> None:
+    assert "reward" in trained(replace(QUICK, negatives="policy")).history[0]
+    assert "reward" not in trained(replace(QUICK, negatives="random")).history[0]
+
+
+def test_a_stopped_run_continues_with_the_same_codes(tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(epoch: int, *_: Any) -> None:
+        if epoch == 2:
+            raise Stop
+
+    whole = trained(folder=None)
+    with pytest.raises(Stop):
+        trained(folder=tmp_path, show=stop)
+    assert codes(trained(folder=tmp_path)) == codes(whole)
+
+
+def test_the_last_epoch_is_used() -> None:
+    assert trained().best_epoch == QUICK.epochs
+
+
+def test_labels_add_their_terms() -> None:
+    assert "classes" in trained(labels=4).history[0]
+    assert "classes" not in trained().history[0]
+
+
+def test_training_finds_captions_better_than_its_first_epoch() -> None:
+    run = trained(Config(epochs=20, batch=32, hidden=32, dropout=0.1))
+    held_out = run.data.validation
+    chance = 10 / len(held_out)
+    assert run.history[-1]["R@10"] > 2 * chance
+
+
+def test_little_data_trains() -> None:
+    small = CaptionData(units(9), units(2, seed=1).take(np.zeros(0, np.int64)), 16)
+    run = CaptionRun(small)
+    towers = train(small, QUICK, run)
+    assert towers.bits == 16 and "R@1" not in run.history[-1]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"dropout": 1.5}, {"temperature": 0.0}, {"batch": 1}, {"caption_mix": -0.1}]
+)
+def test_invalid_settings_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        Config(**wrong)
+
+
+def test_a_run_of_pairs_keeps_its_best_epoch() -> None:
+    assert not Run(data()).is_better({"mAP": -2.0})  # type: ignore[arg-type]
