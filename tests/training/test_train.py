@@ -221,14 +221,14 @@ def test_training_without_validation_keeps_the_last_epoch(few: Dataset, cache: P
 
 
 def test_invalid_options_raise_before_the_folder_is_created(few: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no method 'gan', expected one of schgan"):
+    with pytest.raises(ConfigError, match=r"no method 'gan', expected one of auto"):
         train(few, tmp_path / "x", replace(OPTIONS, method="gan"))
     with pytest.raises(ConfigError, match=r"no setting 'epoch'"):
         train(few, tmp_path / "x", OPTIONS, {"epoch": 1})
     with pytest.raises(CodeError, match=r"bits is 12"):
         train(few, tmp_path / "x", replace(OPTIONS, bits=12))
     assert not (tmp_path / "x").exists()
-    names = ["schgan", "schgan-paper", "dshgan", "multiadversarial", "sigah", "ssah"]
+    names = ["contrastive", "schgan", "schgan-paper", "dshgan", "multiadversarial", "sigah", "ssah"]
     assert list(METHODS) == names
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,13 +127,13 @@ def train(data: Path, **params: Any) -> None:
     params["split_map"] = parse_split_map(params["split_map"])
     if params["feature_files"] or is_feature_file(data):
         params |= dict.fromkeys(_defaults("image_backbone", "text_backbone"), FEATURES)
+    settings = _settings(params)
     options = configure(
         Options, {name: params[name] for name in Options.__dataclass_fields__ if name in params}
     )
     if params["no_train"]:
         _fit(data, params)
         return
-    settings = _settings(params)
     given = read_data(data, params)
     dataset = given.dataset
     check_split_map(dataset, options.split_map)
@@ -217,15 +216,22 @@ def _defaults(*names: str) -> list[str]:
     return [name for name in names if context.get_parameter_source(name) is default]
 
 
-def _settings(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a file, of --set, and of the options of single settings."""
-    settings = _file_settings(params["settings_file"]) | parse_settings(params["assignments"])
+def _settings(params: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a file, of --set, and of the options of single settings.
+
+    A file that is the config.json of an encoder also decides the method, unless --method does.
+    """
+    content = _file_content(params["settings_file"])
+    options = content.get("options")
+    if isinstance(options, dict) and "method" in _defaults("method"):
+        params["method"] = options.get("method", params["method"])
+    settings = dict(content.get("settings", content)) | parse_settings(params["assignments"])
     single = {name: params[name] for name in ("negatives", "label_weight")}
     return settings | {name: value for name, value in single.items() if value is not None}
 
 
-def _file_settings(path: Path | None) -> dict[str, Any]:
-    """Read settings from a JSON object, or from its member "settings"."""
+def _file_content(path: Path | None) -> dict[str, Any]:
+    """Read a JSON object with settings, or with a member "settings"."""
     if path is None:
         return {}
     try:
@@ -234,4 +240,4 @@ def _file_settings(path: Path | None) -> dict[str, Any]:
         raise ConfigError(f"--settings {path} cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"--settings {path}: expected a JSON object with settings")
-    return dict(content.get("settings", content))
+    return content
