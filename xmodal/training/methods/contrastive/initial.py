@@ -6,17 +6,16 @@ import numpy as np
 import torch
 
 from xmodal.encoders.towers import Tower, Towers, linear_map
+from xmodal.features.extract import Array
 from xmodal.features.units import Units
-from xmodal.linear_models import Matrix, Project, Projections, affine, cca, itq, pca
+from xmodal.linear_models import Project, Projections, affine, cca, itq, pca
 from xmodal.training.pairs import even_choice
 
-RIDGE = 0.1
-"""Ridge of CCA, relative to the mean variance of a component."""
 MAX_FIT_ROWS = 30_000
 """Pairs of a picture and a caption that CCA is fitted on."""
 MAX_ROTATION_ROWS = 6_000
 """Pairs that the rotation is fitted on."""
-ROTATION_ROUNDS = 30
+ROTATION_ROUNDS = 15
 
 
 def start_from_linear_models(
@@ -29,26 +28,26 @@ def start_from_linear_models(
     """
     image_rows, text_rows = units.caption_pairs()
     chosen = even_choice(len(text_rows), MAX_FIT_ROWS).numpy()
-    image = units.image[image_rows[chosen]].astype(np.float32)
-    text = units.text[text_rows[chosen]].astype(np.float32)
+    pairs = image_rows[chosen], text_rows[chosen]
     if raw_images:
-        principal = pca(text, towers.bits)
+        principal = pca(units.text[pairs[1]], towers.bits)
         projections = Projections(principal, principal)
     else:
-        projections = cca(image, text, towers.bits, ridge=RIDGE)
+        projections = cca(units.image, units.text, towers.bits, pairs=pairs)
     few = even_choice(len(chosen), MAX_ROTATION_ROWS).numpy()
+    text = units.text[pairs[1][few]]
+    image = text if raw_images else units.image[pairs[0][few]]
     scaled = Projections(
-        _with_mean_length(projections.image, text if raw_images else image, towers.bits),
+        _with_mean_length(projections.image, image, towers.bits),
         _with_mean_length(projections.text, text, towers.bits),
     )
-    first = text if raw_images else image
-    rotated = itq(first[few], text[few], scaled, rng=rng, rounds=ROTATION_ROUNDS)
+    rotated = itq(image, text, scaled, rng=rng, rounds=ROTATION_ROUNDS)
     _start(towers.text, rotated.text, text.shape[1])
     if not raw_images:
         _start(towers.image, rotated.image, image.shape[1])
 
 
-def _with_mean_length(project: Project, features: Matrix, bits: int) -> Project:
+def _with_mean_length(project: Project, features: Array, bits: int) -> Project:
     """Scale a projection, so that the mean length over ``features`` is sqrt(bits)."""
     length = float(np.linalg.norm(project(features), axis=1).mean())
     factor = np.float32(np.sqrt(bits) / max(length, 1e-12))
