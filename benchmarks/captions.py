@@ -33,12 +33,13 @@ SEEDS = 3
 WIDTHS = (256, 64, 128, 384, 512)
 """Bits of the default method, the default first."""
 DEFAULT_BITS = WIDTHS[0]
-DEFAULT = Row("contrastive", "the default", "contrastive")
+DEFAULT = Row("contrastive", "the default for captions", "contrastive")
 NEGATIVES = tuple(
-    Row(f"negatives {kind}", f"with hard negatives: {kind}", "contrastive", {"negatives": kind})
+    Row(f"contrastive, negatives {kind}", "", "contrastive", {"negatives": kind})
     for kind in ("random", "semi-hard", "policy")
 )
-SCHGAN = Row("schgan", "SCH-GAN, one pair for each caption", "schgan")
+"""Rows with additional hard negatives."""
+SCHGAN = Row("schgan", "one pair for each caption", "schgan")
 EMOJI = (caption_sets.EMOJI_WORDS, caption_sets.EMOJI_MINILM)
 EPOCHS = 3
 """Epochs of ``--quick``."""

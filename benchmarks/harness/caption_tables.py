@@ -18,6 +18,11 @@ DIRECTIONS = ("image_to_text", "text_to_image")
 HEADER = (
     *(f"i>t R@{k}" for k in CUTS), *(f"t>i R@{k}" for k in CUTS), "rsum", "median rank",
 )  # fmt: skip
+HEADINGS = {
+    caption_sets.DEV: "flickr8k, split dev",
+    caption_sets.EMOJI_WORDS: "Emoji, trained without labels, small-cnn and words",
+    caption_sets.EMOJI_MINILM: "Emoji, trained without labels, MobileNetV2 and MiniLM",
+}
 CODES, OUTPUTS, CHANCE = "codes", "outputs", "chance"
 FLOAT_CCA, CCA_ITQ = "float cosine (cca)", "cca + itq"
 Captions = dict[str, Any]
@@ -49,6 +54,14 @@ class CaptionResults:
     def rows(self, data_set: str) -> list[tuple[str, int]]:
         """Names and bits of the rows of a data set, in order of the jobs."""
         return [(row, bits) for of, row, bits in self.found if of == data_set]
+
+    def sizes(self, data_set: str) -> str:
+        """Numbers of measured pictures and captions, as the end of a heading."""
+        for (of, _, _), found in self.found.items():
+            if of == data_set and found:
+                one = found[0]["captions"]
+                return f": {one['pictures']:,} pictures, {one['captions']:,} captions"
+        return ""
 
     def values(self, key: tuple[str, str, int], figure: Figure) -> Values:
         """A figure of each seed."""
@@ -93,21 +106,11 @@ def shown(values: Values) -> str:
 def sections(results: CaptionResults, default_bits: int) -> list[Section]:
     """All sections of the report."""
     found = [("How to read", _about(results))]
-    dev = caption_sets.DEV
     found.append(("What the bits cost and bring", _widths(results)))
-    heading = "flickr8k, split dev: 1,000 pictures, 5,000 captions"
-    found.append((heading, _comparison(results, dev, default_bits)))
-    emoji = [
-        name
-        for name in (caption_sets.EMOJI_WORDS, caption_sets.EMOJI_MINILM)
-        if any(of == name for of, _, _ in results.found)
-    ]
-    for name in emoji:
-        backbones = (
-            "small-cnn, words" if name == caption_sets.EMOJI_WORDS else "MobileNetV2, MiniLM"
-        )
-        heading = f"Emoji, trained without labels ({backbones})"
-        found.append((heading, _comparison(results, name, default_bits)))
+    for name, words in HEADINGS.items():
+        if results.rows(name):
+            heading = f"{words}{results.sizes(name)}"
+            found.append((heading, _comparison(results, name, default_bits)))
     return found
 
 
@@ -125,7 +128,8 @@ def _about(results: CaptionResults) -> str:
         "`contrastive, float outputs`: the outputs of the same towers before the sign, by cosine. "
         "Baselines are fitted to the same features and training pairs. CPU s: processor seconds of "
         "the training; with evaluation: also of the evaluation with its baselines and bootstrap. "
-        "Bytes: of one picture (or of one caption) in the index; 4 bytes a float." + notes
+        "Peak MB: of the process, which may hold data of earlier jobs. Bytes: of one picture (or "
+        "of one caption) in the index; 4 bytes a float." + notes
     )
 
 
