@@ -34,8 +34,7 @@ def run_plans(
     write: Callable[[Plan, Environment], None],
 ) -> int:
     """Run the jobs of all plans, then call ``write`` with each plan; return the exit status."""
-    workers = args.jobs or os.cpu_count() or 1
-    environment = Environment(args.data, args.work, set_threads(workers))
+    environment, workers = environment_of(args)
 
     def work() -> int:
         chosen = plans(args)
@@ -43,11 +42,22 @@ def run_plans(
         failures = run_all(jobs, environment, workers, fresh=args.fresh)
         for plan in chosen:
             write(plan, environment)
-        for line in failures:
-            print(f"failed: {line}", file=sys.stderr)
-        return 1 if failures else 0
+        return report_failures(failures)
 
     return exit_status(work)
+
+
+def environment_of(args: argparse.Namespace) -> tuple[Environment, int]:
+    """The environment of the options, and the number of processes; sets the threads."""
+    workers = args.jobs or os.cpu_count() or 1
+    return Environment(args.data, args.work, set_threads(workers)), workers
+
+
+def report_failures(failures: Sequence[str]) -> int:
+    """Print failed jobs to stderr; return the exit status."""
+    for line in failures:
+        print(f"failed: {line}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 def exit_status(work: Callable[[], int]) -> int:

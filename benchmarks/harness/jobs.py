@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -68,6 +68,33 @@ class Environment:
     threads: int = 1
 
 
+class Runnable(Protocol):
+    """A job that :func:`run_all` runs: a training with its evaluation."""
+
+    @property
+    def label(self) -> str:
+        """Description for progress messages."""
+
+    @property
+    def kind(self) -> str:
+        """Jobs of one kind are expected to take the same time."""
+
+    def inputs(self) -> dict[str, Any]:
+        """Everything that the result depends on, except the content of the data."""
+
+    def code(self) -> str:
+        """A hash of the code that its result depends on."""
+
+    def path(self, environment: Environment) -> Path:
+        """The file of the result. Raises DataError if data is missing."""
+
+    def prepare(self, environment: Environment) -> None:
+        """What jobs share, done once before the worker processes start."""
+
+    def measure(self, environment: Environment) -> Result:
+        """Train and evaluate; the result is JSON."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One training with its evaluation; without a row, that of the baselines."""
@@ -82,6 +109,11 @@ class Job:
         """Description for progress messages."""
         row = self.row.name if self.row else "baselines"
         return f"{self.task.name} {row} {self.bits} bits seed {self.seed}"
+
+    @property
+    def kind(self) -> str:
+        """Jobs of one kind are expected to take the same time."""
+        return f"{re.sub('-[0-9]+', '', self.task.name)} {self.row.name if self.row else ''}"
 
     def inputs(self) -> dict[str, Any]:
         """Everything that the result depends on, except the content of the data."""
@@ -101,9 +133,15 @@ class Job:
     def path(self, environment: Environment) -> Path:
         """The file of the result."""
         inputs = self.inputs() | {"data": tasks.fingerprint(self.task, environment.data)}
-        hashed = hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=8)
-        name = f"{self.task.name}-{inputs['method']}-{self.bits}-{self.seed}-{hashed.hexdigest()}"
-        return environment.work / f"{name}.json"
+        return result_path(environment, self.task.name, inputs)
+
+    def prepare(self, environment: Environment) -> None:
+        """Encode the names or render the toy data."""
+        tasks.prepare(self.task, environment.data, environment.work)
+
+    def measure(self, environment: Environment) -> Result:
+        """Train the row and evaluate it; without a row, evaluate the baselines."""
+        return _trained(self, environment) if self.row else _baseline(self, environment)
 
 
 @dataclass(frozen=True)
@@ -120,11 +158,17 @@ class Plan:
         return self.jobs + self.watch
 
 
-def run(job: Job, environment: Environment) -> Result:
+def result_path(environment: Environment, name: str, inputs: dict[str, Any]) -> Path:
+    """The file of the result of a job of task ``name``, with a hash of ``inputs``."""
+    hashed = hashlib.blake2b(json.dumps(inputs, sort_keys=True).encode(), digest_size=8)
+    words = (name, inputs["method"], inputs["bits"], inputs["seed"], hashed.hexdigest())
+    return environment.work / f"{'-'.join(map(str, words))}.json"
+
+
+def run(job: Runnable, environment: Environment) -> Result:
     """Run a job, write its result to its file (atomically) and return it."""
     torch.set_num_threads(environment.threads)
-    result = job.inputs() | {"code": job.code()}
-    result |= _trained(job, environment) if job.row else _baseline(job, environment)
+    result = job.inputs() | {"code": job.code()} | job.measure(environment)
     path = job.path(environment)
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
@@ -142,7 +186,7 @@ def _trained(job: Job, environment: Environment) -> Result:
     if isinstance(config, PaperConfig):
         data = with_selection_queries(data, loaded.queries(), config)
     training = Run(data, seed=job.seed, patience=10**6)
-    _reset_peak_memory()
+    reset_peak_memory()
     wall, processor = time.perf_counter(), time.process_time()
     with _updates() as updates:
         towers = METHODS[job.row.method].train(data, config, training)
@@ -162,7 +206,7 @@ def _trained(job: Job, environment: Environment) -> Result:
         "health": {modality: code_health(database.codes[modality]) for modality in MODALITIES},
         "seconds": round(wall, 2),
         "processor_seconds": round(processor, 2),
-        "memory": _peak_memory(),
+        "memory": peak_memory(),
         "epochs": len(training.history),
         "updates": list(updates.values()),
         "history": training.history,
@@ -210,13 +254,13 @@ def _updates() -> Iterator[dict[int, int]]:
         hook.remove()
 
 
-def _reset_peak_memory() -> None:
+def reset_peak_memory() -> None:
     """Reset the peak memory of this process; on Linux only."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak_memory() -> float | None:
+def peak_memory() -> float | None:
     """Peak memory of this process since the reset, in MB; None if unknown."""
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
@@ -226,13 +270,13 @@ def _peak_memory() -> float | None:
 
 
 @cache
-def code_hash(method: str) -> str:
-    """Hash of ``CODE`` and the modules of a method, without comments and docstrings."""
+def code_hash(method: str, modules: tuple[str, ...] = CODE) -> str:
+    """Hash of ``modules`` and those of a method, without comments and docstrings."""
     package = Path(xmodal.__file__).parent
     hashed = hashlib.blake2b(digest_size=4)
     own = package / "training" / "methods" / method
     files = sorted(own.rglob("*.py")) if method else []
-    for file in [*(package / name for name in CODE), *files]:
+    for file in [*(package / name for name in modules), *files]:
         hashed.update(ast.dump(_without_docstrings(ast.parse(file.read_text()))).encode())
     return hashed.hexdigest()
 
@@ -251,7 +295,7 @@ def _is_text(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
-def load_result(job: Job, environment: Environment) -> Result | None:
+def load_result(job: Runnable, environment: Environment) -> Result | None:
     """The result of a job, or None if there is none yet."""
     path = job.path(environment)
     return json.loads(path.read_text()) if path.exists() else None
@@ -261,7 +305,7 @@ def load_result(job: Job, environment: Environment) -> Result | None:
 
 
 def run_all(
-    jobs: Sequence[Job], environment: Environment, workers: int, fresh: bool = False
+    jobs: Sequence[Runnable], environment: Environment, workers: int, fresh: bool = False
 ) -> list[str]:
     """Run all jobs without a result, with progress on stdout; return one line per failed job.
 
@@ -270,8 +314,8 @@ def run_all(
     unique = {job.path(environment): job for job in jobs}
     waiting = [job for path, job in unique.items() if not _usable(job, path, fresh)]
     print(f"{len(unique)} jobs, {len(unique) - len(waiting)} of them done", flush=True)
-    for task in {job.task: None for job in waiting}:
-        tasks.prepare(task, environment.data, environment.work)
+    for job in waiting:
+        job.prepare(environment)
     workers = min(workers, len(waiting))
     progress, wrong = _Progress(waiting, max(1, workers)), []
     for job, seconds, error in _outcomes(waiting, environment, workers):
@@ -281,13 +325,13 @@ def run_all(
     return wrong
 
 
-def _usable(job: Job, path: Path, fresh: bool) -> bool:
+def _usable(job: Runnable, path: Path, fresh: bool) -> bool:
     return path.exists() and not (fresh and json.loads(path.read_text())["code"] != job.code())
 
 
 def _outcomes(
-    jobs: Sequence[Job], environment: Environment, workers: int
-) -> Iterator[tuple[Job, float, str]]:
+    jobs: Sequence[Runnable], environment: Environment, workers: int
+) -> Iterator[tuple[Runnable, float, str]]:
     """Each finished job with its seconds and its error message ("" if it succeeded)."""
     if workers < 2:
         yield from (_attempt(job, environment) for job in jobs)
@@ -319,7 +363,7 @@ def _exit_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _attempt(job: Job, environment: Environment) -> tuple[Job, float, str]:
+def _attempt(job: Runnable, environment: Environment) -> tuple[Runnable, float, str]:
     started = time.perf_counter()
     trace = job.path(environment).with_suffix(".failed")
     try:
@@ -336,26 +380,20 @@ def _attempt(job: Job, environment: Environment) -> tuple[Job, float, str]:
 class _Progress:
     """Prints a line per job, with an estimate of the remaining time from jobs of the same row."""
 
-    def __init__(self, jobs: Sequence[Job], workers: int) -> None:
+    def __init__(self, jobs: Sequence[Runnable], workers: int) -> None:
         self.left = list(jobs)
         self.count, self.workers = len(jobs), workers
         self.seconds: dict[str, list[float]] = {}
 
-    def show(self, job: Job, seconds: float, error: str) -> None:
+    def show(self, job: Runnable, seconds: float, error: str) -> None:
         self.left.remove(job)
-        self.seconds.setdefault(self._kind(job), []).append(seconds)
+        self.seconds.setdefault(job.kind, []).append(seconds)
         overall = float(np.mean([one for many in self.seconds.values() for one in many]))
-        rest = sum(
-            float(np.mean(self.seconds.get(self._kind(one), [overall]))) for one in self.left
-        )
+        rest = sum(float(np.mean(self.seconds.get(one.kind, [overall]))) for one in self.left)
         done = self.count - len(self.left)
         state = f"FAILED {error}" if error else f"{seconds:.0f} s"
         ahead = f", about {_duration(rest / self.workers)} left" if self.left else ""
         print(f"[{done}/{self.count}] {job.label}: {state}{ahead}", flush=True)
-
-    @staticmethod
-    def _kind(job: Job) -> str:
-        return f"{re.sub('-[0-9]+', '', job.task.name)} {job.row.name if job.row else ''}"
 
 
 def _duration(seconds: float) -> str:

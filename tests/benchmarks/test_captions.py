@@ -1,0 +1,126 @@
+"""benchmarks/captions.py and tune.py on drawn features: rows, runs that continue, missing data."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="pip install -e '.[torch]'")
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+TRAIN, DEV, CAPTIONS, DIM = 60, 30, 3, 12
+
+
+@pytest.fixture
+def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, ModuleType]:
+    """Both programs with narrow codes and few rows; reports go to a temporary folder."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    found = {name: importlib.import_module(name) for name in ("captions", "tune")}
+    for name, value in {"WIDTHS": (16, 8), "DEFAULT_BITS": 16}.items():
+        monkeypatch.setattr(found["captions"], name, value)
+    monkeypatch.setattr(found["captions"], "NEGATIVES", found["captions"].NEGATIVES[:1])
+    monkeypatch.setattr(found["tune"], "WIDTHS", (16,))
+    monkeypatch.setattr(importlib.import_module("harness.report"), "RESULTS", tmp_path / "results")
+    return found
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data folder whose captions are near the picture in one of the feature spaces."""
+    folder, rng = tmp_path / "data" / "flickr8k", np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    count = TRAIN + DEV
+    image = rng.normal(size=(count, DIM))
+    text = image[:, None] + rng.normal(size=(count, CAPTIONS, DIM)) / 2
+    ids = [f"p{number}" for number in range(count)]
+    np.savez(folder / "features.npz", ids=np.array(ids), image=image, text=text)
+    with (folder / "captions.jsonl").open("w") as file:
+        for number, id_ in enumerate(ids):
+            captions = [f"caption {number} {k}" for k in range(CAPTIONS)]
+            split = "train" if number < TRAIN else "dev"
+            file.write(json.dumps({"id": id_, "captions": captions, "split": split}) + "\n")
+    return folder.parent
+
+
+def run(program: ModuleType, monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["program", *map(str, words)])
+    return int(program.main())
+
+
+def table(text: str, heading: str) -> list[list[str]]:
+    body = text.split(f"## {heading}")[1].split("\n## ")[0]
+    lines = [line.strip("| ").split(" | ") for line in body.splitlines() if line.startswith("|")]
+    return [lines[0], *lines[2:]]
+
+
+def test_captions_has_all_rows_and_continues(
+    programs: dict[str, ModuleType],
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("--data", data, "--work", tmp_path / "work", "--jobs", 1, "--quick")
+    assert run(programs["captions"], monkeypatch, *words) == 0
+    printed = capsys.readouterr().out
+    assert "4 jobs, 0 of them done" in printed
+    head, *body = table(printed, "flickr8k")
+    each = ["CCA + ITQ", "contrastive", "contrastive, float outputs", "float CCA"]
+    assert [row[0] for row in body] == [
+        "chance",
+        *each,
+        *each,
+        "contrastive, negatives random",
+        "schgan",
+    ]
+    assert all(len(row) == len(head) and 0 < float(row[3]) <= 100 for row in body)
+    recalls = [[float(cell) for cell in row[3:10]] for row in body]
+    assert all(sum(row[:6]) == pytest.approx(row[6], abs=0.4) for row in recalls)
+    assert recalls[0][2] < 100 * 10 / DEV < recalls[-2][2]  # chance of any of 3 captions, codes
+    assert [row[:2] for row in table(printed, "What the bits")[1:]] == [["8", "1"], ["16", "2"]]
+    assert not (tmp_path / "results").exists()
+
+    assert run(programs["captions"], monkeypatch, *words) == 0
+    assert "4 jobs, 4 of them done" in capsys.readouterr().out
+
+
+def test_tune_uses_training_pictures_alone(
+    programs: dict[str, ModuleType],
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("--data", data, "--work", tmp_path / "work", "--jobs", 1, "--quick")
+    assert run(programs["tune"], monkeypatch, *words) == 0
+    printed = capsys.readouterr().out
+    body = table(printed, "Trials")[1:]
+    assert [row[0] for row in body][:2] == ["defaults", "temperature 0.03"]
+    assert all(f"trial {row[0]}, 16 bits: rsum {row[2]}" in printed for row in body)
+    assert body[0][3] == "+0.0"
+
+    sets = importlib.import_module("harness.caption_sets")
+    roles = {item.id: item.split for item in sets.load(sets.HELD_OUT, data).data}
+    assert set(roles) == {f"p{number}" for number in range(TRAIN)}  # none of the split dev
+    assert sorted(roles.values()) == ["query"] * (TRAIN // 2) + ["train"] * (TRAIN // 2)
+
+
+@pytest.mark.parametrize("name", ["captions", "tune"])
+def test_missing_data_is_one_line(
+    programs: dict[str, ModuleType],
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = ("--data", tmp_path, "--work", tmp_path / "work", "--quick")
+    assert run(programs[name], monkeypatch, *words) == 2
+    error = capsys.readouterr().err
+    assert "captions.jsonl is missing" in error
+    assert error.count("\n") == 1
