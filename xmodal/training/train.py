@@ -40,6 +40,7 @@ from xmodal.features.backbones import (
     load_text_backbone,
 )
 from xmodal.features.from_file import FileSource, check_backbone
+from xmodal.features.keywords import with_keywords
 from xmodal.features.units import BackboneSource, FeatureSource, FeatureTable
 from xmodal.modality import Modality
 from xmodal.training.methods.contrastive import train as contrastive
@@ -126,7 +127,7 @@ def train(
     if notice is not None:
         log.warning(notice)
     identity = _identity(pairs, asdict(options), asdict(config), features)
-    run = _run(method, table, split, options, source.raw)
+    run = _run(method, table, split, options, source)
     run.folder, run.identity, run.show = folder, identity, show
     towers: Towers = method.train(run.data, config, run)
     validation = _pairs(table, split.validation, options, one_caption=True)
@@ -194,7 +195,7 @@ def resolve_method(method: str, data: Dataset) -> str:
 
 
 def _run(
-    method: ModuleType, table: FeatureTable, split: Split, options: Options, raw_images: bool
+    method: ModuleType, table: FeatureTable, split: Split, options: Options, source: FeatureSource
 ) -> Run:
     """Return the run of a method with its training and validation data."""
     settings: dict[str, Any] = {"seed": options.seed, "patience": options.patience}
@@ -204,11 +205,13 @@ def _run(
             table.units(part.with_label_share(options.label_share, options.seed), classes)
             for part in (split.train, split.validation)
         )
-        return CaptionRun(CaptionData(train, validation, options.bits, raw_images), **settings)
+        if not isinstance(source, FileSource):
+            train = with_keywords(train, split.train, source)
+        return CaptionRun(CaptionData(train, validation, options.bits, source.raw), **settings)
     train_pairs, validation_pairs = (
         _pairs(table, part, options) for part in (split.train, split.validation)
     )
-    return Run(TrainingData(train_pairs, validation_pairs, options.bits, raw_images), **settings)
+    return Run(TrainingData(train_pairs, validation_pairs, options.bits, source.raw), **settings)
 
 
 def _pairs(
