@@ -42,6 +42,7 @@ TRIALS: dict[str, tuple[Any, ...]] = {
     "linear_rate": (0.0, 0.3, 1.0),
     "caption_mix": (0.0, 0.25, 1.0),
     "hidden": (256, 1024),
+    "negatives": ("random", "semi-hard", "policy"),
 }
 """Values of each setting, in addition to the default."""
 QUICK = ("temperature",)
@@ -101,8 +102,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def _about(seeds: int) -> str:
     return (
-        f"Mean ± standard deviation over {seeds} seeds, in percent. Training pictures of flickr8k: "
-        "5,000 for training (10 % of them select the epoch), 1,000 others are measured, chosen by "
+        f"Mean ± standard deviation over {seeds} seed(s), in percent. Training pictures of "
+        "flickr8k: 5,000 for training (10 % of them select the epoch), 1,000 others are measured, chosen by "
         "hash. A trial changes one setting of the defaults; `+`: rsum minus that of the defaults, "
         "mean over the seeds. i>t: a picture ranks captions; t>i: a caption ranks pictures; rsum: "
         "sum of R@1, R@5 and R@10 of both directions; float: rsum of the outputs before the sign."

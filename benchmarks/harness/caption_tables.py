@@ -116,15 +116,17 @@ def sections(results: CaptionResults, default_bits: int) -> list[Section]:
 
 def _about(results: CaptionResults) -> str:
     notes = ""
+    spread = f"Mean ± standard deviation over {results.seeds} seeds"
+    if results.seeds == 1:
+        spread = "**One seed**"
     if results.missing:
-        notes += f" **{results.missing} results are missing.**"
+        notes += f" **Missing results, shown as `-`: {results.missing}.**"
     if results.other_code:
         notes += f" {results.other_code} results come from other code (`--fresh` repeats them)."
     return (
-        f"Mean ± standard deviation over {results.seeds} seeds, in percent; one seed has no "
-        "deviation. i>t: a picture ranks the captions, any of its own captions is right; t>i: a "
-        "caption ranks the pictures. R@k is the expectation over all orders of tied items. rsum: "
-        "sum of the six R@k. 10 % of the training pictures select the epoch. "
+        f"{spread}, in percent. i>t: a picture ranks the captions, any of its own captions is "
+        "right; t>i: a caption ranks the pictures. R@k is the expectation over all orders of tied "
+        "items. rsum: sum of the six R@k. 10 % of the training pictures select the epoch. "
         "`contrastive, float outputs`: the outputs of the same towers before the sign, by cosine. "
         "Baselines are fitted to the same features and training pairs. CPU s: processor seconds of "
         "the training; with evaluation: also of the evaluation with its baselines and bootstrap. "
