@@ -29,8 +29,8 @@ def create_shop_index(server: str, data: xmodal.Dataset) -> None:
     properties = {name: {"type": kind} for name, kind in kinds.items()}
     client.indices.create(index=NAME, body={"mappings": {"properties": properties}})
     for number, item in enumerate(data):
-        product = {"title": item.text, "price": number / 10, "since": "2026-01-02"}
-        product["photo"] = Path(str(item.image)).name
+        product = {"title": item.captions[0], "price": number / 10, "since": "2026-01-02"}
+        product["photo"] = Path(str(item.images[0])).name
         client.index(index=NAME, id=f"product-{number}", body=product)
     client.indices.refresh(index=NAME)
 

@@ -162,7 +162,9 @@ def test_nested_documents_do_not_change_hits(
         for modality in ("image", "text"):
             for k, filters in ((5, None), (50, {"count": {"gte": 20}})):
                 hits = index.search(codes([0, 9], 8), k, target=modality, where=filters)
-                found = [[(hit.id, hit.distance, hit.fields) for hit in row] for row in hits]
+                found = [
+                    [(hit.id, hit.distance, hit.fields, hit.nearest) for hit in row] for row in hits
+                ]
                 assert found == oracle.search([0, 9], k, modality, filters)
         with pytest.raises(ConfigError, match="nested documents"):
             index.search(codes([0], 8), 1, target="image", where={"parts.size": 1})

@@ -100,8 +100,7 @@ def run(encoder: Encoder, cache: Path) -> Iterator[Callable[..., Any]]:
         problems = Problems()
 
         def encode(data: Dataset) -> Any:
-            encoded = used.encode_data(data, cache=cache, problems=problems)
-            return {modality: (one.ids, one.codes) for modality, one in encoded.items()}
+            return used.encode_data(data, cache=cache, problems=problems)
 
         return index, enrich(index, source, encode, problems=problems, **more), problems
 
