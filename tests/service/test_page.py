@@ -242,20 +242,22 @@ def test_no_match_shows_a_hint(page: Any, service: Running) -> None:
     confidence = max(
         (value for value in options if value and _accepts(service, float(value))), key=float
     )
+    places = [one["value"] for one in facets["place"]]
+    places = [one for one in places if sum(one in other for other in places) == 1]
     colour, place = next(
-        (colour["value"], place["value"])
+        (colour["value"], place)
         for colour in facets["colour"]
-        for place in facets["place"]
+        for place in places  # whose label is in no other label
         if not expected_captions(
             service,
             text=WORDS,
-            where={"colour": colour["value"], "place": place["value"]},
+            where={"colour": colour["value"], "place": place},
             min_confidence=float(confidence),
         )
     )
     search(page, WORDS)
     page.locator("#fields").get_by_label(colour).check()
-    page.locator("#fields").get_by_label(place, exact=True).check()
+    page.locator("#fields").get_by_label(place).check()
     page.select_option("#confidence", confidence)
     page.get_by_text("No match: try fewer filters").wait_for()
     assert page.locator(".hit").count() == 0 and page.locator("#more").is_hidden()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
@@ -262,24 +262,6 @@ class _UnitsBuilder:
             start, end = (int(offsets[self._position[item.id] + k]) for k in (0, 1))
             for number, row in enumerate(range(start, end)):
                 yield row, item.id if end - start == 1 else f"{item.id}#{number}"
-
-
-def joined_texts(units: Units, features: Array, unit: Int64) -> Units:
-    """Return the units with further captions: ``features`` (m, d) of the units ``unit``, (m,).
-
-    The names of further captions are those of their units.
-    """
-    whole = np.concatenate([units.text, features])
-    owner = np.concatenate([units.unit_of_rows("text"), unit])
-    order = np.argsort(owner, kind="stable")
-    names = [*units.text_ids, *(units.ids[row] for row in unit)]
-    return replace(
-        units,
-        text=whole[order],
-        text_offsets=_to_offsets(np.bincount(owner, minlength=len(units))),
-        text_key=_row_keys(whole[order]),
-        text_ids=[names[row] for row in order],
-    )
 
 
 def _row_keys(features: Array) -> Int64:

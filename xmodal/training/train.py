@@ -40,7 +40,6 @@ from xmodal.features.backbones import (
     load_text_backbone,
 )
 from xmodal.features.from_file import FileSource, check_backbone
-from xmodal.features.keywords import with_keywords
 from xmodal.features.units import BackboneSource, FeatureSource, FeatureTable
 from xmodal.modality import Modality
 from xmodal.training.methods.contrastive import train as contrastive
@@ -205,8 +204,6 @@ def _run(
             table.units(part.with_label_share(options.label_share, options.seed), classes)
             for part in (split.train, split.validation)
         )
-        if not isinstance(source, FileSource):
-            train = with_keywords(train, split.train, source)
         return CaptionRun(CaptionData(train, validation, options.bits, source.raw), **settings)
     train_pairs, validation_pairs = (
         _pairs(table, part, options) for part in (split.train, split.validation)
