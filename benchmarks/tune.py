@@ -102,10 +102,11 @@ def _run(args: argparse.Namespace) -> int:
 
 def _about(seeds: int) -> str:
     return (
-        f"Mean ± standard deviation over {seeds} seed(s), in percent. Training pictures of "
-        "flickr8k: 5,000 for training (10 % of them select the epoch), 1,000 others are measured, "
-        "chosen by hash. A trial changes one setting of the defaults; `+`: rsum minus that of the "
-        "defaults, mean over the seeds. i>t: a picture ranks captions; t>i: a caption ranks "
+        f"Mean ± standard deviation over {seeds} seed(s), in percent; `-`: not run. Training "
+        "pictures of flickr8k: 5,000 for training (at most 300 of them are held out for "
+        "validation), 1,000 others are measured, chosen by hash. The last epoch is measured. A "
+        "trial changes one setting of the defaults; `+`: rsum minus that of the defaults, mean "
+        "over the seeds. i>t: a picture ranks captions; t>i: a caption ranks "
         "pictures; rsum: sum of R@1, R@5 and R@10 of both directions; float: rsum of the outputs "
         "before the sign."
     )

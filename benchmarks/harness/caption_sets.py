@@ -5,7 +5,7 @@
     emoji-words         pictures with names; small-cnn and words; queries are 10 %
     emoji-minilm        the same with MobileNetV2 and MiniLM, where these are installed
 
-In all of them 10 % of the training pictures select the epoch, as in ``xmodal train``.
+In all of them a part of the training pictures is held out for validation, as in ``xmodal train``.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ def _about(results: CaptionResults) -> str:
     return (
         f"{spread}, in percent. i>t: a picture ranks the captions, any of its own captions is "
         "right; t>i: a caption ranks the pictures. R@k is the expectation over all orders of tied "
-        "items. rsum: sum of the six R@k. 10 % of the training pictures select the epoch. "
+        "items. rsum: sum of the six R@k. The last epoch is measured. "
         "`contrastive, float outputs`: the outputs of the same towers before the sign, by cosine. "
         "Baselines are fitted to the same features and training pairs. CPU s: processor seconds of "
         "the training; with evaluation: also of the evaluation with its baselines and bootstrap. "
