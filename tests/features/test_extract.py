@@ -21,7 +21,7 @@ from xmodal.data.images import Preprocessing
 from xmodal.errors import DataError
 from xmodal.features.backbones.builtin import RawPixels, Words
 from xmodal.features.cache import default_cache
-from xmodal.features.extract import image_features, pair_features, text_features
+from xmodal.features.extract import image_features, pair_sources, text_features
 
 BATCH = 32
 
@@ -368,21 +368,6 @@ def test_features_that_are_not_finite_raise_data_error() -> None:
         text_features(Broken(), ["a"])
 
 
-def test_pair_features_keeps_pairs_with_both_usable(tmp_path: Path) -> None:
-    paths = pictures(tmp_path / "p", 4)
-    paths[1].write_text("no picture")
-    texts = ["a", "b", "!!!", "ab"]
-    items = tuple(
-        Item(f"{row}", images=(path,), captions=(text,))
-        for row, (path, text) in enumerate(zip(paths, texts, strict=True))
-    )
-    usable, features = pair_features(Corners(), Letters(), Dataset(items), cache=tmp_path / "c")
-    assert usable.ids == ["0", "3"]
-    assert np.array_equal(features["image"], image_features(Corners(), [paths[0], paths[3]])[0])
-    assert np.array_equal(features["text"], text_features(Letters(), ["a", "ab"])[0])
-    assert sum(usable.problems.count_by_kind().values()) == 2
-
-
 def test_equal_pictures_are_decoded_once(tmp_path: Path) -> None:
     first, second = pictures(tmp_path / "p", 2)
     copy = first.with_name("copy.png")
@@ -398,9 +383,9 @@ def test_equal_pictures_are_decoded_once(tmp_path: Path) -> None:
         assert (rows[[2, 3]] == rows[0]).all() and (rows[1] != rows[0]).any()
 
 
-def test_pair_features_raises_for_an_item_without_a_picture() -> None:
+def test_pair_sources_raises_for_an_item_without_a_picture() -> None:
     with pytest.raises(DataError, match="'x' is not a pair"):
-        pair_features(Corners(), Letters(), Dataset((Item("x", captions=("a",)),)))
+        pair_sources(Dataset((Item("x", captions=("a",)),)))
 
 
 def test_progress_ends_at_the_number_of_sources(tmp_path: Path) -> None:

@@ -179,27 +179,6 @@ def text_rows(
     return result.rows, result.usable
 
 
-def pair_features(
-    image_backbone: ImageBackbone,
-    text_backbone: TextBackbone,
-    pairs: Dataset,
-    *,
-    cache: Path | None = None,
-    progress: Progress | None = None,
-) -> tuple[Dataset, dict[Modality, Array]]:
-    """Return the pairs with a usable picture and caption, and the features of all their sources.
-
-    Features have the rows of :func:`pair_sources` of the returned pairs, which are without unusable
-    pictures and captions. Those are recorded in ``pairs.problems``.
-    """
-    sources = pair_sources(pairs)
-    options = {"cache": cache, "problems": pairs.problems, "progress": progress}
-    images, image_usable = image_features(image_backbone, sources["image"], **options)  # type: ignore[arg-type]
-    texts, text_usable = text_features(text_backbone, sources["text"], **options)  # type: ignore[arg-type]
-    usable, kept = keep_usable(pairs, {"image": image_usable, "text": text_usable})
-    return usable, {"image": images[kept["image"]], "text": texts[kept["text"]]}
-
-
 def pair_sources(pairs: Dataset) -> dict[Modality, list[Any]]:
     """Return all pictures and all captions of pairs, item after item.
 

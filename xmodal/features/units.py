@@ -19,7 +19,14 @@ import numpy.typing as npt
 
 from xmodal.data.dataset import Dataset, Item, Problems, Progress
 from xmodal.features.backbones import ImageBackbone, TextBackbone
-from xmodal.features.extract import Array, Usable, image_features, text_features
+from xmodal.features.extract import (
+    Array,
+    Usable,
+    image_features,
+    keep_usable,
+    source_offsets,
+    text_features,
+)
 from xmodal.modality import MODALITIES, Modality
 
 Int64 = npt.NDArray[np.int64]
@@ -153,31 +160,20 @@ class FeatureTable:
 
     @classmethod
     def of(cls, pairs: Dataset, source: FeatureSource) -> FeatureTable:
-        """Compute the features of pairs; items without a usable picture or caption are dropped.
+        """Compute the features of pairs; ``data`` is without unusable pictures and captions.
 
-        Unusable pictures and captions are recorded in ``pairs.problems``.
+        Those are recorded in ``pairs.problems``; an item without a usable picture or caption is
+        dropped.
         """
         features: dict[Modality, Array] = {}
         usable: dict[Modality, Usable] = {}
-        item_of: dict[Modality, Int64] = {}
         for modality in MODALITIES:
-            counts = [len(item.sources(modality)) for item in pairs]
-            item_of[modality] = np.repeat(np.arange(len(pairs)), counts)
             features[modality], usable[modality] = source.features(
                 modality, pairs.items, pairs.problems
             )
-        complete = np.ones(len(pairs), np.bool_)
-        for modality in MODALITIES:
-            complete &= np.bincount(item_of[modality][usable[modality]], minlength=len(pairs)) > 0
-        rows: dict[Modality, Array] = {}
-        offsets: dict[Modality, Int64] = {}
-        for modality in MODALITIES:
-            keep = usable[modality] & complete[item_of[modality]]
-            rows[modality] = features[modality] if keep.all() else features[modality][keep]
-            sizes = np.bincount(item_of[modality][keep], minlength=len(pairs))[complete]
-            offsets[modality] = _to_offsets(sizes)
-        kept = {item.id for item, whole in zip(pairs, complete, strict=True) if whole}
-        return cls(pairs.keep(lambda item: item.id in kept), rows, offsets)
+        data, kept = keep_usable(pairs, usable)
+        rows = {m: x if kept[m].all() else x[kept[m]] for m, x in features.items()}
+        return cls(data, rows, {m: source_offsets(data, m) for m in MODALITIES})
 
     def pair_rows(self, part: Dataset) -> tuple[Int64, Int64, Int64]:
         """Return one row for each caption of the items of ``part``, in their order.
