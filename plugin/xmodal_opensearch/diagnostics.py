@@ -209,7 +209,8 @@ def _query_builders(index: OpenSearchIndex, modality: Modality) -> dict[str, Que
 def _query_builder(strategy: Strategy, index: OpenSearchIndex, modality: Modality) -> QueryBuilder:
     layout, builder = index.handle.layout, strategy.build
     if builder is None:
-        return lambda code: build.by_knn_all(modality, code, layout, [], K)
+        nested = index.handle.queries_nested(modality)
+        return lambda code: build.by_knn_all(modality, code, layout, [], K, nested=nested)
     return lambda code: build.by_all(builder, modality, code, layout, [])
 
 

@@ -63,7 +63,8 @@ def exact_query(
     """
     build = handle.strategy.build
     if build is None:
-        return queries.by_knn_all(target, code, handle.layout, filters, MAX_HITS)
+        nested = handle.queries_nested(target)
+        return queries.by_knn_all(target, code, handle.layout, filters, MAX_HITS, nested=nested)
     return queries.by_all(build, target, code, handle.layout, filters, radius)
 
 
@@ -120,10 +121,13 @@ def nearest_with_ties(
     found: list[list[Hit]] = [[] for _ in rows]
     limit = handle.bits if radius is None else radius
     incomplete = list(range(len(rows)))
+    nested = handle.queries_nested(target)
     while incomplete:
         bodies = [
             queries.search_body(
-                queries.by_knn_all(target, rows[row], handle.layout, filters, size), size, target
+                queries.by_knn_all(target, rows[row], handle.layout, filters, size, nested=nested),
+                size,
+                target,
             )
             for row in incomplete
         ]

@@ -77,7 +77,10 @@ def explain(
     text_rank = None
     if words is not None:
         field = queries.text_field(text_field, handle.read_types())
-        present = [queries.present(target, handle.layout), *filters]
+        present = [
+            queries.present(target, handle.layout, nested=handle.queries_nested(target)),
+            *filters,
+        ]
         body = queries.search_body(queries.words_query(field, words, present), MAX_HITS)
         (answer,) = handle.search([body | {"_source": False}])
         ranked = [hit["_id"] for hit in answer["hits"]["hits"]]

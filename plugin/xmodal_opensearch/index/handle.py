@@ -197,6 +197,23 @@ class IndexHandle:
         """Return whether the mapping that was read last has the field of nested codes."""
         return self._types.get(mapping.nested_path(modality)) == "nested"
 
+    def queries_nested(self, target: Modality) -> bool:
+        """Return whether queries have a clause of documents with several codes of ``target``.
+
+        A server without expensive queries refuses this clause. Raises ConfigError if the index has
+        such documents there.
+        """
+        if self.capabilities.scripts:
+            return True
+        self.read_types()
+        if self.has_nested_codes(target):
+            raise ConfigError(
+                f"{self.address} has documents with several {target} codes, and its server has "
+                "search.allow_expensive_queries=false, which refuses nested queries: allow them, "
+                "or store one code a document"
+            )
+        return False
+
     def map_nested_codes(self, modalities: Sequence[Modality]) -> None:
         """Add the fields of documents with several codes to the mapping, unless it has them.
 

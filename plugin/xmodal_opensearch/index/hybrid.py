@@ -46,7 +46,10 @@ def search_fused(
     handle.refresh()
     field = queries.text_field(text_field, handle.read_types())
     # A document without a code of the target is never a hit, even if its words match.
-    present = [queries.present(target, handle.layout), *filters]
+    present = [
+        queries.present(target, handle.layout, nested=handle.queries_nested(target)),
+        *filters,
+    ]
     by_words = [queries.words_query(field, text, present) for text in words]
     if on_server:
         return _fused_by_server(handle, codes, by_words, k, target, filters, constant, depth)

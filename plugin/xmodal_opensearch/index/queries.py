@@ -115,22 +115,38 @@ def by_all(
 
 
 def by_knn_all(
-    target: Modality, code: BinaryCodes, layout: Layout, filters: Sequence[Query], k: int
+    target: Modality,
+    code: BinaryCodes,
+    layout: Layout,
+    filters: Sequence[Query],
+    k: int,
+    *,
+    nested: bool = True,
 ) -> Query:
     """Return the query of the ``k`` nearest documents of each kind: one code, several codes.
 
-    k-NN applies the filters to the documents of nested codes, and counts these documents.
+    k-NN applies the filters to the documents of nested codes, and counts these documents. Without
+    ``nested`` the query is of documents with one code only.
     """
+    flat = by_knn(field_of(target), code, filters, k)
+    if not nested:
+        return flat
     path = nested_path(target)
-    nested = _nested(path, by_knn(layout.nested_field(path), code, filters, k))
-    return {"bool": {"should": [by_knn(field_of(target), code, filters, k), nested]}}
+    several = _nested(path, by_knn(layout.nested_field(path), code, filters, k))
+    return {"bool": {"should": [flat, several]}}
 
 
-def present(target: Modality, layout: Layout) -> Query:
-    """Return the query of the documents that have one or several codes of ``target``."""
+def present(target: Modality, layout: Layout, *, nested: bool = True) -> Query:
+    """Return the query of the documents that have one or several codes of ``target``.
+
+    Without ``nested`` the query is of documents with one code only.
+    """
+    flat = layout.present(field_of(target))
+    if not nested:
+        return flat
     path = nested_path(target)
-    nested = _nested(path, layout.present(layout.nested_field(path)))
-    return {"bool": {"should": [layout.present(field_of(target)), nested]}}
+    several = _nested(path, layout.present(layout.nested_field(path)))
+    return {"bool": {"should": [flat, several]}}
 
 
 def search_body(query: Query, size: int, target: Modality | None = None) -> dict[str, Any]:

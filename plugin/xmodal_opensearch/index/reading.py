@@ -74,7 +74,7 @@ def sample_codes(
     """Return ids and first codes of ``count`` random documents with a code of ``modality``."""
     handle.refresh()
     random = {"random_score": {"seed": seed, "field": "_seq_no"}}
-    present = queries.present(modality, handle.layout)
+    present = queries.present(modality, handle.layout, nested=handle.queries_nested(modality))
     query = {
         "function_score": {
             "query": {"bool": {"filter": [present, *handle.filters(None)]}},
