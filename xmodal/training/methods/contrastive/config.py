@@ -11,7 +11,7 @@ from xmodal.training.negatives import NegativesConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Config(NegativesConfig):
-    """Settings of the contrastive method, chosen by benchmarks/tune.py."""
+    """Settings of the contrastive method; benchmarks/tune.py compares other values."""
 
     epochs: int = 40
     batch: int = 512

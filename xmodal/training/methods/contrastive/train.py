@@ -68,7 +68,7 @@ class CaptionRun(Run):
     """A run whose last epoch is used; the recall of validation units is reported.
 
     The learning rate ends at 0, and the last epochs are equal within the noise of a validation
-    part. Their number is a setting, which benchmarks/tune.py chooses.
+    part. Their number is a setting; benchmarks/tune.py compares several.
     """
 
     data: CaptionData  # type: ignore[assignment]
@@ -159,7 +159,6 @@ class _Trainer:
             terms["pairs"] = losses.contrastive_loss(u, v, (target, target), config.temperature)
             loss = self.network.prototypes.loss(forward.codes, labels.classes)
             terms["classes"] = config.label_weight * loss
-        figures: dict[str, float] = {}
         if config.negatives != "none":
             candidates = Candidates(match, (~match).float())
             policies = log_policies(self.policy, forward, candidates, config)
