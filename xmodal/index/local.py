@@ -24,7 +24,7 @@ import numpy.typing as npt
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.errors import ConfigError, IndexFailure, IndexMissing, XmodalError
 from xmodal.index.code_search import CodeSearch
-from xmodal.index.contract import Facets, Hit, Hits, to_facets
+from xmodal.index.contract import WINDOW, Facets, Hit, Hits, to_facets
 from xmodal.index.documents import Codes, DocumentBatch, to_batch
 from xmodal.index.filters import Condition, Exists, Scalar, canonical, parse, values_of
 from xmodal.index.parquet import read_documents, write_documents
@@ -103,14 +103,16 @@ class HammingIndex:
 
     def search(
         self,
-        queries: BinaryCodes,
+        queries: BinaryCodes | QueryCodes,
         k: int,
         *,
         target: Modality,
         where: Mapping[str, Any] | None = None,
         radius: int | None = None,
+        window: int = WINDOW,
     ) -> Hits:
         """Return the best ``k`` documents for each query; see the contract."""
+        queries = to_query_codes(queries).codes
         check_search(queries, self.bits, k, target, radius)
         conditions = parse(where)
         self._merge()
