@@ -202,6 +202,7 @@ def test_canonical_text_of_a_value(value: Any, expected: str) -> None:
         ({"a": {"gt": None}}, "compares with None"),
         ({"a": {"gte": "2011-02", "lt": 3}}, "all of one kind"),
         ({"a": {"gte": True}}, "all of one kind"),
+        ({"a": {"gte": 3, "lt": "many"}}, "all of one kind"),
         ({"a": {"gt": [1]}}, r"compares with \[1\]"),
         ({"a": [["x"]]}, r"compares with \['x'\]"),
         ({"a": np.array([1])}, "compares with array"),

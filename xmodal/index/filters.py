@@ -307,7 +307,9 @@ def _range(field: str, bounds: Mapping[str, Any]) -> Range:
     for bound in bounds.values():
         _check_scalar(field, bound)
     condition = Range(field, tuple(sorted(bounds.items())))
-    if any(isinstance(bound, bool) for bound in bounds.values()) or not condition.kinds:
+    as_text = "text" in condition.kinds
+    mixed = as_text and not all(isinstance(bound, str) for bound in bounds.values())
+    if mixed or not condition.kinds:
         raise ConfigError(
             f"where[{field!r}] is a range of {list(bounds.values())}, expected numbers, dates or "
             "texts, all of one kind"
