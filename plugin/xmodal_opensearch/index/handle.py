@@ -95,7 +95,8 @@ class IndexHandle:
         if any(condition.field not in self._types for condition in conditions):
             self.read_types()
         encoder = [{"term": {mapping.ENCODER: self.fingerprint}}] if self.enriched else []
-        return [*encoder, *queries.filters(conditions, self._types)]
+        expensive = self.capabilities.scripts
+        return [*encoder, *queries.filters(conditions, self._types, expensive=expensive)]
 
     def search(self, bodies: Sequence[Mapping[str, Any]]) -> list[Any]:
         """Send several searches, and return the decoded answers."""
