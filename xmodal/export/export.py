@@ -116,11 +116,10 @@ def _temporary_sibling(folder: Path) -> Iterator[Path]:
     """Context with an empty folder beside ``folder``, renamed to it unless the block raises."""
     target = folder.absolute()
     new = target.with_name(f"{target.name}.new")
-    names = {path.name for path in new.iterdir()} if new.is_dir() else set()
-    others = {name for name in names if not ONNX_ENCODER.owns(name)}
+    others = ONNX_ENCODER.foreign(new)
     if others:
         raise ConfigError(
-            f"the temporary folder {new} exists with other files in it ({min(others)}): name "
+            f"the temporary folder {new} exists with other files in it ({others[0]}): name "
             "another --onnx"
         )
     shutil.rmtree(new, ignore_errors=True)

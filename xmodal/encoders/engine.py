@@ -1,0 +1,69 @@
+"""Choice of the runtime of a trained encoder: torch, or its portable export by onnxruntime.
+
+``xmodal train`` and ``xmodal index`` write the export into the subfolder ``portable`` of an encoder.
+It has the same fingerprint, starts in a tenth of the time, and computes on the CPU. Nothing here
+imports torch or onnxruntime.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from xmodal.encoders.folder import CONFIG, ONNX_ENCODER, PORTABLE, TORCH_ENCODER, read_config
+from xmodal.errors import EXTRAS
+
+Engine = Literal["auto", "torch", "onnx"]
+ENGINES: tuple[Engine, ...] = ("auto", "torch", "onnx")
+
+DRIVERS = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg")
+"""Files that exist if there is a driver of NVIDIA: Linux, and Linux under Windows."""
+
+
+def portable_folder(model: Path) -> Path | None:
+    """Return the folder of the portable export in a trained encoder's folder, None without one.
+
+    An export of another encoder is not used. Raises ModelError if ``model`` has no trained encoder,
+    or if a ``config.json`` is damaged.
+    """
+    recorded = read_config(model, TORCH_ENCODER).get("fingerprint")
+    folder = model / PORTABLE
+    if not (folder / CONFIG).is_file():
+        return None
+    return folder if read_config(folder, ONNX_ENCODER).get("fingerprint") == recorded else None
+
+
+def use_portable(*, for_queries: bool) -> bool:
+    """Return whether the engine "auto" computes by onnxruntime rather than by torch.
+
+    ``for_queries``: for single queries onnxruntime is faster, because torch takes long to import;
+    for many items a GPU is faster.
+    """
+    if not _installed("onnx"):
+        return False
+    return for_queries or not (has_gpu() and _installed("torch"))
+
+
+def has_gpu() -> bool:
+    """Return whether this machine seems to have a GPU for torch; torch is not imported.
+
+    $XMODAL_DEVICE decides if it is set, as in :mod:`xmodal.device`.
+    """
+    configured = os.environ.get("XMODAL_DEVICE")
+    if configured:
+        return configured != "cpu"
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1"):
+        return False
+    if sys.platform == "win32":
+        return Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32/nvcuda.dll").exists()
+    return any(map(os.path.exists, DRIVERS))
+
+
+def _installed(extra: str) -> bool:
+    return all(find_spec(package) is not None for package in EXTRAS[extra])
