@@ -28,6 +28,7 @@ from xmodal.index.contract import Facets, Hit, Hits, to_facets
 from xmodal.index.documents import Codes, DocumentBatch, to_batch
 from xmodal.index.filters import Condition, Exists, Scalar, canonical, parse, values_of
 from xmodal.index.parquet import read_documents, write_documents
+from xmodal.index.query_codes import QueryCodes, to_query_codes
 from xmodal.index.validation import check_identity, check_ids, check_search, check_width
 from xmodal.modality import Modality
 
@@ -121,6 +122,34 @@ class HammingIndex:
             mask=self._mask(conditions)[codes.rows] if conditions else None,
         )
         return [[self._hit(*match) for match in matches] for matches in found]
+
+    @property
+    def dim(self) -> int | None:
+        """Dimension of the stored vectors, or None without vectors."""
+        return self._documents.dim
+
+    def measure(
+        self, query: BinaryCodes | QueryCodes, ids: Sequence[str], *, target: Modality
+    ) -> dict[str, Hit]:
+        """Return the hits that documents would be for one query; see the contract."""
+        codes = to_query_codes(query).codes
+        found = self.get(ids)
+        return {
+            hits[0].id: hits[0]
+            for row in range(len(found))
+            if (hits := self._of(found.take([row])).search(codes, 1, target=target)[0])
+        }
+
+    def count(self, target: Modality, where: Mapping[str, Any] | None = None) -> int:
+        """Return the number of documents with a code of ``target``; see the contract."""
+        self._merge()
+        return int((self._mask(parse(where)) & self._documents.present[target]).sum())
+
+    def _of(self, documents: DocumentBatch) -> HammingIndex:
+        """Return an index in memory of these documents."""
+        index = HammingIndex(self.bits)
+        index.add(documents)
+        return index
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove documents; see the contract."""
