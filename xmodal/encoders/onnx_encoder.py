@@ -250,7 +250,7 @@ class _GraphFeaturizer:
             features = np.ascontiguousarray(rows[:, :split]).view(np.float16)
             outputs = np.ascontiguousarray(rows[:, split:]).view(np.float32)
         assert outputs is not None
-        return Encoded(BinaryCodes.from_relaxed(outputs), usable, features)
+        return Encoded(BinaryCodes.from_relaxed(outputs), usable, features, outputs)
 
     def outputs(self, features: Array) -> Array | None:
         """Return the relaxed codes (n, bits) of features, None without a graph for them."""
