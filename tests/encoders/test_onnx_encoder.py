@@ -92,7 +92,9 @@ def test_missing_package_error_names_the_extra(
 # ---- cache and threads -----------------------------------------------------------------------
 
 
-def test_cached_features_need_no_backbone(clip_path: Path, dataset: Dataset, tmp_path: Path) -> None:
+def test_cached_features_need_no_backbone(
+    clip_path: Path, dataset: Dataset, tmp_path: Path
+) -> None:
     cache, moved = tmp_path / "cache", shutil.copytree(clip_path / "x.onnx", tmp_path / "m")
     first = PortableEncoder.load(moved).encode_pairs(dataset, cache=cache)[1]
     again = PortableEncoder.load(moved)

@@ -1,8 +1,8 @@
 """Choice of the runtime of a trained encoder: torch, or its portable export by onnxruntime.
 
-``xmodal train`` and ``xmodal index`` write the export into the subfolder ``portable`` of an encoder.
-It has the same fingerprint, starts in a tenth of the time, and computes on the CPU. Nothing here
-imports torch or onnxruntime.
+``xmodal train`` and ``xmodal index`` write the export into the subfolder ``portable`` of the
+encoder. It has the same fingerprint, starts in a tenth of the time, and computes on the CPU. This
+module imports neither torch nor onnxruntime.
 """
 
 from __future__ import annotations
@@ -10,12 +10,19 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from xmodal.encoders.folder import CONFIG, ONNX_ENCODER, PORTABLE, TORCH_ENCODER, read_config
-from xmodal.errors import EXTRAS
+from xmodal.config import FEATURES
+from xmodal.encoders.folder import (
+    CONFIG,
+    NOT_PORTABLE,
+    ONNX_ENCODER,
+    PORTABLE,
+    TORCH_ENCODER,
+    read_config,
+)
+from xmodal.errors import ExtraMissing, require
 
 Engine = Literal["auto", "torch", "onnx"]
 ENGINES: tuple[Engine, ...] = ("auto", "torch", "onnx")
@@ -37,15 +44,32 @@ def portable_folder(model: Path) -> Path | None:
     return folder if read_config(folder, ONNX_ENCODER).get("fingerprint") == recorded else None
 
 
+def portable_obstacle(model: Path) -> str | None:
+    """Return why the trained encoder in ``model`` cannot be exported, None if nothing is known.
+
+    Raises ModelError if ``model`` has no trained encoder.
+    """
+    config = read_config(model, TORCH_ENCODER)
+    precision = config.get("precision", "float32")
+    if precision != "float32":
+        return f"it computes in {precision}, a portable encoder in float32"
+    if any(ref.get("spec") == FEATURES for ref in config.get("backbones", {}).values()):
+        return "it was trained on features of a file and has no backbone"
+    try:
+        require("xmodal export", "export")
+    except ExtraMissing as error:
+        return str(error)
+    recorded = model / NOT_PORTABLE
+    return recorded.read_text(encoding="utf-8").strip() if recorded.is_file() else None
+
+
 def use_portable(*, for_queries: bool) -> bool:
     """Return whether the engine "auto" computes by onnxruntime rather than by torch.
 
     ``for_queries``: for single queries onnxruntime is faster, because torch takes long to import;
     for many items a GPU is faster.
     """
-    if not _installed("onnx"):
-        return False
-    return for_queries or not (has_gpu() and _installed("torch"))
+    return _installed("onnx") and (for_queries or not (has_gpu() and _installed("torch")))
 
 
 def has_gpu() -> bool:
@@ -66,4 +90,8 @@ def has_gpu() -> bool:
 
 
 def _installed(extra: str) -> bool:
-    return all(find_spec(package) is not None for package in EXTRAS[extra])
+    try:
+        require("", extra)
+    except ExtraMissing:
+        return False
+    return True

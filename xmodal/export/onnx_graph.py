@@ -1,4 +1,7 @@
-"""ONNX graphs of a trained encoder: backbone, scaling, rounding, tower, bits; and the tower alone."""
+"""ONNX graphs of a trained encoder, two per modality.
+
+One graph has backbone, scaling, rounding, tower and bits, the other the tower alone.
+"""
 
 from __future__ import annotations
 
