@@ -114,11 +114,11 @@ def test_tables_with_equal_ids_are_two_sources_unless_they_have_one_name(
 ) -> None:
     for name, text in (("old", "a red circle"), ("new", "a blue star")):
         (tmp_path / f"{name}.csv").write_text(f"id,text\n7,{text}\n")
-    command = ("index", "--model", model, "--index", tmp_path / "i")
+    command: tuple[object, ...] = ("index", "--model", model, "--index", tmp_path / "i")
     for name in ("old", "new", "new"):
         xmodal_cli(*command, tmp_path / f"{name}.csv")
     assert ids(tmp_path / "i") == ["7", "new.csv/7"]
-    command = ("index", "--model", model, "--index", tmp_path / "j", "--source", "shop")
+    command = (*command[:-1], tmp_path / "j", "--source", "shop")
     for name in ("old", "new"):
         xmodal_cli(*command, tmp_path / f"{name}.csv")
     assert ids(tmp_path / "j") == ["7"]
