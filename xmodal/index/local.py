@@ -29,6 +29,7 @@ from xmodal.index.code_search import CodeSearch, Match
 from xmodal.index.contract import WINDOW, Facets, Hit, Hits, to_facets
 from xmodal.index.documents import Codes, DocumentBatch, Vectors, match_vectors, to_batch
 from xmodal.index.filters import Condition, Exists, Scalar, canonical, parse, values_of
+from xmodal.index.origins import Entry, read_origin
 from xmodal.index.parquet import read_documents, write_documents
 from xmodal.index.query_codes import QueryCodes, to_query_codes
 from xmodal.index.validation import (
@@ -46,7 +47,7 @@ from xmodal.index.vector_file import (
     verify_vectors,
     write_vectors,
 )
-from xmodal.modality import Modality
+from xmodal.modality import MODALITIES, Modality
 
 FILE, LOCK, UNFINISHED = "documents.parquet", "lock", "saving-"
 MODEL_FOLDER, MODEL_RECORD = "model", "model.json"
@@ -187,6 +188,33 @@ class HammingIndex:
         """Return codes and fields of the ids that exist; see the contract."""
         self._merge()
         return self._documents.take(self._rows(ids))
+
+    def entries(
+        self, *, where: Mapping[str, Any] | None = None, source: str | None = None
+    ) -> Iterator[Entry]:
+        """Yield documents without codes; see :class:`xmodal.index.origins.ListedIndex`."""
+        conditions = parse(where)
+        self._merge()
+        documents, origins = self._documents, self._documents.origin_texts()
+        rows = np.flatnonzero(self._mask(conditions)) if conditions else range(len(documents))
+        for row in rows:
+            origin = read_origin(origins[row])
+            if source is None or (origin is not None and origin.source == source):
+                yield Entry(documents.ids[row], json.loads(documents.fields[row]), origin)
+
+    def count_codes(self) -> dict[Modality, int]:
+        """Return the number of stored codes of each modality."""
+        self._merge()
+        return {modality: len(self._documents.packed[modality]) for modality in MODALITIES}
+
+    def disk_usage(self) -> dict[str, int]:
+        """Return the bytes of each file and subfolder of the index; none for one in memory."""
+        if self.folder is None:
+            return {}
+        return {
+            path.name: sum(one.stat().st_size for one in _files(path))
+            for path in sorted(self.folder.iterdir())
+        }
 
     def facets(self, max_values: int = 20) -> Facets:
         """Return fields by which a search can be narrowed; see the contract."""
@@ -432,6 +460,11 @@ def _identity(path: Path) -> FileIdentity | None:
     except FileNotFoundError:
         return None
     return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """Yield a file, or all files below a folder."""
+    yield from (one for one in path.rglob("*") if one.is_file()) if path.is_dir() else (path,)
 
 
 def _sync(path: Path) -> None:
