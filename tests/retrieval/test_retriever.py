@@ -12,6 +12,8 @@ from xmodal.data.dataset import Dataset
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import ConfigError, DataError, IndexMissing, XmodalError
 from xmodal.index.local import HammingIndex
+from xmodal.index.query_codes import QueryCodes
+from xmodal.retrieval.encoding import encode_queries
 from xmodal.retrieval.query import Query
 from xmodal.retrieval.retriever import Retriever
 
@@ -31,7 +33,8 @@ def test_text_query_returns_pictures_with_confidence(
     retriever: Retriever, encoder: Encoder, index: HammingIndex
 ) -> None:
     hits = retriever.search(text="a red circle", k=7, where={"colour": "red"})
-    codes = encoder.encode_texts(["a red circle"])
+    [codes] = encode_queries(encoder, index, [Query(text="a red circle")])
+    assert isinstance(codes, QueryCodes)
     (expected,) = index.search(codes, 7, target="image", where={"colour": "red"})
     assert [hit._replace(confidence=None) for hit in hits] == expected
     assert [hit.confidence for hit in hits] == [
@@ -45,7 +48,9 @@ def test_picture_query_returns_texts_by_default(
     image = dataset.items[0].images[0]
     assert image is not None
     hits = retriever.search(image=image, k=5)
-    (expected,) = index.search(encoder.encode_images([image]), 5, target="text")
+    [codes] = encode_queries(encoder, index, [Query(image=image)])
+    assert isinstance(codes, QueryCodes)
+    (expected,) = index.search(codes, 5, target="text")
     assert [(hit.id, hit.distance) for hit in hits] == [(h.id, h.distance) for h in expected]
     same_modality = retriever.search(image=image, target="image", k=5)
     assert {hit.confidence for hit in same_modality} == {None}
