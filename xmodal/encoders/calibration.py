@@ -1,120 +1,118 @@
-"""Calibration: from Hamming distance to the probability that a pair matches.
+"""Calibration: the probability that a hit is right, in the index that was searched.
 
-A logistic curve p(d) = 1 / (1 + exp(slope * d / bits + offset)) is fitted to validation pairs and
-as many sampled non-matching pairs. The probability is therefore calibrated for an even mix of both:
-use it for ranking and thresholds; it is not the share of matches among the hits of a large
-collection.
+The evidence for a hit is how far it stands out of the other hits of its query. With the scores
+x_j of the hits (similarities of codes, or BM25 scores of words), the lead of hit i is
+
+    lead_i = scale * x_i - log(floor + sum over j != i of exp(scale * x_j)),
+
+the logit of a softmax over the hits; ``floor`` is 1 for words, the term of a document without a
+matching word, and 0 for codes. The log-odds that the hit is right are linear in the leads and in
+the logarithm of the number of documents that were searched; the coefficients are fitted to held-out
+groups in indexes of several sizes, see :mod:`xmodal.training.calibrate`. So confidence falls as an
+index grows, and where many documents are as near as the hit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from xmodal.codes import BinaryCodes
-from xmodal.errors import ConfigError
+from xmodal.modality import MODALITIES, Modality
+
+Stage = Literal["vectors", "weighted", "hamming"]
+"""Origin of similarities: cosine of int8 vectors, weighted Hamming distance, Hamming distance."""
+STAGES: tuple[Stage, ...] = get_args(Stage)
+COMPETITORS = 100
+"""Hits of a query whose scores decide a lead; a caller passes at least so many, if there are."""
+DEFAULT_MIN_CONFIDENCE = 0.05
+"""Confidence below which a best hit means that nothing found is likely right."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Log-odds of a hit: offset + documents * log(N) + sum of weight * lead, of each evidence.
+
+    ``weights`` and ``scales``: by the name of the evidence, "codes" or "words".
+    """
+
+    offset: float
+    documents: float
+    weights: Mapping[str, float]
+    scales: Mapping[str, float]
+
+    def log_odds(self, scores: Mapping[str, Floats], n_documents: int) -> Floats:
+        """Return the log-odds (n,) of n hits; ``scores``: (n,) for each evidence."""
+        total = np.full(len(next(iter(scores.values()))), self.offset)
+        total += self.documents * math.log(max(n_documents, 1))
+        for name, weight in self.weights.items():
+            total += weight * leads(scores[name], self.scales[name], floor=name == "words")
+        return total
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the curve as ``config.json`` stores it."""
+        return {
+            "offset": self.offset,
+            "documents": self.documents,
+            "weights": dict(self.weights),
+            "scales": dict(self.scales),
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Curve:
+        """Return the curve that ``config.json`` stores."""
+        weights, scales = (
+            {str(name): float(value) for name, value in config[key].items()}
+            for key in ("weights", "scales")
+        )
+        return cls(float(config["offset"]), float(config["documents"]), weights, scales)
 
 
 @dataclass(frozen=True)
 class Confidence:
-    """Calibration curve for codes of ``bits`` bits; with ``slope`` >= 0 it decreases."""
+    """Curves of an encoder, by the modality of the query and the evidence.
 
-    slope: float
-    offset: float
-    bits: int
+    ``curves[modality]`` maps the name of an evidence to its curve: a stage for codes alone, "words"
+    for words alone, "STAGE+words" for both. ``match_share``: share of an index that is right for a
+    query, for an encoder whose matches share a label; None: one document is right.
+    ``min_confidence``: the default threshold, see DEFAULT_MIN_CONFIDENCE. ``legacy``: slope, offset
+    and bits of the curve of an encoder of an earlier version, which has no other curves.
+    """
 
-    def __call__(self, distance: int) -> float:
-        """Return the probability of a match at ``distance`` bits, in [0, 1]."""
-        exponent = min(700.0, self.slope * distance / self.bits + self.offset)
-        return 1 / (1 + math.exp(exponent))
+    curves: Mapping[Modality, Mapping[str, Curve]] = field(default_factory=dict)
+    match_share: float | None = None
+    min_confidence: float = DEFAULT_MIN_CONFIDENCE
+    legacy: tuple[float, float] | None = None
 
-    def radius(self, min_confidence: float) -> int | None:
-        """Return the largest distance with at least this confidence; None if there is none."""
-        distances = [d for d in range(self.bits + 1) if self(d) >= min_confidence]
-        return max(distances, default=None)
+    def hits_confidence(
+        self,
+        stage: Stage,
+        similarities: Sequence[float | None] | None,
+        n_documents: int,
+        *,
+        word_scores: Sequence[float | None] | None = None,
+        source: Modality = "text",
+        has_known_token: bool = True,
+    ) -> list[float | None]:
+        """Return the probability that each hit of one query is right, in the order of the hits.
 
-    def search_radius(
-        self, max_distance: int | None, min_confidence: float | None, *, cross_modal: bool
-    ) -> int | None:
-        """Return the largest distance that satisfies both limits, or None without limits.
+        ``similarities`` (n,): ``Hit.similarity``, all of one ``stage``; None where it is unknown,
+        and instead of the list for a search by words alone. ``n_documents``: documents that were
+        searched, those that pass the filter and have a code of the target. ``word_scores`` (n,):
+        BM25 scores ``WordsHit.score``, None for a hit that no word found; None instead of the list
+        for a search by codes alone. ``source``: modality of the query; pictures and texts are
+        calibrated as queries for documents of the other modality, so a search within one modality
+        has no confidence. ``has_known_token``: see ``Encoder.has_known_token``; if false, the codes
+        are no evidence and the confidence is the prior.
 
-        Raises ConfigError for a confidence that no distance reaches, and for any confidence unless
-        the search is ``cross_modal``.
+        Hits are passed in any order, and all that were found: at least the first COMPETITORS by
+        codes and by words (fewer than ``k`` hits to show do not matter here). A value is None where
+        nothing was calibrated.
         """
-        if min_confidence is None:
-            return max_distance
-        if not cross_modal:
-            raise ConfigError(
-                "confidence is calibrated between pictures and texts only: limit the distance"
-            )
-        radius = self.radius(min_confidence)
-        if radius is None:
-            raise ConfigError(
-                f"a confidence of {min_confidence} is above the maximum of this encoder "
-                f"({self(0):.3f} at distance 0)"
-            )
-        return radius if max_distance is None else min(radius, max_distance)
-
-    def to_config(self) -> dict[str, float]:
-        """Return the curve as ``config.json`` stores it."""
-        return {"slope": self.slope, "offset": self.offset}
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], bits: int) -> Confidence:
-        """Return the curve that ``config.json`` stores."""
-        return cls(float(config["slope"]), float(config["offset"]), bits)
-
-
-def fit(
-    matches: npt.NDArray[np.integer], non_matches: npt.NDArray[np.integer], bits: int
-) -> Confidence:
-    """Fit the curve to the distances of matches (n,) and non-matches (m,), each weighing half.
-
-    Newton's method on the ridge-penalised log-likelihood. The curve is flat if either is empty, or
-    if matches are not nearer.
-    """
-    if not len(matches) or not len(non_matches):
-        return Confidence(0.0, 0.0, bits)
-    x = np.concatenate([matches, non_matches]) / bits
-    y = np.concatenate([np.ones(len(matches)), np.zeros(len(non_matches))])
-    weight = np.where(y == 1, 0.5 / len(matches), 0.5 / len(non_matches))
-    design = np.stack([x, np.ones_like(x)], axis=1)
-    beta = np.zeros(2)
-    penalty = np.diag([1e-4, 1e-6])  # separable distances would send the slope to infinity
-    for _ in range(100):
-        p = 1 / (1 + np.exp(np.clip(design @ beta, -60, 60)))
-        gradient = design.T @ (weight * (y - p)) + penalty @ beta
-        hessian = (design * (weight * p * (1 - p))[:, None]).T @ design + penalty
-        step = np.linalg.solve(hessian, gradient)
-        step *= min(1.0, 10 / max(1e-12, float(np.abs(step).max())))
-        beta = beta - step
-        if np.abs(step).max() < 1e-9:
-            break
-    if beta[0] <= 0:  # matches are not nearer: distance carries no information
-        return Confidence(0.0, 0.0, bits)
-    return Confidence(float(beta[0]), float(beta[1]), bits)
-
-
-def sample_distances(
-    image: BinaryCodes,
-    text: BinaryCodes,
-    match: npt.NDArray[np.bool_],
-    rng: np.random.Generator,
-    per_pair: int = 20,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the distances of all pairs (i, i), and of sampled (i, j) with ``match[i, j]`` false.
-
-    ``match`` has shape (n, n). At most ``per_pair`` non-matches are sampled for each row.
-    """
-    n = len(image)
-    rows = np.repeat(np.arange(n), per_pair)
-    columns = rng.integers(0, max(n, 1), size=len(rows))
-    keep = ~match[rows, columns] & (rows != columns)
-    non_matches = image.to_bits()[rows[keep]] != text.to_bits()[columns[keep]]
-    matches = image.to_bits() != text.to_bits()
-    return matches.sum(axis=1, dtype=np.int64), non_matches.sum(axis=1, dtype=np.int64)
+        raise NotImplementedError
