@@ -20,7 +20,7 @@ PLUGIN = "xmodal_opensearch"
 # from levels to the left. Two folders of one level do not import each other.
 CORE_ORDER = (
     "errors modality config device linear_models",
-    "codes",
+    "codes vectors",
     "data",
     "index features",
     "encoders",
@@ -31,10 +31,11 @@ CORE_ORDER = (
 )
 PLUGIN_ORDER = ("client", "node index", "loading rest server_plugin", "diagnostics", "cli")
 # Single files of one level may import each other from left to right.
-CORE_FILES = ("errors", "modality", "config", "device", "linear_models", "codes")
+CORE_FILES = ("errors", "modality", "config", "device", "linear_models", "codes", "vectors")
 PLUGIN_USES_OF_CORE = {
-    *("errors", "modality", "codes", "data", "retrieval", "encoders.load", "cli.options"),
+    *("errors", "modality", "codes", "vectors", "data", "retrieval", "encoders.load"),
     *("index.contract", "index.validation", "index.filters", "index.documents"),
+    *("index.query_codes", "index.words", "cli.options"),
     *("features.cache", "cli.output", "cli.exit"),
 }
 # The command line of the plugin builds encoders and demos as the command line of the core does.

@@ -23,18 +23,21 @@ from xmodal.errors import ConfigError
 from xmodal.features.extract import Array, Usable, keep_usable, pair_sources
 from xmodal.index.documents import DocumentBatch, fields_to_json, to_offsets
 from xmodal.modality import MODALITIES, Modality
+from xmodal.vectors import Int8, to_int8
 
 
 class Encoded(NamedTuple):
     """Result of encoding ``n`` sources; rows of unusable sources have no meaning.
 
     ``usable`` (n,) bool; ``features`` (n, dim): inputs of the tower, float16 of length 1 or uint8
-    pixels.
+    pixels. ``outputs`` (n, bits) float32: real-valued outputs of the tower, whose signs are the
+    codes; None for an encoder that computes codes alone.
     """
 
     codes: BinaryCodes
     usable: Usable
     features: Array
+    outputs: Array | None = None
 
 
 class EncodedSources(NamedTuple):
@@ -42,13 +45,14 @@ class EncodedSources(NamedTuple):
 
     ``ids``: the n items that have one. The codes of item i are ``offsets[i]:offsets[i + 1]``,
     ``offsets`` is (n + 1,). ``positions`` (m,): the place of each code's source among those of its
-    item.
+    item. ``vectors`` (m, bits) int8: of the outputs, or None.
     """
 
     ids: list[str]
     codes: BinaryCodes
     offsets: npt.NDArray[np.int64]
     positions: npt.NDArray[np.int64]
+    vectors: Int8 | None = None
 
     def rows_of(self, item: int) -> range:
         """Return the rows of ``codes`` of an item, which is given by its place in ``ids``."""
@@ -148,9 +152,11 @@ class Encoder(ABC):
         """Encode the sources of one modality; without any, the backbone is not loaded."""
         different = {source: row for row, source in enumerate(_different(data, modality))}
         if different:
-            codes, usable, _ = self.encode(modality, list(different), **options)
+            codes, usable, _, outputs = self.encode(modality, list(different), **options)
+            vectors = None if outputs is None else to_int8(outputs)
         else:
             codes, usable = BinaryCodes.empty(self.bits), np.zeros(0, np.bool_)
+            vectors = np.zeros((0, self.bits), np.int8)
         ids: list[str] = []
         rows: list[int] = []
         positions: list[int] = []
@@ -163,8 +169,13 @@ class Encoder(ABC):
             if len(rows) > offsets[-1]:
                 ids.append(item.id)
                 offsets.append(len(rows))
+        kept = np.array(rows, np.int64)
         return EncodedSources(
-            ids, codes[np.array(rows, np.int64)], np.array(offsets), np.array(positions, np.int64)
+            ids,
+            codes[kept],
+            np.array(offsets),
+            np.array(positions, np.int64),
+            None if vectors is None else vectors[kept],
         )
 
     def encode_pairs(
@@ -182,9 +193,10 @@ class Encoder(ABC):
         }
         usable, kept = keep_usable(pairs, {m: one.usable for m, one in encoded.items()})
         rows_of: dict[Modality, Encoded] = {}
-        for modality, (codes, is_usable, features) in encoded.items():
+        for modality, (codes, is_usable, features, outputs) in encoded.items():
             rows = kept[modality]
-            rows_of[modality] = Encoded(codes[rows], is_usable[rows], features[rows])
+            chosen = None if outputs is None else outputs[rows]
+            rows_of[modality] = Encoded(codes[rows], is_usable[rows], features[rows], chosen)
         return usable, rows_of
 
     def batches(
@@ -194,8 +206,11 @@ class Encoder(ABC):
         cache: Path | None = None,
         progress: Progress | None = None,
         size: int = 4096,
+        vectors: bool = True,
     ) -> Iterator[DocumentBatch]:
         """Yield the encoded items of ``data`` in order, at most ``size`` per batch.
+
+        ``vectors``: also the int8 vectors of the outputs, if the encoder has outputs.
 
         The pictures and captions that have a code stand first in the fields "image" and "text", in
         the order of the codes. Items without a usable picture or text, and items with fields that
@@ -213,14 +228,17 @@ class Encoder(ABC):
                     ids.append(item.id)
                 except ConfigError as error:
                     data.problems.add("fields not storable", f"{item.id} ({error})")
-            packed, offsets = {}, {}
+            packed, offsets, columns = {}, {}, {}
             for modality, one in encoded.items():
                 places = [rows[modality].get(id_) for id_ in ids]
                 spans = [range(0) if place is None else one.rows_of(place) for place in places]
                 chosen = np.array([row for span in spans for row in span], np.int64)
                 packed[modality] = one.codes.packed[chosen]
                 offsets[modality] = to_offsets([len(span) for span in spans])
-            yield DocumentBatch(ids, packed, offsets, fields)
+                if one.vectors is not None:
+                    columns[modality] = one.vectors[chosen]
+            has_vectors = vectors and len(columns) == len(encoded)
+            yield DocumentBatch(ids, packed, offsets, fields, columns if has_vectors else {})
 
 
 def _coded_first(item: Item, coded: Mapping[Modality, list[int]]) -> Item:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Problems, Progress
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.encoders.torch_encoder import TrainedEncoder
@@ -65,4 +66,5 @@ class FeatureEncoder(Encoder):
     ) -> Encoded:
         """Encode by the features of the file; ``cache`` and ``progress`` have no effect."""
         features, usable = self.source.rows(modality, sources, problems)
-        return Encoded(self.encoder.encode_features(modality, features), usable, features)
+        outputs = self.encoder.outputs(modality, features)
+        return Encoded(BinaryCodes.from_relaxed(outputs), usable, features, outputs)

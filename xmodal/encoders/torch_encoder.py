@@ -141,7 +141,8 @@ class TrainedEncoder(Encoder):
             if modality == "image"
             else text_features(self.text_backbone, sources, **options)  # type: ignore[arg-type]
         )
-        return Encoded(self.encode_features(modality, features), usable, features)
+        outputs = self.outputs(modality, features)
+        return Encoded(BinaryCodes.from_relaxed(outputs), usable, features, outputs)
 
     def encode_features(self, modality: Modality, features: Array) -> BinaryCodes:
         """Return the codes of features (n, dim): float16 of length 1, or uint8 pixels."""

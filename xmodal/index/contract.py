@@ -4,9 +4,17 @@ One document per id; a document has fields and any number of ``image`` and ``tex
 one in total. A search compares queries with the codes of one modality, ``target``. Every backend
 returns the same hits, id by id:
 
-- The distance of a document is **the smallest distance of its codes** of ``target``; ``nearest`` is
-  the position of that code among them, and of codes at equal distances the lowest position.
-- Hits are ordered by distance; **equal distances are ordered by id** (code point).
+- **Codes alone** (BinaryCodes) are searched by Hamming distance. The distance of a document is the
+  smallest distance of its codes of ``target``; ``nearest`` is the position of that code among them,
+  and of codes at equal distances the lowest position. Hits are ordered by distance; **equal
+  distances are ordered by id** (code point).
+- **Weights** (:class:`~xmodal.index.query_codes.QueryCodes`) order documents by the weighted
+  Hamming distance of their nearest code, then by its Hamming distance, then by id.
+- **Vectors**, where the index stores them, order the first ``window`` documents again, and all that
+  tie with the last of them in both distances: by the largest cosine of their vectors, then by
+  Hamming distance, then by id. ``distance`` and ``nearest`` are then of the code of that vector.
+  Documents after the window follow in their first order.
+- ``distance`` is always a Hamming distance; ``radius`` limits it for each code, before the window.
 - Hits, ``k``, ``len``, ``get``, ``delete`` and the counts of facets refer to documents, never to
   codes: a document is at most one hit of a query.
 - A document without a code of ``target`` is never a hit.
@@ -29,8 +37,11 @@ from xmodal.modality import Modality
 
 if TYPE_CHECKING:
     from xmodal.index.documents import Codes, DocumentBatch
+    from xmodal.index.query_codes import QueryCodes
 
 MAX_FACET_LENGTH = 80
+WINDOW = 300
+"""Documents of the first stage whose vectors are compared."""
 
 
 class Hit(NamedTuple):
@@ -40,7 +51,9 @@ class Hit(NamedTuple):
     ranks, of a fused search. ``confidence``: calibrated probability of a match, 0 to 1. ``ranks``:
     rank from 1 in each list of a fused search, "codes" and "words"; None where a list lacks it.
     ``nearest``: position, from 0, of the nearest code among the document's codes of the searched
-    modality; :func:`nearest_source` returns the caption or picture of this code.
+    modality; :func:`nearest_source` returns the caption or picture of this code. ``similarity``:
+    cosine of the vectors if these ranked the hit, else 1 - 2 D / (sum of weights) for the weighted
+    Hamming distance D; -1 to 1. ``matched``: words of the query that the document contains.
     """
 
     id: str
@@ -50,6 +63,8 @@ class Hit(NamedTuple):
     confidence: float | None = None
     ranks: Mapping[str, int | None] | None = None
     nearest: int | None = None
+    similarity: float | None = None
+    matched: tuple[str, ...] = ()
 
 
 Hits = list[list[Hit]]
@@ -95,6 +110,46 @@ def nearest_to_json(hit: Hit, target: Modality) -> dict[str, Any] | None:
     return {"position": hit.nearest, str(target): nearest_source(hit, target)}
 
 
+class WordsQuery(NamedTuple):
+    """Query of full-text search; see :func:`xmodal.index.words.tokens` for the words of a text.
+
+    Documents with any of the words of ``excluded`` are no hits.
+    """
+
+    text: str
+    excluded: str = ""
+
+
+class WordsHit(NamedTuple):
+    """A document found by full-text search: its BM25 score, and the query's words that it has."""
+
+    id: str
+    score: float
+    matched: tuple[str, ...]
+
+
+@runtime_checkable
+class FullTextIndex(Protocol):
+    """An index that also ranks documents by the BM25 of their words."""
+
+    def search_words(
+        self,
+        queries: Sequence[WordsQuery],
+        k: int,
+        *,
+        target: Modality,
+        where: Mapping[str, Any] | None = None,
+    ) -> list[list[WordsHit]]:
+        """Return for each query the best ``k`` documents that have one of its words.
+
+        Ordered by score, then by id. Words are those of
+        :func:`xmodal.index.words.document_words`. A document without a code of ``target`` is never
+        a hit; ``where`` applies before the best ``k`` are selected. BM25 as in Lucene: k1 1.2,
+        b .75, lengths rounded to 8 bits; Robertson, Zaragoza: The Probabilistic Relevance
+        Framework: BM25 and Beyond (2009).
+        """
+
+
 @runtime_checkable
 class Index(Protocol):
     """An index of codes; the module's docstring is the contract."""
@@ -106,6 +161,13 @@ class Index(Protocol):
     @property
     def fingerprint(self) -> str | None:
         """Fingerprint of the encoder of the stored codes, or None if unknown."""
+
+    @property
+    def dim(self) -> int | None:
+        """Dimension of the stored vectors, or None without vectors.
+
+        The first documents of an empty index decide it.
+        """
 
     def add(
         self,
@@ -119,25 +181,39 @@ class Index(Protocol):
 
         ``documents`` is a batch, or ids whose codes and fields are the other arguments, aligned
         with them: ``image`` and ``text`` are BinaryCodes with one code per id, or a sequence with
-        one BinaryCodes per id, the codes of the document. Raises CodeError for codes of another
-        width or number than ``documents`` and for a document without a code, ConfigError for ids or
-        fields that cannot be stored.
+        one BinaryCodes per id, the codes of the document. An index without vectors stores the codes
+        alone. Raises CodeError for codes of another width or number than ``documents``, for a
+        document without a code, and for documents without vectors in an index with vectors;
+        ConfigError for ids or fields that cannot be stored.
         """
 
     def search(
         self,
-        queries: BinaryCodes,
+        queries: BinaryCodes | QueryCodes,
         k: int,
         *,
         target: Modality,
         where: Mapping[str, Any] | None = None,
         radius: int | None = None,
+        window: int = WINDOW,
     ) -> Hits:
         """Return the best ``k`` documents for each query, within ``radius`` bits.
 
-        Distances are to the nearest code of modality ``target``, and every hit has ``nearest``.
-        Raises CodeError for queries of another width, ConfigError for other bad arguments.
+        ``window``: number of documents that vectors order again, at least ``k``. Every hit has
+        ``nearest`` and ``similarity``. Raises CodeError for queries of another width or dimension,
+        ConfigError for other bad arguments.
         """
+
+    def measure(
+        self, query: BinaryCodes | QueryCodes, ids: Sequence[str], *, target: Modality
+    ) -> dict[str, Hit]:
+        """Return the hits that documents would be for one query, by id.
+
+        Documents that do not exist or have no code of ``target`` are absent.
+        """
+
+    def count(self, target: Modality, where: Mapping[str, Any] | None = None) -> int:
+        """Return the number of documents with a code of ``target`` that pass the filters."""
 
     def get(self, ids: Sequence[str]) -> DocumentBatch:
         """Return codes and fields of the ids that exist, each once, in the order of ``ids``."""

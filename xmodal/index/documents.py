@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from xmodal.modality import MODALITIES, Modality
 
 Packed = Mapping[Modality, npt.NDArray[np.uint8]]
 Offsets = Mapping[Modality, npt.NDArray[np.int64]]
+Vectors = Mapping[Modality, npt.NDArray[np.int8]]
 Codes = BinaryCodes | Sequence[BinaryCodes]
 """Codes of n documents: one code each, or for each document its codes, of which there may be 0."""
 
@@ -28,19 +29,27 @@ class DocumentBatch:
     ``packed[modality]``: (m, bits / 8) uint8, the codes of document 0, then those of document 1,
     and so on. ``offsets[modality]``: (n + 1,) int64; the codes of document i are
     ``packed[modality][offsets[modality][i] : offsets[modality][i + 1]]``. ``fields``: one JSON
-    object per document, as text. Columns are not copied and must not be changed later. Raises
-    CodeError for columns that do not fit together or codes of two widths.
+    object per document, as text. ``vectors[modality]``: (m, dim) int8, one per code; an empty
+    mapping for documents without vectors. ``origins``: one text per document, see
+    :mod:`xmodal.index.origins`, "" if unknown; an empty list if all are unknown. Columns are not
+    copied and must not be changed later. Raises CodeError for columns that do not fit together or
+    codes of two widths.
     """
 
     ids: list[str]
     packed: Packed
     offsets: Offsets
     fields: list[str]
+    vectors: Vectors = field(default_factory=dict)
+    origins: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         n = len(self.ids)
-        if len(self.fields) != n:
-            raise CodeError(f"a batch has {len(self.fields)} fields for {n} ids, expected {n}")
+        if len(self.fields) != n or len(self.origins) not in (0, n):
+            raise CodeError(
+                f"a batch has {len(self.fields)} fields and {len(self.origins)} origins for {n} "
+                f"ids, expected {n} each, or no origins"
+            )
         for modality in MODALITIES:
             packed, offsets = self.packed[modality], self.offsets[modality]
             if packed.ndim != 2 or 8 * packed.shape[1] != self.bits:
@@ -55,6 +64,20 @@ class DocumentBatch:
                     f"{len(packed)} codes, expected {n + 1} offsets that rise from 0 to "
                     f"{len(packed)}"
                 )
+        self._check_vectors()
+
+    def _check_vectors(self) -> None:
+        """Raise CodeError unless there are no vectors, or one per code of one dimension."""
+        if not self.vectors:
+            return
+        shapes = {m: (len(self.packed[m]), self.dim) for m in MODALITIES}
+        for modality, shape in shapes.items():
+            found = self.vectors.get(modality)
+            if found is None or found.shape != shape or found.dtype != np.int8:
+                given = "none" if found is None else f"{found.dtype} of shape {found.shape}"
+                raise CodeError(
+                    f"{modality} vectors are {given}, expected int8 of shape {shape}: one per code"
+                )
 
     @classmethod
     def of(
@@ -64,11 +87,14 @@ class DocumentBatch:
         image: Codes | None = None,
         text: Codes | None = None,
         fields: Sequence[Mapping[str, Any]] | None = None,
+        image_vectors: npt.NDArray[np.int8] | None = None,
+        text_vectors: npt.NDArray[np.int8] | None = None,
     ) -> DocumentBatch:
         """Return a batch of documents; copies its arguments.
 
         ``image`` and ``text``: BinaryCodes with one code per id, or a sequence with one BinaryCodes
-        per id, which contains the 0 or more codes of the document. Raises CodeError without any
+        per id, which contains the 0 or more codes of the document. ``image_vectors`` and
+        ``text_vectors``: (m, dim) int8, one per code in this order. Raises CodeError without any
         code or for codes of another number than ``ids``, ConfigError for ids or fields that cannot
         be stored.
         """
@@ -98,7 +124,8 @@ class DocumentBatch:
         texts = ["{}"] * n
         if fields is not None:
             texts = [fields_to_json(values, id_) for values, id_ in zip(fields, ids, strict=True)]
-        return cls(list(ids), packed, offsets, texts)
+        vectors = _vector_columns({"image": image_vectors, "text": text_vectors})
+        return cls(list(ids), packed, offsets, texts, vectors)
 
     @classmethod
     def empty(cls, bits: int) -> DocumentBatch:
@@ -114,11 +141,14 @@ class DocumentBatch:
         widths = {part.bits for part in parts}
         if len(widths) != 1:
             raise CodeError(f"cannot join batches of {sorted(widths)} bits, expected one width")
+        with_origins = any(part.origins for part in parts)
         return cls(
             [id_ for part in parts for id_ in part.ids],
             {m: np.concatenate([part.packed[m] for part in parts]) for m in MODALITIES},
             {m: to_offsets(np.concatenate([p.counts(m) for p in parts])) for m in MODALITIES},
             [text for part in parts for text in part.fields],
+            _join_vectors(parts),
+            [text for part in parts for text in part.origin_texts()] if with_origins else [],
         )
 
     def __len__(self) -> int:
@@ -128,6 +158,11 @@ class DocumentBatch:
     def bits(self) -> int:
         """Width of the codes."""
         return 8 * int(self.packed["image"].shape[1])
+
+    @property
+    def dim(self) -> int | None:
+        """Dimension of the vectors, None without vectors."""
+        return next((int(column.shape[1]) for column in self.vectors.values()), None)
 
     @property
     def present(self) -> dict[Modality, npt.NDArray[np.bool_]]:
@@ -143,6 +178,7 @@ class DocumentBatch:
         places = np.asarray(rows, dtype=np.int64)
         packed: dict[Modality, npt.NDArray[np.uint8]] = {}
         offsets: dict[Modality, npt.NDArray[np.int64]] = {}
+        vectors: dict[Modality, npt.NDArray[np.int8]] = {}
         for modality in MODALITIES:
             starts = self.offsets[modality][places]
             counts = self.offsets[modality][places + 1] - starts
@@ -153,12 +189,24 @@ class DocumentBatch:
                 positions = np.arange(new[-1]) + np.repeat(starts - new[:-1], counts)
             packed[modality] = self.packed[modality][positions]
             offsets[modality] = new
+            if self.vectors:
+                vectors[modality] = self.vectors[modality][positions]
         return DocumentBatch(
             [self.ids[row] for row in places],
             packed,
             offsets,
             [self.fields[row] for row in places],
+            vectors,
+            [self.origins[row] for row in places] if self.origins else [],
         )
+
+    def origin_texts(self) -> list[str]:
+        """Return the origin of each document as text, "" if unknown."""
+        return self.origins or [""] * len(self)
+
+    def without_vectors(self) -> DocumentBatch:
+        """Return the documents with codes alone."""
+        return replace(self, vectors={}) if self.vectors else self
 
     def codes(self, modality: Modality) -> tuple[list[str], BinaryCodes]:
         """Return all codes of ``modality``, m in document order, and the document id of each."""
@@ -216,6 +264,25 @@ def _column(
         return codes.packed.copy(), np.arange(n + 1)
     parts = [np.zeros((0, bits // 8), np.uint8), *(each.packed for each in codes)]
     return np.concatenate(parts), to_offsets([len(each) for each in codes])
+
+
+def _vector_columns(
+    given: Mapping[Modality, npt.NDArray[np.int8] | None],
+) -> dict[Modality, npt.NDArray[np.int8]]:
+    """Return a copy of the vectors of both modalities; without any, an empty mapping."""
+    found = [vectors for vectors in given.values() if vectors is not None]
+    if not found:
+        return {}
+    none = np.zeros((0, found[0].shape[1]), np.int8)
+    return {m: (none if vectors is None else vectors).copy() for m, vectors in given.items()}
+
+
+def _join_vectors(parts: Sequence[DocumentBatch]) -> dict[Modality, npt.NDArray[np.int8]]:
+    """Return the vectors of all parts; none if one with documents lacks them."""
+    filled = [part for part in parts if len(part)]
+    if not filled or len({part.dim for part in filled}) > 1 or filled[0].dim is None:
+        return {}
+    return {m: np.concatenate([part.vectors[m] for part in filled]) for m in MODALITIES}
 
 
 def fields_to_json(fields: Mapping[str, Any], id_: str) -> str:
