@@ -30,7 +30,7 @@ class Encoded(NamedTuple):
     """Result of encoding ``n`` sources; rows of unusable sources have no meaning.
 
     ``usable`` (n,) bool; ``features`` (n, dim): inputs of the tower, float16 of length 1 or uint8
-    pixels. ``outputs`` (n, bits) float32: real-valued outputs of the tower, whose signs are the
+    pixels. ``outputs`` (n, bits) float32: outputs of the tower before tanh, whose signs are the
     codes; None for an encoder that computes codes alone.
     """
 
@@ -116,7 +116,7 @@ class Encoder(ABC):
         """
 
     def outputs(self, modality: Modality, features: Array) -> Array | None:
-        """Return the real-valued outputs (n, bits) of features (n, dim), whose signs are the bits.
+        """Return the outputs before tanh (n, bits) of features (n, dim), whose signs are the bits.
 
         None for an encoder that computes codes alone.
         """

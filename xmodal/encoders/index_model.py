@@ -36,6 +36,22 @@ def record_model(uri: str, model: Path, fingerprint: str) -> None:
         write_json(folder / MODEL_RECORD, {"model": path, "fingerprint": fingerprint})
 
 
+def recorded_model(uri: str) -> Path | None:
+    """Return the folder of the encoder that the record of a local index names, None without one.
+
+    Raises ConfigError if the record is damaged.
+    """
+    folder = local_folder(uri)
+    if folder is None or not (record := folder / MODEL_RECORD).is_file():
+        return None
+    try:
+        return folder / str(json.loads(record.read_text(encoding="utf-8"))["model"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{record} is damaged ({error}): name the encoder's folder with --model"
+        ) from None
+
+
 def find_model(uri: str) -> Path | None:
     """Return the folder of the encoder that a local index records.
 
@@ -45,14 +61,9 @@ def find_model(uri: str) -> Path | None:
     folder = local_folder(uri)
     if folder is None:
         raise ConfigError(f"--model is missing: {uri} records no model, name its encoder's folder")
-    record = folder / MODEL_RECORD
-    if record.is_file():
-        try:
-            return folder / str(json.loads(record.read_text(encoding="utf-8"))["model"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(
-                f"{record} is damaged ({error}): name the encoder's folder with --model"
-            ) from None
+    recorded = recorded_model(uri)
+    if recorded is not None:
+        return recorded
     if (own_model(folder) / CONFIG).is_file():  # a first indexing was stopped
         return own_model(folder)
     if (folder / FILE).is_file():

@@ -149,7 +149,7 @@ class TrainedEncoder(Encoder):
         return self.towers.codes(modality, as_tensor(features))
 
     def outputs(self, modality: Modality, features: Array) -> Array:
-        """Return the relaxed codes of features; see :meth:`xmodal.Encoder.outputs`."""
+        """Return the outputs of features; see :meth:`xmodal.Encoder.outputs`."""
         return self.towers.outputs(modality, as_tensor(features))
 
     def save(self, folder: str | Path) -> None:
