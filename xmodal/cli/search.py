@@ -12,7 +12,7 @@ from xmodal.cli.options import backbone_options, json_option, model_of_index_opt
 from xmodal.cli.output import info, print_error, print_json, print_line, print_strategy, print_table
 from xmodal.errors import ConfigError, IndexMissing
 from xmodal.index.contract import Hit, nearest_to_json, open_index, shown_source
-from xmodal.index.filters import parse_text
+from xmodal.index.filter_text import parse_filters
 from xmodal.modality import Modality
 from xmodal.retrieval.gallery import QueryHits, write_gallery
 
@@ -91,7 +91,7 @@ def search(
         image=None if image is None else str(image),
         target=target,
         k=params["k"],
-        where=parse_text(params["filters"]),
+        where=parse_filters(params["filters"]),
         radius=params["max_distance"],
         min_confidence=params["min_confidence"],
     )
