@@ -415,13 +415,13 @@ class HammingIndex:
         """Return which rows fulfil all conditions, shape (documents,)."""
         mask = np.ones(len(self._documents), dtype=np.bool_)
         for condition in conditions:
-            mask &= self._rows(condition)
+            mask &= self._rows_of(condition)
         return mask
 
-    def _rows(self, condition: Condition) -> npt.NDArray[np.bool_]:
+    def _rows_of(self, condition: Condition) -> npt.NDArray[np.bool_]:
         """Return which rows fulfil one condition, shape (documents,)."""
         if isinstance(condition, Not):
-            return ~self._rows(condition.condition)
+            return ~self._rows_of(condition.condition)
         if isinstance(condition, All):
             return self._rows_of_all(condition.conditions)
         accepted = np.zeros(len(self._documents), dtype=np.bool_)
