@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.errors import CodeError, ConfigError, IndexMismatch, IndexMissing
 from xmodal.index.contract import Hit, Hits, Index, open_index
 from xmodal.index.documents import DocumentBatch
+from xmodal.index.origins import ListedIndex, Origin, read_origin
 from xmodal.modality import MODALITIES, Modality
 
 
@@ -58,6 +60,29 @@ def as_tuples(hits: Hits) -> Answer:
 def found(index: Index, query: int, target: Modality, k: int = 100, **rest: Any) -> list[str]:
     """Return the ids of the hits of one query."""
     return [hit[0] for hit in search(index, [query], k, target, **rest)[0]]
+
+
+def test_documents_are_listed_with_their_origins(backend: Backend) -> None:
+    index = backend.make(16, fingerprint="e1")
+    columns = {"image": [[1], [2]], "text": [[3], [4, 5]], "fields": [{"n": 1}, {"n": 2}]}
+    add(index, ["plain", "both"], 16, **columns)
+    batch = DocumentBatch.of(["é", "b/a.jpg"], image=codes([6, 7], 16), fields=[{"n": 2}, {}])
+    origins = [Origin("/data/é", "é", "hash", "stamp"), Origin("other", "a.jpg")]
+    index.add(replace(batch, origins=[origin.to_text() for origin in origins]))
+    index = backend.reopen(index)
+    assert isinstance(index, ListedIndex)
+    listed = [("b/a.jpg", {}, origins[1]), ("both", {"n": 2}, None), ("plain", {"n": 1}, None)]
+    assert list(index.entries()) == [*listed, ("é", {"n": 2}, origins[0])]
+    assert [entry.id for entry in index.entries(where={"n": 2})] == ["both", "é"]
+    assert [entry.id for entry in index.entries(source="/data/é")] == ["é"]
+    assert index.count_codes() == {"image": 4, "text": 3}
+    assert sum(index.disk_usage().values()) > 0
+    stored = index.get(["é", "both", "b/a.jpg"])
+    assert [read_origin(text) for text in stored.origin_texts()] == [origins[0], None, origins[1]]
+    index.add(stored)  # documents that are read and stored again keep their origins
+    assert index.get(["é"]).origins == [origins[0].to_text()]
+    add(index, ["é"], 16, image=[1])
+    assert index.get(["é"]).origin_texts() == [""]
 
 
 def test_search_equals_the_oracle(backend: Backend) -> None:

@@ -171,7 +171,7 @@ class HammingIndex:
         query = to_query_codes(query)
         check_dim(query, self.dim)
         self._merge()
-        matches = self._code_search(target).measure(query, self._rows(ids))
+        matches = self._code_search(target).measure(query, self._rows_of_ids(ids))
         return {hit.id: hit for hit in map(self._hit, matches)}
 
     def count(self, target: Modality, where: Mapping[str, Any] | None = None) -> int:
@@ -196,7 +196,7 @@ class HammingIndex:
     def get(self, ids: Sequence[str]) -> DocumentBatch:
         """Return codes and fields of the ids that exist; see the contract."""
         self._merge()
-        return self._documents.take(self._rows(ids))
+        return self._documents.take(self._rows_of_ids(ids))
 
     def entries(
         self, *, where: Mapping[str, Any] | None = None, source: str | None = None
@@ -359,7 +359,7 @@ class HammingIndex:
             similarity=match.similarity,
         )
 
-    def _rows(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
+    def _rows_of_ids(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
         """Return the rows of the ids that exist, each once, in the order of ``ids``."""
         if not self._row_by_id:
             self._row_by_id = {id_: row for row, id_ in enumerate(self._documents.ids)}
@@ -415,13 +415,13 @@ class HammingIndex:
         """Return which rows fulfil all conditions, shape (documents,)."""
         mask = np.ones(len(self._documents), dtype=np.bool_)
         for condition in conditions:
-            mask &= self._rows_of(condition)
+            mask &= self._rows_accepted(condition)
         return mask
 
-    def _rows_of(self, condition: Condition) -> npt.NDArray[np.bool_]:
+    def _rows_accepted(self, condition: Condition) -> npt.NDArray[np.bool_]:
         """Return which rows fulfil one condition, shape (documents,)."""
         if isinstance(condition, Not):
-            return ~self._rows_of(condition.condition)
+            return ~self._rows_accepted(condition.condition)
         if isinstance(condition, All):
             return self._rows_of_all(condition.conditions)
         accepted = np.zeros(len(self._documents), dtype=np.bool_)

@@ -228,6 +228,14 @@ class IndexHandle:
             self.server.request("PUT", f"/{self.name}/_mapping", body, doing=doing)
             self.read_types()
 
+    def map_origins(self) -> None:
+        """Add the fields of origins to the mapping, unless it has them."""
+        if mapping.ORIGIN not in self._types:
+            body = {"properties": {"xmodal": {"properties": mapping.ORIGIN_PROPERTIES}}}
+            doing = "adding the fields for sources"
+            self.server.request("PUT", f"/{self.name}/_mapping", body, doing=doing)
+            self.read_types()
+
     def read_meta(self) -> dict[str, Any]:
         """Return ``_meta`` of the present mapping."""
         found: dict[str, Any] = self._read_mapping().get("_meta", {})
