@@ -81,6 +81,8 @@ def read_documents(path: Path) -> StoredDocuments:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read()
         metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+    except PermissionError:
+        raise IndexFailure(f"{path}: permission denied, this user may not read it") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _damaged(path, error) from None
     layout = metadata.get("xmodal.format"), metadata.get("xmodal.bit_order")
