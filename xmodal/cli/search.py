@@ -13,14 +13,15 @@ import click
 from xmodal.cli.encoder import engine_option, load_encoder
 from xmodal.cli.hits import hit_to_json, print_hits
 from xmodal.cli.options import backbone_options, index_option, json_option, model_of_index_option
-from xmodal.cli.output import info, print_error, print_json, print_line, print_strategy
+from xmodal.cli.output import info, print_error, print_json, print_line, print_strategy, shown_path
 from xmodal.cli.query_command import QueryCommand
+from xmodal.encoders.calibration import Stage
 from xmodal.errors import ConfigError, IndexMissing
 from xmodal.index.contract import Hit, Index, open_index
 from xmodal.index.filter_text import parse_filters
 from xmodal.modality import MODALITIES, Modality, other_modality
 from xmodal.retrieval.gallery import QueryHits, unreadable_pictures, write_gallery
-from xmodal.retrieval.query import By, Query, Stage
+from xmodal.retrieval.query import By, Query
 from xmodal.retrieval.query_text import describe, parse_weights
 
 if TYPE_CHECKING:
