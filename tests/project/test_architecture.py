@@ -34,7 +34,7 @@ PLUGIN_ORDER = ("client", "node index", "loading rest server_plugin", "diagnosti
 CORE_FILES = ("errors", "modality", "config", "device", "linear_models", "codes", "vectors")
 PLUGIN_USES_OF_CORE = {
     *("errors", "modality", "codes", "vectors", "data", "retrieval", "encoders.load"),
-    *("index.contract", "index.validation", "index.filters", "index.documents"),
+    *("index.contract", "index.validation", "index.filters", "index.documents", "index.origins"),
     *("index.query_codes", "index.words", "cli.options"),
     *("features.cache", "cli.output", "cli.exit"),
 }

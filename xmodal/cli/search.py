@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
+from xmodal.cli.encoder import engine_option, load_encoder
 from xmodal.cli.options import backbone_options, json_option, model_of_index_option
 from xmodal.cli.output import info, print_error, print_json, print_line, print_strategy, print_table
 from xmodal.errors import ConfigError, IndexMissing
 from xmodal.index.contract import Hit, nearest_to_json, open_index, shown_source
-from xmodal.index.filters import parse_text
+from xmodal.index.filter_text import parse_filters
 from xmodal.modality import Modality
 from xmodal.retrieval.gallery import QueryHits, write_gallery
 
@@ -46,6 +47,7 @@ from xmodal.retrieval.gallery import QueryHits, write_gallery
     "--gallery", type=click.Path(path_type=Path), help="Write the hits to an .html or .png file."
 )
 @backbone_options(None)
+@engine_option
 @json_option
 def search(
     words: str | None, image: Path | None, model: Path | None, uri: str, **params: Any
@@ -74,15 +76,12 @@ def search(
         )
 
     from xmodal.encoders.index_model import find_model
-    from xmodal.encoders.load import load_encoder
     from xmodal.retrieval.retriever import Retriever
 
     model = model or find_model(uri)
     if model is None:
         raise IndexMissing(f"no index at {uri}: make one with xmodal index DATA --index {uri}")
-    encoder = load_encoder(
-        model, image_backbone=params["image_backbone"], text_backbone=params["text_backbone"]
-    )
+    encoder = load_encoder(model, params, for_queries=True)
     index = open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint)
     print_strategy(uri, index)
     target: Modality = params["target"] or ("text" if words is None else "image")
@@ -91,7 +90,7 @@ def search(
         image=None if image is None else str(image),
         target=target,
         k=params["k"],
-        where=parse_text(params["filters"]),
+        where=parse_filters(params["filters"]),
         radius=params["max_distance"],
         min_confidence=params["min_confidence"],
     )

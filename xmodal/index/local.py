@@ -28,7 +28,16 @@ from xmodal.errors import ConfigError, IndexFailure, IndexMissing, XmodalError
 from xmodal.index.code_search import CodeSearch, Match
 from xmodal.index.contract import WINDOW, Facets, Hit, Hits, to_facets
 from xmodal.index.documents import Codes, DocumentBatch, Vectors, match_vectors, to_batch
-from xmodal.index.filters import Condition, Exists, Scalar, canonical, parse, values_of
+from xmodal.index.filters import (
+    All,
+    Condition,
+    Not,
+    Scalar,
+    canonical,
+    parse,
+    unknown_field,
+    values_of,
+)
 from xmodal.index.origins import Entry, read_origin
 from xmodal.index.parquet import read_documents, write_documents
 from xmodal.index.query_codes import QueryCodes, to_query_codes
@@ -162,7 +171,7 @@ class HammingIndex:
         query = to_query_codes(query)
         check_dim(query, self.dim)
         self._merge()
-        matches = self._code_search(target).measure(query, self._rows(ids))
+        matches = self._code_search(target).measure(query, self._rows_of_ids(ids))
         return {hit.id: hit for hit in map(self._hit, matches)}
 
     def count(self, target: Modality, where: Mapping[str, Any] | None = None) -> int:
@@ -187,7 +196,7 @@ class HammingIndex:
     def get(self, ids: Sequence[str]) -> DocumentBatch:
         """Return codes and fields of the ids that exist; see the contract."""
         self._merge()
-        return self._documents.take(self._rows(ids))
+        return self._documents.take(self._rows_of_ids(ids))
 
     def entries(
         self, *, where: Mapping[str, Any] | None = None, source: str | None = None
@@ -350,7 +359,7 @@ class HammingIndex:
             similarity=match.similarity,
         )
 
-    def _rows(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
+    def _rows_of_ids(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
         """Return the rows of the ids that exist, each once, in the order of ``ids``."""
         if not self._row_by_id:
             self._row_by_id = {id_: row for row, id_ in enumerate(self._documents.ids)}
@@ -392,17 +401,43 @@ class HammingIndex:
         return self._searches[modality]
 
     def _mask(self, conditions: Sequence[Condition]) -> npt.NDArray[np.bool_]:
-        """Return which rows fulfil all conditions, shape (documents,)."""
+        """Return which rows fulfil all conditions, shape (documents,).
+
+        Raises ConfigError for a field that no document has, unless no document has any field.
+        """
         self._invert({condition.field for condition in conditions} - set(self._inverted))
+        for condition in conditions:
+            if not self._inverted[condition.field] and (known := self._fields_with_values()):
+                raise unknown_field(condition.field, known)
+        return self._rows_of_all(conditions)
+
+    def _rows_of_all(self, conditions: Sequence[Condition]) -> npt.NDArray[np.bool_]:
+        """Return which rows fulfil all conditions, shape (documents,)."""
         mask = np.ones(len(self._documents), dtype=np.bool_)
         for condition in conditions:
-            accepted = np.zeros(len(self._documents), dtype=np.bool_)
-            for (_, value), rows in self._inverted[condition.field].items():
-                if condition.accepts(value):
-                    accepted[rows] = True
-            absent = isinstance(condition, Exists) and not condition.present
-            mask &= ~accepted if absent else accepted
+            mask &= self._rows_accepted(condition)
         return mask
+
+    def _rows_accepted(self, condition: Condition) -> npt.NDArray[np.bool_]:
+        """Return which rows fulfil one condition, shape (documents,)."""
+        if isinstance(condition, Not):
+            return ~self._rows_accepted(condition.condition)
+        if isinstance(condition, All):
+            return self._rows_of_all(condition.conditions)
+        accepted = np.zeros(len(self._documents), dtype=np.bool_)
+        for (_, value), rows in self._inverted[condition.field].items():
+            if condition.accepts(value):
+                accepted[rows] = True
+        return accepted
+
+    def _fields_with_values(self) -> set[str]:
+        """Return the fields of which a document has a value."""
+        return {
+            field
+            for text in self._documents.fields
+            for field, value in json.loads(text).items()
+            if any(isinstance(item, Scalar) for item in values_of(value))
+        }
 
     def _invert(self, names: Set[str]) -> None:
         """Build the inverted lists, (type, value) -> rows, of the fields ``names``."""

@@ -31,7 +31,8 @@ TEXT = files("xmodal.service").joinpath("openapi.json").read_text("utf-8")
 MESSAGE_LENGTH = 160
 """Characters of a value in an error message."""
 MAX_VALUES = 20_000
-"""Lists, objects and their elements in one body. The largest body that fits a schema has 8,300."""
+"""Lists, objects and their elements in one body. The largest body without repeated conditions of
+a field has 8,300."""
 DIRECT_BYTES = 2048
 """A body up to this size is parsed in the event loop: below 1 ms if valid, about 10 ms at worst.
 On a busy machine, switching threads would take longer."""

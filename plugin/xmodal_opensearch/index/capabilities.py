@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,9 @@ from xmodal_opensearch.index.ownership import read_tag
 HAMMING = "opensearch-hamming"
 """Name of the server plugin that ``xmodal-opensearch plugin build`` compiles."""
 
+RANKING_VERSION = (0, 2)
+"""First version of that plugin with weights, vector_cosine and two_stage."""
+
 HIDDEN_STATUSES = (400, 401, 403, 404, 405)
 """HTTP statuses of a request that the user may not send or that the server does not offer."""
 
@@ -21,12 +25,14 @@ HIDDEN_STATUSES = (400, 401, 403, 404, 405)
 class Capabilities:
     """Version, plugins installed on every node, and whether scripts are allowed.
 
-    ``plugins`` is None if the user may not list them.
+    ``plugins`` is None if the user may not list them. ``hamming_version`` is the lowest version of
+    the hamming plugin on a node, None without.
     """
 
     version: tuple[int, int]
     plugins: frozenset[str] | None
     scripts: bool
+    hamming_version: tuple[int, int] | None = None
 
     @classmethod
     def read(
@@ -34,19 +40,21 @@ class Capabilities:
     ) -> Capabilities:
         """Return the capabilities from the answers of the addresses that ``probe`` requests."""
         major, minor = (int(part) for part in info["version"]["number"].split(".")[:2])
-        names = None
+        names, hamming = None, None
         if plugins is not None:
             by_node = [
-                {plugin["name"] for plugin in node.get("plugins", [])}
+                {plugin["name"]: plugin.get("version", "") for plugin in node.get("plugins", [])}
                 for node in plugins.get("nodes", {}).values()
             ]
-            names = frozenset(set.intersection(*by_node)) if by_node else frozenset()
+            names = frozenset(set.intersection(*map(set, by_node))) if by_node else frozenset()
+            if HAMMING in names:
+                hamming = min(_major_minor(versions[HAMMING]) for versions in by_node)
         levels = [
             settings.get(level, {}).get("search.allow_expensive_queries")
             for level in ("transient", "persistent", "defaults")
         ]
         allowed = next((str(value) for value in levels if value is not None), "true")
-        return cls((major, minor), names, allowed != "false")
+        return cls((major, minor), names, allowed != "false", hamming)
 
     @property
     def knn(self) -> bool:
@@ -57,6 +65,16 @@ class Capabilities:
     def hamming(self) -> bool:
         """Whether the hamming plugin is on every node."""
         return self.plugins is not None and HAMMING in self.plugins
+
+    @property
+    def weights(self) -> bool:
+        """Whether the hamming query has weights on every node."""
+        return self.hamming_version is not None and self.hamming_version >= RANKING_VERSION
+
+    @property
+    def two_stage(self) -> bool:
+        """Whether the queries two_stage and vector_cosine are on every node."""
+        return self.weights
 
     @property
     def hybrid(self) -> bool:
@@ -84,7 +102,8 @@ def probe(server: Server) -> Capabilities:
                 return None
             raise
 
-    plugins = get("/_nodes/plugins", filter_path="nodes.*.plugins.name,nodes.*.modules.name")
+    shown = "nodes.*.plugins.name,nodes.*.plugins.version,nodes.*.modules.name"
+    plugins = get("/_nodes/plugins", filter_path=shown)
     settings = get(
         "/_cluster/settings",
         include_defaults="true",
@@ -92,6 +111,12 @@ def probe(server: Server) -> Capabilities:
         filter_path=r"*.search\.allow_expensive_queries",  # one flat name, not a path
     )
     return Capabilities.read(server.info, plugins, settings or {})
+
+
+def _major_minor(version: str) -> tuple[int, int]:
+    """Return the first two numbers of a version; (0, 0) if it has none."""
+    match = re.match(r"(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def encodes_documents(server: Server, pipeline: str) -> bool:
