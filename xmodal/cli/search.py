@@ -10,12 +10,20 @@ import click
 
 from xmodal.cli.encoder import engine_option, load_encoder
 from xmodal.cli.options import backbone_options, json_option, model_of_index_option
-from xmodal.cli.output import info, print_error, print_json, print_line, print_strategy, print_table
+from xmodal.cli.output import (
+    info,
+    print_error,
+    print_json,
+    print_line,
+    print_strategy,
+    print_table,
+    shown_path,
+)
 from xmodal.errors import ConfigError, IndexMissing
 from xmodal.index.contract import Hit, nearest_to_json, open_index, shown_source
 from xmodal.index.filter_text import parse_filters
 from xmodal.modality import Modality
-from xmodal.retrieval.gallery import QueryHits, write_gallery
+from xmodal.retrieval.gallery import QueryHits, unreadable_pictures, write_gallery
 
 
 @click.command()
@@ -96,8 +104,14 @@ def search(
     )
     query: str | Path = words if words is not None else Path(str(image))
     if params["gallery"]:
-        write_gallery(params["gallery"], [QueryHits(query, hits, target)], f"xmodal: {query}")
+        results = QueryHits(query, hits, target)
+        write_gallery(params["gallery"], [results], f"xmodal: {query}")
         info(f"gallery: {params['gallery']}")
+        if unreadable := unreadable_pictures(results):
+            info(
+                f"  {len(unreadable):,} x picture cannot be read (xmodal index stores the present "
+                f"paths): {shown_path(str(unreadable[0]))}"
+            )
     if params["as_json"]:
         rows = [_row(hit, target) for hit in hits]
         print_json({"query": str(query), "hits": rows})
@@ -127,6 +141,6 @@ def _table(hits: list[Hit], target: Modality) -> list[list[str]]:
     for hit in hits:
         confidence = "-" if hit.confidence is None else f"{hit.confidence:.0%}"
         text = shown_source(hit, "text", target) or "-"
-        file = shown_source(hit, "image", target) or hit.id
+        file = shown_path(shown_source(hit, "image", target) or hit.id)
         rows.append([str(hit.distance), confidence, text[:80], file])
     return rows
