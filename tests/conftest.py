@@ -23,6 +23,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Set before OpenMP is loaded: threads are slow on small tensors when the CPU is busy.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+# Exports take seconds; the tests of them delete the variable.
+os.environ["XMODAL_NO_PORTABLE"] = "1"
 
 IMAGES = 150
 BITS = 32

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xmodal.cli.data import CommandData, features_option, read_data
+from xmodal.cli.encoder import complete_portable, engine_option, load_encoder, no_portable_option
 from xmodal.cli.no_train import fit_without_training, print_fitted
 from xmodal.cli.options import (
     backbone_options,
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
 @features_option
 @column_options
 @cache_option
+@engine_option
+@no_portable_option
 @json_option
 def index(data: Path, model: Path | None, uri: str, **options: Any) -> None:
     """Add the pictures and texts of DATA to an index, or update them there.
@@ -76,18 +79,17 @@ def index(data: Path, model: Path | None, uri: str, **options: Any) -> None:
     dataset = given.dataset
 
     from xmodal.encoders.index_model import record_model
-    from xmodal.encoders.load import load_encoder
 
     fitted = None
     if model is None:
         model, fitted = _find_or_fit(given, uri, options)
     elif options["bits"] is not None:
         raise ConfigError("--bits is for an index without --model: the model decides the bits")
-    encoder = given.encoder(
-        load_encoder(
-            model, image_backbone=options["image_backbone"], text_backbone=options["text_backbone"]
-        )
-    )
+    features = given.features is not None
+    torch_only = features or options["image_backbone"] or options["text_backbone"]
+    if options["engine"] == "auto" and not torch_only and not options["no_portable"]:
+        complete_portable(model)
+    encoder = given.encoder(load_encoder(model, options, features=features))
     target = open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint, create=True)
     print_strategy(uri, target)
     changes = _update(target, encoder, given, options["source"] or source_of(data), options)

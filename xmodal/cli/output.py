@@ -14,6 +14,7 @@ import re
 import shlex
 import shutil
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ from xmodal.data.dataset import Problems, Progress
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Control characters: C0, DEL and C1; line separators and changes of the writing direction."""
+STATUS_DELAY = 2.0
+"""Seconds after which an operation without a progress bar is shown."""
 FILE_WIDTH = 160
 """Width of tables that are not printed to a terminal, in characters."""
 
@@ -123,6 +126,26 @@ def progress_bars() -> Iterator[Progress]:
             bars.update(tasks[job], completed=done)
 
         yield update
+
+
+@contextmanager
+def status(message: str) -> Iterator[None]:
+    """Print ``message`` on standard error if the block takes more than two seconds.
+
+    A terminal shows it with a spinner and removes it at the end of the block.
+    """
+    console = Console(stderr=True)
+    spinner = console.status(Text(escape_controls(message)))
+    show = spinner.start if console.is_terminal else lambda: info(message)
+    timer = threading.Timer(STATUS_DELAY, show)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        spinner.stop()
 
 
 def shown_path(path: str) -> str:

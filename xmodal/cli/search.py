@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from xmodal.cli.encoder import engine_option, load_encoder
 from xmodal.cli.options import backbone_options, json_option, model_of_index_option
 from xmodal.cli.output import (
     info,
@@ -54,6 +55,7 @@ from xmodal.retrieval.gallery import QueryHits, unreadable_pictures, write_galle
     "--gallery", type=click.Path(path_type=Path), help="Write the hits to an .html or .png file."
 )
 @backbone_options(None)
+@engine_option
 @json_option
 def search(
     words: str | None, image: Path | None, model: Path | None, uri: str, **params: Any
@@ -82,15 +84,12 @@ def search(
         )
 
     from xmodal.encoders.index_model import find_model
-    from xmodal.encoders.load import load_encoder
     from xmodal.retrieval.retriever import Retriever
 
     model = model or find_model(uri)
     if model is None:
         raise IndexMissing(f"no index at {uri}: make one with xmodal index DATA --index {uri}")
-    encoder = load_encoder(
-        model, image_backbone=params["image_backbone"], text_backbone=params["text_backbone"]
-    )
+    encoder = load_encoder(model, params, for_queries=True)
     index = open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint)
     print_strategy(uri, index)
     target: Modality = params["target"] or ("text" if words is None else "image")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from xmodal.cli.data import features_option, read_data
+from xmodal.cli.encoder import complete_portable, no_portable_option
 from xmodal.cli.no_train import fit_without_training, print_fitted
 from xmodal.cli.options import (
     backbone_options,
@@ -107,6 +108,7 @@ BUILTIN = {"small-cnn", "words"}
     help="Fit a rotation to an aligned pair of backbones (CLIP, SigLIP); needs no captions.",
 )
 @click.option("--restart", is_flag=True, help="Overwrite the folder --out.")
+@no_portable_option
 @click.option("--no-report", is_flag=True, help="Skip the evaluation on the held-out queries.")
 @cache_option
 @json_option
@@ -176,6 +178,8 @@ def train(data: Path, **params: Any) -> None:
             builtin=not {options.image_backbone, options.text_backbone}.isdisjoint(BUILTIN),
             label_columns=[] if dataset.label_column else list(label_candidates(dataset)),
         )
+    if not params["no_portable"]:
+        complete_portable(params["out"])
     summary = {"encoder": str(params["out"]), "fingerprint": encoder.fingerprint, **figures}
     if params["as_json"]:
         print_json(summary)
@@ -199,6 +203,8 @@ def _fit(data: Path, params: dict[str, Any]) -> None:
     params |= dict.fromkeys(_defaults("image_backbone", "text_backbone", "bits"))
     fitted = fit_without_training(given.dataset, params["out"], params, restart=params["restart"])
     print_problems(given.dataset.problems)
+    if not params["no_portable"]:
+        complete_portable(params["out"])
     encoder, report = fitted.encoder, fitted.report
     if params["as_json"]:
         summary = {"encoder": str(params["out"]), "fingerprint": encoder.fingerprint}
