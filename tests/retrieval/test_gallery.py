@@ -133,7 +133,7 @@ def test_write_gallery_creates_folders_and_rejects_other_suffixes(tmp_path: Path
 
 
 def test_caption_has_distance_and_confidence() -> None:
-    assert figures_of(hit("a", 7)) == ("distance 7", "codes")
+    assert figures_of(hit("a", 7)) == ("distance 7", "")
     fused = hit("a", 7)._replace(
         confidence=0.424, ranks={"codes": None, "words": 2}, matched=("red", "shoe")
     )

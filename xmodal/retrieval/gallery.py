@@ -82,9 +82,12 @@ def _has_size(path: Path) -> bool:
 
 
 def figures_of(hit: Hit) -> tuple[str, str]:
-    """Return distance and confidence of a hit, and why it was found, as two lines of text."""
+    """Return two lines of text: distance and confidence of a hit, and why it was found.
+
+    The second one is empty for a search by codes alone.
+    """
     confidence = "" if hit.confidence is None else f", confidence {hit.confidence:.0%}"
-    return f"distance {hit.distance}{confidence}", why(hit)
+    return f"distance {hit.distance}{confidence}", "" if hit.ranks is None else why(hit)
 
 
 def _page(results: Sequence[QueryHits], title: str) -> str:
@@ -101,7 +104,7 @@ def _page(results: Sequence[QueryHits], title: str) -> str:
         for hit in result.hits:
             file, text = result.shown(hit)
             picture = _inline(file) if file else ""
-            figures = "<br>".join(map(html.escape, figures_of(hit)))
+            figures = "<br>".join(html.escape(line) for line in figures_of(hit) if line)
             parts.append(f"<li>{picture}{html.escape(text)}<small>{figures}</small></li>")
         parts.append("</ol>")
     name = html.escape(title)
