@@ -3,8 +3,8 @@
 Both are derived from the outputs x of a tower, whose signs are the code. An output is treated as
 the log-odds of its bit:
 
-- A query has a **weight** per bit, 0 to 15, proportional to abs(x). The weighted Hamming distance is
-  the sum of the weights of the bits in which two codes differ. It orders documents as the inner
+- A query has a **weight** per bit, 0 to 15, proportional to abs(x). The weighted Hamming distance
+  is the sum of the weights of the bits in which two codes differ. It orders documents as the inner
   product of the query's outputs, in 4 bits, with the signs of a code.
 - Queries and documents have a **vector** of int8: the expected signs of the bits, tanh(x / 2). It
   is compared by cosine, so each vector has a scale of its own that is not stored.

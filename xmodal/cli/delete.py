@@ -12,7 +12,7 @@ from xmodal.cli.output import info, print_json, print_line
 from xmodal.data.dataset import Problems
 from xmodal.errors import ConfigError
 from xmodal.index.contract import Index, open_index
-from xmodal.index.filters import parse_text
+from xmodal.index.filter_text import parse_filters
 from xmodal.index.origins import ListedIndex, source_of
 
 UNKNOWN = "no document with this id"
@@ -83,7 +83,7 @@ def _find(index: Index, ids: Sequence[str], options: dict[str, Any]) -> dict[str
     if not isinstance(index, ListedIndex):
         raise ConfigError("an index of this backend cannot list its documents: name their ids")
     if options["filters"]:
-        entries = index.entries(where=parse_text(options["filters"]))
+        entries = index.entries(where=parse_filters(options["filters"]))
         return dict.fromkeys(entry.id for entry in entries)
     names = dict.fromkeys([options["source"], source_of(options["source"])])
     return dict.fromkeys(entry.id for name in names for entry in index.entries(source=name))

@@ -9,6 +9,7 @@ from typing import Any
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
 from xmodal.index.documents import DocumentBatch
+from xmodal.index.origins import read_origin
 from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.client.bulk import Line
 from xmodal_opensearch.index.mapping import (
@@ -29,8 +30,10 @@ def index_lines(batch: DocumentBatch, layout: Layout) -> Iterator[Line]:
     Raises ConfigError for ids, field names and values that the server would reject.
     """
     sources = source_codes(batch, layout)
-    for id_, codes, fields in zip(batch.ids, sources, batch.fields, strict=True):
-        yield index_line(id_, codes, json.loads(fields))
+    for id_, codes, fields, origin in zip(
+        batch.ids, sources, batch.fields, batch.origin_texts(), strict=True
+    ):
+        yield index_line(id_, codes, json.loads(fields), origin=origin)
 
 
 def source_codes(batch: DocumentBatch, layout: Layout) -> list[dict[str, Any]]:
@@ -56,10 +59,13 @@ def several_codes(batch: DocumentBatch) -> list[Modality]:
     return [modality for modality in MODALITIES if (batch.counts(modality) > 1).any()]
 
 
-def index_line(id_: str, codes: Mapping[str, Any], fields: Mapping[str, Any]) -> Line:
+def index_line(
+    id_: str, codes: Mapping[str, Any], fields: Mapping[str, Any], *, origin: str = ""
+) -> Line:
     """Return the line that stores one document; ``codes``: its code fields, see source_codes.
 
-    Raises ConfigError, see :func:`index_lines`.
+    ``origin``: text of :mod:`xmodal.index.origins`, "" if unknown. Raises ConfigError, see
+    :func:`index_lines`.
     """
     check_id(id_)
     try:
@@ -68,7 +74,7 @@ def index_line(id_: str, codes: Mapping[str, Any], fields: Mapping[str, Any]) ->
         if "." in text or not _RESERVED.isdisjoint(fields):
             _check_names(id_, fields)
         json_id = _quote(id_)
-        reserved = f'"xmodal":{{"id":{json_id}}}'
+        reserved = f'"xmodal":{{"id":{json_id}{_origin_json(origin)}}}'
         for name, value in codes.items():
             reserved += f',"{name}":{_code_json(value)}'
         source = f"{text[:-1]}, {reserved}}}" if fields else f"{{{reserved}}}"
@@ -111,6 +117,12 @@ def _check_names(id_: str, fields: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"the fields of {id_!r} have one called {name!r}, which is reserved: rename it"
         )
+
+
+def _origin_json(origin: str) -> str:
+    """Return the reserved fields of an origin as JSON, with a comma before them."""
+    known = read_origin(origin)
+    return "" if known is None else f',"source":{_quote(known.source)},"origin":{_quote(origin)}'
 
 
 def _code_json(value: Any) -> str:

@@ -95,7 +95,8 @@ class IndexHandle:
         if any(condition.field not in self._types for condition in conditions):
             self.read_types()
         encoder = [{"term": {mapping.ENCODER: self.fingerprint}}] if self.enriched else []
-        return [*encoder, *queries.filters(conditions, self._types)]
+        expensive = self.capabilities.scripts
+        return [*encoder, *queries.filters(conditions, self._types, expensive=expensive)]
 
     def search(self, bodies: Sequence[Mapping[str, Any]]) -> list[Any]:
         """Send several searches, and return the decoded answers."""
@@ -224,6 +225,14 @@ class IndexHandle:
             # A repetition, also by another process, changes nothing.
             body = {"properties": mapping.nested_properties(self.bits, self.layout, new)}
             doing = "adding the fields for several codes"
+            self.server.request("PUT", f"/{self.name}/_mapping", body, doing=doing)
+            self.read_types()
+
+    def map_origins(self) -> None:
+        """Add the fields of origins to the mapping, unless it has them."""
+        if mapping.ORIGIN not in self._types:
+            body = {"properties": {"xmodal": {"properties": mapping.ORIGIN_PROPERTIES}}}
+            doing = "adding the fields for sources"
             self.server.request("PUT", f"/{self.name}/_mapping", body, doing=doing)
             self.read_types()
 

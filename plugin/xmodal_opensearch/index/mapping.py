@@ -7,6 +7,10 @@ added to the mapping with the first such document. Besides the user's own fields
 ``xmodal.encoder``, the fingerprint of its encoder. ``_meta.xmodal`` of the mapping contains bits,
 bit order, fingerprint (key ``encoder``) and the version of this format.
 
+``xmodal.source`` and ``xmodal.origin`` contain the origin of a document that ``xmodal index``
+stored (see :mod:`xmodal.index.origins`). They are added to the mapping with the first such
+document.
+
 Fields without a mapping become keywords, with ``.number`` for ranges of numbers and, for text,
 ``.words`` for BM25, so that a document with values of mixed types is not refused.
 """
@@ -26,6 +30,12 @@ from xmodal_opensearch.index import codec
 VERSION = 1
 BIT_ORDER = "most significant first"
 ID, ENCODER = "xmodal.id", "xmodal.encoder"
+SOURCE, ORIGIN = "xmodal.source", "xmodal.origin"
+ORIGIN_PROPERTIES: dict[str, Any] = {
+    "source": {"type": "keyword"},
+    "origin": {"type": "keyword", "index": False, "doc_values": False},
+}
+"""Fields of a document's origin: its source, and the text of :mod:`xmodal.index.origins`."""
 RESERVED_FIELDS = (
     "xmodal",
     *(f"{modality}_code" for modality in MODALITIES),

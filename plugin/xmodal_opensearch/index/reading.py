@@ -33,13 +33,15 @@ def read_batch(handle: IndexHandle, ids: Sequence[str]) -> DocumentBatch:
     fields = [
         json.dumps(mapping.user_fields(source), ensure_ascii=False) for source in sources.values()
     ]
-    return DocumentBatch(list(sources), packed, offsets, fields)
+    origins = [source.get("xmodal", {}).get("origin", "") for source in sources.values()]
+    known = origins if any(origins) else []
+    return DocumentBatch(list(sources), packed, offsets, fields, origins=known)
 
 
 def count_documents(handle: IndexHandle) -> int:
     """Return the number of documents without the self-test document."""
     handle.refresh()
-    return handle.count({"bool": {"filter": _documents(handle)}})
+    return handle.count({"bool": {"filter": documents(handle)}})
 
 
 def read_facets(handle: IndexHandle, max_values: int) -> Facets:
@@ -54,7 +56,7 @@ def read_facets(handle: IndexHandle, max_values: int) -> Facets:
         return {}
     body = {
         "size": 0,
-        "query": {"bool": {"filter": _documents(handle)}},
+        "query": {"bool": {"filter": documents(handle)}},
         "aggs": {path: {"terms": {"field": path, "size": max_values + 1}} for _, path in fields},
     }
     (answer,) = handle.search([body])
@@ -120,7 +122,7 @@ def read_nearest(
     return {id_: at for id_, at in zip(batch.ids, nearest, strict=True) if at is not None}
 
 
-def _documents(handle: IndexHandle) -> list[Query]:
+def documents(handle: IndexHandle) -> list[Query]:
     """Return the filters that all documents but the self-test document pass."""
     return [{"exists": {"field": mapping.ID}}, *handle.filters(None)]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import BulkFailure, ConfigError, IndexMissing, ServerFailure
 from xmodal.index.contract import Facets, Hits
 from xmodal.index.documents import Codes, DocumentBatch, to_batch
+from xmodal.index.origins import Entry
 from xmodal.index.validation import check_ids, check_width
 from xmodal.modality import Modality
 from xmodal.retrieval.fusion import RRF_CONSTANT
@@ -29,6 +30,7 @@ from xmodal_opensearch.index.exact_search import search_exact
 from xmodal_opensearch.index.explain import Explanation, explain
 from xmodal_opensearch.index.handle import IndexHandle
 from xmodal_opensearch.index.hybrid import search_fused
+from xmodal_opensearch.index.listing import count_codes, disk_usage, list_entries
 from xmodal_opensearch.index.reading import count_documents, read_batch, read_facets
 from xmodal_opensearch.index.strategies import choose_strategy
 
@@ -116,6 +118,8 @@ class OpenSearchIndex:
         lines = {line.id: line for line in index_lines(batch, self.handle.layout)}
         self.handle.store_fingerprint()
         self.handle.map_nested_codes(several_codes(batch))
+        if batch.origins:
+            self.handle.map_origins()
         report = self.handle.send(bulk.batches(lines.values()))
         self._check_accepted(report, len(lines), "stored")
         return len(batch)
@@ -144,6 +148,20 @@ class OpenSearchIndex:
         report = self.handle.send(bulk.batches(map(bulk.delete_line, usable)))
         self._check_accepted(report, len(usable), "removed")
         return report.results["deleted"]
+
+    def entries(
+        self, *, where: Mapping[str, Any] | None = None, source: str | None = None
+    ) -> Iterator[Entry]:
+        """Yield documents without codes; see :class:`xmodal.index.origins.ListedIndex`."""
+        return list_entries(self.handle, where, source)
+
+    def count_codes(self) -> dict[Modality, int]:
+        """Return the number of stored codes of each modality."""
+        return count_codes(self.handle)
+
+    def disk_usage(self) -> dict[str, int]:
+        """Return the bytes of the primary shards and of their replicas."""
+        return disk_usage(self.handle)
 
     def facets(self, max_values: int = 20) -> Facets:
         """Return fields by which a search can be narrowed, at most 100; see the contract."""

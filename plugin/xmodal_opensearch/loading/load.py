@@ -89,11 +89,15 @@ def lines(
     for batch in batches:
         check_width(batch.bits, index.bits)
         index.handle.map_nested_codes(several_codes(batch))
+        if batch.origins:
+            index.handle.map_origins()
         sources = source_codes(batch, index.handle.layout)
-        for id_, codes, fields in zip(batch.ids, sources, batch.fields, strict=True):
+        for id_, codes, fields, origin in zip(
+            batch.ids, sources, batch.fields, batch.origin_texts(), strict=True
+        ):
             try:
                 check_ids([id_])
-                yield index_line(id_, codes, json.loads(fields))
+                yield index_line(id_, codes, json.loads(fields), origin=origin)
             except ConfigError as error:
                 refused[id_] = str(error)
 
