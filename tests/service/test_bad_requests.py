@@ -80,7 +80,6 @@ SEARCHES: dict[str, tuple[Any, int]] = {
     "target unknown": ({"text": "a", "target": "sound"}, 422),
     "radius negative": ({"text": "a", "radius": -1}, 422),
     "confidence above one": ({"text": "a", "min_confidence": 1.5}, 422),
-    "confidence not reachable": ({"text": "a", "min_confidence": 1}, 422),
     "confidence within one modality": (
         {"text": "a", "target": "text", "min_confidence": 0.5},
         422,
