@@ -175,14 +175,9 @@ def index_path(
     from xmodal.index.contract import open_index
 
     folder = tmp_path_factory.mktemp("indexes") / "toy.index"
-    codes = encoder.encode_data(dataset, cache=cache)
     index = open_index(str(folder), bits=encoder.bits, fingerprint=encoder.fingerprint, create=True)
-    index.add(
-        dataset.ids,
-        image=codes["image"][1],
-        text=codes["text"][1],
-        fields=[item.document() for item in dataset],
-    )
+    for batch in encoder.batches(dataset, cache=cache):
+        index.add(batch)
     index.close()
     return folder
 

@@ -58,7 +58,7 @@ def test_search_index_encode_and_evaluate_need_no_torch(
         assert done.returncode == 0, done.stderr
         hits = json.loads(done.stdout)["hits"]
         opened = xmodal.open_index(index, fingerprint=encoder.fingerprint)
-        expected = opened.search(encoder.encode_texts([QUERY]), 5, target="image")[0]
+        expected = xmodal.Retriever(encoder, opened).search(text=QUERY, k=5)
         assert [(hit["id"], hit["distance"]) for hit in hits] == [hit[:2] for hit in expected]
         opened.close()
 

@@ -14,7 +14,7 @@ from xmodal.cli.output import print_json, print_line, print_table
 from xmodal.encoders.index_model import local_folder, recorded_model
 from xmodal.errors import ConfigError
 from xmodal.index.contract import Index, open_index
-from xmodal.index.filters import canonical, values_of
+from xmodal.index.filters import canonical, is_date, values_of
 from xmodal.index.origins import ListedIndex
 
 EXAMPLES, EXAMPLE_LENGTH = 3, 40
@@ -57,7 +57,7 @@ class _Field:
         values = values_of(value)
         self.documents += bool(values)
         for one in values:
-            self.kinds.add(KINDS.get(type(one), "object"))
+            self.kinds.add("date" if is_date(one) else KINDS.get(type(one), "object"))
             if len(self.examples) < EXAMPLES:
                 self.examples[canonical(one)] = None
 

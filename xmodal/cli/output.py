@@ -165,6 +165,12 @@ def status(message: str) -> Iterator[None]:
         spinner.stop()
 
 
+def shown_path(path: str) -> str:
+    """Return a path relative to the current folder if it is below it, else unchanged."""
+    folder = os.path.join(os.getcwd(), "")
+    return path.removeprefix(folder) or path
+
+
 def runnable(name: str) -> str:
     """Return what the user must type to run the command ``name`` of this installation.
 

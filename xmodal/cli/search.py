@@ -13,14 +13,15 @@ import click
 from xmodal.cli.encoder import engine_option, load_encoder
 from xmodal.cli.hits import hit_to_json, print_hits
 from xmodal.cli.options import backbone_options, index_option, json_option, model_of_index_option
-from xmodal.cli.output import info, print_error, print_json, print_line, print_strategy
+from xmodal.cli.output import info, print_error, print_json, print_line, print_strategy, shown_path
 from xmodal.cli.query_command import QueryCommand
+from xmodal.encoders.calibration import Stage
 from xmodal.errors import ConfigError, IndexMissing
 from xmodal.index.contract import Hit, Index, open_index
 from xmodal.index.filter_text import parse_filters
 from xmodal.modality import MODALITIES, Modality, other_modality
-from xmodal.retrieval.gallery import QueryHits, write_gallery
-from xmodal.retrieval.query import By, Query, Stage
+from xmodal.retrieval.gallery import QueryHits, unreadable_pictures, write_gallery
+from xmodal.retrieval.query import By, Query
 from xmodal.retrieval.query_text import describe, parse_weights
 
 if TYPE_CHECKING:
@@ -115,10 +116,14 @@ def search(words: tuple[str, ...], model: Path | None, uri: str, **params: Any) 
     line = describe([query.text, params["image"], query.like], query.not_text)
     if params["gallery"]:
         shown = Path(line) if line == params["image"] else line
-        write_gallery(
-            params["gallery"], [QueryHits(shown, hits, query.searched)], f"xmodal: {line}"
-        )
+        results = QueryHits(shown, hits, query.searched)
+        write_gallery(params["gallery"], [results], f"xmodal: {line}")
         info(f"gallery: {params['gallery']}")
+        if unreadable := unreadable_pictures(results):
+            info(
+                f"  {len(unreadable):,} x picture cannot be read (xmodal index stores the present "
+                f"paths): {shown_path(str(unreadable[0]))}"
+            )
     if params["as_json"]:
         rows = [hit_to_json(hit, query.searched) for hit in hits]
         print_json({"query": line, "target": query.searched, "hits": rows})

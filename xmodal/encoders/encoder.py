@@ -72,8 +72,8 @@ class Encoder(ABC):
     """Encoder of pictures and texts to binary codes.
 
     ``precision``: number format of its backbones, or "int8" for quantized weights. ``confidence``:
-    calibration curve from distance to the probability of a match. ``about``: method, settings, data
-    and figures. ``split``: the ids of each part of its data.
+    calibration, from similarities to the probability that a hit is right. ``about``: method,
+    settings, data and figures. ``split``: the ids of each part of its data.
     """
 
     precision: str
@@ -121,6 +121,15 @@ class Encoder(ABC):
         None for an encoder that computes codes alone.
         """
         return None
+
+    def has_known_token(self, text: str) -> bool:
+        """Return whether the text backbone knows a token of a text; otherwise its code means
+        nothing.
+
+        A known token is a piece of the tokenizer's vocabulary that is longer than one letter, or,
+        with the backbone ``words``, a word of the training.
+        """
+        return True
 
     def encode_images(self, images: Sequence[Source], *, cache: Path | None = None) -> BinaryCodes:
         """Encode ``n`` paths, bytes or PIL images; raise DataError for an unusable one."""

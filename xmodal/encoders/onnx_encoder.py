@@ -48,6 +48,7 @@ from xmodal.errors import ExtraMissing, ModelError, missing_extra
 from xmodal.features.backbones.builtin import Words
 from xmodal.features.backbones.words import GRAMS
 from xmodal.features.extract import Array, Usable, image_rows, text_rows, usable_rows
+from xmodal.features.known_tokens import KnownTokens
 from xmodal.modality import MODALITIES, Modality
 
 FINGERPRINT_METADATA, MODALITY_METADATA = "xmodal.encoder", "xmodal.side"
@@ -200,6 +201,11 @@ class PortableEncoder(Encoder):
         """
         return self._featurizers[modality].outputs(features)
 
+    def has_known_token(self, text: str) -> bool:
+        """Return whether the text has a known token; see :meth:`xmodal.Encoder.has_known_token`."""
+        known = self._featurizers["text"].has_known_token(text)
+        return known and self.confidence.has_known_word(text)
+
     @classmethod
     def load(cls, folder: str | Path) -> PortableEncoder:
         """Load the encoder in ``folder``. Raises ModelError if there is none or it is damaged."""
@@ -285,6 +291,16 @@ class _GraphFeaturizer:
             pixels = features.reshape(-1, size, size, 3)
             return _run(self._graph, [OUTPUTS], {self._config.inputs[0]: pixels})
         return _run(self._tower, [OUTPUTS], {"features": features})
+
+    def has_known_token(self, text: str) -> bool:
+        """Return whether the vocabulary has a token of the text, longer than one letter."""
+        if self._config.input == "words":
+            return Words(fingerprint=self._config.words or "words-1").has_known_token(text)
+        return self._known_tokens.any_of(self._tokenizer.encode(text).ids)
+
+    @cached_property
+    def _known_tokens(self) -> KnownTokens:
+        return KnownTokens(self._tokenizer.decode, self._tokenizer.get_vocab())
 
     def _inputs(self, batch: Any) -> dict[str, npt.NDArray[Any]]:
         """Return the input tensors of the graph for a batch."""

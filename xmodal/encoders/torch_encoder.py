@@ -152,6 +152,11 @@ class TrainedEncoder(Encoder):
         """Return the outputs of features; see :meth:`xmodal.Encoder.outputs`."""
         return self.towers.outputs(modality, as_tensor(features))
 
+    def has_known_token(self, text: str) -> bool:
+        """Return whether the text has a known token; see :meth:`xmodal.Encoder.has_known_token`."""
+        known = self.text_backbone.has_known_token(text)
+        return known and self.confidence.has_known_word(text)
+
     def save(self, folder: str | Path) -> None:
         """Write the folder; ``config.json`` is written last."""
         path = Path(folder)

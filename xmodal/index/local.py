@@ -275,7 +275,8 @@ class HammingIndex:
             remove_unused(self.folder, self._vector_files)
             new = self.folder / f"{UNFINISHED}{os.getpid()}"
             try:
-                files = write_vectors(self.folder, self._documents.vectors)
+                vectors = self._documents.vectors if len(self._documents) else {}
+                files = write_vectors(self.folder, vectors)
                 write_documents(
                     new,
                     self._documents,
