@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -162,7 +162,7 @@ def plain_value(value: Any) -> Any:
         return _utf8(value)
     if isinstance(value, UUID):
         return str(value)
-    return value.isoformat() if hasattr(value, "isoformat") else value
+    return value.isoformat() if isinstance(value, date | time) else value
 
 
 def _decimal(value: Decimal) -> int | float | str | None:
@@ -192,7 +192,7 @@ def unstorable_kind(value: Any) -> str | None:
         return "infinite numbers"
     if value is None or isinstance(value, str | int | float):
         return None
-    return {dict: "objects", bytes: "bytes"}.get(type(value), type(value).__name__)
+    return "objects" if isinstance(value, dict) else type(value).__name__
 
 
 def clean_field(value: Any) -> Any:
