@@ -44,8 +44,6 @@ class CodeSearch:
 
     Codes are sorted by document and position. So the order of positions is the order of documents
     that the contract of an index requires at ties.
-
-    ``rows``: document of each code, (m,) int64.
     """
 
     def __init__(self, documents: DocumentBatch, modality: Modality) -> None:
@@ -53,7 +51,7 @@ class CodeSearch:
         self._offsets = documents.offsets[modality]
         # With one code per document, the offsets are the rows: no second array is needed.
         self._one_each = bool((counts == 1).all())
-        self.rows = (
+        self._rows = (
             self._offsets[:-1] if self._one_each else np.repeat(np.arange(len(counts)), counts)
         )
         self._scan = CodeScan(documents.packed[modality])
@@ -70,9 +68,10 @@ class CodeSearch:
     ) -> list[list[Match]]:
         """Return the best ``k`` documents of each query; see the contract of an index.
 
-        ``mask``: the codes to search, (m,) bool.
+        ``mask``: the documents to search, (n,) bool.
         """
-        searched = self._scan.mask(mask)
+        by_code = mask if mask is None or self._one_each else mask[self._rows]
+        searched = self._scan.mask(by_code)
         matches: list[list[Match]] = []
         for start in range(0, len(queries), SCANNED_AT_ONCE):
             scanned, split = self._split(queries[start : start + SCANNED_AT_ONCE])
@@ -86,7 +85,7 @@ class CodeSearch:
                 if query.vector is None:
                     matches.append(self._by_key(query, positions[:k], keys[:k]))
                 else:
-                    rows = self.rows[positions]
+                    rows = self._rows[positions]
                     matches.append(self._by_cosine(query, query.vector, rows, k))
         return matches
 
@@ -127,7 +126,9 @@ class CodeSearch:
             positions, keys, complete = nearest(count)
             best = np.arange(len(positions))
             if not self._one_each and len(best):
-                best = first_minima(keys, np.flatnonzero(np.diff(self.rows[positions], prepend=-1)))
+                best = first_minima(
+                    keys, np.flatnonzero(np.diff(self._rows[positions], prepend=-1))
+                )
             count *= 2
         positions, keys = positions[best], keys[best]
         if len(keys) > k:
@@ -165,7 +166,7 @@ class CodeSearch:
     def _matches(
         self, positions: Positions, distances: UInt32, similarities: npt.NDArray[np.float64]
     ) -> list[Match]:
-        rows = self.rows[positions]
+        rows = self._rows[positions]
         nearest = positions - self._offsets[rows]
         columns = (rows, distances, nearest, similarities)
         return list(map(Match, *(column.tolist() for column in columns)))
