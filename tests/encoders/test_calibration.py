@@ -42,7 +42,9 @@ def test_lead_is_the_logit_of_a_softmax_with_a_document_of_score_zero() -> None:
     # -inf is no hit; a hit that does not compete is compared with all that do.
     assert leads(np.array([3.0, -np.inf]))[0] == pytest.approx(3.0)
     competing = np.array([True, True, False])
-    assert leads(scores, competing)[2] == pytest.approx(-2 - math.log(1 + math.exp(3) + math.exp(1)))
+    assert leads(scores, competing)[2] == pytest.approx(
+        -2 - math.log(1 + math.exp(3) + math.exp(1))
+    )
 
 
 def test_confidence_equals_a_value_computed_by_hand() -> None:

@@ -13,7 +13,7 @@ from xmodal.cli.options import json_option
 from xmodal.cli.output import print_json, print_line, print_table
 from xmodal.encoders.index_model import local_folder, recorded_model
 from xmodal.errors import ConfigError
-from xmodal.index.contract import Index, open_index
+from xmodal.index.contract import FullTextIndex, Index, open_index
 from xmodal.index.filters import canonical, is_date, values_of
 from xmodal.index.origins import ListedIndex
 
@@ -76,7 +76,7 @@ def _describe(uri: str, index: Any) -> dict[str, Any]:
         "codes": index.count_codes(),
         "bits": index.bits,
         "vectors": index.dim,
-        "full_text": hasattr(index, "search_words"),
+        "full_text": isinstance(index, FullTextIndex),
         "model": _model(uri, index),
         "fields": {
             name: {
