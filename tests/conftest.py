@@ -44,11 +44,8 @@ class CommandResult(NamedTuple):
         assert self.status == 2, self
         assert "Traceback" not in self.err and self.out == ""
         lines = [line for line in self.err.splitlines() if not progress.fullmatch(line)]
-        if lines[0].startswith("Usage: "):
-            assert lines[-1].startswith("Error: ")
-        else:
-            assert len(lines) == 1 and lines[0].startswith("xmodal: "), self.err
-        return lines[-1]
+        assert len(lines) == 1 and lines[0].startswith("xmodal: "), self.err
+        return lines[0]
 
 
 @pytest.fixture
@@ -178,14 +175,9 @@ def index_path(
     from xmodal.index.contract import open_index
 
     folder = tmp_path_factory.mktemp("indexes") / "toy.index"
-    codes = encoder.encode_data(dataset, cache=cache)
     index = open_index(str(folder), bits=encoder.bits, fingerprint=encoder.fingerprint, create=True)
-    index.add(
-        dataset.ids,
-        image=codes["image"][1],
-        text=codes["text"][1],
-        fields=[item.document() for item in dataset],
-    )
+    for batch in encoder.batches(dataset, cache=cache):
+        index.add(batch)
     index.close()
     return folder
 

@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from xmodal.cli.encoder import complete_portable, no_portable_option
+from xmodal.cli.epochs import EpochLines
 from xmodal.cli.options import json_option
 from xmodal.cli.output import (
     info,
-    print_epoch,
     print_json,
     print_line,
     print_tables,
@@ -94,7 +94,7 @@ def demo(out: Path, pictures: int, label_share: float, **params: Any) -> None:
     cache = out / "cache"
     with progress_bars() as bars:
         encoder = train(
-            dataset, out / "model", options, settings, cache=cache, progress=bars, show=print_epoch
+            dataset, out / "model", options, settings, cache=cache, progress=bars, show=EpochLines()
         )
 
     if not params["no_portable"]:

@@ -17,6 +17,7 @@ from xmodal.cli.options import (
     cache_option,
     column_options,
     data_argument,
+    index_option,
     json_option,
     model_of_index_option,
 )
@@ -40,9 +41,7 @@ if TYPE_CHECKING:
 @click.command()
 @data_argument
 @model_of_index_option
-@click.option(
-    "--index", "uri", required=True, help="Folder of a local index, or address of an index."
-)
+@index_option
 @click.option("--bits", type=int, help="Without a model: bits of a code [default: 256].")
 @click.option(
     "--prune",
@@ -67,11 +66,13 @@ def index(data: Path, model: Path | None, uri: str, **options: Any) -> None:
     Documents that DATA had before are replaced; those that did not change are not encoded again.
     A picture that was renamed moves. Documents of other sources stay, also under equal ids.
 
-    A new local index needs no model: an encoder is fitted to DATA without training, from an aligned
-    pair of backbones such as openai/clip-vit-base-patch32 (the default), and stored in the index.
+    A new index has the model in .xmodal/model, where xmodal train writes it. Without one, an
+    encoder is fitted to DATA without training, from an aligned pair of backbones such as
+    openai/clip-vit-base-patch32 (the default), and stored in the index.
 
     \b
     Example:
+      xmodal index photos/
       xmodal index photos/ --model my.model --index my.index
       xmodal index photos/ --index my.index --prune
     """
@@ -199,9 +200,11 @@ def _find_or_fit(
     given: CommandData, uri: str, options: dict[str, Any]
 ) -> tuple[Path, dict[str, Any] | None]:
     """Return the model that an index records; for a new index, fit one and return its report."""
-    from xmodal.encoders.index_model import find_model, local_folder, own_model
+    from xmodal.encoders.index_model import default_model, find_model, local_folder, own_model
 
     found, folder = find_model(uri), local_folder(uri)
+    if found is None and options["bits"] is None and (found := default_model()) is not None:
+        info(f"model: {found}")
     if found is not None:
         if options["bits"] is not None:
             raise ConfigError(f"--bits is for a new index: {uri} has the model {found}")

@@ -11,7 +11,7 @@ from xmodal.index.documents import DocumentBatch
 from xmodal.index.query_codes import QueryCodes
 from xmodal.index.scan import CodeScan, Mask, Positions, ScanQuery, UInt32, run_threads
 from xmodal.modality import Modality
-from xmodal.vectors import Int8, cosine
+from xmodal.vectors import Int8, UInt8, cosine
 
 
 class Match(NamedTuple):
@@ -95,7 +95,9 @@ class CodeSearch:
 
     def _split(self, queries: QueryCodes) -> list[Query]:
         """Return the single queries, with a vector if the documents have vectors."""
-        weights = [None] * len(queries) if queries.weights is None else list(queries.weights)
+        weights: list[UInt8 | None] = [None] * len(queries)
+        if queries.weights is not None:  # weights that are all zero rank nothing
+            weights = [own if own.any() else None for own in queries.weights]
         vectors: list[Int8 | None] = [None] * len(queries)
         if queries.vectors is not None and self._vectors is not None:
             vectors = list(queries.vectors)
