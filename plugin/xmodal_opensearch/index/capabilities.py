@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,9 @@ from xmodal_opensearch.index.ownership import read_tag
 HAMMING = "opensearch-hamming"
 """Name of the server plugin that ``xmodal-opensearch plugin build`` compiles."""
 
+WITH_WEIGHTS = (0, 2)
+"""First version of this plugin with weights and vectors."""
+
 HIDDEN_STATUSES = (400, 401, 403, 404, 405)
 """HTTP statuses of a request that the user may not send or that the server does not offer."""
 
@@ -21,12 +25,14 @@ HIDDEN_STATUSES = (400, 401, 403, 404, 405)
 class Capabilities:
     """Version, plugins installed on every node, and whether scripts are allowed.
 
-    ``plugins`` is None if the user may not list them.
+    ``plugins`` is None if the user may not list them. ``hamming_version``: the lowest version of
+    the hamming plugin on a node, (0, 0) without it.
     """
 
     version: tuple[int, int]
     plugins: frozenset[str] | None
     scripts: bool
+    hamming_version: tuple[int, int] = (0, 0)
 
     @classmethod
     def read(
@@ -34,19 +40,21 @@ class Capabilities:
     ) -> Capabilities:
         """Return the capabilities from the answers of the addresses that ``probe`` requests."""
         major, minor = (int(part) for part in info["version"]["number"].split(".")[:2])
-        names = None
+        names, hamming = None, (0, 0)
         if plugins is not None:
             by_node = [
-                {plugin["name"] for plugin in node.get("plugins", [])}
+                {plugin["name"]: plugin.get("version", "") for plugin in node.get("plugins", [])}
                 for node in plugins.get("nodes", {}).values()
             ]
-            names = frozenset(set.intersection(*by_node)) if by_node else frozenset()
+            names = frozenset(set.intersection(*map(set, by_node))) if by_node else frozenset()
+            if HAMMING in names:
+                hamming = min(_to_version(versions[HAMMING]) for versions in by_node)
         levels = [
             settings.get(level, {}).get("search.allow_expensive_queries")
             for level in ("transient", "persistent", "defaults")
         ]
         allowed = next((str(value) for value in levels if value is not None), "true")
-        return cls((major, minor), names, allowed != "false")
+        return cls((major, minor), names, allowed != "false", hamming)
 
     @property
     def knn(self) -> bool:
@@ -59,9 +67,9 @@ class Capabilities:
         return self.plugins is not None and HAMMING in self.plugins
 
     @property
-    def hybrid(self) -> bool:
-        """Whether the plugin neural-search is on every node."""
-        return self.plugins is not None and "opensearch-neural-search" in self.plugins
+    def weights(self) -> bool:
+        """Whether the hamming plugin has weights, and compares vectors."""
+        return self.hamming and self.hamming_version >= WITH_WEIGHTS
 
     @property
     def natives(self) -> bool:
@@ -84,7 +92,8 @@ def probe(server: Server) -> Capabilities:
                 return None
             raise
 
-    plugins = get("/_nodes/plugins", filter_path="nodes.*.plugins.name,nodes.*.modules.name")
+    names = "nodes.*.plugins.name,nodes.*.plugins.version,nodes.*.modules.name"
+    plugins = get("/_nodes/plugins", filter_path=names)
     settings = get(
         "/_cluster/settings",
         include_defaults="true",
@@ -107,3 +116,9 @@ def encodes_documents(server: Server, pipeline: str) -> bool:
             return False
         raise
     return read_tag(found.get(pipeline, {}).get("description")) is not None
+
+
+def _to_version(text: str) -> tuple[int, int]:
+    """Return the first two numbers of a version."""
+    found = re.match(r"(\d+)\.(\d+)", text)
+    return (int(found[1]), int(found[2])) if found else (0, 0)

@@ -26,14 +26,35 @@ def read_batch(handle: IndexHandle, ids: Sequence[str]) -> DocumentBatch:
     """Return codes and fields of the ids that exist, each once, in the order of ``ids``."""
     stored = _read_sources(handle, list(dict.fromkeys(ids)))
     sources = {id_: stored[id_] for id_ in ids if id_ in stored}
-    packed, offsets = {}, {}
+    packed, offsets, vectors = {}, {}, {}
     for modality in MODALITIES:
-        codes, offsets[modality] = stored_codes(handle, list(sources.values()), modality)
-        packed[modality] = codes.packed
+        stored = read_stored(
+            list(sources.values()), modality, handle.layout, handle.bits, handle.dim
+        )
+        packed[modality], offsets[modality] = stored.codes.packed, stored.offsets
+        if stored.vectors is not None:
+            vectors[modality] = stored.vectors
     fields = [
         json.dumps(mapping.user_fields(source), ensure_ascii=False) for source in sources.values()
     ]
-    return DocumentBatch(list(sources), packed, offsets, fields)
+    return DocumentBatch(list(sources), packed, offsets, fields, vectors)
+
+
+def read_fields(handle: IndexHandle, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the user's fields of the documents that exist, by id."""
+    return _read_sources(handle, list(dict.fromkeys(ids)), codes=False)
+
+
+def measure(
+    handle: IndexHandle, query: QueryCodes, ids: Sequence[str], target: Modality
+) -> dict[str, Hit]:
+    """Return the hits that documents would be for one query, by id; see the contract."""
+    batch = read_batch(handle, ids)
+    fields = batch.fields_by_id()
+    found = [{"_id": id_, "_source": fields[id_]} for id_ in batch.ids]
+    dim = handle.dim if query.vectors is not None else None
+    stored = ...
+    return {hit.id: hit for hit in best_hits(found, query, stored)}
 
 
 def count_documents(handle: IndexHandle) -> int:
