@@ -21,7 +21,8 @@ from harness.report import table, write
 from xmodal import Encoder, evaluate, load_encoder, open_index, read
 from xmodal.data.readers.columns import Columns
 from xmodal.features.cache import default_cache
-from xmodal.retrieval.retriever import Query, Retriever
+from xmodal.retrieval.query import Query
+from xmodal.retrieval.retriever import Retriever
 
 WORDS = (
     "Shirts", "Watches", "Handbags", "Casual Shoes", "Jeans",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.errors import CodeError, ConfigError
 from xmodal.index.documents import DocumentBatch, to_batch, to_offsets
 from xmodal.index.local import HammingIndex
+from xmodal.index.origins import Origin, read_origin
 from xmodal.modality import MODALITIES
 
 
@@ -195,3 +197,19 @@ def test_local_index_stores_and_returns_a_mixed_batch(mixed: DocumentBatch) -> N
     for modality in MODALITIES:
         (hits,) = index.search(codes(0), 9, target=modality)
         assert {hit.id for hit in hits} == {"both", modality}
+
+
+# ---- origins ---------------------------------------------------------------------------------
+
+
+def test_origins_follow_their_documents(mixed: DocumentBatch) -> None:
+    known = replace(mixed, origins=[Origin("/a", id_).to_text() for id_ in mixed.ids])
+    assert [read_origin(text) for text in known.take([2, 0]).origins] == [
+        Origin("/a", "text"),
+        Origin("/a", "both"),
+    ]
+    joined = DocumentBatch.join([mixed, known])
+    assert joined.origins == ["", "", "", *known.origins]
+    assert (mixed.origins, mixed.origin_texts()) == ([], ["", "", ""])
+    with pytest.raises(CodeError, match="2 origins"):
+        replace(mixed, origins=["", ""])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ import pytest
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import CodeError, ConfigError, IndexFailure, IndexMismatch, IndexMissing
+from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import FILE, HammingIndex, open_folder
+from xmodal.index.origins import Entry, Origin
 
 SIZE = 3000
 
@@ -464,3 +467,26 @@ def test_reload_raises_once_for_an_unusable_file(tmp_path: Path) -> None:
     assert reader.reload_if_changed() is None
     file.write_bytes(content)
     assert reader.reload_if_changed() is not None
+
+
+# ---- listing ---------------------------------------------------------------------------------
+
+
+def test_entries_are_listed_by_filter_and_by_source(tmp_path: Path) -> None:
+    index = open_folder(tmp_path / "i", bits=8, create=True)
+    batch = DocumentBatch.of(["b", "c"], image=codes(1, 2), fields=[{"n": 1}, {"n": 2}])
+    origins = [Origin("/x", "b", "hash"), Origin("/y", "c")]
+    index.add(replace(batch, origins=[origin.to_text() for origin in origins]))
+    index.add(["a"], text=[codes(3, 4)], fields=[{"n": 2}])
+    index.close()
+    reopened = open_folder(tmp_path / "i")
+    assert list(reopened.entries()) == [
+        Entry("a", {"n": 2}, None),
+        Entry("b", {"n": 1}, origins[0]),
+        Entry("c", {"n": 2}, origins[1]),
+    ]
+    assert [entry.id for entry in reopened.entries(where={"n": 2})] == ["a", "c"]
+    assert [entry.id for entry in reopened.entries(source="/x")] == ["b"]
+    assert reopened.count_codes() == {"image": 2, "text": 2}
+    assert reopened.disk_usage()[FILE] == (tmp_path / "i" / FILE).stat().st_size
+    assert HammingIndex(8).disk_usage() == {}

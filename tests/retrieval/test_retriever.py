@@ -12,7 +12,8 @@ from xmodal.data.dataset import Dataset
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import ConfigError, DataError, IndexMissing, XmodalError
 from xmodal.index.local import HammingIndex
-from xmodal.retrieval.retriever import Query, Retriever
+from xmodal.retrieval.query import Query
+from xmodal.retrieval.retriever import Retriever
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +92,10 @@ def test_search_many_returns_hits_and_errors_in_place(
 def test_unusable_queries_raise(retriever: Retriever) -> None:
     with pytest.raises(DataError):
         retriever.search(text="!!!")
-    with pytest.raises(ConfigError, match="exactly one"):
-        retriever.search(text="a", like="b")
+    with pytest.raises(ConfigError, match="expected a text"):
+        retriever.search()
+    with pytest.raises(ConfigError, match="'sound'"):
+        retriever.search(text="a", weights={"sound": 2.0})
     with pytest.raises(ConfigError, match="'sound'"):
         retriever.search(like="b", target="sound")  # type: ignore[arg-type]
 
@@ -161,8 +164,8 @@ def test_retriever_without_encoder_searches_documents_and_codes() -> None:
     assert isinstance(found, list) and (found[0].id, found[0].confidence) == ("d", None)
     with pytest.raises(ConfigError, match="no encoder"):
         retriever.search(text="a red circle")
-    with pytest.raises(ConfigError, match="words need an index"):
-        retriever.search(like="a", words="a red circle")
+    with pytest.raises(ConfigError, match="needs a text"):
+        retriever.search(like="a", by="words")
 
 
 def test_search_many_keeps_the_hits_of_queries_beside_one_that_cannot_be_encoded(

@@ -27,7 +27,8 @@ from xmodal.data.synthetic import caption, unseen_combinations, write_synthetic_
 from xmodal.errors import require
 from xmodal.index.contract import Hit, open_index
 from xmodal.retrieval.gallery import QueryHits, write_gallery
-from xmodal.retrieval.retriever import Query, Retriever
+from xmodal.retrieval.query import Query
+from xmodal.retrieval.retriever import Retriever
 
 HITS_PER_QUERY = 5
 GALLERY_QUERIES = 5

@@ -94,8 +94,6 @@ def search(
         where=parse_text(params["filters"]),
         radius=params["max_distance"],
         min_confidence=params["min_confidence"],
-        words=words if params["fuse"] else None,
-        text_field=params["fuse"] or "text",
     )
     query: str | Path = words if words is not None else Path(str(image))
     if params["gallery"]:

@@ -110,6 +110,46 @@ def nearest_to_json(hit: Hit, target: Modality) -> dict[str, Any] | None:
     return {"position": hit.nearest, str(target): nearest_source(hit, target)}
 
 
+class WordsQuery(NamedTuple):
+    """Query of full-text search; see :func:`xmodal.index.words.tokens` for the words of a text.
+
+    Documents with any of the words of ``excluded`` are no hits.
+    """
+
+    text: str
+    excluded: str = ""
+
+
+class WordsHit(NamedTuple):
+    """A document found by full-text search: its BM25 score, and the query's words that it has."""
+
+    id: str
+    score: float
+    matched: tuple[str, ...]
+
+
+@runtime_checkable
+class FullTextIndex(Protocol):
+    """An index that also ranks documents by the BM25 of their words."""
+
+    def search_words(
+        self,
+        queries: Sequence[WordsQuery],
+        k: int,
+        *,
+        target: Modality,
+        where: Mapping[str, Any] | None = None,
+    ) -> list[list[WordsHit]]:
+        """Return for each query the best ``k`` documents that have one of its words.
+
+        Ordered by score, then by id. Words are those of
+        :func:`xmodal.index.words.document_words`. A document without a code of ``target`` is never
+        a hit; ``where`` applies before the best ``k`` are selected. BM25 as in Lucene: k1 1.2,
+        b .75, lengths rounded to 8 bits; Robertson, Zaragoza: The Probabilistic Relevance
+        Framework: BM25 and Beyond (2009).
+        """
+
+
 @runtime_checkable
 class Index(Protocol):
     """An index of codes; the module's docstring is the contract."""

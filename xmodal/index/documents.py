@@ -30,8 +30,10 @@ class DocumentBatch:
     and so on. ``offsets[modality]``: (n + 1,) int64; the codes of document i are
     ``packed[modality][offsets[modality][i] : offsets[modality][i + 1]]``. ``fields``: one JSON
     object per document, as text. ``vectors[modality]``: (m, dim) int8, one per code; an empty
-    mapping for documents without vectors. Columns are not copied and must not be changed later.
-    Raises CodeError for columns that do not fit together or codes of two widths.
+    mapping for documents without vectors. ``origins``: one text per document, see
+    :mod:`xmodal.index.origins`, "" if unknown; an empty list if all are unknown. Columns are not
+    copied and must not be changed later. Raises CodeError for columns that do not fit together or
+    codes of two widths.
     """
 
     ids: list[str]
@@ -39,11 +41,15 @@ class DocumentBatch:
     offsets: Offsets
     fields: list[str]
     vectors: Vectors = field(default_factory=dict)
+    origins: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         n = len(self.ids)
-        if len(self.fields) != n:
-            raise CodeError(f"a batch has {len(self.fields)} fields for {n} ids, expected {n}")
+        if len(self.fields) != n or len(self.origins) not in (0, n):
+            raise CodeError(
+                f"a batch has {len(self.fields)} fields and {len(self.origins)} origins for {n} "
+                f"ids, expected {n} each, or no origins"
+            )
         for modality in MODALITIES:
             packed, offsets = self.packed[modality], self.offsets[modality]
             if packed.ndim != 2 or 8 * packed.shape[1] != self.bits:
@@ -135,12 +141,14 @@ class DocumentBatch:
         widths = {part.bits for part in parts}
         if len(widths) != 1:
             raise CodeError(f"cannot join batches of {sorted(widths)} bits, expected one width")
+        with_origins = any(part.origins for part in parts)
         return cls(
             [id_ for part in parts for id_ in part.ids],
             {m: np.concatenate([part.packed[m] for part in parts]) for m in MODALITIES},
             {m: to_offsets(np.concatenate([p.counts(m) for p in parts])) for m in MODALITIES},
             [text for part in parts for text in part.fields],
             _join_vectors(parts),
+            [text for part in parts for text in part.origin_texts()] if with_origins else [],
         )
 
     def __len__(self) -> int:
@@ -189,7 +197,12 @@ class DocumentBatch:
             offsets,
             [self.fields[row] for row in places],
             vectors,
+            [self.origins[row] for row in places] if self.origins else [],
         )
+
+    def origin_texts(self) -> list[str]:
+        """Return the origin of each document as text, "" if unknown."""
+        return self.origins or [""] * len(self)
 
     def without_vectors(self) -> DocumentBatch:
         """Return the documents with codes alone."""

@@ -24,13 +24,14 @@ import numpy.typing as npt
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.errors import ConfigError, IndexFailure, IndexMissing, XmodalError
 from xmodal.index.code_search import CodeSearch
-from xmodal.index.contract import Facets, Hit, Hits, to_facets
+from xmodal.index.contract import WINDOW, Facets, Hit, Hits, to_facets
 from xmodal.index.documents import Codes, DocumentBatch, to_batch
 from xmodal.index.filters import Condition, Exists, Scalar, canonical, parse, values_of
+from xmodal.index.origins import Entry, read_origin
 from xmodal.index.parquet import read_documents, write_documents
 from xmodal.index.query_codes import QueryCodes, to_query_codes
 from xmodal.index.validation import check_identity, check_ids, check_search, check_width
-from xmodal.modality import Modality
+from xmodal.modality import MODALITIES, Modality
 
 FILE, LOCK, UNFINISHED = "documents.parquet", "lock", "saving-"
 MODEL_FOLDER, MODEL_RECORD = "model", "model.json"
@@ -103,14 +104,16 @@ class HammingIndex:
 
     def search(
         self,
-        queries: BinaryCodes,
+        queries: BinaryCodes | QueryCodes,
         k: int,
         *,
         target: Modality,
         where: Mapping[str, Any] | None = None,
         radius: int | None = None,
+        window: int = WINDOW,
     ) -> Hits:
         """Return the best ``k`` documents for each query; see the contract."""
+        queries = to_query_codes(queries).codes
         check_search(queries, self.bits, k, target, radius)
         conditions = parse(where)
         self._merge()
@@ -171,6 +174,33 @@ class HammingIndex:
             self._row_by_id = {id_: row for row, id_ in enumerate(self._documents.ids)}
         rows = self._row_by_id
         return self._documents.take([rows[id_] for id_ in dict.fromkeys(ids) if id_ in rows])
+
+    def entries(
+        self, *, where: Mapping[str, Any] | None = None, source: str | None = None
+    ) -> Iterator[Entry]:
+        """Yield documents without codes; see :class:`xmodal.index.origins.ListedIndex`."""
+        conditions = parse(where)
+        self._merge()
+        documents, origins = self._documents, self._documents.origin_texts()
+        rows = np.flatnonzero(self._mask(conditions)) if conditions else range(len(documents))
+        for row in rows:
+            origin = read_origin(origins[row])
+            if source is None or (origin is not None and origin.source == source):
+                yield Entry(documents.ids[row], json.loads(documents.fields[row]), origin)
+
+    def count_codes(self) -> dict[Modality, int]:
+        """Return the number of stored codes of each modality."""
+        self._merge()
+        return {modality: len(self._documents.packed[modality]) for modality in MODALITIES}
+
+    def disk_usage(self) -> dict[str, int]:
+        """Return the bytes of each file and subfolder of the index; none for one in memory."""
+        if self.folder is None:
+            return {}
+        return {
+            path.name: sum(one.stat().st_size for one in _files(path))
+            for path in sorted(self.folder.iterdir())
+        }
 
     def facets(self, max_values: int = 20) -> Facets:
         """Return fields by which a search can be narrowed; see the contract."""
@@ -373,6 +403,11 @@ def _identity(path: Path) -> FileIdentity | None:
     except FileNotFoundError:
         return None
     return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """Yield a file, or all files below a folder."""
+    yield from (one for one in path.rglob("*") if one.is_file()) if path.is_dir() else (path,)
 
 
 def _sync(path: Path) -> None:

@@ -1,10 +1,10 @@
 """The Parquet file of a local index.
 
-Columns: ``id``; ``image`` and ``text``; ``fields`` (JSON). Format 1, which earlier versions read
-too, is written if no document has several codes of one modality: a code is fixed-size binary, null
-where a document has none. In format 2, ``image`` and ``text`` are lists of codes. The file's
-metadata contains format, bits, bit order, the encoder's fingerprint (key ``xmodal.encoder``) and a
-checksum (key ``xmodal.seal``).
+Columns: ``id``; ``image`` and ``text``; ``fields`` (JSON); ``origin``, if one is known. Format 1,
+which earlier versions read too, is written if no document has several codes of one modality: a code
+is fixed-size binary, null where a document has none. In format 2, ``image`` and ``text`` are lists
+of codes. The file's metadata contains format, bits, bit order, the encoder's fingerprint (key
+``xmodal.encoder``) and a checksum (key ``xmodal.seal``).
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ def write_documents(
     columns: dict[str, Any] = {"id": pa.array(documents.ids, pa.string())}
     columns |= {modality: to_arrow(documents, modality) for modality in MODALITIES}
     columns["fields"] = pa.array(documents.fields, pa.large_string())
+    if documents.origins:
+        columns["origin"] = pa.array(documents.origins, pa.large_string())
     table = pa.table(columns)
     metadata = {
         "xmodal.format": SEVERAL_CODES if several else ONE_CODE,
@@ -77,7 +79,13 @@ def read_documents(path: Path) -> tuple[DocumentBatch, int, str | None]:
     packed, offsets = {}, {}
     for modality in MODALITIES:
         packed[modality], offsets[modality] = from_arrow(_one_array(table[modality]), bits // 8)
-    documents = DocumentBatch(table["id"].to_pylist(), packed, offsets, table["fields"].to_pylist())
+    documents = DocumentBatch(
+        table["id"].to_pylist(),
+        packed,
+        offsets,
+        table["fields"].to_pylist(),
+        origins=table["origin"].to_pylist() if "origin" in table.column_names else [],
+    )
     return documents, bits, metadata["xmodal.encoder"] or None
 
 

@@ -1,67 +1,41 @@
 """Retriever: search end to end, from a text, picture or document to hits with confidence.
 
-The only implementation of "encode the query, search the index, attach a confidence"; used by the
-command line, the service, the demo and the benchmarks.
+The only implementation of "encode the query, search the index by codes and by words, fuse both,
+attach a confidence"; used by the command line, the service, the demo and the benchmarks.
 """
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from xmodal.codes import BinaryCodes
-from xmodal.errors import ConfigError, IndexMissing, XmodalError
-from xmodal.index.contract import Hit, Hits, Index
-from xmodal.modality import MODALITIES, Modality, other_modality
+from xmodal.errors import ConfigError, XmodalError
+from xmodal.index.contract import FullTextIndex, Hit, Hits, Index, WordsHit, WordsQuery
+from xmodal.index.query_codes import QueryCodes
+from xmodal.index.words import document_words, tokens
+from xmodal.modality import Modality
+from xmodal.retrieval.encoding import encode_queries
+from xmodal.retrieval.fusion import reciprocal_rank
+from xmodal.retrieval.query import Query
 
 if TYPE_CHECKING:
     from xmodal.data.images import Source
     from xmodal.encoders.encoder import Encoder
 
-
-@dataclass(frozen=True)
-class Query:
-    """One query: exactly one of ``text``, ``image``, ``like`` (a document id) and ``code``.
-
-    ``code``: one code or several; the distance of a document is the smallest one over all pairs of
-    a code of the query and one of the document. ``like``: searches with all codes of the document.
-    ``modality``: of ``code``; required for a confidence. ``target``: modality of the documents'
-    codes; default: the other modality, and "image" for ``like``. ``radius``: in bits. ``words``:
-    also rank by BM25 of these words in the text field ``text_field``, and fuse both rankings.
-    """
-
-    text: str | None = None
-    image: Source | None = None
-    like: str | None = None
-    code: BinaryCodes | None = None
-    modality: Modality | None = None
-    target: Modality | None = None
-    k: int = 10
-    where: Mapping[str, Any] | None = None
-    radius: int | None = None
-    min_confidence: float | None = None
-    words: str | None = None
-    text_field: str = "text"
+DEPTH = 100
+"""Documents of each ranking, by codes and by words, that are fused and compared for confidence."""
+COUNT_SECONDS = 10.0
+"""Seconds for which the number of searched documents is cached."""
 
 
-@runtime_checkable
-class FullTextIndex(Protocol):
-    """An index that also ranks documents by BM25 of a text field."""
+class _Encoded(NamedTuple):
+    """A query and its codes."""
 
-    def search_fused(
-        self,
-        queries: BinaryCodes,
-        words: Sequence[str],
-        k: int,
-        *,
-        target: Modality,
-        text_field: str = "text",
-        where: Mapping[str, Any] | None = None,
-    ) -> Hits:
-        """Return hits of both rankings, fused by reciprocal rank."""
+    query: Query
+    codes: QueryCodes
 
 
 class Retriever:
@@ -72,6 +46,7 @@ class Retriever:
 
     def __init__(self, encoder: Encoder | None, index: Index) -> None:
         self.encoder, self.index = encoder, index
+        self._counts: dict[str, tuple[float, int]] = {}
 
     def search(
         self,
@@ -79,30 +54,31 @@ class Retriever:
         text: str | None = None,
         image: Source | None = None,
         like: str | None = None,
+        not_text: Sequence[str] = (),
         target: Modality | None = None,
         k: int = 10,
         where: Mapping[str, Any] | None = None,
         radius: int | None = None,
         min_confidence: float | None = None,
-        words: str | None = None,
-        text_field: str = "text",
+        **options: Any,
     ) -> list[Hit]:
-        """Return the hits of one query, best first; see :class:`Query` for the arguments.
+        """Return the hits of one query, best first.
 
-        Raises DataError for an unusable picture or text, IndexMissing for an unknown document,
-        ConfigError and CodeError for other invalid arguments.
+        See :class:`~xmodal.retrieval.query.Query` for the arguments, ``options`` are the others of
+        its fields. Raises DataError for an unusable picture or text, IndexMissing for an unknown
+        document, ConfigError and CodeError for other invalid arguments.
         """
         query = Query(
             text=text,
             image=image,
             like=like,
+            not_text=tuple(not_text),
             target=target,
             k=k,
             where=where,
             radius=radius,
             min_confidence=min_confidence,
-            words=words,
-            text_field=text_field,
+            **options,
         )
         (hits,) = self.search_batch([query])
         return hits
@@ -120,173 +96,183 @@ class Retriever:
         """Return for each query its hits, or the error that prevented them.
 
         All texts are encoded in one batch, and so are all pictures. Queries that differ only in
-        their codes, words or documents are one search of the index; an error of this search is the
-        result of each of them.
+        what they search for are one search of the index; an error of this search is the result of
+        each of them.
         """
         results: list[list[Hit] | XmodalError] = [[] for _ in queries]
-        ready: dict[int, Query] = {}
-        for position, query in enumerate(queries):
-            try:
-                ready[position] = self._with_target(query)
-            except XmodalError as error:
-                results[position] = error
-        for modality in MODALITIES:
-            self._encode(modality, ready, results)
-        groups: dict[str, dict[int, Query]] = defaultdict(dict)
-        for position, query in ready.items():
-            groups[_group_key(query)][position] = query
+        groups: dict[str, dict[int, _Encoded]] = defaultdict(dict)
+        encoded = encode_queries(self.encoder, self.index, queries)
+        for position, (query, codes) in enumerate(zip(queries, encoded, strict=True)):
+            if isinstance(codes, XmodalError):
+                results[position] = codes
+            else:
+                groups[_group_key(query, codes)][position] = _Encoded(query, codes)
         for group in groups.values():
             try:
-                found = self._search(list(group.values()))
+                found: Sequence[list[Hit] | XmodalError] = self._search(list(group.values()))
             except XmodalError as error:
-                results_by_position: dict[int, list[Hit] | XmodalError] = dict.fromkeys(
-                    group, error
-                )
-            else:
-                results_by_position = dict(zip(group, found, strict=True))
-            for position, result in results_by_position.items():
+                found = [error] * len(group)
+            for position, result in zip(group, found, strict=True):
                 results[position] = result
         return results
 
-    def _with_target(self, query: Query) -> Query:
-        """Return the query with its modality and target, and for ``like`` with its codes.
-
-        The codes of a document are those of the target modality, or of the other one if missing.
-        """
-        sources = [query.text, query.image, query.like, query.code]
-        if sum(source is not None for source in sources) != 1:
-            raise ConfigError("search by a text, a picture or a document, exactly one of them")
-        for name, value in (("target", query.target), ("modality", query.modality)):
-            if value is not None and value not in MODALITIES:
-                raise ConfigError(f"{name} is {value!r}, expected 'image' or 'text'")
-        if query.like is not None:
-            return self._with_codes(query, query.like, query.target or "image")
-        modality = query.modality
-        if query.text is not None or query.image is not None:
-            modality = "text" if query.text is not None else "image"
-        target = query.target or (None if modality is None else other_modality(modality))
-        if target is None:
-            raise ConfigError("a query by code needs a target: 'image' or 'text'")
-        return replace(query, modality=modality, target=target)
-
-    def _with_codes(self, query: Query, like: str, target: Modality) -> Query:
-        """Return the query with the codes of the document ``like``."""
-        document = self.index.get([like])
-        for modality in (target, other_modality(target)):
-            _, codes = document.codes(modality)
-            if len(codes):
-                return replace(query, modality=modality, code=codes, target=target)
-        raise IndexMissing(f"there is no document {like[:100]!r}")
-
-    def _encode(
-        self,
-        modality: Modality,
-        ready: dict[int, Query],
-        results: list[list[Hit] | XmodalError],
-    ) -> None:
-        """Encode the texts or pictures of ``ready``; on an error, move them to ``results``."""
-        sources = {
-            position: query.text if modality == "text" else query.image
-            for position, query in ready.items()
-            if query.code is None and query.modality == modality
-        }
-        if not sources:
-            return
-        try:
-            codes = self._codes(modality, list(sources.values()))
-        except XmodalError as error:
-            for position, source in sources.items():
-                # One source that cannot be used does not affect the other queries.
-                try:
-                    if len(sources) == 1:
-                        raise error
-                    code = self._codes(modality, [source])
-                    ready[position] = replace(ready[position], code=code)
-                except XmodalError as reason:
-                    results[position] = reason
-                    del ready[position]
-            return
-        for row, position in enumerate(sources):
-            ready[position] = replace(ready[position], code=codes[row : row + 1])
-
-    def _codes(self, modality: Modality, sources: Sequence[Any]) -> BinaryCodes:
-        if self.encoder is None:
-            raise ConfigError("this retriever has no encoder: search by document or by code")
-        return self.encoder.encode(modality, sources).codes
-
-    def _search(self, queries: Sequence[Query]) -> list[list[Hit]]:
+    def _search(self, group: Sequence[_Encoded]) -> list[list[Hit]]:
         """Return the hits of queries with one group key."""
-        first = queries[0]
-        assert first.target is not None
-        cross_modal = first.modality is not None and first.modality != first.target
-        each = [query.code for query in queries if query.code is not None]
-        codes = BinaryCodes.concatenate(each)
-        k = first.k + any(query.like is not None for query in queries)  # the document is left out
-        if first.words is not None:
-            words = [
-                str(query.words)
-                for query, of_query in zip(queries, each, strict=True)
-                for _ in range(len(of_query))
-            ]
-            lists = self._search_fused(first, codes, words, k)
-        else:
-            radius = self._radius(first, cross_modal)
-            lists = self.index.search(
-                codes, k, target=first.target, where=first.where, radius=radius
-            )
+        first = group[0].query
+        if first.by == "words" and not isinstance(self.index, FullTextIndex):
+            raise ConfigError("this index has no full-text search: leave out by='words'")
+        self._check_confidence(first)
+        depth = first.offset + first.k
+        if first.has_words or first.cross_modal:
+            depth = max(depth, DEPTH)
+        by_codes = self._by_codes(group, depth)
+        by_words = self._by_words(group, depth)
+        return [
+            self._finished(one, hits, words)
+            for one, hits, words in zip(group, by_codes, by_words, strict=True)
+        ]
+
+    def _by_codes(self, group: Sequence[_Encoded], depth: int) -> Hits:
+        """Return the ranking by codes of each query, at most ``depth`` documents."""
+        first = group[0].query
+        if first.by == "words":
+            return [[] for _ in group]
+        # The document that a query is like, and documents with excluded words, are left out below.
+        spare = any(one.query.like is not None for one in group)
+        lists = self.index.search(
+            QueryCodes.concatenate([one.codes for one in group]),
+            (2 * depth if first.not_text else depth) + spare,
+            target=first.searched,
+            where=first.where,
+            radius=first.radius,
+        )
         remaining = iter(lists)
         return [
             [
-                hit._replace(confidence=self._confidence(hit.distance, cross_modal))
-                for hit in _best_hits(list(islice(remaining, len(codes_of_query))))
-                if hit.id != query.like
-            ][: query.k]
-            for query, codes_of_query in zip(queries, each, strict=True)
+                hit
+                for hit in _best_hits(list(islice(remaining, len(one.codes))))
+                if hit.id != one.query.like and not _is_excluded(hit, one.query)
+            ][:depth]
+            for one in group
         ]
 
-    def _search_fused(self, first: Query, codes: BinaryCodes, words: Sequence[str], k: int) -> Hits:
-        """Return the fused hits of each code and its words; the other options are of ``first``."""
-        assert first.target is not None
-        if not isinstance(self.index, FullTextIndex):
-            raise ConfigError("words need an index in OpenSearch, which has full-text search")
-        if first.radius is not None or first.min_confidence is not None:
-            raise ConfigError("a search by words has no radius and no minimum confidence")
-        return self.index.search_fused(
-            codes,
-            words,
-            k,
-            target=first.target,
-            text_field=first.text_field,
-            where=first.where,
+    def _by_words(self, group: Sequence[_Encoded], depth: int) -> list[list[WordsHit] | None]:
+        """Return the ranking by words of each query; None for a search by codes alone."""
+        first = group[0].query
+        if not first.has_words or not isinstance(self.index, FullTextIndex):
+            return [None] * len(group)
+        queries = [
+            WordsQuery(str(one.query.text), " ".join(_excluding_words(one.query))) for one in group
+        ]
+        return list(
+            self.index.search_words(queries, depth, target=first.searched, where=first.where)
         )
 
-    def _radius(self, query: Query, cross_modal: bool) -> int | None:
-        """Return the radius within which hits fulfil both limits, distance and confidence."""
+    def _finished(
+        self, one: _Encoded, by_codes: list[Hit], by_words: list[WordsHit] | None
+    ) -> list[Hit]:
+        """Return the hits of one query: rankings fused, with confidence, from offset to k."""
+        query = one.query
+        hits = by_codes if by_words is None else self._fused(one, by_codes, by_words)
+        scores = None if by_words is None else {hit.id: hit.score for hit in by_words}
+        hits = self._with_confidence(query, hits, scores)
+        if query.min_confidence is not None:
+            least = query.min_confidence
+            hits = [h for h in hits if h.confidence is not None and h.confidence >= least]
+        return hits[query.offset : query.offset + query.k]
+
+    def _fused(self, one: _Encoded, by_codes: list[Hit], by_words: list[WordsHit]) -> list[Hit]:
+        """Return the documents of both rankings by the sum of their reciprocal ranks."""
+        query = one.query
+        known = {hit.id: hit for hit in by_codes}
+        matched = {hit.id: hit.matched for hit in by_words}
+        known |= self._measured(one, [id_ for id_ in matched if id_ not in known])
+        words = [id_ for id_ in matched if id_ in known]
+        weights = (1.0, query.word_weight)
+        return [
+            known[rank.id]._replace(
+                score=rank.score,
+                ranks=dict(zip(("codes", "words"), rank.ranks, strict=True)),
+                matched=matched.get(rank.id, ()),
+            )
+            for rank in reciprocal_rank([[hit.id for hit in by_codes], words], weights=weights)
+        ]
+
+    def _measured(self, one: _Encoded, ids: Sequence[str]) -> dict[str, Hit]:
+        """Return hits of documents that only the ranking by words found."""
+        query = one.query
+        if not ids:
+            return {}
+        lists = [
+            list(self.index.measure(one.codes[row : row + 1], ids, target=query.searched).values())
+            for row in range(len(one.codes))
+        ]
+        limit = self.index.bits if query.radius is None else query.radius
+        return {
+            hit.id: hit
+            for hit in _best_hits(lists)
+            if hit.id != query.like and hit.distance <= limit and not _is_excluded(hit, query)
+        }
+
+    # ---- confidence ----------------------------------------------------------------------------
+
+    def _check_confidence(self, query: Query) -> None:
+        """Raise ConfigError for a minimum confidence of a query that has none."""
+        if query.min_confidence is None:
+            return
         if self.encoder is None:
-            if query.min_confidence is not None:
-                raise ConfigError("this retriever has no encoder, so hits have no confidence")
-            return query.radius
-        return self.encoder.confidence.search_radius(
-            query.radius, query.min_confidence, cross_modal=cross_modal
-        )
+            raise ConfigError("this retriever has no encoder, so hits have no confidence")
+        if not query.cross_modal:
+            raise ConfigError(
+                "confidence is calibrated for a text that searches pictures and for a picture that "
+                "searches texts: leave min_confidence out, or limit the distance by radius"
+            )
 
-    def _confidence(self, distance: int, cross_modal: bool) -> float | None:
-        """Return the confidence of a hit; None within one modality, where none is calibrated."""
-        if self.encoder is None or not cross_modal:
-            return None
-        return round(self.encoder.confidence(distance), 4)
+    def _with_confidence(
+        self, query: Query, hits: list[Hit], word_scores: Mapping[str, float] | None
+    ) -> list[Hit]:
+        """Return the hits with their confidence; None where none is calibrated."""
+        if self.encoder is None or not query.cross_modal or not hits:
+            return hits
+        return [
+            hit._replace(confidence=round(self.encoder.confidence(hit.distance), 4)) for hit in hits
+        ]
+
+    def _documents(self, query: Query) -> int:
+        """Return the number of documents that a query searches, cached for COUNT_SECONDS."""
+        key, now = repr((query.searched, query.where)), time.monotonic()
+        counted_at, count = self._counts.get(key, (-COUNT_SECONDS, 0))
+        if now - counted_at >= COUNT_SECONDS:
+            count = self.index.count(query.searched, query.where)
+            self._counts = {key: (now, count)} if len(self._counts) > 1000 else self._counts
+            self._counts[key] = now, count
+        return count
+
+
+def _excluding_words(query: Query) -> list[str]:
+    """Return the words of which a document of the ranking by words has none."""
+    words = [tokens(text) for text in query.not_text]
+    return [only[0] for only in words if len(set(only)) == 1]
+
+
+def _is_excluded(hit: Hit, query: Query) -> bool:
+    """Return whether a document has all words of one of the texts that are subtracted."""
+    if not query.not_text:
+        return False
+    words = set(document_words(hit.fields, hit.id))
+    return any(set(tokens(text)) <= words for text in query.not_text if tokens(text))
 
 
 def _best_hits(lists: Hits) -> list[Hit]:
     """Return the hits of all codes of one query in order, each document once, as its best hit.
 
-    Hits are ordered by distance, or by score if they have one, then by id.
+    Hits are ordered by similarity, then by distance and id.
     """
     if len(lists) == 1:
         return lists[0]
 
-    def order(hit: Hit) -> tuple[float, str, int]:
-        return hit.distance if hit.score is None else -hit.score, hit.id, hit.nearest or 0
+    def order(hit: Hit) -> tuple[float, int, str, int]:
+        return -(hit.similarity or 0.0), hit.distance, hit.id, hit.nearest or 0
 
     best: dict[str, Hit] = {}
     for hit in sorted(chain.from_iterable(lists), key=order):
@@ -294,10 +280,11 @@ def _best_hits(lists: Hits) -> list[Hit]:
     return list(best.values())
 
 
-def _group_key(query: Query) -> str:
+def _group_key(query: Query, codes: QueryCodes) -> str:
     """Return a key that is equal for queries which one search of the index can answer.
 
     ``repr`` distinguishes 1, 1.0, "1" and True, and accepts every value of ``where``.
     """
-    names = ("target", "modality", "k", "where", "radius", "min_confidence", "text_field")
-    return repr([*(getattr(query, name) for name in names), query.words is not None])
+    names = ("searched", "k", "offset", "where", "radius", "min_confidence", "by", "has_words")
+    kinds = [codes.weights is None, codes.vectors is None, query.not_text != (), query.cross_modal]
+    return repr([*(getattr(query, name) for name in names), *kinds])

@@ -131,7 +131,11 @@ class BatchedEncoder:
 
     async def image(self, text: str) -> BinaryCodes:
         """The code of an image in base64. Raises DataError."""
-        return await self._image(await asyncio.to_thread(decode_image, text, self._max_pixels))
+        return await self._image(await self.decode(text))
+
+    async def decode(self, text: str) -> bytes:
+        """The image file in base64. Raises DataError."""
+        return await asyncio.to_thread(decode_image, text, self._max_pixels)
 
     def close(self) -> None:
         """Wait for running batches and end the threads."""

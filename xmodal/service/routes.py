@@ -22,9 +22,10 @@ from xmodal import __version__
 from xmodal.codes import BinaryCodes
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import DataError
-from xmodal.index.contract import Hit, Index, nearest_to_json, source_at
+from xmodal.index.contract import FullTextIndex, Hit, Index, nearest_to_json, source_at
 from xmodal.modality import Modality
-from xmodal.retrieval.retriever import FullTextIndex, Query, Retriever
+from xmodal.retrieval.query import Query
+from xmodal.retrieval.retriever import Retriever
 from xmodal.service import schema
 from xmodal.service.batching import BatchedEncoder, Batcher
 from xmodal.service.errors import RequestError
@@ -165,22 +166,15 @@ class Service:
         return await schema.read_body(request, name, self.settings, self._parsing)
 
     async def _query(self, body: dict[str, Any]) -> Query:
-        """The query that a body describes, its text or image encoded. Raises DataError."""
+        """Return the query that a body describes. Raises DataError for an image that is none."""
         options: dict[str, Any] = {
             name: body[name]
-            for name in ("where", "radius", "min_confidence", "words", "like")
+            for name in ("text", "where", "radius", "min_confidence", "like", "by", "stage")
             if body.get(name) is not None
         }
-        if "text" in body:
-            options |= {"modality": "text", "code": await self._encoding.text(body["text"])}
-        elif "image" in body:
-            options |= {"modality": "image", "code": await self._encoding.image(body["image"])}
-        return Query(
-            target=body.get("target", "image"),
-            k=body.get("k", DEFAULT_K),
-            text_field=body.get("field", "text"),
-            **options,
-        )
+        if "image" in body:
+            options["image"] = await self._encoding.decode(body["image"])
+        return Query(target=body.get("target", "image"), k=body.get("k", DEFAULT_K), **options)
 
     def _search_batch(self, queries: Sequence[Query]) -> list[list[Document] | Exception]:
         return [

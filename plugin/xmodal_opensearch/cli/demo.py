@@ -12,7 +12,8 @@ from xmodal.data.synthetic import caption, unseen_combinations
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import IndexFailure, IndexMissing, require
 from xmodal.index.local import HammingIndex
-from xmodal.retrieval.retriever import Query, Retriever
+from xmodal.retrieval.query import Query
+from xmodal.retrieval.retriever import Retriever
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading.load import load as load_into
 from xmodal_opensearch.node.artifacts import cache_folder
