@@ -130,8 +130,8 @@ def _check_names(id_: str, fields: Mapping[str, Any]) -> None:
 
 
 def _code_json(value: Any) -> str:
-    """Return the JSON of stored codes: integers and names, of which ``str`` is faster."""
-    return str(value).replace(" ", "").replace("'", '"')
+    """Return the JSON of codes and vectors: integers, names and base64, of which ``repr`` is faster."""
+    return repr(value).replace(" ", "").replace("'", '"')
 
 
 def _normalised(value: Any) -> Any:

@@ -67,6 +67,11 @@ class Capabilities:
         return self.plugins is not None and HAMMING in self.plugins
 
     @property
+    def hybrid(self) -> bool:
+        """Whether the plugin neural-search is on every node."""
+        return self.plugins is not None and "opensearch-neural-search" in self.plugins
+
+    @property
     def weights(self) -> bool:
         """Whether the hamming plugin has weights, and compares vectors."""
         return self.hamming and self.hamming_version >= WITH_WEIGHTS

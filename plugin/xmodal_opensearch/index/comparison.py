@@ -72,12 +72,14 @@ def read_stored(
     return StoredCodes(codes, offsets, vectors, has_vector)
 
 
-def compare(query: QueryCodes, stored: StoredCodes) -> list[Match | None]:
+def compare(
+    query: QueryCodes, stored: StoredCodes, radius: int | None = None
+) -> list[Match | None]:
     """Return the best match of each document for one query, None for one without a code.
 
     With vectors the best code has the largest cosine, else the smallest weighted, then the smallest
-    Hamming distance; of equal ones it is the first. See the contract of an index. A code without a
-    vector comes after all others.
+    Hamming distance, within ``radius``; of equal ones it is the first. See the contract of an
+    index. A code without a vector comes after all others.
     """
     codes, offsets, vectors, has_vector = stored
     hamming = query.codes.distances(codes)[0].astype(np.int64)
@@ -87,6 +89,8 @@ def compare(query: QueryCodes, stored: StoredCodes) -> list[Match | None]:
         weighted = differing @ query.weights[0].astype(np.int64)
     similarity = similarities(query, weighted)
     ranks = rank_keys(weighted, hamming, query.bits).astype(np.float64)
+    if radius is not None:
+        ranks[hamming > radius] = np.inf
     if query.vectors is not None and vectors is not None and has_vector is not None:
         similarity[has_vector] = cosine(query.vectors[0], vectors[has_vector])
         ranks = np.where(has_vector, -similarity, np.inf)
@@ -112,7 +116,11 @@ def similarities(query: QueryCodes, weighted: npt.NDArray[np.int64]) -> npt.NDAr
 
 
 def first_stage_hits(
-    found: Sequence[Mapping[str, Any]], query: QueryCodes, target: Modality, layout: Layout
+    found: Sequence[Mapping[str, Any]],
+    query: QueryCodes,
+    target: Modality,
+    layout: Layout,
+    radius: int | None = None,
 ) -> list[Hit]:
     """Return the hits of a search by codes, in the order of the server.
 
@@ -120,7 +128,7 @@ def first_stage_hits(
     ``nearest``, from the nested codes in ``_source``.
     """
     nested = [{nested_path(target): hit["_source"].get(nested_path(target))} for hit in found]
-    matches = compare(query, read_stored(nested, target, layout, query.bits))
+    matches = compare(query, read_stored(nested, target, layout, query.bits), radius)
     keys = np.array([codec.to_key(hit["_score"]) for hit in found], np.int64)
     weighted, distances = (keys, keys) if query.weights is None else divmod(keys, query.bits + 1)
     similarity = similarities(query, weighted).tolist()
@@ -139,9 +147,10 @@ def best_hits(
     query: QueryCodes,
     stored: StoredCodes,
     k: int | None = None,
+    radius: int | None = None,
 ) -> list[Hit]:
     """Return the best ``k`` of the server's hits, or all, by their exact matches with the query."""
-    pairs = zip(found, compare(query, stored), strict=True)
+    pairs = zip(found, compare(query, stored, radius), strict=True)
     ranked = sorted(
         (match.rank, match.distance, hit_id(hit), match, hit)
         for hit, match in pairs

@@ -49,15 +49,12 @@ def search_exact(
     source = hit_source(target)
     bodies = [body_of(handle, row, target, filters, radius, source) for row in rows]
     if handle.strategy.build is None:
-        # A knn query breaks ties in an order of its own, and has no radius.
-        limit = codec.least_score(handle.bits if radius is None else radius)
-        answers = first_with_ties(handle, bodies, k, min_score=limit)
+        # A knn query breaks ties in an order of its own.
+        answers = first_with_ties(handle, bodies, k, min_score=least_score(handle, radius))
     else:
-        answers = [
-            answer["hits"]["hits"] for answer in handle.search([body(k) for body in bodies])
-        ]
+        answers = [answer["hits"]["hits"] for answer in handle.search([body(k) for body in bodies])]
     return [
-        first_stage_hits(hits, row, target, handle.layout)[:k]
+        first_stage_hits(hits, row, target, handle.layout, radius)[:k]
         for row, hits in zip(rows, answers, strict=True)
     ]
 
@@ -84,9 +81,7 @@ def exact_query(
     build = handle.strategy.build
     if build is None:
         nested = handle.queries_nested(target)
-        return queries.by_knn_all(
-            target, query.codes, handle.layout, filters, size, nested=nested
-        )
+        return queries.by_knn_all(target, query.codes, handle.layout, filters, size, nested=nested)
     return queries.by_all(build, target, query, handle.layout, filters, radius)
 
 
@@ -128,7 +123,7 @@ def pages_of_hits(
         raise ConfigError("strategy=knn returns the nearest only: page with strategy=script")
     body = body_of(handle, query, target, filters, radius, hit_source(target))
     for answer in handle.pages(body(min(size, MAX_HITS)), doing="paging"):
-        yield first_stage_hits(answer["hits"]["hits"], query, target, handle.layout)
+        yield first_stage_hits(answer["hits"]["hits"], query, target, handle.layout, radius)
 
 
 def count_within(
@@ -141,8 +136,14 @@ def count_within(
     if handle.strategy.build is not None:
         return handle.count(exact_query(handle, query, target, filters, radius))
     body = body_of(handle, query, target, filters, None)
-    limit = codec.least_score(radius)
+    limit = least_score(handle, radius)
     return len(first_with_ties(handle, [body], MAX_HITS - 1, min_score=limit)[0])
+
+
+def least_score(handle: IndexHandle, radius: int | None) -> float:
+    """Return the score below which hits are beyond ``radius``, where the query has no radius."""
+    is_unlimited = handle.strategy.build is None and radius is not None
+    return codec.least_score(radius or 0) if is_unlimited else 0.0
 
 
 def split_rows(queries: QueryCodes) -> list[QueryCodes]:

@@ -62,6 +62,7 @@ class IndexHandle:
         )
         self._types = mapping.field_types(mappings)
         self.dim = mapping.read_dim(mappings)
+        self.has_words = mapping.has_words(mappings)
         self._stores_vectors: bool | None = None
         self.shards = int(settings["index.number_of_shards"])
         self.enriched = mapping.is_enriched(mappings)
@@ -84,7 +85,7 @@ class IndexHandle:
     @property
     def weighs(self) -> bool:
         """Whether the server ranks all documents by weighted distances."""
-        return self.strategy.name == "long" or self.has_two_stage
+        return self.strategy.weighs or self.has_two_stage
 
     @property
     def has_two_stage(self) -> bool:
@@ -226,11 +227,6 @@ class IndexHandle:
         self.dim = mapping.read_dim(mappings)
         return self._types
 
-    @property
-    def has_words(self) -> bool:
-        """Whether documents store their tokens for BM25."""
-        return self._types.get(mapping.WORDS) == "text"
-
     def has_nested_codes(self, modality: Modality) -> bool:
         """Return whether the mapping that was read last has the field of nested codes."""
         return self._types.get(mapping.nested_path(modality)) == "nested"
@@ -272,19 +268,23 @@ class IndexHandle:
         The first documents of an empty index decide whether it stores vectors. Raises CodeError for
         documents without vectors in an index with vectors, or of another dimension.
         """
-        if len(batch) == 0:
-            return batch
+        stored = len(batch) == 0 or self.store_vectors(batch.dim)
+        return batch if stored else batch.without_vectors()
+
+    def store_vectors(self, dim: int | None) -> bool:
+        """Return whether the index stores the vectors of documents; map their fields if it does.
+
+        ``dim``: of the vectors, or None without. Raises CodeError as ``with_storable_vectors``.
+        """
         if self.dim is None and self._stores_vectors is None:
-            self._decide_vectors(batch.dim)
-        if self.dim is None:
-            return batch.without_vectors()
-        if batch.dim != self.dim:
-            found = "none" if batch.dim is None else f"vectors of {batch.dim} numbers"
+            self._decide_vectors(dim)
+        if self.dim is not None and dim != self.dim:
+            found = "none" if dim is None else f"vectors of {dim} numbers"
             raise CodeError(
                 f"{self.address} stores vectors of {self.dim} numbers, these documents have "
                 f"{found}: encode them with vectors, or load into a new index"
             )
-        return batch
+        return self.dim is not None
 
     def _decide_vectors(self, dim: int | None) -> None:
         """Add the fields of vectors if the index is empty; read them if another process did."""
@@ -295,14 +295,19 @@ class IndexHandle:
             several = [modality for modality in MODALITIES if self.has_nested_codes(modality)]
             properties |= mapping.nested_properties(self.bits, self.layout, several, dim)
             doing = "adding the fields for vectors"
-            self.write_meta(self._own_meta({"dim": dim}), properties, doing=doing)
+            self.write_meta(mapping.with_meta(self.read_meta(), dim=dim), properties, doing=doing)
             self.read_types()
         self._stores_vectors = self.dim is not None
 
+    def forget_decision(self) -> None:
+        """Let the next documents decide again whether the index, if empty, stores vectors."""
+        self._stores_vectors = None
+
     def is_empty(self) -> bool:
-        """Return whether the index has no document with a code."""
+        """Return whether the index has no document, or if enriched none of this encoder."""
         self.refresh_always()
-        return self.count({"exists": {"field": mapping.ID}}) == 0
+        stored = [{"exists": {"field": mapping.ID}}, *self.filters(None)]
+        return self.count({"bool": {"filter": stored}}) == 0
 
     def read_meta(self) -> dict[str, Any]:
         """Return ``_meta`` of the present mapping."""
@@ -340,12 +345,8 @@ class IndexHandle:
             expected_fingerprint=self.fingerprint,
         )
         if stored is None:
-            self.write_meta(self._own_meta({"encoder": self.fingerprint}))
+            self.write_meta(mapping.with_meta(self.read_meta(), encoder=self.fingerprint))
         self._stored_fingerprint = self.fingerprint
-
-    def _own_meta(self, change: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the entry of ``_meta`` of xmodal with a change."""
-        return {"xmodal": {**self.read_meta()["xmodal"], **change}}
 
     def _read_mapping(self) -> Mapping[str, Any]:
         answer = self.server.request("GET", f"/{self.name}/_mapping", doing="reading the mapping")

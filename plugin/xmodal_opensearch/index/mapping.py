@@ -9,7 +9,7 @@ bit order, fingerprint (key ``encoder``) and the version of this format.
 
 Each code may have a vector: in ``image_vector`` or ``text_vector`` of a document with one code, in
 ``vector`` of a nested object. These fields are added with the first documents that have vectors,
-and ``_meta.xmodal.dim`` contains their dimension. ``xmodal.words`` contains the tokens of the
+and ``_meta.xmodal.dim`` contains their dimension. ``xmodal.words`` contains the words of the
 document (see :mod:`xmodal.index.words`), separated by spaces; enriched indexes do not have it.
 
 Fields without a mapping become keywords, with ``.number`` for ranges of numbers and, for text,
@@ -28,6 +28,7 @@ import numpy as np
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, IndexMismatch
+from xmodal.index.words import VERSION as WORDS_VERSION
 from xmodal.modality import MODALITIES, Modality
 from xmodal.vectors import Int8
 from xmodal_opensearch.index import codec
@@ -212,7 +213,12 @@ def build_meta(bits: int, fingerprint: str | None, *, enriched: bool = False) ->
         "bit_order": BIT_ORDER,
         "encoder": fingerprint,
     }
-    return {"xmodal": meta | ({"added": True} if enriched else {})}
+    return {"xmodal": meta | ({"added": True} if enriched else {"words": WORDS_VERSION})}
+
+
+def with_meta(meta: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """Return ``_meta`` of a mapping with changed entries of xmodal."""
+    return {**meta, "xmodal": {**meta.get("xmodal", {}), **changes}}
 
 
 def is_enriched(mappings: Mapping[str, Any]) -> bool:
@@ -338,6 +344,11 @@ def read_dim(mappings: Mapping[str, Any]) -> int | None:
     """Return the dimension of the stored vectors, or None for an index without vectors."""
     dim = mappings.get("_meta", {}).get("xmodal", {}).get("dim")
     return dim if isinstance(dim, int) else None
+
+
+def has_words(mappings: Mapping[str, Any]) -> bool:
+    """Return whether documents have their words, by the rules of this version."""
+    return bool(mappings.get("_meta", {}).get("xmodal", {}).get("words") == WORDS_VERSION)
 
 
 def read_layout(

@@ -227,6 +227,23 @@ def search_body(query: Query, size: int, source: Any = False) -> dict[str, Any]:
     }
 
 
+def words_query(
+    fields: Sequence[str], words: Sequence[str], excluded: Sequence[str], filters: Sequence[Query]
+) -> Query:
+    """Return the BM25 query of documents with one of the words, without the excluded ones.
+
+    The clause of each word is named by its place in ``words``, for ``matched_queries``.
+    """
+    options = {"minimum_should_match": 1, "filter": list(filters)}
+    return {
+        "bool": {
+            "should": [_word(fields, word, _name=str(n)) for n, word in enumerate(words)],
+            "must_not": [_word(fields, word) for word in excluded],
+            **options,
+        }
+    }
+
+
 def user_source(kept: Sequence[str] = (), left_out: Sequence[str] = ()) -> dict[str, Any]:
     """Return ``_source`` with the user's fields and ``kept``, without paths ``left_out``."""
     names = [name for name in mapping.RESERVED_FIELDS if name not in kept]
@@ -258,6 +275,17 @@ def text_field(name: str, types: Mapping[str, str]) -> str:
     )
 
 
+def text_fields(types: Mapping[str, str]) -> list[str]:
+    """Return the paths of the analysed text of all fields of the user."""
+    return [
+        path
+        for path, kind in sorted(types.items())
+        if kind in ("text", "match_only_text")
+        and not mapping.is_reserved(path)
+        and not is_nested(path, types)
+    ]
+
+
 def is_nested(field: str, types: Mapping[str, str]) -> bool:
     """Return whether a field is, or is inside, a nested field."""
     parents = [field[:position] for position, char in enumerate(field) if char == "."]
@@ -268,6 +296,13 @@ def _nested(path: str, query: Query) -> Query:
     """Return the query of documents with nested objects, scored by the best of these."""
     options = {"path": path, "score_mode": "max", "ignore_unmapped": True}
     return {"nested": {**options, "query": query}}
+
+
+def _word(fields: Sequence[str], word: str, **options: str) -> Query:
+    """Return the query of one word, in ``xmodal.words`` or in fields that the server analyses."""
+    if list(fields) == [mapping.WORDS]:
+        return {"term": {mapping.WORDS: {"value": word, **options}}}
+    return {"multi_match": {"query": word, "fields": list(fields), **options}}
 
 
 def _scored(script: Query, filters: Sequence[Query], min_score: float | None = None) -> Query:

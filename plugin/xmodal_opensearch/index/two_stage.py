@@ -24,9 +24,15 @@ from xmodal.index.contract import WINDOW, Hit, Hits
 from xmodal.index.query_codes import QueryCodes, to_query_codes
 from xmodal.index.validation import check_search
 from xmodal.modality import Modality
-from xmodal_opensearch.index import codec, queries
+from xmodal_opensearch.index import queries
 from xmodal_opensearch.index.comparison import best_hits, read_stored, source_fields
-from xmodal_opensearch.index.exact_search import body_of, exact_query, search_exact, split_rows
+from xmodal_opensearch.index.exact_search import (
+    body_of,
+    exact_query,
+    least_score,
+    search_exact,
+    split_rows,
+)
 from xmodal_opensearch.index.handle import HAMMING_WINDOW_FACTOR, IndexHandle
 from xmodal_opensearch.index.mapping import field_of, nested_path, vector_field
 from xmodal_opensearch.index.queries import Query, hit_id
@@ -114,7 +120,7 @@ def _by_server(
         ]
     else:
         bodies = [body_of(handle, first, target, filters, radius) for first in firsts]
-        windows = first_with_ties(handle, bodies, size)
+        windows = first_with_ties(handle, bodies, size, min_score=least_score(handle, radius))
         both = [
             queries.among(second, [hit_id(hit) for hit in hits])
             for second, hits in zip(seconds, windows, strict=True)
@@ -123,7 +129,9 @@ def _by_server(
     source = queries.user_source(kept)
     ranked = [partial(queries.search_body, query, source=source) for query in both]
     found = first_with_ties(handle, ranked, k, tolerance=TOLERANCE)
-    return [_best(handle, hits, row, target, k) for row, hits in zip(rows, found, strict=True)]
+    return [
+        _best(handle, hits, row, target, k, radius) for row, hits in zip(rows, found, strict=True)
+    ]
 
 
 def _by_client(
@@ -141,9 +149,10 @@ def _by_client(
     bodies: list[Body] = [
         body_of(handle, first, target, filters, radius, source) for first in firsts
     ]
-    min_score = 0.0 if radius is None else codec.least_score(radius)
-    found = first_with_ties(handle, bodies, size, min_score=min_score)
-    lists = [_best(handle, hits, row, target, k) for row, hits in zip(rows, found, strict=True)]
+    found = first_with_ties(handle, bodies, size, min_score=least_score(handle, radius))
+    lists = [
+        _best(handle, hits, row, target, k, radius) for row, hits in zip(rows, found, strict=True)
+    ]
     fields = read_fields(handle, [hit.id for hits in lists for hit in hits])
     return [
         [hit._replace(fields=fields[hit.id]) for hit in hits if hit.id in fields] for hits in lists
@@ -151,9 +160,15 @@ def _by_client(
 
 
 def _best(
-    handle: IndexHandle, hits: Sequence[RawHit], query: QueryCodes, target: Modality, k: int
+    handle: IndexHandle,
+    hits: Sequence[RawHit],
+    query: QueryCodes,
+    target: Modality,
+    k: int,
+    radius: int | None,
 ) -> list[Hit]:
     """Return the best ``k`` hits by codes and vectors in ``_source``."""
     dim = None if query.vectors is None else handle.dim
     sources = [hit["_source"] for hit in hits]
-    return best_hits(hits, query, read_stored(sources, target, handle.layout, handle.bits, dim), k)
+    stored = read_stored(sources, target, handle.layout, handle.bits, dim)
+    return best_hits(hits, query, stored, k, radius)

@@ -88,12 +88,14 @@ def lines(
     """Yield the bulk lines of all valid documents; add reasons of others to ``refused`` by id."""
     for batch in batches:
         check_width(batch.bits, index.bits)
+        stored = index.handle.with_storable_vectors(batch)
         index.handle.map_nested_codes(several_codes(batch))
-        sources = source_codes(batch, index.handle.layout)
+        sources = source_codes(stored, index.handle.layout)
+        words = index.handle.has_words
         for id_, codes, fields in zip(batch.ids, sources, batch.fields, strict=True):
             try:
                 check_ids([id_])
-                yield index_line(id_, codes, json.loads(fields))
+                yield index_line(id_, codes, json.loads(fields), words=words)
             except ConfigError as error:
                 refused[id_] = str(error)
 
