@@ -15,7 +15,7 @@ from support.hamming_server import Server
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import BulkFailure, ConfigError, ServerFailure
-from xmodal.index.contract import Hits, Index, open_index
+from xmodal.index.contract import Hits, Index, WordsQuery, open_index
 from xmodal.index.documents import DocumentBatch
 from xmodal.modality import MODALITIES
 from xmodal_opensearch.diagnostics import diagnose
@@ -141,11 +141,12 @@ def test_pages_counts_explanations_and_fused_search(index: OpenSearchIndex) -> N
         explained = index.explain(id_, query, target="text")
         assert (explained.distance, explained.nearest) == (distance, nearest)
         assert (explained.code_rank, len(explained.differing)) == (rank, distance)
-    [hits] = index.search_fused(query, ["red"], 300, target="text", text_field="colour")
-    found = [(hit.distance, hit.id, hit.nearest) for hit in hits]
-    assert sorted(found) == expected
+    hits = index.measure(query, batch.ids, target="text").values()
+    assert sorted((hit.distance, hit.id, hit.nearest) for hit in hits) == expected
+    [words] = index.search_words([WordsQuery("red")], 300, target="text")
+    assert len(words) == 150
     assert index.facets()["colour"] == [("blue", 150), ("red", 150)]
-    assert all(nested_path(modality) not in hits[0].fields for modality in MODALITIES)
+    assert all(nested_path(m) not in hit.fields for hit in hits for m in MODALITIES)
     stats = {one.modality: one for one in diagnose(index).modalities}
     assert stats["text"].codes == stats["text"].read == int(batch.counts("text").sum())
 
