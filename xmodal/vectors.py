@@ -1,12 +1,13 @@
 """Numbers of a query and of documents beside their codes: weights of bits, and int8 vectors.
 
-Both are derived from the real-valued outputs of a tower, whose signs are the code:
+Both are derived from the outputs x of a tower, whose signs are the code. An output is treated as
+the log-odds of its bit:
 
-- A query has a **weight** per bit, 0 to 15, proportional to the absolute output. The weighted
-  Hamming distance is the sum of the weights of the bits in which two codes differ. It orders
-  documents as the inner product of the query's outputs, in 4 bits, with the signs of a code.
-- Queries and documents have a **vector** of int8. It is compared by cosine, so each vector has a
-  scale of its own that is not stored.
+- A query has a **weight** per bit, 0 to 15, proportional to abs(x). The weighted Hamming distance
+  is the sum of the weights of the bits in which two codes differ. It orders documents as the inner
+  product of the query's outputs, in 4 bits, with the signs of a code.
+- Queries and documents have a **vector** of int8: the expected signs of the bits, tanh(x / 2). It
+  is compared by cosine, so each vector has a scale of its own that is not stored.
 """
 
 from __future__ import annotations
@@ -55,9 +56,15 @@ def rank_keys(
     return weighted * (bits + 1) + hamming
 
 
+def expected_signs(outputs: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Return the expected signs of bits whose log-odds are ``outputs``, in (-1, 1)."""
+    signs: npt.NDArray[np.float64] = np.tanh(outputs.astype(np.float64) / 2)
+    return signs
+
+
 def to_int8(outputs: npt.NDArray[np.floating]) -> Int8:
     """Return the int8 vectors of outputs (n, dim): each is scaled to a largest value of 127."""
-    values = outputs.astype(np.float64)
+    values = expected_signs(outputs)
     largest = np.abs(values).max(axis=1, keepdims=True, initial=0)
     scaled = np.divide(values, largest, out=np.zeros_like(values), where=largest > 0)
     vectors: Int8 = np.rint(INT8_MAX * scaled).astype(np.int8)

@@ -144,6 +144,35 @@ def _save(figure: Any, path: Path) -> None:
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
+def reliability(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]], path: Path
+) -> None:
+    """Plot the share of right hits by mean confidence of a bin, one panel a data set and size.
+
+    ``panels``: for each title, lines by name; a line is (confidences, shares), a point a bin.
+    """
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(
+        2, -(-len(panels) // 2), squeeze=False, figsize=(3 * -(-len(panels) // 2), 6.4)
+    )
+    for axis, (title, lines) in zip(axes.flat, panels.items(), strict=False):
+        axis.plot((1e-3, 1), (1e-3, 1), ":", color="#777777")
+        for (label, (x, y)), colour in zip(lines.items(), COLOURS, strict=False):
+            axis.plot(
+                np.maximum(x, 1e-3), np.maximum(y, 1e-3), "o-", color=colour, markersize=3,
+                label=label,
+            )  # fmt: skip
+        axis.set(xscale="log", yscale="log", xlim=(1e-3, 1.1), ylim=(1e-3, 1.1))
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel("confidence")
+        axis.set_ylabel("share of right hits")
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, ncol=len(labels), loc="lower center")
+    figure.tight_layout(rect=(0, 0.05, 1, 1))
+    _save(figure, path)
+    pyplot.close(figure)
+
+
 # ---- all methods ---------------------------------------------------------------------------------
 
 COLOURS = ("#1b6ca8", "#e08214", "#4d9221", "#8e44ad", "#c0392b", "#17a2a2", "#777777")

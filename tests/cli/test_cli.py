@@ -130,12 +130,14 @@ def test_index_twice_has_no_duplicates(
     first = xmodal_cli(*command)
     assert first.status == 0
     assert first.out == (
-        f"{tmp_path / 'i'}: 150 documents; from {photos_folder}: 150 pictures, 150 texts\n"
+        f"{tmp_path / 'i'}: 150 documents; from {photos_folder}: 150 pictures, 150 texts "
+        "(150 added)\n"
     )
     again = xmodal_cli(*command, "--json")
     summary = json.loads(again.out)
     assert summary.pop("index") == str(tmp_path / "i")
-    assert summary == {"documents": 150, "image": 150, "text": 150, "problems": {}}
+    assert summary.pop("changes")["unchanged"] == 150
+    assert summary == {"documents": 150, "image": 150, "text": 150, "renamed": {}, "problems": {}}
     assert len(open_index(tmp_path / "i")) == 150
 
 

@@ -6,8 +6,10 @@ document, or a list of codes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from xmodal.codes import BinaryCodes
@@ -60,6 +62,16 @@ class Oracle:
     def delete(self, ids: Sequence[str]) -> int:
         return sum(self.documents.pop(id_, None) is not None for id_ in ids)
 
+    def lacks_a_field_of(self, where: Mapping[str, Any] | None) -> bool:
+        """Return whether no document has a value of some field of ``where``."""
+        known = {
+            name
+            for document in self.documents.values()
+            for name, value in document["fields"].items()
+            if values_of(value)
+        }
+        return not known.issuperset(where or {})
+
     def search(
         self,
         queries: Sequence[int],
@@ -85,44 +97,103 @@ class Oracle:
 
 def matches(fields: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
     """Return whether all conditions hold."""
-    for name, expected in where.items():
-        value = fields.get(name)
-        values = [v for v in (value if isinstance(value, list) else [value]) if v is not None]
-        if isinstance(expected, dict) and "exists" in expected:
-            holds = bool(values) == expected["exists"]
-        elif isinstance(expected, dict):
-            holds = any(within(v, expected) for v in values)
+    return all(holds(values_of(fields.get(name)), expected) for name, expected in where.items())
+
+
+def values_of(value: Any) -> list[Any]:
+    """Return the values of a field."""
+    return [v for v in (value if isinstance(value, list) else [value]) if v is not None]
+
+
+def holds(values: Sequence[Any], expected: Any, any_case: bool = False) -> bool:
+    """Return whether the values of a field fulfil its condition."""
+    if not isinstance(expected, dict):
+        terms = expected if isinstance(expected, list) else [expected]
+        return any(equal(value, term, any_case) for value in values for term in terms)
+    rest = dict(expected)
+    bounds = {name: rest.pop(name) for name in ("gt", "gte", "lt", "lte") if name in rest}
+    found = [any(within(value, bounds) for value in values)] if bounds else []
+    for name, content in rest.items():
+        if name == "exists":
+            found.append(bool(values) == content)
+        elif name == "not":
+            found.append(not holds(values, content))
+        elif name == "all":
+            found += [holds(values, one) for one in content]
+        elif name == "any_case":
+            found.append(holds(values, content, any_case=True))
         else:
-            terms = expected if isinstance(expected, list) else [expected]
-            holds = any(as_text(v) == as_text(term) for v in values for term in terms)
-        if not holds:
-            return False
-    return True
+            beginning = folded(content, any_case)
+            found.append(any(folded(as_text(v), any_case).startswith(beginning) for v in values))
+    return all(found)
+
+
+def equal(value: Any, term: Any, any_case: bool) -> bool:
+    """Return whether a value equals a term, by kind."""
+    texts = as_text(value), as_text(term)
+    if folded(texts[0], any_case) == folded(texts[1], any_case):
+        return True
+    if texts[1].lower() in ("true", "false"):
+        return texts[0].lower() == texts[1].lower()
+    numbers = as_number(value), as_number(term)
+    if None not in numbers and numbers[0] == numbers[1]:
+        return True
+    dates = as_date(value), as_date(term)
+    return len(dates[0]) > 1 and bool(dates[1]) and dates[0][: len(dates[1])] == dates[1]
+
+
+def folded(text: str, any_case: bool) -> str:
+    """Return the text with ASCII letters in lower case."""
+    return "".join(c.lower() if c.isascii() else c for c in text) if any_case else text
 
 
 def as_text(value: Any) -> str:
-    """Return the text by which a value is compared: "10" for 10 and 10.0, "true" for True."""
+    """Return the text of a value: "10" for 10 and 10.0, "true" for True."""
     if isinstance(value, bool):
         return repr(value).lower()
     return value if isinstance(value, str) else repr(float(value)).removesuffix(".0")
 
 
+def as_number(value: Any) -> float | None:
+    """Return a number or the number that a text is; booleans are no numbers."""
+    try:
+        return None if isinstance(value, bool) else float(value)
+    except ValueError:
+        return None
+
+
+def as_date(value: Any) -> tuple[int, ...]:
+    """Return year, month, day, hour and minute, as far as given; () if it is no date."""
+    text = as_text(value)
+    for form in ("%Y", "%Y-%m", "%Y-%m-%d", "%Y-%m-%dT%H:%M"):
+        try:
+            datetime.strptime(text, form)
+        except ValueError:
+            continue
+        return tuple(map(int, re.findall("[0-9]+", text)))
+    return ()
+
+
 def within(value: Any, bounds: Mapping[str, Any]) -> bool:
-    """Return whether one value is within all bounds: text in text, numbers in numbers."""
-    return all(fulfils(value, name, bound) for name, bound in bounds.items())
+    """Return whether one value is within all bounds, in the kind that all bounds share."""
+    numbers = [as_number(bound) for bound in bounds.values()]
+    dates = [as_date(bound) for bound in bounds.values()]
+    if any(n is None and not d for n, d in zip(numbers, dates, strict=True)):
+        return all(fulfils(as_text(value), name, as_text(b)) for name, b in bounds.items())
+    date = as_date(value)
+    if all(dates) and len(date) > 1:
+        return all(
+            fulfils(date if name in ("gte", "lt") else date[: len(bound)], name, bound)
+            for name, bound in zip(bounds, dates, strict=True)
+        )
+    number = as_number(value)
+    if number is None or None in numbers:
+        return False
+    return all(fulfils(number, name, bound) for name, bound in zip(bounds, numbers, strict=True))
 
 
 def fulfils(value: Any, name: str, bound: Any) -> bool:
-    """Return whether a value fulfils one bound; booleans are no numbers."""
-    if isinstance(bound, str):
-        value = as_text(value)
-    elif isinstance(value, bool):
-        return False
-    else:
-        try:
-            value = float(value)
-        except ValueError:
-            return False
+    """Return whether a value fulfils one bound of its own kind."""
     if value == bound:
         return name in ("gte", "lte")
     return name in (("gt", "gte") if value > bound else ("lt", "lte"))

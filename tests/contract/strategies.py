@@ -14,16 +14,22 @@ IDS = ["b", "a", "B", "10", "9", "é", "e\u0301", "ß", "😀", "～", "a/b c", 
 
 BITS = st.sampled_from([8, 16, 24, 64, 136])
 TARGETS = st.sampled_from(MODALITIES)
-WORDS = st.sampled_from(["red", "Red", "blue", "10", "true", "日本", ""])
-NUMBERS = st.sampled_from([-1, 0, 9, 10, 10.0, 10.5, 11, 2011, "10", "9.5", "many"])
-DATES = st.sampled_from(["2011-01-02", "2011-10-01", "2012-01-01"])
+WORDS = st.sampled_from(
+    ["red", "Red", "reddish", "blue", "10", "True", "true", "日本", "É", "é", ""]
+)
+NUMBERS = st.sampled_from([-1, 0, 9, 10, 10.0, 10.5, 11, 2011, "10", "10.50", "9.5", "many"])
+DATES = st.sampled_from(
+    ["2011-01-02", "2011-10-01", "2011-10-01T08:30", "2011-10", "2012-01-01", "soon"]
+)
+PERIODS = DATES | st.sampled_from(["2011", "2011-01", "2011-10-01T08:30", "2012"])
+PREFIXES = st.sampled_from(["r", "re", "Red", "1", "日", "2011-1"]).map(lambda p: {"prefix": p})
 FIELDS = st.fixed_dictionaries(
     {},
     optional={
         "colour": WORDS | st.none() | st.lists(WORDS | st.none(), max_size=3),
         "price": NUMBERS | st.lists(NUMBERS, max_size=2),
         "day": DATES,
-        "sale": st.booleans(),
+        "sale": st.booleans() | st.sampled_from(["True", "FALSE", "0"]),
     },
 )
 NAMES = ("gt", "gte", "lt", "lte")
@@ -36,17 +42,35 @@ def ranges(values: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
 
 EXISTS = st.booleans().map(lambda present: {"exists": present})
 SOME_NUMBERS = st.sampled_from([-1, 0, 9.5, 10, 10.0, 11, 2011])
+
+
+def conditions(simple: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Simple conditions, what they exclude, and several at once."""
+    one = simple | simple.map(lambda condition: {"not": condition})
+    return one | st.lists(one, min_size=1, max_size=2).map(lambda several: {"all": several})
+
+
+CASES = (WORDS | st.lists(WORDS, min_size=1, max_size=2) | PREFIXES).map(
+    lambda condition: {"any_case": condition}
+)
 WHERE = st.none() | st.fixed_dictionaries(
     {},
     optional={
-        "colour": WORDS | st.lists(WORDS, min_size=1, max_size=3) | EXISTS,
-        "price": NUMBERS
-        | st.lists(NUMBERS, min_size=1, max_size=2)
-        | EXISTS
-        | ranges(SOME_NUMBERS)
-        | ranges(st.sampled_from(["10", "9", "many"])),
-        "day": DATES | EXISTS | ranges(DATES),
-        "sale": st.booleans() | st.just("true") | EXISTS | ranges(st.just(0)),
+        "colour": conditions(
+            WORDS | st.lists(WORDS, min_size=1, max_size=3) | EXISTS | PREFIXES | CASES
+        ),
+        "price": conditions(
+            NUMBERS
+            | st.lists(NUMBERS, min_size=1, max_size=2)
+            | EXISTS
+            | PREFIXES
+            | ranges(SOME_NUMBERS | st.sampled_from(["10", "9.50"]))
+            | ranges(st.sampled_from(["10", "9", "many"]))
+        ),
+        "day": conditions(PERIODS | EXISTS | PREFIXES | ranges(PERIODS)),
+        "sale": conditions(
+            st.booleans() | st.sampled_from(["true", "fALSE"]) | EXISTS | ranges(st.just(0))
+        ),
         "absent": st.just("red") | EXISTS | ranges(st.just(3)),
     },
 )

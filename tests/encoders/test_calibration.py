@@ -1,108 +1,170 @@
-"""Calibration of distances: values by hand, finite and flat curves."""
+"""Confidence of hits: formulas by hand, size of the index, unusual queries, storage."""
 
 from __future__ import annotations
 
+import json
 import math
-from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xmodal.codes import BinaryCodes
-from xmodal.encoders.calibration import Confidence, fit, sample_distances
+from xmodal.encoders.calibration import (
+    COMPETITORS,
+    Confidence,
+    Curve,
+    EvenCurve,
+    SourceCurves,
+    StageCurves,
+    Typical,
+    known_words,
+    leads,
+)
 
 QUICK = settings(deadline=None, max_examples=40)
-DISTANCES = st.lists(st.integers(0, 64), min_size=1, max_size=30).map(np.array)
+ALONE = Curve(codes=10.0, words=0.0, lead=1.0, score=0.0, documents=-0.2, offset=0.5)
+BOTH = Curve(codes=6.0, words=1.0, lead=0.9, score=0.0, documents=-0.2, offset=0.5)
+WORDS = Curve(codes=0.0, words=1.5, lead=0.7, score=0.0, documents=-0.1, offset=0.0)
+TYPICAL = Typical(mean=0.3, documents=0.02, deviation=0.1)
+
+
+def calibrated(both: Curve | None = BOTH, words: Curve | None = WORDS) -> Confidence:
+    stages = {"vectors": StageCurves(ALONE, both, TYPICAL)}
+    return Confidence({"text": SourceCurves(stages, words)})  # type: ignore[dict-item]
+
+
+def test_lead_is_the_logit_of_a_softmax_with_a_document_of_score_zero() -> None:
+    scores = np.array([3.0, 1.0, -2.0])
+    total = 1 + np.exp(scores).sum()
+    share = np.exp(scores) / total
+    assert leads(scores) == pytest.approx(np.log(share / (1 - share)))
+    # -inf is no hit; a hit that does not compete is compared with all that do.
+    assert leads(np.array([3.0, -np.inf]))[0] == pytest.approx(3.0)
+    competing = np.array([True, True, False])
+    assert leads(scores, competing)[2] == pytest.approx(
+        -2 - math.log(1 + math.exp(3) + math.exp(1))
+    )
 
 
 def test_confidence_equals_a_value_computed_by_hand() -> None:
-    curve = Confidence(slope=8.0, offset=-2.0, bits=64)
-    # 8 * 16 / 64 - 2 = 0, and 1 / (1 + e^0) = 1/2
-    assert curve(16) == 0.5
-    assert curve(0) == pytest.approx(1 / (1 + math.exp(-2)))
+    values = calibrated().hits_confidence("vectors", [0.6, 0.4], 1000)
+    lead = 6 - math.log(1 + math.exp(4))
+    log_odds = lead - 0.2 * math.log(1000) + 0.5
+    assert values[0] == pytest.approx(1 / (1 + math.exp(-log_odds)), abs=1e-4)
+    assert values[0] is not None and values[1] is not None and values[0] > values[1]
+
+
+def test_confidence_falls_as_the_index_grows() -> None:
+    sizes = (10, 1000, 100_000, 10_000_000)
+    best = [calibrated().hits_confidence("vectors", [0.7, 0.5], n)[0] for n in sizes]
+    assert best == sorted(best, reverse=True) and len(set(best)) == len(best)  # type: ignore[type-var]
+
+
+def test_confidence_falls_with_hits_that_are_as_near() -> None:
+    alone = calibrated().hits_confidence("vectors", [0.7, 0.2], 1000)[0]
+    among = calibrated().hits_confidence("vectors", [0.7, *[0.69] * 20], 1000)[0]
+    assert alone is not None and among is not None and among < alone / 5
 
 
 @QUICK
-@given(DISTANCES, DISTANCES)
-def test_confidence_decreases_with_distance(matches: np.ndarray, non_matches: np.ndarray) -> None:
-    curve = fit(matches, non_matches, 64)
-    values = [curve(distance) for distance in range(65)]
-    assert all(0 <= after <= before <= 1 for before, after in pairwise(values))
-
-
-def test_fit_is_calibrated_on_a_logistic_curve() -> None:
-    rng = np.random.default_rng(0)
-    true = Confidence(slope=12.0, offset=-4.0, bits=64)
-    distances = rng.integers(0, 65, size=40_000)
-    is_match = rng.random(len(distances)) < [true(int(d)) for d in distances]
-    matches, non_matches = distances[is_match], distances[~is_match]
-    fitted = fit(matches, non_matches, 64)
-    # Each class weighs half: the odds are those of the sample times non-matches / matches.
-    shift = math.log(len(matches) / len(non_matches))
-    assert fitted.slope == pytest.approx(true.slope, rel=0.1)  # the ridge flattens it
-    assert fitted.offset == pytest.approx(true.offset + shift, rel=0.1)
-    weight = np.where(is_match, 0.5 / len(matches), 0.5 / len(non_matches))
-    for low in range(0, 64, 16):
-        inside = (distances >= low) & (distances < low + 16)
-        frequency = weight[inside & is_match].sum() / weight[inside].sum()
-        predicted = np.average([fitted(int(d)) for d in distances[inside]], weights=weight[inside])
-        assert predicted == pytest.approx(frequency, abs=0.02)
-
-
-def test_fit_is_finite_for_separable_distances() -> None:
-    curve = fit(np.array([0, 1, 2]), np.array([50, 60, 64]), 64)
-    assert math.isfinite(curve.slope) and math.isfinite(curve.offset)
-    assert curve(0) > 0.95 and curve(64) < 0.05 and 0.2 < curve(26) < 0.8
-
-
-@pytest.mark.parametrize(
-    ("matches", "non_matches"),
-    [([], []), ([5, 6], []), ([], [5, 6]), ([30, 30], [30, 30]), ([50, 60], [1, 2])],
-)
-def test_fit_is_flat_for_uninformative_distances(
-    matches: list[int], non_matches: list[int]
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=30), st.integers(0, 10**9))
+def test_confidence_is_a_probability_that_rises_with_similarity(
+    similarities: list[float], documents: int
 ) -> None:
-    curve = fit(np.array(matches, int), np.array(non_matches, int), 64)
-    assert curve(0) == pytest.approx(0.5) and curve(64) == pytest.approx(0.5)
+    found = calibrated().hits_confidence("vectors", similarities, documents)
+    values = [value for value in found if value is not None]
+    assert len(values) == len(similarities) and all(0 <= value <= 1 for value in values)
+    order = np.argsort(similarities, kind="stable")
+    assert (np.diff(np.array(values)[order]) >= 0).all()
 
 
-@QUICK
-@given(
-    st.floats(0, 100), st.floats(-50, 50), st.sampled_from([8, 64, 256]), st.floats(0.001, 0.999)
-)
-def test_radius_is_the_inverse_of_the_curve(
-    slope: float, offset: float, bits: int, min_confidence: float
-) -> None:
-    curve = Confidence(slope, offset, bits)
-    radius = curve.radius(min_confidence)
-    if radius is None:
-        assert curve(0) < min_confidence
-    else:
-        assert curve(radius) >= min_confidence
-        assert radius == bits or curve(radius + 1) < min_confidence
+def test_hits_after_the_first_hundred_of_a_ranking_do_not_compete() -> None:
+    hits = np.linspace(0.6, 0.5, COMPETITORS).tolist()
+    few = calibrated().hits_confidence("vectors", hits, 5000)
+    many = calibrated().hits_confidence("vectors", [*hits, *[0.49] * 400], 5000)
+    assert many[:COMPETITORS] == few and many[-1] is not None
 
 
-def test_radius_equals_values_computed_by_hand() -> None:
-    curve = Confidence(slope=8.0, offset=-2.0, bits=64)
-    assert curve.radius(0.5) == 16 and curve.radius(0.0) == 64 and curve.radius(0.9) is None
+def test_a_query_far_from_everything_has_the_prior() -> None:
+    confidence = calibrated()
+    usual = confidence.hits_confidence("vectors", [0.45, 0.1, 0.1], 1000)[0]
+    unusual = confidence.hits_confidence("vectors", [0.0, -0.35, -0.35], 1000)[0]
+    assert usual is not None and unusual is not None
+    assert unusual < 0.03 and usual > 5 * unusual
+    far = confidence.hits_confidence("vectors", [-0.5, -0.9], 1000)
+    assert far[0] == pytest.approx(1 / 1000, abs=1e-4)
 
 
-def test_sample_distances_equals_values_computed_by_hand() -> None:
-    image = BinaryCodes(np.array([[0b0000], [0b0001], [0b0011]], np.uint8), 8)
-    text = BinaryCodes(np.array([[0b1000], [0b0001], [0b0000]], np.uint8), 8)
-    # Rows 0 and 1 match: the non-matches are (0, 2), (1, 2), (2, 0) and (2, 1).
-    match = np.array([[True, True, False], [True, True, False], [False, False, True]])
-    matches, non_matches = sample_distances(image, text, match, np.random.default_rng(0))
-    assert matches.tolist() == [1, 0, 2]
-    # 0000^0000 = 0, 0001^0000 = 1, 0011^1000 = 3, 0011^0001 = 1
-    assert set(non_matches.tolist()) == {0, 1, 3} and 20 <= len(non_matches) <= 60
-
-
-def test_sample_distances_without_pairs_is_empty() -> None:
-    empty = BinaryCodes.empty(8)
-    matches, non_matches = sample_distances(
-        empty, empty, np.zeros((0, 0), np.bool_), np.random.default_rng(0)
+def test_a_text_without_a_known_token_has_the_prior() -> None:
+    found = calibrated().hits_confidence("vectors", [0.9, 0.1], 500, has_known_token=False)
+    assert found == [0.002, 0.002]
+    by_labels = Confidence(calibrated().sources, match_share=0.25)
+    assert by_labels.hits_confidence("vectors", [0.9], 500, has_known_token=False) == [0.25]
+    # Words are evidence whatever the text backbone knows.
+    words = calibrated().hits_confidence(
+        "vectors", [0.9, 0.1], 500, word_scores=[None, 9.0], has_known_token=False
     )
-    assert len(matches) == len(non_matches) == 0
+    assert words == calibrated().hits_confidence("vectors", None, 500, word_scores=[None, 9.0])
+
+
+def test_words_raise_the_confidence_of_the_hits_they_find() -> None:
+    similarities, words = [0.5, 0.45, 0.1], [None, 12.0, 2.0]
+    codes = calibrated().hits_confidence("vectors", similarities, 1000)
+    both = calibrated().hits_confidence("vectors", similarities, 1000, word_scores=words)
+    assert all(value is not None for value in (*codes, *both))
+    assert both[1] > codes[1] and both[0] < codes[0]  # type: ignore[operator]
+    # A query whose words no document has is a query by codes.
+    none = calibrated().hits_confidence("vectors", similarities, 1000, word_scores=[None] * 3)
+    assert none == codes
+
+
+def test_words_without_a_fitted_curve_weigh_their_score() -> None:
+    confidence = calibrated(both=None, words=None)
+    both = confidence.hits_confidence("vectors", [0.5, 0.5], 100, word_scores=[8.0, None])
+    assert both[0] is not None and both[1] is not None and both[0] > 0.9 > 0.1 > both[1]
+    # Two documents with the same words share the probability.
+    tied = confidence.hits_confidence("vectors", None, 100, word_scores=[8.0, 8.0])
+    assert tied == [pytest.approx(0.5, abs=0.01)] * 2
+
+
+def test_unknown_similarity_counts_as_the_smallest() -> None:
+    found = calibrated().hits_confidence("vectors", [0.6, None, 0.2], 100)
+    assert found[1] == found[2]
+
+
+def test_no_confidence_where_nothing_is_calibrated() -> None:
+    confidence = calibrated()
+    assert confidence.hits_confidence("weighted", [0.5], 10) == [None]
+    assert confidence.hits_confidence("vectors", [0.5], 10, source="image") == [None]
+    assert Confidence().hits_confidence("vectors", [0.5, 0.1], 10) == [None, None]
+    assert confidence.hits_confidence("vectors", [], 10) == []
+
+
+def test_config_round_trip() -> None:
+    words = frozenset([1, 2**32 - 1])
+    confidence = Confidence(
+        calibrated().sources, match_share=0.1, min_confidence=0.03, known_words=words
+    )
+    stored = json.loads(json.dumps(confidence.to_config()))
+    assert Confidence.from_config(stored, 64) == confidence
+    nothing = Confidence()
+    assert Confidence.from_config(json.loads(json.dumps(nothing.to_config())), 64) == nothing
+
+
+def test_curve_of_an_earlier_version_is_combined_with_the_size() -> None:
+    confidence = Confidence.from_config({"slope": 8.0, "offset": -6.0}, 64)
+    assert confidence == Confidence(even=EvenCurve(8.0, -6.0, 64))
+    assert confidence.to_config() == {"slope": 8.0, "offset": -6.0}
+    # Odds of exp(6 - 8 * 16 / 64) = e^4 in an even mix, against one of 100 other documents.
+    found = confidence.hits_confidence("vectors", [0.9, 0.1], 101, distances=[16, 40])
+    assert found[0] == pytest.approx(math.exp(4) / (100 + math.exp(4)), abs=1e-4)
+    assert found[1] is not None and found[0] is not None and found[1] < found[0]
+    assert confidence.hits_confidence("vectors", [0.9], 101) == [None]
+
+
+def test_known_words_are_those_of_the_captions() -> None:
+    confidence = Confidence(known_words=known_words(["A red circle", "two circles"]))
+    assert confidence.has_known_word("Circle!") and confidence.has_known_word("zzz red")
+    assert not confidence.has_known_word("zzzqqq") and not confidence.has_known_word("...")
+    assert Confidence().has_known_word("zzzqqq")

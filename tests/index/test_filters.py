@@ -8,12 +8,24 @@ import numpy as np
 import pytest
 
 from xmodal.errors import ConfigError
-from xmodal.index.filters import Exists, Range, Term, canonical, parse, parse_text, values_of
+from xmodal.index.filters import (
+    All,
+    Exists,
+    Not,
+    Prefix,
+    Range,
+    Term,
+    canonical,
+    parse,
+    unknown_field,
+    values_of,
+)
 
 
 def accepts(condition: Any, value: Any) -> bool:
     """Return whether a condition accepts one value."""
     [parsed] = parse({"field": condition})
+    assert not isinstance(parsed, Not | All)
     return parsed.accepts(value)
 
 
@@ -23,8 +35,17 @@ def test_parse_returns_conditions() -> None:
         Term("a", ("red",)),
         Term("b", ("x", 1)),
         Range("c", (("gte", 1), ("lt", 3))),
-        Exists("d", False),
+        Not(Exists("d")),
     )
+    assert parse({"a": {"not": ["x", "y"]}}) == (Not(Term("a", ("x", "y"))),)
+    assert parse({"a": {"any_case": {"prefix": "x"}}}) == (Prefix("a", "x", any_case=True),)
+    assert parse({"a": {"prefix": "x", "gt": 3, "lt": 9, "not": {"exists": False}}}) == (
+        All((Range("a", (("gt", 3), ("lt", 9))), Prefix("a", "x"), Exists("a"))),
+    )
+    assert parse({"a": {"all": ["x", {"not": "y"}]}}) == (
+        All((Term("a", ("x",)), Not(Term("a", ("y",))))),
+    )
+    assert parse({"a": {"all": ["x", {"not": "y"}]}})[0].field == "a"
     assert parse({"a": ("x", "y")}) == (Term("a", ("x", "y")),)
     assert set(parse({"a": {"x", "y"}})[0].values) == {"x", "y"}  # type: ignore[union-attr]
 
@@ -50,9 +71,35 @@ def test_parse_returns_conditions() -> None:
         (False, 0, False),
         ("", "", True),
         ("é", "e\u0301", False),
+        ("1.50", 1.5, True),
+        (1.5, "1.50", True),
+        ("1e1", 10, True),
+        ("007", "7", True),
+        ("1_0", 10, False),
+        (2**53 + 1, 2**53, False),
+        ("TRUE", True, True),
+        (False, "False", True),
+        ("true", "truE ", False),
+        ("2024-05", "2024-05-17", True),
+        ("2024-05", "2024-05-17T10:30:05Z", True),
+        ("2024", "2024-05", True),
+        (2024, "2024-05-17", True),
+        ("2024-05-17", "2024-05-17 10:30", True),
+        ("2024-05-17", "2024-05", False),
+        ("2024-0", "2024-05", False),
+        ("2024", "2024-55", False),  # no month
+        ("2024", "2024-05 edition", False),
+        ({"prefix": "re"}, "red", True),
+        ({"prefix": "Re"}, "red", False),
+        ({"prefix": "20"}, 2011, True),
+        ({"prefix": "t"}, True, True),
+        ({"any_case": "RED"}, "Red", True),
+        ({"any_case": ["blue", "É"]}, "é", False),  # A to Z only
+        ({"any_case": {"prefix": "RE"}}, "Redder", True),
+        ({"any_case": "1.50"}, 1.5, True),
     ],
 )
-def test_term_compares_values_as_text(condition: Any, value: Any, expected: bool) -> None:
+def test_term_compares_values_by_kind(condition: Any, value: Any, expected: bool) -> None:
     assert accepts(condition, value) is expected
 
 
@@ -77,8 +124,22 @@ def test_term_compares_values_as_text(condition: Any, value: Any, expected: bool
         ({"gte": 9}, "1_000", False),
         ({"gte": 9}, "10 d", False),
         ({"gte": 0}, True, False),
-        ({"gte": "9"}, 10, False),
-        ({"gte": "9"}, "10", False),
+        ({"gte": "9"}, 10, True),
+        ({"gte": "9"}, "10", True),
+        ({"gte": "9", "lt": "many"}, "10", False),  # compared as text
+        ({"gte": "b"}, "many", True),
+        ({"gte": "b"}, 10, False),
+        ({"gte": "9"}, "many", False),
+        ({"gte": 2024}, "2024-05-17", True),
+        ({"gte": "2024"}, "many", False),
+        ({"gte": "2024"}, "2023-12-31T23:59", False),
+        ({"gt": "2024"}, "2024-12-31", False),
+        ({"gt": "2024"}, "2025-01-01", True),
+        ({"gt": "2024"}, 2025, True),
+        ({"lte": "2024-05"}, "2024-05-31T23:59", True),
+        ({"lt": "2024-05"}, "2024-05-01", False),
+        ({"gte": "2024-05", "lt": "2024-06"}, "2024-05-31", True),
+        ({"gte": "2024-05"}, "July", False),
         ({"gte": "2011-02", "lt": "2012"}, "2011-12-31", True),
         ({"gte": "2011-02", "lt": "2012"}, "2011-01-31", False),
         ({"gte": "2011-02", "lt": "2012"}, 2011, False),
@@ -127,14 +188,21 @@ def test_canonical_text_of_a_value(value: Any, expected: str) -> None:
         ({"a": []}, "where.'a'. is an empty list"),
         ({"a": {}}, "where.'a'. has nothing, expected some of gt, gte, lt, lte"),
         ({"a": {"over": 3, "gt": 1}}, r"has \['over'\], expected some of gt, gte, lt, lte"),
-        ({"a": {"exists": True, "gt": 1}}, r"has \['exists'\].* or exists alone"),
-        ({"a": {"exists": "yes"}}, "exists alone with True or False"),
+        ({"a": {"exists": "yes"}}, "expected True or False"),
+        ({"a": {"prefix": 3}}, "has the prefix 3, expected a text"),
+        ({"a": {"prefix": ""}}, "has the prefix '', expected a text"),
+        ({"a": {"any_case": {"gt": 3}}}, "compares with {'gt': 3}"),
+        ({"a": {"not": {"not": "x"}}}, r"has \['not'\]"),
+        ({"a": {"all": []}}, "expected a list of conditions"),
+        ({"a": {"all": [{"all": ["x"]}]}}, r"has \['all'\]"),
+        ({"a": {"not": None}}, "compares with None"),
         ({"a": None}, "compares with None, .* use {'exists': False}"),
         ({"a": float("nan")}, "compares with nan"),
         ({"a": ["x", None]}, "compares with None"),
         ({"a": {"gt": None}}, "compares with None"),
-        ({"a": {"gte": "2011", "lt": 3000}}, "expected either numbers or texts"),
-        ({"a": {"gte": True}}, "expected either numbers or texts"),
+        ({"a": {"gte": "2011-02", "lt": 3}}, "all of one kind"),
+        ({"a": {"gte": True}}, "all of one kind"),
+        ({"a": {"gte": 3, "lt": "many"}}, "all of one kind"),
         ({"a": {"gt": [1]}}, r"compares with \[1\]"),
         ({"a": [["x"]]}, r"compares with \['x'\]"),
         ({"a": np.array([1])}, "compares with array"),
@@ -145,49 +213,8 @@ def test_parse_rejects_invalid_filters(where: Any, message: str) -> None:
         parse(where)
 
 
-@pytest.mark.parametrize(
-    ("texts", "expected"),
-    [
-        ([], {}),
-        (["colour=red"], {"colour": ["red"]}),
-        (["colour=red", "colour=blue"], {"colour": ["red", "blue"]}),
-        (["  colour = dark red "], {"colour": ["dark red"]}),
-        (["price>=10", "price<20"], {"price": {"gte": 10, "lt": 20}}),
-        (["price>9.5", "price<=1e2"], {"price": {"gt": 9.5, "lte": 100.0}}),
-        (["day>=2011-02"], {"day": {"gte": "2011-02"}}),
-        (["price>inf"], {"price": {"gt": "inf"}}),
-        (["sale=*"], {"sale": {"exists": True}}),
-        (["year=2011", "sale=true"], {"year": ["2011"], "sale": ["true"]}),
-        (["sum=1+1=2"], {"sum": ["1+1=2"]}),
-        (["main colour=red"], {"main colour": ["red"]}),
-    ],
-)
-def test_parse_text_returns_a_where_mapping(texts: list[str], expected: dict[str, Any]) -> None:
-    assert parse_text(texts) == expected
-    assert len(parse(parse_text(texts))) == len(expected)
-
-
-@pytest.mark.parametrize(
-    "text", ["red", "=red", " =red", "colour=", "colour= ", "price>", "", "<3"]
-)
-def test_parse_text_rejects_invalid_text(text: str) -> None:
-    with pytest.raises(ConfigError, match="expected field=value"):
-        parse_text([text])
-
-
-@pytest.mark.parametrize(
-    "texts",
-    [
-        ["price=10", "price>=5"],
-        ["price>=5", "price=10"],
-        ["price=*", "price>=5"],
-        ["price>=5", "price=*"],
-        ["price=*", "price=5"],
-        ["price=5", "price=*"],
-        ["price=*", "price=*"],
-        ["price>=5", "price>=10"],
-    ],
-)
-def test_parse_text_rejects_conflicting_filters(texts: list[str]) -> None:
-    with pytest.raises(ConfigError, match=r"cannot be combined .* 'price'"):
-        parse_text(texts)
+def test_unknown_field_lists_the_fields() -> None:
+    assert "'color', expected one of colour, day" in str(unknown_field("color", {"day", "colour"}))
+    many = str(unknown_field("x", [f"f{n:03}" for n in range(100)]))
+    assert "and 70 more" in many
+    assert "f030" not in many

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pytest
 
@@ -120,43 +119,6 @@ def test_search_and_filter_see_every_change() -> None:
     assert found() == ["b"]
     index.add(["b"], image=codes(0), fields=[{"x": 2}])
     assert found() == []
-
-
-@pytest.mark.parametrize("queries", [1, 2, 5])
-def test_search_restores_the_threads_of_faiss(queries: int) -> None:
-    index = HammingIndex(8)
-    index.add(["a"], image=codes(1))
-    before = faiss.omp_get_max_threads()
-    try:
-        faiss.omp_set_num_threads(3)
-        index.search(codes(*range(queries)), 1, target="image")
-        assert faiss.omp_get_max_threads() == 3
-    finally:
-        faiss.omp_set_num_threads(before)
-
-
-def test_search_restores_the_threads_of_faiss_after_an_error(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    index = HammingIndex(8)
-    index.add(["a"], image=codes(1))
-    threads = []
-
-    class Failing:
-        def search(self, *arguments: Any, **options: Any) -> None:
-            threads.append(faiss.omp_get_max_threads())
-            raise MemoryError
-
-    index.search(codes(1), 1, target="image")  # builds the FAISS index
-    monkeypatch.setattr(index._code_search("image"), "_flat", Failing())
-    before = faiss.omp_get_max_threads()
-    try:
-        faiss.omp_set_num_threads(3)
-        with pytest.raises(MemoryError):
-            index.search(codes(1), 1, target="image")
-        assert (threads, faiss.omp_get_max_threads()) == ([1], 3)
-    finally:
-        faiss.omp_set_num_threads(before)
 
 
 # ---- the folder ------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ PLUGIN_ORDER = ("client", "node index", "loading rest server_plugin", "diagnosti
 CORE_FILES = ("errors", "modality", "config", "device", "linear_models", "codes", "vectors")
 PLUGIN_USES_OF_CORE = {
     *("errors", "modality", "codes", "vectors", "data", "retrieval", "encoders.load"),
-    *("index.contract", "index.validation", "index.filters", "index.documents"),
+    *("index.contract", "index.validation", "index.filters", "index.documents", "index.origins"),
     *("index.query_codes", "index.words", "cli.options"),
     *("features.cache", "cli.output", "cli.exit"),
 }
@@ -42,7 +42,7 @@ PLUGIN_USES_OF_CORE = {
 PLUGIN_CLI_USES_OF_CORE = {"features", "encoders", "service", "index", "cli"}
 
 TORCH = {"torch", "torchvision", "transformers"}
-HEAVY = {*TORCH, "safetensors", "faiss", "pyarrow", "PIL", "click", "rich", "opensearchpy"}
+HEAVY = {*TORCH, "safetensors", "llvmlite", "pyarrow", "PIL", "click", "rich", "opensearchpy"}
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve"}
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "core", "base", "types", "misc"}
 

@@ -12,6 +12,7 @@ from xmodal.data.dataset import Dataset
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import ConfigError, DataError, IndexMissing, XmodalError
 from xmodal.index.local import HammingIndex
+from xmodal.index.query_codes import QueryCodes
 from xmodal.retrieval.query import Query
 from xmodal.retrieval.retriever import Retriever
 
@@ -27,16 +28,20 @@ def retriever(encoder: Encoder, index: HammingIndex) -> Retriever:
     return Retriever(encoder, index)
 
 
+def query_codes(encoder: Encoder, modality: Any, source: Any) -> QueryCodes:
+    outputs = encoder.encode(modality, [source]).outputs
+    assert outputs is not None
+    return QueryCodes.of(outputs)
+
+
 def test_text_query_returns_pictures_with_confidence(
     retriever: Retriever, encoder: Encoder, index: HammingIndex
 ) -> None:
-    hits = retriever.search(text="a red circle", k=7, where={"colour": "red"})
-    codes = encoder.encode_texts(["a red circle"])
-    (expected,) = index.search(codes, 7, target="image", where={"colour": "red"})
+    hits = retriever.search(text="a red circle", k=7, where={"colour": "red"}, by="codes")
+    query = query_codes(encoder, "text", "a red circle")
+    (expected,) = index.search(query, 7, target="image", where={"colour": "red"})
     assert [hit._replace(confidence=None) for hit in hits] == expected
-    assert [hit.confidence for hit in hits] == [
-        pytest.approx(encoder.confidence(hit.distance), abs=1e-4) for hit in hits
-    ]
+    assert all(hit.confidence is not None for hit in hits)
 
 
 def test_picture_query_returns_texts_by_default(
@@ -45,26 +50,102 @@ def test_picture_query_returns_texts_by_default(
     image = dataset.items[0].images[0]
     assert image is not None
     hits = retriever.search(image=image, k=5)
-    (expected,) = index.search(encoder.encode_images([image]), 5, target="text")
+    (expected,) = index.search(query_codes(encoder, "image", image), 5, target="text")
     assert [(hit.id, hit.distance) for hit in hits] == [(h.id, h.distance) for h in expected]
     same_modality = retriever.search(image=image, target="image", k=5)
     assert {hit.confidence for hit in same_modality} == {None}
 
 
+@pytest.mark.parametrize("stage", ["vectors", "weighted", "hamming"])
+def test_stage_decides_what_ranks(
+    retriever: Retriever, encoder: Encoder, index: HammingIndex, stage: Any
+) -> None:
+    query = query_codes(encoder, "text", "a blue star")
+    expected = {
+        "vectors": query,
+        "weighted": QueryCodes(query.codes, query.weights),
+        "hamming": query.codes,
+    }[stage]
+    hits = retriever.search(text="a blue star", k=30, by="codes", stage=stage)
+    (found,) = index.search(expected, 30, target="image")
+    assert [(h.id, h.similarity) for h in hits] == [(h.id, h.similarity) for h in found]
+
+
+def test_offset_leaves_out_the_first_hits(retriever: Retriever) -> None:
+    every = retriever.search(text="a red circle", k=140)
+    assert retriever.search(text="a red circle", k=20, offset=110) == every[110:130]
+
+
+def combined(parts: list[tuple[Any, float]]) -> QueryCodes:
+    """The weighted sum of outputs, each scaled to the mean length."""
+    lengths = [np.linalg.norm(outputs) for outputs, _ in parts]
+    return QueryCodes.of(
+        sum(
+            weight * np.mean(lengths) * outputs.astype(np.float64) / length
+            for (outputs, weight), length in zip(parts, lengths, strict=True)
+        )
+    )
+
+
+def test_text_and_picture_are_combined(
+    retriever: Retriever, encoder: Encoder, index: HammingIndex, dataset: Dataset
+) -> None:
+    image = dataset.items[0].images[0]
+    text, picture = encoder.encode("text", ["a blue star"]), encoder.encode("image", [image])
+    query = combined([(text.outputs, 1.0), (picture.outputs, 3.0)])
+    (expected,) = index.search(query, 9, target="image")
+    hits = retriever.search(
+        text="a blue star", image=image, k=9, weights={"image": 3.0}, by="codes"
+    )
+    assert [(h.id, h.distance) for h in hits] == [(h.id, h.distance) for h in expected]
+    assert {hit.confidence for hit in hits} == {None}
+
+
+def test_text_is_subtracted(retriever: Retriever, encoder: Encoder, index: HammingIndex) -> None:
+    outputs = encoder.encode("text", ["a star", "a blue circle"]).outputs
+    assert outputs is not None
+    query = combined([(outputs[:1], 1.0), (outputs[1:], -0.25)])
+    (expected,) = index.search(query, 200, target="image")
+    hits = retriever.search(
+        text="a star", not_text=["a blue circle"], weights={"not": 0.25}, k=40, by="codes"
+    )
+    assert [hit.id for hit in hits] == [
+        hit.id
+        for hit in expected
+        if (hit.fields["colour"], hit.fields["shape"]) != ("blue", "circle")
+    ][:40]
+
+
+def test_documents_with_all_words_of_a_subtracted_text_are_no_hits(retriever: Retriever) -> None:
+    blue = retriever.search(text="a star", not_text=["blue"], k=150)
+    assert blue and all(hit.fields["colour"] != "blue" for hit in blue)
+    circles = retriever.search(text="a star", not_text=["blue circle"], k=150)
+    shown = {(hit.fields["colour"], hit.fields["shape"]) for hit in circles}
+    assert ("blue", "circle") not in shown and ("blue", "star") in shown
+
+
 def test_document_query_excludes_the_document(retriever: Retriever, index: HammingIndex) -> None:
     ids, codes = index.codes("image")
     (expected,) = index.search(codes[3:4], 200, target="image")
-    hits = retriever.search(like=ids[3], k=9)
+    hits = retriever.search(like=ids[3], k=9, stage="hamming")
     assert [hit.id for hit in hits] == [hit.id for hit in expected if hit.id != ids[3]][:9]
+    vectors = index.get([ids[3]]).vectors["image"].astype(float)
+    cosines = sorted(hit.similarity or 0.0 for hit in retriever.search(like=ids[3], k=9))
+    others = [index.get([id_]).vectors["image"].astype(float)[0] for id_ in ids if id_ != ids[3]]
+    exact = sorted(v @ vectors[0] / np.linalg.norm(v) / np.linalg.norm(vectors[0]) for v in others)[
+        -9:
+    ]
+    assert cosines == pytest.approx(exact, abs=1e-3)
 
 
-def test_radius_and_min_confidence_limit_hits(retriever: Retriever, encoder: Encoder) -> None:
+def test_radius_and_min_confidence_limit_hits(retriever: Retriever) -> None:
     every = retriever.search(text="a red circle", k=150)
-    radius = every[40].distance
+    radius = sorted(hit.distance for hit in every)[40]
     within = retriever.search(text="a red circle", k=150, radius=radius)
-    assert within == [hit for hit in every if hit.distance <= radius]
-    between = (encoder.confidence(radius) + encoder.confidence(radius + 1)) / 2
-    assert retriever.search(text="a red circle", k=150, min_confidence=between) == within
+    assert {hit.id for hit in within} == {hit.id for hit in every if hit.distance <= radius}
+    least = sorted(hit.confidence or 0.0 for hit in every)[100]
+    confident = retriever.search(text="a red circle", k=150, min_confidence=least)
+    assert confident == [hit for hit in every if (hit.confidence or 0.0) >= least]
 
 
 def test_search_many_returns_hits_and_errors_in_place(

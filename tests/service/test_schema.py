@@ -57,6 +57,29 @@ def test_largest_filters_are_accepted() -> None:
     assert schema.parse_and_validate("Search", json.dumps({"text": "a", "where": where}).encode())
 
 
+@pytest.mark.parametrize(
+    ("condition", "valid"),
+    [
+        ({"prefix": "dark"}, True),
+        ({"not": ["red", 3]}, True),
+        ({"not": {"any_case": {"prefix": "dark"}}}, True),
+        ({"gte": 3, "lt": "2024-05", "exists": True}, True),
+        ({"all": ["new", {"not": "sale"}]}, True),
+        ({"not": {"not": "red"}}, False),
+        ({"all": [{"all": ["new"]}]}, False),
+        ({"prefix": 3}, False),
+        ({}, False),
+    ],
+)
+def test_conditions_of_filters(condition: Any, valid: bool) -> None:
+    body = json.dumps({"text": "a", "where": {"f": condition}}).encode()
+    if valid:
+        assert schema.parse_and_validate("Search", body)
+    else:
+        with pytest.raises(RequestError):
+            schema.parse_and_validate("Search", body)
+
+
 def test_whole_floats_are_returned_as_int() -> None:
     body = schema.parse_and_validate(
         "Search", b'{"text": "a", "k": 20.0, "radius": 0.0, "min_confidence": 1.0}'

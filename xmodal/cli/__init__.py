@@ -6,12 +6,14 @@ import click
 
 from xmodal import __version__
 from xmodal.cli.compress import compress
+from xmodal.cli.delete import delete
 from xmodal.cli.demo import demo
 from xmodal.cli.encode import encode
 from xmodal.cli.evaluate import evaluate
 from xmodal.cli.exit import run
 from xmodal.cli.export import export
 from xmodal.cli.index import index
+from xmodal.cli.info import info_command
 from xmodal.cli.search import search
 from xmodal.cli.serve import serve
 from xmodal.cli.train import train
@@ -30,7 +32,11 @@ def commands() -> None:
     """
 
 
-for command in (train, encode, index, search, serve, evaluate, compress, export, demo):
+COMMANDS = (
+    *(train, encode, index, search, delete, info_command),
+    *(serve, evaluate, compress, export, demo),
+)
+for command in COMMANDS:
     commands.add_command(command)
 
 

@@ -3,104 +3,208 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from xmodal.cli.data import CommandData, features_option, read_data
+from xmodal.cli.encoder import complete_portable, engine_option, load_encoder, no_portable_option
 from xmodal.cli.no_train import fit_without_training, print_fitted
 from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
     data_argument,
+    index_option,
     json_option,
     model_of_index_option,
 )
-from xmodal.cli.output import print_json, print_line, print_problems, print_strategy, progress_bars
-from xmodal.errors import ConfigError
-from xmodal.index.contract import open_index
+from xmodal.cli.output import (
+    info,
+    print_json,
+    print_line,
+    print_problems,
+    print_strategy,
+    progress_bars,
+)
+from xmodal.errors import ConfigError, DataError
+from xmodal.index.contract import Index, open_index
+from xmodal.index.origins import source_of
 from xmodal.modality import MODALITIES
+
+if TYPE_CHECKING:
+    from xmodal.encoders.encoder import Encoder
 
 
 @click.command()
 @data_argument
 @model_of_index_option
-@click.option(
-    "--index", "uri", required=True, help="Folder of a local index, or address of an index."
-)
+@index_option
 @click.option("--bits", type=int, help="Without a model: bits of a code [default: 256].")
+@click.option(
+    "--prune",
+    is_flag=True,
+    help="Remove documents of DATA whose picture or row is no longer there.",
+)
+@click.option(
+    "--source",
+    metavar="NAME",
+    help="Source whose documents are added, replaced and removed [default: the path of DATA].",
+)
 @backbone_options(None)
 @features_option
 @column_options
 @cache_option
+@engine_option
+@no_portable_option
 @json_option
 def index(data: Path, model: Path | None, uri: str, **options: Any) -> None:
-    """Add the pictures and texts of DATA to an index; documents of equal ids are replaced.
+    """Add the pictures and texts of DATA to an index, or update them there.
 
-    A new local index needs no model: an encoder is fitted to DATA without training, from an aligned
-    pair of backbones such as openai/clip-vit-base-patch32 (the default), and stored in the index.
+    Documents that DATA had before are replaced; those that did not change are not encoded again.
+    A picture that was renamed moves. Documents of other sources stay, also under equal ids.
+
+    A new index has the model in .xmodal/model, where xmodal train writes it. Without one, an
+    encoder is fitted to DATA without training, from an aligned pair of backbones such as
+    openai/clip-vit-base-patch32 (the default), and stored in the index.
 
     \b
     Example:
+      xmodal index photos/
       xmodal index photos/ --model my.model --index my.index
-      xmodal index photos/ --index my.index
+      xmodal index photos/ --index my.index --prune
     """
-    given = read_data(data, options)
+    given = _read(data, uri, options)
     dataset = given.dataset
 
     from xmodal.encoders.index_model import record_model
-    from xmodal.encoders.load import load_encoder
-    from xmodal.features.cache import default_cache
 
     fitted = None
     if model is None:
         model, fitted = _find_or_fit(given, uri, options)
     elif options["bits"] is not None:
         raise ConfigError("--bits is for an index without --model: the model decides the bits")
-    encoder = given.encoder(
-        load_encoder(
-            model, image_backbone=options["image_backbone"], text_backbone=options["text_backbone"]
-        )
-    )
+    features = given.features is not None
+    torch_only = features or options["image_backbone"] or options["text_backbone"]
+    if options["engine"] == "auto" and not torch_only and not options["no_portable"]:
+        complete_portable(model)
+    encoder = given.encoder(load_encoder(model, options, features=features))
     target = open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint, create=True)
     print_strategy(uri, target)
-    counts: Counter[str] = Counter()
-    with progress_bars() as bars:
-        cache = options["cache"] or default_cache()
-        for batch in encoder.batches(dataset, cache=cache, progress=bars):
-            target.add(batch)
-            counts["documents"] += len(batch)
-            for modality in MODALITIES:
-                counts[modality] += int(batch.counts(modality).sum())
-            bars("indexed", counts["documents"], len(dataset))
+    changes = _update(target, encoder, given, options["source"] or source_of(data), options)
     documents = len(target)
     target.close()
     record_model(uri, model, encoder.fingerprint)
     print_problems(dataset.problems)
     if options["as_json"]:
-        result: dict[str, Any] = {"index": uri, "documents": documents}
-        result |= {modality: counts[modality] for modality in MODALITIES}
+        result: dict[str, Any] = {"index": uri, "documents": documents, **changes.codes}
+        result |= {"changes": changes.numbers, "renamed": changes.renamed}
         if fitted is not None:
             result["fitted"] = fitted
         print_json(result | {"problems": dataset.problems.count_by_kind()})
-    else:
-        print_line(
-            f"{uri}: {documents:,} documents; from {data}: {counts['image']:,} pictures, "
-            f"{counts['text']:,} texts"
+        return
+    changes.print_notes(data, uri)
+    print_line(
+        f"{uri}: {documents:,} documents; from {data}: {changes.codes['image']:,} pictures, "
+        f"{changes.codes['text']:,} texts ({changes.summary()})"
+    )
+    if fitted is not None:
+        print_fitted(fitted)
+
+
+@dataclass
+class Changes:
+    """Documents that an update changed.
+
+    ``numbers``: of added, replaced, unchanged, moved, removed and missing documents; missing ones
+    are no longer in the data and were not removed. ``codes``: number of codes of the data by
+    modality. ``renamed``: ids of documents by id of item, because another source has this id.
+    """
+
+    numbers: dict[str, int]
+    codes: dict[str, int]
+    renamed: dict[str, str]
+
+    def summary(self) -> str:
+        """Return the numbers that are not 0 as text, except missing ones."""
+        shown = (f"{n:,} {name}" for name, n in self.numbers.items() if n and name != "missing")
+        return ", ".join(shown) or "nothing changed"
+
+    def print_notes(self, data: Path, uri: str) -> None:
+        """Print renamed and missing documents on standard error."""
+        if self.renamed:
+            item, id_ = next(iter(self.renamed.items()))
+            info(
+                f"  {len(self.renamed):,} x id of another source's document, stored under another "
+                f"id: {item} as {id_}"
+            )
+        if self.numbers["missing"]:
+            info(
+                f"  {self.numbers['missing']:,} documents are no longer in {data} and stay in "
+                f"{uri}: --prune removes them"
+            )
+
+
+def _read(data: Path, uri: str, options: dict[str, Any]) -> CommandData:
+    """Read DATA; missing or empty data removes no document."""
+    try:
+        return read_data(data, options)
+    except DataError as error:
+        if not options["prune"]:
+            raise
+        raise DataError(
+            f"{error}; nothing was removed: xmodal delete {uri} --source {data} removes all "
+            "documents of this source"
+        ) from None
+
+
+def _update(
+    target: Index, encoder: Encoder, given: CommandData, source: str, options: dict[str, Any]
+) -> Changes:
+    """Make the documents of a source those of the data."""
+    from xmodal.features.cache import default_cache
+    from xmodal.index.update import plan_update
+
+    with progress_bars() as bars:
+        dataset = given.dataset
+        update = plan_update(target, dataset, source, reuse=given.features is None, progress=bars)
+        codes, stored, existing = Counter(update.counts), 0, 0
+        for batch in update.rewritten:
+            target.add(batch)
+            stored, existing = stored + len(batch), existing + update.number_existing(batch)
+        encoded = encoder.batches(
+            update.encode, cache=options["cache"] or default_cache(), progress=bars
         )
-        if fitted is not None:
-            print_fitted(fitted)
+        for batch in encoded:
+            target.add(update.with_origins(batch))
+            stored, existing = stored + len(batch), existing + update.number_existing(batch)
+            codes.update({modality: int(batch.counts(modality).sum()) for modality in MODALITIES})
+            bars("indexed", stored + update.unchanged, len(dataset))
+    removed = update.gone if options["prune"] else []
+    if update.moved or removed:
+        target.delete([*update.moved, *removed])
+    numbers = {
+        "added": stored - existing - min(len(update.moved), stored - existing),
+        "replaced": existing,
+        "unchanged": update.unchanged,
+        "moved": len(update.moved),
+        "removed": len(removed),
+        "missing": len(update.gone) - len(removed),
+    }
+    return Changes(numbers, dict(codes), update.apart)
 
 
 def _find_or_fit(
     given: CommandData, uri: str, options: dict[str, Any]
 ) -> tuple[Path, dict[str, Any] | None]:
     """Return the model that an index records; for a new index, fit one and return its report."""
-    from xmodal.encoders.index_model import find_model, local_folder, own_model
+    from xmodal.encoders.index_model import default_model, find_model, local_folder, own_model
 
     found, folder = find_model(uri), local_folder(uri)
+    if found is None and options["bits"] is None and (found := default_model()) is not None:
+        info(f"model: {found}")
     if found is not None:
         if options["bits"] is not None:
             raise ConfigError(f"--bits is for a new index: {uri} has the model {found}")

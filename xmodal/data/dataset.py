@@ -7,6 +7,7 @@ An item has pictures, captions, or both (then it is a *pair*), optional labels, 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -100,17 +101,23 @@ class Item:
         return self.images if modality == "image" else self.captions
 
     def document(self) -> dict[str, Any]:
-        """Return the fields to store in an index, with "text", "image" (path) and "labels".
+        """Return the fields to store in an index, with "text", "image" and "labels".
 
-        "text" and "image" are one text if there is one caption or picture, lists if there are
-        several, and missing if there is none.
+        "image" is the absolute path of the picture. "text" and "image" are one text if there is one
+        caption or picture, lists if there are several, and missing if there is none.
         """
         own = {
             "text": _one_or_list(_without_names(self.captions)),
-            "image": _one_or_list([str(image) for image in _without_names(self.images)]),
+            "image": _one_or_list(list(map(absolute_path, _without_names(self.images)))),
             "labels": None if self.labels is None else list(self.labels),
         }
         return dict(self.fields) | {name: value for name, value in own.items() if value is not None}
+
+
+def absolute_path(path: str | Path) -> str:
+    """Return an absolute path; symbolic links are followed only if the path has ".." in it."""
+    with_parents = ".." in Path(path).parts
+    return os.path.realpath(path) if with_parents else os.path.abspath(path)
 
 
 def _without_names(sources: Sequence[Any]) -> list[Any]:

@@ -1,120 +1,336 @@
-"""Calibration: from Hamming distance to the probability that a pair matches.
+"""Calibration: the probability that a hit is right, in the index that was searched.
 
-A logistic curve p(d) = 1 / (1 + exp(slope * d / bits + offset)) is fitted to validation pairs and
-as many sampled non-matching pairs. The probability is therefore calibrated for an even mix of both:
-use it for ranking and thresholds; it is not the share of matches among the hits of a large
-collection.
+A hit has a score, ``codes * similarity + words * BM25``, and its evidence is how far this score
+stands out of the scores z_j of the other hits of the query. The lead of hit i is
+
+    lead_i = z_i - log(1 + sum over j != i of exp(z_j)),
+
+the logit of a softmax over the hits and one document of similarity 0 without a matching word. The
+log-odds that the hit is right are linear in lead, score and the logarithm of the number of
+documents that were searched; all coefficients are fitted to held-out groups in indexes of several
+sizes, by :mod:`xmodal.training.calibrate`. So confidence falls as an index grows, and where many
+documents are as near as the hit.
+
+Held-out queries are meaningful; random letters are not, and their best hit can still have a lead.
+Therefore the best similarity of a query is compared with those of the held-out queries: if fewer
+than ATYPICAL of them have a best hit that is as far away, the codes count less, down to the prior.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 
-from xmodal.codes import BinaryCodes
-from xmodal.errors import ConfigError
+from xmodal.index.words import document_words, tokens
+from xmodal.modality import MODALITIES, Modality
+
+Stage = Literal["vectors", "weighted", "hamming"]
+"""Last stage of a ranking by codes: cosine of vectors, weighted or plain Hamming distance."""
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""Stages; the similarities of each have curves of their own."""
+ATYPICAL = 0.05
+"""Share of held-out queries with a farther best hit, below which a query's codes count less."""
+DEFAULT_MIN_CONFIDENCE = 0.02
+"""Default threshold of an encoder without a fitted one."""
+COMPETITORS = 100
+"""Hits of each ranking, by codes and by words, that compete with each other."""
+MAX_KNOWN_WORDS = 50_000
+MAX_LOG_ODDS = 30.0
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Confidence:
-    """Calibration curve for codes of ``bits`` bits; with ``slope`` >= 0 it decreases."""
+class Curve:
+    """Log-odds that a hit is right; see the docstring of the module.
+
+    ``codes`` and ``words``: weights of a similarity and of a BM25 score in the score of a hit.
+    ``lead``, ``score``, ``documents`` and ``offset``: coefficients of the log-odds.
+    """
+
+    codes: float
+    words: float
+    lead: float
+    score: float
+    documents: float
+    offset: float
+
+    def scores(self, similarities: Floats | None, words: Floats | None) -> Floats:
+        """Return the scores (..., n) of hits; an evidence that is None counts as 0."""
+        parts = [
+            weight * values
+            for weight, values in ((self.codes, similarities), (self.words, words))
+            if weight and values is not None
+        ]
+        known = similarities if similarities is not None else words
+        assert known is not None
+        return np.sum(parts, axis=0) if parts else np.zeros(known.shape)
+
+    def probability(
+        self, scores: Floats, n_documents: int, competing: npt.NDArray[np.bool_] | None = None
+    ) -> Floats:
+        """Return the probabilities (..., n) of the hits of one query in each row.
+
+        ``competing`` (..., n): the hits in the sums of the leads; default: all.
+        """
+        size = math.log(max(n_documents, 1))
+        log_odds = self.lead * leads(scores, competing) + self.score * scores
+        log_odds += self.documents * size + self.offset
+        clipped = np.clip(log_odds, -MAX_LOG_ODDS, MAX_LOG_ODDS)
+        probability: Floats = 1 / (1 + np.exp(-clipped))
+        return probability
+
+
+WORDS_ALONE = Curve(codes=0.0, words=1.0, lead=1.0, score=0.0, documents=0.0, offset=0.0)
+"""Curve of words where the data cannot calibrate them: a softmax over the documents found.
+
+A BM25 score is an estimated logarithm of a likelihood ratio (Robertson, Zaragoza, "The
+probabilistic relevance framework", 2009), so its weight is 1.
+"""
+
+
+@dataclass(frozen=True)
+class Typical:
+    """Distribution of the best similarity of a held-out query: normal, mean linear in log size."""
+
+    mean: float
+    documents: float
+    deviation: float
+
+    def weight(self, best: float, n_documents: int) -> float:
+        """Return the weight of the codes of a query, 0 to 1, from its best similarity."""
+        expected = self.mean + self.documents * math.log(max(n_documents, 1))
+        distance = (best - expected) / max(self.deviation, 1e-9)
+        share = 0.5 * math.erfc(-distance / math.sqrt(2))
+        return min(1.0, share / ATYPICAL)
+
+
+@dataclass(frozen=True)
+class StageCurves:
+    """Curves for the similarities of one stage: alone, and with words if these are calibrated."""
+
+    alone: Curve
+    with_words: Curve | None
+    typical: Typical
+
+    def both(self) -> Curve:
+        """Return the curve for codes and words; if uncalibrated, words have the weight 1."""
+        if self.with_words is not None:
+            return self.with_words
+        strength = self.alone.lead + self.alone.score
+        words = WORDS_ALONE.words / strength if strength > 0 else 0.0
+        return Curve(**(asdict(self.alone) | {"words": words}))
+
+
+@dataclass(frozen=True)
+class SourceCurves:
+    """Curves for the queries of one modality: those of each stage, and of words alone."""
+
+    stages: Mapping[Stage, StageCurves] = field(default_factory=dict)
+    words: Curve | None = None
+
+
+@dataclass(frozen=True)
+class EvenCurve:
+    """Curve of an encoder of an earlier version: probability in an even mix of both kinds of pairs.
+
+    The odds of a match at the distance ``d`` are exp(-(slope * d / bits + offset)).
+    """
 
     slope: float
     offset: float
     bits: int
 
-    def __call__(self, distance: int) -> float:
-        """Return the probability of a match at ``distance`` bits, in [0, 1]."""
-        exponent = min(700.0, self.slope * distance / self.bits + self.offset)
-        return 1 / (1 + math.exp(exponent))
+    def probability(self, distance: int, n_documents: int) -> float:
+        """Return the probability in an index of which one document is right."""
+        log_odds = -(self.slope * distance / self.bits + self.offset)
+        log_odds -= math.log(max(n_documents - 1, 1))
+        return 1 / (1 + math.exp(-min(MAX_LOG_ODDS, max(-MAX_LOG_ODDS, log_odds))))
 
-    def radius(self, min_confidence: float) -> int | None:
-        """Return the largest distance with at least this confidence; None if there is none."""
-        distances = [d for d in range(self.bits + 1) if self(d) >= min_confidence]
-        return max(distances, default=None)
 
-    def search_radius(
-        self, max_distance: int | None, min_confidence: float | None, *, cross_modal: bool
-    ) -> int | None:
-        """Return the largest distance that satisfies both limits, or None without limits.
+@dataclass(frozen=True)
+class Confidence:
+    """Calibration of an encoder, by the modality of the query.
 
-        Raises ConfigError for a confidence that no distance reaches, and for any confidence unless
-        the search is ``cross_modal``.
+    ``match_share``: share of the documents that is right for a query, for an encoder whose matches
+    share a label; None: one document is right. ``min_confidence``: default threshold; below it, the
+    best hit of a query means that nothing found is likely right. ``even``: the curve of an encoder
+    of an earlier version, which has no other. ``known_words``: CRC-32 of the words of the training,
+    for the backbone ``words``, which has no vocabulary of its own; None: any word is known. Without
+    any curve no hit has a confidence.
+    """
+
+    sources: Mapping[Modality, SourceCurves] = field(default_factory=dict)
+    match_share: float | None = None
+    min_confidence: float = DEFAULT_MIN_CONFIDENCE
+    even: EvenCurve | None = None
+    known_words: frozenset[int] | None = None
+
+    def has_known_word(self, text: str) -> bool:
+        """Return whether a word of the text occurred in the training, or cannot be told."""
+        known = self.known_words
+        return known is None or any(crc32(word.encode()) in known for word in tokens(text))
+
+    def hits_confidence(
+        self,
+        stage: Stage,
+        similarities: Sequence[float | None] | None,
+        n_documents: int,
+        *,
+        word_scores: Sequence[float | None] | None = None,
+        distances: Sequence[int] | None = None,
+        source: Modality = "text",
+        has_known_token: bool = True,
+    ) -> list[float | None]:
+        """Return the probability that each hit of one query is right, in the order of the hits.
+
+        ``similarities`` (n,): ``Hit.similarity``, all of one ``stage``; None where it is unknown,
+        and instead of the list for a search by words alone. ``n_documents``: documents that were
+        searched: those that pass the filter and have a code of the target. ``word_scores`` (n,):
+        ``WordsHit.score``, None for a hit that no word found; None instead of the list for a search
+        by codes alone. ``distances`` (n,): Hamming distances, used for encoders of earlier versions
+        alone. ``source``: modality of the query, which searches documents of the other one; a
+        search within one modality has no confidence. ``has_known_token``: see
+        :meth:`xmodal.Encoder.has_known_token`; if false, codes are no evidence.
+
+        Hits are passed in any order: all that were found, and of each ranking at least the first
+        COMPETITORS if there are so many. None where nothing is calibrated.
         """
-        if min_confidence is None:
-            return max_distance
-        if not cross_modal:
-            raise ConfigError(
-                "confidence is calibrated between pictures and texts only: limit the distance"
-            )
-        radius = self.radius(min_confidence)
-        if radius is None:
-            raise ConfigError(
-                f"a confidence of {min_confidence} is above the maximum of this encoder "
-                f"({self(0):.3f} at distance 0)"
-            )
-        return radius if max_distance is None else min(radius, max_distance)
+        known = _known(similarities)
+        words = _words(word_scores)
+        count = len(similarities if similarities is not None else word_scores or ())
+        if self.even is not None and distances is not None:
+            return [self.even.probability(d, n_documents) for d in distances]
+        curves = self.sources.get(source)
+        if curves is None or not count:
+            return [None] * count
+        of_stage = curves.stages.get(stage) if known is not None else None
+        by_words = None
+        if words is not None:
+            curve = curves.words or WORDS_ALONE
+            by_words = curve.probability(curve.scores(None, words), n_documents, _first(words))
+        if known is None or of_stage is None:
+            return [None] * count if by_words is None else _rounded(by_words)
+        typical = of_stage.typical.weight(float(known.max()), n_documents)
+        weight = typical if has_known_token else 0.0
+        curve = of_stage.alone if words is None else of_stage.both()
+        competing = _first(known) if words is None else _first(known) | _first(words)
+        found = curve.probability(curve.scores(known, words), n_documents, competing)
+        other = self.prior(n_documents) if by_words is None else by_words
+        return _rounded(weight * found + (1 - weight) * other)
 
-    def to_config(self) -> dict[str, float]:
-        """Return the curve as ``config.json`` stores it."""
-        return {"slope": self.slope, "offset": self.offset}
+    def prior(self, n_documents: int) -> float:
+        """Return the probability that a document is right which nothing is known of."""
+        return self.match_share if self.match_share is not None else 1 / max(n_documents, 1)
+
+    def to_config(self) -> dict[str, Any]:
+        """Return the calibration as ``config.json`` stores it."""
+        if self.even is not None:
+            return {"slope": self.even.slope, "offset": self.even.offset}
+        return {
+            "sources": {source: _source_to_config(one) for source, one in self.sources.items()},
+            "match_share": self.match_share,
+            "min_confidence": self.min_confidence,
+            **({} if self.known_words is None else {"known_words": sorted(self.known_words)}),
+        }
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], bits: int) -> Confidence:
-        """Return the curve that ``config.json`` stores."""
-        return cls(float(config["slope"]), float(config["offset"]), bits)
+        """Return the calibration that ``config.json`` stores, also that of an earlier version."""
+        if "sources" not in config:
+            return cls(even=EvenCurve(float(config["slope"]), float(config["offset"]), bits))
+        share = config["match_share"]
+        return cls(
+            {
+                m: _source_from_config(config["sources"][m])
+                for m in MODALITIES
+                if m in config["sources"]
+            },
+            None if share is None else float(share),
+            float(config["min_confidence"]),
+            known_words=frozenset(map(int, config["known_words"]))
+            if "known_words" in config
+            else None,
+        )
 
 
-def fit(
-    matches: npt.NDArray[np.integer], non_matches: npt.NDArray[np.integer], bits: int
-) -> Confidence:
-    """Fit the curve to the distances of matches (n,) and non-matches (m,), each weighing half.
+def known_words(captions: Iterable[str]) -> frozenset[int]:
+    """Return the CRC-32 of the MAX_KNOWN_WORDS most frequent words of captions."""
+    counts = Counter(word for text in captions for word in document_words({"text": text}, ""))
+    frequent = sorted(counts, key=lambda word: (-counts[word], word))[:MAX_KNOWN_WORDS]
+    return frozenset(crc32(word.encode()) for word in frequent)
 
-    Newton's method on the ridge-penalised log-likelihood. The curve is flat if either is empty, or
-    if matches are not nearer.
+
+def leads(scores: Floats, competing: npt.NDArray[np.bool_] | None = None) -> Floats:
+    """Return the lead (..., n) of each hit of a row of scores; -inf is no hit.
+
+    ``competing`` (..., n): the hits in the sums; default: all.
     """
-    if not len(matches) or not len(non_matches):
-        return Confidence(0.0, 0.0, bits)
-    x = np.concatenate([matches, non_matches]) / bits
-    y = np.concatenate([np.ones(len(matches)), np.zeros(len(non_matches))])
-    weight = np.where(y == 1, 0.5 / len(matches), 0.5 / len(non_matches))
-    design = np.stack([x, np.ones_like(x)], axis=1)
-    beta = np.zeros(2)
-    penalty = np.diag([1e-4, 1e-6])  # separable distances would send the slope to infinity
-    for _ in range(100):
-        p = 1 / (1 + np.exp(np.clip(design @ beta, -60, 60)))
-        gradient = design.T @ (weight * (y - p)) + penalty @ beta
-        hessian = (design * (weight * p * (1 - p))[:, None]).T @ design + penalty
-        step = np.linalg.solve(hessian, gradient)
-        step *= min(1.0, 10 / max(1e-12, float(np.abs(step).max())))
-        beta = beta - step
-        if np.abs(step).max() < 1e-9:
-            break
-    if beta[0] <= 0:  # matches are not nearer: distance carries no information
-        return Confidence(0.0, 0.0, bits)
-    return Confidence(float(beta[0]), float(beta[1]), bits)
+    top = scores.max(axis=-1, keepdims=True, initial=0.0)
+    share = np.exp(scores - top)
+    counted = share if competing is None else np.where(competing, share, 0.0)
+    others = np.maximum(counted.sum(axis=-1, keepdims=True) - counted, 0.0)
+    lead: Floats = scores - top - np.log(others + np.exp(-top))
+    return lead
 
 
-def sample_distances(
-    image: BinaryCodes,
-    text: BinaryCodes,
-    match: npt.NDArray[np.bool_],
-    rng: np.random.Generator,
-    per_pair: int = 20,
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the distances of all pairs (i, i), and of sampled (i, j) with ``match[i, j]`` false.
+def _first(values: Floats) -> npt.NDArray[np.bool_]:
+    """Return which of the values are among the COMPETITORS largest; equal ones are all."""
+    if len(values) <= COMPETITORS:
+        return np.ones(len(values), np.bool_)
+    first: npt.NDArray[np.bool_] = values >= np.partition(values, -COMPETITORS)[-COMPETITORS]
+    return first
 
-    ``match`` has shape (n, n). At most ``per_pair`` non-matches are sampled for each row.
-    """
-    n = len(image)
-    rows = np.repeat(np.arange(n), per_pair)
-    columns = rng.integers(0, max(n, 1), size=len(rows))
-    keep = ~match[rows, columns] & (rows != columns)
-    non_matches = image.to_bits()[rows[keep]] != text.to_bits()[columns[keep]]
-    matches = image.to_bits() != text.to_bits()
-    return matches.sum(axis=1, dtype=np.int64), non_matches.sum(axis=1, dtype=np.int64)
+
+def _known(similarities: Sequence[float | None] | None) -> Floats | None:
+    """Return the similarities (n,); an unknown one is the smallest known one."""
+    if similarities is None:
+        return None
+    values = [value for value in similarities if value is not None]
+    if not values:
+        return None
+    least = min(values)
+    return np.array([least if value is None else value for value in similarities])
+
+
+def _words(word_scores: Sequence[float | None] | None) -> Floats | None:
+    """Return BM25 scores (n,), 0 for a hit that no word found; None if no hit has a score."""
+    if word_scores is None:
+        return None
+    values = np.array([0.0 if score is None else score for score in word_scores])
+    return values if values.any() else None
+
+
+def _rounded(values: Floats) -> list[float | None]:
+    return [round(float(value), 4) for value in values]
+
+
+def _source_to_config(curves: SourceCurves) -> dict[str, Any]:
+    return {
+        "stages": {stage: asdict(one) for stage, one in curves.stages.items()},
+        "words": None if curves.words is None else asdict(curves.words),
+    }
+
+
+def _source_from_config(config: Mapping[str, Any]) -> SourceCurves:
+    stages = {
+        stage: StageCurves(
+            _curve(one["alone"]),
+            None if one["with_words"] is None else _curve(one["with_words"]),
+            Typical(**{name: float(value) for name, value in one["typical"].items()}),
+        )
+        for stage, one in config["stages"].items()
+        if stage in STAGES
+    }
+    return SourceCurves(stages, None if config["words"] is None else _curve(config["words"]))
+
+
+def _curve(config: Mapping[str, Any]) -> Curve:
+    return Curve(**{name: float(value) for name, value in config.items()})

@@ -30,7 +30,7 @@ class Encoded(NamedTuple):
     """Result of encoding ``n`` sources; rows of unusable sources have no meaning.
 
     ``usable`` (n,) bool; ``features`` (n, dim): inputs of the tower, float16 of length 1 or uint8
-    pixels. ``outputs`` (n, bits) float32: real-valued outputs of the tower, whose signs are the
+    pixels. ``outputs`` (n, bits) float32: outputs of the tower before tanh, whose signs are the
     codes; None for an encoder that computes codes alone.
     """
 
@@ -72,8 +72,8 @@ class Encoder(ABC):
     """Encoder of pictures and texts to binary codes.
 
     ``precision``: number format of its backbones, or "int8" for quantized weights. ``confidence``:
-    calibration curve from distance to the probability of a match. ``about``: method, settings, data
-    and figures. ``split``: the ids of each part of its data.
+    calibration, from similarities to the probability that a hit is right. ``about``: method,
+    settings, data and figures. ``split``: the ids of each part of its data.
     """
 
     precision: str
@@ -116,11 +116,20 @@ class Encoder(ABC):
         """
 
     def outputs(self, modality: Modality, features: Array) -> Array | None:
-        """Return the real-valued outputs (n, bits) of features (n, dim), whose signs are the bits.
+        """Return the outputs before tanh (n, bits) of features (n, dim), whose signs are the bits.
 
         None for an encoder that computes codes alone.
         """
         return None
+
+    def has_known_token(self, text: str) -> bool:
+        """Return whether the text backbone knows a token of a text; otherwise its code means
+        nothing.
+
+        A known token is a piece of the tokenizer's vocabulary that is longer than one letter, or,
+        with the backbone ``words``, a word of the training.
+        """
+        return True
 
     def encode_images(self, images: Sequence[Source], *, cache: Path | None = None) -> BinaryCodes:
         """Encode ``n`` paths, bytes or PIL images; raise DataError for an unusable one."""

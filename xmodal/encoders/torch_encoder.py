@@ -149,8 +149,13 @@ class TrainedEncoder(Encoder):
         return self.towers.codes(modality, as_tensor(features))
 
     def outputs(self, modality: Modality, features: Array) -> Array:
-        """Return the relaxed codes of features; see :meth:`xmodal.Encoder.outputs`."""
+        """Return the outputs of features; see :meth:`xmodal.Encoder.outputs`."""
         return self.towers.outputs(modality, as_tensor(features))
+
+    def has_known_token(self, text: str) -> bool:
+        """Return whether the text has a known token; see :meth:`xmodal.Encoder.has_known_token`."""
+        known = self.text_backbone.has_known_token(text)
+        return known and self.confidence.has_known_word(text)
 
     def save(self, folder: str | Path) -> None:
         """Write the folder; ``config.json`` is written last."""

@@ -90,7 +90,12 @@ class Tower(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features (n, dim) -> relaxed codes (n, bits)."""
-        return torch.tanh(self.head(self.vectors(features)))
+        return torch.tanh(self.outputs(features))
+
+    def outputs(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (n, dim) -> outputs (n, bits): the relaxed codes before tanh."""
+        out: torch.Tensor = self.head(self.vectors(features))
+        return out
 
     def vectors(self, features: torch.Tensor) -> torch.Tensor:
         """Inputs of the head, (n, width) float32."""
@@ -118,6 +123,11 @@ class ReleasedTower(Tower):
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features (n, dim) -> relaxed codes (n, bits)."""
         return self.codes(self.units(features))
+
+    def outputs(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (n, dim) -> outputs z / 2, (n, bits)."""
+        out: torch.Tensor = self.head[2](self.units(features)) / 2
+        return out
 
     def units(self, features: torch.Tensor) -> torch.Tensor:
         """Features (n, dim) -> hidden units tanh(W1 x + b1), (n, hidden)."""
@@ -256,19 +266,22 @@ class Towers(nn.Module):
     def outputs(
         self, modality: Modality, features: torch.Tensor, batch: int = 1024
     ) -> npt.NDArray[np.float32]:
-        """Return the relaxed codes of features (n, dim), (n, bits), computed in evaluation mode."""
+        """Return the outputs (n, bits) of features (n, dim), computed in evaluation mode.
+
+        They are the relaxed codes before tanh.
+        """
         parts = list(self._evaluated(modality, features, batch))
         return np.concatenate(parts) if parts else np.zeros((0, self.bits), np.float32)
 
     def _evaluated(
         self, modality: Modality, features: torch.Tensor, batch: int
     ) -> Iterator[npt.NDArray[np.float32]]:
-        """Yield the relaxed codes of batches of features."""
+        """Yield the outputs of batches of features."""
         was_training = self.training
         self.eval()
         device = next(self.parameters()).device
         for part in features.split(batch):
             with full_float32(), torch.inference_mode():
-                relaxed = self.tower(modality)(part.to(device)).cpu().numpy()
-            yield relaxed
+                outputs = self.tower(modality).outputs(part.to(device)).cpu().numpy()
+            yield outputs
         self.train(was_training)

@@ -241,6 +241,22 @@ def to_batch(
     return documents
 
 
+def match_vectors(documents: DocumentBatch, dim: int | None) -> DocumentBatch:
+    """Return documents as an index with vectors of ``dim`` dimensions, or None, stores them.
+
+    Raises CodeError for documents without vectors, or with others, if the index has vectors.
+    """
+    if dim is None or len(documents) == 0:
+        return documents.without_vectors()
+    if documents.dim != dim:
+        found = "no vectors" if documents.dim is None else f"vectors of {documents.dim} dimensions"
+        raise CodeError(
+            f"these documents have {found}, this index holds vectors of {dim}: use the encoder "
+            "that filled the index, or index all documents again into a new index"
+        )
+    return documents
+
+
 def to_offsets(counts: npt.ArrayLike) -> npt.NDArray[np.int64]:
     """Return the offsets, (n + 1,), of ``n`` documents with these numbers of codes, or (n,) bool.
 

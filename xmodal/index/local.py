@@ -1,11 +1,12 @@
-"""The local index: exact Hamming search in memory by FAISS, stored in a folder.
+"""The local index: exact search over codes in memory and vectors on disk, stored in a folder.
 
 Documents are sorted by id, so that ties in order of position follow the tie rule of the contract
 (see :mod:`xmodal.index.code_search`). Added documents are collected and merged at the next search.
 
-The folder contains one Parquet file, ``documents.parquet`` (see :mod:`xmodal.index.parquet`). A
-save writes a new file, syncs it and renames it over the old one: if the process is killed, the
-folder contains the old index or the new one.
+The folder contains a Parquet file, ``documents.parquet`` (see :mod:`xmodal.index.parquet`), and the
+files of vectors that it names (see :mod:`xmodal.index.vector_file`). A save writes new files, syncs
+them and renames the Parquet file over the old one: if the process is killed, the folder contains
+the old index or the new one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +25,37 @@ import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.errors import ConfigError, IndexFailure, IndexMissing, XmodalError
-from xmodal.index.code_search import CodeSearch
+from xmodal.index.code_search import CodeSearch, Match
 from xmodal.index.contract import WINDOW, Facets, Hit, Hits, to_facets
-from xmodal.index.documents import Codes, DocumentBatch, to_batch
-from xmodal.index.filters import Condition, Exists, Scalar, canonical, parse, values_of
+from xmodal.index.documents import Codes, DocumentBatch, Vectors, match_vectors, to_batch
+from xmodal.index.filters import (
+    All,
+    Condition,
+    Not,
+    Scalar,
+    canonical,
+    parse,
+    unknown_field,
+    values_of,
+)
 from xmodal.index.origins import Entry, read_origin
 from xmodal.index.parquet import read_documents, write_documents
 from xmodal.index.query_codes import QueryCodes, to_query_codes
-from xmodal.index.validation import check_identity, check_ids, check_search, check_width
+from xmodal.index.validation import (
+    check_dim,
+    check_identity,
+    check_ids,
+    check_search,
+    check_width,
+)
+from xmodal.index.vector_file import PREFIX as VECTORS
+from xmodal.index.vector_file import (
+    VectorFiles,
+    open_vectors,
+    remove_unused,
+    verify_vectors,
+    write_vectors,
+)
 from xmodal.modality import MODALITIES, Modality
 
 FILE, LOCK, UNFINISHED = "documents.parquet", "lock", "saving-"
@@ -84,6 +109,8 @@ class HammingIndex:
         self._dirty = folder is not None  # a new index is saved even if it is empty
         self._pending: list[DocumentBatch] = []
         self._documents = DocumentBatch.empty(self.bits)
+        self._vector_files: VectorFiles = {}  # of the last save
+        self._unverified: VectorFiles = {}  # the files that the vectors are mapped from
         self._row_by_id: dict[str, int] = {}
         self._clear_derived()
 
@@ -98,7 +125,10 @@ class HammingIndex:
         """Store documents; see the contract. ``save`` and ``close`` make them durable."""
         batch = to_batch(documents, image=image, text=text, fields=fields)
         check_width(batch.bits, self.bits)
-        self._pending.append(batch)
+        if len(self._documents) or self._pending:
+            batch = match_vectors(batch, self.dim)
+        if len(batch):
+            self._pending.append(batch)
         self._dirty = True
         return len(batch)
 
@@ -113,46 +143,41 @@ class HammingIndex:
         window: int = WINDOW,
     ) -> Hits:
         """Return the best ``k`` documents for each query; see the contract."""
-        queries = to_query_codes(queries).codes
         check_search(queries, self.bits, k, target, radius)
+        queries = to_query_codes(queries)
+        check_dim(queries, self.dim)
         conditions = parse(where)
         self._merge()
         codes = self._code_search(target)
         found = codes.search(
-            queries.packed,
+            queries,
             k,
             radius=self.bits if radius is None else radius,
+            window=window,
             mask=self._mask(conditions)[codes.rows] if conditions else None,
         )
-        return [[self._hit(*match) for match in matches] for matches in found]
+        return [[self._hit(match) for match in matches] for matches in found]
 
     @property
     def dim(self) -> int | None:
         """Dimension of the stored vectors, or None without vectors."""
-        return self._documents.dim
+        return next((part.dim for part in (self._documents, *self._pending) if len(part)), None)
 
     def measure(
         self, query: BinaryCodes | QueryCodes, ids: Sequence[str], *, target: Modality
     ) -> dict[str, Hit]:
         """Return the hits that documents would be for one query; see the contract."""
-        codes = to_query_codes(query).codes
-        found = self.get(ids)
-        return {
-            hits[0].id: hits[0]
-            for row in range(len(found))
-            if (hits := self._of(found.take([row])).search(codes, 1, target=target)[0])
-        }
+        check_search(query, self.bits, 1, target, None)
+        query = to_query_codes(query)
+        check_dim(query, self.dim)
+        self._merge()
+        matches = self._code_search(target).measure(query, self._rows_of_ids(ids))
+        return {hit.id: hit for hit in map(self._hit, matches)}
 
     def count(self, target: Modality, where: Mapping[str, Any] | None = None) -> int:
         """Return the number of documents with a code of ``target``; see the contract."""
         self._merge()
         return int((self._mask(parse(where)) & self._documents.present[target]).sum())
-
-    def _of(self, documents: DocumentBatch) -> HammingIndex:
-        """Return an index in memory of these documents."""
-        index = HammingIndex(self.bits)
-        index.add(documents)
-        return index
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove documents; see the contract."""
@@ -162,6 +187,7 @@ class HammingIndex:
         rows = [row for row, id_ in enumerate(self._documents.ids) if id_ not in removed]
         count = len(self._documents) - len(rows)
         if count:
+            self._verify_vectors()
             self._documents = self._documents.take(rows)
             self._dirty = True
             self._clear_derived()
@@ -170,10 +196,7 @@ class HammingIndex:
     def get(self, ids: Sequence[str]) -> DocumentBatch:
         """Return codes and fields of the ids that exist; see the contract."""
         self._merge()
-        if not self._row_by_id:
-            self._row_by_id = {id_: row for row, id_ in enumerate(self._documents.ids)}
-        rows = self._row_by_id
-        return self._documents.take([rows[id_] for id_ in dict.fromkeys(ids) if id_ in rows])
+        return self._documents.take(self._rows_of_ids(ids))
 
     def entries(
         self, *, where: Mapping[str, Any] | None = None, source: str | None = None
@@ -249,31 +272,51 @@ class HammingIndex:
                 )
             for leftover in self.folder.glob(f"{UNFINISHED}*"):  # of a killed process
                 leftover.unlink()
+            remove_unused(self.folder, self._vector_files)
             new = self.folder / f"{UNFINISHED}{os.getpid()}"
             try:
-                write_documents(new, self._documents, bits=self.bits, fingerprint=self.fingerprint)
+                vectors = self._documents.vectors if len(self._documents) else {}
+                files = write_vectors(self.folder, vectors)
+                write_documents(
+                    new,
+                    self._documents,
+                    bits=self.bits,
+                    fingerprint=self.fingerprint,
+                    vectors=files,
+                )
                 _sync(new)
                 os.replace(new, target)
+                self._vector_files = files
                 _sync(self.folder)
             finally:
                 new.unlink(missing_ok=True)
+                remove_unused(self.folder, self._vector_files)
             self._loaded_file = _identity(target)
+            self._map_vectors(open_vectors(self.folder, files), files)
         self._dirty = False
 
     @classmethod
     def load(cls, folder: Path, *, bits: int | None, fingerprint: str | None) -> HammingIndex:
         """Return the index saved in ``folder``; raises IndexMismatch or IndexFailure."""
         identity = _identity(folder / FILE)
-        documents, found_bits, found_fingerprint = read_documents(folder / FILE)
+        stored = read_documents(folder / FILE)
         check_identity(
             str(folder),
-            bits=found_bits,
-            fingerprint=found_fingerprint,
+            bits=stored.bits,
+            fingerprint=stored.fingerprint,
             expected_bits=bits,
             expected_fingerprint=fingerprint,
         )
-        index = cls(found_bits, fingerprint=found_fingerprint or fingerprint, folder=folder)
-        index._documents = documents
+        try:
+            vectors = open_vectors(folder, stored.vectors)
+        except IndexFailure:
+            if _identity(folder / FILE) == identity:
+                raise
+            # Another process saved the index after the Parquet file was read.
+            return cls.load(folder, bits=bits, fingerprint=fingerprint)
+        index = cls(stored.bits, fingerprint=stored.fingerprint or fingerprint, folder=folder)
+        index._documents = stored.documents
+        index._map_vectors(vectors, stored.vectors)
         index._loaded_file = identity
         index._dirty = False
         return index
@@ -308,12 +351,35 @@ class HammingIndex:
 
     # ---- implementation ------------------------------------------------------------------------
 
-    def _hit(self, row: int, distance: int, nearest: int) -> Hit:
-        fields = json.loads(self._documents.fields[row])
-        return Hit(self._documents.ids[row], distance, fields, nearest=nearest)
+    def _hit(self, match: Match) -> Hit:
+        return Hit(
+            self._documents.ids[match.row],
+            match.distance,
+            json.loads(self._documents.fields[match.row]),
+            nearest=match.nearest,
+            similarity=match.similarity,
+        )
+
+    def _rows_of_ids(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Return the rows of the ids that exist, each once, in the order of ``ids``."""
+        if not self._row_by_id:
+            self._row_by_id = {id_: row for row, id_ in enumerate(self._documents.ids)}
+        rows = self._row_by_id
+        return np.array([rows[id_] for id_ in dict.fromkeys(ids) if id_ in rows], np.int64)
+
+    def _map_vectors(self, vectors: Vectors, files: VectorFiles) -> None:
+        """Take the vectors from files that are mapped into memory."""
+        self._documents = replace(self._documents, vectors=vectors)
+        self._vector_files = self._unverified = files
+
+    def _verify_vectors(self) -> None:
+        """Raise IndexFailure if the vectors on disk, which will be copied, are damaged."""
+        if self.folder is not None:
+            verify_vectors(self.folder, self._unverified)
+            self._unverified = {}
 
     def _clear_derived(self) -> None:
-        """Drop data computed from the rows: rows by id, FAISS indexes, inverted lists."""
+        """Drop data computed from the rows: rows by id, scans of codes, inverted lists."""
         self._row_by_id = {}
         self._searches: dict[Modality, CodeSearch] = {}
         self._inverted: dict[str, dict[tuple[type, Any], npt.NDArray[np.int64]]] = {}
@@ -322,6 +388,7 @@ class HammingIndex:
         """Merge pending documents into the rows, sorted by id; of equal ids the last remains."""
         if not self._pending:
             return
+        self._verify_vectors()
         joined = DocumentBatch.join([self._documents, *self._pending])
         last_row = {id_: row for row, id_ in enumerate(joined.ids)}
         self._documents = joined.take([last_row[id_] for id_ in sorted(last_row)])
@@ -335,17 +402,43 @@ class HammingIndex:
         return self._searches[modality]
 
     def _mask(self, conditions: Sequence[Condition]) -> npt.NDArray[np.bool_]:
-        """Return which rows fulfil all conditions, shape (documents,)."""
+        """Return which rows fulfil all conditions, shape (documents,).
+
+        Raises ConfigError for a field that no document has, unless no document has any field.
+        """
         self._invert({condition.field for condition in conditions} - set(self._inverted))
+        for condition in conditions:
+            if not self._inverted[condition.field] and (known := self._fields_with_values()):
+                raise unknown_field(condition.field, known)
+        return self._rows_of_all(conditions)
+
+    def _rows_of_all(self, conditions: Sequence[Condition]) -> npt.NDArray[np.bool_]:
+        """Return which rows fulfil all conditions, shape (documents,)."""
         mask = np.ones(len(self._documents), dtype=np.bool_)
         for condition in conditions:
-            accepted = np.zeros(len(self._documents), dtype=np.bool_)
-            for (_, value), rows in self._inverted[condition.field].items():
-                if condition.accepts(value):
-                    accepted[rows] = True
-            absent = isinstance(condition, Exists) and not condition.present
-            mask &= ~accepted if absent else accepted
+            mask &= self._rows_accepted(condition)
         return mask
+
+    def _rows_accepted(self, condition: Condition) -> npt.NDArray[np.bool_]:
+        """Return which rows fulfil one condition, shape (documents,)."""
+        if isinstance(condition, Not):
+            return ~self._rows_accepted(condition.condition)
+        if isinstance(condition, All):
+            return self._rows_of_all(condition.conditions)
+        accepted = np.zeros(len(self._documents), dtype=np.bool_)
+        for (_, value), rows in self._inverted[condition.field].items():
+            if condition.accepts(value):
+                accepted[rows] = True
+        return accepted
+
+    def _fields_with_values(self) -> set[str]:
+        """Return the fields of which a document has a value."""
+        return {
+            field
+            for text in self._documents.fields
+            for field, value in json.loads(text).items()
+            if any(isinstance(item, Scalar) for item in values_of(value))
+        }
 
     def _invert(self, names: Set[str]) -> None:
         """Build the inverted lists, (type, value) -> rows, of the fields ``names``."""
@@ -393,7 +486,7 @@ def _is_left_by_save(path: Path) -> bool:
     """Return whether a killed first indexing may have left this file or folder."""
     if path.name in (MODEL_FOLDER, MODEL_RECORD):
         return True
-    return path.name == LOCK or path.name.startswith(UNFINISHED)
+    return path.name == LOCK or path.name.startswith((UNFINISHED, VECTORS))
 
 
 def _identity(path: Path) -> FileIdentity | None:

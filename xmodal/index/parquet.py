@@ -3,8 +3,10 @@
 Columns: ``id``; ``image`` and ``text``; ``fields`` (JSON); ``origin``, if one is known. Format 1,
 which earlier versions read too, is written if no document has several codes of one modality: a code
 is fixed-size binary, null where a document has none. In format 2, ``image`` and ``text`` are lists
-of codes. The file's metadata contains format, bits, bit order, the encoder's fingerprint (key
-``xmodal.encoder``) and a checksum (key ``xmodal.seal``).
+of codes. Format 3 has the columns of format 2, and files of vectors beside it (see
+:mod:`xmodal.index.vector_file`); earlier versions, which would not write these files again, do not
+read it. The file's metadata contains format, bits, bit order, the encoder's fingerprint (key
+``xmodal.encoder``), the records of the files of vectors and a checksum (key ``xmodal.seal``).
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import json
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,18 +24,34 @@ import pyarrow.parquet as pq
 
 from xmodal.errors import IndexFailure, IndexMismatch
 from xmodal.index.documents import DocumentBatch, to_offsets
+from xmodal.index.vector_file import VectorFiles, files_from_json, files_to_json
 from xmodal.modality import MODALITIES, Modality
 
-ONE_CODE, SEVERAL_CODES = "1", "2"
-"""Formats: at most one code of each modality per document, and lists of codes."""
+ONE_CODE, SEVERAL_CODES, WITH_VECTORS = "1", "2", "3"
+"""Formats: at most one code of each modality per document, lists of codes, lists and vectors."""
 BIT_ORDER = "most significant first"
 
 
+class StoredDocuments(NamedTuple):
+    """Content of a file: documents without their vectors, and the records of the vectors."""
+
+    documents: DocumentBatch
+    bits: int
+    fingerprint: str | None
+    vectors: VectorFiles
+
+
 def write_documents(
-    path: Path, documents: DocumentBatch, *, bits: int, fingerprint: str | None
+    path: Path,
+    documents: DocumentBatch,
+    *,
+    bits: int,
+    fingerprint: str | None,
+    vectors: VectorFiles | None = None,
 ) -> None:
-    """Write documents to a new file, with page checksums."""
+    """Write documents to a new file, with page checksums; ``vectors``: their files."""
     several = any((documents.counts(modality) > 1).any() for modality in MODALITIES)
+    several = several or bool(vectors)
     to_arrow = _lists_to_arrow if several else _codes_to_arrow
     columns: dict[str, Any] = {"id": pa.array(documents.ids, pa.string())}
     columns |= {modality: to_arrow(documents, modality) for modality in MODALITIES}
@@ -42,18 +60,20 @@ def write_documents(
         columns["origin"] = pa.array(documents.origins, pa.large_string())
     table = pa.table(columns)
     metadata = {
-        "xmodal.format": SEVERAL_CODES if several else ONE_CODE,
+        "xmodal.format": WITH_VECTORS if vectors else SEVERAL_CODES if several else ONE_CODE,
         "xmodal.bits": str(bits),
         "xmodal.bit_order": BIT_ORDER,
         "xmodal.encoder": fingerprint or "",
     }
+    if vectors:
+        metadata["xmodal.vectors"] = files_to_json(vectors)
     metadata["xmodal.seal"] = _checksum(table, metadata)
     table = table.replace_schema_metadata(metadata)
     pq.write_table(table, path, write_page_checksum=True, compression="zstd")
 
 
-def read_documents(path: Path) -> tuple[DocumentBatch, int, str | None]:
-    """Return documents, bits and fingerprint of a file.
+def read_documents(path: Path) -> StoredDocuments:
+    """Return the content of a file.
 
     Raises IndexFailure for a damaged file, IndexMismatch for an unknown format.
     """
@@ -61,17 +81,16 @@ def read_documents(path: Path) -> tuple[DocumentBatch, int, str | None]:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read()
         metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+    except PermissionError:
+        raise IndexFailure(f"{path}: permission denied, this user may not read it") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _damaged(path, error) from None
     layout = metadata.get("xmodal.format"), metadata.get("xmodal.bit_order")
-    from_arrow = {ONE_CODE: _codes_from_arrow, SEVERAL_CODES: _lists_from_arrow}.get(
-        layout[0] or ""
-    )
+    from_arrow = FROM_ARROW.get(layout[0] or "")
     if from_arrow is None or layout[1] != BIT_ORDER:
         raise IndexMismatch(
             f"{path} has format {layout[0]!r}, bit order {layout[1]!r}; this version reads formats "
-            f"{ONE_CODE!r} and {SEVERAL_CODES!r}, {BIT_ORDER!r}: index again, or use the version "
-            "that wrote it"
+            f"{', '.join(FROM_ARROW)}, {BIT_ORDER!r}: index again, or use the version that wrote it"
         )
     if metadata.pop("xmodal.seal", None) != _checksum(table, metadata):
         raise _damaged(path, "columns or metadata do not match the checksum")
@@ -86,7 +105,8 @@ def read_documents(path: Path) -> tuple[DocumentBatch, int, str | None]:
         table["fields"].to_pylist(),
         origins=table["origin"].to_pylist() if "origin" in table.column_names else [],
     )
-    return documents, bits, metadata["xmodal.encoder"] or None
+    vectors = files_from_json(metadata.get("xmodal.vectors", "{}"))
+    return StoredDocuments(documents, bits, metadata["xmodal.encoder"] or None, vectors)
 
 
 def _checksum(table: pa.Table, metadata: Mapping[str, str]) -> str:
@@ -157,3 +177,10 @@ def _to_numpy(array: pa.Array, width: int) -> npt.NDArray[np.uint8]:
         return np.zeros((len(array), width), np.uint8)
     start, end = array.offset * width, (array.offset + len(array)) * width
     return np.frombuffer(data, np.uint8)[start:end].reshape(-1, width).copy()
+
+
+FROM_ARROW = {
+    ONE_CODE: _codes_from_arrow,
+    SEVERAL_CODES: _lists_from_arrow,
+    WITH_VECTORS: _lists_from_arrow,
+}

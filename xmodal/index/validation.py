@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.errors import CodeError, ConfigError, IndexMismatch
 from xmodal.modality import MODALITIES, Modality
+
+if TYPE_CHECKING:
+    from xmodal.index.query_codes import QueryCodes
 
 
 def check_ids(ids: Sequence[str]) -> None:
@@ -27,7 +31,7 @@ def check_width(found: int, bits: int) -> None:
 
 
 def check_search(
-    queries: BinaryCodes, bits: int, k: int, target: Modality, radius: int | None
+    queries: BinaryCodes | QueryCodes, bits: int, k: int, target: Modality, radius: int | None
 ) -> None:
     """Raise CodeError or ConfigError for arguments of a search that no backend accepts."""
     if queries.bits != bits:
@@ -46,6 +50,15 @@ def check_target(target: Modality) -> None:
     """Raise ConfigError for a target that is no modality."""
     if target not in MODALITIES:
         raise ConfigError(f"target is {target!r}, expected 'image' or 'text'")
+
+
+def check_dim(queries: QueryCodes, dim: int | None) -> None:
+    """Raise CodeError for query vectors of another dimension than those of the index."""
+    if dim is not None and queries.vectors is not None and queries.vectors.shape[1] != dim:
+        raise CodeError(
+            f"the query has a vector of {queries.vectors.shape[1]} dimensions, this index holds "
+            f"{dim}: search with the encoder that filled the index"
+        )
 
 
 def check_identity(

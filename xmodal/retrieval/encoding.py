@@ -118,17 +118,18 @@ def _query_codes(index: Index, query: Query, encoded: Encoded) -> QueryCodes:
     """Return the codes of one query; raise the error of one of its parts."""
     if query.code is not None:
         return to_query_codes(query.code)
-    rows, real = np.zeros((1, index.bits)), True
+    parts: list[tuple[Outputs, float]] = []
+    real = True
     if query.like is not None:
         outputs, real = _document_outputs(index, query.like, query.searched)
-        rows = query.weight("like") * _unit(outputs)
-    parts = _sources(query)
-    for modality, source, weight in parts:
+        parts.append((outputs, query.weight("like")))
+    for modality, source, weight in _sources(query):
         part = encoded[_key(modality, source)]
         if isinstance(part, XmodalError):
             raise part
         real &= part.real
-        rows = rows + weight * _unit(part.values[None])
+        parts.append((part.values[None], weight))
+    rows = _combined(parts)
     if query.stage == "hamming" or not real:
         return QueryCodes(BinaryCodes.from_relaxed(rows))
     codes = QueryCodes.of(rows)
@@ -155,14 +156,23 @@ def _outputs_of(
 ) -> tuple[Outputs, bool]:
     if not document.vectors:
         return codes.to_signs(), False
+    # A vector has the expected signs of the bits up to a scale, here so small that tanh is linear
+    # and returns the same vector. It rounds small outputs to zero; the code keeps their signs.
     vectors = document.vectors[modality].astype(np.float64)
-    # A vector rounds small outputs to zero; the code keeps their signs.
-    return np.where(vectors == 0, 1e-3 * codes.to_signs(), vectors), True
+    return 1e-3 * np.where(vectors == 0, 1e-3 * codes.to_signs(), vectors), True
 
 
-def _unit(rows: Outputs) -> Outputs:
-    """Return rows scaled to length 1, in float64; a row of zeros is unchanged."""
-    wide = rows.astype(np.float64)
-    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    unit: Outputs = wide / np.where(lengths > 0, lengths, 1)
-    return unit
+def _combined(parts: Sequence[tuple[Outputs, float]]) -> Outputs:
+    """Return the weighted sum of the parts, each scaled to their mean length; (m, bits).
+
+    A part is (1, bits), or (m, bits) for the codes of a document. One part is returned as it is.
+    """
+    if len(parts) == 1:
+        return parts[0][0]
+    wide = [(rows.astype(np.float64), weight) for rows, weight in parts]
+    lengths = [np.linalg.norm(rows, axis=1, keepdims=True) for rows, _ in wide]
+    scale = np.mean([length.mean() for length in lengths])
+    total = np.zeros((1, wide[0][0].shape[1]))
+    for (rows, weight), length in zip(wide, lengths, strict=True):
+        total = total + weight * scale * rows / np.where(length > 0, length, 1)
+    return total

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from xmodal.data.images import load_image
+from xmodal.data.images import image_size, load_image
 from xmodal.errors import ConfigError, DataError
 from xmodal.index.contract import Hit, shown_source
 from xmodal.modality import Modality
@@ -65,6 +65,19 @@ def write_gallery(path: str | Path, results: Sequence[QueryHits], title: str = "
         target.write_text(_page(results, title), encoding="utf-8")
     else:
         _sheet(results, title).save(target)
+
+
+def unreadable_pictures(results: QueryHits) -> list[Path]:
+    """Return the pictures of the hits that are missing or no pictures, by their headers."""
+    pictures = (result for hit in results.hits if (result := results.shown(hit)[0]) is not None)
+    return [path for path in dict.fromkeys(pictures) if not _has_size(path)]
+
+
+def _has_size(path: Path) -> bool:
+    try:
+        return bool(image_size(path))
+    except DataError:
+        return False
 
 
 def caption_of(hit: Hit) -> str:

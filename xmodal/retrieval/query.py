@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from xmodal.codes import BinaryCodes
+from xmodal.encoders.calibration import Stage
 from xmodal.errors import ConfigError
 from xmodal.index.query_codes import QueryCodes
 from xmodal.modality import MODALITIES, Modality, other_modality
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from xmodal.data.images import Source
 
 By = Literal["both", "codes", "words"]
-Stage = Literal["vectors", "weighted", "hamming"]
 
 WEIGHTS: Mapping[str, float] = {"text": 1.0, "image": 1.0, "like": 1.0, "not": 0.5}
 """Default weights of the parts of a query."""

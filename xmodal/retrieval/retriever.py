@@ -13,7 +13,14 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xmodal.errors import ConfigError, XmodalError
-from xmodal.index.contract import FullTextIndex, Hit, Hits, Index, WordsHit, WordsQuery
+from xmodal.index.contract import (
+    FullTextIndex,
+    Hit,
+    Hits,
+    Index,
+    WordsHit,
+    WordsQuery,
+)
 from xmodal.index.query_codes import QueryCodes
 from xmodal.index.words import document_words, tokens
 from xmodal.modality import Modality
@@ -23,6 +30,7 @@ from xmodal.retrieval.query import Query
 
 if TYPE_CHECKING:
     from xmodal.data.images import Source
+    from xmodal.encoders.calibration import Stage
     from xmodal.encoders.encoder import Encoder
 
 DEPTH = 100
@@ -175,7 +183,7 @@ class Retriever:
         query = one.query
         hits = by_codes if by_words is None else self._fused(one, by_codes, by_words)
         scores = None if by_words is None else {hit.id: hit.score for hit in by_words}
-        hits = self._with_confidence(query, hits, scores)
+        hits = self._with_confidence(one, hits, scores)
         if query.min_confidence is not None:
             least = query.min_confidence
             hits = [h for h in hits if h.confidence is not None and h.confidence >= least]
@@ -229,14 +237,29 @@ class Retriever:
             )
 
     def _with_confidence(
-        self, query: Query, hits: list[Hit], word_scores: Mapping[str, float] | None
+        self, one: _Encoded, hits: list[Hit], word_scores: Mapping[str, float] | None
     ) -> list[Hit]:
         """Return the hits with their confidence; None where none is calibrated."""
+        query = one.query
         if self.encoder is None or not query.cross_modal or not hits:
             return hits
-        return [
-            hit._replace(confidence=round(self.encoder.confidence(hit.distance), 4)) for hit in hits
-        ]
+        of_text = query.searched == "image"
+        found = self.encoder.confidence.hits_confidence(
+            self._stage(one),
+            None if query.by == "words" else [hit.similarity for hit in hits],
+            self._documents(query),
+            word_scores=None if word_scores is None else [word_scores.get(h.id) for h in hits],
+            distances=[hit.distance for hit in hits],
+            source="text" if of_text else "image",
+            has_known_token=query.text is None or self.encoder.has_known_token(query.text),
+        )
+        return [hit._replace(confidence=one) for hit, one in zip(hits, found, strict=True)]
+
+    def _stage(self, one: _Encoded) -> Stage:
+        """Return the last stage of the ranking by codes, from which the similarities are."""
+        if one.codes.vectors is not None and self.index.dim is not None:
+            return "vectors"
+        return "hamming" if one.codes.weights is None else "weighted"
 
     def _documents(self, query: Query) -> int:
         """Return the number of documents that a query searches, cached for COUNT_SECONDS."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,6 @@ from xmodal import linear_models
 from xmodal.codes import check_bits
 from xmodal.config import Options
 from xmodal.data.dataset import Dataset, Problems, sample_by_hash
-from xmodal.encoders.calibration import Confidence, fit, sample_distances
 from xmodal.encoders.folder import TORCH_ENCODER, prepare_folder
 from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_tensor
 from xmodal.encoders.towers import Towers
@@ -44,8 +43,10 @@ from xmodal.features.backbones import (
     load_text_backbone,
 )
 from xmodal.features.extract import Array, text_features
-from xmodal.features.units import BackboneSource
+from xmodal.features.units import BackboneSource, FeatureTable
 from xmodal.modality import MODALITIES, Modality
+from xmodal.training.calibrate import calibrate, collection_of
+from xmodal.training.simulated_search import Collection
 
 METHOD = "rotation"
 """Name of the method in the options of an encoder."""
@@ -147,7 +148,7 @@ def fit_rotation_encoder(
             "image": BackboneRef(options.image_backbone, backbones[0].fingerprint),
             "text": BackboneRef(options.text_backbone, backbones[1].fingerprint),
         },
-        _calibrate(towers, features, queries, options),
+        calibrate(_collection(towers, features, queries), options.seed),
         _about(data, options, report),
         features.split(queries),
         options.precision,
@@ -252,6 +253,22 @@ class _Features:
             self.text_item[text],
         )
 
+    def table(self) -> FeatureTable:
+        """Return the items that have pictures and captions, all of them usable."""
+        rows: dict[Modality, Array] = {"image": self.image, "text": self.text}
+        item_of = {"image": self.image_item, "text": self.text_item}
+        counts = {m: np.bincount(x, minlength=len(self.data)) for m, x in item_of.items()}
+        whole = [
+            all(0 < counts[m][row] == len(item.sources(m)) for m in MODALITIES)
+            for row, item in enumerate(self.data)
+        ]
+        kept = np.flatnonzero(whole)
+        return FeatureTable(
+            replace(self.data, items=tuple(self.data.items[row] for row in kept)),
+            {m: x[np.isin(item_of[m], kept)] for m, x in rows.items()},
+            {m: np.concatenate([[0], np.cumsum(counts[m][kept])]) for m in MODALITIES},
+        )
+
     def split(self, queries: npt.NDArray[np.int64]) -> dict[str, list[str]]:
         """Return the ids of the parts."""
         held = set(queries.tolist())
@@ -292,25 +309,17 @@ def _measure(towers: Towers, features: _Features, queries: npt.NDArray[np.int64]
     }
 
 
-def _calibrate(
-    towers: Towers, features: _Features, queries: npt.NDArray[np.int64], options: Options
-) -> Confidence:
-    """Fit the confidence curve to one pair of each held-out item; flat without captions."""
-    places = {
-        modality: dict(zip(rows[::-1].tolist(), range(len(rows) - 1, -1, -1), strict=True))
-        for modality, rows in (("image", features.image_item), ("text", features.text_item))
-    }
-    pairs = [item for item in queries.tolist() if item in places["text"]]
-    if len(pairs) < 2:
-        return Confidence(0.0, 0.0, options.bits)
-    rows: dict[Modality, Array] = {"image": features.image, "text": features.text}
-    codes = [
-        towers.codes(modality, as_tensor(rows[modality][[places[modality][p] for p in pairs]]))
-        for modality in MODALITIES
-    ]
-    own = np.eye(len(pairs), dtype=np.bool_)
-    rng = np.random.default_rng(options.seed)
-    return fit(*sample_distances(codes[0], codes[1], own, rng), options.bits)
+def _collection(towers: Towers, features: _Features, queries: npt.NDArray[np.int64]) -> Collection:
+    """Return the held-out and the other items with captions, for the fit of the confidence."""
+    table = features.table()
+    held = {features.data.items[row].id for row in queries}
+    return collection_of(
+        table,
+        table.data.keep(lambda item: item.id in held),
+        table.data.keep(lambda item: item.id not in held),
+        lambda modality, rows: towers.outputs(modality, as_tensor(rows)),
+        by_labels=False,
+    )
 
 
 def _about(data: Dataset, options: Options, report: dict[str, Any]) -> dict[str, Any]:

@@ -21,12 +21,13 @@ import torch
 
 from xmodal.codes import check_bits
 from xmodal.config import ADDED_OPTIONS, FEATURES, Options, configure, current_names
-from xmodal.data.dataset import Dataset, Progress
+from xmodal.data.dataset import Dataset, ImageSource, Progress
 from xmodal.data.groups import with_groups
+from xmodal.data.picture_files import joint_hash, picture_hashes, picture_stamp
 from xmodal.data.situation import recognise
 from xmodal.data.split import Split
 from xmodal.data.split import split as split_pairs
-from xmodal.encoders.calibration import Confidence, fit, sample_distances
+from xmodal.encoders.calibration import Confidence, known_words
 from xmodal.encoders.folder import CHECKPOINT, TORCH_ENCODER, prepare_folder
 from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_tensor
 from xmodal.encoders.towers import Towers
@@ -42,6 +43,7 @@ from xmodal.features.backbones import (
 from xmodal.features.from_file import FileSource, check_backbone
 from xmodal.features.units import BackboneSource, FeatureSource, FeatureTable
 from xmodal.modality import Modality
+from xmodal.training.calibrate import calibrate, collection_of
 from xmodal.training.methods.contrastive import train as contrastive
 from xmodal.training.methods.contrastive.train import CaptionData, CaptionRun
 from xmodal.training.methods.dshgan import train as dshgan
@@ -50,7 +52,7 @@ from xmodal.training.methods.schgan import train as schgan
 from xmodal.training.methods.schgan_paper import train as schgan_paper
 from xmodal.training.methods.sigah import train as sigah
 from xmodal.training.methods.ssah import train as ssah
-from xmodal.training.pairs import Pairs, match_matrix
+from xmodal.training.pairs import Pairs
 from xmodal.training.precision import equal_bits
 from xmodal.training.run import EpochShown, Run, TrainingData
 
@@ -114,7 +116,8 @@ def train(
             return _load_finished(folder, pairs, options, config, features)
 
     source, refs = _feature_source(pairs, options, features, cache, progress)
-    table = FeatureTable.of(with_groups(pairs), source)
+    hashes = picture_hashes(image for item in pairs for image in item.images)
+    table = FeatureTable.of(with_groups(pairs, hashes), source)
     split = split_pairs(
         table.data,
         validation=options.validation,
@@ -127,17 +130,17 @@ def train(
         log.warning(notice)
     identity = _identity(pairs, asdict(options), asdict(config), features)
     run = _run(method, table, split, options, source)
-    run.folder, run.identity, run.show = folder, identity, show
+    pictures = {"sha256": _bytes_hash(pairs, hashes), "stamp": _stamp_hash(pairs)}
+    run.folder, run.identity, run.show = folder, f"{identity}-{pictures['sha256']}", show
     towers: Towers = method.train(run.data, config, run)
-    validation = _pairs(table, split.validation, options, one_caption=True)
     about = _about(data, split, options, config, run)
     if features is None:
         about["figures"] |= equal_bits(towers, table.data, table.rows, options, cache)
     encoder = TrainedEncoder(
         towers,
         refs,
-        _calibrate(towers, validation, options.seed),
-        {"identity": identity, **about},
+        _calibrate(towers, table, split, options),
+        {"identity": identity, "pictures": pictures, **about},
         split.ids(),
         options.precision,
     )
@@ -211,17 +214,9 @@ def _run(
     return Run(TrainingData(train_pairs, validation_pairs, options.bits, source.raw), **settings)
 
 
-def _pairs(
-    table: FeatureTable, part: Dataset, options: Options, *, one_caption: bool = False
-) -> Pairs:
-    """Return a pair for each caption, or for the first caption of each item, as tensors.
-
-    ``options.label_share`` of the labels is kept.
-    """
+def _pairs(table: FeatureTable, part: Dataset, options: Options) -> Pairs:
+    """Return a pair for each caption, as tensors; ``options.label_share`` of the labels is kept."""
     image, text, item = table.pair_rows(part)
-    if one_caption:
-        first = np.unique(item, return_index=True)[1]
-        image, text, item = image[first], text[first], item[first]
     labels, labelled = part.with_label_share(options.label_share, options.seed).labels(
         table.data.classes
     )
@@ -233,13 +228,31 @@ def _pairs(
     )
 
 
-def _calibrate(towers: Towers, pairs: Pairs, seed: int) -> Confidence:
-    """Fit the confidence curve to validation pairs; without pairs the curve is flat."""
-    if not len(pairs):
-        return Confidence(0.0, 0.0, towers.bits)
-    match = match_matrix(pairs.labels, pairs.labelled).numpy()
-    image, text = towers.codes("image", pairs.image), towers.codes("text", pairs.text)
-    return fit(*sample_distances(image, text, match, np.random.default_rng(seed)), towers.bits)
+def _calibrate(towers: Towers, table: FeatureTable, split: Split, options: Options) -> Confidence:
+    """Fit the confidence to the validation groups, with training groups as further documents.
+
+    A method other than "contrastive" learns labels, so that a hit with a label of the query is
+    right.
+    """
+    validation, train = (
+        part.with_label_share(options.label_share, options.seed)
+        for part in (split.validation, split.train)
+    )
+    by_labels = options.method != "contrastive" and bool(validation.classes)
+    groups = collection_of(
+        table,
+        validation,
+        train,
+        lambda modality, features: towers.outputs(modality, as_tensor(features)),
+        by_labels=by_labels,
+    )
+    confidence = calibrate(groups, options.seed)
+    if options.text_backbone != "words":
+        return confidence
+    captions = (
+        str(text) for part in (train, validation) for item in part for text in item.captions
+    )
+    return replace(confidence, known_words=known_words(captions))
 
 
 def _about(data: Dataset, split: Split, options: Options, config: Any, run: Run) -> dict[str, Any]:
@@ -308,12 +321,38 @@ def _load_finished(
 ) -> TrainedEncoder:
     """Load the encoder of the same run; raise ConfigError if the folder has another one."""
     encoder = TrainedEncoder.load(folder)
-    if not _same_run(encoder.about, pairs, options, config, features):
+    same = _same_run(encoder.about, pairs, options, config, features)
+    if not (same and (features is not None or _same_pictures(encoder.about, pairs))):
+        other = "other data or settings" if not same else "other pictures under the same names"
         raise ConfigError(
-            f"{folder} holds an encoder that was trained with other data or settings: name another "
-            "--out, or replace it with --restart"
+            f"{folder} holds an encoder that was trained with {other}: name another --out, or "
+            "replace it with --restart"
         )
     return encoder
+
+
+def _bytes_hash(pairs: Dataset, hashes: Mapping[ImageSource, str | None]) -> str:
+    """Return one hash of the bytes of all pictures; ``hashes``: of each picture."""
+    return joint_hash([hashes[image] or "" for item in pairs for image in item.images])
+
+
+def _stamp_hash(pairs: Dataset) -> str:
+    """Return one hash of paths, sizes and modification times of all pictures."""
+    return joint_hash([picture_stamp(image) or "" for item in pairs for image in item.images])
+
+
+def _same_pictures(about: Mapping[str, Any], pairs: Dataset) -> bool:
+    """Whether a stored encoder was trained on these pictures, if it has a record of them.
+
+    Pictures whose sizes and modification times have not changed are not read.
+    """
+    stored = about.get("pictures")
+    if not isinstance(stored, dict):  # of an earlier version
+        return True
+    if stored.get("stamp") == _stamp_hash(pairs):
+        return True
+    hashes = picture_hashes(image for item in pairs for image in item.images)
+    return stored.get("sha256") == _bytes_hash(pairs, hashes)
 
 
 def _same_run(

@@ -9,6 +9,7 @@ from typing import Any
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
 from xmodal.index.documents import DocumentBatch
+from xmodal.index.origins import read_origin
 from xmodal.index.words import document_words
 from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.client.bulk import Line
@@ -32,8 +33,10 @@ def index_lines(batch: DocumentBatch, layout: Layout, *, words: bool = False) ->
     that the server would reject.
     """
     sources = source_codes(batch, layout)
-    for id_, codes, fields in zip(batch.ids, sources, batch.fields, strict=True):
-        yield index_line(id_, codes, json.loads(fields), words=words)
+    for id_, codes, fields, origin in zip(
+        batch.ids, sources, batch.fields, batch.origin_texts(), strict=True
+    ):
+        yield index_line(id_, codes, json.loads(fields), origin=origin, words=words)
 
 
 def source_codes(batch: DocumentBatch, layout: Layout) -> list[dict[str, Any]]:
@@ -70,11 +73,17 @@ def several_codes(batch: DocumentBatch) -> list[Modality]:
 
 
 def index_line(
-    id_: str, codes: Mapping[str, Any], fields: Mapping[str, Any], *, words: bool = False
+    id_: str,
+    codes: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    *,
+    origin: str = "",
+    words: bool = False,
 ) -> Line:
     """Return the line that stores one document; ``codes``: its code fields, see source_codes.
 
-    ``words``, errors: see :func:`index_lines`.
+    ``origin``: text of :mod:`xmodal.index.origins`, "" if unknown. ``words``, errors: see
+    :func:`index_lines`.
     """
     check_id(id_)
     try:
@@ -83,8 +92,10 @@ def index_line(
         if "." in text or not _RESERVED.isdisjoint(fields):
             _check_names(id_, fields)
         json_id = _quote(id_)
-        tokens = f',"words":{_quote(" ".join(document_words(fields, id_)))}' if words else ""
-        reserved = f'"xmodal":{{"id":{json_id}{tokens}}}'
+        own = f'"id":{json_id}{_origin_json(origin)}'
+        if words:
+            own += f',"words":{_quote(" ".join(document_words(fields, id_)))}'
+        reserved = f'"xmodal":{{{own}}}'
         for name, value in codes.items():
             reserved += f',"{name}":{_code_json(value)}'
         source = f"{text[:-1]}, {reserved}}}" if fields else f"{{{reserved}}}"
@@ -129,8 +140,14 @@ def _check_names(id_: str, fields: Mapping[str, Any]) -> None:
         )
 
 
+def _origin_json(origin: str) -> str:
+    """Return the reserved fields of an origin as JSON, with a comma before them."""
+    known = read_origin(origin)
+    return "" if known is None else f',"source":{_quote(known.source)},"origin":{_quote(origin)}'
+
+
 def _code_json(value: Any) -> str:
-    """Return the JSON of codes and vectors: integers, names and base64, of which ``repr`` is faster."""
+    """Return the JSON of codes and vectors: integers, names, base64; ``repr`` is fast."""
     return repr(value).replace(" ", "").replace("'", '"')
 
 

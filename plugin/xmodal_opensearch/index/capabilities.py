@@ -14,8 +14,8 @@ from xmodal_opensearch.index.ownership import read_tag
 HAMMING = "opensearch-hamming"
 """Name of the server plugin that ``xmodal-opensearch plugin build`` compiles."""
 
-WITH_WEIGHTS = (0, 2)
-"""First version of this plugin with weights and vectors."""
+RANKING_VERSION = (0, 2)
+"""First version of that plugin with weights, vector_cosine and two_stage."""
 
 HIDDEN_STATUSES = (400, 401, 403, 404, 405)
 """HTTP statuses of a request that the user may not send or that the server does not offer."""
@@ -25,14 +25,14 @@ HIDDEN_STATUSES = (400, 401, 403, 404, 405)
 class Capabilities:
     """Version, plugins installed on every node, and whether scripts are allowed.
 
-    ``plugins`` is None if the user may not list them. ``hamming_version``: the lowest version of
-    the hamming plugin on a node, (0, 0) without it.
+    ``plugins`` is None if the user may not list them. ``hamming_version`` is the lowest version of
+    the hamming plugin on a node, None without.
     """
 
     version: tuple[int, int]
     plugins: frozenset[str] | None
     scripts: bool
-    hamming_version: tuple[int, int] = (0, 0)
+    hamming_version: tuple[int, int] | None = None
 
     @classmethod
     def read(
@@ -40,7 +40,7 @@ class Capabilities:
     ) -> Capabilities:
         """Return the capabilities from the answers of the addresses that ``probe`` requests."""
         major, minor = (int(part) for part in info["version"]["number"].split(".")[:2])
-        names, hamming = None, (0, 0)
+        names, hamming = None, None
         if plugins is not None:
             by_node = [
                 {plugin["name"]: plugin.get("version", "") for plugin in node.get("plugins", [])}
@@ -48,7 +48,7 @@ class Capabilities:
             ]
             names = frozenset(set.intersection(*map(set, by_node))) if by_node else frozenset()
             if HAMMING in names:
-                hamming = min(_to_version(versions[HAMMING]) for versions in by_node)
+                hamming = min(_major_minor(versions[HAMMING]) for versions in by_node)
         levels = [
             settings.get(level, {}).get("search.allow_expensive_queries")
             for level in ("transient", "persistent", "defaults")
@@ -67,14 +67,19 @@ class Capabilities:
         return self.plugins is not None and HAMMING in self.plugins
 
     @property
+    def weights(self) -> bool:
+        """Whether the hamming query has weights on every node."""
+        return self.hamming_version is not None and self.hamming_version >= RANKING_VERSION
+
+    @property
+    def two_stage(self) -> bool:
+        """Whether the queries two_stage and vector_cosine are on every node."""
+        return self.weights
+
+    @property
     def hybrid(self) -> bool:
         """Whether the plugin neural-search is on every node."""
         return self.plugins is not None and "opensearch-neural-search" in self.plugins
-
-    @property
-    def weights(self) -> bool:
-        """Whether the hamming plugin has weights, and compares vectors."""
-        return self.hamming and self.hamming_version >= WITH_WEIGHTS
 
     @property
     def natives(self) -> bool:
@@ -97,8 +102,8 @@ def probe(server: Server) -> Capabilities:
                 return None
             raise
 
-    names = "nodes.*.plugins.name,nodes.*.plugins.version,nodes.*.modules.name"
-    plugins = get("/_nodes/plugins", filter_path=names)
+    shown = "nodes.*.plugins.name,nodes.*.plugins.version,nodes.*.modules.name"
+    plugins = get("/_nodes/plugins", filter_path=shown)
     settings = get(
         "/_cluster/settings",
         include_defaults="true",
@@ -106,6 +111,12 @@ def probe(server: Server) -> Capabilities:
         filter_path=r"*.search\.allow_expensive_queries",  # one flat name, not a path
     )
     return Capabilities.read(server.info, plugins, settings or {})
+
+
+def _major_minor(version: str) -> tuple[int, int]:
+    """Return the first two numbers of a version; (0, 0) if it has none."""
+    match = re.match(r"(\d+)\.(\d+)", version)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
 
 
 def encodes_documents(server: Server, pipeline: str) -> bool:
@@ -121,9 +132,3 @@ def encodes_documents(server: Server, pipeline: str) -> bool:
             return False
         raise
     return read_tag(found.get(pipeline, {}).get("description")) is not None
-
-
-def _to_version(text: str) -> tuple[int, int]:
-    """Return the first two numbers of a version."""
-    found = re.match(r"(\d+)\.(\d+)", text)
-    return (int(found[1]), int(found[2])) if found else (0, 0)

@@ -152,9 +152,8 @@ def best_hits(
     """Return the best ``k`` of the server's hits, or all, by their exact matches with the query."""
     pairs = zip(found, compare(query, stored, radius), strict=True)
     ranked = sorted(
-        (match.rank, match.distance, hit_id(hit), match, hit)
-        for hit, match in pairs
-        if match is not None
+        ((match.rank, match.distance, hit_id(hit), match, hit) for hit, match in pairs if match),
+        key=lambda entry: entry[:3],
     )
     return [
         Hit(

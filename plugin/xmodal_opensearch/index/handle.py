@@ -90,7 +90,7 @@ class IndexHandle:
     @property
     def has_two_stage(self) -> bool:
         """Whether the hamming plugin, with weights and vectors, is used."""
-        return self.strategy.needs_hamming and self.capabilities.weights
+        return self.strategy.needs_hamming and self.capabilities.two_stage
 
     @property
     def build_vector(self) -> queries.BuildVector:
@@ -121,7 +121,8 @@ class IndexHandle:
         if any(condition.field not in self._types for condition in conditions):
             self.read_types()
         encoder = [{"term": {mapping.ENCODER: self.fingerprint}}] if self.enriched else []
-        return [*encoder, *queries.filters(conditions, self._types)]
+        expensive = self.capabilities.scripts
+        return [*encoder, *queries.filters(conditions, self._types, expensive=expensive)]
 
     def search(
         self, bodies: Sequence[Mapping[str, Any]], *, global_statistics: bool = False
@@ -308,6 +309,14 @@ class IndexHandle:
         self.refresh_always()
         stored = [{"exists": {"field": mapping.ID}}, *self.filters(None)]
         return self.count({"bool": {"filter": stored}}) == 0
+
+    def map_origins(self) -> None:
+        """Add the fields of origins to the mapping, unless it has them."""
+        if mapping.ORIGIN not in self._types:
+            body = {"properties": {"xmodal": {"properties": mapping.ORIGIN_PROPERTIES}}}
+            doing = "adding the fields for sources"
+            self.server.request("PUT", f"/{self.name}/_mapping", body, doing=doing)
+            self.read_types()
 
     def read_meta(self) -> dict[str, Any]:
         """Return ``_meta`` of the present mapping."""

@@ -11,6 +11,9 @@ Each code may have a vector: in ``image_vector`` or ``text_vector`` of a documen
 ``vector`` of a nested object. These fields are added with the first documents that have vectors,
 and ``_meta.xmodal.dim`` contains their dimension. ``xmodal.words`` contains the words of the
 document (see :mod:`xmodal.index.words`), separated by spaces; enriched indexes do not have it.
+``xmodal.source`` and ``xmodal.origin`` contain the origin of a document that ``xmodal index``
+stored (see :mod:`xmodal.index.origins`). They are added to the mapping with the first such
+document.
 
 Fields without a mapping become keywords, with ``.number`` for ranges of numbers and, for text,
 ``.words`` for BM25, so that a document with values of mixed types is not refused.
@@ -36,6 +39,12 @@ from xmodal_opensearch.index import codec
 VERSION = 1
 BIT_ORDER = "most significant first"
 ID, ENCODER, WORDS = "xmodal.id", "xmodal.encoder", "xmodal.words"
+SOURCE, ORIGIN = "xmodal.source", "xmodal.origin"
+ORIGIN_PROPERTIES: dict[str, Any] = {
+    "source": {"type": "keyword"},
+    "origin": {"type": "keyword", "index": False, "doc_values": False},
+}
+"""Fields of a document's origin: its source, and the text of :mod:`xmodal.index.origins`."""
 RESERVED_FIELDS = (
     "xmodal",
     *(f"{modality}_code" for modality in MODALITIES),

@@ -16,7 +16,21 @@ import numpy as np
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
-from xmodal.index.filters import Condition, Exists, Range, Term, canonical, read_number
+from xmodal.index.filters import (
+    DATE,
+    All,
+    Condition,
+    Exists,
+    Not,
+    Prefix,
+    Range,
+    Scalar,
+    Term,
+    canonical,
+    is_period,
+    read_number,
+    unknown_field,
+)
 from xmodal.index.query_codes import QueryCodes
 from xmodal.modality import Modality
 from xmodal.vectors import Int8, UInt8
@@ -255,12 +269,16 @@ def hit_id(hit: Mapping[str, Any]) -> str:
     return str(hit["_id"] if "_id" in hit else hit["fields"][ID][0])
 
 
-def filters(conditions: Sequence[Condition], types: Mapping[str, str]) -> list[Query]:
+def filters(
+    conditions: Sequence[Condition], types: Mapping[str, str], *, expensive: bool = True
+) -> list[Query]:
     """Return one query per condition, by the type of its field.
 
-    Raises ConfigError for a condition that the field's type cannot answer.
+    ``expensive``: whether the server allows queries by patterns; without them a year is compared
+    with numbers only, not with dates. Raises ConfigError for a field that the mapping lacks, unless
+    it has no field of the user, and for a condition that the field's type cannot answer.
     """
-    return [_filter(condition, types) for condition in conditions]
+    return [_filter(condition, types, expensive) for condition in conditions]
 
 
 def text_field(name: str, types: Mapping[str, str]) -> str:
@@ -319,20 +337,31 @@ def _planes(weights: UInt8) -> list[list[int]]:
     return codec.to_words(BinaryCodes.from_relaxed(planes))
 
 
-def _filter(condition: Condition, types: Mapping[str, str]) -> Query:
+def _filter(condition: Condition, types: Mapping[str, str], expensive: bool) -> Query:
+    """Return the query of the documents that fulfil one condition."""
+    if isinstance(condition, Not):
+        return {"bool": {"must_not": [_filter(condition.condition, types, expensive)]}}
+    if isinstance(condition, All):
+        parts = [_filter(one, types, expensive) for one in condition.conditions]
+        return {"bool": {"filter": parts}}
     field = condition.field
     if is_nested(field, types):
         raise ConfigError(f"field {field!r} is in nested documents, which filters do not support")
+    paths = [path for path in (field, f"{field}.words") if path in types]
+    if not paths:
+        if known := user_fields(types):
+            raise unknown_field(field, known)
+        return {"match_none": {}}
     if isinstance(condition, Exists):
-        paths = [path for path in (field, f"{field}.words") if path in types] or [field]
-        exists: Query = {"bool": {"should": [{"exists": {"field": path}} for path in paths]}}
-        return exists if condition.present else {"bool": {"must_not": [exists]}}
+        return any_of([{"exists": {"field": path}} for path in paths])
     kind = types.get(field)
     if kind in NUMBERS:
-        return _numeric(field, condition, *NUMBERS[kind])
+        return _numeric(condition, *NUMBERS[kind])
     if kind == "boolean":
         values = [value for value in ("false", "true") if condition.accepts(value)]
         return {"terms": {field: values}}
+    if kind in ("date", "date_nanos"):
+        return _date(condition)
     if kind == "text":
         field, kind = f"{field}.keyword", types.get(f"{field}.keyword")
         if kind is None:
@@ -340,21 +369,131 @@ def _filter(condition: Condition, types: Mapping[str, str]) -> Query:
                 f"field {condition.field!r} is analysed text without a keyword sub-field: filter "
                 "by another field, or search its words by BM25"
             )
+    number = f"{field}.number" if f"{field}.number" in types else None
+    return _keyword(condition, field, number, dates=expensive and kind in ("keyword", "wildcard"))
+
+
+def _keyword(
+    condition: Term | Prefix | Range, field: str, number: str | None, *, dates: bool
+) -> Query:
+    """Return the query on a keyword field; ``number``: its numeric sub-field.
+
+    ``dates``: also compare with dates, by a query on the pattern of dates.
+    """
+    if isinstance(condition, Prefix):
+        text = {"value": condition.text, **_case(condition.any_case)}
+        return {"prefix": {field: text}}
     if isinstance(condition, Term):
-        return {"terms": {field: sorted(set(map(canonical, condition.values)))}}
-    bounds = dict(condition.bounds)
-    if kind in ("keyword", "wildcard") and not isinstance(next(iter(bounds.values())), str):
-        if f"{field}.number" not in types:
-            raise ConfigError(
-                f"field {condition.field!r} is mapped as {kind}, which has no ranges of numbers: "
-                "compare with text, or map it as a number"
-            )
-        field = f"{field}.number"
-    return {"range": {field: _tightest(bounds)}}
+        queries: list[Query] = []
+        if not condition.any_case:
+            queries.append({"terms": {field: sorted(condition.texts)}})
+        folded = condition.texts if condition.any_case else condition.booleans
+        queries += [{"term": {field: {"value": text, **_case(True)}}} for text in sorted(folded)]
+        if number and condition.numbers:
+            queries.append({"terms": {number: sorted(condition.numbers)}})
+        if dates:
+            queries += [_dates(field, beginning=text) for text in condition.dates]
+        return any_of(queries)
+    if "text" in condition.kinds:
+        return {"range": {field: _tightest(condition.texts)}}
+    queries = []
+    if number and "number" in condition.kinds:
+        queries.append({"range": {number: _tightest(condition.numbers)}})
+    if "date" in condition.kinds and (dates or not queries):
+        within = {"range": {field: condition.dates}}
+        queries.append({"bool": {"filter": [within, _dates(field)]}})
+    if not queries:
+        raise ConfigError(
+            f"field {condition.field!r} is mapped as keyword, which has no ranges of numbers: "
+            "compare with text, or map it as a number"
+        )
+    return any_of(queries)
 
 
-def _numeric(field: str, condition: Term | Range, smallest: float, largest: float) -> Query:
+def _case(any_case: bool) -> dict[str, bool]:
+    """Return the option of a query that compares A to Z like a to z."""
+    return {"case_insensitive": True} if any_case else {}
+
+
+def _dates(field: str, beginning: str = "") -> Query:
+    """Return the query of values that are dates as text and have this beginning."""
+    if not beginning:
+        return {"regexp": {field: {"value": DATE, "flags": "NONE"}}}
+    pattern = f"({DATE})&({re.escape(beginning)}.*)"
+    return {"regexp": {field: {"value": pattern, "flags": "INTERSECTION"}}}
+
+
+def any_of(queries: Sequence[Query]) -> Query:
+    """Return the query of documents that match one of several."""
+    return queries[0] if len(queries) == 1 else {"bool": {"should": list(queries)}}
+
+
+def user_fields(types: Mapping[str, str]) -> list[str]:
+    """Return the user's fields of a mapping, without their sub-fields."""
+    return [
+        path
+        for path in types
+        if not mapping.is_reserved(path)
+        and not any(path[:at] in types for at, char in enumerate(path) if char == ".")
+    ]
+
+
+def _date(condition: Term | Prefix | Range) -> Query:
+    """Return the query on a field that is mapped as a date."""
+    if isinstance(condition, Range):
+        ranges: list[dict[str, Any]] = []
+        for name, bound in condition.bounds:
+            new = _date_bound(condition.field, name, bound)
+            for old in ranges:  # one value of a document must be within all bounds
+                if old["format"] == new["format"] and set(old) & set(new) == {"format"}:
+                    old |= new
+                    break
+            else:
+                ranges.append(new)
+        parts: list[Query] = [{"range": {condition.field: one}} for one in ranges]
+        return parts[0] if len(parts) == 1 else {"bool": {"filter": parts}}
+    values = condition.values if isinstance(condition, Term) else (condition.text,)
+    return any_of(
+        [
+            {
+                "range": {
+                    condition.field: _date_bound(condition.field, "gte", value)
+                    | _date_bound(condition.field, "lte", value)
+                }
+            }
+            for value in values
+        ]
+    )
+
+
+def _date_bound(field: str, name: str, bound: Scalar) -> dict[str, Any]:
+    """Return a bound of a date field: "gt" and "lte" refer to the end of a period."""
+    text = canonical(bound)
+    if is_period(text):
+        end = _to_end(text) if name in ("gt", "lte") else ""
+        name = {"gt": "gte", "lte": "lt"}.get(name, name)
+        return {name: text.replace(" ", "T") + end, "format": "strict_date_optional_time"}
+    if (number := _to_number(bound)) is not None:
+        return {name: number, "format": "epoch_millis"}
+    raise ConfigError(
+        f"field {field!r} holds dates and is compared with {text!r}, expected a date such as "
+        "2024-05-01"
+    )
+
+
+def _to_end(period: str) -> str:
+    """Return the date math from the start of a period to its end."""
+    time = re.sub("(Z|[+-][0-9]{2}:?[0-9]{2})$", "", period[11:])
+    if not time:
+        return {4: "||+1y", 7: "||+1M"}.get(len(period), "||+1d")
+    return {2: "||+1h", 5: "||+1m", 8: "||+1s"}.get(len(time), "||+1ms")
+
+
+def _numeric(condition: Term | Prefix | Range, smallest: float, largest: float) -> Query:
     """Return the query on a numeric field whose type has values from smallest to largest."""
+    field = condition.field
+    if isinstance(condition, Prefix):
+        raise ConfigError(f"field {field!r} holds numbers, which have no prefix: use >= and <")
     if isinstance(condition, Term):
         numbers = [_to_number(value) for value in condition.values]
         in_range = [n for n in numbers if n is not None and smallest <= n <= largest]

@@ -35,7 +35,9 @@ def read_batch(handle: IndexHandle, ids: Sequence[str]) -> DocumentBatch:
     fields = [
         json.dumps(mapping.user_fields(source), ensure_ascii=False) for source in sources.values()
     ]
-    return DocumentBatch(list(sources), packed, offsets, fields, vectors)
+    origins = [source.get("xmodal", {}).get("origin", "") for source in sources.values()]
+    known = origins if any(origins) else []
+    return DocumentBatch(list(sources), packed, offsets, fields, vectors, known)
 
 
 def read_fields(handle: IndexHandle, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -67,7 +69,7 @@ def count_target(
 def count_documents(handle: IndexHandle) -> int:
     """Return the number of documents without the self-test document."""
     handle.refresh()
-    return handle.count({"bool": {"filter": _documents(handle)}})
+    return handle.count({"bool": {"filter": documents(handle)}})
 
 
 def read_facets(handle: IndexHandle, max_values: int) -> Facets:
@@ -82,7 +84,7 @@ def read_facets(handle: IndexHandle, max_values: int) -> Facets:
         return {}
     body = {
         "size": 0,
-        "query": {"bool": {"filter": _documents(handle)}},
+        "query": {"bool": {"filter": documents(handle)}},
         "aggs": {path: {"terms": {"field": path, "size": max_values + 1}} for _, path in fields},
     }
     (answer,) = handle.search([body])
@@ -118,7 +120,7 @@ def sample_codes(
     return [hit["_id"] for hit in hits], stored.codes[stored.offsets[:-1]]
 
 
-def _documents(handle: IndexHandle) -> list[Query]:
+def documents(handle: IndexHandle) -> list[Query]:
     """Return the filters that all documents but the self-test document pass."""
     return [{"exists": {"field": mapping.ID}}, *handle.filters(None)]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import BulkFailure, ConfigError, IndexMissing, ServerFailure
 from xmodal.index.contract import WINDOW, Facets, Hit, Hits, WordsHit, WordsQuery
 from xmodal.index.documents import Codes, DocumentBatch, to_batch
+from xmodal.index.origins import Entry
 from xmodal.index.query_codes import QueryCodes, to_query_codes
 from xmodal.index.validation import check_ids, check_search, check_width
 from xmodal.modality import Modality
@@ -28,6 +29,7 @@ from xmodal_opensearch.index.bulk_lines import index_lines, is_usable, several_c
 from xmodal_opensearch.index.capabilities import probe
 from xmodal_opensearch.index.explain import Explanation, explain
 from xmodal_opensearch.index.handle import IndexHandle
+from xmodal_opensearch.index.listing import count_codes, disk_usage, list_entries
 from xmodal_opensearch.index.reading import (
     count_documents,
     count_target,
@@ -131,6 +133,8 @@ class OpenSearchIndex:
         }
         self.handle.store_fingerprint()
         self.handle.map_nested_codes(several_codes(batch))
+        if batch.origins:
+            self.handle.map_origins()
         report = self.handle.send(bulk.batches(lines.values()))
         self._check_accepted(report, len(lines), "stored")
         return len(batch)
@@ -194,6 +198,20 @@ class OpenSearchIndex:
         self._check_accepted(report, len(usable), "removed")
         self.handle.forget_decision()
         return report.results["deleted"]
+
+    def entries(
+        self, *, where: Mapping[str, Any] | None = None, source: str | None = None
+    ) -> Iterator[Entry]:
+        """Yield documents without codes; see :class:`xmodal.index.origins.ListedIndex`."""
+        return list_entries(self.handle, where, source)
+
+    def count_codes(self) -> dict[Modality, int]:
+        """Return the number of stored codes of each modality."""
+        return count_codes(self.handle)
+
+    def disk_usage(self) -> dict[str, int]:
+        """Return the bytes of the primary shards and of their replicas."""
+        return disk_usage(self.handle)
 
     def facets(self, max_values: int = 20) -> Facets:
         """Return fields by which a search can be narrowed, at most 100; see the contract."""

@@ -19,10 +19,10 @@ from functools import partial
 from typing import Any
 
 from xmodal.codes import BinaryCodes
-from xmodal.errors import CodeError, ConfigError
+from xmodal.errors import ConfigError
 from xmodal.index.contract import WINDOW, Hit, Hits
 from xmodal.index.query_codes import QueryCodes, to_query_codes
-from xmodal.index.validation import check_search
+from xmodal.index.validation import check_dim, check_search
 from xmodal.modality import Modality
 from xmodal_opensearch.index import queries
 from xmodal_opensearch.index.comparison import best_hits, read_stored, source_fields
@@ -72,20 +72,9 @@ def search(
 
 
 def with_usable_vectors(handle: IndexHandle, query: QueryCodes) -> QueryCodes:
-    """Return the queries without vectors if the index has none.
-
-    Raises CodeError for vectors of another dimension.
-    """
-    if query.vectors is None:
-        return query
-    if handle.dim is None:
-        return QueryCodes(query.codes, query.weights)
-    if query.vectors.shape[1] != handle.dim:
-        raise CodeError(
-            f"the query has vectors of {query.vectors.shape[1]} numbers, this index holds "
-            f"{handle.dim}: search with the encoder that filled the index"
-        )
-    return query
+    """Return the queries without vectors if the index has none; CodeError for another dimension."""
+    check_dim(query, handle.dim)
+    return QueryCodes(query.codes, query.weights) if handle.dim is None else query
 
 
 def _first_stage(

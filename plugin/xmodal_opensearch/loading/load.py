@@ -90,12 +90,16 @@ def lines(
         check_width(batch.bits, index.bits)
         stored = index.handle.with_storable_vectors(batch)
         index.handle.map_nested_codes(several_codes(batch))
+        if batch.origins:
+            index.handle.map_origins()
         sources = source_codes(stored, index.handle.layout)
         words = index.handle.has_words
-        for id_, codes, fields in zip(batch.ids, sources, batch.fields, strict=True):
+        for id_, codes, fields, origin in zip(
+            batch.ids, sources, batch.fields, batch.origin_texts(), strict=True
+        ):
             try:
                 check_ids([id_])
-                yield index_line(id_, codes, json.loads(fields), words=words)
+                yield index_line(id_, codes, json.loads(fields), origin=origin, words=words)
             except ConfigError as error:
                 refused[id_] = str(error)
 

@@ -18,7 +18,6 @@ from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 
-from xmodal import __version__
 from xmodal.errors import ConfigError, ExtraMissing, IndexFailure
 from xmodal_opensearch.node.artifacts import (
     VERSION,
@@ -51,7 +50,7 @@ def build(version: str, out: Path, *, show: Show | None = None) -> str:
         classes = Path(folder, "classes")
         show(f"compiling for OpenSearch {version}")
         _compile(jars, classes, show)
-        jar = Path(folder, f"{NAME}-{__version__}.jar")
+        jar = Path(folder, f"{NAME}-{plugin_version()}.jar")
         _pack(jar, [(str(path.relative_to(classes)), path) for path in classes.rglob("*.class")])
         descriptor = Path(folder, "plugin-descriptor.properties")
         descriptor.write_text(_descriptor(version), encoding="utf-8")
@@ -84,6 +83,15 @@ def plugin_folder(version: str = VERSION, show: Show | None = None) -> Path:
                 if not target.is_dir():  # otherwise another process has written the same content
                     raise
     return target
+
+
+def plugin_version() -> str:
+    """Return the version of the plugin, which its descriptor states."""
+    return next(
+        line.removeprefix("version=")
+        for line in _descriptor(VERSION).splitlines()
+        if line.startswith("version=")
+    )
 
 
 def sources() -> list[Path]:
@@ -158,8 +166,8 @@ def _pack(out: Path, members: Iterable[tuple[str, Path]]) -> None:
 
 
 def _descriptor(version: str) -> str:
+    """Return the plugin's descriptor for a server version."""
     text = _java_folder().joinpath("plugin-descriptor.properties").read_text(encoding="utf-8")
-    text = text.replace("${project.version}", __version__)
     return text.replace("${opensearch.version}", version)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
-from xmodal.index.filters import parse
+from xmodal.index.filters import DATE, parse
 from xmodal.index.query_codes import QueryCodes
 from xmodal_opensearch.index import queries as build
 from xmodal_opensearch.index.mapping import LAYOUTS
@@ -210,6 +210,21 @@ TYPES = {
     "parts.size": "long",
 }
 NONE = {"match_none": {}}
+ISO = {"format": "strict_date_optional_time"}
+
+
+def any_of(*queries: dict[str, Any]) -> dict[str, Any]:
+    return {"bool": {"should": list(queries)}}
+
+
+def any_case(text: str) -> dict[str, Any]:
+    return {"value": text, "case_insensitive": True}
+
+
+def dates(pattern: str, flags: str = "INTERSECTION") -> dict[str, Any]:
+    return {"regexp": {"word" if flags == "NONE" else "name": {"value": pattern, "flags": flags}}}
+
+
 MAX_INT = 2**31 - 1
 
 
@@ -217,11 +232,50 @@ MAX_INT = 2**31 - 1
     ("where", "query"),
     [
         ({"word": ["red", "a", "red"]}, {"terms": {"word": ["a", "red"]}}),
-        ({"word": 10.0}, {"terms": {"word": ["10"]}}),
-        ({"word": True}, {"terms": {"word": ["true"]}}),
+        (
+            {"word": "1.50"},
+            any_of({"terms": {"word": ["1.50"]}}, {"terms": {"word.number": [1.5]}}),
+        ),
+        ({"name": "1.50"}, {"terms": {"name": ["1.50"]}}),
+        (
+            {"word": True},
+            any_of({"terms": {"word": ["true"]}}, {"term": {"word": any_case("true")}}),
+        ),
+        ({"word": {"any_case": "Red"}}, {"term": {"word": any_case("red")}}),
+        ({"word": {"prefix": "re"}}, {"prefix": {"word": {"value": "re"}}}),
+        ({"word": {"any_case": {"prefix": "Re"}}}, {"prefix": {"word": any_case("Re")}}),
+        ({"word": {"not": "red"}}, {"bool": {"must_not": [{"terms": {"word": ["red"]}}]}}),
+        (
+            {"word": {"all": ["a", {"prefix": "b"}]}},
+            {
+                "bool": {
+                    "filter": [
+                        {"terms": {"word": ["a"]}},
+                        {"prefix": {"word": {"value": "b"}}},
+                    ]
+                }
+            },
+        ),
         ({"word": {"gte": 10}}, {"range": {"word.number": {"gte": 10}}}),
-        ({"word": {"gte": "10"}}, {"range": {"word": {"gte": "10"}}}),
-        ({"new": {"gte": 10}}, {"range": {"new": {"gte": 10}}}),
+        ({"word": {"gte": "10"}}, {"range": {"word.number": {"gte": 10}}}),
+        (
+            {"name": "2024-05"},
+            any_of({"terms": {"name": ["2024-05"]}}, dates(rf"({DATE})&(2024\-05.*)")),
+        ),
+        (
+            {"word": {"gt": "2023", "lte": 2024}},
+            any_of(
+                {"range": {"word.number": {"gt": 2023, "lte": 2024}}},
+                {
+                    "bool": {
+                        "filter": [
+                            {"range": {"word": {"gte": "2023~", "lt": "2024~"}}},
+                            dates(DATE, "NONE"),
+                        ]
+                    }
+                },
+            ),
+        ),
         ({"caption": "a boat"}, {"terms": {"caption.keyword": ["a boat"]}}),
         ({"caption": {"lt": "b"}}, {"range": {"caption.keyword": {"lt": "b"}}}),
         ({"price": ["10", 9.5, "many"]}, {"terms": {"price": [10, 9.5]}}),
@@ -241,7 +295,23 @@ MAX_INT = 2**31 - 1
         ({"sale": ["false", "true", "no"]}, {"terms": {"sale": ["false", "true"]}}),
         ({"sale": {"gte": 0}}, {"terms": {"sale": []}}),  # booleans are no numbers
         ({"sale": {"gt": "no"}}, {"terms": {"sale": ["true"]}}),  # false < no < true
-        ({"day": {"gte": "2011-02"}}, {"range": {"day": {"gte": "2011-02"}}}),
+        ({"day": {"gte": "2011-02"}}, {"range": {"day": {"gte": "2011-02"} | ISO}}),
+        ({"day": {"gt": "2011"}}, {"range": {"day": {"gte": "2011||+1y"} | ISO}}),
+        (
+            {"day": ["2011-02", "2011-02-03 10:30"]},
+            any_of(
+                {"range": {"day": {"gte": "2011-02", "lt": "2011-02||+1M"} | ISO}},
+                {
+                    "range": {
+                        "day": {"gte": "2011-02-03T10:30", "lt": "2011-02-03T10:30||+1m"} | ISO
+                    }
+                },
+            ),
+        ),
+        (
+            {"day": {"lt": 1700000000000}},
+            {"range": {"day": {"lt": 1700000000000, "format": "epoch_millis"}}},
+        ),
         ({"word": {"gt": 3, "gte": 3}}, {"range": {"word.number": {"gt": 3}}}),
         ({"word": {"gt": 3, "gte": 4}}, {"range": {"word.number": {"gte": 4}}}),
         ({"word": {"lt": "c", "lte": "b"}}, {"range": {"word": {"lte": "b"}}}),
@@ -257,11 +327,11 @@ def test_filter_depends_on_the_type_of_the_field(
 def test_exists_covers_the_sub_field_words() -> None:
     paths = [{"exists": {"field": "word"}}, {"exists": {"field": "word.words"}}]
     some = {"bool": {"should": paths}}
-    unknown = {"bool": {"should": [{"exists": {"field": "new"}}]}}
+    one = {"exists": {"field": "name"}}
     for where, query in (
         ({"word": {"exists": True}}, some),
         ({"word": {"exists": False}}, {"bool": {"must_not": [some]}}),
-        ({"new": {"exists": True}}, unknown),
+        ({"name": {"exists": True}}, one),
     ):
         assert build.filters(parse(where), TYPES) == [query]
 
@@ -273,6 +343,22 @@ def test_filters_returns_one_query_per_condition() -> None:
     assert build.filters(parse(None), TYPES) == []
 
 
+def test_filters_without_expensive_queries_have_no_patterns() -> None:
+    expected = any_of({"terms": {"word": ["2024"]}}, {"terms": {"word.number": [2024]}})
+    assert build.filters(parse({"word": 2024}), TYPES, expensive=False) == [expected]
+
+
+def test_unknown_fields_are_refused_with_the_fields_of_the_user() -> None:
+    types = {"image_code": "knn_vector", "xmodal.id": "keyword", "tag.name": "keyword"} | TYPES
+    with pytest.raises(ConfigError, match=r"'new', expected one of caption, count, .* tag.name, "):
+        build.filters(parse({"new": {"exists": False}}), types)
+    with pytest.raises(ConfigError) as raised:
+        build.filters(parse({"new": 3}), types)
+    assert "image_code" not in str(raised.value)
+    assert "word.number" not in str(raised.value)
+    assert build.filters(parse({"new": 3}), {"image_code": "knn_vector"}) == [NONE]
+
+
 @pytest.mark.parametrize(
     ("where", "message"),
     [
@@ -281,6 +367,8 @@ def test_filters_returns_one_query_per_condition() -> None:
         ({"name": {"gt": 3}}, "'name' is mapped as keyword"),
         ({"caption": {"gt": 3}}, "'caption' is mapped as keyword"),
         ({"price": {"gt": "many"}}, "'price' holds numbers .* many"),
+        ({"price": {"prefix": "1"}}, "'price' holds numbers"),
+        ({"day": "soon"}, "'day' holds dates .* 'soon'"),
         ({"parts.size": 3}, "'parts.size' is in nested documents"),
         ({"parts": {"exists": True}}, "'parts' is in nested documents"),
     ],

@@ -141,6 +141,34 @@ def test_plugins_are_those_on_every_node() -> None:
 
 
 @pytest.mark.parametrize(
+    ("versions", "weights"),
+    [
+        (["0.2.0", "0.2.1"], True),
+        (["1.0.0"], True),
+        (["0.10.0"], True),
+        (["0.2.0", "0.1.0"], False),
+        ([None, "0.2.0"], False),
+        ([""], False),
+        ([], False),
+    ],
+)
+def test_weights_and_second_stage_need_a_new_plugin_on_every_node(
+    versions: list[str | None], weights: bool
+) -> None:
+    nodes = {
+        f"node {number}": {
+            "plugins": [{"name": "opensearch-hamming", "version": version}]
+            if version is not None
+            else []
+        }
+        for number, version in enumerate(versions)
+    }
+    can = read(plugins={"nodes": nodes})
+    assert (can.weights, can.two_stage) == (weights, weights)
+    assert not read(plugins=None).weights
+
+
+@pytest.mark.parametrize(
     ("settings", "scripts"),
     [
         ({}, True),

@@ -198,7 +198,7 @@ def test_other_dimensions_and_documents_without_vectors_are_refused(
 ) -> None:
     short = QueryCodes(FULL.codes, None, FULL.vectors[:, :8])  # type: ignore[index]
     for search in (index.search, lambda query, _, target: index.measure(query, [], target=target)):
-        with pytest.raises(CodeError, match=f"8 numbers, this index holds {BITS}"):
+        with pytest.raises(CodeError, match=f"8 dimensions, this index holds {BITS}"):
             search(short, 1, target="image")
     with pytest.raises(ConfigError, match="window is 0"):
         index.search(FULL, 1, target="image", window=0)

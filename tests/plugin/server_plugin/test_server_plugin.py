@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xmodal import __version__
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, IndexFailure, IndexMissing
 from xmodal_opensearch.client.address import parse_address
@@ -41,16 +40,21 @@ def test_build_is_reproducible(node_parts: None, tmp_path: Path) -> None:
     with zipfile.ZipFile(first) as packed:
         jar, descriptor = sorted(packed.namelist())
         assert (jar, descriptor) == (
-            f"opensearch-hamming-{__version__}.jar",
+            f"opensearch-hamming-{build.plugin_version()}.jar",
             "plugin-descriptor.properties",
         )
         text = packed.read(descriptor).decode()
         classes = zipfile.ZipFile(packed.open(jar)).namelist()
     assert "opensearch.version=3.6.0" in text
-    assert f"version={__version__}" in text
+    assert f"version={build.plugin_version()}" in text
     assert "${" not in text
     assert "org/xmodal/hamming/HammingPlugin.class" in classes
     assert all(name.startswith("org/xmodal/hamming/") for name in classes)
+
+
+def test_maven_project_has_the_version_of_the_descriptor() -> None:
+    project = Path(build.__file__).with_name("java") / "pom.xml"
+    assert f"<version>{build.plugin_version()}</version>" in project.read_text().split("<name>")[0]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +85,7 @@ def test_build_of_invalid_sources_fails_in_one_line(
 
 def test_check_compares_with_numpy(plugin_url: str) -> None:
     lines = check(server_at(plugin_url))
-    assert f"opensearch-hamming {__version__} for OpenSearch 3.6.0" in lines[0]
+    assert f"opensearch-hamming {build.plugin_version()} for OpenSearch 3.6.0" in lines[0]
     assert [line.split(":")[0] for line in lines[1:]] == ["64 bits", "72 bits", "256 bits"]
 
 

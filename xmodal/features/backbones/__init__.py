@@ -61,6 +61,9 @@ class TextBackbone(Protocol):
     def forward(self, texts: Sequence[str]) -> npt.NDArray[Any]:
         """``b`` texts -> (b, dim) float32."""
 
+    def has_known_token(self, text: str) -> bool:
+        """Return whether the vocabulary has a token of the text, longer than one letter."""
+
 
 @lru_cache(maxsize=8)
 def load_image_backbone(spec: str, *, precision: Precision = "float32") -> ImageBackbone:

@@ -45,6 +45,13 @@ class Words:
                 out[row, (hashed >> 1) % self.dim] += sign * weight * (1 + math.log(count))
         return out
 
+    def has_known_token(self, text: str) -> bool:
+        """Return whether the text has a gram: hashed words have no vocabulary.
+
+        The known words are those of the training, see ``Confidence.known_words``.
+        """
+        return any(True for _ in self._grams(text))
+
 
 class RawPixels:
     """Raw pixels of 64 x 64 pictures, for :class:`xmodal.encoders.towers.SmallCNN`."""

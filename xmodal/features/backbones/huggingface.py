@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from xmodal.errors import ModelError
 from xmodal.features.backbones.connectivity import check_reachable
 from xmodal.features.backbones.modules import PixelNetwork, run
 from xmodal.features.backbones.sentence_layout import SentenceLayout, pool, read_layout
+from xmodal.features.known_tokens import KnownTokens
 
 MAX_TOKENS = 512
 POOLED_TEXTS = ("clip_text_model", "siglip_text_model")
@@ -148,6 +149,18 @@ class HuggingFaceTextBackbone:
                 max_length=self.max_tokens,
                 return_tensors="pt",
             )
+        )
+
+    def has_known_token(self, text: str) -> bool:
+        """Return whether the tokenizer has a token of the text, longer than one letter."""
+        (ids,) = self._tokenize([text])["input_ids"].tolist()
+        return self._known_tokens.any_of(ids)
+
+    @cached_property
+    def _known_tokens(self) -> KnownTokens:
+        return KnownTokens(
+            lambda ids: str(self._tokenizer.decode(ids, skip_special_tokens=True)),
+            self._tokenizer.get_vocab(),
         )
 
     def tokenizer_json(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from xmodal.data.images import Pixels, Preprocessing
 from xmodal.device import DTYPES, batch_size, device, with_precision
 from xmodal.errors import ModelError, require
 from xmodal.features.backbones.modules import PixelNetwork, run
+from xmodal.features.known_tokens import KnownTokens
 from xmodal.modality import Modality
 
 CONFIG = "open_clip_config.json"
@@ -80,6 +81,18 @@ class OpenClipTextBackbone:
     def forward(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """``b`` texts -> (b, dim)."""
         return run(self._features, self._tokenizer(list(texts)))
+
+    def has_known_token(self, text: str) -> bool:
+        """Return whether the tokenizer has a token of the text, longer than one letter."""
+        ids = self._tokenizer([text])[0].tolist()
+        return self._known_tokens.any_of(ids)
+
+    @cached_property
+    def _known_tokens(self) -> KnownTokens:
+        special = set(getattr(self._tokenizer, "all_special_ids", (0,)))
+        return KnownTokens(
+            lambda ids: str(self._tokenizer.decode([i for i in ids if i not in special])), ()
+        )
 
 
 class _ImageFeatures(nn.Module):

@@ -6,14 +6,14 @@ import java.util.Arrays;
 
 import org.apache.lucene.util.BytesRef;
 
-/** Distances computed from {@link DocValuesCodes}, one document at a time: slower than cached codes, without heap. */
+/** Keys computed from {@link DocValuesCodes}, one document at a time: slower than cached codes, without heap. */
 final class DocValuesDistances implements Distances {
     private final DocValuesCodes codes;
     private final int width;
-    private final long[][] queries;
+    private final ComparedCode[] queries;
 
     /** {@code width}: bytes of a code. */
-    DocValuesDistances(DocValuesCodes codes, int width, long[][] queries) {
+    DocValuesDistances(DocValuesCodes codes, int width, ComparedCode[] queries) {
         this.codes = codes;
         this.width = width;
         this.queries = queries;
@@ -23,13 +23,13 @@ final class DocValuesDistances implements Distances {
     public void block(int from, int to, int[] out) throws IOException {
         Arrays.fill(out, 0, to - from, ABSENT);
         for (int doc = seek(from); doc < to; doc = codes.iterator.nextDoc()) {
-            out[doc - from] = currentDistance();
+            out[doc - from] = currentKey();
         }
     }
 
     @Override
-    public int distance(int doc) throws IOException {
-        return seek(doc) == doc ? currentDistance() : ABSENT;
+    public int key(int doc) throws IOException {
+        return seek(doc) == doc ? currentKey() : ABSENT;
     }
 
     private int seek(int doc) throws IOException {
@@ -37,18 +37,14 @@ final class DocValuesDistances implements Distances {
         return at < doc ? codes.iterator.advance(doc) : at;
     }
 
-    private int currentDistance() throws IOException {
+    private int currentKey() throws IOException {
         BytesRef code = codes.code();
         if (code.length != width) {
             return ABSENT;
         }
         int min = ABSENT;
-        for (long[] query : queries) {
-            int sum = 0;
-            for (int w = 0; w < query.length; w++) {
-                sum += Long.bitCount(CodeWords.word(code.bytes, code.offset, code.length, w) ^ query[w]);
-            }
-            min = Math.min(min, sum);
+        for (ComparedCode query : queries) {
+            min = Math.min(min, query.key(code.bytes, code.offset));
         }
         return min;
     }

@@ -13,8 +13,8 @@ import org.apache.lucene.util.FixedBitSet;
 /**
  * Scores a segment block by block, {@link Distances#BLOCK} documents at a time.
  *
- * <p>All distances of a block are computed first. A block without a competitive distance is skipped; for the others, the
- * filter, the deleted documents and the collector are evaluated for each document with a competitive distance.
+ * <p>All keys of a block are computed first. A block without a competitive key is skipped; for the others, the filter, the
+ * deleted documents and the collector are evaluated for each document with a competitive key.
  *
  * <p>Timeouts and cancellation are handled by the server, which calls {@link #score} for one range of documents at a time
  * and checks both between the ranges.
@@ -25,13 +25,13 @@ final class HammingBulkScorer extends BulkScorer {
 
     private final Distances distances;
     private final FilterBlock filter;
-    private final CompetitiveDistance competitive;
+    private final CompetitiveKey competitive;
     private final int maxDoc;
     private final int[] block = new int[Distances.BLOCK];
     private final Hit hit = new Hit();
 
     /** {@code filterDocs}: documents that match the filter, or null without a filter. */
-    HammingBulkScorer(Distances distances, DocIdSetIterator filterDocs, CompetitiveDistance competitive, int maxDoc) {
+    HammingBulkScorer(Distances distances, DocIdSetIterator filterDocs, CompetitiveKey competitive, int maxDoc) {
         this.distances = distances;
         this.filter = filterDocs == null ? null : new FilterBlock(filterDocs);
         this.competitive = competitive;
@@ -44,7 +44,7 @@ final class HammingBulkScorer extends BulkScorer {
         int end = Math.min(max, maxDoc);
         int from = min;
         while (from < end) {
-            if (competitive.distance() < 0) {
+            if (competitive.key() < 0) {
                 return DocIdSetIterator.NO_MORE_DOCS;
             }
             // Aligned with the blocks of SegmentCodes, so that each block is contiguous in memory.
@@ -71,11 +71,11 @@ final class HammingBulkScorer extends BulkScorer {
     private void scoreAll(LeafCollector collector, Bits live, int from, int to) throws IOException {
         int n = to - from;
         distances.block(from, to, block);
-        if (!Kernels.anyAtMost(block, n, competitive.distance())) {
+        if (!Kernels.anyAtMost(block, n, competitive.key())) {
             return;
         }
         for (int i = 0; i < n; i++) {
-            if (block[i] <= competitive.distance() && (live == null || live.get(from + i))) {
+            if (block[i] <= competitive.key() && (live == null || live.get(from + i))) {
                 collect(collector, from + i, block[i]);
             }
         }
@@ -87,22 +87,22 @@ final class HammingBulkScorer extends BulkScorer {
         boolean few = bits.cardinality() < MIN_FILTERED;
         if (!few) {
             distances.block(from, to, block);
-            if (!Kernels.anyAtMost(block, n, competitive.distance())) {
+            if (!Kernels.anyAtMost(block, n, competitive.key())) {
                 return;
             }
         }
         int i = bits.nextSetBit(0);
         while (i < n) {
-            int distance = few ? distances.distance(from + i) : block[i];
-            if (distance <= competitive.distance() && (live == null || live.get(from + i))) {
-                collect(collector, from + i, distance);
+            int key = few ? distances.key(from + i) : block[i];
+            if (key <= competitive.key() && (live == null || live.get(from + i))) {
+                collect(collector, from + i, key);
             }
             i = i + 1 < Distances.BLOCK ? bits.nextSetBit(i + 1) : n;
         }
     }
 
-    private void collect(LeafCollector collector, int doc, int distance) throws IOException {
-        hit.distance = distance;
+    private void collect(LeafCollector collector, int doc, int key) throws IOException {
+        hit.key = key;
         collector.collect(doc);
     }
 
@@ -113,11 +113,11 @@ final class HammingBulkScorer extends BulkScorer {
 
     /** The current document, as the collector sees it. */
     private final class Hit extends Scorable {
-        private int distance;
+        private int key;
 
         @Override
         public float score() {
-            return competitive.score(distance);
+            return competitive.score(key);
         }
 
         @Override

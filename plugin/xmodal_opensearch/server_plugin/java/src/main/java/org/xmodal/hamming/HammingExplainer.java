@@ -7,20 +7,21 @@ import org.apache.lucene.index.LeafReader;
 import org.apache.lucene.search.Explanation;
 import org.apache.lucene.util.BytesRef;
 
-/** Explains the score of a document: the field and the query code of the minimum distance, and the bytes that differ. */
+/** Explains the score of a document: the field and the query code of the smallest key, and the bytes that differ. */
 final class HammingExplainer {
     private static final int MAX_BYTES_SHOWN = 16;
 
     private final HammingQuery query;
-    private final float[] scores;
+    private final float boost;
 
-    HammingExplainer(HammingQuery query, float[] scores) {
+    HammingExplainer(HammingQuery query, float boost) {
         this.query = query;
-        this.scores = scores;
+        this.boost = boost;
     }
 
     Explanation explain(LeafReader reader, int doc) throws IOException {
         int min = Distances.ABSENT;
+        int nearest = Distances.ABSENT;
         String best = "the document has no code in " + String.join(", ", query.fields);
         for (String field : query.fields) {
             DocValuesCodes codes = DocValuesCodes.open(reader, field);
@@ -32,32 +33,35 @@ final class HammingExplainer {
                 continue;
             }
             for (int c = 0; c < query.codes.length; c++) {
-                int distance = distance(code, query.codes[c]);
-                if (distance < min) {
-                    min = distance;
-                    best = "distance " + distance + " of " + 8 * query.width + " bits between field " + field
-                        + (query.codes.length == 1 ? "" : " and code " + c + " of " + query.codes.length + " (counted from 0)")
-                        + "; " + differing(code, query.codes[c]);
+                int distance = query.codes[c].hamming(code.bytes, code.offset);
+                int key = query.codes[c].key(code.bytes, code.offset);
+                if (key < min || min == Distances.ABSENT && distance < nearest) {
+                    best = compare(code, c, field);
                 }
+                min = Math.min(min, key);
+                nearest = Math.min(nearest, distance);
             }
         }
-        if (min == Distances.ABSENT) {
+        if (nearest == Distances.ABSENT) {
             return Explanation.noMatch(best);
         }
-        if (min > query.maxDistance) {
+        if (min > query.maxKey()) {
             return Explanation.noMatch(best + "; more than max_distance " + query.maxDistance);
         }
-        float boost = scores[0];
         String times = boost == 1 ? "" : ", times boost " + boost;
-        return Explanation.match(scores[min], "1 / (1 + distance)" + times, Explanation.match(min, best));
+        boolean weighted = query.codes[0].weighted();
+        String formula = weighted ? "1 / (1 + key), key = weighted distance * " + (8 * query.width + 1) + " + distance" : "1 / (1 + distance)";
+        return Explanation.match(CompetitiveKey.score(min, boost), formula + times, Explanation.match(min, best));
     }
 
-    private static int distance(BytesRef code, byte[] other) {
-        int sum = 0;
-        for (int i = 0; i < other.length; i++) {
-            sum += Integer.bitCount((code.bytes[code.offset + i] ^ other[i]) & 0xFF);
-        }
-        return sum;
+    /** Describes the distance between a code of {@code field} and code c of the query. */
+    private String compare(BytesRef code, int c, String field) {
+        ComparedCode other = query.codes[c];
+        int distance = other.hamming(code.bytes, code.offset);
+        String weighted = other.weighted() ? "weighted distance " + other.weighted(code.bytes, code.offset) + ", " : "";
+        String number = query.codes.length == 1 ? "" : " and code " + c + " of " + query.codes.length + " (counted from 0)";
+        return weighted + "distance " + distance + " of " + 8 * query.width + " bits between field " + field + number + "; "
+            + differing(code, other.code);
     }
 
     private static String differing(BytesRef code, byte[] other) {

@@ -18,6 +18,7 @@ final class HammingParser {
     private final XContentParser parser;
     private List<String> fields;
     private List<QueryCode> codes;
+    private List<String> weights;
 
     private HammingParser(XContentParser parser) {
         this.parser = parser;
@@ -40,6 +41,7 @@ final class HammingParser {
                 case "fields" -> setFields(texts(key), key);
                 case "code" -> setCodes(List.of(code(key)), key);
                 case "codes" -> setCodes(codes(key), key);
+                case "weights" -> weights = parser.currentToken() == Token.START_ARRAY ? texts(key) : List.of(text(key));
                 case "max_distance" -> maxDistance = distance(key);
                 case "filter" -> {
                     expect(Token.START_OBJECT, key, "a query");
@@ -47,7 +49,7 @@ final class HammingParser {
                 }
                 case "boost" -> boost = parser.floatValue();
                 case "_name" -> queryName = parser.text();
-                default -> throw error("unknown key [" + key + "]; expected field or fields, code or codes, max_distance, filter, boost, _name");
+                default -> throw error("unknown key [" + key + "]; expected field or fields, code or codes, weights, max_distance, filter, boost, _name");
             }
         }
         if (fields == null) {
@@ -56,7 +58,10 @@ final class HammingParser {
         if (codes == null) {
             throw error("requires [code] or [codes]");
         }
-        return new HammingQueryBuilder(service, fields, codes, maxDistance, filter).boost(boost).queryName(queryName);
+        if (weights != null && weights.size() != codes.size()) {
+            throw error("[weights] has " + weights.size() + " texts, expected " + codes.size() + ": one per code");
+        }
+        return new HammingQueryBuilder(service, fields, codes, weights == null ? List.of() : weights, maxDistance, filter).boost(boost).queryName(queryName);
     }
 
     private void setFields(List<String> given, String key) {
@@ -74,7 +79,7 @@ final class HammingParser {
     }
 
     private String text(String key) throws IOException {
-        expect(Token.VALUE_STRING, key, "a name");
+        expect(Token.VALUE_STRING, key, key.equals("weights") ? "hexadecimal digits, a text per code" : "a name");
         return parser.text();
     }
 

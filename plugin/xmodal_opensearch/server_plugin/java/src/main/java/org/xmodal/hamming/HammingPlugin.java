@@ -21,6 +21,7 @@ import org.opensearch.core.xcontent.NamedXContentRegistry;
 import org.opensearch.env.Environment;
 import org.opensearch.env.NodeEnvironment;
 import org.opensearch.index.IndexModule;
+import org.opensearch.index.query.QueryBuilder;
 import org.opensearch.indices.breaker.BreakerSettings;
 import org.opensearch.plugins.ActionPlugin;
 import org.opensearch.plugins.CircuitBreakerPlugin;
@@ -56,7 +57,14 @@ public final class HammingPlugin extends Plugin implements SearchPlugin, ActionP
     @Override
     public List<QuerySpec<?>> getQueries() {
         return List.of(new QuerySpec<>(
-            HammingQueryBuilder.NAME, in -> new HammingQueryBuilder(service, in), parser -> HammingParser.parse(service, parser)
+            HammingQueryBuilder.NAME, in -> new HammingQueryBuilder(service, in, false), parser -> HammingParser.parse(service, parser)
+        ));
+    }
+
+    @Override
+    public List<NamedWriteableRegistry.Entry> getNamedWriteables() {
+        return List.of(new NamedWriteableRegistry.Entry(
+            QueryBuilder.class, HammingQueryBuilder.WEIGHTED_NAME, in -> new HammingQueryBuilder(service, in, true)
         ));
     }
 

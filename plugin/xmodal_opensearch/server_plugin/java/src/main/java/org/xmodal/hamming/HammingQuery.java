@@ -3,7 +3,6 @@ package org.xmodal.hamming;
 
 import java.io.IOException;
 import java.util.Arrays;
-import java.util.HexFormat;
 import java.util.Objects;
 
 import org.apache.lucene.search.BooleanClause;
@@ -16,27 +15,32 @@ import org.apache.lucene.search.ScoreMode;
 import org.apache.lucene.search.Weight;
 
 /**
- * Lucene query that scores documents with 1 / (1 + distance), where distance is the minimum Hamming distance between a code of
- * the document and a code of the query.
+ * Lucene query that scores documents with 1 / (1 + key), where key is the smallest key (see {@link Distances}) of a code of the
+ * document and a code of the query.
  *
- * <p>It matches documents that have a code, have a distance of at most {@code maxDistance} and match the filter.
+ * <p>It matches documents that have a code with a Hamming distance of at most {@code maxDistance} and match the filter.
  */
 final class HammingQuery extends Query {
     final CodeCache cache;
     final String[] fields;
     /** Bytes of a code. */
     final int width;
-    final byte[][] codes;
+    final ComparedCode[] codes;
     final int maxDistance;
     final Query filter;
 
-    HammingQuery(CodeCache cache, String[] fields, int width, byte[][] codes, int maxDistance, Query filter) {
+    HammingQuery(CodeCache cache, String[] fields, int width, ComparedCode[] codes, int maxDistance, Query filter) {
         this.cache = cache;
         this.fields = fields;
         this.width = width;
         this.codes = codes;
         this.maxDistance = maxDistance;
         this.filter = filter;
+    }
+
+    /** The largest key of a matching document. With weights, {@link ComparedCode} applies {@code maxDistance}. */
+    int maxKey() {
+        return codes[0].weighted() ? CompetitiveKey.MAX : maxDistance;
     }
 
     @Override
@@ -74,7 +78,7 @@ final class HammingQuery extends Query {
     public String toString(String field) {
         StringBuilder text = new StringBuilder("hamming(").append(String.join(",", fields)).append(" ~ ");
         for (int c = 0; c < codes.length; c++) {
-            text.append(c == 0 ? "" : ",").append(HexFormat.of().formatHex(codes[c]));
+            text.append(c == 0 ? "" : ",").append(codes[c]);
         }
         if (maxDistance < 8 * width) {
             text.append(" within ").append(maxDistance);
@@ -88,11 +92,11 @@ final class HammingQuery extends Query {
     @Override
     public boolean equals(Object other) {
         return other instanceof HammingQuery query && Arrays.equals(fields, query.fields) && width == query.width
-            && Arrays.deepEquals(codes, query.codes) && maxDistance == query.maxDistance && Objects.equals(filter, query.filter);
+            && Arrays.equals(codes, query.codes) && maxDistance == query.maxDistance && Objects.equals(filter, query.filter);
     }
 
     @Override
     public int hashCode() {
-        return Objects.hash(classHash(), Arrays.hashCode(fields), width, Arrays.deepHashCode(codes), maxDistance, filter);
+        return Objects.hash(classHash(), Arrays.hashCode(fields), width, Arrays.hashCode(codes), maxDistance, filter);
     }
 }

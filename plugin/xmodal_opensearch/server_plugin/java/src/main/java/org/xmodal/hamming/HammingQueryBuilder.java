@@ -23,30 +23,42 @@ import org.opensearch.index.query.QueryShardException;
 /** The {@code hamming} query of a request; serialized between nodes and converted to a {@link HammingQuery} on each shard. */
 final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder> {
     static final String NAME = "hamming";
+    /**
+     * The name of a query with weights between nodes. A node with version 0.1 of the plugin, which has no weights, refuses the
+     * name; queries without weights are exchanged with it.
+     */
+    static final String WEIGHTED_NAME = "hamming_weighted";
     static final int ANY_DISTANCE = Integer.MAX_VALUE;
 
     private final HammingService service;
     final List<String> fields;
     final List<QueryCode> codes;
+    /** One text of hexadecimal digits per code, or empty without weights. */
+    final List<String> weights;
     final int maxDistance;
     final QueryBuilder filter;
 
     /** {@code filter} may be null. */
-    HammingQueryBuilder(HammingService service, List<String> fields, List<QueryCode> codes, int maxDistance, QueryBuilder filter) {
+    HammingQueryBuilder(
+        HammingService service, List<String> fields, List<QueryCode> codes, List<String> weights, int maxDistance, QueryBuilder filter
+    ) {
         this.service = service;
         this.fields = List.copyOf(fields);
         this.codes = List.copyOf(codes);
+        this.weights = List.copyOf(weights);
         this.maxDistance = maxDistance;
         this.filter = filter;
     }
 
-    HammingQueryBuilder(HammingService service, StreamInput in) throws IOException {
+    /** Reads a query sent as {@link #NAME} or, with {@code weighted}, as {@link #WEIGHTED_NAME}. */
+    HammingQueryBuilder(HammingService service, StreamInput in, boolean weighted) throws IOException {
         super(in);
         this.service = service;
         fields = in.readStringList();
         codes = in.readList(i -> i.readBoolean() ? QueryCode.ofText(i.readString()) : QueryCode.ofBytes(i.readByteArray()));
         maxDistance = in.readVInt();
         filter = in.readOptionalNamedWriteable(QueryBuilder.class);
+        weights = weighted ? in.readStringList() : List.of();
     }
 
     @Override
@@ -63,6 +75,9 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
         }
         out.writeVInt(maxDistance);
         out.writeOptionalNamedWriteable(filter);
+        if (!weights.isEmpty()) {
+            out.writeStringCollection(weights);
+        }
     }
 
     @Override
@@ -82,6 +97,9 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
             }
         }
         builder.endArray();
+        if (!weights.isEmpty()) {
+            builder.field("weights", weights);
+        }
         if (maxDistance != ANY_DISTANCE) {
             builder.field("max_distance", maxDistance);
         }
@@ -93,7 +111,7 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
     }
 
     private HammingQueryBuilder with(QueryBuilder other) {
-        HammingQueryBuilder copy = new HammingQueryBuilder(service, fields, codes, maxDistance, other);
+        HammingQueryBuilder copy = new HammingQueryBuilder(service, fields, codes, weights, maxDistance, other);
         copy.boost(boost());
         copy.queryName(queryName());
         return copy;
@@ -151,14 +169,15 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
                 }
             }
             checkScope(context, found);
-            byte[][] decoded = new byte[codes.size()][];
-            for (int c = 0; c < decoded.length; c++) {
-                decoded[c] = codes.get(c).decode(width);
+            int largest = Math.min(maxDistance, 8 * width);
+            ComparedCode[] compared = new ComparedCode[codes.size()];
+            for (int c = 0; c < compared.length; c++) {
+                compared[c] = new ComparedCode(codes.get(c).decode(width), weights.isEmpty() ? null : weights.get(c), largest);
             }
             String[] names = found.stream().map(CodeField::name).toArray(String[]::new);
             Query inner = filter == null ? null : filter.toQuery(context);
             service.recordUse(context, found);
-            HammingQuery query = new HammingQuery(service.cache, names, width, decoded, Math.min(maxDistance, 8 * width), inner);
+            HammingQuery query = new HammingQuery(service.cache, names, width, compared, largest, inner);
             return context.getMapperService().hasNested() ? FieldScope.around(query) : query;
         } catch (IllegalArgumentException e) {
             throw new QueryShardException(context, "[" + NAME + "] " + e.getMessage(), e);
@@ -193,17 +212,22 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
 
     @Override
     protected boolean doEquals(HammingQueryBuilder other) {
-        return fields.equals(other.fields) && codes.equals(other.codes) && maxDistance == other.maxDistance
+        return fields.equals(other.fields) && codes.equals(other.codes) && weights.equals(other.weights) && maxDistance == other.maxDistance
             && Objects.equals(filter, other.filter);
     }
 
     @Override
     protected int doHashCode() {
-        return Objects.hash(fields, codes, maxDistance, filter);
+        return Objects.hash(fields, codes, weights, maxDistance, filter);
     }
 
     @Override
     public String getWriteableName() {
+        return weights.isEmpty() ? NAME : WEIGHTED_NAME;
+    }
+
+    @Override
+    public String getName() {
         return NAME;
     }
 }

@@ -18,18 +18,18 @@ final class HammingScorer extends Scorer {
     private static final float MATCH_COST = 4;
 
     private final DocIdSetIterator candidates;
-    private final CompetitiveDistance competitive;
-    private final TwoPhaseIterator withinDistance;
-    private int distance;
+    private final CompetitiveKey competitive;
+    private final TwoPhaseIterator withinKey;
+    private int key;
 
-    HammingScorer(Distances distances, DocIdSetIterator candidates, CompetitiveDistance competitive) {
+    HammingScorer(Distances distances, DocIdSetIterator candidates, CompetitiveKey competitive) {
         this.candidates = candidates;
         this.competitive = competitive;
-        withinDistance = new TwoPhaseIterator(candidates) {
+        withinKey = new TwoPhaseIterator(candidates) {
             @Override
             public boolean matches() throws IOException {
-                distance = distances.distance(approximation.docID());
-                return distance <= competitive.distance();
+                key = distances.key(approximation.docID());
+                return key <= competitive.key();
             }
 
             @Override
@@ -41,12 +41,12 @@ final class HammingScorer extends Scorer {
 
     @Override
     public TwoPhaseIterator twoPhaseIterator() {
-        return withinDistance;
+        return withinKey;
     }
 
     @Override
     public DocIdSetIterator iterator() {
-        return TwoPhaseIterator.asDocIdSetIterator(withinDistance);
+        return TwoPhaseIterator.asDocIdSetIterator(withinKey);
     }
 
     @Override
@@ -56,7 +56,7 @@ final class HammingScorer extends Scorer {
 
     @Override
     public float score() {
-        return competitive.score(distance);
+        return competitive.score(key);
     }
 
     @Override

@@ -20,18 +20,13 @@ final class HammingWeight extends Weight {
     private final HammingQuery query;
     /** Weight of the filter, or null without a filter. */
     private final Weight filter;
-    private final long[][] words;
-    private final float[] scores;
+    private final float boost;
 
     HammingWeight(HammingQuery query, Weight filter, float boost) {
         super(query);
         this.query = query;
         this.filter = filter;
-        words = new long[query.codes.length][];
-        for (int c = 0; c < words.length; c++) {
-            words[c] = CodeWords.of(query.codes[c]);
-        }
-        scores = CompetitiveDistance.scores(8 * query.width, boost);
+        this.boost = boost;
     }
 
     @Override
@@ -56,9 +51,9 @@ final class HammingWeight extends Weight {
             SegmentCodes cached = query.cache.get(reader, field, query.width);
             DocValuesCodes stored = cached == null ? DocValuesCodes.open(reader, field) : null;
             if (cached != null) {
-                found.add(cached.distances(words));
+                found.add(cached.distances(query.codes));
             } else if (stored != null) {
-                found.add(new DocValuesDistances(stored, query.width, words));
+                found.add(new DocValuesDistances(stored, query.width, query.codes));
             }
         }
         return found.isEmpty() ? null : MinDistances.of(found);
@@ -76,13 +71,13 @@ final class HammingWeight extends Weight {
         @Override
         public Scorer get(long leadCost) throws IOException {
             DocIdSetIterator candidates = candidates(leadCost);
-            return new HammingScorer(distances(reader), candidates, new CompetitiveDistance(scores, query.maxDistance));
+            return new HammingScorer(distances(reader), candidates, new CompetitiveKey(boost, query.maxKey()));
         }
 
         @Override
         public BulkScorer bulkScorer() throws IOException {
             DocIdSetIterator filterDocs = filtered == null ? null : filtered.get(Long.MAX_VALUE).iterator();
-            CompetitiveDistance competitive = new CompetitiveDistance(scores, query.maxDistance);
+            CompetitiveKey competitive = new CompetitiveKey(boost, query.maxKey());
             return new HammingBulkScorer(distances(reader), filterDocs, competitive, reader.maxDoc());
         }
 
@@ -116,7 +111,7 @@ final class HammingWeight extends Weight {
         if (filter != null && !filter.explain(context, doc).isMatch()) {
             return Explanation.noMatch("the document does not match the filter " + query.filter);
         }
-        return new HammingExplainer(query, scores).explain(context.reader(), doc);
+        return new HammingExplainer(query, boost).explain(context.reader(), doc);
     }
 
     @Override

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 package org.xmodal.hamming;
 
+import java.util.Arrays;
+
 /**
  * Inner loops over a block of codes in column-major order: the first words of all codes, then the second words, and so on.
  *
@@ -61,6 +63,39 @@ final class Kernels {
         }
     }
 
+    /**
+     * Sets {@code out[i]} to D * factor + h of the code at {@code first + i}: D is the sum over p of 2^p times the number of bits
+     * in which it differs from {@code query} inside plane p, and h the number of all bits in which it differs.
+     *
+     * @param planes word w of plane p is {@code planes[p][w]}; there are four planes
+     */
+    static void weighted(long[] codes, int stride, int first, int n, long[] query, long[][] planes, int factor, int[] out) {
+        Arrays.fill(out, 0, n, 0);
+        for (int w = 0; w < query.length; w++) {
+            addWeighted(
+                codes, w * stride + first, n, query[w], planes[0][w], planes[1][w], planes[2][w], planes[3][w], factor, out
+            );
+        }
+    }
+
+    private static void addWeighted(
+        long[] codes, int first, int n, long q, long ones, long twos, long fours, long eights, int factor, int[] out
+    ) {
+        for (int i = 0; i < n; i++) {
+            long x = codes[first + i] ^ q;
+            int weighted = Long.bitCount(x & ones) + (Long.bitCount(x & twos) << 1) + (Long.bitCount(x & fours) << 2)
+                + (Long.bitCount(x & eights) << 3);
+            out[i] += weighted * factor + Long.bitCount(x);
+        }
+    }
+
+    /** Sets {@code out[i]} to {@link Distances#ABSENT} if {@code distances[i]} is more than {@code max}, for i from 0 to n - 1. */
+    static void exclude(int[] distances, int n, int max, int[] out) {
+        for (int i = 0; i < n; i++) {
+            out[i] = distances[i] > max ? Distances.ABSENT : out[i];
+        }
+    }
+
     /** Sets {@code out[i]} to the minimum of {@code out[i]} and {@code other[i]}, for i from 0 to n - 1. */
     static void min(int[] other, int n, int[] out) {
         for (int i = 0; i < n; i++) {
@@ -69,15 +104,15 @@ final class Kernels {
     }
 
     /**
-     * Whether one of the first n distances is at most {@code max}; {@code max} is -1 or larger.
+     * Whether one of the first n keys is at most {@code max}; {@code max} is -1 or larger.
      *
      * <p>It combines the signs of differences, which takes a tenth of the time of a minimum.
      */
-    static boolean anyAtMost(int[] distances, int n, int max) {
+    static boolean anyAtMost(int[] keys, int n, int max) {
         int signs = 0;
         int above = max + 1;
         for (int i = 0; i < n; i++) {
-            signs |= distances[i] - above;
+            signs |= keys[i] - above;
         }
         return signs < 0;
     }

@@ -4,7 +4,7 @@ package org.xmodal.hamming;
 import java.io.IOException;
 import java.util.List;
 
-/** Minimum distance over several fields: the distance of a document is that of its nearest code. */
+/** Smallest key over several fields: the key of a document is that of its nearest code. */
 final class MinDistances implements Distances {
     private final List<Distances> fields;
     private final int[] scratch = new int[BLOCK];
@@ -27,10 +27,10 @@ final class MinDistances implements Distances {
     }
 
     @Override
-    public int distance(int doc) throws IOException {
+    public int key(int doc) throws IOException {
         int min = ABSENT;
         for (Distances field : fields) {
-            min = Math.min(min, field.distance(doc));
+            min = Math.min(min, field.key(doc));
         }
         return min;
     }

@@ -38,56 +38,52 @@ final class SegmentCodes {
         return bytes;
     }
 
-    Distances distances(long[][] queries) {
+    Distances distances(ComparedCode[] queries) {
         return docs == null ? new Dense(queries) : new Sparse(queries);
     }
 
-    private int distanceOfOrdinal(int ordinal, long[][] queries) {
+    private int keyOfOrdinal(int ordinal, ComparedCode[] queries) {
         long[] block = blocks[ordinal / Distances.BLOCK];
         int at = ordinal % Distances.BLOCK;
         int min = Distances.ABSENT;
-        for (long[] query : queries) {
-            int sum = 0;
-            for (int w = 0; w < words; w++) {
-                sum += Long.bitCount(block[w * Distances.BLOCK + at] ^ query[w]);
-            }
-            min = Math.min(min, sum);
+        for (ComparedCode query : queries) {
+            min = Math.min(min, query.key(block, Distances.BLOCK, at));
         }
         return min;
     }
 
-    /** Distances of ordinals {@code from} to {@code to} (exclusive), in at most two blocks. {@code scratch} has one block. */
-    private void distancesOfOrdinals(int from, int to, long[][] queries, int[] out, int[] scratch) {
+    /** Keys of ordinals {@code from} to {@code to} (exclusive), in at most two blocks. {@code scratch} has one block. */
+    private void keysOfOrdinals(int from, int to, ComparedCode[] queries, int[] out, int[] scratch) {
         int n = Math.min(to - from, Distances.BLOCK - from % Distances.BLOCK);
-        distancesInBlock(from, n, queries, out, scratch);
+        keysInBlock(from, n, queries, out, scratch);
         if (from + n < to) {
             int[] rest = new int[to - from - n];
-            distancesInBlock(from + n, rest.length, queries, rest, scratch);
+            keysInBlock(from + n, rest.length, queries, rest, scratch);
             System.arraycopy(rest, 0, out, n, rest.length);
         }
     }
 
-    private void distancesInBlock(int from, int n, long[][] queries, int[] out, int[] scratch) {
+    private void keysInBlock(int from, int n, ComparedCode[] queries, int[] out, int[] scratch) {
         long[] block = blocks[from / Distances.BLOCK];
         int at = from % Distances.BLOCK;
-        Kernels.distances(block, Distances.BLOCK, at, n, queries[0], out);
+        queries[0].keys(block, Distances.BLOCK, at, n, out);
         for (int q = 1; q < queries.length; q++) {
-            Kernels.distances(block, Distances.BLOCK, at, n, queries[q], scratch);
+            queries[q].keys(block, Distances.BLOCK, at, n, scratch);
             Kernels.min(scratch, n, out);
         }
     }
 
     private final class Dense implements Distances {
-        private final long[][] queries;
+        private final ComparedCode[] queries;
         private final int[] scratch = new int[BLOCK];
 
-        Dense(long[][] queries) {
+        Dense(ComparedCode[] queries) {
             this.queries = queries;
         }
 
         @Override
         public void block(int from, int to, int[] out) {
-            distancesOfOrdinals(from, to, queries, out, scratch);
+            keysOfOrdinals(from, to, queries, out, scratch);
             if (present == null) {
                 return;
             }
@@ -102,20 +98,20 @@ final class SegmentCodes {
         }
 
         @Override
-        public int distance(int doc) {
+        public int key(int doc) {
             if (present != null && (present[doc >> 6] >>> doc & 1) == 0) {
                 return ABSENT;
             }
-            return distanceOfOrdinal(doc, queries);
+            return keyOfOrdinal(doc, queries);
         }
     }
 
     private final class Sparse implements Distances {
-        private final long[][] queries;
+        private final ComparedCode[] queries;
         private final int[] found = new int[BLOCK];
         private final int[] scratch = new int[BLOCK];
 
-        Sparse(long[][] queries) {
+        Sparse(ComparedCode[] queries) {
             this.queries = queries;
         }
 
@@ -130,16 +126,16 @@ final class SegmentCodes {
             if (first == last) {
                 return;
             }
-            distancesOfOrdinals(first, last, queries, found, scratch);
+            keysOfOrdinals(first, last, queries, found, scratch);
             for (int ordinal = first; ordinal < last; ordinal++) {
                 out[docs[ordinal] - from] = found[ordinal - first];
             }
         }
 
         @Override
-        public int distance(int doc) {
+        public int key(int doc) {
             int ordinal = ordinal(doc);
-            return ordinal < docs.length && docs[ordinal] == doc ? distanceOfOrdinal(ordinal, queries) : ABSENT;
+            return ordinal < docs.length && docs[ordinal] == doc ? keyOfOrdinal(ordinal, queries) : ABSENT;
         }
 
         /** Ordinal of the first document {@code >= doc}. */

@@ -1,0 +1,62 @@
+"""Files of pictures: hashes of their bytes, and stamps by which a changed file is noticed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from xmodal.data.dataset import FeatureName, ImageSource, Progress
+
+THREADS = 8
+"""Pictures that are read at the same time."""
+
+
+def picture_hashes(
+    sources: Iterable[ImageSource], progress: Progress | None = None
+) -> dict[ImageSource, str | None]:
+    """Return the SHA-256 of the bytes of each picture, None for unreadable ones.
+
+    Every picture is read once.
+    """
+    different = list(dict.fromkeys(sources))
+    hashes: dict[ImageSource, str | None] = {}
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="hash") as pool:
+        for source, digest in zip(different, pool.map(_hash, different), strict=True):
+            hashes[source] = digest
+            if progress:
+                progress("hashing", len(hashes), len(different))
+    return hashes
+
+
+def picture_stamp(source: ImageSource) -> str | None:
+    """Return path, size and modification time of a picture as text, None if there is no file."""
+    if isinstance(source, FeatureName):
+        return None
+    try:
+        stat = os.stat(source)
+    except (OSError, ValueError):  # ValueError: a name with a zero byte
+        return None
+    return f"{os.path.abspath(source)}\0{stat.st_size}\0{stat.st_mtime_ns}"
+
+
+def joint_hash(values: Sequence[str | None]) -> str:
+    """Return one hash of texts in order, 32 hexadecimal digits.
+
+    It is "" if there is no text, or if one is None.
+    """
+    if not values or None in values:
+        return ""
+    text = "\0\0".join(map(str, values))
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+def _hash(source: ImageSource) -> str | None:
+    if isinstance(source, FeatureName):
+        return None
+    try:
+        with open(source, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):  # ValueError: a name with a zero byte
+        return None
