@@ -16,7 +16,7 @@ from xmodal.index.contract import Hit
 from xmodal.retrieval.gallery import (
     THUMB,
     QueryHits,
-    caption_of,
+    figures_of,
     unreadable_pictures,
     write_gallery,
     write_sheet,
@@ -133,8 +133,11 @@ def test_write_gallery_creates_folders_and_rejects_other_suffixes(tmp_path: Path
 
 
 def test_caption_has_distance_and_confidence() -> None:
-    assert caption_of(hit("a", 7)) == "distance 7"
-    assert caption_of(hit("a", 7)._replace(confidence=0.424)) == "distance 7, confidence 42%"
+    assert figures_of(hit("a", 7)) == ("distance 7", "")
+    fused = hit("a", 7)._replace(
+        confidence=0.424, ranks={"codes": None, "words": 2}, matched=("red", "shoe")
+    )
+    assert figures_of(fused) == ("distance 7, confidence 42%", "words 2: red shoe")
 
 
 def test_write_sheet_doubles_small_pictures(tmp_path: Path) -> None:

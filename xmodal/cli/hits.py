@@ -10,6 +10,7 @@ from typing import Any
 from xmodal.cli.output import escape_controls, print_line, print_table
 from xmodal.index.contract import Hit, nearest_to_json, shown_source
 from xmodal.modality import Modality
+from xmodal.retrieval.reasons import why
 
 HEADER = ("rank", "distance", "confidence", "why", "caption", "file")
 TABLE_WIDTH = 80
@@ -33,17 +34,6 @@ def print_hits(hits: Sequence[Hit], target: Modality, *, first_rank: int = 1) ->
             print_line(f"{rank}. {file}")
             print_line(f"   {caption}")
             print_line(f"   distance {distance}, confidence {confidence}, {why}")
-
-
-def why(hit: Hit) -> str:
-    """Return the ranks of a hit by codes and by words, and the words that it has.
-
-    For example "codes 3, words 1: red circle"; "codes" for a search by codes alone.
-    """
-    if hit.ranks is None:
-        return "codes"
-    parts = [f"{name} {rank}" for name, rank in hit.ranks.items() if rank is not None]
-    return ", ".join(parts) + (f": {' '.join(hit.matched)}" if hit.matched else "")
 
 
 def hit_to_json(hit: Hit, target: Modality) -> dict[str, Any]:
