@@ -87,7 +87,7 @@ def diagnose(index: OpenSearchIndex, *, progress: Progress | None = None) -> Dia
             report.modalities.append(stats)
             _measure_searches(index, modality, report)
     if report.modalities:
-        report.advice += advice(report, index)
+        report.advice += [*advice(report, index), *missing_parts(index)]
     else:
         report.advice.append("the index is empty: fill it with xmodal-opensearch load")
     return report
@@ -131,7 +131,6 @@ def advice(report: DiagnosticsReport, index: OpenSearchIndex) -> list[str]:
         if recall.value < LOW_RECALL
     ]
     lines += _latency_advice(report.latencies, index.handle.strategy.name)
-    lines += missing_parts(index)
     return lines or ["no change recommended: exact search is fast, and most codes are distinct"]
 
 

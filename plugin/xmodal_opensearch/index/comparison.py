@@ -111,7 +111,7 @@ def compare(
 def similarities(query: QueryCodes, weighted: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Return the similarities, -1 to 1, of weighted Hamming distances from one query."""
     total = query.bits if query.weights is None else int(query.weights[0].sum())
-    values: npt.NDArray[np.float64] = 1 - 2 * weighted / max(total, 1)
+    values: npt.NDArray[np.float64] = 1 - 2 * weighted / total
     return values
 
 

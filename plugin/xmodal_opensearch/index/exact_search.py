@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
@@ -147,5 +148,9 @@ def least_score(handle: IndexHandle, radius: int | None) -> float:
 
 
 def split_rows(queries: QueryCodes) -> list[QueryCodes]:
-    """Return the queries one by one."""
-    return [queries[row : row + 1] for row in range(len(queries))]
+    """Return the queries one by one; weights that are all zero rank nothing and are left out."""
+    rows = [queries[row : row + 1] for row in range(len(queries))]
+    return [
+        replace(row, weights=None) if row.weights is not None and not row.weights.any() else row
+        for row in rows
+    ]

@@ -62,6 +62,7 @@ class IndexHandle:
         )
         self._types = mapping.field_types(mappings)
         self.dim = mapping.read_dim(mappings)
+        self.has_vector_fields = mapping.has_vector_fields(mappings)
         self.has_words = mapping.has_words(mappings)
         self._stores_vectors: bool | None = None
         self.shards = int(settings["index.number_of_shards"])
@@ -226,6 +227,7 @@ class IndexHandle:
         mappings = self._read_mapping()
         self._types = mapping.field_types(mappings)
         self.dim = mapping.read_dim(mappings)
+        self.has_vector_fields = mapping.has_vector_fields(mappings)
         return self._types
 
     def has_nested_codes(self, modality: Modality) -> bool:
@@ -279,19 +281,24 @@ class IndexHandle:
         """
         if self.dim is None and self._stores_vectors is None:
             self._decide_vectors(dim)
+        if self.dim is not None and dim is None and self.is_empty():
+            self.write_meta(mapping.with_meta(self.read_meta(), dim=None))
+            self.read_types()
         if self.dim is not None and dim != self.dim:
-            found = "none" if dim is None else f"vectors of {dim} numbers"
+            found = "no vectors" if dim is None else f"vectors of {dim} dimensions"
             raise CodeError(
-                f"{self.address} stores vectors of {self.dim} numbers, these documents have "
-                f"{found}: encode them with vectors, or load into a new index"
+                f"these documents have {found}, {self.address} holds vectors of {self.dim}: use "
+                "the encoder that filled the index, or load all documents into a new index"
             )
         return self.dim is not None
 
     def _decide_vectors(self, dim: int | None) -> None:
         """Add the fields of vectors if the index is empty; read them if another process did."""
         self.read_types()
-        own = any(mapping.vector_field(modality) in self._types for modality in MODALITIES)
-        if self.dim is None and dim is not None and not own and self.is_empty():
+        is_free = self.has_vector_fields or not any(
+            mapping.vector_field(modality) in self._types for modality in MODALITIES
+        )
+        if self.dim is None and dim is not None and is_free and self.is_empty():
             properties = mapping.vector_properties(self.layout, dim)
             several = [modality for modality in MODALITIES if self.has_nested_codes(modality)]
             properties |= mapping.nested_properties(self.bits, self.layout, several, dim)

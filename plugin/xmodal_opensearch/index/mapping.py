@@ -355,6 +355,11 @@ def read_dim(mappings: Mapping[str, Any]) -> int | None:
     return dim if isinstance(dim, int) else None
 
 
+def has_vector_fields(mappings: Mapping[str, Any]) -> bool:
+    """Return whether the mapping has fields for vectors of xmodal; a user may have equal names."""
+    return "dim" in mappings.get("_meta", {}).get("xmodal", {})
+
+
 def has_words(mappings: Mapping[str, Any]) -> bool:
     """Return whether documents have their words, by the rules of this version."""
     return bool(mappings.get("_meta", {}).get("xmodal", {}).get("words") == WORDS_VERSION)

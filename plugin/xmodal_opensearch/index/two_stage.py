@@ -81,7 +81,7 @@ def _first_stage(
     handle: IndexHandle, rows: Sequence[QueryCodes], window: int
 ) -> tuple[list[QueryCodes], int]:
     """Return the queries of the first stage that the server can compute, and its window."""
-    if handle.weighs or rows == [] or rows[0].weights is None:
+    if handle.weighs or all(row.weights is None for row in rows):
         return list(rows), window
     return [QueryCodes(row.codes) for row in rows], HAMMING_WINDOW_FACTOR * window
 

@@ -17,11 +17,12 @@ from xmodal.codes import BinaryCodes
 from xmodal.errors import BulkFailure, ConfigError, ServerFailure
 from xmodal.index.contract import Hits, Index, WordsQuery, open_index
 from xmodal.index.documents import DocumentBatch
+from xmodal.index.query_codes import QueryCodes
 from xmodal.modality import MODALITIES
 from xmodal_opensearch.diagnostics import diagnose
 from xmodal_opensearch.index import queries
 from xmodal_opensearch.index.bulk_lines import index_lines
-from xmodal_opensearch.index.exact_search import count_within, pages_of_hits
+from xmodal_opensearch.index.exact_search import count_within, hit_source, pages_of_hits
 from xmodal_opensearch.index.mapping import LAYOUTS, nested_path
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading.load import load
@@ -253,10 +254,10 @@ def test_field_of_the_user_with_a_reserved_name_is_reported(address: Address, re
 def test_request_in_the_documentation_is_that_of_the_client() -> None:
     page = Path(__file__).parents[3] / "docs" / "opensearch.md"
     [documented] = re.findall(r"```json\n(.*?)```", page.read_text(), re.DOTALL)
-    code = BinaryCodes.from_hex(["9f3c00a1"])
+    code = QueryCodes(BinaryCodes.from_hex(["9f3c00a1"]))
     large = [{"terms": {"size": ["large"]}}]
     query = queries.by_all(queries.by_script, "text", code, LAYOUTS["faiss"], large)
-    assert json.loads(documented) == queries.search_body(query, 10, "text")
+    assert json.loads(documented) == queries.search_body(query, 10, hit_source("text"))
 
 
 def test_code_lines_are_json() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
+from contract.ranking import Document, Query, search
 from support.hamming_server import Server
 
 from xmodal.codes import BinaryCodes
@@ -24,84 +25,51 @@ ALL = 4 * COUNT
 Address = Callable[..., str]
 
 
-@dataclass
-class Documents:
+def random_documents() -> DocumentBatch:
     """Documents with 0 to 3 picture codes, many of which tie, and one text code."""
-
-    batch: DocumentBatch
-
-    @classmethod
-    def random(cls) -> Documents:
-        rng = np.random.default_rng(7)
-        counts = rng.choice([0, 1, 1, 1, 2, 3], COUNT)
-        outputs = rng.normal(size=(int(counts.sum()), BITS))
-        outputs[::5] = outputs[0]
-        outputs[1::9] *= rng.choice([-1, 1], (1, BITS))
-        rows = np.split(outputs, np.cumsum(counts)[:-1])
-        codes = [
+    rng = np.random.default_rng(7)
+    counts = rng.choice([0, 1, 1, 1, 2, 3], COUNT)
+    outputs = rng.normal(size=(int(counts.sum()), BITS))
+    outputs[::5] = outputs[0]
+    rows = np.split(outputs, np.cumsum(counts)[:-1])
+    texts = rng.normal(size=(COUNT, BITS))
+    vectors = to_int8(outputs)
+    vectors[3] = 0
+    return DocumentBatch.of(
+        [f"d{n}" for n in rng.permutation(COUNT)],
+        image=[
             BinaryCodes.from_relaxed(own) if len(own) else BinaryCodes.empty(BITS) for own in rows
-        ]
-        texts = rng.normal(size=(COUNT, BITS))
-        vectors = to_int8(outputs)
-        vectors[3] = 0
-        return cls(
-            DocumentBatch.of(
-                [f"d{n}" for n in rng.permutation(COUNT)],
-                image=codes,
-                text=BinaryCodes.from_relaxed(texts),
-                fields=[{"part": n % 3} for n in range(COUNT)],
-                image_vectors=vectors,
-                text_vectors=to_int8(texts),
-            )
-        )
-
-    def search(
-        self,
-        query: QueryCodes,
-        k: int,
-        window: int,
-        radius: int | None = None,
-        part: int | None = None,
-    ) -> list[tuple[str, int, int, float]]:
-        """Return (id, distance, nearest, similarity) of the hits, by the words of the contract."""
-        first, every = [], {}
-        signs = query.codes.to_bits()[0]
-        weights = np.ones(BITS, int) if query.weights is None else query.weights[0].astype(int)
-        for row, id_ in enumerate(self.batch.ids):
-            span = slice(*self.batch.offsets["image"][row : row + 2])
-            codes = BinaryCodes(self.batch.packed["image"][span], BITS).to_bits()
-            every[id_] = codes, self.batch.vectors["image"][span]
-            ranked = [
-                (int(weights[code != signs].sum()), int((code != signs).sum()), place)
-                for place, code in enumerate(codes)
-            ]
-            ranked = [one for one in ranked if radius is None or one[1] <= radius]
-            if ranked and part in (None, row % 3):
-                weighted, distance, place = min(ranked)
-                first.append((weighted, distance, id_, place))
-        first.sort()
-        if query.vectors is None:
-            total = weights.sum()
-            return [(id_, h, place, 1 - 2 * d / total) for d, h, id_, place in first[:k]]
-        window = max(window, k)
-        last = first[:window][-1][:2] if first else ()
-        second = []
-        for weighted, distance, id_, _ in first:
-            if (weighted, distance) <= last:
-                codes, vectors = every[id_]
-                cosines = [cosine_of(query.vectors[0], vector) for vector in vectors]
-                place = cosines.index(max(cosines))
-                second.append((-cosines[place], int((codes[place] != signs).sum()), id_, place))
-        return [(id_, h, place, -negative) for negative, h, id_, place in sorted(second)[:k]]
+        ],
+        text=BinaryCodes.from_relaxed(texts),
+        fields=[{"part": n % 3} for n in range(COUNT)],
+        image_vectors=vectors,
+        text_vectors=to_int8(texts),
+    )
 
 
-def cosine_of(one: Any, other: Any) -> float:
-    a, b = one.astype(int), other.astype(int)
-    length = float(np.sqrt(float(a @ a) * float(b @ b)))
-    return 0.0 if length == 0 else float(a @ b) / length
+BATCH = random_documents()
+DOCUMENTS = [
+    Document(
+        id_,
+        BinaryCodes(BATCH.packed["image"][start:end], BITS).to_bits(),
+        BATCH.vectors["image"][start:end],
+        {"part": row % 3},
+    )
+    for row, (id_, (start, end)) in enumerate(
+        zip(BATCH.ids, pairwise(BATCH.offsets["image"]), strict=True)
+    )
+    if end > start
+]
 
 
-DOCUMENTS = Documents.random()
+def reference(query: QueryCodes) -> Query:
+    """Return one query for the reference."""
+    weights, vectors = query.weights, query.vectors
+    return Query(
+        query.codes.to_bits()[0],
+        None if weights is None else weights[0],
+        None if vectors is None else vectors[0],
+    )
 
 
 def as_tuples(hits: list[Hit]) -> list[tuple[str, int | None, int | None, Any]]:
@@ -124,7 +92,7 @@ def index(request: pytest.FixtureRequest) -> Iterator[OpenSearchIndex]:
     address = f"{url}/two-stage-{strategy}-{shards}?strategy={strategy}&shards={shards}"
     with open_opensearch(address, bits=BITS, fingerprint="e1", create=True) as opened:
         assert opened.dim is None
-        opened.add(DOCUMENTS.batch)
+        opened.add(BATCH)
         assert opened.dim == BITS
         yield opened
     Server(url.replace("opensearch", "http"))("DELETE", opened.handle.name)
@@ -159,7 +127,8 @@ def test_hits_equal_the_contract(index: OpenSearchIndex, kind: str) -> None:
         where = None if part is None else {"part": part}
         found = index.search(queries, k, target="image", where=where, radius=radius, window=window)
         for row, hits in enumerate(found):
-            expected = DOCUMENTS.search(queries[row : row + 1], k, window, radius, part)
+            documents = [one for one in DOCUMENTS if part in (None, one.fields["part"])]
+            expected = search(documents, reference(queries[row : row + 1]), k, radius, window)
             assert as_tuples(hits) == expected, (k, window, radius, part)
             assert all(set(hit.fields) == {"part"} for hit in hits)
 
@@ -171,8 +140,9 @@ def test_codes_alone_are_searched_by_hamming_distance(index: OpenSearchIndex) ->
 
 
 def test_measured_documents_have_the_values_of_hits(index: OpenSearchIndex) -> None:
-    everything = {hit[0]: hit for hit in DOCUMENTS.search(FULL[:1], COUNT, COUNT)}
-    ids = [*DOCUMENTS.batch.ids[:30], "not stored"]
+    query = reference(FULL[:1])
+    everything = {document.id: query.measured(document) for document in DOCUMENTS}
+    ids = [*BATCH.ids[:30], "not stored"]
     found = index.measure(FULL[:1], ids, target="image")
     assert set(found) == set(ids) & set(everything)
     for id_, hit in found.items():
@@ -181,13 +151,12 @@ def test_measured_documents_have_the_values_of_hits(index: OpenSearchIndex) -> N
 
 
 def test_documents_are_counted_and_read_with_vectors(index: OpenSearchIndex) -> None:
-    batch = DOCUMENTS.batch
-    present = batch.counts("image") > 0
+    present = BATCH.counts("image") > 0
     assert index.count("image") == present.sum()
     assert index.count("image", {"part": 2}) == present[2::3].sum()
     assert index.count("text") == COUNT
     rows = [5, 200, 0]
-    read, expected = index.get([batch.ids[row] for row in rows]), batch.take(rows)
+    read, expected = index.get([BATCH.ids[row] for row in rows]), BATCH.take(rows)
     for modality in ("image", "text"):
         np.testing.assert_array_equal(read.vectors[modality], expected.vectors[modality])
         np.testing.assert_array_equal(read.packed[modality], expected.packed[modality])
@@ -197,37 +166,47 @@ def test_other_dimensions_and_documents_without_vectors_are_refused(
     index: OpenSearchIndex,
 ) -> None:
     short = QueryCodes(FULL.codes, None, FULL.vectors[:, :8])  # type: ignore[index]
-    for search in (index.search, lambda query, _, target: index.measure(query, [], target=target)):
+    for compare in (index.search, lambda query, _, target: index.measure(query, [], target=target)):
         with pytest.raises(CodeError, match=f"8 dimensions, this index holds {BITS}"):
-            search(short, 1, target="image")
+            compare(short, 1, target="image")
     with pytest.raises(ConfigError, match="window is 0"):
         index.search(FULL, 1, target="image", window=0)
-    with pytest.raises(CodeError, match=f"stores vectors of {BITS} numbers.* none"):
+    with pytest.raises(CodeError, match=f"no vectors, .* vectors of {BITS}"):
         index.add(["new"], image=FULL.codes[:1])
     assert index.add(DocumentBatch.empty(BITS)) == 0
 
 
 def test_index_without_vectors_says_so_and_leaves_them_out(address: Address) -> None:
-    batch = DOCUMENTS.batch.take(range(20))
+    batch = BATCH.take(range(20))
     with open_opensearch(address(), bits=BITS, create=True) as index:
         index.add(batch.without_vectors())
-        index.add(DOCUMENTS.batch.take(range(20, 40)))
+        index.add(BATCH.take(range(20, 40)))
         assert index.dim is None and "no vectors" in repr(index)
         assert index.get(batch.ids).vectors == {}
-        options = {"target": "image", "window": ALL}
-        hits = index.search(FULL, 10, **options)
-        assert hits == index.search(KINDS["weights"], 10, **options)
+        hits = index.search(FULL, 10, target="image", window=ALL)
+        assert hits == index.search(KINDS["weights"], 10, target="image", window=ALL)
+
+
+def test_emptied_index_decides_again(address: Address) -> None:
+    with open_opensearch(address(), bits=BITS, create=True) as index:
+        first, second = BATCH.take(range(5)), BATCH.take(range(5, 9))
+        for batch, dim in ((first, BITS), (second.without_vectors(), None), (second, BITS)):
+            index.add(batch)
+            assert index.dim == index.get(batch.ids).dim == dim
+            hits = index.search(FULL, 9, target="text")[0]
+            assert {hit.id for hit in hits} == set(batch.ids)
+            assert index.delete(batch.ids) == len(batch)
 
 
 def test_other_handles_read_the_dimension(address: Address) -> None:
     uri = address()
     with open_opensearch(uri, bits=BITS, create=True) as first, open_opensearch(uri) as second:
-        first.add(DOCUMENTS.batch.take(range(5)))
+        first.add(BATCH.take(range(5)))
         # The second handle was opened before the first documents were stored.
-        second.add(DOCUMENTS.batch.take(range(5, 9)))
+        second.add(BATCH.take(range(5, 9)))
         with open_opensearch(uri) as third:
             assert third.dim == second.dim == first.dim == BITS
-            assert third.get(DOCUMENTS.batch.ids[:9]).dim == BITS
+            assert third.get(BATCH.ids[:9]).dim == BITS
             assert first.search(FULL, 9, target="image") == third.search(FULL, 9, target="image")
 
 
@@ -238,7 +217,7 @@ def test_no_graph_of_vectors_is_built_and_source_does_not_repeat_them(
     sizes = {}
     for with_vectors in (False, True):
         with open_opensearch(address(strategy="script"), bits=BITS, create=True) as index:
-            batch = DOCUMENTS.batch if with_vectors else DOCUMENTS.batch.without_vectors()
+            batch = BATCH if with_vectors else BATCH.without_vectors()
             for part in range(10):
                 ids = [f"{part}-{id_}" for id_ in batch.ids]
                 index.add(
@@ -248,5 +227,5 @@ def test_no_graph_of_vectors_is_built_and_source_does_not_repeat_them(
         rest("POST", f"/{name}/_forcemerge?max_num_segments=1&flush=true")
         stats = rest("GET", f"/{name}/_stats/store")["indices"][name]["primaries"]
         sizes[with_vectors] = stats["store"]["size_in_bytes"] / 10
-    codes = sum(len(column) for column in DOCUMENTS.batch.packed.values())
+    codes = sum(len(column) for column in BATCH.packed.values())
     assert sizes[True] - sizes[False] < 1.5 * BITS * codes
