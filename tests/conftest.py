@@ -44,11 +44,8 @@ class CommandResult(NamedTuple):
         assert self.status == 2, self
         assert "Traceback" not in self.err and self.out == ""
         lines = [line for line in self.err.splitlines() if not progress.fullmatch(line)]
-        if lines[0].startswith("Usage: "):
-            assert lines[-1].startswith("Error: ")
-        else:
-            assert len(lines) == 1 and lines[0].startswith("xmodal: "), self.err
-        return lines[-1]
+        assert len(lines) == 1 and lines[0].startswith("xmodal: "), self.err
+        return lines[0]
 
 
 @pytest.fixture

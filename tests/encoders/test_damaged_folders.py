@@ -49,8 +49,11 @@ def test_changed_config_raises_or_gives_the_same_codes(model: Path, tmp_path: Pa
             raised.append(what)
         else:  # a value that does not decide a code, such as the path of a backbone
             assert loaded.fingerprint == config["fingerprint"], what
-            assert 0 <= loaded.confidence(1) <= 1, what
-    assert {"without towers", "without fingerprint", "bits is 'x'", "slope is None"} < set(raised)
+            found = loaded.confidence.hits_confidence("vectors", [0.5], 9, distances=[1])
+            assert found[0] is None or 0 <= found[0] <= 1, what
+    assert {"without towers", "without fingerprint", "bits is 'x'", "min_confidence is None"} < set(
+        raised
+    )
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", "\0", '{"train": 5}'])

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from xmodal.data.dataset import Dataset, Item, Problems
-from xmodal.encoders.calibration import Confidence
+from xmodal.encoders.calibration import Confidence, EvenCurve
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.load import load_encoder
 from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_tensor
@@ -46,7 +46,11 @@ def untrained(seed: int = 0, bits: int = 32) -> TrainedEncoder:
         "text": BackboneRef("words", "words-1"),
     }
     return TrainedEncoder(
-        towers, refs, Confidence(1.5, -0.5, bits), {"note": "ä"}, {"train": ["a", "b"]}
+        towers,
+        refs,
+        Confidence(even=EvenCurve(1.5, -0.5, bits)),
+        {"note": "ä"},
+        {"train": ["a", "b"]},
     )
 
 
@@ -106,7 +110,7 @@ def test_another_backbone_changes_the_fingerprint(modality: str) -> None:
 def test_fingerprint_does_not_depend_on_metadata() -> None:
     encoder = untrained()
     moved = {m: replace(ref, spec="elsewhere") for m, ref in encoder.backbones.items()}
-    other = replace(encoder, about={}, split={}, confidence=Confidence(0, 0, 32), backbones=moved)
+    other = replace(encoder, about={}, split={}, confidence=Confidence(), backbones=moved)
     assert other.fingerprint == encoder.fingerprint
 
 
@@ -440,9 +444,10 @@ def test_encoding_does_not_change_the_towers(encoder: Encoder) -> None:
 
 def test_confidence_is_higher_for_matches(encoder: Encoder, dataset: Dataset, cache: Path) -> None:
     codes = encoder.encode_data(dataset, cache=cache)
-    distances = codes["image"][1].distances(codes["text"][1])
-    confidence = np.array([encoder.confidence(distance) for distance in range(encoder.bits + 1)])
-    values = confidence[distances]
+    distances = codes["text"][1].distances(codes["image"][1])
+    similarities = 1 - 2 * distances / encoder.bits
+    find = encoder.confidence.hits_confidence
+    values = np.array([find("hamming", row.tolist(), len(row)) for row in similarities], float)
     own = np.eye(len(values), dtype=bool)
     assert values[own].mean() > values[~own].mean() + 0.01
     assert 0 <= values.min() <= values.max() <= 1

@@ -279,7 +279,8 @@ def test_changed_config_raises_or_gives_the_same_codes(clip_path: Path, tmp_path
 
     def codes() -> list[str]:
         loaded = load_encoder(folder)
-        assert 0 <= loaded.confidence(1) <= 1
+        found = loaded.confidence.hits_confidence("vectors", [0.5], 9, distances=[1])
+        assert found[0] is None or 0 <= found[0] <= 1
         return [
             loaded.encode(*of).codes.to_hex()[0] for of in (("text", ["a"]), ("image", [square]))
         ]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from xmodal.config import Precision
-from xmodal.encoders.calibration import Confidence
+from xmodal.encoders.calibration import Confidence, EvenCurve
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.onnx_encoder import PortableEncoder
 from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder
@@ -38,7 +38,9 @@ def untrained(
         "image": BackboneRef(image_backbone, image.fingerprint),
         "text": BackboneRef(text_backbone, text.fingerprint),
     }
-    return TrainedEncoder(towers, refs, Confidence(1.0, 0.0, bits), precision=precision)
+    return TrainedEncoder(
+        towers, refs, Confidence(even=EvenCurve(1.0, 0.0, bits)), precision=precision
+    )
 
 
 def exported(encoder: TrainedEncoder, folder: Path, **options: Any) -> PortableEncoder:

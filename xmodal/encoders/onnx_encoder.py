@@ -47,7 +47,14 @@ from xmodal.encoders.folder import (
 from xmodal.errors import ExtraMissing, ModelError, missing_extra
 from xmodal.features.backbones.builtin import Words
 from xmodal.features.backbones.words import GRAMS
-from xmodal.features.extract import Array, Usable, image_rows, text_rows, usable_rows
+from xmodal.features.extract import (
+    Array,
+    Usable,
+    image_rows,
+    text_rows,
+    unit_float16,
+    usable_rows,
+)
 from xmodal.features.known_tokens import KnownTokens
 from xmodal.modality import MODALITIES, Modality
 
@@ -258,7 +265,11 @@ class _GraphFeaturizer:
         if self._config.raw:
             return batch.reshape(len(batch), -1), np.ones(len(batch), np.bool_)
         if self._only_features:
-            (features,) = self._graph.run(["features"], self._inputs(batch))
+            inputs = self._inputs(batch)
+            if self._config.input == "words":  # the graph only scales and rounds them
+                features = unit_float16(inputs[self._config.inputs[0]])
+            else:
+                (features,) = self._graph.run(["features"], inputs)
             return features, usable_rows(features)
         features, outputs = _run(self._graph, ["features", OUTPUTS], self._inputs(batch))
         parts = features, outputs

@@ -40,29 +40,39 @@ PARAMETERS = {
 
 
 class Kernel(NamedTuple):
-    """Machine code for one shape; ``engine`` owns it.
+    """Machine code of a function; ``engine`` owns it.
 
-    A key is ``D * factor + h`` of weighted distance D and Hamming distance h, or h without planes,
-    and ``NO_KEY`` for a code that is not searched or outside of the radius.
+    The keys of a scan are ``D * factor + h`` of weighted distance D and Hamming distance h, or h
+    without planes, and ``NO_KEY`` for a code that is not searched or outside of the radius.
     """
 
     function: Any
     engine: llvm.ExecutionEngine
 
     def __call__(self, *arguments: npt.NDArray[Any] | int) -> None:
-        """Call the loop with the values of ``PARAMETERS``; arrays are C-contiguous."""
+        """Call the function; arrays are C-contiguous."""
         self.function(*(a.ctypes.data if isinstance(a, np.ndarray) else a for a in arguments))
 
 
 @cache
 def kernel(words: int, planes: int) -> Kernel:
     """Return the kernel for codes of ``words`` 64-bit words; ``planes``: 0 for Hamming keys."""
+    types = [ctypes.c_void_p if kind is POINTER else ctypes.c_int64 for kind in PARAMETERS.values()]
+    return compile_function(str(scan_module(words, planes)), "scan", types)
+
+
+def compile_function(assembly: str, name: str, types: Sequence[type]) -> Kernel:
+    """Return machine code of a function without a result.
+
+    ``assembly``: LLVM's intermediate representation of its module. ``types``: ctypes of its
+    parameters.
+    """
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3
     )
-    module = llvm.parse_assembly(str(scan_module(words, planes)))
+    module = llvm.parse_assembly(assembly)
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     tuning = llvm.create_pipeline_tuning_options(speed_level=3)
     tuning.loop_vectorization = True
@@ -70,9 +80,8 @@ def kernel(words: int, planes: int) -> Kernel:
     passes.getModulePassManager().run(module, passes)
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
-    types = (ctypes.c_void_p if kind is POINTER else ctypes.c_int64 for kind in PARAMETERS.values())
     prototype = ctypes.CFUNCTYPE(None, *types)
-    return Kernel(prototype(engine.get_function_address("scan")), engine)
+    return Kernel(prototype(engine.get_function_address(name)), engine)
 
 
 def scan_module(words: int, planes: int) -> ir.Module:

@@ -40,8 +40,7 @@ def check_search(
             "search with the encoder that filled the index"
         )
     check_target(target)
-    if k < 1:
-        raise ConfigError(f"k is {k}, expected at least 1")
+    check_k(k)
     if radius is not None and radius < 0:
         raise ConfigError(f"radius is {radius}, expected a distance of 0 or more bits")
 
@@ -50,6 +49,12 @@ def check_target(target: Modality) -> None:
     """Raise ConfigError for a target that is no modality."""
     if target not in MODALITIES:
         raise ConfigError(f"target is {target!r}, expected 'image' or 'text'")
+
+
+def check_k(k: int) -> None:
+    """Raise ConfigError for a number of hits that no backend accepts."""
+    if k < 1:
+        raise ConfigError(f"k is {k}, expected at least 1")
 
 
 def check_dim(queries: QueryCodes, dim: int | None) -> None:

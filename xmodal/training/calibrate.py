@@ -172,8 +172,9 @@ def _fit(
     searches: Sequence[Searches], code_weights: Sequence[float], word_weights: Sequence[float]
 ) -> Curve | None:
     """Return the curve with the highest likelihood of the weights, or None with too few hits."""
-    right = np.concatenate([one.right[:, :RANKS] for one in searches]) if searches else np.zeros(0)
-    if len(right) < MIN_QUERIES or right.sum() < MIN_RIGHT or right.all():
+    firsts = [one.right[:, :RANKS] for one in searches]
+    queries, right = sum(map(len, firsts)), sum(int(first.sum()) for first in firsts)
+    if queries < MIN_QUERIES or right < MIN_RIGHT or all(first.all() for first in firsts):
         return None
     best: tuple[float, Curve] | None = None
     for codes, words in product(code_weights, word_weights):

@@ -225,7 +225,7 @@ def test_released_towers_can_be_saved_and_loaded(tmp_path: Path) -> None:
     data = clusters()
     towers = paper.train(data, QUICK, Run(data))
     refs = {modality: BackboneRef("words", "words-1") for modality in MODALITIES}
-    encoder = TrainedEncoder(towers, refs, Confidence(1.0, 0.0, 16))
+    encoder = TrainedEncoder(towers, refs, Confidence())
     encoder.save(tmp_path)
     again = load_encoder(tmp_path)
     assert isinstance(again.towers.image, ReleasedTower)
@@ -236,7 +236,7 @@ def test_released_towers_can_be_saved_and_loaded(tmp_path: Path) -> None:
 
 def test_config_without_tower_kind_is_loaded(tmp_path: Path) -> None:
     refs = {modality: BackboneRef("words", "words-1") for modality in MODALITIES}
-    encoder = TrainedEncoder(Towers(20, 14, 16, hidden=8), refs, Confidence(1.0, 0.0, 16))
+    encoder = TrainedEncoder(Towers(20, 14, 16, hidden=8), refs, Confidence())
     encoder.save(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["towers"].pop("kind") == "practical"
