@@ -16,7 +16,7 @@ from typing import Any
 
 from xmodal.errors import ConfigError
 from xmodal.index.contract import WordsHit, WordsQuery
-from xmodal.index.validation import check_target
+from xmodal.index.validation import check_k, check_target
 from xmodal.index.words import tokens
 from xmodal.modality import Modality
 from xmodal_opensearch.index import mapping, queries
@@ -42,8 +42,9 @@ def search_words(
     of ``xmodal.words``. Raises ConfigError for a field that is no text.
     """
     check_target(target)
-    if not 1 <= k <= MAX_HITS:
-        raise ConfigError(f"k is {k}, expected 1 to {MAX_HITS:,} documents")
+    check_k(k)
+    if k > MAX_HITS:
+        raise ConfigError(f"k is {k}, expected at most {MAX_HITS:,} for a search by words")
     filters = handle.filters(where)
     handle.refresh()
     fields = _text_fields(handle, text_field)
