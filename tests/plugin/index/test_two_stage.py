@@ -225,6 +225,7 @@ def test_no_graph_of_vectors_is_built_and_source_does_not_repeat_them(
                 )
             name = index.handle.name
         rest("POST", f"/{name}/_forcemerge?max_num_segments=1&flush=true")
+        rest("POST", f"/{name}/_refresh")
         [shard] = rest("GET", f"/{name}/_segments")["indices"][name]["shards"]["0"]
         [segment] = shard["segments"].values()
         sizes[with_vectors] = segment["size_in_bytes"] / 10
