@@ -46,7 +46,11 @@ def untrained(seed: int = 0, bits: int = 32) -> TrainedEncoder:
         "text": BackboneRef("words", "words-1"),
     }
     return TrainedEncoder(
-        towers, refs, Confidence(even=EvenCurve(1.5, -0.5, bits)), {"note": "ä"}, {"train": ["a", "b"]}
+        towers,
+        refs,
+        Confidence(even=EvenCurve(1.5, -0.5, bits)),
+        {"note": "ä"},
+        {"train": ["a", "b"]},
     )
 
 
