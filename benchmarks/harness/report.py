@@ -12,6 +12,7 @@ RESULTS = Path(__file__).parent.parent / "results"
 PACKAGES = (
     "xmodal",
     "numpy",
+    "llvmlite",
     "faiss-cpu",
     "opensearch-py",
     "torch",

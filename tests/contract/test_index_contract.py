@@ -386,7 +386,8 @@ def test_hits_are_plain_values(backend: Backend) -> None:
     [[hit]] = index.search(codes([0], 8), 1, target="image")
     assert isinstance(hit, Hit)
     assert (type(hit.id), type(hit.distance)) == (str, int)
-    assert hit == Hit("a", 3, {"words": ["x", "y"], "n": 1.5, "yes": True}, nearest=0)
+    fields = {"words": ["x", "y"], "n": 1.5, "yes": True}
+    assert hit == Hit("a", 3, fields, nearest=0, similarity=1 - 2 * 3 / 8)
 
 
 def test_later_changes_of_arguments_do_not_change_the_index(backend: Backend) -> None:
@@ -396,7 +397,7 @@ def test_later_changes_of_arguments_do_not_change_the_index(backend: Backend) ->
     packed[:] = 0
     fields["words"].append("y")
     [[hit]] = index.search(codes([7], 8), 1, target="image")
-    assert hit == Hit("a", 0, {"words": ["x"]}, nearest=0)
+    assert hit == Hit("a", 0, {"words": ["x"]}, nearest=0, similarity=1.0)
 
 
 def test_reopened_index_is_equal(backend: Backend) -> None:

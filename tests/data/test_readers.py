@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -546,3 +549,55 @@ def test_caption_that_is_not_understood_is_recorded(tmp_path: Path, value: Any) 
 def test_long_names_are_shortened_in_the_summary(tmp_path: Path) -> None:
     table = write_lines(tmp_path / "t.jsonl", {"image": "x" * 5000, "text": "a"})
     assert max(map(len, read(table).problems.summary_lines())) < 300
+
+
+# ---- kinds of values ---------------------------------------------------------------------------
+
+
+def test_every_kind_of_a_parquet_column_is_stored_or_named(tmp_path: Path) -> None:
+    utc = UTC
+    moment = datetime(2024, 5, 1, 10, 30)
+    columns = {
+        "text": ["a", "b"],
+        "id": pa.array([Decimal("7"), Decimal("8.50")], pa.decimal128(9, 2)),
+        "price": pa.array([Decimal("1.50"), Decimal("20")], pa.decimal128(9, 2)),
+        "exact": pa.array([Decimal("0.123456789012345678901")] * 2, pa.decimal128(30, 21)),
+        "big": pa.array([Decimal(2**70)] * 2, pa.decimal128(38, 0)),
+        "prices": pa.array([[Decimal("0.1")], None], pa.list_(pa.decimal128(9, 1))),
+        "day": pa.array([date(2024, 5, 1), None]),
+        "moment": pa.array([moment, moment.replace(microsecond=5)], pa.timestamp("us")),
+        "utc": pa.array([moment.replace(tzinfo=utc)] * 2, pa.timestamp("ms", tz="UTC")),
+        "clock": pa.array([time(10, 30)] * 2),
+        "length": pa.array([timedelta(minutes=1, milliseconds=500)] * 2, pa.duration("ms")),
+        "utf8": pa.array(["é".encode(), b"x\n"]),
+        "bytes": pa.array([b"\xff", b"a\x00"]),
+        "object": pa.array([{"x": 1}, None]),
+        "endless": [float("inf"), float("nan")],
+        "nothing": pa.array([None, None]),
+        "half": pa.array(np.array([0.5, 2], np.float16)),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    data = read(tmp_path / "t.parquet")
+    first, second = (dict(item.fields) for item in data)
+    assert data.ids == ["7", "8.5"]
+    shared = {"exact": "0.123456789012345678901", "big": str(2**70), "length": 60.5}
+    shared |= {"utc": "2024-05-01T10:30:00+00:00", "clock": "10:30:00"}
+    assert first == shared | {
+        **{"price": 1.5, "prices": [0.1], "day": "2024-05-01", "utf8": "é", "half": 0.5},
+        "moment": "2024-05-01T10:30:00",
+    }
+    assert second == shared | {
+        **{"price": 20, "moment": "2024-05-01T10:30:00.000005", "utf8": "x", "half": 2.0}
+    }
+    (kind,) = data.problems.count_by_kind()
+    assert data.problems.names(kind) == [
+        *("bytes (bytes)", "object (objects)", "endless (infinite numbers)")
+    ]
+
+
+def test_objects_in_json_are_named_once_per_column(tmp_path: Path) -> None:
+    rows = [{"text": str(n), "meta": {"n": n}, "tags": ["a", {"b": 1}]} for n in range(5)]
+    data = read(write_lines(tmp_path / "t.jsonl", *rows))
+    assert [dict(item.fields) for item in data] == [{"tags": ["a"]}] * 5
+    (kind,) = data.problems.count_by_kind()
+    assert data.problems.names(kind) == ["meta (objects)", "tags (objects)"]

@@ -58,7 +58,7 @@ def test_search_index_encode_and_evaluate_need_no_torch(
         assert done.returncode == 0, done.stderr
         hits = json.loads(done.stdout)["hits"]
         opened = xmodal.open_index(index, fingerprint=encoder.fingerprint)
-        expected = opened.search(encoder.encode_texts([QUERY]), 5, target="image")[0]
+        expected = xmodal.Retriever(encoder, opened).search(text=QUERY, k=5)
         assert [(hit["id"], hit["distance"]) for hit in hits] == [hit[:2] for hit in expected]
         opened.close()
 
@@ -92,21 +92,32 @@ def test_missing_package_error_names_the_extra(
 # ---- cache and threads -----------------------------------------------------------------------
 
 
-def test_cache_stores_codes_and_features(
-    portable_path: Path, dataset: Dataset, tmp_path: Path
+def test_cached_features_need_no_backbone(
+    clip_path: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
-    cache, moved = tmp_path / "cache", shutil.copytree(portable_path, tmp_path / "m")
-    first = PortableEncoder.load(portable_path).encode_pairs(dataset, cache=cache)[1]
+    cache, moved = tmp_path / "cache", shutil.copytree(clip_path / "x.onnx", tmp_path / "m")
+    first = PortableEncoder.load(moved).encode_pairs(dataset, cache=cache)[1]
     again = PortableEncoder.load(moved)
     for name in ("image.onnx", "text.onnx"):  # opening them raises an error
         (moved / name).write_bytes(b"\0" * (moved / name).stat().st_size)
     cached = again.encode_pairs(dataset, cache=cache)[1]
     for modality, one in first.items():
         assert cached[modality].codes == one.codes
-        assert cached[modality].features.dtype == one.features.dtype
+        assert np.array_equal(cached[modality].outputs, one.outputs)
         assert np.array_equal(cached[modality].features, one.features)
     with pytest.raises(ModelError, match="is damaged"):
         again.encode_texts(["something new"], cache=cache)
+
+
+@pytest.mark.parametrize("first", ["torch", "onnx"])
+def test_torch_and_onnx_share_cached_features(
+    clip_path: Path, dataset: Dataset, tmp_path: Path, first: str
+) -> None:
+    encoders = [load_encoder(clip_path / name) for name in ("x.model", "x.onnx")]
+    for encoder in encoders if first == "torch" else encoders[::-1]:
+        encoder.encode_data(dataset, cache=tmp_path)
+        files = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("*.sqlite")}
+        assert len(files) == 2  # one of each backbone
 
 
 def test_number_of_threads_is_omp_num_threads(portable_path: Path) -> None:

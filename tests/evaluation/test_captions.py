@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
@@ -13,7 +14,11 @@ from xmodal.codes import BinaryCodes
 from xmodal.evaluation import captions
 from xmodal.evaluation.baselines import Baseline, identity
 from xmodal.evaluation.captions import caption_figures, measure_captions, query_figures
+from xmodal.evaluation.search_stages import stage_distances
 from xmodal.features.units import Units
+from xmodal.index.documents import DocumentBatch
+from xmodal.index.local import HammingIndex
+from xmodal.index.query_codes import QueryCodes
 from xmodal.modality import DIRECTIONS
 
 # Two pictures; the first has the captions a and b, the second one c.
@@ -183,3 +188,22 @@ def test_a_unit_without_captions_is_refused() -> None:
     units = units_of([["a"], []])
     with pytest.raises(ValueError, match="'u1' has no text"):
         caption_figures(units, {"image": codes([0, 1]), "text": codes([0])})
+
+
+def test_stages_of_a_search_are_those_of_an_index() -> None:
+    rng = np.random.default_rng(0)
+    image, text = rng.normal(size=(40, 64)), rng.normal(size=(120, 64))
+    ids = [f"{row:03}" for row in range(len(text))]
+    index = HammingIndex(64)
+    stored = QueryCodes.of(text)
+    assert stored.vectors is not None
+    index.add(DocumentBatch.of(ids, text=stored.codes, text_vectors=stored.vectors))
+    for vectors in (False, True):
+        queries = QueryCodes.of(image)
+        distances = stage_distances(queries, stored, vectors=vectors, window=30)(slice(None))
+        if not vectors:
+            queries = replace(queries, vectors=None)
+        found = index.search(queries, 30, target="text", window=30)
+        for row, hits in enumerate(found):
+            order = sorted(range(len(ids)), key=lambda place: (distances[row, place], ids[place]))
+            assert [hit.id for hit in hits] == [ids[place] for place in order[:30]]

@@ -17,6 +17,7 @@ import pytest
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import CodeError, ConfigError, IndexFailure, IndexMismatch, IndexMissing
+from xmodal.index.contract import WordsQuery
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import FILE, HammingIndex, open_folder
 from xmodal.index.origins import Entry, Origin
@@ -35,6 +36,11 @@ def filled(folder: Path, *ids: str) -> HammingIndex:
     index.add(ids, image=codes(*range(len(ids))), fields=[{"name": id_} for id_ in ids])
     index.save()
     return index
+
+
+def names(folder: Path) -> list[str]:
+    """Return the names in a folder; random parts of the names of files of words are left out."""
+    return sorted(path.name.partition("-")[0] for path in folder.iterdir())
 
 
 def ids_of(folder: Path) -> list[str]:
@@ -152,7 +158,7 @@ def test_save_without_changes_writes_nothing(tmp_path: Path) -> None:
 
 def test_save_creates_folders(tmp_path: Path) -> None:
     filled(tmp_path / "some" / "where", "x").close()
-    assert sorted(path.name for path in (tmp_path / "some" / "where").iterdir()) == [FILE, "lock"]
+    assert names(tmp_path / "some" / "where") == [FILE, "lock", "words"]
     (tmp_path / "empty").mkdir()
     filled(tmp_path / "empty", "x").close()
     assert ids_of(tmp_path / "empty") == ["x"]
@@ -225,7 +231,8 @@ while True:
     turn += 1
     n = size + turn  # turn t: size + t documents, all of turn t
     packed = np.full((n, 8), turn % 256, np.uint8)
-    index.add([str(i) for i in range(n)], image=BinaryCodes(packed, 64), fields=[{"t": turn}] * n)
+    fields = [{"t": turn, "text": str(turn)}] * n
+    index.add([str(i) for i in range(n)], image=BinaryCodes(packed, 64), fields=fields)
     if moment == "before sync":
         os.fsync = die
     if moment == "before replace":
@@ -253,10 +260,15 @@ def complete_turn(folder: Path) -> int:
     assert (codes.packed == turn % 256).all()
     [hits] = index.search(codes[:1], SIZE + turn, target="image", where={"t": turn})
     assert len(hits) == SIZE + turn
+    queries = [WordsQuery(str(turn)), WordsQuery(str(turn - 1)), WordsQuery(str(turn + 1))]
+    found = index.search_words(queries, SIZE + turn, target="image", where={"t": turn})
+    assert [len(hits) for hits in found] == [SIZE + turn, 0, 0]
     return turn
 
 
-def test_kill_during_save_leaves_the_old_or_the_new_index(tmp_path: Path) -> None:
+def test_kill_during_save_leaves_the_old_or_the_new_index(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rng, folder = random.Random(0), tmp_path / "a"
     for _ in range(5):
         with start(folder) as process:
@@ -267,42 +279,48 @@ def test_kill_during_save_leaves_the_old_or_the_new_index(tmp_path: Path) -> Non
             printed = [first, *map(int, process.stdout.read().split())]
         assert process.returncode == -signal.SIGKILL
         assert complete_turn(folder) in (printed[-1], printed[-1] + 1)
+    assert not caplog.records  # the words were not computed again
     index = open_folder(folder)
     index.delete(["0"])
     index.save()
-    assert sorted(path.name for path in folder.iterdir()) == [FILE, "lock"]
+    assert names(folder) == [FILE, "lock", "words"]
 
 
 @pytest.mark.parametrize(
     ("moment", "left", "turn"),
-    [("before sync", 1, 7), ("before replace", 1, 7), ("after replace", 0, 8)],
+    [
+        ("before sync", [FILE, "lock", "words", "words"], 7),
+        ("before replace", [FILE, "lock", "saving", "words", "words"], 7),
+        ("after replace", [FILE, "lock", "words", "words"], 8),
+    ],
 )
 def test_kill_around_the_rename_leaves_a_complete_index(
-    tmp_path: Path, moment: str, left: int, turn: int
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, moment: str, left: list[str], turn: int
 ) -> None:
     index = open_folder(tmp_path, bits=64, create=True)
     packed = np.full((SIZE + 7, 8), 7, np.uint8)
     ids = [str(at) for at in range(SIZE + 7)]
-    index.add(ids, image=BinaryCodes(packed, 64), fields=[{"t": 7}] * len(ids))
+    index.add(ids, image=BinaryCodes(packed, 64), fields=[{"t": 7, "text": "7"}] * len(ids))
     index.save()
     with start(tmp_path, moment) as process:
         assert process.wait() == -signal.SIGKILL
-    assert len(list(tmp_path.glob("saving-*"))) == left
+    assert names(tmp_path) == left
     assert complete_turn(tmp_path) == turn
+    assert not caplog.records  # the words were not computed again
     with open_folder(tmp_path) as again:
         again.delete(["0"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [FILE, "lock"]
+    assert names(tmp_path) == [FILE, "lock", "words"]
 
 
 def test_killed_first_save_can_be_repeated(tmp_path: Path) -> None:
     with start(tmp_path / "a", "before replace") as process:
         assert process.wait() == -signal.SIGKILL
-    assert len(list((tmp_path / "a").glob("saving-*"))) == 1
+    assert names(tmp_path / "a") == ["lock", "saving", "words"]
     with pytest.raises(IndexMissing, match="no index at"):
         open_folder(tmp_path / "a")
     filled(tmp_path / "a", "x").close()
     assert ids_of(tmp_path / "a") == ["x"]
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [FILE, "lock"]
+    assert names(tmp_path / "a") == [FILE, "lock", "words"]
 
 
 def test_lock_is_no_symbolic_link(tmp_path: Path) -> None:

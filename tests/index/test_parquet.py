@@ -46,7 +46,7 @@ def check_same(one: DocumentBatch, other: DocumentBatch) -> None:
 
 
 def test_documents_survive_writing_and_reading(file: Path, documents: DocumentBatch) -> None:
-    read, bits, fingerprint, _ = read_documents(file)
+    read, bits, fingerprint, *_ = read_documents(file)
     check_same(read, documents)
     assert (bits, fingerprint) == (8, "e1")
 
@@ -56,7 +56,7 @@ def test_empty_columns_and_empty_files_survive(tmp_path: Path, n: int) -> None:
     ids = [f"{at}" for at in range(n)]
     written = DocumentBatch.of(ids, image=codes(*range(n)))
     write_documents(tmp_path / "file", written, bits=8, fingerprint=None)
-    read, bits, fingerprint, _ = read_documents(tmp_path / "file")
+    read, bits, fingerprint, *_ = read_documents(tmp_path / "file")
     check_same(read, written)
     assert (bits, fingerprint, read.present["text"].any()) == (8, None, False)
 
@@ -118,7 +118,7 @@ def test_flipped_bits_are_detected(file: Path, documents: DocumentBatch) -> None
     for at in range(0, len(good), 5):
         file.write_bytes(good[:at] + bytes([good[at] ^ 1 << at % 8]) + good[at + 1 :])
         try:
-            read, bits, fingerprint, _ = read_documents(file)
+            read, bits, fingerprint, *_ = read_documents(file)
         except (IndexFailure, IndexMismatch):
             detected += 1
         else:  # an unread byte, such as of statistics

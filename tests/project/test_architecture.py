@@ -42,7 +42,7 @@ PLUGIN_USES_OF_CORE = {
 PLUGIN_CLI_USES_OF_CORE = {"features", "encoders", "service", "index", "cli"}
 
 TORCH = {"torch", "torchvision", "transformers"}
-HEAVY = {*TORCH, "safetensors", "faiss", "pyarrow", "PIL", "click", "rich", "opensearchpy"}
+HEAVY = {*TORCH, "safetensors", "llvmlite", "pyarrow", "PIL", "click", "rich", "opensearchpy"}
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve"}
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "core", "base", "types", "misc"}
 

@@ -13,7 +13,14 @@ from PIL import Image
 
 from xmodal.errors import ConfigError
 from xmodal.index.contract import Hit
-from xmodal.retrieval.gallery import THUMB, QueryHits, caption_of, write_gallery, write_sheet
+from xmodal.retrieval.gallery import (
+    THUMB,
+    QueryHits,
+    figures_of,
+    unreadable_pictures,
+    write_gallery,
+    write_sheet,
+)
 
 
 @pytest.fixture
@@ -61,6 +68,14 @@ def test_unreadable_picture_is_named(tmp_path: Path) -> None:
     assert "text.jpg cannot be shown" in page and "gone.jpg cannot be shown" in page
     write_gallery(tmp_path / "g.png", [QueryHits("x", hits)])
     assert (tmp_path / "g.png").stat().st_size > 0
+
+
+def test_unreadable_pictures_are_listed_once(tmp_path: Path, red: Path) -> None:
+    (tmp_path / "text.jpg").write_text("words")
+    gone, text = tmp_path / "gone.jpg", tmp_path / "text.jpg"
+    paths = {"a": gone, "b": red, "c": text, "d": gone}
+    hits = [hit(id_, image=str(path)) for id_, path in paths.items()]
+    assert unreadable_pictures(QueryHits("x", [*hits, hit("e", text="alone")])) == [gone, text]
 
 
 def test_page_shows_the_nearest_caption_and_the_nearest_picture(tmp_path: Path, red: Path) -> None:
@@ -118,8 +133,11 @@ def test_write_gallery_creates_folders_and_rejects_other_suffixes(tmp_path: Path
 
 
 def test_caption_has_distance_and_confidence() -> None:
-    assert caption_of(hit("a", 7)) == "distance 7"
-    assert caption_of(hit("a", 7)._replace(confidence=0.424)) == "distance 7, confidence 42%"
+    assert figures_of(hit("a", 7)) == ("distance 7", "")
+    fused = hit("a", 7)._replace(
+        confidence=0.424, ranks={"codes": None, "words": 2}, matched=("red", "shoe")
+    )
+    assert figures_of(fused) == ("distance 7, confidence 42%", "words 2: red shoe")
 
 
 def test_write_sheet_doubles_small_pictures(tmp_path: Path) -> None:

@@ -59,7 +59,6 @@ def postscript() -> bytes:
 
 SEARCHES: dict[str, tuple[Any, int]] = {
     "no query": ({}, 422),
-    "two queries": ({"text": "a", "like": "b"}, 422),
     "unknown field": ({"text": "a", "colour": "red"}, 422),
     "text a number": ({"text": 7}, 422),
     "text null": ({"text": None}, 422),
@@ -80,6 +79,15 @@ SEARCHES: dict[str, tuple[Any, int]] = {
     "target unknown": ({"text": "a", "target": "sound"}, 422),
     "radius negative": ({"text": "a", "radius": -1}, 422),
     "confidence above one": ({"text": "a", "min_confidence": 1.5}, 422),
+    "by unknown": ({"text": "a", "by": "sound"}, 422),
+    "by words without text": ({"like": "a", "by": "words"}, 422),
+    "stage unknown": ({"text": "a", "stage": "sound"}, 422),
+    "offset negative": ({"text": "a", "offset": -1}, 422),
+    "offset huge": ({"text": "a", "offset": 10**6}, 422),
+    "weights of an unknown part": ({"text": "a", "weights": {"sound": 1}}, 422),
+    "weight negative": ({"text": "a", "weights": {"text": -1}}, 422),
+    "not of 17 texts": ({"text": "a", "not": ["b"] * 17}, 422),
+    "typed without a word to find": ({"typed": "-a"}, 422),
     "confidence within one modality": (
         {"text": "a", "target": "text", "min_confidence": 0.5},
         422,
@@ -91,7 +99,6 @@ SEARCHES: dict[str, tuple[Any, int]] = {
     "where with mixed bounds": ({"text": "a", "where": {"size": {"gt": 1, "lt": "b"}}}, 422),
     "where of 33 fields": ({"text": "a", "where": {f"f{n}": 1 for n in range(33)}}, 422),
     "where of 257 values": ({"text": "a", "where": {"colour": list(range(257))}}, 422),
-    "words without an index in OpenSearch": ({"text": "a", "words": "a"}, 422),
     "like an unknown id": ({"like": "../../etc/passwd"}, 404),
     "like a null byte": ({"like": "\0"}, 404),
     "picture not base64": ({"image": "%%%"}, 422),

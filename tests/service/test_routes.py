@@ -18,6 +18,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.encoders.encoder import Encoder
 from xmodal.index.contract import open_index
 from xmodal.index.local import HammingIndex
+from xmodal.retrieval.retriever import Retriever
 
 WORDS = "a red circle on the left"
 
@@ -38,6 +39,17 @@ def triples(hits: list[dict[str, Any]]) -> list[tuple[str, int, dict[str, Any]]]
     return [(hit["id"], hit["distance"], hit["fields"]) for hit in hits]
 
 
+@pytest.fixture
+def search(encoder: Encoder, index: HammingIndex) -> Any:
+    """A function: arguments of Retriever.search -> triples of its hits."""
+
+    def found(**arguments: Any) -> list[tuple[str, int, Any]]:
+        hits = Retriever(encoder, index).search(**arguments)
+        return [(hit.id, hit.distance, hit.fields) for hit in hits]
+
+    return found
+
+
 # ---- searching -------------------------------------------------------------------------------
 
 
@@ -46,37 +58,60 @@ def test_text_search_returns_the_hits_of_the_index(
     service: Running, encoder: Encoder, index: HammingIndex, target: Any
 ) -> None:
     answer = service.post("/v1/search", {"text": WORDS, "k": 7, "target": target}).json()
-    codes = encoder.encode_texts([WORDS])
-    expected = index.search(codes, 7, target=target)[0]
-    assert triples(answer["hits"]) == [(hit.id, hit.distance, hit.fields) for hit in expected]
+    expected = Retriever(encoder, index).search(text=WORDS, k=7, target=target)
+    names = ("id", "distance", "fields", "confidence", "similarity", "score", "ranks")
+    for hit, of_index in zip(answer["hits"], expected, strict=True):
+        assert [hit[name] for name in names] == [getattr(of_index, name) for name in names]
+        assert hit["matched"] == list(of_index.matched)
     assert (answer["target"], answer["bits"]) == (target, encoder.bits) and answer["took_ms"] > 0
-    for hit in answer["hits"]:
-        across = target == "image"
-        assert 0 <= hit["confidence"] <= 1 if across else hit["confidence"] is None
 
 
 def test_image_search_returns_the_hits_of_the_index(
-    service: Running, encoder: Encoder, index: HammingIndex, photos_folder: Path
+    service: Running, index: HammingIndex, search: Any
 ) -> None:
     id_ = index.codes("image")[0][3]
     path = Path(index.get([id_]).fields_by_id()[id_]["image"])
     for image in (base64_of(path), f"data:image/png;base64,{base64_of(path)}"):
         found = service.post("/v1/search", {"image": image, "k": 3, "target": "text"}).json()
-        expected = index.search(encoder.encode_images([path]), 3, target="text")[0]
-        assert triples(found["hits"]) == [(hit.id, hit.distance, hit.fields) for hit in expected]
+        assert triples(found["hits"]) == search(image=path, k=3)
         assert all(hit["confidence"] is not None for hit in found["hits"])
     same = service.post("/v1/search", {"image": base64_of(path), "k": 150}).json()["hits"]
-    expected = index.search(encoder.encode_images([path]), 150, target="image")[0]
-    assert triples(same) == [(hit.id, hit.distance, hit.fields) for hit in expected]
+    assert triples(same) == search(image=path, k=150, target="image")
     assert id_ in {hit["id"] for hit in same}
     assert {hit["confidence"] for hit in same} == {None}
 
 
-def test_more_like_this_excludes_the_document(service: Running, index: HammingIndex) -> None:
-    ids, codes = index.codes("image")
+def test_parts_of_a_query_are_combined(service: Running, index: HammingIndex, search: Any) -> None:
+    id_ = index.codes("image")[0][3]
+    path = Path(index.get([id_]).fields_by_id()[id_]["image"])
+    body: dict[str, Any] = {"image": base64_of(path), "not": ["blue star"], "k": 9, "offset": 2}
+    body |= {"by": "codes", "stage": "weighted", "weights": {"image": 2.0, "not": 0.25}}
+    expected = search(
+        text=WORDS,
+        image=path,
+        not_text=["blue star"],
+        target="image",
+        k=9,
+        offset=2,
+        by="codes",
+        stage="weighted",
+        weights={"image": 2.0, "not": 0.25},
+    )
+    found = service.post("/v1/search", {"text": WORDS, **body}).json()["hits"]
+    assert triples(found) == expected
+    typed = service.post("/v1/search", {"typed": f'{WORDS} -"blue star"', **body, "not": []})
+    assert triples(typed.json()["hits"]) == expected
+    nothing = service.post("/v1/search", {"typed": "-blue"})
+    assert nothing.status_code == 422
+
+
+def test_more_like_this_excludes_the_document(
+    service: Running, index: HammingIndex, search: Any
+) -> None:
+    ids = index.codes("image")[0]
     answer = service.post("/v1/search", {"like": ids[5], "k": 4}).json()["hits"]
-    expected = [h for h in index.search(codes[5:6], 5, target="image")[0] if h.id != ids[5]][:4]
-    assert triples(answer) == [(hit.id, hit.distance, hit.fields) for hit in expected]
+    assert triples(answer) == search(like=ids[5], k=4)
+    assert ids[5] not in {hit["id"] for hit in answer}
     unknown = service.post("/v1/search", {"like": "unknown"})
     assert unknown.status_code == 404 and "'unknown'" in unknown.json()["detail"]
 
@@ -88,27 +123,22 @@ def test_more_like_a_document_without_image_uses_its_text(encoder: Encoder) -> N
     index.add(["picture"], image=codes[1:])
     with running(encoder, index) as service:
         (hit,) = service.post("/v1/search", {"like": "words"}).json()["hits"]
-        assert (hit["id"], hit["distance"]) == ("picture", 8) and hit["confidence"] is not None
+        assert (hit["id"], hit["distance"], hit["confidence"]) == ("picture", 8, None)
 
 
-def test_filters_radius_and_confidence_are_applied(
-    service: Running, encoder: Encoder, index: HammingIndex
-) -> None:
-    codes = encoder.encode_texts([WORDS])
+def test_filters_radius_and_confidence_are_applied(service: Running, search: Any) -> None:
+    body = {"text": WORDS, "k": 150}
     for where in ({"colour": "red"}, {"colour": ["red", "blue"], "place": {"exists": True}}):
-        answer = service.post("/v1/search", {"text": WORDS, "k": 150, "where": where}).json()
-        expected = index.search(codes, 150, target="image", where=where)[0]
-        assert triples(answer["hits"]) == [(hit.id, hit.distance, hit.fields) for hit in expected]
-    every = index.search(codes, 150, target="image")[0]
-    radius = every[40].distance
-    expected = [(hit.id, hit.distance, hit.fields) for hit in every if hit.distance <= radius]
-    within = service.post("/v1/search", {"text": WORDS, "k": 150, "radius": radius}).json()["hits"]
-    assert triples(within) == expected and len(within) < len(every)
-    unlimited = service.post("/v1/search", {"text": WORDS, "k": 150}).json()["hits"]
-    least = unlimited[40]["confidence"]
-    confident = service.post("/v1/search", {"text": WORDS, "k": 150, "min_confidence": least})
-    expected_hits = [hit for hit in unlimited if hit["confidence"] >= least]
-    assert confident.json()["hits"] == expected_hits
+        answer = service.post("/v1/search", {**body, "where": where}).json()["hits"]
+        assert triples(answer) == search(text=WORDS, k=150, where=where)
+    every = service.post("/v1/search", body).json()["hits"]
+    radius = sorted(hit["distance"] for hit in every)[40]
+    within = service.post("/v1/search", {**body, "radius": radius}).json()["hits"]
+    assert triples(within) == search(text=WORDS, k=150, radius=radius)
+    assert {hit["distance"] <= radius for hit in within} == {True} and len(within) < len(every)
+    least = sorted(hit["confidence"] for hit in every)[100]
+    confident = service.post("/v1/search", {**body, "min_confidence": least}).json()["hits"]
+    assert confident == [hit for hit in every if hit["confidence"] >= least]
     none = service.post("/v1/search", {"text": WORDS, "where": {"colour": "ultraviolet"}})
     assert none.status_code == 200 and none.json()["hits"] == []
 
@@ -200,7 +230,7 @@ def test_documents_filters_and_about(
         index.facets()
     )
     about = service.get("/v1/about").json()
-    assert about["documents"] == len(index) == 150 and about["ranks_words"] is False
+    assert about["documents"] == len(index) == 150 and about["ranks_words"] is True
     assert (about["encoder"], about["method"]) == (encoder.fingerprint, "schgan")
 
 

@@ -38,7 +38,9 @@ def untrained(
         "image": BackboneRef(image_backbone, image.fingerprint),
         "text": BackboneRef(text_backbone, text.fingerprint),
     }
-    return TrainedEncoder(towers, refs, Confidence(even=EvenCurve(1.0, 0.0, bits)), precision=precision)
+    return TrainedEncoder(
+        towers, refs, Confidence(even=EvenCurve(1.0, 0.0, bits)), precision=precision
+    )
 
 
 def exported(encoder: TrainedEncoder, folder: Path, **options: Any) -> PortableEncoder:

@@ -71,6 +71,16 @@ def code_field(bits: int, storage: str) -> dict[str, Any]:
     return mapping
 
 
+def vector_field(dimension: int, storage: str) -> dict[str, Any]:
+    """Return the mapping of a field of byte vectors."""
+    mapping: dict[str, Any] = {"type": "knn_vector", "dimension": dimension, "data_type": "byte"}
+    if storage != "flat":
+        parameters = {"m": 16, "ef_construction": 100}
+        mapping["space_type"] = "l2"
+        mapping["method"] = {"name": "hnsw", "engine": storage, "parameters": parameters}
+    return mapping
+
+
 def create(
     server: Server, name: str, bits: int, storage: str = "flat", shards: int = 1, **settings: Any
 ) -> None:

@@ -99,6 +99,30 @@ def test_other_settings_or_data_raise_config_error(
     assert (trained / "config.json").read_bytes() == before
 
 
+def test_pictures_that_changed_under_their_names_raise_config_error(
+    trained: Path, few: Dataset, tmp_path: Path
+) -> None:
+    items = []
+    for item in few:
+        (path,) = item.images
+        copy = tmp_path / f"{item.id.replace('/', '-')}.png"
+        shutil.copy2(path, copy)
+        items.append(replace(item, images=(copy,)))
+    data, folder = replace(few, items=tuple(items)), tmp_path / "m"
+    shutil.copytree(trained, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config.pop("sha256")
+    config["identity"] = _identity(data, config["options"], config["settings"])
+    write_config(folder, config)
+    train(data, folder, OPTIONS, SETTINGS, show=never)  # equal bytes at other paths
+    shutil.copy(items[1].images[0], items[0].images[0])
+    with pytest.raises(ConfigError, match="other pictures"):
+        train(data, folder, OPTIONS, SETTINGS, show=never)
+    config.pop("pictures")  # of an earlier version, without a record
+    write_config(folder, config)
+    train(data, folder, OPTIONS, SETTINGS, show=never)
+
+
 def test_restart_replaces_encoder_and_sheets(few: Dataset, cache: Path, tmp_path: Path) -> None:
     train(few, tmp_path, OPTIONS, SETTINGS, cache=cache)
     (tmp_path / "synthetic-010.png").write_bytes(b"")  # a method's sheet of pictures

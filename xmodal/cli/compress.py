@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from xmodal.cli.epochs import EpochLines
 from xmodal.cli.options import json_option
-from xmodal.cli.output import info, print_epoch, print_json, print_line, print_table, runnable
+from xmodal.cli.output import info, print_json, print_line, print_table, runnable
 from xmodal.config import parse_settings
 from xmodal.errors import ConfigError, require
 
@@ -60,7 +61,7 @@ def compress(features: Path, out: Path, learned: Path | None, **params: Any) -> 
     vectors = read_features(features)
     info(f"{features}: {len(vectors):,} vectors of {vectors.shape[1]:,} dimensions")
     compressed = train_compressor(
-        vectors, bits, out, settings, seed=seed, restart=params["restart"], show=print_epoch
+        vectors, bits, out, settings, seed=seed, restart=params["restart"], show=EpochLines()
     )
     codes, report = compressed.codes, compressed.report
     summary = {"codes": str(out), "fingerprint": compressed.compressor.fingerprint}

@@ -10,10 +10,11 @@ from typing import Any
 
 import click
 
+from xmodal.cli.encoder import complete_portable, no_portable_option
+from xmodal.cli.epochs import EpochLines
 from xmodal.cli.options import json_option
 from xmodal.cli.output import (
     info,
-    print_epoch,
     print_json,
     print_line,
     print_tables,
@@ -64,6 +65,7 @@ SETTINGS: dict[str, Any] = {
     metavar="NAME=VALUE",
     help="Set a setting of the training.",
 )
+@no_portable_option
 @json_option
 def demo(out: Path, pictures: int, label_share: float, **params: Any) -> None:
     """Render pictures, train, index, search and evaluate.
@@ -92,8 +94,11 @@ def demo(out: Path, pictures: int, label_share: float, **params: Any) -> None:
     cache = out / "cache"
     with progress_bars() as bars:
         encoder = train(
-            dataset, out / "model", options, settings, cache=cache, progress=bars, show=print_epoch
+            dataset, out / "model", options, settings, cache=cache, progress=bars, show=EpochLines()
         )
+
+    if not params["no_portable"]:
+        complete_portable(out / "model")
 
     info(f"3. indexing all pictures and captions into {out / 'index'}")
     index = open_index(

@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 from xmodal.cli.data import features_option, read_data
+from xmodal.cli.encoder import engine_option, load_encoder
 from xmodal.cli.options import (
     backbone_options,
     cache_option,
@@ -19,6 +20,7 @@ from xmodal.cli.options import (
 )
 from xmodal.cli.output import print_json, print_line, print_problems, progress_bars
 from xmodal.data.dataset import Dataset
+from xmodal.data.feature_file import is_feature_file
 from xmodal.encoders.folder import atomic_write
 from xmodal.errors import ConfigError
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 @features_option
 @column_options
 @cache_option
+@engine_option
 @json_option
 def encode(
     data: Path | None,
@@ -71,11 +74,8 @@ def encode(
     if out is None and (options["margins"] or options["compare"]):
         raise ConfigError("--margins and --compare are for the codes of DATA: add DATA and --out")
 
-    from xmodal.encoders.load import load_encoder
-
-    encoder = load_encoder(
-        model, image_backbone=options["image_backbone"], text_backbone=options["text_backbone"]
-    )
+    features = bool(options["feature_files"]) or (data is not None and is_feature_file(data))
+    encoder = load_encoder(model, options, for_queries=not has_data, features=features)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)  # before the codes are computed
     _print_codes(encoder, list(texts), list(images), options["as_json"])

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from xmodal.cli.data import features_option, read_data
+from xmodal.cli.encoder import engine_option, load_encoder
 from xmodal.cli.options import (
     backbone_options,
     cache_option,
@@ -49,6 +50,7 @@ from xmodal.index.contract import open_index
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report (.json or .txt).")
 @click.option("--trec", type=click.Path(path_type=Path), help="Write TREC files to this folder.")
 @backbone_options(None)
+@engine_option
 @features_option
 @column_options
 @split_map_option
@@ -89,14 +91,13 @@ def evaluate(data: Path, models: tuple[Path, ...], **params: Any) -> None:
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
 
-    from xmodal.encoders.load import load_encoder
     from xmodal.evaluation.evaluate import check_index
     from xmodal.evaluation.evaluate import evaluate as evaluate_encoders
     from xmodal.evaluation.trec import write_caption_trec, write_trec
     from xmodal.features.cache import default_cache
 
-    backbones = {name: params[name] for name in ("image_backbone", "text_backbone")}
-    encoders = [given.encoder(load_encoder(model, **backbones)) for model in models]
+    features = given.features is not None
+    encoders = [given.encoder(load_encoder(model, params, features=features)) for model in models]
     index = None
     if uri:
         index = open_index(uri, bits=encoders[0].bits, fingerprint=encoders[0].fingerprint)

@@ -15,13 +15,16 @@ from xmodal.cli.options import (
     read_with_training_labels,
 )
 from xmodal.cli.output import info, print_json, print_line, print_table, progress_bars, runnable
-from xmodal.errors import require
+from xmodal.errors import ConfigError, require
 
 
 @click.command()
 @model_option
 @click.option(
-    "--onnx", "out", required=True, type=click.Path(path_type=Path), help="Folder to create."
+    "--onnx",
+    "out",
+    type=click.Path(path_type=Path),
+    help="Folder to create [default: portable in the folder of the model, which is replaced].",
 )
 @click.option(
     "--int8",
@@ -38,35 +41,42 @@ from xmodal.errors import require
 @backbone_options(None)
 @column_options
 @json_option
-def export(model: Path, out: Path, data: Path | None, **params: Any) -> None:
+def export(model: Path, out: Path | None, data: Path | None, **params: Any) -> None:
     """Export a model to ONNX, for use without torch.
 
-    --model of every other command accepts the result. Its codes are compared with those of torch.
-    With labels (--label-column, or the label column of the training), mAP is compared as well.
-    README.md in the folder is the model card.
+    Other commands use the result in the folder of the model by themselves; their --model accepts
+    that of --onnx. Its codes are compared with those of torch. With labels (--label-column, or the
+    label column of the training), mAP is compared as well. README.md in the folder is the model
+    card.
 
     \b
     Example:
+      xmodal export --model my.model
       xmodal export --model my.model --onnx my.onnx
       xmodal export --model my.model --onnx small.onnx --int8 --check photos/
     """
     require("xmodal export", "export")
+    if out is None and params["int8"]:
+        raise ConfigError("--int8 gives other codes than the model: name a folder with --onnx")
     dataset = None if data is None else read_with_training_labels(data, params, [model])
 
-    from xmodal.export import Check
+    from xmodal.export import Check, write_portable
     from xmodal.export import export as export_encoder
 
     with progress_bars() as bars:
-        encoder = export_encoder(
-            model,
-            out,
-            int8=params["int8"],
-            check=Check(dataset, params["items"]),
-            image_backbone=params["image_backbone"],
-            text_backbone=params["text_backbone"],
-            progress=bars,
-            info=info,
+        options: dict[str, Any] = {
+            "check": Check(dataset, params["items"]),
+            "image_backbone": params["image_backbone"],
+            "text_backbone": params["text_backbone"],
+            "progress": bars,
+            "info": info,
+        }
+        encoder = (
+            write_portable(model, **options)
+            if out is None
+            else export_encoder(model, out, int8=params["int8"], **options)
         )
+    named, out = out, encoder.folder
     about = encoder.about["export"]
     size = sum(path.stat().st_size for path in out.iterdir())
     if params["as_json"]:
@@ -87,6 +97,6 @@ def export(model: Path, out: Path, data: Path | None, **params: Any) -> None:
         values = ", ".join(f"{direction} {value:.4f}" for direction, value in directions.items())
         print_line(f"mAP by {name}: {values}")
     info(
-        f"next: {runnable('xmodal')} search WORDS --model {out} --index my.index; "
+        f"next: {runnable('xmodal')} search WORDS --model {named or model} --index my.index; "
         f"the model card: {out}/README.md"
     )

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xmodal.cli.data import CommandData, features_option, read_data
+from xmodal.cli.encoder import complete_portable, engine_option, load_encoder, no_portable_option
 from xmodal.cli.no_train import fit_without_training, print_fitted
 from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
     data_argument,
+    index_option,
     json_option,
     model_of_index_option,
 )
@@ -39,9 +41,7 @@ if TYPE_CHECKING:
 @click.command()
 @data_argument
 @model_of_index_option
-@click.option(
-    "--index", "uri", required=True, help="Folder of a local index, or address of an index."
-)
+@index_option
 @click.option("--bits", type=int, help="Without a model: bits of a code [default: 256].")
 @click.option(
     "--prune",
@@ -53,10 +53,17 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Source whose documents are added, replaced and removed [default: the path of DATA].",
 )
+@click.option(
+    "--no-vectors",
+    is_flag=True,
+    help="For a new index: codes alone, smaller on disk and less exact in order.",
+)
 @backbone_options(None)
 @features_option
 @column_options
 @cache_option
+@engine_option
+@no_portable_option
 @json_option
 def index(data: Path, model: Path | None, uri: str, **options: Any) -> None:
     """Add the pictures and texts of DATA to an index, or update them there.
@@ -64,11 +71,13 @@ def index(data: Path, model: Path | None, uri: str, **options: Any) -> None:
     Documents that DATA had before are replaced; those that did not change are not encoded again.
     A picture that was renamed moves. Documents of other sources stay, also under equal ids.
 
-    A new local index needs no model: an encoder is fitted to DATA without training, from an aligned
-    pair of backbones such as openai/clip-vit-base-patch32 (the default), and stored in the index.
+    A new index has the model in .xmodal/model, where xmodal train writes it. Without one, an
+    encoder is fitted to DATA without training, from an aligned pair of backbones such as
+    openai/clip-vit-base-patch32 (the default), and stored in the index.
 
     \b
     Example:
+      xmodal index photos/
       xmodal index photos/ --model my.model --index my.index
       xmodal index photos/ --index my.index --prune
     """
@@ -76,18 +85,17 @@ def index(data: Path, model: Path | None, uri: str, **options: Any) -> None:
     dataset = given.dataset
 
     from xmodal.encoders.index_model import record_model
-    from xmodal.encoders.load import load_encoder
 
     fitted = None
     if model is None:
         model, fitted = _find_or_fit(given, uri, options)
     elif options["bits"] is not None:
         raise ConfigError("--bits is for an index without --model: the model decides the bits")
-    encoder = given.encoder(
-        load_encoder(
-            model, image_backbone=options["image_backbone"], text_backbone=options["text_backbone"]
-        )
-    )
+    features = given.features is not None
+    torch_only = features or options["image_backbone"] or options["text_backbone"]
+    if options["engine"] == "auto" and not torch_only and not options["no_portable"]:
+        complete_portable(model)
+    encoder = given.encoder(load_encoder(model, options, features=features))
     target = open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint, create=True)
     print_strategy(uri, target)
     changes = _update(target, encoder, given, options["source"] or source_of(data), options)
@@ -172,7 +180,10 @@ def _update(
             target.add(batch)
             stored, existing = stored + len(batch), existing + update.number_existing(batch)
         encoded = encoder.batches(
-            update.encode, cache=options["cache"] or default_cache(), progress=bars
+            update.encode,
+            cache=options["cache"] or default_cache(),
+            progress=bars,
+            vectors=not options["no_vectors"],
         )
         for batch in encoded:
             target.add(update.with_origins(batch))
@@ -197,9 +208,11 @@ def _find_or_fit(
     given: CommandData, uri: str, options: dict[str, Any]
 ) -> tuple[Path, dict[str, Any] | None]:
     """Return the model that an index records; for a new index, fit one and return its report."""
-    from xmodal.encoders.index_model import find_model, local_folder, own_model
+    from xmodal.encoders.index_model import default_model, find_model, local_folder, own_model
 
     found, folder = find_model(uri), local_folder(uri)
+    if found is None and options["bits"] is None and (found := default_model()) is not None:
+        info(f"model: {found}")
     if found is not None:
         if options["bits"] is not None:
             raise ConfigError(f"--bits is for a new index: {uri} has the model {found}")

@@ -14,6 +14,7 @@ from xmodal.data.dataset import Dataset
 from xmodal.data.readers.columns import Columns, label_candidates
 from xmodal.data.readers.read import FOLDER_LABELS, LabelsFrom, read
 from xmodal.encoders.folder import encoder_format, read_config
+from xmodal.encoders.index_model import DEFAULT_INDEX
 from xmodal.errors import ConfigError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -30,7 +31,16 @@ model_option = click.option(
 model_of_index_option = click.option(
     "--model",
     type=click.Path(path_type=Path),
-    help="Folder of a trained encoder [default: the one that the local index records].",
+    help="Folder of an encoder [default: the one that a local index records, or .xmodal/model].",
+)
+
+
+index_option = click.option(
+    "--index",
+    "uri",
+    default=DEFAULT_INDEX,
+    show_default=True,
+    help="Folder of a local index, or address of an index.",
 )
 
 

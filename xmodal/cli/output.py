@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -28,6 +31,10 @@ from xmodal.data.dataset import Problems, Progress
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Control characters: C0, DEL and C1; line separators and changes of the writing direction."""
+STATUS_DELAY = 2.0
+"""Seconds after which an operation without a progress bar is shown."""
+LOADING = "loading"
+"""Description of the time before the first job of progress bars."""
 FILE_WIDTH = 160
 """Width of tables that are not printed to a terminal, in characters."""
 
@@ -52,23 +59,48 @@ def print_json(content: Any, indent: int | None = None) -> None:
     unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
     text = json.dumps(content, ensure_ascii=not unicode, indent=indent)
     text = CONTROL.sub(_json_escape, text)
-    print(text, file=_replacing(sys.stdout), flush=True)
+    _write(text, sys.stdout)
 
 
-def print_table(rows: Sequence[Sequence[str]], title: str = "") -> None:
+def print_table(
+    rows: Sequence[Sequence[str]], title: str = "", wrapped: Sequence[str] = ()
+) -> None:
     """Print a table on standard output; the first row is the header.
 
+    ``wrapped``: columns that continue on the next line if they are too wide for the terminal.
     Neither markup nor emoji codes in cells are interpreted.
     """
     header, *body = ([Text(escape_controls(cell)) for cell in row] for row in rows)
     heading = Text(escape_controls(title)) if title else None
     table = Table(title=heading, title_justify="left", box=None, pad_edge=False)
     for column, name in enumerate(header):
-        table.add_column(name, justify="left" if column == 0 else "right", no_wrap=column > 0)
+        wraps = name.plain in wrapped
+        left = column == 0 or wraps
+        table.add_column(
+            name,
+            justify="left" if left else "right",
+            no_wrap=not left,
+            overflow="fold" if wraps else "ellipsis",
+        )
     for row in body:
         table.add_row(*row)
     width = None if sys.stdout.isatty() else FILE_WIDTH
-    Console(width=width, file=_replacing(sys.stdout)).print(table)
+    _Console(width=width, file=_replacing(sys.stdout)).print(table)
+
+
+class OutputClosed(Exception):
+    """The reader of standard output has closed it, as ``head`` does.
+
+    Not an OSError: click exits with 1 at a BrokenPipeError, which here means "no match".
+    """
+
+
+class _Console(Console):
+    """A console that raises OutputClosed."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise OutputClosed instead of exiting."""
+        raise OutputClosed from None
 
 
 def print_tables(
@@ -95,17 +127,12 @@ def print_strategy(uri: str, index: object) -> None:
         info(f"{uri}: {index!r}")
 
 
-def print_epoch(epoch: int, epochs: int, figures: Mapping[str, float]) -> None:
-    """Print losses, validation and seconds of an epoch on standard error."""
-    values = "  ".join(
-        f"{name} {value:.3f}" for name, value in figures.items() if name not in ("epoch", "seconds")
-    )
-    info(f"epoch {epoch:>3}/{epochs}  {values}  ({figures['seconds']:.1f} s)")
-
-
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Show one progress bar per job on standard error, if that is a terminal."""
+    """Show one progress bar per job on standard error, and before the first one that models load.
+
+    If standard error is no terminal, one line is printed for each job of more than two seconds.
+    """
     console = Console(stderr=True)
     columns = (
         progress.TextColumn("{task.description:>9}", markup=False),
@@ -114,15 +141,81 @@ def progress_bars() -> Iterator[Progress]:
         progress.TimeRemainingColumn(),
     )
     disabled = not console.is_terminal
-    with progress.Progress(*columns, console=console, transient=True, disable=disabled) as bars:
-        tasks: dict[str, progress.TaskID] = {}
+    with (
+        progress.Progress(*columns, console=console, transient=True, disable=disabled) as bars,
+        _delayed(lambda: info(f"{LOADING} models"), disabled) as stop_waiting,
+    ):
+        tasks: dict[str, progress.TaskID] = {LOADING: bars.add_task(LOADING, total=None)}
+        started: dict[str, float] = {}
 
         def update(job: str, done: int, total: int) -> None:
             if job not in tasks:
+                stop_waiting()
+                bars.update(tasks[LOADING], visible=False)
                 tasks[job] = bars.add_task(job, total=total)
+                started[job] = time.monotonic()
             bars.update(tasks[job], completed=done)
+            if job in started and time.monotonic() - started[job] > STATUS_DELAY:
+                del started[job]
+                if disabled and done < total:
+                    info(f"{job}: {done:,} of {total:,}")
 
         yield update
+
+
+@contextmanager
+def status(message: str) -> Iterator[None]:
+    """Print ``message`` on standard error if the block takes more than two seconds.
+
+    A terminal shows it with a spinner and removes it at the end of the block.
+    """
+    console = Console(stderr=True)
+    spinner = console.status(Text(escape_controls(message)))
+    with _delayed(spinner.start if console.is_terminal else lambda: info(message)):
+        try:
+            yield
+        finally:
+            spinner.stop()
+
+
+@contextmanager
+def _delayed(show: Callable[[], None], enabled: bool = True) -> Iterator[Callable[[], None]]:
+    """Call ``show`` after two seconds, unless the block ends or the yielded function is called."""
+    timer = threading.Timer(STATUS_DELAY, show)
+    timer.daemon = True
+    if enabled:
+        timer.start()
+
+    def stop() -> None:
+        timer.cancel()
+        if enabled:
+            timer.join()
+
+    try:
+        yield stop
+    finally:
+        stop()
+
+
+class _Printer(logging.Handler):
+    """Prints messages of the library, such as downloads, on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        info(record.getMessage())
+
+
+def print_log() -> None:
+    """Print the messages that the library logs, from level INFO."""
+    log = logging.getLogger("xmodal")
+    if not any(isinstance(handler, _Printer) for handler in log.handlers):
+        log.addHandler(_Printer())
+        log.setLevel(logging.INFO)
+
+
+def shown_path(path: str) -> str:
+    """Return a path relative to the current folder if it is below it, else unchanged."""
+    folder = os.path.join(os.getcwd(), "")
+    return path.removeprefix(folder) or path
 
 
 def runnable(name: str) -> str:
@@ -155,7 +248,15 @@ def escape_controls(text: str, keep: str = "") -> str:
 
 def _print(text: str, stream: TextIO) -> None:
     # Line breaks are kept: some errors and curl commands have several lines.
-    print(escape_controls(text, keep="\n\t"), file=_replacing(stream), flush=True)
+    _write(escape_controls(text, keep="\n\t"), stream)
+
+
+def _write(text: str, stream: TextIO) -> None:
+    """Print a line at once; raise OutputClosed if the stream is a closed pipe."""
+    try:
+        print(text, file=_replacing(stream), flush=True)
+    except BrokenPipeError:
+        raise OutputClosed from None
 
 
 def _json_escape(match: re.Match[str]) -> str:

@@ -1,133 +1,222 @@
-"""xmodal search"""
+"""The command xmodal search."""
 
 from __future__ import annotations
 
+import re
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from xmodal.cli.options import backbone_options, json_option, model_of_index_option
-from xmodal.cli.output import info, print_error, print_json, print_line, print_strategy, print_table
+from xmodal.cli.encoder import engine_option, load_encoder
+from xmodal.cli.hits import hit_to_json, print_hits
+from xmodal.cli.options import backbone_options, index_option, json_option, model_of_index_option
+from xmodal.cli.output import (
+    info,
+    print_error,
+    print_json,
+    print_line,
+    print_strategy,
+    shown_path,
+    status,
+)
+from xmodal.cli.query_command import QueryCommand
+from xmodal.encoders.calibration import Stage
 from xmodal.errors import ConfigError, IndexMissing
-from xmodal.index.contract import Hit, nearest_to_json, open_index, shown_source
+from xmodal.index.contract import Hit, Index, open_index
 from xmodal.index.filter_text import parse_filters
-from xmodal.modality import Modality
-from xmodal.retrieval.gallery import QueryHits, write_gallery
+from xmodal.modality import MODALITIES, Modality, other_modality
+from xmodal.retrieval.gallery import QueryHits, unreadable_pictures, write_gallery
+from xmodal.retrieval.query import By, Query
+from xmodal.retrieval.query_text import describe, parse_weights
+
+if TYPE_CHECKING:
+    from xmodal.encoders.encoder import Encoder
+
+NOUNS: dict[Modality, str] = {"image": "pictures", "text": "texts"}
+_ADDRESS = re.compile("[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
 
 
-@click.command()
-@click.argument("words", required=False)
-@click.option("--image", type=click.Path(path_type=Path), help="Query picture.")
+@click.command(cls=QueryCommand)
+@click.argument("words", nargs=-1)
+@click.option("--image", help="Query picture, alone or with WORDS.")
+@click.option("--like", metavar="ID", help="Query document: search for what is similar to it.")
+@click.option(
+    "--not",
+    "not_text",
+    multiple=True,
+    metavar="TEXT",
+    help="Text to move away from, and to exclude; the same as -word.",
+)
+@click.option(
+    "--weight",
+    "weights",
+    multiple=True,
+    metavar="PART=NUMBER",
+    help="Weight of text, image, like or words [default: 1], or of not [default: 0.5].",
+)
 @model_of_index_option
-@click.option("--index", "uri", required=True, help="Index folder or address.")
+@index_option
 @click.option("-k", default=10, show_default=True, help="Maximum number of hits.")
+@click.option("--from", "offset", default=0, show_default=True, help="Hits to skip.")
 @click.option(
     "--target",
-    type=click.Choice(["image", "text"]),
-    help="Modality to search [default: image for WORDS, text for --image].",
+    type=click.Choice(MODALITIES),
+    help="Modality to search [default: text for a picture alone, else image].",
 )
 @click.option(
     "--where",
     "filters",
     multiple=True,
-    metavar="FIELD=VALUE",
-    help="Filter; also >, >=, <, <=, and FIELD=* for documents with the field.",
+    metavar="FILTER",
+    help="Filter: FIELD=VALUE, !=, ~= (any case), <, <=, >, >=, FIELD=A|B, FIELD=BEGIN*, FIELD=* "
+    "(any value); all must hold.",
 )
 @click.option("--max-distance", type=int, help="Maximum distance of a hit, in bits.")
 @click.option("--min-confidence", type=float, help="Minimum confidence of a hit, 0 to 1.")
 @click.option(
-    "--fuse",
-    metavar="FIELD",
-    help="Also rank by BM25 of WORDS in this text field; requires an index in OpenSearch.",
+    "--by",
+    type=click.Choice(get_args(By)),
+    default="both",
+    show_default=True,
+    help="Rank by codes, by the words of captions and fields, or by both.",
+)
+@click.option(
+    "--stage",
+    type=click.Choice(get_args(Stage)),
+    default="vectors",
+    show_default=True,
+    help="Last stage of the ranking by codes: Hamming, weighted Hamming, or vectors.",
 )
 @click.option(
     "--gallery", type=click.Path(path_type=Path), help="Write the hits to an .html or .png file."
 )
+@engine_option
 @backbone_options(None)
 @json_option
-def search(
-    words: str | None, image: Path | None, model: Path | None, uri: str, **params: Any
-) -> int:
-    """Search pictures by WORDS, or texts by a picture.
+def search(words: tuple[str, ...], model: Path | None, uri: str, **params: Any) -> int:
+    """Search pictures by WORDS, texts by a picture, or both by a document.
 
-    The exit status is 1 if there is no match.
+    Words need no quotes. A word after a minus sign is excluded; after -- all words are searched
+    for. A picture, a document and WORDS can be combined. Columns of the hits: rank, distance in
+    bits, confidence, why (rank by codes and by words, words that matched), nearest caption, file.
+    To a pipe or file they are separated by tabs. The exit status is 1 if there is no match.
 
     \b
     Example:
-      xmodal search "red shoes" --index my.index
-      xmodal search "red shoes" --model my.model --index my.index -k 5 --where colour=red
-      xmodal search --image a.jpg --model my.model --index my.index --min-confidence 0.5
-      xmodal search "red shoes" --model my.model --index opensearch://localhost:9200/photos
-          --fuse text
+      xmodal search red shoes
+      xmodal search red shoes -leather --where "price<50" --index my.index -k 5
+      xmodal search red --image a.jpg --weight image=2
+      xmodal search --like photos/a.jpg --target image
+      xmodal search red shoes --model my.model --index opensearch://localhost:9200/photos
     """
-    if (words is None) == (image is None):
-        raise ConfigError(
-            "expected either WORDS or --image, for example: xmodal search 'red shoes'"
-        )
-    if params["fuse"] and words is None:
-        raise ConfigError("--fuse requires WORDS instead of --image")
-    if params["min_confidence"] is not None and not 0 <= params["min_confidence"] <= 1:
-        raise ConfigError(
-            f"--min-confidence is {params['min_confidence']}, expected between 0 and 1"
-        )
-
-    from xmodal.encoders.index_model import find_model
-    from xmodal.encoders.load import load_encoder
-    from xmodal.retrieval.retriever import Retriever
-
-    model = model or find_model(uri)
-    if model is None:
-        raise IndexMissing(f"no index at {uri}: make one with xmodal index DATA --index {uri}")
-    encoder = load_encoder(
-        model, image_backbone=params["image_backbone"], text_backbone=params["text_backbone"]
+    query = _query(words, params)
+    encoder = _encoder(query, model, uri, params)
+    index = open_index(
+        uri,
+        bits=None if encoder is None else encoder.bits,
+        fingerprint=None if encoder is None else encoder.fingerprint,
     )
-    index = open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint)
     print_strategy(uri, index)
-    target: Modality = params["target"] or ("text" if words is None else "image")
-    hits = Retriever(encoder, index).search(
-        text=words,
-        image=None if image is None else str(image),
-        target=target,
-        k=params["k"],
-        where=parse_filters(params["filters"]),
-        radius=params["max_distance"],
-        min_confidence=params["min_confidence"],
-    )
-    query: str | Path = words if words is not None else Path(str(image))
+    with status("searching"):
+        query, hits = _search(encoder, index, query)
+    line = describe([query.text, params["image"], query.like], query.not_text)
     if params["gallery"]:
-        write_gallery(params["gallery"], [QueryHits(query, hits, target)], f"xmodal: {query}")
+        shown = Path(line) if line == params["image"] else line
+        results = QueryHits(shown, hits, query.searched)
+        write_gallery(params["gallery"], [results], f"xmodal: {line}")
         info(f"gallery: {params['gallery']}")
+        if unreadable := unreadable_pictures(results):
+            info(
+                f"  {len(unreadable):,} x picture cannot be read (xmodal index stores the present "
+                f"paths): {shown_path(str(unreadable[0]))}"
+            )
     if params["as_json"]:
-        rows = [_row(hit, target) for hit in hits]
-        print_json({"query": str(query), "hits": rows})
+        rows = [hit_to_json(hit, query.searched) for hit in hits]
+        print_json({"query": line, "target": query.searched, "hits": rows})
     elif hits:
-        print_table(_table(hits, target))
-    if not hits:
-        if not params["as_json"]:
-            print_line("no match")
+        print_hits(hits, query.searched, first_rank=query.offset + 1)
+    else:
+        print_line("no match")
         if len(index) == 0:
-            print_error(f"{uri} is empty: run xmodal index DATA --model {model} --index {uri}")
+            print_error(f"{uri} is empty: run xmodal index DATA --index {uri}")
     index.close()
     if not hits:
         sys.exit(1)
     return 0
 
 
-def _row(hit: Hit, target: Modality) -> dict[str, Any]:
-    """Return a hit as JSON, with score and ranks if it is of a fused search."""
-    row = {"id": hit.id, "distance": hit.distance, "fields": hit.fields}
-    row |= {"confidence": hit.confidence, "nearest": nearest_to_json(hit, target)}
-    return row if hit.ranks is None else row | {"score": hit.score, "ranks": hit.ranks}
+def _query(words: tuple[str, ...], params: dict[str, Any]) -> Query:
+    """Return the query of the command line; raise ConfigError for parts that do not fit."""
+    image, like = params["image"], params["like"]
+    text = " ".join(words).strip() or None
+    if text is None and image is None and like is None:
+        found = " only words to exclude" if params["not_text"] else " nothing"
+        raise ConfigError(
+            f"expected WORDS, --image or --like, found{found}; for example: xmodal search red shoes"
+        )
+    if image is not None and _ADDRESS.match(image):
+        raise ConfigError(
+            f"--image is the address {image[:100]}, expected a file: download the picture first"
+        )
+    confidence = params["min_confidence"]
+    if confidence is not None and not 0 <= confidence <= 1:
+        raise ConfigError(f"--min-confidence is {confidence}, expected between 0 and 1")
+    weights, word_weight = parse_weights(params["weights"])
+    return Query(
+        text=text,
+        image=image,
+        like=like,
+        not_text=params["not_text"],
+        weights=weights,
+        target=params["target"],
+        k=params["k"],
+        offset=params["offset"],
+        where=parse_filters(params["filters"]),
+        radius=params["max_distance"],
+        min_confidence=confidence,
+        by=params["by"],
+        stage=params["stage"],
+        word_weight=word_weight,
+    )
 
 
-def _table(hits: list[Hit], target: Modality) -> list[list[str]]:
-    """Return a header and one row per hit, with the nearest caption or the nearest picture."""
-    rows = [["distance", "confidence", "text", "file"]]
-    for hit in hits:
-        confidence = "-" if hit.confidence is None else f"{hit.confidence:.0%}"
-        text = shown_source(hit, "text", target) or "-"
-        file = shown_source(hit, "image", target) or hit.id
-        rows.append([str(hit.distance), confidence, text[:80], file])
-    return rows
+def _encoder(query: Query, model: Path | None, uri: str, params: dict[str, Any]) -> Encoder | None:
+    """Return the encoder of an index; None for a query that needs none, by a document alone."""
+    from xmodal.encoders.index_model import find_model
+
+    if query.text is None and query.image is None and not query.not_text and model is None:
+        return None
+    model = model or find_model(uri)
+    if model is None:
+        raise IndexMissing(
+            f"no index at {uri}: make one with xmodal index DATA --index {uri}, or name another "
+            "one with --index"
+        )
+    return load_encoder(model, params, for_queries=True)
+
+
+def _search(encoder: Encoder | None, index: Index, query: Query) -> tuple[Query, list[Hit]]:
+    """Return the hits, and the query with its target.
+
+    Without --target, an index that has codes of the other modality only is searched by that one.
+    """
+    from xmodal.retrieval.retriever import Retriever
+
+    retriever = Retriever(encoder, index)
+    (hits,) = retriever.search_batch([query])
+    if hits or index.count(query.searched):
+        return query, hits
+    other = other_modality(query.searched)
+    if not index.count(other):
+        return query, hits
+    missing, present = NOUNS[query.searched], NOUNS[other]
+    if query.target is not None:
+        info(f"the index has no {missing}: --target {other} searches its {present}")
+        return query, hits
+    info(f"the index has no {missing}: its {present} are searched (--target {other})")
+    query = replace(query, target=other)
+    (hits,) = retriever.search_batch([query])
+    return query, hits

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from xmodal.cli.encoder import engine_option, load_encoder
 from xmodal.cli.options import backbone_options, model_option
 from xmodal.cli.output import info, print_strategy
 from xmodal.errors import ConfigError, require
@@ -53,6 +54,7 @@ TOKEN = "XMODAL_TOKEN"
     "--batch", default=32, show_default=True, help="Maximum texts in one batch; 1: no batching."
 )
 @backbone_options(None)
+@engine_option
 def serve(model: Path, uri: str, host: str, port: int, **params: Any) -> None:
     """Run the HTTP service and its search page until Ctrl-C.
 
@@ -71,14 +73,11 @@ def serve(model: Path, uri: str, host: str, port: int, **params: Any) -> None:
         raise ConfigError(f"--pictures {params['pictures']}: no such folder")
     token = _token(params["token_file"])
 
-    from xmodal.encoders.load import load_encoder
     from xmodal.service import Settings, create_app
     from xmodal.service.server import listen
     from xmodal.service.server import serve as run_server
 
-    encoder = load_encoder(
-        model, image_backbone=params["image_backbone"], text_backbone=params["text_backbone"]
-    )
+    encoder = load_encoder(model, params, for_queries=True)
     index = open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint)
     print_strategy(uri, index)
     local = host in LOOPBACK

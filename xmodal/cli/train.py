@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from xmodal.cli.data import features_option, read_data
+from xmodal.cli.encoder import complete_portable, no_portable_option
+from xmodal.cli.epochs import EpochLines, print_baselines
 from xmodal.cli.no_train import fit_without_training, print_fitted
 from xmodal.cli.options import (
     backbone_options,
@@ -22,27 +24,37 @@ from xmodal.cli.options import (
 )
 from xmodal.cli.output import (
     info,
-    print_epoch,
     print_json,
     print_line,
     print_problems,
     progress_bars,
     runnable,
 )
+from xmodal.cli.settings_help import settings_help
 from xmodal.config import DEFAULT_BACKBONE, FEATURES, PRECISIONS, Options, configure, parse_settings
 from xmodal.data.feature_file import is_feature_file
 from xmodal.data.readers.columns import label_candidates
 from xmodal.data.situation import recognise
 from xmodal.data.split import check_split_map, with_roles
+from xmodal.encoders.index_model import DEFAULT_MODEL
 from xmodal.errors import ConfigError, require
+
+if TYPE_CHECKING:
+    from xmodal.evaluation.report import Report
 
 BUILTIN = {"small-cnn", "words"}
 """Built-in backbones, which are small and quick."""
 
 
-@click.command()
+@click.command(epilog=settings_help())
 @data_argument
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to create.")
+@click.option(
+    "--out",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder to create.",
+)
 @click.option(
     "--method",
     default="auto",
@@ -107,6 +119,7 @@ BUILTIN = {"small-cnn", "words"}
     help="Fit a rotation to an aligned pair of backbones (CLIP, SigLIP); needs no captions.",
 )
 @click.option("--restart", is_flag=True, help="Overwrite the folder --out.")
+@no_portable_option
 @click.option("--no-report", is_flag=True, help="Skip the evaluation on the held-out queries.")
 @cache_option
 @json_option
@@ -117,6 +130,7 @@ def train(data: Path, **params: Any) -> None:
 
     \b
     Example:
+      xmodal train photos/
       xmodal train photos/ --out my.model
       xmodal train items.csv --out my.model --label-column category
       xmodal train items.csv --out my.model --image-backbone small-cnn --text-backbone words
@@ -158,12 +172,13 @@ def train(data: Path, **params: Any) -> None:
             cache=cache,
             restart=params["restart"],
             progress=bars,
-            show=print_epoch,
+            show=EpochLines(),
             features=given.features,
         )
     print_problems(dataset.problems)
     figures = encoder.about["figures"]
     words: list[str] = []
+    report: Report | None = None
     if not params["no_report"] and encoder.split.get("query"):
         report, _ = evaluate(given.encoder(encoder), with_known_splits, cache=cache)
         report.facts["situation"] = recognise(dataset).line
@@ -176,6 +191,8 @@ def train(data: Path, **params: Any) -> None:
             builtin=not {options.image_backbone, options.text_backbone}.isdisjoint(BUILTIN),
             label_columns=[] if dataset.label_column else list(label_candidates(dataset)),
         )
+    if not params["no_portable"]:
+        complete_portable(params["out"])
     summary = {"encoder": str(params["out"]), "fingerprint": encoder.fingerprint, **figures}
     if params["as_json"]:
         print_json(summary)
@@ -183,9 +200,17 @@ def train(data: Path, **params: Any) -> None:
         print_line(f"{params['out']}: {encoder.bits} bits, encoder {encoder.fingerprint}")
         for name, value in figures.items():
             print_line(f"  {name}: {value}")
+        if report is not None:
+            print_baselines(report)
         for line in words:
             print_line(line)
-        info(f"next: {runnable('xmodal')} index {data} --model {params['out']} --index my.index")
+        _print_next(data, params["out"])
+
+
+def _print_next(data: Path, out: Path) -> None:
+    """Print the command that indexes the data."""
+    options = "" if out == DEFAULT_MODEL else f" --model {out} --index my.index"
+    info(f"next: {runnable('xmodal')} index {data}{options}")
 
 
 def _fit(data: Path, params: dict[str, Any]) -> None:
@@ -199,6 +224,8 @@ def _fit(data: Path, params: dict[str, Any]) -> None:
     params |= dict.fromkeys(_defaults("image_backbone", "text_backbone", "bits"))
     fitted = fit_without_training(given.dataset, params["out"], params, restart=params["restart"])
     print_problems(given.dataset.problems)
+    if not params["no_portable"]:
+        complete_portable(params["out"])
     encoder, report = fitted.encoder, fitted.report
     if params["as_json"]:
         summary = {"encoder": str(params["out"]), "fingerprint": encoder.fingerprint}
@@ -206,7 +233,7 @@ def _fit(data: Path, params: dict[str, Any]) -> None:
         return
     print_line(f"{params['out']}: {encoder.bits} bits, encoder {encoder.fingerprint}")
     print_fitted(report)
-    info(f"next: {runnable('xmodal')} index {data} --model {params['out']} --index my.index")
+    _print_next(data, params["out"])
 
 
 def _defaults(*names: str) -> list[str]:

@@ -7,22 +7,25 @@ split must not separate them, and none of their captions is wrong for the others
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from xmodal.data.dataset import Dataset, ImageSource, Item
 from xmodal.data.picture_files import picture_hashes
 
 
-def with_groups(data: Dataset) -> Dataset:
+def with_groups(data: Dataset, hashes: Mapping[ImageSource, str | None] | None = None) -> Dataset:
     """Return a copy in which every item has a group.
 
     Items with a common picture (equal bytes), id or former group are one group, and so are items
     that such items connect. The name of a group is the smallest SHA-256 of its pictures, in
     hexadecimal digits; without a readable picture it is the SHA-256 of the id. It does not depend
-    on the order of the items. Every picture is read once.
+    on the order of the items. ``hashes``: of all pictures, see
+    :func:`~xmodal.data.picture_files.picture_hashes`; by default every picture is read once.
     """
-    hash_of = picture_hashes(source for item in data for source in item.images)
+    hash_of = hashes
+    if hash_of is None:
+        hash_of = picture_hashes(source for item in data for source in item.images)
     keys = [list(_keys(item, hash_of)) for item in data]
     parent: dict[str, str] = {}
 
@@ -44,7 +47,7 @@ ID_KEY = "id "
 """Prefix of the keys of ids; it sorts after hexadecimal digits."""
 
 
-def _keys(item: Item, hash_of: dict[ImageSource, str | None]) -> Iterator[str]:
+def _keys(item: Item, hash_of: Mapping[ImageSource, str | None]) -> Iterator[str]:
     """Yield the keys that an item shares with the other items of its group."""
     yield ID_KEY + hashlib.sha256(item.id.encode(errors="surrogatepass")).hexdigest()
     if item.group is not None:

@@ -46,12 +46,12 @@ def count_near_threshold(
         sources = list(dict.fromkeys(one for item in data for one in item.sources(modality)))
         if sources:
             encoded = encoder.encode(modality, sources, cache=cache, problems=Problems())
-            outputs = encoder.outputs(modality, encoded.features[encoded.usable])
-            if outputs is None:
+            if encoded.outputs is None:
                 raise ConfigError(
-                    "--margins needs real-valued outputs, a portable encoder has codes alone: name "
-                    "the folder of xmodal train with --model"
+                    "--margins needs real-valued outputs, this encoder has codes alone: name the "
+                    "folder of xmodal train with --model"
                 )
+            outputs = encoded.outputs[encoded.usable]
             counts[modality] = int((np.abs(outputs) < MARGIN).sum()), outputs.size
     return counts
 

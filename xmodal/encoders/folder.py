@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,10 @@ from xmodal.modality import MODALITIES
 CONFIG, SPLIT, REPORT = "config.json", "split.json", "report.json"
 WEIGHTS, CODES = "weights.safetensors", "codes.npy"
 HISTORY, CHECKPOINT = "history.jsonl", "checkpoint.pt"
+PORTABLE, NOT_PORTABLE = "portable", "not-portable.txt"
+"""Subfolder of a trained encoder with its export, and the reason why it cannot be exported."""
 GRAPHS = {modality: f"{modality}.onnx" for modality in MODALITIES}
+TOWER_GRAPHS = {modality: f"{modality}.tower.onnx" for modality in MODALITIES}
 TOKENIZER, MODEL_CARD = "tokenizer.json", "README.md"
 SHEET = re.compile(r"[a-z]+-\d{3,}\.png")
 """File name of a sheet of pictures: the name of the sheet, a hyphen and the epoch."""
@@ -47,6 +51,7 @@ class FolderFormat:
     creates the folder; ``usage``: the same with its arguments, without the final path.
     ``repair``: advice for a damaged folder. ``files``: names of its files. ``keys``: keys of
     ``config.json`` that its class interprets. ``sheets``: whether it may have sheets of pictures.
+    ``portable``: format of the subfolder ``PORTABLE``, or None.
     """
 
     kind: str | None
@@ -58,31 +63,30 @@ class FolderFormat:
     files: frozenset[str]
     keys: frozenset[str]
     sheets: bool = False
+    portable: FolderFormat | None = None
 
     def owns(self, name: str) -> bool:
         """Whether a file of this name belongs to the folder; a restart removes only these."""
         whole = name.removesuffix(NEW)
+        if whole == PORTABLE:
+            return self.portable is not None
         return whole in self.files or (self.sheets and bool(SHEET.fullmatch(whole)))
+
+    def foreign(self, folder: Path) -> list[str]:
+        """Return the sorted names of the files in ``folder`` that do not belong to this format."""
+        found = []
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.is_dir() and self.portable is not None and self.owns(path.name):
+                found += [f"{path.name}/{name}" for name in self.portable.foreign(path)]
+            elif path.is_dir() or not self.owns(path.name):
+                found.append(path.name)
+        return sorted(found)
 
     def about(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return the keys of ``config.json`` that describe the training."""
         return {name: value for name, value in config.items() if name not in self.keys}
 
 
-TORCH_ENCODER = FolderFormat(
-    kind=None,
-    version=1,
-    contents="encoder",
-    command="xmodal train",
-    usage="xmodal train DATA --out",
-    repair="train again",
-    files=frozenset({CONFIG, WEIGHTS, SPLIT, HISTORY, CHECKPOINT, REPORT}),
-    keys=frozenset(
-        {"format", "fingerprint", "precision", "towers", "backbones", "confidence"}
-        | {FILES_KEY, DIGEST_KEY}
-    ),
-    sheets=True,
-)
 ONNX_ENCODER = FolderFormat(
     kind="portable",
     version=1,
@@ -91,12 +95,28 @@ ONNX_ENCODER = FolderFormat(
     usage="xmodal export --model MODEL --onnx",
     repair="copy the whole folder again, or repeat xmodal export",
     files=frozenset({CONFIG, SPLIT, MODEL_CARD, TOKENIZER}).union(
-        *({name, f"{name}.data", f"{modality}.float.onnx"} for modality, name in GRAPHS.items())
+        TOWER_GRAPHS.values(),
+        *({name, f"{name}.data", f"{modality}.float.onnx"} for modality, name in GRAPHS.items()),
     ),
     keys=frozenset(
         {"kind", "format", "fingerprint", "bits", "confidence", "shared_space", "precision"}
         | {"sides", FILES_KEY, DIGEST_KEY}
     ),
+)
+TORCH_ENCODER = FolderFormat(
+    kind=None,
+    version=1,
+    contents="encoder",
+    command="xmodal train",
+    usage="xmodal train DATA --out",
+    repair="train again",
+    files=frozenset({CONFIG, WEIGHTS, SPLIT, HISTORY, CHECKPOINT, REPORT, NOT_PORTABLE}),
+    keys=frozenset(
+        {"format", "fingerprint", "precision", "towers", "backbones", "confidence"}
+        | {FILES_KEY, DIGEST_KEY}
+    ),
+    sheets=True,
+    portable=ONNX_ENCODER,
 )
 COMPRESSOR = FolderFormat(
     kind="compressor",
@@ -249,15 +269,16 @@ def prepare_folder(folder: Path, expected: FolderFormat, restart: bool) -> bool:
     if folder.is_file():
         raise ConfigError(f"{folder} is a file, expected a folder for the {expected.contents}")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    replaceable = {n for n in names if expected.owns(n) and (restart or n.endswith(NEW))}
-    others = names - replaceable
+    foreign = expected.foreign(folder)
+    others = foreign if restart else sorted({*foreign, *(n for n in names if not n.endswith(NEW))})
     if others and (restart or not names & {CONFIG, CHECKPOINT}):
         raise ConfigError(
-            f"{folder} is a folder with other things in it ({min(others)}): name a new one"
+            f"{folder} is a folder with other things in it ({others[0]}): name a new one"
         )
     if restart:
-        for name in names:
-            (folder / name).unlink()
+        for name in sorted(names, key=CONFIG.__ne__):  # config.json first: it marks completeness
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     return (folder / CONFIG).is_file()
 

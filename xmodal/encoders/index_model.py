@@ -14,6 +14,11 @@ from xmodal.encoders.folder import CONFIG, write_json
 from xmodal.errors import ConfigError
 from xmodal.index.local import FILE, MODEL_FOLDER, MODEL_RECORD
 
+DEFAULT_MODEL = Path(".xmodal", "model")
+"""Folder of the encoder, in the working directory, that train writes unless --out is given."""
+DEFAULT_INDEX = str(Path(".xmodal", "index"))
+"""Folder of the index, in the working directory, that index and search use without --index."""
+
 
 def local_folder(uri: str) -> Path | None:
     """Return the folder of a local index, None for an address of another backend."""
@@ -52,14 +57,22 @@ def recorded_model(uri: str) -> Path | None:
         ) from None
 
 
+def default_model() -> Path | None:
+    """Return DEFAULT_MODEL if there is an encoder, else None."""
+    return DEFAULT_MODEL if (DEFAULT_MODEL / CONFIG).is_file() else None
+
+
 def find_model(uri: str) -> Path | None:
     """Return the folder of the encoder that a local index records.
 
-    None if there is no index yet. Raises ConfigError if the index records none, if its record is
-    damaged, and for an index of another backend.
+    For an index of another backend, which records none, it is DEFAULT_MODEL. None if there is no
+    index yet. Raises ConfigError if the index records none, if its record is damaged, and if
+    another backend has no default model.
     """
     folder = local_folder(uri)
     if folder is None:
+        if (default := default_model()) is not None:
+            return default
         raise ConfigError(f"--model is missing: {uri} records no model, name its encoder's folder")
     recorded = recorded_model(uri)
     if recorded is not None:

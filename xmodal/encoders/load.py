@@ -5,29 +5,42 @@ from __future__ import annotations
 from pathlib import Path
 
 from xmodal.encoders.encoder import Encoder
+from xmodal.encoders.engine import Engine, portable_folder, use_portable
 from xmodal.encoders.folder import ONNX_ENCODER, encoder_format
 from xmodal.encoders.onnx_encoder import PortableEncoder
 from xmodal.errors import ConfigError, ExtraMissing, missing_extra
 
 
 def load_encoder(
-    folder: str | Path, *, image_backbone: str | None = None, text_backbone: str | None = None
+    folder: str | Path,
+    *,
+    image_backbone: str | None = None,
+    text_backbone: str | None = None,
+    engine: Engine = "auto",
+    for_queries: bool = False,
 ) -> Encoder:
     """Load the encoder in ``folder``, which ``xmodal train`` or ``xmodal export`` wrote.
 
-    ``image_backbone`` and ``text_backbone``: new names or paths of moved backbones; a portable
-    encoder has none. Raises ModelError if there is no encoder or its files do not belong together,
-    ConfigError if a backbone is named for a portable encoder, and ExtraMissing if torch is needed
-    and not installed.
+    ``engine``: "onnx" is the portable encoder, in ``folder`` or in its subfolder ``portable``;
+    "torch" the trained one; "auto" the portable one if it exists and the machine has no GPU.
+    ``for_queries``: only single queries are encoded, which needs no GPU. ``image_backbone`` and
+    ``text_backbone``: new names or paths of moved backbones; a portable encoder has none, so "auto"
+    is torch.
+
+    Raises ModelError if there is no encoder or its files do not belong together, ConfigError if a
+    backbone is named for a portable encoder or ``folder`` lacks the encoder of ``engine``, and
+    ExtraMissing if packages of the engine are not installed.
     """
     path = Path(folder)
-    if encoder_format(path) is ONNX_ENCODER:
-        if image_backbone or text_backbone:
+    moved = bool(image_backbone or text_backbone)
+    portable = _portable(path, engine, moved=moved, for_queries=for_queries)
+    if portable is not None:
+        if moved:
             raise ConfigError(
-                f"the encoder in {path} is portable and contains its backbones: leave "
+                f"the encoder in {portable} is portable and contains its backbones: leave "
                 "--image-backbone and --text-backbone out"
             )
-        return PortableEncoder.load(path)
+        return PortableEncoder.load(portable)
     try:
         from xmodal.encoders.torch_encoder import TrainedEncoder
     except ModuleNotFoundError as error:
@@ -37,3 +50,25 @@ def load_encoder(
             f"the encoder in {path} (xmodal export makes a portable one of it)", "torch"
         ) from None
     return TrainedEncoder.load(path, image_backbone=image_backbone, text_backbone=text_backbone)
+
+
+def _portable(path: Path, engine: Engine, *, moved: bool, for_queries: bool) -> Path | None:
+    """Return the folder of the portable encoder to load, None for the trained one."""
+    if encoder_format(path) is ONNX_ENCODER:
+        if engine == "torch":
+            raise ConfigError(
+                f"the encoder in {path} is portable: name the folder of xmodal train for torch, or "
+                "leave --engine torch out"
+            )
+        return path
+    if engine == "torch":
+        return None
+    if engine == "auto" and (moved or not use_portable(for_queries=for_queries)):
+        return None
+    found = portable_folder(path)
+    if found is None and engine == "onnx":
+        raise ConfigError(
+            f"{path} has no portable encoder: make it with xmodal export --model {path}, or leave "
+            "--engine onnx out"
+        )
+    return found

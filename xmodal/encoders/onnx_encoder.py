@@ -1,8 +1,9 @@
-"""Portable encoder: one ONNX graph per modality, computed by onnxruntime.
+"""Portable encoder: ONNX graphs of both modalities, computed by onnxruntime.
 
     config.json       both modalities, preprocessing, calibration curve, figures, comparison
-    image.onnx        pixels (b, size, size, 3) uint8 -> codes, relaxed codes, features
+    image.onnx        pixels (b, size, size, 3) uint8 -> codes, outputs, features
     text.onnx         token ids and mask, or hashed words -> the same
+    *.tower.onnx      features -> outputs, for features in the cache; not in int8
     tokenizer.json    tokenizer with truncation and padding, unless texts are hashed words
     split.json        ids of the training, validation, query and gallery parts
     README.md         model card
@@ -46,7 +47,14 @@ from xmodal.encoders.folder import (
 from xmodal.errors import ExtraMissing, ModelError, missing_extra
 from xmodal.features.backbones.builtin import Words
 from xmodal.features.backbones.words import GRAMS
-from xmodal.features.extract import Array, Usable, image_rows, text_rows, usable_rows
+from xmodal.features.extract import (
+    Array,
+    Usable,
+    image_rows,
+    text_rows,
+    unit_float16,
+    usable_rows,
+)
 from xmodal.features.known_tokens import KnownTokens
 from xmodal.modality import MODALITIES, Modality
 
@@ -58,6 +66,10 @@ TOKEN_TENSORS = {
     "token_type_ids": "type_ids",
 }
 """Supported inputs of a graph of tokens, and their names in the package tokenizers."""
+OUTPUTS, RELAXED = "outputs", "relaxed"
+"""Names in graphs: outputs of the tower before tanh, and of earlier versions after tanh."""
+TOWER_BATCH = 1024
+"""Features for which a graph computes outputs at once."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +82,9 @@ class ModalityConfig:
     float16. ``batch``: batch size. Pixels have ``preprocessing``. Tokens have a ``tokenizer`` file;
     they are truncated to ``max_tokens`` and padded to the longest text of a batch ("longest") or
     to ``max_tokens`` ("max_length"). ``words``: fingerprint of the vectors of words; None, in
-    folders of earlier versions, is "words-1".
+    folders of earlier versions, is "words-1". ``tower``: file name of the tower's graph; ``cache``:
+    fingerprint under which torch caches the same features. Both are None in int8 and in folders of
+    earlier versions, ``tower`` also for pixels.
     """
 
     graph: str
@@ -84,6 +98,8 @@ class ModalityConfig:
     max_tokens: int | None = None
     padding: str | None = None
     words: str | None = None
+    tower: str | None = None
+    cache: str | None = None
 
     def to_config(self) -> dict[str, Any]:
         """Return the content for ``config.json``."""
@@ -174,10 +190,7 @@ class PortableEncoder(Encoder):
         problems: Problems | None = None,
         progress: Progress | None = None,
     ) -> Encoded:
-        """Encode by the graph of a modality; see :meth:`xmodal.Encoder.encode`.
-
-        A graph computes features and codes together, so a row of the cache contains both.
-        """
+        """Encode by the graphs of a modality; see :meth:`xmodal.Encoder.encode`."""
         featurizer = self._featurizers[modality]
         preprocessing = self.modality_configs[modality].preprocessing
         options = {"cache": cache, "problems": problems, "progress": progress}
@@ -186,7 +199,14 @@ class PortableEncoder(Encoder):
             if preprocessing is None
             else image_rows(featurizer, preprocessing, sources, **options)  # type: ignore[arg-type]
         )
-        return Encoded(featurizer.codes(rows), usable, featurizer.features(rows))
+        return featurizer.encoded(rows, usable)
+
+    def outputs(self, modality: Modality, features: Array) -> Array | None:
+        """Return the outputs of features (n, dim).
+
+        None if the folder has no graph of the tower: int8, or exported by an earlier version.
+        """
+        return self._featurizers[modality].outputs(features)
 
     def has_known_token(self, text: str) -> bool:
         """Return whether the text has a known token; see :meth:`xmodal.Encoder.has_known_token`."""
@@ -202,10 +222,27 @@ class PortableEncoder(Encoder):
             return cls(path, config)
 
 
-class _GraphFeaturizer:
-    """Featurizer of a graph: a row has the bytes of the features, followed by the code."""
+def _run(session: Any, names: list[str], inputs: Mapping[str, Any]) -> list[Array]:
+    """Return the outputs ``names`` of a graph.
 
-    dtype = "uint8"
+    A graph of an earlier version has the outputs after tanh instead.
+    """
+    if OUTPUTS not in names or any(one.name == OUTPUTS for one in session.get_outputs()):
+        found: list[Array] = session.run(names, inputs)
+        return found
+    found = session.run([RELAXED if name == OUTPUTS else name for name in names], inputs)
+    limit = np.nextafter(np.float32(1), np.float32(0))
+    place = names.index(OUTPUTS)
+    found[place] = np.arctanh(np.clip(found[place], -limit, limit))
+    return found
+
+
+class _GraphFeaturizer:
+    """Featurizer of the graphs of a modality.
+
+    A row is the features, which torch and onnxruntime share in the cache. Without a graph that
+    continues from features, it has the bytes of the features, followed by those of the outputs.
+    """
 
     def __init__(
         self,
@@ -216,30 +253,55 @@ class _GraphFeaturizer:
         self._folder, self._encoder_fingerprint = encoder.folder, encoder.fingerprint
         self._config, self._bits, self._files = config, encoder.bits, files
         self.batch = config.batch
-        self.fingerprint = f"onnx-{str(files[config.graph]['sha256'])[:32]}"
-        self._feature_bytes = config.dim * (1 if config.raw else 2)
-        self.dim = self._feature_bytes + encoder.bits // 8
+        self.fingerprint = config.cache or f"onnx-{str(files[config.graph]['sha256'])[:32]}"
+        self._only_features = config.raw or config.tower is not None
+        feature = np.dtype(np.uint8 if config.raw else np.float16)
+        self.dtype = feature.name if self._only_features else "uint8"
+        self._feature_bytes = config.dim * feature.itemsize
+        self.dim = config.dim if self._only_features else self._feature_bytes + 4 * encoder.bits
 
     def rows(self, batch: Any) -> tuple[Array, Usable]:
         """Return rows (b, dim) of pixels (b, size, size, 3) or ``b`` texts, and usable ones."""
-        inputs = self._inputs(batch)
         if self._config.raw:
-            (codes,) = self._session.run(["codes"], inputs)
-            features, usable = batch.reshape(len(batch), -1), np.ones(len(batch), np.bool_)
+            return batch.reshape(len(batch), -1), np.ones(len(batch), np.bool_)
+        if self._only_features:
+            inputs = self._inputs(batch)
+            if self._config.input == "words":  # the graph only scales and rounds them
+                features = unit_float16(inputs[self._config.inputs[0]])
+            else:
+                (features,) = self._graph.run(["features"], inputs)
+            return features, usable_rows(features)
+        features, outputs = _run(self._graph, ["features", OUTPUTS], self._inputs(batch))
+        parts = features, outputs
+        rows = [np.ascontiguousarray(part).view(np.uint8) for part in parts]
+        return np.concatenate(rows, axis=1), usable_rows(parts[0])
+
+    def encoded(self, rows: Array, usable: Usable) -> Encoded:
+        """Return the result of encoding from rows (n, dim)."""
+        if self._only_features:
+            features, outputs = rows, self.outputs(rows)
         else:
-            codes, features = self._session.run(["codes", "features"], inputs)
-            usable = usable_rows(features)
-        parts = (np.ascontiguousarray(features).view(np.uint8), codes)
-        return np.concatenate(parts, axis=1), usable
+            split = self._feature_bytes
+            features = np.ascontiguousarray(rows[:, :split]).view(np.float16)
+            outputs = np.ascontiguousarray(rows[:, split:]).view(np.float32)
+        assert outputs is not None
+        return Encoded(BinaryCodes.from_relaxed(outputs), usable, features, outputs)
 
-    def features(self, rows: Array) -> Array:
-        """Return the features (n, dim) of rows."""
-        part = np.ascontiguousarray(rows[:, : self._feature_bytes])
-        return part if self._config.raw else part.view(np.float16)
+    def outputs(self, features: Array) -> Array | None:
+        """Return the outputs (n, bits) of features, None without a graph for them."""
+        if not self._only_features:
+            return None
+        parts = [np.zeros((0, self._bits), np.float32)]
+        for start in range(0, len(features), TOWER_BATCH):
+            parts += self._run_tower(features[start : start + TOWER_BATCH])
+        return np.concatenate(parts)
 
-    def codes(self, rows: Array) -> BinaryCodes:
-        """Return the codes of rows."""
-        return BinaryCodes(np.ascontiguousarray(rows[:, self._feature_bytes :]), self._bits)
+    def _run_tower(self, features: Array) -> list[Array]:
+        if self._config.preprocessing is not None and self._config.raw:
+            size = self._config.preprocessing.size
+            pixels = features.reshape(-1, size, size, 3)
+            return _run(self._graph, [OUTPUTS], {self._config.inputs[0]: pixels})
+        return _run(self._tower, [OUTPUTS], {"features": features})
 
     def has_known_token(self, text: str) -> bool:
         """Return whether the vocabulary has a token of the text, longer than one letter."""
@@ -265,19 +327,26 @@ class _GraphFeaturizer:
         }
 
     @cached_property
-    def _session(self) -> Any:
-        """The opened graph. Raises ModelError if it is damaged or of another encoder.
+    def _graph(self) -> Any:
+        return self._open(self._config.graph)
+
+    @cached_property
+    def _tower(self) -> Any:
+        return self._open(str(self._config.tower))
+
+    def _open(self, name: str) -> Any:
+        """Open a graph. Raises ModelError if it is damaged or of another encoder.
 
         The sha256 of the graph and of its external data is compared first, because onnxruntime
         opens graphs with flipped bits, whose codes differ. onnxruntime then opens the file by its
         path: passing the hashed bytes is slower and takes twice the memory.
         """
         onnxruntime = _import_package("onnxruntime", self._folder)
-        path = self._folder / self._config.graph
+        path = self._folder / name
         try:
-            for name in (path.name, f"{path.name}.data"):
-                if name in self._files:
-                    check_file(self._folder / name, self._files[name])
+            for file in (name, f"{name}.data"):
+                if file in self._files or file == name:
+                    check_file(self._folder / file, self._files[file])
             session = onnxruntime.InferenceSession(
                 path, _session_options(onnxruntime), providers=["CPUExecutionProvider"]
             )
@@ -286,9 +355,12 @@ class _GraphFeaturizer:
         except Exception as error:  # onnxruntime raises many types for a damaged file
             raise damaged(self._folder, ONNX_ENCODER, error) from None
         fingerprint = metadata.get(FINGERPRINT_METADATA)
-        found = (fingerprint, metadata.get(MODALITY_METADATA), widths.get("codes"))
-        expected = (self._encoder_fingerprint, self._config.to_metadata(), self._bits // 8)
-        if found != expected:
+        found = (
+            fingerprint,
+            metadata.get(MODALITY_METADATA),
+            widths.get(OUTPUTS, widths.get(RELAXED)),
+        )
+        if found != (self._encoder_fingerprint, self._config.to_metadata(), self._bits):
             raise ModelError(
                 f"{path} and config.json do not belong together: the graph is of encoder "
                 f"{fingerprint}, the config of {self._encoder_fingerprint}, or their inputs "

@@ -14,7 +14,7 @@ and are drawn together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,15 @@ import numpy.typing as npt
 from xmodal.codes import BinaryCodes
 from xmodal.evaluation.baselines import Baseline, Ranked
 from xmodal.evaluation.metrics import Floats, TieGroups, expected_rank, hit_at
+from xmodal.evaluation.search_stages import stage_distances
 from xmodal.features.units import Int64, Units
+from xmodal.index.query_codes import QueryCodes
 from xmodal.linear_models import unit
 from xmodal.modality import DIRECTIONS, MODALITIES, Modality
+from xmodal.vectors import expected_signs
 
+Stages = Mapping[Modality, QueryCodes]
+"""What the stages of a search rank, by modality."""
 HIT_CUTS = (1, 5, 10)
 """The k of R@k."""
 RESAMPLES = 1000
@@ -60,10 +65,11 @@ def measure_captions(
 ) -> dict[str, Any]:
     """Return the figures of one part of the data, in the layout of ``report.json``.
 
-    ``codes``: of the pictures and captions of ``units``, row by row. ``outputs``: real-valued
-    outputs of the encoder, (p, bits) and (c, bits), compared by cosine. Keys: ``units``,
-    ``pictures``, ``captions``; the figures of :func:`caption_figures` of the codes; the same under
-    ``outputs`` and, for chance and each of ``baselines``, under ``baselines``.
+    ``codes``: of the pictures and captions of ``units``, row by row. ``outputs``: of the encoder
+    before tanh, (p, bits) and (c, bits). Keys: ``units``, ``pictures``, ``captions``; the figures
+    of :func:`caption_figures` of the codes by Hamming distance; the same under ``weighted`` and
+    ``vectors``, the stages of a search, under ``outputs``, the cosine of the expected signs in
+    float, and, for chance and each of ``baselines``, under ``baselines``.
     """
     features = {modality: units.features(modality) for modality in MODALITIES}
     rows = {"chance": caption_figures(units, constant_codes(units), seed=seed)}
@@ -77,12 +83,21 @@ def measure_captions(
         **caption_figures(units, codes, seed=seed),
     }
     if outputs is not None:
-        found["outputs"] = caption_figures(units, outputs, seed=seed)
+        stages: Stages = {m: QueryCodes.of(values) for m, values in outputs.items()}
+        without = {m: replace(one, vectors=None) for m, one in stages.items()}
+        found["weighted"] = caption_figures(units, without, seed=seed)
+        found["vectors"] = caption_figures(units, stages, seed=seed)
+        signs = {m: expected_signs(values) for m, values in outputs.items()}
+        found["outputs"] = caption_figures(units, signs, seed=seed)
     return found | {"baselines": rows}
 
 
 def caption_figures(
-    units: Units, queries: Ranked, database: Ranked | None = None, *, seed: int = 0
+    units: Units,
+    queries: Ranked | Stages,
+    database: Ranked | Stages | None = None,
+    *,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Return R@k (shares of 1), median rank and their intervals, in both directions, and rsum.
 
@@ -123,8 +138,8 @@ def constant_codes(units: Units) -> dict[Modality, BinaryCodes]:
 def query_figures(
     units: Units,
     source: Modality,
-    queries: BinaryCodes | npt.NDArray[Any],
-    database: BinaryCodes | npt.NDArray[Any],
+    queries: BinaryCodes | QueryCodes | npt.NDArray[Any],
+    database: BinaryCodes | QueryCodes | npt.NDArray[Any],
 ) -> QueryFigures:
     """Return the figures of all pictures (captions) of ``units`` as queries.
 
@@ -151,20 +166,26 @@ def query_figures(
 
 
 def _distances(
-    queries: BinaryCodes | npt.NDArray[Any],
-    database: BinaryCodes | npt.NDArray[Any],
+    queries: BinaryCodes | QueryCodes | npt.NDArray[Any],
+    database: BinaryCodes | QueryCodes | npt.NDArray[Any],
     keys: Int64 | None,
 ) -> Callable[[slice], npt.NDArray[Any]]:
     """Return a function: slice of queries -> their distances to the whole database, (q, n).
 
-    The distance is that of Hamming, or minus the cosine. ``keys`` (n,): rows of the database with
-    equal keys are equal. Their cosines are computed once, since a matrix product may round equal
-    rows differently, which would break their tie. Raises ValueError for codes and vectors together.
+    The distance is that of Hamming, the order of a search, or minus the cosine. ``keys`` (n,): rows
+    of the database with equal keys are equal. Their cosines are computed once, since a matrix
+    product may round equal rows differently, which would break their tie. Raises ValueError for
+    codes and vectors together.
     """
     if isinstance(queries, BinaryCodes) and isinstance(database, BinaryCodes):
         codes, others = queries, database
         return lambda rows: codes[rows].distances(others)
-    if isinstance(queries, BinaryCodes) or isinstance(database, BinaryCodes):
+    if isinstance(queries, QueryCodes) and isinstance(database, QueryCodes):
+        if keys is not None:
+            _, first, columns = np.unique(keys, return_index=True, return_inverse=True)
+            database = database[first[columns]]
+        return stage_distances(queries, database, vectors=queries.vectors is not None)
+    if not isinstance(queries, np.ndarray) or not isinstance(database, np.ndarray):
         raise ValueError("codes are compared with vectors, expected two of one kind")
     vectors = -unit(queries)
     if keys is None:

@@ -27,7 +27,6 @@ from xmodal.features.units import FeatureTable, Units
 from xmodal.index.contract import Index
 from xmodal.index.documents import DocumentBatch
 from xmodal.modality import DIRECTIONS, MODALITIES, Modality
-from xmodal.vectors import expected_signs
 
 MEASURED_PARTS = ("query", "validation")
 """Parts of a split whose captions are measured."""
@@ -252,7 +251,7 @@ def _outputs(encoder: Encoder, units: Units) -> dict[Modality, npt.NDArray[Any]]
         values = encoder.outputs(modality, units.features(modality))
         if values is None:
             return None
-        found[modality] = expected_signs(values)
+        found[modality] = values
     return found
 
 

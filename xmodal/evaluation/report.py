@@ -18,6 +18,12 @@ Table = list[list[str]]
 
 LABEL_METRICS = ("mAP", "P@10")
 """Metrics of the printed table of labels."""
+STAGES = {
+    "weighted": "weighted",
+    "vectors": "int8 vectors (default search)",
+    "outputs": "float outputs",
+}
+"""Rows of the same encoder after that of its codes by Hamming distance."""
 FIRST_ROWS = ("chance", "sign", "cca + itq", "label codeword", "pca + itq (backbone)")
 """Rows with codes, before that of the encoder; rows with real-valued vectors are behind it."""
 MIN_MEASURED = 20
@@ -98,8 +104,9 @@ class Report:
         baselines = found["baselines"]
         rows = {name: baselines[name] for name in FIRST_ROWS if name in baselines}
         rows[self.name] = found
-        if "outputs" in found:
-            rows[f"{self.name}, float outputs"] = found["outputs"]
+        for key, words in STAGES.items():
+            if key in found:
+                rows[f"{self.name}, {words}"] = found[key]
         return rows | {name: row for name, row in baselines.items() if name not in rows}
 
     def caption_table(self, part: str) -> Table:

@@ -23,7 +23,9 @@ from xmodal.encoders.folder import (
     DAMAGE_ERRORS,
     FILES_KEY,
     MODEL_CARD,
+    NOT_PORTABLE,
     ONNX_ENCODER,
+    PORTABLE,
     REPORT,
     SPLIT,
     encoder_format,
@@ -111,16 +113,35 @@ def export(
     return PortableEncoder.load(folder)
 
 
+def write_portable(model: Path, **options: Any) -> PortableEncoder:
+    """Export the trained encoder in ``model`` to its subfolder ``portable``; replace an old one.
+
+    ``options``: those of :func:`export`. ``model`` stays usable if the process is killed. Raises
+    the errors of :func:`export`. A ModelError, for example of a backbone that cannot be exported,
+    is recorded in ``model``; see :func:`~xmodal.encoders.engine.portable_obstacle`.
+    """
+    folder, record = model / PORTABLE, model / NOT_PORTABLE
+    foreign = ONNX_ENCODER.foreign(folder)
+    if foreign:
+        raise ConfigError(f"{folder} has other files in it ({foreign[0]}): move them away")
+    record.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        return export(model, folder, **options)
+    except ModelError as error:
+        write_bytes(record, f"{' '.join(str(error).split())}\n".encode())
+        raise
+
+
 @contextmanager
 def _temporary_sibling(folder: Path) -> Iterator[Path]:
     """Context with an empty folder beside ``folder``, renamed to it unless the block raises."""
     target = folder.absolute()
     new = target.with_name(f"{target.name}.new")
-    names = {path.name for path in new.iterdir()} if new.is_dir() else set()
-    others = {name for name in names if not ONNX_ENCODER.owns(name)}
+    others = ONNX_ENCODER.foreign(new)
     if others:
         raise ConfigError(
-            f"the temporary folder {new} exists with other files in it ({min(others)}): name "
+            f"the temporary folder {new} exists with other files in it ({others[0]}): name "
             "another --onnx"
         )
     shutil.rmtree(new, ignore_errors=True)

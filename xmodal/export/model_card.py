@@ -57,7 +57,7 @@ xmodal search "red shoes" --model {name} --index my.index
 {_table(rows)}
 
 Both graphs have the outputs `codes` (b, {bits // 8}) uint8, most significant bit first, and
-`relaxed` (b, {bits}) float32, whose signs are the bits. The graphs contain the normalisation of
+`outputs` (b, {bits}) float32, whose signs are the bits. The graphs contain the normalisation of
 pixels, backbone and tower; `config.json` declares the preparation of their inputs."""
 
 

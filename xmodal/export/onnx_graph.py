@@ -1,12 +1,16 @@
-"""ONNX graphs of a trained encoder, one per modality: backbone, scaling, rounding, tower, bits."""
+"""ONNX graphs of a trained encoder, two per modality.
+
+One graph has backbone, scaling, rounding, tower and bits, the other the tower alone.
+"""
 
 from __future__ import annotations
 
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +19,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from xmodal.encoders.folder import GRAPHS, TOKENIZER, write_bytes
+from xmodal.encoders.folder import GRAPHS, TOKENIZER, TOWER_GRAPHS, write_bytes
 from xmodal.encoders.onnx_encoder import (
     FINGERPRINT_METADATA,
     MODALITY_METADATA,
+    OUTPUTS,
     TOKEN_TENSORS,
     ModalityConfig,
 )
@@ -26,6 +31,7 @@ from xmodal.encoders.torch_encoder import TrainedEncoder
 from xmodal.encoders.towers import Tower
 from xmodal.errors import ModelError
 from xmodal.features.backbones import builtin, huggingface
+from xmodal.features.extract import cache_fingerprint
 from xmodal.modality import Modality
 
 OPSET = 20
@@ -47,39 +53,66 @@ class EncoderModule(nn.Module):
         self.register_buffer("bit_values", torch.tensor(BIT_VALUES))
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Inputs -> codes (b, bits / 8) uint8, relaxed codes (b, bits), features (b, dim) float16.
+        """Inputs -> codes (b, bits / 8) uint8, outputs (b, bits), features (b, dim) float16.
 
         Features are scaled to length 1 and rounded to float16, as in
         :mod:`xmodal.features.extract`. There is no output for features if ``raw``.
         """
         if self.raw:
-            relaxed = self.tower(inputs[0].flatten(1))
-            return self._packed(relaxed), relaxed
+            outputs = self.tower.outputs(inputs[0].flatten(1))
+            return self._packed(outputs), outputs
         features = inputs[0] if self.network is None else self.network(*inputs)
         rounded = functional.normalize(features.float(), dim=1).half()
-        relaxed = self.tower(rounded.float())
-        return self._packed(relaxed), relaxed, rounded
+        outputs = self.tower.outputs(rounded.float())
+        return self._packed(outputs), outputs, rounded
 
-    def _packed(self, relaxed: torch.Tensor) -> torch.Tensor:
-        bits = (relaxed > 0).to(torch.int64).unflatten(1, (-1, 8))
+    def _packed(self, outputs: torch.Tensor) -> torch.Tensor:
+        bits = (outputs > 0).to(torch.int64).unflatten(1, (-1, 8))
         packed: torch.Tensor = (bits * self.get_buffer("bit_values")).sum(2).to(torch.uint8)
         return packed
 
 
+class TowerModule(nn.Module):
+    """The tower of one modality: features (b, dim) float16 -> outputs (b, bits)."""
+
+    def __init__(self, tower: Tower) -> None:
+        super().__init__()
+        self.tower = tower
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (b, dim) float16 -> outputs (b, bits) float32."""
+        return self.tower.outputs(features.float())
+
+
 def write_graph(encoder: TrainedEncoder, modality: Modality, folder: Path) -> ModalityConfig:
-    """Write the graph of a modality, and its tokenizer if it has one; return its declaration.
+    """Write the graphs of a modality, and its tokenizer if it has one; return its declaration.
 
     ``encoder`` computes in float32. Raises ModelError if the backbone cannot be exported.
     """
     config, network, inputs = _image(encoder) if modality == "image" else _text(encoder, folder)
-    module = EncoderModule(network, encoder.towers.tower(modality), raw=config.raw)
+    backbone = encoder.image_backbone if modality == "image" else encoder.text_backbone
+    tower = encoder.towers.tower(modality)
+    config = replace(config, cache=cache_fingerprint(backbone))
+    if not config.raw:
+        config = replace(config, tower=TOWER_GRAPHS[modality])
+        features = torch.zeros(2, config.dim, dtype=torch.float16)
+        path = folder / TOWER_GRAPHS[modality]
+        _write(TowerModule(tower), {"features": features}, (OUTPUTS,), path)
+        _finish(path, encoder, config)
+    module = EncoderModule(network, tower, raw=config.raw)
+    outputs = ("codes", OUTPUTS) if config.raw else ("codes", OUTPUTS, "features")
     path = folder / config.graph
-    _write(module, inputs, path, dynamic_length=config.padding == "longest")
+    _write(module, inputs, outputs, path, dynamic_length=config.padding == "longest")
+    _finish(path, encoder, config)
+    return config
+
+
+def _finish(path: Path, encoder: TrainedEncoder, config: ModalityConfig) -> None:
+    """Remove local paths from a graph, and write its metadata."""
     model = onnx.load(path, load_external_data=False)
     _remove_source_lines(model)
     write_metadata(model, encoder.fingerprint, config)
     onnx.save(model, path)
-    return config
 
 
 def write_metadata(model: onnx.ModelProto, fingerprint: str, config: ModalityConfig) -> None:
@@ -150,14 +183,21 @@ def _network(backbone: Any) -> nn.Module:
 
 
 def _write(
-    module: EncoderModule, inputs: Mapping[str, torch.Tensor], path: Path, *, dynamic_length: bool
+    module: nn.Module,
+    inputs: Mapping[str, torch.Tensor],
+    outputs: Sequence[str],
+    path: Path,
+    *,
+    dynamic_length: bool = False,
 ) -> None:
     """Trace ``module`` on ``inputs`` with a dynamic batch size, and a dynamic number of tokens if
-    ``dynamic_length``.
+    ``dynamic_length``; ``outputs``: their names.
     """
     traced = copy.deepcopy(module).cpu().float().eval()
     # Names, because with a torch.export.Dim the exporter silently falls back to fixed sizes.
     dynamic = {0: "batch", 1: "tokens"} if dynamic_length else {0: "batch"}
+    shapes = tuple(dynamic for _ in inputs)
+    dynamic_shapes = {"inputs": shapes} if isinstance(module, EncoderModule) else shapes
     # Warnings of the exporter are hidden: the result is compared with torch afterwards.
     with warnings.catch_warnings(), errors_only("onnxscript"):
         warnings.simplefilter("ignore")
@@ -169,8 +209,8 @@ def _write(
                 verbose=False,
                 opset_version=OPSET,
                 input_names=list(inputs),
-                output_names=["codes", "relaxed", "features"][: 2 if module.raw else 3],
-                dynamic_shapes={"inputs": tuple(dynamic for _ in inputs)},
+                output_names=list(outputs),
+                dynamic_shapes=dynamic_shapes,
             )
         except Exception as error:  # tracing runs code of the model, which can raise any type
             reason = " ".join(str(error).split())[:300]

@@ -32,6 +32,9 @@ def quantize(config: ModalityConfig, folder: Path) -> ModalityConfig:
     items: such a graph gets batches of one item. Raises ConfigError for a graph over 2 GB.
     """
     path = folder / config.graph
+    if config.tower is not None:
+        (folder / config.tower).unlink(missing_ok=True)
+    config = replace(config, tower=None, cache=None)  # features change with the weights
     if (folder / f"{config.graph}.data").exists():
         raise ConfigError(f"{config.graph} has over 2 GB: --int8 needs a smaller backbone")
     model = onnx.load(path)

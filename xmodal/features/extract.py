@@ -59,9 +59,9 @@ class Featurizer(Protocol):
 class _BackboneFeaturizer:
     """Featurizer of a backbone: features of length 1 in float16, or raw pixels unchanged."""
 
-    def __init__(self, backbone: ImageBackbone | TextBackbone, fingerprint: str, raw: bool) -> None:
+    def __init__(self, backbone: ImageBackbone | TextBackbone, raw: bool) -> None:
         self.dim, self.batch = backbone.dim, backbone.batch
-        self.fingerprint = f"{fingerprint}-{CACHE_FORMAT}"
+        self.fingerprint = cache_fingerprint(backbone)
         self.dtype = "uint8" if raw else "float16"
         self._raw = raw
         self._forward: Callable[[Any], Array] = backbone.forward
@@ -72,6 +72,18 @@ class _BackboneFeaturizer:
             return values, np.ones(len(values), np.bool_)
         features = unit_float16(values)
         return features, usable_rows(features)
+
+
+def cache_fingerprint(backbone: ImageBackbone | TextBackbone) -> str:
+    """Return the fingerprint under which features of a backbone are cached.
+
+    It is a hash of everything that changes a feature, the preparation of pictures included.
+    """
+    parts = [backbone.fingerprint]
+    preprocessing = getattr(backbone, "preprocessing", None)
+    if preprocessing is not None:
+        parts.append(content_hash(str(preprocessing).encode()).hex()[:8])
+    return "-".join([*parts, str(CACHE_FORMAT)])
 
 
 def usable_rows(features: Array) -> Usable:
@@ -92,10 +104,7 @@ def image_features(
     Features are float16 of length 1, or uint8 pixels for a raw backbone. Unusable pictures have
     zero rows and are recorded in ``problems``; without ``problems`` the first one raises DataError.
     """
-    preparation = content_hash(str(backbone.preprocessing).encode()).hex()[:8]
-    featurizer = _BackboneFeaturizer(
-        backbone, f"{backbone.fingerprint}-{preparation}", backbone.raw
-    )
+    featurizer = _BackboneFeaturizer(backbone, backbone.raw)
     options = {"cache": cache, "problems": problems, "progress": progress}
     return image_rows(featurizer, backbone.preprocessing, images, **options)  # type: ignore[arg-type]
 
@@ -113,7 +122,7 @@ def text_features(
     A text with zero features is unusable: it is recorded in ``problems``; without ``problems`` it
     raises DataError.
     """
-    featurizer = _BackboneFeaturizer(backbone, backbone.fingerprint, raw=False)
+    featurizer = _BackboneFeaturizer(backbone, raw=False)
     return text_rows(featurizer, texts, cache=cache, problems=problems, progress=progress)
 
 

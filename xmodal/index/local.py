@@ -4,7 +4,8 @@ Documents are sorted by id, so that ties in order of position follow the tie rul
 (see :mod:`xmodal.index.code_search`). Added documents are collected and merged at the next search.
 
 The folder contains a Parquet file, ``documents.parquet`` (see :mod:`xmodal.index.parquet`), and the
-files of vectors that it names (see :mod:`xmodal.index.vector_file`). A save writes new files, syncs
+files of vectors (see :mod:`xmodal.index.vector_file`) and words (see
+:mod:`xmodal.index.full_text`) that it names. A save writes new files, syncs
 them and renames the Parquet file over the old one: if the process is killed, the folder contains
 the old index or the new one.
 """
@@ -26,7 +27,15 @@ import numpy.typing as npt
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.errors import ConfigError, IndexFailure, IndexMissing, XmodalError
 from xmodal.index.code_search import CodeSearch, Match
-from xmodal.index.contract import WINDOW, Facets, Hit, Hits, to_facets
+from xmodal.index.contract import (
+    WINDOW,
+    Facets,
+    Hit,
+    Hits,
+    WordsHit,
+    WordsQuery,
+    to_facets,
+)
 from xmodal.index.documents import Codes, DocumentBatch, Vectors, match_vectors, to_batch
 from xmodal.index.filters import (
     All,
@@ -38,6 +47,8 @@ from xmodal.index.filters import (
     unknown_field,
     values_of,
 )
+from xmodal.index.full_text import PREFIX as WORDS
+from xmodal.index.full_text import FullText, WordsFile
 from xmodal.index.origins import Entry, read_origin
 from xmodal.index.parquet import read_documents, write_documents
 from xmodal.index.query_codes import QueryCodes, to_query_codes
@@ -45,7 +56,9 @@ from xmodal.index.validation import (
     check_dim,
     check_identity,
     check_ids,
+    check_k,
     check_search,
+    check_target,
     check_width,
 )
 from xmodal.index.vector_file import PREFIX as VECTORS
@@ -111,6 +124,8 @@ class HammingIndex:
         self._documents = DocumentBatch.empty(self.bits)
         self._vector_files: VectorFiles = {}  # of the last save
         self._unverified: VectorFiles = {}  # the files that the vectors are mapped from
+        self._full_text = FullText()
+        self._words_file: WordsFile | None = None  # of the last save
         self._row_by_id: dict[str, int] = {}
         self._clear_derived()
 
@@ -148,15 +163,40 @@ class HammingIndex:
         check_dim(queries, self.dim)
         conditions = parse(where)
         self._merge()
-        codes = self._code_search(target)
-        found = codes.search(
+        found = self._code_search(target).search(
             queries,
             k,
             radius=self.bits if radius is None else radius,
             window=window,
-            mask=self._mask(conditions)[codes.rows] if conditions else None,
+            mask=self._mask(conditions) if conditions else None,
         )
         return [[self._hit(match) for match in matches] for matches in found]
+
+    def search_words(
+        self,
+        queries: Sequence[WordsQuery],
+        k: int,
+        *,
+        target: Modality,
+        where: Mapping[str, Any] | None = None,
+    ) -> list[list[WordsHit]]:
+        """Return the best ``k`` documents for each query; see the contract of a full-text index."""
+        check_target(target)
+        check_k(k)
+        conditions = parse(where)
+        self._merge()
+        offsets = self._documents.offsets[target]
+        accepted = offsets[1:] > offsets[:-1]
+        if conditions:
+            accepted &= self._mask(conditions)
+        ids, ranking = self._documents.ids, self._full_text.ranking(self._documents)
+        return [
+            [
+                WordsHit(ids[found.row], found.score, found.matched)
+                for found in ranking.search(query.text, query.excluded, k, accepted)
+            ]
+            for query in queries
+        ]
 
     @property
     def dim(self) -> int | None:
@@ -272,24 +312,27 @@ class HammingIndex:
                 )
             for leftover in self.folder.glob(f"{UNFINISHED}*"):  # of a killed process
                 leftover.unlink()
-            remove_unused(self.folder, self._vector_files)
+            self._remove_unused()
             new = self.folder / f"{UNFINISHED}{os.getpid()}"
             try:
-                files = write_vectors(self.folder, self._documents.vectors)
+                vectors = self._documents.vectors if len(self._documents) else {}
+                files = write_vectors(self.folder, vectors)
+                words = self._full_text.write(self.folder, self._documents)
                 write_documents(
                     new,
                     self._documents,
                     bits=self.bits,
                     fingerprint=self.fingerprint,
                     vectors=files,
+                    words=words,
                 )
                 _sync(new)
                 os.replace(new, target)
-                self._vector_files = files
+                self._vector_files, self._words_file = files, words
                 _sync(self.folder)
             finally:
                 new.unlink(missing_ok=True)
-                remove_unused(self.folder, self._vector_files)
+                self._remove_unused()
             self._loaded_file = _identity(target)
             self._map_vectors(open_vectors(self.folder, files), files)
         self._dirty = False
@@ -316,6 +359,8 @@ class HammingIndex:
         index = cls(stored.bits, fingerprint=stored.fingerprint or fingerprint, folder=folder)
         index._documents = stored.documents
         index._map_vectors(vectors, stored.vectors)
+        index._full_text = FullText(stored.documents, folder, stored.words)
+        index._words_file = stored.words
         index._loaded_file = identity
         index._dirty = False
         return index
@@ -365,6 +410,15 @@ class HammingIndex:
             self._row_by_id = {id_: row for row, id_ in enumerate(self._documents.ids)}
         rows = self._row_by_id
         return np.array([rows[id_] for id_ in dict.fromkeys(ids) if id_ in rows], np.int64)
+
+    def _remove_unused(self) -> None:
+        """Remove the files of vectors and words in the folder that are not those of the last save.
+
+        A killed save left them, or they are of the save before the last one.
+        """
+        assert self.folder is not None
+        remove_unused(self.folder, VECTORS, {file.name for file in self._vector_files.values()})
+        remove_unused(self.folder, WORDS, {self._words_file.name} if self._words_file else ())
 
     def _map_vectors(self, vectors: Vectors, files: VectorFiles) -> None:
         """Take the vectors from files that are mapped into memory."""
@@ -485,7 +539,7 @@ def _is_left_by_save(path: Path) -> bool:
     """Return whether a killed first indexing may have left this file or folder."""
     if path.name in (MODEL_FOLDER, MODEL_RECORD):
         return True
-    return path.name == LOCK or path.name.startswith((UNFINISHED, VECTORS))
+    return path.name == LOCK or path.name.startswith((UNFINISHED, VECTORS, WORDS))
 
 
 def _identity(path: Path) -> FileIdentity | None:

@@ -6,7 +6,8 @@ is fixed-size binary, null where a document has none. In format 2, ``image`` and
 of codes. Format 3 has the columns of format 2, and files of vectors beside it (see
 :mod:`xmodal.index.vector_file`); earlier versions, which would not write these files again, do not
 read it. The file's metadata contains format, bits, bit order, the encoder's fingerprint (key
-``xmodal.encoder``), the records of the files of vectors and a checksum (key ``xmodal.seal``).
+``xmodal.encoder``), the records of the files of vectors and of words (see
+:mod:`xmodal.index.full_text`) and a checksum (key ``xmodal.seal``).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import pyarrow.parquet as pq
 
 from xmodal.errors import IndexFailure, IndexMismatch
 from xmodal.index.documents import DocumentBatch, to_offsets
+from xmodal.index.full_text import WordsFile
 from xmodal.index.vector_file import VectorFiles, files_from_json, files_to_json
 from xmodal.modality import MODALITIES, Modality
 
@@ -33,12 +35,16 @@ BIT_ORDER = "most significant first"
 
 
 class StoredDocuments(NamedTuple):
-    """Content of a file: documents without their vectors, and the records of the vectors."""
+    """Content of a file: documents, without their vectors, and the records of other files.
+
+    ``words``: of the file of words, None if an earlier version wrote the index.
+    """
 
     documents: DocumentBatch
     bits: int
     fingerprint: str | None
     vectors: VectorFiles
+    words: WordsFile | None
 
 
 def write_documents(
@@ -48,8 +54,12 @@ def write_documents(
     bits: int,
     fingerprint: str | None,
     vectors: VectorFiles | None = None,
+    words: WordsFile | None = None,
 ) -> None:
-    """Write documents to a new file, with page checksums; ``vectors``: their files."""
+    """Write documents to a new file, with page checksums.
+
+    ``vectors``, ``words``: records of the files beside it.
+    """
     several = any((documents.counts(modality) > 1).any() for modality in MODALITIES)
     several = several or bool(vectors)
     to_arrow = _lists_to_arrow if several else _codes_to_arrow
@@ -67,6 +77,8 @@ def write_documents(
     }
     if vectors:
         metadata["xmodal.vectors"] = files_to_json(vectors)
+    if words:
+        metadata["xmodal.words"] = words.to_json()
     metadata["xmodal.seal"] = _checksum(table, metadata)
     table = table.replace_schema_metadata(metadata)
     pq.write_table(table, path, write_page_checksum=True, compression="zstd")
@@ -81,6 +93,8 @@ def read_documents(path: Path) -> StoredDocuments:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = file.read()
         metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
+    except PermissionError:
+        raise IndexFailure(f"{path}: permission denied, this user may not read it") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise _damaged(path, error) from None
     layout = metadata.get("xmodal.format"), metadata.get("xmodal.bit_order")
@@ -104,7 +118,8 @@ def read_documents(path: Path) -> StoredDocuments:
         origins=table["origin"].to_pylist() if "origin" in table.column_names else [],
     )
     vectors = files_from_json(metadata.get("xmodal.vectors", "{}"))
-    return StoredDocuments(documents, bits, metadata["xmodal.encoder"] or None, vectors)
+    words = WordsFile.from_json(metadata.get("xmodal.words", ""))
+    return StoredDocuments(documents, bits, metadata["xmodal.encoder"] or None, vectors, words)
 
 
 def _checksum(table: pa.Table, metadata: Mapping[str, str]) -> str:
@@ -157,7 +172,12 @@ def _codes_from_arrow(
     array: pa.Array, width: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Return ``packed`` and ``offsets`` of a column with at most one code per document."""
-    present = np.asarray(array.is_valid().to_numpy(zero_copy_only=False), dtype=np.bool_)
+    valid = array.buffers()[0] if array.null_count else None
+    present = np.ones(len(array), np.bool_)
+    if valid is not None:
+        # Not array.is_valid(): it imports pyarrow.compute, a quarter of a second of every search.
+        bits = np.unpackbits(np.frombuffer(valid, np.uint8), bitorder="little")
+        present = bits[array.offset : array.offset + len(array)].astype(np.bool_)
     return _to_numpy(array, width)[present], to_offsets(present)
 
 
@@ -165,7 +185,9 @@ def _lists_from_arrow(
     array: pa.Array, width: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Return ``packed`` and ``offsets`` of a column of lists of codes."""
-    return _to_numpy(array.flatten(), width), to_offsets(array.value_lengths().to_numpy())
+    offsets = array.offsets.to_numpy()
+    codes = array.values.slice(offsets[0], offsets[-1] - offsets[0])
+    return _to_numpy(codes, width), offsets - offsets[0]
 
 
 def _to_numpy(array: pa.Array, width: int) -> npt.NDArray[np.uint8]:

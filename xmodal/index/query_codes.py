@@ -69,8 +69,8 @@ class QueryCodes:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def __getitem__(self, rows: slice) -> QueryCodes:
-        """Return the queries of a slice."""
+    def __getitem__(self, rows: slice | npt.NDArray[np.int64]) -> QueryCodes:
+        """Return the queries of a slice, or at positions."""
         return QueryCodes(
             self.codes[rows],
             None if self.weights is None else self.weights[rows],

@@ -39,12 +39,22 @@ def check_search(
             f"the query has {queries.bits} bits, this index holds {bits}: "
             "search with the encoder that filled the index"
         )
-    if target not in MODALITIES:
-        raise ConfigError(f"target is {target!r}, expected 'image' or 'text'")
-    if k < 1:
-        raise ConfigError(f"k is {k}, expected at least 1")
+    check_target(target)
+    check_k(k)
     if radius is not None and radius < 0:
         raise ConfigError(f"radius is {radius}, expected a distance of 0 or more bits")
+
+
+def check_target(target: Modality) -> None:
+    """Raise ConfigError for a target that is no modality."""
+    if target not in MODALITIES:
+        raise ConfigError(f"target is {target!r}, expected 'image' or 'text'")
+
+
+def check_k(k: int) -> None:
+    """Raise ConfigError for a number of hits that no backend accepts."""
+    if k < 1:
+        raise ConfigError(f"k is {k}, expected at least 1")
 
 
 def check_dim(queries: QueryCodes, dim: int | None) -> None:

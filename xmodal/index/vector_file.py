@@ -13,7 +13,7 @@ import mmap
 import os
 import secrets
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -90,10 +90,9 @@ def verify_vectors(folder: Path, files: VectorFiles) -> None:
         file.verify(folder)
 
 
-def remove_unused(folder: Path, files: VectorFiles) -> None:
-    """Remove the files of vectors that are not among ``files``."""
-    used = {file.name for file in files.values()}
-    for path in folder.glob(f"{PREFIX}*"):
+def remove_unused(folder: Path, prefix: str, used: Collection[str]) -> None:
+    """Remove the files whose names begin with ``prefix`` and are not among ``used``."""
+    for path in folder.glob(f"{prefix}*"):
         if path.name not in used:
             # Windows does not remove a file that is mapped; a later save does.
             with suppress(PermissionError):

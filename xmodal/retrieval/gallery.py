@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from xmodal.data.images import load_image
+from xmodal.data.images import image_size, load_image
 from xmodal.errors import ConfigError, DataError
 from xmodal.index.contract import Hit, shown_source
 from xmodal.modality import Modality
+from xmodal.retrieval.reasons import why
 
 THUMB = 160
 STYLE = """
@@ -67,10 +68,26 @@ def write_gallery(path: str | Path, results: Sequence[QueryHits], title: str = "
         _sheet(results, title).save(target)
 
 
-def caption_of(hit: Hit) -> str:
-    """Return the distance of a hit, and its confidence if known, as text."""
+def unreadable_pictures(results: QueryHits) -> list[Path]:
+    """Return the pictures of the hits that are missing or no pictures, by their headers."""
+    pictures = (result for hit in results.hits if (result := results.shown(hit)[0]) is not None)
+    return [path for path in dict.fromkeys(pictures) if not _has_size(path)]
+
+
+def _has_size(path: Path) -> bool:
+    try:
+        return bool(image_size(path))
+    except DataError:
+        return False
+
+
+def figures_of(hit: Hit) -> tuple[str, str]:
+    """Return two lines of text: distance and confidence of a hit, and why it was found.
+
+    The second one is empty for a search by codes alone.
+    """
     confidence = "" if hit.confidence is None else f", confidence {hit.confidence:.0%}"
-    return f"distance {hit.distance}{confidence}"
+    return f"distance {hit.distance}{confidence}", "" if hit.ranks is None else why(hit)
 
 
 def _page(results: Sequence[QueryHits], title: str) -> str:
@@ -87,7 +104,8 @@ def _page(results: Sequence[QueryHits], title: str) -> str:
         for hit in result.hits:
             file, text = result.shown(hit)
             picture = _inline(file) if file else ""
-            parts.append(f"<li>{picture}{html.escape(text)}<small>{caption_of(hit)}</small></li>")
+            figures = "<br>".join(html.escape(line) for line in figures_of(hit) if line)
+            parts.append(f"<li>{picture}{html.escape(text)}<small>{figures}</small></li>")
         parts.append("</ol>")
     name = html.escape(title)
     return (
@@ -137,7 +155,7 @@ def _thumbnail(path: Path) -> Image.Image | None:
 def _sheet(results: Sequence[QueryHits], title: str) -> Image.Image:
     """Return the picture: one row per query, with the query on the left and its hits beside it."""
     columns = max((len(result.hits) for result in results), default=0)
-    pad, line = 12, 52
+    pad, line = 12, 68
     width = 260 + max(columns, 3) * (THUMB + pad) + pad
     height = 48 + len(results) * (THUMB + line + pad)
     sheet = Image.new("RGB", (width, height), "white")
@@ -163,7 +181,9 @@ def _sheet(results: Sequence[QueryHits], title: str) -> Image.Image:
                 sheet.paste(picture, (left, top))
             lines = _wrap(text, 28, 2)
             draw.multiline_text((left, top + THUMB + 2), lines, fill="black", font=small)
-            draw.text((left, top + THUMB + 34), caption_of(hit), fill="gray", font=small)
+            figures, reason = figures_of(hit)
+            draw.text((left, top + THUMB + 34), figures, fill="gray", font=small)
+            draw.text((left, top + THUMB + 50), _wrap(reason, 28, 1), fill="gray", font=small)
     return sheet
 
 

@@ -25,6 +25,7 @@ from xmodal.errors import DataError
 from xmodal.index.contract import FullTextIndex, Hit, Index, nearest_to_json, source_at
 from xmodal.modality import Modality
 from xmodal.retrieval.query import Query
+from xmodal.retrieval.query_text import split_query_text
 from xmodal.retrieval.retriever import Retriever
 from xmodal.service import schema
 from xmodal.service.batching import BatchedEncoder, Batcher
@@ -41,6 +42,11 @@ COUNT_SECONDS = 5.0
 ABSENT = (None, "", "null")
 """Values that OpenSearch's connectors send for a missing text or image."""
 DEFAULT_K = 20
+QUERY_FIELDS = (
+    *("text", "like", "where", "radius", "min_confidence"),
+    *("offset", "weights", "by", "stage", "word_weight"),
+)
+"""Fields of a body of /v1/search that are arguments of Query unchanged."""
 PAGE = {
     "": ("index.html", "text/html; charset=utf-8"),
     "page.css": ("page.css", "text/css; charset=utf-8"),
@@ -167,14 +173,21 @@ class Service:
 
     async def _query(self, body: dict[str, Any]) -> Query:
         """Return the query that a body describes. Raises DataError for an image that is none."""
-        options: dict[str, Any] = {
-            name: body[name]
-            for name in ("text", "where", "radius", "min_confidence", "like", "by", "stage")
-            if body.get(name) is not None
-        }
+        options = {name: body[name] for name in QUERY_FIELDS if body.get(name) is not None}
+        not_text = list(body.get("not", ()))
+        if "typed" in body:
+            typed = split_query_text(body["typed"])
+            not_text += typed.not_text
+            if typed.text is not None:
+                options["text"] = typed.text
         if "image" in body:
             options["image"] = await self._encoding.decode(body["image"])
-        return Query(target=body.get("target", "image"), k=body.get("k", DEFAULT_K), **options)
+        return Query(
+            target=body.get("target", "image"),
+            k=body.get("k", DEFAULT_K),
+            not_text=tuple(not_text),
+            **options,
+        )
 
     def _search_batch(self, queries: Sequence[Query]) -> list[list[Document] | Exception]:
         return [
@@ -190,6 +203,10 @@ class Service:
             "id": hit.id,
             "distance": hit.distance,
             "confidence": hit.confidence,
+            "similarity": hit.similarity,
+            "score": hit.score,
+            "ranks": hit.ranks,
+            "matched": hit.matched,
             "fields": hit.fields,
             "nearest": None if target is None else nearest_to_json(hit, target),
             "picture": self._picture_path(
@@ -267,6 +284,7 @@ class Service:
             "method": self.encoder.about.get("options", {}).get("method"),
             "documents": await self._document_count(),
             "ranks_words": isinstance(self.index, FullTextIndex),
+            "min_confidence": self.encoder.confidence.min_confidence,
             "limits": {
                 "body_bytes": self.settings.max_body_bytes,
                 "pixels": self.settings.max_pixels,

@@ -111,10 +111,9 @@ def validate(schema: str, content: Any) -> Any:
         raise RequestError(400, "the body is nested too deeply") from None
     if error is not None:
         place = "".join(f"[{key!r:.60}]" for key in error.absolute_path)
-        if error.validator in ("oneOf", "required") and not place and isinstance(content, dict):
-            expected = " or ".join(one["required"][0] for one in _schema(schema).get("oneOf", ()))
-            found = ", ".join(map(_short, content)) or "no field"
-            raise RequestError(422, f"the body has {found}, expected exactly one of {expected}")
+        if error.validator in ("oneOf", "anyOf", "required") and not place:
+            if isinstance(content, dict):
+                raise RequestError(422, _expected_fields(schema, content))
         detail = error.message
         if error.validator in ("maxItems", "maxProperties", "maxLength"):
             limit = error.validator_value
@@ -122,6 +121,15 @@ def validate(schema: str, content: Any) -> Any:
         raise RequestError(422, f"body{place}: {_short(detail)}")
     _check_unicode(content)
     return content
+
+
+def _expected_fields(schema: str, content: dict[str, Any]) -> str:
+    """The message for a body without the fields of which its schema requires some."""
+    rule = _schema(schema)
+    number = "exactly one" if "oneOf" in rule else "at least one"
+    names = [one["required"][0] for one in rule.get("oneOf", rule.get("anyOf", ()))]
+    found = ", ".join(map(_short, content)) or "no field"
+    return f"the body has {found}, expected {number} of {', '.join(names)}"
 
 
 def decode_image(text: str, max_pixels: int) -> bytes:

@@ -171,7 +171,8 @@ def _compare(stage: Stage, queries: Array, documents: Array) -> npt.NDArray[np.f
 def _unit_rows(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     unit: npt.NDArray[np.float32] = np.zeros_like(rows)
-    return np.divide(rows, lengths, out=unit, where=lengths > 0)
+    np.divide(rows, lengths, out=unit, where=lengths > 0)
+    return unit
 
 
 def by_codes(subset: Subset, values: Floats) -> Searches:

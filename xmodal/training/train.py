@@ -21,8 +21,9 @@ import torch
 
 from xmodal.codes import check_bits
 from xmodal.config import ADDED_OPTIONS, FEATURES, Options, configure, current_names
-from xmodal.data.dataset import Dataset, Progress
+from xmodal.data.dataset import Dataset, ImageSource, Progress
 from xmodal.data.groups import with_groups
+from xmodal.data.picture_files import joint_hash, picture_hashes, picture_stamp
 from xmodal.data.situation import recognise
 from xmodal.data.split import Split
 from xmodal.data.split import split as split_pairs
@@ -115,7 +116,8 @@ def train(
             return _load_finished(folder, pairs, options, config, features)
 
     source, refs = _feature_source(pairs, options, features, cache, progress)
-    table = FeatureTable.of(with_groups(pairs), source)
+    hashes = picture_hashes(image for item in pairs for image in item.images)
+    table = FeatureTable.of(with_groups(pairs, hashes), source)
     split = split_pairs(
         table.data,
         validation=options.validation,
@@ -128,7 +130,8 @@ def train(
         log.warning(notice)
     identity = _identity(pairs, asdict(options), asdict(config), features)
     run = _run(method, table, split, options, source)
-    run.folder, run.identity, run.show = folder, identity, show
+    pictures = {"sha256": _bytes_hash(pairs, hashes), "stamp": _stamp_hash(pairs)}
+    run.folder, run.identity, run.show = folder, f"{identity}-{pictures['sha256']}", show
     towers: Towers = method.train(run.data, config, run)
     about = _about(data, split, options, config, run)
     if features is None:
@@ -137,7 +140,7 @@ def train(
         towers,
         refs,
         _calibrate(towers, table, split, options),
-        {"identity": identity, **about},
+        {"identity": identity, "pictures": pictures, **about},
         split.ids(),
         options.precision,
     )
@@ -318,12 +321,38 @@ def _load_finished(
 ) -> TrainedEncoder:
     """Load the encoder of the same run; raise ConfigError if the folder has another one."""
     encoder = TrainedEncoder.load(folder)
-    if not _same_run(encoder.about, pairs, options, config, features):
+    same = _same_run(encoder.about, pairs, options, config, features)
+    if not (same and (features is not None or _same_pictures(encoder.about, pairs))):
+        other = "other data or settings" if not same else "other pictures under the same names"
         raise ConfigError(
-            f"{folder} holds an encoder that was trained with other data or settings: name another "
-            "--out, or replace it with --restart"
+            f"{folder} holds an encoder that was trained with {other}: name another --out, or "
+            "replace it with --restart"
         )
     return encoder
+
+
+def _bytes_hash(pairs: Dataset, hashes: Mapping[ImageSource, str | None]) -> str:
+    """Return one hash of the bytes of all pictures; ``hashes``: of each picture."""
+    return joint_hash([hashes[image] or "" for item in pairs for image in item.images])
+
+
+def _stamp_hash(pairs: Dataset) -> str:
+    """Return one hash of paths, sizes and modification times of all pictures."""
+    return joint_hash([picture_stamp(image) or "" for item in pairs for image in item.images])
+
+
+def _same_pictures(about: Mapping[str, Any], pairs: Dataset) -> bool:
+    """Whether a stored encoder was trained on these pictures, if it has a record of them.
+
+    Pictures whose sizes and modification times have not changed are not read.
+    """
+    stored = about.get("pictures")
+    if not isinstance(stored, dict):  # of an earlier version
+        return True
+    if stored.get("stamp") == _stamp_hash(pairs):
+        return True
+    hashes = picture_hashes(image for item in pairs for image in item.images)
+    return stored.get("sha256") == _bytes_hash(pairs, hashes)
 
 
 def _same_run(

@@ -359,7 +359,7 @@ def test_usage_errors_are_one_line(
     assert result.status == 2 and result.out == ""
     line = result.err.splitlines()[-1]
     assert part in line and "Traceback" not in result.err
-    assert len(result.err.splitlines()) == 1 or result.err.startswith("Usage: ")
+    assert len(result.err.splitlines()) == 1
     assert list(rest("GET", "/x-*")) == []
 
 

@@ -51,7 +51,11 @@ def key(code: Code, query: Code, weights: Weights) -> tuple[int, int]:
 
 def keys(answer: Any, bits: int) -> list[tuple[tuple[int, int], str]]:
     """Return ((weighted, Hamming), id) of each hit, in the order of the answer."""
-    return [(divmod(number, bits + 1), name) for number, name in found(answer)]
+    hits = answer["hits"]["hits"]
+    scores = np.array([hit["_score"] for hit in hits], np.float32).astype(np.float64)
+    numbers = np.rint(1 / scores - 1).astype(int).tolist()
+    names = [hit["_id"] for hit in hits]
+    return [(divmod(number, bits + 1), one) for number, one in zip(numbers, names, strict=True)]
 
 
 def expected(

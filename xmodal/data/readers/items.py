@@ -17,10 +17,13 @@ from xmodal.data.readers.values import (
     clean_labels,
     clean_pictures,
     clean_scalar,
+    unstorable_kind,
     valid_unicode,
 )
 from xmodal.data.split import PRECEDENCE, role_of
 
+UNSTORABLE = "column with values that are not stored"
+"""Kind of problem, recorded once for each column and kind of value."""
 Row = tuple[str, Mapping[str, Any]]
 """Place of a row, for example "line 7", and its values by column."""
 
@@ -138,19 +141,27 @@ def _draft(
         dict.fromkeys(images),
         list(captions),
         None if labels is None else dict.fromkeys(labels),
-        _fields(row, columns),
+        _fields(row, columns, problems),
         {} if split is None else {split: None},
     )
 
 
-def _fields(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
-    """Return the values of the columns without a role that an index can store."""
+def _fields(row: Mapping[str, Any], columns: Columns, problems: Problems) -> dict[str, Any]:
+    """Return the values of the columns without a role that an index can store.
+
+    Columns with other values are recorded once.
+    """
     used = {columns.image, columns.text, columns.label, columns.id, columns.split}
-    return {
-        valid_unicode(name): value
-        for name, raw in row.items()
-        if name and name not in used and (value := clean_field(raw)) is not None
-    }
+    fields = {}
+    for name, raw in row.items():
+        if not name or name in used:
+            continue
+        value, kind = clean_field(raw), unstorable_kind(raw)
+        if value is not None:
+            fields[valid_unicode(name)] = value
+        if kind is not None and (column := f"{name} ({kind})") not in problems.names(UNSTORABLE):
+            problems.add(UNSTORABLE, column)
+    return fields
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xmodal.data.readers.reading import Reading
+from xmodal.data.readers.values import plain_value
 from xmodal.errors import DataError
 
 BATCH_ROWS = 4096
@@ -26,6 +27,6 @@ def read_rows(path: Path, reading: Reading) -> Iterator[tuple[str, dict[str, Any
             for batch in file.iter_batches(BATCH_ROWS):
                 for row in batch.to_pylist():
                     number += 1
-                    yield f"row {number}", row
+                    yield f"row {number}", plain_value(row)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a readable Parquet file: {error}") from None

@@ -11,12 +11,17 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from datetime import date, time, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 MAX_TEXT = 100_000
 """Maximum number of characters of a text; the rest is cut off."""
 MISSING = frozenset({"", "nan", "null", "none", "n/a", "#n/a", "<na>", r"\n"})
 """Texts (lower case) that programs write for a missing value."""
+MAX_EXACT = 2**53
+"""Integers up to this are exact in every reader of JSON."""
 CAPTION_KEYS = ("raw", "text", "caption", "sentence")
 """Keys of an object whose value is its caption."""
 PICTURE_KEYS = ("path", "file_name", "filename")
@@ -139,10 +144,61 @@ def clean_labels(value: Any) -> tuple[str, ...] | None:
     return tuple(name for name in names if name) or None
 
 
+def plain_value(value: Any) -> Any:
+    """Return a value of a typed table as text, number, list or object; others are unchanged.
+
+    A decimal becomes the number that is written in the same way, or text if there is none; dates
+    and times become ISO 8601 texts, durations seconds, UUIDs texts, bytes in UTF-8 texts.
+    """
+    if isinstance(value, list | tuple):
+        return [plain_value(one) for one in value]
+    if isinstance(value, dict):
+        return {name: plain_value(one) for name, one in value.items()}
+    if isinstance(value, Decimal):
+        return _decimal(value)
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bytes):
+        return _utf8(value)
+    if isinstance(value, UUID):
+        return str(value)
+    return value.isoformat() if isinstance(value, date | time) else value
+
+
+def _decimal(value: Decimal) -> int | float | str | None:
+    if not value.is_finite():
+        return None
+    if value == value.to_integral_value() and abs(value) <= MAX_EXACT:
+        return int(value)
+    return float(value) if Decimal(repr(float(value))) == value else format(value, "f")
+
+
+def _utf8(value: bytes) -> str | bytes:
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return value
+    return text if all(char.isprintable() or char.isspace() for char in text) else value
+
+
+def unstorable_kind(value: Any) -> str | None:
+    """Return what a value is that :func:`clean_field` leaves out, None for other values.
+
+    Missing values are no such values.
+    """
+    if isinstance(value, list | tuple):
+        return next((kind for one in value if (kind := unstorable_kind(one)) is not None), None)
+    if isinstance(value, float) and math.isinf(value):
+        return "infinite numbers"
+    if value is None or isinstance(value, str | int | float):
+        return None
+    return "objects" if isinstance(value, dict) else type(value).__name__
+
+
 def clean_field(value: Any) -> Any:
     """Return a value that an index can store, or None.
 
-    Texts, finite numbers, booleans and lists of them are kept; dates become ISO texts.
+    Texts, finite numbers, booleans and lists of them are kept.
     """
     if isinstance(value, list | tuple):
         return [clean for clean in map(clean_field, value) if clean is not None] or None
@@ -150,9 +206,7 @@ def clean_field(value: Any) -> Any:
         return None
     if isinstance(value, str):
         return valid_unicode(value.strip()) or None
-    if value is None or isinstance(value, int | float):
-        return value
-    return str(value) if hasattr(value, "isoformat") else None
+    return value if isinstance(value, int | float) else None
 
 
 def valid_unicode(text: str) -> str:

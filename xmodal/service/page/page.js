@@ -59,26 +59,27 @@ function queryBody() {
   const words = element("words").value.trim();
   if (state.like !== null) body.like = state.like;
   else if (state.picture) body.image = state.picture.data;
-  else if (words) body.text = words;
-  else return null;
-  const crossModal = body.text !== undefined ? target === "image"
-    : body.image !== undefined ? target === "text" : false;
+  if (words) body.typed = words;
+  if (!words && !body.like && !body.image) return null;
+  const crossModal = body.like === undefined
+    && (body.image === undefined ? target === "image" && !/(^|\s)-["\p{L}\p{N}]/u.test(words)
+      : target === "text" && !words);
   const confidence = element("confidence");
   confidence.disabled = !crossModal;
   if (crossModal && confidence.value) body.min_confidence = Number(confidence.value);
   if (Object.keys(state.where).length) body.where = state.where;
-  if (body.text && element("hybrid").checked && !body.min_confidence) body.words = words;
+  if (words && element("by").value) body.by = element("by").value;
   return body;
 }
 
 function queryURL() {
   const query = new URLSearchParams();
   if (state.like !== null) query.set("like", state.like);
-  else if (element("words").value.trim()) query.set("q", element("words").value.trim());
+  if (element("words").value.trim()) query.set("q", element("words").value.trim());
   const target = document.querySelector("[name=target]:checked").value;
   if (target !== "image") query.set("find", target);
   if (element("confidence").value) query.set("sure", element("confidence").value);
-  if (element("hybrid").checked) query.set("words", "1");
+  if (element("by").value) query.set("by", element("by").value);
   for (const [field, values] of Object.entries(state.where))
     for (const value of values) query.append(`where.${field}`, value);
   return query.size ? `?${query}` : "/";
@@ -95,7 +96,7 @@ function readURL() {
   const target = document.querySelector(`[name=target][value="${CSS.escape(query.get("find"))}"]`);
   (target ?? document.querySelector("[name=target]")).checked = true;
   element("confidence").value = query.get("sure") ?? "";
-  element("hybrid").checked = query.has("words");
+  element("by").value = query.get("by") ?? "";
 }
 
 async function search({pushURL = true, more = false} = {}) {
@@ -163,6 +164,18 @@ async function showPicture(image, path) { // an img element cannot send the toke
   }
 }
 
+function percent(share) {
+  return share > 0 && share < 0.01 ? "under 1%" : `${Math.round(100 * share)}%`;
+}
+
+function reasons(hit) { // which rankings found a hit of a fused search
+  if (!hit.ranks) return "";
+  const found = [];
+  if (hit.ranks.codes) found.push(`picture rank ${hit.ranks.codes}`);
+  if (hit.ranks.words) found.push(`words rank ${hit.ranks.words}: ${hit.matched.join(", ")}`);
+  return found.join(" · ");
+}
+
 function hitElement(hit) {
   const caption = String(hit.nearest?.text ?? [hit.fields.text].flat()[0] ?? hit.id);
   const picture = hit.picture ? make("img", {alt: "", loading: "lazy"})
@@ -171,17 +184,20 @@ function hitElement(hit) {
   const open = make("button", {className: "open", type: "button"},
     picture, make("span", {className: "caption"}, caption));
   open.onclick = () => showLarge(hit, caption);
-  const distance = hit.distance === null ? "found by words" : `distance ${hit.distance}`;
+  const distance = `distance ${hit.distance}`;
   const foot = make("div", {className: "foot"});
   if (hit.confidence !== null) {
-    const confidence = `${Math.round(100 * hit.confidence)}% confidence`;
+    const confidence = `${percent(hit.confidence)} confidence`;
     foot.append(make("meter", {min: 0, max: 1, value: hit.confidence, title: confidence}),
       make("span", {}, `${confidence} · ${distance}`));
   } else foot.append(make("span", {}, distance));
+  const why = reasons(hit);
+  if (why) foot.append(make("span", {className: "why"}, why));
   const like = make("button", {className: "like", type: "button"}, "More like this");
   like.setAttribute("aria-label", `More like ${caption}`);
   like.onclick = () => {
     Object.assign(state, {like: hit.id, picture: null});
+    element("words").value = "";
     search();
     scrollTo(0, 0);
     element("results").focus({preventScroll: true});
@@ -307,7 +323,7 @@ element("clear").onclick = () => {
   state.where = noFilters();
   search();
 };
-for (const input of [...document.querySelectorAll("[name=target]"), element("confidence"), element("hybrid")])
+for (const input of [...document.querySelectorAll("[name=target]"), element("confidence"), element("by")])
   input.onchange = () => search();
 document.addEventListener("paste", (event) => {
   const file = [...event.clipboardData.files].find((file) => file.type.startsWith("image/"));
@@ -364,7 +380,7 @@ try {
   const [about, filters] = await Promise.all(
     ["/v1/about", "/v1/filters"].map(async (path) => (await call(path)).json()));
   state.about = about;
-  element("hybrid-option").hidden = !about.ranks_words;
+  element("by-option").hidden = !about.ranks_words;
   fillFilters(filters.fields);
 } catch (error) {
   showProblem(error.message);

@@ -56,9 +56,13 @@ public final class HammingPlugin extends Plugin implements SearchPlugin, ActionP
 
     @Override
     public List<QuerySpec<?>> getQueries() {
-        return List.of(new QuerySpec<>(
-            HammingQueryBuilder.NAME, in -> new HammingQueryBuilder(service, in, false), parser -> HammingParser.parse(service, parser)
-        ));
+        return List.of(
+            new QuerySpec<>(
+                HammingQueryBuilder.NAME, in -> new HammingQueryBuilder(service, in, false), parser -> HammingParser.parse(service, parser)
+            ),
+            new QuerySpec<>(CosineQueryBuilder.NAME, CosineQueryBuilder::new, CosineQueryBuilder::parse),
+            new QuerySpec<>(TwoStageQueryBuilder.NAME, TwoStageQueryBuilder::new, TwoStageQueryBuilder::parse)
+        );
     }
 
     @Override
@@ -71,6 +75,7 @@ public final class HammingPlugin extends Plugin implements SearchPlugin, ActionP
     @Override
     public void onIndexModule(IndexModule index) {
         index.addIndexEventListener(service);
+        index.addSearchOperationListener(new AliasFilters());
     }
 
     @Override

@@ -11,7 +11,6 @@ import org.apache.lucene.search.Query;
 import org.opensearch.core.common.io.stream.StreamInput;
 import org.opensearch.core.common.io.stream.StreamOutput;
 import org.opensearch.core.xcontent.XContentBuilder;
-import org.opensearch.index.mapper.ObjectMapper;
 import org.opensearch.index.query.AbstractQueryBuilder;
 import org.opensearch.index.query.BoolQueryBuilder;
 import org.opensearch.index.query.QueryBuilder;
@@ -168,7 +167,9 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
                     );
                 }
             }
-            checkScope(context, found);
+            for (CodeField field : found) {
+                field.checkScope(context, filter != null);
+            }
             int largest = Math.min(maxDistance, 8 * width);
             ComparedCode[] compared = new ComparedCode[codes.size()];
             for (int c = 0; c < compared.length; c++) {
@@ -178,35 +179,9 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
             Query inner = filter == null ? null : filter.toQuery(context);
             service.recordUse(context, found);
             HammingQuery query = new HammingQuery(service.cache, names, width, compared, largest, inner);
-            return context.getMapperService().hasNested() ? FieldScope.around(query) : query;
+            return context.getMapperService().hasNested() ? FieldScope.around(query, names[0]) : query;
         } catch (IllegalArgumentException e) {
             throw new QueryShardException(context, "[" + NAME + "] " + e.getMessage(), e);
-        }
-    }
-
-    /**
-     * Checks that the fields belong to the documents that the enclosing query searches: the objects of the path of a
-     * {@code nested} query, else whole documents. Throws IllegalArgumentException otherwise, as the query would match nothing.
-     */
-    private void checkScope(QueryShardContext context, List<CodeField> found) {
-        ObjectMapper scope = context.nestedScope().getObjectMapper();
-        String path = scope == null ? null : scope.fullPath();
-        for (CodeField field : found) {
-            if (Objects.equals(field.nestedPath(), path)) {
-                continue;
-            }
-            throw new IllegalArgumentException(
-                field.nestedPath() == null
-                    ? "field [" + field.name() + "] is outside of nested [" + path + "]: expected a field inside it"
-                    : "field [" + field.name() + "] is inside nested [" + field.nestedPath()
-                        + "]: put this query into a nested query with that path"
-            );
-        }
-        if (path != null && filter != null) {
-            throw new IllegalArgumentException(
-                "[filter] is not supported inside a nested query: put a filter on nested objects beside this query into a bool, "
-                    + "and a filter on documents into a bool around the nested query"
-            );
         }
     }
 

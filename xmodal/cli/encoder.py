@@ -1,0 +1,83 @@
+"""The encoder of a command: --engine, loading, and the portable encoder beside a trained one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from xmodal.cli.output import info, progress_bars, status
+from xmodal.encoders.engine import ENGINES, portable_folder, portable_obstacle
+from xmodal.encoders.folder import ONNX_ENCODER, encoder_format
+from xmodal.errors import ModelError, XmodalError
+
+if TYPE_CHECKING:
+    from xmodal.encoders.encoder import Encoder
+
+CHECKED_ITEMS = 100
+"""Rendered pictures and captions on which an export beside its encoder is compared with torch."""
+
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default="auto",
+    show_default=True,
+    help="Runtime of the encoder: torch, or onnx, which starts faster and needs no torch; auto: "
+    "onnx if the model has it, and torch to index on a GPU.",
+)
+
+no_portable_option = click.option(
+    "--no-portable",
+    is_flag=True,
+    envvar="XMODAL_NO_PORTABLE",
+    help="Write no portable (ONNX) encoder, by which searches start faster, into the model.",
+)
+
+
+def load_encoder(
+    model: Path, options: Mapping[str, Any], *, for_queries: bool = False, features: bool = False
+) -> Encoder:
+    """Load an encoder with the options --engine, --image-backbone and --text-backbone.
+
+    ``for_queries``: see :func:`xmodal.load_encoder`; ``features``: features of a file are encoded,
+    which only torch does. Raises the errors of :func:`xmodal.load_encoder`.
+    """
+    from xmodal.encoders.load import load_encoder as load
+
+    engine = options.get("engine", "auto")
+    with status(f"loading the encoder in {model}"):
+        return load(
+            model,
+            image_backbone=options["image_backbone"],
+            text_backbone=options["text_backbone"],
+            engine="torch" if features and engine == "auto" else engine,
+            for_queries=for_queries,
+        )
+
+
+def complete_portable(model: Path) -> None:
+    """Write the portable encoder of the trained encoder in ``model`` unless it has one.
+
+    Prints one line if that is not possible. Raises ModelError if ``model`` has no encoder.
+    """
+    if encoder_format(model) is ONNX_ENCODER:
+        return
+    try:
+        if portable_folder(model) is not None:
+            return
+    except ModelError:  # a damaged one is written again
+        pass
+    reason = portable_obstacle(model)
+    if reason is None:
+        from xmodal.export import Check, write_portable
+
+        info(f"writing the portable encoder of {model}, by which searches start faster")
+        try:
+            with progress_bars() as bars:
+                write_portable(model, check=Check(items=CHECKED_ITEMS), progress=bars)
+            return
+        except (XmodalError, OSError) as error:
+            reason = " ".join(str(error).split())
+    info(f"{model} has no portable encoder, searches import torch: {reason}")
