@@ -21,7 +21,7 @@ MAX_QUERIES, MAX_DOCUMENTS = 1000, 6000
 """Queries of a collection, and groups of the largest collection."""
 MAX_ROUNDS = 5
 """Captions of a group that are queries with words."""
-MIN_SIZE, GROWTH = 20, 3
+MIN_SIZE, GROWTH = 50, 3
 """Groups of the smallest collection, and ratio of the sizes of successive ones."""
 RANK_CONSTANT = 60
 """Constant of the reciprocal rank fusion that orders the hits of both rankings."""
