@@ -72,9 +72,9 @@ def jobs(args: argparse.Namespace) -> list[CaptionJob]:
     default, *others, schgan = rows
     dev = caption_sets.DEV
     emoji = [name for name in EMOJI if caption_sets.available(name, args.data)]
-    found: list[CaptionJob] = []
-    for seed in range(1 if args.quick else args.seeds or SEEDS):
-        found += [CaptionJob(dev, default, seed, bits) for bits in WIDTHS]
+    seeds = range(1 if args.quick else args.seeds or SEEDS)
+    found = [CaptionJob(dev, default, seed, bits) for bits in WIDTHS for seed in seeds]
+    for seed in seeds:
         found += [CaptionJob(dev, row, seed, DEFAULT_BITS) for row in others]
         found += [CaptionJob(name, default, seed, DEFAULT_BITS) for name in emoji]
         found.append(CaptionJob(dev, schgan, seed, DEFAULT_BITS))

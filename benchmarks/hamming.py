@@ -1,15 +1,11 @@
 """The hamming query of the server plugin, compared with the exact strategies of the stock server.
 
     python benchmarks/hamming.py [--quick] [--codes 2000000] [--large 10000000]
-    python benchmarks/hamming.py --local [--quick] [--codes 2000000]
 
 Writes results/hamming.md; takes about half an hour, with ``--quick`` minutes and no file. A
 development node with the plugin (full JIT, 2 GB of heap) is started. Codes are clustered as in
 benchmarks/opensearch.py, in one shard and one segment. Then ``--large`` codes of 64 bits (0: skip)
 without a merge of segments: latency, memory, and the first query after a restart of the node.
-
-``--local`` starts no node: it compares the local index, with one and with five codes per document,
-with FAISS alone, and writes results/local-codes.md; it takes about two minutes.
 """
 
 from __future__ import annotations
@@ -18,11 +14,9 @@ import argparse
 import statistics
 import tempfile
 import time
-import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import faiss
 import numpy as np
 from harness.opensearch_node import (
     BATCH,
@@ -41,7 +35,6 @@ from harness.report import table, write
 
 from xmodal.codes import BinaryCodes
 from xmodal.index.documents import DocumentBatch
-from xmodal.index.local import HammingIndex
 from xmodal_opensearch.index.store import open_opensearch
 from xmodal_opensearch.loading.load import load
 from xmodal_opensearch.node.process import Node
@@ -93,69 +86,6 @@ def compare(node: Node, n: int, bits: int, rounds: int, notes: Path) -> list[lis
             ]
         )
     return rows
-
-
-def local(n: int, bits: int, rounds: int) -> list[list[object]]:
-    """Rows of the local index: memory and time per code, with one and with five codes each.
-
-    The searches of all cases alternate, in both orders, and ratios are of times of the same round,
-    so that other work on the machine affects all of them.
-    """
-    codes = clustered(n, bits)
-    queries = codes[np.random.default_rng([SEED, 4]).permutation(n)[:rounds]]
-    flat = faiss.IndexBinaryFlat(bits)
-    flat.add(codes.packed)
-    indices, sizes = {}, {}
-    for per_document in (1, 5):
-        ids = [f"{number:08d}" for number in range(n // per_document)]
-        parts = [codes[row * per_document : (row + 1) * per_document] for row in range(len(ids))]
-        batch = DocumentBatch.of(ids, image=codes if per_document == 1 else parts)
-        del parts
-        tracemalloc.start()
-        index = HammingIndex(bits)
-        index.add(batch)
-        index.search(queries[:1], K, target=TARGET)
-        sizes[per_document] = tracemalloc.get_traced_memory()[0] / n + bits / 8  # FAISS's copy
-        tracemalloc.stop()
-        indices[per_document] = index
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    searches: dict[str, Callable[[BinaryCodes], object]] = {
-        "FAISS alone": lambda query: flat.search(query.packed, K)
-    }
-    for per_document, index in indices.items():
-        searches[f"{per_document} each"] = exact_search(index, None)
-    times: dict[str, list[float]] = {name: [] for name in searches}
-    for row in range(rounds):
-        for name in list(searches)[:: 1 if row % 2 else -1]:
-            query = queries[row : row + 1]
-            times[name].append(1e3 * seconds(lambda name=name, query=query: searches[name](query)))  # type: ignore[misc]
-    faiss.omp_set_num_threads(threads)
-    bytes_per_code = [bits / 8, sizes[1], sizes[5]]
-    rows: list[list[object]] = []
-    for name, size in zip(searches, bytes_per_code, strict=True):
-        ms = statistics.median(times[name])
-        pairs = zip(times[name], times["FAISS alone"], strict=True)
-        ratio = statistics.median(one / alone for one, alone in pairs)
-        figures = (f"{size:.0f}", f"{ms:.2f}", f"{ms * 1e6 / n:.2f}", f"{ratio:.2f}")
-        rows.append([f"{n:,}", bits, name, *figures])
-    return rows
-
-
-def report_local(n: int, rounds: int, *, keep: bool) -> None:
-    """Measure the local index and write the report."""
-    header = ["codes", "bits", "codes of a document", "bytes per code", "ms", "ns per code"]
-    rows: list[list[object]] = [[*header, "this / FAISS alone"]]
-    for bits in (64, 256):
-        rows += local(n, bits, rounds)
-    heading = f"One query, k = {K}, one thread, median; memory without texts of ids and fields"
-    write(
-        "local-codes",
-        "The local index with one and with five codes per document",
-        "python benchmarks/hamming.py --local",
-        [(heading, table(rows))],
-        keep=keep,
-    )
 
 
 def large(node: Node, n: int, rounds: int, notes: Path) -> str:
@@ -222,12 +152,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes, write no file")
     parser.add_argument("--codes", type=int, default=2_000_000)
     parser.add_argument("--large", type=int, default=10_000_000)
-    parser.add_argument("--local", action="store_true", help="the local index only, no node")
     args = parser.parse_args()
     n, many = (50_000, 100_000) if args.quick else (args.codes, args.large)
-    if args.local:
-        report_local(n, 20 if args.quick else 60, keep=not args.quick)
-        return
     header = ["codes", "bits", "strategy", "ms", "script / this", "ns per code above empty request"]
     rows: list[list[object]] = [[*header, "ms, filter on half", "script / this"]]
     with tempfile.TemporaryDirectory() as folder:

@@ -75,6 +75,8 @@ def _run(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> CommandResult:
+    # The speed of the machine decides otherwise whether these lines are printed.
+    monkeypatch.setattr("xmodal.cli.output.STATUS_DELAY", 3600.0)
     monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
     capsys.readouterr()
     with pytest.raises(SystemExit) as exit_:

@@ -24,6 +24,8 @@ HEADINGS = {
     caption_sets.EMOJI_MINILM: "Emoji, trained without labels, MobileNetV2 and MiniLM",
 }
 CODES, OUTPUTS, CHANCE = "codes", "outputs", "chance"
+STAGES = {"weighted": "weighted", "vectors": "int8 vectors"}
+"""Stages of a search after the Hamming distance, and their names."""
 FLOAT_CCA, CCA_ITQ = "float cosine (cca)", "cca + itq"
 Captions = dict[str, Any]
 Figure = Callable[[Captions], float]
@@ -74,10 +76,11 @@ class CaptionResults:
 
 
 def of_row(captions: Captions, row: str) -> dict[str, Any]:
-    """The figures of the codes, of the float outputs, or of a baseline."""
+    """The figures of the codes, of a stage, of the float outputs, or of a baseline."""
     if row == CODES:
         return captions
-    found: dict[str, Any] = captions[OUTPUTS] if row == OUTPUTS else captions["baselines"][row]
+    own = row in STAGES or row == OUTPUTS
+    found: dict[str, Any] = captions[row] if own else captions["baselines"][row]
     return found
 
 
@@ -127,7 +130,9 @@ def _about(results: CaptionResults) -> str:
         f"{spread}, in percent. i>t: a picture ranks the captions, any of its own captions is "
         "right; t>i: a caption ranks the pictures. R@k is the expectation over all orders of tied "
         "items. rsum: sum of the six R@k. The last epoch is measured. "
-        "`contrastive, float outputs`: the outputs of the same towers before the sign, by cosine. "
+        "`weighted`: the query's outputs in 4 bits with the codes, the whole scan. `int8 vectors`: "
+        "the first 300 of it by the cosine of int8 vectors, the default of a search. `float "
+        "outputs`: the cosine of the same vectors in float, the whole scan. "
         "Baselines are fitted to the same features and training pairs. CPU s: processor seconds of "
         "the training; with evaluation: also of the evaluation with its baselines and bootstrap. "
         "Peak MB: of the process, which may hold data of earlier jobs. Bytes: of one picture (or "
@@ -137,13 +142,14 @@ def _about(results: CaptionResults) -> str:
 
 def _widths(results: CaptionResults) -> str:
     """Bytes, R@10 and rsum of the default method at each width, beside the baselines."""
-    header = ["bits", "bytes a picture", "i>t R@10", "t>i R@10", "rsum", "rsum of CCA + ITQ"]
-    body = [[*header, "rsum of float CCA"]]
+    header = ["bits", "bytes a picture", "i>t R@10", "t>i R@10", "rsum", "rsum, weighted"]
+    header += ["rsum, int8 vectors", "rsum of CCA + ITQ", "rsum of float CCA"]
+    body = [header]
     dev = caption_sets.DEV
     for bits in sorted(bits for row, bits in results.rows(dev) if row == "contrastive"):
         key = dev, "contrastive", bits
         figures = [recall(direction, 10) for direction in DIRECTIONS]
-        figures += [rsum(), rsum(CCA_ITQ), rsum(FLOAT_CCA)]
+        figures += [rsum(row) for row in (CODES, *STAGES, CCA_ITQ, FLOAT_CCA)]
         cells = [shown(results.values(key, figure)) for figure in figures]
         body.append([str(bits), str(bits // 8), *cells])
     return table(body)
@@ -163,6 +169,10 @@ def _comparison(results: CaptionResults, data_set: str, default_bits: int) -> st
         free = ["-"] * 3
         body.append(["CCA + ITQ", str(bits), size[0], *_figures(results, key, CCA_ITQ), *free])
         body.append([names[0], str(bits), size[0], *_figures(results, key), *_costs(results, key)])
+        for stage, words in STAGES.items():
+            more = size[0] if stage == "weighted" else str(bits // 8 + bits)
+            cells = _figures(results, key, stage)
+            body.append([f"{names[0]}, {words}", str(bits), more, *cells, *free])
         floats = _figures(results, key, OUTPUTS)
         body.append([f"{names[0]}, float outputs", f"{bits} d", size[1], *floats, *free])
         floats = _figures(results, key, FLOAT_CCA)

@@ -26,6 +26,7 @@ COMMANDS = (
     *("train", "encode", "index", "search", "serve", "evaluate", "compress", "export", "demo"),
 )
 SMALL = ("--image-backbone", "small-cnn", "--text-backbone", "words", "--bits", "16")
+HAMMING = ("--by", "codes", "--stage", "hamming")
 QUICK = ("--set", "epochs=1", "--set", "batch=32", "--set", "hidden=32")
 
 
@@ -180,8 +181,10 @@ def test_search_by_text_returns_hits_with_confidence(
     answer = json.loads(result.out)
     assert answer["query"] == "a red circle on the left" and len(answer["hits"]) == 7
     codes = encoder.encode_texts(["a red circle on the left"])
+    hamming = search("a red circle on the left", "-k", 7, "--json", *HAMMING)
     expected = open_index(index_path).search(codes, 7, target="image")[0]
-    assert [(h["id"], h["distance"]) for h in answer["hits"]] == [h[:2] for h in expected]
+    found = [(h["id"], h["distance"]) for h in json.loads(hamming.out)["hits"]]
+    assert found == [h[:2] for h in expected]
     for hit in answer["hits"]:
         assert 0 <= hit["confidence"] <= 1
         assert hit["fields"]["image"].endswith(hit["id"])
@@ -194,7 +197,7 @@ def test_search_by_a_picture_finds_texts_or_pictures(
     result = search("--image", item.images[0], "-k", 3, "--json")
     assert len(json.loads(result.out)["hits"]) == 3
     pictures = json.loads(
-        search("--image", item.images[0], "-k", 3, "--target", "image", "--json").out
+        search("--image", item.images[0], "-k", 3, "--target", "image", "--json", *HAMMING).out
     )
     codes = encoder.encode_images([str(item.images[0])])
     expected = open_index(index_path).search(codes, 3, target="image")[0]
@@ -218,16 +221,17 @@ def test_search_with_filters(search: Run) -> None:
 
 
 def test_search_with_maximum_distance_and_minimum_confidence(search: Run, encoder: Encoder) -> None:
-    unlimited = json.loads(search("a red circle", "-k", 150, "--json").out)["hits"]
+    query = ("a red circle", "--by", "codes")
+    unlimited = json.loads(search(*query, "-k", 150, "--json").out)["hits"]
     middle = unlimited[75]["distance"]
-    near = json.loads(search("a red circle", "-k", 150, "--max-distance", middle, "--json").out)
+    near = json.loads(search(*query, "-k", 150, "--max-distance", middle, "--json").out)
     expected = [hit["id"] for hit in unlimited if hit["distance"] <= middle]
     assert [hit["id"] for hit in near["hits"]] == expected
     minimum = unlimited[75]["confidence"]
-    result = search("a red circle", "-k", 150, "--min-confidence", minimum, "--json")
+    result = search(*query, "-k", 150, "--min-confidence", minimum, "--json")
     confident = [hit for hit in unlimited if hit["confidence"] >= minimum]
     assert json.loads(result.out)["hits"] == confident and confident
-    both = search("a red circle", "-k", 150, "--min-confidence", 0, "--max-distance", middle)
+    both = search(*query, "-k", 150, "--min-confidence", 0, "--max-distance", middle)
     assert len(both.out.splitlines()) == len(near["hits"])
 
 

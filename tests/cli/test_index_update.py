@@ -64,7 +64,7 @@ def test_the_same_folder_from_another_working_directory_replaces_its_documents(
     images = {hit["fields"]["image"] for hit in hits}
     assert images == {str(holiday / f"{name}.png") for name in "abcd"}
     shown = xmodal_cli("search", "star", "--index", index).out
-    assert str(holiday) not in shown and "a.png" in shown
+    assert str(holiday / "a.png") in shown  # a pipe gets whole paths
 
 
 def test_prune_removes_what_is_gone_from_its_source_alone(

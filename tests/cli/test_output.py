@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,45 @@ def test_unpaired_surrogates_are_replaced(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "utf-8"))
     output.print_line("a\udcff.png")
     assert raw.getvalue() == b"a?.png\n"
+
+
+@pytest.mark.parametrize(("delay", "shown"), [(0.0, "loading x\n"), (3600.0, "")])
+def test_status_is_printed_after_a_delay(
+    delay: float, shown: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(output, "STATUS_DELAY", delay)
+    with output.status("loading x"):
+        time.sleep(0.2)
+    assert capsys.readouterr() == ("", shown)
+
+
+@pytest.mark.parametrize("delay", [0.0, 3600.0])
+def test_slow_jobs_print_one_line_without_a_terminal(
+    delay: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(output, "STATUS_DELAY", delay)
+    with output.progress_bars() as bars:
+        time.sleep(0.2)
+        for job in ("pictures", "texts"):
+            for done in range(0, 5000, 1000):
+                bars(job, done, 5000)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(":")[0] for line in lines] == (
+        ["loading models", "pictures", "texts"] if delay == 0 else []
+    )
+
+
+def test_log_of_the_library_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("xmodal")
+    before = log.level, log.handlers[:]
+    try:
+        output.print_log()
+        output.print_log()
+        logging.getLogger("xmodal.features").info("downloading %s", "a\x1b model")
+        assert capsys.readouterr().err == "downloading a\\x1b model\n"
+    finally:
+        log.setLevel(before[0])
+        log.handlers[:] = before[1]
 
 
 def test_print_strategy_prints_indexes_of_servers_only(

@@ -90,13 +90,13 @@ def test_after_two_minus_signs_all_are_words(search: Run) -> None:
 
 def test_a_picture_and_words_are_combined_by_weight(search: Run, dataset: Dataset) -> None:
     picture = dataset.items[0].images[0]
-    text = ("red circle", "--by", "codes", "-k", 20)
-    both = search(*text, "--image", picture)
+    options = ("--by", "codes", "--stage", "hamming", "--target", "image", "-k", 20)
+    text, image = (search(*query, *options) for query in (["red circle"], ["--image", picture]))
+    both = search("red circle", "--image", picture)
     assert both["target"] == "image" and both["query"] == f"red circle + {picture}"
-    assert ids(search(*text, "--image", picture, "--weight", "image=0")) == ids(search(*text))
-    alone = search("--image", picture, "--target", "image", "-k", 20)
-    without = ("--weight", "text=0", "--by", "codes", "--image", picture, "-k", 20)
-    assert ids(search("red circle", *without)) == ids(alone)
+    for weight, expected in (("image=0", text), ("text=0", image)):
+        found = search("red circle", "--image", picture, "--weight", weight, *options)
+        assert ids(found) == ids(expected)
 
 
 def test_like_needs_no_model(xmodal_cli: Run, index_path: Path, dataset: Dataset) -> None:

@@ -140,7 +140,7 @@ print(len(os.listdir("/proc/self/task")))
             [sys.executable, "-c", program], env=counted, capture_output=True, text=True
         )
         counts.append(int(done.stdout))
-    assert counts[1] == counts[0] + 2 * 4  # of the text graph, and of its tower
+    assert counts[1] == counts[0] + 4
 
 
 # ---- damaged folders -------------------------------------------------------------------------

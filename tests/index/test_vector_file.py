@@ -155,10 +155,7 @@ def test_earlier_versions_read_an_index_without_vectors(tmp_path: Path) -> None:
     with open_folder(tmp_path, bits=8, create=True) as index:
         index.add(["a"], image=codes(1))
     assert metadata(tmp_path)["xmodal.format"] == "1"
-    assert not set(metadata(tmp_path)) - {
-        *("xmodal.format", "xmodal.bits", "xmodal.bit_order", "xmodal.encoder", "xmodal.seal"),
-        "ARROW:schema",
-    }
+    assert "xmodal.vectors" not in metadata(tmp_path)
 
 
 def test_files_outside_of_the_folder_are_rejected() -> None:
@@ -282,10 +279,7 @@ def test_kill_at_every_step_of_a_save_keeps_codes_and_vectors_together(tmp_path:
         again.delete(["0"])
         again.save()
         assert len(names(folder)) == 2
-        assert sorted(path.name for path in folder.iterdir() if path.name not in names(folder)) == [
-            FILE,
-            "lock",
-        ]
+        assert not list(folder.glob("saving-*"))
         if killed == 0:
             break
     assert killed == 0 and seen == {0, 1, 2}

@@ -15,7 +15,7 @@ from typing import NoReturn
 import click
 from PIL import Image
 
-from xmodal.cli.output import OutputClosed, print_error
+from xmodal.cli.output import OutputClosed, print_error, print_log
 from xmodal.errors import XmodalError, missing_extra
 
 
@@ -23,6 +23,7 @@ def run(commands: Callable[[], click.Group]) -> NoReturn:
     """Run the command that ``sys.argv`` names and exit; ``commands`` imports the commands."""
     # Pictures with too many pixels are reported as problems of the data.
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    print_log()
     try:
         status = commands().main(standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)

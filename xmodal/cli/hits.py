@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from xmodal.cli.output import escape_controls, print_line, print_table
+from xmodal.cli.output import escape_controls, print_line, print_table, shown_path
 from xmodal.index.contract import Hit, nearest_to_json, shown_source
 from xmodal.modality import Modality
 from xmodal.retrieval.reasons import why
@@ -27,7 +27,9 @@ def print_hits(hits: Sequence[Hit], target: Modality, *, first_rank: int = 1) ->
     if not sys.stdout.isatty():
         for row in rows:
             print_line("\t".join(row))
-    elif shutil.get_terminal_size().columns >= TABLE_WIDTH:
+        return
+    rows = [(*cells, shown_path(file)) for *cells, file in rows]
+    if shutil.get_terminal_size().columns >= TABLE_WIDTH:
         print_table([HEADER, *rows], wrapped=("why", "caption", "file"))
     else:
         for rank, distance, confidence, why, caption, file in rows:

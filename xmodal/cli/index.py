@@ -53,6 +53,11 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Source whose documents are added, replaced and removed [default: the path of DATA].",
 )
+@click.option(
+    "--no-vectors",
+    is_flag=True,
+    help="For a new index: codes alone, smaller on disk and less exact in order.",
+)
 @backbone_options(None)
 @features_option
 @column_options
@@ -175,7 +180,10 @@ def _update(
             target.add(batch)
             stored, existing = stored + len(batch), existing + update.number_existing(batch)
         encoded = encoder.batches(
-            update.encode, cache=options["cache"] or default_cache(), progress=bars
+            update.encode,
+            cache=options["cache"] or default_cache(),
+            progress=bars,
+            vectors=not options["no_vectors"],
         )
         for batch in encoded:
             target.add(update.with_origins(batch))

@@ -11,9 +11,9 @@ import click
 
 from xmodal.cli.options import json_option
 from xmodal.cli.output import print_json, print_line, print_table
-from xmodal.encoders.index_model import local_folder, recorded_model
+from xmodal.encoders.index_model import DEFAULT_INDEX, local_folder, recorded_model
 from xmodal.errors import ConfigError
-from xmodal.index.contract import Index, open_index
+from xmodal.index.contract import FullTextIndex, Index, open_index
 from xmodal.index.filters import canonical, is_date, values_of
 from xmodal.index.origins import ListedIndex
 
@@ -23,10 +23,10 @@ KINDS = {bool: "true/false", int: "number", float: "number", str: "text"}
 
 
 @click.command("info")
-@click.argument("index", metavar="INDEX")
+@click.argument("index", metavar="[INDEX]", default=DEFAULT_INDEX)
 @json_option
 def info_command(index: str, as_json: bool) -> None:
-    """Describe INDEX: documents, codes, fields, model, sources and size.
+    """Describe INDEX, by default .xmodal/index: documents, codes, fields, model, sources and size.
 
     \b
     Example:
@@ -76,7 +76,7 @@ def _describe(uri: str, index: Any) -> dict[str, Any]:
         "codes": index.count_codes(),
         "bits": index.bits,
         "vectors": index.dim,
-        "full_text": hasattr(index, "search_words"),
+        "full_text": isinstance(index, FullTextIndex),
         "model": _model(uri, index),
         "fields": {
             name: {
@@ -122,7 +122,7 @@ def _print(described: Mapping[str, Any]) -> None:
         for name, one in described["fields"].items():
             shown = ", ".join(map(_shortened, one["examples"]))
             rows.append([name, f"{one['documents']:,}", " or ".join(one["kinds"]), shown])
-        print_table(rows)
+        print_table(rows, wrapped=("kind", "examples"))
 
 
 def _shortened(text: str) -> str:

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import re
 import shlex
 import shutil
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -31,6 +33,8 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Control characters: C0, DEL and C1; line separators and changes of the writing direction."""
 STATUS_DELAY = 2.0
 """Seconds after which an operation without a progress bar is shown."""
+LOADING = "loading"
+"""Description of the time before the first job of progress bars."""
 FILE_WIDTH = 160
 """Width of tables that are not printed to a terminal, in characters."""
 
@@ -125,7 +129,10 @@ def print_strategy(uri: str, index: object) -> None:
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Show one progress bar per job on standard error, if that is a terminal."""
+    """Show one progress bar per job on standard error, and before the first one that models load.
+
+    If standard error is no terminal, one line is printed for each job of more than two seconds.
+    """
     console = Console(stderr=True)
     columns = (
         progress.TextColumn("{task.description:>9}", markup=False),
@@ -134,13 +141,24 @@ def progress_bars() -> Iterator[Progress]:
         progress.TimeRemainingColumn(),
     )
     disabled = not console.is_terminal
-    with progress.Progress(*columns, console=console, transient=True, disable=disabled) as bars:
-        tasks: dict[str, progress.TaskID] = {}
+    with (
+        progress.Progress(*columns, console=console, transient=True, disable=disabled) as bars,
+        _delayed(lambda: info(f"{LOADING} models"), disabled) as stop_waiting,
+    ):
+        tasks: dict[str, progress.TaskID] = {LOADING: bars.add_task(LOADING, total=None)}
+        started: dict[str, float] = {}
 
         def update(job: str, done: int, total: int) -> None:
             if job not in tasks:
+                stop_waiting()
+                bars.update(tasks[LOADING], visible=False)
                 tasks[job] = bars.add_task(job, total=total)
+                started[job] = time.monotonic()
             bars.update(tasks[job], completed=done)
+            if job in started and time.monotonic() - started[job] > STATUS_DELAY:
+                del started[job]
+                if disabled and done < total:
+                    info(f"{job}: {done:,} of {total:,}")
 
         yield update
 
@@ -153,16 +171,46 @@ def status(message: str) -> Iterator[None]:
     """
     console = Console(stderr=True)
     spinner = console.status(Text(escape_controls(message)))
-    show = spinner.start if console.is_terminal else lambda: info(message)
+    with _delayed(spinner.start if console.is_terminal else lambda: info(message)) as stop_waiting:
+        try:
+            yield
+        finally:
+            stop_waiting()
+            spinner.stop()
+
+
+@contextmanager
+def _delayed(show: Callable[[], None], enabled: bool = True) -> Iterator[Callable[[], None]]:
+    """Call ``show`` after two seconds, unless the block ends or the yielded function is called."""
     timer = threading.Timer(STATUS_DELAY, show)
     timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
+    if enabled:
+        timer.start()
+
+    def stop() -> None:
         timer.cancel()
-        timer.join()
-        spinner.stop()
+        if enabled:
+            timer.join()
+
+    try:
+        yield stop
+    finally:
+        stop()
+
+
+class _Printer(logging.Handler):
+    """Prints messages of the library, such as downloads, on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        info(record.getMessage())
+
+
+def print_log() -> None:
+    """Print the messages that the library logs, from level INFO."""
+    log = logging.getLogger("xmodal")
+    if not any(isinstance(handler, _Printer) for handler in log.handlers):
+        log.addHandler(_Printer())
+        log.setLevel(logging.INFO)
 
 
 def shown_path(path: str) -> str:

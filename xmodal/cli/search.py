@@ -13,7 +13,15 @@ import click
 from xmodal.cli.encoder import engine_option, load_encoder
 from xmodal.cli.hits import hit_to_json, print_hits
 from xmodal.cli.options import backbone_options, index_option, json_option, model_of_index_option
-from xmodal.cli.output import info, print_error, print_json, print_line, print_strategy, shown_path
+from xmodal.cli.output import (
+    info,
+    print_error,
+    print_json,
+    print_line,
+    print_strategy,
+    shown_path,
+    status,
+)
 from xmodal.cli.query_command import QueryCommand
 from xmodal.encoders.calibration import Stage
 from xmodal.errors import ConfigError, IndexMissing
@@ -112,7 +120,8 @@ def search(words: tuple[str, ...], model: Path | None, uri: str, **params: Any) 
         fingerprint=None if encoder is None else encoder.fingerprint,
     )
     print_strategy(uri, index)
-    query, hits = _search(encoder, index, query)
+    with status("searching"):
+        query, hits = _search(encoder, index, query)
     line = describe([query.text, params["image"], query.like], query.not_text)
     if params["gallery"]:
         shown = Path(line) if line == params["image"] else line

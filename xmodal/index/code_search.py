@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -9,9 +11,12 @@ import numpy.typing as npt
 
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.query_codes import QueryCodes
-from xmodal.index.scan import CodeScan, Mask, Positions, ScanQuery, UInt32, run_threads
+from xmodal.index.scan import CodeScan, Mask, Positions, ScanQueries, UInt32
 from xmodal.modality import Modality
-from xmodal.vectors import Int8, UInt8, cosine
+from xmodal.vectors import Int8, cosine
+
+SCANNED_AT_ONCE = 128
+"""Queries that are compared with a block of codes before the next block."""
 
 
 class Match(NamedTuple):
@@ -29,7 +34,7 @@ class Match(NamedTuple):
 class Query(NamedTuple):
     """One query: its code with weights, the sum of the weights, and its vector."""
 
-    scan: ScanQuery
+    scan: ScanQueries
     sum_of_weights: int
     vector: Int8 | None
 
@@ -39,8 +44,6 @@ class CodeSearch:
 
     Codes are sorted by document and position. So the order of positions is the order of documents
     that the contract of an index requires at ties.
-
-    ``rows``: document of each code, (m,) int64.
     """
 
     def __init__(self, documents: DocumentBatch, modality: Modality) -> None:
@@ -48,7 +51,7 @@ class CodeSearch:
         self._offsets = documents.offsets[modality]
         # With one code per document, the offsets are the rows: no second array is needed.
         self._one_each = bool((counts == 1).all())
-        self.rows = (
+        self._rows = (
             self._offsets[:-1] if self._one_each else np.repeat(np.arange(len(counts)), counts)
         )
         self._scan = CodeScan(documents.packed[modality])
@@ -65,64 +68,67 @@ class CodeSearch:
     ) -> list[list[Match]]:
         """Return the best ``k`` documents of each query; see the contract of an index.
 
-        ``mask``: the codes to search, (m,) bool. Several threads share a search that is worth it:
-        each takes some of the queries, or of the codes of a single query.
+        ``mask``: the documents to search, (n,) bool.
         """
-        threads = self._scan.threads(len(queries))
-        inner = threads if len(queries) == 1 else 1
-        searched = self._scan.mask(mask)
-
-        def one(query: Query) -> list[Match]:
-            first = k if query.vector is None else max(k, window)
-            positions, keys = self._first_stage(query.scan, first, radius, searched, inner)
-            if query.vector is None:
-                return self._by_key(query, positions[:k], keys[:k])
-            return self._by_cosine(query, query.vector, self.rows[positions])[:k]
-
-        return run_threads(one, self._split(queries), threads if inner == 1 else 1)
+        by_code = mask if mask is None or self._one_each else mask[self._rows]
+        searched = self._scan.mask(by_code)
+        matches: list[list[Match]] = []
+        for start in range(0, len(queries), SCANNED_AT_ONCE):
+            scanned, split = self._split(queries[start : start + SCANNED_AT_ONCE])
+            minima = self._scan.minima(scanned, radius=radius, searched=searched)
+            for query, smallest in zip(split, minima, strict=True):
+                first = k if query.vector is None else max(k, window)
+                nearest = partial(
+                    self._scan.nearest, query.scan, smallest, radius=radius, searched=searched
+                )
+                positions, keys = self._first_stage(nearest, first)
+                if query.vector is None:
+                    matches.append(self._by_key(query, positions[:k], keys[:k]))
+                else:
+                    rows = self._rows[positions]
+                    matches.append(self._by_cosine(query, query.vector, rows, k))
+        return matches
 
     def measure(self, queries: QueryCodes, rows: Positions) -> list[Match]:
         """Return the matches of the first query with the documents ``rows`` that have a code."""
-        [query] = self._split(queries[:1])
+        _, [query] = self._split(queries[:1])
         counts = np.diff(self._offsets)[rows]
         rows = rows[counts > 0]
         if query.vector is not None:
-            return self._by_cosine(query, query.vector, rows)
+            return self._by_cosine(query, query.vector, rows, len(rows))
         positions, first = self._codes_of(rows)
         keys = self._scan.keys(query.scan, positions)
         best = first_minima(keys, first)
         return self._by_key(query, positions[best], keys[best])
 
-    def _split(self, queries: QueryCodes) -> list[Query]:
-        """Return the single queries, with a vector if the documents have vectors."""
-        weights: list[UInt8 | None] = [None] * len(queries)
-        if queries.weights is not None:  # weights that are all zero rank nothing
-            weights = [own if own.any() else None for own in queries.weights]
-        vectors: list[Int8 | None] = [None] * len(queries)
+    def _split(self, queries: QueryCodes) -> tuple[ScanQueries, list[Query]]:
+        """Return all queries, and each of them, with a vector if the documents have vectors."""
+        weights, n = queries.weights, len(queries)
+        if weights is not None:  # weights that are all zero rank nothing
+            weights = np.where(weights.any(axis=1, keepdims=True), weights, np.uint8(1))
+        scanned = ScanQueries.of(queries.codes.packed, weights)
+        sums = [queries.bits] * n if weights is None else weights.sum(axis=1, dtype=int).tolist()
+        vectors: list[Int8 | None] = [None] * n
         if queries.vectors is not None and self._vectors is not None:
             vectors = list(queries.vectors)
-        rows = zip(queries.codes.packed, weights, vectors, strict=True)
-        return [
-            Query(ScanQuery.of(code, own), queries.bits if own is None else int(own.sum()), vector)
-            for code, own, vector in rows
-        ]
+        return scanned, [Query(scanned[row : row + 1], sums[row], vectors[row]) for row in range(n)]
 
     def _first_stage(
-        self, query: ScanQuery, k: int, radius: int, searched: Mask, threads: int
+        self, nearest: Callable[[int], tuple[Positions, UInt32, bool]], k: int
     ) -> tuple[Positions, UInt32]:
         """Return the nearest code and its key of the best ``k`` documents and of those that tie.
 
-        The documents are in order. Twice as many codes are requested until they are of ``k``
-        documents.
+        ``nearest``: :meth:`CodeScan.nearest` of the query. The documents are in order. Twice as
+        many codes are requested until they are of ``k`` documents.
         """
         count, complete, best = k, False, np.zeros(0, np.int64)
         while not complete and len(best) < k:
-            positions, keys, complete = self._scan.nearest(
-                query, count, radius=radius, searched=searched, threads=threads
-            )
+            positions, keys, complete = nearest(count)
             best = np.arange(len(positions))
             if not self._one_each and len(best):
-                best = first_minima(keys, np.flatnonzero(np.diff(self.rows[positions], prepend=-1)))
+                best = first_minima(
+                    keys, np.flatnonzero(np.diff(self._rows[positions], prepend=-1))
+                )
             count *= 2
         positions, keys = positions[best], keys[best]
         if len(keys) > k:
@@ -136,15 +142,15 @@ class CodeSearch:
         similarities = 1 - 2 * query.scan.weighted(keys) / query.sum_of_weights
         return self._matches(positions, query.scan.hamming(keys), similarities)
 
-    def _by_cosine(self, query: Query, vector: Int8, rows: Positions) -> list[Match]:
-        """Return the matches of documents, in order of the largest cosine of their vectors."""
+    def _by_cosine(self, query: Query, vector: Int8, rows: Positions, k: int) -> list[Match]:
+        """Return the best ``k`` matches of documents by the largest cosine of their vectors."""
         assert self._vectors is not None
         positions, first = self._codes_of(rows)
         cosines = cosine(vector, self._vectors[positions])
         best = first_minima(-cosines, first)
         positions, cosines = positions[best], cosines[best]
         distances = query.scan.hamming(self._scan.keys(query.scan, positions))
-        order = np.lexsort((positions, distances, -cosines))
+        order = np.lexsort((positions, distances, -cosines))[:k]
         return self._matches(positions[order], distances[order], cosines[order])
 
     def _codes_of(self, rows: Positions) -> tuple[Positions, Positions]:
@@ -160,7 +166,7 @@ class CodeSearch:
     def _matches(
         self, positions: Positions, distances: UInt32, similarities: npt.NDArray[np.float64]
     ) -> list[Match]:
-        rows = self.rows[positions]
+        rows = self._rows[positions]
         nearest = positions - self._offsets[rows]
         columns = (rows, distances, nearest, similarities)
         return list(map(Match, *(column.tolist() for column in columns)))

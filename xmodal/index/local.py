@@ -163,13 +163,12 @@ class HammingIndex:
         check_dim(queries, self.dim)
         conditions = parse(where)
         self._merge()
-        codes = self._code_search(target)
-        found = codes.search(
+        found = self._code_search(target).search(
             queries,
             k,
             radius=self.bits if radius is None else radius,
             window=window,
-            mask=self._mask(conditions)[codes.rows] if conditions else None,
+            mask=self._mask(conditions) if conditions else None,
         )
         return [[self._hit(match) for match in matches] for matches in found]
 

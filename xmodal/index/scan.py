@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,32 +22,41 @@ WORDS_PER_THREAD = 1 << 21
 """Words of codes for which the start of a second thread takes less time than it saves."""
 
 
-class ScanQuery(NamedTuple):
-    """A query as the kernel reads it: its code as ``words``, and the bit ``planes`` of its weights.
+@dataclass(frozen=True, eq=False)
+class ScanQueries:
+    """``n`` queries as the kernel reads them.
 
-    ``planes``: (p, words) uint64; plane i has the bits whose weights contain 2 ** i. No planes:
-    keys are Hamming distances.
+    ``rows``: (n, 1 + planes, words) uint64: the code, then a bit plane for each power of two of
+    the weights: plane p has the bits whose weights contain 2 ** p. Without planes, keys are Hamming
+    distances.
     """
 
-    words: UInt64
-    planes: UInt64
+    rows: UInt64
     bits: int
 
     @classmethod
-    def of(cls, packed: UInt8, weights: UInt8 | None) -> ScanQuery:
-        """Return the query of a packed code (bits / 8,), and of the weights of its bits (bits,)."""
-        levels = 0 if weights is None else int(weights.max()).bit_length()
-        masks = [np.packbits(weights >> level & 1) for level in range(levels)]  # type: ignore[operator]
-        planes = _words(np.array(masks, np.uint8).reshape(levels, len(packed)))
-        return cls(_words(packed[None])[0], planes, 8 * len(packed))
+    def of(cls, packed: UInt8, weights: UInt8 | None) -> ScanQueries:
+        """Return the queries of packed codes (n, bits / 8), and of weights (n, bits)."""
+        levels = 0 if weights is None else int(weights.max(initial=0)).bit_length()
+        planes = [np.packbits(weights >> level & 1, axis=1) for level in range(levels)]  # type: ignore[operator]
+        return cls(_words(np.stack([packed, *planes], axis=1)), 8 * packed.shape[1])
+
+    def __getitem__(self, rows: slice) -> ScanQueries:
+        """Return the queries of a slice."""
+        return ScanQueries(self.rows[rows], self.bits)
+
+    @property
+    def planes(self) -> int:
+        """Number of bit planes."""
+        return int(self.rows.shape[1]) - 1
 
     def hamming(self, keys: UInt32) -> UInt32:
         """Return the Hamming distances that keys contain."""
-        return keys % np.uint32(self.bits + 1) if len(self.planes) else keys
+        return keys % np.uint32(self.bits + 1) if self.planes else keys
 
     def weighted(self, keys: UInt32) -> UInt32:
         """Return the weighted Hamming distances that keys contain."""
-        return keys // np.uint32(self.bits + 1) if len(self.planes) else keys
+        return keys // np.uint32(self.bits + 1) if self.planes else keys
 
 
 class CodeScan:
@@ -69,85 +78,94 @@ class CodeScan:
             return self._all
         return np.pad(searched, (0, self._words.shape[1] - self._n))
 
+    def minima(self, queries: ScanQueries, *, radius: int, searched: Mask) -> UInt32:
+        """Return the smallest key of each block for each query, (queries, blocks).
+
+        ``searched``: the codes to search, as :meth:`mask` returns them. Threads share the blocks.
+        """
+        minima = np.empty((len(queries.rows), len(self._blocks)), np.uint32)
+        work = self._words.size * len(queries.rows)
+        threads = max(1, min(_processors(), work // WORDS_PER_THREAD))
+        unused = [np.empty(BLOCK, np.uint32) for _ in range(threads)]
+
+        def scan(part: int) -> None:
+            blocks = np.array_split(self._blocks, threads)[part]
+            if len(blocks):
+                found = minima[:, blocks[0] : blocks[-1] + 1]
+                self._scan(queries, searched, blocks, radius, found, unused[part], 0)
+
+        if threads == 1:
+            scan(0)
+        else:  # a pool that outlives the call would be without threads in a forked process
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(scan, range(threads)))
+        return minima
+
     def nearest(
-        self,
-        query: ScanQuery,
-        count: int,
-        *,
-        radius: int,
-        searched: Mask,
-        threads: int = 1,
+        self, query: ScanQueries, minima: UInt32, count: int, *, radius: int, searched: Mask
     ) -> tuple[Positions, UInt32, bool]:
         """Return at least ``count`` nearest codes: ascending positions, their keys, completeness.
 
-        All codes up to one key are returned, so none that ties with another is missing.
-        Completeness is True if these are all codes within ``radius`` bits. ``searched``: the codes
-        to search, as :meth:`mask` returns them.
+        ``query``: one query, with its row of :meth:`minima`. All codes up to the ``count``-th
+        smallest key are returned, so none that ties with another is missing. Completeness is True
+        if these are all codes within ``radius`` bits.
 
-        The key is the ``count``-th smallest of the minima of the blocks: so many blocks have a code
-        up to it. Keys of single codes are then computed for these blocks only.
+        Only blocks whose minimum is at most the ``count``-th smallest minimum can contain such a
+        code. The keys of all of their codes are computed.
         """
-        minima = np.empty(len(self._blocks), np.uint32)
-        parts = np.array_split(self._blocks, threads)
-        run_threads(
-            lambda part: self._scan(query, searched, part, radius, minima[part[0] : part[-1] + 1]),
-            [part for part in parts if len(part)],
-            threads,
-        )
-        limit = NO_KEY - 1
-        if count < len(minima):
-            limit = min(limit, int(np.partition(minima, count - 1)[count - 1]))
-        blocks = np.flatnonzero(minima <= limit)
-        keys = np.empty((len(blocks), BLOCK), np.uint32)
-        self._scan(query, searched, blocks, radius, minima, keys)
-        places, codes = np.nonzero(keys <= limit)
-        return blocks[places] * BLOCK + codes, keys[places, codes], limit == NO_KEY - 1
+        blocks = np.flatnonzero(minima <= _smallest(minima, count))
+        keys = np.empty(len(blocks) * BLOCK, np.uint32)
+        unused = np.empty((1, len(blocks)), np.uint32)
+        self._scan(query, searched, blocks, radius, unused, keys, BLOCK)
+        limit = _smallest(keys, count)
+        places = np.flatnonzero(keys <= limit)
+        positions = blocks[places // BLOCK] * BLOCK + places % BLOCK
+        return positions, keys[places], limit == NO_KEY - 1
 
-    def keys(self, query: ScanQuery, positions: Positions) -> UInt32:
-        """Return the keys of the codes at ``positions``."""
-        blocks, places = np.unique(positions // BLOCK, return_inverse=True)
-        keys = np.empty((len(blocks), BLOCK), np.uint32)
-        self._scan(query, self._all, blocks, query.bits, np.empty(len(blocks), np.uint32), keys)
-        found: UInt32 = keys[places, positions % BLOCK]
-        return found
-
-    def threads(self, queries: int) -> int:
-        """Return the number of threads that a search for this number of queries is worth."""
-        return max(1, min(_processors(), self._words.size * queries // WORDS_PER_THREAD))
+    def keys(self, query: ScanQueries, positions: Positions) -> UInt32:
+        """Return the keys of the codes at ``positions`` for one query."""
+        code, *planes = query.rows[0]
+        different = self._words[:, positions] ^ code[:, None]
+        keys: UInt32 = np.bitwise_count(different).sum(axis=0, dtype=np.uint32)
+        for exponent, plane in enumerate(planes):
+            ones = np.bitwise_count(different & plane[:, None]).sum(axis=0, dtype=np.uint32)
+            keys += (ones << np.uint32(exponent)) * np.uint32(query.bits + 1)
+        return keys
 
     def _scan(
         self,
-        query: ScanQuery,
+        queries: ScanQueries,
         searched: Mask,
         blocks: Positions,
         radius: int,
         minima: UInt32,
-        keys: UInt32 | None = None,
+        keys: UInt32,
+        stride: int,
     ) -> None:
-        """Write the minimum of each block to ``minima``, and to ``keys`` the keys of its codes."""
-        n, radius = self._words.shape[1], min(radius, query.bits)
-        out, stride = (np.empty(BLOCK, np.uint32), 0) if keys is None else (keys, BLOCK)
-        kernel(len(self._words), len(query.planes))(
-            *(self._words, n, searched, blocks, len(blocks)),
-            *(query.words, query.planes, query.bits + 1, radius),
-            *(out, stride, minima),
+        """Call the kernel; ``minima``: (queries, blocks), which may be columns of a larger array.
+
+        ``stride``: BLOCK to write all keys of one query, 0 to write each over the one before.
+        """
+        rows = np.ascontiguousarray(queries.rows)
+        kernel(len(self._words), queries.planes)(
+            *(self._words, self._words.shape[1], searched, blocks, len(blocks)),
+            *(rows, len(rows), queries.bits + 1, min(radius, queries.bits)),
+            *(keys, stride, minima, minima.strides[0] // minima.itemsize),
         )
 
 
-def run_threads(call: Callable[[Any], Any], items: Iterable[Any], threads: int) -> list[Any]:
-    """Return the results of ``call`` for each item, computed by so many threads."""
-    if threads == 1:
-        return list(map(call, items))
-    # A pool that outlives the call would be without threads in a forked process.
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(call, items))
+def _smallest(keys: UInt32, count: int) -> int:
+    """Return the ``count``-th smallest key; without so many keys, the largest that a code has."""
+    if count >= len(keys):
+        return NO_KEY - 1
+    return min(NO_KEY - 1, int(np.partition(keys, count - 1)[count - 1]))
 
 
 def _words(packed: UInt8) -> UInt64:
-    """Return packed bytes (n, m) as 64-bit words, the last one filled with zeros."""
-    padding = -packed.shape[1] % 8
+    """Return packed bytes (..., m) as 64-bit words, the last one filled with zeros."""
+    padding = -packed.shape[-1] % 8
     if padding:
-        packed = np.pad(packed, ((0, 0), (0, padding)))
+        packed = np.pad(packed, [(0, 0)] * (packed.ndim - 1) + [(0, padding)])
     words: UInt64 = np.ascontiguousarray(packed).view(np.uint64)
     return words
 

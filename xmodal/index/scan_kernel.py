@@ -1,4 +1,4 @@
-"""Compilation of the loop that compares one query with all codes, by LLVM for this processor.
+"""Compilation of the loop that compares queries with all codes, by LLVM for this processor.
 
 The loop is unrolled over the words and weight planes of a code; LLVM makes vector instructions of
 it. Compilation takes 30 to 120 ms, once per process and shape, and needs no compiler and no cache
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
 
-BLOCK = 256
+BLOCK = 128
 """Number of consecutive codes for which the kernel returns one minimum."""
 NO_KEY = 2**32 - 1
 """Key of a code that is not searched; larger than every key of a code."""
@@ -29,13 +29,14 @@ PARAMETERS = {
     "searched": POINTER,  # (n,) bool: the codes to search
     "blocks": POINTER,  # (count,) int64: numbers of the blocks to scan
     "count": I64,
-    "query": POINTER,  # (words,) uint64
-    "planes": POINTER,  # (planes, words) uint64: plane p has the bits whose weights contain 2 ** p
+    "queries": POINTER,  # (number, 1 + planes, words) uint64, see ScanQueries
+    "number": I64,
     "factor": I64,  # of the weighted distance in a key
     "radius": I64,  # largest Hamming distance of a code that is searched
     "keys": POINTER,  # uint32: key of code j of the block at position b: at b * stride + j
     "stride": I64,
-    "minima": POINTER,  # (count,) uint32: smallest key of each block
+    "minima": POINTER,  # uint32: smallest key of the block at b for query q: at q * total + b
+    "total": I64,
 }
 
 
@@ -70,7 +71,7 @@ def compile_function(assembly: str, name: str, types: Sequence[type]) -> Kernel:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3
+        cpu=llvm.get_host_cpu_name(), features=_processor_features(), opt=3
     )
     module = llvm.parse_assembly(assembly)
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
@@ -84,20 +85,32 @@ def compile_function(assembly: str, name: str, types: Sequence[type]) -> Kernel:
     return Kernel(prototype(engine.get_function_address(name)), engine)
 
 
+def _processor_features() -> str:
+    """Return the instruction sets of this processor, in the form of LLVM."""
+    try:
+        features: str = llvm.get_host_cpu_features().flatten()
+    except RuntimeError:  # not detected on every system
+        return ""
+    return features
+
+
 def scan_module(words: int, planes: int) -> ir.Module:
     """Return LLVM's intermediate representation of the function ``scan``.
 
     In C, with ``key`` of :func:`_key`::
 
-        for (b = 0; b < count; b++) {
-            uint32_t minimum = NO_KEY;
-            for (j = 0; j < BLOCK; j++) {
-                uint32_t key = key_of(blocks[b] * BLOCK + j);
-                keys[b * stride + j] = key;
-                minimum = min(minimum, key);
+        for (b = 0; b < count; b++)
+            for (q = 0; q < number; q++) {
+                uint32_t minimum = NO_KEY;
+                for (j = 0; j < BLOCK; j++) {
+                    uint32_t key = key_of(queries[q], blocks[b] * BLOCK + j);
+                    keys[b * stride + j] = key;
+                    minimum = min(minimum, key);
+                }
+                minima[q * total + b] = minimum;
             }
-            minima[b] = minimum;
-        }
+
+    A block stays in the processor's cache while it is compared with all queries.
     """
     module = ir.Module()
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), PARAMETERS.values()), "scan")
@@ -105,34 +118,50 @@ def scan_module(words: int, planes: int) -> ir.Module:
         if argument.type is POINTER:
             argument.add_attribute("noalias")
     at = dict(zip(PARAMETERS, function.args, strict=True))
-    entry, outer, inner, after, end = map(
-        function.append_basic_block, ("entry", "outer", "inner", "after", "end")
+    names = (
+        "entry",
+        "each_block",
+        "each_query",
+        "each_code",
+        "after_codes",
+        "after_queries",
+        "end",
     )
-    zero, one = I64(0), I64(1)
+    blocks = {name: function.append_basic_block(name) for name in names}
+    zero = I64(0)
 
-    build = ir.IRBuilder(entry)
-    query = [_load(build, at["query"], I64, I64(word)) for word in range(words)]
-    weights = [
-        [_load(build, at["planes"], I64, I64(plane * words + word)) for word in range(words)]
-        for plane in range(planes)
-    ]
+    build = ir.IRBuilder(blocks["entry"])
     columns = [
         build.gep(at["codes"], [build.mul(at["n"], I64(word))], source_etype=I64)
         for word in range(words)
     ]
-    build.cbranch(build.icmp_signed("==", at["count"], zero), end, outer)
+    empty = build.icmp_signed("==", build.mul(at["count"], at["number"]), zero)
+    build.cbranch(empty, blocks["end"], blocks["each_block"])
 
-    build.position_at_end(outer)
+    build.position_at_end(blocks["each_block"])
     b = build.phi(I64)
-    b.add_incoming(zero, entry)
+    b.add_incoming(zero, blocks["entry"])
     first = build.mul(_load(build, at["blocks"], I64, b), I64(BLOCK))
     out = build.gep(at["keys"], [build.mul(b, at["stride"])], source_etype=I32)
-    build.branch(inner)
+    build.branch(blocks["each_query"])
 
-    build.position_at_end(inner)
+    build.position_at_end(blocks["each_query"])
+    q = build.phi(I64)
+    q.add_incoming(zero, blocks["each_block"])
+    start = build.mul(q, I64((1 + planes) * words))
+    query, *weights = [
+        [
+            _load(build, at["queries"], I64, build.add(start, I64(row * words + word)))
+            for word in range(words)
+        ]
+        for row in range(1 + planes)
+    ]
+    build.branch(blocks["each_code"])
+
+    build.position_at_end(blocks["each_code"])
     j, minimum = build.phi(I64), build.phi(I32)
-    j.add_incoming(zero, outer)
-    minimum.add_incoming(I32(NO_KEY), outer)
+    j.add_incoming(zero, blocks["each_query"])
+    minimum.add_incoming(I32(NO_KEY), blocks["each_query"])
     code = build.add(first, j)
     different = [
         build.xor(_load(build, column, I64, code), word)
@@ -142,20 +171,29 @@ def scan_module(words: int, planes: int) -> ir.Module:
     key = _key(build, different, weights, searched, at["factor"], at["radius"])
     build.store(key, build.gep(out, [j], source_etype=I32))
     smaller = build.select(build.icmp_unsigned("<", key, minimum), key, minimum)
-    next_j = build.add(j, one)
-    j.add_incoming(next_j, inner)
-    minimum.add_incoming(smaller, inner)
-    build.cbranch(build.icmp_signed("==", next_j, I64(BLOCK)), after, inner)
+    minimum.add_incoming(smaller, blocks["each_code"])
+    _count_up(build, j, I64(BLOCK), blocks["each_code"], blocks["after_codes"])
 
-    build.position_at_end(after)
-    build.store(smaller, build.gep(at["minima"], [b], source_etype=I32))
-    next_b = build.add(b, one)
-    b.add_incoming(next_b, after)
-    build.cbranch(build.icmp_signed("==", next_b, at["count"]), end, outer)
+    build.position_at_end(blocks["after_codes"])
+    place = build.add(build.mul(q, at["total"]), b)
+    build.store(smaller, build.gep(at["minima"], [place], source_etype=I32))
+    _count_up(build, q, at["number"], blocks["each_query"], blocks["after_queries"])
 
-    build.position_at_end(end)
+    build.position_at_end(blocks["after_queries"])
+    _count_up(build, b, at["count"], blocks["each_block"], blocks["end"])
+
+    build.position_at_end(blocks["end"])
     build.ret_void()
     return module
+
+
+def _count_up(
+    build: ir.IRBuilder, counter: ir.Value, end: ir.Value, loop: ir.Block, after: ir.Block
+) -> None:
+    """End a loop: add one to its counter, and repeat it until ``end``."""
+    following = build.add(counter, I64(1))
+    counter.add_incoming(following, build.block)
+    build.cbranch(build.icmp_signed("==", following, end), after, loop)
 
 
 def _key(

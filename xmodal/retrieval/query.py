@@ -76,6 +76,8 @@ class Query:
             raise ConfigError("a query by code needs a target: 'image' or 'text'")
         if self.by == "words" and self.text is None:
             raise ConfigError("a ranking by words needs a text")
+        if self.k < 1:
+            raise ConfigError(f"k is {self.k}, expected at least 1")
         if self.offset < 0:
             raise ConfigError(f"offset is {self.offset}, expected 0 or more")
         if unknown := set(self.weights) - set(WEIGHTS):

@@ -6,17 +6,23 @@ TIMEOUT_SECONDS and raises an error of one line.
 
 from __future__ import annotations
 
+import logging
 import os
 import urllib.error
 import urllib.request
 
 from xmodal.errors import ModelError
 
+log = logging.getLogger(__name__)
+
 TIMEOUT_SECONDS = 4.0
 
 
 def check_reachable(url: str, spec: str) -> None:
-    """Raise ModelError if ``url`` cannot be reached; ``spec``: the backbone, for the message."""
+    """Raise ModelError if ``url`` cannot be reached, else log that it is downloaded.
+
+    ``spec``: the backbone, for the message.
+    """
     host = url.split("/")[2] if "//" in url else url
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise ModelError(_message(spec, "HF_HUB_OFFLINE is set"))
@@ -29,6 +35,7 @@ def check_reachable(url: str, spec: str) -> None:
     except OSError as error:
         reason = getattr(error, "reason", error)
         raise ModelError(_message(spec, f"{host} cannot be reached ({reason})")) from None
+    log.info("downloading %s from %s", spec, host)
 
 
 def _message(spec: str, reason: str) -> str:
