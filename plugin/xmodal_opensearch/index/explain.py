@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +34,6 @@ class Explanation(NamedTuple):
     differing: tuple[int, ...]
     code_rank: int
     text_rank: int | None
-    confidence: float | None
     nearest: int = 0
 
     @property
@@ -52,12 +51,13 @@ def explain(
     words: str | None = None,
     text_field: str = "text",
     where: Mapping[str, Any] | None = None,
-    confidence: Callable[[int], float] | None = None,
 ) -> Explanation:
     """Return distance and ranks of a document for one query.
 
     ``words``: also rank by BM25 of these words in ``text_field``. ``where``: rank among documents
-    that pass this filter. ``confidence``: calibration of the encoder, from distance to probability.
+    that pass this filter. The confidence of a hit depends on the other hits of its query: a
+    :class:`~xmodal.retrieval.retriever.Retriever` returns it.
+
     Raises IndexMissing for a document that does not exist or has no code of ``target``.
     """
     check_search(query, handle.bits, 1, target, None)
@@ -92,6 +92,5 @@ def explain(
         tuple(int(bit) for bit in differing),
         nearer + tied_before + 1,
         text_rank,
-        None if confidence is None else confidence(distance),
         nearest,
     )
