@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from xmodal.errors import ConfigError
 from xmodal.index.contract import WordsHit, WordsQuery
 from xmodal.index.validation import check_k, check_target
@@ -89,7 +91,7 @@ def _to_hits(answer: Mapping[str, Any], words: Sequence[str]) -> list[WordsHit]:
     return [
         WordsHit(
             hit_id(hit),
-            float(hit["_score"]),
+            float(np.float32(hit["_score"])),  # the digits of the answer are those of a float32
             tuple(words[int(name)] for name in sorted(hit.get("matched_queries", ()), key=int)),
         )
         for hit in answer["hits"]["hits"]

@@ -15,7 +15,9 @@ from xmodal.codes import BinaryCodes
 from xmodal.errors import CodeError, ConfigError
 from xmodal.index.contract import Hit
 from xmodal.index.documents import DocumentBatch
+from xmodal.index.local import HammingIndex
 from xmodal.index.query_codes import QueryCodes
+from xmodal.modality import MODALITIES
 from xmodal.vectors import to_int8
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 
@@ -137,6 +139,20 @@ def test_codes_alone_are_searched_by_hamming_distance(index: OpenSearchIndex) ->
     assert index.search(FULL.codes, 20, target="image") == index.search(
         QueryCodes(FULL.codes), 20, target="image"
     )
+
+
+def test_hits_equal_those_of_a_local_index(index: OpenSearchIndex) -> None:
+    local = HammingIndex(BITS)
+    local.add(BATCH)
+    window = 30 if index.handle.weighs else ALL
+    for queries in KINDS.values():
+        for target in MODALITIES:
+            options: dict[str, Any] = {"target": target, "window": window}
+            assert index.search(queries, 20, **options) == local.search(queries, 20, **options)
+        ids = BATCH.ids[:40]
+        assert index.measure(queries[:1], ids, target="image") == local.measure(
+            queries[:1], ids, target="image"
+        )
 
 
 def test_measured_documents_have_the_values_of_hits(index: OpenSearchIndex) -> None:

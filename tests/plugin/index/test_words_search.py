@@ -6,13 +6,15 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
+from random import Random
 from typing import Any
 
 import pytest
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
-from xmodal.index.contract import FullTextIndex, WordsHit, WordsQuery
+from xmodal.index.contract import FullTextIndex, Index, WordsHit, WordsQuery
+from xmodal.index.local import HammingIndex
 from xmodal.index.words import document_words, tokens
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
@@ -50,7 +52,7 @@ def bm25(fields: dict[str, dict[str, Any]], text: str) -> list[tuple[str, float]
     return sorted(scores.items(), key=lambda pair: (-round(pair[1], 5), pair[0]))
 
 
-def fill(index: OpenSearchIndex, fields: dict[str, dict[str, Any]] = FIELDS) -> None:
+def fill(index: Index, fields: dict[str, dict[str, Any]] = FIELDS) -> None:
     codes = BinaryCodes.from_hex(["00"] * len(fields))
     index.add(list(fields), image=codes, fields=list(fields.values()))
 
@@ -84,6 +86,26 @@ def test_ranks_and_scores_are_those_of_bm25(index: OpenSearchIndex, text: str) -
     for hit in hits:
         own = document_words(FIELDS[hit.id], hit.id)
         assert hit.matched == tuple(w for w in dict.fromkeys(tokens(text)) if w in own)
+
+
+def test_ranks_of_many_documents_equal_those_of_a_local_index(address: Address) -> None:
+    rng = Random(3)
+    words = "a red blue boat dog cat two cats tree house car 12 東京 夜景 RedShoes".split()
+    fields = {
+        f"d{n}": {"text": " ".join(rng.choices(words, k=rng.randint(1, 60))), "n": n % 3}
+        for n in range(400)
+    }
+    local = HammingIndex(8)
+    with open_opensearch(address(shards="3"), bits=8, create=True) as index:
+        for each in (local, index):
+            fill(each, fields)
+        queries = [WordsQuery("red boats"), WordsQuery("東京 cat", "dog"), WordsQuery("shoe 12 a")]
+        for where in (None, {"n": 1}):
+            found, expected = (
+                each.search_words(queries, 50, target="image", where=where)
+                for each in (index, local)
+            )
+            assert found == expected and all(found)
 
 
 def test_documents_with_excluded_words_are_no_hits(index: OpenSearchIndex) -> None:
