@@ -8,8 +8,8 @@ default settings at 256 bits and calibrated by the training; nothing is fitted h
 
 - flickr8k, features of its file: 1,000 dev pictures, then 6,000 training pictures added. A query is
   one caption of a dev picture; all documents hold their other four captions.
-- fashion, product names encoded by MiniLM: 1,000 query pictures, then database pictures added, to
-  9,000. A query is the name of a query picture, right is every other product of its type.
+- fashion, product names encoded by MiniLM: 1,000 and 9,000 of all products, by chance. A query is
+  the name of a product of the query part, right is every other product of its type.
 """
 
 from __future__ import annotations
@@ -256,11 +256,18 @@ def answers(task: Task, size: int) -> dict[str, Answers]:
 
 
 def _chunks(groups: Collection, size: int) -> Iterator[Subset]:
-    """Yield the collection with 1,000 queries at a time, those held out first in it."""
+    """Yield a collection with 1,000 of its queries at a time.
+
+    The documents are a random choice by labels; otherwise the queries' own groups come first.
+    """
     rng = np.random.default_rng(0)
-    held_out, others = np.flatnonzero(groups.held_out), np.flatnonzero(~groups.held_out)
-    units = np.concatenate([rng.permutation(held_out), rng.permutation(others)])[:size]
+    units = rng.permutation(len(groups.units))
+    if not groups.by_labels:
+        units = np.concatenate([units[groups.held_out[units]], units[~groups.held_out[units]]])
     whole = subset_of(groups, "text", units, rng, max_queries=10**9)
+    kept = np.sort(units[:size])  # the columns of ``whole`` are all units in order
+    right, own = whole.right[:, kept], whole.own[:, kept]
+    whole = replace(whole, units=kept, right=right, own=own)
     for start in range(0, len(whole.rows), 1000):
         yield whole.of(np.arange(start, min(start + 1000, len(whole.rows))))
 

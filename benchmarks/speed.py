@@ -1,4 +1,4 @@
-"""Speed of local search, encoding, evaluation and training, with reference implementations.
+"""Speed of encoding, evaluation and training, with reference implementations.
 
     python benchmarks/speed.py [--images FOLDER] [--quick]
 
@@ -17,7 +17,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import faiss
 import numpy as np
 import torch
 from harness.report import table, write
@@ -30,7 +29,6 @@ from xmodal.device import has_bfloat16
 from xmodal.evaluation.metrics import average_precision, groups_by_codes, mean, shared_labels
 from xmodal.features.backbones import ImageBackbone, load_image_backbone
 from xmodal.features.extract import image_features
-from xmodal.index.local import HammingIndex
 from xmodal.training.methods.schgan import train as schgan
 from xmodal.training.pairs import Pairs
 from xmodal.training.run import Run, TrainingData
@@ -48,58 +46,6 @@ def in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, li
             if number:
                 seconds[name].append(time.perf_counter() - started)
     return seconds
-
-
-def search(n: int, rounds: int) -> str:
-    """Table of the local index, plain FAISS calls and numpy, k = 10."""
-    rng = np.random.default_rng(SEED)
-    rows: list[list[object]] = [
-        ["codes", "bits", "queries", "xmodal ms", "plain FAISS ms", "ratio", "numpy ms"]
-    ]
-    for bits in (64, 128, 256):
-        codes = BinaryCodes(rng.integers(0, 256, (n, bits // 8), dtype=np.uint8), bits)
-        index = HammingIndex(bits)
-        index.add([f"{number:07d}" for number in range(n)], image=codes)
-        plain = faiss.IndexBinaryFlat(bits)
-        plain.add(codes.packed)
-        words = codes.packed.view(np.uint64)
-        for queries in (1, 100):
-            query_codes = BinaryCodes(
-                rng.integers(0, 256, (queries, bits // 8), dtype=np.uint8), bits
-            )
-
-            def search_numpy(query: BinaryCodes = query_codes, words: np.ndarray = words) -> None:
-                first = query.packed.view(np.uint64)[0]
-                distances = np.bitwise_count(words ^ first).sum(axis=1)
-                np.argpartition(distances, 10)
-
-            def search_faiss(
-                query: BinaryCodes = query_codes, plain: faiss.IndexBinaryFlat = plain
-            ) -> None:
-                before = faiss.omp_get_max_threads()
-                faiss.omp_set_num_threads(min(before, len(query)))
-                plain.search(query.packed, 10)
-                faiss.omp_set_num_threads(before)
-
-            def search_xmodal(
-                query: BinaryCodes = query_codes, index: HammingIndex = index
-            ) -> None:
-                index.search(query, 10, target="image")
-
-            calls: dict[str, Callable[[], object]] = {
-                "xmodal": search_xmodal,
-                "faiss": search_faiss,
-            }
-            if queries == 1:
-                calls["numpy"] = search_numpy
-            seconds = in_turn(calls, rounds * (10 if queries == 1 else 1))
-            ours, reference = np.median(seconds["xmodal"]), np.median(seconds["faiss"])
-            by_numpy = f"{1e3 * np.median(seconds['numpy']):.1f}" if queries == 1 else "-"
-            rows.append(
-                [f"{n:,}", bits, queries, f"{1e3 * ours:.2f}", f"{1e3 * reference:.2f}",
-                 f"{ours / reference:.2f}", by_numpy]
-            )  # fmt: skip
-    return table(rows)
 
 
 def encoding(images: list[Path], rounds: int) -> str:
@@ -207,7 +153,6 @@ def main() -> None:
         "Speed",
         "python benchmarks/speed.py" + (f" --images {args.images.name}" if args.images else ""),
         [
-            ("Local search, k = 10", search(100_000 if args.quick else 1_000_000, rounds)),
             ("Encoding images (MobileNetV2)", encoding(images, 2 if args.quick else 5)),
             ("Evaluation", evaluation(rounds)),
             ("Training", training(1000 if args.quick else 5000)),

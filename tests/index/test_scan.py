@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -86,3 +91,30 @@ def test_no_codes_and_no_queries() -> None:
     assert (len(positions), len(keys), complete) == (0, 0, True)
     assert len(scan.keys(queries, np.zeros(0, np.int64))) == 0
     assert scan.minima(queries[:0], **options).shape == (0, 0)
+
+
+FIRST_SEARCHES = """
+from concurrent.futures import ThreadPoolExecutor
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from xmodal.index.scan import CodeScan, ScanQueries
+packed = np.random.default_rng(0).integers(0, 256, (1000, 16), dtype=np.uint8)
+scan, weights = CodeScan(packed), np.ones((1, 128), np.uint8)
+def search(row):
+    query = ScanQueries.of(packed[row : row + 1], weights if row % 2 else None)
+    return scan.minima(query, radius=128, searched=scan.mask(None)).min()
+with ThreadPoolExecutor(8) as pool:
+    assert list(pool.map(search, range(32))) == [0] * 32
+"""
+
+
+def test_first_searches_of_a_process_may_be_concurrent(tmp_path: Path) -> None:
+    """The kernel is compiled in memory: no home folder and no writable folder is needed."""
+    environment = {name: value for name, value in os.environ.items() if name != "HOME"}
+    command = [sys.executable, "-c", FIRST_SEARCHES]
+    subprocess.run(command, check=True, env=environment, cwd=tmp_path)
+    assert not list(tmp_path.iterdir())

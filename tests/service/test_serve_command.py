@@ -6,7 +6,8 @@ import base64
 import re
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,19 @@ from support.absent import TORCH, command, environment
 from xmodal.data.dataset import Dataset
 from xmodal.encoders.load import load_encoder
 from xmodal.index.local import HammingIndex
+from xmodal.retrieval.retriever import Retriever
 
 WORDS = "a red circle on the left"
+
+
+@contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Context that kills a process after an error, for which its own context would wait."""
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        raise
 
 
 @pytest.mark.parametrize(("served", "absent"), [("model", ()), ("portable_path", TORCH)])
@@ -32,13 +44,16 @@ def test_serve_prints_its_url_and_exits_with_0_after_sigterm(
 ) -> None:
     model = request.getfixturevalue(served)
     options = ("--model", model, "--index", index_path, "--port", 0, "--pictures", photos_folder)
-    with subprocess.Popen(
-        command(absent, "serve", *options),
-        env=environment(),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with (
+        subprocess.Popen(
+            command(absent, "serve", *options),
+            env=environment(),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+        ended(process),
+    ):
         assert process.stderr is not None
         lines = []
         for line in process.stderr:
@@ -54,10 +69,10 @@ def test_serve_prints_its_url_and_exits_with_0_after_sigterm(
         image = base64.b64encode(Path(str(dataset.items[0].images[0])).read_bytes()).decode()
         body = {"image": image, "k": 20}
         answer = httpx.post(f"{url}/v1/search", json=body, trust_env=False).json()
-        codes = load_encoder(model).encode_images([str(dataset.items[0].images[0])])
-        expected = HammingIndex.load(index_path, bits=None, fingerprint=None).search(
-            codes, 20, target="image"
-        )[0]
+        index = HammingIndex.load(index_path, bits=None, fingerprint=None)
+        expected = Retriever(load_encoder(model), index).search(
+            image=dataset.items[0].images[0], k=20, target="image"
+        )
         assert [(hit["id"], hit["distance"]) for hit in answer["hits"]] == [
             (hit.id, hit.distance) for hit in expected
         ]

@@ -42,6 +42,7 @@ DEFAULT_MIN_CONFIDENCE = 0.02
 COMPETITORS = 100
 """Hits of each ranking, by codes and by words, that compete with each other."""
 MAX_KNOWN_WORDS = 50_000
+MAX_COSINE = 0.999
 MAX_LOG_ODDS = 30.0
 
 Floats = npt.NDArray[np.float64]
@@ -52,7 +53,11 @@ class Curve:
     """Log-odds that a hit is right; see the docstring of the module.
 
     ``codes`` and ``words``: weights of a similarity and of a BM25 score in the score of a hit.
-    ``lead``, ``score``, ``documents`` and ``offset``: coefficients of the log-odds.
+    ``lead``, ``score``, ``documents`` and ``offset``: coefficients of the log-odds; ``relative``:
+    of the score as a share of the query's best one, for words alone. ``largest``:
+    number of documents of the largest collection of the fit; if confidence rises with the number,
+    which happens where right is a label, larger indexes count as this one. ``arctanh``: this
+    function of a similarity counts, because similarities to many right documents are close to 1.
     """
 
     codes: float
@@ -61,9 +66,15 @@ class Curve:
     score: float
     documents: float
     offset: float
+    relative: float = 0.0
+    largest: int = 0
+    arctanh: bool = False
 
     def scores(self, similarities: Floats | None, words: Floats | None) -> Floats:
         """Return the scores (..., n) of hits; an evidence that is None counts as 0."""
+        if self.arctanh and similarities is not None:
+            limited = np.clip(similarities, -MAX_COSINE, MAX_COSINE)
+            similarities = np.where(np.isfinite(similarities), np.arctanh(limited), -np.inf)
         parts = [
             weight * values
             for weight, values in ((self.codes, similarities), (self.words, words))
@@ -80,9 +91,12 @@ class Curve:
 
         ``competing`` (..., n): the hits in the sums of the leads; default: all.
         """
-        size = math.log(max(n_documents, 1))
+        counted = n_documents if self.documents <= 0 else min(n_documents, self.largest)
+        size = math.log(max(counted, 1))
         log_odds = self.lead * leads(scores, competing) + self.score * scores
         log_odds += self.documents * size + self.offset
+        if self.relative:
+            log_odds += self.relative * relative(scores)
         clipped = np.clip(log_odds, -MAX_LOG_ODDS, MAX_LOG_ODDS)
         probability: Floats = 1 / (1 + np.exp(-clipped))
         return probability
@@ -114,16 +128,33 @@ class Typical:
 
 @dataclass(frozen=True)
 class StageCurves:
-    """Curves for the similarities of one stage: alone, and with words if these are calibrated."""
+    """Curves for the similarities of one stage: of codes alone, and of codes and words.
+
+    ``matched``: of the hits that the ranking by words has, ``unmatched``: of the others; None where
+    they could not be fitted.
+    """
 
     alone: Curve
-    with_words: Curve | None
     typical: Typical
+    matched: Curve | None = None
+    unmatched: Curve | None = None
 
-    def both(self) -> Curve:
-        """Return the curve for codes and words; if uncalibrated, words have the weight 1."""
-        if self.with_words is not None:
-            return self.with_words
+    def probability(self, similarities: Floats, words: Floats | None, n_documents: int) -> Floats:
+        """Return the probabilities (n,) of the hits of one query; ``words``: 0 is unmatched."""
+        competing = _first(similarities)
+        if words is None:
+            scores = self.alone.scores(similarities, None)
+            return self.alone.probability(scores, n_documents, competing)
+        competing |= _first(words)
+        matched = self.matched or self._with_words()
+        found = []
+        for curve in (matched, self.unmatched or matched):
+            scores = curve.scores(similarities, words)
+            found.append(curve.probability(scores, n_documents, competing))
+        return np.where(words > 0, *found)
+
+    def _with_words(self) -> Curve:
+        """Return the curve of codes with words added, whose scores have the weight 1."""
         strength = self.alone.lead + self.alone.score
         words = WORDS_ALONE.words / strength if strength > 0 else 0.0
         return Curve(**(asdict(self.alone) | {"words": words}))
@@ -220,9 +251,7 @@ class Confidence:
             return [None] * count if by_words is None else _rounded(by_words)
         typical = of_stage.typical.weight(float(known.max()), n_documents)
         weight = typical if has_known_token else 0.0
-        curve = of_stage.alone if words is None else of_stage.both()
-        competing = _first(known) if words is None else _first(known) | _first(words)
-        found = curve.probability(curve.scores(known, words), n_documents, competing)
+        found = of_stage.probability(known, words, n_documents)
         other = self.prior(n_documents) if by_words is None else by_words
         return _rounded(weight * found + (1 - weight) * other)
 
@@ -266,6 +295,12 @@ def known_words(captions: Iterable[str]) -> frozenset[int]:
     counts = Counter(word for text in captions for word in document_words({"text": text}, ""))
     frequent = sorted(counts, key=lambda word: (-counts[word], word))[:MAX_KNOWN_WORDS]
     return frozenset(crc32(word.encode()) for word in frequent)
+
+
+def relative(scores: Floats) -> Floats:
+    """Return scores (..., n) as shares of the largest of their row."""
+    share: Floats = scores / np.maximum(scores.max(axis=-1, keepdims=True, initial=0.0), 1e-9)
+    return share
 
 
 def leads(scores: Floats, competing: npt.NDArray[np.bool_] | None = None) -> Floats:
@@ -323,8 +358,11 @@ def _source_from_config(config: Mapping[str, Any]) -> SourceCurves:
     stages = {
         stage: StageCurves(
             _curve(one["alone"]),
-            None if one["with_words"] is None else _curve(one["with_words"]),
             Typical(**{name: float(value) for name, value in one["typical"].items()}),
+            *(
+                None if one[name] is None else _curve(one[name])
+                for name in ("matched", "unmatched")
+            ),
         )
         for stage, one in config["stages"].items()
         if stage in STAGES
@@ -333,4 +371,6 @@ def _source_from_config(config: Mapping[str, Any]) -> SourceCurves:
 
 
 def _curve(config: Mapping[str, Any]) -> Curve:
-    return Curve(**{name: float(value) for name, value in config.items()})
+    values = {name: float(value) for name, value in config.items()}
+    exact = {"largest": int(values["largest"]), "arctanh": bool(values["arctanh"])}
+    return Curve(**values | exact)  # type: ignore[arg-type]

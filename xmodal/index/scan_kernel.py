@@ -71,7 +71,7 @@ def compile_function(assembly: str, name: str, types: Sequence[type]) -> Kernel:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=3
+        cpu=llvm.get_host_cpu_name(), features=_processor_features(), opt=3
     )
     module = llvm.parse_assembly(assembly)
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
@@ -83,6 +83,15 @@ def compile_function(assembly: str, name: str, types: Sequence[type]) -> Kernel:
     engine.finalize_object()
     prototype = ctypes.CFUNCTYPE(None, *types)
     return Kernel(prototype(engine.get_function_address(name)), engine)
+
+
+def _processor_features() -> str:
+    """Return the instruction sets of this processor, in the form of LLVM."""
+    try:
+        features: str = llvm.get_host_cpu_features().flatten()
+    except RuntimeError:  # not detected on every system
+        return ""
+    return features
 
 
 def scan_module(words: int, planes: int) -> ir.Module:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
+import numpy.typing as npt
 
 from xmodal.data.dataset import Dataset, FeatureName, sorted_by_hash
 from xmodal.encoders.calibration import (
@@ -30,6 +31,7 @@ from xmodal.encoders.calibration import (
     StageCurves,
     Typical,
     leads,
+    relative,
 )
 from xmodal.features.extract import Array
 from xmodal.features.units import FeatureTable, Units
@@ -53,10 +55,12 @@ MIN_QUERIES, MIN_RIGHT = 20, 10
 RANKS = 10
 """First hits of a query that a curve is fitted to."""
 CODE_WEIGHTS = (2.0, 3.0, 5.0, 8.0, 12.0, 18.0, 27.0)
-WORD_WEIGHTS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+WORD_WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0)
 """Weights of a similarity and of a BM25 score that are tried."""
-LOW_SHARE = 0.05
-"""Share of the held-out queries whose best hit is below the default threshold."""
+MAX_TRIED = 10_000
+"""Hits that choose the weights; all hits fit the curve of the chosen ones."""
+LOW_SHARE, MAX_THRESHOLD = 0.05, 0.5
+"""Share of the held-out queries whose best hit is below the default threshold, and its maximum."""
 RIDGE = 1e-4
 
 Outputs = Callable[[Modality, Array], Array]
@@ -77,7 +81,7 @@ def calibrate(groups: Collection, seed: int = 0) -> Confidence:
     found: dict[Modality, _Found] = {}
     for source, _ in DIRECTIONS:
         searches = _search(groups, source, np.random.default_rng(seed))
-        curves = _fit_source(searches)
+        curves = _fit_source(searches, groups.by_labels)
         if curves is not None:
             sources[source], found[source] = curves, searches
     if not sources:
@@ -154,52 +158,84 @@ def texts_of(units: Units, data: Dataset) -> Texts | None:
     )
 
 
-def _fit_source(found: _Found) -> SourceCurves | None:
+def _fit_source(found: _Found, by_labels: bool) -> SourceCurves | None:
     """Return the curves of one direction; None if there is too little to fit."""
     stages: dict[Stage, StageCurves] = {}
-    words = _fit(found.words, (0.0,), WORD_WEIGHTS)
+    words = _fit(found.words, by_labels, (0.0,), WORD_WEIGHTS)
     for stage in STAGES:
-        alone = _fit(found.codes[stage], CODE_WEIGHTS, (0.0,))
+        # With words, atanh would let similarities outweigh them.
+        alone = _fit(found.codes[stage], by_labels, CODE_WEIGHTS, (0.0,), arctanh=by_labels)
         if alone is None:
             continue
-        weights = tuple(alone.codes * factor for factor in (0.4, 0.6, 1.0))
-        both = None if words is None else _fit(found.both[stage], weights, WORD_WEIGHTS)
-        stages[stage] = StageCurves(alone, both, _typical(found.codes[stage]))
+        matched = unmatched = None
+        if words is not None:
+            both = found.both[stage]
+            matched = _fit(both, by_labels, CODE_WEIGHTS[::2], WORD_WEIGHTS, matched=True)
+            unmatched = _fit(both, by_labels, CODE_WEIGHTS[::2], WORD_WEIGHTS, matched=False)
+        typical = _typical(found.codes[stage])
+        stages[stage] = StageCurves(alone, typical, matched, unmatched if matched else None)
     return SourceCurves(stages, words) if stages else None
 
 
 def _fit(
-    searches: Sequence[Searches], code_weights: Sequence[float], word_weights: Sequence[float]
+    searches: Sequence[Searches],
+    by_labels: bool,
+    code_weights: Sequence[float],
+    word_weights: Sequence[float],
+    *,
+    arctanh: bool = False,
+    matched: bool | None = None,
 ) -> Curve | None:
-    """Return the curve with the highest likelihood of the weights, or None with too few hits."""
-    firsts = [one.right[:, :RANKS] for one in searches]
-    queries, right = sum(map(len, firsts)), sum(int(first.sum()) for first in firsts)
-    if queries < MIN_QUERIES or right < MIN_RIGHT or all(first.all() for first in firsts):
+    """Return the curve with the highest likelihood of the weights, or None with too few hits.
+
+    ``matched``: only hits that the ranking by words has, or only those that it lacks.
+    """
+    used = [_used(one, matched) for one in searches]
+    pairs = list(zip(searches, used, strict=True))
+    right = np.concatenate([one.right[:, :RANKS][hits] for one, hits in pairs] or [np.zeros(0)])
+    if sum(map(len, used)) < MIN_QUERIES or not MIN_RIGHT <= right.sum() < len(right):
         return None
-    best: tuple[float, Curve] | None = None
-    for codes, words in product(code_weights, word_weights):
-        raw = Curve(codes, words, 0.0, 0.0, 0.0, 0.0)
-        rows, labels = [], []
-        for one in searches:
+    sizes = [np.full(int(hits.sum()), np.log(one.n_documents)) for one, hits in pairs]
+    largest = max(one.n_documents for one in searches)
+
+    def fitted(codes: float, words: float, step: int) -> tuple[float, Curve]:
+        """Fit to every ``step``-th hit; return loss and curve."""
+        raw = Curve(codes, words, 0.0, 0.0, 0.0, 0.0, 0.0, largest, arctanh)
+        rows = []
+        for one, hits in pairs:
             scores = raw.scores(one.similarities, one.words)
-            valid = np.isfinite(scores[:, :RANKS])
-            first = np.stack([leads(scores), scores], axis=-1)[:, :RANKS][valid]
-            size = np.full((len(first), 1), np.log(one.n_documents))
-            rows.append(np.concatenate([first, size], axis=1))
-            labels.append(one.right[:, :RANKS][valid])
-        loss, coefficients = _logistic(np.concatenate(rows), np.concatenate(labels))
-        if best is None or loss < best[0]:
-            best = loss, Curve(codes, words, *coefficients)
-    return None if best is None else best[1]
+            share = relative(scores) if not codes else np.zeros(scores.shape)
+            rows.append(np.stack([leads(scores), scores, share], axis=-1)[:, :RANKS][hits])
+        columns = np.column_stack([np.concatenate(rows), np.concatenate(sizes)])[::step]
+        loss, values = _logistic(columns, right[::step], falls_with_size=not by_labels)
+        names = ("lead", "score", "relative", "documents", "offset")
+        return loss, replace(raw, **dict(zip(names, values, strict=True)))
+
+    step = -(-len(right) // MAX_TRIED)
+    tried = [fitted(c, w, step) for c, w in product(code_weights, word_weights)]
+    _, best = min(tried, key=lambda one: one[0])
+    return best if step == 1 else fitted(best.codes, best.words, 1)[1]
 
 
-def _logistic(rows: Floats, right: np.ndarray) -> tuple[float, list[float]]:
+def _used(searches: Searches, matched: bool | None) -> npt.NDArray[np.bool_]:
+    """Return the hits that a fit uses, (q, RANKS) or fewer columns."""
+    first = [x[:, :RANKS] for x in (searches.similarities, searches.words) if x is not None]
+    found = np.isfinite(first[0])
+    return found if matched is None else found & ((first[-1] > 0) == matched)
+
+
+def _logistic(
+    rows: Floats, right: npt.NDArray[np.bool_], *, falls_with_size: bool
+) -> tuple[float, list[float]]:
     """Return the mean loss, and the coefficients of the columns and the offset.
 
-    Newton's method with a ridge. The columns are lead, score and logarithm of the size; a
-    coefficient whose sign would let confidence rise with the size, or fall with the score, is 0.
+    Newton's method with a ridge. The columns are lead, score, its share of the best, and logarithm
+    of the size. A
+    coefficient that would let confidence fall with the score is 0, and with ``falls_with_size`` so
+    is one that would let it rise with the size. By labels, a larger collection has more right
+    documents, and the first hits of a query are more often right.
     """
-    signs = np.array([1.0, 1.0, -1.0])
+    signs = np.array([1.0, 1.0, 1.0, -1.0 if falls_with_size else 0.0])
     mean, deviation = rows.mean(axis=0), rows.std(axis=0)
     used = deviation > 1e-9
     while True:
@@ -211,7 +247,7 @@ def _logistic(rows: Floats, right: np.ndarray) -> tuple[float, list[float]]:
         if not wrong.any():
             break
         used[columns[int(np.argmin(beta[:-1] * signs[columns]))]] = False
-    coefficients = np.zeros(3)
+    coefficients = np.zeros(len(signs))
     coefficients[columns] = beta[:-1] / deviation[columns]
     return loss, [*coefficients.tolist(), float(beta[-1] - coefficients @ mean)]
 
@@ -257,4 +293,4 @@ def _threshold(confidence: Confidence, found: _Found) -> float:
         hits = row[np.isfinite(row)].tolist()
         found_at = confidence.hits_confidence(stage, hits, largest.n_documents)
         best.append(max(value for value in found_at if value is not None))
-    return round(float(np.quantile(best, LOW_SHARE)), 4)
+    return round(min(MAX_THRESHOLD, float(np.quantile(best, LOW_SHARE))), 4)
