@@ -54,6 +54,13 @@ SEGMENTS = 10
 MAX_SCAN_RATIO, MAX_SECOND_STAGE, MIN_KEPT = 3.0, 1.5, 0.98
 
 
+class Found(NamedTuple):
+    """What a row of the local index finds: ids of the hits, and R@k in percent."""
+
+    ids: Ids
+    right: list[str]
+
+
 class Bar(NamedTuple):
     """A required value: ``name`` says what is measured and the limit."""
 
@@ -91,17 +98,21 @@ def _run(args: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(dir=args.work) as folder:
         use_java(args.java, Path(folder))
         documents = join(given.parts(args.documents))
-        local, found, bars = local_table(given, documents, Path(folder), args.rounds)
+        local, own, bars = local_table(given, documents, Path(folder), args.rounds)
         print(local, flush=True)
         with Node.start(
-            Path(folder, "node"), fast_start=False, heap="1g", extra_plugins=[plugin_folder()]
+            Path(folder, "node"),
+            fast_start=False,
+            heap="1g",
+            extra_plugins=[plugin_folder()],
+            timeout=300,
         ) as node:
             version = node.get("/")["version"]["number"]
             notes = Path(folder, "notes")
             times, more = stage_times(node, given, args.large, notes, args.rounds)
             bars += more
             print(times, *more, sep="\n", flush=True)
-            compared, more = compared_table(node, given, documents, found, notes, args.rounds)
+            compared, more = compared_table(node, given, documents, own, notes, args.rounds)
             bars += more
             print(compared, flush=True)
             stability = stability_table(node, given, args.stability, notes)
@@ -139,7 +150,8 @@ which the 1-bit rows are faster."""
 
 
 STABILITY = f"""Share of the queries whose top {K} is the same list after a merge of about ten \
-segments to one, and with three shards instead of one."""
+segments to one, and with three shards instead of one. In common: share of the hits that are in \
+both lists."""
 TIMES = f"""One index with codes and int8 vectors, one segment. Request: the search that the \
 client sends for {K} hits, in turn with the others; scan: without the time of an empty request. \
 Index.search: the call of the Python client, which reads fields and computes similarities too."""
@@ -170,16 +182,17 @@ def use_java(java: Path | None, folder: Path) -> None:
 
 def local_table(
     given: Collection, documents: Part, folder: Path, rounds: int
-) -> tuple[str, dict[str, Ids], list[Bar]]:
-    """Return the table of the local index, its hits by row, and the bar of the vectors."""
+) -> tuple[str, dict[str, Found], list[Bar]]:
+    """Return the table of the local index, what each row finds, and the bar of the vectors."""
     index = HammingIndex(BITS, folder=folder / "local")
     index.add(documents.batch(vectors=True))
     index.save()
     queries = {row: given.queries_of(row) for row in OWN_ROWS}
-    found: dict[str, Ids] = {}
+    found: dict[str, Found] = {}
     for row, of_row in queries.items():
         hits = index.search(of_row, K, target="image")
-        found[row] = [[hit.id for hit in of_one] for of_one in hits]
+        shares = right_at(of_row, documents.codes, vectors=row == TWO_STAGES)
+        found[row] = Found([[hit.id for hit in of_one] for of_one in hits], percent(shares))
     times = timed(
         {row: partial(_search_local, index, of_row) for row, of_row in queries.items()}, rounds
     )
@@ -189,11 +202,9 @@ def local_table(
     rows: Rows = [["row", "R@1", "R@5", "R@10", "float kept", "int8 kept", "ms", "95 %"]]
     by_float = nearest(given.floats, documents.floats, documents.ids)
     for row in OWN_ROWS:
-        kept = (share_kept(found[row], best) for best in (by_float, by_int8))
-        rows.append(
-            [row, *right(given, documents, row), *(f"{x:.3f}" for x in kept), *spread(times[row])]
-        )
-    value = share_kept(found[TWO_STAGES], by_int8)
+        kept = (share_kept(found[row].ids, best) for best in (by_float, by_int8))
+        rows.append([row, *found[row].right, *(f"{x:.3f}" for x in kept), *spread(times[row])])
+    value = share_kept(found[TWO_STAGES].ids, by_int8)
     name = f"the int8 vectors' own top {K} kept with 300 candidates, at least {MIN_KEPT}"
     return table(rows), found, [Bar(name, value, value >= MIN_KEPT)]
 
@@ -202,10 +213,9 @@ def _search_local(index: HammingIndex, queries: QueryCodes, number: int) -> obje
     return index.search(queries[number : number + 1], K, target="image")
 
 
-def right(given: Collection, documents: Part, row: str) -> list[str]:
-    """Return R@k in percent of an own row."""
-    found = right_at(given.queries_of(row), documents.codes, vectors=row == TWO_STAGES)
-    return [f"{100 * share:.1f}" for share in found]
+def percent(shares: Sequence[float]) -> list[str]:
+    """Return shares of 1 in percent."""
+    return [f"{100 * share:.1f}" for share in shares]
 
 
 def spread(times: Sequence[float]) -> list[str]:
@@ -228,7 +238,7 @@ def compared_table(
     node: Node,
     given: Collection,
     documents: Part,
-    local: Mapping[str, Ids],
+    local: Mapping[str, Found],
     notes: Path,
     rounds: int,
 ) -> tuple[str, list[Bar]]:
@@ -238,16 +248,16 @@ def compared_table(
     searches: dict[str, Callable[[int], object]] = {}
     bars, filled = [], []
     for store in stores(node, given, notes):
-        size = store.measured([documents], len(documents.ids))
+        size = store.measured(documents.split(SEGMENTS), len(documents.ids))
         filled.append(store)
         for row in [name for name in store.searches if name not in searches]:
             found = store.ids(row)
             searches[row] = partial(store.search, row)
             if row in local:
-                bars.append(equal_bar(row, found, local[row]))
-                shares = right(given, documents, row)
+                bars.append(equal_bar(row, found, local[row].ids))
+                shares = local[row].right
             else:
-                shares = [f"{100 * x:.1f}" for x in right_hits(found, documents.ids)]
+                shares = percent(right_hits(found, documents.ids))
             sizes = (f"{x:,.0f}" for x in (size.hot, size.disk, size.load))
             figures[row] = [row, *shares, f"{share_kept(found, best):.3f}", *sizes]
             print(*figures[row], sep=" | ", flush=True)
@@ -278,23 +288,29 @@ def nothing(store: Store, _number: int) -> object:
 
 def stability_table(node: Node, given: Collection, count: int, notes: Path) -> str:
     """Return the table of equal hits after a merge, and with three shards."""
-    header = ["row", "equal after a merge", "equal with 3 shards"]
+    header = ["row", "equal after a merge", "in common", "equal with 3 shards", "in common"]
+    documents = join(given.parts(count))
     found: dict[str, list[object]] = {}
     for one, three in zip(stores(node, given, notes), stores(node, given, notes, 3), strict=True):
         for store in (one, three):
-            store.fill(given.parts(count, count // SEGMENTS))
+            store.fill(documents.split(SEGMENTS))
         rows = [name for name in one.searches if name not in found]
         before = {row: one.ids(row) for row in rows}
         for store in (one, three):
             store.merge()
         for row in rows:
             merged = one.ids(row)
-            shares = same(before[row], merged), same(three.ids(row), merged)
-            found[row] = [row, *(f"{share:.3f}" for share in shares)]
+            figures = (common(other, merged) for other in (before[row], three.ids(row)))
+            found[row] = [row, *(f"{share:.3f}" for pair in figures for share in pair)]
             print(*found[row], sep=" | ", flush=True)
         one.drop()
         three.drop()
     return table([header, *found.values()])
+
+
+def common(found: Ids, others: Ids) -> tuple[float, float]:
+    """Return the share of queries with equal lists, and the share of hits in both lists."""
+    return same(found, others), share_kept(found, [set(hits) for hits in others])
 
 
 def stage_times(

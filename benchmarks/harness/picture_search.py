@@ -55,6 +55,13 @@ class Part:
         chosen = self.codes.vectors if vectors else None
         return DocumentBatch.of(self.ids, image=self.codes.codes, image_vectors=chosen)
 
+    def split(self, parts: int) -> Iterator[Part]:
+        """Yield the documents in equal parts; the last one may be smaller."""
+        size = -(-len(self.ids) // parts)
+        for start in range(0, len(self.ids), size):
+            rows = slice(start, start + size)
+            yield Part(self.ids[rows], self.codes[rows], self.floats[rows])
+
 
 @dataclass(frozen=True)
 class Collection:
@@ -76,13 +83,13 @@ class Collection:
         vectors = self.queries.vectors if row == TWO_STAGES else None
         return QueryCodes(self.queries.codes, weights, vectors)
 
-    def parts(self, count: int, most: int = CHUNK) -> Iterator[Part]:
-        """Yield ``count`` documents in parts of at most ``most``; the dev pictures are first."""
+    def parts(self, count: int) -> Iterator[Part]:
+        """Yield ``count`` documents in parts; the dev pictures are first."""
         rng = np.random.default_rng([self.seed, count])
         numbers = rng.permutation(count)
         start = 0
         while start < count:
-            size = min(most, count - start)
+            size = min(CHUNK, count - start)
             known = self.dev[start : start + size]
             features = np.concatenate([known, self._mixtures(size - len(known), rng)])
             outputs = self.encoder.outputs("image", features)
