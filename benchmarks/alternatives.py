@@ -95,58 +95,71 @@ def main() -> int:
 def _run(args: argparse.Namespace) -> int:
     args.work.mkdir(parents=True, exist_ok=True)
     given = collection(args.data, args.work, args.seed, args.queries)
-    with tempfile.TemporaryDirectory(dir=args.work) as folder:
-        use_java(args.java, Path(folder))
-        documents = join(given.parts(args.documents))
-        local, own, bars = local_table(given, documents, Path(folder), args.rounds)
-        print(local, flush=True)
+    with tempfile.TemporaryDirectory(dir=args.work) as name:
+        folder = Path(name)
+        use_java(args.java, folder)
         with Node.start(
-            Path(folder, "node"),
+            folder / "node",
             fast_start=False,
             heap="1g",
             extra_plugins=[plugin_folder()],
             timeout=300,
         ) as node:
             version = node.get("/")["version"]["number"]
-            notes = Path(folder, "notes")
-            times, more = stage_times(node, given, args.large, notes, args.rounds)
-            bars += more
-            print(times, *more, sep="\n", flush=True)
-            compared, more = compared_table(node, given, documents, own, notes, args.rounds)
-            bars += more
-            print(compared, flush=True)
-            stability = stability_table(node, given, args.stability, notes)
+            sections, bars = measured(node, given, folder, args)
     write(
         "alternatives",
         f"Codes and vectors in OpenSearch {version}, {BITS} dimensions, seed {args.seed}",
         f"python benchmarks/alternatives.py --data FOLDER --seed {args.seed}"
         + " --java FILE" * (args.java is not None),
-        [
-            (f"{args.documents:,} documents", f"{about(args)}\n\n{compared}"),
-            (f"Stability, {args.stability:,} documents", f"{STABILITY}\n\n{stability}"),
-            (f"Time of the stages, {args.large:,} documents", f"{TIMES}\n\n{times}"),
-            (f"Local index, {args.documents:,} documents", f"{LOCAL}\n\n{local}"),
-            ("Bars", bars_table(bars)),
-        ],
+        [*sections, ("Bars", bars_table(bars))],
         keep=not args.quick,
     )
     return 0 if all(bar.passed for bar in bars) else 1
+
+
+def measured(
+    node: Node, given: Collection, folder: Path, args: argparse.Namespace
+) -> tuple[list[tuple[str, str]], list[Bar]]:
+    """Return the sections of the report, and the bars."""
+    notes, rounds = folder / "notes", args.rounds
+    times, bars = stage_times(node, given, args.large, notes, rounds)
+    print(times, flush=True)
+    tables, local_tables = [], []
+    for count in (len(given.dev), args.documents):
+        documents = join(given.parts(count))
+        local, own, more = local_table(given, documents, folder / f"local-{count}", rounds)
+        compared, equal = compared_table(node, given, documents, own, notes, rounds)
+        bars += more + equal
+        tables.append((f"{count:,} documents", compared))
+        local_tables.append((f"Local index, {count:,} documents", local))
+        print(local, compared, sep="\n", flush=True)
+    stability = stability_table(node, given, args.stability, notes)
+    sections = [
+        (tables[0][0], f"{about(args)}\n\n{tables[0][1]}"),
+        tables[1],
+        (f"Stability, {args.stability:,} documents", f"{STABILITY}\n\n{stability}"),
+        (f"Time of the stages, {args.large:,} documents", f"{TIMES}\n\n{times}"),
+        (local_tables[0][0], f"{LOCAL}\n\n{local_tables[0][1]}"),
+        local_tables[1],
+    ]
+    return sections, bars
 
 
 def about(args: argparse.Namespace) -> str:
     """Return the explanation of the first table."""
     simd = "with" if args.java else "without"
     return f"""Flickr8k: {args.queries:,} captions, one of each dev picture, search their pictures \
-among all documents; the others are mixtures of two training pictures. One encoder, trained with \
-seed {args.seed}; all rows have its outputs, stock rows as float32. R@k: expectation over all \
-orders of tied documents (stock rows: the hits that the server returned). Kept: share of the exact \
-float top {K} among the first {K} hits. Hot bytes: the plugin's cache of codes, or the files of \
-the graph and of the vectors that it compares; ids, stored fields and the vectors that few \
-documents are rescored by are not counted. Disk bytes: the index after a merge to one segment. \
-Load: documents per CPU second of the server, the merge included. Time: one request with one warm \
-query, all rows in turn; an empty request is in the last row. Stock rows are fields of the engine \
-Lucene, {simd} the Vector API of Java; the development node has no native library of k-NN, with \
-which the 1-bit rows are faster."""
+among all dev pictures; the larger table adds mixtures of two training pictures. One encoder, \
+trained with seed {args.seed}; all rows have its outputs, stock rows as float32. R@k: expectation \
+over all orders of tied documents (stock rows: the hits that the server returned). Kept: share of \
+the exact float top {K} among the first {K} hits. Hot bytes: the plugin's cache of codes, or the \
+files of the graph and of the vectors that it compares; ids, stored fields and the vectors by \
+which a few documents are rescored are not counted. Disk bytes: the index after a merge to one \
+segment. Load: documents per CPU second of the server, the merge included. Time: one request with \
+one warm query, all rows in turn; an empty request is in the last row. Stock rows are fields of \
+the engine Lucene, {simd} the Vector API of Java; the development node has no native library of \
+k-NN, with which the 1-bit rows are faster: here their files are read without memory mapping."""
 
 
 STABILITY = f"""Share of the queries whose top {K} is the same list after a merge of about ten \
@@ -184,7 +197,7 @@ def local_table(
     given: Collection, documents: Part, folder: Path, rounds: int
 ) -> tuple[str, dict[str, Found], list[Bar]]:
     """Return the table of the local index, what each row finds, and the bar of the vectors."""
-    index = HammingIndex(BITS, folder=folder / "local")
+    index = HammingIndex(BITS, folder=folder)
     index.add(documents.batch(vectors=True))
     index.save()
     queries = {row: given.queries_of(row) for row in OWN_ROWS}
@@ -205,7 +218,8 @@ def local_table(
         kept = (share_kept(found[row].ids, best) for best in (by_float, by_int8))
         rows.append([row, *found[row].right, *(f"{x:.3f}" for x in kept), *spread(times[row])])
     value = share_kept(found[TWO_STAGES].ids, by_int8)
-    name = f"the int8 vectors' own top {K} kept with 300 candidates, at least {MIN_KEPT}"
+    name = f"the int8 vectors' own top {K} kept with 300 candidates at {len(documents.ids):,} "
+    name += f"documents, at least {MIN_KEPT}"
     return table(rows), found, [Bar(name, value, value >= MIN_KEPT)]
 
 
@@ -254,7 +268,7 @@ def compared_table(
             found = store.ids(row)
             searches[row] = partial(store.search, row)
             if row in local:
-                bars.append(equal_bar(row, found, local[row].ids))
+                bars.append(equal_bar(f"{row}, {len(documents.ids):,}", found, local[row].ids))
                 shares = local[row].right
             else:
                 shares = percent(right_hits(found, documents.ids))
@@ -273,7 +287,7 @@ def compared_table(
 def equal_bar(row: str, found: Ids, expected: Ids) -> Bar:
     """Return the bar that a row has the hits of the local index."""
     share = same(found, expected)
-    return Bar(f"{row}: queries with the hits of the local index, 1", share, share == 1)
+    return Bar(f"{row} documents: queries with the hits of the local index, 1", share, share == 1)
 
 
 def same(found: Ids, others: Ids) -> float:
