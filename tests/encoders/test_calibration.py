@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ TYPICAL = Typical(mean=0.3, documents=0.02, deviation=0.1)
 
 
 def calibrated(both: Curve | None = BOTH, words: Curve | None = WORDS) -> Confidence:
-    stages = {"vectors": StageCurves(ALONE, both, TYPICAL)}
+    stages = {"vectors": StageCurves(ALONE, TYPICAL, both)}
     return Confidence({"text": SourceCurves(stages, words)})  # type: ignore[dict-item]
 
 
@@ -42,9 +43,8 @@ def test_lead_is_the_logit_of_a_softmax_with_a_document_of_score_zero() -> None:
     # -inf is no hit; a hit that does not compete is compared with all that do.
     assert leads(np.array([3.0, -np.inf]))[0] == pytest.approx(3.0)
     competing = np.array([True, True, False])
-    assert leads(scores, competing)[2] == pytest.approx(
-        -2 - math.log(1 + math.exp(3) + math.exp(1))
-    )
+    others = 1 + math.exp(3) + math.exp(1)
+    assert leads(scores, competing)[2] == pytest.approx(-2 - math.log(others))
 
 
 def test_confidence_equals_a_value_computed_by_hand() -> None:
@@ -141,10 +141,33 @@ def test_no_confidence_where_nothing_is_calibrated() -> None:
     assert confidence.hits_confidence("vectors", [], 10) == []
 
 
+def test_hits_that_words_did_not_find_have_a_curve_of_their_own() -> None:
+    unmatched = replace(BOTH, offset=BOTH.offset + 2)
+    stages = {"vectors": StageCurves(ALONE, TYPICAL, BOTH, unmatched)}
+    own = Confidence({"text": SourceCurves(stages, WORDS)})  # type: ignore[dict-item]
+    similarities, words = [0.5, 0.45], [None, 12.0]
+    found = own.hits_confidence("vectors", similarities, 1000, word_scores=words)
+    same = calibrated().hits_confidence("vectors", similarities, 1000, word_scores=words)
+    assert found[1] == same[1] and found[0] > same[0]  # type: ignore[operator]
+
+
+def test_confidence_that_rises_with_the_size_does_so_up_to_the_largest_fitted_one() -> None:
+    rising = replace(ALONE, documents=0.3, largest=5000)
+    stages = {"vectors": StageCurves(rising, TYPICAL)}
+    confidence = Confidence({"text": SourceCurves(stages)})  # type: ignore[dict-item]
+    find = [confidence.hits_confidence("vectors", [0.75, 0.4], n)[0] for n in (500, 5000, 50_000)]
+    assert find[0] < find[1] == find[2]  # type: ignore[operator]
+
+
 def test_config_round_trip() -> None:
     words = frozenset([1, 2**32 - 1])
+    unmatched = replace(BOTH, arctanh=True, largest=600, relative=0.5)
+    stages = {"weighted": StageCurves(ALONE, TYPICAL, BOTH, unmatched)}
     confidence = Confidence(
-        calibrated().sources, match_share=0.1, min_confidence=0.03, known_words=words
+        {"text": calibrated().sources["text"], "image": SourceCurves(stages)},  # type: ignore[dict-item]
+        match_share=0.1,
+        min_confidence=0.03,
+        known_words=words,
     )
     stored = json.loads(json.dumps(confidence.to_config()))
     assert Confidence.from_config(stored, 64) == confidence

@@ -328,7 +328,7 @@ class _GraphFeaturizer:
 
     @cached_property
     def _graph(self) -> Any:
-        return self._open(self._config.graph)
+        return self._open(str(self._config.graph))
 
     @cached_property
     def _tower(self) -> Any:

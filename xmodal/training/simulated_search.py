@@ -97,14 +97,15 @@ def subsets(groups: Collection, source: Modality, rng: np.random.Generator) -> I
     usable = coded & groups.units.labelled if groups.by_labels else coded
     held_out = rng.permutation(np.flatnonzero(usable & groups.held_out))[:MAX_DOCUMENTS]
     others = rng.permutation(np.flatnonzero(usable & ~groups.held_out))
-    size = len(held_out)
-    while size // GROWTH >= MIN_SIZE:
-        size //= GROWTH
-    while size < len(held_out):
-        # Parts of equal size: every held-out group is a query once.
-        for start in range(0, len(held_out) - size + 1, size):
+    parts = 1
+    while len(held_out) // (parts * GROWTH) >= MIN_SIZE:
+        parts *= GROWTH
+    while parts > 1:
+        # Parts of equal size: almost every held-out group is a query once.
+        size = len(held_out) // parts
+        for start in range(0, parts * size, size):
             yield subset_of(groups, source, held_out[start : start + size], rng)
-        size *= GROWTH
+        parts //= GROWTH
     limit = min(len(held_out) + len(others), MAX_DOCUMENTS)
     size = len(held_out)
     while size:

@@ -45,11 +45,16 @@ def word_count(bits: int) -> int:
     return -(-bits // 64)
 
 
-def to_score(distance: int) -> float:
-    """Return the score of a distance in bits."""
-    return 1.0 / (1.0 + distance)
+def to_score(key: int) -> float:
+    """Return the score of a key: a distance in bits, or one of ``rank_keys``."""
+    return 1.0 / (1.0 + key)
 
 
-def to_distance(score: float) -> int:
-    """Return the distance in bits of a float32 score; exact up to 2048."""
+def least_score(key: int) -> float:
+    """Return a number below the float32 score of a key, and above the score of the next one."""
+    return 1.0 / (1.5 + key)
+
+
+def to_key(score: float) -> int:
+    """Return the key of a float32 score; exact below ``xmodal.vectors.MAX_KEY``."""
     return round(1.0 / score - 1.0)
