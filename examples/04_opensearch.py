@@ -42,14 +42,12 @@ def main(server: str | None = None, work: str = "example") -> None:
         print(f"codes and BM25 of {text!r}, fused by reciprocal rank:")
         for hit in retriever.search(text=text, words=text, k=3):
             print(hit.distance, hit.ranks, hit.fields["text"])
-        best = remote_hits[0].id
+        best = remote_hits[0]
         query = encoder.encode_texts([text])
-        found = remote.explain(
-            best, query, target="image", words=text, confidence=encoder.confidence
-        )
-        print(f"{best}: {found.agreeing} of {found.bits} bits are equal")
+        found = remote.explain(best.id, query, target="image", words=text)
+        print(f"{best.id}: {found.agreeing} of {found.bits} bits are equal")
         print(f"  rank {found.code_rank} by code, {found.text_rank} by BM25")
-        print(f"  confidence {found.confidence:.0%}")
+        print(f"  confidence {best.confidence:.0%}")
         print("more like this:", [hit.id for hit in retriever.search(like=best, k=3)])
         local.close()
         remote.close()

@@ -38,7 +38,7 @@ def until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def best(service: Running) -> dict[str, Any]:
-    answer = service.post("/v1/search", {"text": WORDS, "k": 1})
+    answer = service.post("/v1/search", {"text": WORDS, "k": 1, "by": "codes"})
     assert answer.status_code == 200
     hit: dict[str, Any] = answer.json()["hits"][0]
     return hit

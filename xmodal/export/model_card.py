@@ -89,8 +89,8 @@ def _training(config: Mapping[str, Any]) -> str:
         f"split seed {options.get('split_seed', 'unknown')}",
         "- the epoch was selected on validation pairs; queries were used for "
         "neither training nor selection",
-        "- mAP is the exact expectation over ties, on the whole database; the confidence curve was "
-        "fitted to validation pairs and as many sampled non-pairs",
+        "- mAP is the exact expectation over ties, on the whole database; confidence was fitted "
+        "to validation groups that search indexes of several sizes",
         f"- settings: {settings or 'unknown'}",
     ]
     return "\n".join(lines)
@@ -163,14 +163,14 @@ def _limits(config: Mapping[str, Any]) -> str:
         f"- Codes can be compared only with codes of encoder {config['fingerprint']}.",
         "- Figures are for data like the training data. Every input gets a code; for inputs unlike "
         "the training data it carries little information.",
-        "- Confidence is calibrated on as many matches as non-matches: use it for ranking and for "
-        "thresholds; it is not the share of matches in a large collection.",
+        "- Confidence is the probability that a hit is right in the searched index, for queries "
+        "like those of the training data.",
         "- The folder contains the weights of the backbones: their licences apply.",
     ]
     if config["precision"] == "int8":
         lines.append(
             "- Weights are in int8, so codes differ from those of encoder "
-            f"{config['made of']}; the confidence curve was fitted to that encoder."
+            f"{config['made of']}; confidence was fitted to that encoder."
         )
     return "\n".join(lines)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +35,6 @@ class Explanation(NamedTuple):
     differing: tuple[int, ...]
     code_rank: int
     text_rank: int | None
-    confidence: float | None
     nearest: int = 0
 
     @property
@@ -53,14 +52,13 @@ def explain(
     words: str | None = None,
     text_field: str | None = None,
     where: Mapping[str, Any] | None = None,
-    confidence: Callable[[int], float] | None = None,
 ) -> Explanation:
     """Return distance and ranks of a document for one query.
 
     ``words``, ``text_field``: also rank by BM25 of these words, see search_words. ``where``: rank
-    among documents that pass this filter. ``confidence``: calibration of the encoder, from distance
-    to probability. Raises IndexMissing for a document that does not exist or has no code of
-    ``target``.
+    among documents that pass this filter. The confidence of a hit depends on the other hits of its
+    query: a :class:`~xmodal.retrieval.retriever.Retriever` returns it. Raises IndexMissing for a
+    document that does not exist or has no code of ``target``.
     """
     check_search(query, handle.bits, 1, target, None)
     ids, codes = read_batch(handle, [id_]).codes(target)
@@ -95,6 +93,5 @@ def explain(
         tuple(int(bit) for bit in differing),
         nearer + tied_before + 1,
         text_rank,
-        None if confidence is None else confidence(distance),
         nearest,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from xmodal.codes import BinaryCodes
@@ -269,7 +269,6 @@ class OpenSearchIndex:
         words: str | None = None,
         text_field: str | None = None,
         where: Mapping[str, Any] | None = None,
-        confidence: Callable[[int], float] | None = None,
     ) -> Explanation:
         """Return distance and ranks of a document for one query; see index/explain.py."""
         return explain(
@@ -280,7 +279,6 @@ class OpenSearchIndex:
             words=words,
             text_field=text_field,
             where=where,
-            confidence=confidence,
         )
 
     def _check_accepted(self, report: bulk.Report, sent: int, done: str) -> None:

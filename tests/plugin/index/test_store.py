@@ -412,14 +412,14 @@ def test_explain_returns_the_rank_among_all_documents(
             differs = codes[[ids.index(id_)]].to_bits()[0] != query.to_bits()[0]
             assert found.differing == tuple(np.flatnonzero(differs))
             assert found.agreeing == 64 - distance
-            assert (found.text_rank, found.confidence) == (None, None)
+            assert found.text_rank is None
 
 
-def test_explain_returns_the_confidence(index: OpenSearchIndex) -> None:
+def test_explain_returns_the_differing_bits(index: OpenSearchIndex) -> None:
     index.add(["a"], image=BinaryCodes.from_hex(["00" * 7 + "07"]))
     query = BinaryCodes.from_hex(["00" * 8])
-    found = index.explain("a", query, target="image", confidence=lambda distance: distance / 64)
-    assert (found.distance, found.differing, found.confidence) == (3, (61, 62, 63), 3 / 64)
+    found = index.explain("a", query, target="image")
+    assert (found.distance, found.differing) == (3, (61, 62, 63))
     for id_, target in (("unknown", "image"), ("a", "text")):
         with pytest.raises(IndexMissing, match=f"'{id_}' .* {target}"):
             index.explain(id_, query, target=target)  # type: ignore[arg-type]
