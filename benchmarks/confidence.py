@@ -54,6 +54,7 @@ from xmodal.training.simulated_search import (
 )
 from xmodal.training.train import train
 
+OPTIONS = Options(image_backbone=FEATURES, text_backbone=FEATURES, bits=256)
 BINS, RANKS = 15, 10
 NONSENSE = 100
 EVIDENCE = ("codes", "words", "both")
@@ -175,10 +176,7 @@ def flickr(data: Path, work: Path, seed: int) -> Task:
         read(data / "flickr8k" / "captions.jsonl", need_pictures=False),
         read_feature_file(data / "flickr8k" / "features.npz"),
     )
-    options = Options(
-        image_backbone=FEATURES, text_backbone=minilm(), bits=256, seed=seed,
-        split_map={"dev": "query"},
-    )  # fmt: skip
+    options = replace(OPTIONS, seed=seed, split_map={"dev": "query"})
     return _task("flickr8k", pairs, source, options, work, (1000, 7000))
 
 
@@ -186,7 +184,9 @@ def fashion(data: Path, work: Path, seed: int) -> Task:
     """Train on the split database of fashion; the query products are held out."""
     stored = np.load(data / "fashion" / "image_features_mobilenet_v2.npz")
     file = work / "fashion.npz"
-    pairs = read(data / "fashion" / "items.jsonl", label_column="labels", need_pictures=False)
+    items = read(data / "fashion" / "items.jsonl", label_column="labels", need_pictures=False)
+    # Not every picture has a file, all have features.
+    pairs = replace(items, items=tuple(replace(item, images=()) for item in items))
     if not file.exists():
         row = {str(id_): place for place, id_ in enumerate(stored["ids"])}
         np.savez(
@@ -196,8 +196,7 @@ def fashion(data: Path, work: Path, seed: int) -> Task:
             text=texts("minilm", "text", data, work).astype(np.float16),
         )
     pairs, source = with_features(pairs, read_feature_file(file))
-    options = Options(image_backbone=FEATURES, text_backbone=minilm(), bits=256, seed=seed)
-    return _task("fashion", pairs, source, options, work, (1000, 9000))
+    return _task("fashion", pairs, source, replace(OPTIONS, seed=seed), work, (1000, 9000))
 
 
 def _task(
