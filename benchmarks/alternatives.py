@@ -158,15 +158,16 @@ over all orders of tied documents (stock rows: the hits that the server returned
 the exact float top {K} among the first {K} hits. Hot bytes: the plugin's cache of codes, or the \
 files of the graph and of the vectors that it compares; ids, stored fields and the vectors by \
 which a few documents are rescored are not counted. Disk bytes: the index after a merge to one \
-segment. Load: documents per CPU second of the server, the merge included; for few documents \
-these are mostly fixed costs. Time: one request with one warm query, all rows in turn; an empty request is in the last row. Stock rows are fields of \
-the engine Lucene, {simd} the Vector API of Java; the development node has no native library of \
-k-NN, with which the 1-bit rows are faster: here their files are read without memory mapping."""
+segment. Load: documents per CPU second of the server, the merge included; for few documents these \
+are mostly fixed costs. Time: one request with one warm query, all rows in turn; an empty request \
+is in the last row. Stock rows are fields of the engine Lucene, {simd} the Vector API of Java; the \
+development node has no native library of k-NN, with which the 1-bit rows are faster: here their \
+files are read without memory mapping."""
 
 
-STABILITY = f"""Share of the queries whose top {K} is the same list after a merge of about {SEGMENTS} \
-segments to one, and with three shards instead of one. In common: share of the hits that are in \
-both lists."""
+STABILITY = f"""Share of the queries whose top {K} is the same list after a merge of about \
+{SEGMENTS} segments to one, and with three shards instead of one. In common: share of the hits \
+that are in both lists."""
 TIMES = f"""One index with codes and int8 vectors, one segment. Request: the search that the \
 client sends for {K} hits, in turn with the others; scan: without the time of an empty request. \
 Index.search: the call of the Python client, which also reads fields and computes similarities."""
