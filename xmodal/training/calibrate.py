@@ -22,6 +22,7 @@ import numpy.typing as npt
 from xmodal.data.dataset import Dataset, FeatureName, sorted_by_hash
 from xmodal.encoders.calibration import (
     DEFAULT_MIN_CONFIDENCE,
+    LOW_SHARES,
     STAGES,
     Confidence,
     Curve,
@@ -192,7 +193,9 @@ def _fit(
     """
     used = [_used(one, matched) for one in searches]
     pairs = list(zip(searches, used, strict=True))
-    right = np.concatenate([one.right[:, :RANKS][hits] for one, hits in pairs] or [np.zeros(0)])
+    right = np.concatenate(
+        [one.right[:, :RANKS][hits] for one, hits in pairs] or [np.zeros(0, np.bool_)]
+    )
     if sum(map(len, used)) < MIN_QUERIES or not MIN_RIGHT <= right.sum() < len(right):
         return None
     sizes = [np.full(int(hits.sum()), np.log(one.n_documents)) for one, hits in pairs]
@@ -209,7 +212,8 @@ def _fit(
         columns = np.column_stack([np.concatenate(rows), np.concatenate(sizes)])[::step]
         loss, values = _logistic(columns, right[::step], falls_with_size=not by_labels)
         names = ("lead", "score", "relative", "documents", "offset")
-        return loss, replace(raw, **dict(zip(names, values, strict=True)))
+        named = dict(zip(names, values, strict=True))
+        return loss, replace(raw, **named)  # type: ignore[arg-type]
 
     step = -(-len(right) // MAX_TRIED)
     tried = [fitted(c, w, step) for c, w in product(code_weights, word_weights)]
@@ -280,7 +284,8 @@ def _typical(searches: Sequence[Searches]) -> Typical:
         float(np.mean((size - size.mean()) * (values - values.mean())) / spread) if spread else 0.0
     )
     mean = float(values.mean() - slope * size.mean())
-    return Typical(mean, slope, float(np.std(values - slope * size)))
+    low = np.quantile(values - slope * size - mean, LOW_SHARES)
+    return Typical(mean, slope, tuple(low.tolist()))
 
 
 def _threshold(confidence: Confidence, found: _Found) -> float:
