@@ -272,9 +272,15 @@ def _chunks(groups: Collection, size: int) -> Iterator[Subset]:
 
 
 def _ask(
-    confidence: Confidence, searches: Searches, stage: Stage
+    confidence: Confidence,
+    searches: Searches,
+    stage: Stage,
+    known: Sequence[bool] | None = None,
 ) -> list[tuple[Floats, npt.NDArray[np.bool_]]]:
-    """Return confidence and truth of the first hits of each query."""
+    """Return confidence and truth of the first hits of each query.
+
+    ``known``: whether the text backbone knows a token of each query; default: yes.
+    """
     found = []
     for row, right in enumerate(searches.right):
         codes, words = (
@@ -287,6 +293,7 @@ def _ask(
             None if codes is None else codes[hits].tolist(),
             searches.n_documents,
             word_scores=None if words is None else words[hits].tolist(),
+            has_known_token=known is None or known[row],
         )
         values = np.array(given[:RANKS], np.float64)
         found.append((values, right[hits][:RANKS]))
@@ -369,7 +376,8 @@ def _nonsense(task: Task, size: int, found: Mapping[str, Answers]) -> list[objec
     queries = replace(subset, rows=np.arange(q), right=none, own=none)
     hits = by_codes(queries, similarities(replaced, queries, "vectors"))
     least = task.encoder.confidence.min_confidence
-    best = _answers(size, _ask(task.encoder.confidence, hits, "vectors"), []).best
+    known = [backbone.has_known_token(text) for text in asked]
+    best = _answers(size, _ask(task.encoder.confidence, hits, "vectors", known), []).best
     return [
         f"{least:.4f}",
         f"{np.mean(best < least):.2f}",
