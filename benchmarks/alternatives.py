@@ -79,14 +79,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--documents", type=int, default=100_000)
     parser.add_argument("--large", type=int, default=1_000_000, help="documents of the time bars")
-    parser.add_argument("--stability", type=int, default=20_000, help="documents of that table")
+    parser.add_argument("--stability", type=int, default=5_000, help="documents of that table")
     parser.add_argument("--queries", type=int, default=1000, help="at most 1,000")
     parser.add_argument("--rounds", type=int, default=200, help="single searches of each row")
     parser.add_argument("--java", type=Path)
     parser.add_argument("--quick", action="store_true", help="small sizes, write no file")
     args = parser.parse_args()
     if args.quick:
-        args.documents = args.large = args.stability = 5_000
+        args.documents = args.large = 5_000
         args.queries, args.rounds = 200, 50
     set_threads(1)
     return exit_status(lambda: _run(args))
@@ -123,8 +123,9 @@ def measured(
 ) -> tuple[list[tuple[str, str]], list[Bar]]:
     """Return the sections of the report, and the bars."""
     notes, rounds = folder / "notes", args.rounds
-    times, bars = stage_times(node, given, args.large, notes, rounds)
-    print(times, flush=True)
+    # First, so that the server's code is compiled when the time of loading is measured.
+    stability = stability_table(node, given, args.stability, notes)
+    bars: list[Bar] = []
     tables, local_tables = [], []
     for count in (len(given.dev), args.documents):
         documents = join(given.parts(count))
@@ -134,7 +135,8 @@ def measured(
         tables.append((f"{count:,} documents", compared))
         local_tables.append((f"Local index, {count:,} documents", local))
         print(local, compared, sep="\n", flush=True)
-    stability = stability_table(node, given, args.stability, notes)
+    times, more = stage_times(node, given, args.large, notes, rounds)
+    bars += more
     sections = [
         (tables[0][0], f"{about(args)}\n\n{tables[0][1]}"),
         tables[1],
@@ -156,18 +158,19 @@ over all orders of tied documents (stock rows: the hits that the server returned
 the exact float top {K} among the first {K} hits. Hot bytes: the plugin's cache of codes, or the \
 files of the graph and of the vectors that it compares; ids, stored fields and the vectors by \
 which a few documents are rescored are not counted. Disk bytes: the index after a merge to one \
-segment. Load: documents per CPU second of the server, the merge included. Time: one request with \
-one warm query, all rows in turn; an empty request is in the last row. Stock rows are fields of \
-the engine Lucene, {simd} the Vector API of Java; the development node has no native library of \
-k-NN, with which the 1-bit rows are faster: here their files are read without memory mapping."""
+segment. Load: documents per CPU second of the server, the merge included; for few documents these \
+are mostly fixed costs. Time: one request with one warm query, all rows in turn; an empty request \
+is in the last row. Stock rows are fields of the engine Lucene, {simd} the Vector API of Java; the \
+development node has no native library of k-NN, with which the 1-bit rows load and search faster: \
+here their files are read without memory mapping."""
 
 
-STABILITY = f"""Share of the queries whose top {K} is the same list after a merge of about ten \
-segments to one, and with three shards instead of one. In common: share of the hits that are in \
-both lists."""
+STABILITY = f"""Share of the queries whose top {K} is the same list after a merge of about \
+{SEGMENTS} segments to one, and with three shards instead of one. In common: share of the hits \
+that are in both lists."""
 TIMES = f"""One index with codes and int8 vectors, one segment. Request: the search that the \
 client sends for {K} hits, in turn with the others; scan: without the time of an empty request. \
-Index.search: the call of the Python client, which reads fields and computes similarities too."""
+Index.search: the call of the Python client, which also reads fields and computes similarities."""
 LOCAL = f"""`HammingIndex`, saved in a folder; vectors are read from its file. Kept: share of the \
 exact top {K} by float or by int8 vectors among the first {K} hits. Time: one call, k = {K}."""
 
@@ -262,7 +265,8 @@ def compared_table(
     searches: dict[str, Callable[[int], object]] = {}
     bars, filled = [], []
     for store in stores(node, given, notes):
-        size = store.measured(documents.split(SEGMENTS), len(documents.ids))
+        size = store.measured(documents.split(2), len(documents.ids))
+        print(f"{store.index}: {size}", flush=True)
         filled.append(store)
         for row in [name for name in store.searches if name not in searches]:
             found = store.ids(row)

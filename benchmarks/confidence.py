@@ -54,6 +54,7 @@ from xmodal.training.simulated_search import (
 )
 from xmodal.training.train import train
 
+OPTIONS = Options(image_backbone=FEATURES, text_backbone=FEATURES, bits=256)
 BINS, RANKS = 15, 10
 NONSENSE = 100
 EVIDENCE = ("codes", "words", "both")
@@ -175,10 +176,7 @@ def flickr(data: Path, work: Path, seed: int) -> Task:
         read(data / "flickr8k" / "captions.jsonl", need_pictures=False),
         read_feature_file(data / "flickr8k" / "features.npz"),
     )
-    options = Options(
-        image_backbone=FEATURES, text_backbone=minilm(), bits=256, seed=seed,
-        split_map={"dev": "query"},
-    )  # fmt: skip
+    options = replace(OPTIONS, seed=seed, split_map={"dev": "query"})
     return _task("flickr8k", pairs, source, options, work, (1000, 7000))
 
 
@@ -186,7 +184,9 @@ def fashion(data: Path, work: Path, seed: int) -> Task:
     """Train on the split database of fashion; the query products are held out."""
     stored = np.load(data / "fashion" / "image_features_mobilenet_v2.npz")
     file = work / "fashion.npz"
-    pairs = read(data / "fashion" / "items.jsonl", label_column="labels", need_pictures=False)
+    items = read(data / "fashion" / "items.jsonl", label_column="labels", need_pictures=False)
+    # Not every picture has a file, all have features.
+    pairs = replace(items, items=tuple(replace(item, images=()) for item in items))
     if not file.exists():
         row = {str(id_): place for place, id_ in enumerate(stored["ids"])}
         np.savez(
@@ -196,8 +196,7 @@ def fashion(data: Path, work: Path, seed: int) -> Task:
             text=texts("minilm", "text", data, work).astype(np.float16),
         )
     pairs, source = with_features(pairs, read_feature_file(file))
-    options = Options(image_backbone=FEATURES, text_backbone=minilm(), bits=256, seed=seed)
-    return _task("fashion", pairs, source, options, work, (1000, 9000))
+    return _task("fashion", pairs, source, replace(OPTIONS, seed=seed), work, (1000, 9000))
 
 
 def _task(
@@ -273,9 +272,15 @@ def _chunks(groups: Collection, size: int) -> Iterator[Subset]:
 
 
 def _ask(
-    confidence: Confidence, searches: Searches, stage: Stage
+    confidence: Confidence,
+    searches: Searches,
+    stage: Stage,
+    known: Sequence[bool] | None = None,
 ) -> list[tuple[Floats, npt.NDArray[np.bool_]]]:
-    """Return confidence and truth of the first hits of each query."""
+    """Return confidence and truth of the first hits of each query.
+
+    ``known``: whether the text backbone knows a token of each query; default: yes.
+    """
     found = []
     for row, right in enumerate(searches.right):
         codes, words = (
@@ -288,6 +293,7 @@ def _ask(
             None if codes is None else codes[hits].tolist(),
             searches.n_documents,
             word_scores=None if words is None else words[hits].tolist(),
+            has_known_token=known is None or known[row],
         )
         values = np.array(given[:RANKS], np.float64)
         found.append((values, right[hits][:RANKS]))
@@ -370,7 +376,8 @@ def _nonsense(task: Task, size: int, found: Mapping[str, Answers]) -> list[objec
     queries = replace(subset, rows=np.arange(q), right=none, own=none)
     hits = by_codes(queries, similarities(replaced, queries, "vectors"))
     least = task.encoder.confidence.min_confidence
-    best = _answers(size, _ask(task.encoder.confidence, hits, "vectors"), []).best
+    known = [backbone.has_known_token(text) for text in asked]
+    best = _answers(size, _ask(task.encoder.confidence, hits, "vectors", known), []).best
     return [
         f"{least:.4f}",
         f"{np.mean(best < least):.2f}",

@@ -222,7 +222,6 @@ class Stock(Store):
             "index.number_of_shards": shards,
             "index.number_of_replicas": 0,
             "index.refresh_interval": "-1",
-            "index.compound_on_flush": False,  # the size of each file is read
             **self.field.settings,
         }
         body = {"settings": settings, "mappings": {"properties": {"vector": vector}}}

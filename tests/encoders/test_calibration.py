@@ -27,7 +27,7 @@ QUICK = settings(deadline=None, max_examples=40)
 ALONE = Curve(codes=10.0, words=0.0, lead=1.0, score=0.0, documents=-0.2, offset=0.5)
 BOTH = Curve(codes=6.0, words=1.0, lead=0.9, score=0.0, documents=-0.2, offset=0.5)
 WORDS = Curve(codes=0.0, words=1.5, lead=0.7, score=0.0, documents=-0.1, offset=0.0)
-TYPICAL = Typical(mean=0.3, documents=0.02, deviation=0.1)
+TYPICAL = Typical(mean=0.3, documents=0.02, quantiles=(-0.3, -0.23, -0.2, -0.165, -0.13))
 
 
 def calibrated(both: Curve | None = BOTH, words: Curve | None = WORDS) -> Confidence:

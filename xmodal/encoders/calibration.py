@@ -35,8 +35,9 @@ Stage = Literal["vectors", "weighted", "hamming"]
 """Last stage of a ranking by codes: cosine of vectors, weighted or plain Hamming distance."""
 STAGES: tuple[Stage, ...] = get_args(Stage)
 """Stages; the similarities of each have curves of their own."""
-ATYPICAL = 0.05
+ATYPICAL = 0.1
 """Share of held-out queries with a farther best hit, below which a query's codes count less."""
+LOW_SHARES = (0.0, 0.01, 0.02, 0.05, ATYPICAL)
 DEFAULT_MIN_CONFIDENCE = 0.02
 """Default threshold of an encoder without a fitted one."""
 COMPETITORS = 100
@@ -112,18 +113,21 @@ probabilistic relevance framework", 2009), so its weight is 1.
 
 @dataclass(frozen=True)
 class Typical:
-    """Distribution of the best similarity of a held-out query: normal, mean linear in log size."""
+    """Lower end of the distribution of the best similarity of a held-out query.
+
+    ``mean`` and ``documents``: the mean is linear in the logarithm of the number of documents.
+    ``quantiles``: of the differences from it, at the shares LOW_SHARES.
+    """
 
     mean: float
     documents: float
-    deviation: float
+    quantiles: tuple[float, ...]
 
     def weight(self, best: float, n_documents: int) -> float:
         """Return the weight of the codes of a query, 0 to 1, from its best similarity."""
         expected = self.mean + self.documents * math.log(max(n_documents, 1))
-        distance = (best - expected) / max(self.deviation, 1e-9)
-        share = 0.5 * math.erfc(-distance / math.sqrt(2))
-        return min(1.0, share / ATYPICAL)
+        share = np.interp(best - expected, self.quantiles, LOW_SHARES)
+        return float(share) / ATYPICAL
 
 
 @dataclass(frozen=True)
@@ -358,7 +362,7 @@ def _source_from_config(config: Mapping[str, Any]) -> SourceCurves:
     stages = {
         stage: StageCurves(
             _curve(one["alone"]),
-            Typical(**{name: float(value) for name, value in one["typical"].items()}),
+            _typical(one["typical"]),
             *(
                 None if one[name] is None else _curve(one[name])
                 for name in ("matched", "unmatched")
@@ -368,6 +372,13 @@ def _source_from_config(config: Mapping[str, Any]) -> SourceCurves:
         if stage in STAGES
     }
     return SourceCurves(stages, None if config["words"] is None else _curve(config["words"]))
+
+
+def _typical(config: Mapping[str, Any]) -> Typical:
+    quantiles = tuple(map(float, config["quantiles"]))
+    if len(quantiles) != len(LOW_SHARES):
+        raise ValueError(f"quantiles has {len(quantiles)} values")
+    return Typical(float(config["mean"]), float(config["documents"]), quantiles)
 
 
 def _curve(config: Mapping[str, Any]) -> Curve:

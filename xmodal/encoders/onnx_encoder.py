@@ -342,6 +342,7 @@ class _GraphFeaturizer:
         path: passing the hashed bytes is slower and takes twice the memory.
         """
         onnxruntime = _import_package("onnxruntime", self._folder)
+        onnxruntime.disable_telemetry_events()
         path = self._folder / name
         try:
             for file in (name, f"{name}.data"):

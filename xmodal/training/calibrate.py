@@ -22,6 +22,7 @@ import numpy.typing as npt
 from xmodal.data.dataset import Dataset, FeatureName, sorted_by_hash
 from xmodal.encoders.calibration import (
     DEFAULT_MIN_CONFIDENCE,
+    LOW_SHARES,
     STAGES,
     Confidence,
     Curve,
@@ -285,7 +286,8 @@ def _typical(searches: Sequence[Searches]) -> Typical:
         float(np.mean((size - size.mean()) * (values - values.mean())) / spread) if spread else 0.0
     )
     mean = float(values.mean() - slope * size.mean())
-    return Typical(mean, slope, float(np.std(values - slope * size)))
+    low = np.quantile(values - slope * size - mean, LOW_SHARES)
+    return Typical(mean, slope, tuple(low.tolist()))
 
 
 def _threshold(confidence: Confidence, found: _Found) -> float:

@@ -44,7 +44,7 @@ def source_codes(batch: DocumentBatch, layout: Layout) -> list[dict[str, Any]]:
     sources: list[dict[str, Any]] = [{} for _ in batch.ids]
     for modality in MODALITIES:
         values = layout.values(BinaryCodes(batch.packed[modality], batch.bits))
-        vectors = layout.vector_values(batch.vectors[modality]) if batch.vectors else []
+        vectors = layout.vector_json(batch.vectors[modality]) if batch.vectors else []
         offsets = batch.offsets[modality].tolist()
         for source, start, end in zip(sources, offsets, offsets[1:], strict=False):
             source |= code_source(modality, values[start:end], vectors[start:end], layout)

@@ -76,7 +76,7 @@ class IndexHandle:
     def __repr__(self) -> str:
         version = ".".join(map(str, self.capabilities.version))
         notes = [f"{self.bits} bits", self.strategy.title]
-        notes.append("no vectors" if self.dim is None else f"vectors of {self.dim} numbers")
+        notes.append("no vectors stored" if self.dim is None else f"vectors of {self.dim} numbers")
         if not self.weighs:
             notes.append(f"weights among {HAMMING_WINDOW_FACTOR} x window documents by Hamming")
         if not (self.has_words or self.enriched):

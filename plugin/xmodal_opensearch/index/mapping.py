@@ -180,6 +180,11 @@ class Layout:
             return values
         return [b64encode(vector.tobytes()).decode() for vector in vectors]
 
+    def vector_json(self, vectors: Int8) -> list[Any]:
+        """Return the same as ``vector_values`` for lines of bulk requests."""
+        is_list = self.compares_vectors
+        return codec.to_json_arrays(vectors) if is_list else self.vector_values(vectors)
+
     def vectors(self, values: Sequence[Any], dim: int) -> Int8:
         """Return the vectors (n, dim) of values of the vector field."""
         if self.compares_vectors:

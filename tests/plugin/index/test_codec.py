@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -149,3 +150,12 @@ def test_server_returns_every_distance_from_0_to_512(
         for radius in (0, 1, 255, 256, 511):
             [within] = index.search(zeros, bits + 1, target="text", radius=radius)
             assert [hit.distance for hit in within] == list(range(radius + 1))
+
+
+@given(numbers=st.lists(st.lists(st.integers(-128, 127), min_size=3, max_size=3), max_size=4))
+def test_json_arrays_of_vectors(numbers: list[list[int]]) -> None:
+    vectors = np.array(numbers, np.int8).reshape(len(numbers), 3)
+    texts = codec.to_json_arrays(vectors)
+    assert [json.loads(text) for text in texts] == numbers
+    # Inside of other values it has no quotes.
+    assert all(repr({"vector": text}) == f"{{'vector': {text}}}" for text in texts)
