@@ -2,7 +2,7 @@
 
 Stock fields are those of the engine Lucene: Faiss needs a native library that the development node
 lacks. Also without that library, k-NN 3.6 searches 1-bit vectors only in files that are not mapped
-to memory, hence ``niofs``.
+to memory, hence ``NIO``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BATCH = 50
 COSINE = {"space_type": "cosinesimil"}
 ON_DISK = {"mode": "on_disk", "compression_level": "32x"}
 WITHOUT_RESCORING = {"rescore": False}
-NIO = {"index.store.type": "niofs"}
+NIO = {"index.store.type": "hybridfs", "index.store.hybrid.nio.extensions": ["veq", "cfs"]}
 Ids = list[list[str]]
 Body = dict[str, Any]
 
