@@ -71,7 +71,8 @@ def test_captions_has_all_rows_and_continues(
     printed = capsys.readouterr().out
     assert "4 jobs, 0 of them done" in printed
     head, *body = table(printed, "flickr8k")
-    each = ["CCA + ITQ", "contrastive", "contrastive, float outputs", "float CCA"]
+    stages = [f"contrastive, {name}" for name in ("weighted", "int8 vectors", "float outputs")]
+    each = ["CCA + ITQ", "contrastive", *stages, "float CCA"]
     assert [row[0] for row in body] == [
         "chance",
         *each,
