@@ -128,6 +128,14 @@ def test_an_index_of_one_modality_is_searched_by_it(
     assert result.status == 1 and f"--target {target}" in result.err
 
 
+def test_a_text_without_a_known_token_is_said_so(
+    xmodal_cli: Run, model: Path, index_path: Path
+) -> None:
+    command = ("search", "--model", model, "--index", index_path)
+    assert "no token of these words" in xmodal_cli(*command, "zzzqqq", "wxvkj").err
+    assert "no token" not in xmodal_cli(*command, "red").err
+
+
 # ---- defaults --------------------------------------------------------------------------------
 
 

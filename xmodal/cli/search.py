@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -122,6 +123,7 @@ def search(words: tuple[str, ...], model: Path | None, uri: str, **params: Any) 
     print_strategy(uri, index)
     with status("searching"):
         query, hits = _search(encoder, index, query)
+    _print_doubts(encoder, query, hits)
     line = describe([query.text, params["image"], query.like], query.not_text)
     if params["gallery"]:
         shown = Path(line) if line == params["image"] else line
@@ -146,6 +148,21 @@ def search(words: tuple[str, ...], model: Path | None, uri: str, **params: Any) 
     if not hits:
         sys.exit(1)
     return 0
+
+
+def _print_doubts(encoder: Encoder | None, query: Query, hits: Sequence[Hit]) -> None:
+    """Print a line if the text encoder has no token of the query, or if no hit is likely right."""
+    if encoder is None:
+        return
+    if query.text is not None and not encoder.has_known_token(query.text):
+        info("the text encoder has no token of these words: codes say nothing about them")
+        return
+    known = [hit.confidence for hit in hits if hit.confidence is not None]
+    if known and max(known) < encoder.confidence.min_confidence:
+        info(
+            f"nothing found is likely right: the highest confidence is {max(known):.1%}, below "
+            f"{encoder.confidence.min_confidence:.1%} (--min-confidence leaves such hits out)"
+        )
 
 
 def _query(words: tuple[str, ...], params: dict[str, Any]) -> Query:
