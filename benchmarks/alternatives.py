@@ -161,8 +161,8 @@ which a few documents are rescored are not counted. Disk bytes: the index after 
 segment. Load: documents per CPU second of the server, the merge included; for few documents these \
 are mostly fixed costs. Time: one request with one warm query, all rows in turn; an empty request \
 is in the last row. Stock rows are fields of the engine Lucene, {simd} the Vector API of Java; the \
-development node has no native library of k-NN, with which the 1-bit rows load and search faster: \
-here their files are read without memory mapping."""
+development node has no native library of k-NN, with which 1-bit rows are searched faster: here \
+their files are read without memory mapping."""
 
 
 STABILITY = f"""Share of the queries whose top {K} is the same list after a merge of about \

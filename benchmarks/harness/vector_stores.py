@@ -2,7 +2,7 @@
 
 Stock fields are those of the engine Lucene: Faiss needs a native library that the development node
 lacks. Also without that library, k-NN 3.6 searches 1-bit vectors only in files that are not mapped
-to memory, hence ``NIO``.
+to memory; documents are stored and merged in mapped files, which is faster.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import statistics
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ BATCH = 50
 COSINE = {"space_type": "cosinesimil"}
 ON_DISK = {"mode": "on_disk", "compression_level": "32x"}
 WITHOUT_RESCORING = {"rescore": False}
-NIO = {"index.store.type": "hybridfs", "index.store.hybrid.nio.extensions": ["veq", "cfs"]}
+MAPPED, NIO = ({"index.store.type": kind} for kind in ("fs", "niofs"))
 Ids = list[list[str]]
 Body = dict[str, Any]
 
@@ -178,13 +178,13 @@ class Field:
     """A stock field of float vectors.
 
     ``files``: endings of the files that every search reads. ``rows``: options of the query by name
-    of the row.
+    of the row. ``mapped``: whether a search can read mapped files.
     """
 
     mapping: Body
     files: tuple[str, ...]
     rows: Mapping[str, Body]
-    settings: Body = field(default_factory=dict)
+    mapped: bool = False
 
 
 def hnsw(**options: Any) -> Body:
@@ -193,18 +193,16 @@ def hnsw(**options: Any) -> Body:
 
 
 FIELDS = {
-    "float": Field(hnsw(), (".vec", ".vex"), {"float, HNSW": {}}),
+    "float": Field(hnsw(), (".vec", ".vex"), {"float, HNSW": {}}, mapped=True),
     "on-disk": Field(
         hnsw(**ON_DISK),
         (".veq", ".vex"),
         {"on_disk 32x, HNSW": {}, "on_disk 32x, without rescoring": WITHOUT_RESCORING},
-        NIO,
     ),
     "flat": Field(
         {"method": {"name": "flat", **COSINE}},
         (".veq",),
         {"flat, 1 bit": {}, "flat, without rescoring": WITHOUT_RESCORING},
-        NIO,
     ),
 }
 """The stock fields; all have the same float vectors."""
@@ -222,7 +220,6 @@ class Stock(Store):
             "index.number_of_shards": shards,
             "index.number_of_replicas": 0,
             "index.refresh_interval": "-1",
-            **self.field.settings,
         }
         body = {"settings": settings, "mappings": {"properties": {"vector": vector}}}
         self.server.request("PUT", f"/{self.index}", body, doing="creating")
@@ -239,6 +236,23 @@ class Stock(Store):
                 answer = self.server.bulk(self.index, body, timeout=600)
                 assert not answer["errors"], answer
             self.server.request("POST", f"/{self.index}/_refresh", doing="refreshing")
+        self._open(NIO)
+
+    def merge(self) -> None:
+        """Merge all segments of a shard to one."""
+        self._open(MAPPED)
+        super().merge()
+        self._open(NIO)
+
+    def _open(self, files: Body) -> None:
+        """Let the index read its files in another way, if the field needs it."""
+        if self.field.mapped:
+            return
+        self.server.request("POST", f"/{self.index}/_close", doing="closing")
+        self.server.request("PUT", f"/{self.index}/_settings", files, doing="setting")
+        self.server.request("POST", f"/{self.index}/_open", doing="opening")
+        path = f"/_cluster/health/{self.index}"
+        self.server.request("GET", path, doing="waiting", wait_for_status="green")
 
     def ids(self, row: str) -> Ids:
         """Return the ids of the best ``K`` documents of every query."""
