@@ -1,4 +1,4 @@
-"""Torch, ONNX and int8 ONNX encoders: start-up time, latency, parity of codes, size.
+"""Torch, ONNX and int8 ONNX encoders: start-up, latency, throughput, parity of codes, size.
 
     python benchmarks/portable.py [--data items.jsonl --image-backbone mobilenet_v2.safetensors \\
         --text-backbone PATH] [--rounds 9] [--seed 0] [--work FOLDER] [--quick]
@@ -25,6 +25,7 @@ from pathlib import Path
 from harness.report import table, write
 
 from xmodal import Dataset, Encoder, load_encoder, read
+from xmodal.data.dataset import Problems
 from xmodal.data.synthetic import write_synthetic_data
 
 RUNTIMES = ("torch", "onnx", "onnx int8")
@@ -67,7 +68,7 @@ def prepare(args: argparse.Namespace) -> tuple[Path, dict[str, Path], dict[str, 
     backbones = ("--image-backbone", args.image_backbone, "--text-backbone", args.text_backbone)
     models = dict(zip(RUNTIMES, (work / "x.model", work / "x.onnx", work / "x8.onnx"), strict=True))
     settings = ("--set", "epochs=2") if args.quick else ()
-    options = ("--bits", BITS, "--seed", args.seed, "--no-report")
+    options = ("--bits", BITS, "--seed", args.seed, "--no-report", "--no-portable")
     labels = ("--label-column", label_column) if label_column else ()
     xmodal("train", data, "--out", models["torch"], *backbones, *options, *labels, *settings)
     items = ("--check", data, "--items", 50 if args.quick else 500)
@@ -78,7 +79,8 @@ def prepare(args: argparse.Namespace) -> tuple[Path, dict[str, Path], dict[str, 
     # ONNX searches the index of torch; the int8 encoder has its own fingerprint and index.
     indexes = {"torch": work / "x.index", "onnx": work / "x.index", "onnx int8": work / "x8.index"}
     for runtime in ("torch", "onnx int8"):
-        xmodal("index", data, "--model", models[runtime], "--index", indexes[runtime])
+        index = ("--index", indexes[runtime], "--no-portable")
+        xmodal("index", data, "--model", models[runtime], *index)
     return data, models, indexes
 
 
@@ -117,6 +119,24 @@ def latency(data: Dataset, encoders: dict[str, Encoder], rounds: int) -> str:
         for runtime, found in milliseconds.items():
             median, p90 = statistics.median(found), statistics.quantiles(found, n=10)[8]
             rows.append([modality, runtime, f"{median:.1f}", f"{p90:.1f}"])
+    return table(rows)
+
+
+def throughput(data: Dataset, encoders: dict[str, Encoder], items: int) -> str:
+    """Table of items a second without a cache, as in indexing; the runtimes run in turn."""
+    rows: list[list[object]] = [["modality", "runtime", "items/s, median", "range"]]
+    for modality in ("image", "text"):
+        sources = [one for item in data for one in item.sources(modality)]
+        sources = list(dict.fromkeys(sources))[:items]
+        rates: dict[str, list[float]] = {runtime: [] for runtime in RUNTIMES}
+        for _ in range(3):
+            for runtime, encoder in encoders.items():
+                started = time.perf_counter()
+                encoder.encode(modality, sources, problems=Problems())
+                rates[runtime].append(len(sources) / (time.perf_counter() - started))
+        for runtime, found in rates.items():
+            span = f"{min(found):.0f} to {max(found):.0f}"
+            rows.append([modality, runtime, f"{statistics.median(found):.0f}", span])
     return table(rows)
 
 
@@ -162,6 +182,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, help="images with texts, as for xmodal train")
+    parser.add_argument("--label-column", help="label column of --data [default: no labels]")
     parser.add_argument("--image-backbone", default="small-cnn")
     parser.add_argument("--text-backbone", default="words")
     parser.add_argument("--rounds", type=int, help="processes per runtime [default: 9]")
@@ -177,6 +198,7 @@ def main() -> None:
     started = starts(data, models, indexes, rounds)
     encoders = {runtime: load_encoder(folder) for runtime, folder in models.items()}
     queries = latency(data, encoders, 10 if args.quick else 100)
+    many = throughput(data, encoders, 60 if args.quick else 600)
     options = encoders["torch"].about["options"]
     names = ["/".join(Path(options[f"{name}_backbone"]).parts[-2:]) for name in ("image", "text")]
     arguments = f" --data {path.name} --image-backbone {names[0]} --text-backbone {names[1]}"
@@ -191,6 +213,7 @@ def main() -> None:
                 started,
             ),
             ("One query in a process with the model loaded", queries),
+            ("Many items in a process with the model loaded, without a cache", many),
             ("Parity", parity(encoders)),
             ("Size on disk", sizes(models, (args.image_backbone, args.text_backbone))),
             (

@@ -36,19 +36,20 @@ def main(server: str | None = None, work: str = "example") -> None:
         retriever = xmodal.Retriever(encoder, remote)
         remote_hits = retriever.search(text=text, k=5, where=where)
         assert local_hits == remote_hits, "ids, distances and fields are the same"
-        for hit in remote_hits:
-            print(hit.distance, hit.id, hit.fields["text"])
-
         print(f"codes and BM25 of {text!r}, fused by reciprocal rank:")
-        for hit in retriever.search(text=text, words=text, k=3):
+        for hit in remote_hits:
             print(hit.distance, hit.ranks, hit.fields["text"])
+
+        print("codes alone:")
+        for hit in retriever.search(text=text, by="codes", k=3):
+            print(hit.distance, hit.id, hit.fields["text"])
         best = remote_hits[0]
         query = encoder.encode_texts([text])
         found = remote.explain(best.id, query, target="image", words=text)
         print(f"{best.id}: {found.agreeing} of {found.bits} bits are equal")
         print(f"  rank {found.code_rank} by code, {found.text_rank} by BM25")
         print(f"  confidence {best.confidence:.0%}")
-        print("more like this:", [hit.id for hit in retriever.search(like=best, k=3)])
+        print("more like this:", [hit.id for hit in retriever.search(like=best.id, k=3)])
         local.close()
         remote.close()
 

@@ -13,6 +13,7 @@ import numpy as np
 from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Progress
 from xmodal.errors import IndexFailure, IndexMissing
+from xmodal.index.query_codes import QueryCodes
 from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server
@@ -21,8 +22,9 @@ from xmodal_opensearch.index import queries as build
 from xmodal_opensearch.index.aliases import describe
 from xmodal_opensearch.index.approximate import Recall
 from xmodal_opensearch.index.bit_order_check import store_self_test
+from xmodal_opensearch.index.comparison import read_stored, source_fields
 from xmodal_opensearch.index.queries import Query
-from xmodal_opensearch.index.reading import code_fields, sample_codes, stored_codes
+from xmodal_opensearch.index.reading import sample_codes
 from xmodal_opensearch.index.store import OpenSearchIndex
 from xmodal_opensearch.index.strategies import STRATEGIES, Strategy, missing_requirement
 from xmodal_opensearch.loading import load
@@ -85,7 +87,7 @@ def diagnose(index: OpenSearchIndex, *, progress: Progress | None = None) -> Dia
             report.modalities.append(stats)
             _measure_searches(index, modality, report)
     if report.modalities:
-        report.advice += advice(report, index)
+        report.advice += [*advice(report, index), *missing_parts(index)]
     else:
         report.advice.append("the index is empty: fill it with xmodal-opensearch load")
     return report
@@ -132,6 +134,23 @@ def advice(report: DiagnosticsReport, index: OpenSearchIndex) -> list[str]:
     return lines or ["no change recommended: exact search is fast, and most codes are distinct"]
 
 
+def missing_parts(index: OpenSearchIndex) -> list[str]:
+    """Return what an index lacks that searches use, one line each."""
+    handle = index.handle
+    lines = []
+    if handle.dim is None:
+        lines.append(
+            "the documents have no vectors, so the second stage of searches is left out: load them "
+            "again with an encoder that has vectors, into a new version (--new-version)"
+        )
+    if not (handle.has_words or handle.enriched):
+        lines.append(
+            "an earlier version made this index, without words for BM25: full-text search uses the "
+            "server's analyzer; load a new version (--new-version)"
+        )
+    return lines
+
+
 def _latency_advice(latencies: list[Latency], used: str) -> list[str]:
     """Advice on the strategy and the number of shards; ``used`` is the strategy of the index."""
     exact = [latency for latency in latencies if latency.strategy != GRAPH]
@@ -162,9 +181,10 @@ def _collisions(
     total = index.handle.count(query)
     parts: list[BinaryCodes] = []
     read = codes = 0
-    for page in index.handle.scan(query, 5000, code_fields(modality)):
+    handle = index.handle
+    for page in handle.scan(query, 5000, source_fields(modality, vectors=False)):
         sources = [hit["_source"] for hit in page]
-        parts.append(stored_codes(index.handle, sources, modality)[0])
+        parts.append(read_stored(sources, modality, handle.layout, handle.bits).codes)
         read += len(page)
         codes += len(parts[-1])
         if progress is not None:
@@ -211,16 +231,13 @@ def _query_builder(strategy: Strategy, index: OpenSearchIndex, modality: Modalit
     if builder is None:
         nested = index.handle.queries_nested(modality)
         return lambda code: build.by_knn_all(modality, code, layout, [], K, nested=nested)
-    return lambda code: build.by_all(builder, modality, code, layout, [])
+    return lambda code: build.by_all(builder, modality, QueryCodes(code), layout, [])
 
 
 def _median_ms(index: OpenSearchIndex, builder: QueryBuilder, codes: BinaryCodes) -> float:
     """Median time in ms of a search for each of ``codes``, over several rounds."""
     times: list[float] = []
-    bodies = [
-        build.search_body(builder(codes[row : row + 1]), K) | {"_source": False}
-        for row in range(len(codes))
-    ]
+    bodies = [build.search_body(builder(codes[row : row + 1]), K) for row in range(len(codes))]
     for number in range(ROUNDS + 1):
         for body in bodies:
             started = time.perf_counter()

@@ -69,6 +69,7 @@ EXPECTED_PROBLEMS = {
     "id repeated, the first one stays": 1,
     "id or file name is not valid Unicode, left out": 1,
     "picture not usable": 4,
+    "column with values that are not stored": 1,
     "text without anything that the backbone can read": 1,
 }
 

@@ -137,6 +137,23 @@ def test_a_gallery_of_moved_pictures_says_so(
     assert "4 x picture cannot be read" in xmodal_cli(*command).err
 
 
+def test_pictures_that_moved_together_with_the_index_are_found(
+    xmodal_cli: Run, index: Path, holiday: Path, tmp_path: Path
+) -> None:
+    before = tmp_path / "before"
+    before.mkdir()
+    for path in (index, holiday):
+        path.rename(before / path.name)
+    shutil.copy(before / "holiday" / "b.png", before / "holiday" / "c.png")  # another picture
+    result = xmodal_cli("search", "red", "--index", before / "i", "--json")
+    images = {hit["id"]: hit["fields"]["image"] for hit in json.loads(result.out)["hits"]}
+    assert images["a.png"] == str(before / "holiday" / "a.png")
+    assert images["c.png"] == str(holiday / "c.png")
+    result = xmodal_cli("index", before / "holiday", "--index", before / "i", "--json")
+    changes = json.loads(result.out)["changes"]
+    assert (changes["added"], changes["replaced"], changes["missing"]) == (0, 4, 0)
+
+
 # ---- delete ----------------------------------------------------------------------------------
 
 

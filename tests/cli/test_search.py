@@ -217,7 +217,7 @@ def test_a_closed_pipe_is_no_error(model: Path, index_path: Path) -> None:
         ("search red --min-confidence 7", "expected between 0 and 1"),
         ("search red --where price=>3", "'price=>3'"),
         ("search red --by both -k x", "'x' is not a valid integer"),
-        ("info", "xmodal info --help"),
+        ("info a b", "xmodal info --help"),
     ],
 )
 def test_usage_errors_are_one_line(xmodal_cli: Run, command: str, part: str) -> None:

@@ -34,6 +34,7 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
             lambda: f"opensearch://{url}/{name}-{next(numbers)}?strategy={request.param}",
             drop,
             examples=6,  # each creates an index on a server
+            weighs_all=request.param in ("hamming", "long"),
         )
     yield backend
     backend.close_all()

@@ -13,6 +13,8 @@ class Backend:
     """Creates and reopens indexes at addresses that ``new_address`` returns.
 
     ``drop``: removes the index at an address. ``examples``: of property-based tests.
+    ``weighs_all``: whether the first stage compares all documents by weights; else it orders a
+    larger window of documents by Hamming distance again.
     """
 
     def __init__(
@@ -20,7 +22,10 @@ class Backend:
         new_address: Callable[[], str],
         drop: Callable[[str], None] | None = None,
         examples: int = 40,
+        *,
+        weighs_all: bool = True,
     ) -> None:
+        self.weighs_all = weighs_all
         self.new_address = new_address
         self.settings = settings(
             deadline=None, max_examples=examples, suppress_health_check=[HealthCheck.too_slow]

@@ -9,6 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from xmodal.codes import BinaryCodes
+from xmodal.index.contract import Hit
+from xmodal.index.documents import DocumentBatch
+from xmodal.index.query_codes import QueryCodes
+
 Array = npt.NDArray[Any]
 
 
@@ -88,3 +93,62 @@ def cosine(one: Array, other: Array) -> float:
     dot = sum(x * y for x, y in zip(a, b, strict=True))
     lengths = sqrt(sum(x * x for x in a) * sum(y * y for y in b))
     return dot / lengths if lengths else 0.0
+
+
+def random_documents(
+    rng: np.random.Generator, n: int, bits: int, dim: int, codes: tuple[int, ...]
+) -> list[Document]:
+    """Return documents of ``codes`` codes; codes and vectors are of few values, so many tie."""
+    shared = rng.integers(0, 2, (4, bits))
+    documents = []
+    for number in range(n):
+        size = rng.choice(codes)
+        flipped = rng.random((size, bits)) < rng.choice([0, 0.02, 0.3])
+        documents.append(
+            Document(
+                f"{number:03}",
+                shared[rng.integers(4, size=size)] ^ flipped,
+                rng.integers(-2, 3, (size, dim)).astype(np.int8),
+                {"group": int(rng.integers(3))},
+            )
+        )
+    return documents
+
+
+def to_batch(documents: list[Document], vectors: bool = True) -> DocumentBatch:
+    """Return the documents with these codes of images, and text codes that are all zero."""
+    bits, n = documents[0].bits.shape[1], len(documents)
+    columns = np.concatenate([each.vectors for each in documents]) if vectors else None
+    return DocumentBatch.of(
+        [each.id for each in documents],
+        image=[BinaryCodes(np.packbits(each.bits, axis=1), bits) for each in documents],
+        text=BinaryCodes(np.zeros((n, bits // 8), np.uint8), bits),
+        image_vectors=columns,
+        text_vectors=None if columns is None else np.zeros((n, columns.shape[1]), np.int8),
+        fields=[each.fields for each in documents],
+    )
+
+
+def random_queries(
+    rng: np.random.Generator, documents: list[Document], dim: int, kind: str
+) -> tuple[list[Query], QueryCodes]:
+    """Return the same queries for the reference and for the index."""
+    coded = [each for each in documents if len(each.bits)]
+    near = [coded[row].bits[0] for row in rng.integers(len(coded), size=3)]
+    bits = np.array([code ^ (rng.random(len(code)) < 0.05) for code in near])
+    weights = rng.integers(0, 16, bits.shape).astype(np.uint8)
+    vectors = rng.integers(-127, 128, (3, dim)).astype(np.int8)
+    vectors[2, 1:] = 0  # cosines of few values
+    weighted, directed = kind in ("weights", "both"), kind in ("vectors", "both")
+    queries = [
+        Query(bits[row], weights[row] if weighted else None, vectors[row] if directed else None)
+        for row in range(3)
+    ]
+    codes = BinaryCodes(np.packbits(bits, axis=1), bits.shape[1])
+    return queries, QueryCodes(codes, weights if weighted else None, vectors if directed else None)
+
+
+def ranked(hits: list[Hit]) -> list[Ranked]:
+    """Return hits as the reference returns them."""
+    assert all(hit.nearest is not None and hit.similarity is not None for hit in hits)
+    return [Ranked(hit.id, hit.distance, hit.nearest, hit.similarity) for hit in hits]  # type: ignore[arg-type]

@@ -181,10 +181,28 @@ def test_index_writes_the_portable_encoder_once(
     before = (written / CONFIG).stat().st_mtime_ns
     assert xmodal_cli(*command).status == 0
     assert (written / CONFIG).stat().st_mtime_ns == before
-    # A damaged one is written again.
-    (written / CONFIG).write_text("{")
-    assert xmodal_cli(*command).status == 0
+    (written / CONFIG).write_text("{")  # damaged
+    done = xmodal_cli("export", "--model", copied, "--items", 20, "--json")
+    assert done.status == 0, done.err
+    assert json.loads(done.out)["encoder"] == str(written)
     assert isinstance(load_encoder(copied), PortableEncoder)
+
+
+def test_repeated_training_completes_the_portable_encoder(
+    xmodal_cli: Run, export_extra: None, model: Path, photos_folder: Path, tmp_path: Path
+) -> None:
+    copied = Path(shutil.copytree(model, tmp_path / "x.model"))
+    (copied / PORTABLE).mkdir()
+    (copied / PORTABLE / CONFIG).write_text("{")  # damaged
+    command = ("train", photos_folder, "--out", copied, "--label-column", "labels", "--bits", 32)
+    command += ("--image-backbone", "small-cnn", "--text-backbone", "words", "--no-report")
+    command += ("--settings", model / CONFIG)
+    done = xmodal_cli(*command, "--no-portable")
+    assert done.status == 0, done.err
+    assert (copied / PORTABLE / CONFIG).read_text() == "{"
+    done = xmodal_cli(*command)
+    assert done.status == 0, done.err
+    assert portable_folder(copied) is not None
 
 
 def test_impossible_export_prints_one_line_and_is_not_repeated(

@@ -310,6 +310,8 @@ def test_invalid_exports_print_one_line(
         "no finished encoder": ("--onnx", tmp_path / "y", "--model", tmp_path / "none"),
         "portable": ("--onnx", tmp_path / "y", "--model", portable_path),
         "No such option": ("--onnx", tmp_path / "y", "--int4"),
+        "--int8": ("--int8",),
+        f"no finished encoder at {tmp_path}": ("--model", tmp_path / "none"),
     }.items():
         done = xmodal_cli("export", "--model", model, *arguments)
         assert done.status == 2 and message in done.err, done

@@ -169,6 +169,41 @@ def test_sources_with_equal_ids_stay_apart(folder: Path, index: HammingIndex) ->
     assert (kept["a.jpg"], kept["old/work/a.jpg"], "work/a.jpg" in kept) == (b"aa", b"yy", False)
 
 
+def test_a_folder_that_moved_takes_over_its_documents(tmp_path: Path) -> None:
+    index, old, new = HammingIndex(BITS), tmp_path / "old" / "p", tmp_path / "new" / "p"
+    for name in ("a", "b", "c"):
+        picture(old / name, name * 2)
+    update(index, read(old), str(old))
+    new.parent.mkdir()
+    old.rename(new)
+    picture(new / "b", "changed")
+    picture(new / "d", "dd")
+    (new / "c").unlink()
+    found = update(index, read(new), str(new))
+    assert (found.encode.ids, found.gone) == (["b", "d"], ["c"])
+    update(index, read(new), str(new), prune=True)
+    assert documents(index) == {"a": b"aa", "b": b"changed", "d": b"dd"}
+    assert {entry.id for entry in index.entries(source=str(new))} == {"a", "b", "d"}
+
+
+def test_texts_of_a_table_that_moved(tmp_path: Path) -> None:
+    index = HammingIndex(BITS)
+    for folder, captions, encoded in (
+        ("x", ["one", "two"], ["0", "1"]),
+        ("y", ["others", "all"], ["t.csv/0", "t.csv/1"]),  # the table x is gone, and not this one
+        ("z", ["one", "changed"], ["1"]),
+    ):
+        items = tuple(Item(str(n), captions=(text,)) for n, text in enumerate(captions))
+        found = plan_update(index, Dataset(items), str(tmp_path / folder / "t.csv"))
+        assert found.encode.ids == encoded
+        batch = DocumentBatch.of(
+            encoded,
+            text=[code(item.captions[0].encode()) for item in found.encode],
+            fields=[item.document() for item in found.encode],
+        )
+        index.add(found.with_origins(batch))
+
+
 def test_documents_of_unknown_origin_are_replaced(folder: Path) -> None:
     index = HammingIndex(BITS)
     index.add(["a.jpg", "other"], image=BinaryCodes.concatenate([code(b"11"), code(b"22")]))

@@ -12,6 +12,8 @@ from support.service_process import Running, running
 from xmodal.encoders.encoder import Encoder
 from xmodal.index.contract import open_index
 from xmodal.index.local import HammingIndex
+from xmodal.index.words import tokens
+from xmodal.retrieval.retriever import Retriever
 
 if TYPE_CHECKING:
     from xmodal_opensearch.node.process import Node
@@ -62,20 +64,11 @@ def test_results_equal_those_of_the_local_index(remote: Running, service: Runnin
 
 def test_words_are_fused_with_codes(remote: Running, encoder: Encoder, index: Any) -> None:
     assert remote.get("/v1/about").json()["ranks_words"] is True
-    body = {"text": TEXT, "words": "blue star", "k": 12}
-    fused = remote.post("/v1/search", body).json()["hits"]
-    codes = encoder.encode_texts([TEXT])
-    expected = index.search_fused(codes, ["blue star"], 12, target="image")[0]
+    fused = remote.post("/v1/search", {"text": TEXT, "k": 12}).json()["hits"]
+    expected = Retriever(encoder, index).search(text=TEXT, k=12)
     assert [(hit["id"], hit["distance"]) for hit in fused] == [(h.id, h.distance) for h in expected]
-    assert any("blue star" in hit["fields"]["text"] for hit in fused)
-    by_codes = remote.post("/v1/search", {"text": TEXT, "k": 12}).json()["hits"]
+    by_words = remote.post("/v1/search", {"text": TEXT, "k": 12, "by": "words"}).json()["hits"]
+    words = set(tokens(TEXT))
+    assert all(words & set(tokens(str(hit["fields"]["text"]))) for hit in by_words)
+    by_codes = remote.post("/v1/search", {"text": TEXT, "k": 12, "by": "codes"}).json()["hits"]
     assert [hit["id"] for hit in by_codes] != [hit["id"] for hit in fused]
-
-
-def test_unsupported_options_of_fusion_are_refused(remote: Running) -> None:
-    for more, reason in (
-        ({"radius": 5}, "radius"),
-        ({"field": "nothing"}, "'nothing'"),
-    ):
-        response = remote.post("/v1/search", {"text": TEXT, "words": "red", **more})
-        assert response.status_code == 422 and reason in response.json()["detail"]

@@ -16,7 +16,9 @@ from support.service_process import Running, running
 from xmodal.codes import BinaryCodes
 from xmodal.encoders.encoder import Encoder
 from xmodal.index.contract import open_index
+from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import FILE
+from xmodal.index.query_codes import QueryCodes
 
 WORDS = "a red circle on the left"
 
@@ -36,7 +38,7 @@ def until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def best(service: Running) -> dict[str, Any]:
-    answer = service.post("/v1/search", {"text": WORDS, "k": 1})
+    answer = service.post("/v1/search", {"text": WORDS, "k": 1, "by": "codes"})
     assert answer.status_code == 200
     hit: dict[str, Any] = answer.json()["hits"][0]
     return hit
@@ -45,7 +47,13 @@ def best(service: Running) -> dict[str, Any]:
 def save(folder: Path, encoder: Encoder, id_: str, text: str = WORDS) -> None:
     """Add a document to the folder, as ``xmodal index`` does in another process."""
     index = open_index(folder, bits=encoder.bits, fingerprint=encoder.fingerprint)
-    index.add([id_], image=encoder.encode_texts([text]), fields=[{"colour": f"of {id_}"}])
+    outputs = encoder.encode("text", [text]).outputs
+    assert outputs is not None
+    query = QueryCodes.of(outputs)
+    batch = DocumentBatch.of(
+        [id_], image=query.codes, image_vectors=query.vectors, fields=[{"colour": f"of {id_}"}]
+    )
+    index.add(batch)
     index.close()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from xmodal.codes import BinaryCodes
 from xmodal.index.documents import DocumentBatch
+from xmodal.index.words import document_words
 
 BITS = 64
 
@@ -41,7 +42,12 @@ def as_stored(documents: DocumentBatch) -> dict[str, dict[str, Any]]:
         strict=True,
     )
     return {
-        id_: {**fields, "xmodal": {"id": id_}, "image_code": image, "text_code": text}
+        id_: {
+            **fields,
+            "xmodal": {"id": id_, "words": " ".join(document_words(fields, id_))},
+            "image_code": image,
+            "text_code": text,
+        }
         for id_, fields, image, text in rows
     }
 

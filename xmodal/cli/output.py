@@ -171,10 +171,11 @@ def status(message: str) -> Iterator[None]:
     """
     console = Console(stderr=True)
     spinner = console.status(Text(escape_controls(message)))
-    with _delayed(spinner.start if console.is_terminal else lambda: info(message)):
+    with _delayed(spinner.start if console.is_terminal else lambda: info(message)) as stop_waiting:
         try:
             yield
         finally:
+            stop_waiting()
             spinner.stop()
 
 

@@ -328,7 +328,7 @@ class _GraphFeaturizer:
 
     @cached_property
     def _graph(self) -> Any:
-        return self._open(self._config.graph)
+        return self._open(str(self._config.graph))
 
     @cached_property
     def _tower(self) -> Any:
@@ -342,6 +342,7 @@ class _GraphFeaturizer:
         path: passing the hashed bytes is slower and takes twice the memory.
         """
         onnxruntime = _import_package("onnxruntime", self._folder)
+        onnxruntime.disable_telemetry_events()
         path = self._folder / name
         try:
             for file in (name, f"{name}.data"):

@@ -28,6 +28,7 @@ from xmodal.encoders.folder import (
     PORTABLE,
     REPORT,
     SPLIT,
+    TORCH_ENCODER,
     encoder_format,
     file_record,
     read_json,
@@ -113,13 +114,24 @@ def export(
     return PortableEncoder.load(folder)
 
 
-def write_portable(model: Path, **options: Any) -> PortableEncoder:
+def write_portable(
+    model: Path,
+    *,
+    image_backbone: str | None = None,
+    text_backbone: str | None = None,
+    **options: Any,
+) -> PortableEncoder:
     """Export the trained encoder in ``model`` to its subfolder ``portable``; replace an old one.
 
     ``options``: those of :func:`export`. ``model`` stays usable if the process is killed. Raises
-    the errors of :func:`export`. A ModelError, for example of a backbone that cannot be exported,
-    is recorded in ``model``; see :func:`~xmodal.encoders.engine.portable_obstacle`.
+    the errors of :func:`export`. That a backbone cannot be exported is recorded in ``model``; see
+    :func:`~xmodal.encoders.engine.portable_obstacle`.
     """
+    if encoder_format(model) is TORCH_ENCODER:
+        encoder = TrainedEncoder.load(
+            model, image_backbone=image_backbone, text_backbone=text_backbone
+        )
+        _ = encoder.image_backbone, encoder.text_backbone  # their errors are not recorded
     folder, record = model / PORTABLE, model / NOT_PORTABLE
     foreign = ONNX_ENCODER.foreign(folder)
     if foreign:
@@ -127,7 +139,13 @@ def write_portable(model: Path, **options: Any) -> PortableEncoder:
     record.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        return export(model, folder, **options)
+        return export(
+            model,
+            folder,
+            image_backbone=image_backbone,
+            text_backbone=text_backbone,
+            **options,
+        )
     except ModelError as error:
         write_bytes(record, f"{' '.join(str(error).split())}\n".encode())
         raise

@@ -83,8 +83,10 @@ class BM25:
         self._n = int(np.count_nonzero(postings.lengths))
         mean = np.float32(postings.lengths.sum(dtype=np.int64) / self._n if self._n else 1)
         # Inverse of k1 * (1 - b + b * length / mean), for each of Lucene's lengths.
-        self._norms = 1 / (K1 * ((1 - B) + B * LENGTHS.astype(np.float32) / mean))
-        self._max_count = int(postings.codes.max(initial=0)) >> 8
+        norms = 1 / (K1 * ((1 - B) + B * LENGTHS.astype(np.float32) / mean))
+        counts = np.arange((int(postings.codes.max(initial=0)) >> 8) + 1, dtype=np.float32)
+        # For each code of a posting: the score of a word of weight w is w - w / divisor.
+        self._divisors: Float32 = (1 + counts[:, None] * norms).astype(np.float32).ravel()
 
     def search(self, text: str, excluded: str, k: int, accepted: Mask) -> list[Found]:
         """Return the best ``k`` documents that have a word of ``text``; ties in order of rows.
@@ -112,8 +114,7 @@ class BM25:
     def _scores_of_codes(self, documents: int) -> Float32:
         """Return the score of each code of postings of a word that so many documents have."""
         weight = np.float32(np.log(1 + (self._n - documents + 0.5) / (documents + 0.5)))
-        counts = np.arange(self._max_count + 1, dtype=np.float32)[:, None]
-        return np.asarray(weight - weight / (1 + counts * self._norms), np.float32).ravel()
+        return np.asarray(weight - weight / self._divisors, np.float32)
 
     def _found(self, words: list[str], rows: Rows, scores: Float32) -> list[Found]:
         """Return the documents at ``rows`` with the words that they have."""
@@ -140,6 +141,9 @@ def best(scores: Float32, k: int) -> tuple[Rows, Float32]:
     maxima = scores.reshape(-1, BLOCK).max(axis=1)
     limit = np.partition(maxima, -k)[-k] if k <= len(maxima) else 0
     rows = np.flatnonzero(scores >= limit) if limit > 0 else np.flatnonzero(scores)
+    if len(rows) > k:
+        values = scores[rows]
+        rows = rows[values >= np.partition(values, -k)[-k]]
     order = np.argsort(-scores[rows], kind="stable")[:k]
     found: Rows = rows[order].astype(np.int32)
     return found, scores[found]

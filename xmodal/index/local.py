@@ -49,6 +49,7 @@ from xmodal.index.filters import (
 )
 from xmodal.index.full_text import PREFIX as WORDS
 from xmodal.index.full_text import FullText, WordsFile
+from xmodal.index.moved_pictures import find_pictures
 from xmodal.index.origins import Entry, read_origin
 from xmodal.index.parquet import read_documents, write_documents
 from xmodal.index.query_codes import QueryCodes, to_query_codes
@@ -399,10 +400,17 @@ class HammingIndex:
         return Hit(
             self._documents.ids[match.row],
             match.distance,
-            json.loads(self._documents.fields[match.row]),
+            self._fields(match.row),
             nearest=match.nearest,
             similarity=match.similarity,
         )
+
+    def _fields(self, row: int) -> dict[str, Any]:
+        """Return the fields of a document, with the present paths of its pictures."""
+        fields: dict[str, Any] = json.loads(self._documents.fields[row])
+        if self.folder is None or not self._documents.origins:
+            return fields
+        return find_pictures(fields, self._documents.origins[row], self.folder)
 
     def _rows_of_ids(self, ids: Sequence[str]) -> npt.NDArray[np.int64]:
         """Return the rows of the ids that exist, each once, in the order of ``ids``."""

@@ -8,6 +8,8 @@ source's path is put before it (``holiday/a.jpg``).
 - A document is *moved* if its item is gone, its pictures are no longer at their paths, and an item
   has pictures of the same bytes. The document of this item takes its place.
 - A document is *gone* if its item is gone and it is not moved.
+- A source that is no longer at its path has *moved* if an item of the same id and content is in
+  this source, which takes over all its documents.
 """
 
 from __future__ import annotations
@@ -80,7 +82,12 @@ def plan_update(
         raise ConfigError("an index of this backend cannot list its documents, as updates require")
     items = {item.id: item for item in data}
     known, gone = _stored(index.entries(source=source), items)
-    origins = _origins(data, source, {name: one.origin for name, one in known.items()}, progress)
+    origins = _origins(data, source, known, progress)
+    left: list[_Stored] = []
+    for former in _former_sources(index, items, known, origins):
+        of_former = _stored(index.entries(source=former), items)
+        known, gone = of_former[0] | known, gone + of_former[1]
+        left += of_former[1]
     ids, existing = _document_ids(index, items, known, source)
     moved_from, moved = _moves(gone, origins, known)
     update = Update(
@@ -91,6 +98,7 @@ def plan_update(
         gone=[one.id for one in gone if one.id not in set(moved)],
         existing=existing,
     )
+    _rename_source(index, update, [one for one in left if one.id not in set(moved)], source)
     candidates: dict[str, str] = {}
     for name in items if reuse else ():
         before = moved_from.get(name) or known.get(name)
@@ -104,11 +112,12 @@ def plan_update(
 
 @dataclass(frozen=True)
 class _Stored:
-    """A document of the source; ``images``: its paths."""
+    """A document of the index; ``images``: paths of its pictures."""
 
     id: str
-    origin: Origin
-    images: tuple[str, ...]
+    origin: Origin | None
+    images: tuple[str, ...] = ()
+    captions: tuple[str, ...] = ()
 
 
 def _stored(
@@ -119,16 +128,17 @@ def _stored(
     for id_, fields, origin in entries:
         assert origin is not None
         if origin.item in items:
-            known[origin.item] = _Stored(id_, origin, ())
+            known[origin.item] = _Stored(id_, origin)
         else:
             gone.append(_Stored(id_, origin, tuple(_as_list(fields.get("image")))))
     return known, gone
 
 
 def _origins(
-    data: Dataset, source: str, known: Mapping[str, Origin], progress: Progress | None
+    data: Dataset, source: str, stored: Mapping[str, _Stored], progress: Progress | None
 ) -> dict[str, Origin]:
     """Return the origin of each item; pictures with the stamp of their document are not read."""
+    known = {name: one.origin for name, one in stored.items() if one.origin is not None}
     stamps = {item.id: joint_hash([picture_stamp(one) for one in item.images]) for item in data}
     changed = [
         item
@@ -148,6 +158,42 @@ def _origins(
     }
 
 
+def _former_sources(
+    index: Index,
+    items: Mapping[str, Item],
+    known: Mapping[str, _Stored],
+    origins: Mapping[str, Origin],
+) -> set[str]:
+    """Return the sources that are no longer at their paths and of which an item is known here.
+
+    An item is known by its id and content.
+    """
+    new = [name for name in items if name not in known]
+    former: set[str] = set()
+    for one in _documents(index, new):
+        before, item = one.origin, items[one.id]
+        if before is None or before.source in former or before.item != item.id:
+            continue
+        paths = [before.source, *one.images]
+        if not os.path.isabs(before.source) or any(map(os.path.exists, paths)):
+            continue
+        pictures = origins[item.id].pictures
+        if before.pictures == pictures and one.captions == item.captions:
+            if pictures or not item.images:
+                former.add(before.source)
+    return former
+
+
+def _rename_source(index: Index, update: Update, documents: Sequence[_Stored], source: str) -> None:
+    """Add documents of a moved source that have no item to the update, under the new source."""
+    origin_of = {one.id: one.origin for one in documents if one.origin is not None}
+    for ids in _chunks(origin_of):
+        found = index.get(ids)
+        texts = [origin_of[id_]._replace(source=source).to_text() for id_ in found.ids]
+        update.rewritten.append(replace(found, origins=texts))
+        update.existing.update(found.ids)
+
+
 def _document_ids(
     index: Index, items: Mapping[str, Item], known: Mapping[str, _Stored], source: str
 ) -> tuple[dict[str, str], set[str]]:
@@ -157,18 +203,16 @@ def _document_ids(
     """
     ids = {name: one.id for name, one in known.items()}
     taken, existing = set(ids.values()), set(ids.values())
-    folders = [part for part in source.replace(os.sep, "/").split("/") if part]
     for depth in count():
         waiting = [name for name in items if name not in ids]
         if not waiting:
             break
-        prefix = "/".join(folders[-depth:]) if depth <= len(folders) else f"{source}~{depth}"
-        wanted = {name: f"{prefix}/{name}" if depth else name for name in waiting}
-        others = dict(_origins_of(index, wanted.values()))
+        prefix = _prefix(source, depth)
+        wanted = {name: f"{prefix}{name}" for name in waiting}
+        others = {one.id: one.origin for one in _documents(index, wanted.values())}
         reserved = taken | (items.keys() if depth else set())
         for name, id_ in wanted.items():
-            origin = others.get(id_)
-            if id_ not in reserved and (origin is None or origin[:2] == (source, name)):
+            if id_ not in reserved and others.get(id_) is None:
                 ids[name] = id_
                 taken.add(id_)
                 if id_ in others:
@@ -176,11 +220,22 @@ def _document_ids(
     return ids, existing
 
 
-def _origins_of(index: Index, ids: Iterable[str]) -> Iterator[tuple[str, Origin | None]]:
-    """Yield the ids that the index has with their origins."""
+def _prefix(source: str, depth: int) -> str:
+    """Return the last ``depth`` parts of a source, as the beginning of ids."""
+    parts = [part for part in source.replace(os.sep, "/").split("/") if part]
+    if depth > len(parts):
+        return f"{source}~{depth}/"
+    return "".join(f"{part}/" for part in parts[len(parts) - depth :])
+
+
+def _documents(index: Index, ids: Iterable[str]) -> Iterator[_Stored]:
+    """Yield the documents of the ids that the index has."""
     for chunk in _chunks(ids):
         found = index.get(chunk)
-        yield from zip(found.ids, map(read_origin, found.origin_texts()), strict=True)
+        for id_, text, origin in zip(found.ids, found.fields, found.origin_texts(), strict=True):
+            fields = json.loads(text)
+            images, captions = (tuple(_as_list(fields.get(name))) for name in MODALITIES)
+            yield _Stored(id_, read_origin(origin), images, captions)
 
 
 def _moves(
@@ -194,7 +249,7 @@ def _moves(
     moved_from: dict[str, _Stored] = {}
     moved = []
     for one in gone:
-        names = by_pictures.get(one.origin.pictures)
+        names = by_pictures.get(one.origin.pictures) if one.origin is not None else None
         if not names or any(map(os.path.exists, one.images)):
             continue
         moved.append(one.id)
@@ -207,6 +262,8 @@ def _moves(
 def _has_same_pictures(item: Item, before: _Stored, origin: Origin) -> bool:
     """Return whether the pictures of an item are those of a document, by their bytes."""
     if any(isinstance(one, FeatureName) for one in (*item.images, *item.captions)):
+        return False
+    if before.origin is None:
         return False
     return before.origin.pictures == origin.pictures and bool(origin.pictures or not item.images)
 

@@ -12,12 +12,13 @@ A text is normalised (NFKC, accents removed, case folded) and cut into runs:
   word is found inside a sentence;
 - single symbols, for example emoji, are words.
 
-English plurals and singulars become one word by rules, see :func:`singular`.
+Words of ASCII letters are reduced to their stems, see :func:`stem`.
 """
 
 from __future__ import annotations
 
 import re
+import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -57,9 +58,12 @@ _IGNORED = re.compile(
 )
 """Characters without a meaning of their own: soft hyphen, joiners, directions, variations."""
 _POSSESSIVE = re.compile(r"(?<=\w)['\u2019]s\b", re.IGNORECASE)
-_E_OF_PLURALS = ("che", "she", "sse", "toe", "roe", "goe")
-"""Endings of plurals without their s, in watches, brushes, dresses, tomatoes, heroes, mangoes."""
+_ENDS = re.compile(r"^[^\w]+|[^\w]+$")
+"""Characters around a word of a text."""
 _SUFFIX = re.compile(r"\.[^\W_]{1,5}$")
+
+_STEMMERS = threading.local()
+"""The stemmer of each thread: it keeps the state of the word that it works on."""
 
 # Kinds of characters: U capital, l other letter, m mark, d digit, c unspaced, s symbol, space.
 _RUNS = re.compile("[Ul][Ulm]*|d+|c[cm]*|s")
@@ -95,21 +99,33 @@ def document_words(fields: Mapping[str, Any], id: str) -> list[str]:
     return captions + _words_of(text for value in others for text in _texts(value)) + names
 
 
-def singular(word: str) -> str:
-    """Return a word of ASCII letters without the ending of an English plural.
+def as_typed(text: str, words: Iterable[str]) -> tuple[str, ...]:
+    """Return ``words`` of a query as they are written in its ``text``, in that order.
 
-    Harman, "How effective is suffixing?", JASIS 1991: the S-stemmer. Beyond it, endings of
-    singulars are changed too where only then both become equal: ``watches`` and ``watch`` are
-    ``watch``, ``movies`` and ``movie`` are ``movy``.
+    A part of a text without spaces is returned as it is.
     """
-    # Short words such as "his" and "was" are no plurals, "tvs" is.
-    is_short = len(word) < 3 or (len(word) == 3 and word[1] in "aeiouy")
-    if word.endswith("s") and not (is_short or word.endswith(("ss", "us"))):
-        word = word[:-1]
-    if word.endswith("ie"):
-        return word[:-2] + "y"
-    ends = word.endswith("xe") or (len(word) > 4 and word.endswith(_E_OF_PLURALS))
-    return word[:-1] if ends else word
+    wanted, found = set(words), dict[str, None]()
+    for typed in text.split():
+        for word in tokens(typed):
+            if word in wanted:
+                wanted.discard(word)
+                inside = not word.isascii() and word in typed
+                found[word if inside else _ENDS.sub("", typed)] = None
+    return tuple(found)
+
+
+def stem(word: str) -> str:
+    """Return the stem of a word of ASCII letters: ``heels`` and ``heeled`` are ``heel``.
+
+    Porter, English (Porter2) stemmer of Snowball. It is applied to every language that is written
+    in ASCII letters: queries and documents have the same stems.
+    """
+    stemmers = _STEMMERS.__dict__
+    if "english" not in stemmers:
+        import snowballstemmer  # needed by searches by words only
+
+        stemmers["english"] = snowballstemmer.stemmer("english")
+    return str(stemmers["english"].stemWord(word))
 
 
 def _words_of(texts: Iterable[str]) -> list[str]:
@@ -147,7 +163,7 @@ def _words_of_run(run: str) -> tuple[str, ...]:
 
 def _word(run: str) -> str:
     word = run.casefold()[:MAX_LENGTH]
-    return singular(word) if word.isascii() else word
+    return stem(word) if word.isascii() and word.isalpha() else word
 
 
 def _pairs(run: str, kinds: str, singles: bool) -> list[str]:

@@ -22,7 +22,7 @@ from xmodal.index.contract import (
     WordsQuery,
 )
 from xmodal.index.query_codes import QueryCodes
-from xmodal.index.words import document_words, tokens
+from xmodal.index.words import as_typed, document_words, tokens
 from xmodal.modality import Modality
 from xmodal.retrieval.encoding import encode_queries
 from xmodal.retrieval.fusion import reciprocal_rank
@@ -193,7 +193,7 @@ class Retriever:
         """Return the documents of both rankings by the sum of their reciprocal ranks."""
         query = one.query
         known = {hit.id: hit for hit in by_codes}
-        matched = {hit.id: hit.matched for hit in by_words}
+        matched = {hit.id: as_typed(str(query.text), hit.matched) for hit in by_words}
         known |= self._measured(one, [id_ for id_ in matched if id_ not in known])
         words = [id_ for id_ in matched if id_ in known]
         weights = (1.0, query.word_weight)

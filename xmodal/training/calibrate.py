@@ -194,7 +194,7 @@ def _fit(
     used = [_used(one, matched) for one in searches]
     pairs = list(zip(searches, used, strict=True))
     right = np.concatenate(
-        [one.right[:, :RANKS][hits] for one, hits in pairs] or [np.zeros(0, np.bool_)]
+        [one.right[:, :RANKS][hits] for one, hits in pairs] or [np.zeros(0, bool)]
     )
     if sum(map(len, used)) < MIN_QUERIES or not MIN_RIGHT <= right.sum() < len(right):
         return None
@@ -211,9 +211,11 @@ def _fit(
             rows.append(np.stack([leads(scores), scores, share], axis=-1)[:, :RANKS][hits])
         columns = np.column_stack([np.concatenate(rows), np.concatenate(sizes)])[::step]
         loss, values = _logistic(columns, right[::step], falls_with_size=not by_labels)
-        names = ("lead", "score", "relative", "documents", "offset")
-        named = dict(zip(names, values, strict=True))
-        return loss, replace(raw, **named)  # type: ignore[arg-type]
+        lead, score, of_best, documents, offset = values
+        curve = replace(
+            raw, lead=lead, score=score, relative=of_best, documents=documents, offset=offset
+        )
+        return loss, curve
 
     step = -(-len(right) // MAX_TRIED)
     tried = [fitted(c, w, step) for c, w in product(code_weights, word_weights)]

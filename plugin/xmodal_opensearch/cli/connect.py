@@ -12,6 +12,7 @@ import click
 from xmodal.cli.options import json_option
 from xmodal.cli.output import info, print_json, print_line
 from xmodal.errors import ConfigError, IndexMissing
+from xmodal.index.query_codes import QueryCodes
 from xmodal.index.validation import check_identity
 from xmodal.modality import MODALITIES
 from xmodal_opensearch.client.address import Address, parse_address
@@ -192,7 +193,9 @@ def _config(
         OwnershipTag(given["name"], index.handle.address.index, str(index.fingerprint)),
         service,
         {
-            modality: query_template(exact_query(index.handle, code, modality, filters), code)
+            modality: query_template(
+                exact_query(index.handle, QueryCodes(code), modality, filters), code
+            )
             for modality in MODALITIES
         },
         with_token=token is not None,

@@ -136,14 +136,25 @@ class Server:
         """Send one search; ``path`` is ``/INDEX/_search``, or ``/_search`` for a point in time."""
         return self.request("POST", path, body, doing=doing, **params)
 
-    def search_many(self, index: str, bodies: Sequence[Mapping[str, Any]], *, doing: str) -> Any:
-        """Send several searches in one request; return the list of their answers."""
+    def search_many(
+        self,
+        index: str,
+        bodies: Sequence[Mapping[str, Any]],
+        *,
+        doing: str,
+        kind: str | None = None,
+    ) -> Any:
+        """Send several searches in one request; return the list of their answers.
+
+        ``kind``: parameter ``search_type`` of the server.
+        """
+        params = {} if kind is None else {"search_type": kind}
         if len(bodies) == 1:
-            return [self.search(f"/{index}/_search", bodies[0], doing=doing)]
+            return [self.search(f"/{index}/_search", bodies[0], doing=doing, **params)]
         lines = b"".join(b"{}\n" + json.dumps(body).encode() + b"\n" for body in bodies)
 
         def send() -> Any:
-            answer = self._send("POST", f"/{index}/_msearch", lines, 120)
+            answer = self._send("POST", f"/{index}/_msearch", lines, 120, params)
             for response in answer["responses"]:
                 if "error" in response:
                     status = int(response.get("status", 0))

@@ -10,10 +10,12 @@ import numpy as np
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
 from xmodal.index.contract import Hits
+from xmodal.index.query_codes import QueryCodes
 from xmodal.index.validation import check_search
 from xmodal.modality import Modality, other_modality
 from xmodal_opensearch.index import queries
-from xmodal_opensearch.index.exact_search import search_exact, split_rows
+from xmodal_opensearch.index.comparison import first_stage_hits
+from xmodal_opensearch.index.exact_search import hit_source, search_exact, split_rows
 from xmodal_opensearch.index.handle import IndexHandle
 from xmodal_opensearch.index.queries import MAX_HITS, Query
 from xmodal_opensearch.index.reading import sample_codes
@@ -54,7 +56,7 @@ def search_graph(
     check_search(codes, handle.bits, k, target, None)
     filters = handle.filters(where)
     handle.refresh()
-    return _by_graph(handle, split_rows(codes), k, target, filters)
+    return _by_graph(handle, split_rows(QueryCodes(codes)), k, target, filters)
 
 
 def measure_recall(
@@ -70,7 +72,7 @@ def measure_recall(
     if len(codes) == 0:
         return Recall(1.0, k, 0)
     exact = search_exact(handle, codes, k, target=target)
-    approximate = _by_graph(handle, split_rows(codes), k, target, handle.filters(None))
+    approximate = _by_graph(handle, split_rows(QueryCodes(codes)), k, target, handle.filters(None))
     recalls = [
         sum(hit.distance <= nearest[-1].distance for hit in hits) / len(nearest)
         for nearest, hits in zip(exact, approximate, strict=True)
@@ -81,7 +83,7 @@ def measure_recall(
 
 def _by_graph(
     handle: IndexHandle,
-    rows: Sequence[BinaryCodes],
+    rows: Sequence[QueryCodes],
     k: int,
     target: Modality,
     filters: Sequence[Query],
@@ -95,10 +97,14 @@ def _by_graph(
     if k > MAX_HITS:
         raise ConfigError(f"k is {k}, expected at most {MAX_HITS:,} for a graph")
     bodies = [
-        queries.search_body(queries.by_knn_all(target, row, handle.layout, filters, k), k, target)
+        queries.search_body(
+            queries.by_knn_all(target, row.codes, handle.layout, filters, k),
+            k,
+            hit_source(target),
+        )
         for row in rows
     ]
     return [
-        handle.to_hits(answer, row, target)
+        first_stage_hits(answer["hits"]["hits"], row, target, handle.layout)
         for row, answer in zip(rows, handle.search(bodies), strict=True)
     ]

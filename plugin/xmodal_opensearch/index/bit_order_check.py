@@ -6,6 +6,7 @@ from typing import Any
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import IndexMismatch
+from xmodal.index.query_codes import QueryCodes
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.retry import poll
 from xmodal_opensearch.client.server import Server
@@ -47,7 +48,7 @@ def check_bit_order(
         )
     stored = hit["_source"].get(mapping.SELF_TEST_FIELD)
     distance = int(expected.distances(query)[0, 0])
-    if codec.to_distance(hit["_score"]) != distance or (
+    if codec.to_key(hit["_score"]) != distance or (
         stored is not None and layout.codes([stored], bits) != expected
     ):
         raise IndexMismatch(
@@ -64,7 +65,8 @@ def _find_self_test(
     if strategy.build is None:
         body_query = build.by_knn(mapping.SELF_TEST_FIELD, query, only, 1)
     else:
-        body_query = strategy.build(mapping.SELF_TEST_FIELD, query, layout, only, None)
+        one = QueryCodes(query)
+        body_query = strategy.build(mapping.SELF_TEST_FIELD, one, layout, only, None)
     body = {"size": 1, "query": body_query}
     waiting = poll(CREATION_TIMEOUT)
     while True:

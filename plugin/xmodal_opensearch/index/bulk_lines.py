@@ -10,6 +10,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.origins import read_origin
+from xmodal.index.words import document_words
 from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.client.bulk import Line
 from xmodal_opensearch.index.mapping import (
@@ -19,39 +20,51 @@ from xmodal_opensearch.index.mapping import (
     field_of,
     is_reserved,
     nested_path,
+    vector_field,
 )
 
 MAX_ID_BYTES = 512
 
 
-def index_lines(batch: DocumentBatch, layout: Layout) -> Iterator[Line]:
+def index_lines(batch: DocumentBatch, layout: Layout, *, words: bool = False) -> Iterator[Line]:
     """Yield one line per document, which replaces the stored document of the same id.
 
-    Raises ConfigError for ids, field names and values that the server would reject.
+    ``words``: with the tokens of the document. Raises ConfigError for ids, field names and values
+    that the server would reject.
     """
     sources = source_codes(batch, layout)
     for id_, codes, fields, origin in zip(
         batch.ids, sources, batch.fields, batch.origin_texts(), strict=True
     ):
-        yield index_line(id_, codes, json.loads(fields), origin=origin)
+        yield index_line(id_, codes, json.loads(fields), origin=origin, words=words)
 
 
 def source_codes(batch: DocumentBatch, layout: Layout) -> list[dict[str, Any]]:
-    """Return the code fields of each document in the format of ``layout``."""
+    """Return the fields of codes and vectors of each document in the format of ``layout``."""
     sources: list[dict[str, Any]] = [{} for _ in batch.ids]
     for modality in MODALITIES:
         values = layout.values(BinaryCodes(batch.packed[modality], batch.bits))
+        vectors = layout.vector_json(batch.vectors[modality]) if batch.vectors else []
         offsets = batch.offsets[modality].tolist()
         for source, start, end in zip(sources, offsets, offsets[1:], strict=False):
-            source |= code_source(modality, values[start:end], layout)
+            source |= code_source(modality, values[start:end], vectors[start:end], layout)
     return sources
 
 
-def code_source(modality: Modality, values: Sequence[Any], layout: Layout) -> dict[str, Any]:
-    """Return the code field of a document with these codes: flat for one, nested for several."""
+def code_source(
+    modality: Modality, values: Sequence[Any], vectors: Sequence[Any], layout: Layout
+) -> dict[str, Any]:
+    """Return the fields of a document with these codes: flat for one, nested for several.
+
+    ``vectors``: one per code, or none.
+    """
     if len(values) > 1:
-        return {nested_path(modality): layout.objects(values)}
-    return {field_of(modality): value for value in values}
+        objects = layout.objects(values)
+        for one, vector in zip(objects, vectors, strict=False):
+            one["vector"] = vector
+        return {nested_path(modality): objects}
+    flat = {field_of(modality): value for value in values}
+    return flat | {vector_field(modality): vector for vector in vectors}
 
 
 def several_codes(batch: DocumentBatch) -> list[Modality]:
@@ -60,11 +73,16 @@ def several_codes(batch: DocumentBatch) -> list[Modality]:
 
 
 def index_line(
-    id_: str, codes: Mapping[str, Any], fields: Mapping[str, Any], *, origin: str = ""
+    id_: str,
+    codes: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    *,
+    origin: str = "",
+    words: bool = False,
 ) -> Line:
     """Return the line that stores one document; ``codes``: its code fields, see source_codes.
 
-    ``origin``: text of :mod:`xmodal.index.origins`, "" if unknown. Raises ConfigError, see
+    ``origin``: text of :mod:`xmodal.index.origins`, "" if unknown. ``words``, errors: see
     :func:`index_lines`.
     """
     check_id(id_)
@@ -74,7 +92,10 @@ def index_line(
         if "." in text or not _RESERVED.isdisjoint(fields):
             _check_names(id_, fields)
         json_id = _quote(id_)
-        reserved = f'"xmodal":{{"id":{json_id}{_origin_json(origin)}}}'
+        own = f'"id":{json_id}{_origin_json(origin)}'
+        if words:
+            own += f',"words":{_quote(" ".join(document_words(fields, id_)))}'
+        reserved = f'"xmodal":{{{own}}}'
         for name, value in codes.items():
             reserved += f',"{name}":{_code_json(value)}'
         source = f"{text[:-1]}, {reserved}}}" if fields else f"{{{reserved}}}"
@@ -126,8 +147,8 @@ def _origin_json(origin: str) -> str:
 
 
 def _code_json(value: Any) -> str:
-    """Return the JSON of stored codes: integers and names, of which ``str`` is faster."""
-    return str(value).replace(" ", "").replace("'", '"')
+    """Return the JSON of codes and vectors: integers, names, base64; ``repr`` is fast."""
+    return repr(value).replace(" ", "").replace("'", '"')
 
 
 def _normalised(value: Any) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import CodeError
+from xmodal.vectors import Int8
 
 
 def from_signed(rows: list[list[int]], bits: int) -> BinaryCodes:
@@ -40,16 +41,46 @@ def from_words(rows: list[list[int]], bits: int) -> BinaryCodes:
     return BinaryCodes(values.view(np.uint8)[:, : bits // 8].copy(), bits)
 
 
+class RawJson(str):
+    """JSON that is written as it is: its ``repr`` has no quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def to_json_arrays(vectors: Int8) -> list[RawJson]:
+    """Return each vector as a JSON array; much faster than by lists of Python's integers."""
+    cells = _NUMBERS[vectors.view(np.uint8)].reshape(len(vectors), 5 * vectors.shape[1])
+    used = cells != _PADDING
+    text = cells[used].tobytes().decode("ascii")
+    ends = np.cumsum(used.sum(axis=1)).tolist()
+    starts = [0, *ends[:-1]] if ends else []
+    return [RawJson(f"[{text[start : end - 1]}]") for start, end in zip(starts, ends, strict=True)]
+
+
+_PADDING = ord(" ")
+_NUMBERS = np.array(
+    [list(f"{value},".ljust(5).encode()) for value in np.arange(256, dtype=np.uint8).view(np.int8)],
+    np.uint8,
+)
+"""Text of each int8 with a comma, (256, 5), by its unsigned value; padded by spaces."""
+
+
 def word_count(bits: int) -> int:
     """Return the number of 64-bit words of a code."""
     return -(-bits // 64)
 
 
-def to_score(distance: int) -> float:
-    """Return the score of a distance in bits."""
-    return 1.0 / (1.0 + distance)
+def to_score(key: int) -> float:
+    """Return the score of a key: a distance in bits, or one of ``rank_keys``."""
+    return 1.0 / (1.0 + key)
 
 
-def to_distance(score: float) -> int:
-    """Return the distance in bits of a float32 score; exact up to 2048."""
+def least_score(key: int) -> float:
+    """Return a number below the float32 score of a key, and above the score of the next one."""
+    return 1.0 / (1.5 + key)
+
+
+def to_key(score: float) -> int:
+    """Return the key of a float32 score; exact below ``xmodal.vectors.MAX_KEY``."""
     return round(1.0 / score - 1.0)

@@ -1,76 +1,111 @@
-"""Exact search: the best k documents of each query by the strategy of an index."""
+"""Exact search by codes: the best k documents of each query by the strategy of an index."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
 from xmodal.codes import BinaryCodes
-from xmodal.errors import ConfigError, ServerFailure
+from xmodal.errors import ConfigError
 from xmodal.index.contract import Hit, Hits
+from xmodal.index.query_codes import QueryCodes, to_query_codes
 from xmodal.index.validation import check_search
 from xmodal.modality import Modality
-from xmodal_opensearch.index import queries
+from xmodal_opensearch.index import codec, queries
+from xmodal_opensearch.index.comparison import first_stage_hits
 from xmodal_opensearch.index.handle import IndexHandle
+from xmodal_opensearch.index.mapping import nested_path
 from xmodal_opensearch.index.queries import MAX_HITS, Query
+from xmodal_opensearch.index.ranked import Body, first_with_ties
 
 
 def search_exact(
     handle: IndexHandle,
-    codes: BinaryCodes,
+    codes: BinaryCodes | QueryCodes,
     k: int,
     *,
     target: Modality,
     where: Mapping[str, Any] | None = None,
     radius: int | None = None,
 ) -> Hits:
-    """Return the best ``k`` documents for each code; see the contract of an index."""
-    check_search(codes, handle.bits, k, target, radius)
+    """Return the best ``k`` documents for each code; see the contract of an index.
+
+    Weights need a strategy that computes them (``handle.weighs``). Vectors have no effect.
+    """
+    given = to_query_codes(codes)
+    check_search(given.codes, handle.bits, k, target, radius)
     filters = handle.filters(where)
     handle.refresh()
-    rows = split_rows(codes)
-    if handle.strategy.build is None:
-        return nearest_with_ties(handle, rows, k, target, filters, radius)
-    if k > MAX_HITS:
+    rows = split_rows(given)
+    if k > MAX_HITS and handle.strategy.build is not None:
         found = []
         for row in rows:
             pages = pages_of_hits(handle, row, MAX_HITS, target=target, where=where, radius=radius)
             with closing(pages):
                 found.append(list(islice(chain.from_iterable(pages), k)))
         return found
-    bodies = [
-        queries.search_body(exact_query(handle, row, target, filters, radius), k, target)
-        for row in rows
-    ]
+    source = hit_source(target)
+    bodies = [body_of(handle, row, target, filters, radius, source) for row in rows]
+    if handle.strategy.build is None:
+        # A knn query breaks ties in an order of its own.
+        answers = first_with_ties(handle, bodies, k, min_score=least_score(handle, radius))
+    else:
+        answers = [answer["hits"]["hits"] for answer in handle.search([body(k) for body in bodies])]
     return [
-        handle.to_hits(answer, row, target)
-        for row, answer in zip(rows, handle.search(bodies), strict=True)
+        first_stage_hits(hits, row, target, handle.layout, radius)[:k]
+        for row, hits in zip(rows, answers, strict=True)
     ]
+
+
+def hit_source(target: Modality) -> dict[str, Any]:
+    """Return ``_source`` of hits: the user's fields and nested codes, to find the nearest one."""
+    path = nested_path(target)
+    return queries.user_source([path], [f"{path}.vector"])
 
 
 def exact_query(
     handle: IndexHandle,
-    code: BinaryCodes,
+    query: QueryCodes,
     target: Modality,
     filters: Sequence[Query],
     radius: int | None = None,
+    size: int = MAX_HITS,
 ) -> Query:
     """Return the query that scores all documents exactly, or all within ``radius``.
 
-    The strategy knn ignores ``radius``; its caller removes the hits beyond it.
+    The strategy knn returns the best ``size`` documents with one code, and as many with several. It
+    ignores ``radius``; its caller removes the hits beyond it.
     """
     build = handle.strategy.build
     if build is None:
         nested = handle.queries_nested(target)
-        return queries.by_knn_all(target, code, handle.layout, filters, MAX_HITS, nested=nested)
-    return queries.by_all(build, target, code, handle.layout, filters, radius)
+        return queries.by_knn_all(target, query.codes, handle.layout, filters, size, nested=nested)
+    return queries.by_all(build, target, query, handle.layout, filters, radius)
+
+
+def body_of(
+    handle: IndexHandle,
+    query: QueryCodes,
+    target: Modality,
+    filters: Sequence[Query],
+    radius: int | None,
+    source: Any = False,
+) -> Body:
+    """Return the search for one query, as a function of the number of hits."""
+
+    def body(size: int) -> dict[str, Any]:
+        exact = exact_query(handle, query, target, filters, radius, size)
+        return queries.search_body(exact, size, source)
+
+    return body
 
 
 def pages_of_hits(
     handle: IndexHandle,
-    code: BinaryCodes,
+    code: BinaryCodes | QueryCodes,
     size: int,
     *,
     target: Modality,
@@ -81,15 +116,15 @@ def pages_of_hits(
 
     The server keeps a point in time open until the generator ends or is closed.
     """
-    check_search(code, handle.bits, size, target, radius)
+    query = to_query_codes(code)
+    check_search(query.codes, handle.bits, size, target, radius)
     filters = handle.filters(where)
     handle.refresh()
     if handle.strategy.build is None:
         raise ConfigError("strategy=knn returns the nearest only: page with strategy=script")
-    query = exact_query(handle, code, target, filters, radius)
-    body = queries.search_body(query, min(size, MAX_HITS), target)
-    for answer in handle.pages(body, doing="paging"):
-        yield handle.to_hits(answer, code, target)
+    body = body_of(handle, query, target, filters, radius, hit_source(target))
+    for answer in handle.pages(body(min(size, MAX_HITS)), doing="paging"):
+        yield first_stage_hits(answer["hits"]["hits"], query, target, handle.layout, radius)
 
 
 def count_within(
@@ -98,60 +133,24 @@ def count_within(
     """Return the number of documents within ``radius`` bits of a code."""
     if radius < 0:
         return 0
-    if handle.strategy.build is None:
-        (hits,) = nearest_with_ties(handle, [code], MAX_HITS - 1, target, filters, radius)
-        return len(hits)
-    return handle.count(exact_query(handle, code, target, filters, radius))
+    query = QueryCodes(code)
+    if handle.strategy.build is not None:
+        return handle.count(exact_query(handle, query, target, filters, radius))
+    body = body_of(handle, query, target, filters, None)
+    limit = least_score(handle, radius)
+    return len(first_with_ties(handle, [body], MAX_HITS - 1, min_score=limit)[0])
 
 
-def nearest_with_ties(
-    handle: IndexHandle,
-    rows: Sequence[BinaryCodes],
-    k: int,
-    target: Modality,
-    filters: Sequence[Query],
-    radius: int | None,
-) -> Hits:
-    """Search by knn queries, enlarged until the ties across rank k are complete.
-
-    An answer has the best ``size`` of two lists: documents with one code, and with several. Each
-    list has its own best ``size`` documents, so the answer is that of one list of both kinds.
-    """
-    size = min(k + 1, MAX_HITS)
-    found: list[list[Hit]] = [[] for _ in rows]
-    limit = handle.bits if radius is None else radius
-    incomplete = list(range(len(rows)))
-    nested = handle.queries_nested(target)
-    while incomplete:
-        bodies = [
-            queries.search_body(
-                queries.by_knn_all(target, rows[row], handle.layout, filters, size, nested=nested),
-                size,
-                target,
-            )
-            for row in incomplete
-        ]
-        for row, answer in zip(incomplete, handle.search(bodies), strict=True):
-            found[row] = handle.to_hits(answer, rows[row], target)
-        incomplete = [row for row in incomplete if _is_cut_by_ties(found[row], k, size, limit)]
-        if incomplete and size == MAX_HITS:
-            raise ServerFailure(
-                f"{handle.address}: more than {MAX_HITS:,} documents are among the best {k} or tie "
-                "with them, and a knn query returns no more: use strategy=script, or filter",
-                0,
-                "ties",
-            )
-        size = min(4 * size, MAX_HITS)
-    return [[hit for hit in hits[:k] if hit.distance <= limit] for hits in found]
+def least_score(handle: IndexHandle, radius: int | None) -> float:
+    """Return the score below which hits are beyond ``radius``, where the query has no radius."""
+    is_unlimited = handle.strategy.build is None and radius is not None
+    return codec.least_score(radius or 0) if is_unlimited else 0.0
 
 
-def split_rows(codes: BinaryCodes) -> list[BinaryCodes]:
-    """Return the codes one by one."""
-    return [codes[row : row + 1] for row in range(len(codes))]
-
-
-def _is_cut_by_ties(hits: list[Hit], k: int, size: int, limit: int) -> bool:
-    """Return whether documents as near as the k-th hit may be missing."""
-    if len(hits) < size or hits[-1].distance > limit:
-        return False
-    return len(hits) <= k or hits[-1].distance == hits[k - 1].distance
+def split_rows(queries: QueryCodes) -> list[QueryCodes]:
+    """Return the queries one by one; weights that are all zero rank nothing and are left out."""
+    rows = [queries[row : row + 1] for row in range(len(queries))]
+    return [
+        replace(row, weights=None) if row.weights is not None and not row.weights.any() else row
+        for row in rows
+    ]

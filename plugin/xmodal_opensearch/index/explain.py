@@ -9,14 +9,15 @@ import numpy as np
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import IndexMissing
+from xmodal.index.contract import WordsQuery
 from xmodal.index.validation import check_search
 from xmodal.modality import Modality
-from xmodal_opensearch.index import queries
 from xmodal_opensearch.index.exact_search import count_within
 from xmodal_opensearch.index.handle import IndexHandle
 from xmodal_opensearch.index.mapping import ID
 from xmodal_opensearch.index.queries import MAX_HITS
 from xmodal_opensearch.index.reading import read_batch
+from xmodal_opensearch.index.words_search import search_words
 
 
 class Explanation(NamedTuple):
@@ -49,16 +50,15 @@ def explain(
     *,
     target: Modality,
     words: str | None = None,
-    text_field: str = "text",
+    text_field: str | None = None,
     where: Mapping[str, Any] | None = None,
 ) -> Explanation:
     """Return distance and ranks of a document for one query.
 
-    ``words``: also rank by BM25 of these words in ``text_field``. ``where``: rank among documents
-    that pass this filter. The confidence of a hit depends on the other hits of its query: a
-    :class:`~xmodal.retrieval.retriever.Retriever` returns it.
-
-    Raises IndexMissing for a document that does not exist or has no code of ``target``.
+    ``words``, ``text_field``: also rank by BM25 of these words, see search_words. ``where``: rank
+    among documents that pass this filter. The confidence of a hit depends on the other hits of its
+    query: a :class:`~xmodal.retrieval.retriever.Retriever` returns it. Raises IndexMissing for a
+    document that does not exist or has no code of ``target``.
     """
     check_search(query, handle.bits, 1, target, None)
     ids, codes = read_batch(handle, [id_]).codes(target)
@@ -76,14 +76,15 @@ def explain(
     tied_before -= count_within(handle, query, target, smaller_id, distance - 1)
     text_rank = None
     if words is not None:
-        field = queries.text_field(text_field, handle.read_types())
-        present = [
-            queries.present(target, handle.layout, nested=handle.queries_nested(target)),
-            *filters,
-        ]
-        body = queries.search_body(queries.words_query(field, words, present), MAX_HITS)
-        (answer,) = handle.search([body | {"_source": False}])
-        ranked = [hit["_id"] for hit in answer["hits"]["hits"]]
+        (found,) = search_words(
+            handle,
+            [WordsQuery(words)],
+            MAX_HITS,
+            target=target,
+            where=where,
+            text_field=text_field,
+        )
+        ranked = [hit.id for hit in found]
         text_rank = ranked.index(id_) + 1 if id_ in ranked else None
     return Explanation(
         id_,

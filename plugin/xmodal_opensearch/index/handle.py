@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from xmodal.codes import BinaryCodes
-from xmodal.errors import ConfigError, IndexMissing
-from xmodal.index.contract import Hit
-from xmodal.index.documents import to_offsets
+from xmodal.errors import CodeError, ConfigError, IndexMissing
+from xmodal.index.documents import DocumentBatch
 from xmodal.index.filters import parse
 from xmodal.index.validation import check_identity
-from xmodal.modality import Modality
+from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server, is_retryable
-from xmodal_opensearch.index import codec, mapping, queries
+from xmodal_opensearch.index import mapping, queries
 from xmodal_opensearch.index.aliases import describe
 from xmodal_opensearch.index.bit_order_check import check_bit_order
 from xmodal_opensearch.index.capabilities import encodes_documents, probe
@@ -28,6 +22,8 @@ from xmodal_opensearch.index.queries import Query
 from xmodal_opensearch.index.strategies import Strategy, check_writable, choose_strategy
 
 QUERIES_PER_REQUEST = 32
+HAMMING_WINDOW_FACTOR = 4
+"""Enlargement of the window where the first stage is by Hamming distance, without weights."""
 SHARD_DOC_VERSION = (3, 3)
 """First version whose ``_shard_doc`` sorts equal positions of two shards apart."""
 
@@ -65,6 +61,11 @@ class IndexHandle:
             address.strategy, self.capabilities, self.layout, address.natives
         )
         self._types = mapping.field_types(mappings)
+        self.dim = mapping.read_dim(mappings)
+        self.has_vector_fields = mapping.has_vector_fields(mappings)
+        self.has_words = mapping.has_words(mappings)
+        self._stores_vectors: bool | None = None
+        self.shards = int(settings["index.number_of_shards"])
         self.enriched = mapping.is_enriched(mappings)
         pipeline = settings.get("index.default_pipeline")
         self._skip_pipeline = pipeline is not None and encodes_documents(server, pipeline)
@@ -74,7 +75,33 @@ class IndexHandle:
 
     def __repr__(self) -> str:
         version = ".".join(map(str, self.capabilities.version))
-        return f"{self.name} on OpenSearch {version}, {self.bits} bits, {self.strategy.title}"
+        notes = [f"{self.bits} bits", self.strategy.title]
+        notes.append("no vectors stored" if self.dim is None else f"vectors of {self.dim} numbers")
+        if not self.weighs:
+            notes.append(f"weights among {HAMMING_WINDOW_FACTOR} x window documents by Hamming")
+        if not (self.has_words or self.enriched):
+            notes.append("no words: texts as the server divides them")
+        return f"{self.name} on OpenSearch {version}, {', '.join(notes)}"
+
+    @property
+    def weighs(self) -> bool:
+        """Whether the server ranks all documents by weighted distances."""
+        return self.strategy.weighs or self.has_two_stage
+
+    @property
+    def has_two_stage(self) -> bool:
+        """Whether the hamming plugin, with weights and vectors, is used."""
+        return self.strategy.needs_hamming and self.capabilities.two_stage
+
+    @property
+    def build_vector(self) -> queries.BuildVector:
+        """The builder of queries by vectors, if the server compares them."""
+        return queries.by_vector_cosine if self.has_two_stage else queries.by_vector_script
+
+    @property
+    def compares_vectors(self) -> bool:
+        """Whether the server compares the stored vectors, by the plugin or by a script."""
+        return self.layout.compares_vectors and (self.has_two_stage or self.capabilities.scripts)
 
     def check_owned(self) -> None:
         """Raise ConfigError for an enriched index, whose documents xmodal does not write."""
@@ -98,12 +125,18 @@ class IndexHandle:
         expensive = self.capabilities.scripts
         return [*encoder, *queries.filters(conditions, self._types, expensive=expensive)]
 
-    def search(self, bodies: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """Send several searches, and return the decoded answers."""
+    def search(
+        self, bodies: Sequence[Mapping[str, Any]], *, global_statistics: bool = False
+    ) -> list[Any]:
+        """Send several searches, and return the decoded answers.
+
+        ``global_statistics``: scores of BM25 use the statistics of all shards.
+        """
+        kind = "dfs_query_then_fetch" if global_statistics and self.shards > 1 else None
         answers: list[Any] = []
         for start in range(0, len(bodies), QUERIES_PER_REQUEST):
             part = bodies[start : start + QUERIES_PER_REQUEST]
-            answers += self.server.search_many(self.name, part, doing="searching")
+            answers += self.server.search_many(self.name, part, doing="searching", kind=kind)
         return answers
 
     def count(self, query: Query) -> int:
@@ -190,8 +223,11 @@ class IndexHandle:
     # ---- mapping -------------------------------------------------------------------------------
 
     def read_types(self) -> Mapping[str, str]:
-        """Return the type of every field, from the present mapping."""
-        self._types = mapping.field_types(self._read_mapping())
+        """Return the type of every field, from the present mapping; reads ``dim``, too."""
+        mappings = self._read_mapping()
+        self._types = mapping.field_types(mappings)
+        self.dim = mapping.read_dim(mappings)
+        self.has_vector_fields = mapping.has_vector_fields(mappings)
         return self._types
 
     def has_nested_codes(self, modality: Modality) -> bool:
@@ -223,10 +259,63 @@ class IndexHandle:
         new = [modality for modality in modalities if not self.has_nested_codes(modality)]
         if new:
             # A repetition, also by another process, changes nothing.
-            body = {"properties": mapping.nested_properties(self.bits, self.layout, new)}
+            properties = mapping.nested_properties(self.bits, self.layout, new, self.dim)
+            body = {"properties": properties}
             doing = "adding the fields for several codes"
             self.server.request("PUT", f"/{self.name}/_mapping", body, doing=doing)
             self.read_types()
+
+    def with_storable_vectors(self, batch: DocumentBatch) -> DocumentBatch:
+        """Return a batch without vectors if the index stores none; map their fields otherwise.
+
+        The first documents of an empty index decide whether it stores vectors. Raises CodeError for
+        documents without vectors in an index with vectors, or of another dimension.
+        """
+        stored = len(batch) == 0 or self.store_vectors(batch.dim)
+        return batch if stored else batch.without_vectors()
+
+    def store_vectors(self, dim: int | None) -> bool:
+        """Return whether the index stores the vectors of documents; map their fields if it does.
+
+        ``dim``: of the vectors, or None without. Raises CodeError as ``with_storable_vectors``.
+        """
+        if self.dim is None and self._stores_vectors is None:
+            self._decide_vectors(dim)
+        if self.dim is not None and dim is None and self.is_empty():
+            self.write_meta(mapping.with_meta(self.read_meta(), dim=None))
+            self.read_types()
+        if self.dim is not None and dim != self.dim:
+            found = "no vectors" if dim is None else f"vectors of {dim} dimensions"
+            raise CodeError(
+                f"these documents have {found}, {self.address} holds vectors of {self.dim}: use "
+                "the encoder that filled the index, or load all documents into a new index"
+            )
+        return self.dim is not None
+
+    def _decide_vectors(self, dim: int | None) -> None:
+        """Add the fields of vectors if the index is empty; read them if another process did."""
+        self.read_types()
+        is_free = self.has_vector_fields or not any(
+            mapping.vector_field(modality) in self._types for modality in MODALITIES
+        )
+        if self.dim is None and dim is not None and is_free and self.is_empty():
+            properties = mapping.vector_properties(self.layout, dim)
+            several = [modality for modality in MODALITIES if self.has_nested_codes(modality)]
+            properties |= mapping.nested_properties(self.bits, self.layout, several, dim)
+            doing = "adding the fields for vectors"
+            self.write_meta(mapping.with_meta(self.read_meta(), dim=dim), properties, doing=doing)
+            self.read_types()
+        self._stores_vectors = self.dim is not None
+
+    def forget_decision(self) -> None:
+        """Let the next documents decide again whether the index, if empty, stores vectors."""
+        self._stores_vectors = None
+
+    def is_empty(self) -> bool:
+        """Return whether the index has no document, or if enriched none of this encoder."""
+        self.refresh_always()
+        stored = [{"exists": {"field": mapping.ID}}, *self.filters(None)]
+        return self.count({"bool": {"filter": stored}}) == 0
 
     def map_origins(self) -> None:
         """Add the fields of origins to the mapping, unless it has them."""
@@ -241,11 +330,20 @@ class IndexHandle:
         found: dict[str, Any] = self._read_mapping().get("_meta", {})
         return found
 
-    def write_meta(self, change: Mapping[str, Any]) -> None:
-        """Change entries of ``_meta`` and keep the others; None removes an entry."""
+    def write_meta(
+        self,
+        change: Mapping[str, Any],
+        properties: Mapping[str, Any] | None = None,
+        *,
+        doing: str = "writing the mapping",
+    ) -> None:
+        """Change entries of ``_meta`` and keep the others; None removes an entry.
+
+        ``properties``: fields that are added to the mapping by the same request.
+        """
         new = {k: v for k, v in {**self.read_meta(), **change}.items() if v is not None}
-        body = {"_meta": new}
-        self.server.request("PUT", f"/{self.name}/_mapping", body, doing="writing the mapping")
+        body = {"_meta": new, "properties": dict(properties or {})}
+        self.server.request("PUT", f"/{self.name}/_mapping", body, doing=doing)
 
     def store_fingerprint(self) -> None:
         """Write the fingerprint into the mapping if it has none.
@@ -263,47 +361,10 @@ class IndexHandle:
             expected_fingerprint=self.fingerprint,
         )
         if stored is None:
-            self.write_meta(mapping.build_meta(self.bits, self.fingerprint))
+            self.write_meta(mapping.with_meta(self.read_meta(), encoder=self.fingerprint))
         self._stored_fingerprint = self.fingerprint
 
     def _read_mapping(self) -> Mapping[str, Any]:
         answer = self.server.request("GET", f"/{self.name}/_mapping", doing="reading the mapping")
         found: Mapping[str, Any] = answer[self.name]["mappings"]
         return found
-
-    # ---- hits ----------------------------------------------------------------------------------
-
-    def to_hits(self, answer: Mapping[str, Any], code: BinaryCodes, target: Modality) -> list[Hit]:
-        """Return the hits of an answer to the search for ``code``.
-
-        Distances are computed from the scores, and ``nearest`` from the nested codes in the answer.
-        """
-        found = answer["hits"]["hits"]
-        objects = [
-            hit.get("_source", {}).pop(mapping.nested_path(target), None) or () for hit in found
-        ]
-        stored = self.layout.object_codes([one for each in objects for one in each], self.bits)
-        offsets = to_offsets([len(each) for each in objects])
-        positions = [
-            0 if nearest is None else nearest[1] for nearest in nearest_codes(code, stored, offsets)
-        ]
-        return [
-            Hit(hit["_id"], codec.to_distance(hit["_score"]), hit.get("_source", {}), nearest=at)
-            for hit, at in zip(found, positions, strict=True)
-        ]
-
-
-def nearest_codes(
-    code: BinaryCodes, stored: BinaryCodes, offsets: npt.NDArray[np.int64]
-) -> list[tuple[int, int] | None]:
-    """Return distance and position of the nearest code of each document, None without codes.
-
-    ``offsets``: the codes of document i are ``stored[offsets[i]:offsets[i + 1]]``. Of codes at
-    equal distances the first is the nearest.
-    """
-    distances = code.distances(stored)[0]
-    nearest: list[tuple[int, int] | None] = []
-    for start, end in pairwise(offsets):
-        at = int(distances[start:end].argmin()) if end > start else None
-        nearest.append(None if at is None else (int(distances[start + at]), at))
-    return nearest

@@ -7,6 +7,10 @@ added to the mapping with the first such document. Besides the user's own fields
 ``xmodal.encoder``, the fingerprint of its encoder. ``_meta.xmodal`` of the mapping contains bits,
 bit order, fingerprint (key ``encoder``) and the version of this format.
 
+Each code may have a vector: in ``image_vector`` or ``text_vector`` of a document with one code, in
+``vector`` of a nested object. These fields are added with the first documents that have vectors,
+and ``_meta.xmodal.dim`` contains their dimension. ``xmodal.words`` contains the words of the
+document (see :mod:`xmodal.index.words`), separated by spaces; enriched indexes do not have it.
 ``xmodal.source`` and ``xmodal.origin`` contain the origin of a document that ``xmodal index``
 stored (see :mod:`xmodal.index.origins`). They are added to the mapping with the first such
 document.
@@ -18,18 +22,23 @@ Fields without a mapping become keywords, with ``.number`` for ranges of numbers
 from __future__ import annotations
 
 import re
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, IndexMismatch
+from xmodal.index.words import VERSION as WORDS_VERSION
 from xmodal.modality import MODALITIES, Modality
+from xmodal.vectors import Int8
 from xmodal_opensearch.index import codec
 
 VERSION = 1
 BIT_ORDER = "most significant first"
-ID, ENCODER = "xmodal.id", "xmodal.encoder"
+ID, ENCODER, WORDS = "xmodal.id", "xmodal.encoder", "xmodal.words"
 SOURCE, ORIGIN = "xmodal.source", "xmodal.origin"
 ORIGIN_PROPERTIES: dict[str, Any] = {
     "source": {"type": "keyword"},
@@ -40,6 +49,7 @@ RESERVED_FIELDS = (
     "xmodal",
     *(f"{modality}_code" for modality in MODALITIES),
     *(f"{modality}_codes" for modality in MODALITIES),
+    *(f"{modality}_vector" for modality in MODALITIES),
     "self_test_code",
 )
 """Top-level fields of a document that xmodal writes; the user's fields have other names."""
@@ -69,13 +79,22 @@ def nested_path(modality: Modality) -> str:
     return f"{modality}_codes"
 
 
+def vector_field(modality: Modality) -> str:
+    """Return the name of the vector field of documents with one code of a modality."""
+    return f"{modality}_vector"
+
+
 @dataclass(frozen=True)
 class Layout:
-    """Storage format of codes in an index.
+    """Storage format of codes and vectors in an index.
 
     ``engine``: of a bit vector's graph, or None. ``threshold``: setting
     ``approximate_threshold`` of k-NN; 0 builds graphs, -1 never does, None leaves the default.
     The layout "long" stores 64-bit words instead of a bit vector.
+
+    int8 vectors are ``knn_vector`` fields where k-NN builds no graph for them. Elsewhere they are
+    base64 text in ``binary`` fields, which only the client can compare: k-NN would build a Faiss
+    graph in an index with graphs, which ends a node without the native library.
     """
 
     name: str
@@ -91,6 +110,11 @@ class Layout:
     def has_graph(self) -> bool:
         """Whether a graph for approximate search is built."""
         return self.threshold == 0
+
+    @property
+    def compares_vectors(self) -> bool:
+        """Whether int8 vectors are stored as ``knn_vector``, which the server can compare."""
+        return self.is_vector and not self.has_graph
 
     def mapping(self, bits: int) -> dict[str, Any]:
         """Return the mapping of one code field."""
@@ -112,10 +136,18 @@ class Layout:
             }
         return vector
 
-    def nested_mapping(self, bits: int) -> dict[str, Any]:
-        """Return the mapping of one field of nested codes."""
-        code = self.mapping(bits)
-        return {"type": "nested", **({"properties": {"code": code}} if self.is_vector else code)}
+    def nested_mapping(self, bits: int, dim: int | None = None) -> dict[str, Any]:
+        """Return the mapping of one field of nested codes, with vectors of ``dim`` numbers."""
+        code = {"code": self.mapping(bits)} if self.is_vector else self.mapping(bits)["properties"]
+        vector = {} if dim is None else {"vector": self.vector_mapping(dim)}
+        return {"type": "nested", "properties": {**code, **vector}}
+
+    def vector_mapping(self, dim: int) -> dict[str, Any]:
+        """Return the mapping of one field of int8 vectors."""
+        if not self.compares_vectors:
+            return {"type": "binary"}
+        # Without a method: index.knn with threshold -1, or no index.knn, builds no graph.
+        return {"type": "knn_vector", "dimension": dim, "data_type": "byte"}
 
     def nested_field(self, path: str) -> str:
         """Return the code field inside the nested field ``path``."""
@@ -140,6 +172,25 @@ class Layout:
             return codec.from_signed([[int(byte) for byte in value] for value in values], bits)
         rows = [[value[f"w{n}"] for n in range(codec.word_count(bits))] for value in values]
         return codec.from_words(rows, bits)
+
+    def vector_values(self, vectors: Int8) -> list[Any]:
+        """Return the value of the vector field for each vector."""
+        if self.compares_vectors:
+            values: list[Any] = vectors.tolist()
+            return values
+        return [b64encode(vector.tobytes()).decode() for vector in vectors]
+
+    def vector_json(self, vectors: Int8) -> list[Any]:
+        """Return the same as ``vector_values`` for lines of bulk requests."""
+        is_list = self.compares_vectors
+        return codec.to_json_arrays(vectors) if is_list else self.vector_values(vectors)
+
+    def vectors(self, values: Sequence[Any], dim: int) -> Int8:
+        """Return the vectors (n, dim) of values of the vector field."""
+        if self.compares_vectors:
+            return np.array(values, np.int8).reshape(len(values), dim)
+        stored = b"".join(map(b64decode, values))
+        return np.frombuffer(stored, np.int8).reshape(len(values), dim)
 
     def objects(self, values: Sequence[Any]) -> list[dict[str, Any]]:
         """Return the nested objects of the codes with these values of a code field."""
@@ -169,14 +220,19 @@ LAYOUTS = {
 
 
 def build_meta(bits: int, fingerprint: str | None, *, enriched: bool = False) -> dict[str, Any]:
-    """Return ``_meta`` of the mapping; ``enriched``: codes are added to existing documents."""
+    """Return ``_meta`` of a new mapping; ``enriched``: codes are added to existing documents."""
     meta: dict[str, Any] = {
         "mapping_version": VERSION,
         "bits": bits,
         "bit_order": BIT_ORDER,
         "encoder": fingerprint,
     }
-    return {"xmodal": meta | ({"added": True} if enriched else {})}
+    return {"xmodal": meta | ({"added": True} if enriched else {"words": WORDS_VERSION})}
+
+
+def with_meta(meta: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
+    """Return ``_meta`` of a mapping with changed entries of xmodal."""
+    return {**meta, "xmodal": {**meta.get("xmodal", {}), **changes}}
 
 
 def is_enriched(mappings: Mapping[str, Any]) -> bool:
@@ -184,18 +240,31 @@ def is_enriched(mappings: Mapping[str, Any]) -> bool:
     return bool(mappings.get("_meta", {}).get("xmodal", {}).get("added"))
 
 
-def code_properties(bits: int, layout: Layout) -> dict[str, Any]:
-    """Return the mapping of the reserved fields, of a new index or to add to an existing one."""
+def code_properties(bits: int, layout: Layout, *, words: bool = False) -> dict[str, Any]:
+    """Return the mapping of the reserved fields, of a new index or to add to an existing one.
+
+    ``words``: the documents have their tokens for BM25.
+    """
     names = [*map(field_of, MODALITIES), SELF_TEST_FIELD]
+    # Positions are of no use without phrases. Norms, the lengths, are part of BM25.
+    tokens = {"words": {"type": "text", "analyzer": "whitespace", "index_options": "freqs"}}
+    own = {"id": {"type": "keyword"}, "encoder": {"type": "keyword"}, **(tokens if words else {})}
     return {
-        "xmodal": {"properties": {"id": {"type": "keyword"}, "encoder": {"type": "keyword"}}},
+        "xmodal": {"properties": own},
         **{name: layout.mapping(bits) for name in names},
     }
 
 
-def nested_properties(bits: int, layout: Layout, modalities: Iterable[Modality]) -> dict[str, Any]:
+def nested_properties(
+    bits: int, layout: Layout, modalities: Iterable[Modality], dim: int | None = None
+) -> dict[str, Any]:
     """Return the mapping of the fields of nested codes, to add to an existing index."""
-    return {nested_path(modality): layout.nested_mapping(bits) for modality in modalities}
+    return {nested_path(modality): layout.nested_mapping(bits, dim) for modality in modalities}
+
+
+def vector_properties(layout: Layout, dim: int) -> dict[str, Any]:
+    """Return the mapping of the fields of vectors, to add to an existing index."""
+    return {vector_field(modality): layout.vector_mapping(dim) for modality in MODALITIES}
 
 
 def new_index(
@@ -235,7 +304,7 @@ def new_index(
             ],
             "properties": {
                 **(fields or {}),
-                **code_properties(bits, layout),
+                **code_properties(bits, layout, words=True),
             },
         },
     }
@@ -283,6 +352,22 @@ def read_meta(index: str, mappings: Mapping[str, Any]) -> tuple[int, str | None]
             "and text or null: load it again"
         )
     return bits, fingerprint
+
+
+def read_dim(mappings: Mapping[str, Any]) -> int | None:
+    """Return the dimension of the stored vectors, or None for an index without vectors."""
+    dim = mappings.get("_meta", {}).get("xmodal", {}).get("dim")
+    return dim if isinstance(dim, int) else None
+
+
+def has_vector_fields(mappings: Mapping[str, Any]) -> bool:
+    """Return whether the mapping has fields for vectors of xmodal; a user may have equal names."""
+    return "dim" in mappings.get("_meta", {}).get("xmodal", {})
+
+
+def has_words(mappings: Mapping[str, Any]) -> bool:
+    """Return whether documents have their words, by the rules of this version."""
+    return bool(mappings.get("_meta", {}).get("xmodal", {}).get("words") == WORDS_VERSION)
 
 
 def read_layout(

@@ -1,4 +1,4 @@
-"""Request bodies: exact Hamming search, knn queries, filters, BM25, fusion.
+"""Request bodies: exact search by codes and by vectors, knn queries, filters, BM25.
 
 All functions are pure and return plain dictionaries.
 """
@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import re
 import sys
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
+
+import numpy as np
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
@@ -28,19 +31,30 @@ from xmodal.index.filters import (
     read_number,
     unknown_field,
 )
+from xmodal.index.query_codes import QueryCodes
 from xmodal.modality import Modality
+from xmodal.vectors import Int8, UInt8
 from xmodal_opensearch.index import codec, mapping
-from xmodal_opensearch.index.mapping import ID, Layout, field_of, nested_path
+from xmodal_opensearch.index.mapping import ID, Layout, field_of, nested_path, vector_field
 
 Query = dict[str, Any]
-Build = Callable[[str, BinaryCodes, Layout, Sequence[Query], int | None], Query]
-"""(field, one code, layout, filters, radius or None) -> query of all matching documents."""
+Build = Callable[[str, QueryCodes, Layout, Sequence[Query], int | None], Query]
+"""(field, one query, layout, filters, radius or None) -> query of all matching documents.
+
+The score of a document is 1 / (1 + key); the key is the Hamming distance, or for a query with
+weights :func:`xmodal.vectors.rank_keys` of both distances.
+"""
+BuildVector = Callable[[str, Int8], Query]
+"""(field, one vector) -> query of all documents with this field, whose score rises with cosine."""
 
 MAX_HITS = 10_000
 """Largest number of hits of one request, and largest k of a knn query."""
 
-BY_DISTANCE = [{"_score": "desc"}, {ID: {"order": "asc", "unmapped_type": "keyword"}}]
-"""Tie rule: equal distances are sorted by id (UTF-8 sorts like code points)."""
+BY_SCORE = [{"_score": "desc"}, {ID: {"order": "asc", "unmapped_type": "keyword"}}]
+"""Tie rule: equal scores are sorted by id (UTF-8 sorts like code points)."""
+
+MIN_SCORE = 1e-9
+"""Below every score of a distance; excludes documents with score 0, beyond the radius."""
 
 _INT, _LONG, _MAX_DOUBLE = 2**31, 2**63, sys.float_info.max
 NUMBERS = {
@@ -56,45 +70,74 @@ NUMBERS = {
 
 def by_script(
     field: str,
-    code: BinaryCodes,
+    query: QueryCodes,
     layout: Layout,
     filters: Sequence[Query],
     radius: int | None = None,
 ) -> Query:
-    """Return the exact query by the script of k-NN; documents without the field are excluded."""
-    params = {"field": field, "query_value": code.to_signed()[0], "space_type": "hamming"}
+    """Return the exact query by the script of k-NN; documents without the field are excluded.
+
+    It ignores weights.
+    """
+    value = query.codes.to_signed()[0]
+    params = {"field": field, "query_value": value, "space_type": "hamming"}
     script = {"lang": "knn", "source": "knn_score", "params": params}
-    return _scored(script, field, layout, filters, radius)
+    min_score = None if radius is None else codec.to_score(radius)
+    return _scored(script, [layout.present(field), *filters], min_score)
 
 
 def by_painless(
     field: str,
-    code: BinaryCodes,
+    query: QueryCodes,
     layout: Layout,
     filters: Sequence[Query],
     radius: int | None = None,
 ) -> Query:
     """Return the exact query over 64-bit words in Painless, for servers without k-NN."""
-    words = codec.to_words(code)[0]
-    params = {"words": words, "fields": [f"{field}.w{n}" for n in range(len(words))]}
-    script = {"lang": "painless", "source": PAINLESS, "params": params}
-    return _scored(script, field, layout, filters, radius)
+    words = codec.to_words(query.codes)[0]
+    params = {
+        "words": words,
+        "fields": [f"{field}.w{n}" for n in range(len(words))],
+        "planes": [] if query.weights is None else _planes(query.weights[0]),
+        "bits": query.bits,
+        "radius": query.bits if radius is None else radius,
+    }
+    script = {"lang": "painless", "source": HAMMING_SCRIPT, "params": params}
+    return _scored(script, [layout.present(field), *filters], None if radius is None else MIN_SCORE)
 
 
 def by_hamming(
     field: str,
-    code: BinaryCodes,
+    query: QueryCodes,
     layout: Layout,
     filters: Sequence[Query],
     radius: int | None = None,
 ) -> Query:
     """Return the exact query of the hamming plugin, which excludes documents without a code."""
-    body: dict[str, Any] = {"field": field, "code": code.to_hex()[0]}
+    body: dict[str, Any] = {"field": field, "code": query.codes.to_hex()[0]}
+    if query.weights is not None:
+        body["weights"] = "".join(f"{weight:x}" for weight in query.weights[0].tolist())
     if filters:
         body["filter"] = {"bool": {"filter": list(filters)}}
     if radius is not None:
         body["max_distance"] = radius
     return {"hamming": body}
+
+
+def by_vector_cosine(field: str, vector: Int8) -> Query:
+    """Return the query of the hamming plugin that scores vectors by (1 + cosine) / 2."""
+    value = b64encode(vector.tobytes()).decode()
+    return {"vector_cosine": {"field": field, "vector": value}}
+
+
+def by_vector_script(field: str, vector: Int8) -> Query:
+    """Return the query in Painless with k-NN that scores vectors by 1 + cosine, in float32."""
+    present: Query = {"exists": {"field": field}}
+    if not vector.any():  # all cosines are 0; the script refuses this vector
+        return {"constant_score": {"filter": present}}
+    params = {"field": field, "vector": vector.tolist()}
+    script = {"lang": "painless", "source": COSINE_SCRIPT, "params": params}
+    return _scored(script, [present])
 
 
 def by_knn(field: str, code: BinaryCodes, filters: Sequence[Query], k: int) -> Query:
@@ -111,7 +154,7 @@ def by_knn(field: str, code: BinaryCodes, filters: Sequence[Query], k: int) -> Q
 def by_all(
     build: Build,
     target: Modality,
-    code: BinaryCodes,
+    query: QueryCodes,
     layout: Layout,
     filters: Sequence[Query],
     radius: int | None = None,
@@ -122,10 +165,30 @@ def by_all(
     matches one of two clauses, and the sum of their scores is the score of its nearest code.
     """
     path = nested_path(target)
-    nested = _nested(path, build(layout.nested_field(path), code, layout, [], radius))
+    nested = _nested(path, build(layout.nested_field(path), query, layout, [], radius))
     if filters:  # on fields of the document, which its nested objects do not have
         nested = {"bool": {"must": [nested], "filter": list(filters)}}
-    return {"bool": {"should": [build(field_of(target), code, layout, filters, radius), nested]}}
+    return {"bool": {"should": [build(field_of(target), query, layout, filters, radius), nested]}}
+
+
+def by_all_vectors(build: BuildVector, target: Modality, vector: Int8) -> Query:
+    """Return the query of all documents with vectors of ``target``, by the largest cosine."""
+    path = nested_path(target)
+    nested = _nested(path, build(f"{path}.vector", vector))
+    return {"bool": {"should": [build(vector_field(target), vector), nested]}}
+
+
+def among(query: Query, ids: Sequence[str]) -> Query:
+    """Return the query of these documents, which all match, with the scores of ``query``."""
+    return {"bool": {"should": [query], "filter": [{"ids": {"values": list(ids)}}]}}
+
+
+def two_stage(first: Query, second: Query, window: int) -> Query:
+    """Return the query of the hamming plugin of the best documents of ``first``, by ``second``.
+
+    These are in each shard the best ``window`` documents and all that tie with the last of them.
+    """
+    return {"two_stage": {"first": first, "second": second, "window": window}}
 
 
 def by_knn_all(
@@ -163,39 +226,47 @@ def present(target: Modality, layout: Layout, *, nested: bool = True) -> Query:
     return {"bool": {"should": [flat, several]}}
 
 
-def search_body(query: Query, size: int, target: Modality | None = None) -> dict[str, Any]:
-    """Return the body of a search sorted by distance, then id.
+def search_body(query: Query, size: int, source: Any = False) -> dict[str, Any]:
+    """Return the body of a search sorted by score, then id. ``source``: the fields to return.
 
-    Reserved fields are not returned, except the nested codes of ``target``, by which the client
-    finds the nearest one.
+    Without fields the ids are read from doc values, which is faster than from stored documents.
     """
-    kept = None if target is None else nested_path(target)
+    ids = {"stored_fields": "_none_", "docvalue_fields": [ID]}
     return {
         "size": size,
         "query": query,
-        "sort": BY_DISTANCE,
-        "_source": {"excludes": [name for name in mapping.RESERVED_FIELDS if name != kept]},
+        "sort": BY_SCORE,
+        **(ids if source is False else {"_source": source}),
         "track_total_hits": False,
     }
 
 
-def words_query(field: str, words: str, filters: Sequence[Query]) -> Query:
-    """Return the BM25 query of a text field, among documents that pass the filters."""
-    match: Query = {"match": {field: {"query": words}}}
-    return {"bool": {"must": [match], "filter": list(filters)}}
+def words_query(
+    fields: Sequence[str], words: Sequence[str], excluded: Sequence[str], filters: Sequence[Query]
+) -> Query:
+    """Return the BM25 query of documents with one of the words, without the excluded ones.
 
-
-def hybrid_body(
-    code_query: Query, text_query: Query, size: int, *, constant: int, depth: int
-) -> dict[str, Any]:
-    """Return the body of a search that neural-search fuses: sum of 1 / (constant + rank)."""
-    ranker = {"combination": {"technique": "rrf", "rank_constant": constant}}
+    The clause of each word is named by its place in ``words``, for ``matched_queries``.
+    """
+    options = {"minimum_should_match": 1, "filter": list(filters)}
     return {
-        "size": size,
-        "query": {"hybrid": {"queries": [code_query, text_query], "pagination_depth": depth}},
-        "_source": {"excludes": list(mapping.RESERVED_FIELDS)},
-        "search_pipeline": {"phase_results_processors": [{"score-ranker-processor": ranker}]},
+        "bool": {
+            "should": [_word(fields, word, _name=str(n)) for n, word in enumerate(words)],
+            "must_not": [_word(fields, word) for word in excluded],
+            **options,
+        }
     }
+
+
+def user_source(kept: Sequence[str] = (), left_out: Sequence[str] = ()) -> dict[str, Any]:
+    """Return ``_source`` with the user's fields and ``kept``, without paths ``left_out``."""
+    names = [name for name in mapping.RESERVED_FIELDS if name not in kept]
+    return {"excludes": [*names, *left_out]}
+
+
+def hit_id(hit: Mapping[str, Any]) -> str:
+    """Return the id of a hit, also of one without ``_id`` (see :func:`search_body`)."""
+    return str(hit["_id"] if "_id" in hit else hit["fields"][ID][0])
 
 
 def filters(
@@ -222,6 +293,17 @@ def text_field(name: str, types: Mapping[str, str]) -> str:
     )
 
 
+def text_fields(types: Mapping[str, str]) -> list[str]:
+    """Return the paths of the analysed text of all fields of the user."""
+    return [
+        path
+        for path, kind in sorted(types.items())
+        if kind in ("text", "match_only_text")
+        and not mapping.is_reserved(path)
+        and not is_nested(path, types)
+    ]
+
+
 def is_nested(field: str, types: Mapping[str, str]) -> bool:
     """Return whether a field is, or is inside, a nested field."""
     parents = [field[:position] for position, char in enumerate(field) if char == "."]
@@ -234,13 +316,25 @@ def _nested(path: str, query: Query) -> Query:
     return {"nested": {**options, "query": query}}
 
 
-def _scored(
-    script: Query, field: str, layout: Layout, filters: Sequence[Query], radius: int | None
-) -> Query:
-    """Return the script query of documents that have the field and pass the filters."""
-    present = {"bool": {"filter": [layout.present(field), *filters]}}
-    min_score = {} if radius is None else {"min_score": codec.to_score(radius)}
-    return {"script_score": {"query": present, "script": script, **min_score}}
+def _word(fields: Sequence[str], word: str, **options: str) -> Query:
+    """Return the query of one word, in ``xmodal.words`` or in fields that the server analyses."""
+    if list(fields) == [mapping.WORDS]:
+        return {"term": {mapping.WORDS: {"value": word, **options}}}
+    return {"multi_match": {"query": word, "fields": list(fields), **options}}
+
+
+def _scored(script: Query, filters: Sequence[Query], min_score: float | None = None) -> Query:
+    """Return the script query of the documents that pass the filters."""
+    limit = {} if min_score is None else {"min_score": min_score}
+    query = {"bool": {"filter": list(filters)}}
+    return {"script_score": {"query": query, "script": script, **limit}}
+
+
+def _planes(weights: UInt8) -> list[list[int]]:
+    """Return the bit planes of weights, lowest first, as words like those of codes."""
+    count = int(weights.max(initial=0)).bit_length()
+    planes = weights >> np.arange(count, dtype=np.uint8)[:, None] & 1
+    return codec.to_words(BinaryCodes.from_relaxed(planes))
 
 
 def _filter(condition: Condition, types: Mapping[str, str], expensive: bool) -> Query:
@@ -437,4 +531,8 @@ def _tightest(bounds: Mapping[str, Any]) -> dict[str, Any]:
     return tightest
 
 
-PAINLESS = files("xmodal_opensearch").joinpath("assets/hamming.painless").read_text("utf-8")
+def _script(name: str) -> str:
+    return files("xmodal_opensearch").joinpath(f"assets/{name}.painless").read_text("utf-8")
+
+
+HAMMING_SCRIPT, COSINE_SCRIPT = _script("hamming"), _script("cosine")

@@ -6,17 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from xmodal.codes import BinaryCodes
-from xmodal.index.contract import Facets, to_facets
-from xmodal.index.documents import DocumentBatch, to_offsets
+from xmodal.index.contract import Facets, Hit, to_facets
+from xmodal.index.documents import DocumentBatch
+from xmodal.index.query_codes import QueryCodes
 from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.index import mapping, queries
 from xmodal_opensearch.index.bulk_lines import is_usable
-from xmodal_opensearch.index.handle import IndexHandle, nearest_codes
-from xmodal_opensearch.index.mapping import field_of, nested_path
+from xmodal_opensearch.index.comparison import best_hits, read_stored, source_fields
+from xmodal_opensearch.index.handle import IndexHandle
 from xmodal_opensearch.index.queries import MAX_HITS, Query
 
 MAX_FACET_FIELDS = 100
@@ -24,18 +22,48 @@ MAX_FACET_FIELDS = 100
 
 def read_batch(handle: IndexHandle, ids: Sequence[str]) -> DocumentBatch:
     """Return codes and fields of the ids that exist, each once, in the order of ``ids``."""
-    stored = _read_sources(handle, list(dict.fromkeys(ids)))
-    sources = {id_: stored[id_] for id_ in ids if id_ in stored}
-    packed, offsets = {}, {}
+    found = _read_sources(handle, list(dict.fromkeys(ids)))
+    sources = {id_: found[id_] for id_ in ids if id_ in found}
+    packed, offsets, vectors = {}, {}, {}
     for modality in MODALITIES:
-        codes, offsets[modality] = stored_codes(handle, list(sources.values()), modality)
-        packed[modality] = codes.packed
+        stored = read_stored(
+            list(sources.values()), modality, handle.layout, handle.bits, handle.dim
+        )
+        packed[modality], offsets[modality] = stored.codes.packed, stored.offsets
+        if stored.vectors is not None:
+            vectors[modality] = stored.vectors
     fields = [
         json.dumps(mapping.user_fields(source), ensure_ascii=False) for source in sources.values()
     ]
     origins = [source.get("xmodal", {}).get("origin", "") for source in sources.values()]
     known = origins if any(origins) else []
-    return DocumentBatch(list(sources), packed, offsets, fields, origins=known)
+    return DocumentBatch(list(sources), packed, offsets, fields, vectors, known)
+
+
+def read_fields(handle: IndexHandle, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the user's fields of the documents that exist, by id."""
+    return _read_sources(handle, list(dict.fromkeys(ids)), left_out=mapping.RESERVED_FIELDS)
+
+
+def measure(
+    handle: IndexHandle, query: QueryCodes, ids: Sequence[str], target: Modality
+) -> dict[str, Hit]:
+    """Return the hits that documents would be for one query, by id; see the contract."""
+    sources = _read_sources(handle, list(dict.fromkeys(ids)))
+    dim = None if query.vectors is None else handle.dim
+    stored = read_stored(list(sources.values()), target, handle.layout, handle.bits, dim)
+    found = [{"_id": id_, "_source": source} for id_, source in sources.items()]
+    return {hit.id: hit for hit in best_hits(found, query, stored)}
+
+
+def count_target(
+    handle: IndexHandle, target: Modality, where: Mapping[str, Any] | None = None
+) -> int:
+    """Return the number of documents with a code of ``target`` that pass the filters."""
+    filters = handle.filters(where)
+    handle.refresh()
+    present = queries.present(target, handle.layout, nested=handle.queries_nested(target))
+    return handle.count({"bool": {"filter": [present, *filters]}})
 
 
 def count_documents(handle: IndexHandle) -> int:
@@ -83,43 +111,13 @@ def sample_codes(
             **random,
         }
     }
-    body = {"size": min(count, MAX_HITS), "query": query, "_source": code_fields(modality)}
+    source = source_fields(modality, vectors=False)
+    body = {"size": min(count, MAX_HITS), "query": query, "_source": source}
     (answer,) = handle.search([body])
     hits = answer["hits"]["hits"]
-    codes, offsets = stored_codes(handle, [hit["_source"] for hit in hits], modality)
-    return [hit["_id"] for hit in hits], codes[offsets[:-1]]
-
-
-def code_fields(modality: Modality) -> list[str]:
-    """Return the fields of ``_source`` to request, which may have codes of ``modality``.
-
-    k-NN 3.6 removes the codes from nested objects of ``_source`` if only their path is requested.
-    """
-    return [field_of(modality), f"{nested_path(modality)}.*"]
-
-
-def stored_codes(
-    handle: IndexHandle, sources: Sequence[Mapping[str, Any]], modality: Modality
-) -> tuple[BinaryCodes, npt.NDArray[np.int64]]:
-    """Return the codes of documents with these ``_source``, and the offsets of each document."""
-    flat, path = field_of(modality), nested_path(modality)
-    objects = [
-        source.get(path)
-        or handle.layout.objects([source[flat]] if source.get(flat) is not None else [])
-        for source in sources
-    ]
-    codes = handle.layout.object_codes([one for each in objects for one in each], handle.bits)
-    return codes, to_offsets([len(each) for each in objects])
-
-
-def read_nearest(
-    handle: IndexHandle, code: BinaryCodes, ids: Sequence[str], target: Modality
-) -> dict[str, tuple[int, int]]:
-    """Return distance and position of the nearest code of the documents with codes, by id."""
-    batch = read_batch(handle, ids)
-    stored = BinaryCodes(batch.packed[target], handle.bits)
-    nearest = nearest_codes(code, stored, batch.offsets[target])
-    return {id_: at for id_, at in zip(batch.ids, nearest, strict=True) if at is not None}
+    sources = [hit["_source"] for hit in hits]
+    stored = read_stored(sources, modality, handle.layout, handle.bits)
+    return [hit["_id"] for hit in hits], stored.codes[stored.offsets[:-1]]
 
 
 def documents(handle: IndexHandle) -> list[Query]:
@@ -127,28 +125,37 @@ def documents(handle: IndexHandle) -> list[Query]:
     return [{"exists": {"field": mapping.ID}}, *handle.filters(None)]
 
 
-def _read_sources(handle: IndexHandle, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return ``_source`` by id of the documents that exist, including unrefreshed changes."""
+def _read_sources(
+    handle: IndexHandle, ids: Sequence[str], left_out: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """Return ``_source`` by id of the documents that exist, including unrefreshed changes.
+
+    ``left_out``: fields that are not returned.
+    """
     if handle.enriched:
-        return _search_sources(handle, ids)
+        return _search_sources(handle, ids, left_out)
     usable = [id_ for id_ in ids if is_usable(id_)]
+    options: dict[str, Any] = {"_source_excludes": ",".join(left_out)} if left_out else {}
     sources = {}
     for start in range(0, len(usable), MAX_HITS):
         body = {"ids": usable[start : start + MAX_HITS]}
         answer = handle.server.request(
-            "POST", f"/{handle.name}/_mget", body, doing="reading documents"
+            "POST", f"/{handle.name}/_mget", body, doing="reading documents", **options
         )
         sources.update({doc["_id"]: doc["_source"] for doc in answer["docs"] if doc.get("found")})
     return sources
 
 
-def _search_sources(handle: IndexHandle, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _search_sources(
+    handle: IndexHandle, ids: Sequence[str], left_out: Sequence[str]
+) -> dict[str, dict[str, Any]]:
     """Return the same of an enriched index: documents of any routing, of this encoder only."""
     handle.refresh()
     sources = {}
     for start in range(0, len(ids), MAX_HITS):
         with_ids = {"ids": {"values": list(ids[start : start + MAX_HITS])}}
         query = {"bool": {"filter": [with_ids, *handle.filters(None)]}}
-        (answer,) = handle.search([{"size": MAX_HITS, "query": query}])
+        source = {"excludes": list(left_out)} if left_out else True
+        (answer,) = handle.search([{"size": MAX_HITS, "query": query, "_source": source}])
         sources.update({hit["_id"]: hit["_source"] for hit in answer["hits"]["hits"]})
     return sources

@@ -7,15 +7,16 @@ from typing import Any, Self
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import BulkFailure, ConfigError, IndexMissing, ServerFailure
-from xmodal.index.contract import Facets, Hits
+from xmodal.index.contract import WINDOW, Facets, Hit, Hits, WordsHit, WordsQuery
 from xmodal.index.documents import Codes, DocumentBatch, to_batch
 from xmodal.index.origins import Entry
-from xmodal.index.validation import check_ids, check_width
+from xmodal.index.query_codes import QueryCodes, to_query_codes
+from xmodal.index.validation import check_ids, check_search, check_width
 from xmodal.modality import Modality
-from xmodal.retrieval.fusion import RRF_CONSTANT
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.address import Address, parse_address
 from xmodal_opensearch.client.server import Server
+from xmodal_opensearch.index import two_stage
 from xmodal_opensearch.index.aliases import describe, make_version
 from xmodal_opensearch.index.approximate import (
     RECALL_QUERIES,
@@ -26,13 +27,18 @@ from xmodal_opensearch.index.approximate import (
 )
 from xmodal_opensearch.index.bulk_lines import index_lines, is_usable, several_codes
 from xmodal_opensearch.index.capabilities import probe
-from xmodal_opensearch.index.exact_search import search_exact
 from xmodal_opensearch.index.explain import Explanation, explain
 from xmodal_opensearch.index.handle import IndexHandle
-from xmodal_opensearch.index.hybrid import search_fused
 from xmodal_opensearch.index.listing import count_codes, disk_usage, list_entries
-from xmodal_opensearch.index.reading import count_documents, read_batch, read_facets
+from xmodal_opensearch.index.reading import (
+    count_documents,
+    count_target,
+    measure,
+    read_batch,
+    read_facets,
+)
 from xmodal_opensearch.index.strategies import choose_strategy
+from xmodal_opensearch.index.words_search import search_words
 
 
 def open_opensearch(
@@ -98,6 +104,11 @@ class OpenSearchIndex:
         return self.handle.bits
 
     @property
+    def dim(self) -> int | None:
+        """Dimension of the stored vectors, or None without vectors."""
+        return self.handle.dim
+
+    @property
     def fingerprint(self) -> str | None:
         """Fingerprint of the encoder of the stored codes, or None if unknown."""
         return self.handle.fingerprint
@@ -115,7 +126,11 @@ class OpenSearchIndex:
         check_width(batch.bits, self.bits)
         self.handle.check_owned()
         # All lines are built before the first is sent, so that an invalid batch changes nothing.
-        lines = {line.id: line for line in index_lines(batch, self.handle.layout)}
+        handle = self.handle
+        batch = handle.with_storable_vectors(batch)
+        lines = {
+            line.id: line for line in index_lines(batch, handle.layout, words=handle.has_words)
+        }
         self.handle.store_fingerprint()
         self.handle.map_nested_codes(several_codes(batch))
         if batch.origins:
@@ -126,15 +141,49 @@ class OpenSearchIndex:
 
     def search(
         self,
-        queries: BinaryCodes,
+        queries: BinaryCodes | QueryCodes,
         k: int,
         *,
         target: Modality,
         where: Mapping[str, Any] | None = None,
         radius: int | None = None,
+        window: int = WINDOW,
     ) -> Hits:
-        """Return the best ``k`` documents for each query; see the contract."""
-        return search_exact(self.handle, queries, k, target=target, where=where, radius=radius)
+        """Return the best ``k`` documents for each query; see the contract.
+
+        Servers without the hamming plugin, except with 64-bit words, compute weights only for the
+        first 4 x ``window`` documents by Hamming distance.
+        """
+        return two_stage.search(
+            self.handle, queries, k, target=target, where=where, radius=radius, window=window
+        )
+
+    def search_words(
+        self,
+        queries: Sequence[WordsQuery],
+        k: int,
+        *,
+        target: Modality,
+        where: Mapping[str, Any] | None = None,
+        text_field: str | None = None,
+    ) -> list[list[WordsHit]]:
+        """Return the best ``k`` documents for each query by BM25; see index/words_search.py."""
+        return search_words(
+            self.handle, queries, k, target=target, where=where, text_field=text_field
+        )
+
+    def measure(
+        self, query: BinaryCodes | QueryCodes, ids: Sequence[str], *, target: Modality
+    ) -> dict[str, Hit]:
+        """Return the hits that documents would be for one query; see the contract."""
+        given = to_query_codes(query)
+        check_search(given.codes, self.bits, 1, target, None)
+        given = two_stage.with_usable_vectors(self.handle, given)
+        return measure(self.handle, given, ids, target)
+
+    def count(self, target: Modality, where: Mapping[str, Any] | None = None) -> int:
+        """Return the number of documents with a code of ``target``; see the contract."""
+        return count_target(self.handle, target, where)
 
     def get(self, ids: Sequence[str]) -> DocumentBatch:
         """Return codes and fields of the ids that exist; see the contract."""
@@ -147,6 +196,7 @@ class OpenSearchIndex:
         usable = [id_ for id_ in dict.fromkeys(ids) if is_usable(id_)]
         report = self.handle.send(bulk.batches(map(bulk.delete_line, usable)))
         self._check_accepted(report, len(usable), "removed")
+        self.handle.forget_decision()
         return report.results["deleted"]
 
     def entries(
@@ -210,33 +260,6 @@ class OpenSearchIndex:
         """Compare the graph with exact search for ``sample`` stored codes."""
         return measure_recall(self.handle, k, target=target, sample=sample)
 
-    def search_fused(
-        self,
-        queries: BinaryCodes,
-        words: Sequence[str],
-        k: int,
-        *,
-        target: Modality,
-        text_field: str = "text",
-        where: Mapping[str, Any] | None = None,
-        depth: int = 100,
-        constant: int = RRF_CONSTANT,
-        on_server: bool = False,
-    ) -> Hits:
-        """Rank by codes and by BM25 of ``words``, one text per query; see index/hybrid.py."""
-        return search_fused(
-            self.handle,
-            queries,
-            words,
-            k,
-            target=target,
-            text_field=text_field,
-            where=where,
-            depth=depth,
-            constant=constant,
-            on_server=on_server,
-        )
-
     def explain(
         self,
         id_: str,
@@ -244,7 +267,7 @@ class OpenSearchIndex:
         *,
         target: Modality,
         words: str | None = None,
-        text_field: str = "text",
+        text_field: str | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> Explanation:
         """Return distance and ranks of a document for one query; see index/explain.py."""

@@ -29,7 +29,8 @@ class Strategy:
     ``makes``: layout of a new index. ``searches``: names of the layouts that it can search.
     ``build``: builds the query, or None for a knn query, which returns the k nearest only.
     ``needs_scripts``: the server must allow expensive queries. ``needs_hamming``: the hamming
-    plugin must be on every node.
+    plugin must be on every node. ``weighs``: the query has weights on every server; of the hamming
+    plugin, version 0.2 has them.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Strategy:
     needs_scripts: bool = False
     needs_hamming: bool = False
     has_graph: bool = False
+    weighs: bool = False
 
 
 VECTORS = ("faiss", "faiss-hnsw", "lucene-hnsw", "flat")
@@ -70,6 +72,7 @@ STRATEGIES = {
             ("long",),
             queries.by_painless,
             needs_scripts=True,
+            weighs=True,
         ),
         Strategy(
             "lucene-hnsw",

@@ -22,6 +22,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset, Item, Problems, Progress
 from xmodal.errors import ConfigError, DataError, IndexMismatch, IndexMissing
 from xmodal.modality import MODALITIES, Modality
+from xmodal.vectors import Int8
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server
@@ -30,7 +31,14 @@ from xmodal_opensearch.index.aliases import describe
 from xmodal_opensearch.index.bit_order_check import store_self_test
 from xmodal_opensearch.index.bulk_lines import code_source
 from xmodal_opensearch.index.capabilities import probe
-from xmodal_opensearch.index.mapping import ENCODER, LAYOUTS, Layout, field_of, nested_path
+from xmodal_opensearch.index.mapping import (
+    ENCODER,
+    LAYOUTS,
+    Layout,
+    field_of,
+    nested_path,
+    vector_field,
+)
 from xmodal_opensearch.index.queries import Query, is_nested
 from xmodal_opensearch.index.store import OpenSearchIndex
 from xmodal_opensearch.loading.download import Download
@@ -40,7 +48,7 @@ class Encoded(Protocol):
     """Codes of one modality, as the encoders of xmodal return them.
 
     ``ids``: of the n items that have any. ``offsets``, (n + 1,): the codes of item i are
-    ``codes[offsets[i]:offsets[i + 1]]``.
+    ``codes[offsets[i]:offsets[i + 1]]``. ``vectors``: one per code, or None.
     """
 
     @property
@@ -49,6 +57,8 @@ class Encoded(Protocol):
     def codes(self) -> BinaryCodes: ...
     @property
     def offsets(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def vectors(self) -> Int8 | None: ...
 
 
 Encode = Callable[[Dataset], Mapping[Modality, Encoded]]
@@ -114,7 +124,7 @@ def prepare(
                 "of this encoder: a field's width is fixed, so reindex into a new index"
             )
         if stored_fingerprint != fingerprint:
-            meta = mappings["_meta"] | mapping.build_meta(bits, fingerprint, enriched=True)
+            meta = mapping.with_meta(mappings["_meta"], encoder=fingerprint)
             server.request("PUT", f"/{name}/_mapping", {"_meta": meta}, doing="naming the encoder")
     return OpenSearchIndex(server, address, bits=bits, fingerprint=fingerprint)
 
@@ -216,21 +226,26 @@ def _encode_page(
         encoded = encode(data)
     several = [modality for modality, one in encoded.items() if (np.diff(one.offsets) > 1).any()]
     index.handle.read_types()  # another process may have added the fields for several codes
+    dims = {one.vectors.shape[1] for one in encoded.values() if one.vectors is not None}
+    stores_vectors = index.handle.store_vectors(dims.pop() if dims else None)
     index.handle.map_nested_codes(several)
-    values = {
-        modality: _values_by_item(index.handle.layout, one) for modality, one in encoded.items()
+    codes = {
+        modality: _codes_by_item(index.handle.layout, one, stores_vectors)
+        for modality, one in encoded.items()
     }
     batch: bulk.Batch = []
     for number, hit in enumerate(page):
         id_ = hit["_id"]
         code_fields: dict[str, Any] = {}
         for modality in MODALITIES:
-            own = values[modality].get(str(number), [])
+            values, vectors = codes[modality].get(str(number), ([], []))
             # None removes the codes of an earlier run.
             code_fields |= {field_of(modality): None}
+            if index.dim is not None:
+                code_fields |= {vector_field(modality): None}
             if index.handle.has_nested_codes(modality):
                 code_fields |= {nested_path(modality): None}
-            code_fields |= code_source(modality, own, index.handle.layout)
+            code_fields |= code_source(modality, values, vectors, index.handle.layout)
         if all(value is None for value in code_fields.values()):
             continue
         change = {"xmodal": {"id": id_, "encoder": index.fingerprint}, **code_fields}
@@ -239,11 +254,19 @@ def _encode_page(
     return batch
 
 
-def _values_by_item(layout: Layout, encoded: Encoded) -> dict[str, list[Any]]:
-    """Return the values of the code field of all codes of each item, by its id."""
+def _codes_by_item(
+    layout: Layout, encoded: Encoded, with_vectors: bool
+) -> dict[str, tuple[list[Any], list[Any]]]:
+    """Return the values of the code field and of the vector field of each item, by its id."""
     values = layout.values(encoded.codes)
+    vectors = []
+    if with_vectors and encoded.vectors is not None:
+        vectors = layout.vector_values(encoded.vectors)
     ends = pairwise(encoded.offsets)
-    return {id_: values[start:end] for id_, (start, end) in zip(encoded.ids, ends, strict=True)}
+    return {
+        id_: (values[start:end], vectors[start:end])
+        for id_, (start, end) in zip(encoded.ids, ends, strict=True)
+    }
 
 
 def _item(
@@ -315,7 +338,10 @@ def _check_source(name: str, mappings: Mapping[str, Any]) -> None:
             f"index {name} does not store complete documents (_source is {dict(stored)}), so an "
             "update would lose fields: reindex it with complete documents"
         )
-    reserved = sorted(set(mapping.RESERVED_FIELDS) & set(mappings.get("properties", {})))
+    # A vector field of the user's own is allowed: the documents then have codes without vectors.
+    vectors = map(vector_field, MODALITIES)
+    names = set(mapping.RESERVED_FIELDS) - set(vectors)
+    reserved = sorted(names & set(mappings.get("properties", {})))
     if reserved:
         raise IndexMismatch(
             f"index {name} has fields with the reserved names {', '.join(reserved)}: rename them"

@@ -88,16 +88,18 @@ def lines(
     """Yield the bulk lines of all valid documents; add reasons of others to ``refused`` by id."""
     for batch in batches:
         check_width(batch.bits, index.bits)
+        stored = index.handle.with_storable_vectors(batch)
         index.handle.map_nested_codes(several_codes(batch))
         if batch.origins:
             index.handle.map_origins()
-        sources = source_codes(batch, index.handle.layout)
+        sources = source_codes(stored, index.handle.layout)
+        words = index.handle.has_words
         for id_, codes, fields, origin in zip(
             batch.ids, sources, batch.fields, batch.origin_texts(), strict=True
         ):
             try:
                 check_ids([id_])
-                yield index_line(id_, codes, json.loads(fields), origin=origin)
+                yield index_line(id_, codes, json.loads(fields), origin=origin, words=words)
             except ConfigError as error:
                 refused[id_] = str(error)
 

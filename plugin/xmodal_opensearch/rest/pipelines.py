@@ -24,7 +24,7 @@ from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.mapping import field_of, nested_path
 from xmodal_opensearch.index.ownership import OwnershipTag
-from xmodal_opensearch.index.queries import BY_DISTANCE, Query
+from xmodal_opensearch.index.queries import BY_SCORE, Query
 
 Body = dict[str, Any]
 INGEST, SEARCH = "/_ingest/pipeline", "/_search/pipeline"
@@ -288,7 +288,7 @@ def _post_process_script(config: ConnectorConfig) -> str:
     values: dict[str, str] = {
         "encoder": config.tag.fingerprint,
         "index": config.tag.index,
-        "order": json.dumps(BY_DISTANCE),
+        "order": json.dumps(BY_SCORE),
         "fields": json.dumps({"excludes": list(mapping.RESERVED_FIELDS)}),
     }
     values |= {modality: json.dumps(query) for modality, query in config.queries.items()}

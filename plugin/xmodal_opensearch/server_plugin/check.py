@@ -12,6 +12,7 @@ import numpy.typing as npt
 from xmodal.codes import BinaryCodes
 from xmodal.errors import IndexFailure, IndexMissing
 from xmodal.index.documents import DocumentBatch
+from xmodal.index.query_codes import QueryCodes
 from xmodal.modality import Modality
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import codec
@@ -109,10 +110,10 @@ def _compare_search(
     distances: npt.NDArray[np.uint16],
 ) -> None:
     """Raise IndexFailure if the hits of a code differ from these distances of all documents."""
-    query = build.by_all(build.by_hamming, target, code, LAYOUTS["faiss"], [])
+    query = build.by_all(build.by_hamming, target, QueryCodes(code), LAYOUTS["faiss"], [])
     answer = server.search(f"/{index}/_search", build.search_body(query, K), doing="searching")
     hits = answer["hits"]["hits"]
-    found = [(codec.to_distance(hit["_score"]), int(hit["_id"])) for hit in hits]
+    found = [(codec.to_key(hit["_score"]), int(build.hit_id(hit))) for hit in hits]
     ranked = sorted((distance, number) for number, distance in enumerate(distances.tolist()))
     if found != ranked[:K]:
         raise IndexFailure(

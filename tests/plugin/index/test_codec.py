@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import CodeError
+from xmodal.vectors import MAX_KEY
 from xmodal_opensearch.index import codec
 from xmodal_opensearch.index.store import open_opensearch
 
@@ -93,9 +95,16 @@ def test_from_words_rejects_another_number_of_words(rows: list[list[int]]) -> No
         codec.from_words(rows, 64)
 
 
-def test_to_distance_inverts_float32_scores() -> None:
-    scores = [float(np.float32(1) / np.float32(1 + d)) for d in range(MAX_BITS + 1)]
-    assert [codec.to_distance(score) for score in scores] == list(range(MAX_BITS + 1))
+def test_to_key_inverts_float32_scores() -> None:
+    keys = [*range(MAX_BITS + 1), *range(MAX_KEY - 5000, MAX_KEY)]
+    scores = [float(np.float32(1) / np.float32(1 + key)) for key in keys]
+    assert [codec.to_key(score) for score in scores] == keys
+
+
+def test_least_score_is_between_two_distances() -> None:
+    for distance in range(MAX_BITS):
+        score, beyond = (np.float32(1 / (1 + d)) for d in (distance, distance + 1))
+        assert beyond < codec.least_score(distance) < score
 
 
 def test_score_of_a_radius_separates_distances() -> None:
@@ -141,3 +150,12 @@ def test_server_returns_every_distance_from_0_to_512(
         for radius in (0, 1, 255, 256, 511):
             [within] = index.search(zeros, bits + 1, target="text", radius=radius)
             assert [hit.distance for hit in within] == list(range(radius + 1))
+
+
+@given(numbers=st.lists(st.lists(st.integers(-128, 127), min_size=3, max_size=3), max_size=4))
+def test_json_arrays_of_vectors(numbers: list[list[int]]) -> None:
+    vectors = np.array(numbers, np.int8).reshape(len(numbers), 3)
+    texts = codec.to_json_arrays(vectors)
+    assert [json.loads(text) for text in texts] == numbers
+    # Inside of other values it has no quotes.
+    assert all(repr({"vector": text}) == f"{{'vector': {text}}}" for text in texts)

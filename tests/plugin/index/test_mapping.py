@@ -96,6 +96,7 @@ def test_body_of_a_new_index() -> None:
                     "bits": 64,
                     "bit_order": "most significant first",
                     "encoder": "e1",
+                    "words": "1",
                 }
             },
             "date_detection": False,
@@ -109,7 +110,15 @@ def test_body_of_a_new_index() -> None:
             "properties": {
                 "day": {"type": "date"},
                 "xmodal": {
-                    "properties": {"id": {"type": "keyword"}, "encoder": {"type": "keyword"}}
+                    "properties": {
+                        "id": {"type": "keyword"},
+                        "encoder": {"type": "keyword"},
+                        "words": {
+                            "type": "text",
+                            "analyzer": "whitespace",
+                            "index_options": "freqs",
+                        },
+                    }
                 },
                 "image_code": field,
                 "text_code": field,

@@ -106,12 +106,10 @@ def test_filters_on_native_fields_equal_the_oracle(
         assert [hit.id for hit in hits] == [hit[0] for hit in expected], (where, documents)
 
 
-def test_invalid_date_raises_server_failure(index: OpenSearchIndex) -> None:
+def test_invalid_date_is_refused(index: OpenSearchIndex) -> None:
     index.add(["a"], image=codes([0], 8), fields=[{"day": "2011-01-02"}])
     for where in ({"day": "red"}, {"day": {"gt": "red"}}):
-        with pytest.raises(
-            ServerFailure, match=r"400.*[Ff]ailed to parse date field \[red\]"
-        ) as raised:
+        with pytest.raises((ConfigError, ServerFailure), match="red") as raised:
             index.search(codes([0], 8), 1, target="image", where=where)
         assert "\n" not in str(raised.value)
 

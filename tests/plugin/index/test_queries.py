@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
 from xmodal.index.filters import DATE, parse
+from xmodal.index.query_codes import QueryCodes
 from xmodal_opensearch.index import queries as build
 from xmodal_opensearch.index.mapping import LAYOUTS
 
-CODE = BinaryCodes.from_hex(["80ff"])
+CODE = QueryCodes(BinaryCodes.from_hex(["80ff"]))
+WEIGHTED = QueryCodes(CODE.codes, np.array([[1, 2, 15, *[0] * 13]], np.uint8))
+VECTOR = np.array([1, -128, 127], np.int8)
 RED = {"terms": {"colour": ["red"]}}
 CODES = ["xmodal", "image_code", "text_code"]
+VECTORS = ["image_vector", "text_vector"]
 
 
 def test_by_script_body() -> None:
@@ -35,29 +40,64 @@ def test_by_script_body() -> None:
 
 
 def test_by_painless_body() -> None:
-    code = BinaryCodes.from_hex(["8000000000000001" + "ff"])
+    code = QueryCodes(BinaryCodes.from_hex(["8000000000000001" + "ff"]))
     assert build.by_painless("text_code", code, LAYOUTS["long"], []) == {
         "script_score": {
             "query": {"bool": {"filter": [{"exists": {"field": "text_code.w0"}}]}},
             "script": {
                 "lang": "painless",
-                "source": build.PAINLESS,
+                "source": build.HAMMING_SCRIPT,
                 "params": {
                     "words": [-(2**63) + 1, -(1 << 56)],
                     "fields": ["text_code.w0", "text_code.w1"],
+                    "planes": [],
+                    "bits": 72,
+                    "radius": 72,
                 },
             },
         }
     }
-    assert "Long.bitCount" in build.PAINLESS
+    assert "Long.bitCount" in build.HAMMING_SCRIPT
+
+
+def test_weights_are_digits_for_the_plugin_and_bit_planes_for_painless() -> None:
+    body = build.by_hamming("f", WEIGHTED, LAYOUTS["faiss"], [])
+    assert body["hamming"]["weights"] == "12f0000000000000"
+    script = build.by_painless("f", WEIGHTED, LAYOUTS["long"], [])["script_score"]["script"]
+    # Weights 1, 2, 15 of the first three bits: the planes of 1, 2, 4 and 8.
+    planes = [0b101, 0b011, 0b001, 0b001]
+    assert [row for (row,) in script["params"]["planes"]] == [
+        int(f"{plane:03b}{0:061b}", 2) - (1 << 64 if plane & 4 else 0) for plane in planes
+    ]
+
+
+def test_queries_by_vectors() -> None:
+    assert build.by_vector_cosine("image_vector", VECTOR) == {
+        "vector_cosine": {"field": "image_vector", "vector": "AYB/"}
+    }
+    script = build.by_vector_script("image_vector", VECTOR)["script_score"]
+    assert script["query"] == {"bool": {"filter": [{"exists": {"field": "image_vector"}}]}}
+    assert script["script"]["params"] == {"field": "image_vector", "vector": [1, -128, 127]}
+    # A zero vector, which k-NN refuses, has the cosine 0 with all vectors.
+    zeros = build.by_vector_script("image_vector", np.zeros(3, np.int8))
+    assert zeros == {"constant_score": {"filter": {"exists": {"field": "image_vector"}}}}
+    both = build.by_all_vectors(build.by_vector_cosine, "image", VECTOR)["bool"]["should"]
+    assert both[0] == build.by_vector_cosine("image_vector", VECTOR)
+    assert both[1]["nested"]["query"] == build.by_vector_cosine("image_codes.vector", VECTOR)
+    assert build.among({"a": 1}, ["x", "y"]) == {
+        "bool": {"should": [{"a": 1}], "filter": [{"ids": {"values": ["x", "y"]}}]}
+    }
+    assert build.two_stage({"a": 1}, {"b": 2}, 300) == {
+        "two_stage": {"first": {"a": 1}, "second": {"b": 2}, "window": 300}
+    }
 
 
 def test_by_knn_always_has_a_filter() -> None:
     nearest = {"vector": [-128, -1], "k": 7}
     match_all = {"bool": {"filter": [{"match_all": {}}]}}
-    assert build.by_knn("f", CODE, [], 7) == {"knn": {"f": nearest | {"filter": match_all}}}
+    assert build.by_knn("f", CODE.codes, [], 7) == {"knn": {"f": nearest | {"filter": match_all}}}
     red = {"bool": {"filter": [RED]}}
-    assert build.by_knn("f", CODE, [RED], 7) == {"knn": {"f": nearest | {"filter": red}}}
+    assert build.by_knn("f", CODE.codes, [RED], 7) == {"knn": {"f": nearest | {"filter": red}}}
 
 
 def test_all_documents_have_a_flat_code_or_nested_codes() -> None:
@@ -77,9 +117,11 @@ def test_all_documents_have_a_flat_code_or_nested_codes() -> None:
         query = build.by_all(by, "text", CODE, layout, [RED], 3)
         assert query == {"bool": {"should": [flat, nested]}}
     # k-NN applies a filter inside the nested query to the documents.
-    query = {"nested": options | {"query": build.by_knn("text_codes.code", CODE, [RED], 7)}}
-    flat = build.by_knn("text_code", CODE, [RED], 7)
-    assert build.by_knn_all("text", CODE, vectors, [RED], 7) == {"bool": {"should": [flat, query]}}
+    query = {"nested": options | {"query": build.by_knn("text_codes.code", CODE.codes, [RED], 7)}}
+    flat = build.by_knn("text_code", CODE.codes, [RED], 7)
+    assert build.by_knn_all("text", CODE.codes, vectors, [RED], 7) == {
+        "bool": {"should": [flat, query]}
+    }
 
 
 def test_radius_is_a_minimum_score_or_a_maximum_distance() -> None:
@@ -89,7 +131,11 @@ def test_radius_is_a_minimum_score_or_a_maximum_distance() -> None:
             plain = by("f", CODE, layout, [RED])["script_score"]
             assert "min_score" not in plain
             within = by("f", CODE, layout, [RED], radius)["script_score"]
-            assert within == plain | {"min_score": score}
+            if by is build.by_script:
+                assert within == plain | {"min_score": score}
+            else:  # the script gives documents beyond the radius the score 0
+                assert within["script"]["params"]["radius"] == radius
+                assert 0 < within["min_score"] < 1e-8
         near = build.by_hamming("f", CODE, vectors, [], radius)
         assert near == {"hamming": {"field": "f", "code": "80ff", "max_distance": radius}}
 
@@ -100,7 +146,7 @@ def test_by_hamming_contains_the_filter() -> None:
     }
 
 
-def test_search_body_sorts_by_distance_and_id_without_codes() -> None:
+def test_search_body_sorts_by_score_and_id() -> None:
     body = {
         "size": 5,
         "query": RED,
@@ -108,36 +154,39 @@ def test_search_body_sorts_by_distance_and_id_without_codes() -> None:
             {"_score": "desc"},
             {"xmodal.id": {"order": "asc", "unmapped_type": "keyword"}},
         ],
-        "_source": {"excludes": [*CODES, "image_codes", "text_codes", "self_test_code"]},
         "track_total_hits": False,
     }
-    assert build.search_body(RED, 5) == body
-    # The nested codes of the searched modality are returned: they tell which one is nearest.
-    body["_source"] = {"excludes": [*CODES, "image_codes", "self_test_code"]}
-    assert build.search_body(RED, 5, "text") == body
-
-
-def test_words_query_is_filtered() -> None:
-    assert build.words_query("caption", "a red boat", [RED]) == {
-        "bool": {"must": [{"match": {"caption": {"query": "a red boat"}}}], "filter": [RED]}
+    ids = {"stored_fields": "_none_", "docvalue_fields": ["xmodal.id"]}
+    assert build.search_body(RED, 5) == body | ids
+    source = {
+        "excludes": [*CODES, "image_codes", "text_codes", *VECTORS, "self_test_code"],
     }
-
-
-def test_hybrid_body() -> None:
-    assert build.hybrid_body({"a": 1}, {"b": 2}, 5, constant=60, depth=100) == {
-        "size": 5,
-        "query": {"hybrid": {"queries": [{"a": 1}, {"b": 2}], "pagination_depth": 100}},
-        "_source": {"excludes": [*CODES, "image_codes", "text_codes", "self_test_code"]},
-        "search_pipeline": {
-            "phase_results_processors": [
-                {
-                    "score-ranker-processor": {
-                        "combination": {"technique": "rrf", "rank_constant": 60}
-                    }
-                }
-            ]
-        },
+    assert build.search_body(RED, 5, build.user_source()) == body | {"_source": source}
+    source["excludes"].remove("text_codes")
+    assert build.user_source(["text_codes"], ["text_codes.vector"]) == {
+        "excludes": [*source["excludes"], "text_codes.vector"]
     }
+    assert [build.hit_id({"_id": "a"}), build.hit_id({"fields": {"xmodal.id": ["b"]}})] == [
+        "a",
+        "b",
+    ]
+
+
+def test_words_query_names_words_and_excludes_others() -> None:
+    def term(word: str, **options: str) -> dict[str, Any]:
+        return {"term": {"xmodal.words": {"value": word, **options}}}
+
+    assert build.words_query(["xmodal.words"], ["red", "boat"], ["dog"], [RED]) == {
+        "bool": {
+            "should": [term("red", _name="0"), term("boat", _name="1")],
+            "must_not": [term("dog")],
+            "minimum_should_match": 1,
+            "filter": [RED],
+        }
+    }
+    query = build.words_query(["caption", "title.words"], ["red"], [], [])
+    fields = {"query": "red", "fields": ["caption", "title.words"], "_name": "0"}
+    assert query["bool"]["should"] == [{"multi_match": fields}]
 
 
 # ---- filters ---------------------------------------------------------------------------------

@@ -15,13 +15,14 @@ from support.hamming_server import Server
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import BulkFailure, ConfigError, ServerFailure
-from xmodal.index.contract import Hits, Index, open_index
+from xmodal.index.contract import Hits, Index, WordsQuery, open_index
 from xmodal.index.documents import DocumentBatch
+from xmodal.index.query_codes import QueryCodes
 from xmodal.modality import MODALITIES
 from xmodal_opensearch.diagnostics import diagnose
 from xmodal_opensearch.index import queries
 from xmodal_opensearch.index.bulk_lines import index_lines
-from xmodal_opensearch.index.exact_search import count_within, pages_of_hits
+from xmodal_opensearch.index.exact_search import count_within, hit_source, pages_of_hits
 from xmodal_opensearch.index.mapping import LAYOUTS, nested_path
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading.load import load
@@ -141,11 +142,12 @@ def test_pages_counts_explanations_and_fused_search(index: OpenSearchIndex) -> N
         explained = index.explain(id_, query, target="text")
         assert (explained.distance, explained.nearest) == (distance, nearest)
         assert (explained.code_rank, len(explained.differing)) == (rank, distance)
-    [hits] = index.search_fused(query, ["red"], 300, target="text", text_field="colour")
-    found = [(hit.distance, hit.id, hit.nearest) for hit in hits]
-    assert sorted(found) == expected
+    hits = index.measure(query, batch.ids, target="text").values()
+    assert sorted((hit.distance, hit.id, hit.nearest) for hit in hits) == expected
+    [words] = index.search_words([WordsQuery("red")], 300, target="text")
+    assert len(words) == 150
     assert index.facets()["colour"] == [("blue", 150), ("red", 150)]
-    assert all(nested_path(modality) not in hits[0].fields for modality in MODALITIES)
+    assert all(nested_path(m) not in hit.fields for hit in hits for m in MODALITIES)
     stats = {one.modality: one for one in diagnose(index).modalities}
     assert stats["text"].codes == stats["text"].read == int(batch.counts("text").sum())
 
@@ -252,10 +254,10 @@ def test_field_of_the_user_with_a_reserved_name_is_reported(address: Address, re
 def test_request_in_the_documentation_is_that_of_the_client() -> None:
     page = Path(__file__).parents[3] / "docs" / "opensearch.md"
     [documented] = re.findall(r"```json\n(.*?)```", page.read_text(), re.DOTALL)
-    code = BinaryCodes.from_hex(["9f3c00a1"])
+    code = QueryCodes(BinaryCodes.from_hex(["9f3c00a1"]))
     large = [{"terms": {"size": ["large"]}}]
     query = queries.by_all(queries.by_script, "text", code, LAYOUTS["faiss"], large)
-    assert json.loads(documented) == queries.search_body(query, 10, "text")
+    assert json.loads(documented) == queries.search_body(query, 10, hit_source("text"))
 
 
 def test_code_lines_are_json() -> None:

@@ -53,7 +53,8 @@ def index(request: pytest.FixtureRequest, address: Address) -> Iterator[OpenSear
 
 def test_repr_describes_the_index(index: OpenSearchIndex) -> None:
     assert repr(index).startswith(f"{index.handle.name} on OpenSearch 3.")
-    assert repr(index).endswith(f", 64 bits, {index.handle.strategy.title}")
+    assert f", 64 bits, {index.handle.strategy.title}, no vectors" in repr(index)
+    assert ("Hamming" in repr(index)) == (index.handle.strategy.name != "long")
     assert index.handle.name == f"{index.handle.address.index}-000001"
 
 

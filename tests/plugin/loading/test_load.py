@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.filled import BITS, as_stored, batch, random_codes, settings_of, stored_documents
 
@@ -59,14 +60,19 @@ def test_load_of_a_local_index(
     address: Callable[..., str], index_path: Path, rest: Rest, tmp_path: Path
 ) -> None:
     local = HammingIndex.load(index_path, bits=None, fingerprint=None)
-    local.add(["only a picture"], image=random_codes(1, bits=32), fields=[{"nr": 1.5}])
-    local.add(["only a text"], text=random_codes(1, seed=1, bits=32))
+    vector = np.ones((1, 32), np.int8)
+    picture, text = random_codes(1, bits=32), random_codes(1, seed=1, bits=32)
+    only = {"image": picture, "fields": [{"nr": 1.5}], "image_vectors": vector}
+    local.add(DocumentBatch.of(["only a picture"], **only))
+    local.add(DocumentBatch.of(["only a text"], text=text, text_vectors=vector))
     with open_opensearch(address(), bits=32, fingerprint=local.fingerprint, create=True) as index:
         report = load(index, local.batches(size=40), checkpoints=tmp_path)
         assert (report.stored, report.failed, len(index)) == (152, {}, 152)
         for modality in MODALITIES:
             ids, codes = local.codes(modality)
             assert index.get(ids).codes(modality) == (ids, codes)
+        (part,) = local.batches()
+        np.testing.assert_array_equal(index.get(part.ids).vectors["image"], part.vectors["image"])
         found = stored_documents(rest, index.handle.name)
         for part in local.batches():
             with_image = set(part.codes("image")[0])

@@ -13,6 +13,7 @@ import pytest
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
+from xmodal.index.query_codes import QueryCodes
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.index import queries
 from xmodal_opensearch.index.mapping import LAYOUTS, self_test_code
@@ -162,10 +163,11 @@ def test_search_pipelines() -> None:
 def test_query_template_is_the_query_of_the_builder(build: Any) -> None:
     other = BinaryCodes.from_hex(["00ff80017e"])
     template = query_template(
-        build("image_code", self_test_code(40), LAYOUTS["faiss"], [], None), self_test_code(40)
+        build("image_code", QueryCodes(self_test_code(40)), LAYOUTS["faiss"], [], None),
+        self_test_code(40),
     )
     filled = json.dumps(template).replace('"@code@"', json.dumps(other.to_signed()[0]))
-    expected = build("image_code", other, LAYOUTS["faiss"], [], None)
+    expected = build("image_code", QueryCodes(other), LAYOUTS["faiss"], [], None)
     if build is queries.by_hamming:  # the query accepts signed bytes and hexadecimal
         expected["hamming"]["code"] = other.to_signed()[0]
     assert json.loads(filled) == expected and "@code@" in json.dumps(template)

@@ -1,0 +1,84 @@
+"""The first hits of searches together with all documents that tie with the last of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from xmodal.errors import ServerFailure
+from xmodal_opensearch.index.handle import IndexHandle
+from xmodal_opensearch.index.queries import MAX_HITS
+
+RawHit = dict[str, Any]
+Body = Callable[[int], dict[str, Any]]
+"""Returns the body of a search, sorted by score and id, for a number of hits."""
+MORE = 16
+"""Hits of the first request beyond the wanted ones; most ties are among them."""
+
+
+def first_with_ties(
+    handle: IndexHandle,
+    bodies: Sequence[Body],
+    count: int,
+    *,
+    tolerance: float = 0.0,
+    min_score: float = 0.0,
+) -> list[list[RawHit]]:
+    """Return for each body the ``count`` best hits and all whose score ties with the last of them.
+
+    Scores that differ by ``tolerance`` tie. Hits below ``min_score`` are left out.
+    """
+    found: list[list[RawHit]] = [[] for _ in bodies]
+    incomplete = list(range(len(bodies)))
+    size = min(count + MORE, MAX_HITS)
+    while incomplete:
+        answers = handle.search([bodies[row](size) for row in incomplete])
+        for row, answer in zip(incomplete, answers, strict=True):
+            found[row] = answer["hits"]["hits"]
+        incomplete = [row for row in incomplete if len(found[row]) == size]
+        incomplete = [
+            row for row in incomplete if _may_continue(found[row], count, tolerance, min_score)
+        ]
+        if incomplete and size == MAX_HITS:
+            for row in incomplete:
+                found[row] = _read_pages(handle, bodies[row], count, tolerance, min_score)
+            break
+        size = min(4 * size, MAX_HITS)
+    return [_with_ties(hits, count, tolerance, min_score) for hits in found]
+
+
+def _limit(hits: Sequence[RawHit], count: int, tolerance: float, min_score: float) -> float:
+    """Return the smallest score that is wanted, given the best hits."""
+    if len(hits) < count:
+        return min_score
+    return max(min_score, float(hits[count - 1]["_score"]) - tolerance)
+
+
+def _may_continue(hits: Sequence[RawHit], count: int, tolerance: float, min_score: float) -> bool:
+    return float(hits[-1]["_score"]) >= _limit(hits, count, tolerance, min_score)
+
+
+def _with_ties(
+    hits: Sequence[RawHit], count: int, tolerance: float, min_score: float
+) -> list[RawHit]:
+    limit = _limit(hits, count, tolerance, min_score)
+    return [hit for hit in hits if hit["_score"] >= limit]
+
+
+def _read_pages(
+    handle: IndexHandle, body: Body, count: int, tolerance: float, min_score: float
+) -> list[RawHit]:
+    """Return the hits of a search page by page, until a score is not wanted."""
+    if handle.strategy.build is None:
+        raise ServerFailure(
+            f"{handle.address}: more than {MAX_HITS:,} documents are among the best {count} or tie "
+            "with them, and a knn query returns no more: use strategy=script, or filter",
+            0,
+            "ties",
+        )
+    hits: list[RawHit] = []
+    for answer in handle.pages(body(MAX_HITS), doing="searching"):
+        hits += answer["hits"]["hits"]
+        if not _may_continue(hits, count, tolerance, min_score):
+            break
+    return hits
