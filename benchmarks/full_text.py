@@ -18,7 +18,7 @@ A query is one word, two words or a whole caption. A filter accepts random docum
 the others in its loop. tantivy gets up to 1,000 accepted documents as a set of terms, else results
 are requested, twice as many until enough are accepted. FTS5 returns results one by one until enough
 are accepted. Each query runs five times, and the least time counts. If queries take more than
-four seconds together, the first five or more are measured.
+three seconds together, the first three or more are measured.
 
 The last section measures the parts of a fused query in :class:`xmodal.index.local.HammingIndex`.
 """
@@ -299,11 +299,11 @@ def measure(make: Callable[[Path], Any], name: str, file: Path, n: int) -> Measu
         built = seconds(lambda: engine.build(texts))
         size = sum(path.stat().st_size for path in Path(folder).rglob("*") if path.is_file())
         engine.filter(None)
-        found = {kind: [engine.search(words) for words in queries[kind][:5]] for kind in KINDS}
+        found = {kind: [engine.search(words) for words in queries[kind][:3]] for kind in KINDS}
         right = {}
         if isinstance(engine, InvertedFile):
             right = {
-                kind: [first_ten(engine, words) for words in queries[kind][:5]] for kind in KINDS
+                kind: [first_ten(engine, words) for words in queries[kind][:3]] for kind in KINDS
             }
         times = {}
         for share, accepted in filters(n).items():
@@ -321,10 +321,10 @@ def measure(make: Callable[[Path], Any], name: str, file: Path, n: int) -> Measu
 
 
 def query_times(engine: Engine, queries: Sequence[list[str]]) -> list[float]:
-    """Return the seconds of queries: of five, and of more until they take four seconds."""
+    """Return the seconds of queries: of three, and of more until they take three seconds."""
     times: list[float] = []
     for words in queries:
-        if len(times) < 5 or sum(times) < 4:
+        if len(times) < 3 or sum(times) < 3:
             times.append(seconds(lambda words=words: engine.search(words), ROUNDS))  # type: ignore[misc]
     return times
 
