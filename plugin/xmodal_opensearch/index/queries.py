@@ -17,6 +17,7 @@ import numpy as np
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
 from xmodal.index.filters import (
+    AFTER,
     DATE,
     All,
     Condition,
@@ -442,7 +443,7 @@ def _date(condition: Term | Prefix | Range) -> Query:
     """Return the query on a field that is mapped as a date."""
     if isinstance(condition, Range):
         ranges: list[dict[str, Any]] = []
-        for name, bound in condition.bounds:
+        for name, bound in _tightest_dates(condition):
             new = _date_bound(condition.field, name, bound)
             for old in ranges:  # one value of a document must be within all bounds
                 if old["format"] == new["format"] and set(old) & set(new) == {"format"}:
@@ -464,6 +465,18 @@ def _date(condition: Term | Prefix | Range) -> Query:
             for value in values
         ]
     )
+
+
+def _tightest_dates(condition: Range) -> list[tuple[str, Scalar]]:
+    """Return the tightest lower and the tightest upper bound: the server takes one of each."""
+
+    def position(name: str, bound: Scalar) -> str:
+        return canonical(bound) + (AFTER if name in ("gt", "lte") else "")
+
+    lower = [one for one in condition.bounds if one[0] in ("gt", "gte")]
+    upper = [one for one in condition.bounds if one[0] in ("lt", "lte")]
+    chosen = [max(lower, key=lambda one: position(*one))] if lower else []
+    return chosen + ([min(upper, key=lambda one: position(*one))] if upper else [])
 
 
 def _date_bound(field: str, name: str, bound: Scalar) -> dict[str, Any]:
