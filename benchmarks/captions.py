@@ -1,9 +1,10 @@
 """R@1, R@5, R@10 of pictures and captions: widths, methods, negatives, with baselines.
 
     python benchmarks/captions.py --data FOLDER [--seeds N] [--jobs N] [--quick] [--fresh]
-                                  [--work FOLDER]
+                                  [--work FOLDER] [--bits N]
 
-Writes results/captions.md; takes about an hour on 2 cores, with ``--quick`` (one seed, 3 epochs, no
+Writes results/captions.md, with ``--bits`` results/captions-N.md with the default method at this
+width alone; takes about an hour on 2 cores, with ``--quick`` (one seed, 3 epochs, no
 file) a few minutes. The layout of ``--data`` is that of benchmarks/harness/tasks.py, of which
 flickr8k is required; the table of emoji is left out if its data or the backbones are missing.
 Results of finished trainings are kept in the work folder, so an interrupted run continues when the
@@ -47,7 +48,9 @@ EPOCHS = 3
 
 def main() -> int:
     """Run the jobs and write the report."""
-    args = training_parser(__doc__, work="captions-work").parse_args()
+    parser = training_parser(__doc__, work="captions-work")
+    parser.add_argument("--bits", type=int, help="one width of the default method alone")
+    args = parser.parse_args()
     return exit_status(lambda: _run(args))
 
 
@@ -55,12 +58,15 @@ def _run(args: argparse.Namespace) -> int:
     environment, workers = environment_of(args)
     chosen = jobs(args)
     failures = run_all(chosen, environment, workers, fresh=args.fresh)
-    sections = caption_tables.sections(CaptionResults(chosen, environment), DEFAULT_BITS)
+    bits = args.bits or DEFAULT_BITS
+    sections = caption_tables.sections(CaptionResults(chosen, environment), bits)
     if args.quick:
         sections.insert(0, ("Quick run", "**few epochs: the values are not meaningful**"))
     command = "python benchmarks/captions.py --data FOLDER"
     command += f" --seeds {args.seeds}" * bool(args.seeds)
-    write("captions", "Pictures and captions", command, sections, keep=not args.quick)
+    command += f" --bits {args.bits}" * bool(args.bits)
+    name = f"captions-{args.bits}" if args.bits else "captions"
+    write(name, "Pictures and captions", command, sections, keep=not args.quick)
     return report_failures(failures)
 
 
@@ -73,7 +79,10 @@ def jobs(args: argparse.Namespace) -> list[CaptionJob]:
     dev = caption_sets.DEV
     emoji = [name for name in EMOJI if caption_sets.available(name, args.data)]
     seeds = range(1 if args.quick else args.seeds or SEEDS)
-    found = [CaptionJob(dev, default, seed, bits) for bits in WIDTHS for seed in seeds]
+    widths = (args.bits,) if args.bits else WIDTHS
+    found = [CaptionJob(dev, default, seed, bits) for bits in widths for seed in seeds]
+    if args.bits:
+        return found
     for seed in seeds:
         found += [CaptionJob(dev, row, seed, DEFAULT_BITS) for row in others]
         found += [CaptionJob(name, default, seed, DEFAULT_BITS) for name in emoji]
