@@ -21,7 +21,7 @@ UInt8 = npt.NDArray[np.uint8]
 MAX_WEIGHT = 15
 """Largest weight of a bit: 4 bits."""
 MAX_KEY = 1 << 23
-"""Keys below are told apart by a server's score 1 / (1 + key) in float32."""
+"""Different keys below this limit have different scores 1 / (1 + key) in float32."""
 INT8_MAX = 127
 
 
