@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from xmodal.data.dataset import Item, Problems
 from xmodal.data.readers.columns import Columns
 from xmodal.data.readers.pictures import PictureFolder
+from xmodal.data.readers.seen_texts import SeenTexts
 from xmodal.data.readers.values import (
     clean_captions,
     clean_field,
@@ -174,15 +176,34 @@ def _split_order(name: str) -> tuple[int, str]:
     return (-1 if role is None else PRECEDENCE.index(role), name)
 
 
-def unique_items(items: Iterable[Item], problems: Problems) -> Iterator[Item]:
-    """Yield the first item of each id; leave out ids and file names that are not valid Unicode."""
-    seen: set[str] = set()
+def unique_items(
+    items: Iterable[Item], problems: Problems, earlier: SeenTexts, source: Path | None
+) -> Iterator[Item]:
+    """Yield the first item of each id; leave out ids and file names that are not valid Unicode.
+
+    ``earlier``: ids of earlier sources, to which those of this source are added. Where an id is
+    among them, the end of the path ``source`` is put before it.
+    """
+    seen = earlier if source is None else SeenTexts()
     for item in items:
         names = "".join([item.id, *map(str, item.images)])
         if valid_unicode(names) != names:
             problems.add("id or file name is not valid Unicode, left out", ascii(item.id))
-        elif item.id in seen:
+        elif not seen.add(item.id):
             problems.add("id repeated, the first one stays", item.id)
+        elif source is not None and not earlier.add(item.id):
+            yield _under_another_id(item, source, earlier)
         else:
-            seen.add(item.id)
             yield item
+
+
+def _under_another_id(item: Item, source: Path, earlier: SeenTexts) -> Item:
+    """Return the item under the shortest new id that the end of the source's path begins."""
+    parts = [part for part in source.absolute().parts if part != source.anchor]
+    ends = ("/".join(parts[-number:]) for number in range(1, len(parts) + 1))
+    numbers = (f"{'/'.join(parts)} {number}" for number in count(2))
+    return next(
+        replace(item, id=id_)
+        for end in chain(ends, numbers)
+        if earlier.add(id_ := f"{end}/{item.id}")
+    )
