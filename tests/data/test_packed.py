@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from support.packed_files import archive, png
 
 from xmodal.data.dataset import Problems
 from xmodal.data.images import image_size, load_image
@@ -27,23 +27,6 @@ from xmodal.data.packed import (
 )
 from xmodal.data.picture_files import picture_hashes, picture_stamp
 from xmodal.errors import DataError
-
-
-def png(red: int, size: tuple[int, int] = (6, 4)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, (red, 10, 20)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def archive(
-    path: Path, members: dict[str, bytes], mode: str = "w", format: int = tarfile.PAX_FORMAT
-) -> Path:
-    with tarfile.open(path, mode, format=format) as file:  # type: ignore[call-overload]
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            file.addfile(info, io.BytesIO(data))
-    return path
 
 
 def names_in(path: Path, problems: Problems | None = None) -> list[str]:
