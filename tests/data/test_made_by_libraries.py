@@ -253,7 +253,6 @@ CSV: list[tuple[str, dict[str, Any]]] = [
     ("items.csv", {"encoding": "utf-8-sig"}),
     ("items.csv", {"encoding": "utf-16"}),
     ("items.csv", {"quoting": 1, "lineterminator": "\r\n"}),
-    ("items.csv.gz", {"index": False}),
 ]
 
 

@@ -5,13 +5,12 @@ Files are memory-mapped. The bytes of pictures are not read.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from xmodal.data.packed.tables import arrow_batches, open_arrow, table_errors
+from xmodal.data.packed.tables import arrow_batches, column_path, open_arrow, table_errors
 from xmodal.data.readers.arrow_columns import (
     are_pictures,
     batch_rows,
@@ -44,7 +43,7 @@ class _File:
 
     def __init__(self, content: Any, path: Path, reading: Reading) -> None:
         self._content, self._reading = content, reading
-        self._prefix = os.path.abspath(path)
+        self._path = path.absolute()
         schema = open_arrow(content).schema
         only = reading.only
         self._numbers = [n for n, name in enumerate(schema.names) if only is None or name in only]
@@ -89,7 +88,7 @@ class _File:
 
     def _values(self, name: str, column: Any, first: int) -> list[Any]:
         if name in self._pictures:
-            return picture_values(column, f"{self._prefix}/{name}", first)
+            return picture_values(column, column_path(self._path, name), first)
         unreadable: list[int] = []
         values = column_values(column, unreadable)
         for place in unreadable:

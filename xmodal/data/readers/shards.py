@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from xmodal.data.dataset import Item
-from xmodal.data.images import SUFFIXES
 from xmodal.data.packed.names import TAR_ENDINGS, container_ending
+from xmodal.data.picture_formats import is_picture_name
 from xmodal.data.readers.reading import Reading
 from xmodal.data.readers.tables import read_table
 from xmodal.data.split import role_of
@@ -118,8 +118,7 @@ def _in_folder(root: Path) -> Shards | None:
     for base, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
         files += (Path(base, name) for name in sorted(names))
-        endings = {os.path.splitext(name)[1].lower() for name in names}
-        if not endings.isdisjoint(SUFFIXES) or not set(names).isdisjoint(_TABLES):
+        if any(map(is_picture_name, names)) or not set(names).isdisjoint(_TABLES):
             return None
         if len(files) > MAX_SHARDS:
             return None
