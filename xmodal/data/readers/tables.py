@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from xmodal.data.dataset import Item
-from xmodal.data.packed.names import PackedName
-from xmodal.data.readers import delimited, flickr_token, json_array, json_lines, parquet
+from xmodal.data.packed.names import TAR_ENDINGS, PackedName, container_ending
+from xmodal.data.readers import delimited, flickr_token, json_array, json_lines, parquet, webdataset
 from xmodal.data.readers.columns import Columns, key_columns, resolve_columns
 from xmodal.data.readers.items import Row, items_from_rows
 from xmodal.data.readers.pictures import PictureFolder
@@ -33,14 +33,20 @@ FORMATS: dict[str, ReadRows] = {
     ".ndjson": json_lines.read_rows,
     ".txt": delimited.read_rows,
     ".token": flickr_token.read_rows,
+    **dict.fromkeys(TAR_ENDINGS, webdataset.read_rows),
 }
 """Reader of each ending (lower case). Readers yield (place, row), for example ("line 7", {...});
 they record unreadable rows in the problems, and raise DataError if the file is unreadable."""
 
 
+def format_ending(path: Path) -> str:
+    """Return the ending of a file in lower case, ".tar.gz" included."""
+    return container_ending(path) or path.suffix.lower()
+
+
 def read_table(path: Path, reading: Reading) -> Iterator[Item]:
     """Yield the items of a table; a column that only some rows have is a column of the table."""
-    read = FORMATS[path.suffix.lower()]
+    read = FORMATS[format_ending(path)]
     if read is delimited.read_rows and flickr_token.is_token_file(path, reading.without_records()):
         read = flickr_token.read_rows
     yield from read_items(partial(read, path), path, reading)
