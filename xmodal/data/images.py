@@ -8,8 +8,6 @@ header, before memory for its pixels is allocated; a larger JPEG is decoded at a
 from __future__ import annotations
 
 import io
-import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,14 +20,13 @@ from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from xmodal.data.bit_depth import to_8_bits
+from xmodal.data.packed import read_picture
 from xmodal.data.picture_formats import FORMATS, content_name, is_heif, register_heif
 from xmodal.data.tiff_tags import tags_are_bounded
 from xmodal.errors import DataError, ExtraMissing
 
 MAX_PIXELS = 80_000_000
 """Maximum number of pixels of a picture (80 megapixels); decompression bombs have more."""
-MAX_BYTES = 256 * 2**20
-"""Maximum size of a file."""
 MAX_JPEG_PIXELS = 500_000_000
 """Maximum number of pixels of a JPEG that is decoded at a reduced scale."""
 MAX_SCANNED_PIXELS = 2_000_000_000
@@ -126,12 +123,7 @@ def _open(source: Source) -> Iterator[Image.Image]:
 
 def _read(path: str | Path) -> bytes:
     try:
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError("not an ordinary file")
-        if found.st_size > MAX_BYTES:
-            raise OSError(f"{found.st_size:,} bytes, expected at most {MAX_BYTES:,}")
-        return Path(path).read_bytes()
+        return read_picture(path)
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such picture") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
