@@ -26,6 +26,8 @@ JUNK_FILES = frozenset(
 )
 """Files of file systems and programs (lower case); so are files whose names begin with a dot:
 .DS_Store, ._a.jpg."""
+JUNK = "folder of trash, thumbnails or a program, left out"
+SPECIAL = "pipe, socket or device, not opened"
 
 
 @dataclass(frozen=True)
@@ -52,32 +54,42 @@ class Tree:
         """Return a path below the root as text, for messages and ids."""
         return (path / name).relative_to(self.root).as_posix()
 
-    def list(self, path: Path) -> Listing:
+    def listing(self, path: Path) -> Listing:
         """Return a folder's files and folders; what is left out or unreadable is recorded."""
         files: list[str] = []
         folders: list[str] = []
+        links: list[str] = []
         left_out: list[tuple[str, str]] = []
-        outside = not self._outside.isdisjoint((path, *path.parents))
+        outside = bool(self._outside) and not self._outside.isdisjoint((path, *path.parents))
         try:
             with os.scandir(path) as entries:
                 for entry in entries:
-                    reason = self._sort_in(entry, files, folders, outside)
+                    reason = self._sort_in(entry, files, folders, links, outside)
                     if reason is not None:
                         left_out.append((reason, entry.name))
         except OSError as error:
             self._problems.add(f"folder not readable ({error.strerror})", self.relative(path))
+        for name in sorted(links):
+            reason = self._sort_in_link(path, name, files, folders)
+            if reason is not None:
+                left_out.append((reason, name))
         for reason, name in sorted(left_out):
             self._problems.add(reason, self.relative(path, name))
         return Listing(path, sorted(files), sorted(folders))
 
     def _sort_in(
-        self, entry: os.DirEntry[str], files: list[str], folders: list[str], outside: bool
+        self,
+        entry: os.DirEntry[str],
+        files: list[str],
+        folders: list[str],
+        links: list[str],
+        outside: bool,
     ) -> str | None:
-        """Add a name to files or folders, or return why it is left out."""
+        """Add a name to files, folders or links, or return why it is left out."""
         if entry.is_dir(follow_symlinks=False):
             if is_junk_folder(entry.name):
-                return "folder of trash, thumbnails or a program, left out"
-            if outside and not self._remember(Path(entry.path)):
+                return JUNK
+            if outside and not self._remember(entry.path):
                 return "folder that is read already, left out"
             folders.append(entry.name)
         elif is_junk_file(entry.name):
@@ -85,31 +97,32 @@ class Tree:
         elif entry.is_file(follow_symlinks=False):
             files.append(entry.name)
         elif entry.is_symlink():
-            return self._sort_in_link(entry, files, folders)
+            links.append(entry.name)
         else:
-            return "pipe, socket or device, not opened"
+            return SPECIAL
         return None
 
     def _sort_in_link(
-        self, entry: os.DirEntry[str], files: list[str], folders: list[str]
+        self, folder: Path, name: str, files: list[str], folders: list[str]
     ) -> str | None:
+        path = os.path.join(folder, name)
         try:
-            mode = os.stat(entry.path).st_mode
+            mode = os.stat(path).st_mode
         except FileNotFoundError:
             return "link to a file that does not exist"
         except OSError as error:
             return f"link not readable ({error.strerror})"
         if stat.S_ISREG(mode):
-            files.append(entry.name)
+            files.append(name)
         elif not stat.S_ISDIR(mode):
-            return "pipe, socket or device, not opened"
-        elif is_junk_folder(entry.name):
-            return "folder of trash, thumbnails or a program, left out"
-        elif self._is_listed(os.path.realpath(entry.path)) or not self._remember(Path(entry.path)):
+            return SPECIAL
+        elif is_junk_folder(name):
+            return JUNK
+        elif self._is_listed(os.path.realpath(path)) or not self._remember(path):
             return "link to a folder that is read already, left out"
         else:
-            self._outside.add(Path(entry.path))
-            folders.append(entry.name)
+            self._outside.add(Path(path))
+            folders.append(name)
         return None
 
     def _is_listed(self, target: str) -> bool:
@@ -118,7 +131,7 @@ class Tree:
             return False
         return not any(map(is_junk_folder, Path(os.path.relpath(target, self._real_root)).parts))
 
-    def _remember(self, path: Path) -> bool:
+    def _remember(self, path: str | Path) -> bool:
         """Return whether a folder is new, by device and inode."""
         try:
             found = os.stat(path)
