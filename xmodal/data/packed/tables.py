@@ -122,7 +122,7 @@ class _Parquet:
             for column in columns
             if column.path_in_schema.split(".")[0] == name
         )
-        return max(1, min(MAX_ROWS, BATCH_BYTES * found.num_rows // max(size, 1)))
+        return int(max(1, min(MAX_ROWS, BATCH_BYTES * found.num_rows // max(size, 1))))
 
 
 class _Arrow:
