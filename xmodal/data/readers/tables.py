@@ -11,7 +11,15 @@ from typing import Any
 
 from xmodal.data.dataset import Item
 from xmodal.data.packed.names import TAR_ENDINGS, PackedName, container_ending
-from xmodal.data.readers import delimited, flickr_token, json_array, json_lines, parquet, webdataset
+from xmodal.data.readers import (
+    arrow,
+    delimited,
+    flickr_token,
+    json_array,
+    json_lines,
+    parquet,
+    webdataset,
+)
 from xmodal.data.readers.columns import Columns, key_columns, resolve_columns
 from xmodal.data.readers.items import Row, items_from_rows
 from xmodal.data.readers.pictures import PictureFolder
@@ -33,6 +41,8 @@ FORMATS: dict[str, ReadRows] = {
     ".ndjson": json_lines.read_rows,
     ".txt": delimited.read_rows,
     ".token": flickr_token.read_rows,
+    ".arrow": arrow.read_rows,
+    ".feather": arrow.read_rows,
     **dict.fromkeys(TAR_ENDINGS, webdataset.read_rows),
 }
 """Reader of each ending (lower case). Readers yield (place, row), for example ("line 7", {...});
