@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from xmodal.data.packed import open_picture
 from xmodal.errors import DataError
 
 MAX_PIXELS = 80_000_000
@@ -95,8 +96,11 @@ def _open(source: Source) -> Iterator[Image.Image]:
     if isinstance(source, Image.Image):
         yield source
         return
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
-    with _decoder_errors(_name(source)), Image.open(file, formats=FORMATS) as image:
+    with (
+        _decoder_errors(_name(source)),
+        io.BytesIO(source) if isinstance(source, bytes) else open_picture(source) as file,
+        Image.open(file, formats=FORMATS) as image,
+    ):
         yield image
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from xmodal.data.dataset import FeatureName, ImageSource, Progress
+from xmodal.data.packed import open_picture, picture_stat
 
 THREADS = 8
 """Pictures that are read at the same time."""
@@ -31,11 +32,14 @@ def picture_hashes(
 
 
 def picture_stamp(source: ImageSource) -> str | None:
-    """Return path, size and modification time of a picture as text, None if there is no file."""
+    """Return path, size and modification time of a picture as text, None if there is no file.
+
+    Size and time of a packed picture are those of its container.
+    """
     if isinstance(source, FeatureName):
         return None
     try:
-        stat = os.stat(source)
+        stat = picture_stat(source)
     except (OSError, ValueError):  # ValueError: a name with a zero byte
         return None
     return f"{os.path.abspath(source)}\0{stat.st_size}\0{stat.st_mtime_ns}"
@@ -56,7 +60,7 @@ def _hash(source: ImageSource) -> str | None:
     if isinstance(source, FeatureName):
         return None
     try:
-        with open(source, "rb") as file:
+        with open_picture(source) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError):  # ValueError: a name with a zero byte
         return None

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xmodal.data.packed import picture_stat, read_picture
 from xmodal.errors import DataError
 
 Array = npt.NDArray[Any]
@@ -100,12 +101,12 @@ class FeatureCache:
         new = []
         for path in paths:
             try:
-                stat = path.stat()
+                stat = picture_stat(path)
                 state = (stat.st_size, stat.st_mtime_ns)
                 name = str(path.resolve())
                 record = stored.get(name)
                 if record is None or record[:2] != state:
-                    record = (*state, content_hash(path.read_bytes()))
+                    record = (*state, content_hash(read_picture(path)))
                     new.append((name, *record))
                 keys.append(record[2])
             except (OSError, ValueError):  # ValueError: a name with a null byte

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,8 @@ def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
 def _coco_items(files: list[tuple[Path, Any]], reading: Reading) -> Iterator[Item]:
     for path, content in files:
         split = coco.split_of(path) if len(files) > 1 else None
-        yield from read_items(coco.rows_of(content, reading, split), path, reading)
+        rows = partial(coco.rows_of, content, split=split)
+        yield from read_items(rows, path, reading)
 
 
 def _read_captions(folder: Path, reading: Reading) -> Iterator[Item]:
