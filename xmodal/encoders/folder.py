@@ -170,7 +170,9 @@ def _parse_config(folder: Path, expected: FolderFormat) -> dict[str, Any]:
             if (folder / CHECKPOINT).exists()
             else f"create one with {expected.usage} {folder}"
         )
-        raise ModelError(f"there is no finished {expected.contents} at {folder}: {hint}")
+        raise ModelError(
+            f"there is no finished {expected.contents} at {folder}, which has no {CONFIG}: {hint}"
+        )
     with damage_as_model_error(folder, expected):
         return read_json(folder / CONFIG)
 

@@ -1,14 +1,18 @@
 """Feature cache: rows of numbers, stored on disk under a hash of their source.
 
-There is one SQLite file for each fingerprint of the network that computed the rows.
+There is one SQLite file for each fingerprint of the network that computed the rows. The bytes of a
+row are followed by a checksum of row and key; a damaged row is computed again. Rows of earlier
+versions have no checksum and are used as they are.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,16 +20,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xmodal.data.packed import picture_stat, read_picture
+from xmodal.checksums import row_checksum
+from xmodal.data.packed import read_picture
 from xmodal.errors import DataError
 
 Array = npt.NDArray[Any]
 
-TABLES = (
-    "features (key BLOB PRIMARY KEY, value BLOB)",
-    # The hash of a file is computed again only if its size or modification time has changed.
-    "files (path TEXT PRIMARY KEY, size INT, time INT, key BLOB)",
-)
+TABLE = "features (key BLOB PRIMARY KEY, value BLOB)"
+THREADS, QUEUE = 8, 4096
+"""Pictures that are read and hashed at the same time, and those that wait for it."""
+log = logging.getLogger(__name__)
 
 
 def default_cache() -> Path | None:
@@ -59,12 +63,12 @@ class FeatureCache:
         except OSError as error:
             raise _unusable(folder, error) from None
         name = "".join(c if c.isalnum() or c in "-._" else "_" for c in fingerprint)
-        self._db = sqlite3.connect(folder / f"{name}.sqlite", timeout=60)
+        self._file = folder / f"{name}.sqlite"
+        self._db = sqlite3.connect(self._file, timeout=60)
         try:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
-            for table in TABLES:
-                self._db.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+            self._db.execute(f"CREATE TABLE IF NOT EXISTS {TABLE}")
         except sqlite3.DatabaseError:
             self._db.close()
             raise
@@ -74,46 +78,64 @@ class FeatureCache:
         self._db.close()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Array]:
-        """Return the stored rows by key; keys without a row are left out."""
+        """Return the stored rows by key; keys without a row, or with a damaged one, are left out.
+
+        The number of damaged rows is logged.
+        """
         out: dict[bytes, Array] = {}
         unique = list(dict.fromkeys(keys))
-        size = self._dim * self._dtype.itemsize
+        damaged = 0
         for start in range(0, len(unique), 500):
             part = unique[start : start + 500]
             marks = ",".join("?" * len(part))
             rows = self._db.execute(f"SELECT key, value FROM features WHERE key IN ({marks})", part)
-            out |= {k: np.frombuffer(v, self._dtype) for k, v in rows if len(v) == size}
+            for key, value in rows:
+                row = self._row(key, value)
+                if row is None:
+                    damaged += 1
+                else:
+                    out[key] = row
+        if damaged:
+            log.warning("%s: %s damaged features are computed again", self._file, f"{damaged:,}")
         return out
+
+    def _row(self, key: object, value: object) -> Array | None:
+        """Return the row of a stored value, None for a damaged one."""
+        size = self._dim * self._dtype.itemsize
+        if not isinstance(key, bytes) or not isinstance(value, bytes):
+            return None
+        row, checksum = value[:size], value[size:]
+        if len(row) < size or checksum not in (b"", row_checksum(key, row)):
+            return None
+        return np.frombuffer(row, self._dtype)
 
     def put(self, keys: Sequence[bytes], rows: Array) -> None:
         """Store one row (dim,) for each key in one transaction."""
-        values = [(k, v.tobytes()) for k, v in zip(keys, rows.astype(self._dtype), strict=True)]
+        contents = [row.tobytes() for row in rows.astype(self._dtype)]
+        values = [(k, row + row_checksum(k, row)) for k, row in zip(keys, contents, strict=True)]
         with self._db:
             self._db.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", values)
 
-    def file_keys(self, paths: Sequence[Path]) -> list[bytes | None]:
-        """Return the content hash of each file; None for a file that cannot be read."""
-        stored = {
-            path: (size, time, key)
-            for path, size, time, key in self._db.execute("SELECT path, size, time, key FROM files")
-        }
-        keys: list[bytes | None] = []
-        new = []
-        for path in paths:
-            try:
-                stat = picture_stat(path)
-                state = (stat.st_size, stat.st_mtime_ns)
-                name = str(path.resolve())
-                record = stored.get(name)
-                if record is None or record[:2] != state:
-                    record = (*state, content_hash(read_picture(path)))
-                    new.append((name, *record))
-                keys.append(record[2])
-            except (OSError, ValueError):  # ValueError: a name with a null byte
-                keys.append(None)
-        with self._db:
-            self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", new)
-        return keys
+
+def file_keys(paths: Sequence[Path]) -> list[bytes | None]:
+    """Return the content hash of each file; None for a file that cannot be read.
+
+    Every file is read: another content under the same name, size and time has another key.
+    """
+    different = list(dict.fromkeys(paths))
+    key_of: dict[Path, bytes | None] = {}
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="hash") as pool:
+        for start in range(0, len(different), QUEUE):
+            part = different[start : start + QUEUE]
+            key_of.update(zip(part, pool.map(_file_key, part), strict=True))
+    return [key_of[path] for path in paths]
+
+
+def _file_key(path: Path) -> bytes | None:
+    try:
+        return content_hash(read_picture(path))
+    except (OSError, ValueError):  # ValueError: a name with a null byte
+        return None
 
 
 def content_hash(data: bytes) -> bytes:
