@@ -134,8 +134,12 @@ COMPRESSOR = FolderFormat(
 
 
 def encoder_format(folder: Path) -> FolderFormat:
-    """Return the format of an encoder's folder; raise ModelError if there is no encoder."""
-    kind = _parse_config(folder, TORCH_ENCODER).get("kind")
+    """Return the format of an encoder's folder; raise ModelError if there is no encoder.
+
+    The graphs decide which command repairs a folder without a readable ``config.json``.
+    """
+    has_graphs = any((folder / name).exists() for name in GRAPHS.values())
+    kind = _parse_config(folder, ONNX_ENCODER if has_graphs else TORCH_ENCODER).get("kind")
     return ONNX_ENCODER if kind == ONNX_ENCODER.kind else TORCH_ENCODER
 
 
