@@ -198,15 +198,17 @@ def test_cache_finds_copied_files_and_misses_changed_files(tmp_path: Path) -> No
     assert backbone.computed == 1
 
 
-def test_other_content_of_the_same_size_and_time_is_computed(tmp_path: Path) -> None:
-    path = tmp_path / "a.bmp"  # all pictures have files of one size
+def test_cache_misses_other_content_of_the_same_size_and_time(tmp_path: Path) -> None:
+    path, cache = tmp_path / "a.bmp", tmp_path / "c"
     Image.new("RGB", (4, 4), "red").save(path)
-    time = path.stat().st_mtime_ns
-    image_features(Corners(), [path], cache=tmp_path / "c")
+    before = path.stat()
+    image_features(Corners(), [path], cache=cache)
     Image.new("RGB", (4, 4), "blue").save(path)
-    os.utime(path, ns=(time, time))
-    found, _ = image_features(Corners(), [path], cache=tmp_path / "c")
-    assert np.array_equal(found, image_features(Corners(), [path])[0])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    found, _ = image_features(Corners(), [path], cache=cache)
+    expected, _ = image_features(Corners(), [path])
+    assert np.array_equal(found, expected)
 
 
 def test_key_of_an_open_image_includes_palette_and_orientation(tmp_path: Path) -> None:

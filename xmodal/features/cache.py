@@ -11,8 +11,7 @@ import hashlib
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,17 @@ import numpy.typing as npt
 
 from xmodal.checksums import row_checksum
 from xmodal.data.packed import read_picture
+from xmodal.data.picture_files import picture_stamp
 from xmodal.errors import DataError
 
 Array = npt.NDArray[Any]
 
-TABLE = "features (key BLOB PRIMARY KEY, value BLOB)"
-THREADS, QUEUE = 8, 4096
-"""Pictures that are read and hashed at the same time, and those that wait for it."""
+TABLES = (
+    "features (key BLOB PRIMARY KEY, value BLOB)",
+    # The content hash of a file, by the hash of its stamp.
+    "stamps (key BLOB PRIMARY KEY, value BLOB)",
+)
+KEY_BYTES = 16
 log = logging.getLogger(__name__)
 
 
@@ -58,17 +61,17 @@ class FeatureCache:
 
     def __init__(self, folder: Path, fingerprint: str, dim: int, dtype: str) -> None:
         self._dtype, self._dim = np.dtype(dtype), dim
+        self._file = cache_file(folder, fingerprint)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unusable(folder, error) from None
-        name = "".join(c if c.isalnum() or c in "-._" else "_" for c in fingerprint)
-        self._file = folder / f"{name}.sqlite"
         self._db = sqlite3.connect(self._file, timeout=60)
         try:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.execute(f"CREATE TABLE IF NOT EXISTS {TABLE}")
+            for table in TABLES:
+                self._db.execute(f"CREATE TABLE IF NOT EXISTS {table}")
         except sqlite3.DatabaseError:
             self._db.close()
             raise
@@ -82,65 +85,66 @@ class FeatureCache:
 
         The number of damaged rows is logged.
         """
-        out: dict[bytes, Array] = {}
-        unique = list(dict.fromkeys(keys))
-        damaged = 0
-        for start in range(0, len(unique), 500):
-            part = unique[start : start + 500]
-            marks = ",".join("?" * len(part))
-            rows = self._db.execute(f"SELECT key, value FROM features WHERE key IN ({marks})", part)
-            for key, value in rows:
-                row = self._row(key, value)
-                if row is None:
-                    damaged += 1
-                else:
-                    out[key] = row
-        if damaged:
-            log.warning("%s: %s damaged features are computed again", self._file, f"{damaged:,}")
-        return out
-
-    def _row(self, key: object, value: object) -> Array | None:
-        """Return the row of a stored value, None for a damaged one."""
-        size = self._dim * self._dtype.itemsize
-        if not isinstance(key, bytes) or not isinstance(value, bytes):
-            return None
-        row, checksum = value[:size], value[size:]
-        if len(row) < size or checksum not in (b"", row_checksum(key, row)):
-            return None
-        return np.frombuffer(row, self._dtype)
+        found = self._select("features", keys, self._dim * self._dtype.itemsize)
+        return {key: np.frombuffer(row, self._dtype) for key, row in found.items()}
 
     def put(self, keys: Sequence[bytes], rows: Array) -> None:
         """Store one row (dim,) for each key in one transaction."""
-        contents = [row.tobytes() for row in rows.astype(self._dtype)]
-        values = [(k, row + row_checksum(k, row)) for k, row in zip(keys, contents, strict=True)]
+        contents = (row.tobytes() for row in rows.astype(self._dtype))
+        self._insert("features", zip(keys, contents, strict=True))
+
+    def file_keys(self, paths: Sequence[Path]) -> list[bytes | None]:
+        """Return the content hash of each file; None for a file that cannot be read.
+
+        A file is read again if its stamp has changed.
+        """
+        stamps = [picture_stamp(path) for path in paths]
+        names = [None if x is None else content_hash(x.encode(errors="replace")) for x in stamps]
+        known = self._select("stamps", [name for name in names if name is not None], KEY_BYTES)
+        new = {}
+        for path, name in zip(paths, names, strict=True):
+            if name is not None and name not in known:
+                try:
+                    known[name] = new[name] = content_hash(read_picture(path))
+                except OSError:
+                    continue
+        self._insert("stamps", new.items())
+        return [None if name is None else known.get(name) for name in names]
+
+    def _select(self, table: str, keys: Sequence[bytes], size: int) -> dict[bytes, bytes]:
+        """Return the values, of ``size`` bytes, of the keys in a table; log the damaged ones."""
+        unique = list(dict.fromkeys(keys))
+        out, damaged = {}, 0
+        for start in range(0, len(unique), 500):
+            part = unique[start : start + 500]
+            marks = ",".join("?" * len(part))
+            rows = self._db.execute(f"SELECT key, value FROM {table} WHERE key IN ({marks})", part)
+            for key, value in rows:
+                if _is_whole(key, value, size):
+                    out[key] = value[:size]
+                else:
+                    damaged += 1
+        if damaged:
+            log.warning("%s: %s damaged %s are computed again", self._file, f"{damaged:,}", table)
+        return out
+
+    def _insert(self, table: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Store keys and values in one transaction."""
+        values = [(key, value + row_checksum(key, value)) for key, value in rows]
         with self._db:
-            self._db.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", values)
+            self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", values)
 
 
-def file_keys(paths: Sequence[Path]) -> list[bytes | None]:
-    """Return the content hash of each file; None for a file that cannot be read.
-
-    Every file is read: another content under the same name, size and time has another key.
-    """
-    different = list(dict.fromkeys(paths))
-    key_of: dict[Path, bytes | None] = {}
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="hash") as pool:
-        for start in range(0, len(different), QUEUE):
-            part = different[start : start + QUEUE]
-            key_of.update(zip(part, pool.map(_file_key, part), strict=True))
-    return [key_of[path] for path in paths]
-
-
-def _file_key(path: Path) -> bytes | None:
-    try:
-        return content_hash(read_picture(path))
-    except (OSError, ValueError):  # ValueError: a name with a null byte
-        return None
+def _is_whole(key: object, value: object, size: int) -> bool:
+    """Whether a stored value of ``size`` bytes matches its checksum, if it has one."""
+    if not (isinstance(key, bytes) and isinstance(value, bytes) and len(value) >= size):
+        return False
+    return value[size:] in (b"", row_checksum(key, value[:size]))
 
 
 def content_hash(data: bytes) -> bytes:
     """Return the key of a row, a hash of 16 bytes."""
-    return hashlib.blake2b(data, digest_size=16).digest()
+    return hashlib.blake2b(data, digest_size=KEY_BYTES).digest()
 
 
 @contextmanager
@@ -158,11 +162,17 @@ def open_cache(
         with closing(FeatureCache(cache, fingerprint, dim, dtype)) as store:
             yield store
     except sqlite3.DatabaseError as error:
-        raise _unusable(cache, error) from None
+        raise _unusable(cache_file(cache, fingerprint), error) from None
 
 
-def _unusable(folder: Path, error: Exception) -> DataError:
+def cache_file(folder: Path, fingerprint: str) -> Path:
+    """Return the file of a fingerprint."""
+    name = "".join(c if c.isalnum() or c in "-._" else "_" for c in fingerprint)
+    return folder / f"{name}.sqlite"
+
+
+def _unusable(path: Path, error: Exception) -> DataError:
     return DataError(
-        f"the feature cache in {folder} cannot be used ({error}): remove it, or name another with "
+        f"the feature cache {path} cannot be used ({error}): remove it, or name another with "
         "--cache or XMODAL_CACHE"
     )

@@ -23,7 +23,7 @@ from xmodal.data.dataset import Dataset, Problems, Progress
 from xmodal.data.images import Preprocessing, Source, load_image
 from xmodal.errors import DataError
 from xmodal.features.backbones import ImageBackbone, TextBackbone
-from xmodal.features.cache import FeatureCache, content_hash, file_keys, open_cache
+from xmodal.features.cache import FeatureCache, content_hash, open_cache
 from xmodal.modality import MODALITIES, Modality
 
 Array = npt.NDArray[Any]
@@ -289,7 +289,7 @@ def _image_keys(images: Sequence[Source], store: FeatureCache | None) -> list[by
     if store is None:
         return [None] * len(images)
     paths = [Path(image) for image in images if isinstance(image, str | Path)]
-    path_keys = dict(zip(paths, file_keys(paths), strict=True))
+    path_keys = dict(zip(paths, store.file_keys(paths), strict=True))
     keys: list[bytes | None] = []
     for image in images:
         if isinstance(image, str | Path):

@@ -122,7 +122,8 @@ class _Parquet:
             for column in columns
             if column.path_in_schema.split(".")[0] == name
         )
-        return max(1, min(MAX_ROWS, BATCH_BYTES * found.num_rows // max(size, 1)))
+        rows: int = BATCH_BYTES * found.num_rows // max(size, 1)
+        return max(1, min(MAX_ROWS, rows))
 
 
 class _Arrow:

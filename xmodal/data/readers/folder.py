@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xmodal.data.dataset import Item
-from xmodal.data.images import SUFFIXES
+from xmodal.data.picture_formats import is_picture_name
 from xmodal.data.readers import coco, flickr_token, karpathy
 from xmodal.data.readers.columns import Columns
 from xmodal.data.readers.json_array import load_json
@@ -107,7 +107,7 @@ def _read_captions(folder: Path, reading: Reading) -> Iterator[Item]:
         subfolders.sort()  # the order in which os.walk visits them
         for name in sorted(names):
             path = Path(base, name)
-            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
+            if is_picture_name(name) and not name.startswith("."):
                 captions = _captions(path.with_suffix(".txt"), folder, reading)
                 captioned = captioned or bool(captions)
                 yield Item(path.relative_to(folder).as_posix(), (path,), captions)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from xmodal.data.dataset import Problems
+from xmodal.data.packed.names import PackedName
 from xmodal.data.readers.reading import Reading
 
 MAX_FOLDERS, MAX_SEARCHES = 100, 20
@@ -35,6 +36,8 @@ class PictureFolder:
 
         Files that are not ``needed`` may be missing.
         """
+        if isinstance(name, PackedName):
+            return Path(name)
         if name not in self._known:
             self._known[name] = self._find(name)
             if not self.needed and self._known[name] is None:
