@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from xmodal.data.images import SUFFIXES
+from xmodal.data.picture_formats import is_picture_name
 from xmodal.data.readers.columns import Columns
 from xmodal.data.readers.reading import Reading
 from xmodal.data.readers.text_lines import REMEDY, read_lines
@@ -147,7 +147,7 @@ def _header(path: Path, lines: _Lines, dialect: _Dialect, columns: Columns) -> S
         names = [name.strip() for name in dialect.values(line)]
     except csv.Error as error:
         raise DataError(f"{path} has a header line that cannot be read: {error}") from None
-    if any(name.lower().endswith(SUFFIXES) for name in names) and columns == Columns():
+    if any(map(is_picture_name, names)) and columns == Columns():
         raise DataError(
             f"the first line of {path} looks like data, expected column names: give them, for "
             f"example --columns {_proposed_names(names)}"
@@ -160,7 +160,7 @@ def _header(path: Path, lines: _Lines, dialect: _Dialect, columns: Columns) -> S
 
 def _proposed_names(values: Sequence[str]) -> str:
     """Return names for the columns of a line of data: one picture, one text, others unnamed."""
-    pictures = [place for place, value in enumerate(values) if value.lower().endswith(SUFFIXES)]
+    pictures = [place for place, value in enumerate(values) if is_picture_name(value)]
     others = [place for place in range(len(values)) if place not in pictures]
     text = max(others, key=lambda place: len(values[place]), default=None)
     return ",".join(
@@ -169,9 +169,7 @@ def _proposed_names(values: Sequence[str]) -> str:
     )
 
 
-def _records(
-    lines: _Lines, dialect: _Dialect, reading: Reading
-) -> Iterator[tuple[int, list[str]]]:
+def _records(lines: _Lines, dialect: _Dialect, reading: Reading) -> Iterator[tuple[int, list[str]]]:
     """Yield (number of the last line, values) of each row."""
     while (found := lines.next()) is not None:
         number, line = found
@@ -181,6 +179,7 @@ def _records(
             except csv.Error as error:
                 reading.problems.add("bad line", f"line {number} ({error})")
             continue
+        values: list[str]
         following = (text for _, text in lines.ahead(MAX_RECORD_LINES - 1))
         reader = dialect.reader(chain([line], following), strict=True)
         try:

@@ -28,7 +28,8 @@ from xmodal.data.readers.folder import read_folder
 from xmodal.data.readers.items import unique_items
 from xmodal.data.readers.reading import Reading
 from xmodal.data.readers.seen_texts import SeenTexts
-from xmodal.data.readers.tables import FORMATS, read_table
+from xmodal.data.readers.shards import find_shards, read_shards
+from xmodal.data.readers.tables import FORMATS, format_ending, read_table
 from xmodal.data.readers.values import valid_unicode
 from xmodal.data.split import role_of
 from xmodal.errors import ConfigError, DataError
@@ -164,11 +165,13 @@ def _iterate(
 
 
 def _items(path: Path, reading: Reading) -> Iterator[Item]:
+    if (shards := find_shards(path)) is not None:
+        return read_shards(shards, reading)
     if path.is_dir():
         return read_folder(path, reading)
     if not path.is_file():
         raise DataError(f"{path} does not exist, expected a folder or a table of pictures")
-    if path.suffix.lower() not in FORMATS:
+    if format_ending(path) not in FORMATS:
         raise DataError(
             f"{path} has the ending {path.suffix!r}, expected a folder or a table "
             f"({', '.join(FORMATS)})"

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from xmodal.data.dataset import Item
-from xmodal.data.packed.names import PackedName
-from xmodal.data.readers import delimited, flickr_token, json_array, json_lines, parquet
+from xmodal.data.packed.names import TAR_ENDINGS, PackedName, container_ending
+from xmodal.data.readers import delimited, flickr_token, json_array, json_lines, parquet, webdataset
 from xmodal.data.readers.columns import Columns, key_columns, resolve_columns
 from xmodal.data.readers.items import Row, items_from_rows
 from xmodal.data.readers.pictures import PictureFolder
 from xmodal.data.readers.reading import Reading
 from xmodal.data.readers.repeats import Repeats, RowKeys
+from xmodal.data.readers.text_lines import COMPRESSED
+from xmodal.errors import ConfigError
 
 ReadRows = Callable[[Path, Reading], Iterator[tuple[str, dict[str, Any]]]]
 START_ROWS = 100
@@ -33,15 +35,32 @@ FORMATS: dict[str, ReadRows] = {
     ".ndjson": json_lines.read_rows,
     ".txt": delimited.read_rows,
     ".token": flickr_token.read_rows,
+    **dict.fromkeys(TAR_ENDINGS, webdataset.read_rows),
 }
 """Reader of each ending (lower case). Readers yield (place, row), for example ("line 7", {...});
 they record unreadable rows in the problems, and raise DataError if the file is unreadable."""
+DELIMITED = tuple(ending for ending, read in FORMATS.items() if read is delimited.read_rows)
+TEXT_FORMATS = frozenset(FORMATS) - {".parquet", *TAR_ENDINGS}
+"""Formats of text, which may be compressed: "t.csv.gz"."""
+
+
+def format_ending(path: Path) -> str:
+    """Return the ending of a file in lower case: ".tar.gz" as it is, ".csv" of "t.csv.gz"."""
+    ending = container_ending(path) or path.suffix.lower()
+    inner = path.with_suffix("").suffix.lower()
+    return inner if ending in COMPRESSED and inner in TEXT_FORMATS else ending
 
 
 def read_table(path: Path, reading: Reading) -> Iterator[Item]:
     """Yield the items of a table; a column that only some rows have is a column of the table."""
-    read = FORMATS[path.suffix.lower()]
-    if read is delimited.read_rows and flickr_token.is_token_file(path, reading.without_records()):
+    read = FORMATS[format_ending(path)]
+    if read is not delimited.read_rows:
+        if reading.header is not None or reading.separator is not None:
+            raise ConfigError(
+                f"--columns and --separator are for delimited text ({', '.join(DELIMITED)}): leave "
+                f"them out for {path}"
+            )
+    elif reading.header is None and flickr_token.is_token_file(path, reading.without_records()):
         read = flickr_token.read_rows
     yield from read_items(partial(read, path), path, reading)
 

@@ -74,7 +74,7 @@ def _open_binary(path: Path) -> io.BufferedReader:
     if compression is None:
         return open(path, "rb")
     if compression == "gzip":
-        return io.BufferedReader(gzip.open(path))  # type: ignore[arg-type]
+        return io.BufferedReader(gzip.open(path))
     import pyarrow as pa
 
     return io.BufferedReader(pa.CompressedInputStream(pa.OSFile(str(path)), compression))
