@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from xmodal.data.dataset import Item
 from xmodal.data.picture_formats import is_picture_name
 from xmodal.data.readers import coco, flickr_token, karpathy
 from xmodal.data.readers.columns import Columns
-from xmodal.data.readers.json_array import load_json
+from xmodal.data.readers.json_array import Kind, kind_of
 from xmodal.data.readers.reading import Reading
 from xmodal.data.readers.tables import read_items, read_table
 from xmodal.data.readers.text_lines import read_text
@@ -75,15 +74,10 @@ def _caption_file_items(folder: Path, reading: Reading) -> Iterator[Item] | None
 
     Several COCO files are splits, which their names name.
     """
-    found = [(path, load_json(path, reading)) for path in _matching(folder, coco.FILES)]
-    of_coco = [(path, content) for path, content in found if coco.is_coco(content)]
+    of_coco = _of_kind("COCO", folder, coco.FILES, reading)
     if of_coco:
         return _coco_items(of_coco, reading)
-    of_karpathy = [
-        path
-        for path in _matching(folder, karpathy.FILES)
-        if karpathy.is_karpathy(load_json(path, reading))
-    ]
+    of_karpathy = _of_kind("Karpathy", folder, karpathy.FILES, reading)
     tables = [folder / name for name in CAPTION_TABLES]
     table = _only_one(folder, [*of_karpathy, *_matching(folder, flickr_token.FILES), *tables])
     return None if table is None else read_table(table, reading)
@@ -93,11 +87,16 @@ def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
     return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
 
 
-def _coco_items(files: list[tuple[Path, Any]], reading: Reading) -> Iterator[Item]:
-    for path, content in files:
+def _of_kind(kind: Kind, folder: Path, patterns: tuple[str, ...], reading: Reading) -> list[Path]:
+    """Return the JSON files of a kind. Raises DataError for a file that is no JSON."""
+    paths = _matching(folder, patterns)
+    return [path for path in paths if kind_of(path, reading)[0] == kind]
+
+
+def _coco_items(files: list[Path], reading: Reading) -> Iterator[Item]:
+    for path in files:
         split = coco.split_of(path) if len(files) > 1 else None
-        rows = partial(coco.rows_of, content, split=split)
-        yield from read_items(rows, path, reading)
+        yield from read_items(partial(coco.read_rows, path, split=split), path, reading)
 
 
 def _read_captions(folder: Path, reading: Reading) -> Iterator[Item]:

@@ -21,6 +21,14 @@ class SeenTexts:
     def __len__(self) -> int:
         return self._number
 
+    def __contains__(self, text: str) -> bool:
+        value = hash(text) & _MASK or 1
+        slots, last = self._slots, len(self._slots) - 1
+        place = value & last
+        while (found := slots[place]) and found != value:
+            place = (place + 1) & last
+        return bool(found)
+
     def add(self, text: str) -> bool:
         """Add a text; return whether it is new."""
         value = hash(text) & _MASK or 1  # 0 is an empty slot
