@@ -11,7 +11,15 @@ from typing import Any
 
 from xmodal.data.dataset import Item
 from xmodal.data.packed.names import TAR_ENDINGS, PackedName, container_ending
-from xmodal.data.readers import delimited, flickr_token, json_array, json_lines, parquet, webdataset
+from xmodal.data.readers import (
+    arrow,
+    delimited,
+    flickr_token,
+    json_array,
+    json_lines,
+    parquet,
+    webdataset,
+)
 from xmodal.data.readers.columns import Columns, key_columns, likely_columns, resolve_columns
 from xmodal.data.readers.items import Row, items_from_rows
 from xmodal.data.readers.pictures import PictureFolder
@@ -35,14 +43,16 @@ FORMATS: dict[str, ReadRows] = {
     ".ndjson": json_lines.read_rows,
     ".txt": delimited.read_rows,
     ".token": flickr_token.read_rows,
+    ".arrow": arrow.read_rows,
+    ".feather": arrow.read_rows,
     **dict.fromkeys(TAR_ENDINGS, webdataset.read_rows),
 }
 """Reader of each ending (lower case). Readers yield (place, row), for example ("line 7", {...});
 they record unreadable rows in the problems, and raise DataError if the file is unreadable."""
 DELIMITED = tuple(ending for ending, read in FORMATS.items() if read is delimited.read_rows)
-SELECTING = (parquet.read_rows,)
+SELECTING = (parquet.read_rows, arrow.read_rows)
 """Readers that read the columns of ``Reading.only`` alone."""
-TEXT_FORMATS = frozenset(FORMATS) - {".parquet", *TAR_ENDINGS}
+TEXT_FORMATS = frozenset(FORMATS) - {".parquet", ".arrow", ".feather", *TAR_ENDINGS}
 """Formats of text, which may be compressed: "t.csv.gz"."""
 
 
