@@ -368,19 +368,17 @@ def test_the_window_of_a_table_is_small(tmp_path: Path) -> None:
 FOOTERS = """
 import sys
 from pathlib import Path
-from xmodal.data.images import load_image
 from xmodal.data.readers.read import read
 from xmodal.errors import DataError
 
 path, whole = Path(sys.argv[1]), Path(sys.argv[1]).read_bytes()
 length = int.from_bytes(whole[-8:-4], "little")
-for place in range(len(whole) - 8 - length, len(whole), 3):
+for place in range(len(whole) - 8 - length, len(whole)):
     content = bytearray(whole)
     content[place] ^= 1 + place % 7
     path.write_bytes(content)
     try:
-        for item in read(path):
-            load_image(item.images[0])
+        read(path)
     except DataError:
         pass
 """
