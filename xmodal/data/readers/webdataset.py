@@ -26,7 +26,9 @@ CAPTION_ENDINGS = (".txt", ".text", ".caption")
 LABEL_ENDINGS = (".cls", ".label")
 MAX_TEXT_BYTES = 4 * 2**20
 """Maximum size of a caption file or a JSON file."""
+NOT_USED = "file of the shard that is not used"
 REPEATED = "file of the shard repeated, the first one stays"
+NOT_USED = "file of a shard that is not used, by its ending"
 UNREADABLE = "file of the shard that cannot be read"
 
 
@@ -91,7 +93,7 @@ def _samples(shard: Tar, reading: Reading) -> Iterator[_Sample]:
                 break
             key, endings = _key_and_endings(member.name)
             if not key:
-                reading.problems.add(unread_kind(member.name), member.name)
+                reading.problems.add(unread_kind(member.name) or NOT_USED, member.name)
                 continue
             if not names.add(member.name):
                 reading.problems.add(REPEATED, member.name)
@@ -127,7 +129,7 @@ def _add(sample: _Sample, member: Member, endings: str, shard: Tar, reading: Rea
         sample.pictures.append(member_path(shard.path, member.name))
         return
     if ending not in (*CAPTION_ENDINGS, *LABEL_ENDINGS, ".json"):
-        reading.problems.add(unread_kind(member.name), member.name)
+        reading.problems.add(unread_kind(member.name) or NOT_USED, member.name)
         return
     if member.size > MAX_TEXT_BYTES:
         reading.problems.add(UNREADABLE, f"{member.name} ({member.size:,} bytes)")
