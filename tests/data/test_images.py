@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, ImageFile
 from support.bad_pictures import TEXT, damaged_avif, png_bomb, truncated_jpeg
 
-from xmodal.data.images import MAX_PIXELS, Preprocessing, image_size, load_image
+from xmodal.data.images import MAX_PIXELS, image_size, load_image
+from xmodal.data.preprocessing import Preprocessing
 from xmodal.errors import DataError
 
 RED, GREEN, BLUE, YELLOW = (230, 30, 30), (30, 200, 30), (30, 30, 230), (230, 220, 30)
