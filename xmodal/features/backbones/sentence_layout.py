@@ -222,7 +222,7 @@ class _Reader:
         config = self._json(f"{prefix}config.json", hashed=True)
         self._check_input(config, "Dense")
         name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
-        activation = getattr(nn, name.rpartition(".")[2], None)
+        activation: Any = getattr(nn, name.rpartition(".")[2], None)
         if not name.startswith("torch.nn.") or not _is_activation(activation):
             raise self._unsupported(f"a dense layer with {name}")
         layer = _Dense(
