@@ -94,7 +94,7 @@ def index(data: Path, model: Path | None, uri: str, **options: Any) -> None:
     features = given.features is not None
     torch_only = features or options["image_backbone"] or options["text_backbone"]
     if options["engine"] == "auto" and not torch_only and not options["no_portable"]:
-        complete_portable(model)
+        complete_portable(model, trust_remote_code=options["trust_remote_code"])
     encoder = given.encoder(load_encoder(model, options, features=features))
     target = open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint, create=True)
     print_strategy(uri, target)

@@ -192,7 +192,7 @@ def train(data: Path, **params: Any) -> None:
             label_columns=[] if dataset.label_column else list(label_candidates(dataset)),
         )
     if not params["no_portable"]:
-        complete_portable(params["out"])
+        complete_portable(params["out"], trust_remote_code=params["trust_remote_code"])
     summary = {"encoder": str(params["out"]), "fingerprint": encoder.fingerprint, **figures}
     if params["as_json"]:
         print_json(summary)
@@ -225,7 +225,7 @@ def _fit(data: Path, params: dict[str, Any]) -> None:
     fitted = fit_without_training(given.dataset, params["out"], params, restart=params["restart"])
     print_problems(given.dataset.problems)
     if not params["no_portable"]:
-        complete_portable(params["out"])
+        complete_portable(params["out"], trust_remote_code=params["trust_remote_code"])
     encoder, report = fitted.encoder, fitted.report
     if params["as_json"]:
         summary = {"encoder": str(params["out"]), "fingerprint": encoder.fingerprint}
