@@ -38,6 +38,7 @@ from xmodal.data.situation import recognise
 from xmodal.data.split import check_split_map, with_roles
 from xmodal.encoders.index_model import DEFAULT_MODEL
 from xmodal.errors import ConfigError, require
+from xmodal.writing import write_text
 
 if TYPE_CHECKING:
     from xmodal.evaluation.report import Report
@@ -118,7 +119,9 @@ BUILTIN = {"small-cnn", "words"}
     is_flag=True,
     help="Fit a rotation to an aligned pair of backbones (CLIP, SigLIP); needs no captions.",
 )
-@click.option("--restart", is_flag=True, help="Overwrite the folder --out.")
+@click.option(
+    "--restart", is_flag=True, help="Replace the folder --out when the new encoder is complete."
+)
 @no_portable_option
 @click.option("--no-report", is_flag=True, help="Skip the evaluation on the held-out queries.")
 @cache_option
@@ -156,7 +159,7 @@ def train(data: Path, **params: Any) -> None:
     info(recognise(dataset).line)
     print_label_candidates(dataset, "trains on it")
 
-    from xmodal.encoders.folder import REPORT, write_bytes
+    from xmodal.encoders.folder import REPORT
     from xmodal.evaluation.evaluate import evaluate
     from xmodal.evaluation.explain import explain
     from xmodal.features.cache import default_cache
@@ -182,8 +185,7 @@ def train(data: Path, **params: Any) -> None:
     if not params["no_report"] and encoder.split.get("query"):
         report, _ = evaluate(given.encoder(encoder), with_known_splits, cache=cache)
         report.facts["situation"] = recognise(dataset).line
-        text = report.to_json() + "\n"
-        write_bytes(params["out"] / REPORT, text.encode())
+        write_text(params["out"] / REPORT, report.to_json() + "\n")
         figures = figures | report.headline()
         words = explain(
             report,

@@ -20,14 +20,12 @@ from xmodal.encoders.folder import (
     COMPRESSOR,
     CONFIG,
     WEIGHTS,
-    atomic_write,
     check_fingerprint,
     damage_as_model_error,
     read_config,
-    write_bytes,
-    write_json,
 )
 from xmodal.errors import DataError
+from xmodal.writing import atomic_write, write_bytes, write_json
 
 
 @dataclass(frozen=True, eq=False)

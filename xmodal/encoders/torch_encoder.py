@@ -39,7 +39,6 @@ from xmodal.encoders.folder import (
     file_record,
     read_config,
     read_split,
-    write_bytes,
     write_config,
     write_split,
 )
@@ -54,6 +53,7 @@ from xmodal.features.backbones import (
 )
 from xmodal.features.extract import Array, image_features, text_features
 from xmodal.modality import MODALITIES, Modality
+from xmodal.writing import write_bytes
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from xmodal.encoders.folder import GRAPHS, TOKENIZER, TOWER_GRAPHS, write_bytes
+from xmodal.encoders.folder import GRAPHS, TOKENIZER, TOWER_GRAPHS
 from xmodal.encoders.onnx_encoder import (
     FINGERPRINT_METADATA,
     MODALITY_METADATA,
@@ -33,6 +33,7 @@ from xmodal.errors import ModelError
 from xmodal.features.backbones import builtin, huggingface
 from xmodal.features.extract import cache_fingerprint
 from xmodal.modality import Modality
+from xmodal.writing import write_text
 
 OPSET = 20
 MAX_FILE_BYTES = 1_900_000_000
@@ -169,7 +170,7 @@ def _text(encoder: TrainedEncoder, folder: Path) -> Prepared:
         max_tokens=backbone.max_tokens,
         padding=backbone.padding,
     )
-    write_bytes(folder / TOKENIZER, backbone.tokenizer_json().encode())
+    write_text(folder / TOKENIZER, backbone.tokenizer_json())
     length = 4 if backbone.padding == "longest" else backbone.max_tokens
     tokens = torch.ones(2, length, dtype=torch.int64)
     return config, network, {name: tokens.clone() for name in backbone.inputs}

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 
 import torch
 
-from xmodal.encoders.folder import CHECKPOINT, atomic_write
+from xmodal.encoders.folder import CHECKPOINT, RunFolder
 from xmodal.errors import ConfigError
+from xmodal.writing import atomic_write
 
 
 class Stateful(Protocol):
@@ -71,3 +72,15 @@ class Checkpoint:
         """Load the saved state into modules and optimisers of the same names."""
         for name, network in networks.items():
             network.load_state_dict(self.state[name])
+
+
+def continue_or_clear(run: RunFolder, identity: str) -> None:
+    """Clear the work folder of a restart unless a stopped restart of ``identity`` is continued."""
+    if run.work is None or not run.is_restart:
+        return
+    try:
+        saved = Checkpoint.read(run.work, identity)
+    except ConfigError:
+        saved = None
+    if saved is None:
+        run.clear()
