@@ -70,6 +70,7 @@ EXTRAS = {
     "service": ("starlette", "uvicorn", "jsonschema", "prometheus_client"),
     "onnx": ("onnxruntime", "tokenizers"),
     "mat": ("scipy",),
+    "heic": ("pillow_heif",),
     "open-clip": ("open_clip",),
     "export": (
         *("torch", "torchvision", "transformers", "safetensors"),
