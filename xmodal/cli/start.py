@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from xmodal.errors import is_out_of_memory
@@ -48,8 +49,7 @@ def _run(commands: Callable[[], Group]) -> NoReturn:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        print(f"xmodal: {TOO_LITTLE_MEMORY}", file=sys.stderr)
-        sys.exit(2)
+        _exit_without_memory()
     run(commands)
 
 
@@ -87,6 +87,11 @@ def _exit_like(child: int, pipe: int) -> NoReturn:
     _, status = os.waitpid(child, 0)
     has_ended = os.read(pipe, 1) != b""
     if not has_ended:
-        print(f"xmodal: {TOO_LITTLE_MEMORY}", file=sys.stderr)
-        sys.exit(2)
+        _exit_without_memory()
     sys.exit(os.waitstatus_to_exitcode(status))
+
+
+def _exit_without_memory() -> NoReturn:
+    with suppress(OSError):
+        os.write(2, f"xmodal: {TOO_LITTLE_MEMORY}\n".encode())
+    sys.exit(2)
