@@ -19,7 +19,7 @@ PLUGIN = "xmodal_opensearch"
 # Each string is a level of folders and single files; a module imports only from its own folder and
 # from levels to the left. Two folders of one level do not import each other.
 CORE_ORDER = (
-    "errors modality config device linear_models writing",
+    "errors modality checksums config device linear_models writing",
     "codes vectors",
     "data",
     "index features",
@@ -32,14 +32,8 @@ CORE_ORDER = (
 PLUGIN_ORDER = ("client", "node index", "loading rest server_plugin", "diagnostics", "cli")
 # Single files of one level may import each other from left to right.
 CORE_FILES = (
-    "errors",
-    "modality",
-    "config",
-    "device",
-    "linear_models",
-    "writing",
-    "codes",
-    "vectors",
+    *("errors", "modality", "checksums", "config", "device", "linear_models", "writing"),
+    *("codes", "vectors"),
 )
 PLUGIN_USES_OF_CORE = {
     *("errors", "modality", "codes", "vectors", "data", "retrieval", "encoders.load"),

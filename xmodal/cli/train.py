@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from xmodal.checksums import with_digest
 from xmodal.cli.data import features_option, read_data
 from xmodal.cli.encoder import complete_portable, no_portable_option
 from xmodal.cli.epochs import EpochLines, print_baselines
@@ -38,7 +39,7 @@ from xmodal.data.situation import recognise
 from xmodal.data.split import check_split_map, with_roles
 from xmodal.encoders.index_model import DEFAULT_MODEL
 from xmodal.errors import ConfigError, require
-from xmodal.writing import write_text
+from xmodal.writing import write_json
 
 if TYPE_CHECKING:
     from xmodal.evaluation.report import Report
@@ -185,7 +186,7 @@ def train(data: Path, **params: Any) -> None:
     if not params["no_report"] and encoder.split.get("query"):
         report, _ = evaluate(given.encoder(encoder), with_known_splits, cache=cache)
         report.facts["situation"] = recognise(dataset).line
-        write_text(params["out"] / REPORT, report.to_json() + "\n")
+        write_json(params["out"] / REPORT, with_digest(json.loads(report.to_json())))
         figures = figures | report.headline()
         words = explain(
             report,

@@ -32,14 +32,11 @@ from xmodal import linear_models
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.config import configure, current_names
 from xmodal.data.vectors import CHUNK, Matrix, check_features, unit_rows
-from xmodal.encoders.compressor import Compressor, read_codes
+from xmodal.encoders.compressor import Compressor, read_codes, read_report
 from xmodal.encoders.folder import (
     COMPRESSOR,
-    REPORT,
     RunFolder,
-    damage_as_model_error,
     open_run,
-    read_json,
 )
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
@@ -50,7 +47,6 @@ from xmodal.training.methods.sigah.config import Config
 from xmodal.training.methods.sigah.train import train_unimodal
 from xmodal.training.pairs import Pairs, even_choice
 from xmodal.training.run import EpochShown, Run, TrainingData
-from xmodal.writing import write_json
 
 MIN_ROWS = 8
 """Rows that training needs."""
@@ -151,8 +147,7 @@ def _compress(
     report = _report(features, codes, parts, seed)
     if place.work is not None:
         run.write_history(place.work)
-        write_json(place.work / REPORT, report)
-        compressor.save(place.work, codes)
+        compressor.save(place.work, codes, report)
         place.complete()
     return Compressed(codes, compressor, report)
 
@@ -254,11 +249,10 @@ def _load_finished(
         and current_names(Config, stored) == settings
         and compressor.about.get("identity") == _identity(features, bits, seed, stored)
     )
-    if not same or not (folder / REPORT).is_file():
+    report = read_report(folder)
+    if not same or report is None:
         raise ConfigError(
             f"{folder} holds codes of other features or settings: name another --out, or "
             "replace them with --restart"
         )
-    with damage_as_model_error(folder, COMPRESSOR):
-        report = read_json(folder / REPORT)
     return Compressed(read_codes(folder), compressor, report)
