@@ -40,7 +40,6 @@ from xmodal.encoders.folder import (
     damage_as_model_error,
     read_config,
     read_split,
-    write_bytes,
     write_config,
     write_split,
 )
@@ -56,6 +55,7 @@ from xmodal.features.backbones import (
 )
 from xmodal.features.extract import Array, image_features, text_features
 from xmodal.modality import MODALITIES, Modality
+from xmodal.writing import write_bytes
 
 
 @dataclass(frozen=True)
