@@ -64,6 +64,7 @@ EXTRAS = {
     "service": ("starlette", "uvicorn", "jsonschema", "prometheus_client"),
     "onnx": ("onnxruntime", "tokenizers"),
     "mat": ("scipy",),
+    "heic": ("pillow_heif",),
     "open-clip": ("open_clip",),
     "export": (
         *("torch", "torchvision", "transformers", "safetensors"),

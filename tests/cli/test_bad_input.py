@@ -75,7 +75,7 @@ ARGUMENTS = [
     (
         "out has another run",
         "train {photos_folder} --out {model} {small}",
-        "other data or settings",
+        "another setting",
     ),
     ("command unknown", "fly {photos_folder}", "'fly'"),
     ("option unknown", "index {photos_folder} --wings 2", "'?--wings"),

@@ -69,8 +69,9 @@ def test_table_without_picture_files(
     with np.load(out) as arrays:  # the raw caption and its feature have one code
         assert arrays["text_codes"][0].tobytes().hex() == code
     np.savez(tmp_path / "n.npz", **dict(np.load(features)) | {"image": np.ones((150, 3))})
-    changed = xmodal_cli(*(tmp_path / "n.npz" if x == features else x for x in command))
-    assert changed.status == 2 and "other data or settings" in changed.err
+    other = [tmp_path / "n.npz" if x == features else x for x in command]
+    changed = xmodal_cli(*other, "--text-backbone", "words")
+    assert changed.status == 2 and "features: name another --out" in changed.err
 
 
 def test_features_of_another_backbone_are_refused(

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import io
+import os
+import struct
+import sys
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
-from support.bad_pictures import TEXT, damaged_avif, png_bomb, truncated_jpeg
+from PIL import Image, ImageFile, TiffImagePlugin, TiffTags
+from support.bad_pictures import TEXT, damaged_avif, png, png_bomb, truncated_jpeg
 
 from xmodal.data.images import MAX_PIXELS, Preprocessing, image_size, load_image
+from xmodal.data.picture_formats import SUFFIXES
 from xmodal.errors import DataError
 
 RED, GREEN, BLUE, YELLOW = (230, 30, 30), (30, 200, 30), (30, 30, 230), (230, 220, 30)
@@ -214,10 +219,241 @@ def test_load_of_an_unusable_file_names_file_and_reason(tmp_path: Path) -> None:
             load_image(tmp_path / name)
     with pytest.raises(DataError, match=r"gone\.jpg"):
         load_image(tmp_path / "gone.jpg")
-    with pytest.raises(DataError, match="cannot be decoded"):
+    with pytest.raises(DataError, match="not an ordinary file"):
         load_image(tmp_path)
     with pytest.raises(DataError, match=r"^picture: not a picture"):
         load_image(b"no picture")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "empty"),
+        (bytes(200), "zero bytes"),
+        (b"\n<!DOCTYPE HTML><title>404</title>", "HTML"),
+        (b"<html>", "HTML"),
+        (b'\xef\xbb\xbf{"error": "no access"}', "JSON"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "Git LFS"),
+        (b"\0\0\0\x14ftypisom\0\0\2\0mp41", "a film"),
+        (b"%PDF-1.7", "PDF"),
+    ],
+)
+def test_a_file_with_a_wrong_ending_is_named_by_its_content(content: bytes, found: str) -> None:
+    with pytest.raises(DataError, match=f"{found}.*, not a picture"):
+        load_image(content)
+
+
+def test_a_picture_with_the_ending_of_another_format_is_decoded(tmp_path: Path) -> None:
+    file = tmp_path / "a.png"
+    file.write_bytes(encode(four_colours(), "JPEG"))
+    assert load_image(file).size == (48, 32)
+
+
+def test_a_named_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
+    pipe = tmp_path / "a.jpg"
+    os.mkfifo(pipe)
+    for read in (load_image, image_size, Preprocessing(8).pixels):
+        with pytest.raises(DataError, match="not an ordinary file"):
+            read(pipe)
+
+
+def test_a_file_of_too_many_bytes_is_refused_unread(tmp_path: Path) -> None:
+    file = tmp_path / "a.tif"
+    with file.open("wb") as sparse:
+        sparse.truncate(2**40)
+    with pytest.raises(DataError, match="expected at most"):
+        load_image(file)
+
+
+# ---- formats ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("suffix", "format_", "options"),
+    [
+        (".jfif", "JPEG", {"quality": 95}),
+        (".jp2", "JPEG2000", {}),
+        (".j2k", "JPEG2000", {"no_jp2": True}),
+        (".ppm", "PPM", {}),
+        (".ico", "ICO", {"sizes": [(48, 48)]}),
+        (".apng", "PNG", {"save_all": True, "append_images": [Image.new("RGB", (48, 48))]}),
+    ],
+)
+def test_pictures_of_less_usual_formats_are_decoded(
+    tmp_path: Path, suffix: str, format_: str, options: dict[str, object]
+) -> None:
+    expected = four_colours(48, 48)
+    file = tmp_path / f"a{suffix}"
+    file.write_bytes(encode(expected, format_, **options))
+    assert suffix in SUFFIXES
+    found = load_image(file)
+    assert found.size == (48, 48)
+    assert np.abs(rgb_values(found) - rgb_values(expected)).mean() < 5
+
+
+@pytest.mark.parametrize("brand", [None, b"mif1"])
+def test_heic_is_decoded_upright_with_pillow_heif(brand: bytes | None) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = pillow_heif.from_pillow(four_colours().transpose(Image.Transpose.ROTATE_90))
+    buffer = io.BytesIO()
+    stored.save(buffer, quality=95, exif=exif.tobytes())
+    data = buffer.getvalue()
+    data = data if brand is None else data[:8] + brand + data[12:]
+    found = load_image(data)
+    assert found.size == image_size(data) == (48, 32)
+    assert np.abs(rgb_values(found) - rgb_values(four_colours())).mean() < 8
+
+
+def test_heic_without_pillow_heif_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(DataError, match=r"\[heic\]"):
+        load_image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
+
+
+@pytest.mark.parametrize(("bits", "name"), [(8, "PNG"), (10, "PNG"), (12, "PNG"), (12, "TIFF")])
+def test_grey_values_of_few_bits_in_16_are_visible(bits: int, name: str) -> None:
+    top = (1 << bits) - 1
+    values = np.array([[0, top // 2, top]], np.uint16)
+    found = rgb_values(load_image(encode(Image.fromarray(values), name)))
+    assert found[0, :, 0].tolist() == [0, 127, 255]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 0.5, 1.0], [0, 128, 255]),
+        ([0.0, 128.0, 255.0], [0, 128, 255]),
+        ([0.0, 32768.0, 65535.0], [0, 128, 255]),
+        ([-1.0, 0.0, 1.0], [0, 128, 255]),
+        ([np.nan, 0.5, np.inf], [0, 128, 0]),
+        ([0.25, 0.25, 0.25], [64, 64, 64]),
+    ],
+)
+def test_floats_are_scaled_by_their_largest_value(values: list[float], expected: list[int]) -> None:
+    image = Image.fromarray(np.array([values], np.float32))
+    assert rgb_values(load_image(encode(image, "TIFF")))[0, :, 0].tolist() == expected
+
+
+def test_floats_that_are_not_finite_are_refused() -> None:
+    image = Image.fromarray(np.full((2, 2), np.nan, np.float32))
+    with pytest.raises(DataError, match="finite"):
+        load_image(encode(image, "TIFF"))
+
+
+def test_colours_of_12_bits_in_16_are_visible() -> None:
+    values = np.array([[[4095, 2048, 0]]], np.uint16)
+    found = rgb_values(load_image(png_of_16_bits(values)))
+    assert np.abs(found[0, 0] - (255, 128, 0)).max() < 16
+
+
+def png_of_16_bits(values: np.ndarray) -> bytes:
+    """Return a PNG of RGB values (height, width, 3) uint16, which Pillow cannot write."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return png(struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0), zlib.compress(rows))
+
+
+# ---- large pictures and bombs ----------------------------------------------------------------
+
+
+def test_a_large_jpeg_is_decoded_at_a_reduced_scale() -> None:
+    side = 9_200
+    data = encode(Image.new("RGB", (side, side), BLUE), "JPEG")
+    assert side**2 > MAX_PIXELS and image_size(data) == (side, side)
+    assert load_image(data).size == (side // 2, side // 2)
+    found = load_image(data, 64)
+    assert found.size == (side // 8, side // 8)
+    assert np.abs(rgb_values(found)[::100, ::100] - BLUE).max() < 5
+
+
+def test_jpegs_that_cannot_be_reduced_enough_are_refused() -> None:
+    data = bytearray(encode(Image.new("L", (8, 8)), "JPEG"))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 60_000, 60_000)
+    with pytest.raises(DataError, match="500 million"):
+        load_image(bytes(data), 64)
+    data[frame + 1] = 0xC2  # progressive: its coefficients are held in full size
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 10_000, 10_000)
+    with pytest.raises(DataError, match="80 million"):
+        load_image(bytes(data), 64)
+
+
+def test_a_progressive_jpeg_of_many_scans_is_refused() -> None:
+    data = encode(Image.new("RGB", (4_000, 4_000)), "JPEG", progressive=True)
+    assert load_image(data, 64).size == (500, 500)
+    end = data.rindex(b"\xff\xda")
+    with pytest.raises(DataError, match="passes"):
+        load_image(data[:-2] + data[end:-2] * 130 + data[-2:], 64)
+
+
+def test_the_pixels_of_a_picture_in_an_icon_are_limited() -> None:
+    bomb = png_bomb(12_000, 12_000)
+    entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(bomb), 22)
+    with pytest.raises(DataError, match="80 million"):
+        load_image(struct.pack("<HHH", 0, 1, 1) + entry + bomb)
+
+
+def overlapping_tags(entries: int, size: int) -> bytes:
+    """Return TIFF data of many tags that share the same ``size`` bytes."""
+    start = 8 + 2 + 12 * entries + 4
+    tags = (struct.pack("<HHII", 1000 + n, 7, size, start) for n in range(entries))
+    head = struct.pack("<2sHIH", b"II", 42, 8, entries)
+    return head + b"".join(tags) + bytes(4 + size)
+
+
+def test_overlapping_tags_of_a_tiff_are_refused_unread() -> None:
+    data = overlapping_tags(20_000, 100_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="tags"):
+            load_image(data)
+        assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("format_", ["PNG", "WEBP"])
+def test_overlapping_tags_of_exif_are_ignored(format_: str) -> None:
+    exif = b"Exif\0\0" + overlapping_tags(20_000, 100_000)
+    options = {"lossless": True} if format_ == "WEBP" else {}
+    data = encode(four_colours(), format_, exif=exif, **options)
+    tracemalloc.start()
+    try:
+        assert (rgb_values(load_image(data)) == rgb_values(four_colours())).all()
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_tiff_of_many_different_tags_is_decoded() -> None:
+    image = four_colours()
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    for tag in range(40_000, 40_900):
+        info.tagtype[tag] = TiffTags.ASCII
+        info[tag] = "a text that is longer than four bytes"
+    assert load_image(encode(image, "TIFF", tiffinfo=info)).size == image.size
+
+
+def test_damaged_exif_leaves_the_picture_upright() -> None:
+    data = encode(four_colours(), "PNG", exif=b"Exif\0\0II*\0" + b"\xff" * 40)
+    assert (rgb_values(load_image(data)) == rgb_values(four_colours())).all()
+
+
+def test_slow_variants_of_ppm_are_limited() -> None:
+    assert load_image(b"P3 2 1 255 255 0 0 0 0 255 ").size == (2, 1)
+    with pytest.raises(DataError, match="convert it to PNG"):
+        load_image(b"P3 2000 2000 255 " + b"0 " * 100)
+
+
+def test_transparency_of_a_large_picture_is_flattened_like_that_of_a_small_one() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 256, (5, 1000, 4), np.uint8)
+    tall = Image.fromarray(np.tile(values, (1000, 1, 1)))
+    found = rgb_values(load_image(tall))
+    assert (found[:5] == rgb_values(load_image(Image.fromarray(values)))).all()
+    assert (found[-5:] == found[:5]).all()
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of damaged metadata

@@ -188,14 +188,25 @@ def test_cache_finds_copied_files_and_misses_changed_files(tmp_path: Path) -> No
     found, _ = image_features(backbone, [copied], cache=cache)
     assert backbone.computed == 0
     assert np.array_equal(found[0], before[0])
-    stat = one.stat()
     shutil.copy(two, one)  # the same name, other content
-    os.utime(one, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     found, _ = image_features(backbone, [one], cache=cache)
     assert np.array_equal(found[0], before[1])
     Image.new("RGB", (4, 4), "red").save(two)
     image_features(backbone, [two], cache=cache)
     assert backbone.computed == 1
+
+
+def test_cache_misses_other_content_of_the_same_size_and_time(tmp_path: Path) -> None:
+    path, cache = tmp_path / "a.bmp", tmp_path / "c"
+    Image.new("RGB", (4, 4), "red").save(path)
+    before = path.stat()
+    image_features(Corners(), [path], cache=cache)
+    Image.new("RGB", (4, 4), "blue").save(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    found, _ = image_features(Corners(), [path], cache=cache)
+    expected, _ = image_features(Corners(), [path])
+    assert np.array_equal(found, expected)
 
 
 def test_key_of_an_open_image_includes_palette_and_orientation(tmp_path: Path) -> None:

@@ -11,16 +11,21 @@ from PIL import Image
 TEXT = b"a text file with the ending of a picture\n"
 
 
-def png_bomb(width: int, height: int) -> bytes:
-    """Return a PNG file of less than 100 bytes whose header has this size in pixels."""
+def png(header: bytes, pixels: bytes) -> bytes:
+    """Return a PNG file of the content of the chunks IHDR and IDAT."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         checksum = struct.pack(">I", zlib.crc32(kind + data))
         return struct.pack(">I", len(data)) + kind + data + checksum
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(b"\0")), chunk(b"IEND", b"")
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", pixels), chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def png_bomb(width: int, height: int) -> bytes:
+    """Return a PNG file of less than 100 bytes whose header has this size in pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return png(header, zlib.compress(b"\0"))
 
 
 def truncated_jpeg() -> bytes:

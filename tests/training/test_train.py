@@ -26,7 +26,8 @@ from xmodal.evaluation.evaluate import Evaluated, evaluate
 from xmodal.evaluation.protocol import Part
 from xmodal.features.extract import Array
 from xmodal.features.units import Units
-from xmodal.training.train import METHODS, _identity, train
+from xmodal.training.identity import run_identity
+from xmodal.training.train import METHODS, train
 
 OPTIONS = Options(bits=16, image_backbone="small-cnn", text_backbone="words")
 SETTINGS = {"epochs": 1, "batch": 64, "hidden": 16}
@@ -72,29 +73,29 @@ def test_finished_run_of_an_earlier_version_is_loaded(
     settings = {names.get(name, name): value for name, value in config["settings"].items()}
     settings |= {"positives": "believed", **REMOVED}
     config.pop("sha256", None)  # added by later versions
-    config |= {"settings": settings, "identity": _identity(few, config["options"], settings)}
+    config |= {"settings": settings, "identity": run_identity(few, config["options"], settings)}
     write_config(folder, config)
     again = train(few, folder, OPTIONS, SETTINGS, show=never, progress=never)
     assert again.fingerprint == load_encoder(trained).fingerprint
-    with pytest.raises(ConfigError, match="other data or settings"):
+    with pytest.raises(ConfigError, match=r"another setting \(epochs .*, not 2\)"):
         train(few, folder, OPTIONS, SETTINGS | {"epochs": 2}, show=never)
 
 
 @pytest.mark.parametrize(
-    ("options", "settings", "rows"),
+    ("options", "settings", "rows", "named"),
     [
-        (replace(OPTIONS, bits=24), SETTINGS, 60),
-        (replace(OPTIONS, seed=1), SETTINGS, 60),
-        (OPTIONS, SETTINGS | {"hidden": 8}, 60),
-        (OPTIONS, SETTINGS, 50),
+        (replace(OPTIONS, bits=24), SETTINGS, 60, "bits"),
+        (replace(OPTIONS, seed=1), SETTINGS, 60, "seed"),
+        (OPTIONS, SETTINGS | {"hidden": 8}, 60, "hidden"),
+        (OPTIONS, SETTINGS, 50, "items"),
     ],
 )
-def test_other_settings_or_data_raise_config_error(
-    trained: Path, few: Dataset, options: Options, settings: Any, rows: int
+def test_other_settings_or_data_are_named(
+    trained: Path, few: Dataset, options: Options, settings: Any, rows: int, named: str
 ) -> None:
     data = replace(few, items=few.items[:rows])
     before = (trained / "config.json").read_bytes()
-    with pytest.raises(ConfigError, match=r"other data or settings: name another --out, or rep"):
+    with pytest.raises(ConfigError, match=rf"{named}.*: name another --out, or replace it"):
         train(data, trained, options, settings, show=never)
     assert (trained / "config.json").read_bytes() == before
 
@@ -112,7 +113,7 @@ def test_pictures_that_changed_under_their_names_raise_config_error(
     shutil.copytree(trained, folder)
     config = json.loads((folder / "config.json").read_text())
     config.pop("sha256")
-    config["identity"] = _identity(data, config["options"], config["settings"])
+    config["identity"] = run_identity(data, config["options"], config["settings"])
     write_config(folder, config)
     train(data, folder, OPTIONS, SETTINGS, show=never)  # equal bytes at other paths
     shutil.copy(items[1].images[0], items[0].images[0])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +31,8 @@ ImageSource = Path | FeatureName
 """What a picture is read from."""
 Progress = Callable[[str, int, int], None]
 """Callback for progress: name of the task, number of steps done, total number of steps."""
+MAX_NAMES = 1000
+"""Names of one kind that :class:`Problems` keeps."""
 MAX_NAME = 200
 """Characters of a name in the lines of :meth:`Problems.summary_lines`."""
 
@@ -38,41 +41,49 @@ class Problems:
     """Unusable input, recorded by kind while the rest is processed.
 
     A kind is a short text, for example "picture missing"; each record of a kind has a name, for
-    example that of a file or of a line.
+    example that of a file or of a line. The first ``MAX_NAMES`` names of a kind are kept; the
+    others are counted.
     """
 
     def __init__(self) -> None:
         self._names: dict[str, list[str]] = {}
+        self._counts: Counter[str] = Counter()
 
     def add(self, kind: str, name: object) -> None:
         """Record one problem, for example ``add("picture missing", "a.jpg")``."""
-        self._names.setdefault(kind, []).append(str(name))
+        self._counts[kind] += 1
+        names = self._names.setdefault(kind, [])
+        if len(names) < MAX_NAMES:
+            names.append(str(name))
 
     def extend(self, other: Problems) -> None:
         """Record all problems of ``other``."""
+        self._counts.update(other._counts)
         for kind, names in other._names.items():
-            self._names.setdefault(kind, []).extend(names)
+            own = self._names.setdefault(kind, [])
+            own.extend(names[: MAX_NAMES - len(own)])
 
     def names(self, kind: str) -> list[str]:
-        """Return the names recorded under a kind."""
+        """Return the names recorded under a kind, at most ``MAX_NAMES``."""
         return list(self._names.get(kind, []))
 
     def count_by_kind(self) -> dict[str, int]:
         """Return the number of records of each kind."""
-        return {kind: len(names) for kind, names in self._names.items()}
+        return dict(self._counts)
 
     def summary_lines(self, max_names: int = 3) -> list[str]:
         """Return one line for each kind: count, kind, and the first ``max_names`` names."""
         lines = []
         for kind, names in self._names.items():
-            more = f", and {len(names) - max_names:,} more" if len(names) > max_names else ""
+            count = self._counts[kind]
+            more = f", and {count - max_names:,} more" if count > max_names else ""
             shown = ", ".join(map(_shortened, names[:max_names]))
-            lines.append(f"{len(names):,} x {kind}: {shown}{more}")
+            lines.append(f"{count:,} x {kind}: {shown}{more}")
         return lines
 
     def __len__(self) -> int:
         """Return the number of records of all kinds."""
-        return sum(map(len, self._names.values()))
+        return self._counts.total()
 
 
 def _shortened(name: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from xmodal.data.dataset import FeatureName, ImageSource, Progress
+from xmodal.data.packed import open_picture, picture_stat
 
 THREADS = 8
 """Pictures that are read at the same time."""
@@ -31,14 +32,20 @@ def picture_hashes(
 
 
 def picture_stamp(source: ImageSource) -> str | None:
-    """Return path, size and modification time of a picture as text, None if there is no file."""
+    """Return a text that changes when a picture changes, None if there is no file.
+
+    It has the path, size and times of the file, and its inode. The time of the last change of the
+    inode is newer after every write, also where a program sets the modification time back. All of
+    these are of the container for a packed picture.
+    """
     if isinstance(source, FeatureName):
         return None
     try:
-        stat = os.stat(source)
+        stat = picture_stat(source)
     except (OSError, ValueError):  # ValueError: a name with a zero byte
         return None
-    return f"{os.path.abspath(source)}\0{stat.st_size}\0{stat.st_mtime_ns}"
+    state = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    return "\0".join(map(str, (os.path.abspath(source), *state)))
 
 
 def joint_hash(values: Sequence[str | None]) -> str:
@@ -56,7 +63,7 @@ def _hash(source: ImageSource) -> str | None:
     if isinstance(source, FeatureName):
         return None
     try:
-        with open(source, "rb") as file:
+        with open_picture(source) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError):  # ValueError: a name with a zero byte
         return None

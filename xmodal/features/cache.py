@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xmodal.data.packed import read_picture
+from xmodal.data.picture_files import picture_stamp
 from xmodal.errors import DataError
 
 Array = npt.NDArray[Any]
 
 TABLES = (
     "features (key BLOB PRIMARY KEY, value BLOB)",
-    # The hash of a file is computed again only if its size or modification time has changed.
-    "files (path TEXT PRIMARY KEY, size INT, time INT, key BLOB)",
+    # The content hash of a file, by the hash of its stamp.
+    "stamps (key BLOB PRIMARY KEY, value BLOB)",
 )
 
 
@@ -74,15 +76,9 @@ class FeatureCache:
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Array]:
         """Return the stored rows by key; keys without a row are left out."""
-        out: dict[bytes, Array] = {}
-        unique = list(dict.fromkeys(keys))
         size = self._dim * self._dtype.itemsize
-        for start in range(0, len(unique), 500):
-            part = unique[start : start + 500]
-            marks = ",".join("?" * len(part))
-            rows = self._db.execute(f"SELECT key, value FROM features WHERE key IN ({marks})", part)
-            out |= {k: np.frombuffer(v, self._dtype) for k, v in rows if len(v) == size}
-        return out
+        found = self._select("features", keys)
+        return {k: np.frombuffer(v, self._dtype) for k, v in found if len(v) == size}
 
     def put(self, keys: Sequence[bytes], rows: Array) -> None:
         """Store one row (dim,) for each key in one transaction."""
@@ -91,28 +87,33 @@ class FeatureCache:
             self._db.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", values)
 
     def file_keys(self, paths: Sequence[Path]) -> list[bytes | None]:
-        """Return the content hash of each file; None for a file that cannot be read."""
-        stored = {
-            path: (size, time, key)
-            for path, size, time, key in self._db.execute("SELECT path, size, time, key FROM files")
-        }
-        keys: list[bytes | None] = []
-        new = []
-        for path in paths:
-            try:
-                stat = path.stat()
-                state = (stat.st_size, stat.st_mtime_ns)
-                name = str(path.resolve())
-                record = stored.get(name)
-                if record is None or record[:2] != state:
-                    record = (*state, content_hash(path.read_bytes()))
-                    new.append((name, *record))
-                keys.append(record[2])
-            except (OSError, ValueError):  # ValueError: a name with a null byte
-                keys.append(None)
+        """Return the content hash of each file; None for a file that cannot be read.
+
+        A file is read again if its stamp has changed.
+        """
+        stamps = [picture_stamp(path) for path in paths]
+        names = [None if x is None else content_hash(x.encode(errors="replace")) for x in stamps]
+        known = dict(self._select("stamps", [name for name in names if name is not None]))
+        new = {}
+        for path, name in zip(paths, names, strict=True):
+            if name is not None and name not in known:
+                try:
+                    known[name] = new[name] = content_hash(read_picture(path))
+                except OSError:
+                    continue
         with self._db:
-            self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", new)
-        return keys
+            self._db.executemany("INSERT OR REPLACE INTO stamps VALUES (?, ?)", new.items())
+        return [None if name is None else known.get(name) for name in names]
+
+    def _select(self, table: str, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """Yield key and value of the rows of a table that have one of the keys."""
+        unique = list(dict.fromkeys(keys))
+        for start in range(0, len(unique), 500):
+            part = unique[start : start + 500]
+            marks = ",".join("?" * len(part))
+            yield from self._db.execute(
+                f"SELECT key, value FROM {table} WHERE key IN ({marks})", part
+            )
 
 
 def content_hash(data: bytes) -> bytes:

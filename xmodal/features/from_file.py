@@ -12,6 +12,7 @@ import numpy as np
 from xmodal.config import FEATURES
 from xmodal.data.dataset import Dataset, FeatureName, Item, Problems
 from xmodal.data.feature_file import FeatureFile
+from xmodal.data.packed import is_picture_file
 from xmodal.errors import ConfigError, DataError, ModelError
 from xmodal.features.backbones import ImageBackbone, TextBackbone
 from xmodal.features.extract import (
@@ -236,4 +237,4 @@ def _is_at_hand(source: Any) -> bool:
     """Whether a picture or a caption can be encoded."""
     if isinstance(source, FeatureName):
         return False
-    return source.is_file() if isinstance(source, Path) else True
+    return is_picture_file(source) if isinstance(source, Path) else True

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from xmodal.data.packed import is_picture_file
 from xmodal.data.picture_files import joint_hash, picture_hashes
 from xmodal.index.origins import read_origin
 
@@ -26,7 +26,7 @@ def find_pictures(fields: dict[str, Any], origin_text: str, folder: Path) -> dic
         return fields
     several = isinstance(stored, list)
     paths = [str(path) for path in stored] if several else [str(stored)]
-    if all(map(os.path.exists, paths)):
+    if all(map(is_picture_file, paths)):
         return fields
     found = [next(_candidates(path, folder), None) for path in paths]
     present = [Path(path) for path in found if path is not None]
@@ -40,11 +40,11 @@ def find_pictures(fields: dict[str, Any], origin_text: str, folder: Path) -> dic
 
 def _candidates(path: str, folder: Path) -> Iterator[str]:
     """Yield the files that a picture may be now, the most similar path first."""
-    if os.path.exists(path):
+    if is_picture_file(path):
         yield path
     ends = Path(path).parts[1:]
     for parent in list(folder.absolute().parents)[:PARENTS]:
         for start in range(len(ends)):
             candidate = parent.joinpath(*ends[start:])
-            if candidate.is_file():
+            if is_picture_file(candidate):
                 yield str(candidate)

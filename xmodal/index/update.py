@@ -22,6 +22,7 @@ from itertools import count
 from typing import Any
 
 from xmodal.data.dataset import Dataset, FeatureName, Item, Progress
+from xmodal.data.packed import is_picture_file
 from xmodal.data.picture_files import joint_hash, picture_hashes, picture_stamp
 from xmodal.errors import ConfigError
 from xmodal.index.contract import Index
@@ -175,7 +176,7 @@ def _former_sources(
         if before is None or before.source in former or before.item != item.id:
             continue
         paths = [before.source, *one.images]
-        if not os.path.isabs(before.source) or any(map(os.path.exists, paths)):
+        if not os.path.isabs(before.source) or any(map(is_picture_file, paths)):
             continue
         pictures = origins[item.id].pictures
         if before.pictures == pictures and one.captions == item.captions:
@@ -250,7 +251,7 @@ def _moves(
     moved = []
     for one in gone:
         names = by_pictures.get(one.origin.pictures) if one.origin is not None else None
-        if not names or any(map(os.path.exists, one.images)):
+        if not names or any(map(is_picture_file, one.images)):
             continue
         moved.append(one.id)
         new = (name for name in names if name not in moved_from and name not in known)

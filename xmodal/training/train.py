@@ -5,11 +5,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,10 +18,10 @@ import numpy as np
 import torch
 
 from xmodal.codes import check_bits
-from xmodal.config import ADDED_OPTIONS, FEATURES, Options, configure, current_names
-from xmodal.data.dataset import Dataset, ImageSource, Progress
+from xmodal.config import FEATURES, Options, configure
+from xmodal.data.dataset import Dataset, Progress
 from xmodal.data.groups import with_groups
-from xmodal.data.picture_files import joint_hash, picture_hashes, picture_stamp
+from xmodal.data.picture_files import picture_hashes
 from xmodal.data.situation import recognise
 from xmodal.data.split import Split
 from xmodal.data.split import split as split_pairs
@@ -44,6 +42,7 @@ from xmodal.features.from_file import FileSource, check_backbone
 from xmodal.features.units import BackboneSource, FeatureSource, FeatureTable
 from xmodal.modality import Modality
 from xmodal.training.calibrate import calibrate, collection_of
+from xmodal.training.identity import find_difference, pictures_record, run_identity
 from xmodal.training.methods.contrastive import train as contrastive
 from xmodal.training.methods.contrastive.train import CaptionData, CaptionRun
 from xmodal.training.methods.dshgan import train as dshgan
@@ -113,7 +112,14 @@ def train(
         )
     if folder is not None:
         if prepare_folder(folder, TORCH_ENCODER, restart):
-            return _load_finished(folder, pairs, options, config, features)
+            encoder = TrainedEncoder.load(folder)
+            difference = find_difference(encoder.about, pairs, options, config, features)
+            if difference is not None:
+                raise ConfigError(
+                    f"{folder} holds an encoder that was trained with {difference}: name another "
+                    "--out, or replace it with --restart"
+                )
+            return encoder
 
     source, refs = _feature_source(pairs, options, features, cache, progress)
     hashes = picture_hashes(image for item in pairs for image in item.images)
@@ -128,9 +134,9 @@ def train(
     notice = labels_notice(split)
     if notice is not None:
         log.warning(notice)
-    identity = _identity(pairs, asdict(options), asdict(config), features)
+    identity = run_identity(pairs, asdict(options), asdict(config), features)
     run = _run(method, table, split, options, source)
-    pictures = {"sha256": _bytes_hash(pairs, hashes), "stamp": _stamp_hash(pairs)}
+    pictures = pictures_record(pairs, hashes)
     run.folder, run.identity, run.show = folder, f"{identity}-{pictures['sha256']}", show
     towers: Towers = method.train(run.data, config, run)
     about = _about(data, split, options, config, run)
@@ -287,92 +293,3 @@ def _figures(run: Run) -> dict[str, float]:
     best = next((row for row in run.history if row["epoch"] == run.best_epoch), {})
     named = {f"validation {name}": best[name] for name in SHOWN_FIGURES if name in best}
     return {name: round(value, 4) for name, value in named.items()} | {"epoch": run.best_epoch}
-
-
-# ---- the folder ------------------------------------------------------------------------------
-
-
-def _identity(
-    data: Dataset,
-    options: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    features: FileSource | None = None,
-) -> str:
-    """Return a hash of pairs, options, settings in their stored order, and features of a file."""
-    hashed = hashlib.blake2b(digest_size=8)
-    # Options that runs of earlier versions lacked are left out at their defaults.
-    chosen = {k: v for k, v in options.items() if k not in ADDED_OPTIONS or v != ADDED_OPTIONS[k]}
-    hashed.update(json.dumps([chosen, settings]).encode())
-    if features is not None:
-        hashed.update(features.file.digest.encode())
-    for item in data:
-        image, text = _name_of(item.images), _name_of(item.captions)
-        hashed.update(f"{item.id}\0{image}\0{text}\0{item.labels}\0".encode())
-    return hashed.hexdigest()
-
-
-def _name_of(sources: Sequence[object]) -> object:
-    """Return one source, or the list of several ones, for the identity."""
-    return sources[0] if len(sources) == 1 else [str(source) for source in sources]
-
-
-def _load_finished(
-    folder: Path, pairs: Dataset, options: Options, config: Any, features: FileSource | None
-) -> TrainedEncoder:
-    """Load the encoder of the same run; raise ConfigError if the folder has another one."""
-    encoder = TrainedEncoder.load(folder)
-    same = _same_run(encoder.about, pairs, options, config, features)
-    if not (same and (features is not None or _same_pictures(encoder.about, pairs))):
-        other = "other data or settings" if not same else "other pictures under the same names"
-        raise ConfigError(
-            f"{folder} holds an encoder that was trained with {other}: name another --out, or "
-            "replace it with --restart"
-        )
-    return encoder
-
-
-def _bytes_hash(pairs: Dataset, hashes: Mapping[ImageSource, str | None]) -> str:
-    """Return one hash of the bytes of all pictures; ``hashes``: of each picture."""
-    return joint_hash([hashes[image] or "" for item in pairs for image in item.images])
-
-
-def _stamp_hash(pairs: Dataset) -> str:
-    """Return one hash of paths, sizes and modification times of all pictures."""
-    return joint_hash([picture_stamp(image) or "" for item in pairs for image in item.images])
-
-
-def _same_pictures(about: Mapping[str, Any], pairs: Dataset) -> bool:
-    """Whether a stored encoder was trained on these pictures, if it has a record of them.
-
-    Pictures whose sizes and modification times have not changed are not read.
-    """
-    stored = about.get("pictures")
-    if not isinstance(stored, dict):  # of an earlier version
-        return True
-    if stored.get("stamp") == _stamp_hash(pairs):
-        return True
-    hashes = picture_hashes(image for item in pairs for image in item.images)
-    return stored.get("sha256") == _bytes_hash(pairs, hashes)
-
-
-def _same_run(
-    about: Mapping[str, Any],
-    pairs: Dataset,
-    options: Options,
-    config: Any,
-    features: FileSource | None,
-) -> bool:
-    """Whether a stored encoder was trained on these pairs with these options and settings.
-
-    Stored settings of an earlier version are compared under their current names.
-    """
-    stored, settings = about.get("options"), about.get("settings")
-    if not isinstance(stored, dict) or not isinstance(settings, dict):
-        return False
-    if ADDED_OPTIONS | stored != asdict(options):
-        return False
-    try:
-        same = current_names(type(config), settings) == asdict(config)
-    except ConfigError:
-        return False
-    return same and about.get("identity") == _identity(pairs, stored, settings, features)

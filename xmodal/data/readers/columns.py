@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from xmodal.data.dataset import Dataset
 from xmodal.data.readers.values import clean_labels
@@ -42,34 +43,74 @@ class Columns:
     split: str | None = None
 
 
-def resolve_columns(columns: Columns, available: Sequence[str], path: Path) -> Columns:
+def resolve_columns(columns: Columns, available: Collection[str], path: Path) -> Columns:
     """Return the column of each role, or None for a role without a column.
 
-    ``available`` are the columns of the table at ``path``. Raises ConfigError if a named column is
-    missing, DataError if there is neither an image nor a text column.
+    ``available`` are the columns of the table at ``path``. A name such as "meta.caption" is that of
+    a member of an object. Raises ConfigError if a named column is missing, DataError if there is
+    neither an image nor a text column.
     """
-    resolved: dict[str, str | None] = {}
-    by_plain_name = {_plain(name): name for name in reversed(available)}
-    by_plain_name |= {name: name for name in available}
-    for role in (field.name for field in dataclasses.fields(Columns)):
-        name = getattr(columns, role)
-        if name is None:
-            usual = (by_plain_name.get(usual) for usual in COLUMN_NAMES.get(role, ()))
-            resolved[role] = next((found for found in usual if found is not None), None)
-        else:
-            resolved[role] = by_plain_name.get(name, by_plain_name.get(_plain(name)))
-            if resolved[role] is None:
-                raise ConfigError(
-                    f"{path} has no column {name!r}; its columns are {', '.join(available)}"
-                )
-    if resolved["image"] is None and resolved["text"] is None:
+    resolved = _resolved(columns, available)
+    for role, name in dataclasses.asdict(columns).items():
+        if name is not None and getattr(resolved, role) is None:
+            raise ConfigError(
+                f"{path} has no column {name!r}; its columns are {', '.join(available)}"
+            )
+    if resolved.image is None and resolved.text is None:
         image, text = (", ".join(COLUMN_NAMES[role][:3]) for role in ("image", "text"))
         raise DataError(
             f"{path} has the columns {', '.join(available)}; expected one with pictures "
             f"({image}, ...) or texts ({text}, ...): name them with --image-column and "
             "--text-column"
         )
+    return resolved
+
+
+def key_columns(columns: Columns, available: Collection[str]) -> Columns:
+    """Return the columns by which rows are of one item: those of ids and of pictures."""
+    resolved = _resolved(columns, available)
+    return Columns(image=resolved.image, id=resolved.id)
+
+
+def _resolved(columns: Columns, available: Collection[str]) -> Columns:
+    """Return the column of each role, None for a role without one."""
+    resolved: dict[str, str | None] = {}
+    by_plain_name = {_plain(name): name for name in reversed(list(available))}
+    by_plain_name |= {name: name for name in available}
+    for role, name in dataclasses.asdict(columns).items():
+        usual = COLUMN_NAMES.get(role, ()) if name is None else (name, _plain(name))
+        found = (by_plain_name.get(usual_name) for usual_name in usual)
+        resolved[role] = next((one for one in found if one is not None), None)
+        if resolved[role] is None and name is not None and _is_nested(name, available):
+            resolved[role] = name
     return Columns(**resolved)
+
+
+def _is_nested(name: str, available: Collection[str]) -> bool:
+    """Whether a name begins with a column and a dot."""
+    return any(name.startswith(f"{column}.") for column in available)
+
+
+def value_at(row: Mapping[str, Any], name: str) -> Any:
+    """Return the value of a column, or of a member of an object: "meta.caption".
+
+    A member of a list of objects is the list of the objects' members. None if it is missing.
+    """
+    if name in row or "." not in name:
+        return row.get(name)
+    head, _, rest = name.partition(".")
+    while rest:
+        if head in row:
+            return _member(row[head], rest)
+        part, _, rest = rest.partition(".")
+        head = f"{head}.{part}"
+    return None
+
+
+def _member(value: Any, name: str) -> Any:
+    if isinstance(value, list):
+        return [_member(one, name) for one in value]
+    return value_at(value, name) if isinstance(value, dict) else None
 
 
 def _plain(name: str) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from xmodal.data.dataset import Item
-from xmodal.data.images import SUFFIXES
+from xmodal.data.picture_formats import is_picture_name
 from xmodal.data.readers import coco, flickr_token, karpathy
 from xmodal.data.readers.columns import Columns
 from xmodal.data.readers.json_array import load_json
@@ -95,7 +96,8 @@ def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
 def _coco_items(files: list[tuple[Path, Any]], reading: Reading) -> Iterator[Item]:
     for path, content in files:
         split = coco.split_of(path) if len(files) > 1 else None
-        yield from read_items(coco.rows_of(content, reading, split), path, reading)
+        rows = partial(coco.rows_of, content, split=split)
+        yield from read_items(rows, path, reading)
 
 
 def _read_captions(folder: Path, reading: Reading) -> Iterator[Item]:
@@ -105,7 +107,7 @@ def _read_captions(folder: Path, reading: Reading) -> Iterator[Item]:
         subfolders.sort()  # the order in which os.walk visits them
         for name in sorted(names):
             path = Path(base, name)
-            if path.suffix.lower() in SUFFIXES and not name.startswith("."):
+            if is_picture_name(name) and not name.startswith("."):
                 captions = _captions(path.with_suffix(".txt"), folder, reading)
                 captioned = captioned or bool(captions)
                 yield Item(path.relative_to(folder).as_posix(), (path,), captions)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from xmodal.data.dataset import Item, Problems
-from xmodal.data.readers.columns import Columns
+from xmodal.data.readers.columns import Columns, value_at
 from xmodal.data.readers.pictures import PictureFolder
+from xmodal.data.readers.reading import Reading
+from xmodal.data.readers.repeats import ALONE, LAST, Repeats
+from xmodal.data.readers.seen_texts import SeenTexts
 from xmodal.data.readers.values import (
     clean_captions,
     clean_field,
@@ -29,32 +34,73 @@ Row = tuple[str, Mapping[str, Any]]
 
 
 def items_from_rows(
-    rows: Iterable[Row], columns: Columns, pictures: PictureFolder, problems: Problems
+    rows: Iterable[Row],
+    columns: Columns,
+    pictures: PictureFolder,
+    reading: Reading,
+    repeats: Repeats | None = None,
 ) -> Iterator[Item]:
-    """Yield the items of a table in the order of their first rows.
+    """Yield the items of a table. ``columns`` are resolved columns.
 
     Rows without an id of their own that name the same first picture are one item, and so are rows
     with the same id, unless they name different pictures. Such an item has the captions and the
     different pictures and labels of its rows, and a list in each field in which the rows differ. If
-    its rows name several splits, the most held-out one is used. ``columns`` are resolved columns.
+    its rows name several splits, the most held-out one is used.
+
+    ``repeats``: which rows may be of one item, default: none. An item is held until its last row,
+    and with ``reading.in_order`` until the items before it are complete.
     """
-    drafts: dict[tuple[str, ...], _Draft] = {}
-    for place, row in rows:
-        draft = _draft(row, place, columns, pictures, problems)
-        if draft is None:
-            continue
-        present = drafts.get(draft.key)
-        if present is None:
-            drafts[draft.key] = draft
-        elif draft.has_id and {*present.images}.isdisjoint(draft.images) and present.images:
-            drafts[(*draft.key, place)] = draft  # the same id for another picture
+    repeats = repeats or Repeats()
+    reader = _RowReader(columns, pictures, reading)
+    held: dict[int, dict[tuple[str, ...], _Draft]] = {}
+    waiting: deque[_Draft] = deque()
+    for number, ((place, row), state) in enumerate(zip(rows, repeats.states(), strict=False)):
+        draft = reader.draft(place, row)
+        if state == ALONE:
+            complete = [] if draft is None else [draft]
         else:
-            present.add(draft)
-    for draft in drafts.values():
-        yield draft.item(problems)
+            hash_ = repeats.hash(number)
+            drafts = held.setdefault(hash_, {})
+            if draft is not None and _add(drafts, draft, place) and reading.in_order:
+                draft.complete = False
+                waiting.append(draft)
+            complete = list(held.pop(hash_).values()) if state == LAST else []
+        if waiting:
+            complete = _next_in_order(waiting, complete, state)
+        for one in complete:
+            yield one.item(reading.problems)
+    # The file became shorter after its repeats were found.
+    rest = waiting or chain.from_iterable(drafts.values() for drafts in held.values())
+    for one in rest:
+        yield one.item(reading.problems)
 
 
-@dataclass
+def _add(drafts: dict[tuple[str, ...], _Draft], draft: _Draft, place: str) -> bool:
+    """Add a row to the drafts of equal hashes; return whether it is a draft of its own."""
+    present = drafts.get(draft.key)
+    if present is None:
+        drafts[draft.key] = draft
+    elif draft.has_id and present.images and present.images.keys().isdisjoint(draft.images):
+        drafts[(*draft.key, place)] = draft  # the same id for another picture
+    else:
+        present.add(draft)
+        return False
+    return True
+
+
+def _next_in_order(waiting: deque[_Draft], complete: list[_Draft], state: int) -> list[_Draft]:
+    """Return the drafts at the beginning of ``waiting`` that are complete."""
+    if state == ALONE:
+        waiting.extend(complete)
+    for draft in complete:
+        draft.complete = True
+    ready = []
+    while waiting and waiting[0].complete:
+        ready.append(waiting.popleft())
+    return ready
+
+
+@dataclass(slots=True)
 class _Draft:
     """Values of the rows of one item. ``key``: equal for rows of one item."""
 
@@ -66,7 +112,8 @@ class _Draft:
     labels: dict[str, None] | None
     fields: dict[str, Any]
     splits: dict[str, None]
-    differing: dict[str, list[Any]] = field(default_factory=dict)
+    differing: dict[str, dict[Any, Any]] | None = None
+    complete: bool = True
 
     def add(self, other: _Draft) -> None:
         """Add the values of another row."""
@@ -74,98 +121,110 @@ class _Draft:
         self.captions += other.captions
         self.splits.update(other.splits)
         if other.labels is not None:
-            self.labels = {**(self.labels or {}), **other.labels}
+            self.labels = (self.labels or {}) | other.labels
+        self.differing = self.differing or {}
         for name, value in other.fields.items():
             known = self.fields.setdefault(name, value)
             if name in self.differing or known != value:
-                values = self.differing.setdefault(name, _as_list(known))
-                values.extend(one for one in _as_list(value) if one not in values)
+                values = self.differing.setdefault(name, _different(known))
+                for key, one in _different(value).items():
+                    values.setdefault(key, one)
 
     def item(self, problems: Problems) -> Item:
         """Return the item; several splits are recorded."""
-        splits = sorted(self.splits, key=_split_order)
+        splits = list(self.splits)
         if len(splits) > 1:
+            splits.sort(key=_split_order)
             problems.add(
                 "rows of one picture name several splits, the most held-out one is used",
                 f"{self.id} ({', '.join(splits)})",
             )
+        differing = self.differing or {}
         return Item(
             self.id,
             tuple(self.images),
             tuple(self.captions),
             None if self.labels is None else tuple(self.labels),
-            self.fields | self.differing,
+            self.fields | {name: list(values.values()) for name, values in differing.items()},
             splits[0] if splits else None,
         )
 
 
-def _draft(
-    row: Mapping[str, Any],
-    place: str,
-    columns: Columns,
-    pictures: PictureFolder,
-    problems: Problems,
-) -> _Draft | None:
-    """Return the values of a row, or None if it has neither a picture nor a caption.
+class _RowReader:
+    """Reads drafts from the rows of one table."""
 
-    The id is that of the id column, else the first picture's name, else ``place``. What is missing
-    is recorded.
-    """
-    names = clean_pictures(row.get(columns.image)) if columns.image else ()
-    captions, understood = clean_captions(row.get(columns.text)) if columns.text else ((), True)
-    own_id = clean_scalar(row.get(columns.id)) if columns.id else None
-    images = [path for name in names if (path := pictures.find(name, problems)) is not None]
-    id_ = own_id or (names[0] if names else place)
-    if columns.image and not names and pictures.needed:
-        problems.add("row without a picture", id_)
-    if not understood:
-        problems.add("caption is neither text, number nor an object with raw or text", id_)
-    elif columns.text and not captions:
-        problems.add("caption empty", id_)
-    if not images and not captions and (pictures.needed or own_id is None):
-        problems.add("row left out, it has neither picture nor text", id_)
-        return None
-    key: tuple[str, ...]
-    if own_id:
-        key = ("id", own_id)
-    else:
-        key = (
-            ("picture", os.path.normpath(images[0] if images else names[0])) if names else (place,)
+    def __init__(self, columns: Columns, pictures: PictureFolder, reading: Reading) -> None:
+        self._columns, self._pictures, self._reading = columns, pictures, reading
+        roles = (columns.image, columns.text, columns.label, columns.id, columns.split)
+        self._used = {"", *(name for name in roles if name is not None)}
+        self._unstorable: set[tuple[str, str]] = set()
+
+    def draft(self, place: str, row: Mapping[str, Any]) -> _Draft | None:
+        """Return the values of a row, or None if it has neither a picture nor a caption.
+
+        The id is that of the id column, else the first picture's name, else the place. What is
+        missing is recorded.
+        """
+        columns, pictures, problems = self._columns, self._pictures, self._reading.problems
+        names = clean_pictures(value_at(row, columns.image)) if columns.image else ()
+        captions, understood = (
+            clean_captions(value_at(row, columns.text)) if columns.text else ((), True)
         )
-    labels = clean_labels(row.get(columns.label)) if columns.label else None
-    split = clean_scalar(row.get(columns.split)) if columns.split else None
-    return _Draft(
-        key,
-        id_,
-        own_id is not None,
-        dict.fromkeys(images),
-        list(captions),
-        None if labels is None else dict.fromkeys(labels),
-        _fields(row, columns, problems),
-        {} if split is None else {split: None},
-    )
+        own_id = clean_scalar(value_at(row, columns.id)) if columns.id else None
+        images = {
+            path: None for name in names if (path := pictures.find(name, problems)) is not None
+        }
+        id_ = own_id or (names[0] if names else self._reading.row_prefix + place)
+        if columns.image and not names and pictures.needed:
+            problems.add("row without a picture", id_)
+        if not understood:
+            problems.add("caption is neither text, number nor an object with raw or text", id_)
+        elif columns.text and not captions:
+            problems.add("caption empty", id_)
+        if not images and not captions and (pictures.needed or own_id is None):
+            problems.add("row left out, it has neither picture nor text", id_)
+            return None
+        if own_id:
+            key = ("id", own_id)
+        elif names:
+            key = ("picture", os.path.normpath(next(iter(images), names[0])))
+        else:
+            key = ("row", place)
+        labels = clean_labels(value_at(row, columns.label)) if columns.label else None
+        split = clean_scalar(value_at(row, columns.split)) if columns.split else None
+        return _Draft(
+            key,
+            id_,
+            own_id is not None,
+            images,
+            list(captions),
+            None if labels is None else dict.fromkeys(labels),
+            self._fields(row),
+            {} if split is None else {split: None},
+        )
+
+    def _fields(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of the columns without a role that an index can store.
+
+        Columns with other values are recorded once.
+        """
+        fields = {}
+        for name, raw in row.items():
+            if name in self._used:
+                continue
+            value, kind = clean_field(raw), unstorable_kind(raw)
+            if value is not None:
+                fields[valid_unicode(name)] = value
+            if kind is not None and (name, kind) not in self._unstorable:
+                self._unstorable.add((name, kind))
+                self._reading.problems.add(UNSTORABLE, f"{name} ({kind})")
+        return fields
 
 
-def _fields(row: Mapping[str, Any], columns: Columns, problems: Problems) -> dict[str, Any]:
-    """Return the values of the columns without a role that an index can store.
-
-    Columns with other values are recorded once.
-    """
-    used = {columns.image, columns.text, columns.label, columns.id, columns.split}
-    fields = {}
-    for name, raw in row.items():
-        if not name or name in used:
-            continue
-        value, kind = clean_field(raw), unstorable_kind(raw)
-        if value is not None:
-            fields[valid_unicode(name)] = value
-        if kind is not None and (column := f"{name} ({kind})") not in problems.names(UNSTORABLE):
-            problems.add(UNSTORABLE, column)
-    return fields
-
-
-def _as_list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list) else [value]
+def _different(value: Any) -> dict[Any, Any]:
+    """Return the different values of a field, or of a list of them."""
+    values = value if isinstance(value, list) else [value]
+    return {repr(one) if isinstance(one, list) else one: one for one in values}
 
 
 def _split_order(name: str) -> tuple[int, str]:
@@ -174,15 +233,34 @@ def _split_order(name: str) -> tuple[int, str]:
     return (-1 if role is None else PRECEDENCE.index(role), name)
 
 
-def unique_items(items: Iterable[Item], problems: Problems) -> Iterator[Item]:
-    """Yield the first item of each id; leave out ids and file names that are not valid Unicode."""
-    seen: set[str] = set()
+def unique_items(
+    items: Iterable[Item], problems: Problems, earlier: SeenTexts, source: Path | None
+) -> Iterator[Item]:
+    """Yield the first item of each id; leave out ids and file names that are not valid Unicode.
+
+    ``earlier``: ids of earlier sources, to which those of this source are added. Where an id is
+    among them, the end of the path ``source`` is put before it.
+    """
+    seen = earlier if source is None else SeenTexts()
     for item in items:
         names = "".join([item.id, *map(str, item.images)])
         if valid_unicode(names) != names:
             problems.add("id or file name is not valid Unicode, left out", ascii(item.id))
-        elif item.id in seen:
+        elif not seen.add(item.id):
             problems.add("id repeated, the first one stays", item.id)
+        elif source is not None and not earlier.add(item.id):
+            yield _under_another_id(item, source, earlier)
         else:
-            seen.add(item.id)
             yield item
+
+
+def _under_another_id(item: Item, source: Path, earlier: SeenTexts) -> Item:
+    """Return the item under the shortest new id that the end of the source's path begins."""
+    parts = [part for part in source.absolute().parts if part != source.anchor]
+    ends = ("/".join(parts[-number:]) for number in range(1, len(parts) + 1))
+    numbers = (f"{'/'.join(parts)} {number}" for number in count(2))
+    return next(
+        replace(item, id=id_)
+        for end in chain(ends, numbers)
+        if earlier.add(id_ := f"{end}/{item.id}")
+    )

@@ -17,28 +17,30 @@ Supported layouts:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from xmodal.data.dataset import Dataset, Item
+from xmodal.data.dataset import Dataset, Item, Problems
 from xmodal.data.readers.columns import Columns
 from xmodal.data.readers.folder import read_folder
 from xmodal.data.readers.items import unique_items
 from xmodal.data.readers.reading import Reading
+from xmodal.data.readers.seen_texts import SeenTexts
 from xmodal.data.readers.tables import FORMATS, read_table
 from xmodal.data.readers.values import valid_unicode
 from xmodal.data.split import role_of
 from xmodal.errors import ConfigError, DataError
 
 LabelsFrom = Literal["folders"]
+Sources = str | Path | Sequence[str | Path]
 FOLDER_LABELS = "folders of the pictures"
 """``Dataset.label_column`` of labels that are names of folders."""
 
 
-def read(
-    source: str | Path,
+def iterate(
+    sources: Sources,
     columns: Columns | None = None,
     *,
     label_column: str | None = None,
@@ -46,22 +48,88 @@ def read(
     encoding: str | None = None,
     labels_from: LabelsFrom | None = None,
     need_pictures: bool = True,
+    separator: str | None = None,
+    header: Sequence[str] | None = None,
+    problems: Problems | None = None,
+) -> Iterator[Item]:
+    """Yield the items of folders and tables; a table of any length takes little memory.
+
+    The arguments are those of :func:`read`; unusable rows and files are added to ``problems``. An
+    item of rows that do not follow each other is yielded at its last row. Labels are not made
+    captions. Raises the errors of :func:`read`.
+    """
+    reading = _reading(columns, label_column, labels_from, pictures, encoding, need_pictures)
+    reading = replace(reading, separator=separator, header=tuple(header) if header else None)
+    if problems is not None:
+        reading.problems = problems
+    yield from _iterate(_paths(sources), reading, labels_from)
+
+
+def read(
+    sources: Sources,
+    columns: Columns | None = None,
+    *,
+    label_column: str | None = None,
+    pictures: Path | None = None,
+    encoding: str | None = None,
+    labels_from: LabelsFrom | None = None,
+    need_pictures: bool = True,
+    separator: str | None = None,
+    header: Sequence[str] | None = None,
 ) -> Dataset:
-    """Read a folder or a table; the module's docstring lists the layouts.
+    """Read folders and tables, one or several; the module's docstring lists the layouts.
 
     Relative picture paths are relative to ``pictures``, default: the table's folder. ``encoding``:
-    of text files, default: UTF-8, or UTF-16 and UTF-32 where they are recognised. ``columns`` names
-    columns; those it does not name are found by ``COLUMN_NAMES``. Labels are read only from
-    ``label_column`` (default ``columns.label``), or with ``labels_from="folders"`` from the names
-    of the folders that hold the pictures. If labels are read and there are no captions, the labels
-    are the captions. Unused columns are stored as fields of the items. Rows and files that cannot
-    be used are recorded in ``Dataset.problems``. Without ``need_pictures``, for data whose features
-    are given, files of pictures may be missing.
+    of text files, default: UTF-8, or UTF-16 and UTF-32 where they are recognised. ``separator`` of
+    delimited text, default: found in its first line; ``header``: names of the columns of delimited
+    text without a header line. ``columns`` names columns; those it does not name are found by
+    ``COLUMN_NAMES``. Labels are read only from ``label_column`` (default ``columns.label``), or
+    with ``labels_from="folders"`` from the names of the folders that hold the pictures. If labels
+    are read and there are no captions, the labels are the captions. Unused columns are stored as
+    fields of the items. Rows and files that cannot be used are recorded in ``Dataset.problems``.
+    Without ``need_pictures``, for data whose features are given, files of pictures may be missing.
+
+    Of several sources, the end of a source's path is put before those of its ids that an earlier
+    source has too ("holiday/a.jpg"). A source without a usable item is a problem.
 
     Raises DataError if no item can be used, ConfigError for a column that the table lacks, an
     unknown encoding or a missing folder.
     """
-    path = Path(source)
+    paths = _paths(sources)
+    reading = _reading(columns, label_column, labels_from, pictures, encoding, need_pictures)
+    reading = replace(
+        reading, separator=separator, header=tuple(header) if header else None, in_order=True
+    )
+    items = tuple(_iterate(paths, reading, labels_from))
+    without_captions = not any(item.captions for item in items)
+    if without_captions and any(item.labels for item in items):
+        items = tuple(replace(item, captions=_class_names(item.labels or ())) for item in items)
+    return Dataset(
+        items,
+        name=paths[0].name or str(paths[0]),
+        problems=reading.problems,
+        label_column=FOLDER_LABELS if labels_from else reading.columns.label,
+        source=", ".join(dict.fromkeys(reading.sources)),
+        class_captions=without_captions and any(item.captions for item in items),
+    )
+
+
+def _paths(sources: Sources) -> tuple[Path, ...]:
+    """Return the paths of sources. Raises DataError without any."""
+    paths = (sources,) if isinstance(sources, str | Path) else tuple(sources)
+    if not paths:
+        raise DataError("there are no sources, expected a folder or a table")
+    return tuple(map(Path, paths))
+
+
+def _reading(
+    columns: Columns | None,
+    label_column: str | None,
+    labels_from: LabelsFrom | None,
+    pictures: Path | None,
+    encoding: str | None,
+    need_pictures: bool,
+) -> Reading:
     columns = columns or Columns()
     columns = replace(columns, label=label_column or columns.label)
     if labels_from and columns.label:
@@ -69,25 +137,30 @@ def read(
             f"labels are read from the column {columns.label} or from folders, not from both: "
             "leave out --label-column or --labels-from"
         )
-    reading = Reading(columns, pictures, encoding, need_pictures)
-    items = tuple(unique_items(_items(path, reading), reading.problems))
-    if not items:
+    return Reading(columns, pictures, encoding, need_pictures)
+
+
+def _iterate(
+    paths: Sequence[Path], reading: Reading, labels_from: LabelsFrom | None
+) -> Iterator[Item]:
+    """Yield the items of all sources, under unique ids. Raises DataError if there is none."""
+    seen, none_usable = SeenTexts(), []
+    for number, path in enumerate(paths):
+        items = _items(path, reading)
+        if labels_from:
+            root = reading.pictures or (path if path.is_dir() else path.parent)
+            items = (_with_folder_label(item, root) for item in items)
+        found = False
+        for item in unique_items(items, reading.problems, seen, path if number else None):
+            found = True
+            yield item
+        if not found:
+            none_usable.append(path)
+    if len(none_usable) == len(paths):
         reasons = "; ".join(reading.problems.summary_lines()) or "it is empty"
-        raise DataError(f"{path} has no usable item: {reasons}")
-    if labels_from:
-        root = pictures or (path if path.is_dir() else path.parent)
-        items = tuple(_with_folder_label(item, root) for item in items)
-    without_captions = not any(item.captions for item in items)
-    if without_captions and any(item.labels for item in items):
-        items = tuple(replace(item, captions=_class_names(item.labels or ())) for item in items)
-    return Dataset(
-        items,
-        name=path.name or str(path),
-        problems=reading.problems,
-        label_column=FOLDER_LABELS if labels_from else columns.label,
-        source=", ".join(dict.fromkeys(reading.sources)),
-        class_captions=without_captions and any(item.captions for item in items),
-    )
+        raise DataError(f"{' and '.join(map(str, none_usable))} has no usable item: {reasons}")
+    for path in none_usable:
+        reading.problems.add("source without a usable item", path)
 
 
 def _items(path: Path, reading: Reading) -> Iterator[Item]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from xmodal.data.dataset import Problems
@@ -12,25 +12,37 @@ from xmodal.errors import ConfigError
 
 @dataclass
 class Reading:
-    """Options and records of one call of :func:`xmodal.data.readers.read.read`.
+    """Options and records of one call of :func:`xmodal.data.readers.read.iterate`.
 
     ``pictures``: folder of relative picture paths. ``encoding``: of text files; None detects
     UTF-8, UTF-16 and UTF-32. ``need_pictures``: False for data whose features are given; then files
-    of pictures may be missing, and a row may have an id alone. ``problems`` and ``sources`` are
-    added to by the readers; a source is a short text, for example "columns image and caption".
+    of pictures may be missing, and a row may have an id alone. ``separator``: of delimited text;
+    None detects it. ``header``: column names of a delimited table without a header line.
+
+    ``in_order``: the items of a table are yielded in the order of their first rows; else an item
+    of rows that do not follow each other is yielded at its last row. ``only``: columns that the
+    rows need to have; None means all. ``row_prefix``: begins the ids that are places of rows.
+
+    ``problems`` and ``sources`` are added to by the readers; a source is a short text, for example
+    "columns image and caption".
     """
 
     columns: Columns = field(default_factory=Columns)
     pictures: Path | None = None
     encoding: str | None = None
     need_pictures: bool = True
+    separator: str | None = None
+    header: tuple[str, ...] | None = None
+    in_order: bool = False
+    only: frozenset[str] | None = None
+    row_prefix: str = ""
     problems: Problems = field(default_factory=Problems)
     sources: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Raise ConfigError for an unknown encoding or a folder that does not exist."""
         if self.pictures is not None and not self.pictures.is_dir():
-            raise ConfigError(f"--pictures {self.pictures}: there is no such folder")
+            raise ConfigError(f"--images {self.pictures}: there is no such folder")
         if self.encoding is not None:
             try:
                 b"text".decode(self.encoding, "ignore")  # no look-up for empty bytes
@@ -42,4 +54,4 @@ class Reading:
 
     def without_records(self) -> Reading:
         """Return the same options with an empty record of problems and sources."""
-        return Reading(self.columns, self.pictures, self.encoding, self.need_pictures)
+        return replace(self, problems=Problems(), sources=[])

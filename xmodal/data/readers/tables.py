@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from xmodal.data.dataset import Item
 from xmodal.data.readers import delimited, flickr_token, json_array, json_lines, parquet
-from xmodal.data.readers.columns import resolve_columns
+from xmodal.data.readers.columns import key_columns, resolve_columns
 from xmodal.data.readers.items import Row, items_from_rows
 from xmodal.data.readers.pictures import PictureFolder
 from xmodal.data.readers.reading import Reading
+from xmodal.data.readers.repeats import Repeats, RowKeys
 
 ReadRows = Callable[[Path, Reading], Iterator[tuple[str, dict[str, Any]]]]
+Rows = Callable[[Reading], Iterator[Row]]
+"""Returns the rows of a table from the first one on, each time that it is called."""
 
 FORMATS: dict[str, ReadRows] = {
     ".jsonl": json_lines.read_rows,
@@ -34,16 +39,41 @@ def read_table(path: Path, reading: Reading) -> Iterator[Item]:
     read = FORMATS[path.suffix.lower()]
     if read is delimited.read_rows and flickr_token.is_token_file(path, reading.without_records()):
         read = flickr_token.read_rows
-    yield from read_items(read(path, reading), path, reading)
+    yield from read_items(partial(read, path), path, reading)
 
 
-def read_items(rows: Iterator[Row], path: Path, reading: Reading) -> Iterator[Item]:
-    """Yield the items of the rows of the table at ``path``."""
-    found = list(rows)
-    if not found:
+def read_items(rows: Rows, path: Path, reading: Reading) -> Iterator[Item]:
+    """Yield the items of the rows of the table at ``path``.
+
+    The rows are read twice: first for the names of the columns and for the rows that are of one
+    item, with problems that are not recorded, then for their values.
+    """
+    available, repeats = _survey(rows, path, reading)
+    if not available:
+        for _ in rows(reading):  # unreadable rows are recorded
+            pass
         return
-    available = list(dict.fromkeys(name for _, row in found for name in row))
     columns = resolve_columns(reading.columns, available, path)
     named = [str(name).strip() for name in (columns.image, columns.text) if name is not None]
     reading.sources.append(f"{path.name} (column{'s' * (len(named) > 1)} {' and '.join(named)})")
-    yield from items_from_rows(found, columns, PictureFolder(path, reading), reading.problems)
+    pictures = PictureFolder(path, reading)
+    yield from items_from_rows(rows(reading), columns, pictures, reading, repeats)
+
+
+def _survey(rows: Rows, path: Path, reading: Reading) -> tuple[list[str], Repeats]:
+    """Return the columns of all rows in order of appearance, and which rows are of one item."""
+    folder = (reading.pictures or path.parent).absolute()
+    probing = reading.without_records()
+    available = {name: None for _, row in islice(rows(probing), 1) for name in row}
+    while True:
+        columns = key_columns(reading.columns, available)
+        keys = RowKeys(columns, folder)
+        probing.only = frozenset(filter(None, (columns.id, columns.image)))
+        for _, row in rows(probing):
+            if not available.keys() >= row.keys():
+                available |= dict.fromkeys(row)
+                if key_columns(reading.columns, available) != columns:
+                    break  # the rows before this one have other keys
+            keys.add(row)
+        else:
+            return list(available), keys.repeats()
