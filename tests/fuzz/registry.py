@@ -26,11 +26,12 @@ MAX_BYTES = 1 << 16
 class Target:
     """One target of the fuzzer.
 
-    ``run``: the function. ``seeds``: returns small valid inputs. ``needs``: packages without which
+    ``module``: of its function. ``run``: the function. ``seeds``: returns small valid inputs. ``needs``: packages without which
     the target is left out.
     """
 
     name: str
+    module: str
     run: Run
     seeds: Callable[[], Sequence[bytes]]
     needs: tuple[str, ...] = ()
@@ -51,7 +52,9 @@ def target(seeds: Callable[[], Sequence[bytes]], *needs: str) -> Callable[[Run],
             except XmodalError as error:
                 assert "\n" not in str(error), f"message of several lines: {error}"
 
-        TARGETS[function.__name__] = Target(function.__name__, run, seeds, needs)
+        TARGETS[function.__name__] = Target(
+            function.__name__, function.__module__, run, seeds, needs
+        )
         return run
 
     return register

@@ -41,13 +41,23 @@ class Result:
         """Return the result in one line."""
         speed = self.runs / max(self.seconds, 1e-9)
         return (
-            f"{self.target:<16} {self.runs:>10,} runs {speed:>8,.0f}/s  coverage {self.coverage:>6,}"
-            f"  findings {len(self.findings)}"
+            f"{self.target:<16} {self.runs:>10,} runs {speed:>8,.0f}/s"
+            f"  coverage {self.coverage:>6,}  findings {len(self.findings)}"
+        )
+
+    def details(self) -> str:
+        """Return the findings: name, kind, traceback and input."""
+        return "".join(
+            f"  {file}: {text.strip()}\n  base64 {base64.b64encode(data).decode()}\n"
+            for file, (text, data) in self.findings.items()
         )
 
 
-def fuzz(target: str, seconds: float, corpus: Path) -> Result:
-    """Run a target for so many seconds, in as many processes as it takes."""
+def fuzz(target: str, seconds: float, corpus: Path, random_seed: int = 0) -> Result:
+    """Run a target for so many seconds, in as many processes as it takes.
+
+    ``random_seed``: of the fuzzer; 0 is another one each time.
+    """
     from fuzz.registry import MAX_BYTES
     from fuzz.targets import TARGETS
 
@@ -60,6 +70,7 @@ def fuzz(target: str, seconds: float, corpus: Path) -> Result:
     while (left := seconds - (time.monotonic() - started)) > 1 or not runs:
         options = [f"-max_total_time={max(1, int(left))}", f"-max_len={MAX_BYTES}"]
         options += [f"-timeout={HANG_SECONDS}", f"-artifact_prefix={found / target}-"]
+        options += [f"-seed={random_seed}"]
         program = str(Path(__file__).with_name("child.py"))
         ran = subprocess.run(
             [sys.executable, program, target, str(found), *options, str(own)],
@@ -115,8 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in available() if given.target == "all" else [given.target]:
             result = fuzz(name, given.seconds, corpus)
             print(result.line(), flush=True)
-            for file, (text, data) in result.findings.items():
-                print(f"  {file}: {text.strip()}\n  base64 {base64.b64encode(data).decode()}")
+            print(result.details(), end="", flush=True)
             failed |= bool(result.findings)
     return int(failed)
 

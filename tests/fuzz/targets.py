@@ -7,8 +7,14 @@ from importlib.util import find_spec
 from fuzz import index_targets, model_targets, picture_targets, query_targets, reader_targets
 from fuzz.registry import TARGETS, Target
 
-__all__ = ["TARGETS", "available"]
-MODULES = (index_targets, model_targets, picture_targets, query_targets, reader_targets)
+__all__ = ["READERS", "TARGETS", "available"]
+
+READERS = {
+    name
+    for name, one in TARGETS.items()
+    if one.module in (reader_targets.__name__, picture_targets.__name__)
+}
+"""Targets that read data; the others read what xmodal wrote, or what was typed."""
 
 
 def available() -> dict[str, Target]:
