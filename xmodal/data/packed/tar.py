@@ -147,6 +147,8 @@ class Tar:
             return
         while size > 0 and (data := self._read(min(size, CHUNK))):
             size -= len(data)
+        if size >= BLOCK:
+            raise self._damaged("the end of the file within a member")
 
     def _damaged(self, found: str) -> DataError:
         return DataError(

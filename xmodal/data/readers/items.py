@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from xmodal.data.dataset import Item, Problems
+from xmodal.data.packed.names import PackedName
 from xmodal.data.readers.columns import Columns, value_at
 from xmodal.data.readers.pictures import PictureFolder
 from xmodal.data.readers.reading import Reading
@@ -56,6 +58,10 @@ def items_from_rows(
     waiting: deque[_Draft] = deque()
     for number, ((place, row), state) in enumerate(zip(rows, repeats.states(), strict=False)):
         draft = reader.draft(place, row)
+        if state == ALONE and not waiting:  # the usual case
+            if draft is not None:
+                yield draft.item(reading.problems)
+            continue
         if state == ALONE:
             complete = [] if draft is None else [draft]
         else:
@@ -80,7 +86,7 @@ def _add(drafts: dict[tuple[str, ...], _Draft], draft: _Draft, place: str) -> bo
     present = drafts.get(draft.key)
     if present is None:
         drafts[draft.key] = draft
-    elif draft.has_id and present.images and present.images.keys().isdisjoint(draft.images):
+    elif draft.has_id and _are_different(present.images, draft.images):
         drafts[(*draft.key, place)] = draft  # the same id for another picture
     else:
         present.add(draft)
@@ -132,9 +138,17 @@ class _Draft:
 
     def item(self, problems: Problems) -> Item:
         """Return the item; several splits are recorded."""
-        splits = list(self.splits)
+        if not self.differing and len(self.splits) < 2:
+            return Item(
+                self.id,
+                tuple(self.images),
+                tuple(self.captions),
+                None if self.labels is None else tuple(self.labels),
+                self.fields,
+                next(iter(self.splits), None),
+            )
+        splits = sorted(self.splits, key=_split_order)
         if len(splits) > 1:
-            splits.sort(key=_split_order)
             problems.add(
                 "rows of one picture name several splits, the most held-out one is used",
                 f"{self.id} ({', '.join(splits)})",
@@ -165,60 +179,84 @@ class _RowReader:
         The id is that of the id column, else the first picture's name, else the place. What is
         missing is recorded.
         """
-        columns, pictures, problems = self._columns, self._pictures, self._reading.problems
-        names = clean_pictures(value_at(row, columns.image)) if columns.image else ()
+        columns, problems = self._columns, self._reading.problems
+        names: tuple[str, ...] = ()
+        images: dict[Path, None] = {}
+        if columns.image is not None:
+            names = clean_pictures(value_at(row, columns.image))
+            found = (self._pictures.find(name, problems) for name in names)
+            images = {path: None for path in found if path is not None}
         captions, understood = (
-            clean_captions(value_at(row, columns.text)) if columns.text else ((), True)
+            ((), True) if columns.text is None else clean_captions(value_at(row, columns.text))
         )
-        own_id = clean_scalar(value_at(row, columns.id)) if columns.id else None
-        images = {
-            path: None for name in names if (path := pictures.find(name, problems)) is not None
-        }
-        id_ = own_id or (names[0] if names else self._reading.row_prefix + place)
-        if columns.image and not names and pictures.needed:
-            problems.add("row without a picture", id_)
-        if not understood:
-            problems.add("caption is neither text, number nor an object with raw or text", id_)
-        elif columns.text and not captions:
-            problems.add("caption empty", id_)
-        if not images and not captions and (pictures.needed or own_id is None):
-            problems.add("row left out, it has neither picture nor text", id_)
-            return None
-        if own_id:
+        own_id = None if columns.id is None else clean_scalar(value_at(row, columns.id))
+        packed = bool(names) and isinstance(names[0], PackedName)
+        id_ = own_id or (names[0] if names and not packed else self._reading.row_prefix + place)
+        if not understood or not captions or not names:
+            self._record_missing(id_, names, captions, understood)
+            if not images and not captions and (self._pictures.needed or own_id is None):
+                problems.add("row left out, it has neither picture nor text", id_)
+                return None
+        if own_id is not None:
             key = ("id", own_id)
-        elif names:
+        elif names and not packed:
             key = ("picture", os.path.normpath(next(iter(images), names[0])))
         else:
             key = ("row", place)
-        labels = clean_labels(value_at(row, columns.label)) if columns.label else None
-        split = clean_scalar(value_at(row, columns.split)) if columns.split else None
+        labels = None if columns.label is None else clean_labels(value_at(row, columns.label))
+        split = None if columns.split is None else clean_scalar(value_at(row, columns.split))
         return _Draft(
             key,
             id_,
             own_id is not None,
             images,
-            list(captions),
+            [*captions],
             None if labels is None else dict.fromkeys(labels),
             self._fields(row),
             {} if split is None else {split: None},
         )
+
+    def _record_missing(
+        self, id_: str, names: Sequence[str], captions: Sequence[str], understood: bool
+    ) -> None:
+        problems = self._reading.problems
+        if self._columns.image is not None and not names and self._pictures.needed:
+            problems.add("row without a picture", id_)
+        if not understood:
+            problems.add("caption is neither text, number nor an object with raw or text", id_)
+        elif self._columns.text is not None and not captions:
+            problems.add("caption empty", id_)
 
     def _fields(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of the columns without a role that an index can store.
 
         Columns with other values are recorded once.
         """
-        fields = {}
+        fields, used = {}, self._used
         for name, raw in row.items():
-            if name in self._used:
+            if name in used or raw is None:
                 continue
-            value, kind = clean_field(raw), unstorable_kind(raw)
+            if type(raw) is str and raw.isascii():  # the usual cases
+                value: Any = raw.strip() or None
+            elif type(raw) is int or (type(raw) is float and isfinite(raw)):
+                value = raw
+            else:
+                value = self._unusual_field(name, raw)
             if value is not None:
-                fields[valid_unicode(name)] = value
-            if kind is not None and (name, kind) not in self._unstorable:
-                self._unstorable.add((name, kind))
-                self._reading.problems.add(UNSTORABLE, f"{name} ({kind})")
+                fields[name if name.isascii() else valid_unicode(name)] = value
         return fields
+
+    def _unusual_field(self, name: str, raw: Any) -> Any:
+        kind = unstorable_kind(raw)
+        if kind is not None and (name, kind) not in self._unstorable:
+            self._unstorable.add((name, kind))
+            self._reading.problems.add(UNSTORABLE, f"{name} ({kind})")
+        return clean_field(raw)
+
+
+def _are_different(some: dict[Path, None], others: dict[Path, None]) -> bool:
+    """Whether two rows name pictures, and not the same ones."""
+    return bool(some and others) and some.keys().isdisjoint(others)
 
 
 def _different(value: Any) -> dict[Any, Any]:
@@ -243,8 +281,7 @@ def unique_items(
     """
     seen = earlier if source is None else SeenTexts()
     for item in items:
-        names = "".join([item.id, *map(str, item.images)])
-        if valid_unicode(names) != names:
+        if not (_is_valid(item.id) and all(map(_is_valid, map(str, item.images)))):
             problems.add("id or file name is not valid Unicode, left out", ascii(item.id))
         elif not seen.add(item.id):
             problems.add("id repeated, the first one stays", item.id)
@@ -252,6 +289,10 @@ def unique_items(
             yield _under_another_id(item, source, earlier)
         else:
             yield item
+
+
+def _is_valid(name: str) -> bool:
+    return name.isascii() or valid_unicode(name) == name
 
 
 def _under_another_id(item: Item, source: Path, earlier: SeenTexts) -> Item:

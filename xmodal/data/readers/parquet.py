@@ -1,32 +1,151 @@
-"""Parquet (.parquet), read in batches of rows."""
+"""Parquet (.parquet), read in batches of rows; the bytes of pictures are not read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from xmodal.data.packed.names import PackedName
+from xmodal.data.packed.tables import column_path
+from xmodal.data.readers.arrow_columns import (
+    are_pictures,
+    batch_rows,
+    column_values,
+    may_hold_pictures,
+    picture_values,
+)
+from xmodal.data.readers.columns import COLUMN_NAMES
+from xmodal.data.readers.hub_features import class_names, with_names
 from xmodal.data.readers.reading import Reading
-from xmodal.data.readers.values import plain_value
 from xmodal.errors import DataError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
 BATCH_ROWS = 4096
+BATCH_BYTES = 2**23
+"""Bounds of the rows that are read at a time, and of the bytes of their columns."""
+PICTURE_ROWS = 32
+"""Rows among which the first picture of a column is looked for."""
+READ_BYTES = 2**20
+"""Bytes of a column that are read at a time."""
 
 
 def read_rows(path: Path, reading: Reading) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield ("row N", row) from 1; ``reading`` is not changed: a row has no problem of its own.
+    """Yield ("row N", row) from 1; record values that cannot be read.
 
     Raises DataError if the file is not readable.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    number = 0
     try:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(BATCH_ROWS):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"row {number}", plain_value(row)
+        with pq.ParquetFile(path, buffer_size=READ_BYTES, pre_buffer=False) as file:
+            yield from _File(file, path, reading).rows()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a readable Parquet file: {error}") from None
+
+
+class _File:
+    """An open file: its columns to read, and which of them hold pictures."""
+
+    def __init__(self, file: pq.ParquetFile, path: Path, reading: Reading) -> None:
+        self._file, self._reading = file, reading
+        self._path = path.absolute()
+        self._names = class_names(file.schema_arrow)
+        only = reading.only
+        self._types = {f.name: f.type for f in file.schema_arrow if only is None or f.name in only}
+        self._pictures = {name for name in self._types if self._holds_pictures(name)}
+
+    def _holds_pictures(self, name: str) -> bool:
+        if not may_hold_pictures(self._types[name]):
+            return False
+        named = self._reading.columns.image
+        values: list[Any] = []
+        for batch in self._file.iter_batches(1, columns=[name], use_threads=False):
+            values += batch.column(0).to_pylist()
+            if len(values) == PICTURE_ROWS or are_pictures(values, named == name):
+                break
+        is_image = name == named or (named is None and name in COLUMN_NAMES["image"])
+        return are_pictures(values, is_image)
+
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield ("row N", row)."""
+        import pyarrow as pa
+
+        first = 0
+        groups = range(self._file.num_row_groups)
+        pool = pa.default_memory_pool()
+        for unread, run in groupby(groups, self._unread_pictures):
+            for columns, number in self._batches(list(run), unread, first):
+                pool.release_unused()  # halves the memory of the process
+                yield from batch_rows(columns, first, number)
+                first += number
+
+    def _unread_pictures(self, group: int) -> frozenset[str]:
+        """Return the columns of a row group that have a picture in each row, by its statistics."""
+        metadata = self._file.metadata.row_group(group)
+        found = set()
+        for k in range(metadata.num_columns):
+            column = metadata.column(k)
+            name = column.path_in_schema.removesuffix(".bytes")
+            statistics = column.statistics
+            if name in self._pictures and statistics is not None and statistics.null_count == 0:
+                found.add(name)
+        return frozenset(found)
+
+    def _batches(
+        self, groups: list[int], unread: frozenset[str], first: int
+    ) -> Iterator[tuple[list[tuple[str, list[Any]]], int]]:
+        """Yield the values of the columns and the number of rows, for some rows at a time."""
+        names = [name for name in self._types if name not in unread]
+        total = sum(self._file.metadata.row_group(group).num_rows for group in groups)
+        if not names:
+            for start in range(first, first + total, BATCH_ROWS):
+                number = min(BATCH_ROWS, first + total - start)
+                yield self._columns({}, unread, start, number), number
+            return
+        rows = self._rows_of_a_batch(groups, names)
+        for batch in self._file.iter_batches(
+            rows, row_groups=groups, columns=names, use_threads=False
+        ):
+            read = {field.name: batch.column(k) for k, field in enumerate(batch.schema)}
+            yield self._columns(read, unread, first, batch.num_rows), batch.num_rows
+            first += batch.num_rows
+
+    def _rows_of_a_batch(self, groups: list[int], names: list[str]) -> int:
+        """Return the rows whose columns have about ``BATCH_BYTES``."""
+        size = total = 0
+        for group in map(self._file.metadata.row_group, groups):
+            total += group.num_rows
+            for column in map(group.column, range(group.num_columns)):
+                if column.path_in_schema.partition(".")[0] in names:
+                    size += column.total_uncompressed_size
+        return max(1, min(BATCH_ROWS, BATCH_BYTES * total // max(1, size)))
+
+    def _columns(
+        self, read: dict[str, pa.Array], unread: frozenset[str], first: int, number: int
+    ) -> list[tuple[str, list[Any]]]:
+        columns = []
+        for name in self._types:
+            prefix = column_path(self._path, name)
+            if name in unread:
+                values = [PackedName(f"{prefix}/{row}") for row in range(first, first + number)]
+            elif name in self._pictures:
+                values = picture_values(read[name], prefix, first)
+            else:
+                values = self._plain(name, read[name], first)
+            columns.append((name, values))
+        return columns
+
+    def _plain(self, name: str, values: pa.Array, first: int) -> list[Any]:
+        unreadable: list[int] = []
+        found = column_values(values, unreadable)
+        for place in unreadable:
+            self._reading.problems.add(
+                "value that is not readable", f"row {first + place + 1}, column {name}"
+            )
+        return with_names(found, self._names[name]) if name in self._names else found

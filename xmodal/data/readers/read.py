@@ -23,12 +23,14 @@ from pathlib import Path
 from typing import Literal
 
 from xmodal.data.dataset import Dataset, Item, Problems
+from xmodal.data.packed.names import container_of, is_tar
 from xmodal.data.readers.columns import Columns
 from xmodal.data.readers.folder import read_folder
 from xmodal.data.readers.items import unique_items
 from xmodal.data.readers.reading import Reading
 from xmodal.data.readers.seen_texts import SeenTexts
-from xmodal.data.readers.tables import FORMATS, read_table
+from xmodal.data.readers.shards import find_shards, read_shards
+from xmodal.data.readers.tables import FORMATS, format_ending, read_table
 from xmodal.data.readers.values import valid_unicode
 from xmodal.data.split import role_of
 from xmodal.errors import ConfigError, DataError
@@ -164,11 +166,13 @@ def _iterate(
 
 
 def _items(path: Path, reading: Reading) -> Iterator[Item]:
+    if (shards := find_shards(path)) is not None:
+        return read_shards(shards, reading)
     if path.is_dir():
         return read_folder(path, reading)
     if not path.is_file():
         raise DataError(f"{path} does not exist, expected a folder or a table of pictures")
-    if path.suffix.lower() not in FORMATS:
+    if format_ending(path) not in FORMATS:
         raise DataError(
             f"{path} has the ending {path.suffix!r}, expected a folder or a table "
             f"({', '.join(FORMATS)})"
@@ -185,11 +189,21 @@ def _with_folder_label(item: Item, root: Path) -> Item:
     path = item.images[0] if item.images else None
     if not isinstance(path, Path) or not path.is_relative_to(root):
         return item
-    folders = path.relative_to(root).parts[:-1]
+    folders = _folders(path, root)
     split = item.split or next((name for name in folders if role_of(name)), None)
     if not folders or role_of(folders[-1]):
         return replace(item, split=split)
     return replace(item, labels=(valid_unicode(folders[-1]),), split=split)
+
+
+def _folders(path: Path, root: Path) -> tuple[str, ...]:
+    """Return the folders of a picture below ``root``, in a tar archive those inside of it too."""
+    container = container_of(path)
+    if container is None:
+        return path.relative_to(root).parts[:-1]
+    inside = path.parts[len(container.parts) : -1] if is_tar(container) else ()
+    outside = container.relative_to(root).parts[:-1] if container != root else ()
+    return outside + inside
 
 
 def _class_names(labels: Iterable[str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from xmodal.data.packed.names import PackedName
 from xmodal.data.readers.columns import Columns, value_at
 from xmodal.data.readers.values import clean_pictures, clean_scalar
 
@@ -41,7 +42,10 @@ class RowKeys:
             key: object = ("id", own_id)
         else:
             names = () if self._image is None else clean_pictures(value_at(row, self._image))
-            key = ("picture", self._plain(names[0])) if names else ("row", len(self._hashes))
+            if names and not isinstance(names[0], PackedName):
+                key = ("picture", self._plain(names[0]))
+            else:  # a row of its own
+                key = ("row", len(self._hashes))
         self._hashes.append(hash(key) & _MASK)
 
     def _plain(self, name: str) -> str:

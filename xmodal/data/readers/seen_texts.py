@@ -1,4 +1,4 @@
-"""Set of texts that takes 16 bytes a text, for ids and names of millions of items."""
+"""Set of texts that takes 16 to 32 bytes a text, for ids and names of millions of items."""
 
 from __future__ import annotations
 
@@ -23,38 +23,33 @@ class SeenTexts:
 
     def add(self, text: str) -> bool:
         """Add a text; return whether it is new."""
-        value = hash(text) & _MASK or 1  # 0 is an empty slot
-        if not _insert(self._slots, value):
+        place, value = self._place(text)
+        if self._slots[place]:
             return False
+        self._slots[place] = value
         self._number += 1
-        if self._number * 2 > len(self._slots):
+        if self._number * 2 >= len(self._slots):
             self._grow()
         return True
 
     def __contains__(self, text: str) -> bool:
-        value = hash(text) & _MASK or 1
-        return self._slots[_place(self._slots, value)] == value
+        return bool(self._slots[self._place(text)[0]])
+
+    def _place(self, text: str) -> tuple[int, int]:
+        """Return the slot of a text, or the empty slot where it belongs, and its hash."""
+        value = hash(text) & _MASK or 1  # 0 is an empty slot
+        slots, last = self._slots, len(self._slots) - 1
+        place = value & last
+        while (found := slots[place]) and found != value:
+            place = (place + 1) & last
+        return place, value
 
     def _grow(self) -> None:
-        larger = array("Q", bytes(len(self._slots) * self._slots.itemsize * 2))
-        for value in self._slots:
-            if value:
-                _insert(larger, value)
+        larger = array("Q", bytes(2 * len(self._slots) * self._slots.itemsize))
+        last = len(larger) - 1
+        for value in filter(None, self._slots):
+            place = value & last
+            while larger[place]:
+                place = (place + 1) & last
+            larger[place] = value
         self._slots = larger
-
-
-def _place(slots: array[int], value: int) -> int:
-    """Return the slot of a value, or the empty slot where it belongs."""
-    last = len(slots) - 1
-    place = value & last
-    while (found := slots[place]) and found != value:
-        place = (place + 1) & last
-    return place
-
-
-def _insert(slots: array[int], value: int) -> bool:
-    place = _place(slots, value)
-    if slots[place]:
-        return False
-    slots[place] = value
-    return True

@@ -17,6 +17,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from xmodal.data.packed.names import PackedName
+
 MAX_TEXT = 100_000
 """Maximum number of characters of a text; the rest is cut off."""
 MISSING = frozenset({"", "nan", "null", "none", "n/a", "#n/a", "<na>", r"\n"})
@@ -45,6 +47,8 @@ def clean_captions(value: Any) -> tuple[tuple[str, ...], bool]:
     written as text. Missing values are left out; they are understood. Equal captions stay, because
     files of features have a row for each.
     """
+    if type(value) is str and (text := " ".join(value[:MAX_TEXT].split()))[:1] not in ("[", "{"):
+        return (() if is_missing(text) else (valid_unicode(text),)), True
     found = list(_captions(value))
     texts = (valid_unicode(" ".join(text[:MAX_TEXT].split())) for text in found if text is not None)
     return tuple(text for text in texts if text), None not in found
@@ -118,11 +122,13 @@ def _literal(text: str) -> Any:
 
 def clean_pictures(value: Any) -> tuple[str, ...]:
     """Return the different picture names of a cell: text, object with a path, or list of these."""
+    if isinstance(value, PackedName):
+        return (value,)
     if isinstance(value, str) and value.lstrip()[:1] == "[":
         parsed = parse_list(value.strip())
         value = parsed if isinstance(parsed, list) else value
     if isinstance(value, dict):
-        value = next((value[key] for key in PICTURE_KEYS if key in value), None)
+        value = next((value[key] for key in PICTURE_KEYS if value.get(key) is not None), None)
     if isinstance(value, list | tuple):
         return tuple(dict.fromkeys(name for one in value for name in clean_pictures(one)))
     name = clean_scalar(value)
@@ -131,6 +137,9 @@ def clean_pictures(value: Any) -> tuple[str, ...]:
 
 def clean_scalar(value: Any) -> str | None:
     """Return an id, path or split name without outer spaces; None if it is missing or no text."""
+    if type(value) is str:  # the usual case, with less work
+        text = value.strip()
+        return text if len(text) > 20 or text.lower() not in MISSING else None
     if isinstance(value, bool) or not isinstance(value, str | int | float) or is_missing(value):
         return None
     return str(value).strip() or None
@@ -220,4 +229,4 @@ def clean_field(value: Any) -> Any:
 
 def valid_unicode(text: str) -> str:
     """Replace lone surrogates, which JSON escapes and file names may contain, by "?"."""
-    return text.encode(errors="replace").decode()
+    return text if text.isascii() else text.encode(errors="replace").decode()
