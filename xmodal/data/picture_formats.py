@@ -27,6 +27,9 @@ _UNREAD = {
     "film, not read": ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .webm .wmv",
     "drawing or document, not read (export it as PNG)": ".ai .emf .eps .pdf .ps .svg .svgz .wmf",
     "file of a picture editor, not read (export it as PNG)": ".afphoto .clip .kra .psb .psd .xcf",
+    "archive, not read (unpack it, or name it instead of the folder)": (
+        ".7z .bz2 .gz .rar .tar .tgz .xz .zip .zst"
+    ),
     "picture in a format that is not read (convert it to PNG)": (
         ".bpg .cur .dcm .dds .dib .exr .fits .flif .hdr .icns .jxl .jxr .pcx .pfm .qoi .ras .sgi "
         ".tga .wdp .xbm .xpm"
@@ -67,12 +70,12 @@ def is_picture_name(name: str) -> bool:
     return suffix in SUFFIXES or (suffix in HEIF_SUFFIXES and reads_heif())
 
 
-def unread_kind(name: str) -> str:
-    """Return why a file of this name is not read as a picture, as a kind of problem."""
+def unread_kind(name: str) -> str | None:
+    """Return why a picture or film of this name is not read, None for other files."""
     suffix = PurePath(name).suffix.lower()
     if suffix in HEIF_SUFFIXES:
         return f"HEIC picture, not read without pillow-heif ({install_command('heic')})"
-    return _KINDS.get(suffix, "file that is not a picture, by its ending")
+    return _KINDS.get(suffix)
 
 
 def is_heif(head: bytes) -> bool:

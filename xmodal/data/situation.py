@@ -41,7 +41,13 @@ def recognise(data: Dataset) -> Situation:
         count = len(data.classes)
         parts.append(f"{labelled:,} items with {count:,} labels from {data.label_column}")
     source = f" in {data.source}" if data.source else ""
+    hint = labels_hint(data) if name == "pictures only" else ""
+    return Situation(name, f"{name}: {', '.join(parts)}{source}{hint}")
+
+
+def labels_hint(data: Dataset) -> str:
+    """Return a hint at labels from folders, "" if the pictures are in one folder."""
     folders = {x.parent for item in data for x in item.images if isinstance(x, Path)}
-    if name == "pictures only" and len(folders) > 1:
-        source += "; --labels-from folders uses the names of their folders as labels"
-    return Situation(name, f"{name}: {', '.join(parts)}{source}")
+    if len(folders) < 2:
+        return ""
+    return "; --labels-from folders uses the names of their folders as labels"

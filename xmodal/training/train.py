@@ -22,7 +22,7 @@ from xmodal.config import FEATURES, Options, configure
 from xmodal.data.dataset import Dataset, Progress
 from xmodal.data.groups import with_groups
 from xmodal.data.picture_files import picture_hashes
-from xmodal.data.situation import recognise
+from xmodal.data.situation import labels_hint, recognise
 from xmodal.data.split import Split
 from xmodal.data.split import split as split_pairs
 from xmodal.encoders.calibration import Confidence, known_words
@@ -107,7 +107,7 @@ def train(
     if not len(pairs):
         raise DataError(
             f"{data.name} has no pair of a picture and a text among {len(data)} items: training "
-            "needs captions beside the pictures"
+            f"needs captions beside the pictures{labels_hint(data)}"
             + "".join(f"; {x}" for x in data.problems.summary_lines())
         )
     if folder is not None:

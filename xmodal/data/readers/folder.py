@@ -1,128 +1,194 @@
-"""Folders of pictures: with a metadata table, a file of captions, or caption files."""
+"""Folders of pictures, with tables, or with caption files beside the pictures.
+
+Every folder below is read. The layouts of one folder, of which the first that is found is used:
+
+    metadata.jsonl|csv|parquet...   a table of the pictures of the folder and of its subfolders
+    captions_*.json, dataset_*.json, *.token.txt, captions.csv|tsv|txt|jsonl...
+                                    files of COCO, Karpathy and Flickr, tables of captions
+    any other table                 if it is the only one that names pictures which exist
+    a.jpg with a.txt, a.json        caption files beside the pictures: see the module ``beside``
+    images/a.jpg with text/a.txt    the same in a folder beside that of the pictures
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 
-from xmodal.data.dataset import Item
-from xmodal.data.picture_formats import is_picture_name
-from xmodal.data.readers import coco, flickr_token, karpathy
+from xmodal.data.dataset import Item, Problems
+from xmodal.data.picture_formats import is_picture_name, unread_kind
+from xmodal.data.readers.beside import Beside, CaptionFiles, Pictures, is_caption_name
 from xmodal.data.readers.columns import Columns
-from xmodal.data.readers.json_array import load_json
+from xmodal.data.readers.folder_tables import TABLE_SUFFIXES, FolderTables, has_usual_table
 from xmodal.data.readers.reading import Reading
-from xmodal.data.readers.tables import read_items, read_table
-from xmodal.data.readers.text_lines import read_text
-from xmodal.data.readers.values import clean_captions
+from xmodal.data.readers.seen_texts import SeenTexts
+from xmodal.data.readers.walk import Listing, Tree
 from xmodal.data.split import role_of
 from xmodal.errors import ConfigError, DataError
 
-METADATA_SUFFIXES = (".jsonl", ".csv", ".parquet")
-"""Endings of metadata tables in the imagefolder layout of the library ``datasets``."""
-CAPTION_TABLES = ("captions.jsonl", "captions.csv", "captions.tsv", "captions.txt")
-"""Names of tables of captions, which public sets of captions have beside or above the pictures."""
+PICTURE_FOLDERS = frozenset(
+    "images image imgs img pictures photos pics jpg jpegs jpegimages png".split()
+)
+TEXT_FOLDERS = frozenset("text texts txt captions caption descriptions sentences prompts".split())
+"""Usual names of folders whose files have the same names: 3.jpg and 3.txt (lower case)."""
+MAX_SPLITS = 100
+"""Subfolders of one folder whose names may be those of splits."""
+MAX_ENDINGS = 12
+"""Endings of files that are no pictures which are recorded one by one."""
 
 
 def read_folder(folder: Path, reading: Reading) -> Iterator[Item]:
-    """Yield the items of a folder.
+    """Yield the items of a folder and of the folders below it; the docstring above has the layouts.
 
-    Read the metadata table of ``folder``, else the tables of its direct subfolders (the names of
-    subfolders are prefixes of ids, and names of splits if one of them is understood as such), else
-    its files of COCO captions, of Karpathy's format or of Flickr, else pictures with caption files.
-    Raises ConfigError if columns are named and there is no table, DataError for several tables.
+    Ids are paths of pictures below ``folder``, or those of a table after the path of its folder. If
+    a subfolder with a table is named like a split, the names of such subfolders are splits. Files
+    that are not used are recorded.
+
+    Raises ConfigError if columns are named and nothing has columns, DataError for several tables
+    with a usual name in one folder, and for an unusable one in ``folder`` itself.
     """
-    table = _metadata_table(folder)
-    if table:
-        yield from read_table(table, reading)
-        return
-    subfolders = (child for child in sorted(folder.iterdir()) if child.is_dir())
-    tables = {child.name: _metadata_table(child) for child in subfolders}
-    if any(tables.values()):
-        splits = any(role_of(name) for name, table in tables.items() if table)
-        for name, table in tables.items():
-            for item in read_table(table, reading) if table else ():
-                split = item.split or (name if splits else None)
-                yield replace(item, id=f"{name}/{item.id}", split=split)
-        return
-    captions = _caption_file_items(folder, reading)
-    if captions is not None:
-        yield from captions
-        return
-    if reading.columns != Columns():
-        raise ConfigError(f"column names were given, but {folder} has no metadata table")
-    yield from _read_captions(folder, reading)
+    yield from _FolderReader(folder, reading).items()
 
 
-def _metadata_table(folder: Path) -> Path | None:
-    """Return the metadata table of a folder, if any. Raises DataError if there are several."""
-    return _only_one(folder, [folder / f"metadata{suffix}" for suffix in METADATA_SUFFIXES])
+@dataclass(frozen=True)
+class _Place:
+    """A folder that is to be read. ``split``: of the items of its table, by names of folders.
 
-
-def _only_one(folder: Path, candidates: list[Path]) -> Path | None:
-    tables = [table for table in candidates if table.is_file()]
-    if len(tables) > 1:
-        names = " and ".join(table.name for table in tables)
-        raise DataError(f"{folder} has {names}, expected one: name the table instead of the folder")
-    return tables[0] if tables else None
-
-
-def _caption_file_items(folder: Path, reading: Reading) -> Iterator[Item] | None:
-    """Return the items of the caption files of a folder, None if it has none.
-
-    Several COCO files are splits, which their names name.
+    ``has_table``: a table names the pictures of this folder or of one above. ``texts``: folder of
+    the caption files of its pictures. ``pictures``: folders of the pictures of its caption files.
     """
-    found = [(path, load_json(path, reading)) for path in _matching(folder, coco.FILES)]
-    of_coco = [(path, content) for path, content in found if coco.is_coco(content)]
-    if of_coco:
-        return _coco_items(of_coco, reading)
-    of_karpathy = [
-        path
-        for path in _matching(folder, karpathy.FILES)
-        if karpathy.is_karpathy(load_json(path, reading))
-    ]
-    tables = [folder / name for name in CAPTION_TABLES]
-    table = _only_one(folder, [*of_karpathy, *_matching(folder, flickr_token.FILES), *tables])
-    return None if table is None else read_table(table, reading)
+
+    path: Path
+    split: str | None = None
+    has_table: bool = False
+    texts: Path | None = None
+    pictures: tuple[Path, ...] = ()
 
 
-def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
-    return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+class _FolderReader:
+    """Reads the folders of a tree one after the other, in sorted order."""
+
+    def __init__(self, root: Path, reading: Reading) -> None:
+        self._root, self._reading = root, reading
+        self._tree = Tree(root, reading.problems)
+        self._tables = FolderTables(root, reading)
+        self._beside = Beside(root, reading)
+        self._named = SeenTexts()
+        self._endings: set[str] = set()
+
+    def items(self) -> Iterator[Item]:
+        pending = [_Place(self._root)]
+        while pending:
+            place = pending.pop()
+            listing = self._tree.listing(place.path)
+            items = self._tables.items(listing)
+            if items is not None:
+                yield from self._table_items(items, place)
+                place = replace(place, has_table=True)
+            pictures = [name for name in listing.files if is_picture_name(name)]
+            yield from self._picture_items(listing.path, pictures, place, CaptionFiles(listing))
+            self._record_unused(listing, pictures, place)
+            pending += reversed(self._subfolders(listing, place))
+        if self._tables.used:
+            return
+        if self._reading.columns != Columns() and not self._beside.fields:
+            raise ConfigError(f"column names were given, but {self._root} has no metadata table")
+        captions = self._beside.captions
+        self._reading.sources.append(
+            "caption files beside the pictures" if captions else "a folder"
+        )
+
+    def _table_items(self, items: Iterator[Item], place: _Place) -> Iterator[Item]:
+        """Yield the items of a table; one below the root that cannot be read is recorded."""
+        is_root = place.path == self._root
+        prefix = "" if is_root else f"{self._tree.relative(place.path)}/"
+        try:
+            for item in items:
+                for image in item.images:
+                    self._named.add(os.path.normpath(image))
+                yield replace(item, id=prefix + item.id, split=item.split or place.split)
+        except (DataError, OSError) as error:
+            if is_root:
+                raise
+            self._reading.problems.add("table of a subfolder not read", error)
+
+    def _picture_items(
+        self, folder: Path, pictures: list[str], place: _Place, beside: CaptionFiles
+    ) -> Iterator[Item]:
+        """Yield the pictures that no table names; record them if there is a table."""
+        captions = [beside]
+        if place.texts is not None:
+            captions.append(CaptionFiles(_listing(place.texts)))
+        for name in pictures:
+            path = folder / name
+            if len(self._named) and os.path.normpath(path) in self._named:
+                continue
+            if place.has_table:
+                kind = "picture that the table of its folder does not name, left out"
+                self._reading.problems.add(kind, self._tree.relative(path))
+            else:
+                yield self._beside.item(self._tree.relative(path), path, captions)
+
+    def _record_unused(self, listing: Listing, pictures: list[str], place: _Place) -> None:
+        """Record the files of a folder that were not read."""
+        read = {*pictures, *(path.name for path in self._tables.of(listing.path))}
+        if others := [name for name in listing.files if name not in read]:
+            beside = (name for folder in place.pictures for name in _listing(folder).files)
+            known = Pictures([*pictures, *beside])
+            for name in others:
+                kind = self._unused_kind(name, place, known)
+                if kind is not None:
+                    self._reading.problems.add(kind, self._tree.relative(listing.path, name))
+
+    def _unused_kind(self, name: str, place: _Place, pictures: Pictures) -> str | None:
+        """Return why a file was not used, None for a caption file that was."""
+        suffix = PurePath(name).suffix.lower()
+        if is_caption_name(name) and pictures.has_one_of(name):
+            return "caption file not used, a table names the pictures" if place.has_table else None
+        if suffix in TABLE_SUFFIXES:
+            return "table that names no picture of this folder, not used"
+        if is_caption_name(name):
+            return "text without a picture of its name, not used"
+        kind = unread_kind(name)
+        if kind is not None:
+            return kind
+        if suffix not in self._endings and len(self._endings) == MAX_ENDINGS:
+            return "file with yet another ending, not a picture"
+        self._endings.add(suffix)
+        return f"file with the ending {suffix}, not a picture" if suffix else "file without ending"
+
+    def _subfolders(self, listing: Listing, place: _Place) -> list[_Place]:
+        """Return the subfolders of a folder, with what follows from their names."""
+        names = {name: listing.path / name for name in listing.folders}
+        splits = len(names) <= MAX_SPLITS and any(
+            role_of(name) and has_usual_table(path) for name, path in names.items()
+        )
+        pictures = [path for name, path in names.items() if name.casefold() in PICTURE_FOLDERS]
+        texts = [path for name, path in names.items() if name.casefold() in TEXT_FOLDERS]
+        places = []
+        for name, path in names.items():
+            child = _Place(
+                path,
+                split=name if splits else place.split,
+                has_table=place.has_table,
+                texts=_below(place.texts, name),
+                pictures=tuple(one for folder in place.pictures if (one := _below(folder, name))),
+            )
+            if len(texts) == 1 and path in pictures:
+                child = replace(child, texts=texts[0])
+            elif len(texts) == 1 and path in texts:
+                child = replace(child, pictures=tuple(pictures))
+            places.append(child)
+        return places
 
 
-def _coco_items(files: list[tuple[Path, Any]], reading: Reading) -> Iterator[Item]:
-    for path, content in files:
-        split = coco.split_of(path) if len(files) > 1 else None
-        rows = partial(coco.rows_of, content, split=split)
-        yield from read_items(rows, path, reading)
+def _below(folder: Path | None, name: str) -> Path | None:
+    """Return the subfolder of this name, None if there is none."""
+    return folder / name if folder is not None and (folder / name).is_dir() else None
 
 
-def _read_captions(folder: Path, reading: Reading) -> Iterator[Item]:
-    """Yield an item for each picture below ``folder``, with the text of its .txt file, if any."""
-    captioned = False
-    for base, subfolders, names in os.walk(folder):
-        subfolders.sort()  # the order in which os.walk visits them
-        for name in sorted(names):
-            path = Path(base, name)
-            if is_picture_name(name) and not name.startswith("."):
-                captions = _captions(path.with_suffix(".txt"), folder, reading)
-                captioned = captioned or bool(captions)
-                yield Item(path.relative_to(folder).as_posix(), (path,), captions)
-    reading.sources.append("caption files beside the pictures" if captioned else "a folder")
-
-
-def _captions(path: Path, folder: Path, reading: Reading) -> tuple[str, ...]:
-    if not path.is_file():
-        return ()
-    try:
-        captions, _ = clean_captions(read_text(path, reading))
-    except DataError:
-        encoding = (reading.encoding or "utf-8").upper()
-        reading.problems.add(f"caption not in {encoding}", path.relative_to(folder))
-        return ()
-    if not captions:
-        reading.problems.add("caption empty", path.relative_to(folder))
-    return captions
+def _listing(folder: Path) -> Listing:
+    """Return the files of a folder that is recorded when it is read itself."""
+    return Tree(folder, Problems()).listing(folder)

@@ -23,18 +23,26 @@ class SeenTexts:
 
     def add(self, text: str) -> bool:
         """Add a text; return whether it is new."""
+        place, value = self._place(text)
+        if self._slots[place]:
+            return False
+        self._slots[place] = value
+        self._number += 1
+        if self._number * 2 >= len(self._slots):
+            self._grow()
+        return True
+
+    def __contains__(self, text: str) -> bool:
+        return bool(self._slots[self._place(text)[0]])
+
+    def _place(self, text: str) -> tuple[int, int]:
+        """Return the slot of a text, or the empty slot where it belongs, and its hash."""
         value = hash(text) & _MASK or 1  # 0 is an empty slot
         slots, last = self._slots, len(self._slots) - 1
         place = value & last
-        while found := slots[place]:
-            if found == value:
-                return False
+        while (found := slots[place]) and found != value:
             place = (place + 1) & last
-        slots[place] = value
-        self._number += 1
-        if self._number * 2 > last:
-            self._grow()
-        return True
+        return place, value
 
     def _grow(self) -> None:
         larger = array("Q", bytes(2 * len(self._slots) * self._slots.itemsize))

@@ -16,7 +16,7 @@ from typing import Any
 
 from xmodal.data.packed.names import PackedName
 from xmodal.data.packed.tar import Member, Tar, member_path, open_tar
-from xmodal.data.picture_formats import SUFFIXES
+from xmodal.data.picture_formats import is_picture_name, unread_kind
 from xmodal.data.readers.reading import Reading
 from xmodal.data.readers.seen_texts import SeenTexts
 from xmodal.data.readers.text_lines import detect_encoding
@@ -28,6 +28,7 @@ MAX_TEXT_BYTES = 4 * 2**20
 """Maximum size of a caption file or a JSON file."""
 NOT_USED = "file of the shard that is not used"
 REPEATED = "file of the shard repeated, the first one stays"
+NOT_USED = "file of a shard that is not used, by its ending"
 UNREADABLE = "file of the shard that cannot be read"
 
 
@@ -92,7 +93,7 @@ def _samples(shard: Tar, reading: Reading) -> Iterator[_Sample]:
                 break
             key, endings = _key_and_endings(member.name)
             if not key:
-                reading.problems.add(NOT_USED, member.name)
+                reading.problems.add(unread_kind(member.name) or NOT_USED, member.name)
                 continue
             if not names.add(member.name):
                 reading.problems.add(REPEATED, member.name)
@@ -124,11 +125,11 @@ def _key_and_endings(name: str) -> tuple[str, str]:
 def _add(sample: _Sample, member: Member, endings: str, shard: Tar, reading: Reading) -> None:
     """Add a file to a sample, or record why it is not used."""
     ending = "." + endings.lower().rpartition(".")[2]
-    if ending in SUFFIXES:
+    if is_picture_name(member.name):
         sample.pictures.append(member_path(shard.path, member.name))
         return
     if ending not in (*CAPTION_ENDINGS, *LABEL_ENDINGS, ".json"):
-        reading.problems.add(NOT_USED, member.name)
+        reading.problems.add(unread_kind(member.name) or NOT_USED, member.name)
         return
     if member.size > MAX_TEXT_BYTES:
         reading.problems.add(UNREADABLE, f"{member.name} ({member.size:,} bytes)")
