@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from fuzz import index_targets, model_targets, picture_targets, query_targets, reader_targets
+from fuzz import picture_targets, reader_targets
 from fuzz.registry import TARGETS, Target
 
 __all__ = ["READERS", "TARGETS", "available"]
