@@ -75,6 +75,10 @@ class Preprocessing:
         Raises DataError like :func:`load_image`.
         """
         image = load_image(source, self.size)
+        with _decoder_errors(_name(source)):
+            return self._resized(image)
+
+    def _resized(self, image: Image.Image) -> Pixels:
         width, height = image.size
         if self.fit == "squash":
             box = (0.0, 0.0, float(width), float(height))
@@ -194,6 +198,8 @@ def _decoder_errors(name: object, data: bytes | None = None) -> Iterator[None]:
         content = None if data is None else content_name(data[:1024])
         if content is not None:
             raise DataError(f"{name}: {content}, not a picture") from None
+        if data is not None and is_heif(data[:64]):
+            raise DataError(f"{name}: a HEIC picture that cannot be decoded") from None
         if isinstance(e, UnidentifiedImageError):
             raise DataError(f"{name}: not a picture in a known format") from None
         reason = " ".join(str(e).split())[:100] or type(e).__name__
