@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from xmodal.data.images import Pixels, Source, load_image
+from xmodal.data.images import Pixels, Source, decoder_errors, load_image, name_of
 
 Fit = Literal["crop", "squash", "shortest", "longest"]
 Resample = Literal["bilinear", "bicubic", "lanczos", "nearest", "box", "hamming"]
@@ -63,6 +63,10 @@ class Preprocessing:
         Raises DataError like :func:`~xmodal.data.images.load_image`.
         """
         image = load_image(source, self.resized or self.size)
+        with decoder_errors(name_of(source)):
+            return self._prepared(image)
+
+    def _prepared(self, image: Image.Image) -> Pixels:
         if self.fit == "crop" or not self.resized:
             return self._from_box(image)
         width, height = self._resized_sides(*image.size)
