@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from support.packed_files import archive, png
 
 from xmodal.data.dataset import Problems
 from xmodal.data.images import image_size, load_image
 from xmodal.data.packed import (
-    PackedName,
     container_of,
     is_picture_file,
     pictures,
@@ -27,23 +26,6 @@ from xmodal.data.packed import (
 )
 from xmodal.data.picture_files import picture_hashes, picture_stamp
 from xmodal.errors import DataError
-
-
-def png(red: int, size: tuple[int, int] = (6, 4)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, (red, 10, 20)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def archive(
-    path: Path, members: dict[str, bytes], mode: str = "w", format: int = tarfile.PAX_FORMAT
-) -> Path:
-    with tarfile.open(path, mode, format=format) as file:  # type: ignore[call-overload]
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            file.addfile(info, io.BytesIO(data))
-    return path
 
 
 def names_in(path: Path, problems: Problems | None = None) -> list[str]:
@@ -265,10 +247,16 @@ def test_concatenated_archives_and_missing_end_marks(tmp_path: Path) -> None:
     assert len(problems) == 1
 
 
-def test_packed_names_are_texts(tmp_path: Path) -> None:
-    name = tar.member_path(tmp_path / "a.tar", "b/c.png")
-    assert isinstance(name, PackedName)
-    assert name == str(tmp_path / "a.tar/b/c.png")
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        *(("a/b.png", "a/b.png"), ("./a//b.png", "a/b.png"), ("a/./b.png", "a/b.png")),
+        *(("a/.b", "a/.b"), ("..a/b", "..a/b"), ("a/b/", "a/b"), (".", None), ("", None)),
+        *(("/a", None), ("..", None), ("a/..", None), ("a/../b", None), ("a\0b", None)),
+    ],
+)
+def test_safe_names(name: str, expected: str | None) -> None:
+    assert tar.safe_name(name) == expected
 
 
 ROWS = 150
@@ -313,7 +301,7 @@ def test_pictures_in_columns_of_tables(tmp_path: Path, kind: str) -> None:
     order = [*range(ROWS), 0, 149, 75, 74, 7]
     for column in ("image", "plain", "large", "a/b%2F", ".."):
         for row in order if column == "image" else (0, 40, 149):
-            name = Path(tables.picture_path(path, column, row))
+            name = Path(tables.column_path(path, column), str(row))
             if (column, row) != ("image", 3):
                 assert read_picture(name) == data[row], name
     assert read_picture(path / "several/9/1") == data[9][::-1]

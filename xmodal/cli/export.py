@@ -38,6 +38,9 @@ from xmodal.errors import ConfigError, require
     help="Compare codes on this folder or table [default: rendered pictures].",
 )
 @click.option("--items", default=500, show_default=True, help="Maximum number of items to compare.")
+@click.option(
+    "--restart", is_flag=True, help="Replace the folder --onnx when the new export is complete."
+)
 @backbone_options(None)
 @column_options
 @json_option
@@ -75,7 +78,9 @@ def export(model: Path, out: Path | None, data: Path | None, **params: Any) -> N
         encoder = (
             write_portable(model, **options)
             if out is None
-            else export_encoder(model, out, int8=params["int8"], **options)
+            else export_encoder(
+                model, out, int8=params["int8"], restart=params["restart"], **options
+            )
         )
     named, out = out, encoder.folder
     about = encoder.about["export"]

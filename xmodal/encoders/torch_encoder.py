@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from xmodal.checksums import file_record
 from xmodal.codes import BinaryCodes
 from xmodal.config import FEATURES, PRECISIONS, Precision
 from xmodal.data.dataset import Problems, Progress
@@ -31,15 +32,14 @@ from xmodal.encoders.calibration import Confidence
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.encoders.folder import (
     FILES_KEY,
+    SPLIT,
     TORCH_ENCODER,
     WEIGHTS,
-    check_file,
     check_fingerprint,
+    check_recorded,
     damage_as_model_error,
-    file_record,
     read_config,
     read_split,
-    write_bytes,
     write_config,
     write_split,
 )
@@ -55,6 +55,7 @@ from xmodal.features.backbones import (
 )
 from xmodal.features.extract import Array, image_features, text_features
 from xmodal.modality import MODALITIES, Modality
+from xmodal.writing import write_bytes
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ class TrainedEncoder(Encoder):
             "towers": self.towers.shape,
             "backbones": {modality: vars(ref) for modality, ref in self.backbones.items()},
             "confidence": self.confidence.to_config(),
-            FILES_KEY: {WEIGHTS: file_record(path / WEIGHTS)},
+            FILES_KEY: {name: file_record(path / name) for name in (WEIGHTS, SPLIT)},
             **self.about,
         }
         write_config(path, config)
@@ -206,8 +207,7 @@ class TrainedEncoder(Encoder):
         path = Path(folder)
         config = read_config(path, TORCH_ENCODER)
         with damage_as_model_error(path, TORCH_ENCODER, SafetensorError):
-            for name, record in config.get(FILES_KEY, {}).items():
-                check_file(path / name, record)
+            check_recorded(path, config, *config.get(FILES_KEY, {}))
             towers = Towers(**config["towers"])
             towers.load_state_dict(load_file(path / WEIGHTS))
             moved = {"image": image_backbone, "text": text_backbone}
@@ -216,7 +216,7 @@ class TrainedEncoder(Encoder):
                 for modality, ref in ((m, config["backbones"][m]) for m in MODALITIES)
             }
             curve = Confidence.from_config(config["confidence"], towers.bits)
-            split, recorded = read_split(path), config["fingerprint"]
+            split, recorded = read_split(path, config), config["fingerprint"]
             precision = config.get("precision", "float32")  # earlier versions lack the key
             if precision not in PRECISIONS:
                 raise ValueError(f"precision is {precision!r}")

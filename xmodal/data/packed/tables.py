@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from xmodal.data.packed.names import PackedName
 from xmodal.errors import DataError
 
 MAX_ROWS, BATCH_BYTES = 32, 8 * 2**20
@@ -122,8 +121,7 @@ class _Parquet:
             for column in columns
             if column.path_in_schema.split(".")[0] == name
         )
-        rows: int = BATCH_BYTES * found.num_rows // max(size, 1)
-        return max(1, min(MAX_ROWS, rows))
+        return int(max(1, min(MAX_ROWS, BATCH_BYTES * found.num_rows // max(size, 1))))
 
 
 class _Arrow:
@@ -222,10 +220,9 @@ def is_picture_type(type_: Any) -> bool:
     return _is_binary(type_)
 
 
-def picture_path(path: Path, column: str, row: int, number: int | None = None) -> PackedName:
-    """Return the virtual path of a picture; ``number``: its place in a list."""
-    place = path / _quoted(column) / str(row)
-    return PackedName(place if number is None else place / str(number))
+def column_path(path: Path, column: str) -> str:
+    """Return the virtual path of a column; "/" and the row from 0 are added for a picture."""
+    return str(path / _quoted(column))
 
 
 @contextmanager

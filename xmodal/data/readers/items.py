@@ -86,7 +86,7 @@ def _add(drafts: dict[tuple[str, ...], _Draft], draft: _Draft, place: str) -> bo
     present = drafts.get(draft.key)
     if present is None:
         drafts[draft.key] = draft
-    elif draft.has_id and present.images and present.images.keys().isdisjoint(draft.images):
+    elif draft.has_id and _are_different(present.images, draft.images):
         drafts[(*draft.key, place)] = draft  # the same id for another picture
     else:
         present.add(draft)
@@ -252,6 +252,11 @@ class _RowReader:
             self._unstorable.add((name, kind))
             self._reading.problems.add(UNSTORABLE, f"{name} ({kind})")
         return clean_field(raw)
+
+
+def _are_different(some: dict[Path, None], others: dict[Path, None]) -> bool:
+    """Whether two rows name pictures, and not the same ones."""
+    return bool(some and others) and some.keys().isdisjoint(others)
 
 
 def _different(value: Any) -> dict[Any, Any]:

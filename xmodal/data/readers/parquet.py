@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmodal.data.packed.names import PackedName
+from xmodal.data.packed.tables import column_path
 from xmodal.data.readers.arrow_columns import (
     are_pictures,
     batch_rows,
@@ -17,6 +17,7 @@ from xmodal.data.readers.arrow_columns import (
     picture_values,
 )
 from xmodal.data.readers.columns import COLUMN_NAMES
+from xmodal.data.readers.hub_features import class_names, with_names
 from xmodal.data.readers.reading import Reading
 from xmodal.errors import DataError
 
@@ -53,7 +54,8 @@ class _File:
 
     def __init__(self, file: pq.ParquetFile, path: Path, reading: Reading) -> None:
         self._file, self._reading = file, reading
-        self._prefix = os.path.abspath(path)
+        self._path = path.absolute()
+        self._names = class_names(file.schema_arrow)
         only = reading.only
         self._types = {f.name: f.type for f in file.schema_arrow if only is None or f.name in only}
         self._pictures = {name for name in self._types if self._holds_pictures(name)}
@@ -129,7 +131,7 @@ class _File:
     ) -> list[tuple[str, list[Any]]]:
         columns = []
         for name in self._types:
-            prefix = f"{self._prefix}/{name}"
+            prefix = column_path(self._path, name)
             if name in unread:
                 values = [PackedName(f"{prefix}/{row}") for row in range(first, first + number)]
             elif name in self._pictures:
@@ -146,4 +148,4 @@ class _File:
             self._reading.problems.add(
                 "value that is not readable", f"row {first + place + 1}, column {name}"
             )
-        return found
+        return with_names(found, self._names[name]) if name in self._names else found

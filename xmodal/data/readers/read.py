@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from xmodal.data.dataset import Dataset, Item, Problems
+from xmodal.data.packed.names import container_of, is_tar
 from xmodal.data.readers.columns import Columns
 from xmodal.data.readers.folder import read_folder
 from xmodal.data.readers.items import unique_items
@@ -188,11 +189,21 @@ def _with_folder_label(item: Item, root: Path) -> Item:
     path = item.images[0] if item.images else None
     if not isinstance(path, Path) or not path.is_relative_to(root):
         return item
-    folders = path.relative_to(root).parts[:-1]
+    folders = _folders(path, root)
     split = item.split or next((name for name in folders if role_of(name)), None)
     if not folders or role_of(folders[-1]):
         return replace(item, split=split)
     return replace(item, labels=(valid_unicode(folders[-1]),), split=split)
+
+
+def _folders(path: Path, root: Path) -> tuple[str, ...]:
+    """Return the folders of a picture below ``root``, in a tar archive those inside of it too."""
+    container = container_of(path)
+    if container is None:
+        return path.relative_to(root).parts[:-1]
+    inside = path.parts[len(container.parts) : -1] if is_tar(container) else ()
+    outside = container.relative_to(root).parts[:-1] if container != root else ()
+    return outside + inside
 
 
 def _class_names(labels: Iterable[str]) -> tuple[str, ...]:

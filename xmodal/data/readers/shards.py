@@ -15,11 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xmodal.data.dataset import Item
+from xmodal.data.dataset import Item, Problems
 from xmodal.data.packed.names import TAR_ENDINGS, container_ending
-from xmodal.data.picture_formats import SUFFIXES
+from xmodal.data.picture_formats import is_picture_name
 from xmodal.data.readers.reading import Reading
 from xmodal.data.readers.tables import read_table
+from xmodal.data.readers.walk import Tree
 from xmodal.data.split import role_of
 from xmodal.errors import DataError
 
@@ -29,7 +30,9 @@ MAX_STATE_BYTES = 16 * 2**20
 NOT_USED = "file beside the shards that is not used"
 UNREADABLE = "shard that cannot be read"
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet", "captions.csv", "captions.jsonl")
+_TABLES = frozenset(
+    ("metadata.csv", "metadata.jsonl", "metadata.parquet", "captions.csv", "captions.jsonl")
+)
 _NOTES = re.compile(r"(README|LICENSE|\.|.*_stats\.json$|dataset_infos?\.json$|state\.json$)", re.I)
 """Files that describe shards and hold no items."""
 
@@ -115,14 +118,15 @@ def read_shards(shards: Shards, reading: Reading) -> Iterator[Item]:
 def _in_folder(root: Path) -> Shards | None:
     """Return the shards below a folder, None if it is no folder of shards."""
     files: list[Path] = []
-    for base, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
-        files += (Path(base, name) for name in sorted(names))
-        endings = {os.path.splitext(name)[1].lower() for name in names}
-        if not endings.isdisjoint(SUFFIXES) or not set(names).isdisjoint(_TABLES):
+    tree, waiting = Tree(root, Problems()), [root]
+    while waiting:
+        listing = tree.listing(waiting.pop())
+        if any(map(is_picture_name, listing.files)) or not _TABLES.isdisjoint(listing.files):
             return None
+        files += (listing.path / name for name in listing.files)
         if len(files) > MAX_SHARDS:
             return None
+        waiting += (listing.path / name for name in reversed(listing.folders))
     tars = [path for path in files if container_ending(path) in TAR_ENDINGS]
     stems = {path.parent / path.name.partition(".")[0] for path in tars}
     tables = [path for path in files if container_ending(path) and path not in tars]

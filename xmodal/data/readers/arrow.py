@@ -1,0 +1,98 @@
+"""Arrow IPC files and streams (.arrow, .feather), also those of ``datasets.save_to_disk``.
+
+Files are memory-mapped. The bytes of pictures are not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from xmodal.data.packed.tables import arrow_batches, column_path, open_arrow, table_errors
+from xmodal.data.readers.arrow_columns import (
+    are_pictures,
+    batch_rows,
+    column_values,
+    may_hold_pictures,
+    picture_values,
+)
+from xmodal.data.readers.columns import COLUMN_NAMES
+from xmodal.data.readers.hub_features import class_names, with_names
+from xmodal.data.readers.reading import Reading
+
+BATCH_ROWS = 1024
+PICTURE_ROWS = 32
+"""Rows among which the first picture of a column is looked for."""
+
+
+def read_rows(path: Path, reading: Reading) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield ("row N", row) from 1; record values that cannot be read.
+
+    Raises DataError if the file is not readable.
+    """
+    import pyarrow as pa
+
+    with table_errors(path), pa.memory_map(str(path)) as file:
+        yield from _File(file.read_buffer(), path, reading).rows()
+
+
+class _File:
+    """The content of a file: its columns to read, and which of them hold pictures."""
+
+    def __init__(self, content: Any, path: Path, reading: Reading) -> None:
+        self._content, self._reading = content, reading
+        self._path = path.absolute()
+        schema = open_arrow(content).schema
+        only = reading.only
+        self._numbers = [n for n, name in enumerate(schema.names) if only is None or name in only]
+        self._names = class_names(schema)
+        start = next(self._batches(), None)
+        self._pictures = (
+            {
+                field.name
+                for field, column in zip(start.schema, start.columns, strict=True)
+                if self._holds_pictures(field, column)
+            }
+            if start is not None
+            else set()
+        )
+
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield ("row N", row)."""
+        first = 0
+        for batch in self._batches():
+            for start in range(0, len(batch), BATCH_ROWS):
+                part = batch.slice(start, BATCH_ROWS)
+                columns = [
+                    (field.name, self._values(field.name, column, first))
+                    for field, column in zip(part.schema, part.columns, strict=True)
+                ]
+                yield from batch_rows(columns, first, len(part))
+                first += len(part)
+
+    def _batches(self) -> Iterator[Any]:
+        for batch in arrow_batches(self._content, self._numbers):
+            batch.validate(full=True)  # offsets of a damaged file may be outside of it
+            if len(batch):
+                yield batch
+
+    def _holds_pictures(self, field: Any, column: Any) -> bool:
+        if not may_hold_pictures(field.type):
+            return False
+        named = self._reading.columns.image
+        is_image = field.name == named or (named is None and field.name in COLUMN_NAMES["image"])
+        values = (value.as_py() for value in column)
+        return any(are_pictures([value], is_image) for value in islice(values, PICTURE_ROWS))
+
+    def _values(self, name: str, column: Any, first: int) -> list[Any]:
+        if name in self._pictures:
+            return picture_values(column, column_path(self._path, name), first)
+        unreadable: list[int] = []
+        values = column_values(column, unreadable)
+        for place in unreadable:
+            self._reading.problems.add(
+                "value that is not readable", f"row {first + place + 1}, column {name}"
+            )
+        return with_names(values, self._names[name]) if name in self._names else values
