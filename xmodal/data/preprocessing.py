@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -14,6 +15,10 @@ Fit = Literal["crop", "squash", "shortest", "longest"]
 Resample = Literal["bilinear", "bicubic", "lanczos", "nearest", "box", "hamming"]
 Offset = Literal["floor", "round", "start"]
 FITS: tuple[Fit, ...] = ("crop", "squash", "shortest", "longest")
+Box = tuple[float, float, float, float]
+"""Left, top, right and lower edge of a part of a picture, in pixels."""
+LARGEST_SUPPORT = 3
+"""Pixels on each side of a resized pixel that have a weight in it; 3 for lanczos, else fewer."""
 FIRST_FIELDS = 6
 """Fields of earlier versions; :meth:`Preprocessing.__repr__` always shows them."""
 
@@ -33,7 +38,9 @@ class Preprocessing:
 
     ``offset``: rounding of the offset of the middle if it is not a whole number: down, or to the
     even number; "start" is the upper left corner instead of the middle. ``fill``: colour of the
-    padding. ``bgr``: the network expects blue, green, red. The network divides pixels by 255, then
+    padding. ``bgr``: the network expects blue, green, red. ``by_rows``: rows are resized before
+    columns, as by torchvision; Pillow begins with the smaller work, and both round between the two.
+    The network divides pixels by 255, then
     computes ``(x - mean) / std`` for each channel.
     """
 
@@ -47,6 +54,7 @@ class Preprocessing:
     offset: Offset = "floor"
     fill: tuple[int, int, int] = (0, 0, 0)
     bgr: bool = False
+    by_rows: bool = False
 
     def __repr__(self) -> str:
         """Return the fields; later ones only if they are set, because hashes contain this text."""
@@ -107,12 +115,28 @@ class Preprocessing:
         starts = [max(0, one) for one in offset]
         ends = [min(side, one + self.size) for side, one in zip(sides, offset, strict=True)]
         scales = [before / after for before, after in zip(image.size, sides, strict=True)]
-        part = _resize_part(image, self.resample, starts, ends, scales)
-        (left, right), (top, bottom) = (
-            (start - one, end - one) for start, end, one in zip(starts, ends, offset, strict=True)
+        size = (ends[0] - starts[0], ends[1] - starts[1])
+        left, top, right, bottom = (
+            min(one * scale, float(limit))
+            for places in (starts, ends)
+            for one, scale, limit in zip(places, scales, image.size, strict=True)
         )
-        square[top:bottom, left:right] = part
+        part = self._resized(image, size, (left, top, right, bottom))
+        corner = [start - one for start, one in zip(starts, offset, strict=True)]
+        square[corner[1] : corner[1] + size[1], corner[0] : corner[0] + size[0]] = part
         return square
+
+    def _resized(self, image: Image.Image, size: tuple[int, int], box: Box) -> Image.Image:
+        """Return the part ``box`` of a picture, resized to ``size``."""
+        method = Image.Resampling[self.resample.upper()]
+        if not self.by_rows or method == Image.Resampling.NEAREST:
+            return image.resize(size, method, box=box)
+        left, top, right, bottom = box
+        reach = LARGEST_SUPPORT * max(1.0, (bottom - top) / size[1]) + 1
+        first, last = max(0, int(top - reach)), min(image.height, math.ceil(bottom + reach))
+        rows = image.crop((0, first, image.width, last))
+        rows = rows.resize((size[0], rows.height), method, box=(left, 0, right, rows.height))
+        return rows.resize(size, method, box=(0, top - first, size[0], bottom - first))
 
 
 def _offset(side: int, size: int, rounding: Offset) -> int:
@@ -122,25 +146,3 @@ def _offset(side: int, size: int, rounding: Offset) -> int:
     if side < size:
         return -((size - side) // 2)
     return round((side - size) / 2) if rounding == "round" else (side - size) // 2
-
-
-def _resize_part(
-    image: Image.Image,
-    resample: Resample,
-    starts: list[int],
-    ends: list[int],
-    scales: list[float],
-) -> Pixels:
-    """Return a part of the resized picture, from ``starts`` to ``ends``, each (x, y).
-
-    ``scales``: pixels of the picture for one resized pixel.
-    """
-    corners = [
-        min(one * scale, float(limit))
-        for places in (starts, ends)
-        for one, scale, limit in zip(places, scales, image.size, strict=True)
-    ]
-    left, top, right, bottom = corners
-    size = (ends[0] - starts[0], ends[1] - starts[1])
-    method = Image.Resampling[resample.upper()]
-    return np.asarray(image.resize(size, method, box=(left, top, right, bottom)))
