@@ -143,7 +143,7 @@ def test_losses_are_recorded(tmp_path: Path) -> None:
         **{"4.png": png(4), "4.json": b"17", "4.txt": b""},
     }
     data = read(archive(tmp_path / "a.tar", members))
-    not_used = data.problems.names("file that is not a picture, by its ending")
+    not_used = data.problems.names(webdataset.NOT_USED)
     assert not_used == ["0.npy", ".DS_Store", "README"]
     assert [name.split()[0] for name in data.problems.names(webdataset.UNREADABLE)] == [
         *("2.json", "2.txt", "3.json", "4.json"),

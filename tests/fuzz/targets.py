@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+<<<<<<< HEAD
 from fuzz import (
     index_targets,
     model_targets,
@@ -12,6 +13,9 @@ from fuzz import (
     reader_targets,
     shard_targets,
 )
+=======
+from fuzz import picture_targets, reader_targets
+>>>>>>> main
 from fuzz.registry import TARGETS, Target
 
 __all__ = ["READERS", "TARGETS", "available"]

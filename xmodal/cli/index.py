@@ -81,10 +81,20 @@ def index(data: Path, model: Path | None, uri: str, **options: Any) -> None:
       xmodal index photos/ --model my.model --index my.index
       xmodal index photos/ --index my.index --prune
     """
-    given = _read(data, uri, options)
-    dataset = given.dataset
+    from xmodal.encoders.index_model import lock_local
 
+    given = _read(data, uri, options)
+    with lock_local(uri):
+        _index(given, data, model, uri, options)
+
+
+def _index(
+    given: CommandData, data: Path, model: Path | None, uri: str, options: dict[str, Any]
+) -> None:
+    """Update the index, which is locked, and print what changed."""
     from xmodal.encoders.index_model import record_model
+
+    dataset = given.dataset
 
     fitted = None
     if model is None:
@@ -94,14 +104,14 @@ def index(data: Path, model: Path | None, uri: str, **options: Any) -> None:
     features = given.features is not None
     torch_only = features or options["image_backbone"] or options["text_backbone"]
     if options["engine"] == "auto" and not torch_only and not options["no_portable"]:
-        complete_portable(model)
+        complete_portable(model, trust_remote_code=options["trust_remote_code"])
     encoder = given.encoder(load_encoder(model, options, features=features))
     target = open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint, create=True)
     print_strategy(uri, target)
     changes = _update(target, encoder, given, options["source"] or source_of(data), options)
     documents = len(target)
-    target.close()
     record_model(uri, model, encoder.fingerprint)
+    target.close()
     print_problems(dataset.problems)
     if options["as_json"]:
         result: dict[str, Any] = {"index": uri, "documents": documents, **changes.codes}

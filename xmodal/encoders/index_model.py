@@ -6,13 +6,16 @@ fingerprint. An encoder that was fitted for the index lies in the subfolder ``mo
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from xmodal.encoders.folder import CONFIG, write_json
+from xmodal.checksums import check_digest, with_digest
+from xmodal.encoders.folder import CONFIG, read_json
 from xmodal.errors import ConfigError
-from xmodal.index.local import FILE, MODEL_FOLDER, MODEL_RECORD
+from xmodal.index.local import FILE, MODEL_FOLDER, MODEL_RECORD, lock_index
+from xmodal.writing import write_json
 
 DEFAULT_MODEL = Path(".xmodal", "model")
 """Folder of the encoder, in the working directory, that train writes unless --out is given."""
@@ -24,6 +27,17 @@ def local_folder(uri: str) -> Path | None:
     """Return the folder of a local index, None for an address of another backend."""
     path = uri.removeprefix("file://")
     return None if "://" in path else Path(path)
+
+
+@contextmanager
+def lock_local(uri: str) -> Iterator[None]:
+    """Hold the lock of a local index; no effect for other backends.
+
+    Raises InUse if another process holds it, IndexFailure for a folder that is no index.
+    """
+    folder = local_folder(uri)
+    with nullcontext() if folder is None else lock_index(folder):
+        yield
 
 
 def own_model(folder: Path) -> Path:
@@ -38,7 +52,8 @@ def record_model(uri: str, model: Path, fingerprint: str) -> None:
         own = own_model(folder)
         is_own = own.is_dir() and model.is_dir() and os.path.samefile(own, model)
         path = MODEL_FOLDER if is_own else str(model.resolve())
-        write_json(folder / MODEL_RECORD, {"model": path, "fingerprint": fingerprint})
+        record = with_digest({"model": path, "fingerprint": fingerprint})
+        write_json(folder / MODEL_RECORD, record)
 
 
 def recorded_model(uri: str) -> Path | None:
@@ -47,11 +62,13 @@ def recorded_model(uri: str) -> Path | None:
     Raises ConfigError if the record is damaged.
     """
     folder = local_folder(uri)
-    if folder is None or not (record := folder / MODEL_RECORD).is_file():
+    if folder is None or not (record := folder / MODEL_RECORD).exists():
         return None
     try:
-        return folder / str(json.loads(record.read_text(encoding="utf-8"))["model"])
-    except (ValueError, KeyError, TypeError) as error:
+        content = read_json(record)
+        check_digest(content, record.name)
+        return folder / str(content["model"])
+    except (ValueError, KeyError, TypeError, IsADirectoryError) as error:
         raise ConfigError(
             f"{record} is damaged ({error}): name the encoder's folder with --model"
         ) from None
@@ -81,6 +98,7 @@ def find_model(uri: str) -> Path | None:
         return own_model(folder)
     if (folder / FILE).is_file():
         raise ConfigError(
-            f"--model is missing: the index {folder} records no model, name its encoder's folder"
+            f"--model is missing: the index {folder} has no {MODEL_RECORD}, which records its "
+            "model: name its encoder's folder"
         )
     return None

@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from xmodal.checksums import file_record
 from xmodal.codes import BinaryCodes
 from xmodal.config import FEATURES, PRECISIONS, Precision
 from xmodal.data.dataset import Problems, Progress
@@ -31,21 +32,21 @@ from xmodal.encoders.calibration import Confidence
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.encoders.folder import (
     FILES_KEY,
+    SPLIT,
     TORCH_ENCODER,
     WEIGHTS,
-    check_file,
     check_fingerprint,
+    check_recorded,
     damage_as_model_error,
-    file_record,
     read_config,
     read_split,
-    write_bytes,
     write_config,
     write_split,
 )
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ModelError
 from xmodal.features.backbones import (
+    OWN_CODE,
     ImageBackbone,
     TextBackbone,
     load_image_backbone,
@@ -54,6 +55,7 @@ from xmodal.features.backbones import (
 )
 from xmodal.features.extract import Array, image_features, text_features
 from xmodal.modality import MODALITIES, Modality
+from xmodal.writing import write_bytes
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class TrainedEncoder(Encoder):
     """Encoder computed by torch; :func:`xmodal.train` returns it.
 
     ``precision``: number format of the backbones on every processor; the towers compute in float32.
+    ``trust_remote_code``: code that belongs to the backbones may run.
     """
 
     towers: Towers
@@ -77,6 +80,7 @@ class TrainedEncoder(Encoder):
     about: dict[str, Any] = field(default_factory=dict)
     split: Mapping[str, Sequence[str]] = field(default_factory=dict)
     precision: Precision = "float32"
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         self.towers.to(device()).eval()
@@ -104,7 +108,13 @@ class TrainedEncoder(Encoder):
     @cached_property
     def image_backbone(self) -> ImageBackbone:
         """The image backbone, loaded at the first use. Raises ModelError if it has changed."""
-        loaded = load_image_backbone(self.backbones["image"].spec, precision=self.precision)
+        ref = self.backbones["image"]
+        loaded = load_image_backbone(
+            ref.spec,
+            precision=self.precision,
+            trust_remote_code=self.trust_remote_code,
+            recorded=ref.fingerprint,
+        )
         self._check_backbone("image", loaded.fingerprint)
         return loaded
 
@@ -113,7 +123,9 @@ class TrainedEncoder(Encoder):
         """The text backbone, loaded at the first use. Raises ModelError if it has changed."""
         ref = self.backbones["text"]
         spec = recorded_spec(ref.spec, ref.fingerprint)
-        loaded = load_text_backbone(spec, precision=self.precision)
+        loaded = load_text_backbone(
+            spec, precision=self.precision, trust_remote_code=self.trust_remote_code
+        )
         self._check_backbone("text", loaded.fingerprint)
         return loaded
 
@@ -172,7 +184,7 @@ class TrainedEncoder(Encoder):
             "towers": self.towers.shape,
             "backbones": {modality: vars(ref) for modality, ref in self.backbones.items()},
             "confidence": self.confidence.to_config(),
-            FILES_KEY: {WEIGHTS: file_record(path / WEIGHTS)},
+            FILES_KEY: {name: file_record(path / name) for name in (WEIGHTS, SPLIT)},
             **self.about,
         }
         write_config(path, config)
@@ -184,17 +196,18 @@ class TrainedEncoder(Encoder):
         *,
         image_backbone: str | None = None,
         text_backbone: str | None = None,
+        trust_remote_code: bool = False,
     ) -> TrainedEncoder:
         """Load the encoder in ``folder``.
 
-        ``image_backbone`` and ``text_backbone``: new names or paths of moved backbones. Raises
+        ``image_backbone`` and ``text_backbone``: new names or paths of moved backbones;
+        ``trust_remote_code``: code that belongs to them may run, as in the training. Raises
         ModelError if there is no encoder, or if its files do not belong together.
         """
         path = Path(folder)
         config = read_config(path, TORCH_ENCODER)
         with damage_as_model_error(path, TORCH_ENCODER, SafetensorError):
-            for name, record in config.get(FILES_KEY, {}).items():
-                check_file(path / name, record)
+            check_recorded(path, config, *config.get(FILES_KEY, {}))
             towers = Towers(**config["towers"])
             towers.load_state_dict(load_file(path / WEIGHTS))
             moved = {"image": image_backbone, "text": text_backbone}
@@ -203,17 +216,23 @@ class TrainedEncoder(Encoder):
                 for modality, ref in ((m, config["backbones"][m]) for m in MODALITIES)
             }
             curve = Confidence.from_config(config["confidence"], towers.bits)
-            split, recorded = read_split(path), config["fingerprint"]
+            split, recorded = read_split(path, config), config["fingerprint"]
             precision = config.get("precision", "float32")  # earlier versions lack the key
             if precision not in PRECISIONS:
                 raise ValueError(f"precision is {precision!r}")
-        encoder = cls(towers, refs, curve, TORCH_ENCODER.about(config), split, precision)
+        about = TORCH_ENCODER.about(config)
+        encoder = cls(towers, refs, curve, about, split, precision, trust_remote_code)
         check_fingerprint(path, TORCH_ENCODER, encoder.fingerprint, recorded)
         return encoder
 
     def _check_backbone(self, modality: Modality, fingerprint: str) -> None:
         ref = self.backbones[modality]
         if fingerprint != ref.fingerprint:
+            if OWN_CODE in ref.fingerprint and not self.trust_remote_code:
+                raise ModelError(
+                    f"this encoder was trained with code that belongs to the {modality} backbone "
+                    f"{ref.spec!r}: add --trust-remote-code if you trust it"
+                )
             raise ModelError(
                 f"the {modality} backbone {ref.spec!r} is {fingerprint}, this encoder was trained "
                 f"with {ref.fingerprint}: restore that one, or name it with --{modality}-backbone"

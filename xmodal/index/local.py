@@ -18,6 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from xmodal.index.contract import (
     WordsQuery,
     to_facets,
 )
-from xmodal.index.documents import Codes, DocumentBatch, Vectors, match_vectors, to_batch
+from xmodal.index.documents import Codes, DocumentBatch, match_vectors, to_batch
 from xmodal.index.filters import (
     All,
     Condition,
@@ -62,15 +63,16 @@ from xmodal.index.validation import (
     check_target,
     check_width,
 )
-from xmodal.index.vector_file import PREFIX as VECTORS
 from xmodal.index.vector_file import (
+    CHECKSUMS,
+    MappedVectors,
     VectorFiles,
-    open_vectors,
     remove_unused,
-    verify_vectors,
     write_vectors,
 )
+from xmodal.index.vector_file import PREFIX as VECTORS
 from xmodal.modality import MODALITIES, Modality
+from xmodal.writing import NEW, lock_folder
 
 FILE, LOCK, UNFINISHED = "documents.parquet", "lock", "saving-"
 MODEL_FOLDER, MODEL_RECORD = "model", "model.json"
@@ -92,17 +94,41 @@ def open_folder(
     folder that is not an index.
     """
     path = Path(folder)
+    _check_folder(path)
     if (path / FILE).is_file():
         return HammingIndex.load(path, bits=bits, fingerprint=fingerprint)
+    if not create:
+        found = f", which has no {FILE}" if path.exists() else ""
+        raise IndexMissing(
+            f"no index at {path}{found}: make one with xmodal index DATA --index {path}"
+        )
+    if bits is None:
+        raise ConfigError(f"bits is None, expected the width of the codes of a new index at {path}")
+    return HammingIndex(bits, fingerprint=fingerprint, folder=path)
+
+
+@contextmanager
+def lock_index(folder: Path) -> Iterator[None]:
+    """Hold the lock of an index, so that no other process saves it meanwhile.
+
+    ``save`` holds it by itself. Raises InUse if another process holds it, IndexFailure for a folder
+    that is not an index and for a lock that is a symbolic link, OSError if it cannot be written.
+    """
+    _check_folder(folder)
+    if (folder / LOCK).is_symlink():
+        raise IndexFailure(f"{folder / LOCK} is a symbolic link, expected a file: remove it")
+    with lock_folder(folder, LOCK):
+        yield
+
+
+def _check_folder(path: Path) -> None:
+    """Raise IndexFailure for a file, and for a folder with other files than those of an index."""
+    if (path / FILE).is_file():
+        return
     if path.is_file() or (path.is_dir() and not all(map(_is_left_by_save, path.iterdir()))):
         raise IndexFailure(
             f"{path} exists and is not an index (it has no {FILE}): choose a new folder"
         )
-    if not create:
-        raise IndexMissing(f"no index at {path}: make one with xmodal index DATA --index {path}")
-    if bits is None:
-        raise ConfigError(f"bits is None, expected the width of the codes of a new index at {path}")
-    return HammingIndex(bits, fingerprint=fingerprint, folder=path)
 
 
 class HammingIndex:
@@ -124,7 +150,7 @@ class HammingIndex:
         self._pending: list[DocumentBatch] = []
         self._documents = DocumentBatch.empty(self.bits)
         self._vector_files: VectorFiles = {}  # of the last save
-        self._unverified: VectorFiles = {}  # the files that the vectors are mapped from
+        self._mapped = MappedVectors()  # the files that the vectors are read from
         self._full_text = FullText()
         self._words_file: WordsFile | None = None  # of the last save
         self._row_by_id: dict[str, int] = {}
@@ -237,7 +263,7 @@ class HammingIndex:
     def get(self, ids: Sequence[str]) -> DocumentBatch:
         """Return codes and fields of the ids that exist; see the contract."""
         self._merge()
-        return self._documents.take(self._rows_of_ids(ids))
+        return self._take(self._rows_of_ids(ids))
 
     def entries(
         self, *, where: Mapping[str, Any] | None = None, source: str | None = None
@@ -296,16 +322,15 @@ class HammingIndex:
         """Write the index to its folder, atomically; no effect if nothing changed.
 
         Raises ConfigError without a folder, IndexFailure if another process changed the file since
-        it was opened.
+        it was opened, InUse if another process writes the folder now.
         """
         if self.folder is None:
             raise ConfigError("this index has no folder: pass one when the index is created")
         if not self._dirty:
             return
         self._merge()
-        self.folder.mkdir(parents=True, exist_ok=True)
         target = self.folder / FILE
-        with _lock(self.folder):
+        with lock_index(self.folder):
             if _identity(target) != self._loaded_file:
                 raise IndexFailure(
                     f"{self.folder} was changed by another process since it was opened: "
@@ -335,7 +360,7 @@ class HammingIndex:
                 new.unlink(missing_ok=True)
                 self._remove_unused()
             self._loaded_file = _identity(target)
-            self._map_vectors(open_vectors(self.folder, files), files)
+            self._map_vectors(MappedVectors.open(self.folder, files))
         self._dirty = False
 
     @classmethod
@@ -351,7 +376,7 @@ class HammingIndex:
             expected_fingerprint=fingerprint,
         )
         try:
-            vectors = open_vectors(folder, stored.vectors)
+            vectors = MappedVectors.open(folder, stored.vectors)
         except IndexFailure:
             if _identity(folder / FILE) == identity:
                 raise
@@ -359,7 +384,7 @@ class HammingIndex:
             return cls.load(folder, bits=bits, fingerprint=fingerprint)
         index = cls(stored.bits, fingerprint=stored.fingerprint or fingerprint, folder=folder)
         index._documents = stored.documents
-        index._map_vectors(vectors, stored.vectors)
+        index._map_vectors(vectors)
         index._full_text = FullText(stored.documents, folder, stored.words)
         index._words_file = stored.words
         index._loaded_file = identity
@@ -392,7 +417,7 @@ class HammingIndex:
         """Yield all documents in order of id, at most ``size`` per batch."""
         self._merge()
         for start in range(0, len(self._documents), size):
-            yield self._documents.take(range(start, min(start + size, len(self._documents))))
+            yield self._take(np.arange(start, min(start + size, len(self._documents))))
 
     # ---- implementation ------------------------------------------------------------------------
 
@@ -425,19 +450,26 @@ class HammingIndex:
         A killed save left them, or they are of the save before the last one.
         """
         assert self.folder is not None
-        remove_unused(self.folder, VECTORS, {file.name for file in self._vector_files.values()})
+        vectors = {file.name for file in self._vector_files.values()}
+        checksums = {f"{name}{CHECKSUMS}" for name in vectors}
+        remove_unused(self.folder, VECTORS, vectors | checksums)
         remove_unused(self.folder, WORDS, {self._words_file.name} if self._words_file else ())
 
-    def _map_vectors(self, vectors: Vectors, files: VectorFiles) -> None:
+    def _take(self, rows: npt.NDArray[np.int64]) -> DocumentBatch:
+        """Return documents; raises IndexFailure if their vectors on disk are damaged."""
+        for modality, offsets in self._documents.offsets.items():
+            self._mapped.check(modality, offsets[rows], offsets[rows + 1])
+        return self._documents.take(rows)
+
+    def _map_vectors(self, mapped: MappedVectors) -> None:
         """Take the vectors from files that are mapped into memory."""
-        self._documents = replace(self._documents, vectors=vectors)
-        self._vector_files = self._unverified = files
+        self._documents = replace(self._documents, vectors=mapped.vectors)
+        self._vector_files, self._mapped = mapped.files, mapped
 
     def _verify_vectors(self) -> None:
         """Raise IndexFailure if the vectors on disk, which will be copied, are damaged."""
-        if self.folder is not None:
-            verify_vectors(self.folder, self._unverified)
-            self._unverified = {}
+        self._mapped.verify()
+        self._mapped = MappedVectors()
 
     def _clear_derived(self) -> None:
         """Drop data computed from the rows: rows by id, scans of codes, inverted lists."""
@@ -459,7 +491,8 @@ class HammingIndex:
     def _code_search(self, modality: Modality) -> CodeSearch:
         """Return the search over the codes of one modality."""
         if modality not in self._searches:
-            self._searches[modality] = CodeSearch(self._documents, modality)
+            check = partial(self._mapped.check, modality)
+            self._searches[modality] = CodeSearch(self._documents, modality, check)
         return self._searches[modality]
 
     def _mask(self, conditions: Sequence[Condition]) -> npt.NDArray[np.bool_]:
@@ -518,36 +551,12 @@ class HammingIndex:
             self._inverted[field] = {key: np.array(rows) for key, rows in by_value.items()}
 
 
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder; the operating system releases it if the process is killed.
-
-    A lock file that is a symbolic link is not followed. Raises IndexFailure.
-    """
-    from filelock import FileLock  # required by a save only
-
-    path = folder / LOCK
-    lock = FileLock(path)
-    try:
-        if path.is_symlink():
-            raise OSError("it is a symbolic link, expected a file")
-        lock.acquire()
-    except OSError as error:
-        raise IndexFailure(
-            f"{path} cannot be locked ({error.strerror or error}): remove it, or make the folder "
-            "writable, and save again"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _is_left_by_save(path: Path) -> bool:
     """Return whether a killed first indexing may have left this file or folder."""
-    if path.name in (MODEL_FOLDER, MODEL_RECORD):
+    if path.name in (MODEL_FOLDER, MODEL_RECORD, LOCK):
         return True
-    return path.name == LOCK or path.name.startswith((UNFINISHED, VECTORS, WORDS))
+    begins = (UNFINISHED, VECTORS, WORDS, f"{MODEL_RECORD}{NEW}", f".{MODEL_FOLDER}.")
+    return path.name.startswith(begins)
 
 
 def _identity(path: Path) -> FileIdentity | None:

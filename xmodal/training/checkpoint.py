@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any, Protocol
 
 import torch
 
-from xmodal.encoders.folder import CHECKPOINT, atomic_write
+from xmodal.encoders.folder import CHECKPOINT, RunFolder
 from xmodal.errors import ConfigError
+from xmodal.writing import atomic_write
 
 
 class Stateful(Protocol):
@@ -54,6 +56,7 @@ class Checkpoint:
         if not path.exists():
             return None
         try:
+            _check_members(path)
             saved = cls(**torch.load(path, weights_only=True))
         except Exception as error:  # torch.load raises many types for a damaged file
             reason = " ".join(str(error).split())[:100]
@@ -71,3 +74,23 @@ class Checkpoint:
         """Load the saved state into modules and optimisers of the same names."""
         for name, network in networks.items():
             network.load_state_dict(self.state[name])
+
+
+def _check_members(path: Path) -> None:
+    """Raise BadZipFile if a part of the file has another CRC-32, which torch does not compare."""
+    with zipfile.ZipFile(path) as file:
+        damaged = file.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"{damaged} does not match its checksum")
+
+
+def continue_or_clear(run: RunFolder, identity: str) -> None:
+    """Clear the work folder of a restart unless a stopped restart of ``identity`` is continued."""
+    if run.work is None or not run.is_restart:
+        return
+    try:
+        saved = Checkpoint.read(run.work, identity)
+    except ConfigError:
+        saved = None
+    if saved is None:
+        run.clear()

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from xmodal.data.dataset import Dataset
+from xmodal.data.picture_formats import is_picture_name
 from xmodal.data.readers.values import clean_labels
 from xmodal.errors import ConfigError, DataError
 
 COLUMN_NAMES = {
     "image": tuple(
-        "file_name image image_path filename filepath path img img_path image_name".split()
+        "file_name image image_path filename filepath path img img_path image_name images "
+        "image_file image_filename picture photo jpg jpeg png webp".split()
     ),
     "text": tuple(
-        "text caption captions sentence sentences title description comment name".split()
+        "text caption captions sentence sentences title description comment name txt alt_text "
+        "conversations messages".split()
     ),
     "id": ("id", "item_id"),
     "split": ("split",),
 }
 """Usual column names of each role, in order of preference; labels have none. Names of a table are
 compared with them in any case, and with spaces or hyphens for underscores."""
+MAX_LISTED = 60
+"""Maximum number of names of columns in a message, and of characters of a name."""
+PHRASE_WORDS = 3
+"""Words of a value of a column that looks like captions."""
 LABEL_COLUMN_NAMES = ("labels", "label", "class", "category")
 """Usual names of label columns, for :func:`label_candidates`; they are never used by default."""
 
@@ -43,27 +50,62 @@ class Columns:
     split: str | None = None
 
 
-def resolve_columns(columns: Columns, available: Collection[str], path: Path) -> Columns:
+def resolve_columns(
+    columns: Columns, available: Collection[str], path: Path, rows: Sequence[Mapping[str, Any]] = ()
+) -> Columns:
     """Return the column of each role, or None for a role without a column.
 
-    ``available`` are the columns of the table at ``path``. A name such as "meta.caption" is that of
-    a member of an object. Raises ConfigError if a named column is missing, DataError if there is
-    neither an image nor a text column.
+    ``available`` are the columns of the table at ``path``, ``rows`` some of its rows, for messages.
+    A name such as "meta.caption" is that of a member of an object. Raises ConfigError if a named
+    column is missing, DataError if there is neither an image nor a text column.
     """
     resolved = _resolved(columns, available)
     for role, name in dataclasses.asdict(columns).items():
         if name is not None and getattr(resolved, role) is None:
             raise ConfigError(
-                f"{path} has no column {name!r}; its columns are {', '.join(available)}"
+                f"{path} has no column {name!r}; its columns are {_listed(available, rows)}"
             )
     if resolved.image is None and resolved.text is None:
         image, text = (", ".join(COLUMN_NAMES[role][:3]) for role in ("image", "text"))
         raise DataError(
-            f"{path} has the columns {', '.join(available)}; expected one with pictures "
+            f"{path} has the columns {_listed(available, rows)}; expected one with pictures "
             f"({image}, ...) or texts ({text}, ...): name them with --image-column and "
             "--text-column"
         )
     return resolved
+
+
+def _listed(available: Collection[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return names of columns, and of members of their objects, for a message."""
+    members = (
+        f"{name}.{member}"
+        for row in rows
+        for name, value in row.items()
+        for one in (value if isinstance(value, list) else [value])
+        if isinstance(one, dict)
+        for member in one
+    )
+    names = [*available, *dict.fromkeys(members)]
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(str(name)[:MAX_LISTED] for name in names[:MAX_LISTED]) + more
+
+
+def likely_columns(
+    role: Literal["image", "text"], columns: Columns, rows: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Return unused columns that look like those of pictures or captions, by the values of rows."""
+    looks = is_picture_name if role == "image" else _is_phrase
+    used = dataclasses.astuple(columns)
+    texts: dict[str, list[str]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if isinstance(value, str) and value.strip() and name not in used:
+                texts.setdefault(name, []).append(value)
+    return [name for name, found in texts.items() if 2 * sum(map(looks, found)) > len(found)]
+
+
+def _is_phrase(text: str) -> bool:
+    return len(text.split()) >= PHRASE_WORDS
 
 
 def key_columns(columns: Columns, available: Collection[str]) -> Columns:

@@ -8,14 +8,13 @@ from fnmatch import fnmatchcase
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePath
-from typing import Any
 
 from xmodal.data.dataset import Item
 from xmodal.data.picture_formats import is_picture_name
 from xmodal.data.readers import coco, flickr_token, karpathy
 from xmodal.data.readers.beside import Pictures, is_caption_name
 from xmodal.data.readers.columns import resolve_columns, value_at
-from xmodal.data.readers.json_array import load_json
+from xmodal.data.readers.json_array import Kind, kind_of
 from xmodal.data.readers.pictures import PictureFolder
 from xmodal.data.readers.reading import Reading
 from xmodal.data.readers.tables import FORMATS, read_items, read_table
@@ -56,14 +55,10 @@ class FolderTables:
         listing = replace(listing, files=unused)
         if table := self._only_one(listing.path, _with_names(listing, METADATA)):
             return self._read(table)
-        if files := self._coco_files(listing):
-            self.used.update(path for path, _ in files)
+        if files := self._of_kind("COCO", _matching(listing, coco.FILES)):
+            self.used.update(files)
             return self._coco_items(files)
-        candidates = [
-            path
-            for path in _matching(listing, karpathy.FILES)
-            if karpathy.is_karpathy(self._json(path))
-        ]
+        candidates = self._of_kind("Karpathy", _matching(listing, karpathy.FILES))
         candidates += _matching(listing, flickr_token.FILES)
         candidates += _with_names(listing, CAPTIONS)
         if table := self._only_one(listing.path, candidates) or self._other_table(listing):
@@ -93,26 +88,25 @@ class FolderTables:
         self.used.add(table)
         return read_table(table, self._reading)
 
-    def _coco_files(self, listing: Listing) -> list[tuple[Path, Any]]:
-        found = [(path, self._json(path)) for path in _matching(listing, coco.FILES)]
-        return [(path, content) for path, content in found if coco.is_coco(content)]
+    def _of_kind(self, kind: Kind, files: list[Path]) -> list[Path]:
+        """Return the JSON files of a kind; damaged ones that are not in the root are recorded."""
+        return [path for path in files if self._kind(path) == kind]
 
-    def _coco_items(self, files: list[tuple[Path, Any]]) -> Iterator[Item]:
-        """Yield the items of COCO files; several are splits, which their names name."""
-        for path, content in files:
-            split = coco.split_of(path) if len(files) > 1 else None
-            rows = partial(coco.rows_of, content, split=split)
-            yield from read_items(rows, path, self._reading)
-
-    def _json(self, path: Path) -> Any:
-        """Return the content of a JSON file; None, and a record, if it is not in the root."""
+    def _kind(self, path: Path) -> Kind:
         try:
-            return load_json(path, self._reading)
+            return kind_of(path, self._reading)[0]
         except (DataError, OSError) as error:
             if path.parent in (self._root, self._root / "annotations"):
                 raise
             self._record("table of a subfolder not read", error, path)
-            return None
+            return "other"
+
+    def _coco_items(self, files: list[Path]) -> Iterator[Item]:
+        """Yield the items of COCO files; several are splits, which their names name."""
+        for path in files:
+            split = coco.split_of(path) if len(files) > 1 else None
+            rows = partial(coco.read_rows, path, split=split)
+            yield from read_items(rows, path, self._reading)
 
     def _other_table(self, listing: Listing) -> Path | None:
         """Return the table of any name that names pictures; several are recorded, none is used."""
@@ -172,8 +166,9 @@ def _is_small_list(path: Path) -> bool:
 
 
 def _with_names(listing: Listing, names: Iterable[str]) -> list[Path]:
-    """Return the files of a folder that have one of some names, in any case."""
-    return [listing.path / name for name in listing.files if name.casefold() in names]
+    """Return the files of a folder that have one of some names, in any case, in their order."""
+    found = {name.casefold(): listing.path / name for name in listing.files}
+    return [found[name] for name in names if name in found]
 
 
 def _matching(listing: Listing, patterns: tuple[str, ...]) -> list[Path]:

@@ -7,26 +7,27 @@ Karpathy and Fei-Fei, "Deep visual-semantic alignments for generating image desc
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from xmodal.data.readers.json_stream import read_elements
 from xmodal.data.readers.reading import Reading
 
 FILES = ("dataset_*.json", "dataset.json")
 """Usual names of the files in a folder."""
 
 
-def is_karpathy(content: Any) -> bool:
-    """Whether JSON content has a list of images with sentences."""
-    images = content.get("images") if isinstance(content, dict) else None
-    return isinstance(images, list) and any(
-        isinstance(image, dict) and "sentences" in image for image in images[:100]
-    )
+def is_image(value: Any) -> bool:
+    """Whether an element of the list of images has the sentences of the format."""
+    return isinstance(value, dict) and "sentences" in value
 
 
-def rows_of(content: dict[str, Any], reading: Reading) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_rows(path: Path, reading: Reading) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield ("image N", row) for each picture, with all its captions and its split."""
     reading.sources.append("Karpathy's format")
-    for number, image in enumerate(content["images"], 1):
+    for key, number, image in read_elements(path, reading):
+        if key != "images" or not number:
+            continue
         if not isinstance(image, dict):
             reading.problems.add("bad line", f"image {number} is not an object")
             continue

@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from xmodal.data.packed.names import PackedName
+from xmodal.data.readers.llava import answers, is_conversation
 
 MAX_TEXT = 100_000
 """Maximum number of characters of a text; the rest is cut off."""
@@ -65,7 +66,7 @@ def _captions(value: Any, nested: bool = False) -> Iterator[str | None]:
         else:
             yield from _captions(parsed, nested=True)
     elif isinstance(value, list | tuple):
-        for one in value:
+        for one in answers(value) if is_conversation(value) else value:
             yield from _captions(one, nested=True)
     elif isinstance(value, dict):
         key = next((key for key in CAPTION_KEYS if key in value), None)
