@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-<<<<<<< HEAD
 from fuzz import (
     index_targets,
     model_targets,
@@ -13,9 +12,6 @@ from fuzz import (
     reader_targets,
     shard_targets,
 )
-=======
-from fuzz import picture_targets, reader_targets
->>>>>>> main
 from fuzz.registry import TARGETS, Target
 
 __all__ = ["READERS", "TARGETS", "available"]
