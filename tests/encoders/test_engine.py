@@ -15,7 +15,14 @@ from typing import Any
 import pytest
 
 from xmodal.encoders import engine
-from xmodal.encoders.engine import has_gpu, portable_folder, portable_obstacle, use_portable
+from xmodal.encoders.engine import (
+    has_gpu,
+    portable_folder,
+    portable_obstacle,
+    read_obstacle,
+    use_portable,
+    write_obstacle,
+)
 from xmodal.encoders.folder import (
     CHECKPOINT,
     CONFIG,
@@ -228,8 +235,21 @@ def test_impossible_export_prints_one_line_and_is_not_repeated(
         assert done.status == 0
         assert [line for line in done.err.splitlines() if "no way to export" in line]
     assert len(calls) == 1
-    assert (copied / NOT_PORTABLE).read_text() == "no way to export\n"
+    assert read_obstacle(copied) == "no way to export"
     assert {path.name for path in copied.iterdir()} & {PORTABLE, f"{PORTABLE}.new"} == set()
+
+
+def test_damaged_record_of_an_impossible_export_is_ignored(tmp_path: Path) -> None:
+    write_obstacle(tmp_path, "no way\nto export")
+    assert read_obstacle(tmp_path) == "no way to export"
+    record = tmp_path / NOT_PORTABLE
+    whole = record.read_bytes()
+    damages = [whole[:n] for n in (0, 5, len(whole) - 1)] + [b"N" + whole[1:], whole + b"x"]
+    for content in damages:
+        record.write_bytes(content)
+        assert read_obstacle(tmp_path) is None, content
+    record.write_text("written by an earlier version\n")
+    assert read_obstacle(tmp_path) == "written by an earlier version"
 
 
 @pytest.mark.parametrize(

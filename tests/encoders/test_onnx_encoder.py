@@ -17,9 +17,10 @@ from PIL import Image
 from support.absent import TORCH, command, environment
 
 import xmodal
+from xmodal.checksums import file_record
 from xmodal.data.dataset import Dataset
 from xmodal.encoders.encoder import Encoder
-from xmodal.encoders.folder import file_record, write_config
+from xmodal.encoders.folder import write_config
 from xmodal.encoders.load import load_encoder
 from xmodal.encoders.onnx_encoder import PortableEncoder
 from xmodal.errors import ExtraMissing, ModelError

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from xmodal.data.dataset import Dataset, Item, Problems
 from xmodal.data.images import Preprocessing
 from xmodal.errors import DataError
 from xmodal.features.backbones.builtin import RawPixels, Words
-from xmodal.features.cache import default_cache
+from xmodal.features.cache import content_hash, default_cache
 from xmodal.features.extract import image_features, pair_sources, text_features
 
 BATCH = 32
@@ -314,6 +316,65 @@ def test_damaged_cache_raises_one_line(tmp_path: Path, where: str) -> None:
     assert "\n" not in message
     assert str(cache) in message
     assert "XMODAL_CACHE" in message
+
+
+def change_rows(cache: Path, change: Callable[[bytes, Any], tuple[Any, Any]]) -> None:
+    """Replace each (key, value) of the one file of a cache."""
+    [file] = cache.glob("*.sqlite")
+    with closing(sqlite3.connect(file)) as database, database:
+        rows = [change(*row) for row in database.execute("SELECT key, value FROM features")]
+        database.execute("DELETE FROM features")
+        database.executemany("INSERT INTO features VALUES (?, ?)", rows)
+
+
+DAMAGES: dict[str, Callable[[Any], Any]] = {
+    "flipped bit": lambda value: bytes([value[0] ^ 1]) + value[1:],
+    "flipped checksum": lambda value: value[:-1] + bytes([value[-1] ^ 1]),
+    "short": lambda value: value[:-5],
+    "long": lambda value: value + b"x",
+    "text": lambda value: "red",
+    "number": lambda value: 5,
+    "nothing": lambda value: None,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_rows_are_counted_and_computed_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    texts = ["a", "b", "cc", "abc"]
+    whole, _ = text_features(Letters(), texts, cache=tmp_path)
+    damaged: list[bytes] = []
+
+    def change(key: bytes, value: bytes) -> tuple[bytes, Any]:
+        damaged.append(key)
+        return key, value if len(damaged) == 1 else DAMAGES[damage](value)
+
+    change_rows(tmp_path, change)
+    backbone = Letters()
+    found, _ = text_features(backbone, texts, cache=tmp_path)
+    assert np.array_equal(found, whole)
+    assert len(backbone.computed) == 3
+    assert "3 damaged features" in caplog.text
+    again = Letters()
+    assert np.array_equal(text_features(again, texts, cache=tmp_path)[0], whole)
+    assert again.computed == []
+
+
+def test_row_under_the_key_of_another_is_computed_again(tmp_path: Path) -> None:
+    texts = ["a", "bb"]
+    whole, _ = text_features(Letters(), texts, cache=tmp_path)
+    keys = [content_hash(text.encode()) for text in texts]
+    change_rows(tmp_path, lambda key, value: (keys[1 - keys.index(key)], value))
+    assert np.array_equal(text_features(Letters(), texts, cache=tmp_path)[0], whole)
+
+
+def test_rows_of_earlier_versions_without_a_checksum_are_used(tmp_path: Path) -> None:
+    whole, _ = text_features(Letters(), ["a", "bb"], cache=tmp_path)
+    change_rows(tmp_path, lambda key, value: (key, value[:-4]))
+    backbone = Letters()
+    found, _ = text_features(backbone, ["a", "bb"], cache=tmp_path)
+    assert np.array_equal(found, whole) and backbone.computed == []
 
 
 def test_cache_folder_that_is_a_file_raises(tmp_path: Path) -> None:

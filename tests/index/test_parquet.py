@@ -166,6 +166,27 @@ def test_changed_columns_are_detected(file: Path) -> None:
             read_documents(file)
 
 
+@pytest.mark.parametrize("name", ["id", "image", "text", "fields"])
+def test_other_content_of_a_column_is_detected(
+    tmp_path: Path, file: Path, documents: DocumentBatch, name: str
+) -> None:
+    """Page checksums are right in a file whose offsets lead to the pages of another column."""
+    table = pq.read_table(file)
+    other = table.take([1, 0, 2])
+    at = table.column_names.index(name)
+    pq.write_table(table.set_column(at, table.schema.field(at), other[name]), file)
+    with pytest.raises(IndexFailure, match=f"column {name} does not match the checksum"):
+        read_documents(file)
+
+
+def test_missing_text_is_detected(file: Path) -> None:
+    table = pq.read_table(file)
+    fields = pa.array(["{}", None, "{}"], pa.large_string())
+    pq.write_table(table.set_column(3, table.schema.field(3), fields), file)
+    with pytest.raises(IndexFailure, match="damaged"):
+        read_documents(file)
+
+
 def test_other_parquet_file_is_rejected(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ["x"]}), tmp_path / "file")
     with pytest.raises(IndexMismatch, match="has format None, bit order None"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from xmodal.errors import CodeError, IndexFailure
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import FILE, HammingIndex, open_folder
 from xmodal.index.query_codes import QueryCodes
-from xmodal.index.vector_file import PREFIX, VectorFile, files_from_json, write_vectors
+from xmodal.index.vector_file import CHECKSUMS, PREFIX, VectorFile, files_from_json, write_vectors
 from xmodal.modality import MODALITIES
 
 DIM = 3
@@ -56,8 +58,12 @@ def check_equal(index: HammingIndex, expected: DocumentBatch) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    """Return the names of the files of vectors."""
-    return sorted(path.name for path in folder.glob(f"{PREFIX}*"))
+    """Return the names of the files of vectors, without those of their checksums."""
+    found = {path.name for path in folder.glob(f"{PREFIX}*")}
+    assert {name for name in found if name.endswith(CHECKSUMS)} == {
+        f"{name}{CHECKSUMS}" for name in found if not name.endswith(CHECKSUMS)
+    }
+    return sorted(name for name in found if not name.endswith(CHECKSUMS))
 
 
 # ---- changes ---------------------------------------------------------------------------------
@@ -160,6 +166,7 @@ def test_earlier_versions_read_an_index_without_vectors(tmp_path: Path) -> None:
 
 def test_files_outside_of_the_folder_are_rejected() -> None:
     record = VectorFile("../other", 1, 1, 0)._asdict()
+    del record["blocks"]
     text = str({"image": record, "text": record}).replace("'", '"')
     with pytest.raises(ValueError, match=r"\.\./other"):
         files_from_json(text)
@@ -196,6 +203,90 @@ def test_changed_content_is_found_before_it_is_saved_again(tmp_path: Path, actio
         else:
             index.delete(["a"])
     assert names(tmp_path) == before
+
+
+def flip(file: Path, at: int) -> None:
+    """Flip a bit of a file."""
+    content = bytearray(file.read_bytes())
+    content[at] ^= 4
+    file.write_bytes(content)
+
+
+READS: dict[str, Callable[[HammingIndex], Any]] = {
+    "search": lambda index: index.search(
+        QueryCodes(codes(1), vectors=np.ones((1, DIM), np.int8)), 5000, target="text"
+    ),
+    "measure": lambda index: index.measure(
+        QueryCodes(codes(1), vectors=np.ones((1, DIM), np.int8)), ["d4999"], target="text"
+    ),
+    "get": lambda index: index.get(["d4999"]),
+    "batches": lambda index: list(index.batches()),
+}
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """An index whose text vectors fill several blocks; its last document is d4999."""
+    stored(tmp_path / "many", *(f"d{number}" for number in range(3000, 5000)))
+    return tmp_path / "many"
+
+
+@pytest.mark.parametrize("read", READS)
+def test_changed_content_is_found_when_it_is_read(many: Path, read: str) -> None:
+    file = many / names(many)[1]
+    flip(file, -1)
+    with pytest.raises(IndexFailure, match=f"{file.name} is missing or damaged") as caught:
+        READS[read](open_folder(many))
+    assert "\n" not in str(caught.value)
+    index = open_folder(many)
+    check_equal(index, batch(*(f"d{number}" for number in range(3000, 3010))))
+    with pytest.raises(IndexFailure):  # a block that was checked leaves others unchecked
+        READS[read](index)
+
+
+def test_files_of_another_index_of_the_same_shape_are_found(tmp_path: Path) -> None:
+    stored(tmp_path / "one", "a", "b")
+    stored(tmp_path / "other", "a", "b", fill=5)
+    for name, other in zip(names(tmp_path / "one"), names(tmp_path / "other"), strict=True):
+        shutil.copy(tmp_path / "other" / other, tmp_path / "one" / name)
+    with pytest.raises(IndexFailure, match="is missing or damaged"):
+        open_folder(tmp_path / "one").get(["a"])
+
+
+@pytest.mark.parametrize("change", ["flipped", "missing", "short", "folder"])
+def test_damaged_checksums_are_found_when_opened(tmp_path: Path, change: str) -> None:
+    stored(tmp_path, "a", "b")
+    file = tmp_path / f"{names(tmp_path)[0]}{CHECKSUMS}"
+    if change == "flipped":
+        flip(file, 0)
+    elif change == "short":
+        file.write_bytes(file.read_bytes()[:-1])
+    else:
+        file.unlink()
+        if change == "folder":
+            file.mkdir()
+    with pytest.raises(IndexFailure, match=f"{file.name} is missing or damaged"):
+        open_folder(tmp_path)
+
+
+def test_files_of_an_earlier_version_need_no_checksums(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr("xmodal.index.parquet.blocks_to_json", lambda files: "{}")
+        stored(tmp_path, "a", "b")
+    for file in tmp_path.glob(f"*{CHECKSUMS}"):
+        file.unlink()
+    check_equal(open_folder(tmp_path), batch("a", "b"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_missing_permission_is_not_called_damage(tmp_path: Path) -> None:
+    stored(tmp_path, "a")
+    file = tmp_path / names(tmp_path)[0]
+    file.chmod(0)
+    with pytest.raises(IndexFailure, match=r"(?i)cannot be read: permission denied"):
+        open_folder(tmp_path)
 
 
 # ---- two processes ---------------------------------------------------------------------------

@@ -19,7 +19,7 @@ PLUGIN = "xmodal_opensearch"
 # Each string is a level of folders and single files; a module imports only from its own folder and
 # from levels to the left. Two folders of one level do not import each other.
 CORE_ORDER = (
-    "errors modality config device linear_models",
+    "errors modality checksums config device linear_models",
     "codes vectors",
     "data",
     "index features",
@@ -31,7 +31,9 @@ CORE_ORDER = (
 )
 PLUGIN_ORDER = ("client", "node index", "loading rest server_plugin", "diagnostics", "cli")
 # Single files of one level may import each other from left to right.
-CORE_FILES = ("errors", "modality", "config", "device", "linear_models", "codes", "vectors")
+CORE_FILES = (
+    *("errors", "modality", "checksums", "config", "device", "linear_models", "codes", "vectors"),
+)
 PLUGIN_USES_OF_CORE = {
     *("errors", "modality", "codes", "vectors", "data", "retrieval", "encoders.load"),
     *("index.contract", "index.validation", "index.filters", "index.documents", "index.origins"),

@@ -142,6 +142,7 @@ def test_finished_run_of_an_earlier_version_is_loaded(made: Path, tmp_path: Path
     folder = tmp_path / "old.codes"
     shutil.copytree(made, folder)
     config = json.loads((folder / "config.json").read_text())
+    del config["sha256"], config["files"]  # earlier versions wrote neither
     names = {new: old for old, new in OLD_NAMES.items()}
     settings = {names.get(name, name): value for name, value in config["settings"].items()}
     config |= {"settings": settings, "identity": _identity(vectors(), 32, 0, settings)}
@@ -211,8 +212,12 @@ def test_restart_replaces_codes_and_keeps_other_files(made: Path, tmp_path: Path
         ("config.json", lambda text: b"[1]"),
         ("weights.safetensors", lambda data: data[: len(data) // 2]),
         ("weights.safetensors", lambda data: data[:-1] + b"\7"),
+        ("weights.safetensors", lambda data: data + b"\0"),
         ("codes.npy", lambda data: data[:-1]),
+        ("codes.npy", lambda data: b""),
+        ("codes.npy", lambda data: data[:-1] + bytes([data[-1] ^ 1])),
         ("report.json", lambda text: b"{"),
+        ("report.json", lambda text: text.replace(b'"recall@10": 0.', b'"recall@10": 1.')),
     ],
 )
 def test_damaged_folder_raises_model_error(
@@ -221,9 +226,29 @@ def test_damaged_folder_raises_model_error(
     folder = tmp_path / "copy"
     shutil.copytree(made, folder)
     (folder / name).write_bytes(change((folder / name).read_bytes()))
-    with pytest.raises(ModelError) as raised:
+    with pytest.raises(ModelError, match=f"{name}|format 9") as raised:
         compress(vectors(), 32, folder, QUICK, show=never)
-    assert "\n" not in str(raised.value)
+    assert "\n" not in str(raised.value) and "xmodal compress with --restart" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["codes.npy", "report.json", "weights.safetensors"])
+def test_restart_mends_a_damaged_folder(made: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(made, folder)
+    (folder / name).unlink()
+    with pytest.raises(ModelError, match=name):
+        compress(vectors(), 32, folder, QUICK, show=never)
+    compress(vectors(), 32, folder, QUICK, restart=True)
+    assert read_codes(folder) == read_codes(made)
+
+
+def test_file_of_another_compressor_of_the_same_shape_is_named(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(made, folder)
+    compress(vectors(), 32, tmp_path / "other", QUICK, seed=5)
+    shutil.copy(tmp_path / "other" / "codes.npy", folder)
+    with pytest.raises(ModelError, match=r"codes\.npy"):
+        read_codes(folder)
 
 
 # ---- command line --------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -264,6 +265,22 @@ def test_damaged_checkpoint_raises_config_error(tmp_path: Path, keep: int) -> No
     with pytest.raises(ConfigError, match=r"checkpoint\.pt cannot be read .*--restart") as caught:
         follow(run_of(PAIR, PAIR, folder=tmp_path), {}, count=2)
     assert "\n" not in str(caught.value)
+
+
+def test_flipped_bits_of_a_checkpoint_raise_config_error(tmp_path: Path) -> None:
+    follow(run_of(PAIR, PAIR, folder=tmp_path), {}, count=1)
+    path = tmp_path / CHECKPOINT
+    data = path.read_bytes()
+    with zipfile.ZipFile(path) as file:  # torch reads them without an error
+        tensors = [info for info in file.infolist() if "/data/" in info.filename]
+    assert tensors
+    for info in tensors:
+        start = data.index(info.filename.encode(), info.header_offset)
+        padding, size = int.from_bytes(data[start - 2 : start], "little"), info.file_size
+        at = start + len(info.filename) + padding + size // 2
+        path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(ConfigError, match=r"checkpoint\.pt cannot be read .*--restart"):
+            follow(run_of(PAIR, PAIR, folder=tmp_path), {}, count=2)
 
 
 def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: Any) -> None:

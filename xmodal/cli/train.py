@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from xmodal.checksums import with_digest
 from xmodal.cli.data import features_option, read_data
 from xmodal.cli.encoder import complete_portable, no_portable_option
 from xmodal.cli.epochs import EpochLines, print_baselines
@@ -156,7 +157,7 @@ def train(data: Path, **params: Any) -> None:
     info(recognise(dataset).line)
     print_label_candidates(dataset, "trains on it")
 
-    from xmodal.encoders.folder import REPORT, write_bytes
+    from xmodal.encoders.folder import REPORT, write_json
     from xmodal.evaluation.evaluate import evaluate
     from xmodal.evaluation.explain import explain
     from xmodal.features.cache import default_cache
@@ -182,8 +183,7 @@ def train(data: Path, **params: Any) -> None:
     if not params["no_report"] and encoder.split.get("query"):
         report, _ = evaluate(given.encoder(encoder), with_known_splits, cache=cache)
         report.facts["situation"] = recognise(dataset).line
-        text = report.to_json() + "\n"
-        write_bytes(params["out"] / REPORT, text.encode())
+        write_json(params["out"] / REPORT, with_digest(json.loads(report.to_json())))
         figures = figures | report.headline()
         words = explain(
             report,

@@ -16,6 +16,8 @@ Two .npy files are ``image`` and ``text``. Features are float16, float32 or floa
 from __future__ import annotations
 
 import hashlib
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -27,6 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xmodal.checksums import is_damage
 from xmodal.data.dataset import Dataset, Item
 from xmodal.data.vectors import CHUNK, NPY_MAGIC
 from xmodal.errors import ConfigError, DataError, require
@@ -270,7 +273,19 @@ def _flat(array: Array) -> Array:
     return array.reshape(-1) if array.ndim == 2 and 1 in array.shape else array
 
 
-LOAD_ERRORS = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError)
+LOAD_ERRORS = (
+    *(
+        ValueError,
+        OSError,
+        EOFError,
+        LookupError,
+        TypeError,
+        SyntaxError,
+        RuntimeError,
+        MemoryError,
+    ),
+    *(OverflowError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),
+)
 """Exceptions of numpy for a damaged or pickled file."""
 
 
@@ -323,7 +338,9 @@ def _plain(value: Array) -> Array:
     return np.array(texts, dtype=str)
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
+def _unreadable(path: Path, error: Exception) -> Exception:
+    if not is_damage(error):
+        return error
     reason = " ".join(str(error).split())
     if "pickle" in reason.lower():
         return DataError(

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from xmodal.checksums import is_damage
 from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset, Problems
+from xmodal.data.feature_file import LOAD_ERRORS
 from xmodal.encoders.encoder import EncodedSources, Encoder
 from xmodal.errors import ConfigError, DataError
 from xmodal.modality import MODALITIES, Modality
@@ -75,7 +77,9 @@ def compare_codes(arrays: Mapping[str, Any], path: Path) -> dict[Modality, Agree
     try:
         with np.load(path, allow_pickle=False) as stored:
             other = {name: stored[name] for name in arrays}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except LOAD_ERRORS as error:
+        if not is_damage(error):
+            raise
         reason = " ".join(str(error).split())[:120]
         raise DataError(f"{path} is no file of codes ({reason}): expected one of --out") from None
     bits = int(arrays["bits"])

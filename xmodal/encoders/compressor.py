@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,18 +14,23 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from xmodal import linear_models
+from xmodal.checksums import file_record
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.data.vectors import Matrix, check_features, unit_chunks
 from xmodal.encoders.folder import (
     CODES,
     COMPRESSOR,
-    CONFIG,
+    FILES_KEY,
+    REPORT,
     WEIGHTS,
     atomic_write,
     check_fingerprint,
+    check_recorded,
     damage_as_model_error,
     read_config,
+    read_json,
     write_bytes,
+    write_config,
     write_json,
 )
 from xmodal.errors import DataError
@@ -77,20 +83,27 @@ class Compressor:
         ]
         return BinaryCodes.concatenate(parts)
 
-    def save(self, folder: Path, codes: BinaryCodes) -> None:
-        """Write the folder with ``codes``; ``config.json`` is written last."""
+    def save(
+        self, folder: Path, codes: BinaryCodes, report: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write the folder with ``codes`` and the report; ``config.json`` is written last."""
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder / CODES) as file:
             np.save(file, codes.packed, allow_pickle=False)
         write_bytes(folder / WEIGHTS, save({"weight": self.weight, "offset": self.offset}))
+        written = [CODES, WEIGHTS]
+        if report is not None:
+            write_json(folder / REPORT, report)
+            written.append(REPORT)
         config = {
             "format": COMPRESSOR.version,
             "kind": COMPRESSOR.kind,
             "fingerprint": self.fingerprint,
             "bits": self.bits,
             "dim": self.dim,
+            FILES_KEY: {name: file_record(folder / name) for name in written},
         }
-        write_json(folder / CONFIG, config | self.about)
+        write_config(folder, config | self.about)
 
     @classmethod
     def load(cls, folder: str | Path) -> Compressor:
@@ -98,6 +111,7 @@ class Compressor:
         path = Path(folder)
         config = read_config(path, COMPRESSOR)
         with damage_as_model_error(path, COMPRESSOR, SafetensorError):
+            check_recorded(path, config, WEIGHTS)
             recorded, weights = config["fingerprint"], load_file(path / WEIGHTS)
             weight, offset = weights["weight"], weights["offset"]
             if weight.shape != (check_bits(config["bits"]), config["dim"]):
@@ -112,6 +126,21 @@ class Compressor:
 def read_codes(folder: str | Path) -> BinaryCodes:
     """Read the codes of a compressor's folder; raise ModelError for a damaged file."""
     path = Path(folder)
+    config = read_config(path, COMPRESSOR)
     with damage_as_model_error(path, COMPRESSOR):
-        packed = np.load(path / CODES, allow_pickle=False)
-        return BinaryCodes(packed, packed.shape[1] * 8)
+        check_recorded(path, config, CODES)
+        # A mapped file does not allocate the memory that a damaged header asks for.
+        packed = np.load(path / CODES, mmap_mode="r", allow_pickle=False)
+        return BinaryCodes(np.array(packed), check_bits(config["bits"]))
+
+
+def read_report(folder: str | Path) -> dict[str, Any] | None:
+    """Read the report of a compressor's folder; raise ModelError for a damaged file.
+
+    None for codes of ``--apply``, which have none.
+    """
+    path = Path(folder)
+    config = read_config(path, COMPRESSOR)
+    with damage_as_model_error(path, COMPRESSOR):
+        check_recorded(path, config, REPORT)
+        return read_json(path / REPORT) if (path / REPORT).exists() else None

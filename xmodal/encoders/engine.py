@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +22,7 @@ from xmodal.encoders.folder import (
     PORTABLE,
     TORCH_ENCODER,
     read_config,
+    write_bytes,
 )
 from xmodal.errors import ExtraMissing, require
 
@@ -59,8 +61,24 @@ def portable_obstacle(model: Path) -> str | None:
         require("xmodal export", "export")
     except ExtraMissing as error:
         return str(error)
-    recorded = model / NOT_PORTABLE
-    return recorded.read_text(encoding="utf-8").strip() if recorded.is_file() else None
+    return read_obstacle(model)
+
+
+def write_obstacle(model: Path, reason: str) -> None:
+    """Record why the trained encoder in ``model`` cannot be exported: the reason, its CRC-32."""
+    line = " ".join(reason.split()).encode()
+    write_bytes(model / NOT_PORTABLE, b"%s\n%08x\n" % (line, zlib.crc32(line)))
+
+
+def read_obstacle(model: Path) -> str | None:
+    """Return the reason of :func:`write_obstacle`, None without one.
+
+    None for a damaged record: the export is tried again. Earlier versions wrote one line alone.
+    """
+    path = model / NOT_PORTABLE
+    line, end, rest = path.read_bytes().partition(b"\n") if path.is_file() else (b"", b"", b"")
+    whole = end and (not rest or rest == b"%08x\n" % zlib.crc32(line))
+    return line.decode(errors="replace") if whole else None
 
 
 def use_portable(*, for_queries: bool) -> bool:

@@ -1,13 +1,12 @@
 """Folders of encoders and compressors: file names, formats, reading, restart, atomic writing.
 
 ``config.json`` is written last, so a folder that contains it is complete. Its key "files" holds
-size and sha256 of the files that decide a code; "sha256" is the digest of all other keys. Folders
-of earlier versions may lack both keys.
+size and sha256 of the files that a command reads; "sha256" is the digest of all other keys (see
+:mod:`xmodal.checksums`). Folders of earlier versions may lack both keys, or records of some files.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from xmodal.checksums import DIGEST_KEY, check_digest, check_file, is_damage, with_digest
 from xmodal.errors import CodeError, ConfigError, ModelError
 from xmodal.modality import MODALITIES
 
@@ -33,10 +33,10 @@ SHEET = re.compile(r"[a-z]+-\d{3,}\.png")
 """File name of a sheet of pictures: the name of the sheet, a hyphen and the epoch."""
 NEW = ".new"
 """Suffix of a file that is being written."""
-FILES_KEY, DIGEST_KEY = "files", "sha256"
+FILES_KEY = "files"
 
 DAMAGE_ERRORS = (
-    *(AttributeError, LookupError, TypeError, ValueError, OSError, RuntimeError),
+    *(AttributeError, LookupError, TypeError, ValueError, OSError, RuntimeError, EOFError),
     CodeError,
 )
 """Exceptions that reading a damaged file may raise."""
@@ -126,7 +126,7 @@ COMPRESSOR = FolderFormat(
     usage="xmodal compress FEATURES.npy --out",
     repair="repeat xmodal compress with --restart",
     files=frozenset({CODES, WEIGHTS, CONFIG, REPORT, HISTORY, CHECKPOINT}),
-    keys=frozenset({"kind", "format", "fingerprint", "bits", "dim"}),
+    keys=frozenset({"kind", "format", "fingerprint", "bits", "dim", FILES_KEY, DIGEST_KEY}),
 )
 
 
@@ -134,8 +134,12 @@ COMPRESSOR = FolderFormat(
 
 
 def encoder_format(folder: Path) -> FolderFormat:
-    """Return the format of an encoder's folder; raise ModelError if there is no encoder."""
-    kind = _parse_config(folder, TORCH_ENCODER).get("kind")
+    """Return the format of an encoder's folder; raise ModelError if there is no encoder.
+
+    The graphs decide which command repairs a folder without a readable ``config.json``.
+    """
+    has_graphs = any((folder / name).exists() for name in GRAPHS.values())
+    kind = _parse_config(folder, ONNX_ENCODER if has_graphs else TORCH_ENCODER).get("kind")
     return ONNX_ENCODER if kind == ONNX_ENCODER.kind else TORCH_ENCODER
 
 
@@ -158,9 +162,8 @@ def read_config(folder: Path, expected: FolderFormat) -> dict[str, Any]:
             f"{folder} has format {version}, this version reads {expected.version}: "
             f"{expected.repair}, or use the version that wrote it"
         )
-    if DIGEST_KEY in config and config[DIGEST_KEY] != config_digest(config):
-        changed = f"{CONFIG} was changed after it was written: its {DIGEST_KEY} differs"
-        raise damaged(folder, expected, changed)
+    with damage_as_model_error(folder, expected):
+        check_digest(config, CONFIG)
     return config
 
 
@@ -171,24 +174,45 @@ def _parse_config(folder: Path, expected: FolderFormat) -> dict[str, Any]:
             if (folder / CHECKPOINT).exists()
             else f"create one with {expected.usage} {folder}"
         )
-        raise ModelError(f"there is no finished {expected.contents} at {folder}: {hint}")
+        raise ModelError(
+            f"there is no finished {expected.contents} at {folder}, which has no {CONFIG}: {hint}"
+        )
     with damage_as_model_error(folder, expected):
         return read_json(folder / CONFIG)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises an exception of DAMAGE_ERRORS for anything else."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path.name} is no JSON: {error}") from None
     if not isinstance(content, dict):
         raise TypeError(f"{path.name} contains no JSON object")
     return content
 
 
-def read_split(folder: Path) -> dict[str, list[str]]:
-    """Return the ids of each part of the data; an empty dict if there is no ``split.json``."""
+def read_split(folder: Path, config: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the ids of each part of the data; an empty dict if there is no ``split.json``.
+
+    ``config``: content of ``config.json``, whose record of the file is compared. Raises an
+    exception of DAMAGE_ERRORS for a damaged file, and for a missing one that is recorded.
+    """
+    check_recorded(folder, config, SPLIT)
     path = folder / SPLIT
     parts = read_json(path) if path.exists() else {}
     return {role: list(ids) for role, ids in parts.items()}
+
+
+def check_recorded(folder: Path, config: Mapping[str, Any], *names: str) -> None:
+    """Compare files with their records in ``config.json``; earlier versions may have none.
+
+    Raises an exception of DAMAGE_ERRORS for a damaged or missing file.
+    """
+    records = config.get(FILES_KEY, {})
+    for name in names:
+        if name in records:
+            check_file(folder / name, records[name])
 
 
 def damaged(folder: Path, expected: FolderFormat, reason: object) -> ModelError:
@@ -203,12 +227,15 @@ def damage_as_model_error(
 ) -> Iterator[None]:
     """Context that turns the exceptions of damaged files into a ModelError.
 
-    ``more``: exceptions of packages that are not always installed, such as safetensors.
+    A missing permission stays a PermissionError. ``more``: exceptions of packages that are not
+    always installed, such as safetensors.
     """
     errors: tuple[type[Exception], ...] = (*DAMAGE_ERRORS, *more)
     try:
         yield
     except errors as error:
+        if not is_damage(error):
+            raise
         raise damaged(folder, expected, error) from None
 
 
@@ -219,43 +246,6 @@ def check_fingerprint(folder: Path, expected: FolderFormat, computed: str, recor
             f"the {expected.contents} in {folder} has fingerprint {computed}, its config says "
             f"{recorded}: weights and config do not belong together"
         )
-
-
-# ---- records of files ------------------------------------------------------------------------
-
-
-def config_digest(config: Mapping[str, Any]) -> str:
-    """Return the sha256 of the content as compact JSON with sorted keys, without its digest."""
-    content = json.loads(json.dumps({k: v for k, v in config.items() if k != DIGEST_KEY}))
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def file_record(path: Path) -> dict[str, Any]:
-    """Return size and sha256 of a file, as ``config.json`` records them."""
-    return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-
-
-def check_size(path: Path, record: Mapping[str, Any]) -> None:
-    """Raise ValueError if a file has another size than recorded, OSError if it is missing."""
-    size = path.stat().st_size
-    if size != record["bytes"]:
-        raise ValueError(f"{path.name} has {size:,} bytes, expected {record['bytes']:,}")
-
-
-def check_file(path: Path, record: Mapping[str, Any]) -> None:
-    """Raise ValueError if a file is not the recorded one, OSError if it cannot be read."""
-    check_size(path, record)
-    found = _sha256(path)
-    if found != record["sha256"]:
-        raise ValueError(
-            f"{path.name} has sha256 {found[:12]}..., expected {str(record['sha256'])[:12]}..."
-        )
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 # ---- writing ---------------------------------------------------------------------------------
@@ -285,7 +275,7 @@ def prepare_folder(folder: Path, expected: FolderFormat, restart: bool) -> bool:
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write ``config.json`` with its digest."""
-    write_json(folder / CONFIG, {**config, DIGEST_KEY: config_digest(config)})
+    write_json(folder / CONFIG, with_digest(config))
 
 
 def write_split(folder: Path, split: Mapping[str, Sequence[str]]) -> None:

@@ -6,11 +6,11 @@ fingerprint. An encoder that was fitted for the index lies in the subfolder ``mo
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
-from xmodal.encoders.folder import CONFIG, write_json
+from xmodal.checksums import check_digest, with_digest
+from xmodal.encoders.folder import CONFIG, read_json, write_json
 from xmodal.errors import ConfigError
 from xmodal.index.local import FILE, MODEL_FOLDER, MODEL_RECORD
 
@@ -38,7 +38,8 @@ def record_model(uri: str, model: Path, fingerprint: str) -> None:
         own = own_model(folder)
         is_own = own.is_dir() and model.is_dir() and os.path.samefile(own, model)
         path = MODEL_FOLDER if is_own else str(model.resolve())
-        write_json(folder / MODEL_RECORD, {"model": path, "fingerprint": fingerprint})
+        record = with_digest({"model": path, "fingerprint": fingerprint})
+        write_json(folder / MODEL_RECORD, record)
 
 
 def recorded_model(uri: str) -> Path | None:
@@ -47,11 +48,13 @@ def recorded_model(uri: str) -> Path | None:
     Raises ConfigError if the record is damaged.
     """
     folder = local_folder(uri)
-    if folder is None or not (record := folder / MODEL_RECORD).is_file():
+    if folder is None or not (record := folder / MODEL_RECORD).exists():
         return None
     try:
-        return folder / str(json.loads(record.read_text(encoding="utf-8"))["model"])
-    except (ValueError, KeyError, TypeError) as error:
+        content = read_json(record)
+        check_digest(content, record.name)
+        return folder / str(content["model"])
+    except (ValueError, KeyError, TypeError, IsADirectoryError) as error:
         raise ConfigError(
             f"{record} is damaged ({error}): name the encoder's folder with --model"
         ) from None

@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from xmodal.checksums import check_file, check_size
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.data.dataset import Problems, Progress
 from xmodal.data.images import Preprocessing
@@ -37,10 +38,7 @@ from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.encoders.folder import (
     FILES_KEY,
     ONNX_ENCODER,
-    check_file,
-    check_size,
     damage_as_model_error,
-    damaged,
     read_config,
     read_split,
 )
@@ -157,7 +155,7 @@ class PortableEncoder(Encoder):
         }
         self.confidence = Confidence.from_config(config["confidence"], self.bits)
         self.about = ONNX_ENCODER.about(config)
-        self.split = read_split(folder)
+        self.split = read_split(folder, config)
         files = {str(name): dict(record) for name, record in config[FILES_KEY].items()}
         for name, record in files.items():
             check_size(folder / name, record)
@@ -344,17 +342,15 @@ class _GraphFeaturizer:
         onnxruntime = _import_package("onnxruntime", self._folder)
         onnxruntime.disable_telemetry_events()
         path = self._folder / name
+        self._check(name, *({f"{name}.data"} & self._files.keys()))
         try:
-            for file in (name, f"{name}.data"):
-                if file in self._files or file == name:
-                    check_file(self._folder / file, self._files[file])
             session = onnxruntime.InferenceSession(
                 path, _session_options(onnxruntime), providers=["CPUExecutionProvider"]
             )
             metadata = session.get_modelmeta().custom_metadata_map
             widths = {one.name: one.shape[1] for one in session.get_outputs()}
-        except Exception as error:  # onnxruntime raises many types for a damaged file
-            raise damaged(self._folder, ONNX_ENCODER, error) from None
+        except Exception as error:  # of many types; the file is the one that was written
+            raise _not_opened(path, onnxruntime, error) from None
         fingerprint = metadata.get(FINGERPRINT_METADATA)
         found = (
             fingerprint,
@@ -373,11 +369,26 @@ class _GraphFeaturizer:
     def _tokenizer(self) -> Any:
         tokenizers = _import_package("tokenizers", self._folder)
         name = str(self._config.tokenizer)
+        self._check(name)
         try:
-            check_file(self._folder / name, self._files[name])
             return tokenizers.Tokenizer.from_file(str(self._folder / name))
         except Exception as error:  # tokenizers raises plain Exception
-            raise damaged(self._folder, ONNX_ENCODER, error) from None
+            raise _not_opened(self._folder / name, tokenizers, error) from None
+
+    def _check(self, *names: str) -> None:
+        """Raise ModelError if files are not those that ``config.json`` records."""
+        with damage_as_model_error(self._folder, ONNX_ENCODER):
+            for name in names:
+                check_file(self._folder / name, self._files[name])
+
+
+def _not_opened(path: Path, package: Any, error: Exception) -> ModelError:
+    """Return the error for a file that is whole and that ``package`` cannot open."""
+    line = " ".join(str(error).split())[:160]
+    return ModelError(
+        f"{package.__name__} {package.__version__} cannot open {path}, which is not damaged "
+        f"({line}): free memory, or install the version of the export"
+    )
 
 
 def _import_package(package: str, folder: Path) -> Any:

@@ -23,6 +23,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from xmodal.checksums import file_record
 from xmodal.codes import BinaryCodes
 from xmodal.config import FEATURES, PRECISIONS, Precision
 from xmodal.data.dataset import Problems, Progress
@@ -31,12 +32,12 @@ from xmodal.encoders.calibration import Confidence
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.encoders.folder import (
     FILES_KEY,
+    SPLIT,
     TORCH_ENCODER,
     WEIGHTS,
-    check_file,
     check_fingerprint,
+    check_recorded,
     damage_as_model_error,
-    file_record,
     read_config,
     read_split,
     write_bytes,
@@ -172,7 +173,7 @@ class TrainedEncoder(Encoder):
             "towers": self.towers.shape,
             "backbones": {modality: vars(ref) for modality, ref in self.backbones.items()},
             "confidence": self.confidence.to_config(),
-            FILES_KEY: {WEIGHTS: file_record(path / WEIGHTS)},
+            FILES_KEY: {name: file_record(path / name) for name in (WEIGHTS, SPLIT)},
             **self.about,
         }
         write_config(path, config)
@@ -193,8 +194,7 @@ class TrainedEncoder(Encoder):
         path = Path(folder)
         config = read_config(path, TORCH_ENCODER)
         with damage_as_model_error(path, TORCH_ENCODER, SafetensorError):
-            for name, record in config.get(FILES_KEY, {}).items():
-                check_file(path / name, record)
+            check_recorded(path, config, *config.get(FILES_KEY, {}))
             towers = Towers(**config["towers"])
             towers.load_state_dict(load_file(path / WEIGHTS))
             moved = {"image": image_backbone, "text": text_backbone}
@@ -203,7 +203,7 @@ class TrainedEncoder(Encoder):
                 for modality, ref in ((m, config["backbones"][m]) for m in MODALITIES)
             }
             curve = Confidence.from_config(config["confidence"], towers.bits)
-            split, recorded = read_split(path), config["fingerprint"]
+            split, recorded = read_split(path, config), config["fingerprint"]
             precision = config.get("precision", "float32")  # earlier versions lack the key
             if precision not in PRECISIONS:
                 raise ValueError(f"precision is {precision!r}")

@@ -6,6 +6,7 @@ stopped export leaves no folder that can be loaded.
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import shutil
@@ -17,8 +18,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from xmodal.checksums import DIGEST_KEY, check_digest, file_record, is_damage
 from xmodal.data.dataset import Dataset, Problems, Progress
 from xmodal.encoders.encoder import Encoder
+from xmodal.encoders.engine import write_obstacle
 from xmodal.encoders.folder import (
     DAMAGE_ERRORS,
     FILES_KEY,
@@ -27,10 +30,8 @@ from xmodal.encoders.folder import (
     ONNX_ENCODER,
     PORTABLE,
     REPORT,
-    SPLIT,
     TORCH_ENCODER,
     encoder_format,
-    file_record,
     read_json,
     write_bytes,
     write_config,
@@ -49,6 +50,7 @@ MIN_EQUAL_BITS = 0.999
 """Share of code bits in which torch and an ONNX graph in float32 must agree."""
 DEFAULT_ITEMS = 500
 PACKAGES = ("xmodal", "torch", "onnx", "onnxruntime")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -132,11 +134,11 @@ def write_portable(
             model, image_backbone=image_backbone, text_backbone=text_backbone
         )
         _ = encoder.image_backbone, encoder.text_backbone  # their errors are not recorded
-    folder, record = model / PORTABLE, model / NOT_PORTABLE
+    folder = model / PORTABLE
     foreign = ONNX_ENCODER.foreign(folder)
     if foreign:
         raise ConfigError(f"{folder} has other files in it ({foreign[0]}): move them away")
-    record.unlink(missing_ok=True)
+    (model / NOT_PORTABLE).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     try:
         return export(
@@ -147,7 +149,7 @@ def write_portable(
             **options,
         )
     except ModelError as error:
-        write_bytes(record, f"{' '.join(str(error).split())}\n".encode())
+        write_obstacle(model, str(error))
         raise
 
 
@@ -272,9 +274,8 @@ def _to_int8(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return size and sha256 of each file that decides a code."""
-    paths = sorted(path for path in folder.iterdir() if path.name != SPLIT)
-    return {path.name: file_record(path) for path in paths}
+    """Return size and sha256 of each file. The model card is written later: nothing reads it."""
+    return {path.name: file_record(path) for path in sorted(folder.iterdir())}
 
 
 def _short(spec: str) -> str:
@@ -283,8 +284,22 @@ def _short(spec: str) -> str:
 
 
 def _report(model: Path) -> dict[str, Any] | None:
-    """Return the content of ``report.json``, or None if it is missing or damaged."""
-    try:
-        return read_json(model / REPORT)
-    except DAMAGE_ERRORS:
+    """Return the content of ``report.json``, or None if it is missing or damaged.
+
+    A damaged one is logged: the model card is written without its figures.
+    """
+    path = model / REPORT
+    if not path.exists():
         return None
+    try:
+        report = read_json(path)
+        check_digest(report, path.name)
+    except DAMAGE_ERRORS as error:
+        if not is_damage(error):
+            raise
+        log.warning(
+            "%s is damaged (%s): the model card has no figures, xmodal evaluate prints them",
+            *(path, error),
+        )
+        return None
+    return {name: value for name, value in report.items() if name != DIGEST_KEY}

@@ -1,14 +1,17 @@
 """Feature cache: rows of numbers, stored on disk under a hash of their source.
 
-There is one SQLite file for each fingerprint of the network that computed the rows.
+There is one SQLite file for each fingerprint of the network that computed the rows. The bytes of a
+row are followed by a checksum of row and key; a damaged row is computed again. Rows of earlier
+versions have no checksum and are used as they are.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xmodal.checksums import row_checksum
 from xmodal.data.packed import read_picture
 from xmodal.data.picture_files import picture_stamp
 from xmodal.errors import DataError
@@ -27,6 +31,8 @@ TABLES = (
     # The content hash of a file, by the hash of its stamp.
     "stamps (key BLOB PRIMARY KEY, value BLOB)",
 )
+KEY_BYTES = 16
+log = logging.getLogger(__name__)
 
 
 def default_cache() -> Path | None:
@@ -55,12 +61,12 @@ class FeatureCache:
 
     def __init__(self, folder: Path, fingerprint: str, dim: int, dtype: str) -> None:
         self._dtype, self._dim = np.dtype(dtype), dim
+        self._file = cache_file(folder, fingerprint)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _unusable(folder, error) from None
-        name = "".join(c if c.isalnum() or c in "-._" else "_" for c in fingerprint)
-        self._db = sqlite3.connect(folder / f"{name}.sqlite", timeout=60)
+        self._db = sqlite3.connect(self._file, timeout=60)
         try:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")
@@ -75,16 +81,17 @@ class FeatureCache:
         self._db.close()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Array]:
-        """Return the stored rows by key; keys without a row are left out."""
-        size = self._dim * self._dtype.itemsize
-        found = self._select("features", keys)
-        return {k: np.frombuffer(v, self._dtype) for k, v in found if len(v) == size}
+        """Return the stored rows by key; keys without a row, or with a damaged one, are left out.
+
+        The number of damaged rows is logged.
+        """
+        found = self._select("features", keys, self._dim * self._dtype.itemsize)
+        return {key: np.frombuffer(row, self._dtype) for key, row in found.items()}
 
     def put(self, keys: Sequence[bytes], rows: Array) -> None:
         """Store one row (dim,) for each key in one transaction."""
-        values = [(k, v.tobytes()) for k, v in zip(keys, rows.astype(self._dtype), strict=True)]
-        with self._db:
-            self._db.executemany("INSERT OR REPLACE INTO features VALUES (?, ?)", values)
+        contents = (row.tobytes() for row in rows.astype(self._dtype))
+        self._insert("features", zip(keys, contents, strict=True))
 
     def file_keys(self, paths: Sequence[Path]) -> list[bytes | None]:
         """Return the content hash of each file; None for a file that cannot be read.
@@ -93,7 +100,7 @@ class FeatureCache:
         """
         stamps = [picture_stamp(path) for path in paths]
         names = [None if x is None else content_hash(x.encode(errors="replace")) for x in stamps]
-        known = dict(self._select("stamps", [name for name in names if name is not None]))
+        known = self._select("stamps", [name for name in names if name is not None], KEY_BYTES)
         new = {}
         for path, name in zip(paths, names, strict=True):
             if name is not None and name not in known:
@@ -101,24 +108,43 @@ class FeatureCache:
                     known[name] = new[name] = content_hash(read_picture(path))
                 except OSError:
                     continue
-        with self._db:
-            self._db.executemany("INSERT OR REPLACE INTO stamps VALUES (?, ?)", new.items())
+        self._insert("stamps", new.items())
         return [None if name is None else known.get(name) for name in names]
 
-    def _select(self, table: str, keys: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
-        """Yield key and value of the rows of a table that have one of the keys."""
+    def _select(self, table: str, keys: Sequence[bytes], size: int) -> dict[bytes, bytes]:
+        """Return the values, of ``size`` bytes, of the keys in a table; log the damaged ones."""
         unique = list(dict.fromkeys(keys))
+        out, damaged = {}, 0
         for start in range(0, len(unique), 500):
             part = unique[start : start + 500]
             marks = ",".join("?" * len(part))
-            yield from self._db.execute(
-                f"SELECT key, value FROM {table} WHERE key IN ({marks})", part
-            )
+            rows = self._db.execute(f"SELECT key, value FROM {table} WHERE key IN ({marks})", part)
+            for key, value in rows:
+                if _is_whole(key, value, size):
+                    out[key] = value[:size]
+                else:
+                    damaged += 1
+        if damaged:
+            log.warning("%s: %s damaged %s are computed again", self._file, f"{damaged:,}", table)
+        return out
+
+    def _insert(self, table: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        """Store keys and values in one transaction."""
+        values = [(key, value + row_checksum(key, value)) for key, value in rows]
+        with self._db:
+            self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", values)
+
+
+def _is_whole(key: object, value: object, size: int) -> bool:
+    """Whether a stored value of ``size`` bytes matches its checksum, if it has one."""
+    if not (isinstance(key, bytes) and isinstance(value, bytes) and len(value) >= size):
+        return False
+    return value[size:] in (b"", row_checksum(key, value[:size]))
 
 
 def content_hash(data: bytes) -> bytes:
     """Return the key of a row, a hash of 16 bytes."""
-    return hashlib.blake2b(data, digest_size=16).digest()
+    return hashlib.blake2b(data, digest_size=KEY_BYTES).digest()
 
 
 @contextmanager
@@ -136,11 +162,17 @@ def open_cache(
         with closing(FeatureCache(cache, fingerprint, dim, dtype)) as store:
             yield store
     except sqlite3.DatabaseError as error:
-        raise _unusable(cache, error) from None
+        raise _unusable(cache_file(cache, fingerprint), error) from None
 
 
-def _unusable(folder: Path, error: Exception) -> DataError:
+def cache_file(folder: Path, fingerprint: str) -> Path:
+    """Return the file of a fingerprint."""
+    name = "".join(c if c.isalnum() or c in "-._" else "_" for c in fingerprint)
+    return folder / f"{name}.sqlite"
+
+
+def _unusable(path: Path, error: Exception) -> DataError:
     return DataError(
-        f"the feature cache in {folder} cannot be used ({error}): remove it, or name another with "
+        f"the feature cache {path} cannot be used ({error}): remove it, or name another with "
         "--cache or XMODAL_CACHE"
     )

@@ -43,10 +43,16 @@ class CodeSearch:
     """Codes, and vectors if there are any, of one modality of all documents.
 
     Codes are sorted by document and position. So the order of positions is the order of documents
-    that the contract of an index requires at ties.
+    that the contract of an index requires at ties. ``check_vectors``: called with the first and the
+    last position + 1 of the vectors that are read, arrays (n,), before they are read.
     """
 
-    def __init__(self, documents: DocumentBatch, modality: Modality) -> None:
+    def __init__(
+        self,
+        documents: DocumentBatch,
+        modality: Modality,
+        check_vectors: Callable[[Positions, Positions], None] = lambda starts, ends: None,
+    ) -> None:
         counts = documents.counts(modality)
         self._offsets = documents.offsets[modality]
         # With one code per document, the offsets are the rows: no second array is needed.
@@ -55,7 +61,7 @@ class CodeSearch:
             self._offsets[:-1] if self._one_each else np.repeat(np.arange(len(counts)), counts)
         )
         self._scan = CodeScan(documents.packed[modality])
-        self._vectors = documents.vectors.get(modality)
+        self._vectors, self._check_vectors = documents.vectors.get(modality), check_vectors
 
     def search(
         self,
@@ -146,6 +152,7 @@ class CodeSearch:
         """Return the best ``k`` matches of documents by the largest cosine of their vectors."""
         assert self._vectors is not None
         positions, first = self._codes_of(rows)
+        self._check_vectors(self._offsets[rows], self._offsets[rows + 1])
         cosines = cosine(vector, self._vectors[positions])
         best = first_minima(-cosines, first)
         positions, cosines = positions[best], cosines[best]

@@ -18,6 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from xmodal.index.contract import (
     WordsQuery,
     to_facets,
 )
-from xmodal.index.documents import Codes, DocumentBatch, Vectors, match_vectors, to_batch
+from xmodal.index.documents import Codes, DocumentBatch, match_vectors, to_batch
 from xmodal.index.filters import (
     All,
     Condition,
@@ -62,14 +63,14 @@ from xmodal.index.validation import (
     check_target,
     check_width,
 )
-from xmodal.index.vector_file import PREFIX as VECTORS
 from xmodal.index.vector_file import (
+    CHECKSUMS,
+    MappedVectors,
     VectorFiles,
-    open_vectors,
     remove_unused,
-    verify_vectors,
     write_vectors,
 )
+from xmodal.index.vector_file import PREFIX as VECTORS
 from xmodal.modality import MODALITIES, Modality
 
 FILE, LOCK, UNFINISHED = "documents.parquet", "lock", "saving-"
@@ -124,7 +125,7 @@ class HammingIndex:
         self._pending: list[DocumentBatch] = []
         self._documents = DocumentBatch.empty(self.bits)
         self._vector_files: VectorFiles = {}  # of the last save
-        self._unverified: VectorFiles = {}  # the files that the vectors are mapped from
+        self._mapped = MappedVectors()  # the files that the vectors are read from
         self._full_text = FullText()
         self._words_file: WordsFile | None = None  # of the last save
         self._row_by_id: dict[str, int] = {}
@@ -237,7 +238,7 @@ class HammingIndex:
     def get(self, ids: Sequence[str]) -> DocumentBatch:
         """Return codes and fields of the ids that exist; see the contract."""
         self._merge()
-        return self._documents.take(self._rows_of_ids(ids))
+        return self._take(self._rows_of_ids(ids))
 
     def entries(
         self, *, where: Mapping[str, Any] | None = None, source: str | None = None
@@ -335,7 +336,7 @@ class HammingIndex:
                 new.unlink(missing_ok=True)
                 self._remove_unused()
             self._loaded_file = _identity(target)
-            self._map_vectors(open_vectors(self.folder, files), files)
+            self._map_vectors(MappedVectors.open(self.folder, files))
         self._dirty = False
 
     @classmethod
@@ -351,7 +352,7 @@ class HammingIndex:
             expected_fingerprint=fingerprint,
         )
         try:
-            vectors = open_vectors(folder, stored.vectors)
+            vectors = MappedVectors.open(folder, stored.vectors)
         except IndexFailure:
             if _identity(folder / FILE) == identity:
                 raise
@@ -359,7 +360,7 @@ class HammingIndex:
             return cls.load(folder, bits=bits, fingerprint=fingerprint)
         index = cls(stored.bits, fingerprint=stored.fingerprint or fingerprint, folder=folder)
         index._documents = stored.documents
-        index._map_vectors(vectors, stored.vectors)
+        index._map_vectors(vectors)
         index._full_text = FullText(stored.documents, folder, stored.words)
         index._words_file = stored.words
         index._loaded_file = identity
@@ -392,7 +393,7 @@ class HammingIndex:
         """Yield all documents in order of id, at most ``size`` per batch."""
         self._merge()
         for start in range(0, len(self._documents), size):
-            yield self._documents.take(range(start, min(start + size, len(self._documents))))
+            yield self._take(np.arange(start, min(start + size, len(self._documents))))
 
     # ---- implementation ------------------------------------------------------------------------
 
@@ -425,19 +426,26 @@ class HammingIndex:
         A killed save left them, or they are of the save before the last one.
         """
         assert self.folder is not None
-        remove_unused(self.folder, VECTORS, {file.name for file in self._vector_files.values()})
+        vectors = {file.name for file in self._vector_files.values()}
+        checksums = {f"{name}{CHECKSUMS}" for name in vectors}
+        remove_unused(self.folder, VECTORS, vectors | checksums)
         remove_unused(self.folder, WORDS, {self._words_file.name} if self._words_file else ())
 
-    def _map_vectors(self, vectors: Vectors, files: VectorFiles) -> None:
+    def _take(self, rows: npt.NDArray[np.int64]) -> DocumentBatch:
+        """Return documents; raises IndexFailure if their vectors on disk are damaged."""
+        for modality, offsets in self._documents.offsets.items():
+            self._mapped.check(modality, offsets[rows], offsets[rows + 1])
+        return self._documents.take(rows)
+
+    def _map_vectors(self, mapped: MappedVectors) -> None:
         """Take the vectors from files that are mapped into memory."""
-        self._documents = replace(self._documents, vectors=vectors)
-        self._vector_files = self._unverified = files
+        self._documents = replace(self._documents, vectors=mapped.vectors)
+        self._vector_files, self._mapped = mapped.files, mapped
 
     def _verify_vectors(self) -> None:
         """Raise IndexFailure if the vectors on disk, which will be copied, are damaged."""
-        if self.folder is not None:
-            verify_vectors(self.folder, self._unverified)
-            self._unverified = {}
+        self._mapped.verify()
+        self._mapped = MappedVectors()
 
     def _clear_derived(self) -> None:
         """Drop data computed from the rows: rows by id, scans of codes, inverted lists."""
@@ -459,7 +467,8 @@ class HammingIndex:
     def _code_search(self, modality: Modality) -> CodeSearch:
         """Return the search over the codes of one modality."""
         if modality not in self._searches:
-            self._searches[modality] = CodeSearch(self._documents, modality)
+            check = partial(self._mapped.check, modality)
+            self._searches[modality] = CodeSearch(self._documents, modality, check)
         return self._searches[modality]
 
     def _mask(self, conditions: Sequence[Condition]) -> npt.NDArray[np.bool_]:

@@ -7,14 +7,16 @@ of codes. Format 3 has the columns of format 2, and files of vectors beside it (
 :mod:`xmodal.index.vector_file`); earlier versions, which would not write these files again, do not
 read it. The file's metadata contains format, bits, bit order, the encoder's fingerprint (key
 ``xmodal.encoder``), the records of the files of vectors and of words (see
-:mod:`xmodal.index.full_text`) and a checksum (key ``xmodal.seal``).
+:mod:`xmodal.index.full_text`) and two checksums. That of the content of each column (key
+``xmodal.columns``; earlier versions wrote none) does not depend on headers and offsets in the file,
+which checksums of pages leave out; that of the metadata (key ``xmodal.seal``) covers all of these.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,15 +25,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xmodal.errors import IndexFailure, IndexMismatch
+from xmodal.checksums import bytes_of, is_damage
+from xmodal.errors import CodeError, IndexFailure, IndexMismatch
 from xmodal.index.documents import DocumentBatch, to_offsets
 from xmodal.index.full_text import WordsFile
-from xmodal.index.vector_file import VectorFiles, files_from_json, files_to_json
+from xmodal.index.vector_file import VectorFiles, blocks_to_json, files_from_json, files_to_json
 from xmodal.modality import MODALITIES, Modality
 
 ONE_CODE, SEVERAL_CODES, WITH_VECTORS = "1", "2", "3"
 """Formats: at most one code of each modality per document, lists of codes, lists and vectors."""
 BIT_ORDER = "most significant first"
+FromArrow = Callable[[pa.Array, int], tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]
+"""Conversion of a column of codes of so many bytes to ``packed`` and ``offsets``."""
 
 
 class StoredDocuments(NamedTuple):
@@ -77,8 +82,10 @@ def write_documents(
     }
     if vectors:
         metadata["xmodal.vectors"] = files_to_json(vectors)
+        metadata["xmodal.vector_blocks"] = blocks_to_json(vectors)
     if words:
         metadata["xmodal.words"] = words.to_json()
+    metadata["xmodal.columns"] = json.dumps(_column_checksums(table, documents))
     metadata["xmodal.seal"] = _checksum(table, metadata)
     table = table.replace_schema_metadata(metadata)
     pq.write_table(table, path, write_page_checksum=True, compression="zstd")
@@ -96,6 +103,8 @@ def read_documents(path: Path) -> StoredDocuments:
     except PermissionError:
         raise IndexFailure(f"{path}: permission denied, this user may not read it") from None
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if not is_damage(error):
+            raise
         raise _damaged(path, error) from None
     layout = metadata.get("xmodal.format"), metadata.get("xmodal.bit_order")
     from_arrow = FROM_ARROW.get(layout[0] or "")
@@ -107,19 +116,68 @@ def read_documents(path: Path) -> StoredDocuments:
     if metadata.pop("xmodal.seal", None) != _checksum(table, metadata):
         raise _damaged(path, "columns or metadata do not match the checksum")
     bits = int(metadata["xmodal.bits"])
+    try:
+        documents = _to_documents(table, from_arrow, bits)
+        if "xmodal.columns" in metadata:
+            _check_columns(table, documents, json.loads(metadata["xmodal.columns"]))
+        blocks = metadata.get("xmodal.vector_blocks", "{}")
+        vectors = files_from_json(metadata.get("xmodal.vectors", "{}"), blocks)
+    except (pa.ArrowException, CodeError, LookupError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from None
+    words = WordsFile.from_json(metadata.get("xmodal.words", ""))
+    return StoredDocuments(documents, bits, metadata["xmodal.encoder"] or None, vectors, words)
+
+
+def _to_documents(table: pa.Table, from_arrow: FromArrow, bits: int) -> DocumentBatch:
+    """Return the columns as documents."""
     packed, offsets = {}, {}
     for modality in MODALITIES:
         packed[modality], offsets[modality] = from_arrow(_one_array(table[modality]), bits // 8)
-    documents = DocumentBatch(
+    return DocumentBatch(
         table["id"].to_pylist(),
         packed,
         offsets,
         table["fields"].to_pylist(),
         origins=table["origin"].to_pylist() if "origin" in table.column_names else [],
     )
-    vectors = files_from_json(metadata.get("xmodal.vectors", "{}"))
-    words = WordsFile.from_json(metadata.get("xmodal.words", ""))
-    return StoredDocuments(documents, bits, metadata["xmodal.encoder"] or None, vectors, words)
+
+
+def _column_checksums(table: pa.Table, documents: DocumentBatch) -> dict[str, int]:
+    """Return the CRC-32 of the content of each column: offsets of texts or codes, then their bytes.
+
+    ``documents``: those of the table.
+    """
+    found = {}
+    for name in table.column_names:
+        if name in MODALITIES:
+            offsets, content = documents.offsets[name], documents.packed[name]
+        else:
+            offsets, content = _text_buffers(_one_array(table[name]))
+        found[name] = zlib.crc32(
+            bytes_of(content), zlib.crc32(bytes_of(offsets.astype("<i8", copy=False)))
+        )
+    return found
+
+
+def _check_columns(table: pa.Table, documents: DocumentBatch, expected: Mapping[str, int]) -> None:
+    """Raise ValueError if the content of a column is not what was written."""
+    found = _column_checksums(table, documents)
+    wrong = [name for name in found if found[name] != expected[name]]
+    if wrong:
+        raise ValueError(f"the content of column {wrong[0]} does not match the checksum")
+
+
+def _text_buffers(array: pa.Array) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+    """Return the offsets (n + 1,) and the bytes of a column of texts without nulls."""
+    if array.null_count:
+        raise ValueError("a text is missing")
+    _, ends, data = array.buffers()
+    kind = np.int64 if pa.types.is_large_string(array.type) else np.int32
+    if not len(array):
+        return np.zeros(1, np.int64), np.zeros(0, np.uint8)
+    offsets = np.frombuffer(ends, kind)[array.offset :][: len(array) + 1].astype(np.int64)
+    content = np.frombuffer(data or b"", np.uint8)[offsets[0] : offsets[-1]]
+    return offsets - offsets[0], content
 
 
 def _checksum(table: pa.Table, metadata: Mapping[str, str]) -> str:

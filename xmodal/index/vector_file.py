@@ -4,6 +4,10 @@ A file contains one row of ``dim`` int8 per code, in the order of the codes, and
 never changed: a save writes files with new names, which the metadata of the Parquet file record, so
 that the rename of that file replaces codes and vectors together. Files that it does not name are
 left over and removed by the next save.
+
+A search reads few rows of a large file. Beside it, a file of the same name with the ending ``.crc``
+has a CRC-32 for each of its blocks (see :mod:`xmodal.checksums`), by which those rows are checked
+when they are read. Files of earlier versions have none.
 """
 
 from __future__ import annotations
@@ -20,28 +24,34 @@ from typing import NamedTuple
 
 import numpy as np
 
+from xmodal.checksums import CheckedBlocks, Int64, block_checksums, bytes_of, is_damage
 from xmodal.errors import IndexFailure
 from xmodal.index.documents import Vectors
 from xmodal.modality import MODALITIES, Modality
 from xmodal.vectors import Int8
 
-PREFIX = "vectors-"
+PREFIX, CHECKSUMS = "vectors-", ".crc"
 CHUNK = 1 << 22
 """Bytes that are written and read at once."""
 
 
 class VectorFile(NamedTuple):
-    """Record of a file: its name, number and dimension of its vectors, and CRC-32 of its bytes."""
+    """Record of a file: its name, number and dimension of its vectors, and CRC-32 of its bytes.
+
+    ``blocks``: CRC-32 of the file of the checksums of its blocks, None if there is no such file.
+    """
 
     name: str
     rows: int
     dim: int
     checksum: int
+    blocks: int | None = None
 
     def open(self, folder: Path) -> Int8:
         """Return the vectors, (rows, dim), mapped into memory; raises IndexFailure.
 
-        Bytes are read when they are used. Number of bytes is checked here, content by ``verify``.
+        Bytes are read when they are used. Number of bytes is checked here, content by ``verify``
+        and by the ``checked_blocks``.
         """
         size = self.rows * self.dim
         try:
@@ -52,10 +62,26 @@ class VectorFile(NamedTuple):
                 # An empty file cannot be mapped.
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
         except OSError as error:
-            raise _damaged(folder / self.name, error.strerror or error) from None
+            raise _unreadable(folder / self.name, error) from None
         if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_RANDOM"):
             mapped.madvise(mmap.MADV_RANDOM)  # a search reads few rows that are far apart
         return np.frombuffer(mapped, np.int8).reshape(self.rows, self.dim)
+
+    def checked_blocks(self, folder: Path, vectors: Int8) -> CheckedBlocks | None:
+        """Return the checksums of the blocks of the opened vectors, None if there are none.
+
+        Raises IndexFailure for a missing or damaged file.
+        """
+        if self.blocks is None:
+            return None
+        path = folder / f"{self.name}{CHECKSUMS}"
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise _unreadable(path, error) from None
+        if zlib.crc32(content) != self.blocks:
+            raise _damaged(path, "its content does not match the checksum")
+        return CheckedBlocks(vectors, np.frombuffer(content, "<u4"))
 
     def verify(self, folder: Path) -> None:
         """Read the whole file; raise IndexFailure if its content is not what was written."""
@@ -65,7 +91,7 @@ class VectorFile(NamedTuple):
                 while chunk := file.read(CHUNK):
                     checksum = zlib.crc32(chunk, checksum)
         except OSError as error:
-            raise _damaged(folder / self.name, error.strerror or error) from None
+            raise _unreadable(folder / self.name, error) from None
         if checksum != self.checksum:
             raise _damaged(folder / self.name, "its content does not match the checksum")
 
@@ -79,15 +105,48 @@ def write_vectors(folder: Path, vectors: Vectors) -> VectorFiles:
     return {m: _write(folder, f"{PREFIX}{m}-{secrets.token_hex(8)}", vectors[m]) for m in vectors}
 
 
-def open_vectors(folder: Path, files: VectorFiles) -> Vectors:
-    """Return the vectors of all files; raises IndexFailure for a missing or damaged one."""
-    return {modality: file.open(folder) for modality, file in files.items()}
+class MappedVectors:
+    """Vectors that are mapped from files into memory and checked when they are read.
 
+    ``vectors``: opened from ``files`` in ``folder``; ``blocks``: the checksums of their blocks.
+    Without arguments there are none.
+    """
 
-def verify_vectors(folder: Path, files: VectorFiles) -> None:
-    """Raise IndexFailure if the content of a file is not what was written."""
-    for file in files.values():
-        file.verify(folder)
+    def __init__(
+        self,
+        folder: Path = Path(),
+        files: VectorFiles | None = None,
+        vectors: Vectors | None = None,
+        blocks: Mapping[Modality, CheckedBlocks | None] | None = None,
+    ) -> None:
+        self.files, self.vectors = files or {}, vectors or {}
+        self._folder, self._blocks = folder, blocks or {}
+
+    @classmethod
+    def open(cls, folder: Path, files: VectorFiles) -> MappedVectors:
+        """Open all files; raises IndexFailure for a missing one or one of another size."""
+        vectors = {modality: file.open(folder) for modality, file in files.items()}
+        blocks = {m: file.checked_blocks(folder, vectors[m]) for m, file in files.items()}
+        return cls(folder, files, vectors, blocks)
+
+    def check(self, modality: Modality, starts: Int64, ends: Int64) -> None:
+        """Raise IndexFailure if the vectors ``starts[i] : ends[i]``, for all i, are damaged.
+
+        Vectors of earlier versions, without checksums of blocks, are not checked.
+        """
+        blocks = self._blocks.get(modality)
+        if blocks is None:
+            return
+        file = self.files[modality]
+        try:
+            blocks.check(starts * file.dim, ends * file.dim)
+        except ValueError as error:
+            raise _damaged(self._folder / file.name, error) from None
+
+    def verify(self) -> None:
+        """Read all files; raise IndexFailure if the content of one is not what was written."""
+        for file in self.files.values():
+            file.verify(self._folder)
 
 
 def remove_unused(folder: Path, prefix: str, used: Collection[str]) -> None:
@@ -100,17 +159,30 @@ def remove_unused(folder: Path, prefix: str, used: Collection[str]) -> None:
 
 
 def files_to_json(files: VectorFiles) -> str:
-    """Return the records as JSON."""
-    return json.dumps({modality: file._asdict() for modality, file in files.items()})
+    """Return the records as JSON, without ``blocks``, which earlier versions do not accept."""
+    records = {modality: file._asdict() for modality, file in files.items()}
+    return json.dumps(
+        {m: {k: v for k, v in r.items() if k != "blocks"} for m, r in records.items()}
+    )
 
 
-def files_from_json(text: str) -> VectorFiles:
-    """Return the records of :func:`files_to_json`; raises ValueError for other text."""
-    records = json.loads(text)
+def blocks_to_json(files: VectorFiles) -> str:
+    """Return ``blocks`` of the records as JSON."""
+    return json.dumps({modality: file.blocks for modality, file in files.items()})
+
+
+def files_from_json(text: str, blocks: str = "{}") -> VectorFiles:
+    """Return the records of :func:`files_to_json` and :func:`blocks_to_json`.
+
+    Raises ValueError for other text.
+    """
+    records, checksums = json.loads(text), json.loads(blocks)
     if not records:
         return {}
     try:
-        files: VectorFiles = {m: VectorFile(**records[m]) for m in MODALITIES}
+        files: VectorFiles = {
+            m: VectorFile(**records[m], blocks=checksums.get(m)) for m in MODALITIES
+        }
     except (TypeError, KeyError) as error:
         raise ValueError(f"records of vectors are not readable: {error}") from None
     for file in files.values():
@@ -121,15 +193,26 @@ def files_from_json(text: str) -> VectorFiles:
 
 def _write(folder: Path, name: str, vectors: Int8) -> VectorFile:
     rows, dim = vectors.shape
-    step, checksum = max(1, CHUNK // max(1, dim)), 0
-    with open(folder / name, "xb") as file:
-        for start in range(0, rows, step):
-            content = vectors[start : start + step].tobytes()
-            checksum = zlib.crc32(content, checksum)
-            file.write(content)
+    content = bytes_of(vectors)
+    _write_synced(folder / name, content)
+    blocks = bytes_of(block_checksums(content).astype("<u4"))
+    _write_synced(folder / f"{name}{CHECKSUMS}", blocks)
+    return VectorFile(name, rows, dim, zlib.crc32(content), zlib.crc32(blocks))
+
+
+def _write_synced(path: Path, content: memoryview) -> None:
+    """Write a new file, and sync it."""
+    with open(path, "xb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    return VectorFile(name, rows, dim, checksum)
+
+
+def _unreadable(path: Path, error: OSError) -> IndexFailure:
+    """Return the error for a file that could not be read."""
+    if not is_damage(error):
+        return IndexFailure(f"{path} cannot be read: {error.strerror}")
+    return _damaged(path, error.strerror or error)
 
 
 def _damaged(path: Path, reason: object) -> IndexFailure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,7 @@ class Checkpoint:
         if not path.exists():
             return None
         try:
+            _check_members(path)
             saved = cls(**torch.load(path, weights_only=True))
         except Exception as error:  # torch.load raises many types for a damaged file
             reason = " ".join(str(error).split())[:100]
@@ -71,3 +73,11 @@ class Checkpoint:
         """Load the saved state into modules and optimisers of the same names."""
         for name, network in networks.items():
             network.load_state_dict(self.state[name])
+
+
+def _check_members(path: Path) -> None:
+    """Raise BadZipFile if a part of the file has another CRC-32, which torch does not compare."""
+    with zipfile.ZipFile(path) as file:
+        damaged = file.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"{damaged} does not match its checksum")

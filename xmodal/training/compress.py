@@ -32,15 +32,11 @@ from xmodal import linear_models
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.config import configure, current_names
 from xmodal.data.vectors import CHUNK, Matrix, check_features, unit_rows
-from xmodal.encoders.compressor import Compressor, read_codes
+from xmodal.encoders.compressor import Compressor, read_codes, read_report
 from xmodal.encoders.folder import (
     CHECKPOINT,
     COMPRESSOR,
-    REPORT,
-    damage_as_model_error,
     prepare_folder,
-    read_json,
-    write_json,
 )
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
@@ -135,8 +131,7 @@ def compress(
     report = _report(features, codes, parts, seed)
     if folder is not None:
         run.write_history(folder)
-        write_json(folder / REPORT, report)
-        compressor.save(folder, codes)
+        compressor.save(folder, codes, report)
         (folder / CHECKPOINT).unlink(missing_ok=True)
     return Compressed(codes, compressor, report)
 
@@ -238,11 +233,10 @@ def _load_finished(
         and current_names(Config, stored) == settings
         and compressor.about.get("identity") == _identity(features, bits, seed, stored)
     )
-    if not same or not (folder / REPORT).is_file():
+    report = read_report(folder)
+    if not same or report is None:
         raise ConfigError(
             f"{folder} holds codes of other features or settings: name another --out, or "
             "replace them with --restart"
         )
-    with damage_as_model_error(folder, COMPRESSOR):
-        report = read_json(folder / REPORT)
     return Compressed(read_codes(folder), compressor, report)

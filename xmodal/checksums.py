@@ -1,0 +1,139 @@
+"""Checksums of what xmodal stores: files, JSON objects, blocks of a file, and rows.
+
+A file is recorded by its size and sha256, a JSON object by the sha256 of its content under its key
+``DIGEST_KEY``. Blocks and rows, which are checked each time that they are read, have a CRC-32.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import stat
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+DIGEST_KEY = "sha256"
+BLOCK = 4096
+"""Bytes of a block with a checksum, the size of a page of memory: mapped files are read by it."""
+CHUNK = 1 << 22
+"""Bytes of a file that are read at once."""
+UInt32 = npt.NDArray[np.uint32]
+Int64 = npt.NDArray[np.int64]
+NOT_DAMAGE = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors of the system that say nothing about the content of a file."""
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether an exception of reading a file may mean damage, unlike a missing permission."""
+    return not (isinstance(error, OSError) and error.errno in NOT_DAMAGE)
+
+
+# ---- files -----------------------------------------------------------------------------------
+
+
+def file_record(path: Path) -> dict[str, Any]:
+    """Return size and sha256 of a file, as ``config.json`` records them."""
+    return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+
+
+def check_size(path: Path, record: Mapping[str, Any]) -> None:
+    """Raise ValueError if there is no file of the recorded size."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError(f"{path.name} is missing") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{path.name} is no file")
+    if found.st_size != record["bytes"]:
+        raise ValueError(f"{path.name} has {found.st_size:,} bytes, expected {record['bytes']:,}")
+
+
+def check_file(path: Path, record: Mapping[str, Any]) -> None:
+    """Raise ValueError if a file is not the recorded one, OSError if it cannot be read."""
+    check_size(path, record)
+    found = _sha256(path)
+    if found != record["sha256"]:
+        raise ValueError(
+            f"{path.name} has sha256 {found[:12]}..., expected {str(record['sha256'])[:12]}..."
+        )
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ---- JSON ------------------------------------------------------------------------------------
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """Return the sha256 of the content as compact JSON with sorted keys, without its digest."""
+    plain = json.loads(json.dumps({k: v for k, v in content.items() if k != DIGEST_KEY}))
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content with its digest."""
+    return {**content, DIGEST_KEY: digest(content)}
+
+
+def check_digest(content: Mapping[str, Any], name: str) -> None:
+    """Raise ValueError if the content of the file ``name`` is not the one that was written.
+
+    Content without a digest, of an earlier version, is accepted.
+    """
+    if DIGEST_KEY in content and content[DIGEST_KEY] != digest(content):
+        raise ValueError(f"{name} was changed after it was written: its {DIGEST_KEY} differs")
+
+
+# ---- blocks and rows -------------------------------------------------------------------------
+
+
+def bytes_of(array: npt.NDArray[Any]) -> memoryview:
+    """Return the bytes of an array; they are copied if it is not contiguous."""
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def block_checksums(content: memoryview) -> UInt32:
+    """Return the CRC-32 of each block of ``BLOCK`` bytes; the last one may be shorter."""
+    starts = range(0, len(content), BLOCK)
+    return np.array([zlib.crc32(content[start : start + BLOCK]) for start in starts], np.uint32)
+
+
+class CheckedBlocks:
+    """Bytes that are compared with the checksums of their blocks when they are first used.
+
+    ``content``: contiguous, for example mapped from a file. ``expected``: CRC-32 of each block.
+    Safe for threads.
+    """
+
+    def __init__(self, content: npt.NDArray[Any], expected: UInt32) -> None:
+        self._content = bytes_of(content)
+        self._expected = expected
+        self._checked = np.zeros(len(expected), np.bool_)
+
+    def check(self, starts: Int64, ends: Int64) -> None:
+        """Raise ValueError unless the blocks of the bytes from ``starts`` to ``ends``, (n,), are
+        those that were written.
+        """
+        first, last = starts // BLOCK, (ends - 1) // BLOCK
+        counts = np.where(ends > starts, last - first + 1, 0)
+        before = np.cumsum(counts) - counts
+        blocks = np.arange(counts.sum()) + np.repeat(first - before, counts)
+        for block in np.unique(blocks[~self._checked[blocks]]).tolist():
+            found = zlib.crc32(self._content[block * BLOCK : (block + 1) * BLOCK])
+            if found != self._expected[block]:
+                raise ValueError(f"byte {block * BLOCK:,} and the next do not match the checksum")
+            self._checked[block] = True
+
+
+def row_checksum(key: bytes, row: bytes) -> bytes:
+    """Return the checksum of a row and of the key that it is stored under, 4 bytes."""
+    return zlib.crc32(row, zlib.crc32(key)).to_bytes(4, "little")
