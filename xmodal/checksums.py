@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from xmodal.errors import is_out_of_memory
+
 DIGEST_KEY = "sha256"
 BLOCK = 4096
 """Bytes of a block with a checksum, the size of a page of memory: mapped files are read by it."""
@@ -30,8 +32,9 @@ NOT_DAMAGE = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, e
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether an exception of reading a file may mean damage, unlike a missing permission."""
-    return not (isinstance(error, OSError) and error.errno in NOT_DAMAGE)
+    """Whether an exception of reading a file may mean damage: not a missing permission or memory."""
+    is_of_system = isinstance(error, OSError) and error.errno in NOT_DAMAGE
+    return not (is_of_system or is_out_of_memory(error))
 
 
 # ---- files -----------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ from xmodal.cli.options import (
 from xmodal.cli.output import print_json, print_line, print_problems, progress_bars
 from xmodal.cli.sources import Data, data_argument, is_features
 from xmodal.data.dataset import Dataset
-from xmodal.encoders.folder import atomic_write
 from xmodal.errors import ConfigError
+from xmodal.writing import atomic_write, check_target
 
 if TYPE_CHECKING:
     from xmodal.encoders.encoder import Encoder
@@ -77,7 +77,7 @@ def encode(
     features = bool(options["feature_files"]) or is_features(data)
     encoder = load_encoder(model, options, for_queries=not has_data, features=features)
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)  # before the codes are computed
+        check_target(out)  # before the codes are computed
     _print_codes(encoder, list(texts), list(images), options["as_json"])
     if out is not None:
         given = read_data(data, options)

@@ -34,6 +34,7 @@ from xmodal.data.dataset import Dataset
 from xmodal.data.split import check_split_map, with_roles
 from xmodal.errors import ConfigError
 from xmodal.index.contract import open_index
+from xmodal.writing import check_target, write_text
 
 
 @click.command()
@@ -87,9 +88,9 @@ def evaluate(data: Data, models: tuple[Path, ...], **params: Any) -> None:
         raise ConfigError(f"two models are called {max(names, key=names.count)}: rename a folder")
     if uri and len(models) > 1:
         raise ConfigError("an index has the codes of one model: give --index with one --model")
-    for folder in (out and out.parent, trec):
-        if folder:
-            folder.mkdir(parents=True, exist_ok=True)
+    for file in (out, trec and trec / "run.trec"):
+        if file:
+            check_target(file)  # before anything is computed
 
     from xmodal.evaluation.evaluate import check_index
     from xmodal.evaluation.evaluate import evaluate as evaluate_encoders
@@ -118,7 +119,7 @@ def evaluate(data: Data, models: tuple[Path, ...], **params: Any) -> None:
         print_tables(report.tables(), report.notes())
     if out:
         content = report.to_json() if out.suffix == ".json" else report.text()
-        out.write_text(content + "\n", encoding="utf-8")
+        write_text(out, content + "\n")
         info(f"report: {out}")
     if trec:
         for name, one in zip(names, evaluated, strict=True):

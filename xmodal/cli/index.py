@@ -86,14 +86,24 @@ def index(data: Data, model: Path | None, uri: str, **options: Any) -> None:
       xmodal index a/ b.csv "shards/{000..010}.tar"
       find photos -name "*.jpg" | xmodal index -
     """
-    parts = _read(data, uri, options)
-    given = parts[0][1]
-    problems = Problems()
-    for _, part in parts:
-        problems.extend(part.dataset.problems)
+    from xmodal.encoders.index_model import lock_local
 
+    parts = _read(data, uri, options)
+    with lock_local(uri):
+        _index(parts, data, model, uri, options)
+
+
+def _index(
+    parts: list[tuple[str, CommandData]],
+    data: Data,
+    model: Path | None,
+    uri: str,
+    options: dict[str, Any],
+) -> None:
+    """Update the index, which is locked, from named sources, and print what changed."""
     from xmodal.encoders.index_model import record_model
 
+    given = parts[0][1]
     fitted = None
     if model is None:
         model, fitted = _find_or_fit(data, given, uri, options)
@@ -102,7 +112,7 @@ def index(data: Data, model: Path | None, uri: str, **options: Any) -> None:
     features = given.features is not None
     torch_only = features or options["image_backbone"] or options["text_backbone"]
     if options["engine"] == "auto" and not torch_only and not options["no_portable"]:
-        complete_portable(model)
+        complete_portable(model, trust_remote_code=options["trust_remote_code"])
     encoder = given.encoder(load_encoder(model, options, features=features))
     target = open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint, create=True)
     print_strategy(uri, target)
@@ -110,8 +120,11 @@ def index(data: Data, model: Path | None, uri: str, **options: Any) -> None:
     for source, part in parts:
         changes.add(_update(target, encoder, part, source, options))
     documents = len(target)
-    target.close()
     record_model(uri, model, encoder.fingerprint)
+    target.close()
+    problems = Problems()
+    for _, part in parts:
+        problems.extend(part.dataset.problems)
     print_problems(problems)
     if options["as_json"]:
         result: dict[str, Any] = {"index": uri, "documents": documents, **changes.codes}

@@ -223,12 +223,17 @@ def print_label_candidates(data: Dataset, use: str) -> None:
 
 
 def backbone_options(default: str | None) -> Decorator:
-    """Return a decorator that adds --image-backbone and --text-backbone.
+    """Return a decorator that adds --image-backbone, --text-backbone and --trust-remote-code.
 
     With ``default`` None the options replace the paths in an encoder's configuration.
     """
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        command = click.option(
+            "--trust-remote-code",
+            is_flag=True,
+            help="Run Python code that belongs to the backbones; without it, none is run.",
+        )(command)
         for modality, built_in in (("text", "words"), ("image", "small-cnn")):
             help_ = f"Name or local path of a model, or {built_in}."
             if default is None:

@@ -38,6 +38,7 @@ from xmodal.data.situation import recognise
 from xmodal.data.split import check_split_map, with_roles
 from xmodal.encoders.index_model import DEFAULT_MODEL
 from xmodal.errors import ConfigError, require
+from xmodal.writing import write_json
 
 if TYPE_CHECKING:
     from xmodal.evaluation.report import Report
@@ -118,7 +119,9 @@ BUILTIN = {"small-cnn", "words"}
     is_flag=True,
     help="Fit a rotation to an aligned pair of backbones (CLIP, SigLIP); needs no captions.",
 )
-@click.option("--restart", is_flag=True, help="Overwrite the folder --out.")
+@click.option(
+    "--restart", is_flag=True, help="Replace the folder --out when the new encoder is complete."
+)
 @no_portable_option
 @click.option("--no-report", is_flag=True, help="Skip the evaluation on the held-out queries.")
 @cache_option
@@ -156,7 +159,7 @@ def train(data: Data, **params: Any) -> None:
     info(recognise(dataset).line)
     print_label_candidates(dataset, "trains on it")
 
-    from xmodal.encoders.folder import REPORT, write_json
+    from xmodal.encoders.folder import REPORT
     from xmodal.evaluation.evaluate import evaluate
     from xmodal.evaluation.explain import explain
     from xmodal.features.cache import default_cache
@@ -191,7 +194,7 @@ def train(data: Data, **params: Any) -> None:
             label_columns=[] if dataset.label_column else list(label_candidates(dataset)),
         )
     if not params["no_portable"]:
-        complete_portable(params["out"])
+        complete_portable(params["out"], trust_remote_code=params["trust_remote_code"])
     summary = {"encoder": str(params["out"]), "fingerprint": encoder.fingerprint, **figures}
     if params["as_json"]:
         print_json(summary)
@@ -224,7 +227,7 @@ def _fit(data: Data, params: dict[str, Any]) -> None:
     fitted = fit_without_training(given.dataset, params["out"], params, restart=params["restart"])
     print_problems(given.dataset.problems)
     if not params["no_portable"]:
-        complete_portable(params["out"])
+        complete_portable(params["out"], trust_remote_code=params["trust_remote_code"])
     encoder, report = fitted.encoder, fitted.report
     if params["as_json"]:
         summary = {"encoder": str(params["out"]), "fingerprint": encoder.fingerprint}

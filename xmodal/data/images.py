@@ -10,9 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -50,42 +48,6 @@ _TRANSPOSITIONS = {
 }
 """Transposition that makes a picture upright, by its EXIF orientation."""
 _ORIENTATION = 0x0112
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """Parameters that map a picture to the square input of a network.
-
-    ``size``: side of the square in pixels. ``fit``: "crop" takes the centred square whose side is
-    ``share`` times the shorter side of the picture, "squash" resizes the whole picture and changes
-    its aspect ratio. The network divides pixels by 255, then computes ``(x - mean) / std`` for each
-    channel.
-    """
-
-    size: int
-    fit: Literal["crop", "squash"] = "crop"
-    share: float = 1.0
-    resample: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-
-    def pixels(self, source: Source) -> Pixels:
-        """Return one picture as (size, size, 3) uint8 RGB; mean and std are not applied.
-
-        Raises DataError like :func:`load_image`.
-        """
-        image = load_image(source, self.size)
-        width, height = image.size
-        if self.fit == "squash":
-            box = (0.0, 0.0, float(width), float(height))
-        else:
-            side = self.share * min(width, height)
-            left, top = (width - side) / 2, (height - side) / 2
-            box = (left, top, left + side, top + side)
-        if box != (0, 0, self.size, self.size):
-            method = Image.Resampling[self.resample.upper()]
-            image = image.resize((self.size, self.size), method, box=box, reducing_gap=2.0)
-        return np.asarray(image)
 
 
 def load_image(source: Source, size: int | None = None) -> Image.Image:

@@ -123,7 +123,10 @@ def _read_source(
     from xmodal.features.cache import default_cache
 
     encoder = load_encoder(
-        model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
+        model,
+        image_backbone=given["image_backbone"],
+        text_backbone=given["text_backbone"],
+        trust_remote_code=given["trust_remote_code"],
     )
     cache = given["cache"] or default_cache()
     batches = list(encoder.batches(dataset, cache=cache, progress=bars))
