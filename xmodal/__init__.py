@@ -1,6 +1,6 @@
 """xmodal: cross-modal retrieval by learned binary codes.
 
-``import xmodal`` loads numpy only; everything else is loaded when it is first used.
+Everything is loaded when it is first used.
 """
 
 from __future__ import annotations
@@ -8,18 +8,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from xmodal.codes import BinaryCodes
-from xmodal.errors import XmodalError, missing_extra
-from xmodal.index.contract import Hit, Index, open_index
-
 if TYPE_CHECKING:
+    from xmodal.codes import BinaryCodes
     from xmodal.data.dataset import Dataset
     from xmodal.data.readers.read import read
     from xmodal.encoders.compressor import Compressor
     from xmodal.encoders.encoder import Encoder
     from xmodal.encoders.load import load_encoder
+    from xmodal.errors import XmodalError
     from xmodal.evaluation.evaluate import evaluate
     from xmodal.evaluation.report import Report
+    from xmodal.index.contract import Hit, Index, open_index
     from xmodal.index.local import HammingIndex
     from xmodal.retrieval.retriever import Retriever
     from xmodal.training.compress import compress
@@ -47,15 +46,20 @@ __all__ = [
 ]
 
 _LAZY = {
+    "BinaryCodes": "xmodal.codes",
     "Compressor": "xmodal.encoders.compressor",
     "Dataset": "xmodal.data.dataset",
     "Encoder": "xmodal.encoders.encoder",
     "HammingIndex": "xmodal.index.local",
+    "Hit": "xmodal.index.contract",
+    "Index": "xmodal.index.contract",
     "Report": "xmodal.evaluation.report",
     "Retriever": "xmodal.retrieval.retriever",
+    "XmodalError": "xmodal.errors",
     "compress": "xmodal.training.compress",
     "evaluate": "xmodal.evaluation.evaluate",
     "load_encoder": "xmodal.encoders.load",
+    "open_index": "xmodal.index.contract",
     "read": "xmodal.data.readers.read",
     "train": "xmodal.training.train",
 }
@@ -66,6 +70,8 @@ def __getattr__(name: str) -> Any:
         try:
             return getattr(import_module(_LAZY[name]), name)
         except ModuleNotFoundError as error:
+            from xmodal.errors import missing_extra
+
             raise missing_extra(error) or error from None
     raise AttributeError(f"module 'xmodal' has no attribute {name!r}")
 

@@ -6,6 +6,7 @@
     ├── ConfigError        a setting that does not exist or has a wrong value (also a ValueError)
     ├── ModelError         a backbone or encoder that cannot be loaded
     ├── ExtraMissing       an optional package is not installed (also an ImportError)
+    ├── InUse              another process writes the same file or folder
     └── IndexFailure       an operation of an index failed
         ├── IndexMissing   there is no index at that address
         ├── IndexMismatch  the index holds codes of other bits or of another encoder
@@ -17,16 +18,25 @@ A message has one line: what was found, what was expected, and how to correct it
 
 from __future__ import annotations
 
+import errno
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 
 class XmodalError(Exception):
-    """Base of the exceptions of xmodal."""
+    """Base of the exceptions of xmodal. Line breaks in a message, as names have, become spaces."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(one_line(arg) if isinstance(arg, str) else arg for arg in args))
+
+
+def one_line(text: str) -> str:
+    """Return a text with spaces in place of its line breaks."""
+    return " ".join(text.splitlines())
 
 
 class CodeError(XmodalError):
@@ -43,6 +53,10 @@ class ConfigError(XmodalError, ValueError):
 
 class ModelError(XmodalError):
     """A backbone or an encoder that cannot be loaded."""
+
+
+class InUse(XmodalError):
+    """Another process writes the same file or folder."""
 
 
 class ExtraMissing(XmodalError, ImportError):
@@ -72,6 +86,14 @@ EXTRAS = {
     ),
 }
 """Packages of each optional extra; an extra follows those that it contains."""
+
+
+MEMORY_TEXTS = (
+    *("bad_alloc", "failed to map segment", "cannot allocate memory", "unable to allocate"),
+    *("can't allocate memory", "failed to allocate memory", "not enough memory", "out of memory"),
+    *("can't start new thread", "memory allocation", "realloc of size", "malloc of size"),
+)
+"""Parts of messages of libraries that could not allocate memory."""
 
 
 def require(what: str, *extras: str) -> None:
@@ -147,6 +169,27 @@ def _is_installed(package: str) -> bool:
         return find_spec(package) is not None
     except ImportError:
         return False
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and those that led to it."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception, of any library, says that there is too little memory."""
+    return any(
+        isinstance(one, MemoryError)
+        or (isinstance(one, OSError) and one.errno == errno.ENOMEM)
+        or any(text in str(one).lower() for text in MEMORY_TEXTS)
+        for one in causes(error)
+        if not isinstance(one, XmodalError)
+    )
 
 
 class IndexFailure(XmodalError):

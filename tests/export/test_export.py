@@ -301,8 +301,8 @@ def test_invalid_exports_print_one_line(
 ) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
-    (tmp_path / "x.new").mkdir()
-    (tmp_path / "x.new" / "notes.txt").write_text("mine")
+    (tmp_path / ".x.new").mkdir()
+    (tmp_path / ".x.new" / "notes.txt").write_text("mine")
     for message, arguments in {
         "exists already": ("--onnx", tmp_path / "full"),
         "notes.txt": ("--onnx", tmp_path / "x"),
@@ -316,7 +316,7 @@ def test_invalid_exports_print_one_line(
         done = xmodal_cli("export", "--model", model, *arguments)
         assert done.status == 2 and message in done.err, done
         assert "Traceback" not in done.err
-    assert (tmp_path / "x.new" / "notes.txt").read_text() == "mine"
+    assert (tmp_path / ".x.new" / "notes.txt").read_text() == "mine"
     training = set(load_encoder(model).split["train"])
     data = read(photos_folder, label_column="labels").keep(lambda item: item.id in training)
     with pytest.raises(DataError, match="training items"):
@@ -333,7 +333,7 @@ def test_export_check_without_pictures_raises(small_model: Path, tmp_path: Path)
 
 @pytest.mark.slow
 def test_killed_export_leaves_no_folder_that_loads(small_model: Path, tmp_path: Path) -> None:
-    out, new = tmp_path / "x.onnx", tmp_path / "x.onnx.new"
+    out, new = tmp_path / "x.onnx", tmp_path / ".x.onnx.new"
     program = f"from xmodal.export import export; export({str(small_model)!r}, {str(out)!r})"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen([sys.executable, "-c", program], env=environment) as running:

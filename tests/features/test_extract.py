@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from xmodal.data.dataset import Dataset, Item, Problems
-from xmodal.data.images import Preprocessing
+from xmodal.data.preprocessing import Preprocessing
 from xmodal.errors import DataError
 from xmodal.features.backbones.builtin import RawPixels, Words
 from xmodal.features.cache import content_hash, default_cache

@@ -19,7 +19,7 @@ PLUGIN = "xmodal_opensearch"
 # Each string is a level of folders and single files; a module imports only from its own folder and
 # from levels to the left. Two folders of one level do not import each other.
 CORE_ORDER = (
-    "errors modality checksums config device linear_models",
+    "errors modality checksums config device linear_models writing",
     "codes vectors",
     "data",
     "index features",
@@ -32,7 +32,8 @@ CORE_ORDER = (
 PLUGIN_ORDER = ("client", "node index", "loading rest server_plugin", "diagnostics", "cli")
 # Single files of one level may import each other from left to right.
 CORE_FILES = (
-    *("errors", "modality", "checksums", "config", "device", "linear_models", "codes", "vectors"),
+    *("errors", "modality", "checksums", "config", "device", "linear_models", "writing"),
+    *("codes", "vectors"),
 )
 PLUGIN_USES_OF_CORE = {
     *("errors", "modality", "codes", "vectors", "data", "retrieval", "encoders.load"),
@@ -215,10 +216,10 @@ def test_folders_of_the_plugin_import_from_the_left() -> None:
     assert not wrong, "\n".join(sorted(wrong))
 
 
-def test_the_package_itself_imports_the_contract_alone() -> None:
+def test_the_package_itself_imports_nothing_at_first() -> None:
     source = (ROOT / "xmodal" / "__init__.py").read_text()
     found = {imported_module(one, "xmodal", ROOT / "xmodal") for one in imports(source)}
-    assert found - {None} == {"codes", "errors", "index.contract"}
+    assert found - {None} == {"errors"}  # in a function
 
 
 def test_no_module_has_a_vague_name() -> None:
@@ -227,13 +228,13 @@ def test_no_module_has_a_vague_name() -> None:
     assert not names & VAGUE_NAMES, f"say what is inside: {sorted(names & VAGUE_NAMES)}"
 
 
-def test_importing_xmodal_loads_numpy_alone() -> None:
+def test_importing_xmodal_loads_no_package() -> None:
     script = "import sys, xmodal; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
     loaded = set(done.stdout.split())
-    assert {"xmodal", "numpy"} <= loaded
-    assert not loaded & HEAVY
+    assert "xmodal" in loaded
+    assert not loaded & {*HEAVY, "numpy"}
 
 
 WITHOUT_TORCH = """

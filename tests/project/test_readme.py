@@ -62,7 +62,7 @@ def test_readme_commands_parse() -> None:
     """Each `xmodal ...` line: the command, its options and their values exist."""
     import click
 
-    from xmodal.cli import commands
+    from xmodal.cli.commands import commands
     from xmodal_opensearch.cli.commands import commands as server_commands
 
     groups = {"xmodal": commands, "xmodal-opensearch": server_commands}

@@ -1,45 +1,24 @@
-"""Command line: parses arguments, calls the library, prints results."""
+"""Command line: parses arguments, calls the library, prints results.
+
+Imports are inside of functions, so that their errors are printed in one line as well.
+"""
 
 from __future__ import annotations
 
-import click
+from typing import TYPE_CHECKING
 
-from xmodal import __version__
-from xmodal.cli.compress import compress
-from xmodal.cli.delete import delete
-from xmodal.cli.demo import demo
-from xmodal.cli.encode import encode
-from xmodal.cli.evaluate import evaluate
-from xmodal.cli.exit import run
-from xmodal.cli.export import export
-from xmodal.cli.index import index
-from xmodal.cli.info import info_command
-from xmodal.cli.search import search
-from xmodal.cli.serve import serve
-from xmodal.cli.train import train
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="xmodal")
-def commands() -> None:
-    """Search pictures by text and texts by pictures, with learned binary codes.
-
-    \b
-    Example:
-      xmodal train photos/ --out my.model
-      xmodal index photos/ --model my.model --index my.index
-      xmodal search "red shoes" --model my.model --index my.index -k 5
-    """
-
-
-COMMANDS = (
-    *(train, encode, index, search, delete, info_command),
-    *(serve, evaluate, compress, export, demo),
-)
-for command in COMMANDS:
-    commands.add_command(command)
+if TYPE_CHECKING:
+    from click import Group
 
 
 def main() -> None:
     """Entry point of ``xmodal``."""
-    run(lambda: commands)
+    from xmodal.cli.start import start
+
+    start(_commands)
+
+
+def _commands() -> Group:
+    from xmodal.cli.commands import commands
+
+    return commands

@@ -31,7 +31,9 @@ ROW_NAMES = {"sigah": "xmodal compress", "itq": "PCA + ITQ", "pca": "sign of PCA
 @click.option(
     "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Set a setting of SiGAH."
 )
-@click.option("--restart", is_flag=True, help="Overwrite the folder --out.")
+@click.option(
+    "--restart", is_flag=True, help="Replace the folder --out when the new codes are complete."
+)
 @json_option
 def compress(features: Path, out: Path, learned: Path | None, **params: Any) -> None:
     """Compress vectors of any model to binary codes, without labels.
@@ -101,16 +103,19 @@ def _apply(features: Path, out: Path, learned: Path, params: dict[str, Any]) -> 
 
     from xmodal.data.vectors import read_features
     from xmodal.encoders.compressor import Compressor
-    from xmodal.encoders.folder import COMPRESSOR, prepare_folder
+    from xmodal.encoders.folder import COMPRESSOR, open_run
 
     compressor = Compressor.load(learned)
     if out.resolve() == learned.resolve():
         raise ConfigError(f"--out and --apply are both {out}: name a new folder")
     vectors = read_features(features)
-    codes = compressor.encode(vectors)
-    if prepare_folder(out, COMPRESSOR, params["restart"]):
-        raise ConfigError(f"{out} contains codes: name a new folder, or add --restart")
-    compressor.save(out, codes)
+    with open_run(out, COMPRESSOR, params["restart"]) as place:
+        if place.work is None or place.finished:
+            raise ConfigError(f"{out} contains codes: name a new folder, or add --restart")
+        place.clear()
+        codes = compressor.encode(vectors)
+        compressor.save(place.work, codes)
+        place.complete()
     summary = {"codes": str(out), "fingerprint": compressor.fingerprint, "n": len(codes)}
     if params["as_json"]:
         print_json(summary | {"bits": codes.bits})

@@ -30,6 +30,7 @@ from xmodal.index.contract import Hit, open_index
 from xmodal.retrieval.gallery import QueryHits, write_gallery
 from xmodal.retrieval.query import Query
 from xmodal.retrieval.retriever import Retriever
+from xmodal.writing import write_text
 
 HITS_PER_QUERY = 5
 GALLERY_QUERIES = 5
@@ -113,7 +114,7 @@ def demo(out: Path, pictures: int, label_share: float, **params: Any) -> None:
 
     info("5. evaluating on combinations that are not in the training data")
     report, _ = evaluate(encoder, dataset, cache=cache)
-    (out / "report.json").write_text(report.to_json() + "\n", encoding="utf-8")
+    write_text(out / "report.json", report.to_json() + "\n")
     if params["as_json"]:
         print_json(json.loads(report.to_json()), indent=1)
         info(summary)

@@ -14,7 +14,6 @@ from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
-    data_argument,
     json_option,
     parse_split_map,
     print_label_candidates,
@@ -30,14 +29,16 @@ from xmodal.cli.output import (
     print_tables,
     progress_bars,
 )
+from xmodal.cli.sources import Data, data_argument
 from xmodal.data.dataset import Dataset
 from xmodal.data.split import check_split_map, with_roles
 from xmodal.errors import ConfigError
 from xmodal.index.contract import open_index
+from xmodal.writing import check_target, write_text
 
 
 @click.command()
-@data_argument
+@data_argument()
 @click.option(
     "--model",
     "models",
@@ -56,7 +57,7 @@ from xmodal.index.contract import open_index
 @split_map_option
 @cache_option
 @json_option
-def evaluate(data: Path, models: tuple[Path, ...], **params: Any) -> None:
+def evaluate(data: Data, models: tuple[Path, ...], **params: Any) -> None:
     """Evaluate encoders and baselines on query pairs of DATA, which training did not use.
 
     Captions: pictures of the query part are searched by its captions and the reverse; right are
@@ -72,7 +73,7 @@ def evaluate(data: Path, models: tuple[Path, ...], **params: Any) -> None:
       xmodal evaluate items.csv --model seed0.model --model seed1.model --trec runs/
     """
 
-    def read(source: Path, options: Any, **settings: Any) -> Dataset:
+    def read(source: Data, options: Any, **settings: Any) -> Dataset:
         return read_with_training_labels(source, options, models, **settings)
 
     given = read_data(data, params, read)
@@ -87,9 +88,9 @@ def evaluate(data: Path, models: tuple[Path, ...], **params: Any) -> None:
         raise ConfigError(f"two models are called {max(names, key=names.count)}: rename a folder")
     if uri and len(models) > 1:
         raise ConfigError("an index has the codes of one model: give --index with one --model")
-    for folder in (out and out.parent, trec):
-        if folder:
-            folder.mkdir(parents=True, exist_ok=True)
+    for file in (out, trec and trec / "run.trec"):
+        if file:
+            check_target(file)  # before anything is computed
 
     from xmodal.evaluation.evaluate import check_index
     from xmodal.evaluation.evaluate import evaluate as evaluate_encoders
@@ -118,7 +119,7 @@ def evaluate(data: Path, models: tuple[Path, ...], **params: Any) -> None:
         print_tables(report.tables(), report.notes())
     if out:
         content = report.to_json() if out.suffix == ".json" else report.text()
-        out.write_text(content + "\n", encoding="utf-8")
+        write_text(out, content + "\n")
         info(f"report: {out}")
     if trec:
         for name, one in zip(names, evaluated, strict=True):

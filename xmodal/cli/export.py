@@ -38,6 +38,9 @@ from xmodal.errors import ConfigError, require
     help="Compare codes on this folder or table [default: rendered pictures].",
 )
 @click.option("--items", default=500, show_default=True, help="Maximum number of items to compare.")
+@click.option(
+    "--restart", is_flag=True, help="Replace the folder --onnx when the new export is complete."
+)
 @backbone_options(None)
 @column_options
 @json_option
@@ -68,13 +71,16 @@ def export(model: Path, out: Path | None, data: Path | None, **params: Any) -> N
             "check": Check(dataset, params["items"]),
             "image_backbone": params["image_backbone"],
             "text_backbone": params["text_backbone"],
+            "trust_remote_code": params["trust_remote_code"],
             "progress": bars,
             "info": info,
         }
         encoder = (
             write_portable(model, **options)
             if out is None
-            else export_encoder(model, out, int8=params["int8"], **options)
+            else export_encoder(
+                model, out, int8=params["int8"], restart=params["restart"], **options
+            )
         )
     named, out = out, encoder.folder
     about = encoder.about["export"]

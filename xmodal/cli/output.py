@@ -99,8 +99,10 @@ class _Console(Console):
     """A console that raises OutputClosed."""
 
     def on_broken_pipe(self) -> None:
-        """Raise OutputClosed instead of exiting."""
-        raise OutputClosed from None
+        """Raise OutputClosed instead of exiting; print no more on standard error."""
+        if not self.stderr:
+            raise OutputClosed from None
+        self.quiet = True
 
 
 def print_tables(
@@ -133,7 +135,7 @@ def progress_bars() -> Iterator[Progress]:
 
     If standard error is no terminal, one line is printed for each job of more than two seconds.
     """
-    console = Console(stderr=True)
+    console = _Console(stderr=True)
     columns = (
         progress.TextColumn("{task.description:>9}", markup=False),
         progress.BarColumn(),
@@ -169,7 +171,7 @@ def status(message: str) -> Iterator[None]:
 
     A terminal shows it with a spinner and removes it at the end of the block.
     """
-    console = Console(stderr=True)
+    console = _Console(stderr=True)
     spinner = console.status(Text(escape_controls(message)))
     with _delayed(spinner.start if console.is_terminal else lambda: info(message)) as stop_waiting:
         try:
@@ -253,11 +255,18 @@ def _print(text: str, stream: TextIO) -> None:
 
 
 def _write(text: str, stream: TextIO) -> None:
-    """Print a line at once; raise OutputClosed if the stream is a closed pipe."""
+    """Print a line at once; raise OutputClosed if the reader of standard output has closed it.
+
+    Messages on standard error that cannot be written are lost: the command goes on.
+    """
     try:
         print(text, file=_replacing(stream), flush=True)
-    except BrokenPipeError:
-        raise OutputClosed from None
+    except OSError as error:
+        if stream is sys.stderr:
+            return
+        if isinstance(error, BrokenPipeError):
+            raise OutputClosed from None
+        raise OSError(error.errno, error.strerror, "standard output") from None
 
 
 def _json_escape(match: re.Match[str]) -> str:

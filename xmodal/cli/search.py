@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -145,9 +144,7 @@ def search(words: tuple[str, ...], model: Path | None, uri: str, **params: Any) 
         if len(index) == 0:
             print_error(f"{uri} is empty: run xmodal index DATA --index {uri}")
     index.close()
-    if not hits:
-        sys.exit(1)
-    return 0
+    return 0 if hits else 1
 
 
 def _print_doubts(encoder: Encoder | None, query: Query, hits: Sequence[Hit]) -> None:

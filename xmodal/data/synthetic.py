@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from xmodal.writing import write_text
+
 PICTURE_SIZE = 96
 """Side of a picture in pixels."""
 COLOURS = {
@@ -102,7 +104,7 @@ def write_synthetic_data(folder: str | Path, n: int = 2880, seed: int = 0) -> Pa
             }
         )
     lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (path / "metadata.jsonl").write_text(lines)
+    write_text(path / "metadata.jsonl", lines)
     return path
 
 

@@ -23,17 +23,15 @@ from xmodal.encoders.folder import (
     FILES_KEY,
     REPORT,
     WEIGHTS,
-    atomic_write,
     check_fingerprint,
     check_recorded,
     damage_as_model_error,
     read_config,
     read_json,
-    write_bytes,
     write_config,
-    write_json,
 )
 from xmodal.errors import DataError
+from xmodal.writing import atomic_write, write_bytes, write_json
 
 
 @dataclass(frozen=True, eq=False)

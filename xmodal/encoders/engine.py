@@ -22,9 +22,9 @@ from xmodal.encoders.folder import (
     PORTABLE,
     TORCH_ENCODER,
     read_config,
-    write_bytes,
 )
 from xmodal.errors import ExtraMissing, require
+from xmodal.writing import write_bytes
 
 Engine = Literal["auto", "torch", "onnx"]
 ENGINES: tuple[Engine, ...] = ("auto", "torch", "onnx")

@@ -11,28 +11,39 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from xmodal.checksums import DIGEST_KEY, check_digest, check_file, is_damage, with_digest
 from xmodal.errors import CodeError, ConfigError, ModelError
 from xmodal.modality import MODALITIES
+from xmodal.writing import (
+    LOCK,
+    NEW,
+    OLD,
+    lock_folder,
+    remove,
+    replace_folder,
+    restore_folder,
+    sibling,
+    write_json,
+)
 
 CONFIG, SPLIT, REPORT = "config.json", "split.json", "report.json"
 WEIGHTS, CODES = "weights.safetensors", "codes.npy"
 HISTORY, CHECKPOINT = "history.jsonl", "checkpoint.pt"
 PORTABLE, NOT_PORTABLE = "portable", "not-portable.txt"
 """Subfolder of a trained encoder with its export, and the reason why it cannot be exported."""
+PORTABLE_NAMES = (PORTABLE, f".{PORTABLE}{NEW}", f".{PORTABLE}{OLD}", f"{PORTABLE}{NEW}")
+"""The subfolder, and its names while it is replaced; the last one in earlier versions."""
 GRAPHS = {modality: f"{modality}.onnx" for modality in MODALITIES}
 TOWER_GRAPHS = {modality: f"{modality}.tower.onnx" for modality in MODALITIES}
 TOKENIZER, MODEL_CARD = "tokenizer.json", "README.md"
 SHEET = re.compile(r"[a-z]+-\d{3,}\.png")
 """File name of a sheet of pictures: the name of the sheet, a hyphen and the epoch."""
-NEW = ".new"
-"""Suffix of a file that is being written."""
 FILES_KEY = "files"
 
 DAMAGE_ERRORS = (
@@ -67,20 +78,29 @@ class FolderFormat:
 
     def owns(self, name: str) -> bool:
         """Whether a file of this name belongs to the folder; a restart removes only these."""
-        whole = name.removesuffix(NEW)
-        if whole == PORTABLE:
+        if name in (LOCK, NEW):
+            return True
+        if name in PORTABLE_NAMES:
             return self.portable is not None
+        whole = name.removesuffix(NEW)
         return whole in self.files or (self.sheets and bool(SHEET.fullmatch(whole)))
 
     def foreign(self, folder: Path) -> list[str]:
         """Return the sorted names of the files in ``folder`` that do not belong to this format."""
         found = []
         for path in folder.iterdir() if folder.is_dir() else ():
-            if path.is_dir() and self.portable is not None and self.owns(path.name):
-                found += [f"{path.name}/{name}" for name in self.portable.foreign(path)]
+            inner = self._format_of(path)
+            if inner is not None:
+                found += [f"{path.name}/{name}" for name in inner.foreign(path)]
             elif path.is_dir() or not self.owns(path.name):
                 found.append(path.name)
         return sorted(found)
+
+    def _format_of(self, path: Path) -> FolderFormat | None:
+        """Return the format of a subfolder, None for a file and for a foreign folder."""
+        if path.is_symlink() or not path.is_dir():
+            return None
+        return {NEW: self, **dict.fromkeys(PORTABLE_NAMES, self.portable)}.get(path.name)
 
     def about(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return the keys of ``config.json`` that describe the training."""
@@ -162,8 +182,6 @@ def read_config(folder: Path, expected: FolderFormat) -> dict[str, Any]:
             f"{folder} has format {version}, this version reads {expected.version}: "
             f"{expected.repair}, or use the version that wrote it"
         )
-    with damage_as_model_error(folder, expected):
-        check_digest(config, CONFIG)
     return config
 
 
@@ -178,7 +196,9 @@ def _parse_config(folder: Path, expected: FolderFormat) -> dict[str, Any]:
             f"there is no finished {expected.contents} at {folder}, which has no {CONFIG}: {hint}"
         )
     with damage_as_model_error(folder, expected):
-        return read_json(folder / CONFIG)
+        config = read_json(folder / CONFIG)
+        check_digest(config, CONFIG)
+    return config
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -251,26 +271,145 @@ def check_fingerprint(folder: Path, expected: FolderFormat, computed: str, recor
 # ---- writing ---------------------------------------------------------------------------------
 
 
-def prepare_folder(folder: Path, expected: FolderFormat, restart: bool) -> bool:
-    """Create the folder of a run, or clear it for a restart; return whether a run is finished.
+@dataclass(frozen=True)
+class RunFolder:
+    """The locked folder of a run.
 
-    Raises ConfigError for a file, and for a folder with other files than those of an earlier run.
+    ``work``: the folder in which the run writes. During a restart it is another one, which takes
+    the place of ``folder`` at the end. Both are None for a run without a folder. ``finished``:
+    ``folder`` has the result of an earlier run.
     """
+
+    folder: Path | None
+    work: Path | None
+    finished: bool = False
+
+    @property
+    def is_restart(self) -> bool:
+        """Whether ``folder`` keeps an older result until the run is complete."""
+        return self.work is not self.folder
+
+    def clear(self) -> None:
+        """Remove what a stopped restart left in ``work``."""
+        if self.is_restart and self.work is not None:
+            _clear(self.work, kept={LOCK})
+
+    def complete(self) -> None:
+        """Let ``work`` take the place of ``folder``, and remove the checkpoint.
+
+        The checkpoint marks a work folder that was not yet put in place.
+        """
+        if self.folder is None or self.work is None:
+            return
+        if self.is_restart:
+            replace_folder(self.work, self.folder, CONFIG.__eq__)
+        (self.folder / CHECKPOINT).unlink(missing_ok=True)
+        if self.is_restart:
+            shutil.rmtree(self.work, ignore_errors=True)
+
+
+@contextmanager
+def open_run(folder: Path | None, expected: FolderFormat, restart: bool) -> Iterator[RunFolder]:
+    """Context with the folder of a run: a new one, that of a stopped run, or a finished one.
+
+    With ``restart``, what is in ``folder`` stays until :meth:`RunFolder.complete`; a restart that
+    was stopped is continued. Files of a killed run that nothing reads are removed. Raises
+    ConfigError for a file and for a folder with other files than those of an earlier run, InUse if
+    another process writes the folder, OSError.
+    """
+    if folder is None:
+        yield RunFolder(None, None)
+        return
+    restore_folder(folder)
+    _check_folder(folder, expected, restart)
+    with lock_folder(folder):
+        _check_folder(folder, expected, restart)  # another process may have ended meanwhile
+        for path in folder.glob(f"?*{NEW}"):
+            remove(path)
+        names = {path.name for path in folder.iterdir()} - {LOCK}
+        if restart and names:
+            with _work_folder(folder, expected) as work:
+                yield RunFolder(folder, work)
+            return
+        finished = CONFIG in names
+        if finished:
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+            if not (sibling(folder, NEW) / CHECKPOINT).exists():
+                _remove_work(sibling(folder, NEW), expected)
+        yield RunFolder(folder, folder, finished)
+
+
+@contextmanager
+def replaced_folder(folder: Path, expected: FolderFormat) -> Iterator[Path]:
+    """Context with an empty folder that takes the place of ``folder`` unless the block raises.
+
+    ``folder`` is missing, or has the files of an earlier result, which stay until then.
+    """
+    restore_folder(folder)
+    _check_folder(folder, expected, restart=True)
+    with ExitStack() as locks:
+        if folder.exists():
+            locks.enter_context(lock_folder(folder))
+        work = locks.enter_context(_work_folder(folder, expected))
+        _clear(work, kept={LOCK})
+        yield work
+        replace_folder(work, folder, CONFIG.__eq__)
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _check_folder(folder: Path, expected: FolderFormat, restart: bool) -> None:
+    """Raise ConfigError if a run may not write into ``folder``."""
     if folder.is_file():
         raise ConfigError(f"{folder} is a file, expected a folder for the {expected.contents}")
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    foreign = expected.foreign(folder)
-    others = foreign if restart else sorted({*foreign, *(n for n in names if not n.endswith(NEW))})
-    if others and (restart or not names & {CONFIG, CHECKPOINT}):
+    others = set(expected.foreign(folder))
+    if not restart:
+        others |= {name for name in names if not name.endswith(NEW)}
+    if others and (restart or not names & {CONFIG, CHECKPOINT, LOCK}):
         raise ConfigError(
-            f"{folder} is a folder with other things in it ({others[0]}): name a new one"
+            f"{folder} is a folder with other things in it ({min(others)}): name a new one"
         )
-    if restart:
-        for name in sorted(names, key=CONFIG.__ne__):  # config.json first: it marks completeness
-            path = folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    folder.mkdir(parents=True, exist_ok=True)
-    return (folder / CONFIG).is_file()
+
+
+@contextmanager
+def _work_folder(folder: Path, expected: FolderFormat) -> Iterator[Path]:
+    """Context with the locked folder in which the successor of ``folder`` is written.
+
+    It is beside ``folder``. For a mount point, and in a folder that this user may not change, it is
+    the subfolder NEW. If the block raises, it stays if it has a checkpoint.
+    """
+    work = sibling(folder, NEW)
+    target = Path(os.path.realpath(folder))
+    if target.exists() and (target.is_mount() or not os.access(target.parent, os.W_OK)):
+        work = folder / NEW
+    foreign = expected.foreign(work) if not work.is_symlink() else ["it is a symbolic link"]
+    if work.is_file() or foreign:
+        found = foreign[0] if foreign else "it is a file"
+        raise ConfigError(
+            f"the temporary folder {work} exists with other things in it ({found}): move it away, "
+            f"or name another folder than {folder}"
+        )
+    with lock_folder(work, shown=folder):
+        for path in work.glob(f"?*{NEW}"):
+            remove(path)
+        try:
+            yield work
+        except BaseException:
+            if not (work / CHECKPOINT).exists():
+                _remove_work(work, expected)
+            raise
+
+
+def _remove_work(work: Path, expected: FolderFormat) -> None:
+    """Remove a work folder and its lock, unless it is a link or has other files in it."""
+    if work.is_dir() and not work.is_symlink() and not expected.foreign(work):
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _clear(folder: Path, kept: Collection[str]) -> None:
+    for path in list(folder.iterdir()):
+        if path.name not in kept:
+            remove(path)
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
@@ -281,26 +420,3 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
 def write_split(folder: Path, split: Mapping[str, Sequence[str]]) -> None:
     """Write the ids of each part of the data."""
     write_json(folder / SPLIT, {role: list(ids) for role, ids in split.items()})
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically, in UTF-8."""
-    write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically."""
-    with atomic_write(path) as file:
-        file.write(content)
-
-
-@contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Context with a file that replaces ``path`` at the end of the block.
-
-    After a kill at any moment ``path`` is the old file or the new one. Its mode follows the umask.
-    """
-    new = path.with_name(f"{path.name}{NEW}")
-    with open(new, "wb") as file:
-        yield file
-    os.replace(new, path)

@@ -7,12 +7,15 @@ fingerprint. An encoder that was fitted for the index lies in the subfolder ``mo
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from xmodal.checksums import check_digest, with_digest
-from xmodal.encoders.folder import CONFIG, read_json, write_json
+from xmodal.encoders.folder import CONFIG, read_json
 from xmodal.errors import ConfigError
-from xmodal.index.local import FILE, MODEL_FOLDER, MODEL_RECORD
+from xmodal.index.local import FILE, MODEL_FOLDER, MODEL_RECORD, lock_index
+from xmodal.writing import write_json
 
 DEFAULT_MODEL = Path(".xmodal", "model")
 """Folder of the encoder, in the working directory, that train writes unless --out is given."""
@@ -24,6 +27,17 @@ def local_folder(uri: str) -> Path | None:
     """Return the folder of a local index, None for an address of another backend."""
     path = uri.removeprefix("file://")
     return None if "://" in path else Path(path)
+
+
+@contextmanager
+def lock_local(uri: str) -> Iterator[None]:
+    """Hold the lock of a local index; no effect for other backends.
+
+    Raises InUse if another process holds it, IndexFailure for a folder that is no index.
+    """
+    folder = local_folder(uri)
+    with nullcontext() if folder is None else lock_index(folder):
+        yield
 
 
 def own_model(folder: Path) -> Path:
@@ -84,6 +98,7 @@ def find_model(uri: str) -> Path | None:
         return own_model(folder)
     if (folder / FILE).is_file():
         raise ConfigError(
-            f"--model is missing: the index {folder} records no model, name its encoder's folder"
+            f"--model is missing: the index {folder} has no {MODEL_RECORD}, which records its "
+            "model: name its encoder's folder"
         )
     return None

@@ -16,6 +16,7 @@ from xmodal.evaluation.metrics import shared_labels
 from xmodal.evaluation.protocol import Part
 from xmodal.features.units import Units
 from xmodal.modality import DIRECTIONS, Modality
+from xmodal.writing import atomic_write
 
 DEPTH = 1000
 """Documents of each query in a run."""
@@ -116,5 +117,5 @@ def _percent(char: str) -> str:
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        file.writelines(f"{line}\n" for line in lines)
+    with atomic_write(path) as file:
+        file.writelines(f"{line}\n".encode() for line in lines)

@@ -1,18 +1,15 @@
 """Export of a trained encoder: two ONNX graphs, compared with torch, and a model card.
 
-All files are written into a temporary folder beside the target, which is renamed at the end. A
-stopped export leaves no folder that can be loaded.
+All files are written into a temporary folder beside the target, which takes its place at the end.
+A stopped export leaves no folder that can be loaded.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import platform
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +18,7 @@ from typing import Any
 from xmodal.checksums import DIGEST_KEY, check_digest, file_record, is_damage
 from xmodal.data.dataset import Dataset, Problems, Progress
 from xmodal.encoders.encoder import Encoder
-from xmodal.encoders.engine import write_obstacle
+from xmodal.encoders.engine import portable_folder, write_obstacle
 from xmodal.encoders.folder import (
     DAMAGE_ERRORS,
     FILES_KEY,
@@ -33,7 +30,7 @@ from xmodal.encoders.folder import (
     TORCH_ENCODER,
     encoder_format,
     read_json,
-    write_bytes,
+    replaced_folder,
     write_config,
     write_split,
 )
@@ -45,6 +42,7 @@ from xmodal.export.onnx_graph import write_graph
 from xmodal.export.parity import Codes, Sample, encode, expected_map, held_out, parity, rendered
 from xmodal.export.quantization import quantize, write_fingerprint
 from xmodal.modality import MODALITIES, Modality
+from xmodal.writing import LOCK, lock_folder, remove, write_text
 
 MIN_EQUAL_BITS = 0.999
 """Share of code bits in which torch and an ONNX graph in float32 must agree."""
@@ -72,10 +70,14 @@ def export(
     check: Check | None = None,
     image_backbone: str | None = None,
     text_backbone: str | None = None,
+    trust_remote_code: bool = False,
     progress: Progress | None = None,
     info: Callable[[str], None] = lambda message: None,
+    restart: bool = False,
 ) -> PortableEncoder:
     """Export the trained encoder in ``model`` to the folder ``out``.
+
+    An encoder in ``out`` is only replaced with ``restart``, when the new one is complete.
 
     ``about["export"]`` of the result has the comparison of its codes with those of torch.
     ``progress``: progress bars of the comparison; ``info``: callback for messages.
@@ -89,15 +91,22 @@ def export(
         raise ConfigError(f"items is {check.items}, expected at least 1")
     if encoder_format(Path(model)) is ONNX_ENCODER:
         raise ConfigError(f"{model} is a portable encoder already: export the trained encoder")
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise ConfigError(f"{folder} exists already: name a new folder, or remove it")
-    trained = TrainedEncoder.load(model, image_backbone=image_backbone, text_backbone=text_backbone)
+    if not restart and (folder.is_file() or (folder.is_dir() and any(folder.iterdir()))):
+        raise ConfigError(
+            f"{folder} exists already: name a new folder, or replace it with --restart"
+        )
+    trained = TrainedEncoder.load(
+        model,
+        image_backbone=image_backbone,
+        text_backbone=text_backbone,
+        trust_remote_code=trust_remote_code,
+    )
     if trained.precision != "float32":
         raise ConfigError(
             f"{model} computes in {trained.precision}, expected float32, the precision of an "
             "exported encoder: train again with --precision float32"
         )
-    with _temporary_sibling(folder) as new, tempfile.TemporaryDirectory() as rendering:
+    with replaced_folder(folder, ONNX_ENCODER) as new, tempfile.TemporaryDirectory() as rendering:
         sample = (
             rendered(Path(rendering), check.items)
             if check.data is None
@@ -111,7 +120,7 @@ def export(
         config = _config(trained, graphs, new) | {"report": _report(Path(model))}
         info(f"comparing with torch: {sample.about}")
         config = _compare(config, trained, sample, new, int8, progress)
-        write_bytes(new / MODEL_CARD, model_card(folder.name, config).encode())
+        write_text(new / MODEL_CARD, model_card(folder.name, config))
         write_config(new, config)
     return PortableEncoder.load(folder)
 
@@ -121,6 +130,7 @@ def write_portable(
     *,
     image_backbone: str | None = None,
     text_backbone: str | None = None,
+    trust_remote_code: bool = False,
     **options: Any,
 ) -> PortableEncoder:
     """Export the trained encoder in ``model`` to its subfolder ``portable``; replace an old one.
@@ -131,48 +141,38 @@ def write_portable(
     """
     if encoder_format(model) is TORCH_ENCODER:
         encoder = TrainedEncoder.load(
-            model, image_backbone=image_backbone, text_backbone=text_backbone
+            model,
+            image_backbone=image_backbone,
+            text_backbone=text_backbone,
+            trust_remote_code=trust_remote_code,
         )
         _ = encoder.image_backbone, encoder.text_backbone  # their errors are not recorded
     folder = model / PORTABLE
-    foreign = ONNX_ENCODER.foreign(folder)
-    if foreign:
-        raise ConfigError(f"{folder} has other files in it ({foreign[0]}): move them away")
-    (model / NOT_PORTABLE).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        return export(
-            model,
-            folder,
-            image_backbone=image_backbone,
-            text_backbone=text_backbone,
-            **options,
-        )
-    except ModelError as error:
-        write_obstacle(model, str(error))
-        raise
+    with lock_folder(model):
+        (model / NOT_PORTABLE).unlink(missing_ok=True)
+        try:
+            return export(
+                model,
+                folder,
+                image_backbone=image_backbone,
+                text_backbone=text_backbone,
+                trust_remote_code=trust_remote_code,
+                restart=True,
+                **options,
+            )
+        except ModelError as error:
+            if not _is_usable(model):
+                remove(folder)
+            write_obstacle(model, str(error))
+            raise
 
 
-@contextmanager
-def _temporary_sibling(folder: Path) -> Iterator[Path]:
-    """Context with an empty folder beside ``folder``, renamed to it unless the block raises."""
-    target = folder.absolute()
-    new = target.with_name(f"{target.name}.new")
-    others = ONNX_ENCODER.foreign(new)
-    if others:
-        raise ConfigError(
-            f"the temporary folder {new} exists with other files in it ({others[0]}): name "
-            "another --onnx"
-        )
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir(parents=True)
+def _is_usable(model: Path) -> bool:
+    """Return whether the subfolder ``portable`` has the export of this encoder."""
     try:
-        yield new
-        if folder.is_dir():
-            folder.rmdir()  # it is empty
-        os.replace(new, folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+        return portable_folder(model) is not None
+    except ModelError:
+        return False
 
 
 def _compare(
@@ -275,7 +275,8 @@ def _to_int8(config: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 def _files(folder: Path) -> dict[str, dict[str, Any]]:
     """Return size and sha256 of each file. The model card is written later: nothing reads it."""
-    return {path.name: file_record(path) for path in sorted(folder.iterdir())}
+    paths = sorted(path for path in folder.iterdir() if path.name != LOCK)
+    return {path.name: file_record(path) for path in paths}
 
 
 def _short(spec: str) -> str:

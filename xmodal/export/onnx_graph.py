@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from xmodal.encoders.folder import GRAPHS, TOKENIZER, TOWER_GRAPHS, write_bytes
+from xmodal.encoders.folder import GRAPHS, TOKENIZER, TOWER_GRAPHS
 from xmodal.encoders.onnx_encoder import (
     FINGERPRINT_METADATA,
     MODALITY_METADATA,
@@ -30,9 +30,11 @@ from xmodal.encoders.onnx_encoder import (
 from xmodal.encoders.torch_encoder import TrainedEncoder
 from xmodal.encoders.towers import Tower
 from xmodal.errors import ModelError
-from xmodal.features.backbones import builtin, huggingface
+from xmodal.features.backbones import builtin
+from xmodal.features.backbones.tokens import TokenTextBackbone
 from xmodal.features.extract import cache_fingerprint
 from xmodal.modality import Modality
+from xmodal.writing import write_text
 
 OPSET = 20
 MAX_FILE_BYTES = 1_900_000_000
@@ -150,8 +152,7 @@ def _text(encoder: TrainedEncoder, folder: Path) -> Prepared:
         )
         return config, None, {"vectors": torch.ones(2, backbone.dim)}
     network = _network(backbone)
-    # The only text backbone with a network.
-    assert isinstance(backbone, huggingface.HuggingFaceTextBackbone)
+    assert isinstance(backbone, TokenTextBackbone)  # the only text backbones with a network
     unknown = sorted(set(backbone.inputs) - set(TOKEN_TENSORS))
     if unknown:
         raise ModelError(
@@ -168,8 +169,9 @@ def _text(encoder: TrainedEncoder, folder: Path) -> Prepared:
         tokenizer=TOKENIZER,
         max_tokens=backbone.max_tokens,
         padding=backbone.padding,
+        prompt=backbone.prompt or None,
     )
-    write_bytes(folder / TOKENIZER, backbone.tokenizer_json().encode())
+    write_text(folder / TOKENIZER, backbone.tokenizer_json())
     length = 4 if backbone.padding == "longest" else backbone.max_tokens
     tokens = torch.ones(2, length, dtype=torch.int64)
     return config, network, {name: tokens.clone() for name in backbone.inputs}

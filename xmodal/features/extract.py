@@ -20,7 +20,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from xmodal.data.dataset import Dataset, Problems, Progress
-from xmodal.data.images import Preprocessing, Source, load_image
+from xmodal.data.images import Source, load_image
+from xmodal.data.preprocessing import Preprocessing
 from xmodal.errors import DataError
 from xmodal.features.backbones import ImageBackbone, TextBackbone
 from xmodal.features.cache import FeatureCache, content_hash, open_cache

@@ -72,6 +72,7 @@ from xmodal.index.vector_file import (
 )
 from xmodal.index.vector_file import PREFIX as VECTORS
 from xmodal.modality import MODALITIES, Modality
+from xmodal.writing import NEW, lock_folder
 
 FILE, LOCK, UNFINISHED = "documents.parquet", "lock", "saving-"
 MODEL_FOLDER, MODEL_RECORD = "model", "model.json"
@@ -93,17 +94,41 @@ def open_folder(
     folder that is not an index.
     """
     path = Path(folder)
+    _check_folder(path)
     if (path / FILE).is_file():
         return HammingIndex.load(path, bits=bits, fingerprint=fingerprint)
+    if not create:
+        found = f", which has no {FILE}" if path.exists() else ""
+        raise IndexMissing(
+            f"no index at {path}{found}: make one with xmodal index DATA --index {path}"
+        )
+    if bits is None:
+        raise ConfigError(f"bits is None, expected the width of the codes of a new index at {path}")
+    return HammingIndex(bits, fingerprint=fingerprint, folder=path)
+
+
+@contextmanager
+def lock_index(folder: Path) -> Iterator[None]:
+    """Hold the lock of an index, so that no other process saves it meanwhile.
+
+    ``save`` holds it by itself. Raises InUse if another process holds it, IndexFailure for a folder
+    that is not an index and for a lock that is a symbolic link, OSError if it cannot be written.
+    """
+    _check_folder(folder)
+    if (folder / LOCK).is_symlink():
+        raise IndexFailure(f"{folder / LOCK} is a symbolic link, expected a file: remove it")
+    with lock_folder(folder, LOCK):
+        yield
+
+
+def _check_folder(path: Path) -> None:
+    """Raise IndexFailure for a file, and for a folder with other files than those of an index."""
+    if (path / FILE).is_file():
+        return
     if path.is_file() or (path.is_dir() and not all(map(_is_left_by_save, path.iterdir()))):
         raise IndexFailure(
             f"{path} exists and is not an index (it has no {FILE}): choose a new folder"
         )
-    if not create:
-        raise IndexMissing(f"no index at {path}: make one with xmodal index DATA --index {path}")
-    if bits is None:
-        raise ConfigError(f"bits is None, expected the width of the codes of a new index at {path}")
-    return HammingIndex(bits, fingerprint=fingerprint, folder=path)
 
 
 class HammingIndex:
@@ -297,16 +322,15 @@ class HammingIndex:
         """Write the index to its folder, atomically; no effect if nothing changed.
 
         Raises ConfigError without a folder, IndexFailure if another process changed the file since
-        it was opened.
+        it was opened, InUse if another process writes the folder now.
         """
         if self.folder is None:
             raise ConfigError("this index has no folder: pass one when the index is created")
         if not self._dirty:
             return
         self._merge()
-        self.folder.mkdir(parents=True, exist_ok=True)
         target = self.folder / FILE
-        with _lock(self.folder):
+        with lock_index(self.folder):
             if _identity(target) != self._loaded_file:
                 raise IndexFailure(
                     f"{self.folder} was changed by another process since it was opened: "
@@ -527,36 +551,12 @@ class HammingIndex:
             self._inverted[field] = {key: np.array(rows) for key, rows in by_value.items()}
 
 
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder; the operating system releases it if the process is killed.
-
-    A lock file that is a symbolic link is not followed. Raises IndexFailure.
-    """
-    from filelock import FileLock  # required by a save only
-
-    path = folder / LOCK
-    lock = FileLock(path)
-    try:
-        if path.is_symlink():
-            raise OSError("it is a symbolic link, expected a file")
-        lock.acquire()
-    except OSError as error:
-        raise IndexFailure(
-            f"{path} cannot be locked ({error.strerror or error}): remove it, or make the folder "
-            "writable, and save again"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _is_left_by_save(path: Path) -> bool:
     """Return whether a killed first indexing may have left this file or folder."""
-    if path.name in (MODEL_FOLDER, MODEL_RECORD):
+    if path.name in (MODEL_FOLDER, MODEL_RECORD, LOCK):
         return True
-    return path.name == LOCK or path.name.startswith((UNFINISHED, VECTORS, WORDS))
+    begins = (UNFINISHED, VECTORS, WORDS, f"{MODEL_RECORD}{NEW}", f".{MODEL_FOLDER}.")
+    return path.name.startswith(begins)
 
 
 def _identity(path: Path) -> FileIdentity | None:

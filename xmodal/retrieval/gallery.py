@@ -19,6 +19,7 @@ from xmodal.errors import ConfigError, DataError
 from xmodal.index.contract import Hit, shown_source
 from xmodal.modality import Modality
 from xmodal.retrieval.reasons import why
+from xmodal.writing import atomic_write, check_target, write_text
 
 THUMB = 160
 STYLE = """
@@ -61,11 +62,11 @@ def write_gallery(path: str | Path, results: Sequence[QueryHits], title: str = "
     suffix = target.suffix.lower()
     if suffix not in (".html", ".png"):
         raise ConfigError(f"a gallery ends in .html or .png, found {target.name!r}")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    check_target(target)
     if suffix == ".html":
-        target.write_text(_page(results, title), encoding="utf-8")
+        write_text(target, _page(results, title))
     else:
-        _sheet(results, title).save(target)
+        _save_png(_sheet(results, title), target)
 
 
 def unreadable_pictures(results: QueryHits) -> list[Path]:
@@ -130,7 +131,12 @@ def write_sheet(path: Path, rows: Sequence[npt.NDArray[np.uint8]], title: str) -
         for column, square in enumerate(row):
             picture = Image.fromarray(square).resize((edge, edge), Image.Resampling.NEAREST)
             sheet.paste(picture, (pad + column * (edge + pad), top + line * (edge + pad)))
-    sheet.save(path)
+    _save_png(sheet, path)
+
+
+def _save_png(picture: Image.Image, path: Path) -> None:
+    with atomic_write(path) as file:
+        picture.save(file, "PNG")
 
 
 def _inline(path: Path) -> str:

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import torch
 
-from xmodal.encoders.folder import CHECKPOINT, atomic_write
+from xmodal.encoders.folder import CHECKPOINT, RunFolder
 from xmodal.errors import ConfigError
+from xmodal.writing import atomic_write
 
 
 class Stateful(Protocol):
@@ -81,3 +82,15 @@ def _check_members(path: Path) -> None:
         damaged = file.testzip()
     if damaged is not None:
         raise zipfile.BadZipFile(f"{damaged} does not match its checksum")
+
+
+def continue_or_clear(run: RunFolder, identity: str) -> None:
+    """Clear the work folder of a restart unless a stopped restart of ``identity`` is continued."""
+    if run.work is None or not run.is_restart:
+        return
+    try:
+        saved = Checkpoint.read(run.work, identity)
+    except ConfigError:
+        saved = None
+    if saved is None:
+        run.clear()

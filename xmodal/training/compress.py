@@ -34,14 +34,15 @@ from xmodal.config import configure, current_names
 from xmodal.data.vectors import CHUNK, Matrix, check_features, unit_rows
 from xmodal.encoders.compressor import Compressor, read_codes, read_report
 from xmodal.encoders.folder import (
-    CHECKPOINT,
     COMPRESSOR,
-    prepare_folder,
+    RunFolder,
+    open_run,
 )
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
 from xmodal.evaluation.code_health import code_health
 from xmodal.evaluation.metrics import mean, neighbour_recall
+from xmodal.training.checkpoint import continue_or_clear
 from xmodal.training.methods.sigah.config import Config
 from xmodal.training.methods.sigah.train import train_unimodal
 from xmodal.training.pairs import Pairs, even_choice
@@ -86,8 +87,8 @@ def compress(
     spaced rows are used for training. ``settings`` change fields of the Config of SiGAH.
 
     With a folder ``out`` all results are saved: a stopped run is continued, a finished run with the
-    same features and settings is loaded, another one is refused unless ``restart``. ``show``:
-    callback after each epoch.
+    same features and settings is loaded, another one is refused unless ``restart``, which keeps it
+    until the new result is complete. ``show``: callback after each epoch.
 
     Raises DataError for features, ConfigError for settings and folders, CodeError for bits.
     """
@@ -101,14 +102,29 @@ def compress(
     settings = asdict(config)
     identity = _identity(features, bits, seed, settings)
     folder = Path(out) if out is not None else None
-    if folder is not None and prepare_folder(folder, COMPRESSOR, restart):
-        return _load_finished(folder, features, bits, seed, settings)
+    with open_run(folder, COMPRESSOR, restart) as place:
+        if folder is not None and place.finished:
+            return _load_finished(folder, features, bits, seed, settings)
+        continue_or_clear(place, identity)
+        return _compress(features, bits, place, config, seed, identity, show)
+
+
+def _compress(
+    features: Matrix,
+    bits: int,
+    place: RunFolder,
+    config: Config,
+    seed: int,
+    identity: str,
+    show: EpochShown | None,
+) -> Compressed:
+    """Train a compressor, encode all vectors, and save both in the folder of the run."""
     parts = _split_rows(len(features))
     train, validation = (unit_rows(features, parts[role]) for role in ("train", "validation"))
     run = _NeighboursRun(
         TrainingData(_self_pairs(train), _self_pairs(validation), bits),
         seed=seed,
-        folder=folder,
+        folder=place.work,
         identity=identity,
         show=show,
     )
@@ -117,7 +133,7 @@ def compress(
     about = {
         "identity": identity,
         "seed": seed,
-        "settings": settings,
+        "settings": asdict(config),
         "rows": {"all": len(features)} | {role: len(rows) for role, rows in parts.items()},
         "epoch": run.best_epoch,
         "versions": {
@@ -129,10 +145,10 @@ def compress(
     compressor = Compressor(weights["head.0.weight"], weights["head.0.bias"], about)
     codes = compressor.encode(features)
     report = _report(features, codes, parts, seed)
-    if folder is not None:
-        run.write_history(folder)
-        compressor.save(folder, codes, report)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+    if place.work is not None:
+        run.write_history(place.work)
+        compressor.save(place.work, codes, report)
+        place.complete()
     return Compressed(codes, compressor, report)
 
 

@@ -30,7 +30,7 @@ from xmodal import linear_models
 from xmodal.codes import check_bits
 from xmodal.config import Options
 from xmodal.data.dataset import Dataset, Problems, sample_by_hash
-from xmodal.encoders.folder import TORCH_ENCODER, prepare_folder
+from xmodal.encoders.folder import TORCH_ENCODER, RunFolder, open_run
 from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_tensor
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
@@ -87,8 +87,11 @@ class Rotated:
 
 def load_aligned_backbones(options: Options) -> tuple[ImageBackbone, TextBackbone]:
     """Load both backbones; raise ConfigError unless their features can be compared."""
-    image = load_image_backbone(options.image_backbone, precision=options.precision)
-    text = load_text_backbone(options.text_backbone, precision=options.precision)
+    precision, trust = options.precision, options.trust_remote_code
+    image = load_image_backbone(
+        options.image_backbone, precision=precision, trust_remote_code=trust
+    )
+    text = load_text_backbone(options.text_backbone, precision=precision, trust_remote_code=trust)
     if image.space is None or image.space != text.space:
         raise ConfigError(
             f"backbones {options.image_backbone} and {options.text_backbone} do not belong to one "
@@ -119,7 +122,19 @@ def fit_rotation_encoder(
     """
     check_bits(options.bits)
     backbones = load_aligned_backbones(options)
-    finished = out is not None and prepare_folder(out, TORCH_ENCODER, restart)
+    with open_run(out, TORCH_ENCODER, restart) as place:
+        return _fit(data, place, options, backbones, cache, progress)
+
+
+def _fit(
+    data: Dataset,
+    place: RunFolder,
+    options: Options,
+    backbones: tuple[ImageBackbone, TextBackbone],
+    cache: Path | None,
+    progress: Any,
+) -> Rotated:
+    """Fit and measure the encoder, and save it in the folder of the run."""
     features = _Features.of(data, BackboneSource(*backbones, cache, progress))
     if not len(features.image):
         raise DataError(
@@ -152,14 +167,18 @@ def fit_rotation_encoder(
         _about(data, options, report),
         features.split(queries),
         options.precision,
+        options.trust_remote_code,
     )
-    if out is not None and finished:
-        if TrainedEncoder.load(out).fingerprint != encoder.fingerprint:
+    if place.work is not None and place.finished:
+        if TrainedEncoder.load(place.work).fingerprint != encoder.fingerprint:
             raise ConfigError(
-                f"{out} holds another encoder: name another --out, or replace it with --restart"
+                f"{place.folder} holds another encoder: name another --out, or replace it with "
+                "--restart"
             )
-    elif out is not None:
-        encoder.save(out)
+    elif place.work is not None:
+        place.clear()
+        encoder.save(place.work)
+        place.complete()
     return Rotated(encoder, report)
 
 

@@ -18,13 +18,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from xmodal.encoders.folder import HISTORY, write_bytes
+from xmodal.encoders.folder import HISTORY
 from xmodal.encoders.towers import Kind, Towers
 from xmodal.errors import DataError
 from xmodal.training.checkpoint import Checkpoint, Stateful
 from xmodal.training.pairs import Pairs
 from xmodal.training.sheets import save_sheet
 from xmodal.training.validation import validation_map
+from xmodal.writing import write_text
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ class Run:
     def write_history(self, folder: Path) -> None:
         """Write ``history.jsonl``: one JSON object an epoch."""
         lines = [json.dumps({k: round(v, 6) for k, v in row.items()}) for row in self.history]
-        write_bytes(folder / HISTORY, ("\n".join(lines) + "\n").encode())
+        write_text(folder / HISTORY, "\n".join(lines) + "\n")
 
     def _save(self, epoch: int) -> None:
         if self.folder is not None:

@@ -26,7 +26,7 @@ from xmodal.data.situation import labels_hint, recognise
 from xmodal.data.split import Split
 from xmodal.data.split import split as split_pairs
 from xmodal.encoders.calibration import Confidence, known_words
-from xmodal.encoders.folder import CHECKPOINT, TORCH_ENCODER, prepare_folder
+from xmodal.encoders.folder import TORCH_ENCODER, RunFolder, open_run
 from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_tensor
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
@@ -42,6 +42,7 @@ from xmodal.features.from_file import FileSource, check_backbone
 from xmodal.features.units import BackboneSource, FeatureSource, FeatureTable
 from xmodal.modality import Modality
 from xmodal.training.calibrate import calibrate, collection_of
+from xmodal.training.checkpoint import continue_or_clear
 from xmodal.training.identity import find_difference, pictures_record, run_identity
 from xmodal.training.methods.contrastive import train as contrastive
 from xmodal.training.methods.contrastive.train import CaptionData, CaptionRun
@@ -86,22 +87,21 @@ def train(
 
     ``settings`` change fields of the method's Config. A stopped run in ``out`` is continued; the
     encoder of a finished run with the same data and settings is loaded, another one is only
-    replaced with ``restart``. Pictures and texts that cannot be used are added to
-    ``data.problems``. ``cache``: folder of cached features. ``progress``: progress bars of the
-    feature extraction; ``show``: callback after each epoch. ``features``: the features of ``data``
-    from a file, see :func:`~xmodal.features.from_file.with_features`; backbones of ``options``
-    other than "features" must have made them, and encode later pictures and texts.
+    replaced with ``restart``, when the new one is complete. Pictures and texts that cannot be used
+    are added to ``data.problems``. ``cache``: folder of cached features. ``progress``: progress
+    bars of the feature extraction; ``show``: callback after each epoch. ``features``: the features
+    of ``data`` from a file, see :func:`~xmodal.features.from_file.with_features`; backbones of
+    ``options`` other than "features" must have made them, and encode later pictures and texts.
 
     Raises DataError for data without usable pairs, ConfigError for options, settings and folders,
-    CodeError for bits, ModelError for backbones.
+    CodeError for bits, ModelError for backbones, InUse if another process writes ``out``.
     """
     options = options or Options()
     options = replace(options, method=resolve_method(options.method, data))
     check_bits(options.bits)
     if options.seed < 0:
         raise ConfigError(f"seed is {options.seed}, expected 0 or more")
-    method = METHODS[options.method]
-    config = configure(method.Config, settings or {})
+    config = configure(METHODS[options.method].Config, settings or {})
     folder = Path(out) if out is not None else None
     pairs = data.pairs()
     if not len(pairs):
@@ -110,17 +110,39 @@ def train(
             f"needs captions beside the pictures{labels_hint(data)}"
             + "".join(f"; {x}" for x in data.problems.summary_lines())
         )
-    if folder is not None:
-        if prepare_folder(folder, TORCH_ENCODER, restart):
-            encoder = TrainedEncoder.load(folder)
-            difference = find_difference(encoder.about, pairs, options, config, features)
-            if difference is not None:
-                raise ConfigError(
-                    f"{folder} holds an encoder that was trained with {difference}: name another "
-                    "--out, or replace it with --restart"
-                )
-            return encoder
+    with open_run(folder, TORCH_ENCODER, restart) as place:
+        if folder is not None and place.finished:
+            return _load_finished(folder, pairs, options, config, features)
+        return _train(data, pairs, place, options, config, cache, progress, show, features)
 
+
+def _load_finished(
+    folder: Path, pairs: Dataset, options: Options, config: Any, features: FileSource | None
+) -> TrainedEncoder:
+    """Load the encoder of the same run; raise ConfigError if the folder has another one."""
+    encoder = TrainedEncoder.load(folder)
+    difference = find_difference(encoder.about, pairs, options, config, features)
+    if difference is not None:
+        raise ConfigError(
+            f"{folder} holds an encoder that was trained with {difference}: name another "
+            "--out, or replace it with --restart"
+        )
+    return encoder
+
+
+def _train(
+    data: Dataset,
+    pairs: Dataset,
+    place: RunFolder,
+    options: Options,
+    config: Any,
+    cache: Path | None,
+    progress: Progress | None,
+    show: EpochShown | None,
+    features: FileSource | None,
+) -> TrainedEncoder:
+    """Train by the method of ``options``, and save the encoder in the folder of the run."""
+    method = METHODS[options.method]
     source, refs = _feature_source(pairs, options, features, cache, progress)
     hashes = picture_hashes(image for item in pairs for image in item.images)
     table = FeatureTable.of(with_groups(pairs, hashes), source)
@@ -137,7 +159,8 @@ def train(
     identity = run_identity(pairs, asdict(options), asdict(config), features)
     run = _run(method, table, split, options, source)
     pictures = pictures_record(pairs, hashes)
-    run.folder, run.identity, run.show = folder, f"{identity}-{pictures['sha256']}", show
+    run.folder, run.identity, run.show = place.work, f"{identity}-{pictures['sha256']}", show
+    continue_or_clear(place, run.identity)
     towers: Towers = method.train(run.data, config, run)
     about = _about(data, split, options, config, run)
     if features is None:
@@ -149,11 +172,12 @@ def train(
         {"identity": identity, "pictures": pictures, **about},
         split.ids(),
         options.precision,
+        options.trust_remote_code,
     )
-    if folder is not None:
-        run.write_history(folder)
-        encoder.save(folder)
-        (folder / CHECKPOINT).unlink(missing_ok=True)
+    if place.work is not None:
+        run.write_history(place.work)
+        encoder.save(place.work)
+        place.complete()
     return encoder
 
 
@@ -179,7 +203,9 @@ def _feature_source(
             refs[modality] = BackboneRef(spec, file.fingerprint(modality))
             continue
         load = load_image_backbone if modality == "image" else load_text_backbone
-        loaded[modality] = load(spec, precision=options.precision)
+        loaded[modality] = load(
+            spec, precision=options.precision, trust_remote_code=options.trust_remote_code
+        )
         refs[modality] = BackboneRef(spec, loaded[modality].fingerprint)
         if file is not None:
             check_backbone(file, pairs, modality, loaded[modality], cache)

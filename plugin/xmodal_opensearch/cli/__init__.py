@@ -1,21 +1,27 @@
-"""The command line ``xmodal-opensearch``: parses arguments and prints results."""
+"""The command line ``xmodal-opensearch``: parses arguments and prints results.
+
+Imports are inside of functions, so that their errors are printed in one line as well.
+"""
 
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
-import click
-
-from xmodal.cli.exit import run
-from xmodal.errors import require
+if TYPE_CHECKING:
+    from click import Group
 
 
 def main() -> None:
     """Run the command line; the entry point of the script."""
-    run(_commands)
+    from xmodal.cli.start import start
+
+    start(_commands)
 
 
-def _commands() -> click.Group:
+def _commands() -> Group:
+    from xmodal.errors import require
+
     try:
         from xmodal_opensearch.cli.commands import commands
     except ModuleNotFoundError:

@@ -1,0 +1,274 @@
+"""Writing: files and folders that are replaced at once when they are complete, and their locks."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import io
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from xmodal.errors import InUse
+
+NEW = ".new"
+"""Suffix of a file or folder that is being written."""
+OLD = ".old"
+"""Suffix of a folder that is being replaced, where two folders cannot be exchanged at once."""
+LOCK = ".lock"
+"""Name of the lock file of a folder."""
+_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically, in UTF-8."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file atomically."""
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def check_target(path: Path) -> None:
+    """Make the folder of a file that will be written; raise OSError if it cannot be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replaced = path.is_file() or not path.exists()  # else it is a device, which is written directly
+    code = errno.EISDIR if path.is_dir() else 0
+    if not code and not os.access(path.parent if replaced else path, os.W_OK):
+        is_read_only = hasattr(os, "statvfs") and os.statvfs(path.parent).f_flag & os.ST_RDONLY
+        code = errno.EROFS if is_read_only else errno.EACCES
+    if code:
+        raise OSError(code, os.strerror(code), str(path))
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Context with a file that replaces ``path`` at the end of the block.
+
+    After an exception, a kill or a power failure at any moment ``path`` is the old file or the new
+    one. Its mode follows the umask. A symbolic link is replaced, not followed; a device or pipe is
+    written directly. Raises InUse if another process writes the file, and OSError with its name
+    instead of any exception that follows from a failed write, such as a RuntimeError of torch.
+    """
+    if path.exists() and not path.is_file():  # a folder raises
+        with open(path, "wb") as device:
+            yield device
+        return
+    new = path.with_name(path.name + NEW)
+    raw = _Recording(_create(new, path), "w+")
+    try:
+        # numpy writes a BufferedWriter by its descriptor, and loses the reason of a failure.
+        with io.BufferedRandom(raw) as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                if os.name == "posix":  # while it is locked
+                    os.replace(new, path)
+            except BaseException:
+                new.unlink(missing_ok=True)
+                raise
+        if os.name != "posix":
+            os.replace(new, path)
+    except Exception as error:
+        failed = raw.error
+        if failed is None and isinstance(error, OSError) and error.filename is None:
+            failed = error
+        if failed is None or failed.errno is None:
+            raise
+        raise _named(failed, path) from error
+
+
+class _Recording(io.FileIO):
+    """A file that keeps the error of a failed write; libraries replace it by errors of theirs."""
+
+    error: OSError | None = None
+
+    def write(self, content: Any, /) -> int:
+        """Write bytes; return their number."""
+        try:
+            return super().write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+
+def _create(new: Path, path: Path) -> int:
+    """Return the descriptor of a new, locked file, which will replace ``path``.
+
+    A file that a killed process left is removed. Raises InUse if a running process writes it.
+    """
+    while True:
+        try:
+            descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666)
+            is_ours = True
+        except FileExistsError:
+            if new.is_symlink():
+                new.unlink(missing_ok=True)
+                continue
+            try:
+                descriptor = os.open(new, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _FLAGS)
+            except FileNotFoundError:
+                continue
+            is_ours = False
+        except OSError as error:
+            raise _named(error, path) from None
+        try:
+            _lock_file(descriptor, path)
+            is_current = _is_at(descriptor, new)
+            if is_current and not is_ours:
+                new.unlink()
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if is_current and is_ours:
+            return descriptor
+        os.close(descriptor)
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """Return the error with the name of the file that was to be written."""
+    assert error.errno is not None
+    return OSError(error.errno, os.strerror(error.errno), str(path))
+
+
+def _lock_file(descriptor: int, path: Path) -> None:
+    """Lock an open file until it is closed; raise InUse if another process writes ``path``."""
+    if sys.platform == "win32":  # open files cannot be removed there
+        return
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise in_use(path) from None
+    except OSError:  # a file system without locks
+        return
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether ``path`` still is the open file."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+# ---- folders ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def lock_folder(folder: Path, name: str = LOCK, *, shown: Path | None = None) -> Iterator[None]:
+    """Make a folder if necessary and hold its lock; nested locks of one thread are allowed.
+
+    The operating system releases the lock of a killed process. If the block raises, a folder that
+    was made here and is still empty is removed. Raises InUse, which names ``shown`` or the folder,
+    if another process holds the lock, and OSError.
+    """
+    from filelock import FileLock, Timeout
+
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = Path(os.path.realpath(folder), name)
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a symbolic link, expected a file: remove it", str(path))
+    lock = FileLock(path, timeout=0, is_singleton=True)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise in_use(shown or folder) from None
+    try:
+        yield
+    except BaseException:
+        if is_new and _names(folder) == {name}:
+            with suppress(OSError):
+                path.unlink()
+                folder.rmdir()
+        raise
+    finally:
+        lock.release()
+
+
+def _names(folder: Path) -> set[str]:
+    return set(os.listdir(folder)) if folder.is_dir() else set()
+
+
+def in_use(path: Path) -> InUse:
+    """Return the error of a file or folder that another process writes."""
+    return InUse(f"another process writes {path}: wait until it ends, or name another one")
+
+
+def sibling(folder: Path, suffix: str) -> Path:
+    """Return the hidden path beside a folder, or beside the target of a link, with a suffix."""
+    target = Path(os.path.realpath(folder))
+    return target.with_name(f".{target.name}{suffix}")
+
+
+def replace_folder(new: Path, folder: Path, is_last: Callable[[str], bool]) -> None:
+    """Let the folder ``new`` take the place of ``folder``; what was there is then in ``new``.
+
+    ``new`` is beside ``folder`` or in it. Two folders are exchanged at once on Linux, by two
+    renames elsewhere. A mount point cannot be renamed: its files are replaced one by one, at the
+    end those for which ``is_last`` is true.
+    """
+    target = Path(os.path.realpath(folder))
+    if new.parent == target.parent:
+        if not target.exists():
+            os.replace(new, target)
+            return
+        if _exchange(new, target):
+            return
+        old = sibling(folder, OLD)
+        with suppress(OSError):
+            os.rename(target, old)
+            try:
+                os.rename(new, target)
+            except BaseException:
+                os.rename(old, target)
+                raise
+            os.rename(old, new)
+            return
+    kept = {LOCK, new.name}
+    for name in sorted(_names(target) - kept, key=is_last, reverse=True):
+        remove(target / name)
+    for name in sorted(_names(new) - kept, key=is_last):
+        shutil.move(new / name, target / name)
+
+
+def restore_folder(folder: Path) -> None:
+    """Undo the first of two renames of :func:`replace_folder`, if the process was killed then."""
+    old = sibling(folder, OLD)
+    if old.is_dir() and not folder.exists():
+        os.rename(old, os.path.realpath(folder))
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with its content, if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two paths at once; return whether the system and the file system can do that."""
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    at_working_folder, exchange = -100, 2
+    names = os.fsencode(first), os.fsencode(second)
+    return rename is not None and (
+        rename(at_working_folder, names[0], at_working_folder, names[1], exchange) == 0
+    )
