@@ -32,7 +32,7 @@ NOT_DAMAGE = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, e
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether an exception of reading a file may mean damage: not a missing permission or memory."""
+    """Whether an exception of reading a file may mean damage: not a lack of rights or memory."""
     is_of_system = isinstance(error, OSError) and error.errno in NOT_DAMAGE
     return not (is_of_system or is_out_of_memory(error))
 
