@@ -39,7 +39,11 @@ REMOVED = {"pace": 0.0, "trust": "all", "trust_entropy": 0.3}
 """Removed settings, and the only value that is still accepted."""
 
 
-ADDED_OPTIONS: dict[str, Any] = {"precision": "float32", "split_map": {}}
+ADDED_OPTIONS: dict[str, Any] = {
+    "precision": "float32",
+    "split_map": {},
+    "trust_remote_code": False,
+}
 """Options that models of earlier versions lack, and the values that describe those."""
 
 
@@ -66,6 +70,8 @@ class Options:
     """Number of epochs without a better validation score after which training ends."""
     split_map: dict[str, str] = dataclasses.field(default_factory=dict)
     """Names of splits in the data, and the parts that they mean."""
+    trust_remote_code: bool = False
+    """Whether code that belongs to the backbones runs."""
 
 
 def configure(kind: type[T], values: Mapping[str, Any]) -> T:

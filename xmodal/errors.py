@@ -28,7 +28,15 @@ from typing import Any
 
 
 class XmodalError(Exception):
-    """Base of the exceptions of xmodal."""
+    """Base of the exceptions of xmodal. Line breaks in a message, as names have, become spaces."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(one_line(arg) if isinstance(arg, str) else arg for arg in args))
+
+
+def one_line(text: str) -> str:
+    """Return a text with spaces in place of its line breaks."""
+    return " ".join(text.splitlines())
 
 
 class CodeError(XmodalError):

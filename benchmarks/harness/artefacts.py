@@ -16,7 +16,7 @@ from harness.mutations import Artefact
 from xmodal.encoders.calibration import STAGES
 from xmodal.encoders.compressor import Compressor, read_codes, read_report
 from xmodal.encoders.encoder import Encoder
-from xmodal.encoders.index_model import record_model, recorded_model
+from xmodal.encoders.index_model import find_model, record_model
 from xmodal.encoders.load import load_encoder
 from xmodal.index.contract import WordsQuery
 from xmodal.index.documents import DocumentBatch
@@ -65,15 +65,20 @@ def use_compressor(folder: Path) -> Any:
 
 
 def use_index(folder: Path) -> Any:
-    """Search both targets by codes, vectors, words and filters, and return all documents."""
-    index = open_folder(folder, bits=BITS)
+    """Search both targets by codes, vectors, words and filters, and return all documents.
+
+    The recorded model is a path that ends in its fingerprint.
+    """
+    model = find_model(str(folder))
+    assert model is not None
+    index = open_folder(folder, bits=BITS, fingerprint=model.name)
     rng = np.random.default_rng(3)
     outputs = rng.standard_normal((3, BITS)).astype(np.float32)
     full = QueryCodes.of(outputs)
     queries = (full.codes, QueryCodes(full.codes, full.weights), full)
     wheres = (None, {"colour": "red"}, {"price": {"gte": 20}})
     words = [WordsQuery(text) for text in TEXTS]
-    found: list[Any] = [recorded_model(str(folder)), len(index), index.fingerprint]
+    found: list[Any] = [model, len(index), index.fingerprint]
     for target in MODALITIES:
         for where in wheres:
             found += [index.search(query, 5, target=target, where=where) for query in queries]
@@ -196,7 +201,7 @@ def make_index(folder: Path, seed: int = 0) -> None:
     )
     with open_folder(folder, bits=BITS, fingerprint=f"{seed:016x}", create=True) as index:
         index.add(documents)
-    record_model(str(folder), Path("/models") / str(seed), f"{seed:016x}")
+    record_model(str(folder), Path("/models") / f"{seed:016x}", f"{seed:016x}")
 
 
 def artefacts(folder: Path) -> list[Artefact]:

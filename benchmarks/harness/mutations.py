@@ -146,6 +146,15 @@ class _Warnings(logging.Handler):
         self.lines.append(record.getMessage())
 
 
+def _is_named(mutation: Mutation, message: str, folder: Path) -> bool:
+    """Whether a message is one line that names the file.
+
+    A file of another artefact is whole: the message may name a file that does not belong to it.
+    """
+    name = str(folder) if mutation.kind == "other file" else Path(mutation.file).name
+    return name in message and "\n" not in message
+
+
 def classify(
     artefact: Artefact, mutation: Mutation, expected: Any, scratch: Path
 ) -> tuple[str, str]:
@@ -163,8 +172,7 @@ def classify(
         found = artefact.use(copy)
     except XmodalError as error:
         message = str(error)
-        named = Path(mutation.file).name in message and "\n" not in message
-        return (REFUSED if named else NOT_NAMED), message
+        return (REFUSED if _is_named(mutation, message, copy) else NOT_NAMED), message
     except Exception as error:
         return TRACEBACK, f"{type(error).__name__}: {error}"
     finally:

@@ -101,7 +101,7 @@ def test_index_without_a_record_and_addresses_need_a_model(
     (tmp_path / "i" / "model.json").unlink()
     shutil.rmtree(tmp_path / "i" / "model")
     for command in (index, ("search", "red", "--index", tmp_path / "i")):
-        assert "records no model" in xmodal_cli(*command).err
+        assert "records its model" in xmodal_cli(*command).err
     address = "opensearch://localhost:1/x"
     assert "--model is missing" in xmodal_cli("search", "red", "--index", address).err
     assert "no index" in xmodal_cli("search", "red", "--index", tmp_path / "none").err

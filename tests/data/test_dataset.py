@@ -127,6 +127,13 @@ def test_problems_are_counted_and_their_first_names_listed() -> None:
     assert len(problems) == 6 and problems.names("unknown kind") == []
 
 
+def test_names_with_line_breaks_are_shown_on_one_line() -> None:
+    problems = Problems()
+    problems.add("picture missing", "a\nb.jpg")
+    assert problems.summary_lines() == ["1 x picture missing: a b.jpg"]
+    assert problems.names("picture missing") == ["a\nb.jpg"]
+
+
 def test_labels_of_no_items_have_two_axes() -> None:
     multi_hot, labelled = Dataset(()).labels(("a", "b"))
     assert multi_hot.shape == (0, 2) and labelled.shape == (0,) and multi_hot.dtype == np.bool_

@@ -15,8 +15,9 @@ import pytest
 from PIL import Image, ImageFile, TiffImagePlugin, TiffTags
 from support.bad_pictures import TEXT, damaged_avif, png, png_bomb, truncated_jpeg
 
-from xmodal.data.images import MAX_PIXELS, Preprocessing, image_size, load_image
+from xmodal.data.images import MAX_PIXELS, image_size, load_image
 from xmodal.data.picture_formats import SUFFIXES
+from xmodal.data.preprocessing import Preprocessing
 from xmodal.errors import DataError
 
 RED, GREEN, BLUE, YELLOW = (230, 30, 30), (30, 200, 30), (30, 30, 230), (230, 220, 30)

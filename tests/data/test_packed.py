@@ -17,7 +17,6 @@ from support.packed_files import archive, png
 from xmodal.data.dataset import Problems
 from xmodal.data.images import image_size, load_image
 from xmodal.data.packed import (
-    PackedName,
     container_of,
     is_picture_file,
     pictures,
@@ -248,10 +247,16 @@ def test_concatenated_archives_and_missing_end_marks(tmp_path: Path) -> None:
     assert len(problems) == 1
 
 
-def test_packed_names_are_texts(tmp_path: Path) -> None:
-    name = tar.member_path(tmp_path / "a.tar", "b/c.png")
-    assert isinstance(name, PackedName)
-    assert name == str(tmp_path / "a.tar/b/c.png")
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        *(("a/b.png", "a/b.png"), ("./a//b.png", "a/b.png"), ("a/./b.png", "a/b.png")),
+        *(("a/.b", "a/.b"), ("..a/b", "..a/b"), ("a/b/", "a/b"), (".", None), ("", None)),
+        *(("/a", None), ("..", None), ("a/..", None), ("a/../b", None), ("a\0b", None)),
+    ],
+)
+def test_safe_names(name: str, expected: str | None) -> None:
+    assert tar.safe_name(name) == expected
 
 
 ROWS = 150

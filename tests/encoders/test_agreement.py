@@ -104,3 +104,27 @@ def test_other_files_are_refused(tmp_path: Path, xmodal_cli: Callable[..., Any])
     path.write_bytes(b"PK")
     with pytest.raises(DataError, match="no file of codes"):
         compare_codes(arrays, path)
+
+
+def test_damaged_file_of_codes_is_named_or_gives_the_same(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {"bits": np.array(16)}
+    for modality in ("image", "text"):
+        arrays[f"{modality}_ids"] = np.array([f"item {number}" for number in range(30)])
+        arrays[f"{modality}_positions"] = np.zeros(30, np.int64)
+        arrays[f"{modality}_codes"] = rng.integers(0, 256, (30, 2), dtype=np.uint8)
+    file = tmp_path / "codes.npz"
+    np.savez(file, **arrays)
+    whole, expected = file.read_bytes(), compare_codes(arrays, file)
+    damaged = [whole[:length] for length in (0, 3, len(whole) // 2, len(whole) - 1)]
+    for at in range(0, len(whole), 11):
+        damaged.append(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1 :])
+    refused = 0
+    for content in damaged:
+        file.write_bytes(content)
+        try:
+            assert compare_codes(arrays, file) == expected
+        except (DataError, ConfigError) as error:
+            assert str(file) in str(error) and "\n" not in str(error)
+            refused += 1
+    assert refused > len(damaged) / 2

@@ -224,7 +224,7 @@ def write_modules(folder: Path, *kinds: str) -> None:
             "idx": number,
             "name": str(number),
             "path": f"{number}_{kind}" if number else "",
-            "type": f"x.{kind}",
+            "type": f"sentence_transformers.models.{kind}",
         }
         for number, kind in enumerate(kinds)
     ]
@@ -283,8 +283,9 @@ def test_sentence_transformers_steps_that_are_not_supported(tmp_path: Path) -> N
     with pytest.raises(ModelError, match="step LSTM"):
         load_text_backbone(str(folder))
     write_modules(folder, "Transformer", "Pooling")
-    write_pooling(folder, "no_tokens")
-    with pytest.raises(ModelError, match="pools tokens by nothing"):
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode": "median"}')
+    with pytest.raises(ModelError, match="pools tokens by median"):
         load_text_backbone(str(folder))
 
 
@@ -292,7 +293,14 @@ def test_sentence_transformers_clip_is_an_aligned_pair(tmp_path: Path) -> None:
     folder = tmp_path / "st"
     folder.mkdir()
     clip = save_clip(folder / "0_CLIPModel")
-    steps = [{"idx": 0, "name": "0", "path": "0_CLIPModel", "type": "x.CLIPModel"}]
+    steps = [
+        {
+            "idx": 0,
+            "name": "0",
+            "path": "0_CLIPModel",
+            "type": "sentence_transformers.models.CLIPModel",
+        }
+    ]
     (folder / "modules.json").write_text(json.dumps(steps))
     image, text = load_image_backbone(str(folder)), load_text_backbone(str(folder))
     assert image.space is not None and image.space == text.space

@@ -7,7 +7,9 @@ import random
 import subprocess
 import sys
 import threading
+import zlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
 from xmodal.index.bm25 import BLOCK, best
 from xmodal.index.contract import FullTextIndex, WordsHit, WordsQuery
+from xmodal.index.full_text import WordsFile
 from xmodal.index.local import FILE, HammingIndex, open_folder
 from xmodal.index.postings import LENGTHS, Postings
-from xmodal.index.words import document_words, tokens
+from xmodal.index.words import VERSION, document_words, tokens
 
 WORDS = "dog cat red blue running jumping in on the a of sea 犬が走る 猫 หมา x9 BigCar".split()
 COMPUTED = "full text cannot be used"
@@ -337,6 +340,42 @@ def test_every_flipped_byte_is_detected_or_harmless(tmp_path: Path) -> None:
         path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
         with pytest.raises(OSError, match="checksum"):
             Postings.read(path, checksum)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rows": np.array([0, 2], np.int32)},  # there are two documents
+        {"rows": np.array([-1, 1], np.int32)},
+        {"starts": np.array([0, 3, 2])},
+        {"starts": np.array([1, 1, 2])},
+        {"starts": np.array([0, 2])},
+        {"codes": np.zeros(1, np.uint16)},
+        {"words": {"cat": 0, "dog\nowl": 1}},
+    ],
+)
+def test_places_outside_of_the_arrays_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    postings = replace(Postings.of([(0, ["cat"]), (1, ["dog"])], 2), **changes)
+    checksum = postings.write(tmp_path / "words")
+    with pytest.raises(OSError, match="not a file of words"):
+        Postings.read(tmp_path / "words", checksum)
+
+
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "words").write_bytes(b"ARROW1")
+    with pytest.raises(OSError, match="not a file of words"):
+        Postings.read(tmp_path / "words", zlib.crc32(b"ARROW1"))
+
+
+def test_words_of_other_documents_are_computed_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    filled({"a": "cat", "b": "dog"}, tmp_path)
+    other = f"words-{'0' * 16}"
+    checksum = Postings.of([(9, ["cat"])], 10).write(tmp_path / other)
+    change_metadata(tmp_path, words=WordsFile(other, checksum, VERSION).to_json())
+    assert found(open_folder(tmp_path), "cat") == ["a"]
+    assert COMPUTED in caplog.text
 
 
 def test_failed_save_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from PIL import Image
+from support.packed_files import archive
 from support.service_process import Running, running
 
 from xmodal.codes import BinaryCodes
@@ -271,8 +272,15 @@ def test_pictures_outside_the_folder_are_not_served(encoder: Encoder, tmp_path: 
         Image.new("RGB", (900, 300), "red").save(path)
     (folder / "link.png").symlink_to(tmp_path / "out.png")
     (folder / "words.png").write_text("not a picture")
+    for base in (folder, tmp_path):
+        archive(base / "shard.tar", {"a.png": (folder / "in.png").read_bytes()})
+    (folder / "link.tar").symlink_to(tmp_path / "shard.tar")
     paths: dict[str, Any] = {
         "in": str(folder / "in.png"),
+        "packed": "shard.tar/a.png",
+        "packed out": str(tmp_path / "shard.tar" / "a.png"),
+        "packed link": "link.tar/a.png",
+        "packed up": "shard.tar/../../out.png",
         "relative": "in.png",
         "out": str(tmp_path / "out.png"),
         "up": "../out.png",
@@ -289,9 +297,9 @@ def test_pictures_outside_the_folder_are_not_served(encoder: Encoder, tmp_path: 
         index.add([id_], image=codes, fields=[{"image": value}])
     with running(encoder, index, pictures=folder) as service:
         status = {id_: service.get("/v1/picture", id=id_).status_code for id_ in paths}
-        assert status == dict.fromkeys(paths, 404) | {"in": 200, "relative": 200}
+        assert status == dict.fromkeys(paths, 404) | {"in": 200, "relative": 200, "packed": 200}
         answer = service.client.get("/v1/documents", params={"id": list(paths)}).json()["documents"]
-        assert {doc["id"] for doc in answer if doc["picture"]} == {"in", "relative"}
+        assert {doc["id"] for doc in answer if doc["picture"]} == {"in", "relative", "packed"}
         assert service.get("/v1/picture", id="words").status_code == 422
         for size, expected in ((320, (320, 107)), (1024, (900, 300))):
             answer = service.get("/v1/picture", id="in", size=size)

@@ -39,7 +39,7 @@ no_portable_option = click.option(
 def load_encoder(
     model: Path, options: Mapping[str, Any], *, for_queries: bool = False, features: bool = False
 ) -> Encoder:
-    """Load an encoder with the options --engine, --image-backbone and --text-backbone.
+    """Load an encoder with the options --engine and those of backbones.
 
     ``for_queries``: see :func:`xmodal.load_encoder`; ``features``: features of a file are encoded,
     which only torch does. Raises the errors of :func:`xmodal.load_encoder`.
@@ -52,15 +52,17 @@ def load_encoder(
             model,
             image_backbone=options["image_backbone"],
             text_backbone=options["text_backbone"],
+            trust_remote_code=options["trust_remote_code"],
             engine="torch" if features and engine == "auto" else engine,
             for_queries=for_queries,
         )
 
 
-def complete_portable(model: Path) -> None:
+def complete_portable(model: Path, *, trust_remote_code: bool = False) -> None:
     """Write the portable encoder of the trained encoder in ``model`` unless it has one.
 
-    Prints one line if that is not possible. Raises ModelError if ``model`` has no encoder.
+    ``trust_remote_code``: code that belongs to its backbones may run. Prints one line if that is
+    not possible. Raises ModelError if ``model`` has no encoder.
     """
     if encoder_format(model) is ONNX_ENCODER:
         return
@@ -76,7 +78,12 @@ def complete_portable(model: Path) -> None:
         info(f"writing the portable encoder of {model}, by which searches start faster")
         try:
             with progress_bars() as bars:
-                write_portable(model, check=Check(items=CHECKED_ITEMS), progress=bars)
+                write_portable(
+                    model,
+                    trust_remote_code=trust_remote_code,
+                    check=Check(items=CHECKED_ITEMS),
+                    progress=bars,
+                )
             return
         except (XmodalError, OSError) as error:
             reason = " ".join(str(error).split())

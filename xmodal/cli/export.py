@@ -71,6 +71,7 @@ def export(model: Path, out: Path | None, data: Path | None, **params: Any) -> N
             "check": Check(dataset, params["items"]),
             "image_backbone": params["image_backbone"],
             "text_backbone": params["text_backbone"],
+            "trust_remote_code": params["trust_remote_code"],
             "progress": bars,
             "info": info,
         }

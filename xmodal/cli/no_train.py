@@ -39,6 +39,7 @@ def fit_without_training(
         precision=params.get("precision", "float32"),
         seed=params.get("seed", 0),
         split_seed=params.get("split_seed", 0),
+        trust_remote_code=params["trust_remote_code"],
     )
     with progress_bars() as bars:
         fitted = fit_rotation_encoder(

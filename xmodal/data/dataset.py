@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xmodal.errors import ConfigError
+from xmodal.errors import ConfigError, one_line
 from xmodal.modality import Modality
 
 
@@ -78,7 +78,7 @@ class Problems:
             count = self._counts[kind]
             more = f", and {count - max_names:,} more" if count > max_names else ""
             shown = ", ".join(map(_shortened, names[:max_names]))
-            lines.append(f"{count:,} x {kind}: {shown}{more}")
+            lines.append(one_line(f"{count:,} x {kind}: {shown}{more}"))
         return lines
 
     def __len__(self) -> int:

@@ -10,9 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -52,42 +50,6 @@ _TRANSPOSITIONS = {
 _ORIENTATION = 0x0112
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """Parameters that map a picture to the square input of a network.
-
-    ``size``: side of the square in pixels. ``fit``: "crop" takes the centred square whose side is
-    ``share`` times the shorter side of the picture, "squash" resizes the whole picture and changes
-    its aspect ratio. The network divides pixels by 255, then computes ``(x - mean) / std`` for each
-    channel.
-    """
-
-    size: int
-    fit: Literal["crop", "squash"] = "crop"
-    share: float = 1.0
-    resample: Literal["bilinear", "bicubic", "lanczos"] = "bicubic"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-
-    def pixels(self, source: Source) -> Pixels:
-        """Return one picture as (size, size, 3) uint8 RGB; mean and std are not applied.
-
-        Raises DataError like :func:`load_image`.
-        """
-        image = load_image(source, self.size)
-        width, height = image.size
-        if self.fit == "squash":
-            box = (0.0, 0.0, float(width), float(height))
-        else:
-            side = self.share * min(width, height)
-            left, top = (width - side) / 2, (height - side) / 2
-            box = (left, top, left + side, top + side)
-        if box != (0, 0, self.size, self.size):
-            method = Image.Resampling[self.resample.upper()]
-            image = image.resize((self.size, self.size), method, box=box, reducing_gap=2.0)
-        return np.asarray(image)
-
-
 def load_image(source: Source, size: int | None = None) -> Image.Image:
     """Return an upright RGB image from a path, the bytes of a file, or an open image.
 
@@ -96,12 +58,12 @@ def load_image(source: Source, size: int | None = None) -> Image.Image:
     and not changed. Raises DataError if the picture is missing, too large or damaged.
     """
     if isinstance(source, Image.Image):
-        with _decoder_errors("picture"):
+        with decoder_errors("picture"):
             return _decode(source, "picture")
     with _open(source) as image:
         if isinstance(image, JpegImageFile):
-            _reduce_jpeg(image, size, _name(source))
-        return _decode(image, _name(source))
+            _reduce_jpeg(image, size, name_of(source))
+        return _decode(image, name_of(source))
 
 
 def image_size(source: Source) -> tuple[int, int]:
@@ -117,7 +79,7 @@ def _open(source: Source) -> Iterator[Image.Image]:
         yield source
         return
     data = source if isinstance(source, bytes) else _read(source)
-    with _decoder_errors(_name(source), data), _open_bytes(data) as image:
+    with decoder_errors(name_of(source), data), _open_bytes(data) as image:
         yield image
 
 
@@ -174,7 +136,7 @@ def _metadata_is_bounded(data: bytes) -> bool:
 
 
 @contextmanager
-def _decoder_errors(name: object, data: bytes | None = None) -> Iterator[None]:
+def decoder_errors(name: object, data: bytes | None = None) -> Iterator[None]:
     """Raise DataError for every Exception of the Pillow calls in the ``with`` block.
 
     Pillow does not document the exceptions of its decoders for damaged bytes. They differ between
@@ -194,13 +156,15 @@ def _decoder_errors(name: object, data: bytes | None = None) -> Iterator[None]:
         content = None if data is None else content_name(data[:1024])
         if content is not None:
             raise DataError(f"{name}: {content}, not a picture") from None
+        if data is not None and is_heif(data[:64]):
+            raise DataError(f"{name}: a HEIC picture that cannot be decoded") from None
         if isinstance(e, UnidentifiedImageError):
             raise DataError(f"{name}: not a picture in a known format") from None
         reason = " ".join(str(e).split())[:100] or type(e).__name__
         raise DataError(f"{name}: cannot be decoded ({reason})") from None
 
 
-def _name(source: Source) -> object:
+def name_of(source: Source) -> object:
     """Return the path for error messages, or "picture" for a source without one."""
     return source if isinstance(source, str | Path) else "picture"
 

@@ -75,7 +75,8 @@ def compare_codes(arrays: Mapping[str, Any], path: Path) -> dict[Modality, Agree
     of another width.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        # numpy leaves a damaged file open that it opens by its path.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             other = {name: stored[name] for name in arrays}
     except LOAD_ERRORS as error:
         if not is_damage(error):

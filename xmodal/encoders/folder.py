@@ -182,8 +182,6 @@ def read_config(folder: Path, expected: FolderFormat) -> dict[str, Any]:
             f"{folder} has format {version}, this version reads {expected.version}: "
             f"{expected.repair}, or use the version that wrote it"
         )
-    with damage_as_model_error(folder, expected):
-        check_digest(config, CONFIG)
     return config
 
 
@@ -198,7 +196,9 @@ def _parse_config(folder: Path, expected: FolderFormat) -> dict[str, Any]:
             f"there is no finished {expected.contents} at {folder}, which has no {CONFIG}: {hint}"
         )
     with damage_as_model_error(folder, expected):
-        return read_json(folder / CONFIG)
+        config = read_json(folder / CONFIG)
+        check_digest(config, CONFIG)
+    return config
 
 
 def read_json(path: Path) -> dict[str, Any]:

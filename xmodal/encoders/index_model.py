@@ -98,6 +98,7 @@ def find_model(uri: str) -> Path | None:
         return own_model(folder)
     if (folder / FILE).is_file():
         raise ConfigError(
-            f"--model is missing: the index {folder} records no model, name its encoder's folder"
+            f"--model is missing: the index {folder} has no {MODEL_RECORD}, which records its "
+            "model: name its encoder's folder"
         )
     return None

@@ -18,6 +18,7 @@ def load_encoder(
     text_backbone: str | None = None,
     engine: Engine = "auto",
     for_queries: bool = False,
+    trust_remote_code: bool = False,
 ) -> Encoder:
     """Load the encoder in ``folder``, which ``xmodal train`` or ``xmodal export`` wrote.
 
@@ -25,7 +26,7 @@ def load_encoder(
     "torch" the trained one; "auto" the portable one if it exists and the machine has no GPU.
     ``for_queries``: only single queries are encoded, which needs no GPU. ``image_backbone`` and
     ``text_backbone``: new names or paths of moved backbones; a portable encoder has none, so "auto"
-    is torch.
+    is torch. ``trust_remote_code``: code that belongs to the backbones may run.
 
     Raises ModelError if there is no encoder or its files do not belong together, ConfigError if a
     backbone is named for a portable encoder or ``folder`` lacks the encoder of ``engine``, and
@@ -49,7 +50,12 @@ def load_encoder(
         raise ExtraMissing(
             f"the encoder in {path} (xmodal export makes a portable one of it)", "torch"
         ) from None
-    return TrainedEncoder.load(path, image_backbone=image_backbone, text_backbone=text_backbone)
+    return TrainedEncoder.load(
+        path,
+        image_backbone=image_backbone,
+        text_backbone=text_backbone,
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def _portable(path: Path, engine: Engine, *, moved: bool, for_queries: bool) -> Path | None:

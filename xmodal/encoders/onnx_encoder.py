@@ -32,7 +32,7 @@ from PIL import Image
 from xmodal.checksums import check_file, check_size
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.data.dataset import Problems, Progress
-from xmodal.data.images import Preprocessing
+from xmodal.data.preprocessing import FITS, Preprocessing
 from xmodal.encoders.calibration import Confidence
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.encoders.folder import (
@@ -80,9 +80,9 @@ class ModalityConfig:
     float16. ``batch``: batch size. Pixels have ``preprocessing``. Tokens have a ``tokenizer`` file;
     they are truncated to ``max_tokens`` and padded to the longest text of a batch ("longest") or
     to ``max_tokens`` ("max_length"). ``words``: fingerprint of the vectors of words; None, in
-    folders of earlier versions, is "words-1". ``tower``: file name of the tower's graph; ``cache``:
-    fingerprint under which torch caches the same features. Both are None in int8 and in folders of
-    earlier versions, ``tower`` also for pixels.
+    folders of earlier versions, is "words-1". ``prompt``: text in front of every text. ``tower``:
+    file name of the tower's graph; ``cache``: fingerprint under which torch caches the same
+    features. Both are None in int8 and in folders of earlier versions, ``tower`` also for pixels.
     """
 
     graph: str
@@ -96,12 +96,16 @@ class ModalityConfig:
     max_tokens: int | None = None
     padding: str | None = None
     words: str | None = None
+    prompt: str | None = None
     tower: str | None = None
     cache: str | None = None
 
     def to_config(self) -> dict[str, Any]:
         """Return the content for ``config.json``."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        config = {name: value for name, value in asdict(self).items() if value is not None}
+        if self.preprocessing is not None:
+            config["preprocessing"] = self.preprocessing.shown_fields()
+        return config
 
     def to_metadata(self) -> str:
         """Return the content for the graph's metadata."""
@@ -132,8 +136,10 @@ class ModalityConfig:
 
 def _parse_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
     mean, std = (tuple(map(float, config[name])) for name in ("mean", "std"))
-    parsed = Preprocessing(**{**config, "mean": mean, "std": std})
-    if parsed.fit not in ("crop", "squash") or min(parsed.size, parsed.share) <= 0:
+    fill = tuple(map(int, config.get("fill", (0, 0, 0))))
+    parsed = Preprocessing(**{**config, "mean": mean, "std": std, "fill": fill})
+    sizes = parsed.size, parsed.share, parsed.resized or 1
+    if parsed.fit not in FITS or min(sizes) <= 0:
         raise ValueError(f"preprocessing is {dict(config)}")
     Image.Resampling[parsed.resample.upper()]
     return parsed
@@ -318,7 +324,8 @@ class _GraphFeaturizer:
         if self._config.input == "words":
             words = Words(fingerprint=self._config.words or "words-1")
             return {self._config.inputs[0]: words.forward(batch)}
-        encodings = self._tokenizer.encode_batch(list(batch))
+        prompt = self._config.prompt or ""
+        encodings = self._tokenizer.encode_batch([prompt + text for text in batch])
         return {
             name: np.array([getattr(one, TOKEN_TENSORS[name]) for one in encodings], np.int64)
             for name in self._config.inputs

@@ -46,6 +46,7 @@ from xmodal.encoders.folder import (
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ModelError
 from xmodal.features.backbones import (
+    OWN_CODE,
     ImageBackbone,
     TextBackbone,
     load_image_backbone,
@@ -70,6 +71,7 @@ class TrainedEncoder(Encoder):
     """Encoder computed by torch; :func:`xmodal.train` returns it.
 
     ``precision``: number format of the backbones on every processor; the towers compute in float32.
+    ``trust_remote_code``: code that belongs to the backbones may run.
     """
 
     towers: Towers
@@ -78,6 +80,7 @@ class TrainedEncoder(Encoder):
     about: dict[str, Any] = field(default_factory=dict)
     split: Mapping[str, Sequence[str]] = field(default_factory=dict)
     precision: Precision = "float32"
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         self.towers.to(device()).eval()
@@ -105,7 +108,13 @@ class TrainedEncoder(Encoder):
     @cached_property
     def image_backbone(self) -> ImageBackbone:
         """The image backbone, loaded at the first use. Raises ModelError if it has changed."""
-        loaded = load_image_backbone(self.backbones["image"].spec, precision=self.precision)
+        ref = self.backbones["image"]
+        loaded = load_image_backbone(
+            ref.spec,
+            precision=self.precision,
+            trust_remote_code=self.trust_remote_code,
+            recorded=ref.fingerprint,
+        )
         self._check_backbone("image", loaded.fingerprint)
         return loaded
 
@@ -114,7 +123,9 @@ class TrainedEncoder(Encoder):
         """The text backbone, loaded at the first use. Raises ModelError if it has changed."""
         ref = self.backbones["text"]
         spec = recorded_spec(ref.spec, ref.fingerprint)
-        loaded = load_text_backbone(spec, precision=self.precision)
+        loaded = load_text_backbone(
+            spec, precision=self.precision, trust_remote_code=self.trust_remote_code
+        )
         self._check_backbone("text", loaded.fingerprint)
         return loaded
 
@@ -185,10 +196,12 @@ class TrainedEncoder(Encoder):
         *,
         image_backbone: str | None = None,
         text_backbone: str | None = None,
+        trust_remote_code: bool = False,
     ) -> TrainedEncoder:
         """Load the encoder in ``folder``.
 
-        ``image_backbone`` and ``text_backbone``: new names or paths of moved backbones. Raises
+        ``image_backbone`` and ``text_backbone``: new names or paths of moved backbones;
+        ``trust_remote_code``: code that belongs to them may run, as in the training. Raises
         ModelError if there is no encoder, or if its files do not belong together.
         """
         path = Path(folder)
@@ -207,13 +220,19 @@ class TrainedEncoder(Encoder):
             precision = config.get("precision", "float32")  # earlier versions lack the key
             if precision not in PRECISIONS:
                 raise ValueError(f"precision is {precision!r}")
-        encoder = cls(towers, refs, curve, TORCH_ENCODER.about(config), split, precision)
+        about = TORCH_ENCODER.about(config)
+        encoder = cls(towers, refs, curve, about, split, precision, trust_remote_code)
         check_fingerprint(path, TORCH_ENCODER, encoder.fingerprint, recorded)
         return encoder
 
     def _check_backbone(self, modality: Modality, fingerprint: str) -> None:
         ref = self.backbones[modality]
         if fingerprint != ref.fingerprint:
+            if OWN_CODE in ref.fingerprint and not self.trust_remote_code:
+                raise ModelError(
+                    f"this encoder was trained with code that belongs to the {modality} backbone "
+                    f"{ref.spec!r}: add --trust-remote-code if you trust it"
+                )
             raise ModelError(
                 f"the {modality} backbone {ref.spec!r} is {fingerprint}, this encoder was trained "
                 f"with {ref.fingerprint}: restore that one, or name it with --{modality}-backbone"

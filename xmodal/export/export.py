@@ -70,6 +70,7 @@ def export(
     check: Check | None = None,
     image_backbone: str | None = None,
     text_backbone: str | None = None,
+    trust_remote_code: bool = False,
     progress: Progress | None = None,
     info: Callable[[str], None] = lambda message: None,
     restart: bool = False,
@@ -94,7 +95,12 @@ def export(
         raise ConfigError(
             f"{folder} exists already: name a new folder, or replace it with --restart"
         )
-    trained = TrainedEncoder.load(model, image_backbone=image_backbone, text_backbone=text_backbone)
+    trained = TrainedEncoder.load(
+        model,
+        image_backbone=image_backbone,
+        text_backbone=text_backbone,
+        trust_remote_code=trust_remote_code,
+    )
     if trained.precision != "float32":
         raise ConfigError(
             f"{model} computes in {trained.precision}, expected float32, the precision of an "
@@ -124,6 +130,7 @@ def write_portable(
     *,
     image_backbone: str | None = None,
     text_backbone: str | None = None,
+    trust_remote_code: bool = False,
     **options: Any,
 ) -> PortableEncoder:
     """Export the trained encoder in ``model`` to its subfolder ``portable``; replace an old one.
@@ -134,7 +141,10 @@ def write_portable(
     """
     if encoder_format(model) is TORCH_ENCODER:
         encoder = TrainedEncoder.load(
-            model, image_backbone=image_backbone, text_backbone=text_backbone
+            model,
+            image_backbone=image_backbone,
+            text_backbone=text_backbone,
+            trust_remote_code=trust_remote_code,
         )
         _ = encoder.image_backbone, encoder.text_backbone  # their errors are not recorded
     folder = model / PORTABLE
@@ -146,6 +156,7 @@ def write_portable(
                 folder,
                 image_backbone=image_backbone,
                 text_backbone=text_backbone,
+                trust_remote_code=trust_remote_code,
                 restart=True,
                 **options,
             )

@@ -30,7 +30,8 @@ from xmodal.encoders.onnx_encoder import (
 from xmodal.encoders.torch_encoder import TrainedEncoder
 from xmodal.encoders.towers import Tower
 from xmodal.errors import ModelError
-from xmodal.features.backbones import builtin, huggingface
+from xmodal.features.backbones import builtin
+from xmodal.features.backbones.tokens import TokenTextBackbone
 from xmodal.features.extract import cache_fingerprint
 from xmodal.modality import Modality
 from xmodal.writing import write_text
@@ -151,8 +152,7 @@ def _text(encoder: TrainedEncoder, folder: Path) -> Prepared:
         )
         return config, None, {"vectors": torch.ones(2, backbone.dim)}
     network = _network(backbone)
-    # The only text backbone with a network.
-    assert isinstance(backbone, huggingface.HuggingFaceTextBackbone)
+    assert isinstance(backbone, TokenTextBackbone)  # the only text backbones with a network
     unknown = sorted(set(backbone.inputs) - set(TOKEN_TENSORS))
     if unknown:
         raise ModelError(
@@ -169,6 +169,7 @@ def _text(encoder: TrainedEncoder, folder: Path) -> Prepared:
         tokenizer=TOKENIZER,
         max_tokens=backbone.max_tokens,
         padding=backbone.padding,
+        prompt=backbone.prompt or None,
     )
     write_text(folder / TOKENIZER, backbone.tokenizer_json())
     length = 4 if backbone.padding == "longest" else backbone.max_tokens

@@ -105,6 +105,8 @@ class FullText:
         if self._file and self._folder and self._file.version == VERSION:
             try:
                 postings = Postings.read(self._folder / self._file.name, self._file.checksum)
+                if len(postings) != len(self._state.ids):
+                    raise OSError("it is of other documents")
                 return self._state._replace(ranking=BM25(postings))
             except OSError as error:
                 problem = error.strerror or str(error)

@@ -98,7 +98,10 @@ def open_folder(
     if (path / FILE).is_file():
         return HammingIndex.load(path, bits=bits, fingerprint=fingerprint)
     if not create:
-        raise IndexMissing(f"no index at {path}: make one with xmodal index DATA --index {path}")
+        found = f", which has no {FILE}" if path.exists() else ""
+        raise IndexMissing(
+            f"no index at {path}{found}: make one with xmodal index DATA --index {path}"
+        )
     if bits is None:
         raise ConfigError(f"bits is None, expected the width of the codes of a new index at {path}")
     return HammingIndex(bits, fingerprint=fingerprint, folder=path)

@@ -139,16 +139,32 @@ class Postings:
         """Return the postings of a file. Raises OSError for a missing or damaged one."""
         if _checksum(path) != checksum:
             raise OSError("its content does not match the checksum")
-        batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-        buffers = {name: batch[name].buffers()[2] for name in batch.schema.names}
-        words = buffers.pop("words").to_pybytes().decode()
-        arrays: dict[str, Any] = {
-            name: np.frombuffer(buffers[name], kind) for name, kind in COLUMNS.items()
-        }
-        return cls(
-            {word: number for number, word in enumerate(words.split("\n") if words else [])},
-            **arrays,
-        )
+        try:
+            batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+            batch.validate(full=True)
+            buffers = {name: batch[name].buffers()[2] for name in batch.schema.names}
+            words = buffers.pop("words").to_pybytes().decode()
+            arrays: dict[str, Any] = {
+                name: np.frombuffer(buffers[name], kind) for name, kind in COLUMNS.items()
+            }
+            found = cls(
+                {word: number for number, word in enumerate(words.split("\n") if words else [])},
+                **arrays,
+            )
+            found._check()
+        except (pa.ArrowException, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise OSError(f"it is not a file of words: {error}") from None
+        return found
+
+    def _check(self) -> None:
+        """Raise ValueError for places outside of the arrays, which compiled code does not check."""
+        places, rows = self.starts, self.rows
+        if len(places) != len(self.words) + 1 or places[0] != 0 or (np.diff(places) < 0).any():
+            raise ValueError("the words have no ascending places")
+        if not places[-1] == len(rows) == len(self.codes):
+            raise ValueError("the places do not fit the number of postings")
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(self):
+            raise ValueError("a posting names a document that does not exist")
 
 
 def _one_value(data: pa.Buffer) -> pa.LargeBinaryArray:

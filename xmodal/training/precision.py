@@ -44,9 +44,10 @@ def equal_bits(
     chosen = set(sorted_by_hash(usable.ids, "precision")[:MAX_COMPARED])
     rows = np.array([id_ in chosen for id_ in usable.ids])
     sources = pair_sources(keep_rows(usable, rows))
+    trust = options.trust_remote_code
     image, text = (
-        load_image_backbone(options.image_backbone, precision="float32"),
-        load_text_backbone(options.text_backbone, precision="float32"),
+        load_image_backbone(options.image_backbone, precision="float32", trust_remote_code=trust),
+        load_text_backbone(options.text_backbone, precision="float32", trust_remote_code=trust),
     )
     exact: dict[Modality, tuple[Array, Usable]] = {
         "image": image_features(image, sources["image"], cache=cache, problems=Problems()),

@@ -87,8 +87,11 @@ class Rotated:
 
 def load_aligned_backbones(options: Options) -> tuple[ImageBackbone, TextBackbone]:
     """Load both backbones; raise ConfigError unless their features can be compared."""
-    image = load_image_backbone(options.image_backbone, precision=options.precision)
-    text = load_text_backbone(options.text_backbone, precision=options.precision)
+    precision, trust = options.precision, options.trust_remote_code
+    image = load_image_backbone(
+        options.image_backbone, precision=precision, trust_remote_code=trust
+    )
+    text = load_text_backbone(options.text_backbone, precision=precision, trust_remote_code=trust)
     if image.space is None or image.space != text.space:
         raise ConfigError(
             f"backbones {options.image_backbone} and {options.text_backbone} do not belong to one "
@@ -164,6 +167,7 @@ def _fit(
         _about(data, options, report),
         features.split(queries),
         options.precision,
+        options.trust_remote_code,
     )
     if place.work is not None and place.finished:
         if TrainedEncoder.load(place.work).fingerprint != encoder.fingerprint:

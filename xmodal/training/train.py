@@ -172,6 +172,7 @@ def _train(
         {"identity": identity, "pictures": pictures, **about},
         split.ids(),
         options.precision,
+        options.trust_remote_code,
     )
     if place.work is not None:
         run.write_history(place.work)
@@ -202,7 +203,9 @@ def _feature_source(
             refs[modality] = BackboneRef(spec, file.fingerprint(modality))
             continue
         load = load_image_backbone if modality == "image" else load_text_backbone
-        loaded[modality] = load(spec, precision=options.precision)
+        loaded[modality] = load(
+            spec, precision=options.precision, trust_remote_code=options.trust_remote_code
+        )
         refs[modality] = BackboneRef(spec, loaded[modality].fingerprint)
         if file is not None:
             check_backbone(file, pairs, modality, loaded[modality], cache)

@@ -57,7 +57,10 @@ def enrich(model: Path, uri: str, **given: Any) -> None:
     from xmodal.features.cache import default_cache
 
     encoder = load_encoder(
-        model, image_backbone=given["image_backbone"], text_backbone=given["text_backbone"]
+        model,
+        image_backbone=given["image_backbone"],
+        text_backbone=given["text_backbone"],
+        trust_remote_code=given["trust_remote_code"],
     )
     cache = given["cache"] or default_cache()
     problems = Problems()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import tempfile
 import weakref
 import zlib
@@ -22,7 +23,6 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from xmodal.data.dataset import Problems
-from xmodal.data.packed.names import PackedName
 from xmodal.errors import DataError
 
 BLOCK = 512
@@ -35,6 +35,7 @@ MAX_RATIO, MIN_UNPACKED = 100, 256 * 2**20
 """A compressed archive is unpacked to at most MAX_RATIO times its size, or to MIN_UNPACKED."""
 LEFT_OUT = "member of the shard that is not a plain file"
 NOT_SAFE = "member of the shard with a name that leaves the shard"
+_UNUSUAL = re.compile(r"//|/\.|/\Z|\0").search
 _KINDS = {b"1": "link", b"2": "link", b"3": "device", b"4": "device", b"6": "pipe", b"S": "sparse"}
 
 
@@ -93,7 +94,8 @@ class Tar:
                     long_name = content.rstrip(b"\0")
                 continue
             if "size" in pax:
-                size = int(pax["size"]) if pax["size"].isdigit() else None
+                digits = pax["size"]
+                size = int(digits) if digits.isdigit() and len(digits) < 20 else None
             if size is None or size < 0:
                 raise self._damaged("a member of impossible size")
             name = pax.get("path", long_name or _name(header)).decode("utf-8", "surrogateescape")
@@ -119,7 +121,10 @@ class Tar:
         return self._read_all(member.size)
 
     def _read(self, size: int) -> bytes:
-        with _reading_errors(self.path):
+        if self._compressed:
+            with _reading_errors(self.path):
+                data = self._file.read(size)
+        else:
             data = self._file.read(size)
         self._position += len(data)
         if self._compressed and self._position > self._end:
@@ -210,13 +215,10 @@ class TarContainer:
             return self._file.read(size)
 
 
-def member_path(path: Path, name: str) -> PackedName:
-    """Return the virtual path of a member."""
-    return PackedName(path / name)
-
-
 def safe_name(name: str) -> str | None:
     """Return the name of a member without "." parts; None if it is absolute or has ".." parts."""
+    if name[:1] not in "/." and not _UNUSUAL(name):  # the usual case
+        return name
     parts = PurePosixPath(name).parts
     if not parts or "\0" in name or ".." in parts or parts[0].startswith("/"):
         return None
@@ -283,9 +285,9 @@ def _reading_errors(path: Path) -> Iterator[None]:
 
 
 def _has_checksum(header: bytes) -> bool:
-    expected = _number(header[148:156])
-    found = sum(header) - sum(header[148:156]) + 8 * ord(" ")
-    return expected == found
+    """Whether the sum of the bytes is right; the bytes of the sum itself count as spaces."""
+    field = header[148:156]
+    return sum(header) - sum(field) + 8 * ord(" ") == _number(field)
 
 
 def _number(field: bytes) -> int | None:

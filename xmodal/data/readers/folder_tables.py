@@ -166,8 +166,9 @@ def _is_small_list(path: Path) -> bool:
 
 
 def _with_names(listing: Listing, names: Iterable[str]) -> list[Path]:
-    """Return the files of a folder that have one of some names, in any case."""
-    return [listing.path / name for name in listing.files if name.casefold() in names]
+    """Return the files of a folder that have one of some names, in any case, in their order."""
+    found = {name.casefold(): listing.path / name for name in listing.files}
+    return [found[name] for name in names if name in found]
 
 
 def _matching(listing: Listing, patterns: tuple[str, ...]) -> list[Path]:

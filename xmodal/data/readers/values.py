@@ -10,6 +10,7 @@ import ast
 import json
 import math
 import re
+import warnings
 from collections.abc import Iterator
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -85,10 +86,7 @@ def _parsed(text: str) -> Any:
     if text[:1] not in ("[", "{") or text[-1:] not in ("]", "}"):
         return None
     if (value := parse_list(text)) is None:
-        try:
-            value = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return None
+        value = _literal(text)
     if isinstance(value, dict) and any(key in value for key in CAPTION_KEYS):
         return value
     if isinstance(value, list) and all(isinstance(x, str | dict) or x is None for x in value):
@@ -106,10 +104,21 @@ def parse_list(text: str) -> Any:
     except (ValueError, RecursionError):
         if not _PYTHON_LIST.fullmatch(text):
             return None
-    try:
-        return [ast.literal_eval(part) for part in _PYTHON_TEXT.findall(text)]
-    except (ValueError, SyntaxError):
-        return None
+    texts = [_literal(part) for part in _PYTHON_TEXT.findall(text)]
+    return None if None in texts else texts
+
+
+def _literal(text: str) -> Any:
+    """Return the value of a Python literal, None for other text.
+
+    TypeError: a set of lists, or an object with a list as key. The compiler of Python warns of
+    unknown escapes such as ``\\d``.
+    """
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+            return None
 
 
 def clean_pictures(value: Any) -> tuple[str, ...]:

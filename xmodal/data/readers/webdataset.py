@@ -11,11 +11,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from xmodal.data.packed.names import PackedName
-from xmodal.data.packed.tar import Member, Tar, member_path, open_tar
+from xmodal.data.packed.tar import Member, Tar, open_tar
 from xmodal.data.picture_formats import is_picture_name, unread_kind
 from xmodal.data.readers.reading import Reading
 from xmodal.data.readers.seen_texts import SeenTexts
@@ -71,7 +72,7 @@ def read_rows(path: Path, reading: Reading) -> Iterator[tuple[str, dict[str, Any
     number = 0
     try:
         with open_tar(path) as shard:
-            for sample in _samples(shard, reading):
+            for sample in _Reader(shard, reading).samples():
                 number += 1
                 yield f"sample {number}", sample.row(reading.row_prefix)
     except (DataError, OSError) as error:
@@ -80,75 +81,97 @@ def read_rows(path: Path, reading: Reading) -> Iterator[tuple[str, dict[str, Any
         reading.problems.add("shard damaged or cut off, the samples before are used", error)
 
 
-def _samples(shard: Tar, reading: Reading) -> Iterator[_Sample]:
-    """Yield the samples of a shard, also the last one before damage."""
-    sample: _Sample | None = None
-    names = SeenTexts()
-    damage = None
-    members = shard.members(reading.problems)
-    while True:
-        try:
-            member = next(members, None)
-            if member is None:
+class _Reader:
+    """Reads the samples of one shard."""
+
+    def __init__(self, shard: Tar, reading: Reading) -> None:
+        self._shard, self._reading, self._problems = shard, reading, reading.problems
+        self._names = SeenTexts()
+        self._role = lru_cache(1024)(_role)
+
+    def samples(self) -> Iterator[_Sample]:
+        """Yield the samples, also the last one before damage, and then raise its DataError."""
+        sample: _Sample | None = None
+        damage = None
+        members = self._shard.members(self._problems)
+        while True:
+            try:
+                member = next(members, None)
+                if member is None:
+                    break
+                key, ending = _key_and_ending(member.name)
+                role = self._role(ending) if key else None
+                if role is None:
+                    self._problems.add(unread_kind(member.name) or NOT_USED, member.name)
+                elif not self._names.add(member.name):
+                    self._problems.add(REPEATED, member.name)
+                else:
+                    if sample is None or sample.key != key:
+                        if sample is not None:
+                            yield sample
+                        sample = _Sample(key)
+                    self._add(sample, member, role)
+            except DataError as error:
+                damage = error
                 break
-            key, endings = _key_and_endings(member.name)
-            if not key:
-                reading.problems.add(unread_kind(member.name) or NOT_USED, member.name)
-                continue
-            if not names.add(member.name):
-                reading.problems.add(REPEATED, member.name)
-                continue
-            if sample is None or sample.key != key:
-                if sample is not None:
-                    yield sample
-                sample = _Sample(key)
-            _add(sample, member, endings, shard, reading)
-        except DataError as error:
-            damage = error
-            break
-    if sample is not None:
-        yield sample
-    if damage is not None:
-        raise damage
+        if sample is not None:
+            yield sample
+        if damage is not None:
+            raise damage
+
+    def _add(self, sample: _Sample, member: Member, role: str) -> None:
+        """Add a file to a sample, or record why it cannot be read."""
+        if role == "picture":
+            sample.pictures.append(PackedName(f"{self._shard.path}/{member.name}"))
+            return
+        try:
+            if member.size > MAX_TEXT_BYTES:
+                raise ValueError(f"{member.size:,} bytes")
+            text = self._text(self._shard.read(member))
+            if role == "caption":
+                sample.captions.append(text)
+            elif role == "label":
+                sample.labels.append(text.strip())
+            else:
+                _add_json(sample, json.loads(text))
+        except (ValueError, RecursionError) as error:
+            reason = " ".join(str(error).split())[:100]
+            self._problems.add(UNREADABLE, f"{member.name} ({reason})")
+
+    def _text(self, content: bytes) -> str:
+        if self._reading.encoding is None and content.isascii() and b"\0" not in content:
+            return content.decode("ascii")  # the usual case
+        encoding = self._reading.encoding or detect_encoding(content)
+        return content.decode(encoding).removeprefix("\ufeff")
 
 
-def _key_and_endings(name: str) -> tuple[str, str]:
-    """Return the key of a file and its endings, for example "a/000" and ".left.jpg".
-
-    The key is "" for hidden files and for files without an ending.
-    """
-    folder, slash, base = name.rpartition("/")
-    stem, dot, endings = base.partition(".")
-    return (folder + slash + stem, dot + endings) if stem and endings else ("", "")
-
-
-def _add(sample: _Sample, member: Member, endings: str, shard: Tar, reading: Reading) -> None:
-    """Add a file to a sample, or record why it is not used."""
-    ending = "." + endings.lower().rpartition(".")[2]
-    if is_picture_name(member.name):
-        sample.pictures.append(member_path(shard.path, member.name))
-        return
-    if ending not in (*CAPTION_ENDINGS, *LABEL_ENDINGS, ".json"):
-        reading.problems.add(unread_kind(member.name) or NOT_USED, member.name)
-        return
-    if member.size > MAX_TEXT_BYTES:
-        reading.problems.add(UNREADABLE, f"{member.name} ({member.size:,} bytes)")
-        return
-    content = shard.read(member)
-    try:
-        text = content.decode(reading.encoding or detect_encoding(content)).removeprefix("\ufeff")
-        value = json.loads(text) if ending == ".json" else text
-    except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:100]
-        reading.problems.add(UNREADABLE, f"{member.name} ({reason})")
-        return
-    if ending in CAPTION_ENDINGS:
-        sample.captions.append(text)
-    elif ending in LABEL_ENDINGS:
-        sample.labels.append(text.strip())
-    elif isinstance(value, dict):
+def _add_json(sample: _Sample, value: Any) -> None:
+    if isinstance(value, dict):
         sample.fields.update(value)
     elif isinstance(value, list) and value and all(isinstance(one, str) for one in value):
         sample.captions += value
     else:
-        reading.problems.add(UNREADABLE, f"{member.name} (not an object or a list of texts)")
+        raise ValueError("neither an object nor a list of texts")
+
+
+def _key_and_ending(name: str) -> tuple[str, str]:
+    """Return the key of a file and its last ending: "a/000" and ".jpg" of "a/000.left.JPG".
+
+    The key is "" for hidden files and for files without an ending.
+    """
+    folder, slash, base = name.rpartition("/")
+    stem, _, endings = base.partition(".")
+    if not stem or not endings:
+        return "", ""
+    return folder + slash + stem, "." + endings.rpartition(".")[2].lower()
+
+
+def _role(ending: str) -> str | None:
+    """Return what files of an ending are, None for unknown ones."""
+    if is_picture_name(f"name{ending}"):
+        return "picture"
+    if ending in CAPTION_ENDINGS:
+        return "caption"
+    if ending in LABEL_ENDINGS:
+        return "label"
+    return "fields" if ending == ".json" else None

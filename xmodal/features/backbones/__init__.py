@@ -7,7 +7,7 @@ weights.safetensors[?arch=NAME&normalize=imagenet]   torchvision, local weights 
 openai/clip-vit-base-patch32, a local folder         transformers: CLIP-like models encode
                                                      both modalities, others one of them;
                                                      folders of sentence-transformers and, with
-                                                     the package open_clip, of open_clip
+                                                     the packages open_clip and timm, of these
 
 The interface consists of numpy arrays; torch is imported with the first backbone that needs it.
 """
@@ -22,10 +22,14 @@ from typing import Any, Protocol, cast
 import numpy.typing as npt
 
 from xmodal.config import FEATURES, PRECISIONS, Precision
-from xmodal.data.images import Pixels, Preprocessing
+from xmodal.data.images import Pixels
+from xmodal.data.preprocessing import Preprocessing
 from xmodal.errors import ConfigError, ModelError
 from xmodal.features.backbones import builtin
 from xmodal.modality import Modality
+
+OWN_CODE = "-code"
+"""Part of the fingerprint of a backbone whose own code runs."""
 
 
 class ImageBackbone(Protocol):
@@ -66,19 +70,32 @@ class TextBackbone(Protocol):
 
 
 @lru_cache(maxsize=8)
-def load_image_backbone(spec: str, *, precision: Precision = "float32") -> ImageBackbone:
+def load_image_backbone(
+    spec: str,
+    *,
+    precision: Precision = "float32",
+    trust_remote_code: bool = False,
+    recorded: str | None = None,
+) -> ImageBackbone:
     """Load the image backbone ``spec``; it computes in ``precision``.
 
-    Built-in backbones give the same features in every precision. Raises ModelError if it cannot be
-    loaded, ConfigError for a text backbone and for an unknown precision.
+    Built-in backbones give the same features in every precision. Code that belongs to a model is
+    only run with ``trust_remote_code``. ``recorded``: fingerprint that an encoder recorded; with
+    that of an earlier version, pictures are prepared as in that version.
+
+    Raises ModelError if it cannot be loaded, ConfigError for a text backbone and for an unknown
+    precision.
     """
-    return cast(ImageBackbone, _load(spec, "image", precision))
+    loaded = _load(spec, "image", precision, trust_remote_code, recorded)
+    return cast(ImageBackbone, loaded)
 
 
 @lru_cache(maxsize=8)
-def load_text_backbone(spec: str, *, precision: Precision = "float32") -> TextBackbone:
+def load_text_backbone(
+    spec: str, *, precision: Precision = "float32", trust_remote_code: bool = False
+) -> TextBackbone:
     """Load the text backbone ``spec``; see :func:`load_image_backbone`."""
-    return cast(TextBackbone, _load(spec, "text", precision))
+    return cast(TextBackbone, _load(spec, "text", precision, trust_remote_code))
 
 
 def recorded_spec(spec: str, fingerprint: str) -> str:
@@ -89,7 +106,13 @@ def recorded_spec(spec: str, fingerprint: str) -> str:
     return fingerprint if (spec, fingerprint) == ("words", "words-1") else spec
 
 
-def _load(spec: str, modality: Modality, precision: Precision) -> object:
+def _load(
+    spec: str,
+    modality: Modality,
+    precision: Precision,
+    trust_remote_code: bool,
+    recorded: str | None = None,
+) -> object:
     """Load a built-in backbone, a weights file, a folder, a torchvision or Hugging Face model."""
     if not spec.strip():
         raise ConfigError(f"the name of the {modality} backbone is empty")
@@ -116,11 +139,13 @@ def _load(spec: str, modality: Modality, precision: Precision) -> object:
         not Path(spec).exists() and torchvision_models.is_known(spec)
     ):
         _check_modality(spec, "image", modality)
-        return torchvision_models.load(spec, precision)
+        return torchvision_models.load(spec, precision, recorded)
     if open_clip_models.is_open_clip(spec):
-        return open_clip_models.load(spec, modality, precision)
-    load = huggingface.load_image if modality == "image" else huggingface.load_text
-    return load(spec, precision)
+        return open_clip_models.load(spec, modality, precision, recorded)
+    trust = {"trust_remote_code": trust_remote_code}
+    if modality == "text":
+        return huggingface.load_text(spec, precision, **trust)
+    return huggingface.load_image(spec, precision, recorded=recorded, **trust)
 
 
 def _check_modality(spec: str, supported: Modality, modality: Modality) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from xmodal.data.images import Pixels, Preprocessing
+from xmodal.data.images import Pixels
+from xmodal.data.preprocessing import Preprocessing
 from xmodal.features.backbones.words import GRAMS
 
 WORDS_FINGERPRINT = "words-2"

@@ -3,46 +3,146 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
-from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from xmodal.config import Precision
-from xmodal.data.images import Pixels, Preprocessing
+from xmodal.data.images import Pixels
 from xmodal.device import DTYPES, batch_size, device, with_precision
 from xmodal.errors import ModelError
+from xmodal.features.backbones import OWN_CODE, static_embedding
 from xmodal.features.backbones.connectivity import check_reachable
-from xmodal.features.backbones.modules import PixelNetwork, run
-from xmodal.features.backbones.sentence_layout import SentenceLayout, pool, read_layout
-from xmodal.features.known_tokens import KnownTokens
+from xmodal.features.backbones.image_processors import (
+    earlier_preprocessing,
+    transformers_preprocessing,
+)
+from xmodal.features.backbones.model_classes import PROJECTED, model_class, with_features
+from xmodal.features.backbones.modules import PixelNetwork, run, with_preprocessing
+from xmodal.features.backbones.pooling import pool
+from xmodal.features.backbones.sentence_layout import SentenceLayout, read_layout
+from xmodal.features.backbones.tokens import Tokenization, TokenTextBackbone
 
 MAX_TOKENS = 512
-POOLED_TEXTS = ("clip_text_model", "siglip_text_model")
+POOLED_TEXTS = (
+    "clip_text_model",
+    "siglip_text_model",
+    "siglip2_text_model",
+    "metaclip_2_text_model",
+)
 """Text models whose pooled output is the vector that they were trained for."""
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+"""Names of weights, in the order in which they are looked for."""
 
 
-def load_image(spec: str, precision: Precision = "float32") -> HuggingFaceImageBackbone:
-    """Load the image backbone of a model. Raises ModelError if it has none."""
-    model = _load(spec, precision)
-    if not model.has_images:
-        raise ModelError(f"{spec} is a text model ({model.kind}), expected one for images")
-    return HuggingFaceImageBackbone(spec, model)
+@dataclass(frozen=True)
+class Source:
+    """Where a model is: its name or path, and whether its own code may run."""
+
+    spec: str
+    trust_remote_code: bool = False
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of a local model, None for one of the hub."""
+        local = Path(self.spec).expanduser()
+        return local if local.exists() else None
+
+    def arguments(self, subfolder: str = "") -> dict[str, Any]:
+        """Return arguments for from_pretrained; local and downloaded models need no network."""
+        # Without a value, transformers asks at the terminal whether the code may run.
+        trust = {"trust_remote_code": self.trust_remote_code}
+        if self.folder is not None:
+            path = str(self.folder / subfolder)
+            return {"pretrained_model_name_or_path": path, "local_files_only": True, **trust}
+        return {
+            "pretrained_model_name_or_path": self.spec,
+            "subfolder": subfolder,
+            "local_files_only": _is_downloaded(self.spec),
+            **trust,
+        }
+
+    def find(self, name: str) -> Path | None:
+        """Return the local path of a file of the model, None if the model lacks it."""
+        if self.folder is not None:
+            path = self.folder / name
+            return path if path.is_file() else None
+        from transformers.utils.hub import cached_file
+
+        found = cached_file(
+            self.spec,
+            name,
+            local_files_only=_is_downloaded(self.spec),
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        return None if found is None else Path(found)
+
+    def load(self, load: Callable[[], Any]) -> Any:
+        """Call ``load``; raise ModelError in one line for the errors of transformers."""
+        try:
+            return load()
+        except MemoryError:
+            raise
+        except Exception as error:  # damaged files and code of the model raise any type
+            raise self._error(error) from None
+
+    def _error(self, error: Exception) -> ModelError:
+        reason = " ".join(str(error).split())
+        if "trust_remote_code" in reason and not self.trust_remote_code:
+            return ModelError(
+                f"backbone {self.spec!r} has code of its own (auto_map in config.json), which is "
+                "not run: add --trust-remote-code if you trust it, or choose another backbone"
+            )
+        return ModelError(f"backbone {self.spec!r} cannot be loaded: {reason[:160]}")
 
 
-def load_text(spec: str, precision: Precision = "float32") -> HuggingFaceTextBackbone:
+def load_image(
+    spec: str,
+    precision: Precision = "float32",
+    *,
+    trust_remote_code: bool = False,
+    recorded: str | None = None,
+) -> HuggingFaceImageBackbone:
+    """Load the image backbone of a model. Raises ModelError if it has none.
+
+    ``recorded``: fingerprint that an encoder recorded; with that of an earlier version, pictures
+    are prepared as in that version.
+    """
+    model = _load(Source(spec, trust_remote_code), precision)
+    if isinstance(model, TokenTextBackbone) or not model.has_images:
+        raise ModelError(f"{spec} is {_described(model)}, expected one for images")
+    return HuggingFaceImageBackbone(model, recorded)
+
+
+def load_text(
+    spec: str, precision: Precision = "float32", *, trust_remote_code: bool = False
+) -> TokenTextBackbone:
     """Load the text backbone of a model. Raises ModelError if it has none."""
-    model = _load(spec, precision)
+    model = _load(Source(spec, trust_remote_code), precision)
+    if isinstance(model, TokenTextBackbone):
+        return model
     if not model.has_texts:
-        raise ModelError(f"{spec} is a vision model ({model.kind}), expected one for texts")
-    return HuggingFaceTextBackbone(spec, model)
+        raise ModelError(f"{spec} is {_described(model)}, expected one for texts")
+    return _text_backbone(model)
+
+
+def _described(model: HuggingFaceModel | TokenTextBackbone) -> str:
+    """Return what kind of model it is, for a message."""
+    if isinstance(model, TokenTextBackbone):
+        return "a text model (StaticEmbedding)"
+    if model.has_images or model.has_texts:
+        return f"a {'vision' if model.has_images else 'text'} model ({model.kind})"
+    return f"a model for neither pictures nor texts ({model.kind})"
 
 
 class HuggingFaceModel:
@@ -55,7 +155,7 @@ class HuggingFaceModel:
 
     def __init__(
         self,
-        spec: str,
+        source: Source,
         config: Any,
         network: Any,
         fingerprint: str,
@@ -63,7 +163,7 @@ class HuggingFaceModel:
         *,
         has_pooler: bool,
     ) -> None:
-        self.spec, self.layout = spec, layout
+        self.source, self.spec, self.layout = source, source.spec, layout
         self.kind: str = config.model_type
         self.config = config
         self.network = network
@@ -75,27 +175,37 @@ class HuggingFaceModel:
         self.has_images = self.is_multimodal or network.main_input_name == "pixel_values"
         self.has_texts = self.is_multimodal or network.main_input_name == "input_ids"
         self.space = fingerprint if self.is_multimodal else None
+        if self.is_multimodal and layout.has_dense:
+            self.space = f"{fingerprint}-{layout.digest}"
 
 
 class HuggingFaceImageBackbone:
     """Projected image features of a CLIP-like model, else the pooled output of a vision model.
+
+    A folder of sentence-transformers declares a pooling of the states, and dense layers.
 
     ``network`` maps pixels (b, size, size, 3) uint8 to features (b, dim).
     """
 
     raw = False
 
-    def __init__(self, spec: str, model: HuggingFaceModel) -> None:
+    def __init__(self, model: HuggingFaceModel, recorded: str | None = None) -> None:
         from transformers import AutoImageProcessor
 
-        self.spec = spec
-        self.fingerprint = model.fingerprint
-        self.space = model.space
+        self.spec, self.space = model.spec, model.space
         self.batch = batch_size()
-        source = _source(spec, model.layout.subfolder)
-        processor = _load_or_raise(spec, lambda: AutoImageProcessor.from_pretrained(**source))
-        self.preprocessing = _preprocessing(processor)
-        network = PixelNetwork(_ImageFeatures(model), self.preprocessing)
+        source = model.source
+        arguments = source.arguments(model.layout.subfolder)
+        processor = source.load(lambda: AutoImageProcessor.from_pretrained(**arguments))
+        features = _ImageFeatures(model)
+        earlier = earlier_preprocessing(processor)
+        fingerprint = model.fingerprint + features.suffix
+        if earlier is not None and recorded == fingerprint:
+            self.preprocessing, self.fingerprint = earlier, fingerprint
+        else:
+            self.preprocessing = transformers_preprocessing(self.spec, processor)
+            self.fingerprint = with_preprocessing(fingerprint, self.preprocessing, earlier)
+        network = PixelNetwork(features, self.preprocessing)
         self.network = network.to(device(), model.network.dtype)
         size = self.preprocessing.size
         self.dim = self.forward(np.zeros((1, size, size, 3), np.uint8)).shape[1]
@@ -105,150 +215,127 @@ class HuggingFaceImageBackbone:
         return run(self.network, torch.from_numpy(pixels))
 
 
-class HuggingFaceTextBackbone:
-    """Projected text features of a CLIP-like model, the end-of-text vector of its text model, or
-    the mean over the tokens of another text model.
+def _text_backbone(model: HuggingFaceModel) -> TokenTextBackbone:
+    """Return projected text features of a CLIP-like model, the end-of-text vector of its text
+    model, or the mean over the tokens of another text model.
 
     A folder of sentence-transformers declares another pooling, dense layers and a limit of tokens.
-
-    ``network`` maps the tensors named in ``inputs``, each (b, tokens), to features (b, dim).
     """
+    from transformers import AutoTokenizer
 
-    def __init__(self, spec: str, model: HuggingFaceModel) -> None:
-        from transformers import AutoTokenizer
-
-        self.spec = spec
-        self.space = model.space
-        self.batch = 2 * batch_size()
-        source = _source(spec, model.layout.subfolder)
-        self._tokenizer = _load_or_raise(spec, lambda: AutoTokenizer.from_pretrained(**source))
-        self._lower = model.layout.lower
-        text = getattr(model.config, "text_config", model.config)
-        max_positions = getattr(text, "max_position_embeddings", MAX_TOKENS)
-        longest = min(max_positions, self._tokenizer.model_max_length, MAX_TOKENS)
-        self.max_tokens = min(longest, model.layout.max_tokens or longest)
-        self.fingerprint = _text_fingerprint(model, shortened=self.max_tokens < longest)
+    layout, source = model.layout, model.source
+    arguments = source.arguments(layout.subfolder) | layout.tokenizer
+    tokenizer = source.load(lambda: AutoTokenizer.from_pretrained(**arguments))
+    text = getattr(model.config, "text_config", model.config)
+    max_positions = getattr(text, "max_position_embeddings", MAX_TOKENS)
+    longest = min(max_positions, tokenizer.model_max_length, MAX_TOKENS)
+    max_tokens = min(longest, layout.max_tokens or longest)
+    tokens = Tokenization(
+        model.spec,
+        tokenizer,
+        max_tokens,
         # SigLIP was trained on texts padded to full length, without a mask.
-        self.padding = "max_length" if model.kind.startswith("siglip") else "longest"
-        self.inputs = tuple(self._tokenize(["a"]))
-        self.network = _TextFeatures(model, self.inputs)
-        self.dim = self.forward(["a"]).shape[1]
-
-    def forward(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """``b`` texts -> (b, dim)."""
-        tokens = self._tokenize(texts)
-        return run(self.network, *(tokens[name] for name in self.inputs))
-
-    def _tokenize(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Return token ids, mask and other inputs of the model, each (b, tokens)."""
-        return dict(
-            self._tokenizer(
-                [text.lower() for text in texts] if self._lower else list(texts),
-                padding=self.padding,
-                truncation=True,
-                max_length=self.max_tokens,
-                return_tensors="pt",
-            )
-        )
-
-    def has_known_token(self, text: str) -> bool:
-        """Return whether the tokenizer has a token of the text, longer than one letter."""
-        (ids,) = self._tokenize([text])["input_ids"].tolist()
-        return self._known_tokens.any_of(ids)
-
-    @cached_property
-    def _known_tokens(self) -> KnownTokens:
-        return KnownTokens(
-            lambda ids: str(self._tokenizer.decode(ids, skip_special_tokens=True)),
-            self._tokenizer.get_vocab(),
-        )
-
-    def tokenizer_json(self) -> str:
-        """Return the tokenizer as JSON of the package tokenizers, with truncation and padding.
-
-        Raises ModelError for a tokenizer that is written in Python.
-        """
-        tokenizer = self._tokenizer
-        if not hasattr(tokenizer, "backend_tokenizer"):
-            raise ModelError(
-                f"the tokenizer of {self.spec} ({type(tokenizer).__name__}) is written in Python, "
-                "expected one of the package tokenizers: choose another text backbone"
-            )
-        from tokenizers import Tokenizer
-
-        out = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-        out.enable_truncation(self.max_tokens, direction=tokenizer.truncation_side)
-        out.enable_padding(
-            direction=tokenizer.padding_side,
-            pad_id=tokenizer.pad_token_id,
-            pad_type_id=tokenizer.pad_token_type_id,
-            pad_token=tokenizer.pad_token,
-            length=self.max_tokens if self.padding == "max_length" else None,
-        )
-        return str(out.to_str())
+        padding="max_length" if model.kind.startswith("siglip") else "longest",
+        prompt=layout.prompt,
+        lower=layout.lower,
+    )
+    network = _TextFeatures(model, tuple(tokens.tensors(["a"])), tokens)
+    fingerprint = _text_fingerprint(model, shortened=max_tokens < longest)
+    return TokenTextBackbone(model.spec, fingerprint, model.space, tokens, network, network.inputs)
 
 
 class _ImageFeatures(nn.Module):
-    """Scaled pixels -> features."""
+    """Scaled pixels -> features. ``suffix``: of the fingerprint, if earlier versions had others."""
 
     def __init__(self, model: HuggingFaceModel) -> None:
         super().__init__()
         self.model = model.network
         self.is_multimodal, self.has_pooler = model.is_multimodal, model.has_pooler
+        self.pooling, self.dense = model.layout.pooling, model.layout.dense.to(device())
+        self.pools = bool(model.layout.input) and not model.is_multimodal
+        self.suffix = ""
+        if self.pools or model.layout.has_dense:
+            self.suffix = f"-{model.layout.digest}"
+        elif type(model.network).__name__ in PROJECTED:
+            self.suffix = "-projected"
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """Shape (b, 3, size, size) -> (b, dim)."""
         encode = self.model.get_image_features if self.is_multimodal else self.model
-        return _pooled(encode(pixel_values=pixel_values), self.has_pooler)
+        out = encode(pixel_values=pixel_values)
+        if self.pools:
+            states = out.last_hidden_state
+            states = states.flatten(2).transpose(1, 2) if states.ndim == 4 else states
+            mask = torch.ones(states.shape[:2], device=states.device)
+            vectors = pool(states, mask, self.pooling)
+        else:
+            vectors = _pooled(out, self.has_pooler)
+        if isinstance(self.dense, nn.Identity):
+            return vectors
+        projected: torch.Tensor = self.dense(vectors.flatten(1).float())
+        return projected
 
 
 class _TextFeatures(nn.Module):
     """Tokens -> features; ``inputs``: names of the input tensors of the model."""
 
-    def __init__(self, model: HuggingFaceModel, inputs: tuple[str, ...]) -> None:
+    def __init__(self, model: HuggingFaceModel, names: tuple[str, ...], tokens: Tokenization):
         super().__init__()
         self.model = model.network
         self.is_multimodal, self.has_pooler = model.is_multimodal, model.has_pooler
-        self.is_pooled = model.kind in POOLED_TEXTS
+        self.is_pooled = model.kind in POOLED_TEXTS and not model.layout.input
         self.pooling, self.dense = model.layout.pooling, model.layout.dense.to(device())
-        self.inputs = inputs
+        self.prompt_tokens = 0 if model.layout.pools_prompt else tokens.prompt_tokens
+        encode = self.model.get_text_features if self.is_multimodal else self.model.forward
+        accepted = inspect.signature(encode).parameters
+        self.inputs = tuple(name for name in names if name in accepted)
+        if not (self.is_multimodal or self.is_pooled) and "attention_mask" not in self.inputs:
+            raise ModelError(
+                f"{model.spec} ({model.kind}) has no mask of the padding, expected attention_mask "
+                "of its tokenizer: choose another backbone"
+            )
 
     def forward(self, *tokens: torch.Tensor) -> torch.Tensor:
         """Tensors of shape (b, tokens), in the order of ``inputs`` -> (b, dim)."""
         named = dict(zip(self.inputs, tokens, strict=True))
         if self.is_multimodal:
-            return _pooled(self.model.get_text_features(**named), self.has_pooler)
+            vectors = _pooled(self.model.get_text_features(**named), self.has_pooler)
+            return vectors if isinstance(self.dense, nn.Identity) else self._dense(vectors)
         out = self.model(**named)
         if self.is_pooled:
             projects = hasattr(out, "text_embeds")
-            vectors: torch.Tensor = out.text_embeds if projects else out.pooler_output
-            return vectors
-        pooled = pool(out.last_hidden_state, named["attention_mask"], self.pooling)
-        projected: torch.Tensor = self.dense(pooled)
+            pooled: torch.Tensor = out.text_embeds if projects else out.pooler_output
+            return pooled
+        mask = named["attention_mask"]
+        return self._dense(pool(out.last_hidden_state, mask, self.pooling, self.prompt_tokens))
+
+    def _dense(self, vectors: torch.Tensor) -> torch.Tensor:
+        projected: torch.Tensor = self.dense(vectors.float())
         return projected
 
 
 def _text_fingerprint(model: HuggingFaceModel, *, shortened: bool) -> str:
     """Return the fingerprint of text features; earlier versions took the mean of all tokens."""
-    fingerprint = model.fingerprint
+    fingerprint, layout = model.fingerprint, model.layout
     if model.is_multimodal:
-        return fingerprint
-    if model.kind in POOLED_TEXTS:
+        changed = layout.has_dense or bool(layout.prompt)
+        return f"{fingerprint}-{layout.digest}" if changed else fingerprint
+    if model.kind in POOLED_TEXTS and not layout.input:
         return f"{fingerprint}-pooled"
-    if not model.layout.is_plain:
-        fingerprint += f"-{model.layout.digest}"
-    return f"{fingerprint}-{model.layout.max_tokens}" if shortened else fingerprint
+    if not layout.is_plain:
+        fingerprint += f"-{layout.digest}"
+    return f"{fingerprint}-{layout.max_tokens}" if shortened else fingerprint
 
 
 @lru_cache(maxsize=4)
-def _load(spec: str, precision: Precision) -> HuggingFaceModel:
+def _load(source: Source, precision: Precision) -> HuggingFaceModel | TokenTextBackbone:
     """Load a local folder or a model of the hub; download it if needed and reachable."""
     import transformers
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    local = Path(spec).expanduser()
+    spec, local = source.spec, Path(source.spec).expanduser()
     if local.exists() or spec.startswith((".", "/", "~")):
         named = ("config.json", "modules.json")
         if not any((local / name).is_file() for name in named):
@@ -260,17 +347,17 @@ def _load(spec: str, precision: Precision) -> HuggingFaceModel:
         from huggingface_hub import constants
 
         check_reachable(constants.ENDPOINT, spec)
-    layout = read_layout(spec, lambda name: _find(spec, name))
-    source = _source(spec, layout.subfolder)
-    config = _load_or_raise(spec, lambda: AutoConfig.from_pretrained(**source))
-    model_class: Any = AutoModel
-    if "CLIPTextModelWithProjection" in (config.architectures or ()):
-        model_class = transformers.CLIPTextModelWithProjection  # AutoModel drops the projection
-    network, info = _load_or_raise(
-        spec,
-        lambda: model_class.from_pretrained(
-            **source, dtype=DTYPES[precision], use_safetensors=True, output_loading_info=True
-        ),
+    layout = read_layout(spec, source.find)
+    if layout.input == "StaticEmbedding":
+        fingerprint = _fingerprint(source, layout, None)
+        return static_embedding.load(spec, layout, source.find, fingerprint, precision)
+    arguments = source.arguments(layout.subfolder)
+    config = source.load(lambda: AutoConfig.from_pretrained(**arguments))
+    loaded = model_class(spec, config)
+    network, info = source.load(
+        lambda: loaded.from_pretrained(
+            **arguments, dtype=DTYPES[precision], output_loading_info=True
+        )
     )
     # transformers initialises missing tensors at random. A missing pooler is common and not used.
     missing = sorted(info["missing_keys"])
@@ -280,47 +367,36 @@ def _load(spec: str, precision: Precision) -> HuggingFaceModel:
             f"the weights of {spec} lack {len(required)} tensors of its model (first "
             f"{required[0]}): expected a complete model, as save_pretrained writes it"
         )
+    model = HuggingFaceModel(
+        source,
+        config,
+        with_features(network.to(device()).eval()),
+        with_precision(_fingerprint(source, layout, config), precision),
+        layout,
+        has_pooler=not missing,
+    )
+    if layout.input == "Transformer" and not layout.pooling and not model.is_multimodal:
+        raise ModelError(
+            f"{spec} has no step Pooling in modules.json, expected one after the Transformer: "
+            "choose another backbone"
+        )
+    return model
+
+
+def _fingerprint(source: Source, layout: SentenceLayout, config: Any) -> str:
+    """Return the fingerprint of the files of a model, or its commit on the hub.
+
+    It names whether code of the model runs: transformers may have another of the same name.
+    """
+    has_code = source.trust_remote_code and hasattr(config, "auto_map")
+    code = OWN_CODE if has_code else ""
+    if source.folder is not None:
+        return f"files-{_digest(source.folder / layout.subfolder, has_code=has_code)}{code}"
     commit = getattr(config, "_commit_hash", None)
-    weights = (
-        f"hub-{commit}"
-        if commit and not local.exists()
-        else f"files-{_digest(local / layout.subfolder)}"
-    )
-    fingerprint = with_precision(weights, precision)
-    return HuggingFaceModel(
-        spec, config, network.to(device()).eval(), fingerprint, layout, has_pooler=not missing
-    )
-
-
-def _source(spec: str, subfolder: str = "") -> dict[str, Any]:
-    """Return arguments for from_pretrained; local and downloaded models need no network."""
-    local = Path(spec).expanduser()
-    if local.exists():
-        path = str(local / subfolder)
-        return {"pretrained_model_name_or_path": path, "local_files_only": True}
-    return {
-        "pretrained_model_name_or_path": spec,
-        "subfolder": subfolder,
-        "local_files_only": _is_downloaded(spec),
-    }
-
-
-def _find(spec: str, name: str) -> Path | None:
-    """Return the local path of a file of a model, None if the model lacks it."""
-    local = Path(spec).expanduser()
-    if local.exists():
-        path = local / name
-        return path if path.is_file() else None
-    from transformers.utils.hub import cached_file
-
-    found = cached_file(
-        spec,
-        name,
-        local_files_only=_is_downloaded(spec),
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    return None if found is None else Path(found)
+    if commit is None:
+        found = source.find("modules.json") or source.find("config.json")
+        commit = "" if found is None else found.parent.name
+    return f"hub-{commit}{code}"
 
 
 def _is_downloaded(spec: str) -> bool:
@@ -335,57 +411,31 @@ def _is_downloaded(spec: str) -> bool:
             "local path, or a name on the model hub such as openai/clip-vit-base-patch32"
         ) from None
     snapshots = [Path(path).parent for path in found if isinstance(path, str)]
-    return any(any(folder.rglob("*.safetensors")) for folder in snapshots)
-
-
-def _load_or_raise(spec: str, load: Callable[[], Any]) -> Any:
-    """Call ``load``; raise ModelError in one line for the errors of transformers."""
-    try:
-        return load()
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise ModelError(f"backbone {spec!r} cannot be loaded: {reason}") from None
-
-
-def _preprocessing(processor: Any) -> Preprocessing:
-    """Return the preprocessing of an image processor of transformers."""
-
-    def pixels(size: Any) -> int:
-        values = dict(size) if not isinstance(size, int) else {"height": size}
-        return int(next(v for k in ("shortest_edge", "height") if (v := values.get(k))))
-
-    resized = pixels(processor.size)
-    crops = bool(getattr(processor, "do_center_crop", False)) and processor.crop_size is not None
-    size = pixels(processor.crop_size) if crops else resized
-    keeps_shape = "shortest_edge" in dict(processor.size) if crops else False
-    names = {0: "lanczos", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-    normalises = bool(getattr(processor, "do_normalize", True)) and processor.image_mean
-    scale: dict[str, Any] = (
-        {"mean": tuple(processor.image_mean), "std": tuple(processor.image_std)}
-        if normalises
-        else {}
-    )
-    return Preprocessing(
-        size=size,
-        fit="crop" if keeps_shape else "squash",
-        share=size / resized if keeps_shape else 1.0,
-        resample=names.get(int(getattr(processor, "resample", 3) or 3), "bicubic"),  # type: ignore[arg-type]
-        **scale,
-    )
+    return any(any(folder.rglob(name)) for folder in snapshots for name in WEIGHTS)
 
 
 def _pooled(out: Any, has_pooler: bool) -> torch.Tensor:
     """Return the vector of an output: the tensor, the pooled output, or the mean over tokens."""
     if isinstance(out, torch.Tensor):
         return out
+    if hasattr(out, "image_embeds"):
+        projected: torch.Tensor = out.image_embeds
+        return projected
     pooled: torch.Tensor | None = getattr(out, "pooler_output", None) if has_pooler else None
     return pooled if pooled is not None else out.last_hidden_state.mean(1)
 
 
-def _digest(folder: Path) -> str:
-    """Return a hash of the files that decide the features of a model."""
+def _digest(folder: Path, *, has_code: bool = False) -> str:
+    """Return a hash of the files that decide the features of a model.
+
+    Pickled weights are hashed if there are no others, and code if it runs.
+    """
     hashed = hashlib.blake2b(digest_size=8)
-    suffixes = (".safetensors", ".json", ".txt", ".model")
+    suffixes = [".safetensors", ".json", ".txt", ".model"]
+    if not any(folder.glob(WEIGHTS[0])):
+        suffixes.append(".bin")
+    if has_code:
+        suffixes.append(".py")
     for path in sorted(p for p in folder.iterdir() if p.suffix in suffixes):
         hashed.update(f"{path.name}\0{os.path.getsize(path)}\0".encode())
         with open(path, "rb") as file:

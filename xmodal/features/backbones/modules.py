@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from xmodal.data.images import Preprocessing
+from xmodal.data.preprocessing import Preprocessing
 from xmodal.device import device, full_float32
 
 
@@ -16,16 +18,29 @@ class PixelNetwork(nn.Module):
 
     def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.bgr = network, preprocessing.bgr
         self.register_buffer("mean", torch.tensor(preprocessing.mean))
         self.register_buffer("std", torch.tensor(preprocessing.std))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Shape (b, size, size, 3) uint8 -> (b, dim)."""
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
+        if self.bgr:
+            pixels = pixels.flip(3)
         scaled = (pixels.to(mean.dtype) / 255 - mean) / std
         out: torch.Tensor = self.network(scaled.permute(0, 3, 1, 2))  # channels last in memory
         return out.flatten(1)
+
+
+def with_preprocessing(
+    fingerprint: str, preprocessing: Preprocessing, earlier: Preprocessing | None
+) -> str:
+    """Return the fingerprint, with a hash of the preprocessing if earlier versions had another."""
+    if preprocessing == earlier:
+        return fingerprint
+    return (
+        f"{fingerprint}-{hashlib.blake2b(str(preprocessing).encode(), digest_size=4).hexdigest()}"
+    )
 
 
 @torch.inference_mode()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import nn
 
 from xmodal.config import Precision
-from xmodal.data.images import Pixels, Preprocessing
+from xmodal.data.images import Pixels
+from xmodal.data.preprocessing import Preprocessing
 from xmodal.device import DTYPES, batch_size, device, with_precision
 from xmodal.errors import ModelError, require
-from xmodal.features.backbones.modules import PixelNetwork, run
+from xmodal.features.backbones.image_processors import verified
+from xmodal.features.backbones.modules import PixelNetwork, run, with_preprocessing
 from xmodal.features.known_tokens import KnownTokens
 from xmodal.modality import Modality
 
@@ -29,16 +34,28 @@ WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 def is_open_clip(spec: str) -> bool:
     """Whether ``spec`` is a folder of open_clip that transformers cannot load."""
     folder = Path(spec).expanduser()
-    return (folder / CONFIG).is_file() and not (folder / "config.json").is_file()
+    return (folder / CONFIG).is_file() and not _names_type(folder / "config.json")
 
 
-def load(spec: str, modality: Modality, precision: Precision) -> object:
+def _names_type(path: Path) -> bool:
+    """Whether a ``config.json`` is one of transformers, which names the type of its model."""
+    try:
+        return "model_type" in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def load(
+    spec: str, modality: Modality, precision: Precision, recorded: str | None = None
+) -> object:
     """Load a backbone of a folder. Raises ModelError if it is damaged, ExtraMissing without the
-    package open_clip.
+    package open_clip. ``recorded``: see :func:`~xmodal.features.backbones.load_image_backbone`.
     """
     require(f"backbone {spec}, a folder of open_clip,", "open-clip")
     model = _load(spec, precision)
-    return OpenClipImageBackbone(model) if modality == "image" else OpenClipTextBackbone(model)
+    if modality == "text":
+        return OpenClipTextBackbone(model)
+    return OpenClipImageBackbone(model, recorded)
 
 
 class OpenClipModel:
@@ -54,10 +71,16 @@ class OpenClipImageBackbone:
 
     raw = False
 
-    def __init__(self, model: OpenClipModel) -> None:
+    def __init__(self, model: OpenClipModel, recorded: str | None = None) -> None:
         self.spec, self.fingerprint, self.space = model.spec, model.fingerprint, model.space
         self.batch = batch_size()
-        self.preprocessing = _preprocessing(model)
+        earlier = _earlier_preprocessing(model)
+        if earlier is not None and recorded == model.fingerprint:
+            self.preprocessing = earlier
+        else:
+            self.preprocessing = _preprocessing(model)
+            named = with_preprocessing(model.fingerprint, self.preprocessing, earlier)
+            self.fingerprint = named
         dtype = next(model.network.parameters()).dtype
         network = PixelNetwork(_ImageFeatures(model.network), self.preprocessing)
         self.network = network.to(device(), dtype)
@@ -140,16 +163,50 @@ def _load(spec: str, precision: Precision) -> OpenClipModel:
 
 
 def _preprocessing(model: OpenClipModel) -> Preprocessing:
-    """Return the preprocessing that the model declares. Raises ModelError if it pads pictures."""
+    """Return the preprocessing that gives the same pixels as open_clip. Raises ModelError."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    declared = dict(getattr(model.network.visual, "preprocess_cfg", {}))
+    declared.setdefault("size", model.network.visual.image_size)
+    transform = image_transform_v2(PreprocessCfg(**declared), is_train=False)
+
+    def process(image: Image.Image) -> npt.NDArray[np.float32]:
+        return np.asarray(transform(image).numpy(), np.float32)
+
+    return verified(model.spec, "open_clip", process, _candidates(PreprocessCfg(**declared)))
+
+
+def _candidates(declared: Any) -> Iterator[Preprocessing]:
+    """Yield what the ``preprocess_cfg`` of open_clip may mean."""
+    size = declared.size
+    side = int(size if isinstance(size, int) else size[0])
+    squash = Preprocessing(
+        side,
+        "squash",
+        resized=side,
+        resample="bilinear" if declared.interpolation == "bilinear" else "bicubic",
+        mean=tuple(declared.mean),
+        std=tuple(declared.std),
+    )
+    fill = int(declared.fill_color)
+    cut = replace(squash, offset="round", fill=(fill, fill, fill))
+    yield {
+        "squash": squash,
+        "longest": replace(cut, fit="longest"),
+    }.get(declared.resize_mode, replace(cut, fit="shortest", fill=(0, 0, 0)))
+
+
+def _earlier_preprocessing(model: OpenClipModel) -> Preprocessing | None:
+    """Return the preprocessing of earlier versions, None if they refused the model.
+
+    Encoders that were trained with it keep it.
+    """
     declared = dict(getattr(model.network.visual, "preprocess_cfg", {}))
     size = declared.get("size") or model.network.visual.image_size
     side = size if isinstance(size, int) else size[0]
     fit = declared.get("resize_mode", "shortest")
     if fit not in ("shortest", "squash") or (not isinstance(size, int) and len(set(size)) > 1):
-        raise ModelError(
-            f"{model.spec} resizes pictures by {fit} to {size}, expected a square, by shortest or "
-            "squash: choose another backbone"
-        )
+        return None
     return Preprocessing(
         size=int(side),
         fit="crop" if fit == "shortest" else "squash",

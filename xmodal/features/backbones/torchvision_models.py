@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -14,11 +15,13 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from xmodal.config import Precision
-from xmodal.data.images import Pixels, Preprocessing
+from xmodal.data.images import Pixels
+from xmodal.data.preprocessing import Preprocessing
 from xmodal.device import DTYPES, batch_size, device, with_precision
 from xmodal.errors import ModelError
 from xmodal.features.backbones.connectivity import check_reachable
-from xmodal.features.backbones.modules import PixelNetwork, run
+from xmodal.features.backbones.image_processors import verified
+from xmodal.features.backbones.modules import PixelNetwork, run, with_preprocessing
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -38,10 +41,16 @@ def is_known(spec: str) -> bool:
     }
 
 
-def load(spec: str, precision: Precision = "float32") -> TorchvisionBackbone:
-    """Load the backbone of a torchvision name or local weights file. Raises ModelError."""
-    load_from = _from_file if is_weights_file(spec) else _from_name
-    return load_from(spec, precision)
+def load(
+    spec: str, precision: Precision = "float32", recorded: str | None = None
+) -> TorchvisionBackbone:
+    """Load the backbone of a torchvision name or local weights file. Raises ModelError.
+
+    ``recorded``: see :func:`~xmodal.features.backbones.load_image_backbone`.
+    """
+    if is_weights_file(spec):
+        return _from_file(spec, precision)
+    return _from_name(spec, precision, recorded)
 
 
 class TorchvisionBackbone:
@@ -79,7 +88,7 @@ class TorchvisionBackbone:
         return run(self.network, torch.from_numpy(pixels))
 
 
-def _from_name(spec: str, precision: Precision) -> TorchvisionBackbone:
+def _from_name(spec: str, precision: Precision, recorded: str | None) -> TorchvisionBackbone:
     """Load a model by its name or the name of its weights, and download the weights if needed."""
     from torchvision import models
 
@@ -99,14 +108,28 @@ def _from_name(spec: str, precision: Precision) -> TorchvisionBackbone:
     _fill(network, state, spec)
     preset = weights.transforms()
     crop, resize = preset.crop_size[0], preset.resize_size[0]
-    preprocessing = Preprocessing(
+    earlier = Preprocessing(
         size=crop,
         share=crop / resize,
         resample=preset.interpolation.value,
         mean=tuple(preset.mean),
         std=tuple(preset.std),
     )
-    return TorchvisionBackbone(spec, network, preprocessing, f"torchvision-{weights}", precision)
+    fingerprint = f"torchvision-{weights}"
+    preprocessing = earlier
+    if recorded != with_precision(fingerprint, precision):
+        preprocessing = _verified(spec, preset, earlier, resize)
+        fingerprint = with_preprocessing(fingerprint, preprocessing, earlier)
+    return TorchvisionBackbone(spec, network, preprocessing, fingerprint, precision)
+
+
+def _verified(spec: str, preset: Any, earlier: Preprocessing, resize: int) -> Preprocessing:
+    """Return the preprocessing that gives the same pixels as torchvision's transforms."""
+    candidates = (
+        replace(earlier, share=1.0, fit=fit, resized=resize, offset="round")
+        for fit in ("shortest", "squash")
+    )
+    return verified(spec, "torchvision", lambda image: np.asarray(preset(image)), candidates)
 
 
 def _from_file(spec: str, precision: Precision) -> TorchvisionBackbone:
