@@ -132,7 +132,7 @@ class _File:
         found = [self._file.metadata.row_group(group) for group in groups]
         size = sum(group.total_byte_size for group in found)
         total = sum(group.num_rows for group in found)
-        return max(1, min(BATCH_ROWS, BATCH_BYTES * total // max(1, size)))
+        return int(max(1, min(BATCH_ROWS, BATCH_BYTES * total // max(1, size))))
 
     def _columns(
         self, read: dict[str, pa.Array], unread: frozenset[str], first: int, number: int
