@@ -183,6 +183,20 @@ def test_folders_of_labels_in_a_shard(tmp_path: Path) -> None:
     assert [item.labels for item in data] == [("cat",), ("dog",), None]
 
 
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        *(("train-00000-of-00002-ab12cd.parquet", "train"), ("cc3m-val-0001.tar", "val")),
+        *(("test_set-train-00000-of-00001.arrow", "train"), ("00000.tar", None)),
+        *(("my.train.tar", None), ("validation.parquet", "validation")),
+    ],
+)
+def test_split_in_the_name_of_a_shard(tmp_path: Path, name: str, split: str | None) -> None:
+    (tmp_path / name).touch()
+    found = shards.find_shards(tmp_path)
+    assert found is not None and found.paths == [(tmp_path / name, split)]
+
+
 def test_img2dataset_folders(tmp_path: Path) -> None:
     for n in range(2):
         path = shard(tmp_path / f"{n:05d}.tar", range(2 * n, 2 * n + 2))
