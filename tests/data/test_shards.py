@@ -233,3 +233,13 @@ def test_end_marks(tmp_path: Path) -> None:
     path = shard(tmp_path / "a.tar", range(2))
     path.write_bytes(path.read_bytes()[: 4 * 1024])
     assert len(read(path).problems) == 1
+
+
+def test_lists_and_tables_of_packed_pictures(tmp_path: Path) -> None:
+    path = shard(tmp_path / "a.tar", range(3))
+    listed = read([path / "00002.png", path / "00000.png"])
+    assert [item.images for item in listed] == [(path / "00002.png",), (path / "00000.png",)]
+    (tmp_path / "t.csv").write_text("image,text\na.tar/00001.png,one\na.tar/00002.png,two\n")
+    data = read(tmp_path / "t.csv")
+    assert [load_image(item.images[0]).getpixel((0, 0))[0] for item in data] == [1, 2]
+    assert not data.problems and not listed.problems
