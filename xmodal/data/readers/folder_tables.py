@@ -110,7 +110,12 @@ class FolderTables:
 
     def _other_table(self, listing: Listing) -> Path | None:
         """Return the table of any name that names pictures; several are recorded, none is used."""
-        tables = [name for name in listing.files if name.lower().endswith(TABLE_SUFFIXES)]
+        recorded = self.of(listing.path)
+        tables = [
+            name
+            for name in listing.files
+            if name.lower().endswith(TABLE_SUFFIXES) and name not in recorded
+        ]
         if not tables:
             return None
         pictures = Pictures([name for name in listing.files if is_picture_name(name)])
