@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
-from pathlib import PurePath
 
 from xmodal.errors import ExtraMissing, install_command
 
@@ -66,13 +66,13 @@ def reads_heif() -> bool:
 
 def is_picture_name(name: str) -> bool:
     """Whether a file of this name is read as a picture."""
-    suffix = PurePath(name).suffix.lower()
+    suffix = os.path.splitext(name)[1].lower()
     return suffix in SUFFIXES or (suffix in HEIF_SUFFIXES and reads_heif())
 
 
 def unread_kind(name: str) -> str | None:
     """Return why a picture or film of this name is not read, None for other files."""
-    suffix = PurePath(name).suffix.lower()
+    suffix = os.path.splitext(name)[1].lower()
     if suffix in HEIF_SUFFIXES:
         return f"HEIC picture, not read without pillow-heif ({install_command('heic')})"
     return _KINDS.get(suffix)
