@@ -1,4 +1,4 @@
-"""Ten seconds of fuzzing of each target that reads data or decodes pictures."""
+"""Ten seconds of fuzzing of each target that reads data: tables, folders, cells, pictures."""
 
 from __future__ import annotations
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from xmodal.cli.options import columns_of, read_items
+from xmodal.cli.sources import Data, is_features
 from xmodal.data.dataset import Dataset
-from xmodal.data.feature_file import is_feature_file, read_feature_file
+from xmodal.data.feature_file import read_feature_file
 from xmodal.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class CommandData:
 
 
 def read_data(
-    data: Path | None,
+    data: Data | None,
     options: Mapping[str, Any],
     read: Callable[..., Dataset] = read_items,
 ) -> CommandData:
@@ -54,7 +55,7 @@ def read_data(
     and the errors of the readers.
     """
     files: tuple[Path, ...] = options["feature_files"]
-    if data is not None and is_feature_file(data):
+    if is_features(data) and isinstance(data, Path):
         if files:
             raise ConfigError(f"DATA is {data}, a file of features: leave --features out")
         files, data = (data,), None

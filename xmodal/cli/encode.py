@@ -19,8 +19,8 @@ from xmodal.cli.options import (
     model_option,
 )
 from xmodal.cli.output import print_json, print_line, print_problems, progress_bars
+from xmodal.cli.sources import Data, data_argument, is_features
 from xmodal.data.dataset import Dataset
-from xmodal.data.feature_file import is_feature_file
 from xmodal.errors import ConfigError
 from xmodal.writing import atomic_write, check_target
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("data", required=False, type=click.Path(path_type=Path))
+@data_argument(required=False)
 @model_option
 @click.option("--text", "texts", multiple=True, help="Encode this text; may be repeated.")
 @click.option("--image", "images", multiple=True, help="Encode this picture; may be repeated.")
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 @engine_option
 @json_option
 def encode(
-    data: Path | None,
+    data: Data | None,
     model: Path,
     texts: tuple[str, ...],
     images: tuple[str, ...],
@@ -74,7 +74,7 @@ def encode(
     if out is None and (options["margins"] or options["compare"]):
         raise ConfigError("--margins and --compare are for the codes of DATA: add DATA and --out")
 
-    features = bool(options["feature_files"]) or (data is not None and is_feature_file(data))
+    features = bool(options["feature_files"]) or is_features(data)
     encoder = load_encoder(model, options, for_queries=not has_data, features=features)
     if out:
         check_target(out)  # before the codes are computed

@@ -14,7 +14,6 @@ from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
-    data_argument,
     json_option,
     parse_split_map,
     print_label_candidates,
@@ -30,6 +29,7 @@ from xmodal.cli.output import (
     print_tables,
     progress_bars,
 )
+from xmodal.cli.sources import Data, data_argument
 from xmodal.data.dataset import Dataset
 from xmodal.data.split import check_split_map, with_roles
 from xmodal.errors import ConfigError
@@ -38,7 +38,7 @@ from xmodal.writing import check_target, write_text
 
 
 @click.command()
-@data_argument
+@data_argument()
 @click.option(
     "--model",
     "models",
@@ -57,7 +57,7 @@ from xmodal.writing import check_target, write_text
 @split_map_option
 @cache_option
 @json_option
-def evaluate(data: Path, models: tuple[Path, ...], **params: Any) -> None:
+def evaluate(data: Data, models: tuple[Path, ...], **params: Any) -> None:
     """Evaluate encoders and baselines on query pairs of DATA, which training did not use.
 
     Captions: pictures of the query part are searched by its captions and the reverse; right are
@@ -73,7 +73,7 @@ def evaluate(data: Path, models: tuple[Path, ...], **params: Any) -> None:
       xmodal evaluate items.csv --model seed0.model --model seed1.model --trec runs/
     """
 
-    def read(source: Path, options: Any, **settings: Any) -> Dataset:
+    def read(source: Data, options: Any, **settings: Any) -> Dataset:
         return read_with_training_labels(source, options, models, **settings)
 
     given = read_data(data, params, read)

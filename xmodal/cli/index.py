@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,6 @@ from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
-    data_argument,
     index_option,
     json_option,
     model_of_index_option,
@@ -29,9 +29,10 @@ from xmodal.cli.output import (
     print_strategy,
     progress_bars,
 )
+from xmodal.cli.sources import LISTED, Data, Sources, by_source, data_argument
+from xmodal.data.dataset import Problems
 from xmodal.errors import ConfigError, DataError
 from xmodal.index.contract import Index, open_index
-from xmodal.index.origins import source_of
 from xmodal.modality import MODALITIES
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@data_argument
+@data_argument()
 @model_of_index_option
 @index_option
 @click.option("--bits", type=int, help="Without a model: bits of a code [default: 256].")
@@ -65,11 +66,13 @@ if TYPE_CHECKING:
 @engine_option
 @no_portable_option
 @json_option
-def index(data: Path, model: Path | None, uri: str, **options: Any) -> None:
+def index(data: Data, model: Path | None, uri: str, **options: Any) -> None:
     """Add the pictures and texts of DATA to an index, or update them there.
 
     Documents that DATA had before are replaced; those that did not change are not encoded again.
     A picture that was renamed moves. Documents of other sources stay, also under equal ids.
+    DATA is a folder, a table or a picture; several of them are several sources. "-" reads their
+    paths from standard input, one a line.
 
     A new index has the model in .xmodal/model, where xmodal train writes it. Without one, an
     encoder is fitted to DATA without training, from an aligned pair of backbones such as
@@ -80,25 +83,30 @@ def index(data: Path, model: Path | None, uri: str, **options: Any) -> None:
       xmodal index photos/
       xmodal index photos/ --model my.model --index my.index
       xmodal index photos/ --index my.index --prune
+      xmodal index a/ b.csv "shards/{000..010}.tar"
+      find photos -name "*.jpg" | xmodal index -
     """
     from xmodal.encoders.index_model import lock_local
 
-    given = _read(data, uri, options)
+    parts = _read(data, uri, options)
     with lock_local(uri):
-        _index(given, data, model, uri, options)
+        _index(parts, data, model, uri, options)
 
 
 def _index(
-    given: CommandData, data: Path, model: Path | None, uri: str, options: dict[str, Any]
+    parts: list[tuple[str, CommandData]],
+    data: Data,
+    model: Path | None,
+    uri: str,
+    options: dict[str, Any],
 ) -> None:
-    """Update the index, which is locked, and print what changed."""
+    """Update the index, which is locked, from named sources, and print what changed."""
     from xmodal.encoders.index_model import record_model
 
-    dataset = given.dataset
-
+    given = parts[0][1]
     fitted = None
     if model is None:
-        model, fitted = _find_or_fit(given, uri, options)
+        model, fitted = _find_or_fit(data, given, uri, options)
     elif options["bits"] is not None:
         raise ConfigError("--bits is for an index without --model: the model decides the bits")
     features = given.features is not None
@@ -108,17 +116,22 @@ def _index(
     encoder = given.encoder(load_encoder(model, options, features=features))
     target = open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint, create=True)
     print_strategy(uri, target)
-    changes = _update(target, encoder, given, options["source"] or source_of(data), options)
+    changes = Changes()
+    for source, part in parts:
+        changes.add(_update(target, encoder, part, source, options))
     documents = len(target)
     record_model(uri, model, encoder.fingerprint)
     target.close()
-    print_problems(dataset.problems)
+    problems = Problems()
+    for _, part in parts:
+        problems.extend(part.dataset.problems)
+    print_problems(problems)
     if options["as_json"]:
         result: dict[str, Any] = {"index": uri, "documents": documents, **changes.codes}
         result |= {"changes": changes.numbers, "renamed": changes.renamed}
         if fitted is not None:
             result["fitted"] = fitted
-        print_json(result | {"problems": dataset.problems.count_by_kind()})
+        print_json(result | {"problems": problems.count_by_kind()})
         return
     changes.print_notes(data, uri)
     print_line(
@@ -138,16 +151,22 @@ class Changes:
     modality. ``renamed``: ids of documents by id of item, because another source has this id.
     """
 
-    numbers: dict[str, int]
-    codes: dict[str, int]
-    renamed: dict[str, str]
+    numbers: Counter[str] = field(default_factory=Counter)
+    codes: Counter[str] = field(default_factory=Counter)
+    renamed: dict[str, str] = field(default_factory=dict)
+
+    def add(self, other: Changes) -> None:
+        """Add the changes of another source."""
+        self.numbers.update(other.numbers)
+        self.codes.update(other.codes)
+        self.renamed |= other.renamed
 
     def summary(self) -> str:
         """Return the numbers that are not 0 as text, except missing ones."""
         shown = (f"{n:,} {name}" for name, n in self.numbers.items() if n and name != "missing")
         return ", ".join(shown) or "nothing changed"
 
-    def print_notes(self, data: Path, uri: str) -> None:
+    def print_notes(self, data: Data, uri: str) -> None:
         """Print renamed and missing documents on standard error."""
         if self.renamed:
             item, id_ = next(iter(self.renamed.items()))
@@ -162,17 +181,33 @@ class Changes:
             )
 
 
-def _read(data: Path, uri: str, options: dict[str, Any]) -> CommandData:
-    """Read DATA; missing or empty data removes no document."""
-    try:
-        return read_data(data, options)
-    except DataError as error:
-        if not options["prune"]:
-            raise
-        raise DataError(
-            f"{error}; nothing was removed: xmodal delete {uri} --source {data} removes all "
-            "documents of this source"
-        ) from None
+def _read(data: Data, uri: str, options: dict[str, Any]) -> list[tuple[str, CommandData]]:
+    """Read the sources of DATA, each with its name; unusable ones among several are problems.
+
+    Missing or empty data removes no document.
+    """
+    sources = [(options["source"], data)] if options["source"] else by_source(data)
+    if len(sources) > 1 and options["feature_files"]:
+        raise ConfigError("--features for several sources needs a name for them: add --source")
+    parts: list[tuple[str, CommandData]] = []
+    unread = Problems()
+    for name, one in sources:
+        try:
+            parts.append((name, read_data(one, options)))
+        except DataError as error:
+            reason = str(error)
+            if options["prune"]:
+                reason += (
+                    f"; nothing was removed: xmodal delete {uri} --source {one} removes all "
+                    "documents of this source"
+                )
+            if len(sources) == 1 or (name != LISTED and not os.path.exists(name)):
+                raise DataError(reason) from None
+            unread.add("source that cannot be read", reason)
+    if not parts:
+        raise DataError(f"{data}: {'; '.join(unread.summary_lines())}")
+    parts[0][1].dataset.problems.extend(unread)
+    return parts
 
 
 def _update(
@@ -211,13 +246,16 @@ def _update(
         "removed": len(removed),
         "missing": len(update.gone) - len(removed),
     }
-    return Changes(numbers, dict(codes), update.apart)
+    return Changes(Counter(numbers), codes, dict(update.apart))
 
 
 def _find_or_fit(
-    given: CommandData, uri: str, options: dict[str, Any]
+    data: Data, given: CommandData, uri: str, options: dict[str, Any]
 ) -> tuple[Path, dict[str, Any] | None]:
-    """Return the model that an index records; for a new index, fit one and return its report."""
+    """Return the model that an index records; for a new index, fit one and return its report.
+
+    ``given``: what was read of DATA, or of the first one of several sources.
+    """
     from xmodal.encoders.index_model import default_model, find_model, local_folder, own_model
 
     found, folder = find_model(uri), local_folder(uri)
@@ -231,6 +269,7 @@ def _find_or_fit(
         raise ConfigError("--model is missing: features of a file need the encoder of a training")
     assert folder is not None
     model = own_model(folder)
-    fitted = fit_without_training(given.dataset, model, options, restart=model.is_dir())
+    dataset = read_data(data, options).dataset if isinstance(data, Sources) else given.dataset
+    fitted = fit_without_training(dataset, model, options, restart=model.is_dir())
     options |= {"image_backbone": None, "text_backbone": None}
     return model, fitted.report

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from xmodal.cli.output import info
+from xmodal.cli.sources import Data, paths_of
 from xmodal.data.dataset import Dataset
 from xmodal.data.readers.columns import Columns, label_candidates
 from xmodal.data.readers.read import FOLDER_LABELS, LabelsFrom, read
@@ -18,9 +19,6 @@ from xmodal.encoders.index_model import DEFAULT_INDEX
 from xmodal.errors import ConfigError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-data_argument = click.argument("data", type=click.Path(path_type=Path))
 
 
 model_option = click.option(
@@ -56,7 +54,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 
 
 def column_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of reading data: --image-column, --pictures, --encoding, ..."""
+    """Add the options of reading data: --image-column, --images, --encoding, ..."""
     for decorate in (
         click.option(
             "--labels-from",
@@ -65,10 +63,24 @@ def column_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--encoding", help="Encoding of text files [default: UTF-8, or UTF-16]."),
         click.option(
-            "--pictures",
+            "--separator",
+            metavar="CHARACTER",
+            help="Between the values of delimited text, also by name: tab [default: found].",
+        ),
+        click.option(
+            "--columns",
+            "header",
+            metavar="NAMES",
+            callback=_header,
+            help="Columns of delimited text without a header line: image,text,- (- is unused).",
+        ),
+        click.option(
+            "--images",
+            "pictures",
             type=click.Path(path_type=Path),
             help="Folder of the pictures that a table names [default: the table's folder].",
         ),
+        click.option("--pictures", "former_pictures", type=click.Path(path_type=Path), hidden=True),
     ):
         command = decorate(command)
     for name, content in (
@@ -83,6 +95,21 @@ def column_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _header(
+    context: click.Context, parameter: click.Parameter, names: str | None
+) -> tuple[str, ...] | None:
+    """Return the names of --columns, "" for those that are unused."""
+    if names is None:
+        return None
+    found = [name.strip() for name in names.split(",")]
+    used = [name for name in found if name not in ("", "-")]
+    if not used or len(set(used)) < len(used):
+        raise ConfigError(
+            f"--columns {names}: expected different names between commas, for example image,text,-"
+        )
+    return tuple("" if name == "-" else name for name in found)
+
+
 def columns_of(options: Mapping[str, Any]) -> Columns:
     """Return the columns that the options of :func:`column_options` name."""
     roles = (field.name for field in dataclasses.fields(Columns))
@@ -90,7 +117,7 @@ def columns_of(options: Mapping[str, Any]) -> Columns:
 
 
 def read_items(
-    source: Path,
+    source: Data,
     options: Mapping[str, Any],
     *,
     label_column: str | None = None,
@@ -99,18 +126,20 @@ def read_items(
 ) -> Dataset:
     """Read data with the options of :func:`column_options`; see :func:`read` for errors."""
     return read(
-        source,
+        paths_of(source),
         columns_of(options),
         label_column=label_column,
-        pictures=options["pictures"],
+        pictures=options["pictures"] or options["former_pictures"],
         encoding=options["encoding"],
+        separator=options["separator"],
+        header=options["header"],
         labels_from=labels_from or options["labels_from"],
         need_pictures=need_pictures,
     )
 
 
 def read_with_training_labels(
-    source: Path,
+    source: Data,
     options: Mapping[str, Any],
     models: Sequence[Path],
     *,

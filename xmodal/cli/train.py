@@ -17,7 +17,6 @@ from xmodal.cli.options import (
     backbone_options,
     cache_option,
     column_options,
-    data_argument,
     json_option,
     parse_split_map,
     print_label_candidates,
@@ -32,8 +31,8 @@ from xmodal.cli.output import (
     runnable,
 )
 from xmodal.cli.settings_help import settings_help
+from xmodal.cli.sources import Data, as_arguments, data_argument, is_features
 from xmodal.config import DEFAULT_BACKBONE, FEATURES, PRECISIONS, Options, configure, parse_settings
-from xmodal.data.feature_file import is_feature_file
 from xmodal.data.readers.columns import label_candidates
 from xmodal.data.situation import recognise
 from xmodal.data.split import check_split_map, with_roles
@@ -49,7 +48,7 @@ BUILTIN = {"small-cnn", "words"}
 
 
 @click.command(epilog=settings_help())
-@data_argument
+@data_argument()
 @click.option(
     "--out",
     default=DEFAULT_MODEL,
@@ -127,7 +126,7 @@ BUILTIN = {"small-cnn", "words"}
 @click.option("--no-report", is_flag=True, help="Skip the evaluation on the held-out queries.")
 @cache_option
 @json_option
-def train(data: Path, **params: Any) -> None:
+def train(data: Data, **params: Any) -> None:
     """Train an encoder on DATA: pictures with captions, or a table.
 
     To continue an interrupted training, run the same command again.
@@ -143,7 +142,7 @@ def train(data: Path, **params: Any) -> None:
     """
     require("xmodal train", "torch")
     params["split_map"] = parse_split_map(params["split_map"])
-    if params["feature_files"] or is_feature_file(data):
+    if params["feature_files"] or is_features(data):
         params |= dict.fromkeys(_defaults("image_backbone", "text_backbone"), FEATURES)
     settings = _settings(params)
     options = configure(
@@ -210,13 +209,13 @@ def train(data: Path, **params: Any) -> None:
         _print_next(data, params["out"])
 
 
-def _print_next(data: Path, out: Path) -> None:
+def _print_next(data: Data, out: Path) -> None:
     """Print the command that indexes the data."""
     options = "" if out == DEFAULT_MODEL else f" --model {out} --index my.index"
-    info(f"next: {runnable('xmodal')} index {data}{options}")
+    info(f"next: {runnable('xmodal')} index {as_arguments(data)}{options}")
 
 
-def _fit(data: Path, params: dict[str, Any]) -> None:
+def _fit(data: Data, params: dict[str, Any]) -> None:
     """Fit an encoder without training, and print what was measured."""
     given = read_data(data, params)
     if given.features is not None:

@@ -58,12 +58,12 @@ def load_image(source: Source, size: int | None = None) -> Image.Image:
     and not changed. Raises DataError if the picture is missing, too large or damaged.
     """
     if isinstance(source, Image.Image):
-        with _decoder_errors("picture"):
+        with decoder_errors("picture"):
             return _decode(source, "picture")
     with _open(source) as image:
         if isinstance(image, JpegImageFile):
-            _reduce_jpeg(image, size, _name(source))
-        return _decode(image, _name(source))
+            _reduce_jpeg(image, size, name_of(source))
+        return _decode(image, name_of(source))
 
 
 def image_size(source: Source) -> tuple[int, int]:
@@ -79,7 +79,7 @@ def _open(source: Source) -> Iterator[Image.Image]:
         yield source
         return
     data = source if isinstance(source, bytes) else _read(source)
-    with _decoder_errors(_name(source), data), _open_bytes(data) as image:
+    with decoder_errors(name_of(source), data), _open_bytes(data) as image:
         yield image
 
 
@@ -136,7 +136,7 @@ def _metadata_is_bounded(data: bytes) -> bool:
 
 
 @contextmanager
-def _decoder_errors(name: object, data: bytes | None = None) -> Iterator[None]:
+def decoder_errors(name: object, data: bytes | None = None) -> Iterator[None]:
     """Raise DataError for every Exception of the Pillow calls in the ``with`` block.
 
     Pillow does not document the exceptions of its decoders for damaged bytes. They differ between
@@ -156,13 +156,15 @@ def _decoder_errors(name: object, data: bytes | None = None) -> Iterator[None]:
         content = None if data is None else content_name(data[:1024])
         if content is not None:
             raise DataError(f"{name}: {content}, not a picture") from None
+        if data is not None and is_heif(data[:64]):
+            raise DataError(f"{name}: a HEIC picture that cannot be decoded") from None
         if isinstance(e, UnidentifiedImageError):
             raise DataError(f"{name}: not a picture in a known format") from None
         reason = " ".join(str(e).split())[:100] or type(e).__name__
         raise DataError(f"{name}: cannot be decoded ({reason})") from None
 
 
-def _name(source: Source) -> object:
+def name_of(source: Source) -> object:
     """Return the path for error messages, or "picture" for a source without one."""
     return source if isinstance(source, str | Path) else "picture"
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
-from xmodal.data.images import Pixels, Source, load_image
+from xmodal.data.images import Pixels, Source, decoder_errors, load_image, name_of
 
 Fit = Literal["crop", "squash", "shortest", "longest"]
 Resample = Literal["bilinear", "bicubic", "lanczos", "nearest", "box", "hamming"]
@@ -20,7 +20,7 @@ Box = tuple[float, float, float, float]
 LARGEST_SUPPORT = 3
 """Pixels on each side of a resized pixel that have a weight in it; 3 for lanczos, else fewer."""
 FIRST_FIELDS = 6
-"""Fields of earlier versions; :meth:`Preprocessing.__repr__` always shows them."""
+"""Fields of earlier versions, which :meth:`Preprocessing.shown_fields` always has."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,13 +57,20 @@ class Preprocessing:
     by_rows: bool = False
 
     def __repr__(self) -> str:
-        """Return the fields; later ones only if they are set, because hashes contain this text."""
-        shown = [
-            f"{one.name}={getattr(self, one.name)!r}"
+        """Return the fields of :meth:`shown_fields`."""
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.shown_fields().items())
+        return f"Preprocessing({shown})"
+
+    def shown_fields(self) -> dict[str, Any]:
+        """Return the fields by name; later ones only if they are set.
+
+        Hashes and exported graphs of earlier versions contain the others.
+        """
+        return {
+            one.name: getattr(self, one.name)
             for number, one in enumerate(fields(self))
             if number < FIRST_FIELDS or getattr(self, one.name) != one.default
-        ]
-        return f"Preprocessing({', '.join(shown)})"
+        }
 
     def pixels(self, source: Source) -> Pixels:
         """Return one picture as (size, size, 3) uint8 RGB; mean and std are not applied.
@@ -71,6 +78,10 @@ class Preprocessing:
         Raises DataError like :func:`~xmodal.data.images.load_image`.
         """
         image = load_image(source, self.resized or self.size)
+        with decoder_errors(name_of(source)):
+            return self._prepared(image)
+
+    def _prepared(self, image: Image.Image) -> Pixels:
         if self.fit == "crop" or not self.resized:
             return self._from_box(image)
         width, height = self._resized_sides(*image.size)

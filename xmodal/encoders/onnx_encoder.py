@@ -102,7 +102,10 @@ class ModalityConfig:
 
     def to_config(self) -> dict[str, Any]:
         """Return the content for ``config.json``."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        config = {name: value for name, value in asdict(self).items() if value is not None}
+        if self.preprocessing is not None:
+            config["preprocessing"] = self.preprocessing.shown_fields()
+        return config
 
     def to_metadata(self) -> str:
         """Return the content for the graph's metadata."""

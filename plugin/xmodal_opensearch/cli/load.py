@@ -23,6 +23,7 @@ from xmodal.cli.output import (
     print_strategy,
     progress_bars,
 )
+from xmodal.cli.sources import Data, data_argument, paths_of
 from xmodal.data.dataset import Problems
 from xmodal.errors import ConfigError, IndexMismatch
 from xmodal.index.documents import DocumentBatch
@@ -38,7 +39,7 @@ from xmodal_opensearch.rest.connector import transfer_pipelines
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@data_argument("source")
 @click.option("--index", "uri", required=True, help="Address, opensearch://host:9200/name.")
 @click.option(
     "--model",
@@ -60,7 +61,7 @@ from xmodal_opensearch.rest.connector import transfer_pipelines
 @column_options
 @cache_option
 @json_option
-def load(source: Path, uri: str, model: Path | None, **given: Any) -> None:
+def load(source: Data, uri: str, model: Path | None, **given: Any) -> None:
     """Load a local index, or encode a folder or table; a second run resumes.
 
     \b
@@ -106,10 +107,10 @@ def load(source: Path, uri: str, model: Path | None, **given: Any) -> None:
 
 
 def _read_source(
-    source: Path, model: Path | None, given: dict[str, Any], bars: Any
+    source: Data, model: Path | None, given: dict[str, Any], bars: Any
 ) -> tuple[Iterable[DocumentBatch], int, int, str | None, Problems]:
     """Return batches, their number of documents, bits, fingerprint, and problems of the data."""
-    if (source / FILE).is_file():
+    if isinstance(source, Path) and (source / FILE).is_file():
         if model is not None:
             raise ConfigError(f"{source} is a local index, which holds codes: omit --model")
         local = HammingIndex.load(source, bits=None, fingerprint=None)
@@ -134,11 +135,11 @@ def _read_source(
 
 
 def _open_target(
-    address: Address, bits: int, fingerprint: str | None, new_from: Path | None
+    address: Address, bits: int, fingerprint: str | None, new_from: Data | None
 ) -> OpenSearchIndex:
     """Open or create the index to fill; ``new_from`` is the source of a new version, or None."""
     if new_from is not None:
-        source = str(new_from.resolve())
+        source = ", ".join(str(path.resolve()) for path in paths_of(new_from))
         return open_next_version(Server(address), address, bits, fingerprint, source)
     try:
         return open_opensearch(str(address), bits=bits, fingerprint=fingerprint, create=True)

@@ -101,7 +101,7 @@ class _Parquet:
         first = self._group(row)
         groups = range(first, self._metadata.num_row_groups)
         position = int(self._starts[first])
-        rows = self._batch_rows(name, first)
+        rows = self._batch_rows(first)
         for batch in self._file.iter_batches(rows, row_groups=groups, columns=[name]):
             yield position, batch.column(batch.schema.names.index(name))
             position += len(batch)
@@ -112,16 +112,14 @@ class _Parquet:
     def _group(self, row: int) -> int:
         return int(np.searchsorted(self._starts, row, side="right")) - 1
 
-    def _batch_rows(self, name: str, group: int) -> int:
-        """Return the number of rows of batches of about BATCH_BYTES."""
+    def _batch_rows(self, group: int) -> int:
+        """Return the number of rows of batches of about BATCH_BYTES.
+
+        The sizes of single columns are not used: pyarrow ends the process where they are damaged.
+        """
         found = self._metadata.row_group(group)
-        columns = (found.column(number) for number in range(found.num_columns))
-        size: int = sum(
-            column.total_uncompressed_size
-            for column in columns
-            if column.path_in_schema.split(".")[0] == name
-        )
-        return int(max(1, min(MAX_ROWS, BATCH_BYTES * found.num_rows // max(size, 1))))
+        rows = BATCH_BYTES * found.num_rows // max(found.total_byte_size, 1)
+        return int(max(1, min(MAX_ROWS, rows)))
 
 
 class _Arrow:

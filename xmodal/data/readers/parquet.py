@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmodal.data.packed.names import PackedName
-from xmodal.data.packed.tables import column_path
+from xmodal.data.packed.tables import column_path, table_errors
 from xmodal.data.readers.arrow_columns import (
     are_pictures,
     batch_rows,
     column_values,
     may_hold_pictures,
     picture_values,
+    readable_values,
 )
 from xmodal.data.readers.columns import COLUMN_NAMES
 from xmodal.data.readers.hub_features import class_names, with_names
 from xmodal.data.readers.reading import Reading
-from xmodal.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,14 +39,13 @@ def read_rows(path: Path, reading: Reading) -> Iterator[tuple[str, dict[str, Any
 
     Raises DataError if the file is not readable.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(path, buffer_size=READ_BYTES, pre_buffer=False) as file:
-            yield from _File(file, path, reading).rows()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {error}") from None
+    with (
+        table_errors(path),
+        pq.ParquetFile(path, buffer_size=READ_BYTES, pre_buffer=False) as file,
+    ):
+        yield from _File(file, path, reading).rows()
 
 
 class _File:
@@ -66,7 +65,7 @@ class _File:
         named = self._reading.columns.image
         values: list[Any] = []
         for batch in self._file.iter_batches(1, columns=[name], use_threads=False):
-            values += batch.column(0).to_pylist()
+            values += readable_values(batch.column(0))
             if len(values) == PICTURE_ROWS or are_pictures(values, named == name):
                 break
         is_image = name == named or (named is None and name in COLUMN_NAMES["image"])
@@ -87,15 +86,27 @@ class _File:
 
     def _unread_pictures(self, group: int) -> frozenset[str]:
         """Return the columns of a row group that have a picture in each row, by its statistics."""
-        metadata = self._file.metadata.row_group(group)
-        found = set()
-        for k in range(metadata.num_columns):
-            column = metadata.column(k)
-            name = column.path_in_schema.removesuffix(".bytes")
-            statistics = column.statistics
-            if name in self._pictures and statistics is not None and statistics.null_count == 0:
-                found.add(name)
-        return frozenset(found)
+        schema = self._file.schema
+        names = {k: schema.column(k).path.removesuffix(".bytes") for k in range(len(schema))}
+        return frozenset(
+            name
+            for k, name in names.items()
+            if name in self._pictures and self._has_no_null(group, k, name)
+        )
+
+    def _has_no_null(self, group: int, number: int, name: str) -> bool:
+        """Whether a row group has a value in each row of a column of bytes, by its statistics.
+
+        pyarrow ends the process where it returns damaged metadata of a column, but raises an
+        exception where it reads the column. So the first row is read before.
+        """
+        batches = self._file.iter_batches(1, row_groups=[group], columns=[name], use_threads=False)
+        next(batches, None)
+        column = self._file.metadata.row_group(group).column(number)
+        if column.physical_type != self._file.schema.column(number).physical_type:
+            raise ValueError(f"the column {name} has two types")
+        statistics = column.statistics
+        return statistics is not None and statistics.null_count == 0
 
     def _batches(
         self, groups: list[int], unread: frozenset[str], first: int
@@ -108,7 +119,7 @@ class _File:
                 number = min(BATCH_ROWS, first + total - start)
                 yield self._columns({}, unread, start, number), number
             return
-        rows = self._rows_of_a_batch(groups, names)
+        rows = self._rows_of_a_batch(groups)
         for batch in self._file.iter_batches(
             rows, row_groups=groups, columns=names, use_threads=False
         ):
@@ -116,15 +127,12 @@ class _File:
             yield self._columns(read, unread, first, batch.num_rows), batch.num_rows
             first += batch.num_rows
 
-    def _rows_of_a_batch(self, groups: list[int], names: list[str]) -> int:
-        """Return the rows whose columns have about ``BATCH_BYTES``."""
-        size = total = 0
-        for group in map(self._file.metadata.row_group, groups):
-            total += group.num_rows
-            for column in map(group.column, range(group.num_columns)):
-                if column.path_in_schema.partition(".")[0] in names:
-                    size += column.total_uncompressed_size
-        return max(1, min(BATCH_ROWS, BATCH_BYTES * total // max(1, size)))
+    def _rows_of_a_batch(self, groups: list[int]) -> int:
+        """Return the rows that have about ``BATCH_BYTES``, columns that are not read included."""
+        found = [self._file.metadata.row_group(group) for group in groups]
+        size = sum(group.total_byte_size for group in found)
+        total = sum(group.num_rows for group in found)
+        return int(max(1, min(BATCH_ROWS, BATCH_BYTES * total // max(1, size))))
 
     def _columns(
         self, read: dict[str, pa.Array], unread: frozenset[str], first: int, number: int

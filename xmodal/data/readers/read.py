@@ -19,17 +19,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from xmodal.data.dataset import Dataset, Item, Problems
 from xmodal.data.packed.names import container_of, is_tar
+from xmodal.data.picture_formats import is_picture_name
 from xmodal.data.readers.columns import Columns
 from xmodal.data.readers.folder import read_folder
 from xmodal.data.readers.items import unique_items
+from xmodal.data.readers.picture_list import read_pictures
 from xmodal.data.readers.reading import Reading
 from xmodal.data.readers.seen_texts import SeenTexts
-from xmodal.data.readers.shards import find_shards, read_shards
+from xmodal.data.readers.shards import expand_range, find_shards, read_shards
 from xmodal.data.readers.tables import FORMATS, format_ending, read_table
 from xmodal.data.readers.values import valid_unicode
 from xmodal.data.split import role_of
@@ -41,74 +44,70 @@ FOLDER_LABELS = "folders of the pictures"
 """``Dataset.label_column`` of labels that are names of folders."""
 
 
+class Options(TypedDict, total=False):
+    """Options of :func:`read` and :func:`iterate`; see :func:`read`."""
+
+    label_column: str | None
+    labels_from: LabelsFrom | None
+    pictures: Path | None
+    encoding: str | None
+    separator: str | None
+    header: Sequence[str] | None
+    need_pictures: bool
+
+
 def iterate(
     sources: Sources,
     columns: Columns | None = None,
     *,
-    label_column: str | None = None,
-    pictures: Path | None = None,
-    encoding: str | None = None,
-    labels_from: LabelsFrom | None = None,
-    need_pictures: bool = True,
-    separator: str | None = None,
-    header: Sequence[str] | None = None,
     problems: Problems | None = None,
+    **options: Unpack[Options],
 ) -> Iterator[Item]:
     """Yield the items of folders and tables; a table of any length takes little memory.
 
     The arguments are those of :func:`read`; unusable rows and files are added to ``problems``. An
     item of rows that do not follow each other is yielded at its last row. Labels are not made
-    captions. Raises the errors of :func:`read`.
+    captions. Raises the errors of :func:`read`, also after the first items.
     """
-    reading = _reading(columns, label_column, labels_from, pictures, encoding, need_pictures)
-    reading = replace(reading, separator=separator, header=tuple(header) if header else None)
+    reading = _reading(columns, options)
     if problems is not None:
         reading.problems = problems
-    yield from _iterate(_paths(sources), reading, labels_from)
+    yield from _iterate(_paths(sources), reading, options.get("labels_from"))
 
 
-def read(
-    sources: Sources,
-    columns: Columns | None = None,
-    *,
-    label_column: str | None = None,
-    pictures: Path | None = None,
-    encoding: str | None = None,
-    labels_from: LabelsFrom | None = None,
-    need_pictures: bool = True,
-    separator: str | None = None,
-    header: Sequence[str] | None = None,
-) -> Dataset:
-    """Read folders and tables, one or several; the module's docstring lists the layouts.
+def read(sources: Sources, columns: Columns | None = None, **options: Unpack[Options]) -> Dataset:
+    """Read folders, tables and pictures, one or several; the module's docstring lists the layouts.
 
-    Relative picture paths are relative to ``pictures``, default: the table's folder. ``encoding``:
-    of text files, default: UTF-8, or UTF-16 and UTF-32 where they are recognised. ``separator`` of
-    delimited text, default: found in its first line; ``header``: names of the columns of delimited
-    text without a header line. ``columns`` names columns; those it does not name are found by
-    ``COLUMN_NAMES``. Labels are read only from ``label_column`` (default ``columns.label``), or
-    with ``labels_from="folders"`` from the names of the folders that hold the pictures. If labels
-    are read and there are no captions, the labels are the captions. Unused columns are stored as
-    fields of the items. Rows and files that cannot be used are recorded in ``Dataset.problems``.
-    Without ``need_pictures``, for data whose features are given, files of pictures may be missing.
+    ``columns`` names columns; those it does not name are found by ``COLUMN_NAMES``. Unused columns
+    are stored as fields of the items. Rows and files that cannot be used are recorded in
+    ``Dataset.problems``. The options, all with a default:
+
+    ``label_column`` (default ``columns.label``): where labels are read from; or
+    ``labels_from="folders"``: from the names of the folders that hold the pictures. If labels are
+    read and there are no captions, the labels are the captions. ``pictures``: folder of relative
+    picture paths (default: the table's). ``encoding``: of text files (default: UTF-8, or UTF-16 and
+    UTF-32 where they are recognised). ``separator``: of delimited text (default: found in its first
+    lines). ``header``: names of the columns of delimited text without a header line.
+    ``need_pictures``: False for data whose features are given; then picture files may be missing.
 
     Of several sources, the end of a source's path is put before those of its ids that an earlier
-    source has too ("holiday/a.jpg"). A source without a usable item is a problem.
+    source has too ("holiday/a.jpg"). A source that cannot be read, or has no usable item, is a
+    problem. Pictures that follow each other are one source.
 
-    Raises DataError if no item can be used, ConfigError for a column that the table lacks, an
-    unknown encoding or a missing folder.
+    Raises DataError if no item can be used or a source does not exist, ConfigError for a column
+    that the table lacks, an unknown encoding or a missing folder.
     """
     paths = _paths(sources)
-    reading = _reading(columns, label_column, labels_from, pictures, encoding, need_pictures)
-    reading = replace(
-        reading, separator=separator, header=tuple(header) if header else None, in_order=True
-    )
+    labels_from = options.get("labels_from")
+    reading = replace(_reading(columns, options), in_order=True)
     items = tuple(_iterate(paths, reading, labels_from))
     without_captions = not any(item.captions for item in items)
     if without_captions and any(item.labels for item in items):
         items = tuple(replace(item, captions=_class_names(item.labels or ())) for item in items)
+    more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
     return Dataset(
         items,
-        name=paths[0].name or str(paths[0]),
+        name=(paths[0].name or str(paths[0])) + more,
         problems=reading.problems,
         label_column=FOLDER_LABELS if labels_from else reading.columns.label,
         source=", ".join(dict.fromkeys(reading.sources)),
@@ -124,48 +123,71 @@ def _paths(sources: Sources) -> tuple[Path, ...]:
     return tuple(map(Path, paths))
 
 
-def _reading(
-    columns: Columns | None,
-    label_column: str | None,
-    labels_from: LabelsFrom | None,
-    pictures: Path | None,
-    encoding: str | None,
-    need_pictures: bool,
-) -> Reading:
+def _reading(columns: Columns | None, options: Options) -> Reading:
     columns = columns or Columns()
-    columns = replace(columns, label=label_column or columns.label)
-    if labels_from and columns.label:
+    columns = replace(columns, label=options.get("label_column") or columns.label)
+    if options.get("labels_from") and columns.label:
         raise ConfigError(
             f"labels are read from the column {columns.label} or from folders, not from both: "
             "leave out --label-column or --labels-from"
         )
-    return Reading(columns, pictures, encoding, need_pictures)
+    header = options.get("header")
+    return Reading(
+        columns,
+        options.get("pictures"),
+        options.get("encoding"),
+        options.get("need_pictures", True),
+        options.get("separator"),
+        tuple(header) if header else None,
+    )
 
 
 def _iterate(
     paths: Sequence[Path], reading: Reading, labels_from: LabelsFrom | None
 ) -> Iterator[Item]:
     """Yield the items of all sources, under unique ids. Raises DataError if there is none."""
-    seen, none_usable = SeenTexts(), []
-    for number, path in enumerate(paths):
-        items = _items(path, reading)
+    sources: list[tuple[Path, ...]] = []
+    for are_pictures, group in groupby(paths, key=_is_picture):
+        found = tuple(group)
+        sources += [found] if are_pictures else [(path,) for path in found]
+    if len(sources) > 1:
+        for path in paths:
+            if not expand_range(path)[0].exists():
+                raise DataError(f"{path} does not exist, expected a folder, a table or a picture")
+    seen = SeenTexts()
+    total = 0
+    for number, source in enumerate(sources):
+        items = _items(source, reading)
         if labels_from:
-            root = reading.pictures or (path if path.is_dir() else path.parent)
-            items = (_with_folder_label(item, root) for item in items)
-        found = False
-        for item in unique_items(items, reading.problems, seen, path if number else None):
-            found = True
-            yield item
-        if not found:
-            none_usable.append(path)
-    if len(none_usable) == len(paths):
+            items = _with_folder_labels(items, source[0], reading)
+        count = 0
+        try:
+            for item in unique_items(items, reading.problems, seen, source[0] if number else None):
+                count += 1
+                yield item
+        except DataError as error:
+            if len(sources) == 1:
+                raise
+            reading.problems.add("source that cannot be read", error)
+        else:
+            if not count and len(sources) > 1:
+                reading.problems.add("source without a usable item", source[0])
+        total += count
+    if not total:
         reasons = "; ".join(reading.problems.summary_lines()) or "it is empty"
-        raise DataError(f"{' and '.join(map(str, none_usable))} has no usable item: {reasons}")
-    for path in none_usable:
-        reading.problems.add("source without a usable item", path)
+        more = f" and {len(sources) - 1:,} more" if len(sources) > 1 else ""
+        raise DataError(f"{paths[0]}{more} has no usable item: {reasons}")
 
 
-def _items(path: Path, reading: Reading) -> Iterator[Item]:
+def _is_picture(path: Path) -> bool:
+    return is_picture_name(path.name) and not path.is_dir()
+
+
+def _items(source: tuple[Path, ...], reading: Reading) -> Iterator[Item]:
+    """Return the items of a folder, of a table, of the shards of a range, or of pictures."""
+    path = source[0]
+    if _is_picture(path):
+        return read_pictures(source, reading)
     if (shards := find_shards(path)) is not None:
         return read_shards(shards, reading)
     if path.is_dir():
@@ -178,6 +200,11 @@ def _items(path: Path, reading: Reading) -> Iterator[Item]:
             f"({', '.join(FORMATS)})"
         )
     return read_table(path, reading)
+
+
+def _with_folder_labels(items: Iterator[Item], source: Path, reading: Reading) -> Iterator[Item]:
+    root = reading.pictures or (source if source.is_dir() else source.parent)
+    return (_with_folder_label(item, root) for item in items)
 
 
 def _with_folder_label(item: Item, root: Path) -> Item:

@@ -9,6 +9,12 @@ from xmodal.data.dataset import Problems
 from xmodal.data.readers.columns import Columns
 from xmodal.errors import ConfigError
 
+SEPARATOR_NAMES = {
+    **{"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "colon": ":"},
+    **{"bar": "|", "pipe": "|", "space": " "},
+}
+"""Names of separators of delimited text."""
+
 
 @dataclass
 class Reading:
@@ -52,6 +58,18 @@ class Reading:
                     "name such as utf-8, cp1252, utf-16, shift_jis or gb18030"
                 ) from None
 
+        if self.separator is not None:
+            self.separator = _one_character(self.separator)
+
     def without_records(self) -> Reading:
         """Return the same options with an empty record of problems and sources."""
         return replace(self, problems=Problems(), sources=[])
+
+
+def _one_character(separator: str) -> str:
+    """Return the separator of a character or of its name. Raises ConfigError for others."""
+    found = SEPARATOR_NAMES.get(separator.lower(), separator)
+    if len(found) != 1 or found in '"\r\n':
+        names = ", ".join(name for name in SEPARATOR_NAMES if name.isalpha())
+        raise ConfigError(f"--separator {separator!r}: expected one character, or a name: {names}")
+    return found
