@@ -381,7 +381,7 @@ def test_cache_whose_damage_makes_messages_unreadable_raises(tmp_path: Path) -> 
     text_features(Letters(), ["a"], cache=tmp_path)
     [file] = tmp_path.glob("*.sqlite")
     content = file.read_bytes()
-    at = content.index(b"CREATE TABLE features")
+    at = content.index(b"TABLE features")
     file.write_bytes(content[:at] + b"\xa0" + content[at + 1 :])  # SQLite shows it in its message
     with pytest.raises(DataError, match="feature cache"):
         text_features(Letters(), ["a"], cache=tmp_path)
