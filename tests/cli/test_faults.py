@@ -15,7 +15,8 @@ import pytest
 
 from xmodal.cli.commands import commands
 from xmodal.cli.exit import error_line, run
-from xmodal.errors import DataError, is_out_of_memory
+from xmodal.errors import ConfigError, DataError, is_out_of_memory
+from xmodal.retrieval.query import Query
 
 PROGRAM = """
 import os, sys, time
@@ -182,3 +183,11 @@ def test_help_has_no_characters_that_a_terminal_may_lack() -> None:
         for name, command in commands.commands.items():
             with click.Context(command, info_name=name, parent=parent) as context:
                 assert command.get_help(context).isascii(), name
+
+
+def test_text_that_is_not_utf8_is_refused() -> None:
+    for text in ("caf\udce9", "\ud800"):
+        with pytest.raises(ConfigError, match="not valid UTF-8"):
+            Query(text=text).check()
+        with pytest.raises(ConfigError, match="not valid UTF-8"):
+            Query(text="red", not_text=(text,)).check()
