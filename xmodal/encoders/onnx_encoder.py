@@ -39,6 +39,7 @@ from xmodal.encoders.folder import (
     FILES_KEY,
     ONNX_ENCODER,
     damage_as_model_error,
+    damaged,
     read_config,
     read_split,
 )
