@@ -130,7 +130,8 @@ class Preprocessing:
         )
         part = self._resized(image, size, (left, top, right, bottom))
         corner = [start - one for start, one in zip(starts, offset, strict=True)]
-        square[corner[1] : corner[1] + size[1], corner[0] : corner[0] + size[0]] = np.asarray(part)
+        columns, rows = (slice(one, one + n) for one, n in zip(corner, size, strict=True))
+        square[rows, columns] = np.asarray(part)
         return square
 
     def _resized(self, image: Image.Image, size: tuple[int, int], box: Box) -> Image.Image:

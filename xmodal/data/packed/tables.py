@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -101,7 +101,7 @@ class _Parquet:
         first = self._group(row)
         groups = range(first, self._metadata.num_row_groups)
         position = int(self._starts[first])
-        rows = self._batch_rows(first)
+        rows = self._batch_rows(name, first)
         for batch in self._file.iter_batches(rows, row_groups=groups, columns=[name]):
             yield position, batch.column(batch.schema.names.index(name))
             position += len(batch)
@@ -112,14 +112,34 @@ class _Parquet:
     def _group(self, row: int) -> int:
         return int(np.searchsorted(self._starts, row, side="right")) - 1
 
-    def _batch_rows(self, group: int) -> int:
-        """Return the number of rows of batches of about BATCH_BYTES.
+    def _batch_rows(self, name: str, group: int) -> int:
+        """Return the number of rows of batches of about BATCH_BYTES."""
+        chunks = column_chunks(self._file, group, [name]).values()
+        size = sum(chunk.total_uncompressed_size for chunk in chunks)
+        rows = self._metadata.row_group(group).num_rows
+        return int(max(1, min(MAX_ROWS, BATCH_BYTES * rows // max(size, 1))))
 
-        The sizes of single columns are not used: pyarrow ends the process where they are damaged.
-        """
-        found = self._metadata.row_group(group)
-        rows = BATCH_BYTES * found.num_rows // max(found.total_byte_size, 1)
-        return int(max(1, min(MAX_ROWS, rows)))
+
+def column_chunks(file: Any, group: int, names: Collection[str]) -> dict[str, Any]:
+    """Return the metadata of columns of a Parquet file in a row group, by path in the schema.
+
+    Raises OSError if it is damaged: a row is read first, because pyarrow ends the process when
+    damaged metadata of a column is used. A row group without rows has no such metadata here.
+    """
+    if not names:
+        return {}
+    rows = file.iter_batches(1, row_groups=[group], columns=list(names), use_threads=False)
+    if next(rows, None) is None:
+        return {}
+    metadata = file.metadata.row_group(group)
+    found = {}
+    for number in range(metadata.num_columns):
+        column = file.schema.column(number)
+        if column.path in names or column.path.partition(".")[0] in names:
+            found[column.path] = chunk = metadata.column(number)
+            if chunk.physical_type != column.physical_type:
+                raise OSError(f"column {column.path} has two types")
+    return found
 
 
 class _Arrow:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmodal.data.packed.names import PackedName
-from xmodal.data.packed.tables import column_path, table_errors
+from xmodal.data.packed.tables import column_chunks, column_path, table_errors
 from xmodal.data.readers.arrow_columns import (
     are_pictures,
     batch_rows,
     column_values,
     may_hold_pictures,
     picture_values,
-    readable_values,
 )
 from xmodal.data.readers.columns import COLUMN_NAMES
 from xmodal.data.readers.hub_features import class_names, with_names
@@ -65,7 +64,7 @@ class _File:
         named = self._reading.columns.image
         values: list[Any] = []
         for batch in self._file.iter_batches(1, columns=[name], use_threads=False):
-            values += readable_values(batch.column(0))
+            values += batch.column(0).to_pylist()
             if len(values) == PICTURE_ROWS or are_pictures(values, named == name):
                 break
         is_image = name == named or (named is None and name in COLUMN_NAMES["image"])
@@ -86,27 +85,13 @@ class _File:
 
     def _unread_pictures(self, group: int) -> frozenset[str]:
         """Return the columns of a row group that have a picture in each row, by its statistics."""
-        schema = self._file.schema
-        names = {k: schema.column(k).path.removesuffix(".bytes") for k in range(len(schema))}
-        return frozenset(
-            name
-            for k, name in names.items()
-            if name in self._pictures and self._has_no_null(group, k, name)
-        )
-
-    def _has_no_null(self, group: int, number: int, name: str) -> bool:
-        """Whether a row group has a value in each row of a column of bytes, by its statistics.
-
-        pyarrow ends the process where it returns damaged metadata of a column, but raises an
-        exception where it reads the column. So the first row is read before.
-        """
-        batches = self._file.iter_batches(1, row_groups=[group], columns=[name], use_threads=False)
-        next(batches, None)
-        column = self._file.metadata.row_group(group).column(number)
-        if column.physical_type != self._file.schema.column(number).physical_type:
-            raise ValueError(f"the column {name} has two types")
-        statistics = column.statistics
-        return statistics is not None and statistics.null_count == 0
+        found = set()
+        for path, chunk in column_chunks(self._file, group, self._pictures).items():
+            name = path.removesuffix(".bytes")
+            statistics = chunk.statistics
+            if name in self._pictures and statistics is not None and statistics.null_count == 0:
+                found.add(name)
+        return frozenset(found)
 
     def _batches(
         self, groups: list[int], unread: frozenset[str], first: int
@@ -119,7 +104,7 @@ class _File:
                 number = min(BATCH_ROWS, first + total - start)
                 yield self._columns({}, unread, start, number), number
             return
-        rows = self._rows_of_a_batch(groups)
+        rows = self._rows_of_a_batch(groups, names)
         for batch in self._file.iter_batches(
             rows, row_groups=groups, columns=names, use_threads=False
         ):
@@ -127,12 +112,14 @@ class _File:
             yield self._columns(read, unread, first, batch.num_rows), batch.num_rows
             first += batch.num_rows
 
-    def _rows_of_a_batch(self, groups: list[int]) -> int:
-        """Return the rows that have about ``BATCH_BYTES``, columns that are not read included."""
-        found = [self._file.metadata.row_group(group) for group in groups]
-        size = sum(group.total_byte_size for group in found)
-        total = sum(group.num_rows for group in found)
-        return int(max(1, min(BATCH_ROWS, BATCH_BYTES * total // max(1, size))))
+    def _rows_of_a_batch(self, groups: list[int], names: list[str]) -> int:
+        """Return the rows whose columns have about ``BATCH_BYTES``."""
+        size = total = 0
+        for group in groups:
+            total += self._file.metadata.row_group(group).num_rows
+            for chunk in column_chunks(self._file, group, names).values():
+                size += chunk.total_uncompressed_size
+        return max(1, min(BATCH_ROWS, BATCH_BYTES * total // max(1, size)))
 
     def _columns(
         self, read: dict[str, pa.Array], unread: frozenset[str], first: int, number: int

@@ -64,7 +64,9 @@ def open_text(path: Path, reading: Reading) -> Iterator[tuple[TextIO, str]]:
     except UnicodeError as error:
         reason = " ".join(str(error).split())[:100]
         raise DataError(f"{path} is not in {encoding.upper()} ({reason}): {REMEDY}") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error, OSError, ValueError) as error:
+        if path.suffix.lower() not in COMPRESSED or getattr(error, "errno", None) is not None:
+            raise
         raise DataError(f"{path} cannot be decompressed ({error}): make it again") from None
 
 
