@@ -31,6 +31,7 @@ import numpy.typing as npt
 
 from xmodal.checksums import is_damage
 from xmodal.data.dataset import Dataset, Item
+from xmodal.data.mat_elements import check_elements
 from xmodal.data.vectors import CHUNK, NPY_MAGIC
 from xmodal.errors import ConfigError, DataError, require
 from xmodal.modality import MODALITIES, Modality
@@ -319,6 +320,7 @@ def _read_mat(path: Path) -> dict[str, Array]:
     import scipy.io
 
     try:
+        check_elements(path, ARRAYS)
         content = scipy.io.loadmat(path, variable_names=ARRAYS)
     except NotImplementedError:  # HDF5, which scipy does not read
         raise DataError(
