@@ -3,8 +3,8 @@
     python benchmarks/reading.py [--rows 1000000] [--formats csv jsonl parquet tar] [--quick]
 
 Writes results/reading.md; takes half an hour and 3 GB of the folder for temporary files. Rows have
-an id, a caption of six words, a price, a stock and a shop; those of the tar are samples of a caption
-and a picture of one pixel, whose bytes are not read. Each run is a process of its own: ``iterate``
+an id, a caption of six words, a price, a stock and a shop; those of the tar are a caption and a
+picture of one pixel, whose bytes are not read. Each run is a process of its own: ``iterate``
 passes over the items, ``read`` keeps them. Memory is resident memory; before the first row, numpy
 and xmodal are imported, pyarrow is not.
 """

@@ -32,7 +32,7 @@ NOT_DAMAGE = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, e
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether an exception of reading a file may mean damage: not a missing permission or memory."""
+    """Whether an error of reading a file may mean damage: no permission or memory is missing."""
     is_of_system = isinstance(error, OSError) and error.errno in NOT_DAMAGE
     return not (is_of_system or is_out_of_memory(error))
 
@@ -75,9 +75,9 @@ def _sha256(path: Path) -> str:
 # ---- JSON ------------------------------------------------------------------------------------
 
 
-def digest(content: Mapping[str, Any]) -> str:
-    """Return the sha256 of the content as compact JSON with sorted keys, without its digest."""
-    plain = json.loads(json.dumps({k: v for k, v in content.items() if k != DIGEST_KEY}))
+def digest(content: Mapping[str, Any], key: str = DIGEST_KEY) -> str:
+    """Return the sha256 of the content without ``key``, as compact JSON with sorted keys."""
+    plain = json.loads(json.dumps({k: v for k, v in content.items() if k != key}))
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -90,10 +90,21 @@ def with_digest(content: Mapping[str, Any]) -> dict[str, Any]:
 def check_digest(content: Mapping[str, Any], name: str) -> None:
     """Raise ValueError if the content of the file ``name`` is not the one that was written.
 
-    Content without a digest, of an earlier version, is accepted.
+    Content without a digest, of an earlier version, is accepted. A digest under a changed key is
+    found by its value.
     """
-    if DIGEST_KEY in content and content[DIGEST_KEY] != digest(content):
+    if DIGEST_KEY in content:
+        whole = content[DIGEST_KEY] == digest(content)
+    else:
+        whole = not any(
+            _is_hash(value) and value == digest(content, k) for k, value in content.items()
+        )
+    if not whole:
         raise ValueError(f"{name} was changed after it was written: its {DIGEST_KEY} differs")
+
+
+def _is_hash(value: object) -> bool:
+    return isinstance(value, str) and len(value) == 64
 
 
 # ---- blocks and rows -------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -162,43 +163,58 @@ def _is_at(descriptor: int, path: Path) -> bool:
     """Whether ``path`` still is the open file."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.lstat(path))
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
 # ---- folders ---------------------------------------------------------------------------------
 
 
+_held: set[tuple[Path, int]] = set()
+"""Lock files that this process holds, with the threads that hold them."""
+
+
 @contextmanager
-def lock_folder(folder: Path, name: str = LOCK, *, shown: Path | None = None) -> Iterator[None]:
+def lock_folder(folder: Path, *, shown: Path | None = None) -> Iterator[None]:
     """Make a folder if necessary and hold its lock; nested locks of one thread are allowed.
 
-    The operating system releases the lock of a killed process. If the block raises, a folder that
-    was made here and is still empty is removed. Raises InUse, which names ``shown`` or the folder,
-    if another process holds the lock, and OSError.
-    """
-    from filelock import FileLock, Timeout
+    The lock file is removed at the end; the operating system releases that of a killed process. If
+    the block raises, a folder that was made here and is still empty is removed. ``shown``: the
+    folder that ``folder`` may replace, see :func:`replace_folder`, and that messages name.
 
+    Raises InUse if another process holds the lock, and OSError.
+    """
+    named = shown or folder
+    path = Path(os.path.realpath(folder), LOCK)
+    key = path, threading.get_ident()
+    if key in _held:
+        yield
+        return
     is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    path = Path(os.path.realpath(folder), name)
-    if path.is_symlink():
-        raise OSError(errno.ELOOP, "it is a symbolic link, expected a file: remove it", str(path))
-    lock = FileLock(path, timeout=0, is_singleton=True)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise in_use(shown or folder) from None
+    descriptor = _create(path, named)
+    _held.add(key)
     try:
         yield
     except BaseException:
-        if is_new and _names(folder) == {name}:
+        _unlock(descriptor, path, named / LOCK)
+        if is_new:
             with suppress(OSError):
-                path.unlink()
                 folder.rmdir()
         raise
+    else:
+        _unlock(descriptor, path, named / LOCK)
     finally:
-        lock.release()
+        _held.discard(key)
+
+
+def _unlock(descriptor: int, *paths: Path) -> None:
+    """Remove a lock file, which is at one of the paths, and release it."""
+    for path in paths:
+        if os.name == "posix" and _is_at(descriptor, path):
+            with suppress(OSError):
+                path.unlink()
+    os.close(descriptor)
 
 
 def _names(folder: Path) -> set[str]:

@@ -18,6 +18,7 @@ from support.bad_pictures import png_bomb, truncated_jpeg
 from xmodal.codes import BinaryCodes
 from xmodal.config import Options
 from xmodal.data.readers.read import read
+from xmodal.encoders.folder import write_config
 from xmodal.index.contract import open_index
 from xmodal.training.train import train
 
@@ -134,7 +135,7 @@ MODELS = [
     ("weights option unknown", IMAGE_WEIGHTS + "?a=b'", "'a'"),
     ("folder without model", BACKBONE + "--image-backbone {t}/bare", "bare.* config"),
     ("encoder missing", "search red --model {t}/nothing --index {index}", "/nothing"),
-    ("encoder unfinished", "search red --model {t}/stopped --index {index}", "stopped: .*train"),
+    ("encoder unfinished", "search red --model {t}/stopped --index {index}", "stopped, .*train"),
     ("config invalid", "search red --model {t}/no-json --index {index}", "no-json.*damaged"),
     ("config of a later format", "search red --model {t}/format --index {index}", "format 99"),
     ("weights truncated", "search red --model {t}/cut --index {index}", "cut.*damaged"),
@@ -253,7 +254,7 @@ def bad(
         shutil.copytree(model, folder / name)
     (folder / "no-json/config.json").write_text("{")
     config = json.loads((model / "config.json").read_text())
-    (folder / "format/config.json").write_text(json.dumps(config | {"format": 99}))
+    write_config(folder / "format", config | {"format": 99})
     weights = (model / "weights.safetensors").read_bytes()
     (folder / "cut/weights.safetensors").write_bytes(weights[: len(weights) // 2])
     (folder / "other/weights.safetensors").write_bytes(weights[:-4] + b"\0\0\0\0")

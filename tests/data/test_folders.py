@@ -186,7 +186,7 @@ def test_two_metadata_tables_are_an_error_in_the_folder_itself_alone(tmp_path: P
     data = read(tmp_path)
     assert captions(data) == {"1.png": (), "sub/1.png": ()}
     assert len(names_of(data, "several tables")) == 1
-    with pytest.raises(DataError, match=r"metadata\.csv and metadata\.jsonl"):
+    with pytest.raises(DataError, match=r"metadata\.jsonl and metadata\.csv"):
         read(tmp_path / "sub")
 
 

@@ -389,6 +389,45 @@ def test_a_progressive_jpeg_of_many_scans_is_refused() -> None:
         load_image(data[:-2] + data[end:-2] * 130 + data[-2:], 64)
 
 
+def many_parts(kind: str) -> bytes:
+    """Return a picture with very many or very large small parts before its pixels."""
+    image = Image.new("RGB", (8, 8), BLUE)
+    if kind == "GIF comments":
+        data = encode(image, "GIF")
+        start = 13 + 3 * 2 ** ((data[10] & 7) + 1)  # after the table of colours
+        return data[:start] + b"\x21\xfe\x01c\0" * 50_000 + data[start:]
+    if kind == "JPEG 2000 boxes":
+        data = encode(image, "JPEG2000")
+        return data[:12] + b"\0\0\0\x08skip" * 50_000 + data[12:]
+    if kind == "PPM comment":
+        return b"P6 #" + b"c" * 1_000_000 + b"\n2 2 255 " + bytes(12)
+    data = encode(image, "JPEG")
+    parts = {
+        "JPEG segments": b"\xff\xfe\0\x02" * 20_000,
+        "JPEG padding": b"\xff" * 1_000_000,
+        "JPEG EXIF": (b"\xff\xe1\xff\xffExif\0\0" + bytes(65_527)) * 300,
+    }
+    return data[:2] + parts[kind] + data[2:]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("GIF comments", "JPEG 2000 boxes", "PPM comment"),
+        *("JPEG segments", "JPEG padding", "JPEG EXIF"),
+    ],
+)
+def test_pictures_of_too_many_parts_are_refused(kind: str) -> None:
+    with pytest.raises(DataError, match=r"more parts than are read|too many or too large"):
+        load_image(many_parts(kind))
+
+
+def test_a_jpeg_with_large_metadata_is_decoded() -> None:
+    data = encode(four_colours(), "JPEG", quality=95)
+    profile = b"\xff\xe2\xff\xff" + bytes(65_533)
+    assert load_image(data[:2] + profile * 100 + b"\xff" * 5 + data[2:]).size == (48, 32)
+
+
 def test_the_pixels_of_a_picture_in_an_icon_are_limited() -> None:
     bomb = png_bomb(12_000, 12_000)
     entry = struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(bomb), 22)

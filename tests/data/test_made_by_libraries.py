@@ -42,6 +42,12 @@ def datasets() -> Any:
         return pytest.importorskip("datasets")
 
 
+@pytest.fixture(scope="session")
+def webdataset() -> Any:
+    """The library, whose import takes seconds because it imports torch."""
+    return pytest.importorskip("webdataset")
+
+
 def pixels(number: int) -> np.ndarray[Any, Any]:
     """Return the picture of an item: noise, which no two items have in common."""
     return np.random.default_rng(number).integers(0, 256, (9, 7, 3), dtype=np.uint8)
@@ -197,8 +203,7 @@ def test_datasets_imagefolder(datasets: Any, tmp_path: Path) -> None:
     check(read(tmp_path / "saved"))
 
 
-def test_webdataset_tar_writer(tmp_path: Path) -> None:
-    webdataset = pytest.importorskip("webdataset")
+def test_webdataset_tar_writer(webdataset: Any, tmp_path: Path) -> None:
     for ending in (".tar", ".tar.gz"):
         with webdataset.TarWriter(str(tmp_path / f"a{ending}")) as writer:
             for n in range(COUNT):
@@ -213,8 +218,7 @@ def test_webdataset_tar_writer(tmp_path: Path) -> None:
         assert data.items[3].labels == ("1",)
 
 
-def test_webdataset_shard_writer(tmp_path: Path) -> None:
-    webdataset = pytest.importorskip("webdataset")
+def test_webdataset_shard_writer(webdataset: Any, tmp_path: Path) -> None:
     pattern = str(tmp_path / "set-%06d.tar")
     with webdataset.ShardWriter(pattern, maxcount=5, verbose=0) as writer:
         for n in range(COUNT):
@@ -223,9 +227,8 @@ def test_webdataset_shard_writer(tmp_path: Path) -> None:
     check(read(tmp_path))
 
 
-def test_img2dataset_shards(tmp_path: Path) -> None:
+def test_img2dataset_shards(webdataset: Any, tmp_path: Path) -> None:
     """img2dataset writes jpg, txt and json of a picture, a table and statistics of a shard."""
-    webdataset = pytest.importorskip("webdataset")
     pandas = pytest.importorskip("pandas")
     for shard in range(2):
         name = tmp_path / f"{shard:05d}"
@@ -253,6 +256,7 @@ CSV: list[tuple[str, dict[str, Any]]] = [
     ("items.csv", {"encoding": "utf-8-sig"}),
     ("items.csv", {"encoding": "utf-16"}),
     ("items.csv", {"quoting": 1, "lineterminator": "\r\n"}),
+    ("items.csv.gz", {"index": False}),
 ]
 
 

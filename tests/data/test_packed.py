@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import subprocess
+import sys
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -361,3 +363,33 @@ def test_the_window_of_a_table_is_small(tmp_path: Path) -> None:
         read_picture(path / "image" / str(row))
         highest = max(highest, pa.total_allocated_bytes() - before)
     assert highest < 50_000_000
+
+
+FOOTERS = """
+import sys
+from pathlib import Path
+from xmodal.data.readers.read import read
+from xmodal.errors import DataError
+
+path, whole = Path(sys.argv[1]), Path(sys.argv[1]).read_bytes()
+length = int.from_bytes(whole[-8:-4], "little")
+for place in range(len(whole) - 8 - length, len(whole)):
+    content = bytearray(whole)
+    content[place] ^= 1 + place % 7
+    path.write_bytes(content)
+    try:
+        read(path)
+    except DataError:
+        pass
+"""
+
+
+def test_no_damaged_footer_of_parquet_ends_the_process(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({"image": [[png(1)], [png(2)]]})
+    pq.write_table(table, tmp_path / "a.parquet", store_schema=False)
+    command = [sys.executable, "-c", FOOTERS, str(tmp_path / "a.parquet")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

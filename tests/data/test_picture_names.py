@@ -66,16 +66,17 @@ def test_names_of_other_computers_are_found_and_said(
     data = read(table(tmp_path, name))
     assert [item.id for item in data] == [name]
     assert found(data, tmp_path) == [file]
-    assert note in data.source and not len(data.problems)
+    assert note in " ".join(data.problems.names(pictures.OTHER_FORM))
+    assert data.problems.count_by_kind().keys() == {pictures.OTHER_FORM}
 
 
 def test_file_addresses_are_names(tmp_path: Path) -> None:
     draw(tmp_path, "two words.png")
     address = (tmp_path / "two words.png").as_uri()
     data = read(table(tmp_path, address, "https://example.org/1.png"))
-    assert found(data, tmp_path) == ["two words.png"] and "file: addresses" in data.source
-    kinds = data.problems.count_by_kind()
-    assert kinds == {"picture is a URL (download it first)": 1}
+    assert found(data, tmp_path) == ["two words.png"]
+    assert data.problems.names(pictures.OTHER_FORM) == ["file: addresses"]
+    assert len(data.problems.names("picture is a URL (download it first)")) == 1
 
 
 def test_a_name_as_it_is_has_precedence(tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_a_form_is_said_once_for_a_table(tmp_path: Path) -> None:
     draw(tmp_path, *files)
     data = read(table(tmp_path, *(name.replace("/", "\\") for name in files)))
     assert found(data, tmp_path) == files
-    assert data.source.count("\\ for /") == 1
+    assert data.problems.names(pictures.OTHER_FORM) == ["names with \\ for /"]
 
 
 def test_names_that_fit_several_files_are_not_guessed(tmp_path: Path) -> None:

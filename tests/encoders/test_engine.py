@@ -30,7 +30,7 @@ from xmodal.encoders.folder import (
     PORTABLE,
     TORCH_ENCODER,
     WEIGHTS,
-    prepare_folder,
+    open_run,
     write_config,
 )
 from xmodal.encoders.load import load_encoder
@@ -275,21 +275,27 @@ def test_missing_packages_are_an_obstacle(model: Path, monkeypatch: pytest.Monke
 # ---- folder ----------------------------------------------------------------------------------
 
 
-def test_restart_removes_the_portable_encoder(both: Path) -> None:
+def test_restart_removes_the_portable_encoder_at_the_end(both: Path) -> None:
     (both / f"{PORTABLE}.new").mkdir()  # of a killed export
-    assert prepare_folder(both, TORCH_ENCODER, restart=False)
-    assert not prepare_folder(both, TORCH_ENCODER, restart=True)
-    assert list(both.iterdir()) == []
+    with open_run(both, TORCH_ENCODER, restart=True) as run:
+        assert run.work is not None and (both / PORTABLE / CONFIG).is_file()
+        (run.work / CONFIG).write_text("{}")
+        run.complete()
+    assert [path.name for path in both.iterdir()] == [CONFIG]
 
 
 def test_restart_keeps_other_files_in_the_portable_folder(both: Path) -> None:
     (both / PORTABLE / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match=r"portable/notes\.txt"):
-        prepare_folder(both, TORCH_ENCODER, restart=True)
+    with (
+        pytest.raises(ConfigError, match=r"portable/notes\.txt"),
+        open_run(both, TORCH_ENCODER, restart=True),
+    ):
+        pass
     assert (both / WEIGHTS).is_file() and (both / PORTABLE / "notes.txt").is_file()
 
 
 def test_stopped_training_with_a_portable_folder_continues(tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT).write_text("")
     (tmp_path / f"{PORTABLE}.new").mkdir()
-    assert not prepare_folder(tmp_path, TORCH_ENCODER, restart=False)
+    with open_run(tmp_path, TORCH_ENCODER, restart=False) as run:
+        assert not run.finished and (tmp_path / CHECKPOINT).exists()

@@ -455,6 +455,20 @@ def test_equal_pictures_are_decoded_once(tmp_path: Path) -> None:
         assert (rows[[2, 3]] == rows[0]).all() and (rows[1] != rows[0]).any()
 
 
+def test_every_copy_of_an_unusable_picture_is_recorded(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.jpg", "b.jpg", "c.jpg")]
+    for path in paths:
+        path.write_bytes(b"<html>not found</html>")
+    problems = Problems()
+    _, usable = image_features(
+        Corners(), [*paths, paths[0]], cache=tmp_path / "cache", problems=problems
+    )
+    assert not usable.any()
+    first, *others = problems.names("picture not usable")
+    assert "a.jpg: an HTML page" in first
+    assert [Path(name.partition(":")[0]).name for name in others] == ["b.jpg", "c.jpg"]
+
+
 def test_pair_sources_raises_for_an_item_without_a_picture() -> None:
     with pytest.raises(DataError, match="'x' is not a pair"):
         pair_sources(Dataset((Item("x", captions=("a",)),)))

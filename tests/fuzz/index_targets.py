@@ -25,7 +25,7 @@ from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import FILE, MODEL_RECORD, HammingIndex, open_folder
 from xmodal.index.postings import Postings
 from xmodal.index.query_codes import QueryCodes
-from xmodal.index.vector_file import files_from_json, open_vectors, verify_vectors
+from xmodal.index.vector_file import MappedVectors, files_from_json
 
 BITS = 16
 
@@ -170,5 +170,4 @@ def vector_records(data: bytes) -> None:
         records = files_from_json(data.decode())
     except ValueError:
         return
-    open_vectors(index_folder(True), records)
-    verify_vectors(index_folder(True), records)
+    MappedVectors.open(index_folder(True), records).verify()

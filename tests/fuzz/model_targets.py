@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from fuzz.registry import Choices, folder, target
 
+from xmodal.checksums import file_record
 from xmodal.codes import BinaryCodes
-from xmodal.data.images import Preprocessing
+from xmodal.data.preprocessing import Preprocessing
 from xmodal.encoders.calibration import (
     STAGES,
     Confidence,
@@ -31,7 +32,6 @@ from xmodal.encoders.folder import (
     ONNX_ENCODER,
     SPLIT,
     TOKENIZER,
-    file_record,
     write_config,
     write_split,
 )

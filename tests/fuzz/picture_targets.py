@@ -9,7 +9,8 @@ import zlib
 from fuzz.registry import Choices, target
 from PIL import Image
 
-from xmodal.data.images import FORMATS, Preprocessing, image_size, load_image
+from xmodal.data.images import FORMATS, image_size, load_image
+from xmodal.data.preprocessing import FITS, Preprocessing
 
 MODES = ("RGB", "L", "P", "RGBA", "1", "LA", "I;16", "CMYK")
 
@@ -26,7 +27,7 @@ def _seeds() -> list[bytes]:
                 picture.save(sink, format_)
             except (OSError, ValueError, KeyError):
                 continue  # the format has no such mode, or cannot be written
-            seeds += [bytes([option]) + sink.getvalue() for option in (0, 1)]
+            seeds += [bytes([option]) + sink.getvalue() for option in (0, 4, 7, 11)]
     return seeds
 
 
@@ -45,11 +46,13 @@ def with_checksums(png: bytes) -> bytes:
 
 @target(_seeds)
 def picture(data: bytes) -> None:
-    """The bytes of a picture; the first byte chooses the size."""
+    """The bytes of a picture; the first byte chooses the preparation for a network."""
     choices = Choices(data)
-    size = (None, 8, 224)[choices.number(3)]
+    option = choices.number(256)
+    size, fit = (None, 8, 224)[option % 3], FITS[option // 3 % len(FITS)]
     content = with_checksums(choices.rest())
     image_size(content)
     loaded = load_image(content, size)
     assert loaded.mode == "RGB"
-    Preprocessing(size=size or 16, fit="crop" if size else "squash").pixels(content)
+    resized = 0 if fit == "crop" else 2 * (size or 16)
+    Preprocessing(size=size or 16, fit=fit, resized=resized).pixels(content)

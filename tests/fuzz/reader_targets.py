@@ -8,6 +8,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fuzz.registry import Choices, folder, target
 
-from xmodal.data.dataset import Dataset
+from xmodal.data.dataset import Dataset, ImageSource
 from xmodal.data.feature_file import read_feature_file
+from xmodal.data.images import image_size
+from xmodal.data.packed import read_picture
 from xmodal.data.readers import values
 from xmodal.data.readers.columns import label_candidates
 from xmodal.data.readers.read import read
-from xmodal.errors import XmodalError
+from xmodal.errors import DataError, XmodalError
 from xmodal.features.from_file import with_features
 from xmodal.index.documents import fields_to_json
 from xmodal.index.validation import check_ids
@@ -62,8 +65,18 @@ def check(data: Dataset) -> None:
             document = item.document()
             fields_to_json(document, item.id)
             document_words(document, item.id)
+            for image in item.images[:2]:
+                _use_picture(image)
     except XmodalError as error:
         raise AssertionError(f"an item that was read cannot be stored: {error}") from error
+
+
+def _use_picture(image: ImageSource) -> None:
+    """Do with a picture what an encoder does; it may be missing or damaged."""
+    with suppress(OSError):
+        read_picture(image)
+    with suppress(DataError):
+        image_size(image)
 
 
 def _pictures() -> Path:
@@ -177,11 +190,16 @@ def typed_table(data: bytes) -> None:
     rows, option = 1 + choices.number(3), choices.number(256)
     names = list(dict.fromkeys(choices.pick(NAMES) for _ in range(1 + choices.number(5))))
     table = pa.table({name: _column(choices, rows) for name in names})
+    sink = io.BytesIO()
     try:
-        content = _parquet_bytes(table)
-    except (pa.ArrowException, ValueError, OverflowError):
+        pq.write_table(table, sink)
+    except (pa.ArrowException, OSError, ValueError, OverflowError):
         return  # values that Parquet cannot hold
-    read_table(".parquet", bytes([option]) + content)
+    read_table(".parquet", bytes([option]) + sink.getvalue())
+    sink = io.BytesIO()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    read_table(".arrow", bytes([option]) + sink.getvalue())
 
 
 FILES = (

@@ -26,8 +26,8 @@ MAX_BYTES = 1 << 16
 class Target:
     """One target of the fuzzer.
 
-    ``module``: of its function. ``run``: the function. ``seeds``: returns small valid inputs. ``needs``: packages without which
-    the target is left out.
+    ``module``: of its function. ``run``: the function. ``seeds``: returns small valid inputs.
+    ``needs``: packages without which the target is left out.
     """
 
     name: str

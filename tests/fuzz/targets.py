@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from fuzz import index_targets, model_targets, picture_targets, query_targets, reader_targets
+from fuzz import (
+    index_targets,
+    model_targets,
+    picture_targets,
+    query_targets,
+    reader_targets,
+    shard_targets,
+)
 from fuzz.registry import TARGETS, Target
 
 __all__ = ["READERS", "TARGETS", "available"]
 
+OTHERS = (index_targets, model_targets, query_targets)
+DATA = (picture_targets, reader_targets, shard_targets)
 READERS = {
-    name
-    for name, one in TARGETS.items()
-    if one.module in (reader_targets.__name__, picture_targets.__name__)
+    name for name, one in TARGETS.items() if one.module in [module.__name__ for module in DATA]
 }
 """Targets that read data; the others read what xmodal wrote, or what was typed."""
 

@@ -1,4 +1,4 @@
-"""Ten seconds of fuzzing of each target: readers of tables, folders, cells and features, and the decoder of pictures."""
+"""Ten seconds of fuzzing of each target that reads data: tables, folders, cells, pictures."""
 
 from __future__ import annotations
 

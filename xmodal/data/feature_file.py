@@ -209,7 +209,7 @@ class _FileBuilder:
     def _items_of_rows(self, length: int, count: int, ids: list[str] | None) -> Int64:
         """Return the item of each caption row, (rows,), from the array ``rows``."""
         array = _flat(self.arrays["rows"])
-        if len(array) != length:
+        if array.shape != (length,):
             raise self._mismatch("rows", array.shape, f"({length},), one item a row of text")
         if array.dtype.kind in "fiu" and (array == np.floor(array)).all():
             position = array.astype(np.int64)

@@ -7,7 +7,6 @@ header, before memory for its pixels is allocated; a larger JPEG is decoded at a
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from xmodal.data.bit_depth import to_8_bits
+from xmodal.data.bounded_file import BoundedFile, jpeg_header_is_bounded
 from xmodal.data.packed import read_picture
 from xmodal.data.picture_formats import FORMATS, content_name, is_heif, register_heif
 from xmodal.data.tiff_tags import tags_are_bounded
@@ -29,7 +29,7 @@ MAX_JPEG_PIXELS = 500_000_000
 """Maximum number of pixels of a JPEG that is decoded at a reduced scale."""
 MAX_SCANNED_PIXELS = 2_000_000_000
 """Maximum of pixels times passes of a progressive JPEG; usual files have about 10 passes."""
-MAX_SLOW_PIXELS = 2_000_000
+MAX_SLOW_PIXELS = 250_000
 """Maximum number of pixels of the variants of PPM that Pillow decodes number by number."""
 BAND_PIXELS = 4_000_000
 """Pixels that are converted at a time where transparency is flattened."""
@@ -58,12 +58,12 @@ def load_image(source: Source, size: int | None = None) -> Image.Image:
     and not changed. Raises DataError if the picture is missing, too large or damaged.
     """
     if isinstance(source, Image.Image):
-        with _decoder_errors("picture"):
+        with decoder_errors("picture"):
             return _decode(source, "picture")
     with _open(source) as image:
         if isinstance(image, JpegImageFile):
-            _reduce_jpeg(image, size, _name(source))
-        return _decode(image, _name(source))
+            _reduce_jpeg(image, size, name_of(source))
+        return _decode(image, name_of(source))
 
 
 def image_size(source: Source) -> tuple[int, int]:
@@ -79,7 +79,7 @@ def _open(source: Source) -> Iterator[Image.Image]:
         yield source
         return
     data = source if isinstance(source, bytes) else _read(source)
-    with _decoder_errors(_name(source), data), _open_bytes(data) as image:
+    with decoder_errors(name_of(source), data), _open_bytes(data) as image:
         yield image
 
 
@@ -96,7 +96,9 @@ def _read(path: str | Path) -> bytes:
 def _open_bytes(data: bytes) -> Image.Image:
     """Return the opened picture. Raises DataError, or the exceptions of Pillow."""
     if data.startswith(b"\xff\xd8\xff"):
-        image = JpegImageFile(io.BytesIO(data))  # Image.open refuses pictures that can be reduced
+        if not jpeg_header_is_bounded(data):
+            raise DataError("a JPEG with too many or too large segments before its pixels")
+        image = JpegImageFile(BoundedFile(data))  # Image.open refuses pictures that can be reduced
         scans = data.count(b"\xff\xda") if "progressive" in image.info else 0
         if image.width * image.height * scans > MAX_SCANNED_PIXELS:
             raise DataError(
@@ -109,8 +111,8 @@ def _open_bytes(data: bytes) -> Image.Image:
         raise DataError("its tags are larger than the file")
     if is_heif(data[:64]):
         register_heif()
-        return Image.open(io.BytesIO(data), formats=("HEIF",))
-    return Image.open(io.BytesIO(data), formats=FORMATS)
+        return Image.open(BoundedFile(data), formats=("HEIF",))
+    return Image.open(BoundedFile(data), formats=FORMATS)
 
 
 def _largest_icon(data: bytes) -> bytes:
@@ -136,7 +138,7 @@ def _metadata_is_bounded(data: bytes) -> bool:
 
 
 @contextmanager
-def _decoder_errors(name: object, data: bytes | None = None) -> Iterator[None]:
+def decoder_errors(name: object, data: bytes | None = None) -> Iterator[None]:
     """Raise DataError for every Exception of the Pillow calls in the ``with`` block.
 
     Pillow does not document the exceptions of its decoders for damaged bytes. They differ between
@@ -156,13 +158,15 @@ def _decoder_errors(name: object, data: bytes | None = None) -> Iterator[None]:
         content = None if data is None else content_name(data[:1024])
         if content is not None:
             raise DataError(f"{name}: {content}, not a picture") from None
+        if data is not None and is_heif(data[:64]):
+            raise DataError(f"{name}: a HEIC picture that cannot be decoded") from None
         if isinstance(e, UnidentifiedImageError):
             raise DataError(f"{name}: not a picture in a known format") from None
         reason = " ".join(str(e).split())[:100] or type(e).__name__
         raise DataError(f"{name}: cannot be decoded ({reason})") from None
 
 
-def _name(source: Source) -> object:
+def name_of(source: Source) -> object:
     """Return the path for error messages, or "picture" for a source without one."""
     return source if isinstance(source, str | Path) else "picture"
 
@@ -194,7 +198,7 @@ def _decode(image: Image.Image, name: object) -> Image.Image:
     if tiles and tiles[0][0] in ("ppm", "ppm_plain") and pixels > MAX_SLOW_PIXELS:
         raise DataError(
             f"{name}: {image.width} x {image.height} pixels in a slow variant of PPM, expected at "
-            f"most {MAX_SLOW_PIXELS // 1_000_000} million; convert it to PNG"
+            f"most {MAX_SLOW_PIXELS:,}; convert it to PNG"
         )
     rawmode = str(tiles[0][3]) if tiles else ""
     image.load()

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
-from xmodal.data.images import Pixels, Source, load_image
+from xmodal.data.images import Pixels, Source, decoder_errors, load_image, name_of
 
 Fit = Literal["crop", "squash", "shortest", "longest"]
 Resample = Literal["bilinear", "bicubic", "lanczos", "nearest", "box", "hamming"]
 Offset = Literal["floor", "round", "start"]
 FITS: tuple[Fit, ...] = ("crop", "squash", "shortest", "longest")
+Box = tuple[float, float, float, float]
+"""Left, top, right and lower edge of a part of a picture, in pixels."""
+LARGEST_SUPPORT = 3
+"""Pixels on each side of a resized pixel that have a weight in it; 3 for lanczos, else fewer."""
 FIRST_FIELDS = 6
-"""Fields of earlier versions; :meth:`Preprocessing.__repr__` always shows them."""
+"""Fields of earlier versions, which :meth:`Preprocessing.shown_fields` always has."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -33,7 +38,9 @@ class Preprocessing:
 
     ``offset``: rounding of the offset of the middle if it is not a whole number: down, or to the
     even number; "start" is the upper left corner instead of the middle. ``fill``: colour of the
-    padding. ``bgr``: the network expects blue, green, red. The network divides pixels by 255, then
+    padding. ``bgr``: the network expects blue, green, red. ``by_rows``: rows are resized before
+    columns, as by torchvision; Pillow begins with the smaller work, and both round between the two.
+    The network divides pixels by 255, then
     computes ``(x - mean) / std`` for each channel.
     """
 
@@ -47,15 +54,23 @@ class Preprocessing:
     offset: Offset = "floor"
     fill: tuple[int, int, int] = (0, 0, 0)
     bgr: bool = False
+    by_rows: bool = False
 
     def __repr__(self) -> str:
-        """Return the fields; later ones only if they are set, because hashes contain this text."""
-        shown = [
-            f"{one.name}={getattr(self, one.name)!r}"
+        """Return the fields of :meth:`shown_fields`."""
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.shown_fields().items())
+        return f"Preprocessing({shown})"
+
+    def shown_fields(self) -> dict[str, Any]:
+        """Return the fields by name; later ones only if they are set.
+
+        Hashes and exported graphs of earlier versions contain the others.
+        """
+        return {
+            one.name: getattr(self, one.name)
             for number, one in enumerate(fields(self))
             if number < FIRST_FIELDS or getattr(self, one.name) != one.default
-        ]
-        return f"Preprocessing({', '.join(shown)})"
+        }
 
     def pixels(self, source: Source) -> Pixels:
         """Return one picture as (size, size, 3) uint8 RGB; mean and std are not applied.
@@ -63,6 +78,10 @@ class Preprocessing:
         Raises DataError like :func:`~xmodal.data.images.load_image`.
         """
         image = load_image(source, self.resized or self.size)
+        with decoder_errors(name_of(source)):
+            return self._prepared(image)
+
+    def _prepared(self, image: Image.Image) -> Pixels:
         if self.fit == "crop" or not self.resized:
             return self._from_box(image)
         width, height = self._resized_sides(*image.size)
@@ -103,12 +122,29 @@ class Preprocessing:
         starts = [max(0, one) for one in offset]
         ends = [min(side, one + self.size) for side, one in zip(sides, offset, strict=True)]
         scales = [before / after for before, after in zip(image.size, sides, strict=True)]
-        part = _resize_part(image, self.resample, starts, ends, scales)
-        (left, right), (top, bottom) = (
-            (start - one, end - one) for start, end, one in zip(starts, ends, offset, strict=True)
+        size = (ends[0] - starts[0], ends[1] - starts[1])
+        left, top, right, bottom = (
+            min(one * scale, float(limit))
+            for places in (starts, ends)
+            for one, scale, limit in zip(places, scales, image.size, strict=True)
         )
-        square[top:bottom, left:right] = part
+        part = self._resized(image, size, (left, top, right, bottom))
+        corner = [start - one for start, one in zip(starts, offset, strict=True)]
+        columns, rows = (slice(one, one + n) for one, n in zip(corner, size, strict=True))
+        square[rows, columns] = np.asarray(part)
         return square
+
+    def _resized(self, image: Image.Image, size: tuple[int, int], box: Box) -> Image.Image:
+        """Return the part ``box`` of a picture, resized to ``size``."""
+        method = Image.Resampling[self.resample.upper()]
+        if not self.by_rows or method == Image.Resampling.NEAREST:
+            return image.resize(size, method, box=box)
+        left, top, right, bottom = box
+        reach = LARGEST_SUPPORT * max(1.0, (bottom - top) / size[1]) + 1
+        first, last = max(0, int(top - reach)), min(image.height, math.ceil(bottom + reach))
+        rows = image.crop((0, first, image.width, last))
+        rows = rows.resize((size[0], rows.height), method, box=(left, 0, right, rows.height))
+        return rows.resize(size, method, box=(0, top - first, size[0], bottom - first))
 
 
 def _offset(side: int, size: int, rounding: Offset) -> int:
@@ -118,25 +154,3 @@ def _offset(side: int, size: int, rounding: Offset) -> int:
     if side < size:
         return -((size - side) // 2)
     return round((side - size) / 2) if rounding == "round" else (side - size) // 2
-
-
-def _resize_part(
-    image: Image.Image,
-    resample: Resample,
-    starts: list[int],
-    ends: list[int],
-    scales: list[float],
-) -> Pixels:
-    """Return a part of the resized picture, from ``starts`` to ``ends``, each (x, y).
-
-    ``scales``: pixels of the picture for one resized pixel.
-    """
-    corners = [
-        min(one * scale, float(limit))
-        for places in (starts, ends)
-        for one, scale, limit in zip(places, scales, image.size, strict=True)
-    ]
-    left, top, right, bottom = corners
-    size = (ends[0] - starts[0], ends[1] - starts[1])
-    method = Image.Resampling[resample.upper()]
-    return np.asarray(image.resize(size, method, box=(left, top, right, bottom)))

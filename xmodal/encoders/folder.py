@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import tokenize
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ FILES_KEY = "files"
 
 DAMAGE_ERRORS = (
     *(AttributeError, LookupError, TypeError, ValueError, OSError, RuntimeError, EOFError),
+    *(SyntaxError, tokenize.TokenError),  # numpy's, for the header of a .npy file
     CodeError,
 )
 """Exceptions that reading a damaged file may raise."""

@@ -39,6 +39,7 @@ from xmodal.encoders.folder import (
     FILES_KEY,
     ONNX_ENCODER,
     damage_as_model_error,
+    damaged,
     read_config,
     read_split,
 )
@@ -102,7 +103,10 @@ class ModalityConfig:
 
     def to_config(self) -> dict[str, Any]:
         """Return the content for ``config.json``."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        config = {name: value for name, value in asdict(self).items() if value is not None}
+        if self.preprocessing is not None:
+            config["preprocessing"] = self.preprocessing.shown_fields()
+        return config
 
     def to_metadata(self) -> str:
         """Return the content for the graph's metadata."""
@@ -308,7 +312,7 @@ class _GraphFeaturizer:
         """Return whether the vocabulary has a token of the text, longer than one letter."""
         if self._config.input == "words":
             return Words(fingerprint=self._config.words or "words-1").has_known_token(text)
-        return self._known_tokens.any_of(self._tokenizer.encode(text).ids)
+        return self._known_tokens.any_of(self._encodings([text])[0].ids)
 
     @cached_property
     def _known_tokens(self) -> KnownTokens:
@@ -322,7 +326,7 @@ class _GraphFeaturizer:
             words = Words(fingerprint=self._config.words or "words-1")
             return {self._config.inputs[0]: words.forward(batch)}
         prompt = self._config.prompt or ""
-        encodings = self._tokenizer.encode_batch([prompt + text for text in batch])
+        encodings = self._encodings([prompt + text for text in batch])
         return {
             name: np.array([getattr(one, TOKEN_TENSORS[name]) for one in encodings], np.int64)
             for name in self._config.inputs
@@ -378,6 +382,18 @@ class _GraphFeaturizer:
             return tokenizers.Tokenizer.from_file(str(self._folder / name))
         except Exception as error:  # tokenizers raises plain Exception
             raise _not_opened(self._folder / name, tokenizers, error) from None
+
+    def _encodings(self, texts: list[str]) -> list[Any]:
+        """Return the tokens of texts. Raises ModelError if the tokenizer cannot be used."""
+        try:
+            found: list[Any] = self._tokenizer.encode_batch(texts)
+        except ModelError:
+            raise
+        except Exception as error:  # tokenizers raises plain Exception
+            raise damaged(
+                self._folder, ONNX_ENCODER, f"{self._config.tokenizer}: {error}"
+            ) from None
+        return found
 
     def _check(self, *names: str) -> None:
         """Raise ModelError if files are not those that ``config.json`` records."""

@@ -32,6 +32,11 @@ TABLES = (
     "stamps (key BLOB PRIMARY KEY, value BLOB)",
 )
 KEY_BYTES = 16
+NOT_DAMAGE = {
+    *(sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY),
+    *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR),
+}
+"""Error codes that say nothing about the content of a file."""
 log = logging.getLogger(__name__)
 
 
@@ -172,7 +177,10 @@ def cache_file(folder: Path, fingerprint: str) -> Path:
 
 
 def _unusable(path: Path, error: Exception) -> DataError:
+    advice = "remove it"
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in NOT_DAMAGE or isinstance(error, OSError):
+        advice = "make it writable, with free space on its disk"
     return DataError(
-        f"the feature cache {path} cannot be used ({error}): remove it, or name another with "
+        f"the feature cache {path} cannot be used ({error}): {advice}, or name another with "
         "--cache or XMODAL_CACHE"
     )

@@ -34,6 +34,8 @@ MAX_NAME = 80
 """Characters of a text or path in a message."""
 LOOKAHEAD_BATCHES = 3
 """Batches that are decoded while the network computes."""
+UNUSABLE = "picture not usable"
+"""Kind of problem of a picture that cannot be decoded."""
 CACHE_FORMAT = 2
 """Part of the fingerprint. The precision of rows of format 1 depended on the processor."""
 
@@ -153,9 +155,22 @@ def image_rows(
                 result.add(batch.rows, *featurizer.rows(np.stack(batch.pixels)))
                 for row in batch.rows:
                     result.copy(row, copies[row])
+            if problems is not None:
+                for row in batch.failed:
+                    _record_copies(images, row, copies[row], problems)
             if progress:
                 progress("pictures", done, len(images))
     return result.rows, result.usable
+
+
+def _record_copies(
+    images: Sequence[Source], row: int, copies: list[int], problems: Problems
+) -> None:
+    """Record the other files with the bytes of an unusable picture."""
+    paths = [image for image in (images[one] for one in copies) if isinstance(image, str | Path)]
+    for path in dict.fromkeys(map(str, paths)):
+        if path != str(images[row]):
+            problems.add(UNUSABLE, f"{path}: the same file as {images[row]!s}")
 
 
 def text_rows(
@@ -278,7 +293,7 @@ def _decoded(
                     except DataError as error:
                         if problems is None:
                             raise
-                        problems.add("picture not usable", error)
+                        problems.add(UNUSABLE, error)
                         batch.failed.append(row)
                 yield batch
         finally:

@@ -72,7 +72,7 @@ from xmodal.index.vector_file import (
 )
 from xmodal.index.vector_file import PREFIX as VECTORS
 from xmodal.modality import MODALITIES, Modality
-from xmodal.writing import NEW, lock_folder
+from xmodal.writing import NEW, in_use
 
 FILE, LOCK, UNFINISHED = "documents.parquet", "lock", "saving-"
 MODEL_FOLDER, MODEL_RECORD = "model", "model.json"
@@ -114,11 +114,28 @@ def lock_index(folder: Path) -> Iterator[None]:
     ``save`` holds it by itself. Raises InUse if another process holds it, IndexFailure for a folder
     that is not an index and for a lock that is a symbolic link, OSError if it cannot be written.
     """
+    from filelock import FileLock, Timeout  # required by a save only
+
     _check_folder(folder)
-    if (folder / LOCK).is_symlink():
-        raise IndexFailure(f"{folder / LOCK} is a symbolic link, expected a file: remove it")
-    with lock_folder(folder, LOCK):
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = Path(os.path.realpath(folder), LOCK)
+    if path.is_symlink():
+        raise IndexFailure(f"{path} is a symbolic link, expected a file: remove it")
+    lock = FileLock(path, timeout=0, is_singleton=True)  # nested ones of a thread are allowed
+    try:
+        lock.acquire()
+    except Timeout:
+        raise in_use(folder) from None
+    try:
         yield
+    except BaseException:
+        if is_new and os.listdir(folder) == [LOCK]:
+            path.unlink()
+            folder.rmdir()
+        raise
+    finally:
+        lock.release()
 
 
 def _check_folder(path: Path) -> None:

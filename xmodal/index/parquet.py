@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from xmodal.checksums import bytes_of, is_damage
+from xmodal.codes import check_bits
 from xmodal.errors import CodeError, IndexFailure, IndexMismatch
 from xmodal.index.documents import DocumentBatch, to_offsets
 from xmodal.index.full_text import WordsFile
@@ -35,6 +36,8 @@ from xmodal.modality import MODALITIES, Modality
 ONE_CODE, SEVERAL_CODES, WITH_VECTORS = "1", "2", "3"
 """Formats: at most one code of each modality per document, lists of codes, lists and vectors."""
 BIT_ORDER = "most significant first"
+_DAMAGE = (pa.ArrowException, CodeError, AttributeError, LookupError, TypeError, ValueError)
+"""Exceptions for columns and metadata of other types or values than those of an index."""
 FromArrow = Callable[[pa.Array, int], tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]
 """Conversion of a column of codes of so many bytes to ``packed`` and ``offsets``."""
 
@@ -115,17 +118,17 @@ def read_documents(path: Path) -> StoredDocuments:
         )
     if metadata.pop("xmodal.seal", None) != _checksum(table, metadata):
         raise _damaged(path, "columns or metadata do not match the checksum")
-    bits = int(metadata["xmodal.bits"])
     try:
+        bits, fingerprint = check_bits(int(metadata["xmodal.bits"])), metadata["xmodal.encoder"]
         documents = _to_documents(table, from_arrow, bits)
         if "xmodal.columns" in metadata:
             _check_columns(table, documents, json.loads(metadata["xmodal.columns"]))
         blocks = metadata.get("xmodal.vector_blocks", "{}")
         vectors = files_from_json(metadata.get("xmodal.vectors", "{}"), blocks)
-    except (pa.ArrowException, CodeError, LookupError, TypeError, ValueError) as error:
+    except _DAMAGE as error:
         raise _damaged(path, error) from None
     words = WordsFile.from_json(metadata.get("xmodal.words", ""))
-    return StoredDocuments(documents, bits, metadata["xmodal.encoder"] or None, vectors, words)
+    return StoredDocuments(documents, bits, fingerprint or None, vectors, words)
 
 
 def _to_documents(table: pa.Table, from_arrow: FromArrow, bits: int) -> DocumentBatch:

@@ -183,12 +183,19 @@ def files_from_json(text: str, blocks: str = "{}") -> VectorFiles:
         files: VectorFiles = {
             m: VectorFile(**records[m], blocks=checksums.get(m)) for m in MODALITIES
         }
-    except (TypeError, KeyError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"records of vectors are not readable: {error}") from None
     for file in files.values():
-        if not file.name.startswith(PREFIX) or Path(file.name).name != file.name:
-            raise ValueError(f"a file of vectors is named {file.name!r}")
+        if not all(map(_is_count, (file.rows, file.dim, file.checksum, file.blocks or 0))):
+            raise ValueError(f"the record of a file of vectors is {tuple(file)}")
+        name = str(file.name)
+        if not name.startswith(PREFIX) or Path(name).name != file.name:
+            raise ValueError(f"a file of vectors is named {name!r}")
     return files
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and value >= 0
 
 
 def _write(folder: Path, name: str, vectors: Int8) -> VectorFile:

@@ -44,6 +44,8 @@ def open_picture(path: str | Path) -> io.BufferedReader | io.BytesIO:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return io.BytesIO(_read_packed(Path(path)))
+    except ValueError:  # a name with a zero byte
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
     if not stat.S_ISREG(found.st_mode):
         raise OSError("not an ordinary file")
     if found.st_size > MAX_PICTURE_BYTES:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -114,14 +114,32 @@ class _Parquet:
 
     def _batch_rows(self, name: str, group: int) -> int:
         """Return the number of rows of batches of about BATCH_BYTES."""
-        found = self._metadata.row_group(group)
-        columns = (found.column(number) for number in range(found.num_columns))
-        size: int = sum(
-            column.total_uncompressed_size
-            for column in columns
-            if column.path_in_schema.split(".")[0] == name
-        )
-        return int(max(1, min(MAX_ROWS, BATCH_BYTES * found.num_rows // max(size, 1))))
+        chunks = column_chunks(self._file, group, [name]).values()
+        size = sum(chunk.total_uncompressed_size for chunk in chunks)
+        rows = self._metadata.row_group(group).num_rows
+        return int(max(1, min(MAX_ROWS, BATCH_BYTES * rows // max(size, 1))))
+
+
+def column_chunks(file: Any, group: int, names: Collection[str]) -> dict[str, Any]:
+    """Return the metadata of columns of a Parquet file in a row group, by path in the schema.
+
+    Raises OSError if it is damaged: a row is read first, because pyarrow ends the process when
+    damaged metadata of a column is used. A row group without rows has no such metadata here.
+    """
+    if not names:
+        return {}
+    rows = file.iter_batches(1, row_groups=[group], columns=list(names), use_threads=False)
+    if next(rows, None) is None:
+        return {}
+    metadata = file.metadata.row_group(group)
+    found = {}
+    for number in range(metadata.num_columns):
+        column = file.schema.column(number)
+        if column.path in names or column.path.partition(".")[0] in names:
+            found[column.path] = chunk = metadata.column(number)
+            if chunk.physical_type != column.physical_type:
+                raise OSError(f"column {column.path} has two types")
+    return found
 
 
 class _Arrow:

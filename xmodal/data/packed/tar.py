@@ -94,7 +94,8 @@ class Tar:
                     long_name = content.rstrip(b"\0")
                 continue
             if "size" in pax:
-                size = int(pax["size"]) if pax["size"].isdigit() else None
+                digits = pax["size"]
+                size = int(digits) if digits.isdigit() and len(digits) < 20 else None
             if size is None or size < 0:
                 raise self._damaged("a member of impossible size")
             name = pax.get("path", long_name or _name(header)).decode("utf-8", "surrogateescape")

@@ -17,6 +17,7 @@ from xmodal.data.readers.arrow_columns import (
     column_values,
     may_hold_pictures,
     picture_values,
+    readable_values,
 )
 from xmodal.data.readers.columns import COLUMN_NAMES
 from xmodal.data.readers.hub_features import class_names, with_names
@@ -83,8 +84,8 @@ class _File:
             return False
         named = self._reading.columns.image
         is_image = field.name == named or (named is None and field.name in COLUMN_NAMES["image"])
-        values = (value.as_py() for value in column)
-        return any(are_pictures([value], is_image) for value in islice(values, PICTURE_ROWS))
+        values = islice(readable_values(column), PICTURE_ROWS)
+        return any(are_pictures([value], is_image) for value in values)
 
     def _values(self, name: str, column: Any, first: int) -> list[Any]:
         if name in self._pictures:

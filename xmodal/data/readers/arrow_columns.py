@@ -8,6 +8,7 @@ paths, see :mod:`xmodal.data.packed`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,7 @@ def picture_values(values: pa.Array, prefix: str, first: int) -> list[Any]:
     if t.is_struct(values.type):
         children = dict(zip([f.name for f in values.type], values.flatten(), strict=True))
         packed = picture_values(children["bytes"], prefix, first)
-        paths = children["path"].to_pylist()
+        paths = column_values(children["path"], [])
         return [name or path for name, path in zip(packed, paths, strict=True)]
     found: list[Any] = []
     for row, scalar in zip(rows, values, strict=True):
@@ -108,6 +109,13 @@ def batch_rows(
     rows = zip(*lists, strict=True) if lists else repeat((), number)
     for place, row in enumerate(rows, first + 1):
         yield f"row {place}", dict(zip(names, row, strict=True))
+
+
+def readable_values(values: pa.Array) -> Iterator[Any]:
+    """Yield the values of a column as Python values, without those that are not readable."""
+    for scalar in values:
+        with suppress(ValueError, OverflowError):
+            yield scalar.as_py()
 
 
 def column_values(values: pa.Array, unreadable: list[int]) -> list[Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmodal.data.packed.names import PackedName
-from xmodal.data.packed.tables import column_path
+from xmodal.data.packed.tables import column_chunks, column_path, table_errors
 from xmodal.data.readers.arrow_columns import (
     are_pictures,
     batch_rows,
@@ -19,7 +19,6 @@ from xmodal.data.readers.arrow_columns import (
 from xmodal.data.readers.columns import COLUMN_NAMES
 from xmodal.data.readers.hub_features import class_names, with_names
 from xmodal.data.readers.reading import Reading
-from xmodal.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,14 +38,13 @@ def read_rows(path: Path, reading: Reading) -> Iterator[tuple[str, dict[str, Any
 
     Raises DataError if the file is not readable.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(path, buffer_size=READ_BYTES, pre_buffer=False) as file:
-            yield from _File(file, path, reading).rows()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable Parquet file: {error}") from None
+    with (
+        table_errors(path),
+        pq.ParquetFile(path, buffer_size=READ_BYTES, pre_buffer=False) as file,
+    ):
+        yield from _File(file, path, reading).rows()
 
 
 class _File:
@@ -87,12 +85,10 @@ class _File:
 
     def _unread_pictures(self, group: int) -> frozenset[str]:
         """Return the columns of a row group that have a picture in each row, by its statistics."""
-        metadata = self._file.metadata.row_group(group)
         found = set()
-        for k in range(metadata.num_columns):
-            column = metadata.column(k)
-            name = column.path_in_schema.removesuffix(".bytes")
-            statistics = column.statistics
+        for path, chunk in column_chunks(self._file, group, self._pictures).items():
+            name = path.removesuffix(".bytes")
+            statistics = chunk.statistics
             if name in self._pictures and statistics is not None and statistics.null_count == 0:
                 found.add(name)
         return frozenset(found)
@@ -119,11 +115,10 @@ class _File:
     def _rows_of_a_batch(self, groups: list[int], names: list[str]) -> int:
         """Return the rows whose columns have about ``BATCH_BYTES``."""
         size = total = 0
-        for group in map(self._file.metadata.row_group, groups):
-            total += group.num_rows
-            for column in map(group.column, range(group.num_columns)):
-                if column.path_in_schema.partition(".")[0] in names:
-                    size += column.total_uncompressed_size
+        for group in groups:
+            total += self._file.metadata.row_group(group).num_rows
+            for chunk in column_chunks(self._file, group, names).values():
+                size += chunk.total_uncompressed_size
         return max(1, min(BATCH_ROWS, BATCH_BYTES * total // max(1, size)))
 
     def _columns(

@@ -2,8 +2,8 @@ r"""Search for the picture files that a table names.
 
 Tables are written on other computers: with ``\`` for ``/``, as ``file://`` addresses, in another
 case or Unicode form, without endings, below a folder that is not here. Such names are tried in the
-order of :func:`name_forms`, and then without case; a form that was needed is named once in
-``Reading.sources``. A name that fits several files is not guessed.
+order of :func:`name_forms`, and then without case; a form that was needed is recorded once for a
+table. A name that fits several files is not guessed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from xmodal.data.readers.loose_names import Ambiguous, LooseNames
 from xmodal.data.readers.reading import Reading
 from xmodal.data.readers.seen_texts import SeenTexts
 
+OTHER_FORM = "pictures are named in another form, and found"
+"""Kind of problem, recorded once for each form in a table."""
 MAX_FOLDERS, MAX_SEARCHES = 100, 20
 """Maximum numbers of folders, and of missing names that are searched for in them."""
 MAX_KNOWN = 4096
@@ -136,10 +138,10 @@ class PictureFolder:
         return None
 
     def _noted(self, path: Path, note: str | None) -> Path:
-        """Return the path; name the form of the table's names once."""
+        """Return the path; record the form of the table's names once."""
         if note is not None and note not in self._notes:
             self._notes.add(note)
-            self._reading.sources.append(note)
+            self._reading.problems.add(OTHER_FORM, note)
         return path
 
     def _in_subfolders(self, names: list[str]) -> Path | None:
@@ -159,7 +161,8 @@ class PictureFolder:
 
     def _use(self, folder: Path, picture: Path) -> Path:
         self._found.append(str(folder))
-        return self._noted(picture, f"pictures in {folder}")
+        self._reading.sources.append(f"pictures in {folder}")
+        return picture
 
     def _candidates(self) -> Iterator[Path]:
         for root in [self._folder, *([self._folder.parent] if self._beside else [])]:

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from xmodal.config import Precision
@@ -92,12 +91,10 @@ class Source:
         """Call ``load``; raise ModelError in one line for the errors of transformers."""
         try:
             return load()
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # damaged files and code of the model raise any type
             raise self._error(error) from None
-        except Exception as error:
-            if not self.trust_remote_code:
-                raise
-            raise self._error(error) from None  # code of the model raises any type
 
     def _error(self, error: Exception) -> ModelError:
         reason = " ".join(str(error).split())
@@ -421,6 +418,9 @@ def _pooled(out: Any, has_pooler: bool) -> torch.Tensor:
     """Return the vector of an output: the tensor, the pooled output, or the mean over tokens."""
     if isinstance(out, torch.Tensor):
         return out
+    if hasattr(out, "image_embeds"):
+        projected: torch.Tensor = out.image_embeds
+        return projected
     pooled: torch.Tensor | None = getattr(out, "pooler_output", None) if has_pooler else None
     return pooled if pooled is not None else out.last_hidden_state.mean(1)
 

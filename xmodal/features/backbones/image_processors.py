@@ -131,10 +131,13 @@ def earlier_preprocessing(processor: Any) -> Preprocessing | None:
 def _declared(processor: Any) -> Iterator[Preprocessing]:
     """Yield what the fields of a processor of transformers may mean."""
     scale = _scale(processor)
-    base = Preprocessing(1, "squash", resample=_resample(processor), **scale)
-    earlier = earlier_preprocessing(processor)
-    if earlier is not None and earlier.fit == "squash":
-        yield replace(earlier, resample=base.resample, **scale)
+    base = Preprocessing(
+        size=1,
+        fit="squash",
+        resample=_resample(processor),
+        by_rows=getattr(processor, "backend", None) == "torchvision",
+        **scale,
+    )
     for one in _geometries(processor, base):
         yield one
         if getattr(processor, "do_flip_channel_order", False):
@@ -156,7 +159,7 @@ def _geometries(processor: Any, base: Preprocessing) -> Iterator[Preprocessing]:
     if share:
         yield replace(base, size=edge, fit="shortest", resized=int(edge / share))
         yield replace(base, size=side, fit="shortest", resized=int(edge / share))
-    yield replace(base, size=edge)
+    yield replace(base, size=edge, resized=edge)
 
 
 def _sides(size: Any) -> dict[str, int]:

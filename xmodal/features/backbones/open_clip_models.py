@@ -183,12 +183,13 @@ def _candidates(declared: Any) -> Iterator[Preprocessing]:
     squash = Preprocessing(
         side,
         "squash",
+        resized=side,
         resample="bilinear" if declared.interpolation == "bilinear" else "bicubic",
         mean=tuple(declared.mean),
         std=tuple(declared.std),
     )
     fill = int(declared.fill_color)
-    cut = replace(squash, resized=side, offset="round", fill=(fill, fill, fill))
+    cut = replace(squash, offset="round", fill=(fill, fill, fill))
     yield {
         "squash": squash,
         "longest": replace(cut, fit="longest"),
