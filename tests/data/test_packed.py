@@ -249,6 +249,17 @@ def test_impossible_sizes(tmp_path: Path, size: bytes) -> None:
         names_in(path)
 
 
+def test_impossible_sizes_of_members_that_are_left_out(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.tar", {"a.png": b"a" * 100})
+    data = bytearray(path.read_bytes())
+    data[124:136] = b"\x80\0\0\0" + b"\x7f" + b"\xff" * 7  # near 2 ** 63
+    data[156:157] = b"D"
+    data[148:156] = b"%06o\0 " % (sum(data[:148]) + 256 + sum(data[156:512]))
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="end of the file"):
+        names_in(path)
+
+
 def test_headers_of_names_are_bounded(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.tar", {"n" * 3_000_000: b"a"}, format=tarfile.GNU_FORMAT)
     with pytest.raises(DataError, match="impossible size"):

@@ -323,7 +323,7 @@ def _read_npz(path: Path) -> dict[str, Array]:
 
 
 def _read_mat(path: Path) -> dict[str, Array]:
-    """Read the arrays of a .mat file of MATLAB 4 to 7.2; cell arrays of texts become texts."""
+    """Read the arrays of a .mat file of MATLAB 5 to 7.2; cell arrays of texts become texts."""
     require(f"reading {path.name}", "mat")
     import scipy.io
 

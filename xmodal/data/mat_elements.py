@@ -38,12 +38,13 @@ class _Element(NamedTuple):
 def check_elements(path: Path, names: Collection[str]) -> None:
     """Raise ValueError if the arrays ``names`` of a file are not safe to read.
 
-    Files of MATLAB 4 and 7.3 have another format, and are not checked.
+    Files of MATLAB 4 are refused, because they have no checksums and no bounds. Those of MATLAB 7.3
+    have another format, and are not checked.
     """
     with open(path, "rb") as file:
         header = file.read(HEADER_BYTES)
         if len(header) < HEADER_BYTES or 0 in header[:4]:
-            return
+            raise ValueError("it is of MATLAB 4 or cut off, save it in version 5 to 7.2")
         order, version = ("<", header[125]) if header[126:] == b"IM" else (">", header[124])
         if version != 1:
             return

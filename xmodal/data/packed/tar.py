@@ -151,6 +151,8 @@ class Tar:
         """Go forward. The last block of an archive may be incomplete."""
         if not self._compressed:
             self._position += size
+            if self._position > self._end + BLOCK:
+                raise self._damaged("the end of the file within a member")
             self._file.seek(self._position)
             return
         while size > 0 and (data := self._read(min(size, CHUNK))):
