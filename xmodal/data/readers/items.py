@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from xmodal.data.dataset import ImageSource, Item, Problems
 from xmodal.data.packed.names import PackedName
-from xmodal.data.readers.columns import Columns, value_at
+from xmodal.data.readers.columns import Columns, getter
 from xmodal.data.readers.pictures import PictureFolder
 from xmodal.data.readers.reading import Reading
 from xmodal.data.readers.repeats import ALONE, LAST, Repeats
@@ -183,6 +183,7 @@ class _RowReader:
         roles = (columns.image, columns.text, columns.label, columns.id, columns.split)
         self._used = {"", *(name for name in roles if name is not None)}
         self._unstorable: set[tuple[str, str]] = set()
+        self._value_at = getter(columns)
 
     def item(self, place: str, row: Mapping[str, Any]) -> tuple[IdKind, Item] | None:
         """Return what the id of a row is, and its item; None without a picture and a caption.
@@ -190,7 +191,7 @@ class _RowReader:
         The id is that of the id column, else the first picture's name, else the place. What is
         missing is recorded.
         """
-        columns, problems = self._columns, self._reading.problems
+        columns, problems, value_at = self._columns, self._reading.problems, self._value_at
         names: tuple[str, ...] = ()
         images: tuple[Path, ...] = ()
         if columns.image is not None:
