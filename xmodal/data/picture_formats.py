@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from importlib.util import find_spec
 
 from xmodal.errors import ExtraMissing, install_command
@@ -59,6 +60,7 @@ _CONTENTS = (
 """First bytes of files (lower case, after spaces) that often have the ending of a picture."""
 
 
+@cache
 def reads_heif() -> bool:
     """Whether pillow-heif is installed."""
     return find_spec("pillow_heif") is not None
