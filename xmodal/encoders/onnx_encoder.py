@@ -43,7 +43,7 @@ from xmodal.encoders.folder import (
     read_config,
     read_split,
 )
-from xmodal.errors import ExtraMissing, ModelError, missing_extra
+from xmodal.errors import ExtraMissing, ModelError, XmodalError, missing_extra
 from xmodal.features.backbones.builtin import Words
 from xmodal.features.backbones.words import GRAMS
 from xmodal.features.extract import (
@@ -387,7 +387,7 @@ class _GraphFeaturizer:
         """Return the tokens of texts. Raises ModelError if the tokenizer cannot be used."""
         try:
             found: list[Any] = self._tokenizer.encode_batch(texts)
-        except ModelError:
+        except XmodalError:
             raise
         except Exception as error:  # tokenizers raises plain Exception
             raise damaged(
