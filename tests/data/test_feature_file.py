@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,13 @@ def test_mat_files(tmp_path: Path) -> None:
     assert file.offsets["text"].tolist() == [0, 2, 2, 4]
 
 
+def test_mat_files_of_version_4_are_refused(tmp_path: Path) -> None:
+    io = pytest.importorskip("scipy.io")
+    io.savemat(tmp_path / "f.mat", {"image": IMAGE * 1.0}, format="4")
+    with pytest.raises(DataError, match="version 5"):
+        read_feature_file(tmp_path / "f.mat")
+
+
 def test_items_with_split_and_labels_on_request(tmp_path: Path) -> None:
     labels = np.array([[1, 0], [1, 1], [0, 0]])
     arrays: dict[str, Any] = {"ids": IDS, "image": IMAGE, "text": TEXT, "labels": labels}
@@ -105,6 +113,28 @@ def test_files_that_are_no_features(tmp_path: Path) -> None:
     (tmp_path / "f.mat").write_bytes(b"no matrix" * 50)
     with pytest.raises(DataError, match="not readable"):
         read_feature_file(tmp_path / "f.mat")
+
+
+def test_members_that_are_no_arrays_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", image=IMAGE)
+    with zipfile.ZipFile(tmp_path / "f.npz", "a") as archive:
+        archive.writestr("ids.npy", b"no array")
+    with pytest.raises(DataError, match="ids is no array"):
+        read_feature_file(tmp_path / "f.npz")
+
+
+@pytest.mark.parametrize("point", [0xD800, 0x110000])
+def test_ids_that_are_not_valid_unicode_are_refused(tmp_path: Path, point: int) -> None:
+    ids = np.array([97, point, 99], np.uint32).view("U1")
+    np.savez(tmp_path / "f.npz", ids=ids, image=IMAGE)
+    with pytest.raises(DataError, match="not valid Unicode"):
+        read_feature_file(tmp_path / "f.npz")
+
+
+def test_rows_of_two_axes_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", ids=["a", "b"], text=np.ones((2, 4)), rows=np.zeros((2, 3)))
+    with pytest.raises(DataError, match="rows of"):
+        read_feature_file(tmp_path / "f.npz")
 
 
 def test_matlab_7_3_is_refused_with_a_way_out(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ import numpy.typing as npt
 
 from xmodal.checksums import is_damage
 from xmodal.data.dataset import Dataset, Item
+from xmodal.data.mat_elements import check_elements
 from xmodal.data.vectors import CHUNK, NPY_MAGIC
 from xmodal.errors import ConfigError, DataError, require
 from xmodal.modality import MODALITIES, Modality
@@ -258,7 +259,12 @@ class _FileBuilder:
             )
         if array.dtype.kind == "S":
             return [value.decode(errors="replace") for value in array.tolist()]
-        return [str(value) for value in array.tolist()]
+        try:
+            texts = [str(value) for value in array.tolist()]
+            "".join(texts).encode()
+        except (ValueError, SystemError):  # SystemError: characters beyond those of Unicode
+            raise DataError(f"{name} of {self.name} has texts that are not valid Unicode") from None
+        return texts
 
     def _mismatch(self, name: str, found: tuple[int, ...], expected: str) -> DataError:
         shape = f"({', '.join(map(str, found))}{',' * (len(found) == 1)})"
@@ -308,17 +314,21 @@ def _read_npz(path: Path) -> dict[str, Array]:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"{path} is one array, expected an archive of arrays (np.savez)")
-            return {name: archive[name] for name in archive.files if name in ARRAYS}
+            arrays = {name: archive[name] for name in archive.files if name in ARRAYS}
+        if other := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+            raise ValueError(f"{other[0]} is no array")
+        return arrays
     except LOAD_ERRORS as error:
         raise _unreadable(path, error) from None
 
 
 def _read_mat(path: Path) -> dict[str, Array]:
-    """Read the arrays of a .mat file of MATLAB 4 to 7.2; cell arrays of texts become texts."""
+    """Read the arrays of a .mat file of MATLAB 5 to 7.2; cell arrays of texts become texts."""
     require(f"reading {path.name}", "mat")
     import scipy.io
 
     try:
+        check_elements(path, ARRAYS)
         content = scipy.io.loadmat(path, variable_names=ARRAYS)
     except NotImplementedError:  # HDF5, which scipy does not read
         raise DataError(
