@@ -13,7 +13,8 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
@@ -49,8 +50,8 @@ def run(commands: Callable[[], click.Group]) -> NoReturn:
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
     print_log()
     try:
-        _catch_signals()
-        status = _status_of(commands)
+        with _ending_by_signals():
+            status = _status_of(commands)
     except (KeyboardInterrupt, click.Abort):
         print_error(STOPPED)
         status = 130
@@ -120,14 +121,20 @@ def _has_working_folder() -> bool:
         return False
 
 
-def _catch_signals() -> None:
+@contextmanager
+def _ending_by_signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the command like Ctrl-C, so that temporary files are removed."""
+    numbers = [getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")]
     if threading.current_thread() is not threading.main_thread():
-        return  # only the main thread may set them
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, _terminate)
+        numbers = []  # only the main thread may set them
+    changed = [n for n in numbers if n is not None and signal.getsignal(n) == signal.SIG_DFL]
+    for number in changed:
+        signal.signal(number, _terminate)
+    try:
+        yield
+    finally:
+        for number in changed:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _terminate(number: int, frame: Any) -> NoReturn:
