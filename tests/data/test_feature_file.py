@@ -116,6 +116,15 @@ def test_members_that_are_no_arrays_are_refused(tmp_path: Path) -> None:
         read_feature_file(tmp_path / "f.npz")
 
 
+def test_arrays_of_impossible_size_are_refused(tmp_path: Path) -> None:
+    head = np.lib.format.magic(1, 0) + bytes([118, 0])
+    head += b"{'descr': '<f4', 'fortran_order': False, 'shape': (10, 99999999999), }".ljust(117)
+    with zipfile.ZipFile(tmp_path / "f.npz", "w") as archive:
+        archive.writestr("image.npy", head + b"\n")
+    with pytest.raises(DataError, match="too few values"):
+        read_feature_file(tmp_path / "f.npz")
+
+
 @pytest.mark.parametrize("point", [0xD800, 0x110000])
 def test_ids_that_are_not_valid_unicode_are_refused(tmp_path: Path, point: int) -> None:
     ids = np.array([97, point, 99], np.uint32).view("U1")
