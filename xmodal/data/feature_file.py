@@ -16,6 +16,7 @@ Two .npy files are ``image`` and ``text``. Features are float16, float32 or floa
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 import tokenize
 import zipfile
@@ -314,7 +315,11 @@ def _read_npz(path: Path) -> dict[str, Array]:
             archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"{path} is one array, expected an archive of arrays (np.savez)")
-            arrays = {name: archive[name] for name in archive.files if name in ARRAYS}
+            names = [name for name in archive.files if name in ARRAYS]
+            for info in archive.zip.infolist():
+                if info.filename.removesuffix(".npy") in names:
+                    _check_size(archive.zip, info)
+            arrays = {name: archive[name] for name in names}
         if other := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
             raise ValueError(f"{other[0]} is no array")
         return arrays
@@ -322,8 +327,22 @@ def _read_npz(path: Path) -> dict[str, Array]:
         raise _unreadable(path, error) from None
 
 
+def _check_size(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+    """Raise ValueError for an array with more values than its member of an archive."""
+    with archive.open(info) as member:
+        if member.read(len(NPY_MAGIC)) != NPY_MAGIC:
+            return
+        read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+        version = member.read(2)[:1]
+        if version not in (b"\1", b"\2"):
+            raise ValueError(f"{info.filename} is of an unknown version")
+        shape, _, dtype = read[version[0]](member)
+        if math.prod(shape) * dtype.itemsize > info.file_size:
+            raise ValueError(f"{info.filename} of the shape {shape} has too few values")
+
+
 def _read_mat(path: Path) -> dict[str, Array]:
-    """Read the arrays of a .mat file of MATLAB 5 to 7.2; cell arrays of texts become texts."""
+    """Read the arrays of a .mat file of MATLAB 4 to 7.2; cell arrays of texts become texts."""
     require(f"reading {path.name}", "mat")
     import scipy.io
 
