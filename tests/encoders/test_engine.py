@@ -176,7 +176,7 @@ def test_index_writes_the_portable_encoder_once(
     command = ("index", photos_folder, "--model", copied, "--index", tmp_path / "i")
     done = xmodal_cli(*command, "--engine", "torch")
     assert done.status == 0 and not (copied / PORTABLE).exists()
-    killed = copied / f"{PORTABLE}.new"  # what a killed export leaves
+    killed = copied / f".{PORTABLE}.new"  # what a killed export leaves
     killed.mkdir()
     (killed / "image.onnx").write_bytes(b"unfinished")
     assert isinstance(load_encoder(copied), TrainedEncoder)

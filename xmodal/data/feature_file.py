@@ -316,6 +316,7 @@ def _read_npz(path: Path) -> dict[str, Array]:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"{path} is one array, expected an archive of arrays (np.savez)")
             names = [name for name in archive.files if name in ARRAYS]
+            assert archive.zip is not None
             for info in archive.zip.infolist():
                 if info.filename.removesuffix(".npy") in names:
                     _check_size(archive.zip, info)
