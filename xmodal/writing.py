@@ -45,13 +45,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 def check_target(path: Path) -> None:
     """Make the folder of a file that will be written; raise OSError if it cannot be written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    replaced = path.is_file() or not path.exists()  # else it is a device, which is written directly
-    code = errno.EISDIR if path.is_dir() else 0
-    if not code and not os.access(path.parent if replaced else path, os.W_OK):
-        is_read_only = hasattr(os, "statvfs") and os.statvfs(path.parent).f_flag & os.ST_RDONLY
-        code = errno.EROFS if is_read_only else errno.EACCES
-    if code:
-        raise OSError(code, os.strerror(code), str(path))
+    if path.is_dir():
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.is_file() or not path.exists():  # else it is a device
+        new = path.with_name(path.name + NEW)
+        descriptor = _create(new, path)
+        os.close(descriptor)
+        new.unlink(missing_ok=True)
 
 
 @contextmanager

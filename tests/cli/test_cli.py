@@ -60,7 +60,6 @@ def test_train_writes_files_and_does_not_repeat_finished_work(
     assert "photos_folder: 150 items, 150 pairs" in first.err and "epoch   1/1" in first.err
     assert f"{out}: 16 bits, encoder " in first.out and "R@10" in first.out
     assert {file.name for file in out.iterdir()} == {
-        ".lock",
         "config.json",
         "weights.safetensors",
         "history.jsonl",

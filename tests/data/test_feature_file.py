@@ -60,6 +60,13 @@ def test_mat_files(tmp_path: Path) -> None:
     assert file.offsets["text"].tolist() == [0, 2, 2, 4]
 
 
+def test_mat_files_of_version_4_are_refused(tmp_path: Path) -> None:
+    io = pytest.importorskip("scipy.io")
+    io.savemat(tmp_path / "f.mat", {"image": IMAGE * 1.0}, format="4")
+    with pytest.raises(DataError, match="version 5"):
+        read_feature_file(tmp_path / "f.mat")
+
+
 def test_items_with_split_and_labels_on_request(tmp_path: Path) -> None:
     labels = np.array([[1, 0], [1, 1], [0, 0]])
     arrays: dict[str, Any] = {"ids": IDS, "image": IMAGE, "text": TEXT, "labels": labels}

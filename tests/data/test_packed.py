@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -135,9 +137,12 @@ def test_links_devices_and_names_outside_are_left_out_and_recorded(tmp_path: Pat
             info.type, info.linkname = kind, "/etc/passwd"
             file.addfile(info)
         file.addfile(_folder("folder"))
+        info = tarfile.TarInfo("of-an-unknown-type.png")
+        info.type = b"Q"
+        file.addfile(info)
     problems = Problems()
     assert names_in(path, problems) == ["good.png", "good.png"]
-    assert problems.count_by_kind() == {tar.NOT_SAFE: 3, tar.LEFT_OUT: 4}
+    assert problems.count_by_kind() == {tar.NOT_SAFE: 3, tar.LEFT_OUT: 5}
     assert not is_picture_file(path / ".." / "up.png")
     for name in ("kind-1.png", "kind-2.png", "folder", "absolute.png"):
         with pytest.raises(FileNotFoundError):
@@ -215,6 +220,21 @@ def test_unpacked_size_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         read_picture(bomb / "b.png")
 
 
+def test_a_full_disk_is_met_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = archive(tmp_path / "a.tar.gz", {"a.png": png(1)}, "w:gz")
+    calls = []
+
+    def full(**options: Any) -> io.BytesIO:
+        calls.append(options)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    for _ in range(3):
+        with pytest.raises(OSError, match="TMPDIR"):
+            read_picture(path / "a.png")
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize(
     "size", [b"\xff" * 12, b"\x80" + b"\xff" * 11, b"-0000000017\0", b"9" * 12]
 )
@@ -226,6 +246,17 @@ def test_impossible_sizes(tmp_path: Path, size: bytes) -> None:
     data[148:156] = b"%06o\0 " % checksum
     path.write_bytes(data)
     with pytest.raises(DataError):
+        names_in(path)
+
+
+def test_impossible_sizes_of_members_that_are_left_out(tmp_path: Path) -> None:
+    path = archive(tmp_path / "a.tar", {"a.png": b"a" * 100})
+    data = bytearray(path.read_bytes())
+    data[124:136] = b"\x80\0\0\0" + b"\x7f" + b"\xff" * 7  # near 2 ** 63
+    data[156:157] = b"D"
+    data[148:156] = b"%06o\0 " % (sum(data[:148]) + 256 + sum(data[156:512]))
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="end of the file"):
         names_in(path)
 
 

@@ -183,6 +183,20 @@ def test_folders_of_labels_in_a_shard(tmp_path: Path) -> None:
     assert [item.labels for item in data] == [("cat",), ("dog",), None]
 
 
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        *(("train-00000-of-00002-ab12cd.parquet", "train"), ("cc3m-val-0001.tar", "val")),
+        *(("test_set-train-00000-of-00001.arrow", "train"), ("00000.tar", None)),
+        *(("my.train.tar", None), ("validation.parquet", "validation")),
+    ],
+)
+def test_split_in_the_name_of_a_shard(tmp_path: Path, name: str, split: str | None) -> None:
+    (tmp_path / name).touch()
+    found = shards.find_shards(tmp_path)
+    assert found is not None and found.paths == [(tmp_path / name, split)]
+
+
 def test_img2dataset_folders(tmp_path: Path) -> None:
     for n in range(2):
         path = shard(tmp_path / f"{n:05d}.tar", range(2 * n, 2 * n + 2))
@@ -219,3 +233,13 @@ def test_end_marks(tmp_path: Path) -> None:
     path = shard(tmp_path / "a.tar", range(2))
     path.write_bytes(path.read_bytes()[: 4 * 1024])
     assert len(read(path).problems) == 1
+
+
+def test_lists_and_tables_of_packed_pictures(tmp_path: Path) -> None:
+    path = shard(tmp_path / "a.tar", range(3))
+    listed = read([path / "00002.png", path / "00000.png"])
+    assert [item.images for item in listed] == [(path / "00002.png",), (path / "00000.png",)]
+    (tmp_path / "t.csv").write_text("image,text\na.tar/00001.png,one\na.tar/00002.png,two\n")
+    data = read(tmp_path / "t.csv")
+    assert [load_image(item.images[0]).getpixel((0, 0))[0] for item in data] == [1, 2]
+    assert not data.problems and not listed.problems

@@ -348,3 +348,31 @@ def test_environment_selects_the_device(monkeypatch: pytest.MonkeyPatch) -> None
         assert device.device() == torch.device("meta")
     finally:
         device.device.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        *("ResNet50_Weights.IMAGENET1K_V2", "MobileNet_V2_Weights.IMAGENET1K_V1"),
+        *("EfficientNet_B3_Weights.IMAGENET1K_V1", "Swin_T_Weights.IMAGENET1K_V1"),
+    ],
+)
+def test_pictures_are_prepared_as_by_the_transforms_of_torchvision(weights: str) -> None:
+    from torchvision import models
+
+    from xmodal.data.preprocessing import Preprocessing
+    from xmodal.features.backbones.torchvision_models import _verified
+
+    preset = models.get_weight(weights).transforms()
+    earlier = Preprocessing(
+        preset.crop_size[0],
+        resample=preset.interpolation.value,
+        mean=tuple(preset.mean),
+        std=tuple(preset.std),
+    )
+    prepared = _verified(weights, preset, earlier, preset.resize_size[0])
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (301, 475, 3), dtype=np.uint8))
+    own = preset(picture).numpy().transpose(1, 2, 0)
+    found = (prepared.pixels(picture) / 255 - np.array(preset.mean)) / np.array(preset.std)
+    assert float(cosine(found.ravel(), own.ravel())) > 0.9999

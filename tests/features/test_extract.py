@@ -377,6 +377,16 @@ def test_rows_of_earlier_versions_without_a_checksum_are_used(tmp_path: Path) ->
     assert np.array_equal(found, whole) and backbone.computed == []
 
 
+def test_cache_whose_damage_makes_messages_unreadable_raises(tmp_path: Path) -> None:
+    text_features(Letters(), ["a"], cache=tmp_path)
+    [file] = tmp_path.glob("*.sqlite")
+    content = file.read_bytes()
+    at = content.index(b"TABLE features")
+    file.write_bytes(content[:at] + b"\xa0" + content[at + 1 :])  # SQLite shows it in its message
+    with pytest.raises(DataError, match="feature cache"):
+        text_features(Letters(), ["a"], cache=tmp_path)
+
+
 def test_cache_folder_that_is_a_file_raises(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,10 @@ from support.model_families import (
 )
 from support.squares import clear_backbones
 
+from xmodal.encoders.calibration import Confidence
+from xmodal.encoders.load import load_encoder
+from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder
+from xmodal.encoders.towers import Towers
 from xmodal.errors import ModelError
 from xmodal.features.backbones import load_image_backbone, load_text_backbone
 
@@ -213,8 +218,6 @@ def test_tokenizer_without_padding_is_refused(tmp_path: Path) -> None:
 def test_code_of_a_model_runs_only_if_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import json
-
     from transformers import dynamic_module_utils
 
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "cache"))
@@ -237,3 +240,20 @@ def test_code_of_a_model_runs_only_if_trusted(
     backbone = load_text_backbone(str(folder), trust_remote_code=True)
     assert ran.exists() and backbone.dim == 16
     assert "-code" in backbone.fingerprint
+
+    # An encoder is loaded with the option that it was trained with.
+    refs = {
+        "image": BackboneRef("small-cnn", load_image_backbone("small-cnn").fingerprint),
+        "text": BackboneRef(str(folder), backbone.fingerprint),
+    }
+    towers = Towers(8, backbone.dim, 32, hidden=8, raw_images=True)
+    TrainedEncoder(towers, refs, Confidence()).save(tmp_path / "encoder")
+    clear_backbones()
+    encoder = load_encoder(tmp_path / "encoder", trust_remote_code=True)
+    assert len(encoder.encode("text", ["two dogs"]).codes) == 1
+    with pytest.raises(ModelError, match="--trust-remote-code"):
+        load_encoder(tmp_path / "encoder").encode("text", ["two dogs"])
+    # The same type in transformers itself has other features.
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
+    with pytest.raises(ModelError, match="--trust-remote-code"):
+        load_encoder(tmp_path / "encoder").encode("text", ["two dogs"])

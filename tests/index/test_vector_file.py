@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,13 @@ def test_damaged_checksums_are_found_when_opened(tmp_path: Path, change: str) ->
             file.mkdir()
     with pytest.raises(IndexFailure, match=f"{file.name} is missing or damaged"):
         open_folder(tmp_path)
+
+
+def test_checksums_of_an_odd_number_of_bytes_are_damaged(tmp_path: Path) -> None:
+    file = VectorFile("v", 1, 4, checksum=0, blocks=zlib.crc32(b"12345"))
+    (tmp_path / f"v{CHECKSUMS}").write_bytes(b"12345")
+    with pytest.raises(IndexFailure, match="5 bytes"):
+        file.checked_blocks(tmp_path, np.zeros((1, 4), np.int8))
 
 
 def test_files_of_an_earlier_version_need_no_checksums(

@@ -37,6 +37,7 @@ CORE_FILES = (
 )
 PLUGIN_USES_OF_CORE = {
     *("errors", "modality", "codes", "vectors", "data", "retrieval", "encoders.load"),
+    "writing",
     *("index.contract", "index.validation", "index.filters", "index.documents", "index.origins"),
     *("index.query_codes", "index.words", "cli.options"),
     *("features.cache", "cli.output", "cli.exit"),

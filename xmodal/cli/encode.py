@@ -22,6 +22,7 @@ from xmodal.cli.output import print_json, print_line, print_problems, progress_b
 from xmodal.cli.sources import Data, data_argument, is_features
 from xmodal.data.dataset import Dataset
 from xmodal.errors import ConfigError
+from xmodal.retrieval.query import check_unicode
 from xmodal.writing import atomic_write, check_target
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def encode(
 def _print_codes(encoder: Encoder, texts: list[str], images: list[str], as_json: bool) -> None:
     """Print one code a line, those of the texts first."""
     lines: list[dict[str, str]] = []
+    for text in texts:
+        check_unicode(text)
     if texts:
         codes = encoder.encode_texts(texts).to_hex()
         lines += [{"text": text, "code": code} for text, code in zip(texts, codes, strict=True)]

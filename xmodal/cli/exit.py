@@ -108,7 +108,8 @@ def _fault_line(error: OSError) -> str:
     if error.errno is None:
         return " ".join(str(error).split())
     reason = os.strerror(error.errno) if error.errno in ADVICE else error.strerror
-    parts = (error.filename, reason, ADVICE.get(error.errno))
+    name = error.filename or ("standard output" if error.errno == errno.EBADF else None)
+    parts = (name, reason, ADVICE.get(error.errno))
     return ": ".join(str(part) for part in parts if part)
 
 

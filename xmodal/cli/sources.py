@@ -64,7 +64,7 @@ def _data(context: click.Context, parameter: click.Parameter, paths: tuple[Path,
 
 def _listed() -> list[Path]:
     """Return the paths on standard input, one a line, or separated by zero bytes."""
-    content = sys.stdin.buffer.read()
+    content = b"" if sys.stdin is None else sys.stdin.buffer.read()  # None: it is closed
     lines = content.split(b"\0") if b"\0" in content else content.splitlines()
     return [Path(os.fsdecode(line)) for line in lines if line.strip()]
 

@@ -342,7 +342,7 @@ def _check_size(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
 
 
 def _read_mat(path: Path) -> dict[str, Array]:
-    """Read the arrays of a .mat file of MATLAB 4 to 7.2; cell arrays of texts become texts."""
+    """Read the arrays of a .mat file of MATLAB 5 to 7.2; cell arrays of texts become texts."""
     require(f"reading {path.name}", "mat")
     import scipy.io
 

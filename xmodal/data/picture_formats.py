@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from functools import cache
 from importlib.util import find_spec
-from pathlib import PurePath
 
 from xmodal.errors import ExtraMissing, install_command
 
@@ -59,6 +60,7 @@ _CONTENTS = (
 """First bytes of files (lower case, after spaces) that often have the ending of a picture."""
 
 
+@cache
 def reads_heif() -> bool:
     """Whether pillow-heif is installed."""
     return find_spec("pillow_heif") is not None
@@ -66,13 +68,13 @@ def reads_heif() -> bool:
 
 def is_picture_name(name: str) -> bool:
     """Whether a file of this name is read as a picture."""
-    suffix = PurePath(name).suffix.lower()
+    suffix = os.path.splitext(name)[1].lower()
     return suffix in SUFFIXES or (suffix in HEIF_SUFFIXES and reads_heif())
 
 
 def unread_kind(name: str) -> str | None:
     """Return why a picture or film of this name is not read, None for other files."""
-    suffix = PurePath(name).suffix.lower()
+    suffix = os.path.splitext(name)[1].lower()
     if suffix in HEIF_SUFFIXES:
         return f"HEIC picture, not read without pillow-heif ({install_command('heic')})"
     return _KINDS.get(suffix)

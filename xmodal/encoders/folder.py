@@ -7,6 +7,7 @@ size and sha256 of the files that a command reads; "sha256" is the digest of all
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -381,8 +382,7 @@ def _work_folder(folder: Path, expected: FolderFormat) -> Iterator[Path]:
     the subfolder NEW. If the block raises, it stays if it has a checkpoint.
     """
     work = sibling(folder, NEW)
-    target = Path(os.path.realpath(folder))
-    if target.exists() and (target.is_mount() or not os.access(target.parent, os.W_OK)):
+    if folder.exists() and not _is_possible(work, folder):
         work = folder / NEW
     foreign = expected.foreign(work) if not work.is_symlink() else ["it is a symbolic link"]
     if work.is_file() or foreign:
@@ -400,6 +400,21 @@ def _work_folder(folder: Path, expected: FolderFormat) -> Iterator[Path]:
             if not (work / CHECKPOINT).exists():
                 _remove_work(work, expected)
             raise
+
+
+def _is_possible(work: Path, folder: Path) -> bool:
+    """Return whether ``work``, beside a folder, can be made and take its place; make it."""
+    if Path(os.path.realpath(folder)).is_mount():
+        return False
+    try:
+        work.mkdir()
+    except FileExistsError:
+        return True
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return False
+    return True
 
 
 def _remove_work(work: Path, expected: FolderFormat) -> None:

@@ -73,10 +73,11 @@ class FeatureCache:
             raise _unusable(folder, error) from None
         self._db = sqlite3.connect(self._file, timeout=60)
         try:
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            for table in TABLES:
-                self._db.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+            with _messages_in_utf8():
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=NORMAL")
+                for table in TABLES:
+                    self._db.execute(f"CREATE TABLE IF NOT EXISTS {table}")
         except sqlite3.DatabaseError:
             self._db.close()
             raise
@@ -123,7 +124,9 @@ class FeatureCache:
         for start in range(0, len(unique), 500):
             part = unique[start : start + 500]
             marks = ",".join("?" * len(part))
-            rows = self._db.execute(f"SELECT key, value FROM {table} WHERE key IN ({marks})", part)
+            query = f"SELECT key, value FROM {table} WHERE key IN ({marks})"
+            with _messages_in_utf8():
+                rows = self._db.execute(query, part).fetchall()
             for key, value in rows:
                 if _is_whole(key, value, size):
                     out[key] = value[:size]
@@ -136,8 +139,17 @@ class FeatureCache:
     def _insert(self, table: str, rows: Iterable[tuple[bytes, bytes]]) -> None:
         """Store keys and values in one transaction."""
         values = [(key, value + row_checksum(key, value)) for key, value in rows]
-        with self._db:
+        with _messages_in_utf8(), self._db:
             self._db.executemany(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", values)
+
+
+@contextmanager
+def _messages_in_utf8() -> Iterator[None]:
+    """Context that raises DatabaseError for messages of SQLite with bytes of a damaged file."""
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise sqlite3.DatabaseError("it is damaged") from None
 
 
 def _is_whole(key: object, value: object, size: int) -> bool:

@@ -31,6 +31,7 @@ from xmodal.modality import MODALITIES, Modality
 from xmodal.vectors import Int8
 
 PREFIX, CHECKSUMS = "vectors-", ".crc"
+CHECKSUM_BYTES = 4
 CHUNK = 1 << 22
 """Bytes that are written and read at once."""
 
@@ -81,6 +82,8 @@ class VectorFile(NamedTuple):
             raise _unreadable(path, error) from None
         if zlib.crc32(content) != self.blocks:
             raise _damaged(path, "its content does not match the checksum")
+        if len(content) % CHECKSUM_BYTES:
+            raise _damaged(path, f"{len(content)} bytes are no checksums of {CHECKSUM_BYTES}")
         return CheckedBlocks(vectors, np.frombuffer(content, "<u4"))
 
     def verify(self, folder: Path) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from xmodal.codes import BinaryCodes
+from xmodal.data.readers.values import valid_unicode
 from xmodal.encoders.calibration import Stage
 from xmodal.errors import ConfigError
 from xmodal.index.query_codes import QueryCodes
@@ -58,6 +59,8 @@ class Query:
 
     def check(self) -> None:
         """Raise ConfigError for parts or options that do not fit together."""
+        for text in (self.text, *self.not_text):
+            check_unicode(text or "")
         parts = [self.text, self.image, self.like]
         if all(part is None for part in parts) == (self.code is None):
             raise ConfigError("expected a text, a picture or a document to search by, or a code")
@@ -117,3 +120,12 @@ class Query:
     def weight(self, part: str) -> float:
         """Return the weight of a part."""
         return self.weights.get(part, WEIGHTS[part])
+
+
+def check_unicode(text: str) -> None:
+    """Raise ConfigError for a text with bytes of a command line that are not UTF-8."""
+    valid = valid_unicode(text)
+    if text != valid:
+        raise ConfigError(
+            f"the text {valid!r} is not valid UTF-8: check the encoding of the terminal"
+        )

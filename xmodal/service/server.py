@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ LINGER_SECONDS = 1.0
 """Seconds between an error response and the end of its connection. A connection that is closed with
 unread bytes is reset, and the client may not receive the response."""
 
+OTHER_PORT = (errno.EADDRINUSE, errno.EACCES)
+"""Errors for a port that is taken, or that needs other rights."""
+
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 selects a free port. Raises ConfigError."""
@@ -43,7 +47,8 @@ def listen(host: str, port: int) -> socket.socket:
         listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
-        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+        advice = "; choose another port with --port" if error.errno in OTHER_PORT else ""
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}{advice}") from None
     return listening
 
 

@@ -207,7 +207,7 @@ def _config(
 
 
 def _check_settings(server: Server, config: ConnectorConfig, curl: Curl, *, allow: bool) -> None:
-    """Change the required cluster settings if ``allow``. Raises ConfigError otherwise."""
+    """Change the required cluster settings if ``allow``. Raises ClickException otherwise."""
     private_ip = service_probe.is_private(config.service)
     missing = remote_model.read_missing_settings(server, config.url, private_ip=private_ip)
     if missing and not allow:
@@ -219,10 +219,12 @@ def _check_settings(server: Server, config: ConnectorConfig, curl: Curl, *, allo
 
 def _not_allowed(
     prefix: str, missing: list[MissingSetting], config: ConnectorConfig, curl: Curl
-) -> ConfigError:
+) -> click.ClickException:
+    """Return the error of missing settings: a line each, and the command that changes them."""
     body = cluster_settings.settings_body(missing)
     command = curl.command("PUT", "/_cluster/settings", body)
-    return ConfigError(prefix + cluster_settings.explanation(missing, config.url, command))
+    text = cluster_settings.explanation(missing, config.url, command)
+    return click.ClickException(prefix + text)
 
 
 def _to_json(changes: Sequence[ResourceChange]) -> list[dict[str, str | None]]:

@@ -21,6 +21,7 @@ from xmodal.data.dataset import Progress
 from xmodal.errors import ConfigError, IndexFailure
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.validation import check_ids, check_width
+from xmodal.writing import write_text
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.index.bulk_lines import index_line, several_codes, source_codes
 from xmodal_opensearch.index.store import OpenSearchIndex
@@ -143,10 +144,8 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
 
     def _write(self) -> None:
-        new = self.path.with_suffix(".new")
         lines = (f"{number} {digest}\n" for number, digest in sorted(self._stored.items()))
-        new.write_text("".join(lines), "ascii")
-        new.replace(self.path)
+        write_text(self.path, "".join(lines))
 
 
 @contextmanager

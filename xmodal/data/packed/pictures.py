@@ -101,7 +101,11 @@ class _Slot:
         self._error: str | None = None
 
     def get(self, path: Path) -> Container:
-        """Return the open container. A damaged one is opened once, and raises OSError each time."""
+        """Return the open container.
+
+        A damaged one, and one without room to unpack it, is opened once and raises OSError each
+        time.
+        """
         with self._lock:
             if self._error is not None:
                 raise OSError(self._error)
@@ -111,6 +115,11 @@ class _Slot:
                 except DataError as error:
                     self._error = str(error)
                     raise OSError(self._error) from None
+                except OSError as error:
+                    if error.errno == errno.ENOSPC:
+                        self._error = f"{path} cannot be unpacked: the disk of TMPDIR is full"
+                        raise OSError(self._error) from None
+                    raise
             return self._container
 
 

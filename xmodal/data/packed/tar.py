@@ -36,6 +36,7 @@ MAX_RATIO, MIN_UNPACKED = 100, 256 * 2**20
 LEFT_OUT = "member of the shard that is not a plain file"
 NOT_SAFE = "member of the shard with a name that leaves the shard"
 _UNUSUAL = re.compile(r"//|/\.|/\Z|\0").search
+FOLDER = b"5"
 _KINDS = {b"1": "link", b"2": "link", b"3": "device", b"4": "device", b"6": "pipe", b"S": "sparse"}
 
 
@@ -111,6 +112,8 @@ class Tar:
                     raise self._damaged(f"the end of the file within {name}")
                 else:
                     yield Member(safe, start, size)
+            elif kind != FOLDER and not name.endswith("/"):
+                problems.add(LEFT_OUT, f"{name} (type {kind!r})")
             stored = 0 if kind in b"123456" else size + -size % BLOCK
             self._skip(start + stored - self._position)
         if not ended:
@@ -148,6 +151,8 @@ class Tar:
         """Go forward. The last block of an archive may be incomplete."""
         if not self._compressed:
             self._position += size
+            if self._position > self._end + BLOCK:
+                raise self._damaged("the end of the file within a member")
             self._file.seek(self._position)
             return
         while size > 0 and (data := self._read(min(size, CHUNK))):

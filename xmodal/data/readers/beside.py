@@ -8,10 +8,11 @@ diffusion models write it.
 from __future__ import annotations
 
 import json
+import os
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from xmodal.data.dataset import Item
@@ -49,6 +50,8 @@ class CaptionFiles:
     def __init__(self, listing: Listing) -> None:
         self.path = listing.path
         self._names = sorted(filter(is_caption_name, listing.files), key=str.casefold)
+        found = {os.path.splitext(name)[1].casefold() for name in self._names}
+        self._suffixes = [suffix for suffix in SUFFIXES if suffix in found]
 
     def __bool__(self) -> bool:
         return bool(self._names)
@@ -58,8 +61,8 @@ class CaptionFiles:
 
         Several names of one list differ by case alone, and none has the picture's own spelling.
         """
-        for base in (PurePath(picture).stem, picture):
-            for suffix in SUFFIXES:
+        for base in (os.path.splitext(picture)[0], picture):
+            for suffix in self._suffixes:
                 names = _equal_without_case(self._names, base + suffix)
                 if base + suffix in names:
                     yield [base + suffix]
@@ -75,7 +78,7 @@ class Pictures:
 
     def has_one_of(self, caption_file: str) -> bool:
         """Whether a caption file is that of a picture."""
-        stem = PurePath(caption_file).stem
+        stem = os.path.splitext(caption_file)[0]
         if _equal_without_case(self._names, stem):
             return True
         stem = stem.casefold()
@@ -83,7 +86,7 @@ class Pictures:
             name = self._names[place].casefold()
             if not name.startswith(f"{stem}."):
                 return False
-            if PurePath(name).stem == stem:
+            if os.path.splitext(name)[0] == stem:
                 return True
         return False
 

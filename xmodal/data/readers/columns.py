@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -131,6 +131,12 @@ def _resolved(columns: Columns, available: Collection[str]) -> Columns:
 def _is_nested(name: str, available: Collection[str]) -> bool:
     """Whether a name begins with a column and a dot."""
     return any(name.startswith(f"{column}.") for column in available)
+
+
+def getter(columns: Columns) -> Callable[[Any, str], Any]:
+    """Return :func:`value_at`, or the faster ``dict.get`` if no column is a member of an object."""
+    names = filter(None, dataclasses.astuple(columns))
+    return value_at if any("." in name for name in names) else dict.get
 
 
 def value_at(row: Mapping[str, Any], name: str) -> Any:

@@ -121,19 +121,20 @@ class _FolderReader:
         captions = [beside]
         if place.texts is not None:
             captions.append(CaptionFiles(_listing(place.texts)))
+        prefix = "" if folder == self._root else f"{self._tree.relative(folder)}/"
         for name in pictures:
             path = folder / name
             if len(self._named) and os.path.normpath(path) in self._named:
                 continue
             if place.has_table:
                 kind = "picture that the table of its folder does not name, left out"
-                self._reading.problems.add(kind, self._tree.relative(path))
+                self._reading.problems.add(kind, prefix + name)
             else:
-                yield self._beside.item(self._tree.relative(path), path, captions)
+                yield self._beside.item(prefix + name, path, captions)
 
     def _record_unused(self, listing: Listing, pictures: list[str], place: _Place) -> None:
         """Record the files of a folder that were not read."""
-        read = {*pictures, *(path.name for path in self._tables.of(listing.path))}
+        read = {*pictures, *self._tables.of(listing.path)}
         if others := [name for name in listing.files if name not in read]:
             beside = (name for folder in place.pictures for name in _listing(folder).files)
             known = Pictures([*pictures, *beside])

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import fnmatch
+from collections.abc import Iterator
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from functools import partial
 from itertools import islice
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from xmodal.data.dataset import Item
 from xmodal.data.picture_formats import is_picture_name
@@ -51,8 +51,8 @@ class FolderTables:
 
         Raises DataError for several tables of a usual name, and for an unusable one in the root.
         """
-        unused = [name for name in listing.files if listing.path / name not in self.used]
-        listing = replace(listing, files=unused)
+        used = self.of(listing.path)
+        listing = replace(listing, files=[name for name in listing.files if name not in used])
         if table := self._only_one(listing.path, _with_names(listing, METADATA)):
             return self._read(table)
         if files := self._of_kind("COCO", _matching(listing, coco.FILES)):
@@ -65,9 +65,9 @@ class FolderTables:
             return self._read(table)
         return None
 
-    def of(self, folder: Path) -> set[Path]:
-        """Return the tables of a folder that are used or recorded."""
-        return {path for path in self.used | self.recorded if path.parent == folder}
+    def of(self, folder: Path) -> set[str]:
+        """Return the names of the tables of a folder that are used or recorded."""
+        return {path.name for path in self.used | self.recorded if path.parent == folder}
 
     def _only_one(self, folder: Path, tables: list[Path]) -> Path | None:
         """Return the table if there is one. Several are an error in the root, else recorded."""
@@ -110,19 +110,22 @@ class FolderTables:
 
     def _other_table(self, listing: Listing) -> Path | None:
         """Return the table of any name that names pictures; several are recorded, none is used."""
-        pictures = Pictures([name for name in listing.files if is_picture_name(name)])
-        beside = [name for name in listing.files if is_caption_name(name)]
-        beside = [name for name in beside if pictures.has_one_of(name)]
+        recorded = self.of(listing.path)
         tables = [
-            listing.path / name
+            name
             for name in listing.files
-            if PurePath(name).suffix.lower() in TABLE_SUFFIXES and name not in beside
+            if name.lower().endswith(TABLE_SUFFIXES) and name not in recorded
         ]
-        tables = [path for path in tables if path not in self.recorded]
-        found = [path for path in tables[:MAX_TABLES] if self._names_pictures(path)]
-        if len(found) == 1 and not beside:
+        if not tables:
+            return None
+        pictures = Pictures([name for name in listing.files if is_picture_name(name)])
+        is_beside = any(pictures.has_one_of(n) for n in listing.files if is_caption_name(n))
+        tables = [n for n in tables if not (is_caption_name(n) and pictures.has_one_of(n))]
+        paths = [listing.path / name for name in tables[:MAX_TABLES]]
+        found = [path for path in paths if self._names_pictures(path)]
+        if len(found) == 1 and not is_beside:
             return found[0]
-        others = "caption files" if beside else "other tables"
+        others = "caption files" if is_beside else "other tables"
         kind = f"table not used, because there are {others} (name it instead of the folder)"
         for path in found:
             self._record(kind, path.relative_to(self._root), path)
@@ -165,10 +168,10 @@ def _is_small_list(path: Path) -> bool:
         return False
 
 
-def _with_names(listing: Listing, names: Iterable[str]) -> list[Path]:
+def _with_names(listing: Listing, names: tuple[str, ...]) -> list[Path]:
     """Return the files of a folder that have one of some names, in any case, in their order."""
-    found = {name.casefold(): listing.path / name for name in listing.files}
-    return [found[name] for name in names if name in found]
+    found = {name.casefold(): name for name in listing.files if name.casefold() in names}
+    return [listing.path / found[name] for name in names if name in found]
 
 
 def _matching(listing: Listing, patterns: tuple[str, ...]) -> list[Path]:
@@ -177,7 +180,7 @@ def _matching(listing: Listing, patterns: tuple[str, ...]) -> list[Path]:
     for pattern in patterns:
         folder, _, pattern = pattern.rpartition("/")
         if not folder:
-            found += [listing.path / n for n in listing.files if fnmatchcase(n, pattern)]
+            found += [listing.path / name for name in fnmatch.filter(listing.files, pattern)]
         elif folder in listing.folders:
             found += sorted((listing.path / folder).glob(pattern))
     return found

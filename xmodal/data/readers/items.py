@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from itertools import chain, count
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from xmodal.data.dataset import Item, Problems
+from xmodal.data.dataset import ImageSource, Item, Problems
 from xmodal.data.packed.names import PackedName
-from xmodal.data.readers.columns import Columns, value_at
+from xmodal.data.readers.columns import Columns, getter
 from xmodal.data.readers.pictures import PictureFolder
 from xmodal.data.readers.reading import Reading
 from xmodal.data.readers.repeats import ALONE, LAST, Repeats
@@ -31,6 +31,8 @@ from xmodal.data.split import PRECEDENCE, role_of
 
 UNSTORABLE = "column with values that are not stored"
 """Kind of problem, recorded once for each column and kind of value."""
+IdKind = Literal["id", "picture", "row"]
+"""What the id of an item is: that of the id column, the name of its picture, the place of a row."""
 Row = tuple[str, Mapping[str, Any]]
 """Place of a row, for example "line 7", and its values by column."""
 
@@ -57,11 +59,12 @@ def items_from_rows(
     held: dict[int, dict[tuple[str, ...], _Draft]] = {}
     waiting: deque[_Draft] = deque()
     for number, ((place, row), state) in enumerate(zip(rows, repeats.states(), strict=False)):
-        draft = reader.draft(place, row)
+        found = reader.item(place, row)
         if state == ALONE and not waiting:  # the usual case
-            if draft is not None:
-                yield draft.item(reading.problems)
+            if found is not None:
+                yield found[1]
             continue
+        draft = None if found is None else _Draft.of(*found, place)
         if state == ALONE:
             complete = [] if draft is None else [draft]
         else:
@@ -113,13 +116,30 @@ class _Draft:
     key: tuple[str, ...]
     id: str
     has_id: bool
-    images: dict[Path, None]
+    images: dict[ImageSource, None]
     captions: list[str]
     labels: dict[str, None] | None
     fields: dict[str, Any]
     splits: dict[str, None]
     differing: dict[str, dict[Any, Any]] | None = None
     complete: bool = True
+
+    @classmethod
+    def of(cls, kind: IdKind, item: Item, place: str) -> _Draft:
+        """Return the draft of the item of one row."""
+        key: tuple[str, ...] = (kind, item.id if kind == "id" else place)
+        if kind == "picture":
+            key = (kind, os.path.normpath(str(item.images[0]) if item.images else item.id))
+        return cls(
+            key,
+            item.id,
+            kind == "id",
+            dict.fromkeys(item.images),
+            [*item.captions],
+            None if item.labels is None else dict.fromkeys(item.labels),
+            dict(item.fields),
+            {} if item.split is None else {item.split: None},
+        )
 
     def add(self, other: _Draft) -> None:
         """Add the values of another row."""
@@ -138,15 +158,6 @@ class _Draft:
 
     def item(self, problems: Problems) -> Item:
         """Return the item; several splits are recorded."""
-        if not self.differing and len(self.splits) < 2:
-            return Item(
-                self.id,
-                tuple(self.images),
-                tuple(self.captions),
-                None if self.labels is None else tuple(self.labels),
-                self.fields,
-                next(iter(self.splits), None),
-            )
         splits = sorted(self.splits, key=_split_order)
         if len(splits) > 1:
             problems.add(
@@ -165,56 +176,47 @@ class _Draft:
 
 
 class _RowReader:
-    """Reads drafts from the rows of one table."""
+    """Reads items from the rows of one table."""
 
     def __init__(self, columns: Columns, pictures: PictureFolder, reading: Reading) -> None:
         self._columns, self._pictures, self._reading = columns, pictures, reading
         roles = (columns.image, columns.text, columns.label, columns.id, columns.split)
         self._used = {"", *(name for name in roles if name is not None)}
         self._unstorable: set[tuple[str, str]] = set()
+        self._value_at = getter(columns)
 
-    def draft(self, place: str, row: Mapping[str, Any]) -> _Draft | None:
-        """Return the values of a row, or None if it has neither a picture nor a caption.
+    def item(self, place: str, row: Mapping[str, Any]) -> tuple[IdKind, Item] | None:
+        """Return what the id of a row is, and its item; None without a picture and a caption.
 
         The id is that of the id column, else the first picture's name, else the place. What is
         missing is recorded.
         """
-        columns, problems = self._columns, self._reading.problems
+        columns, problems, value_at = self._columns, self._reading.problems, self._value_at
         names: tuple[str, ...] = ()
-        images: dict[Path, None] = {}
+        images: tuple[Path, ...] = ()
         if columns.image is not None:
             names = clean_pictures(value_at(row, columns.image))
             found = (self._pictures.find(name, problems) for name in names)
-            images = {path: None for path in found if path is not None}
+            images = tuple(dict.fromkeys(path for path in found if path is not None))
         captions, understood = (
             ((), True) if columns.text is None else clean_captions(value_at(row, columns.text))
         )
+        kind: IdKind = "row"
         own_id = None if columns.id is None else clean_scalar(value_at(row, columns.id))
-        packed = bool(names) and isinstance(names[0], PackedName)
-        id_ = own_id or (names[0] if names and not packed else self._reading.row_prefix + place)
+        if own_id is not None:
+            kind, id_ = "id", own_id
+        elif names and not isinstance(names[0], PackedName):
+            kind, id_ = "picture", names[0]
+        else:
+            id_ = self._reading.row_prefix + place
         if not understood or not captions or not names:
             self._record_missing(id_, names, captions, understood)
             if not images and not captions and (self._pictures.needed or own_id is None):
                 problems.add("row left out, it has neither picture nor text", id_)
                 return None
-        if own_id is not None:
-            key = ("id", own_id)
-        elif names and not packed:
-            key = ("picture", os.path.normpath(next(iter(images), names[0])))
-        else:
-            key = ("row", place)
         labels = None if columns.label is None else clean_labels(value_at(row, columns.label))
         split = None if columns.split is None else clean_scalar(value_at(row, columns.split))
-        return _Draft(
-            key,
-            id_,
-            own_id is not None,
-            images,
-            [*captions],
-            None if labels is None else dict.fromkeys(labels),
-            self._fields(row),
-            {} if split is None else {split: None},
-        )
+        return kind, Item(id_, images, captions, labels, self._fields(row), split)
 
     def _record_missing(
         self, id_: str, names: Sequence[str], captions: Sequence[str], understood: bool
@@ -254,7 +256,7 @@ class _RowReader:
         return clean_field(raw)
 
 
-def _are_different(some: dict[Path, None], others: dict[Path, None]) -> bool:
+def _are_different(some: dict[ImageSource, None], others: dict[ImageSource, None]) -> bool:
     """Whether two rows name pictures, and not the same ones."""
     return bool(some and others) and some.keys().isdisjoint(others)
 

@@ -16,6 +16,7 @@ CHUNK = 2**18
 MAX_VALUE = 2**25
 """Maximum number of characters of an element."""
 _LITERAL = len("-Infinity")
+_FRACTION = len("e+0")
 _SPACE = " \t\n\r"
 
 
@@ -117,7 +118,8 @@ class _Text:
             except (ValueError, RecursionError) as error:
                 self.refuse(str(error))
             else:
-                if end < len(self._text) or self._is_complete:
+                following = self._text[end : end + _FRACTION]
+                if self._is_complete or following.strip(".eE+-"):
                     self._position = end
                     return value
             if len(self._text) - self._position > MAX_VALUE:

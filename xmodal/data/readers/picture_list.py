@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
 from xmodal.data.dataset import Item, Problems
+from xmodal.data.packed import is_picture_file
 from xmodal.data.readers.beside import Beside, CaptionFiles
 from xmodal.data.readers.reading import Reading
 from xmodal.data.readers.walk import Tree
@@ -20,7 +20,7 @@ def read_pictures(paths: Iterable[Path], reading: Reading) -> Iterator[Item]:
         beside = Beside(folder, reading)
         files = [CaptionFiles(Tree(folder, Problems()).listing(folder))] if folder.is_dir() else []
         for path in pictures:
-            if os.path.isfile(path):
+            if is_picture_file(path):
                 yield beside.item(path.as_posix(), path, files)
             else:
                 reading.problems.add("picture missing", path)

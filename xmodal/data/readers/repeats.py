@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from xmodal.data.packed.names import PackedName
-from xmodal.data.readers.columns import Columns, value_at
+from xmodal.data.readers.columns import Columns, getter
 from xmodal.data.readers.values import clean_pictures, clean_scalar
 
 ALONE, MORE, LAST = 0, 1, 2
@@ -30,6 +30,7 @@ class RowKeys:
     def __init__(self, columns: Columns, folder: Path) -> None:
         self._id, self._image = columns.id, columns.image
         self._folder = folder
+        self._value_at = getter(columns)
         self._hashes = array("Q")
 
     def __len__(self) -> int:
@@ -37,11 +38,11 @@ class RowKeys:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Add the next row."""
-        own_id = None if self._id is None else clean_scalar(value_at(row, self._id))
+        own_id = None if self._id is None else clean_scalar(self._value_at(row, self._id))
         if own_id is not None:
             key: object = ("id", own_id)
         else:
-            names = () if self._image is None else clean_pictures(value_at(row, self._image))
+            names = () if self._image is None else clean_pictures(self._value_at(row, self._image))
             if names and not isinstance(names[0], PackedName):
                 key = ("picture", self._plain(names[0]))
             else:  # a row of its own

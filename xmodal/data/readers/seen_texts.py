@@ -23,10 +23,14 @@ class SeenTexts:
 
     def add(self, text: str) -> bool:
         """Add a text; return whether it is new."""
-        place, value = self._place(text)
-        if self._slots[place]:
-            return False
-        self._slots[place] = value
+        value = hash(text) & _MASK or 1  # as _place does, but without a call
+        slots, last = self._slots, len(self._slots) - 1
+        place = value & last
+        while found := slots[place]:
+            if found == value:
+                return False
+            place = (place + 1) & last
+        slots[place] = value
         self._number += 1
         if self._number * 2 >= len(self._slots):
             self._grow()

@@ -178,6 +178,9 @@ def _split_of(path: Path, root: Path) -> str | None:
 
 
 def _split_in_name(path: Path) -> str | None:
-    """Return the split in the name of a shard: "train" of ``train-00000-of-00002.parquet``."""
+    """Return the split in the name of a shard: "train" of ``train-00000-of-00002.parquet``.
+
+    It is the last one, because the name of the data set is before it: ``test-set-train.arrow``.
+    """
     words = re.split(r"[-_.\s]+", path.name.partition(".")[0])
-    return next((word for word in words if role_of(word)), None)
+    return next((word for word in reversed(words) if role_of(word)), None)

@@ -49,7 +49,9 @@ def clean_captions(value: Any) -> tuple[tuple[str, ...], bool]:
     files of features have a row for each.
     """
     if type(value) is str and (text := " ".join(value[:MAX_TEXT].split()))[:1] not in ("[", "{"):
-        return (() if is_missing(text) else (valid_unicode(text),)), True
+        if len(text) < 20 and text.lower() in MISSING:
+            return (), True
+        return (text if text.isascii() else valid_unicode(text),), True
     found = list(_captions(value))
     texts = (valid_unicode(" ".join(text[:MAX_TEXT].split())) for text in found if text is not None)
     return tuple(text for text in texts if text), None not in found
