@@ -84,25 +84,6 @@ for _ in range(500):
     assert ran.returncode == 0
 
 
-def test_sparse_arrays_of_matlab_4_are_refused(tmp_path: Path) -> None:
-    from scipy.sparse import eye_array
-
-    io.savemat(tmp_path / "f.mat", {"image": eye_array(3)}, format="4")
-    with pytest.raises(DataError, match="sparse"):
-        read_feature_file(tmp_path / "f.mat")
-
-
-@pytest.mark.parametrize("rows", [2**30, -1])
-def test_files_of_matlab_4_are_checked(tmp_path: Path, rows: int) -> None:
-    io.savemat(tmp_path / "f.mat", {"image": np.ones((2, 3))}, format="4")
-    check_elements(tmp_path / "f.mat", ARRAYS)
-    content = bytearray((tmp_path / "f.mat").read_bytes())
-    content[4:8] = struct.pack("<i", rows)
-    (tmp_path / "f.mat").write_bytes(content)
-    with pytest.raises(DataError, match="too few values"):
-        read_feature_file(tmp_path / "f.mat")
-
-
 def test_big_endian_files_are_checked(tmp_path: Path) -> None:
     header = b"x" * 124 + b"\1\0MI"
     (tmp_path / "f.mat").write_bytes(header + struct.pack(">II", 14, 999))

@@ -1,10 +1,9 @@
-"""Check of .mat files of MATLAB 4 to 7.2, before scipy reads them.
+"""Check of .mat files of MATLAB 5 to 7.2, before scipy reads them.
 
 scipy trusts types and sizes in such a file: a wrong one makes it read or write outside of its
 memory, which ends the process. Only the elements that are read are checked, and only arrays of
 numbers and texts and cells of these are accepted.
-Format: MathWorks, "MAT-File Format", chapters "Level 5 MAT-File Format" and "Level 4 MAT-File
-Format".
+Format: MathWorks, "MAT-File Format", chapter "Level 5 MAT-File Format".
 """
 
 from __future__ import annotations
@@ -25,8 +24,6 @@ CELL, CHARACTERS, NUMBERS = 1, 4, range(6, 16)
 """Classes of arrays."""
 COMPLEX = 8
 """Flag of an array that has an imaginary part."""
-LEVEL_4_TYPES, LEVEL_4_BYTES = 5000, (8, 4, 4, 2, 2, 1)
-"""Limit of the types of MATLAB 4, and bytes of a value by their second digit."""
 MAX_DEPTH, MAX_DIMENSIONS = 4, 32
 CHUNK = 1 << 20
 
@@ -41,38 +38,19 @@ class _Element(NamedTuple):
 def check_elements(path: Path, names: Collection[str]) -> None:
     """Raise ValueError if the arrays ``names`` of a file are not safe to read.
 
-    Files of MATLAB 7.3 have another format, and are not checked.
+    Files of MATLAB 4 are refused, because they have no checksums and no bounds. Those of MATLAB 7.3
+    have another format, and are not checked.
     """
     with open(path, "rb") as file:
         header = file.read(HEADER_BYTES)
-        if 0 in header[:4]:
-            _check_level_4(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
-            return
-        if len(header) < HEADER_BYTES:
-            return
+        if len(header) < HEADER_BYTES or 0 in header[:4]:
+            raise ValueError("it is of MATLAB 4 or cut off, save it in version 5 to 7.2")
         order, version = ("<", header[125]) if header[126:] == b"IM" else (">", header[124])
         if version != 1:
             return
         content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     for element in _elements(content[HEADER_BYTES:], order):
         _check_variable(element, order, names)
-
-
-def _check_level_4(data: memoryview) -> None:
-    """Raise ValueError if an array of a file of MATLAB 4 is sparse or has too few values."""
-    place = 0
-    while place + 20 <= len(data):
-        header = data[place : place + 20]
-        fields = struct.unpack("<5i", header)
-        if not 0 <= fields[0] < LEVEL_4_TYPES:
-            fields = struct.unpack(">5i", header)
-        type_, rows, columns, imaginary, name = fields
-        bytes_ = LEVEL_4_BYTES[min(type_ % 100 // 10, 5)]
-        place += 20 + name + rows * columns * bytes_ * (2 if imaginary == 1 else 1)
-        if min(rows, columns, name) < 0 or place > len(data):
-            raise ValueError(f"an array of the shape {(rows, columns)} has too few values")
-        if type_ % 10 > 1:
-            raise ValueError("an array is sparse, expected numbers or texts")
 
 
 def _check_variable(element: _Element, order: str, names: Collection[str]) -> None:

@@ -112,8 +112,13 @@ def batch_rows(
 
 
 def readable_values(values: pa.Array) -> Iterator[Any]:
-    """Yield the values of a column as Python values, without those that are not readable."""
-    for scalar in values:
+    """Yield the values of a column that may hold pictures, without those that are not readable.
+
+    Of an object of bytes and path, yield the bytes.
+    """
+    import pyarrow.types as t
+
+    for scalar in values.field("bytes") if t.is_struct(values.type) else values:
         with suppress(ValueError, OverflowError):
             yield scalar.as_py()
 

@@ -15,6 +15,7 @@ from xmodal.data.readers.arrow_columns import (
     column_values,
     may_hold_pictures,
     picture_values,
+    readable_values,
 )
 from xmodal.data.readers.columns import COLUMN_NAMES
 from xmodal.data.readers.hub_features import class_names, with_names
@@ -64,7 +65,7 @@ class _File:
         named = self._reading.columns.image
         values: list[Any] = []
         for batch in self._file.iter_batches(1, columns=[name], use_threads=False):
-            values += batch.column(0).to_pylist()
+            values += readable_values(batch.column(0))
             if len(values) == PICTURE_ROWS or are_pictures(values, named == name):
                 break
         is_image = name == named or (named is None and name in COLUMN_NAMES["image"])
