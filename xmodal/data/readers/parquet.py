@@ -29,8 +29,6 @@ BATCH_BYTES = 2**23
 """Bounds of the rows that are read at a time, and of the bytes of their columns."""
 PICTURE_ROWS = 32
 """Rows among which the first picture of a column is looked for."""
-READ_BYTES = 2**20
-"""Bytes of a column that are read at a time."""
 
 
 def read_rows(path: Path, reading: Reading) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -42,7 +40,7 @@ def read_rows(path: Path, reading: Reading) -> Iterator[tuple[str, dict[str, Any
 
     with (
         table_errors(path),
-        pq.ParquetFile(path, buffer_size=READ_BYTES, pre_buffer=False) as file,
+        pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file,
     ):
         yield from _File(file, path, reading).rows()
 
