@@ -118,7 +118,7 @@ def _open_bytes(data: bytes) -> Image.Image:
         data = _largest_icon(data)
     if not tags_are_bounded(data) or (data[4:8] == b"ftyp" and not _metadata_is_bounded(data)):
         raise DataError("its tags are larger than the file")
-    formats = FORMATS
+    formats: tuple[str, ...] = FORMATS
     if is_heif(data[:64]):
         register_heif()
         formats = ("HEIF",)
