@@ -15,6 +15,8 @@ import pytest
 from PIL import Image, ImageFile, TiffImagePlugin, TiffTags
 from support.bad_pictures import TEXT, damaged_avif, png, png_bomb, truncated_jpeg
 
+from xmodal.data import bit_depth, images
+from xmodal.data.bit_depth import to_8_bits
 from xmodal.data.images import MAX_PIXELS, image_size, load_image
 from xmodal.data.picture_formats import SUFFIXES
 from xmodal.data.preprocessing import Preprocessing
@@ -494,6 +496,39 @@ def test_transparency_of_a_large_picture_is_flattened_like_that_of_a_small_one()
     found = rgb_values(load_image(tall))
     assert (found[:5] == rgb_values(load_image(Image.fromarray(values)))).all()
     assert (found[-5:] == found[:5]).all()
+
+
+@pytest.mark.parametrize(
+    "mode, format_, wide",
+    [("RGBA", "PNG", True), ("F", "TIFF", True), ("RGB", "WEBP", True), ("RGB", "PNG", False)],
+)
+def test_small_files_that_need_much_memory_are_refused_by_their_header(
+    monkeypatch: pytest.MonkeyPatch, mode: str, format_: str, wide: bool
+) -> None:
+    monkeypatch.setattr(images, "MEMORY", 5 * 400**2)
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (400, 400, 3), np.uint8)).convert(mode)
+    load_image(encode(noise, format_, **({"lossless": True} if format_ == "WEBP" else {})))
+    options = {"compression": "tiff_deflate"} if format_ == "TIFF" else {}
+    plain = encode(Image.new(mode, (400, 400)), format_, **options)
+    assert len(plain) < 1600
+    if wide:
+        with pytest.raises(DataError, match="400 x 400 pixels"):
+            image_size(plain)
+    else:
+        assert load_image(plain).size == (400, 400)
+
+
+@pytest.mark.parametrize("mode", ["F", "I", "I;16"])
+def test_bands_of_values_have_one_range(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    values = np.arange(60).reshape(12, 5) * 70 - (900 if mode == "I" else 0)
+    kind = {"F": np.float32, "I": np.int32, "I;16": np.uint16}[mode]
+    image = Image.fromarray(values.astype(kind))
+    assert image.mode == mode
+    whole = np.asarray(to_8_bits(image))
+    monkeypatch.setattr(bit_depth, "BAND_PIXELS", 10)
+    assert (np.asarray(to_8_bits(image)) == whole).all()
+    assert whole[0, 0] == 0 and (np.diff(whole.ravel().astype(int)) >= 0).all()
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of damaged metadata

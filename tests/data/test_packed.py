@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from support.packed_files import archive, png
 
@@ -29,6 +30,8 @@ from xmodal.data.packed import (
     tar,
 )
 from xmodal.data.picture_files import picture_hashes, picture_stamp
+from xmodal.data.readers import arrow
+from xmodal.data.readers.reading import Reading
 from xmodal.errors import DataError
 
 
@@ -424,3 +427,17 @@ def test_no_damaged_footer_of_parquet_ends_the_process(tmp_path: Path) -> None:
     command = [sys.executable, "-c", FOOTERS, str(tmp_path / "a.parquet")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_rows_without_values_are_limited(tmp_path: Path) -> None:
+    path = tmp_path / "t.arrow"
+    for rows, refused in ((50_000, False), (3_000_000, True)):
+        table = pa.table({"text": pa.nulls(rows), "id": pa.nulls(rows)})
+        with pa.ipc.new_stream(path, table.schema) as writer:
+            writer.write_table(table)
+        assert path.stat().st_size < 1000
+        if refused:
+            with pytest.raises(DataError, match="3,000,000 rows"):
+                list(arrow.read_rows(path, Reading()))
+        else:
+            assert sum(1 for _ in arrow.read_rows(path, Reading())) == rows

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from xmodal.data.packed import read_picture
 from xmodal.data.packed.names import PackedName
 from xmodal.data.readers import parquet
 from xmodal.data.readers.columns import Columns
@@ -126,6 +127,42 @@ def test_only_named_columns_are_read(tmp_path: Path) -> None:
         rows = [row for _, row in parquet.read_rows(path, Reading(only=frozenset(only)))]
         assert [set(row) for row in rows] == [only] * 2
         assert all(isinstance(row["image"], PackedName) for row in rows if "image" in row)
+
+
+def test_the_size_in_the_header_of_a_page_is_not_allocated(tmp_path: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(
+        pa.table({"image": ["12345678"]}), path, compression="none", use_dictionary=False
+    )
+    content = path.read_bytes()
+    header = b"PAR1\x15\x00\x15"  # type 0, then the sizes with and without compression
+    assert content.startswith(header)
+    sizes = content[len(header) : len(header) + 3]
+    assert sizes[0] == sizes[2] < 128 and sizes[1] == 0x15
+    huge = b"\xfe\xff\xff\xff\x0c"  # 1.7 GB
+    path.write_bytes(header + huge + b"\x15" + huge + content[len(header) + 3 :])
+    with pytest.raises(DataError, match=r"t\.parquet"):
+        list(iterate(path))
+    with pytest.raises(OSError, match="Parquet"):
+        read_picture(path / "image" / "0")
+    assert pa.default_memory_pool().max_memory() < 2**30  # of the process
+
+
+def test_a_long_text_of_a_dictionary_is_repeated_in_few_rows_at_a_time(tmp_path: Path) -> None:
+    path, rows = tmp_path / "t.parquet", 1200
+    texts = pa.DictionaryArray.from_arrays(pa.array([0] * rows), ["x" * 900_000])
+    pq.write_table(pa.table({"text": texts}), path, store_schema=False)
+    assert sum(len(row["text"]) for _, row in parquet.read_rows(path, Reading())) == rows * 900_000
+    assert pa.default_memory_pool().max_memory() < 2**30  # of the process
+
+
+def test_many_equal_rows_in_a_small_file(tmp_path: Path) -> None:
+    path, rows = tmp_path / "t.parquet", 200_000
+    table = pa.table({"file_name": ["a.png"] * rows, "text": ["a dog"] * rows})
+    pq.write_table(table, path, compression="zstd")
+    assert path.stat().st_size < 10_000
+    [*_, (place, last)] = parquet.read_rows(path, Reading())
+    assert (place, last) == ("row 200000", {"file_name": "a.png", "text": "a dog"})
 
 
 def test_damaged_parquet_is_refused(tmp_path: Path) -> None:

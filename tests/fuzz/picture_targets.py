@@ -52,7 +52,6 @@ def picture(data: bytes) -> None:
     size, fit = (None, 8, 224)[option % 3], FITS[option // 3 % len(FITS)]
     content = with_checksums(choices.rest())
     image_size(content)
-    loaded = load_image(content, size)
-    assert loaded.mode == "RGB"
+    assert load_image(content, size).mode == "RGB"
     resized = 0 if fit == "crop" else 2 * (size or 16)
     Preprocessing(size=size or 16, fit=fit, resized=resized).pixels(content)

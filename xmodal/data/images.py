@@ -33,6 +33,15 @@ MAX_SLOW_PIXELS = 250_000
 """Maximum number of pixels of the variants of PPM that Pillow decodes number by number."""
 BAND_PIXELS = 4_000_000
 """Pixels that are converted at a time where transparency is flattened."""
+MEMORY = 500 * 2**20
+"""Bytes of memory that the decoding of a picture may need if its file is small."""
+SMALL_FILE = 100
+"""Pixels for each byte of a file above which it is small; photos usually have fewer than 50."""
+COPYING_FORMATS = ("WEBP", "JPEG2000", "AVIF", "HEIF")
+"""Formats whose decoders hold several copies of a picture, of COPIES_BYTES for each pixel."""
+COPIES_BYTES = 17
+SMALL_MODES = ("1", "L", "P")
+"""Modes of one byte for each pixel; Pillow stores RGB in 4 bytes."""
 
 Source = str | Path | bytes | Image.Image
 Pixels = npt.NDArray[np.uint8]
@@ -109,10 +118,27 @@ def _open_bytes(data: bytes) -> Image.Image:
         data = _largest_icon(data)
     if not tags_are_bounded(data) or (data[4:8] == b"ftyp" and not _metadata_is_bounded(data)):
         raise DataError("its tags are larger than the file")
+    formats: tuple[str, ...] = FORMATS
     if is_heif(data[:64]):
         register_heif()
-        return Image.open(BoundedFile(data), formats=("HEIF",))
-    return Image.open(BoundedFile(data), formats=FORMATS)
+        formats = ("HEIF",)
+    opened = Image.open(BoundedFile(data), formats=formats)
+    pixels = opened.width * opened.height
+    if pixels * _bytes_of_a_pixel(opened) > MEMORY and pixels > SMALL_FILE * len(data):
+        raise DataError(
+            f"{opened.width} x {opened.height} pixels in a file of {len(data):,} bytes, expected "
+            f"at most {SMALL_FILE} pixels for each byte in a picture of this size; make it smaller"
+        )
+    return opened
+
+
+def _bytes_of_a_pixel(image: Image.Image) -> int:
+    """Return the bytes of memory for each pixel that decoding to RGB needs, about."""
+    if image.format in COPYING_FORMATS:
+        return COPIES_BYTES
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return 4
+    return 5 if image.mode in SMALL_MODES else 8
 
 
 def _largest_icon(data: bytes) -> bytes:

@@ -82,9 +82,10 @@ class _Parquet:
     def __init__(self, path: Path) -> None:
         import pyarrow.parquet as pq
 
-        # Without pre_buffer and with buffer_size, pages are read one after the other; by default
-        # the column of a whole group of rows is in memory.
-        self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20)
+        # Without pre_buffer, the pages of a file in mapped memory are read one after the other; by
+        # default the column of a whole group of rows is copied. A buffer of the size that the
+        # header of a damaged page states would be filled if buffer_size were set.
+        self._file = pq.ParquetFile(path, memory_map=True, pre_buffer=False)
         self.names = self._file.schema_arrow.names
         self._metadata = self._file.metadata
         groups = [self._metadata.row_group(g) for g in range(self._metadata.num_row_groups)]

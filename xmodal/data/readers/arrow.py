@@ -24,6 +24,8 @@ from xmodal.data.readers.hub_features import class_names, with_names
 from xmodal.data.readers.reading import Reading
 
 BATCH_ROWS = 1024
+MAX_EMPTY_ROWS = 100_000
+"""Maximum number of rows in a batch whose values and file have less than one bit for each row."""
 PICTURE_ROWS = 32
 """Rows among which the first picture of a column is looked for."""
 
@@ -74,8 +76,13 @@ class _File:
                 first += len(part)
 
     def _batches(self) -> Iterator[Any]:
+        limit = MAX_EMPTY_ROWS + 8 * len(self._content)
         for batch in arrow_batches(self._content, self._numbers):
             batch.validate(full=True)  # offsets of a damaged file may be outside of it
+            if len(batch) > max(limit, 8 * batch.nbytes):
+                raise OSError(
+                    f"a batch of {len(batch):,} rows has {batch.nbytes:,} bytes of values"
+                )
             if len(batch):
                 yield batch
 

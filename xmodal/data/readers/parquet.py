@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 BATCH_ROWS = 4096
 BATCH_BYTES = 2**23
 """Bounds of the rows that are read at a time, and of the bytes of their columns."""
+DICTIONARY_BYTES = 2**26
+"""Bound of the rows that are read at a time, times the bytes of the dictionaries of columns."""
 PICTURE_ROWS = 32
 """Rows among which the first picture of a column is looked for."""
-READ_BYTES = 2**20
-"""Bytes of a column that are read at a time."""
 
 
 def read_rows(path: Path, reading: Reading) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -43,7 +43,7 @@ def read_rows(path: Path, reading: Reading) -> Iterator[tuple[str, dict[str, Any
 
     with (
         table_errors(path),
-        pq.ParquetFile(path, buffer_size=READ_BYTES, pre_buffer=False) as file,
+        pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file,
     ):
         yield from _File(file, path, reading).rows()
 
@@ -114,13 +114,18 @@ class _File:
             first += batch.num_rows
 
     def _rows_of_a_batch(self, groups: list[int], names: list[str]) -> int:
-        """Return the rows whose columns have about ``BATCH_BYTES``."""
-        size = total = 0
+        """Return the rows whose columns have about ``BATCH_BYTES``.
+
+        A row may have any value of a dictionary; so their number is also bounded by its size.
+        """
+        size = total = largest = 0
         for group in groups:
             total += self._file.metadata.row_group(group).num_rows
-            for chunk in column_chunks(self._file, group, names).values():
-                size += chunk.total_uncompressed_size
-        return max(1, min(BATCH_ROWS, BATCH_BYTES * total // max(1, size)))
+            chunks = column_chunks(self._file, group, names).values()
+            size += sum(chunk.total_uncompressed_size for chunk in chunks)
+            largest = max(largest, sum(map(_dictionary_bytes, chunks)))
+        limits = BATCH_BYTES * total // max(1, size), DICTIONARY_BYTES // max(1, largest)
+        return max(1, min(BATCH_ROWS, *limits))
 
     def _columns(
         self, read: dict[str, pa.Array], unread: frozenset[str], first: int, number: int
@@ -145,3 +150,12 @@ class _File:
                 "value that is not readable", f"row {first + place + 1}, column {name}"
             )
         return with_names(found, self._names[name]) if name in self._names else found
+
+
+def _dictionary_bytes(chunk: pq.ColumnChunkMetaData) -> int:
+    """Return the bytes of the dictionary of a column, estimated by the ratio of compression."""
+    if chunk.dictionary_page_offset is None:
+        return 0
+    compressed = max(0, chunk.data_page_offset - chunk.dictionary_page_offset)
+    size: int = chunk.total_uncompressed_size
+    return min(size, compressed * size // max(1, chunk.total_compressed_size))
