@@ -81,3 +81,16 @@ for place in range(start, len(content)):
 """
     ran = subprocess.run([sys.executable, "-c", program, str(path)])
     assert ran.returncode == 0
+
+
+def test_an_arrow_batch_of_a_negative_number_of_rows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.arrow"
+    table = pa.table({"text": ["a"] * 1237})
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
+    content = path.read_bytes()
+    number = (1237).to_bytes(8, "little")
+    assert content.count(number) > 0
+    path.write_bytes(content.replace(number, (-1).to_bytes(8, "little", signed=True), 1))
+    with pytest.raises(DataError, match="Arrow"):
+        read(path)

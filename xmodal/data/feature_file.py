@@ -290,6 +290,7 @@ LOAD_ERRORS = (
         SyntaxError,
         RuntimeError,
         MemoryError,
+        SystemError,  # of the tokenizer of Python 3.12
     ),
     *(OverflowError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),
 )

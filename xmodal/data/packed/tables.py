@@ -185,12 +185,18 @@ def open_arrow(content: Any, columns: list[int] | None = None) -> Any:
 
 
 def arrow_batches(content: Any, columns: list[int] | None = None) -> Iterator[Any]:
-    """Yield the record batches of an Arrow file or stream; see :func:`open_arrow`."""
+    """Yield the record batches of an Arrow file or stream; see :func:`open_arrow`.
+
+    Raises OSError for a batch of fewer than 0 rows, and the errors of pyarrow.
+    """
     reader = open_arrow(content, columns)
+    batches = reader
     if hasattr(reader, "num_record_batches"):
-        yield from map(reader.get_batch, range(reader.num_record_batches))
-    else:
-        yield from reader
+        batches = map(reader.get_batch, range(reader.num_record_batches))
+    for batch in batches:
+        if batch.num_rows < 0:
+            raise OSError(f"a batch has {batch.num_rows:,} rows")
+        yield batch
 
 
 class _Column:
