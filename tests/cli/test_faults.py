@@ -19,10 +19,12 @@ from xmodal.errors import ConfigError, DataError, is_out_of_memory
 from xmodal.retrieval.query import Query
 
 PROGRAM = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 import click
 from xmodal.cli.start import start
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of shells ignore SIGINT
 
 def result():
     from xmodal.cli.output import info, print_line
