@@ -158,4 +158,5 @@ def _dictionary_bytes(chunk: pq.ColumnChunkMetaData) -> int:
         return 0
     compressed = max(0, chunk.data_page_offset - chunk.dictionary_page_offset)
     size: int = chunk.total_uncompressed_size
-    return int(min(size, compressed * size // max(1, chunk.total_compressed_size)))
+    estimate: int = compressed * size // max(1, chunk.total_compressed_size)
+    return min(size, estimate)
