@@ -133,7 +133,8 @@ def test_pipes_and_folders_that_a_table_names_are_not_opened(tmp_path: Path) -> 
     assert not found(data, tmp_path)
     assert data.problems.names("picture is a folder") == ["1.png"]
     assert data.problems.names("pipe, socket or device, not opened") == ["2.png"]
-    assert len(data.problems.names("picture missing")) == 3
+    assert len(data.problems.names("picture missing")) == 2
+    assert len(data.problems.names("name of a picture with a zero byte")) == 1
 
 
 def test_folders_are_listed_once_for_many_missing_names(
@@ -159,3 +160,12 @@ def test_folders_of_very_many_files_need_exact_names(
     draw(tmp_path, "1.png", "2.png", "3.png", "few/4.png")
     data = read(table(tmp_path, "1.PNG", "2.png", "few/4.PNG"))
     assert found(data, tmp_path) == ["2.png", "few/4.png"]
+
+
+@pytest.mark.parametrize("need_pictures", [True, False])
+def test_a_name_with_a_zero_byte_is_recorded(tmp_path: Path, need_pictures: bool) -> None:
+    table = tmp_path / "t.jsonl"
+    table.write_text('{"id": "a", "image": "a\\u0000b.png", "text": "red"}\n')
+    data = read(table, need_pictures=need_pictures)
+    assert data.problems.names("name of a picture with a zero byte") == ["'a\\x00b.png'"]
+    assert data.items[0].document() == {"text": "red"}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import resource
 import sys
 import time
 import traceback
@@ -98,7 +99,8 @@ def main() -> None:
         watched = Watched(name, folder)
         for seed in watched.target.seeds():  # imports the modules that the target needs
             watched.target.run(seed)
-    limit = (peak() >> 20) + 2 * (MAX_BYTES >> 20)
+    # libFuzzer compares the peak of the process, which includes that of its parent before exec.
+    limit = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10) + 2 * (MAX_BYTES >> 20)
     atheris.Setup([sys.argv[0], *sys.argv[3:], f"-rss_limit_mb={limit}"], watched)
     atheris.Fuzz()
 

@@ -50,7 +50,7 @@ FILES_KEY = "files"
 
 DAMAGE_ERRORS = (
     *(AttributeError, LookupError, TypeError, ValueError, OSError, RuntimeError, EOFError),
-    *(SyntaxError, tokenize.TokenError),  # numpy's, for the header of a .npy file
+    *(OverflowError, SystemError, SyntaxError, tokenize.TokenError),  # of headers of .npy files
     CodeError,
 )
 """Exceptions that reading a damaged file may raise."""

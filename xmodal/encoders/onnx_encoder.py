@@ -389,7 +389,9 @@ class _GraphFeaturizer:
             found: list[Any] = self._tokenizer.encode_batch(texts)
         except XmodalError:
             raise
-        except Exception as error:  # tokenizers raises plain Exception
+        except BaseException as error:  # Exception, or the PanicException of Rust, which is none
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise damaged(
                 self._folder, ONNX_ENCODER, f"{self._config.tokenizer}: {error}"
             ) from None

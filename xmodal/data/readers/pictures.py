@@ -70,6 +70,9 @@ class PictureFolder:
         return self._known[name]
 
     def _find_or_record(self, name: str, problems: Problems) -> Path | None:
+        if "\0" in name:
+            problems.add("name of a picture with a zero byte", ascii(name))
+            return None
         if not self.needed:
             return self._exact([name]) or self._folder / name
         kind = None
@@ -85,7 +88,7 @@ class PictureFolder:
         """Return the file of a name. Raises Ambiguous."""
         if (path := self._exact([name])) is not None:
             return path
-        if is_url(name) or "\0" in name:
+        if is_url(name):
             return None
         forms = list(name_forms(name))
         for text, note in forms:
