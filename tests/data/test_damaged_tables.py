@@ -42,9 +42,11 @@ def test_a_path_that_is_not_in_utf8_costs_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [".parquet", ".arrow"])
 def test_names_with_a_zero_byte_are_missing_pictures(tmp_path: Path, ending: str) -> None:
     write(tmp_path / f"t{ending}", pa.table({"image": ["a\0.png"], "caption": ["a"]}))
-    [item] = read(tmp_path / f"t{ending}", need_pictures=False)
+    data = read(tmp_path / f"t{ending}", need_pictures=False)
+    assert [(item.images, item.captions) for item in data] == [((), ("a",))]
+    assert data.problems.names("name of a picture with a zero byte") == ["'a\\x00.png'"]
     with pytest.raises(FileNotFoundError):
-        read_picture(item.images[0])
+        read_picture(tmp_path / "a\0.png")
 
 
 def test_a_column_name_that_is_not_in_utf8_is_one_line(tmp_path: Path) -> None:

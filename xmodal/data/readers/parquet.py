@@ -29,7 +29,7 @@ BATCH_ROWS = 4096
 BATCH_BYTES = 2**23
 """Bounds of the rows that are read at a time, and of the bytes of their columns."""
 DICTIONARY_BYTES = 2**26
-"""Bound of the rows that are read at a time, times the bytes of the dictionaries of columns."""
+"""Bound of the rows that are read at a time, times the largest values of the dictionaries."""
 PICTURE_ROWS = 32
 """Rows among which the first picture of a column is looked for."""
 
@@ -116,7 +116,8 @@ class _File:
     def _rows_of_a_batch(self, groups: list[int], names: list[str]) -> int:
         """Return the rows whose columns have about ``BATCH_BYTES``.
 
-        A row may have any value of a dictionary; so their number is also bounded by its size.
+        A row may have any value of a dictionary; so their number is also bounded by the largest
+        one, or by the size of all dictionaries where it is not small.
         """
         size = total = largest = 0
         for group in groups:
@@ -124,8 +125,33 @@ class _File:
             chunks = column_chunks(self._file, group, names).values()
             size += sum(chunk.total_uncompressed_size for chunk in chunks)
             largest = max(largest, sum(map(_dictionary_bytes, chunks)))
-        limits = BATCH_BYTES * total // max(1, size), DICTIONARY_BYTES // max(1, largest)
-        return max(1, min(BATCH_ROWS, *limits))
+        rows = BATCH_BYTES * total // max(1, size)
+        if DICTIONARY_BYTES // max(1, largest) < min(rows, BATCH_ROWS):
+            largest = min(largest, max(self._largest_value(group, names) for group in groups))
+        return max(1, min(BATCH_ROWS, rows, DICTIONARY_BYTES // max(1, largest)))
+
+    def _largest_value(self, group: int, names: list[str]) -> int:
+        """Return the bytes of the largest texts of the dictionaries of a row group, summed.
+
+        Only the first row is read; a dictionary comes with it.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        texts = [name for name in names if pa.types.is_string(self._types[name])]
+        others = [name for name in names if name not in texts]
+        chunks = column_chunks(self._file, group, others).values()
+        found = sum(map(_dictionary_bytes, chunks))
+        with pq.ParquetFile(
+            self._path, memory_map=True, pre_buffer=False, read_dictionary=texts
+        ) as file:
+            rows = file.iter_batches(1, row_groups=[group], columns=texts, use_threads=False)
+            first = next(rows, None) if texts else None
+            for column in () if first is None else first.columns:
+                values = column.dictionary if pa.types.is_dictionary(column.type) else column
+                found += pc.max(pc.binary_length(values)).as_py() or 0
+        return found
 
     def _columns(
         self, read: dict[str, pa.Array], unread: frozenset[str], first: int, number: int
