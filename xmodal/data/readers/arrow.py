@@ -14,10 +14,10 @@ from xmodal.data.packed.tables import arrow_batches, column_path, open_arrow, ta
 from xmodal.data.readers.arrow_columns import (
     are_pictures,
     batch_rows,
-    column_values,
     may_hold_pictures,
     picture_values,
     readable_values,
+    recorded_values,
 )
 from xmodal.data.readers.columns import COLUMN_NAMES
 from xmodal.data.readers.hub_features import class_names, with_names
@@ -97,10 +97,5 @@ class _File:
     def _values(self, name: str, column: Any, first: int) -> list[Any]:
         if name in self._pictures:
             return picture_values(column, column_path(self._path, name), first)
-        unreadable: list[int] = []
-        values = column_values(column, unreadable)
-        for place in unreadable:
-            self._reading.problems.add(
-                "value that is not readable", f"row {first + place + 1}, column {name}"
-            )
+        values = recorded_values(column, name, first, self._reading.problems)
         return with_names(values, self._names[name]) if name in self._names else values

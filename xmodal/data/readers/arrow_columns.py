@@ -12,6 +12,7 @@ from contextlib import suppress
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
+from xmodal.data.dataset import Problems
 from xmodal.data.packed.names import PackedName
 from xmodal.data.readers.values import plain_value
 
@@ -145,6 +146,18 @@ def column_values(values: pa.Array, unreadable: list[int]) -> list[Any]:
     except (ValueError, OverflowError, pa.ArrowException):
         found = [_value(one, place, unreadable) for place, one in enumerate(values)]
     return found if plain else [plain_value(value) for value in found]
+
+
+def recorded_values(column: Any, name: str, first: int, problems: Problems) -> list[Any]:
+    """Return the values of a column; those that are not readable are recorded, and None.
+
+    ``first``: number of the column's first row, from 0.
+    """
+    unreadable: list[int] = []
+    values = column_values(column, unreadable)
+    for place in unreadable:
+        problems.add("value that is not readable", f"row {first + place + 1}, column {name}")
+    return values
 
 
 def _in_microseconds(type_: pa.DataType) -> pa.DataType:

@@ -12,10 +12,10 @@ from xmodal.data.packed.tables import column_chunks, column_path, table_errors
 from xmodal.data.readers.arrow_columns import (
     are_pictures,
     batch_rows,
-    column_values,
     may_hold_pictures,
     picture_values,
     readable_values,
+    recorded_values,
 )
 from xmodal.data.readers.columns import COLUMN_NAMES
 from xmodal.data.readers.hub_features import class_names, with_names
@@ -169,12 +169,7 @@ class _File:
         return columns
 
     def _plain(self, name: str, values: pa.Array, first: int) -> list[Any]:
-        unreadable: list[int] = []
-        found = column_values(values, unreadable)
-        for place in unreadable:
-            self._reading.problems.add(
-                "value that is not readable", f"row {first + place + 1}, column {name}"
-            )
+        found = recorded_values(values, name, first, self._reading.problems)
         return with_names(found, self._names[name]) if name in self._names else found
 
 

@@ -1,18 +1,21 @@
-"""Read items from a folder or a table.
+"""Read items from folders, tables and shards.
 
 Supported layouts:
 
-    photos/metadata.jsonl|csv|parquet   a table with a file_name column (the "imagefolder" layout);
-                                        one level down, the folder names the split:
+    photos/metadata.jsonl|csv|parquet   a table with a file_name column (the "imagefolder" layout),
+                                        at any depth; a folder may name the split:
                                         photos/train/metadata.jsonl
-    photos/**/a.jpg + a.txt             a caption file beside each picture
+    photos/**/a.jpg + a.txt             a .txt, .caption or .json file beside each picture
+    images/1.jpg + text/1.txt           equal names in two folders
     photos/cat/a.jpg                    labels from folders, on request
-    items.csv|tsv|txt|jsonl|ndjson|json|parquet
+    items.csv|tsv|txt|jsonl|ndjson|json|parquet|arrow
                                         a table with image and text columns; labels on request.
                                         Rows without ids that name one picture are one item
+    {000..010}.tar, folders of shards   webdataset; Parquet and Arrow of the Hugging Face hub
     coco/annotations/captions_*.json    COCO captions; the file or the folder
     dataset_*.json                      Karpathy's format of COCO, Flickr8k and Flickr30k
     *.token.txt, *.token                Flickr token files: name#number<tab>caption
+    *.json with conversations           LLaVA; the answers are captions
 """
 
 from __future__ import annotations

@@ -27,7 +27,6 @@ CAPTION_ENDINGS = (".txt", ".text", ".caption")
 LABEL_ENDINGS = (".cls", ".label")
 MAX_TEXT_BYTES = 4 * 2**20
 """Maximum size of a caption file or a JSON file."""
-NOT_USED = "file of the shard that is not used"
 REPEATED = "file of the shard repeated, the first one stays"
 NOT_USED = "file of a shard that is not used, by its ending"
 UNREADABLE = "file of the shard that cannot be read"
