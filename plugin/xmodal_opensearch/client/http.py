@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -37,6 +38,7 @@ def request(
     max_bytes: int = 1 << 20,
     max_redirects: int = 0,
     use_proxies: bool = False,
+    ca: Path | None = None,
 ) -> Response:
     """Send one request, without retries, and return the answer.
 
@@ -44,12 +46,12 @@ def request(
     ``max_bytes`` the length of the body. Up to ``max_redirects`` redirects are followed, to http
     and https only; the next one is returned as the answer. ``headers``, which may contain a token,
     are not sent to another host. ``use_proxies``: use the proxies of the environment variables.
-    Raises RequestFailed.
+    ``ca``: certificates of the authorities to trust instead of the system's. Raises RequestFailed.
     """
     end = time.monotonic() + timeout
     try:
         while True:
-            with _pool(url, use_proxies) as pool:
+            with _pool(url, use_proxies, ca) as pool:
                 answer = pool.request(
                     method,
                     url,
@@ -75,8 +77,8 @@ def request(
         raise RequestFailed(_reason(error)) from None
 
 
-def _pool(url: str, use_proxies: bool) -> urllib3.PoolManager:
-    """Return a connection pool, which verifies certificates with the system's authorities."""
+def _pool(url: str, use_proxies: bool, ca: Path | None) -> urllib3.PoolManager:
+    """Return a connection pool, which verifies certificates (``ca``: see :func:`request`)."""
     parts = urlsplit(url)
     if (
         not parts.hostname or parts.port == 0
@@ -84,11 +86,13 @@ def _pool(url: str, use_proxies: bool) -> urllib3.PoolManager:
         raise ValueError("the address has no host, or port 0")
     proxy = getproxies().get(parts.scheme) if use_proxies else None
     if not proxy or proxy_bypass(parts.netloc.rpartition("@")[2]):
-        return urllib3.PoolManager(cert_reqs="CERT_REQUIRED")
+        return urllib3.PoolManager(cert_reqs="CERT_REQUIRED", ca_certs=ca and str(ca))
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     user, at, _ = urlsplit(proxy).netloc.rpartition("@")
     headers = urllib3.make_headers(proxy_basic_auth=unquote(user)) if at else None
-    return urllib3.ProxyManager(proxy, proxy_headers=headers, cert_reqs="CERT_REQUIRED")
+    return urllib3.ProxyManager(
+        proxy, proxy_headers=headers, cert_reqs="CERT_REQUIRED", ca_certs=ca and str(ca)
+    )
 
 
 def _read(answer: urllib3.BaseHTTPResponse, max_bytes: int, timeout: float, end: float) -> bytes:
