@@ -289,7 +289,7 @@ def test_resolve_plugins_puts_required_plugins_first() -> None:
             resolve_plugins([unknown])
     with pytest.raises(ConfigError, match=r"0\.9, expected 2\.19\."):
         read_parts("0.9")
-    with pytest.raises(ConfigError, match=r"OpenSearch 3\.8\.0, .*: .* and 3\.6\.0 have it"):
+    with pytest.raises(ConfigError, match=r"3\.8\.0, .* and 3\.6\.0 have it"):
         resolve_plugins(["opensearch-knn"], "3.8.0")
 
 
