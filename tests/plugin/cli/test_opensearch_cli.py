@@ -260,7 +260,7 @@ def test_doctor_measures_and_repairs(
     opensearch_cli: Run, address: Callable[..., str], index_path: Path, rest: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("xmodal_opensearch.diagnostics.QUERIES", 2)
+    monkeypatch.setattr("xmodal_opensearch.diagnostics.measurements.QUERIES", 2)
     uri = address(strategy="lucene-hnsw")
     assert opensearch_cli("load", index_path, "--index", uri).status == 0
     result = opensearch_cli("doctor", uri, "--json")
@@ -283,9 +283,13 @@ def test_doctor_measures_and_repairs(
     ):
         assert part in result.out
     rest("DELETE", f"/{alias(uri)}/_doc/xmodal-self-test?refresh=true")
-    assert opensearch_cli("doctor", uri).status == 2
+    result = opensearch_cli("doctor", uri)
+    assert result.status == 1 and result.err == ""
+    assert "xmodal-self-test: it cannot be opened" in result.out
     result = opensearch_cli("doctor", uri, "--repair", "--json")
-    assert result.status == 0 and result.err == "stored the self-test document again\n"
+    assert result.status == 0 and result.err.startswith("repaired: ")
+    answer = json.loads(result.out)
+    assert (answer["wrong"], answer["findings"], answer["not_checked"]) == (False, [], [])
 
 
 def test_demo_on_a_running_server(
