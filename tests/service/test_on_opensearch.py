@@ -74,11 +74,11 @@ def test_words_are_fused_with_codes(remote: Running, encoder: Encoder, index: An
     assert [hit["id"] for hit in by_codes] != [hit["id"] for hit in fused]
 
 
-@pytest.mark.parametrize("where", [{"host": "no address"}, {"place": "here"}])
+@pytest.mark.parametrize("where", [{"host": "no address"}, {"coordinates": "here"}])
 def test_values_that_the_server_refuses_are_the_clients_mistake(
     remote: Running, index: Any, where: dict[str, str]
 ) -> None:
-    mapped = {"host": {"type": "ip"}, "place": {"type": "geo_point"}}
+    mapped = {"host": {"type": "ip"}, "coordinates": {"type": "geo_point"}}
     path = f"/{index.handle.name}/_mapping"
     index.handle.server.request("PUT", path, {"properties": mapped}, doing="mapping")
     answer = remote.post("/v1/search", {"text": TEXT, "where": where})

@@ -222,6 +222,27 @@ def test_load_encodes_a_folder_and_switches_to_a_new_model(
         assert len(index) == 19
 
 
+def test_create_like_another_index_copies_mapping_and_encoder(
+    opensearch_cli: Run, address: Callable[..., str], index_path: Path
+) -> None:
+    uri, copy = address(strategy="long"), address()
+    assert opensearch_cli("load", index_path, "--index", uri).status == 0
+    result = opensearch_cli("create", copy, "--like", uri)
+    assert result.status == 0, result.err
+    with open_opensearch(uri) as source, open_opensearch(copy) as index:
+        assert (index.bits, index.dim, index.fingerprint) == (
+            source.bits,
+            source.dim,
+            source.fingerprint,
+        )
+        assert index.handle.layout == source.handle.layout and len(index) == 0
+        assert index.handle.read_types() == source.handle.read_types()
+    for options in (("--bits", 64), ("--field", "day=date")):
+        assert opensearch_cli("create", address(), "--like", uri, *options).status == 2
+    missing = opensearch_cli("create", address(), "--like", address())
+    assert missing.status == 2 and "no index" in missing.err
+
+
 # ---- enrich, doctor, demo --------------------------------------------------------------------
 
 
