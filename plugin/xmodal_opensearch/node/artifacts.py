@@ -133,7 +133,10 @@ def _parse_part(
     rules = content["parts"].get(name, {})
     artifacts = tuple(
         Artifact(
-            *entry["artifact"].split(":"), entry["size"], entry["sha256"], entry.get("into", "")
+            *entry["artifact"].split(":", 3),
+            size=entry["size"],
+            sha256=entry["sha256"],
+            into=entry.get("into", ""),
         )
         for entry in entries
     )
