@@ -152,7 +152,7 @@ def check_documents(subject: Subject) -> Iterator[Finding]:
                     + ("xmodal-opensearch enrich" if enriched else "xmodal index"),
                 )
         layout = mapping.read_layout(name, bits, content["mappings"], content["settings"])
-        query = {
+        query: dict[str, Any] = {
             "bool": {
                 "should": [layout.present(mapping.field_of(modality)) for modality in MODALITIES],
                 "minimum_should_match": 1,
