@@ -176,7 +176,7 @@ def check_documents(subject: Subject) -> Iterator[Finding]:
 def check_versions(subject: Subject) -> Iterator[Finding]:
     """Versions to which the alias does not point: unfinished ones, and old ones."""
     alias, server = subject.address.index, subject.server
-    delete = f"xmodal-opensearch delete {subject.address} --old-versions"
+    delete = subject.command("delete", "--old-versions")
     for name, in_use in versions_of(server, alias).items():
         if in_use or name in subject.indexes:
             continue
