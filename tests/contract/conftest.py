@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,8 +16,19 @@ STRATEGIES = ("hamming", "script", "knn", "long", "lucene-hnsw")
 
 
 @pytest.fixture(params=["local", *STRATEGIES])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    """Every backend: the local index, and every strategy of a real OpenSearch node."""
+def backend(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    node_plugins: tuple[str, ...],
+    record_property: Callable[[str, object], None],
+) -> Iterator[Backend]:
+    """Every backend: the local index, and every strategy of a real OpenSearch node.
+
+    Without k-NN a server has the strategy ``long`` only.
+    """
+    record_property("strategy", request.param)
+    if request.param not in ("local", "long") and not node_plugins:
+        pytest.skip("this server version has no k-NN")
     numbers = count()
     if request.param == "local":
         backend = Backend(lambda: str(tmp_path / f"index-{next(numbers)}"))
