@@ -232,7 +232,9 @@ def node(
     if request.config.getoption("server"):
         yield request.getfixturevalue("plugin_node")
     else:
-        with Node.start(tmp_path_factory.mktemp("opensearch") / "node") as started:
+        settings = {"reindex.remote.allowlist": "127.0.0.1:*"}
+        folder = tmp_path_factory.mktemp("opensearch") / "node"
+        with Node.start(folder, settings=settings) as started:
             yield started
 
 

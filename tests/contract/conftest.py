@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,13 +21,14 @@ def backend(
     request: pytest.FixtureRequest,
     tmp_path: Path,
     node_plugins: tuple[str, ...],
-    record_property: Callable[[str, object], None],
+    caplog: pytest.LogCaptureFixture,
 ) -> Iterator[Backend]:
     """Every backend: the local index, and every strategy of a real OpenSearch node.
 
-    Without k-NN a server has the strategy ``long`` only.
+    Without k-NN a server has the strategy ``long`` only. No request may be one that the server
+    deprecates.
     """
-    record_property("strategy", request.param)
+    request.node.user_properties.append(("feature", request.param))
     if request.param not in ("local", "long") and not node_plugins:
         pytest.skip("this server version has no k-NN")
     numbers = count()
@@ -47,5 +49,7 @@ def backend(
             examples=6,  # each creates an index on a server
             weighs_all=request.param in ("hamming", "long"),
         )
-    yield backend
-    backend.close_all()
+    with caplog.at_level(logging.INFO, "opensearch.deprecation"):
+        yield backend
+        backend.close_all()
+    assert [r for r in caplog.records if r.name == "opensearch.deprecation"] == []

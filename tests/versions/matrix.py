@@ -66,13 +66,13 @@ def run_tests(version: str, quick: bool) -> Results:
     """Run the tests on a node of one version in a process of their own."""
     began = time.monotonic()
     has_ml = "opensearch-ml" in read_parts(version) and not quick
-    selection = ("-k", " or ".join(QUICK)) if quick else ("-k", "not local")
+    selected = f"({' or '.join(QUICK)}) and not local" if quick else "not local"
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.xml")
         command = [
             *(sys.executable, "-m", "pytest", "-q", "--server", version, f"--junitxml={report}"),
-            *("-p", "no:cacheprovider", "--durations=0", "--durations-min=5"),
-            *selection,
+            *("-o", "junit_family=xunit1", "-p", "no:cacheprovider", "--durations=5"),
+            *("-k", selected),
             *TESTS,
             *([CONNECT_TESTS] if has_ml else []),
         ]
@@ -95,7 +95,7 @@ def read_report(report: Path, results: Results) -> None:
             outcome = "failed"
             results.failed.append(name)
         properties = {p.get("name"): str(p.get("value")) for p in case.iter("property")}
-        features = [properties.get("strategy", ""), properties.get("feature", "")]
+        features = [properties.get("feature", "")]
         if "test_ranking" in name:
             features.append("two stages")
         if "test_connect" in name:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from uuid import uuid4
 
 import numpy as np
@@ -15,8 +16,6 @@ from xmodal_opensearch.client.server import Server as Client
 from xmodal_opensearch.index.capabilities import probe
 from xmodal_opensearch.index.store import open_opensearch
 from xmodal_opensearch.server_plugin.build import plugin_folder
-
-Record = Callable[[str, object], None]
 
 
 @pytest.fixture
@@ -38,6 +37,18 @@ def test_capabilities_are_those_of_the_version(
     client.close()
 
 
+def test_deprecations_are_logged_and_no_warnings(
+    plugin_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning would be printed between the results of a command."""
+    client = Client(parse_address(plugin_url.replace("http", "opensearch"), index_needed=False))
+    with caplog.at_level(logging.INFO, "opensearch.deprecation"):
+        client.request("GET", "/_cluster/health", doing="reading", master_timeout="9s")
+    client.close()
+    (record,) = [r for r in caplog.records if r.name == "opensearch.deprecation"]
+    assert "master_timeout" in record.getMessage()
+
+
 def test_default_strategy_is_the_best_of_the_version(
     uri: str, node_plugins: tuple[str, ...]
 ) -> None:
@@ -55,10 +66,10 @@ def test_the_plugin_finds_the_hits_of_numpy(
     plugin_url: str,
     server_version: str,
     node_plugins: tuple[str, ...],
-    record_property: Record,
+    request: pytest.FixtureRequest,
 ) -> None:
     """Random queries, in indexes without graphs and with those of Lucene."""
-    record_property("feature", "plugin")
+    request.node.user_properties.append(("feature", "plugin"))
     if not node_plugins:
         pytest.skip("this server version has no k-NN, whose fields the plugin searches")
     assert plugin_folder(server_version).is_dir()
@@ -76,8 +87,10 @@ def test_the_plugin_finds_the_hits_of_numpy(
             server("DELETE", name)
 
 
-def test_the_plugin_refuses_fields_without_codes(plugin_url: str, record_property: Record) -> None:
-    record_property("feature", "plugin")
+def test_the_plugin_refuses_fields_without_codes(
+    plugin_url: str, request: pytest.FixtureRequest
+) -> None:
+    request.node.user_properties.append(("feature", "plugin"))
     server, name = Server(plugin_url), f"v-{uuid4().hex[:8]}"
     server("PUT", name, {"mappings": {"properties": {"title": {"type": "keyword"}}}})
     try:
