@@ -14,7 +14,7 @@ from xmodal.codes import check_bits
 from xmodal.errors import IndexMismatch, IndexMissing, ServerFailure
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.index import mapping
+from xmodal_opensearch.index import mapping, write_guard
 from xmodal_opensearch.index.bit_order_check import store_self_test
 from xmodal_opensearch.index.mapping import Layout
 
@@ -113,6 +113,7 @@ def make_version(
         fields=fields,
         alias=alias,
     )
+    body["aliases"] = body.get("aliases", {}) | write_guard.new_guard(name)
     try:
         server.request("PUT", f"/{name}", body, doing=f"creating {name}")
     except ServerFailure as error:

@@ -10,7 +10,7 @@ from xmodal.index.query_codes import QueryCodes
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.retry import poll
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.index import codec, mapping
+from xmodal_opensearch.index import codec, mapping, write_guard
 from xmodal_opensearch.index import queries as build
 from xmodal_opensearch.index.mapping import Layout
 from xmodal_opensearch.index.strategies import Strategy
@@ -20,14 +20,21 @@ CREATION_TIMEOUT = 3.0
 
 
 def store_self_test(server: Server, name: str, bits: int, layout: Layout) -> None:
-    """Store the self-test document in the index ``name``; it has no fields but its code."""
+    """Store the self-test document in the index ``name``; it has no fields but its code.
+
+    The routing is that of a document without routing, for indexes that require one.
+    """
     (value,) = layout.values(mapping.self_test_code(bits))
+    target, is_alias = write_guard.write_target(server, name)
     server.request(
         "PUT",
-        f"/{name}/_doc/{mapping.SELF_TEST_ID}",
+        f"/{target}/_doc/{mapping.SELF_TEST_ID}",
         {mapping.SELF_TEST_FIELD: value},
         doing="storing the self-test",
         refresh="true",
+        pipeline="_none",
+        routing=mapping.SELF_TEST_ID,
+        require_alias=str(is_alias).lower(),
     )
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from xmodal.errors import CodeError, ConfigError, IndexMissing
+from xmodal.errors import CodeError, ConfigError, IndexFailure, IndexMissing, ServerFailure
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.filters import parse
 from xmodal.index.validation import check_identity
 from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.address import Address
-from xmodal_opensearch.client.server import Server, is_retryable
-from xmodal_opensearch.index import mapping, queries
+from xmodal_opensearch.client.server import Server, is_repeated, is_retryable
+from xmodal_opensearch.index import mapping, queries, write_guard
 from xmodal_opensearch.index.aliases import describe
 from xmodal_opensearch.index.bit_order_check import check_bit_order
 from xmodal_opensearch.index.capabilities import encodes_documents, probe
@@ -24,6 +25,8 @@ from xmodal_opensearch.index.strategies import Strategy, check_writable, choose_
 QUERIES_PER_REQUEST = 32
 HAMMING_WINDOW_FACTOR = 4
 """Enlargement of the window where the first stage is by Hamming distance, without weights."""
+KEEP_ALIVE = "10m"
+"""Time for which the server keeps a point in time after each page."""
 SHARD_DOC_VERSION = (3, 3)
 """First version whose ``_shard_doc`` sorts equal positions of two shards apart."""
 
@@ -69,6 +72,7 @@ class IndexHandle:
         self.enriched = mapping.is_enriched(mappings)
         pipeline = settings.get("index.default_pipeline")
         self._skip_pipeline = pipeline is not None and encodes_documents(server, pipeline)
+        self._guard = write_guard.find_guard(self.name, content["aliases"])
         self.changes = 0
         self._unrefreshed = False
         check_bit_order(server, address, self.name, self.bits, self.layout, self.strategy)
@@ -144,23 +148,39 @@ class IndexHandle:
         return self.server.count(self.name, query)
 
     @contextmanager
-    def snapshot(self) -> Iterator[str]:
-        """Open a point in time and yield its id; later writes do not change its pages."""
-        opened = self.server.request(
-            "POST", f"/{self.name}/_search/point_in_time", doing="paging", keep_alive="5m"
-        )
+    def snapshot(self) -> Iterator[tuple[str, str]]:
+        """Open a point in time; yield its id and the time for which each page keeps it.
+
+        Later writes do not change its pages.
+        """
+        pit, keep_alive = self._open_snapshot(KEEP_ALIVE)
         try:
-            yield opened["pit_id"]
+            yield pit, keep_alive
         finally:
-            body = {"pit_id": [opened["pit_id"]]}
-            self.server.request("DELETE", "/_search/point_in_time", body, doing="paging")
+            # The server also closes it by itself; a failure must not replace the result.
+            with suppress(IndexFailure):
+                path, body = "/_search/point_in_time", {"pit_id": [pit]}
+                doing = "closing a point in time"
+                self.server.request("DELETE", path, body, doing=doing, retry_timeout=0, timeout=10)
+
+    def _open_snapshot(self, keep_alive: str) -> tuple[str, str]:
+        path = f"/{self.name}/_search/point_in_time"
+        try:
+            opened = self.server.request("POST", path, doing="paging", keep_alive=keep_alive)
+        except ServerFailure as error:
+            # The reason has the cluster's limit, point_in_time.max_keep_alive.
+            limit = re.search(r"must be less than \((\w+)\)", error.reason)
+            if error.status != 400 or limit is None or limit[1] == keep_alive:
+                raise
+            return self._open_snapshot(limit[1])
+        return opened["pit_id"], keep_alive
 
     def pages(self, body: Mapping[str, Any], *, doing: str) -> Iterator[Any]:
         """Yield the answers of a sorted search, page by page, until one has no hits."""
-        with self.snapshot() as pit:
+        with self.snapshot() as (pit, keep_alive):
             after: dict[str, Any] = {}
             while True:
-                page = {**body, "pit": {"id": pit, "keep_alive": "10m"}, **after}
+                page = {**body, "pit": {"id": pit, "keep_alive": keep_alive}, **after}
                 answer = self.server.search("/_search", page, doing=doing)
                 hits = answer["hits"]["hits"]
                 if not hits:
@@ -200,15 +220,31 @@ class IndexHandle:
         check_writable(self.layout, self.capabilities, self.address.natives)
         self._unrefreshed = True
         self.changes += 1
-        return bulk.send(
+        target = self.write_target()
+        report = bulk.send(
             batches,
             # These documents have their codes: a pipeline of connect would encode them again.
-            lambda body: self.server.bulk(self.name, body, skip_pipeline=self._skip_pipeline),
+            lambda body: self.server.bulk(
+                target, body, skip_pipeline=self._skip_pipeline, is_alias=target != self.name
+            ),
             is_retryable,
+            is_repeated=is_repeated,
             workers=workers,
             retry_timeout=self.server.retry_timeout,
             on_sent=done,
         )
+        if target == self.name:
+            write_guard.check_uuid(self.server, self.name, self.uuid)
+        return report
+
+    def write_target(self) -> str:
+        """Return the alias through which this index is written, or its name; see write_guard.py.
+
+        Raises IndexMissing if the index was deleted, or deleted and created again.
+        """
+        if self._guard is None:
+            self._guard = write_guard.add_guard(self.server, self.name, self.uuid)
+        return self._guard or self.name
 
     def refresh(self) -> None:
         """Make the changes of this handle visible to searches."""
@@ -262,7 +298,7 @@ class IndexHandle:
             properties = mapping.nested_properties(self.bits, self.layout, new, self.dim)
             body = {"properties": properties}
             doing = "adding the fields for several codes"
-            self.server.request("PUT", f"/{self.name}/_mapping", body, doing=doing)
+            self.server.request("PUT", f"/{self.write_target()}/_mapping", body, doing=doing)
             self.read_types()
 
     def with_storable_vectors(self, batch: DocumentBatch) -> DocumentBatch:
@@ -322,7 +358,7 @@ class IndexHandle:
         if mapping.ORIGIN not in self._types:
             body = {"properties": {"xmodal": {"properties": mapping.ORIGIN_PROPERTIES}}}
             doing = "adding the fields for sources"
-            self.server.request("PUT", f"/{self.name}/_mapping", body, doing=doing)
+            self.server.request("PUT", f"/{self.write_target()}/_mapping", body, doing=doing)
             self.read_types()
 
     def read_meta(self) -> dict[str, Any]:
@@ -343,7 +379,7 @@ class IndexHandle:
         """
         new = {k: v for k, v in {**self.read_meta(), **change}.items() if v is not None}
         body = {"_meta": new, "properties": dict(properties or {})}
-        self.server.request("PUT", f"/{self.name}/_mapping", body, doing=doing)
+        self.server.request("PUT", f"/{self.write_target()}/_mapping", body, doing=doing)
 
     def store_fingerprint(self) -> None:
         """Write the fingerprint into the mapping if it has none.

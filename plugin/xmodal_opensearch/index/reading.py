@@ -138,11 +138,11 @@ def _read_sources(
     options: dict[str, Any] = {"_source_excludes": ",".join(left_out)} if left_out else {}
     sources = {}
     for start in range(0, len(usable), MAX_HITS):
-        body = {"ids": usable[start : start + MAX_HITS]}
-        answer = handle.server.request(
-            "POST", f"/{handle.name}/_mget", body, doing="reading documents", **options
+        part = usable[start : start + MAX_HITS]
+        found = handle.server.read_documents(
+            handle.name, part, doing="reading documents", **options
         )
-        sources.update({doc["_id"]: doc["_source"] for doc in answer["docs"] if doc.get("found")})
+        sources.update({doc["_id"]: doc["_source"] for doc in found if doc["found"]})
     return sources
 
 
