@@ -191,8 +191,8 @@ def node_parts(cache: Path) -> Iterator[None]:
         pytest.importorskip(package, reason="pip install -e '.[node]'")
     from xmodal_opensearch.node.artifacts import part_folder
 
-    part_folder("server")
-    part_folder("opensearch-knn")
+    for name in ("server", "icu", "opensearch-knn"):
+        part_folder(name)
     yield
     shutil.rmtree(cache / "opensearch")  # 120 MB; pytest keeps temporary folders for three sessions
 
@@ -202,7 +202,9 @@ def node(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """A development node for all tests of the session, with k-NN and without Faiss."""
     from xmodal_opensearch.node.process import Node
 
-    with Node.start(tmp_path_factory.mktemp("opensearch") / "node") as started:
+    settings = {"reindex.remote.allowlist": "127.0.0.1:*"}
+    folder = tmp_path_factory.mktemp("opensearch") / "node"
+    with Node.start(folder, settings=settings) as started:
         yield started
 
 

@@ -19,12 +19,16 @@ CREATION_TIMEOUT = 3.0
 """Seconds to wait for the self-test document of an index that another process is creating."""
 
 
-def store_self_test(server: Server, name: str, bits: int, layout: Layout) -> None:
+def store_self_test(
+    server: Server, name: str, bits: int, layout: Layout, *, pipeline: str | None = "_none"
+) -> None:
     """Store the self-test document in the index ``name``; it has no fields but its code.
 
-    The routing is that of a document without routing, for indexes that require one.
+    ``pipeline``: ingest pipeline of the document, "_none" for no default pipeline of the index, and
+    None for the default pipeline.
     """
     (value,) = layout.values(mapping.self_test_code(bits))
+    optional: dict[str, Any] = {} if pipeline is None else {"pipeline": pipeline}
     target, is_alias = write_guard.write_target(server, name)
     server.request(
         "PUT",
@@ -32,10 +36,18 @@ def store_self_test(server: Server, name: str, bits: int, layout: Layout) -> Non
         {mapping.SELF_TEST_FIELD: value},
         doing="storing the self-test",
         refresh="true",
-        pipeline="_none",
-        routing=mapping.SELF_TEST_ID,
         require_alias=str(is_alias).lower(),
+        routing=mapping.SELF_TEST_ID,  # the server's default, which some indexes require
+        **optional,
     )
+
+
+def read_self_test(server: Server, name: str) -> dict[str, Any] | None:
+    """Return the fields of the self-test document in the index ``name``, or None if missing."""
+    body = {"size": 1, "query": {"ids": {"values": [mapping.SELF_TEST_ID]}}}
+    answer = server.search(f"/{name}/_search", body, doing="reading the self-test")
+    hits = answer["hits"]["hits"]
+    return dict(hits[0].get("_source", {})) if hits else None
 
 
 def check_bit_order(

@@ -275,19 +275,19 @@ def new_index(
     shards: int = 1,
     replicas: int | None = None,
     fields: Mapping[str, Any] | None = None,
-    alias: str | None = None,
+    meta: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the body that creates an index.
 
     ``fields``: mapping of the user's own fields. ``replicas``: their number; by default one as soon
-    as the cluster has a second node.
+    as the cluster has a second node. ``meta``: further entries of ``_meta``.
     """
     copies: dict[str, Any] = (
         {"index.auto_expand_replicas": "0-1"}
         if replicas is None
         else {"index.number_of_replicas": replicas}
     )
-    body: dict[str, Any] = {
+    return {
         "settings": {
             "index.number_of_shards": shards,
             "index.mapping.total_fields.limit": 4000,
@@ -295,7 +295,8 @@ def new_index(
             **layout.settings(),
         },
         "mappings": {
-            "_meta": build_meta(bits, fingerprint),
+            "_meta": {**build_meta(bits, fingerprint), **(meta or {})},
+            "dynamic": "true",  # an index template may have another value
             "date_detection": False,
             "numeric_detection": False,
             "dynamic_templates": [
@@ -308,9 +309,6 @@ def new_index(
             },
         },
     }
-    if alias is not None:
-        body["aliases"] = {alias: {"is_write_index": True}}
-    return body
 
 
 def user_field(name: str, kind: str) -> dict[str, Any]:
@@ -335,10 +333,7 @@ def read_meta(index: str, mappings: Mapping[str, Any]) -> tuple[int, str | None]
     """
     found = mappings.get("_meta", {}).get("xmodal")
     if not isinstance(found, Mapping):
-        raise IndexMismatch(
-            f"index {index} has no codes (its mapping has no _meta.xmodal): add codes with "
-            "xmodal-opensearch enrich, or choose a new index"
-        )
+        raise IndexMismatch(f"index {index} " + _why_no_meta(mappings.get("properties", {})))
     version, order = found.get("mapping_version"), found.get("bit_order")
     bits, fingerprint = found.get("bits"), found.get("encoder")
     if (version, order) != (VERSION, BIT_ORDER):
@@ -423,6 +418,26 @@ def field_types(mappings: Mapping[str, Any]) -> dict[str, str]:
 
     walk(mappings.get("properties", {}), "")
     return types
+
+
+def _why_no_meta(properties: Mapping[str, Any]) -> str:
+    """Return why an index with these fields has no ``_meta.xmodal``, and what to do."""
+    field = properties.get(field_of("image"), {})
+    if "xmodal" not in properties or not field:
+        return (
+            "has no codes (its mapping has no _meta.xmodal): add codes with xmodal-opensearch "
+            "enrich, or choose a new index"
+        )
+    if field.get("type") == "knn_vector" or "w0" in field.get("properties", {}):
+        return (
+            "has lost _meta.xmodal of its mapping: copy _meta from the index that it was made of "
+            "(GET /SOURCE/_mapping, then PUT /NAME/_mapping), see docs/operations.md"
+        )
+    return (
+        f"was filled without the mapping of codes ({field_of('image')} is {field.get('type')}), as "
+        "by a reindex: delete it, create it with the mapping of its source, and reindex again, see "
+        "docs/operations.md"
+    )
 
 
 def _keyword(text: bool) -> dict[str, Any]:
