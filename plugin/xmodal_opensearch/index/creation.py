@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from shlex import quote
 from typing import Any
 
 from xmodal.codes import check_bits
@@ -96,7 +97,7 @@ def _removed_on_failure(server: Server, address: Address, name: str) -> Iterator
             pass
         except XmodalError:
             if isinstance(error, XmodalError):
-                command = f"xmodal-opensearch delete {address}"
+                command = f"xmodal-opensearch delete {quote(str(address))}"
                 error.args = (f"{error}; the unfinished index {name} is left: {command}",)
         raise
 

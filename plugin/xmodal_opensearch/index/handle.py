@@ -73,7 +73,7 @@ class IndexHandle:
         self._guard = write_guard.find_guard(self.name, contents[self.name]["aliases"])
         self.changes = 0
         self._unrefreshed = False
-        self._check_bit_order(self.scope.indexes)
+        self._check_bit_order(contents)
 
     def _describe(self, contents: Contents, bits: int | None, fingerprint: str | None) -> None:
         """Set the description of the codes; raise IndexMismatch if these are not comparable."""
@@ -92,9 +92,25 @@ class IndexHandle:
         self.enriched = len(found.encoded) > 0
         self._set_fields({name: content["mappings"] for name, content in contents.items()})
 
-    def _check_bit_order(self, names: Iterable[str]) -> None:
+    def _check_bit_order(self, contents: Contents) -> None:
+        """Check the self-test documents of indexes; data streams have none.
+
+        Of several indexes one has to have it: the server makes the next index of a rollover alias.
+        """
+        names = [name for name, content in contents.items() if "data_stream" not in content]
+        if len(contents) > 1 and names:
+            names = self._with_self_test(names) or names[:1]
         for name in names:
             check_bit_order(self.server, self.address, name, self.bits, self.layout, self.strategy)
+
+    def _with_self_test(self, names: Sequence[str]) -> list[str]:
+        """Return the names of the indexes that have a self-test document."""
+        query = {"ids": {"values": [mapping.SELF_TEST_ID]}}
+        body = {"size": len(names), "query": query, "_source": False}
+        path = f"/{self.scope.target}/_search" if len(names) > 50 else f"/{','.join(names)}/_search"
+        answer = self.server.search(path, body, doing="reading self-test documents")
+        found = {hit["_index"] for hit in answer["hits"]["hits"]}
+        return [name for name in names if name in found]
 
     def __repr__(self) -> str:
         version = ".".join(map(str, self.capabilities.version))
@@ -186,7 +202,7 @@ class IndexHandle:
                 raise IndexMissing(f"no index {old.target} at {self.address.server}")
             new, contents = found
             self._describe(contents, self.bits, self.fingerprint)
-            self._check_bit_order(sorted(set(new.indexes) - set(old.indexes)))
+            self._check_bit_order(contents)
         self.scope, self.window = new, min(window, new.window)
         return True
 

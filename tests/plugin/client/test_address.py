@@ -78,6 +78,11 @@ def test_default_port_is_9200_or_443_with_aws() -> None:
     assert parse_address("opensearch://[::1]/p").hosts == (("[::1]", 9200),)
 
 
+@pytest.mark.parametrize("name", ["p*", "p-*,-p-old", "a,b", "a%2Cb"])
+def test_index_may_be_a_pattern_or_a_list(name: str) -> None:
+    assert parse_address(f"opensearch://localhost/{name}").index == name.replace("%2C", ",")
+
+
 def test_parse_address_decodes_percent_encoding(tmp_path: Path) -> None:
     file = tmp_path / "me@work & co.pem"
     file.touch()
@@ -103,9 +108,9 @@ def test_parse_address_decodes_percent_encoding(tmp_path: Path) -> None:
         ("opensearch://localhost/_all", "index name '_all' is not usable"),
         ("opensearch://localhost/-p", "index name '-p' is not usable"),
         ("opensearch://localhost/..", "index name '..' is not usable"),
-        ("opensearch://localhost/p*", r"index name 'p\*' is not usable"),
-        ("opensearch://localhost/a,b", "index name 'a,b' is not usable"),
-        ("opensearch://localhost/a%2Cb", "index name 'a,b' is not usable"),
+        ("opensearch://localhost/a,,b", "index name 'a,,b' is not usable"),
+        ("opensearch://localhost/a,_b", "index name 'a,_b' is not usable"),
+        ("opensearch://localhost/-a,b", "index name '-a,b' is not usable"),
         ("opensearch://localhost/a%2Fb", "index name 'a/b' is not usable"),
         ("opensearch://localhost/../b", r"the path '\.\.' before the index"),
         ("opensearch://localhost/a//b", "the path 'a/' before the index"),
