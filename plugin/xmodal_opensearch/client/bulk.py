@@ -14,7 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from xmodal.errors import ServerFailure
-from xmodal_opensearch.client.errors import RETRY_STATUSES, reason_of, status_of
+from xmodal_opensearch.client.errors import (
+    RETRY_STATUSES,
+    describe_missing,
+    reason_of,
+    status_of,
+)
 from xmodal_opensearch.client.retry import Retry
 
 MAX_BATCH_LINES = 2000
@@ -168,7 +173,8 @@ def _read_answer(answer: Mapping[str, Any], sent: Batch, report: Report) -> tupl
             unsent.append(line)
             reason = reason_of(result) or "busy"
         elif "error" in result:
-            report.failed[line.id] = reason_of(result) or str(result["error"])
+            refusal = reason_of(result) or str(result["error"])
+            report.failed[line.id] = describe_missing(refusal)
         else:
             report.results[result["result"]] += 1
     return unsent, reason

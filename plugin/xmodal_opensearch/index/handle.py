@@ -33,7 +33,8 @@ class IndexHandle:
 
     ``name``, ``uuid``: of the concrete index behind the alias. ``enriched``: codes were added to
     existing documents of the user by ``xmodal-opensearch enrich``. ``changes``: number of bulk
-    writes by this handle. Raises IndexMissing, IndexMismatch, ConfigError, ServerFailure.
+    writes by this handle. ``self_test``: result of the check of the bit order. Raises IndexMissing,
+    IndexMismatch, ConfigError, ServerFailure.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class IndexHandle:
             expected_fingerprint=fingerprint,
         )
         self.fingerprint = self._stored_fingerprint or fingerprint
+        mapping.check_visible(self.name, mappings)
         self.layout = mapping.read_layout(self.name, self.bits, mappings, settings)
         self.capabilities = probe(server)
         self.strategy: Strategy = choose_strategy(
@@ -71,7 +73,9 @@ class IndexHandle:
         self._skip_pipeline = pipeline is not None and encodes_documents(server, pipeline)
         self.changes = 0
         self._unrefreshed = False
-        check_bit_order(server, address, self.name, self.bits, self.layout, self.strategy)
+        self.self_test = check_bit_order(
+            server, address, self.name, self.bits, self.layout, self.strategy
+        )
 
     def __repr__(self) -> str:
         version = ".".join(map(str, self.capabilities.version))

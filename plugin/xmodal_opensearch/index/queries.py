@@ -230,12 +230,13 @@ def present(target: Modality, layout: Layout, *, nested: bool = True) -> Query:
 def search_body(query: Query, size: int, source: Any = False) -> dict[str, Any]:
     """Return the body of a search sorted by score, then id. ``source``: the fields to return.
 
-    Without fields the ids are read from doc values, which is faster than from stored documents.
+    Scores have the boost ``codec.SCALE``. Without fields the ids are read from doc values, which is
+    faster than from stored documents.
     """
     ids = {"stored_fields": "_none_", "docvalue_fields": [ID]}
     return {
         "size": size,
-        "query": query,
+        "query": _boosted(query),
         "sort": BY_SCORE,
         **(ids if source is False else {"_source": source}),
         "track_total_hits": False,
@@ -309,6 +310,12 @@ def is_nested(field: str, types: Mapping[str, str]) -> bool:
     """Return whether a field is, or is inside, a nested field."""
     parents = [field[:position] for position, char in enumerate(field) if char == "."]
     return any(types.get(path) == "nested" for path in [field, *parents])
+
+
+def _boosted(query: Query) -> Query:
+    """Return a query whose scores have the boost of ``codec.SCALE``."""
+    clauses = query["bool"] if query.keys() == {"bool"} else {"must": [query]}
+    return {"bool": {**clauses, "boost": codec.SCALE}}
 
 
 def _nested(path: str, query: Query) -> Query:

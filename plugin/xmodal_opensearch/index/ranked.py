@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from xmodal.errors import ServerFailure
+from xmodal_opensearch.index.codec import unscaled
 from xmodal_opensearch.index.handle import IndexHandle
 from xmodal_opensearch.index.queries import MAX_HITS
 
@@ -51,18 +52,18 @@ def _limit(hits: Sequence[RawHit], count: int, tolerance: float, min_score: floa
     """Return the smallest score that is wanted, given the best hits."""
     if len(hits) < count:
         return min_score
-    return max(min_score, float(hits[count - 1]["_score"]) - tolerance)
+    return max(min_score, unscaled(hits[count - 1]["_score"]) - tolerance)
 
 
 def _may_continue(hits: Sequence[RawHit], count: int, tolerance: float, min_score: float) -> bool:
-    return float(hits[-1]["_score"]) >= _limit(hits, count, tolerance, min_score)
+    return unscaled(hits[-1]["_score"]) >= _limit(hits, count, tolerance, min_score)
 
 
 def _with_ties(
     hits: Sequence[RawHit], count: int, tolerance: float, min_score: float
 ) -> list[RawHit]:
     limit = _limit(hits, count, tolerance, min_score)
-    return [hit for hit in hits if hit["_score"] >= limit]
+    return [hit for hit in hits if unscaled(hit["_score"]) >= limit]
 
 
 def _read_pages(

@@ -149,7 +149,7 @@ def test_by_hamming_contains_the_filter() -> None:
 def test_search_body_sorts_by_score_and_id() -> None:
     body = {
         "size": 5,
-        "query": RED,
+        "query": {"bool": {"must": [RED], "boost": 2.0**60}},
         "sort": [
             {"_score": "desc"},
             {"xmodal.id": {"order": "asc", "unmapped_type": "keyword"}},
