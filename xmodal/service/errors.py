@@ -9,9 +9,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from xmodal.errors import IndexFailure, IndexMissing, XmodalError
+from xmodal.errors import IndexFailure, IndexMissing, ServerFailure, XmodalError
 
 MEDIA_TYPE = "application/problem+json"
+REFUSED_INPUTS = (400, 413)
+"""Statuses with which OpenSearch refuses the values of a request: a repetition fails, too."""
 
 
 class RequestError(Exception):
@@ -42,6 +44,8 @@ async def handle_error(request: Request, error: Exception) -> Response:
         return problem_response(error.status_code, detail, dict(error.headers or {}))
     if isinstance(error, IndexMissing):
         return problem_response(404, str(error))
+    if isinstance(error, ServerFailure) and error.status in REFUSED_INPUTS:
+        return problem_response(422, str(error))
     if isinstance(error, IndexFailure):
         return problem_response(503, f"the index failed: {error}", {"Retry-After": "5"})
     if isinstance(error, XmodalError):

@@ -14,8 +14,9 @@ from xmodal.errors import ConfigError, IndexMissing
 from xmodal_opensearch.client.address import Address, parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import mapping
-from xmodal_opensearch.index.aliases import describe, is_version, make_version, versions_of
+from xmodal_opensearch.index.aliases import describe, is_version, versions_of
 from xmodal_opensearch.index.capabilities import probe
+from xmodal_opensearch.index.creation import make_version
 from xmodal_opensearch.index.store import OpenSearchIndex
 from xmodal_opensearch.index.strategies import choose_strategy
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from xmodal.cli.options import backbone_options, cache_option, json_option, mode
 from xmodal.cli.output import print_json, print_line, print_problems, print_strategy, progress_bars
 from xmodal.data.dataset import Dataset, Problems
 from xmodal.encoders.encoder import EncodedSources
+from xmodal.errors import ConfigError
 from xmodal.modality import Modality
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
+from xmodal_opensearch.loading.allowed_hosts import AllowedHosts
 from xmodal_opensearch.loading.download import Download
 from xmodal_opensearch.loading.enrich import Source, prepare
 from xmodal_opensearch.loading.enrich import enrich as enrich_index
@@ -32,7 +34,16 @@ from xmodal_opensearch.loading.enrich import enrich as enrich_index
     type=click.Path(path_type=Path),
     help="Folder of the pictures.",
 )
-@click.option("--download", is_flag=True, help="Download pictures with an http(s) address.")
+@click.option(
+    "--download", is_flag=True, help="Download pictures with an http(s) address of public hosts."
+)
+@click.option(
+    "--allow-host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="HOST",
+    help="Also download from this name, *.NAME, IP address or network such as 10.1.0.0/16.",
+)
 @click.option("--again", is_flag=True, help="Also encode documents that have codes.")
 @backbone_options(None)
 @cache_option
@@ -50,7 +61,7 @@ def enrich(model: Path, uri: str, **given: Any) -> None:
         given["image_field"],
         given["text_field"],
         given["images_from"],
-        Download() if given["download"] else None,
+        _download(given["download"], given["allowed_hosts"]),
     )
 
     from xmodal.encoders.load import load_encoder
@@ -82,3 +93,9 @@ def enrich(model: Path, uri: str, **given: Any) -> None:
             print_json(result | {"problems": problems.count_by_kind()})
         else:
             print_line(f"{uri}: {report.stored:,} documents updated, {len(index):,} have codes")
+
+
+def _download(enabled: bool, allowed_hosts: Sequence[str]) -> Download | None:
+    if allowed_hosts and not enabled:
+        raise ConfigError("--allow-host requires --download")
+    return Download(AllowedHosts.parse(allowed_hosts)) if enabled else None

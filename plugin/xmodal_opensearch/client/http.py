@@ -5,14 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote, urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import urlsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError, IncompleteRead, LocationValueError, TimeoutError
 
-SCHEMES = ("http", "https")
 CHUNK_BYTES = 1 << 16
 
 
@@ -35,60 +34,36 @@ def request(
     headers: Mapping[str, str] | None = None,
     timeout: float = 60.0,
     max_bytes: int = 1 << 20,
-    max_redirects: int = 0,
-    use_proxies: bool = False,
+    ca: Path | None = None,
 ) -> Response:
-    """Send one request, without retries, and return the answer.
+    """Send one request, without retries, and return the answer, which may be a redirect.
 
     ``timeout`` (seconds) limits each wait for the server and the time of the whole body,
-    ``max_bytes`` the length of the body. Up to ``max_redirects`` redirects are followed, to http
-    and https only; the next one is returned as the answer. ``headers``, which may contain a token,
-    are not sent to another host. ``use_proxies``: use the proxies of the environment variables.
-    Raises RequestFailed.
+    ``max_bytes`` the length of the body. Proxies are not used. ``ca``: file of the
+    authorities to trust instead of the system's. Raises RequestFailed.
     """
     end = time.monotonic() + timeout
     try:
-        while True:
-            with _pool(url, use_proxies) as pool:
-                answer = pool.request(
-                    method,
-                    url,
-                    body=body,
-                    headers=headers,
-                    timeout=timeout,
-                    retries=False,
-                    redirect=False,
-                    preload_content=False,
-                    decode_content=False,
-                )
-                with closing(answer):
-                    location = answer.get_redirect_location()
-                    if not location or max_redirects < 1:
-                        return Response(answer.status, _read(answer, max_bytes, timeout, end))
-            target, max_redirects = urljoin(url, location), max_redirects - 1
-            if urlsplit(target).scheme not in SCHEMES:
-                raise RequestFailed(f"it leads to {urlsplit(target).scheme}, expected http(s)")
-            if urlsplit(target)[:2] != urlsplit(url)[:2]:
-                headers = None
-            url = target
+        parts = urlsplit(url)
+        # parts.port raises ValueError for a port that is not a number
+        if not parts.hostname or parts.port == 0:
+            raise ValueError("the address has no host, or port 0")
+        with urllib3.PoolManager(cert_reqs="CERT_REQUIRED", ca_certs=ca and str(ca)) as pool:
+            answer = pool.request(
+                method,
+                url,
+                body=body,
+                headers=headers,
+                timeout=timeout,
+                retries=False,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
+            with closing(answer):
+                return Response(answer.status, _read(answer, max_bytes, timeout, end))
     except (HTTPError, OSError, ValueError) as error:
-        raise RequestFailed(_reason(error)) from None
-
-
-def _pool(url: str, use_proxies: bool) -> urllib3.PoolManager:
-    """Return a connection pool, which verifies certificates with the system's authorities."""
-    parts = urlsplit(url)
-    if (
-        not parts.hostname or parts.port == 0
-    ):  # parts.port raises ValueError for a port that is not a number
-        raise ValueError("the address has no host, or port 0")
-    proxy = getproxies().get(parts.scheme) if use_proxies else None
-    if not proxy or proxy_bypass(parts.netloc.rpartition("@")[2]):
-        return urllib3.PoolManager(cert_reqs="CERT_REQUIRED")
-    proxy = proxy if "://" in proxy else f"http://{proxy}"
-    user, at, _ = urlsplit(proxy).netloc.rpartition("@")
-    headers = urllib3.make_headers(proxy_basic_auth=unquote(user)) if at else None
-    return urllib3.ProxyManager(proxy, proxy_headers=headers, cert_reqs="CERT_REQUIRED")
+        raise RequestFailed(failure_reason(error)) from None
 
 
 def _read(answer: urllib3.BaseHTTPResponse, max_bytes: int, timeout: float, end: float) -> bytes:
@@ -107,7 +82,7 @@ def _read(answer: urllib3.BaseHTTPResponse, max_bytes: int, timeout: float, end:
     return bytes(body)
 
 
-def _reason(error: BaseException) -> str:
+def failure_reason(error: BaseException) -> str:
     """Return the innermost reason; urllib3's own messages contain the repr of objects."""
     if isinstance(error, LocationValueError):
         return "the address is not valid"
@@ -117,5 +92,5 @@ def _reason(error: BaseException) -> str:
         (arg for arg in reversed(error.args) if isinstance(arg, BaseException)), None
     )
     if inner is not None:
-        return _reason(inner)
+        return failure_reason(inner)
     return "timed out" if isinstance(error, TimeoutError) else " ".join(str(error).split())

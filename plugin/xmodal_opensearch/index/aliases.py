@@ -7,16 +7,11 @@ until the alias is moved to it by one atomic request.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from xmodal.codes import check_bits
-from xmodal.errors import IndexMismatch, IndexMissing, ServerFailure
-from xmodal_opensearch.client.address import Address
+from xmodal.errors import IndexMismatch, IndexMissing
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.index import mapping
-from xmodal_opensearch.index.bit_order_check import store_self_test
-from xmodal_opensearch.index.mapping import Layout
 
 LIMITS = {"filter": "filter", "search routing": "search_routing"}
 """Restrictions of an alias to a part of its index, with their keys in the alias' description."""
@@ -85,39 +80,3 @@ def move_alias(server: Server, alias: str, new: str) -> list[str]:
     body = alias_actions(alias, old, new)
     server.request("POST", "/_aliases", body, doing=f"moving the alias to {new}")
     return old
-
-
-def make_version(
-    server: Server,
-    address: Address,
-    bits: int,
-    fingerprint: str | None,
-    layout: Layout,
-    *,
-    alias: str | None,
-    fields: Mapping[str, Any] | None = None,
-) -> str:
-    """Create the next version of ``address.index`` with its self-test document; return its name.
-
-    ``alias`` points to it from the start; with None it is not searched until the alias is moved.
-    ``fields``: mapping of the user's own fields. Raises CodeError for an invalid width.
-    """
-    check_bits(bits)  # the server accepts some invalid widths
-    name = next_version(address.index, versions_of(server, address.index))
-    body = mapping.new_index(
-        bits,
-        fingerprint,
-        layout,
-        shards=address.shards,
-        replicas=address.replicas,
-        fields=fields,
-        alias=alias,
-    )
-    try:
-        server.request("PUT", f"/{name}", body, doing=f"creating {name}")
-    except ServerFailure as error:
-        if "already exists" not in error.reason:
-            raise
-        # Another process created it at the same time; both store the same self-test document.
-    store_self_test(server, name, bits, layout)
-    return name

@@ -20,15 +20,24 @@ CREATION_TIMEOUT = 3.0
 """Seconds to wait for the self-test document of an index that another process is creating."""
 
 
-def store_self_test(server: Server, name: str, bits: int, layout: Layout) -> None:
-    """Store the self-test document in the index ``name``; it has no fields but its code."""
+def store_self_test(
+    server: Server, name: str, bits: int, layout: Layout, *, pipeline: str | None = "_none"
+) -> None:
+    """Store the self-test document in the index ``name``; it has no fields but its code.
+
+    ``pipeline``: ingest pipeline of the document, "_none" for no default pipeline of the index, and
+    None for the default pipeline.
+    """
     (value,) = layout.values(mapping.self_test_code(bits))
+    optional: dict[str, Any] = {} if pipeline is None else {"pipeline": pipeline}
     server.request(
         "PUT",
         f"/{name}/_doc/{mapping.SELF_TEST_ID}",
         {mapping.SELF_TEST_FIELD: value},
         doing="storing the self-test",
         refresh="true",
+        routing=mapping.SELF_TEST_ID,  # the server's default, which some indexes require
+        **optional,
     )
 
 
@@ -41,6 +50,14 @@ class SelfTest(NamedTuple):
 
     checked: bool
     restricted: bool
+
+
+def read_self_test(server: Server, name: str) -> dict[str, Any] | None:
+    """Return the fields of the self-test document in the index ``name``, or None if missing."""
+    body = {"size": 1, "query": {"ids": {"values": [mapping.SELF_TEST_ID]}}}
+    answer = server.search(f"/{name}/_search", body, doing="reading the self-test")
+    hits = answer["hits"]["hits"]
+    return dict(hits[0].get("_source", {})) if hits else None
 
 
 def check_bit_order(

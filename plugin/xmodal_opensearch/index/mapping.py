@@ -275,19 +275,19 @@ def new_index(
     shards: int = 1,
     replicas: int | None = None,
     fields: Mapping[str, Any] | None = None,
-    alias: str | None = None,
+    meta: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the body that creates an index.
 
     ``fields``: mapping of the user's own fields. ``replicas``: their number; by default one as soon
-    as the cluster has a second node.
+    as the cluster has a second node. ``meta``: further entries of ``_meta``.
     """
     copies: dict[str, Any] = (
         {"index.auto_expand_replicas": "0-1"}
         if replicas is None
         else {"index.number_of_replicas": replicas}
     )
-    body: dict[str, Any] = {
+    return {
         "settings": {
             "index.number_of_shards": shards,
             "index.mapping.total_fields.limit": 4000,
@@ -295,7 +295,8 @@ def new_index(
             **layout.settings(),
         },
         "mappings": {
-            "_meta": build_meta(bits, fingerprint),
+            "_meta": {**build_meta(bits, fingerprint), **(meta or {})},
+            "dynamic": "true",  # an index template may have another value
             "date_detection": False,
             "numeric_detection": False,
             "dynamic_templates": [
@@ -308,9 +309,6 @@ def new_index(
             },
         },
     }
-    if alias is not None:
-        body["aliases"] = {alias: {"is_write_index": True}}
-    return body
 
 
 def user_field(name: str, kind: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.address import Address, parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import two_stage
-from xmodal_opensearch.index.aliases import describe, make_version
+from xmodal_opensearch.index.aliases import describe
 from xmodal_opensearch.index.approximate import (
     RECALL_QUERIES,
     ApproximateHits,
@@ -27,6 +27,7 @@ from xmodal_opensearch.index.approximate import (
 )
 from xmodal_opensearch.index.bulk_lines import index_lines, is_usable, several_codes
 from xmodal_opensearch.index.capabilities import probe
+from xmodal_opensearch.index.creation import make_version
 from xmodal_opensearch.index.explain import Explanation, explain
 from xmodal_opensearch.index.handle import IndexHandle
 from xmodal_opensearch.index.listing import count_codes, disk_usage, list_entries

@@ -8,14 +8,10 @@ from xmodal.errors import ConfigError, IndexMismatch
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import mapping
-from xmodal_opensearch.index.aliases import (
-    describe,
-    is_version,
-    make_version,
-    move_alias,
-    versions_of,
-)
+from xmodal_opensearch.index.aliases import describe, is_version, move_alias, versions_of
+from xmodal_opensearch.index.bit_order_check import store_self_test
 from xmodal_opensearch.index.capabilities import probe
+from xmodal_opensearch.index.creation import make_version
 from xmodal_opensearch.index.mapping import Layout
 from xmodal_opensearch.index.store import OpenSearchIndex
 from xmodal_opensearch.index.strategies import choose_strategy
@@ -58,13 +54,20 @@ def open_next_version(
         layout = choose_strategy(address.strategy, probe(server), None, address.natives).makes
     for name, seen in versions_of(server, address.index).items():
         if not seen and name > current and _fits(server, name, bits, fingerprint, layout, source):
-            return OpenSearchIndex(
-                server, address.with_index(name), bits=bits, fingerprint=fingerprint
-            )
-    name = make_version(server, address, bits, fingerprint, layout, alias=None, fields=fields)
-    index = OpenSearchIndex(server, address.with_index(name), bits=bits, fingerprint=fingerprint)
-    index.handle.write_meta({KEY: source})
-    return index
+            store_self_test(server, name, bits, layout)  # its creation may have been killed
+            break
+    else:
+        name = make_version(
+            server,
+            address,
+            bits,
+            fingerprint,
+            layout,
+            alias=None,
+            fields=fields,
+            meta={KEY: source},
+        )
+    return OpenSearchIndex(server, address.with_index(name), bits=bits, fingerprint=fingerprint)
 
 
 def publish(index: OpenSearchIndex, alias: str, *, delete_old: bool) -> list[str]:

@@ -22,6 +22,7 @@ from xmodal_opensearch.rest.service_probe import SAMPLE
 ML = "/_plugins/_ml"
 DEPLOY_TIMEOUT = 60.0  # seconds
 POLL_INTERVAL = 0.1  # seconds
+DEPLOY_REQUESTS = 5
 
 
 class ResourceChange(NamedTuple):
@@ -115,6 +116,28 @@ def remove(server: Server, tag: OwnershipTag) -> list[ResourceChange]:
     return changes
 
 
+def deploy(server: Server, model_id: str) -> None:
+    """Deploy a model and wait until it is deployed. Raises ServerFailure.
+
+    A deployment that failed or conflicts (409) with another change of the model is requested again.
+    """
+    path, requests, retry = f"/models/{model_id}", 0, poll(DEPLOY_TIMEOUT, POLL_INTERVAL)
+    while True:
+        state = _ml(server, "GET", path, None, "reading the state of the model")["model_state"]
+        if state == "DEPLOYED":
+            return
+        failed = state == "DEPLOY_FAILED"
+        if (failed and requests == DEPLOY_REQUESTS) or not retry.wait():
+            raise ServerFailure(
+                f"{server.address.server} did not deploy model {model_id} (state {state}): see the "
+                "log of the server",
+                0,
+                state,
+            )
+        if failed or not requests:
+            requests += _request_deployment(server, path)
+
+
 # ---- details -------------------------------------------------------------------------------------
 
 
@@ -185,7 +208,7 @@ def _test_or_rewrite(
 
 def _test(server: Server, config: ConnectorConfig, model_id: str, expected: Sequence[int]) -> None:
     """Deploy the model and encode the sample with it. Raises ServerFailure."""
-    _deploy(server, model_id)
+    deploy(server, model_id)
     body = {"parameters": {"inputText": SAMPLE}}
     doing = f"calling {config.url}, which this machine reaches: check that the cluster does"
     answer = _ml(server, "POST", f"/models/{model_id}/_predict", body, doing)
@@ -199,24 +222,15 @@ def _test(server: Server, config: ConnectorConfig, model_id: str, expected: Sequ
         )
 
 
-def _deploy(server: Server, model_id: str) -> None:
-    """Deploy a model and wait until it is deployed. Raises ServerFailure."""
-    path, requested, retry = f"/models/{model_id}", False, poll(DEPLOY_TIMEOUT, POLL_INTERVAL)
-    while True:
-        state = _ml(server, "GET", path, None, "reading the state of the model")["model_state"]
-        if state == "DEPLOYED":
-            return
-        failed = requested and state == "DEPLOY_FAILED"
-        if not requested:
-            _ml(server, "POST", f"{path}/_deploy", None, "deploying the model")
-            requested = True
-        if failed or not retry.wait():
-            raise ServerFailure(
-                f"{server.address.server} did not deploy model {model_id} (state {state}): see the "
-                "log of the server",
-                0,
-                state,
-            )
+def _request_deployment(server: Server, path: str) -> bool:
+    """Send the request to deploy a model; return whether the server accepted it."""
+    try:
+        _ml(server, "POST", f"{path}/_deploy", None, "deploying the model")
+    except ServerFailure as error:
+        if error.status != 409:
+            raise
+        return False
+    return True
 
 
 def _raise_if_not_allowed(server: Server, config: ConnectorConfig, error: ServerFailure) -> None:

@@ -15,6 +15,7 @@ import subprocess
 import tempfile
 import zipfile
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -31,25 +32,33 @@ from xmodal_opensearch.node.artifacts import (
 
 NAME = "opensearch-hamming"
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # a constant, so that builds are reproducible
-MIN_VERSION = (3, 1)
-JAVA_RELEASE = "21"
+EXPECTED_VERSIONS = "2.19, or 3.1 or later"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a build for a server version needs besides the common sources."""
+
+    java_release: str
+    folder: str
+    """Folder below ``src/main`` with the sources for this version of Lucene."""
 
 
 def build(version: str, out: Path, *, show: Show | None = None) -> str:
     """Compile the plugin for a server version, write the zip ``out`` and return its sha256 in hex.
 
     The build is reproducible: the same sources and version give the same bytes. ``show`` is called
-    with a line of text before each step. Raises ConfigError for a version below 3.1, ExtraMissing
-    without the extra ``node``, and IndexFailure if the server's classes cannot be downloaded or the
-    sources do not compile against them.
+    with a line of text before each step. Raises ConfigError for an unsupported version,
+    ExtraMissing without the extra ``node``, and IndexFailure if the server's classes cannot be
+    downloaded or the sources do not compile against them.
     """
     show = show or (lambda message: None)
-    _check_version(version)
+    target = build_target(version)
     jars = server_jars(version, show)
     with tempfile.TemporaryDirectory(prefix="xmodal-") as folder:
         classes = Path(folder, "classes")
         show(f"compiling for OpenSearch {version}")
-        _compile(jars, classes, show)
+        _compile(target, jars, classes, show)
         jar = Path(folder, f"{NAME}-{plugin_version()}.jar")
         _pack(jar, [(str(path.relative_to(classes)), path) for path in classes.rglob("*.class")])
         descriptor = Path(folder, "plugin-descriptor.properties")
@@ -67,7 +76,7 @@ def plugin_folder(version: str = VERSION, show: Show | None = None) -> Path:
     The folder is in the cache and depends on the version and the sources. Raises as :func:`build`.
     """
     digest = hashlib.sha256(_descriptor(version).encode())
-    for path in sources():
+    for path in sources(build_target(version)):
         digest.update(path.read_bytes())
     base = cache_folder() / "opensearch" / version
     target = base / f"{NAME}-{digest.hexdigest()[:12]}"
@@ -94,9 +103,27 @@ def plugin_version() -> str:
     )
 
 
-def sources() -> list[Path]:
-    """Return the paths of the Java sources, sorted."""
-    return sorted(_java_folder().joinpath("src", "main", "java").rglob("*.java"))
+def build_target(version: str) -> Target:
+    """Return the target of a server version. Raises ConfigError for an unsupported version."""
+    match = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", version)
+    if match is None:
+        raise ConfigError(f"server version is {version!r}, expected one such as {VERSION}")
+    number = (int(match[1]), int(match[2]))
+    if number >= (3, 1):
+        return Target(java_release="21", folder="lucene10")
+    if number == (2, 19):
+        return Target(java_release="17", folder="lucene9")
+    raise ConfigError(
+        f"server version is {version}, expected {EXPECTED_VERSIONS}: use another strategy"
+    )
+
+
+def sources(target: Target) -> list[Path]:
+    """Return the paths of the Java sources of a build, sorted."""
+    main = _java_folder().joinpath("src", "main")
+    return [
+        path for name in ("java", target.folder) for path in sorted((main / name).rglob("*.java"))
+    ]
 
 
 def server_jars(version: str, show: Show) -> list[Path]:
@@ -129,23 +156,23 @@ def server_jars(version: str, show: Show) -> list[Path]:
     return jars
 
 
-def _compile(jars: Iterable[Path], classes: Path, show: Show) -> None:
+def _compile(target: Target, jars: Iterable[Path], classes: Path, show: Show) -> None:
     compiler = part_folder("ecj", VERSION, show)
     command = [
         str(java_executable()),
         *("-jar", str(next(compiler.glob("*.jar")))),
         *(
             "-source",
-            JAVA_RELEASE,
+            target.java_release,
             "-target",
-            JAVA_RELEASE,
+            target.java_release,
             "-encoding",
             "UTF-8",
             "-proc:none",
             "-nowarn",
         ),
         *("-cp", os.pathsep.join(map(str, jars)), "-d", str(classes)),
-        *map(str, sources()),
+        *map(str, sources(target)),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -168,19 +195,12 @@ def _pack(out: Path, members: Iterable[tuple[str, Path]]) -> None:
 def _descriptor(version: str) -> str:
     """Return the plugin's descriptor for a server version."""
     text = _java_folder().joinpath("plugin-descriptor.properties").read_text(encoding="utf-8")
-    return text.replace("${opensearch.version}", version)
+    values = {"opensearch.version": version, "java.release": build_target(version).java_release}
+    for name, value in values.items():
+        text = text.replace(f"${{{name}}}", value)
+    return text
 
 
 def _java_folder() -> Path:
     """Return the folder of the Java sources and the plugin descriptor."""
     return Path(str(files("xmodal_opensearch.server_plugin").joinpath("java")))
-
-
-def _check_version(version: str) -> None:
-    match = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", version)
-    if match is None:
-        raise ConfigError(f"server version is {version!r}, expected one such as {VERSION}")
-    if (int(match[1]), int(match[2])) < MIN_VERSION:
-        raise ConfigError(
-            f"server version is {version}, expected 3.1 or later: use another strategy"
-        )

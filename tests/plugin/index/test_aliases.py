@@ -19,12 +19,12 @@ from xmodal_opensearch.index.aliases import (
     alias_actions,
     describe,
     is_version,
-    make_version,
     move_alias,
     next_version,
     versions_of,
 )
 from xmodal_opensearch.index.bit_order_check import store_self_test
+from xmodal_opensearch.index.creation import make_version
 from xmodal_opensearch.index.mapping import LAYOUTS
 from xmodal_opensearch.index.store import open_opensearch
 from xmodal_opensearch.loading.enrich import prepare
@@ -201,7 +201,8 @@ def test_refused_creation_raises_server_failure(address: Address) -> None:
 
 def test_opening_waits_for_the_self_test_document(address: Address, rest: Rest) -> None:
     where = parse_address(address())
-    body = mapping.new_index(64, None, LAYOUTS["faiss"], alias=where.index)
+    body = mapping.new_index(64, None, LAYOUTS["faiss"])
+    body["aliases"] = {where.index: {}}
     rest("PUT", f"/{where.index}-000001", body)  # without the self-test document
     server = Server(where)
     later = threading.Timer(

@@ -79,7 +79,7 @@ def test_body_of_a_new_index() -> None:
         shards=3,
         replicas=2,
         fields={"day": {"type": "date"}},
-        alias="photos",
+        meta={"filled_from": "a"},
     )
     assert body == {
         "settings": {
@@ -97,8 +97,10 @@ def test_body_of_a_new_index() -> None:
                     "bit_order": "most significant first",
                     "encoder": "e1",
                     "words": "1",
-                }
+                },
+                "filled_from": "a",
             },
+            "dynamic": "true",
             "date_detection": False,
             "numeric_detection": False,
             "dynamic_templates": [
@@ -125,7 +127,6 @@ def test_body_of_a_new_index() -> None:
                 "self_test_code": field,
             },
         },
-        "aliases": {"photos": {"is_write_index": True}},
     }
 
 

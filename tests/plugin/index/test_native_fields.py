@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from xmodal.errors import BulkFailure, ConfigError, ServerFailure
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.index.aliases import make_version
+from xmodal_opensearch.index.creation import make_version
 from xmodal_opensearch.index.mapping import LAYOUTS
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 

@@ -18,7 +18,7 @@ from xmodal.index.local import HammingIndex
 from xmodal.index.words import document_words, tokens
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.index.aliases import make_version
+from xmodal_opensearch.index.creation import make_version
 from xmodal_opensearch.index.mapping import LAYOUTS, user_field
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 

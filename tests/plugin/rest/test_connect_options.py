@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from xmodal.data.dataset import Dataset
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.load import load_encoder
 from xmodal_opensearch.index.store import open_opensearch
+from xmodal_opensearch.rest.remote_model import deploy
 
 Run = Callable[..., Any]
 
@@ -71,6 +73,21 @@ def test_make_default_encodes_documents_except_those_of_the_python_client(
         run("disconnect", photos.uri)
         ml("PUT", f"{photos.name}/_doc/3", {"text": "a red circle"})
         photos.index.close()
+
+
+def test_concurrent_deployments_of_one_model_succeed(
+    ml: Server, ml_address: Callable[..., str], service_url: str, model: Path
+) -> None:
+    """ml-commons refuses (409) a deployment during another change of the model."""
+    photos = create_connected(ml_address(), service_url, model)
+    id_ = next(step["id"] for step in photos.report["steps"] if step["what"] == "model")
+    for _ in range(5):
+        ml("POST", f"_plugins/_ml/models/{id_}/_undeploy")
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda _: deploy(photos.index.handle.server, id_), range(2)))
+    assert ml("GET", f"_plugins/_ml/models/{id_}")["model_state"] == "DEPLOYED"
+    run("disconnect", photos.uri)
+    photos.index.close()
 
 
 def test_load_new_version_keeps_pipelines_of_the_same_encoder_only(

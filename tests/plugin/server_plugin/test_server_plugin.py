@@ -60,8 +60,8 @@ def test_maven_project_has_the_version_of_the_descriptor() -> None:
 @pytest.mark.parametrize(
     ("version", "words"),
     [
-        ("2.19.1", "2.19.1, expected 3.1"),
-        ("3.0.0", "3.0.0, expected 3.1"),
+        ("2.18.0", r"2\.18\.0, expected 2\.19"),
+        ("3.0.0", r"3\.0\.0, expected 2\.19"),
         ("latest", "server version is 'latest'"),
     ],
 )
@@ -71,12 +71,25 @@ def test_build_refuses_other_versions(version: str, words: str, tmp_path: Path) 
     assert not (tmp_path / "x.zip").exists()
 
 
+@pytest.mark.parametrize(
+    ("version", "release", "lucene"),
+    [("2.19.4", "17", 9), ("3.1.0", "21", 10), ("4.0.0", "21", 10)],
+)
+def test_build_selects_sources_and_java_of_a_version(
+    version: str, release: str, lucene: int
+) -> None:
+    target = build.build_target(version)
+    assert target.java_release == release
+    versioned = [path for path in build.sources(target) if path.name == "Versioned.java"]
+    assert [path.parts[-5] for path in versioned] == [f"lucene{lucene}"]
+
+
 def test_build_of_invalid_sources_fails_in_one_line(
     node_parts: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = tmp_path / "Broken.java"
     broken.write_text("package org.xmodal.hamming; class Broken extends NoSuchClass {}")
-    monkeypatch.setattr(build, "sources", lambda: [broken])
+    monkeypatch.setattr(build, "sources", lambda target: [broken])
     with pytest.raises(IndexFailure, match="NoSuchClass") as failed:
         build.build("3.6.0", tmp_path / "x.zip")
     assert "\n" not in str(failed.value)

@@ -88,7 +88,7 @@ final class CosineQuery extends Query {
         return new CosineWeight(filter == null ? null : searcher.createWeight(filter, ScoreMode.COMPLETE_NO_SCORES, 1), boost);
     }
 
-    private final class CosineWeight extends Weight {
+    private final class CosineWeight extends Versioned.BaseWeight {
         /** Weight of the filter, or null without a filter. */
         private final Weight filtering;
         private final float boost;
@@ -114,13 +114,13 @@ final class CosineQuery extends Query {
                 public Scorer get(long leadCost) throws IOException {
                     DocValuesCodes vectors = DocValuesCodes.open(reader, field);
                     if (vectors == null) {
-                        return new CosineScorer(null, DocIdSetIterator.empty(), boost);
+                        return new CosineScorer(CosineWeight.this, null, DocIdSetIterator.empty(), boost);
                     }
                     if (filtered == null) {
-                        return new CosineScorer(vectors, vectors.iterator, boost);
+                        return new CosineScorer(CosineWeight.this, vectors, vectors.iterator, boost);
                     }
                     List<DocIdSetIterator> both = List.of(filtered.get(leadCost).iterator(), vectors.iterator);
-                    return new CosineScorer(vectors, ConjunctionUtils.intersectIterators(both), boost);
+                    return new CosineScorer(CosineWeight.this, vectors, ConjunctionUtils.intersectIterators(both), boost);
                 }
 
                 @Override
@@ -153,12 +153,13 @@ final class CosineQuery extends Query {
         }
     }
 
-    private final class CosineScorer extends Scorer {
+    private final class CosineScorer extends Versioned.BaseScorer {
         private final DocValuesCodes vectors;
         private final DocIdSetIterator documents;
         private final float boost;
 
-        CosineScorer(DocValuesCodes vectors, DocIdSetIterator documents, float boost) {
+        CosineScorer(Weight weight, DocValuesCodes vectors, DocIdSetIterator documents, float boost) {
+            super(weight);
             this.vectors = vectors;
             this.documents = documents;
             this.boost = boost;

@@ -118,7 +118,6 @@ final class CosineQueryBuilder extends AbstractQueryBuilder<CosineQueryBuilder> 
     }
 
     /** Combines a filter of an outer query (hybrid passes its own) with the filter of this query. */
-    @Override
     public QueryBuilder filter(QueryBuilder other) {
         if (other == null) {
             return this;

@@ -7,7 +7,6 @@ import org.apache.lucene.index.BinaryDocValues;
 import org.apache.lucene.index.ByteVectorValues;
 import org.apache.lucene.index.DocValuesType;
 import org.apache.lucene.index.FieldInfo;
-import org.apache.lucene.index.KnnVectorValues;
 import org.apache.lucene.index.LeafReader;
 import org.apache.lucene.index.VectorEncoding;
 import org.apache.lucene.search.DocIdSetIterator;
@@ -48,7 +47,7 @@ abstract class DocValuesCodes {
         }
         if (isVector(info)) {
             ByteVectorValues values = reader.getByteVectorValues(field);
-            return values == null ? null : new VectorValues(values, values.iterator());
+            return values == null ? null : new VectorValues(new Versioned.Vectors(values), values.size());
         }
         BinaryDocValues values = reader.getBinaryDocValues(field);
         return values == null ? null : new BinaryValues(values, reader.maxDoc());
@@ -73,19 +72,17 @@ abstract class DocValuesCodes {
     }
 
     private static final class VectorValues extends DocValuesCodes {
-        private final ByteVectorValues values;
-        private final KnnVectorValues.DocIndexIterator docs;
+        private final Versioned.Vectors vectors;
         private final BytesRef code = new BytesRef();
 
-        VectorValues(ByteVectorValues values, KnnVectorValues.DocIndexIterator docs) {
-            super(docs, values.size());
-            this.values = values;
-            this.docs = docs;
+        VectorValues(Versioned.Vectors vectors, int size) {
+            super(vectors.iterator, size);
+            this.vectors = vectors;
         }
 
         @Override
         BytesRef code() throws IOException {
-            code.bytes = values.vectorValue(docs.index());
+            code.bytes = vectors.current();
             code.length = code.bytes.length;
             return code;
         }

@@ -102,6 +102,7 @@ final class HammingBulkScorer extends BulkScorer {
     }
 
     private void collect(LeafCollector collector, int doc, int key) throws IOException {
+        hit.doc = doc;
         hit.key = key;
         collector.collect(doc);
     }
@@ -113,7 +114,13 @@ final class HammingBulkScorer extends BulkScorer {
 
     /** The current document, as the collector sees it. */
     private final class Hit extends Scorable {
+        private int doc = -1;
         private int key;
+
+        /** Overrides a method of Lucene 9, which Lucene 10 lacks, hence no {@code @Override}. */
+        public int docID() {
+            return doc;
+        }
 
         @Override
         public float score() {
@@ -144,7 +151,7 @@ final class HammingBulkScorer extends BulkScorer {
         /** Bit i is set if document {@code from + i} matches. Requires a {@link #seek} to {@code from} before. */
         FixedBitSet block(int from, int to) throws IOException {
             bits.clear();
-            iterator.intoBitSet(to, bits, from);
+            Versioned.intoBitSet(iterator, to, bits, from);
             return bits;
         }
 

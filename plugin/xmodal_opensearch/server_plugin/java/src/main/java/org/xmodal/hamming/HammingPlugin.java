@@ -17,34 +17,22 @@ import org.opensearch.common.settings.SettingsFilter;
 import org.opensearch.core.action.ActionResponse;
 import org.opensearch.core.common.breaker.CircuitBreaker;
 import org.opensearch.core.common.io.stream.NamedWriteableRegistry;
-import org.opensearch.core.xcontent.NamedXContentRegistry;
-import org.opensearch.env.Environment;
-import org.opensearch.env.NodeEnvironment;
 import org.opensearch.index.IndexModule;
 import org.opensearch.index.query.QueryBuilder;
 import org.opensearch.indices.breaker.BreakerSettings;
 import org.opensearch.plugins.ActionPlugin;
 import org.opensearch.plugins.CircuitBreakerPlugin;
-import org.opensearch.plugins.Plugin;
 import org.opensearch.plugins.SearchPlugin;
-import org.opensearch.repositories.RepositoriesService;
 import org.opensearch.rest.RestController;
 import org.opensearch.rest.RestHandler;
-import org.opensearch.script.ScriptService;
 import org.opensearch.threadpool.ThreadPool;
-import org.opensearch.transport.client.Client;
-import org.opensearch.watcher.ResourceWatcherService;
 
 /** OpenSearch plugin for exact Hamming search over binary knn_vector fields, with the codes cached in memory. */
-public final class HammingPlugin extends Plugin implements SearchPlugin, ActionPlugin, CircuitBreakerPlugin {
+public final class HammingPlugin extends Versioned.BasePlugin implements SearchPlugin, ActionPlugin, CircuitBreakerPlugin {
     private final HammingService service = new HammingService();
 
     @Override
-    public Collection<Object> createComponents(
-        Client client, ClusterService cluster, ThreadPool threads, ResourceWatcherService watcher, ScriptService scripts,
-        NamedXContentRegistry xContent, Environment environment, NodeEnvironment node, NamedWriteableRegistry writeables,
-        IndexNameExpressionResolver names, Supplier<RepositoriesService> repositories
-    ) {
+    Collection<Object> start(ClusterService cluster, ThreadPool threads) {
         service.start(cluster, threads);
         return List.of(service);
     }

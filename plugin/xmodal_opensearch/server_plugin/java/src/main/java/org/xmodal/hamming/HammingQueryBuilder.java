@@ -117,7 +117,6 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
     }
 
     /** Combines a filter of an outer query (hybrid passes its own) with the filter of this query. */
-    @Override
     public QueryBuilder filter(QueryBuilder other) {
         if (other == null) {
             return this;

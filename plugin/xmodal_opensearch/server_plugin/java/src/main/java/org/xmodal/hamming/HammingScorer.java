@@ -4,8 +4,8 @@ package org.xmodal.hamming;
 import java.io.IOException;
 
 import org.apache.lucene.search.DocIdSetIterator;
-import org.apache.lucene.search.Scorer;
 import org.apache.lucene.search.TwoPhaseIterator;
+import org.apache.lucene.search.Weight;
 
 /**
  * Scores one document at a time, for a {@code hamming} query that is a clause of another query.
@@ -13,7 +13,7 @@ import org.apache.lucene.search.TwoPhaseIterator;
  * <p>Two phases (Lucene's {@link TwoPhaseIterator}): iterating the candidates is cheap; the distance is computed only for
  * documents that match the other clauses.
  */
-final class HammingScorer extends Scorer {
+final class HammingScorer extends Versioned.BaseScorer {
     // Unit of TwoPhaseIterator.matchCost: simple operations; one array read and a few instructions per word.
     private static final float MATCH_COST = 4;
 
@@ -22,7 +22,8 @@ final class HammingScorer extends Scorer {
     private final TwoPhaseIterator withinKey;
     private int key;
 
-    HammingScorer(Distances distances, DocIdSetIterator candidates, CompetitiveKey competitive) {
+    HammingScorer(Weight weight, Distances distances, DocIdSetIterator candidates, CompetitiveKey competitive) {
+        super(weight);
         this.candidates = candidates;
         this.competitive = competitive;
         withinKey = new TwoPhaseIterator(candidates) {

@@ -16,7 +16,7 @@ import org.apache.lucene.search.ScorerSupplier;
 import org.apache.lucene.search.Weight;
 
 /** Weight of a {@link HammingQuery}: makes the scorers of each segment. */
-final class HammingWeight extends Weight {
+final class HammingWeight extends Versioned.BaseWeight {
     private final HammingQuery query;
     /** Weight of the filter, or null without a filter. */
     private final Weight filter;
@@ -59,7 +59,7 @@ final class HammingWeight extends Weight {
         return found.isEmpty() ? null : MinDistances.of(found);
     }
 
-    private final class Supplier extends ScorerSupplier {
+    private final class Supplier extends Versioned.BulkScorerSupplier {
         private final LeafReader reader;
         private final ScorerSupplier filtered;
 
@@ -71,7 +71,7 @@ final class HammingWeight extends Weight {
         @Override
         public Scorer get(long leadCost) throws IOException {
             DocIdSetIterator candidates = candidates(leadCost);
-            return new HammingScorer(distances(reader), candidates, new CompetitiveKey(boost, query.maxKey()));
+            return new HammingScorer(HammingWeight.this, distances(reader), candidates, new CompetitiveKey(boost, query.maxKey()));
         }
 
         @Override

@@ -4,13 +4,11 @@ package org.xmodal.hamming;
 import java.util.List;
 
 import org.opensearch.core.common.Strings;
-import org.opensearch.rest.BaseRestHandler;
 import org.opensearch.rest.RestRequest;
 import org.opensearch.rest.action.RestActions;
-import org.opensearch.transport.client.node.NodeClient;
 
 /** {@code GET _plugins/_hamming/stats}, or {@code _plugins/_hamming/{nodes}/stats}. */
-final class RestStats extends BaseRestHandler {
+final class RestStats extends Versioned.BaseHandler {
     @Override
     public String getName() {
         return "hamming_stats";
@@ -25,7 +23,7 @@ final class RestStats extends BaseRestHandler {
     }
 
     @Override
-    protected RestChannelConsumer prepareRequest(RestRequest request, NodeClient client) {
+    RestChannelConsumer prepare(RestRequest request, Versioned.Executor client) {
         StatsAction.Request stats = new StatsAction.Request(Strings.splitStringByCommaToArray(request.param("nodes")));
         return channel -> client.execute(StatsAction.TYPE, stats, new RestActions.NodesResponseRestListener<>(channel));
     }

@@ -6,19 +6,17 @@ import java.util.List;
 import org.opensearch.core.common.Strings;
 import org.opensearch.core.xcontent.ToXContent;
 import org.opensearch.core.xcontent.XContentBuilder;
-import org.opensearch.rest.BaseRestHandler;
 import org.opensearch.rest.BytesRestResponse;
 import org.opensearch.rest.RestRequest;
 import org.opensearch.rest.RestResponse;
 import org.opensearch.rest.action.RestBuilderListener;
-import org.opensearch.transport.client.node.NodeClient;
 
 /**
  * {@code POST _plugins/_hamming/warmup/{index}}, with {@code ?fields=} or for all code fields.
  *
  * <p>GET is accepted like in k-NN's warmup API. {@code POST {index}/_plugins/_hamming/warm} is an older path.
  */
-final class RestWarmup extends BaseRestHandler {
+final class RestWarmup extends Versioned.BaseHandler {
     @Override
     public String getName() {
         return "hamming_warmup";
@@ -34,7 +32,7 @@ final class RestWarmup extends BaseRestHandler {
     }
 
     @Override
-    protected RestChannelConsumer prepareRequest(RestRequest request, NodeClient client) {
+    RestChannelConsumer prepare(RestRequest request, Versioned.Executor client) {
         String[] indices = Strings.splitStringByCommaToArray(request.param("index"));
         List<String> fields = List.of(request.paramAsStringArray("fields", Strings.EMPTY_ARRAY));
         WarmupAction.Request warmup = new WarmupAction.Request(indices, fields);

@@ -20,7 +20,6 @@ import org.opensearch.core.common.io.stream.StreamOutput;
 import org.opensearch.core.xcontent.ToXContentFragment;
 import org.opensearch.core.xcontent.XContentBuilder;
 import org.opensearch.threadpool.ThreadPool;
-import org.opensearch.transport.TransportRequest;
 import org.opensearch.transport.TransportService;
 
 /** Collects the {@link NodeStats} of the nodes. */
@@ -70,7 +69,7 @@ public final class StatsAction extends TransportNodesAction<StatsAction.Request,
     }
 
     /** Request to one node. */
-    public static final class NodeRequest extends TransportRequest {
+    public static final class NodeRequest extends Versioned.BaseNodeRequest {
         NodeRequest() {}
 
         NodeRequest(StreamInput in) throws IOException {

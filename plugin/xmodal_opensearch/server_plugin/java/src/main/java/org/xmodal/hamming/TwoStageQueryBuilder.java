@@ -103,9 +103,8 @@ final class TwoStageQueryBuilder extends AbstractQueryBuilder<TwoStageQueryBuild
     }
 
     /** Applies a filter of an outer query (hybrid passes its own) to the first stage, before the window is taken. */
-    @Override
     public QueryBuilder filter(QueryBuilder other) {
-        return other == null ? this : with(first.filter(other), second);
+        return other == null ? this : with(Versioned.restrict(first, other), second);
     }
 
     @Override

@@ -15,7 +15,7 @@ import org.apache.lucene.search.TwoPhaseIterator;
 import org.apache.lucene.search.Weight;
 
 /** Weight of a {@link TwoStageQuery} whose first stage has been searched. */
-final class TwoStageWeight extends Weight {
+final class TwoStageWeight extends Versioned.BaseWeight {
     private final TwoStageQuery query;
     private final IndexSearcher searcher;
     private final Window window;
@@ -41,7 +41,7 @@ final class TwoStageWeight extends Weight {
             @Override
             public Scorer get(long leadCost) throws IOException {
                 Documents documents = new Documents(window, context);
-                return new StageScorer(documents, scoring == null ? null : scoring.get(Math.min(leadCost, size)));
+                return new StageScorer(TwoStageWeight.this, documents, scoring == null ? null : scoring.get(Math.min(leadCost, size)));
             }
 
             @Override
@@ -124,7 +124,7 @@ final class TwoStageWeight extends Weight {
     }
 
     /** Scores the documents of the window; advances the scorer of the second stage to each. */
-    private static final class StageScorer extends Scorer {
+    private static final class StageScorer extends Versioned.BaseScorer {
         private final Documents documents;
         /** Null if the second stage matches no document of the segment, or no scores are needed. */
         private final Scorer second;
@@ -133,7 +133,8 @@ final class TwoStageWeight extends Weight {
         private int scored = -1;
         private float score;
 
-        StageScorer(Documents documents, Scorer second) {
+        StageScorer(Weight weight, Documents documents, Scorer second) {
+            super(weight);
             this.documents = documents;
             this.second = second;
             twoPhase = second == null ? null : second.twoPhaseIterator();
