@@ -201,6 +201,7 @@ class Service:
         """Return a hit with its nearest caption or picture. Reads the disk."""
         return {
             "id": hit.id,
+            **({} if hit.index_name is None else {"index": hit.index_name}),
             "distance": hit.distance,
             "confidence": hit.confidence,
             "similarity": hit.similarity,

@@ -3,6 +3,7 @@
     opensearch://localhost:9200/photos             plain HTTP on the local machine
     opensearch://search.example.org/photos         verified TLS on any other host
     opensearch://a:9200,b:9200,c:9200/photos       several nodes of one cluster
+    opensearch://localhost:9200/photos-*           several indexes, to read; also a,b and an alias
     ?strategy=knn               see index/strategies.py
     ?tls=yes|no                 overrides the default
     ?ca=FILE                    authority that signed the server's certificate
@@ -158,11 +159,18 @@ def _parse_host(host: str, default_port: int, text: str) -> tuple[str, int]:
 def _check_index_name(index: str, text: str) -> None:
     if not index:
         raise ConfigError(f"{text} names no index, expected {_EXAMPLE}")
-    if index != index.lower() or re.search(r"[\\/*?\"<>| ,#:]|^[-_+.]", index):
+    first, *others = index.split(",")
+    if not all(map(_is_index_name, [first, *others])) or first.startswith("-"):
         raise ConfigError(
             f"index name {index!r} is not usable, expected lower-case letters, digits, - and _ "
-            "(not - or _ at the beginning)"
+            "(not - or _ at the beginning), or several such names with commas and *"
         )
+
+
+def _is_index_name(name: str) -> bool:
+    """Return whether a name is one of an index, a pattern, or with - the exclusion of one."""
+    name = name.removeprefix("-")
+    return name == name.lower() and not re.search(r"[\\/?\"<>| #:]|^[-_+.]|^$", name)
 
 
 def _check_options(options: Mapping[str, str], text: str) -> None:

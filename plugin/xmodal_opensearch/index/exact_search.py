@@ -40,10 +40,12 @@ def search_exact(
     filters = handle.filters(where)
     handle.refresh()
     rows = split_rows(given)
-    if k > MAX_HITS and handle.strategy.build is not None:
+    if k > handle.window and handle.strategy.build is not None:
         found = []
         for row in rows:
-            pages = pages_of_hits(handle, row, MAX_HITS, target=target, where=where, radius=radius)
+            pages = pages_of_hits(
+                handle, row, handle.window, target=target, where=where, radius=radius
+            )
             with closing(pages):
                 found.append(list(islice(chain.from_iterable(pages), k)))
         return found

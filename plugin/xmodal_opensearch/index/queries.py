@@ -179,9 +179,20 @@ def by_all_vectors(build: BuildVector, target: Modality, vector: Int8) -> Query:
     return {"bool": {"should": [build(vector_field(target), vector), nested]}}
 
 
-def among(query: Query, ids: Sequence[str]) -> Query:
-    """Return the query of these documents, which all match, with the scores of ``query``."""
-    return {"bool": {"should": [query], "filter": [{"ids": {"values": list(ids)}}]}}
+def among(query: Query, hits: Sequence[Mapping[str, Any]]) -> Query:
+    """Return the query of these documents, which all match, with the scores of ``query``.
+
+    Hits of a search of several indexes name their index.
+    """
+    by_index: dict[str | None, list[str]] = {}
+    for hit in hits:
+        by_index.setdefault(hit.get("_index"), []).append(hit_id(hit))
+    parts: list[Query] = []
+    for index, ids in by_index.items():
+        with_ids: Query = {"ids": {"values": ids}}
+        there = [{"term": {"_index": index}}]
+        parts.append(with_ids if index is None else {"bool": {"filter": [with_ids, *there]}})
+    return {"bool": {"should": [query], "filter": [any_of(parts) if parts else {"match_none": {}}]}}
 
 
 def two_stage(first: Query, second: Query, window: int) -> Query:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 from xmodal.errors import ServerFailure
@@ -31,7 +32,7 @@ def first_with_ties(
     """
     found: list[list[RawHit]] = [[] for _ in bodies]
     incomplete = list(range(len(bodies)))
-    size = min(count + MORE, MAX_HITS)
+    size = min(count + MORE, handle.window)
     while incomplete:
         answers = handle.search([bodies[row](size) for row in incomplete])
         for row, answer in zip(incomplete, answers, strict=True):
@@ -40,11 +41,11 @@ def first_with_ties(
         incomplete = [
             row for row in incomplete if _may_continue(found[row], count, tolerance, min_score)
         ]
-        if incomplete and size == MAX_HITS:
+        if incomplete and size == handle.window:
             for row in incomplete:
                 found[row] = _read_pages(handle, bodies[row], count, tolerance, min_score)
             break
-        size = min(4 * size, MAX_HITS)
+        size = min(4 * size, handle.window)
     return [_with_ties(hits, count, tolerance, min_score) for hits in found]
 
 
@@ -70,16 +71,17 @@ def _read_pages(
     handle: IndexHandle, body: Body, count: int, tolerance: float, min_score: float
 ) -> list[RawHit]:
     """Return the hits of a search page by page, until a score is not wanted."""
-    if handle.strategy.build is None:
+    hits: list[RawHit] = []
+    with closing(handle.pages(body(MAX_HITS), doing="searching")) as pages:
+        for answer in pages:
+            hits += answer["hits"]["hits"]
+            if not _may_continue(hits, count, tolerance, min_score):
+                return hits
+    if handle.strategy.build is None and len(hits) >= MAX_HITS:
         raise ServerFailure(
             f"{handle.address}: more than {MAX_HITS:,} documents are among the best {count} or tie "
             "with them, and a knn query returns no more: use strategy=script, or filter",
             0,
             "ties",
         )
-    hits: list[RawHit] = []
-    for answer in handle.pages(body(MAX_HITS), doing="searching"):
-        hits += answer["hits"]["hits"]
-        if not _may_continue(hits, count, tolerance, min_score):
-            break
     return hits

@@ -35,7 +35,7 @@ from xmodal_opensearch.index.exact_search import (
 )
 from xmodal_opensearch.index.handle import HAMMING_WINDOW_FACTOR, IndexHandle
 from xmodal_opensearch.index.mapping import field_of, nested_path, vector_field
-from xmodal_opensearch.index.queries import Query, hit_id
+from xmodal_opensearch.index.queries import Query
 from xmodal_opensearch.index.ranked import Body, RawHit, first_with_ties
 from xmodal_opensearch.index.reading import read_fields
 
@@ -110,10 +110,7 @@ def _by_server(
     else:
         bodies = [body_of(handle, first, target, filters, radius) for first in firsts]
         windows = first_with_ties(handle, bodies, size, min_score=least_score(handle, radius))
-        both = [
-            queries.among(second, [hit_id(hit) for hit in hits])
-            for second, hits in zip(seconds, windows, strict=True)
-        ]
+        both = [queries.among(second, hits) for second, hits in zip(seconds, windows, strict=True)]
     kept = [field_of(target), nested_path(target), vector_field(target)]
     source = queries.user_source(kept)
     ranked = [partial(queries.search_body, query, source=source) for query in both]
@@ -134,7 +131,13 @@ def _by_client(
 ) -> Hits:
     """Return the hits of a first stage whose documents the client orders again."""
     firsts, size = _first_stage(handle, rows, window)
-    source = source_fields(target, vectors=rows != [] and rows[0].vectors is not None)
+    # Ids of an enriched index or of several are not unique, so the fields are read with the codes.
+    is_unique = handle.scope.is_whole and not handle.enriched
+    vectors = rows != [] and rows[0].vectors is not None
+    kept = [field_of(target), nested_path(target), *([vector_field(target)] if vectors else [])]
+    source: Any = queries.user_source(kept)
+    if is_unique:
+        source = source_fields(target, vectors=vectors)
     bodies: list[Body] = [
         body_of(handle, first, target, filters, radius, source) for first in firsts
     ]
@@ -142,6 +145,8 @@ def _by_client(
     lists = [
         _best(handle, hits, row, target, k, radius) for row, hits in zip(rows, found, strict=True)
     ]
+    if not is_unique:
+        return lists
     fields = read_fields(handle, [hit.id for hits in lists for hit in hits])
     return [
         [hit._replace(fields=fields[hit.id]) for hit in hits if hit.id in fields] for hits in lists

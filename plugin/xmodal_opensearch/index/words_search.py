@@ -12,6 +12,8 @@ then.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
+from itertools import chain, islice
 from typing import Any
 
 from xmodal.errors import ConfigError
@@ -65,8 +67,24 @@ def search_words(
         for query, of_query in zip(given, words, strict=True)
         if of_query
     ]
-    answers = iter(handle.search(bodies, global_statistics=True))
-    return [_to_hits(next(answers), of_query) if of_query else [] for of_query in words]
+    found = iter(_best(handle, bodies, k))
+    return [_to_hits(next(found), of_query) if of_query else [] for of_query in words]
+
+
+def _best(
+    handle: IndexHandle, bodies: Sequence[Mapping[str, Any]], k: int
+) -> list[list[Mapping[str, Any]]]:
+    """Return the first ``k`` hits of each search, in pages if one request returns fewer."""
+    if k <= handle.window:
+        answers = handle.search(bodies, global_statistics=True)
+        return [answer["hits"]["hits"] for answer in answers]
+    found = []
+    for body in bodies:
+        pages = handle.pages(body, doing="searching", global_statistics=True)
+        with closing(pages):
+            hits = chain.from_iterable(answer["hits"]["hits"] for answer in pages)
+            found.append(list(islice(hits, k)))
+    return found
 
 
 def _text_fields(handle: IndexHandle, text_field: str | None) -> list[str]:
@@ -85,12 +103,13 @@ def _divide(text: str, fields: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(words))
 
 
-def _to_hits(answer: Mapping[str, Any], words: Sequence[str]) -> list[WordsHit]:
+def _to_hits(hits: Sequence[Mapping[str, Any]], words: Sequence[str]) -> list[WordsHit]:
     return [
         WordsHit(
             hit_id(hit),
             codec.unscaled(hit["_score"]),
             tuple(words[int(name)] for name in sorted(hit.get("matched_queries", ()), key=int)),
+            hit.get("_index"),
         )
-        for hit in answer["hits"]["hits"]
+        for hit in hits
     ]
