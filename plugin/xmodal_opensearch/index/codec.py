@@ -19,6 +19,8 @@ from xmodal.vectors import MAX_KEY, Int8
 
 SCALE = 2.0**60
 """Boost of every scored query; float32 values up to 2**127 are finite."""
+SMALL_SCALE = 2.0**-2
+"""Boost of queries whose scores show document-level security: with it they are 1 or more."""
 
 
 def from_signed(rows: list[list[int]], bits: int) -> BinaryCodes:

@@ -17,7 +17,7 @@ from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server, is_retryable
 from xmodal_opensearch.index import mapping, queries
-from xmodal_opensearch.index.bit_order_check import SelfTest, check_bit_order
+from xmodal_opensearch.index.bit_order_check import check_bit_order, hides_documents
 from xmodal_opensearch.index.capabilities import encodes_documents, probe
 from xmodal_opensearch.index.description import (
     check_conditions,
@@ -46,9 +46,9 @@ class IndexHandle:
     ``scope``: the indexes that the address covers. ``name``, ``uuid``: of the index to which
     documents are written; without one, of the first of the scope. ``enriched``: codes were added to
     existing documents of the user by ``xmodal-opensearch enrich``. ``changes``: number of bulk
-    writes by this handle. ``window``: largest number of hits of one request. ``self_tests``: results
-    of the check of the bit order, by index. Raises IndexMissing, IndexMismatch, ConfigError,
-    ServerFailure.
+    writes by this handle. ``window``: largest number of hits of one request. ``unchecked``: indexes
+    whose self-test document is hidden from the user. ``is_restricted``: whether document-level
+    security may hide documents. Raises IndexMissing, IndexMismatch, ConfigError, ServerFailure.
     """
 
     def __init__(
@@ -73,7 +73,8 @@ class IndexHandle:
         self._skip_pipeline = pipeline is not None and encodes_documents(server, pipeline)
         self.changes = 0
         self._unrefreshed = False
-        self.self_tests: dict[str, SelfTest] = {}
+        self.unchecked: list[str] = []
+        self.is_restricted = False
         self._check_bit_order(self.scope.indexes)
 
     def _describe(self, contents: Contents, bits: int | None, fingerprint: str | None) -> None:
@@ -95,9 +96,11 @@ class IndexHandle:
 
     def _check_bit_order(self, names: Iterable[str]) -> None:
         for name in names:
-            self.self_tests[name] = check_bit_order(
+            result = check_bit_order(
                 self.server, self.address, name, self.bits, self.layout, self.strategy
             )
+            self.is_restricted |= result.restricted
+            self.unchecked += [] if result.checked else [name]
 
     def __repr__(self) -> str:
         version = ".".join(map(str, self.capabilities.version))
@@ -108,11 +111,6 @@ class IndexHandle:
         if not (self.has_words or self.enriched):
             notes.append("no words: texts as the server divides them")
         return f"{self.name} on OpenSearch {version}, {', '.join(notes)}"
-
-    @property
-    def is_restricted(self) -> bool:
-        """Whether document-level security may hide documents from the user."""
-        return any(result.restricted for result in self.self_tests.values())
 
     @property
     def weighs(self) -> bool:
@@ -283,6 +281,11 @@ class IndexHandle:
         encoded: Query = {"term": {mapping.ENCODER: self.fingerprint}}
         others = [name for name in self.scope.indexes if name not in self._encoded]
         return [queries.any_of([encoded, {"terms": {"_index": others}}]) if others else encoded]
+
+    def check_restrictions(self) -> bool:
+        """Return whether document-level security may hide documents now, and keep the answer."""
+        self.is_restricted |= any(hides_documents(self.server, one) for one in self.scope.indexes)
+        return self.is_restricted
 
     def search(
         self, bodies: Sequence[Mapping[str, Any]], *, global_statistics: bool = False
