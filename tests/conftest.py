@@ -202,7 +202,9 @@ def node(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """A development node for all tests of the session, with k-NN and without Faiss."""
     from xmodal_opensearch.node.process import Node
 
-    with Node.start(tmp_path_factory.mktemp("opensearch") / "node") as started:
+    settings = {"reindex.remote.allowlist": "127.0.0.1:*"}
+    folder = tmp_path_factory.mktemp("opensearch") / "node"
+    with Node.start(folder, settings=settings) as started:
         yield started
 
 

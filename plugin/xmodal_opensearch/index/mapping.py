@@ -333,10 +333,7 @@ def read_meta(index: str, mappings: Mapping[str, Any]) -> tuple[int, str | None]
     """
     found = mappings.get("_meta", {}).get("xmodal")
     if not isinstance(found, Mapping):
-        raise IndexMismatch(
-            f"index {index} has no codes (its mapping has no _meta.xmodal): add codes with "
-            "xmodal-opensearch enrich, or choose a new index"
-        )
+        raise IndexMismatch(f"index {index} " + _why_no_meta(mappings.get("properties", {})))
     version, order = found.get("mapping_version"), found.get("bit_order")
     bits, fingerprint = found.get("bits"), found.get("encoder")
     if (version, order) != (VERSION, BIT_ORDER):
@@ -437,6 +434,26 @@ def field_types(mappings: Mapping[str, Any]) -> dict[str, str]:
 
     walk(mappings.get("properties", {}), "")
     return types
+
+
+def _why_no_meta(properties: Mapping[str, Any]) -> str:
+    """Return why an index with these fields has no ``_meta.xmodal``, and what to do."""
+    field = properties.get(field_of("image"), {})
+    if "xmodal" not in properties or not field:
+        return (
+            "has no codes (its mapping has no _meta.xmodal): add codes with xmodal-opensearch "
+            "enrich, or choose a new index"
+        )
+    if field.get("type") == "knn_vector" or "w0" in field.get("properties", {}):
+        return (
+            "has lost _meta.xmodal of its mapping: copy _meta from the index that it was made of "
+            "(GET /SOURCE/_mapping, then PUT /NAME/_mapping), see docs/operations.md"
+        )
+    return (
+        f"was filled without the mapping of codes ({field_of('image')} is {field.get('type')}), as "
+        "by a reindex: delete it, create it with the mapping of its source, and reindex again, see "
+        "docs/operations.md"
+    )
 
 
 def _keyword(text: bool) -> dict[str, Any]:

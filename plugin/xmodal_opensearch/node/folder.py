@@ -146,6 +146,7 @@ class NodeConfig:
             "node.name": self.name,
             "path.data": str(self.folder / "data"),
             "path.logs": str(self.folder / "logs"),
+            "path.repo": str(self.folder / "snapshots"),
             "network.host": HOST,
             "http.port": str(self.port),
             "transport.port": "0",
