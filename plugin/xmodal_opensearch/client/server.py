@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from opensearchpy import OpenSearch, Urllib3AWSV4SignerAuth, Urllib3HttpConnection, exceptions
+from opensearchpy import OpenSearch, Urllib3AWSV4SignerAuth, exceptions
 
 from xmodal.errors import ConfigError, ExtraMissing, ServerFailure
 from xmodal_opensearch.client import answers
@@ -48,9 +48,6 @@ NO_PIPELINE = {"search_pipeline": "_none"}
 """Part of each search: the default search pipeline of the index must not change its answer."""
 CREDENTIAL = re.compile(r'"credential"\s*:\s*\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\}')
 
-DEPRECATIONS = logging.getLogger("opensearch.deprecation")
-"""Logger of the ``Warning`` headers of servers."""
-
 
 class _RedactCredentials(logging.Filter):
     """Removes the embedding service's token, which is part of a connector's body, from logs."""
@@ -68,18 +65,6 @@ class _RedactCredentials(logging.Filter):
 logging.getLogger("opensearch").addHandler(logging.NullHandler())
 for _name in ("opensearch", "opensearchpy.trace"):
     logging.getLogger(_name).addFilter(_RedactCredentials())
-
-
-class _Connection(Urllib3HttpConnection):
-    """Connection that logs the ``Warning`` headers of a server.
-
-    opensearch-py makes Python warnings of them. A server sends them for what it deprecates, which
-    differs between versions, and also for settings of the user's indexes.
-    """
-
-    def _raise_warnings(self, warning_headers: Any) -> None:
-        for header in warning_headers or ():
-            DEPRECATIONS.info("%s", header)
 
 
 class Server:
@@ -110,7 +95,6 @@ class Server:
             max_retries=len(address.hosts) - 1,  # each host once; _with_retries adds pauses
             retry_on_status=(),
             retry_on_timeout=False,
-            connection_class=_Connection,
         )
         try:
             self.info: dict[str, Any] = self._connect()

@@ -365,6 +365,22 @@ def has_words(mappings: Mapping[str, Any]) -> bool:
     return bool(mappings.get("_meta", {}).get("xmodal", {}).get("words") == WORDS_VERSION)
 
 
+def check_visible(index: str, mappings: Mapping[str, Any]) -> None:
+    """Raise IndexMismatch if field-level security hides fields that searches use from the user."""
+    needed = [ID, *map(field_of, MODALITIES)]
+    needed += [ENCODER] if is_enriched(mappings) else []
+    needed += [WORDS] if has_words(mappings) else []
+    needed += [] if read_dim(mappings) is None else map(vector_field, MODALITIES)
+    visible = {*mappings.get("properties", {}), *field_types(mappings)}
+    hidden = [name for name in needed if name not in visible]
+    if hidden:
+        raise IndexMismatch(
+            f"index {index} shows no field {', '.join(hidden)} to this user, expected by its "
+            "description: field-level security of a role hides fields of xmodal: let the role see "
+            "xmodal.*, image_* and text_*"
+        )
+
+
 def read_layout(
     index: str, bits: int, mappings: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> Layout:
