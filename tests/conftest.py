@@ -191,8 +191,8 @@ def node_parts(cache: Path) -> Iterator[None]:
         pytest.importorskip(package, reason="pip install -e '.[node]'")
     from xmodal_opensearch.node.artifacts import part_folder
 
-    part_folder("server")
-    part_folder("opensearch-knn")
+    for name in ("server", "icu", "opensearch-knn"):
+        part_folder(name)
     yield
     shutil.rmtree(cache / "opensearch")  # 120 MB; pytest keeps temporary folders for three sessions
 

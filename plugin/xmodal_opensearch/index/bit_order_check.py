@@ -28,7 +28,7 @@ def store_self_test(
     None for the default pipeline.
     """
     (value,) = layout.values(mapping.self_test_code(bits))
-    optional = {} if pipeline is None else {"pipeline": pipeline}
+    optional: dict[str, Any] = {} if pipeline is None else {"pipeline": pipeline}
     server.request(
         "PUT",
         f"/{name}/_doc/{mapping.SELF_TEST_ID}",

@@ -1,15 +1,17 @@
 """Files of a development node: downloaded by jgo, checked, and unpacked once.
 
 ``assets/artifacts.json`` lists for each server version the files of each part, with their size and
-sha256. Downloads are stored in the Maven folder ($M2_REPO, else the user's own), unpacked parts in
-``opensearch/`` of the cache folder. Both are written to a temporary folder and renamed, so that a
-killed process leaves no incomplete file and several processes can work at the same time.
+sha256; ``entries.py`` writes the entry of another version. Downloads are stored in the Maven folder
+($M2_REPO, else the user's own), unpacked parts in ``opensearch/`` of the cache folder. Both are
+written to a temporary folder and renamed, so that a killed process leaves no incomplete file and
+several processes can work at the same time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import stat
 import tempfile
@@ -33,7 +35,10 @@ VERSION = "3.6.0"
 Show = Callable[[str], None]
 """Called with one line of progress, such as the name of a download."""
 
-NOT_PLUGINS = {"server", "ecj"}  # ecj is the compiler of the server plugin
+KNN = "opensearch-knn"
+NOT_PLUGINS = {"server", "icu", "ecj"}  # ecj is the compiler of the server plugin
+EVERY_VERSION = "every version"
+"""Key in artifacts.json and name in the cache of the parts that do not depend on the version."""
 TEMPORARY_PREFIX = ".xmodal-"
 MAX_TEMPORARY_AGE = 24 * 3600  # seconds; older temporary folders are from killed processes
 BLOCK_BYTES = 1 << 20
@@ -41,7 +46,7 @@ BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Artifact:
-    """One file of a Maven repository, and how it is unpacked into its part."""
+    """One file of a Maven repository, and its target folder inside the unpacked part."""
 
     group: str
     name: str
@@ -50,11 +55,6 @@ class Artifact:
     size: int
     sha256: str
     into: str = ""
-    """Target folder inside the part."""
-    strip: str = ""
-    """Prefix that is removed from the names inside the zip."""
-    leave_out: tuple[str, ...] = ()
-    """Patterns of names, after ``strip``, that are not unpacked."""
 
     @property
     def file(self) -> str:
@@ -64,21 +64,38 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Part:
-    """The server or a plugin: its artifacts, and the names of the plugins that it requires."""
+    """The server or a plugin: its artifacts, and how they are unpacked.
+
+    ``requires``: names of the plugins that it requires. ``strip``: prefix that is removed from the
+    names inside a zip. ``leave_out``: patterns of names, after ``strip``, that are not unpacked.
+    ``modules``: names, extended modules and permissions of the modules whose jars are artifacts.
+    ``not_extended``: modules that are removed from the extended ones in a plugin's descriptor.
+    """
 
     name: str
+    version: str
     artifacts: tuple[Artifact, ...]
-    requires: tuple[str, ...]
+    requires: tuple[str, ...] = ()
+    strip: str = ""
+    leave_out: tuple[str, ...] = ()
+    modules: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = ()
+    not_extended: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
-        """Name of the unpacked folder; other artifacts have another name."""
-        return f"{self.name}-{hashlib.sha256(repr(self.artifacts).encode()).hexdigest()[:12]}"
+        """Path of the unpacked folder in the cache; another content has another path."""
+        return f"{self.version}/{self.name}-{hashlib.sha256(repr(self).encode()).hexdigest()[:12]}"
 
 
 def known_versions() -> list[str]:
-    """Return the server versions for which artifacts are listed."""
-    return list(_read_artifacts())
+    """Return the server versions for which artifacts are listed, the oldest first."""
+    return [version for version in read_artifacts()["versions"] if version != EVERY_VERSION]
+
+
+def newest_version(plugins: Iterable[str]) -> str:
+    """Return the default version if it has these plugins, else the newest one that has them."""
+    versions = [VERSION, *reversed(known_versions())]
+    return next((v for v in versions if set(plugins) <= set(read_parts(v))), VERSION)
 
 
 @cache
@@ -87,26 +104,54 @@ def read_parts(version: str) -> Mapping[str, Part]:
 
     Raises ConfigError for an unknown version.
     """
-    versions = _read_artifacts()
-    if version not in versions:
+    content = read_artifacts()
+    if version not in known_versions():
         raise ConfigError(
-            f"no development node of OpenSearch {version}, expected {' or '.join(versions)}"
+            f"no development node of OpenSearch {version}, expected {', '.join(known_versions())}"
         )
-    return {name: _parse_part(name, entry) for name, entry in versions[version].items()}
+    return {
+        name: _parse_part(content, name, owner, entries)
+        for owner in (EVERY_VERSION, version)
+        for name, entries in content["versions"][owner].items()
+    }
 
 
-def _read_artifacts() -> dict[str, Any]:
-    text = (files("xmodal_opensearch") / "assets" / "artifacts.json").read_text("utf-8")
-    versions: dict[str, Any] = json.loads(text)
-    return versions
+def read_artifacts() -> dict[str, Any]:
+    """Return the content of artifacts.json."""
+    content: dict[str, Any] = json.loads(artifacts_file().read_text("utf-8"))
+    return content
 
 
-def _parse_part(name: str, entry: Mapping[str, Any]) -> Part:
-    artifacts = tuple(
-        Artifact(**{**artifact, "leave_out": tuple(artifact.get("leave_out", ()))})
-        for artifact in entry["artifacts"]
+def artifacts_file() -> Path:
+    """Return the path of artifacts.json."""
+    return Path(str(files("xmodal_opensearch") / "assets" / "artifacts.json"))
+
+
+def _parse_artifact(entry: Mapping[str, Any]) -> Artifact:
+    group, name, version, packaging = entry["artifact"].split(":")
+    size, sha256, into = entry["size"], entry["sha256"], entry.get("into", "")
+    return Artifact(group, name, version, packaging, size, sha256, into)
+
+
+def _parse_part(
+    content: Mapping[str, Any], name: str, version: str, entries: Iterable[Mapping[str, Any]]
+) -> Part:
+    rules = content["parts"].get(name, {})
+    artifacts = tuple(_parse_artifact(entry) for entry in entries)
+    return Part(
+        name=name,
+        version=version,
+        artifacts=artifacts,
+        requires=tuple(rules.get("requires", ())),
+        strip=rules.get("strip", "").format(version=version),
+        leave_out=tuple(rules.get("leave_out", ())),
+        modules=tuple(
+            (name, tuple(entry.get("extends", ())), tuple(entry.get("permissions", ())))
+            for name, entry in content["modules"].items()
+            if any(artifact.into == f"modules/{name}" for artifact in artifacts)
+        ),
+        not_extended=tuple(rules.get("not_extended", ())),
     )
-    return Part(name, artifacts, tuple(entry["needs"]))
 
 
 def resolve_plugins(plugins: Iterable[str], version: str = VERSION) -> list[str]:
@@ -119,10 +164,15 @@ def resolve_plugins(plugins: Iterable[str], version: str = VERSION) -> list[str]
 
     def add(name: str) -> None:
         if name not in known or name in NOT_PLUGINS:
-            names = ", ".join(sorted(set(known) - NOT_PLUGINS))
+            names = ", ".join(sorted(set(known) - NOT_PLUGINS)) or "none"
+            having = [v for v in known_versions() if name in set(read_parts(v)) - NOT_PLUGINS]
             raise ConfigError(
-                f"plugin {name!r} is not known, expected some of {names}; "
-                "pass the folder of any other plugin in extra_plugins"
+                f"plugin {name!r} is not known for OpenSearch {version}, expected some of {names}; "
+                + (
+                    f"{' and '.join(having)} have it"
+                    if having
+                    else "pass the folder of any other plugin in extra_plugins"
+                )
             )
         for required in known[name].requires:
             add(required)
@@ -150,17 +200,20 @@ def part_folder(name: str, version: str = VERSION, show: Show | None = None) -> 
     cannot be downloaded or written.
     """
     part = read_parts(version)[name]
-    base = cache_folder() / "opensearch" / version
-    target = base / part.folder
+    target = cache_folder() / "opensearch" / part.folder
     if target.is_dir():
         return target
     show = show or _ignore
     sources = [fetch(artifact, show) for artifact in part.artifacts]
     try:
-        with _temporary_folder(base) as folder:
+        with temporary_folder(target.parent) as folder:
             for artifact, source in zip(part.artifacts, sources, strict=True):
-                show(f"unpacking {artifact.file}")
-                _unpack(artifact, source, folder / artifact.into)
+                if len(sources) < 4 or artifact.packaging == "zip":
+                    show(f"unpacking {artifact.file}")
+                _unpack(part, artifact, source, folder / artifact.into)
+            for name, extends, permissions in part.modules:
+                _describe_module(folder / "modules" / name, version, extends, permissions)
+            _remove_extended(folder / "plugin-descriptor.properties", part.not_extended)
             folder.chmod(0o755)
             folder.rename(target)
     except OSError as error:
@@ -192,7 +245,7 @@ def fetch(artifact: Artifact, show: Show | None = None) -> Path:
         show(f"downloading {artifact.file} ({_megabytes(artifact.size)})")
         try:
             # In the shared folder two processes could write the same file.
-            with _temporary_folder(Path(MavenContext().repo_cache)) as folder:
+            with temporary_folder(Path(MavenContext().repo_cache)) as folder:
                 context = MavenContext(repo_cache=folder, timeout=30)
                 download = Path(_maven_artifact(context, artifact).resolve())
                 problem = _problem(download, artifact)
@@ -221,12 +274,47 @@ def _problem(path: Path, artifact: Artifact) -> str:
     return "" if digest == artifact.sha256 else f"has sha256 {digest}, expected {artifact.sha256}"
 
 
-def _unpack(artifact: Artifact, source: Path, folder: Path) -> None:
+def _unpack(part: Part, artifact: Artifact, source: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if artifact.packaging == "zip":
-        unzip(source, folder, strip=artifact.strip, leave_out=artifact.leave_out)
+        unzip(source, folder, strip=part.strip, leave_out=part.leave_out)
     else:
         shutil.copyfile(source, folder / artifact.file)
+
+
+def _describe_module(
+    folder: Path, version: str, extends: Iterable[str], permissions: Iterable[str]
+) -> None:
+    """Write the descriptor of a module, and its permissions for the security manager of 2.x.
+
+    The server zip of some versions has few modules. The jars of the others are in the Maven
+    repository without these files.
+    """
+    (jar,) = folder.glob(f"{folder.name}-*.jar")
+    with zipfile.ZipFile(jar) as packed:
+        (name,) = (name for name in packed.namelist() if name.endswith("Plugin.class"))
+    properties = {
+        "name": folder.name,
+        "description": folder.name,
+        "version": version,
+        "opensearch.version": version,
+        "java.version": "17",
+        "classname": name.removesuffix(".class").replace("/", "."),
+        "extended.plugins": ",".join(extends),
+    }
+    text = "".join(f"{key}={value}\n" for key, value in properties.items())
+    (folder / "plugin-descriptor.properties").write_text(text, "utf-8")
+    if permissions:
+        text = "".join(f"  permission {permission};\n" for permission in permissions)
+        (folder / "plugin-security.policy").write_text(f"grant {{\n{text}}};\n", "utf-8")
+
+
+def _remove_extended(descriptor: Path, names: Iterable[str]) -> None:
+    """Remove plugins from those that a plugin extends."""
+    for name in names:
+        text = descriptor.read_text("utf-8")
+        changed = re.sub(rf"^(extended\.plugins=.*?),?{name}\b", r"\1", text, flags=re.MULTILINE)
+        descriptor.write_text(changed, "utf-8")
 
 
 def unzip(source: Path, folder: Path, *, strip: str = "", leave_out: Iterable[str] = ()) -> None:
@@ -260,7 +348,7 @@ def _check_member(member: zipfile.ZipInfo, source: Path) -> None:
 
 
 @contextmanager
-def _temporary_folder(base: Path) -> Iterator[Path]:
+def temporary_folder(base: Path) -> Iterator[Path]:
     """Make a folder in ``base`` and delete it afterwards, as well as those of killed processes."""
     base.mkdir(parents=True, exist_ok=True)
     for old in base.glob(f"{TEMPORARY_PREFIX}*"):

@@ -4,8 +4,9 @@
                        its supervisor runs
     home/ config/      links to the unpacked server and plugins, replaced at every start
     data/ logs/ tmp/   written by the server
+    security/          certificate and password of a node with security (see security.py)
 
-Only data/ and node.json are kept for the next start.
+Only data/, security/ and node.json are kept for the next start.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xmodal.errors import ConfigError, IndexFailure
-from xmodal_opensearch.node.artifacts import Show, java_executable, part_folder, resolve_plugins
+from xmodal_opensearch.node import security
+from xmodal_opensearch.node.artifacts import Show, part_folder, resolve_plugins
+from xmodal_opensearch.node.java import needs_old_java, server_java
 
 NODE_FILE = "node.json"
 HOST = "127.0.0.1"
@@ -31,6 +34,9 @@ HEAP_PATTERN = re.compile(r"[1-9][0-9]*[kmg]", re.IGNORECASE)
 # The server refuses to run as root, the only user of many test containers. It reads the user id
 # through JNA; these flags disable JNA.
 ROOT_FLAGS = ("-Djna.nounpack=true", "-Djna.nosys=true", "-Djna.boot.library.path=/nonexistent")
+
+OLD_FLAGS = ("-Djava.security.manager=allow",)  # OpenSearch 2.x
+NEW_FLAGS = ("--enable-native-access=ALL-UNNAMED",)
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,12 @@ class NodeConfig:
     heap: str
     settings: Mapping[str, str]
     name: str = "node-1"
+    java: Path | None = None
+
+    @property
+    def security(self) -> Path | None:
+        """Folder of the certificate and password; None for a node without security."""
+        return self.folder / security.FOLDER if security.PLUGIN in self.plugins else None
 
     def check(self) -> None:
         """Raise ConfigError for unknown plugins, reserved settings and other invalid values."""
@@ -69,7 +81,7 @@ class NodeConfig:
 
         Raises ExtraMissing, IndexFailure (see ``part_folder``) and OSError.
         """
-        java = java_executable()
+        java = server_java(self.version, self.java, show)
         server = part_folder("server", self.version, show)
         plugins = resolve_plugins(self.plugins, self.version)
         folders = {name: part_folder(name, self.version, show) for name in plugins}
@@ -81,17 +93,23 @@ class NodeConfig:
         for name in ("data", "logs", "tmp"):
             (self.folder / name).mkdir(exist_ok=True)
         (home / "plugins").mkdir()
+        # The security manager of OpenSearch 2.x does not permit files outside the home folder.
+        insert = shutil.copytree if needs_old_java(self.version) else os.symlink
         for name in ("lib", "modules"):
-            (home / name).symlink_to(server / name)
+            insert(server / name, home / name)
         for name, path in folders.items():
-            (home / "plugins" / name).symlink_to(path)
+            insert(path, home / "plugins" / name)
         shutil.copyfile(server / "config" / "log4j2.properties", config / "log4j2.properties")
+        class_path = _class_path(server, part_folder("icu", self.version, show))
         (config / "opensearch.yml").touch()
+        if self.security:
+            plugin = folders[security.PLUGIN]
+            security.prepare(self.security, config, plugin, java, class_path)
         return [
             str(java),
             *self._jvm_flags(),
             "-cp",
-            _class_path(server),
+            class_path,
             MAIN_CLASS,
             *self._settings(),
         ]
@@ -101,7 +119,7 @@ class NodeConfig:
             f"-Xmx{self.heap}",
             *(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"] if self.fast_start else []),
             *(ROOT_FLAGS if os.geteuid() == 0 else ()),
-            "--enable-native-access=ALL-UNNAMED",
+            *(OLD_FLAGS if needs_old_java(self.version) else NEW_FLAGS),
             # From here to java.awt.headless: flags of the official start script.
             "-Dlog4j.shutdownHookEnabled=false",  # otherwise the end of the server is not logged
             "-Dlog4j2.disable.jmx=true",
@@ -141,10 +159,10 @@ class NodeConfig:
         return [f"-E{name}={value}" for name, value in settings.items()]
 
 
-def _class_path(server: Path) -> str:
-    # Classes of the server need the policy in this jar, even without the agent.
-    (policy,) = (server / "agent").glob("opensearch-agent-bootstrap-*.jar")
-    return os.pathsep.join((str(server / "lib" / "*"), str(server / "icu" / "*"), str(policy)))
+def _class_path(server: Path, icu: Path) -> str:
+    # Classes of OpenSearch 3 need the policy in the agent's jar, even without the agent.
+    policy = (server / "agent").glob("opensearch-agent-bootstrap-*.jar")
+    return os.pathsep.join((str(server / "lib" / "*"), str(icu / "*"), *map(str, policy)))
 
 
 def lock_folder(folder: Path, version: str) -> int:

