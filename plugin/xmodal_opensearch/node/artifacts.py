@@ -127,19 +127,17 @@ def artifacts_file() -> Path:
     return Path(str(files("xmodal_opensearch") / "assets" / "artifacts.json"))
 
 
+def _parse_artifact(entry: Mapping[str, Any]) -> Artifact:
+    group, name, version, packaging = entry["artifact"].split(":")
+    size, sha256, into = entry["size"], entry["sha256"], entry.get("into", "")
+    return Artifact(group, name, version, packaging, size, sha256, into)
+
+
 def _parse_part(
     content: Mapping[str, Any], name: str, version: str, entries: Iterable[Mapping[str, Any]]
 ) -> Part:
     rules = content["parts"].get(name, {})
-    artifacts = tuple(
-        Artifact(
-            *entry["artifact"].split(":", 3),
-            size=entry["size"],
-            sha256=entry["sha256"],
-            into=entry.get("into", ""),
-        )
-        for entry in entries
-    )
+    artifacts = tuple(_parse_artifact(entry) for entry in entries)
     return Part(
         name=name,
         version=version,
