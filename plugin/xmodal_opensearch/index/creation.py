@@ -16,7 +16,7 @@ from xmodal.codes import check_bits
 from xmodal.errors import ConfigError, IndexMissing, ServerFailure, XmodalError
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.index import mapping
+from xmodal_opensearch.index import mapping, write_guard
 from xmodal_opensearch.index.aliases import alias_actions, describe, next_version, versions_of
 from xmodal_opensearch.index.bit_order_check import read_self_test, store_self_test
 from xmodal_opensearch.index.mapping import Layout
@@ -64,6 +64,7 @@ def make_version(
     last = max(versions, default="")
     if alias is not None and last and not versions[last] and _is_unfinished(server, last, body):
         name = last
+    body["aliases"] = write_guard.new_guard(name)
     with _removed_on_failure(server, address, name) as is_own:
         try:
             server.request("PUT", f"/{name}", body, doing=f"creating {name}")

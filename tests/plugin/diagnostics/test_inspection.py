@@ -263,7 +263,8 @@ def test_checks_that_the_user_may_not_run_are_listed(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(subject: Any) -> Iterator[Any]:
-        raise ServerFailure("...", 403, "no permissions for [cluster:monitor/settings]")
+        permission = "cluster:monitor/state"
+        raise ServerFailure("...", 403, "no permissions", permission=permission)
         yield
 
     def not_offered(subject: Any) -> Iterator[Any]:
@@ -275,7 +276,7 @@ def test_checks_that_the_user_may_not_run_are_listed(
     result = found(uri)
     assert result.not_checked == [
         "shards: the server refuses this request",
-        "disks: no permissions for [cluster:monitor/settings]",
+        "disks: this user lacks cluster:monitor/state",
     ]
     assert not result.is_wrong
 
