@@ -12,7 +12,11 @@ from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.diagnostics.findings import Finding, Subject
 from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.aliases import versions_of
-from xmodal_opensearch.index.bit_order_check import read_self_test, store_self_test
+from xmodal_opensearch.index.bit_order_check import (
+    hides_documents,
+    read_self_test,
+    store_self_test,
+)
 from xmodal_opensearch.index.store import OpenSearchIndex
 from xmodal_opensearch.index.templates import is_true, left_out_of_source, set_blocks
 from xmodal_opensearch.loading import load, new_version
@@ -116,7 +120,15 @@ def check_self_test(subject: Subject) -> Iterator[Finding]:
         layout = mapping.read_layout(name, bits, content["mappings"], content["settings"])
         stored = read_self_test(subject.server, name)
         (expected,) = layout.values(mapping.self_test_code(bits))
-        if stored is None:
+        if stored is None and hides_documents(subject.server, name):
+            yield Finding(
+                "self-test-hidden",
+                f"document-level security hides {mapping.SELF_TEST_ID} of {name} from this user",
+                "the bit order of its codes is not checked",
+                "run doctor as a user who sees all documents",
+                is_wrong=False,
+            )
+        elif stored is None:
             yield Finding(
                 "self-test",
                 f"{name} has no document {mapping.SELF_TEST_ID}",
