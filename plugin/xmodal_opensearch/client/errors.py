@@ -14,6 +14,15 @@ from xmodal.errors import ConfigError, IndexFailure, IndexMissing, ServerFailure
 RETRY_STATUSES = frozenset({429, 502, 503, 504})
 """HTTP statuses of a server that is overloaded or starting: the request may succeed later."""
 
+TOO_LARGE = 413
+"""HTTP status of a request that is larger than the server, or a proxy before it, accepts."""
+
+BREAKER = "Data too large"
+"""Part of the reasons of circuit breakers that count bytes."""
+
+LASTING_TYPES = frozenset({"too_many_buckets_exception"})
+"""Error types with a status of RETRY_STATUSES that a repetition of the request cannot change."""
+
 NODE_LOST_TYPES = frozenset(
     {
         "node_not_connected_exception",
@@ -33,12 +42,22 @@ USER_NAME = re.compile(r"User \[name=([^,\]]+)")
 
 EMPTY_REASONS = ("", "all shards failed", "Partial shards failure")
 MAX_REASON_LENGTH = 300
+PLAIN_HTTP = "the server does not use TLS: use plain http with ?tls=no"
 TLS_FAILURES = (
     (
         "CERTIFICATE_REQUIRED",
         "the server requires a client certificate: set it with ?cert=FILE&key=FILE",
     ),
-    ("WRONG_VERSION_NUMBER", "the server does not use TLS: use plain http with ?tls=no"),
+    ("ALERT_CERTIFICATE_EXPIRED", "the client certificate ?cert=FILE has expired: renew it"),
+    (
+        "ALERT_UNKNOWN_CA",
+        "the server trusts another authority than that of the client certificate ?cert=FILE",
+    ),
+    ("ALERT_BAD_CERTIFICATE", "the server refused the client certificate ?cert=FILE"),
+    ("ALERT_CERTIFICATE_UNKNOWN", "the server refused the client certificate ?cert=FILE"),
+    ("WRONG_VERSION_NUMBER", PLAIN_HTTP),
+    ("RECORD_LAYER_FAILURE", PLAIN_HTTP),
+    ("certificate has expired", "the certificate of the server has expired: renew it there"),
 )
 NOT_VERIFIED = (
     "the certificate could not be verified: set the authority that signed it with ?ca=FILE"
@@ -72,6 +91,32 @@ def status_of(status: Any, info: Any) -> int:
     number = status if isinstance(status, int) else 0
     types = {part.get("type") for part in _parts(info)}
     return 503 if number == 500 and types & NODE_LOST_TYPES else number
+
+
+def may_pass(status: Any, info: Any) -> bool:
+    """Return whether a repetition of the request, without other changes, may succeed."""
+    number = status_of(status, info)
+    return number in RETRY_STATUSES and not any(_is_lasting(number, part) for part in _parts(info))
+
+
+def _is_lasting(status: int, part: dict[str, Any]) -> bool:
+    kind = part.get("type")
+    return (
+        kind in LASTING_TYPES
+        or (kind == "circuit_breaking_exception" and part.get("durability") == "PERMANENT")
+        # A disk above the flood stage; blocks of a starting node have the status 503.
+        or (kind in BLOCKED_TYPES and status == 429)
+    )
+
+
+def breaker_reason(info: Any) -> str:
+    """Return the reason of a circuit breaker that counts bytes in an error body, or ""."""
+    reasons = (
+        str(part.get("reason"))
+        for part in _parts(info)
+        if part.get("type") == "circuit_breaking_exception"
+    )
+    return next((reason for reason in reasons if BREAKER in reason), "")
 
 
 def is_broken_off(error: exceptions.SSLError) -> bool:
@@ -151,6 +196,11 @@ def _refusal(error: exceptions.TransportError, address: str, doing: str) -> Inde
             "XMODAL_OPENSEARCH_USER and XMODAL_OPENSEARCH_PASSWORD (or ..._PASSWORD_FILE)",
             status,
             reason,
+        )
+    if status == TOO_LARGE:
+        reason = (
+            "the request is larger than the server, or a proxy before it, accepts: raise "
+            "http.max_content_length, or the limit of the proxy (nginx: client_max_body_size)"
         )
     if "index_closed_exception" in types:
         reason = "the index is closed: open it with POST /NAME/_open"

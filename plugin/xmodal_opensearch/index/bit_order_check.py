@@ -14,7 +14,7 @@ from xmodal.modality import MODALITIES
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.retry import poll
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.index import codec, mapping
+from xmodal_opensearch.index import codec, mapping, write_guard
 from xmodal_opensearch.index import queries as build
 from xmodal_opensearch.index.mapping import Layout
 from xmodal_opensearch.index.strategies import Strategy
@@ -35,12 +35,14 @@ def store_self_test(
     """
     (value,) = layout.values(mapping.self_test_code(bits))
     optional: dict[str, Any] = {} if pipeline is None else {"pipeline": pipeline}
+    target, is_alias = write_guard.write_target(server, name)
     server.request(
         "PUT",
-        f"/{name}/_doc/{mapping.SELF_TEST_ID}",
+        f"/{target}/_doc/{mapping.SELF_TEST_ID}",
         {mapping.SELF_TEST_FIELD: value},
         doing="storing the self-test",
         refresh="true",
+        require_alias=str(is_alias).lower(),
         routing=mapping.SELF_TEST_ID,  # the server's default, which some indexes require
         **optional,
     )

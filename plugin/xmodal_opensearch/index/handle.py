@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -15,8 +15,8 @@ from xmodal.index.validation import check_identity
 from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.address import Address
-from xmodal_opensearch.client.server import Server, is_retryable
-from xmodal_opensearch.index import mapping, queries
+from xmodal_opensearch.client.server import Server, is_repeated, is_retryable
+from xmodal_opensearch.index import mapping, queries, write_guard
 from xmodal_opensearch.index.bit_order_check import (
     check_bit_order,
     check_unmasked,
@@ -75,11 +75,12 @@ class IndexHandle:
         settings = contents[self.name]["settings"]
         pipeline = settings.get("index.default_pipeline")
         self._skip_pipeline = pipeline is not None and encodes_documents(server, pipeline)
+        self._guard = write_guard.find_guard(self.name, contents[self.name]["aliases"])
         self.changes = 0
         self._unrefreshed = False
         self.unchecked: list[str] = []
         self.is_restricted = False
-        self._check_bit_order(self.scope.indexes)
+        self._check_bit_order(contents)
 
     def _describe(self, contents: Contents, bits: int | None, fingerprint: str | None) -> None:
         """Set the description of the codes; raise IndexMismatch if these are not comparable."""
@@ -98,7 +99,14 @@ class IndexHandle:
         self.enriched = len(found.encoded) > 0
         self._set_fields({name: content["mappings"] for name, content in contents.items()})
 
-    def _check_bit_order(self, names: Iterable[str]) -> None:
+    def _check_bit_order(self, contents: Contents) -> None:
+        """Check the self-test documents of indexes; data streams have none.
+
+        Of several indexes one has to have it: the server makes the next index of a rollover alias.
+        """
+        names = [name for name, content in contents.items() if "data_stream" not in content]
+        if len(contents) > 1 and names:
+            names = self._with_self_test(names) or names[:1]
         for name in names:
             of_index = (self.server, self.address, name, self.bits, self.layout, self.strategy)
             result = check_bit_order(*of_index)
@@ -106,6 +114,15 @@ class IndexHandle:
                 check_unmasked(*of_index)
             self.is_restricted |= result.restricted
             self.unchecked += [] if result.checked else [name]
+
+    def _with_self_test(self, names: Sequence[str]) -> list[str]:
+        """Return the names of the indexes that have a self-test document."""
+        query = {"ids": {"values": [mapping.SELF_TEST_ID]}}
+        body = {"size": len(names), "query": query, "_source": False}
+        path = f"/{self.scope.target}/_search" if len(names) > 50 else f"/{','.join(names)}/_search"
+        answer = self.server.search(path, body, doing="reading self-test documents")
+        found = {hit["_index"] for hit in answer["hits"]["hits"]}
+        return [name for name in names if name in found]
 
     def __repr__(self) -> str:
         version = ".".join(map(str, self.capabilities.version))
@@ -197,7 +214,7 @@ class IndexHandle:
                 raise IndexMissing(f"no index {old.target} at {self.address.server}")
             new, contents = found
             self._describe(contents, self.bits, self.fingerprint)
-            self._check_bit_order(sorted(set(new.indexes) - set(old.indexes)))
+            self._check_bit_order(contents)
         self.scope, self.window = new, min(window, new.window)
         return True
 
@@ -331,8 +348,11 @@ class IndexHandle:
             self.check_unfixed_scope()
             yield opened["pit_id"]
         finally:
-            body = {"pit_id": [opened["pit_id"]]}
-            self.server.request("DELETE", "/_search/point_in_time", body, doing="paging")
+            # The server also closes it by itself; a failure must not replace the result.
+            with suppress(IndexFailure):
+                path, body = "/_search/point_in_time", {"pit_id": [opened["pit_id"]]}
+                doing = "closing a point in time"
+                self.server.request("DELETE", path, body, doing=doing, retry_timeout=0, timeout=10)
 
     def _open_snapshot(self) -> Any:
         """Open a point in time, for a shorter time if the server allows no longer one."""
@@ -403,15 +423,31 @@ class IndexHandle:
         check_writable(self.layout, self.capabilities, self.address.natives)
         self._unrefreshed = True
         self.changes += 1
-        return bulk.send(
+        target = self.write_target()
+        report = bulk.send(
             batches,
             # These documents have their codes: a pipeline of connect would encode them again.
-            lambda body: self.server.bulk(self.name, body, skip_pipeline=self._skip_pipeline),
+            lambda body: self.server.bulk(
+                target, body, skip_pipeline=self._skip_pipeline, is_alias=target != self.name
+            ),
             is_retryable,
+            is_repeated=is_repeated,
             workers=workers,
             retry_timeout=self.server.retry_timeout,
             on_sent=done,
         )
+        if target == self.name:
+            write_guard.check_uuid(self.server, self.name, self.uuid)
+        return report
+
+    def write_target(self) -> str:
+        """Return the alias through which this index is written, or its name; see write_guard.py.
+
+        Raises IndexMissing if the index was deleted, or deleted and created again.
+        """
+        if self._guard is None:
+            self._guard = write_guard.add_guard(self.server, self.name, self.uuid)
+        return self._guard or self.name
 
     def refresh(self) -> None:
         """Make the changes of this handle visible to searches."""
@@ -468,7 +504,7 @@ class IndexHandle:
             properties = mapping.nested_properties(self.bits, self.layout, new, self.dim)
             body = {"properties": properties}
             doing = "adding the fields for several codes"
-            self.server.request("PUT", f"/{self.name}/_mapping", body, doing=doing)
+            self.server.request("PUT", f"/{self.write_target()}/_mapping", body, doing=doing)
             self.read_types()
 
     def with_storable_vectors(self, batch: DocumentBatch) -> DocumentBatch:
@@ -528,7 +564,7 @@ class IndexHandle:
         if mapping.ORIGIN not in self._types:
             body = {"properties": {"xmodal": {"properties": mapping.ORIGIN_PROPERTIES}}}
             doing = "adding the fields for sources"
-            self.server.request("PUT", f"/{self.name}/_mapping", body, doing=doing)
+            self.server.request("PUT", f"/{self.write_target()}/_mapping", body, doing=doing)
             self.read_types()
 
     def read_meta(self) -> dict[str, Any]:
@@ -549,7 +585,7 @@ class IndexHandle:
         """
         new = {k: v for k, v in {**self.read_meta(), **change}.items() if v is not None}
         body = {"_meta": new, "properties": dict(properties or {})}
-        self.server.request("PUT", f"/{self.name}/_mapping", body, doing=doing)
+        self.server.request("PUT", f"/{self.write_target()}/_mapping", body, doing=doing)
 
     def store_fingerprint(self) -> None:
         """Write the fingerprint into the mapping if it has none.

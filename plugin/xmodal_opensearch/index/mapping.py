@@ -39,6 +39,8 @@ from xmodal_opensearch.index import codec
 VERSION = 1
 BIT_ORDER = "most significant first"
 ID, ENCODER, WORDS = "xmodal.id", "xmodal.encoder", "xmodal.words"
+INCOMPLETE = "xmodal.incomplete"
+"""Field of an enriched index: true in a document of which a picture was not available."""
 SOURCE, ORIGIN = "xmodal.source", "xmodal.origin"
 ORIGIN_PROPERTIES: dict[str, Any] = {
     "source": {"type": "keyword"},
@@ -253,6 +255,13 @@ def code_properties(bits: int, layout: Layout, *, words: bool = False) -> dict[s
         "xmodal": {"properties": own},
         **{name: layout.mapping(bits) for name in names},
     }
+
+
+def enriched_properties(bits: int, layout: Layout) -> dict[str, Any]:
+    """Return the mapping of the reserved fields to add to an index of the user's documents."""
+    properties = code_properties(bits, layout)
+    properties["xmodal"]["properties"]["incomplete"] = {"type": "boolean"}
+    return properties
 
 
 def nested_properties(

@@ -213,7 +213,9 @@ def test_words_have_the_scores_that_all_documents_give(world: World) -> None:
             [hits] = index.search_words([WordsQuery("boat 3")], DOCUMENTS, target="image")
             fields = {entry.id: entry.fields for entry in index.entries()}
             assert {one["tenant"] for one in fields.values()} == tenants
-            assert hits == [hit for hit in everything if hit.id in fields]
+            # The server does not return named clauses to users with document-level security.
+            expected = [hit._replace(matched=()) for hit in everything if hit.id in fields]
+            assert hits == expected
 
 
 def test_hidden_documents_are_neither_read_nor_explained(world: World) -> None:

@@ -84,9 +84,14 @@ def test_queries_by_vectors() -> None:
     both = build.by_all_vectors(build.by_vector_cosine, "image", VECTOR)["bool"]["should"]
     assert both[0] == build.by_vector_cosine("image_vector", VECTOR)
     assert both[1]["nested"]["query"] == build.by_vector_cosine("image_codes.vector", VECTOR)
-    assert build.among({"a": 1}, ["x", "y"]) == {
+    assert build.among({"a": 1}, [{"_id": "x"}, {"_id": "y"}]) == {
         "bool": {"should": [{"a": 1}], "filter": [{"ids": {"values": ["x", "y"]}}]}
     }
+    of_two = build.among({"a": 1}, [{"_id": "x", "_index": name} for name in ("i", "j")])
+    assert of_two["bool"]["filter"][0]["bool"]["should"] == [
+        {"bool": {"filter": [{"ids": {"values": ["x"]}}, {"term": {"_index": name}}]}}
+        for name in ("i", "j")
+    ]
     assert build.two_stage({"a": 1}, {"b": 2}, 300) == {
         "two_stage": {"first": {"a": 1}, "second": {"b": 2}, "window": 300}
     }
