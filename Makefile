@@ -10,7 +10,7 @@ UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
   && $(WITHOUT_GPU) $(UV_INSTALL) && { $(BIN)/python -c 'import torch' 2>/dev/null || $(UV_INSTALL); }
 
-.PHONY: demo demo-opensearch demo-hamming maven test test-slow check format wheel clean
+.PHONY: demo demo-opensearch demo-hamming maven test test-slow test-java check format wheel clean
 
 demo: .venv/ready
 	$(BIN)/xmodal demo --out demo
@@ -53,6 +53,10 @@ wheel: .venv/ready
 maven:
 	cd $(JAVA) && mvn --quiet --batch-mode package
 	test -s $(JAVA)/target/hamming-3.6.0.zip
+
+# JUnit tests of the server plugin, its line coverage, and mutants of its inner loops.
+test-java: .venv/ready
+	$(BIN)/python tests/project/java_job.py
 
 clean:
 	rm -rf .venv build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -120,7 +120,8 @@ def _print(report: DiagnosticsReport, inspection: Inspection) -> None:
     for line in inspection.not_checked:
         print_line(f"not checked: {line}")
     if not inspection.findings:
-        print_line("nothing is wrong")
+        part = " in what was checked" if inspection.not_checked else ""
+        print_line(f"nothing is wrong{part}")
     if report.modalities:
         _print_measurements(report)
     for line in report.advice:

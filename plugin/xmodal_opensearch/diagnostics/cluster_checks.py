@@ -39,6 +39,17 @@ def check_health(subject: Subject) -> Iterator[Finding]:
             "searches fail" if status == "red" else "a lost node loses documents",
             subject.curl.command("GET", "/_cluster/allocation/explain"),
         )
+    for name, content in subject.indexes.items():
+        replicas = content["settings"].get("index.number_of_replicas")
+        if replicas == "0" and health["number_of_data_nodes"] > 1:
+            expand = {"index.auto_expand_replicas": "0-1"}
+            yield Finding(
+                "no-replicas",
+                f"{name} has no replicas on {health['number_of_data_nodes']} nodes",
+                "a lost node loses documents",
+                f"if this is not wanted: {subject.set_command(name, expand)}",
+                is_wrong=False,
+            )
 
 
 def check_disk(subject: Subject) -> Iterator[Finding]:

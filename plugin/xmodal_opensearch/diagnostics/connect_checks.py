@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 
 from xmodal.errors import IndexMissing
 from xmodal_opensearch.client.server import Server
@@ -20,7 +21,7 @@ def check_connect(subject: Subject) -> Iterator[Finding]:
         if tag.index == subject.address.index:
             yield from _check_own(subject, tag)
         elif not _exists(subject.server, tag.index):
-            uri = subject.address.with_index(tag.index)
+            uri = quote(str(subject.address.with_index(tag.index)))
             yield Finding(
                 "pipelines-without-index",
                 f"pipelines of connect --name {tag.name} are for {tag.index}",
@@ -31,7 +32,7 @@ def check_connect(subject: Subject) -> Iterator[Finding]:
 
 
 def _check_own(subject: Subject, tag: OwnershipTag) -> Iterator[Finding]:
-    command = f"xmodal-opensearch connect {subject.address} --name {tag.name} --service URL"
+    command = subject.command("connect", "--name", tag.name, "--service", "URL")
     for name, content in subject.indexes.items():
         found = content["mappings"].get("_meta", {}).get("xmodal", {}).get("encoder")
         if found is not None and found != tag.fingerprint:

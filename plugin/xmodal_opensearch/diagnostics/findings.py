@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from shlex import quote
 from typing import Any, NamedTuple
 
 from xmodal_opensearch.client.address import Address
@@ -45,10 +46,14 @@ class Subject:
     def __post_init__(self) -> None:
         self.curl = Curl(self.address, os.environ)
 
+    def command(self, name: str, *options: str) -> str:
+        """Return a command of ``xmodal-opensearch`` for this address."""
+        return " ".join(("xmodal-opensearch", name, quote(str(self.address)), *options))
+
     @property
     def repair_command(self) -> str:
         """The command of the safe repairs."""
-        return f"xmodal-opensearch doctor {self.address} --repair"
+        return self.command("doctor", "--repair")
 
     def set_command(self, index: str, settings: Mapping[str, Any]) -> str:
         """Return the command that changes settings of an index."""

@@ -140,8 +140,8 @@ def check_documents(subject: Subject) -> Iterator[Finding]:
         other = {"exists": {"field": mapping.ENCODER}}
         if fingerprint is not None:
             same = {"term": {mapping.ENCODER: fingerprint}}
-            query = {"bool": {"filter": [other], "must_not": [same]}}
-            count = subject.server.count(name, query)
+            others = {"bool": {"filter": [other], "must_not": [same]}}
+            count = subject.server.count(name, others)
             if count:
                 enriched = mapping.is_enriched(content["mappings"])
                 yield Finding(
@@ -152,7 +152,7 @@ def check_documents(subject: Subject) -> Iterator[Finding]:
                     + ("xmodal-opensearch enrich" if enriched else "xmodal index"),
                 )
         layout = mapping.read_layout(name, bits, content["mappings"], content["settings"])
-        query: dict[str, Any] = {
+        query = {
             "bool": {
                 "should": [layout.present(mapping.field_of(modality)) for modality in MODALITIES],
                 "minimum_should_match": 1,
@@ -176,7 +176,7 @@ def check_documents(subject: Subject) -> Iterator[Finding]:
 def check_versions(subject: Subject) -> Iterator[Finding]:
     """Versions to which the alias does not point: unfinished ones, and old ones."""
     alias, server = subject.address.index, subject.server
-    delete = f"xmodal-opensearch delete {subject.address} --old-versions"
+    delete = subject.command("delete", "--old-versions")
     for name, in_use in versions_of(server, alias).items():
         if in_use or name in subject.indexes:
             continue

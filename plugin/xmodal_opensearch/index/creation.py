@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from shlex import quote
 from typing import Any
 
 from xmodal.codes import check_bits
 from xmodal.errors import ConfigError, IndexMissing, ServerFailure, XmodalError
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.index import mapping
+from xmodal_opensearch.index import mapping, write_guard
 from xmodal_opensearch.index.aliases import alias_actions, describe, next_version, versions_of
 from xmodal_opensearch.index.bit_order_check import read_self_test, store_self_test
 from xmodal_opensearch.index.mapping import Layout
@@ -63,6 +64,7 @@ def make_version(
     last = max(versions, default="")
     if alias is not None and last and not versions[last] and _is_unfinished(server, last, body):
         name = last
+    body["aliases"] = write_guard.new_guard(name)
     with _removed_on_failure(server, address, name) as is_own:
         try:
             server.request("PUT", f"/{name}", body, doing=f"creating {name}")
@@ -95,7 +97,7 @@ def _removed_on_failure(server: Server, address: Address, name: str) -> Iterator
             pass
         except XmodalError:
             if isinstance(error, XmodalError):
-                command = f"xmodal-opensearch delete {address}"
+                command = f"xmodal-opensearch delete {quote(str(address))}"
                 error.args = (f"{error}; the unfinished index {name} is left: {command}",)
         raise
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -15,9 +15,9 @@ from xmodal.index.validation import check_identity
 from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.address import Address
-from xmodal_opensearch.client.server import Server, is_retryable
-from xmodal_opensearch.index import mapping, queries
-from xmodal_opensearch.index.bit_order_check import check_bit_order
+from xmodal_opensearch.client.server import Server, is_repeated, is_retryable
+from xmodal_opensearch.index import mapping, queries, write_guard
+from xmodal_opensearch.index.bit_order_check import check_bit_order, hides_documents
 from xmodal_opensearch.index.capabilities import encodes_documents, probe
 from xmodal_opensearch.index.description import (
     check_conditions,
@@ -46,8 +46,9 @@ class IndexHandle:
     ``scope``: the indexes that the address covers. ``name``, ``uuid``: of the index to which
     documents are written; without one, of the first of the scope. ``enriched``: codes were added to
     existing documents of the user by ``xmodal-opensearch enrich``. ``changes``: number of bulk
-    writes by this handle. ``window``: largest number of hits of one request. Raises IndexMissing,
-    IndexMismatch, ConfigError, ServerFailure.
+    writes by this handle. ``window``: largest number of hits of one request. ``unchecked``: indexes
+    whose self-test document is hidden from the user. ``is_restricted``: whether document-level
+    security may hide documents. Raises IndexMissing, IndexMismatch, ConfigError, ServerFailure.
     """
 
     def __init__(
@@ -70,8 +71,11 @@ class IndexHandle:
         settings = contents[self.name]["settings"]
         pipeline = settings.get("index.default_pipeline")
         self._skip_pipeline = pipeline is not None and encodes_documents(server, pipeline)
+        self._guard = write_guard.find_guard(self.name, contents[self.name]["aliases"])
         self.changes = 0
         self._unrefreshed = False
+        self.unchecked: list[str] = []
+        self.is_restricted = False
         self._check_bit_order(contents)
 
     def _describe(self, contents: Contents, bits: int | None, fingerprint: str | None) -> None:
@@ -100,7 +104,11 @@ class IndexHandle:
         if len(contents) > 1 and names:
             names = self._with_self_test(names) or names[:1]
         for name in names:
-            check_bit_order(self.server, self.address, name, self.bits, self.layout, self.strategy)
+            result = check_bit_order(
+                self.server, self.address, name, self.bits, self.layout, self.strategy
+            )
+            self.is_restricted |= result.restricted
+            self.unchecked += [] if result.checked else [name]
 
     def _with_self_test(self, names: Sequence[str]) -> list[str]:
         """Return the names of the indexes that have a self-test document."""
@@ -291,6 +299,11 @@ class IndexHandle:
         others = [name for name in self.scope.indexes if name not in self._encoded]
         return [queries.any_of([encoded, {"terms": {"_index": others}}]) if others else encoded]
 
+    def check_restrictions(self) -> bool:
+        """Return whether document-level security may hide documents now, and keep the answer."""
+        self.is_restricted |= any(hides_documents(self.server, one) for one in self.scope.indexes)
+        return self.is_restricted
+
     def search(
         self, bodies: Sequence[Mapping[str, Any]], *, global_statistics: bool = False
     ) -> list[Any]:
@@ -330,8 +343,11 @@ class IndexHandle:
             self.check_unfixed_scope()
             yield opened["pit_id"]
         finally:
-            body = {"pit_id": [opened["pit_id"]]}
-            self.server.request("DELETE", "/_search/point_in_time", body, doing="paging")
+            # The server also closes it by itself; a failure must not replace the result.
+            with suppress(IndexFailure):
+                path, body = "/_search/point_in_time", {"pit_id": [opened["pit_id"]]}
+                doing = "closing a point in time"
+                self.server.request("DELETE", path, body, doing=doing, retry_timeout=0, timeout=10)
 
     def _open_snapshot(self) -> Any:
         """Open a point in time, for a shorter time if the server allows no longer one."""
@@ -402,15 +418,31 @@ class IndexHandle:
         check_writable(self.layout, self.capabilities, self.address.natives)
         self._unrefreshed = True
         self.changes += 1
-        return bulk.send(
+        target = self.write_target()
+        report = bulk.send(
             batches,
             # These documents have their codes: a pipeline of connect would encode them again.
-            lambda body: self.server.bulk(self.name, body, skip_pipeline=self._skip_pipeline),
+            lambda body: self.server.bulk(
+                target, body, skip_pipeline=self._skip_pipeline, is_alias=target != self.name
+            ),
             is_retryable,
+            is_repeated=is_repeated,
             workers=workers,
             retry_timeout=self.server.retry_timeout,
             on_sent=done,
         )
+        if target == self.name:
+            write_guard.check_uuid(self.server, self.name, self.uuid)
+        return report
+
+    def write_target(self) -> str:
+        """Return the alias through which this index is written, or its name; see write_guard.py.
+
+        Raises IndexMissing if the index was deleted, or deleted and created again.
+        """
+        if self._guard is None:
+            self._guard = write_guard.add_guard(self.server, self.name, self.uuid)
+        return self._guard or self.name
 
     def refresh(self) -> None:
         """Make the changes of this handle visible to searches."""
@@ -467,7 +499,7 @@ class IndexHandle:
             properties = mapping.nested_properties(self.bits, self.layout, new, self.dim)
             body = {"properties": properties}
             doing = "adding the fields for several codes"
-            self.server.request("PUT", f"/{self.name}/_mapping", body, doing=doing)
+            self.server.request("PUT", f"/{self.write_target()}/_mapping", body, doing=doing)
             self.read_types()
 
     def with_storable_vectors(self, batch: DocumentBatch) -> DocumentBatch:
@@ -527,7 +559,7 @@ class IndexHandle:
         if mapping.ORIGIN not in self._types:
             body = {"properties": {"xmodal": {"properties": mapping.ORIGIN_PROPERTIES}}}
             doing = "adding the fields for sources"
-            self.server.request("PUT", f"/{self.name}/_mapping", body, doing=doing)
+            self.server.request("PUT", f"/{self.write_target()}/_mapping", body, doing=doing)
             self.read_types()
 
     def read_meta(self) -> dict[str, Any]:
@@ -548,7 +580,7 @@ class IndexHandle:
         """
         new = {k: v for k, v in {**self.read_meta(), **change}.items() if v is not None}
         body = {"_meta": new, "properties": dict(properties or {})}
-        self.server.request("PUT", f"/{self.name}/_mapping", body, doing=doing)
+        self.server.request("PUT", f"/{self.write_target()}/_mapping", body, doing=doing)
 
     def store_fingerprint(self) -> None:
         """Write the fingerprint into the mapping if it has none.

@@ -138,16 +138,20 @@ def _read_documents(
     usable = [id_ for id_ in ids if is_usable(id_)]
     if handle.enriched or not handle.scope.is_whole:
         return _search_documents(handle, usable, left_out)
+    if handle.capabilities.secured:
+        handle.refresh()  # a user with restrictions reads by id only what is visible to searches
     options: dict[str, Any] = {"_source_excludes": ",".join(left_out)} if left_out else {}
     documents: dict[str, dict[str, Any]] = {}
     for start in range(0, len(usable), MAX_HITS):
-        body = {"ids": usable[start : start + MAX_HITS]}
-        answer = handle.server.request(
-            "POST", f"/{handle.name}/_mget", body, doing="reading documents", **options
+        part = usable[start : start + MAX_HITS]
+        found = handle.server.read_documents(
+            handle.name, part, doing="reading documents", **options
         )
-        for found in answer["docs"]:
-            if found.get("found"):
-                documents[found["_id"]] = {"_id": found["_id"], "_source": found["_source"]}
+        documents |= {
+            one["_id"]: {"_id": one["_id"], "_source": one["_source"]}
+            for one in found
+            if one["found"]
+        }
     handle.check_unfixed_scope()  # the request was to the index, without a filter of its alias
     return documents
 

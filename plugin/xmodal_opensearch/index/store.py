@@ -203,6 +203,13 @@ class OpenSearchIndex:
         report = self.handle.send(bulk.batches(map(bulk.delete_line, usable)))
         self._check_accepted(report, len(usable), "removed")
         self.handle.forget_decision()
+        if report.results["unknown"]:
+            raise ServerFailure(
+                f"{self.handle.address}: the documents are removed, but the answer to an earlier "
+                f"attempt was lost: how many of {report.results['unknown']:,} existed is unknown",
+                0,
+                "connection",
+            )
         return report.results["deleted"]
 
     def entries(

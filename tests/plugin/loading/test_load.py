@@ -226,7 +226,7 @@ def test_settings_are_restored_after_an_error(
 def left_by_a_kill(index: OpenSearchIndex, rest: Rest, *, no_replicas: bool) -> None:
     """Leave an index in the state after its loader was killed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("xmodal_opensearch.loading.load.restore_settings", lambda index: False)
+        patch.setattr("xmodal_opensearch.loading.load.restore_settings", lambda *arguments: False)
         with settings_for_loading(index, no_replicas=no_replicas):
             pass
     assert settings_of(rest, index.handle.name)["refresh_interval"] == "-1"
