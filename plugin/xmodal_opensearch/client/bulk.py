@@ -17,7 +17,7 @@ from math import inf
 from typing import Any, NamedTuple
 
 from xmodal.errors import IndexMissing, ServerFailure
-from xmodal_opensearch.client.errors import TOO_LARGE, may_pass, reason_of
+from xmodal_opensearch.client.errors import TOO_LARGE, describe_missing, may_pass, reason_of
 from xmodal_opensearch.client.retry import Retry
 
 MAX_BATCH_LINES = 2000
@@ -230,9 +230,10 @@ def _read_answer(
             if result["status"] != 429:
                 uncertain.add(line.id)
         elif "error" in result:
+            refusal = reason_of(result) or str(result["error"])
             if result["error"].get("type") == "index_not_found_exception":
-                raise IndexMissing(f"the index was deleted while it was open: {reason_of(result)}")
-            report.failed[line.id] = reason_of(result) or str(result["error"])
+                raise IndexMissing(f"the index was deleted while it was open: {refusal}")
+            report.failed[line.id] = describe_missing(refusal)
         elif result["result"] == "not_found" and line.id in uncertain:
             report.results["unknown"] += 1
         else:

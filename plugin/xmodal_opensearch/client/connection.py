@@ -7,6 +7,7 @@ checksum detects changed bytes.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from itertools import count
 from typing import Any
@@ -16,6 +17,8 @@ from urllib.request import getproxies, proxy_bypass
 import urllib3
 from opensearchpy import Urllib3HttpConnection
 
+DEPRECATIONS = logging.getLogger("opensearch.deprecation")
+"""Logger of the ``Warning`` headers of servers."""
 OPAQUE_ID = "x-opaque-id"
 ENVIRONMENT = "env"
 """Value of the option ``proxy``: the proxy of the environment variables."""
@@ -33,6 +36,15 @@ class Connection(Urllib3HttpConnection):
         self._tls = options.get("ssl_context")
         self._workers = options.get("pool_maxsize", 1)
         super().__init__(*arguments, **options)
+
+    def _raise_warnings(self, warning_headers: Any) -> None:
+        """Log the ``Warning`` headers of an answer; opensearch-py makes Python warnings of them.
+
+        A server sends them for what it deprecates, which differs between versions, and also for
+        settings of the user's indexes.
+        """
+        for header in warning_headers or ():
+            DEPRECATIONS.info("%s", header)
 
     def _create_urllib3_pool(self) -> None:
         super()._create_urllib3_pool()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,6 +35,10 @@ NODE_LOST_TYPES = frozenset(
 
 BLOCKED_TYPES = frozenset({"cluster_block_exception", "index_create_block_exception"})
 """Error types, sent with status 403, of an index or cluster that does not accept the request."""
+
+NO_PERMISSION = re.compile(r"no permissions for \[([^\]]*)\]")
+USER_NAME = re.compile(r"User \[name=([^,\]]+)")
+"""Parts of the reason of the security plugin, with status 403 or inside of a bulk answer."""
 
 EMPTY_REASONS = ("", "all shards failed", "Partial shards failure")
 MAX_REASON_LENGTH = 300
@@ -133,6 +139,30 @@ def reason_of(info: Any) -> str:
     return _shorten(first if last in first else f"{first}: {last}")
 
 
+def missing_permission(reason: str) -> str | None:
+    """Return the permission that a reason of the security plugin names as missing, or None."""
+    found = NO_PERMISSION.search(reason)
+    return found[1].split(",")[0].strip() if found and found[1].strip() else None
+
+
+def describe_missing(reason: str) -> str:
+    """Return a reason that names a missing permission in words of one line; others unchanged."""
+    permission = missing_permission(reason)
+    if permission is None:
+        return reason
+    user = USER_NAME.search(reason)
+    return (
+        f"the user {user[1] if user else ''} lacks the permission {permission}: add it to a role "
+        "of the user; xmodal-opensearch roles prints the role of each operation"
+    ).replace("  ", " ")
+
+
+def _who_is_refused() -> str:
+    """Return why a request was refused with 401, by whether the environment names a user."""
+    user = os.environ.get("XMODAL_OPENSEARCH_USER")
+    return f"the user {user} or its password is wrong" if user else "no user is set"
+
+
 def _tls_failure(error: exceptions.SSLError, address: str, doing: str) -> ServerFailure:
     reason = _shorten(error.info)
     if is_broken_off(error):
@@ -151,14 +181,18 @@ def _refusal(error: exceptions.TransportError, address: str, doing: str) -> Inde
     status = status_of(error.status_code, error.info)
     reason = reason_of(error.info) or _shorten(error.error)
     types = {part.get("type") for part in _parts(error.info)}
-    if status == 401 or (status == 403 and not types & BLOCKED_TYPES):
-        cause = (
-            "no user is set, or the password is wrong"
-            if status == 401
-            else f"the user lacks a permission: {reason}"
-        )
+    permission = missing_permission(reason)
+    if permission is not None:
         return ServerFailure(
-            f"{address} refused {doing} ({status}: {cause}): set "
+            f"{address} refused {doing} ({status}): {describe_missing(reason)}",
+            status,
+            reason,
+            permission=permission,
+        )
+    if status == 401 or (status == 403 and not types & BLOCKED_TYPES):
+        cause = _who_is_refused() if status == 401 else f"the user may not do that: {reason}"
+        return ServerFailure(
+            f"{address} refused {doing} ({status}): {cause}: set "
             "XMODAL_OPENSEARCH_USER and XMODAL_OPENSEARCH_PASSWORD (or ..._PASSWORD_FILE)",
             status,
             reason,

@@ -96,9 +96,11 @@ def _by_graph(
         )
     if k > handle.window:
         raise ConfigError(f"k is {k}, expected at most {handle.window:,} for a graph")
+    # The graph selects documents before document-level security hides some of them.
+    selected = handle.window if handle.is_restricted else k
     bodies = [
         queries.search_body(
-            queries.by_knn_all(target, row.codes, handle.layout, filters, k),
+            queries.by_knn_all(target, row.codes, handle.layout, filters, selected),
             k,
             hit_source(target),
         )

@@ -59,6 +59,7 @@ def describe_codes(address: str, contents: Contents) -> Description:
     for name, content in contents.items():
         codes[name] = mapping.read_meta(name, content["mappings"])
         bits, _ = codes[name]
+        mapping.check_visible(name, content["mappings"])
         layouts[name] = mapping.read_layout(name, bits, content["mappings"], content["settings"])
     first = next(iter(contents))
     for name in contents:

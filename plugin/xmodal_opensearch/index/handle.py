@@ -17,7 +17,7 @@ from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server, is_repeated, is_retryable
 from xmodal_opensearch.index import mapping, queries, write_guard
-from xmodal_opensearch.index.bit_order_check import check_bit_order
+from xmodal_opensearch.index.bit_order_check import check_bit_order, hides_documents
 from xmodal_opensearch.index.capabilities import encodes_documents, probe
 from xmodal_opensearch.index.description import (
     check_conditions,
@@ -46,8 +46,9 @@ class IndexHandle:
     ``scope``: the indexes that the address covers. ``name``, ``uuid``: of the index to which
     documents are written; without one, of the first of the scope. ``enriched``: codes were added to
     existing documents of the user by ``xmodal-opensearch enrich``. ``changes``: number of bulk
-    writes by this handle. ``window``: largest number of hits of one request. Raises IndexMissing,
-    IndexMismatch, ConfigError, ServerFailure.
+    writes by this handle. ``window``: largest number of hits of one request. ``unchecked``: indexes
+    whose self-test document is hidden from the user. ``is_restricted``: whether document-level
+    security may hide documents. Raises IndexMissing, IndexMismatch, ConfigError, ServerFailure.
     """
 
     def __init__(
@@ -73,6 +74,8 @@ class IndexHandle:
         self._guard = write_guard.find_guard(self.name, contents[self.name]["aliases"])
         self.changes = 0
         self._unrefreshed = False
+        self.unchecked: list[str] = []
+        self.is_restricted = False
         self._check_bit_order(contents)
 
     def _describe(self, contents: Contents, bits: int | None, fingerprint: str | None) -> None:
@@ -101,7 +104,11 @@ class IndexHandle:
         if len(contents) > 1 and names:
             names = self._with_self_test(names) or names[:1]
         for name in names:
-            check_bit_order(self.server, self.address, name, self.bits, self.layout, self.strategy)
+            result = check_bit_order(
+                self.server, self.address, name, self.bits, self.layout, self.strategy
+            )
+            self.is_restricted |= result.restricted
+            self.unchecked += [] if result.checked else [name]
 
     def _with_self_test(self, names: Sequence[str]) -> list[str]:
         """Return the names of the indexes that have a self-test document."""
@@ -291,6 +298,11 @@ class IndexHandle:
         encoded: Query = {"term": {mapping.ENCODER: self.fingerprint}}
         others = [name for name in self.scope.indexes if name not in self._encoded]
         return [queries.any_of([encoded, {"terms": {"_index": others}}]) if others else encoded]
+
+    def check_restrictions(self) -> bool:
+        """Return whether document-level security may hide documents now, and keep the answer."""
+        self.is_restricted |= any(hides_documents(self.server, one) for one in self.scope.indexes)
+        return self.is_restricted
 
     def search(
         self, bodies: Sequence[Mapping[str, Any]], *, global_statistics: bool = False

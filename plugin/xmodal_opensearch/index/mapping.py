@@ -39,6 +39,8 @@ from xmodal_opensearch.index import codec
 VERSION = 1
 BIT_ORDER = "most significant first"
 ID, ENCODER, WORDS = "xmodal.id", "xmodal.encoder", "xmodal.words"
+INCOMPLETE = "xmodal.incomplete"
+"""Field of an enriched index: true in a document of which a picture was not available."""
 SOURCE, ORIGIN = "xmodal.source", "xmodal.origin"
 ORIGIN_PROPERTIES: dict[str, Any] = {
     "source": {"type": "keyword"},
@@ -255,6 +257,13 @@ def code_properties(bits: int, layout: Layout, *, words: bool = False) -> dict[s
     }
 
 
+def enriched_properties(bits: int, layout: Layout) -> dict[str, Any]:
+    """Return the mapping of the reserved fields to add to an index of the user's documents."""
+    properties = code_properties(bits, layout)
+    properties["xmodal"]["properties"]["incomplete"] = {"type": "boolean"}
+    return properties
+
+
 def nested_properties(
     bits: int, layout: Layout, modalities: Iterable[Modality], dim: int | None = None
 ) -> dict[str, Any]:
@@ -363,6 +372,22 @@ def has_vector_fields(mappings: Mapping[str, Any]) -> bool:
 def has_words(mappings: Mapping[str, Any]) -> bool:
     """Return whether documents have their words, by the rules of this version."""
     return bool(mappings.get("_meta", {}).get("xmodal", {}).get("words") == WORDS_VERSION)
+
+
+def check_visible(index: str, mappings: Mapping[str, Any]) -> None:
+    """Raise IndexMismatch if field-level security hides fields that searches use from the user."""
+    needed = [ID, *map(field_of, MODALITIES)]
+    needed += [ENCODER] if is_enriched(mappings) else []
+    needed += [WORDS] if has_words(mappings) else []
+    needed += [] if read_dim(mappings) is None else map(vector_field, MODALITIES)
+    visible = {*mappings.get("properties", {}), *field_types(mappings)}
+    hidden = [name for name in needed if name not in visible]
+    if hidden:
+        raise IndexMismatch(
+            f"index {index} shows no field {', '.join(hidden)} to this user, expected by its "
+            "description: field-level security of a role hides fields of xmodal: let the role see "
+            "xmodal.*, image_* and text_*"
+        )
 
 
 def read_layout(

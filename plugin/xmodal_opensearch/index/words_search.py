@@ -16,14 +16,12 @@ from contextlib import closing
 from itertools import chain, islice
 from typing import Any
 
-import numpy as np
-
 from xmodal.errors import ConfigError
 from xmodal.index.contract import WordsHit, WordsQuery
 from xmodal.index.validation import check_k, check_target
 from xmodal.index.words import tokens
 from xmodal.modality import Modality
-from xmodal_opensearch.index import mapping, queries
+from xmodal_opensearch.index import codec, mapping, queries
 from xmodal_opensearch.index.handle import IndexHandle
 from xmodal_opensearch.index.queries import MAX_HITS, hit_id
 
@@ -109,7 +107,7 @@ def _to_hits(hits: Sequence[Mapping[str, Any]], words: Sequence[str]) -> list[Wo
     return [
         WordsHit(
             hit_id(hit),
-            float(np.float32(hit["_score"])),  # the digits of the answer are those of a float32
+            codec.unscaled(hit["_score"]),
             tuple(words[int(name)] for name in sorted(hit.get("matched_queries", ()), key=int)),
             hit.get("_index"),
         )

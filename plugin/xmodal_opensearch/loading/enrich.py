@@ -1,16 +1,22 @@
 """Enriching: add codes to existing documents of an index, without other changes to them.
 
 An enriched document stores the fingerprint of its encoder (``xmodal.encoder``). A run skips the
-documents that have it, so that it continues a stopped run and encodes new documents. The server
-rejects the update of a document that changed since it was read; the next run updates it. Searches
-return documents of one encoder only.
+documents that have it, so that it continues a stopped run and encodes new documents. Nothing else
+records the progress: the same command continues after a kill. Documents are read, encoded and
+written at the same time, and in memory there are only a few pages of them.
+
+The server rejects the update of a document that changed since it was read; it is read again at the
+end. Searches return documents of one encoder only.
 """
 
 from __future__ import annotations
 
+import math
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,35 +26,34 @@ import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset, Item, Problems, Progress
-from xmodal.errors import ConfigError, DataError, IndexMismatch, IndexMissing
+from xmodal.errors import DataError, ServerFailure
 from xmodal.modality import MODALITIES, Modality
 from xmodal.vectors import Int8
 from xmodal_opensearch.client import bulk
-from xmodal_opensearch.client.address import Address
-from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.index import mapping
-from xmodal_opensearch.index.aliases import describe
-from xmodal_opensearch.index.bit_order_check import store_self_test
 from xmodal_opensearch.index.bulk_lines import code_source
-from xmodal_opensearch.index.capabilities import probe
+from xmodal_opensearch.index.handle import IndexHandle
 from xmodal_opensearch.index.mapping import (
     ENCODER,
-    LAYOUTS,
+    INCOMPLETE,
     Layout,
     field_of,
     nested_path,
     vector_field,
 )
-from xmodal_opensearch.index.queries import Query, is_nested
 from xmodal_opensearch.index.store import OpenSearchIndex
-from xmodal_opensearch.loading.download import Download
+from xmodal_opensearch.loading.document_sources import NOT_AVAILABLE, Source, is_address
+from xmodal_opensearch.loading.pacing import Throttle, ahead
+from xmodal_opensearch.loading.selection import Selection, documents_with_fields
+from xmodal_opensearch.loading.shard_reader import PAGE, Hit, ShardReader, last_numbers
+from xmodal_opensearch.loading.web_address import without_secrets
 
 
 class Encoded(Protocol):
     """Codes of one modality, as the encoders of xmodal return them.
 
     ``ids``: of the n items that have any. ``offsets``, (n + 1,): the codes of item i are
-    ``codes[offsets[i]:offsets[i + 1]]``. ``vectors``: one per code, or None.
+    ``codes[offsets[i]:offsets[i + 1]]``. ``positions``: of each code's source among those of its
+    item. ``vectors``: one per code, or None.
     """
 
     @property
@@ -58,75 +63,47 @@ class Encoded(Protocol):
     @property
     def offsets(self) -> npt.NDArray[np.int64]: ...
     @property
+    def positions(self) -> npt.NDArray[np.int64]: ...
+    @property
     def vectors(self) -> Int8 | None: ...
 
 
 Encode = Callable[[Dataset], Mapping[Modality, Encoded]]
-PAGE = 256
+"""Returns codes by modality; unusable pictures and texts are added to the dataset's problems."""
+
+DOWNLOADS = 16
+"""Downloads at the same time."""
+MAX_ROUNDS = 5
+"""Readings of the documents that changed while they were encoded, at most."""
+MAX_REFUSED = 200
+"""Refused documents, without a stored one, after which a run ends."""
+NOT_USABLE: dict[Modality, str] = {"image": "picture not usable", "text": "text not usable"}
+CONFLICT, MISSING = "version conflict", "document missing"
 
 
-@dataclass(frozen=True)
-class Source:
-    """Fields of a document with its picture and its text: dotted names, at least one.
+@dataclass
+class Result:
+    """Numbers of documents: read, updated, ``changed`` while they were encoded, and refused."""
 
-    A list has several pictures or texts, of which each gets a code. The value of ``image`` is a
-    path inside ``folder`` (default: the current folder), or an http or https address if
-    ``download`` is set.
+    read: int = 0
+    updated: int = 0
+    changed: int = 0
+    refused: int = 0
+
+
+@dataclass
+class _Page:
+    """Documents with their pictures and texts, by number: two documents may have one id.
+
+    ``names``: of the pictures, by item and position. ``unavailable``: numbers of documents of which
+    a picture has no file.
     """
 
-    image: str | None = None
-    text: str | None = None
-    folder: Path | None = None
-    download: Download | None = None
-
-    def __post_init__(self) -> None:
-        if self.image is None and self.text is None:
-            raise ConfigError(
-                "no field given, expected the field of the picture, of the text, or both"
-            )
-
-    @property
-    def fields(self) -> list[str]:
-        """Names of the fields that are set."""
-        return [name for name in (self.image, self.text) if name is not None]
-
-
-def prepare(
-    server: Server, address: Address, bits: int, fingerprint: str, source: Source | None = None
-) -> OpenSearchIndex:
-    """Add the fields for codes to an existing index, unless it has them, and open it.
-
-    From then on searches return documents of this encoder only. Raises IndexMissing; IndexMismatch
-    if codes cannot be added; ConfigError, before any change, if a field of ``source`` is missing.
-    """
-    found = describe(server, address.index)
-    if found is None:
-        raise IndexMissing(
-            f"no index {address.index} at {address.server}, expected one with documents: for new "
-            "documents use xmodal index or xmodal-opensearch load"
-        )
-    name, content = found
-    mappings = content["mappings"]
-    if source is not None:
-        _check_fields(str(address), mapping.field_types(mappings), source.fields)
-    if "xmodal" not in mappings.get("_meta", {}):
-        _add_code_fields(server, address, name, content, bits, fingerprint)
-    elif not mapping.is_enriched(mappings):
-        raise IndexMismatch(
-            f"{address} was created by xmodal, expected an index of your own documents: use "
-            "xmodal index or xmodal-opensearch load"
-        )
-    else:
-        stored_bits, stored_fingerprint = mapping.read_meta(name, mappings)
-        if stored_bits != bits:
-            raise IndexMismatch(
-                f"{address} has fields for codes of {stored_bits} bits, expected {bits}, the width "
-                "of this encoder: a field's width is fixed, so reindex into a new index"
-            )
-        if stored_fingerprint != fingerprint:
-            meta = mapping.with_meta(mappings["_meta"], encoder=fingerprint)
-            server.request("PUT", f"/{name}/_mapping", {"_meta": meta}, doing="naming the encoder")
-    return OpenSearchIndex(server, address, bits=bits, fingerprint=fingerprint)
+    hits: list[Hit]
+    folder: Path
+    items: list[Item] = field(default_factory=list)
+    names: list[list[str]] = field(default_factory=list)
+    unavailable: set[int] = field(default_factory=set)
 
 
 def enrich(
@@ -134,124 +111,218 @@ def enrich(
     source: Source,
     encode: Encode,
     *,
-    reencode: bool = False,
+    selection: Selection | None = None,
     problems: Problems,
     workers: int = 2,
+    docs_per_second: float | None = None,
     progress: Progress | None = None,
-) -> bulk.Report:
-    """Store codes of the documents that have none of this encoder, or with ``reencode`` of all.
+) -> Result:
+    """Store codes of the selected documents.
 
-    ``encode`` returns ids and codes by modality. Unusable pictures and texts are added to
-    ``problems``. Raises ServerFailure if the server is unavailable for longer than the client's
-    retries.
+    ``problems``: unusable pictures and texts, and refused updates, are added with the ids of their
+    documents. ``workers``: bulk requests at the same time. ``docs_per_second``: documents that are
+    read at most. Raises ServerFailure if the server is unavailable for longer than the client's
+    retries, or refuses the first updates without accepting any.
     """
-    fields = source.fields
-    query = _documents_to_encode(index, fields, reencode)
-    # Include documents of other processes, which are not visible before a refresh.
-    index.handle.refresh_always()
-    total = index.handle.count(query)
-    done = 0
-
-    def batches() -> Iterator[bulk.Batch]:
-        nonlocal done
-        for page in index.handle.scan(query, PAGE, fields):
-            batch = _encode_page(page, index, source, encode, problems)
-            done += len(page)
-            if progress is not None:
-                progress("encoded", done, max(total, done))
-            if batch:
-                yield batch
-
-    report = index.handle.send(batches(), workers=workers)
-    index.handle.refresh()
-    return report
-
-
-def values_at(value: Any, path: str) -> Iterator[Any]:
-    """Yield the values of a dotted field of a document; a list has any number of them."""
-    if isinstance(value, list):
-        for item in value:
-            yield from values_at(item, path)
-    elif not path:
-        if value is not None:
-            yield value
-    elif isinstance(value, Mapping):
-        names = path.split(".")
-        for count in range(len(names), 0, -1):  # a name itself may have dots
-            head = ".".join(names[:count])
-            if head in value:
-                yield from values_at(value[head], ".".join(names[count:]))
-
-
-def _documents_to_encode(index: OpenSearchIndex, fields: Sequence[str], reencode: bool) -> Query:
-    """Return the query of documents with one of the fields, without codes unless ``reencode``.
-
-    Raises ConfigError for a field that the index does not have.
-    """
+    selection = selection or Selection()
+    run = _Run(index, source, encode, problems, Throttle(docs_per_second), progress)
     handle = index.handle
-    types = handle.read_types()
-    _check_fields(str(handle.address), types, fields)
-    capabilities = handle.server.request(
-        "GET", f"/{handle.name}/_field_caps", doing="reading fields", fields=",".join(fields)
-    )["fields"]
-    searchable = all(
-        any(
-            kind["searchable"] or kind["aggregatable"]
-            for kind in capabilities.get(name, {}).values()
-        )
-        and not is_nested(name, types)
-        for name in fields
+    handle.refresh_always()  # documents of other processes are not visible before
+    types, place = handle.read_types(), str(handle.address)
+    query = documents_with_fields(handle.server, place, handle.name, types, source.fields)
+    query = {"bool": {"filter": [query, *selection.filters(str(index.fingerprint))]}}
+    run.total = handle.count(query) // selection.share.count
+    reader = ShardReader(
+        handle.server,
+        handle.name,
+        handle.shards,
+        query,
+        [*source.fields, ENCODER, INCOMPLETE],
+        selection.share,
+        max_page=math.ceil(docs_per_second) if docs_per_second else PAGE,
+        # Documents that are encoded again come again, with higher numbers.
+        ends=last_numbers(handle.server, handle.name, handle.shards)
+        if selection.again or selection.incomplete
+        else None,
     )
-    clauses: dict[str, Any] = {"must_not": [{"ids": {"values": [mapping.SELF_TEST_ID]}}]}
-    if searchable:  # else all documents are read, and those without the fields are skipped
-        clauses["should"] = [{"exists": {"field": name}} for name in fields]
-        clauses["minimum_should_match"] = 1
-    if not reencode:
-        clauses["must_not"].append({"term": {ENCODER: str(index.fingerprint)}})
-    return {"bool": clauses}
-
-
-def _encode_page(
-    page: Sequence[Mapping[str, Any]],
-    index: OpenSearchIndex,
-    source: Source,
-    encode: Encode,
-    problems: Problems,
-) -> bulk.Batch:
-    """Return the updates of one page of documents."""
     with tempfile.TemporaryDirectory(prefix="xmodal-") as folder:
-        # Items are numbered: with custom routing, two documents may have one id.
-        items = [_item(n, hit, source, Path(folder), problems) for n, hit in enumerate(page)]
-        data = Dataset(tuple(items), name=str(index.handle.address), problems=problems)
-        encoded = encode(data)
-    several = [modality for modality, one in encoded.items() if (np.diff(one.offsets) > 1).any()]
-    index.handle.read_types()  # another process may have added the fields for several codes
-    dims = {one.vectors.shape[1] for one in encoded.values() if one.vectors is not None}
-    stores_vectors = index.handle.store_vectors(dims.pop() if dims else None)
-    index.handle.map_nested_codes(several)
-    codes = {
-        modality: _codes_by_item(index.handle.layout, one, stores_vectors)
-        for modality, one in encoded.items()
-    }
-    batch: bulk.Batch = []
-    for number, hit in enumerate(page):
-        id_ = hit["_id"]
-        code_fields: dict[str, Any] = {}
-        for modality in MODALITIES:
-            values, vectors = codes[modality].get(str(number), ([], []))
-            # None removes the codes of an earlier run.
-            code_fields |= {field_of(modality): None}
-            if index.dim is not None:
-                code_fields |= {vector_field(modality): None}
-            if index.handle.has_nested_codes(modality):
-                code_fields |= {nested_path(modality): None}
-            code_fields |= code_source(modality, values, vectors, index.handle.layout)
-        if all(value is None for value in code_fields.values()):
-            continue
-        change = {"xmodal": {"id": id_, "encoder": index.fingerprint}, **code_fields}
-        seen = hit["_seq_no"], hit["_primary_term"]
-        batch.append(bulk.update_line(id_, change, version=seen, routing=hit.get("_routing")))
-    return batch
+        for _ in range(MAX_ROUNDS):
+            if not run.round(reader, Path(folder), workers):
+                break
+            handle.refresh_always()
+    return run.result
+
+
+@dataclass
+class _Run:
+    """One run of :func:`enrich`."""
+
+    index: OpenSearchIndex
+    source: Source
+    encode: Encode
+    problems: Problems
+    throttle: Throttle
+    progress: Progress | None
+    total: int = 0
+    result: Result = field(default_factory=Result)
+
+    def round(self, reader: ShardReader, folder: Path, workers: int) -> int:
+        """Encode and store all documents of the reader; return their number."""
+        before = self.result.read
+        self.index.handle.send(self._batches(reader, folder), workers=workers, done=self._sent)
+        return self.result.read - before
+
+    def _batches(self, reader: ShardReader, folder: Path) -> Iterator[bulk.Batch]:
+        with ThreadPoolExecutor(DOWNLOADS, thread_name_prefix="xmodal-download") as pool:
+            pages = (self._collect(hits, folder, pool) for hits in reader.pages())
+            for page, problems in ahead(pages):
+                self.problems.extend(problems)
+                batch = self._encode(page)
+                shutil.rmtree(page.folder, ignore_errors=True)
+                self.result.read += len(page.hits)
+                if self.progress is not None:
+                    self.progress("encoded", self.result.read, max(self.total, self.result.read))
+                if batch:
+                    yield batch
+
+    def _sent(self, batch: bulk.Batch, report: bulk.Report) -> None:
+        """Count the results of one batch; the reasons of refusals become problems."""
+        self.result.updated += report.stored
+        for id_, reason in report.failed.items():
+            if CONFLICT in reason or MISSING in reason:  # changed or deleted by another process
+                self.result.changed += 1
+            else:
+                self.result.refused += 1
+                self.problems.add(f"update refused ({reason[:100]})", id_)
+                if self.result.refused >= MAX_REFUSED and self.result.updated == 0:
+                    raise ServerFailure(
+                        f"{self.index.handle.address}: the first {self.result.refused} updates "
+                        f"were refused: {reason}",
+                        0,
+                        reason,
+                    )
+        report.failed.clear()
+
+    def _collect(
+        self, hits: list[Hit], folder: Path, pool: ThreadPoolExecutor
+    ) -> tuple[_Page, Problems]:
+        """Return the pictures and texts of documents; files are downloaded into a new folder."""
+        self.throttle.wait(len(hits))
+        page, problems = _Page(hits, Path(tempfile.mkdtemp(dir=folder))), Problems()
+        documents = [(hit["_id"], hit.get("_source", {})) for hit in hits]
+        names = [self.source.pictures(id_, document, problems) for id_, document in documents]
+        addresses = {name for one in names for name in one if is_address(name)}
+        files = dict(
+            zip(
+                addresses,
+                pool.map(lambda name: self._file(name, page.folder), addresses),
+                strict=True,
+            )
+        )
+        for number, (id_, document) in enumerate(documents):
+            found: list[tuple[str, Path]] = []
+            for name in names[number]:
+                file = files[name] if name in files else self._file(name, page.folder)
+                if isinstance(file, Path):
+                    found.append((name, file))
+                else:
+                    page.unavailable.add(number)
+                    problems.add(NOT_AVAILABLE, f"{id_} ({file})")
+            page.names.append([name for name, _ in found])
+            images = tuple(file for _, file in found)
+            texts = tuple(self.source.texts(id_, document, problems))
+            page.items.append(Item(str(number), images, texts))
+        return page, problems
+
+    def _file(self, name: str, folder: Path) -> Path | str:
+        """Return the file of a picture, or the reason why there is none."""
+        try:
+            return self.source.file_of(name, folder)
+        except (DataError, OSError) as error:  # OSError: a full disk
+            return str(error)
+
+    def _encode(self, page: _Page) -> bulk.Batch:
+        """Return the updates of one page of documents."""
+        problems = Problems()
+        data = Dataset(tuple(page.items), name=str(self.index.handle.address), problems=problems)
+        encoded = self.encode(data)
+        self._name_unusable(page, encoded, problems)
+        handle = self.index.handle
+        several = [
+            modality for modality, one in encoded.items() if (np.diff(one.offsets) > 1).any()
+        ]
+        handle.read_types()  # another process may have added the fields for several codes
+        dims = {one.vectors.shape[1] for one in encoded.values() if one.vectors is not None}
+        stores_vectors = handle.store_vectors(dims.pop() if dims else None)
+        handle.map_nested_codes(several)
+        codes = {
+            modality: _codes_by_item(handle.layout, one, stores_vectors)
+            for modality, one in encoded.items()
+        }
+        batch: bulk.Batch = []
+        for number, hit in enumerate(page.hits):
+            own = {modality: codes[modality].get(str(number), ([], [])) for modality in MODALITIES}
+            change = _change(hit, own, number in page.unavailable, handle)
+            if change is not None:
+                seen = hit["_seq_no"], hit["_primary_term"]
+                batch.append(
+                    bulk.update_line(hit["_id"], change, version=seen, routing=hit.get("_routing"))
+                )
+        return batch
+
+    def _name_unusable(
+        self, page: _Page, encoded: Mapping[Modality, Encoded], problems: Problems
+    ) -> None:
+        """Record the sources without a code by the ids of their documents."""
+        reasons = [line for kind in problems.count_by_kind() for line in problems.names(kind)]
+        for modality, one in encoded.items():
+            coded = {
+                (id_, int(position))
+                for id_, (start, end) in zip(one.ids, pairwise(one.offsets), strict=True)
+                for position in one.positions[start:end]
+            }
+            for item, hit, names in zip(page.items, page.hits, page.names, strict=True):
+                for position, content in enumerate(item.sources(modality)):
+                    if (item.id, position) in coded:
+                        continue
+                    reason = _reason(str(content), reasons)
+                    if modality == "image":
+                        reason = f"{without_secrets(names[position])}{reason}"
+                    else:
+                        reason = f"{content!s:.60}{reason}"
+                    self.problems.add(NOT_USABLE[modality], f"{hit['_id']} ({reason})")
+
+
+def _change(
+    hit: Hit,
+    codes: Mapping[Modality, tuple[list[Any], list[Any]]],
+    is_incomplete: bool,
+    handle: IndexHandle,
+) -> dict[str, Any] | None:
+    """Return the fields to change in a document, or None for no change.
+
+    None as a value removes a field of an earlier run. A picture that is not available now does not
+    remove the codes that this encoder computed before.
+    """
+    before = hit.get("_source", {}).get("xmodal") or {}
+    fields: dict[str, Any] = {}
+    for modality in MODALITIES:
+        values, vectors = codes[modality]
+        keeps = modality == "image" and is_incomplete and not values
+        if before.get("encoder") and not (keeps and before["encoder"] == handle.fingerprint):
+            fields[field_of(modality)] = None
+            if handle.dim is not None:
+                fields[vector_field(modality)] = None
+            if handle.has_nested_codes(modality):
+                fields[nested_path(modality)] = None
+        fields |= code_source(modality, values, vectors, handle.layout)
+    has_codes = any(value is not None for value in fields.values())
+    if not has_codes and (is_incomplete or not before.get("encoder")):
+        return None
+    own = {"id": hit["_id"], "encoder": handle.fingerprint if has_codes else None}
+    if is_incomplete or before.get("incomplete"):
+        own["incomplete"] = is_incomplete or None
+    return {"xmodal": own, **fields}
 
 
 def _codes_by_item(
@@ -269,90 +340,9 @@ def _codes_by_item(
     }
 
 
-def _item(
-    number: int, hit: Mapping[str, Any], source: Source, folder: Path, problems: Problems
-) -> Item:
-    """Return pictures and texts of a document; unusable ones are added to ``problems``."""
-    document = hit.get("_source", {})
-    images: list[Path] = []
-    for image in () if source.image is None else values_at(document, source.image):
-        try:
-            images.append(_picture(str(image), source, folder))
-        except (DataError, OSError, ValueError, RuntimeError) as error:  # null bytes, link loops
-            problems.add("picture not available", f"{hit['_id']} ({error})")
-    texts: list[str] = []
-    for text in map(str, () if source.text is None else values_at(document, source.text)):
-        try:
-            text.encode()
-            texts.append(text)
-        except UnicodeEncodeError:
-            problems.add("text not usable", f"{hit['_id']} (it is not valid Unicode)")
-    return Item(str(number), tuple(images), tuple(texts))
-
-
-def _picture(name: str, source: Source, folder: Path) -> Path:
-    """Return the file of a picture, downloaded into ``folder`` if it is an address."""
-    if name.lower().startswith(("http://", "https://")):
-        if source.download is None:
-            raise DataError("it is an address, expected a path: allow downloads with --download")
-        return source.download(name, folder)
-    root = (source.folder or Path()).resolve()
-    path = (root / name).resolve()
-    if not path.is_relative_to(root):
-        raise DataError(f"{name} is outside of {root}: set its folder with --images-from")
-    return path
-
-
-def _check_fields(index: str, types: Mapping[str, str], fields: Sequence[str]) -> None:
-    for name in fields:
-        if name not in types:
-            known = ", ".join(sorted(path for path in types if not mapping.is_reserved(path))[:20])
-            raise ConfigError(f"{index} has no field {name!r}, expected one of {known or 'none'}")
-
-
-def _add_code_fields(
-    server: Server,
-    address: Address,
-    name: str,
-    content: Mapping[str, Any],
-    bits: int,
-    fingerprint: str,
-) -> None:
-    """Add the fields for codes and the self-test document to an index that has none."""
-    mappings = content["mappings"]
-    _check_source(name, mappings)
-    layout = _layout(address, server, content["settings"])
-    body = {
-        "_meta": mappings.get("_meta", {}) | mapping.build_meta(bits, fingerprint, enriched=True),
-        "properties": mapping.code_properties(bits, layout),
-    }
-    server.request("PUT", f"/{name}/_mapping", body, doing="adding the fields for codes")
-    store_self_test(server, name, bits, layout)
-
-
-def _check_source(name: str, mappings: Mapping[str, Any]) -> None:
-    """Raise IndexMismatch for an index that does not store all fields or has reserved ones."""
-    stored = mappings.get("_source", {})
-    if stored.get("enabled") is False or stored.get("excludes") or stored.get("includes"):
-        raise IndexMismatch(
-            f"index {name} does not store complete documents (_source is {dict(stored)}), so an "
-            "update would lose fields: reindex it with complete documents"
-        )
-    # A vector field of the user's own is allowed: the documents then have codes without vectors.
-    vectors = map(vector_field, MODALITIES)
-    names = set(mapping.RESERVED_FIELDS) - set(vectors)
-    reserved = sorted(names & set(mappings.get("properties", {})))
-    if reserved:
-        raise IndexMismatch(
-            f"index {name} has fields with the reserved names {', '.join(reserved)}: rename them"
-        )
-
-
-def _layout(address: Address, server: Server, settings: Mapping[str, Any]) -> Layout:
-    """Return the layout for an existing index, whose setting ``index.knn`` cannot be changed."""
-    can = probe(server)
-    if address.strategy == "long" or not can.knn:
-        return LAYOUTS["long"]
-    if str(settings.get("index.knn")) == "true":
-        return LAYOUTS["lucene-hnsw"]
-    return LAYOUTS["flat"]
+def _reason(source: str, reasons: Sequence[str]) -> str:
+    """Return what the encoder recorded about a source, without the source, or ""."""
+    for line in reasons:
+        if line.startswith(source):
+            return f": {line.removeprefix(source).lstrip(': ').strip('()')}"
+    return ""
