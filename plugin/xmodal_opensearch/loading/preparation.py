@@ -151,9 +151,12 @@ def _write_meta(
 
 def _has_vectors(mappings: Mapping[str, Any], bits: int, layout: Layout) -> bool:
     """Return whether fields for vectors are left of an earlier preparation."""
-    wanted = layout.vector_mapping(bits)
     fields = [mappings.get("properties", {}).get(vector_field(m), {}) for m in MODALITIES]
-    return all(wanted.items() <= field.items() for field in fields)
+    return all(
+        str(field.get(key)).lower() == str(value)  # the server returns data_type in upper case
+        for key, value in layout.vector_mapping(bits).items()
+        for field in fields
+    )
 
 
 def _layout(
