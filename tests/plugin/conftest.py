@@ -124,12 +124,17 @@ def running(package: str, *arguments: object, ready: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def ml_url(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def ml_url(
+    node_parts: None, server_version: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """URL of a node with ml-commons, neural-search and the hamming plugin."""
     from xmodal_opensearch.node.process import free_ports
 
     folder, (port,) = tmp_path_factory.mktemp("ml") / "node", free_ports(1)
-    options = ("--with-ml", "--with-plugin", "--fast-start", "--folder", folder, "--port", port)
+    options = (
+        *("--with-ml", "--with-plugin", "--fast-start", "--folder", folder, "--port", port),
+        *("--server", server_version),
+    )
     with running("xmodal_opensearch", "node", *options, ready="ready; data in"):
         yield f"http://127.0.0.1:{port}"
 

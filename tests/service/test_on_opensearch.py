@@ -72,3 +72,15 @@ def test_words_are_fused_with_codes(remote: Running, encoder: Encoder, index: An
     assert all(words & set(tokens(str(hit["fields"]["text"]))) for hit in by_words)
     by_codes = remote.post("/v1/search", {"text": TEXT, "k": 12, "by": "codes"}).json()["hits"]
     assert [hit["id"] for hit in by_codes] != [hit["id"] for hit in fused]
+
+
+@pytest.mark.parametrize("where", [{"host": "no address"}, {"coordinates": "here"}])
+def test_values_that_the_server_refuses_are_the_clients_mistake(
+    remote: Running, index: Any, where: dict[str, str]
+) -> None:
+    mapped = {"host": {"type": "ip"}, "coordinates": {"type": "geo_point"}}
+    path = f"/{index.handle.name}/_mapping"
+    index.handle.server.request("PUT", path, {"properties": mapped}, doing="mapping")
+    answer = remote.post("/v1/search", {"text": TEXT, "where": where})
+    assert answer.status_code == 422 and "retry-after" not in answer.headers
+    assert next(iter(where)) in answer.json()["detail"] or where["host"] in answer.json()["detail"]

@@ -201,6 +201,8 @@ def test_embed_returns_signed_bytes_in_each_format(
     cases: list[tuple[dict[str, Any], Any, Any]] = [
         ({"inputText": WORDS}, of_text, None),
         ({"inputText": WORDS, "inputImage": "null"}, of_text, None),
+        ({"inputText": "\u2060" + WORDS}, of_text, None),
+        ({"inputText": "\u2060", "inputImage": image_file}, None, of_image),
         ({"inputText": "null", "inputImage": image_file}, None, of_image),
         ({"inputText": "", "inputImage": image_file}, None, of_image),
         ({"inputText": None, "inputImage": image_file}, None, of_image),

@@ -42,6 +42,7 @@ def hit_to_json(hit: Hit, target: Modality) -> dict[str, Any]:
     """Return all that is known about a hit, None where it is not."""
     return {
         "id": hit.id,
+        **({} if hit.index_name is None else {"index": hit.index_name}),
         "distance": hit.distance,
         "similarity": hit.similarity,
         "confidence": hit.confidence,

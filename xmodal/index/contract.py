@@ -54,6 +54,8 @@ class Hit(NamedTuple):
     modality; :func:`nearest_source` returns the caption or picture of this code. ``similarity``:
     cosine of the vectors if these ranked the hit, else 1 - 2 D / (sum of weights) for the weighted
     Hamming distance D; -1 to 1. ``matched``: words of the query that the document contains.
+    ``index_name``: index of the document, where a search covers several, in which documents may
+    have equal ids; else None. Hits of equal distances and ids are ordered by it.
     """
 
     id: str
@@ -65,6 +67,12 @@ class Hit(NamedTuple):
     nearest: int | None = None
     similarity: float | None = None
     matched: tuple[str, ...] = ()
+    index_name: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The id and the index, which together are of one document."""
+        return self.id, self.index_name or ""
 
 
 Hits = list[list[Hit]]
@@ -121,11 +129,20 @@ class WordsQuery(NamedTuple):
 
 
 class WordsHit(NamedTuple):
-    """A document found by full-text search: its BM25 score, and the query's words that it has."""
+    """A document found by full-text search: its BM25 score, and the query's words that it has.
+
+    ``index_name``: see :class:`Hit`.
+    """
 
     id: str
     score: float
     matched: tuple[str, ...]
+    index_name: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The id and the index, which together are of one document."""
+        return self.id, self.index_name or ""
 
 
 @runtime_checkable

@@ -8,25 +8,29 @@ paper has no weights; with weights of 1 the score is that of the paper.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 RRF_CONSTANT = 60
 """Constant used in the paper."""
 
 
-class FusedRank(NamedTuple):
+Id = TypeVar("Id", str, tuple[str, str])
+"""Id of a document, or the id and another part of its identity."""
+
+
+class FusedRank(NamedTuple, Generic[Id]):
     """Score of a document and its rank, from 1, in each list; None where a list lacks it."""
 
-    id: str
+    id: Id
     score: float
     ranks: tuple[int | None, ...]
 
 
 def reciprocal_rank(
-    lists: Sequence[Sequence[str]],
+    lists: Sequence[Sequence[Id]],
     constant: int = RRF_CONSTANT,
     weights: Sequence[float] | None = None,
-) -> list[FusedRank]:
+) -> list[FusedRank[Id]]:
     """Return the documents of all lists, best first; equal scores are ordered by id.
 
     ``weights``: one per list, by default 1.

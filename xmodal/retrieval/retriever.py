@@ -182,7 +182,7 @@ class Retriever:
         """Return the hits of one query: rankings fused, with confidence, from offset to k."""
         query = one.query
         hits = by_codes if by_words is None else self._fused(one, by_codes, by_words)
-        scores = None if by_words is None else {hit.id: hit.score for hit in by_words}
+        scores = None if by_words is None else {hit.key: hit.score for hit in by_words}
         hits = self._with_confidence(one, hits, scores)
         if query.min_confidence is not None:
             least = query.min_confidence
@@ -192,10 +192,10 @@ class Retriever:
     def _fused(self, one: _Encoded, by_codes: list[Hit], by_words: list[WordsHit]) -> list[Hit]:
         """Return the documents of both rankings by the sum of their reciprocal ranks."""
         query = one.query
-        known = {hit.id: hit for hit in by_codes}
-        matched = {hit.id: as_typed(str(query.text), hit.matched) for hit in by_words}
-        known |= self._measured(one, [id_ for id_ in matched if id_ not in known])
-        words = [id_ for id_ in matched if id_ in known]
+        known = {hit.key: hit for hit in by_codes}
+        matched = {hit.key: as_typed(str(query.text), hit.matched) for hit in by_words}
+        known |= self._measured(one, [key[0] for key in matched if key not in known])
+        words = [key for key in matched if key in known]
         weights = (1.0, query.word_weight)
         return [
             known[rank.id]._replace(
@@ -203,10 +203,10 @@ class Retriever:
                 ranks=dict(zip(("codes", "words"), rank.ranks, strict=True)),
                 matched=matched.get(rank.id, ()),
             )
-            for rank in reciprocal_rank([[hit.id for hit in by_codes], words], weights=weights)
+            for rank in reciprocal_rank([[hit.key for hit in by_codes], words], weights=weights)
         ]
 
-    def _measured(self, one: _Encoded, ids: Sequence[str]) -> dict[str, Hit]:
+    def _measured(self, one: _Encoded, ids: Sequence[str]) -> dict[tuple[str, str], Hit]:
         """Return hits of documents that only the ranking by words found."""
         query = one.query
         if not ids:
@@ -217,7 +217,7 @@ class Retriever:
         ]
         limit = self.index.bits if query.radius is None else query.radius
         return {
-            hit.id: hit
+            hit.key: hit
             for hit in _best_hits(lists)
             if hit.id != query.like and hit.distance <= limit and not _is_excluded(hit, query)
         }
@@ -237,7 +237,10 @@ class Retriever:
             )
 
     def _with_confidence(
-        self, one: _Encoded, hits: list[Hit], word_scores: Mapping[str, float] | None
+        self,
+        one: _Encoded,
+        hits: list[Hit],
+        word_scores: Mapping[tuple[str, str], float] | None,
     ) -> list[Hit]:
         """Return the hits with their confidence; None where none is calibrated."""
         query = one.query
@@ -248,7 +251,7 @@ class Retriever:
             self._stage(one),
             None if query.by == "words" else [hit.similarity for hit in hits],
             self._documents(query),
-            word_scores=None if word_scores is None else [word_scores.get(h.id) for h in hits],
+            word_scores=None if word_scores is None else [word_scores.get(h.key) for h in hits],
             distances=[hit.distance for hit in hits],
             source="text" if of_text else "image",
             has_known_token=query.text is None or self.encoder.has_known_token(query.text),
@@ -294,12 +297,12 @@ def _best_hits(lists: Hits) -> list[Hit]:
     if len(lists) == 1:
         return lists[0]
 
-    def order(hit: Hit) -> tuple[float, int, str, int]:
-        return -(hit.similarity or 0.0), hit.distance, hit.id, hit.nearest or 0
+    def order(hit: Hit) -> tuple[float, int, tuple[str, str], int]:
+        return -(hit.similarity or 0.0), hit.distance, hit.key, hit.nearest or 0
 
-    best: dict[str, Hit] = {}
+    best: dict[tuple[str, str], Hit] = {}
     for hit in sorted(chain.from_iterable(lists), key=order):
-        best.setdefault(hit.id, hit)
+        best.setdefault(hit.key, hit)
     return list(best.values())
 
 

@@ -39,7 +39,9 @@ Document = dict[str, Any]
 MAX_IDS, MAX_ID_LENGTH = 100, 2048
 COUNT_SECONDS = 5.0
 """Seconds for which the number of documents is cached."""
-ABSENT = (None, "", "null")
+LITERAL = "\u2060"
+"""Character before texts that OpenSearch's connectors would not quote; it is removed."""
+ABSENT = (None, "", "null", LITERAL)
 """Values that OpenSearch's connectors send for a missing text or image."""
 DEFAULT_K = 20
 QUERY_FIELDS = (
@@ -147,7 +149,7 @@ class Service:
         text, image = body.get("inputText"), body.get("inputImage")
         work: dict[str, Awaitable[BinaryCodes]] = {}
         if text not in ABSENT:
-            work["text_code"] = self._encoding.text(text)
+            work["text_code"] = self._encoding.text(text.removeprefix(LITERAL))
         if image not in ABSENT:
             work["image_code"] = self._encoding.image(image)
         if not work:
@@ -201,6 +203,7 @@ class Service:
         """Return a hit with its nearest caption or picture. Reads the disk."""
         return {
             "id": hit.id,
+            **({} if hit.index_name is None else {"index": hit.index_name}),
             "distance": hit.distance,
             "confidence": hit.confidence,
             "similarity": hit.similarity,

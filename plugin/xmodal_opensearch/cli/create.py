@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -17,8 +17,9 @@ from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.aliases import describe, is_version, versions_of
 from xmodal_opensearch.index.capabilities import probe
 from xmodal_opensearch.index.creation import make_version
+from xmodal_opensearch.index.mapping import Layout
 from xmodal_opensearch.index.store import OpenSearchIndex
-from xmodal_opensearch.index.strategies import choose_strategy
+from xmodal_opensearch.index.strategies import check_writable, choose_strategy
 
 
 @click.command()
@@ -26,13 +27,18 @@ from xmodal_opensearch.index.strategies import choose_strategy
 @click.option("--model", type=click.Path(path_type=Path), help="Encoder of the codes.")
 @click.option("--bits", type=int, help="Bits of the codes, instead of --model.")
 @click.option(
+    "--like", metavar="INDEX", help="Index, also of another cluster, whose mapping is copied."
+)
+@click.option(
     "--field",
     "fields",
     multiple=True,
     metavar="NAME=TYPE",
     help="Type of a field: caption=text, price=float, day=date [default: dynamic mapping].",
 )
-def create(uri: str, model: Path | None, bits: int | None, fields: tuple[str, ...]) -> None:
+def create(
+    uri: str, model: Path | None, bits: int | None, like: str | None, fields: tuple[str, ...]
+) -> None:
     """Create an empty index behind an alias.
 
     \b
@@ -40,23 +46,31 @@ def create(uri: str, model: Path | None, bits: int | None, fields: tuple[str, ..
       xmodal-opensearch create "opensearch://localhost:9200/photos?shards=2" --model my.model
           --field caption=text --field price=float --field day=date
     """
-    if (model is None) == (bits is None):
-        raise ConfigError("give either --model or --bits")
+    if [model, bits, like].count(None) != 2:
+        raise ConfigError("give one of --model, --bits and --like")
+    if like is not None and fields:
+        raise ConfigError("--field is not used with --like, which copies the fields")
     address = parse_address(uri)
     user_mappings = _user_mappings(fields)
-    bits, fingerprint = _width(model, bits)
+    copied = None if like is None else _read_mappings(like)
+    bits, fingerprint = _width(model, bits) if copied is None else copied.codes
     server = Server(address)
     if describe(server, address.index) is not None:
         raise ConfigError(f"{address} exists: delete it first, or use another name")
-    strategy = choose_strategy(address.strategy, probe(server), None, address.natives)
+    capabilities = probe(server)
+    layout = None if copied is None else copied.layout
+    strategy = choose_strategy(address.strategy, capabilities, layout, address.natives)
+    if layout is not None:
+        check_writable(layout, capabilities, address.natives)
     make_version(
         server,
         address,
         bits,
         fingerprint,
-        strategy.makes,
+        layout or strategy.makes,
         alias=address.index,
         fields=user_mappings,
+        like=None if copied is None else copied.mappings,
     )
     with OpenSearchIndex(server, address, bits=bits, fingerprint=fingerprint) as index:
         print_line(f"{address}: {index!r}")
@@ -82,6 +96,29 @@ def delete(uri: str, yes: bool, old_versions: bool) -> None:
         click.confirm(f"delete {', '.join(names)} at {address.server}?", abort=True, err=True)
     server.request("DELETE", f"/{','.join(names)}", doing="deleting")
     print_line(f"deleted {', '.join(names)}")
+
+
+class _Copied(NamedTuple):
+    """Mapping of another index: bits and encoder fingerprint, layout of the codes, all fields."""
+
+    codes: tuple[int, str | None]
+    layout: Layout
+    mappings: Mapping[str, Any]
+
+
+def _read_mappings(uri: str) -> _Copied:
+    """Read the mapping of another index. Raises IndexMissing, IndexMismatch."""
+    address = parse_address(uri)
+    server = Server(address)
+    found = describe(server, address.index)
+    server.close()
+    if found is None:
+        raise IndexMissing(f"no index {address.index} at {address.server}")
+    name, content = found
+    mappings = content["mappings"]
+    codes = mapping.read_meta(name, mappings)
+    layout = mapping.read_layout(name, codes[0], mappings, content["settings"])
+    return _Copied(codes, layout, mappings)
 
 
 def _user_mappings(fields: Sequence[str]) -> dict[str, Any]:

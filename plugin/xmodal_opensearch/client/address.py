@@ -3,12 +3,14 @@
     opensearch://localhost:9200/photos             plain HTTP on the local machine
     opensearch://search.example.org/photos         verified TLS on any other host
     opensearch://a:9200,b:9200,c:9200/photos       several nodes of one cluster
+    opensearch://example.org/search/photos         path of a reverse proxy before the index
+    opensearch://localhost:9200/photos-*           several indexes, to read; also a,b and an alias
     ?strategy=knn               see index/strategies.py
     ?tls=yes|no                 overrides the default
     ?ca=FILE                    authority that signed the server's certificate
     ?cert=FILE&key=FILE         client certificate
-    ?aws=eu-west-1              sign requests (AWS SigV4)
-    ?service=es|aoss            AWS service to sign for
+    ?proxy=URL|env              forward proxy, or that of the environment (HTTPS_PROXY, NO_PROXY)
+    ?aws=eu-west-1              sign requests (AWS SigV4) for a domain of the OpenSearch Service
     ?shards=3&replicas=1        used when an index is created
     ?natives=yes                the native library of Faiss is installed on the server
 
@@ -23,19 +25,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, cast
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from xmodal.errors import ConfigError
 
 SCHEME = "opensearch"
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-Service = Literal["es", "aoss"]
+SERVERLESS_DOMAIN = ".aoss.amazonaws.com"
 
 
 @dataclass(frozen=True)
 class Address:
-    """A parsed address. ``str()`` returns the original text, which contains no secrets."""
+    """A parsed address. ``str()`` returns the original text, which contains no secrets.
+
+    ``prefix``: path of a reverse proxy before the server's paths, such as ``/search``.
+    """
 
     hosts: tuple[tuple[str, int], ...]
     index: str
@@ -44,8 +48,9 @@ class Address:
     ca: str | None = None
     cert: str | None = None
     key: str | None = None
+    prefix: str = ""
+    proxy: str | None = None
     aws: str | None = None
-    service: Service = "es"
     shards: int = 1
     replicas: int | None = None
     natives: bool = False
@@ -57,7 +62,8 @@ class Address:
     @property
     def server(self) -> str:
         """The address without index and options, for messages."""
-        return f"{SCHEME}://" + ",".join(f"{host}:{port}" for host, port in self.hosts)
+        hosts = ",".join(f"{host}:{port}" for host, port in self.hosts)
+        return f"{SCHEME}://{hosts}{self.prefix}"
 
     def with_index(self, index: str) -> Address:
         """Return the address of another index on the same server, with the same options."""
@@ -77,13 +83,17 @@ def parse_address(text: str, *, index_needed: bool = True) -> Address:
     match = re.fullmatch(rf"{SCHEME}://([^/?#]*)(?:/([^?#]*))?(?:\?([^#]*))?", text)
     if match is None:
         raise ConfigError(f"{text} is not an address, expected {_EXAMPLE}")
-    index = unquote(match[2] or "")
+    path, _, last = (match[2] or "").rpartition("/")
+    index = unquote(last)
     options = dict(parse_qsl(match[3] or "", keep_blank_values=True))
     default_port = 443 if options.get("aws") else 9200
     hosts = tuple(_parse_host(host, default_port, text) for host in match[1].split(","))
     if index or index_needed:
         _check_index_name(index, text)
+    if path and not re.fullmatch(r"(/(?!\.)[\w.~%-]+)+", f"/{path}"):
+        raise ConfigError(f"{text} has the path {path!r} before the index, expected names and /")
     _check_options(options, text)
+    _check_not_serverless(hosts, options, text)
     is_local = all(host in LOOPBACK for host, _ in hosts)
     default_tls = not is_local or bool({"ca", "cert", "aws"} & set(options))
     return Address(
@@ -94,8 +104,9 @@ def parse_address(text: str, *, index_needed: bool = True) -> Address:
         ca=options.get("ca"),
         cert=options.get("cert"),
         key=options.get("key"),
+        prefix=f"/{path}" if path else "",
+        proxy=options.get("proxy"),
         aws=options.get("aws"),
-        service=cast(Service, options.get("service", "es")),
         shards=_parse_int(options, "shards", 1, 1, text) or 1,
         replicas=_parse_int(options, "replicas", 0, None, text),
         natives=_parse_bool(options, "natives", False, text),
@@ -134,13 +145,13 @@ _OPTIONS = (
     "ca",
     "cert",
     "key",
+    "proxy",
     "aws",
-    "service",
     "shards",
     "replicas",
     "natives",
 )
-_ALIASES = ("way",)  # the former name of strategy
+_ALIASES = ("way", "service")  # the former name of strategy; service=es is the only one
 
 
 def _redact(text: str) -> str:
@@ -158,11 +169,18 @@ def _parse_host(host: str, default_port: int, text: str) -> tuple[str, int]:
 def _check_index_name(index: str, text: str) -> None:
     if not index:
         raise ConfigError(f"{text} names no index, expected {_EXAMPLE}")
-    if index != index.lower() or re.search(r"[\\/*?\"<>| ,#:]|^[-_+.]", index):
+    first, *others = index.split(",")
+    if not all(map(_is_index_name, [first, *others])) or first.startswith("-"):
         raise ConfigError(
             f"index name {index!r} is not usable, expected lower-case letters, digits, - and _ "
-            "(not - or _ at the beginning)"
+            "(not - or _ at the beginning), or several such names with commas and *"
         )
+
+
+def _is_index_name(name: str) -> bool:
+    """Return whether a name is one of an index, a pattern, or with - the exclusion of one."""
+    name = name.removeprefix("-")
+    return name == name.lower() and not re.search(r"[\\/?\"<>| #:]|^[-_+.]|^$", name)
 
 
 def _check_options(options: Mapping[str, str], text: str) -> None:
@@ -172,14 +190,30 @@ def _check_options(options: Mapping[str, str], text: str) -> None:
             f"{text.partition('?')[0]}: unknown option {unknown[0]!r}, expected some of "
             + ", ".join(_OPTIONS)
         )
-    service = options.get("service", "es")
-    if service not in ("es", "aoss"):
-        raise ConfigError(f"{text}: service is {service!r}, expected es or aoss")
+    proxy = options.get("proxy", "env")
+    if proxy != "env" and not (
+        urlsplit(proxy).scheme in ("http", "https") and urlsplit(proxy).hostname
+    ):
+        raise ConfigError(f"{text}: proxy is {proxy!r}, expected http://HOST:PORT or env")
     if bool(options.get("cert")) != bool(options.get("key")):
         raise ConfigError(f"{text}: a client certificate needs both cert=FILE and key=FILE")
     for name in ("ca", "cert", "key"):
         if name in options and not Path(options[name]).is_file():
             raise ConfigError(f"{text}: {name} is {options[name]!r}, expected an existing file")
+
+
+def _check_not_serverless(
+    hosts: tuple[tuple[str, int], ...], options: Mapping[str, str], text: str
+) -> None:
+    """Raise ConfigError for Amazon OpenSearch Serverless, which cannot hold an index of xmodal."""
+    service = options.get("service", "es")
+    if service == "aoss" or any(host.lower().endswith(SERVERLESS_DOMAIN) for host, _ in hosts):
+        raise ConfigError(
+            f"{text}: Amazon OpenSearch Serverless (aoss) has no refresh and refuses documents "
+            "with ids of their own, which xmodal needs: use a domain of the OpenSearch Service"
+        )
+    if service != "es":
+        raise ConfigError(f"{text}: service is {service!r}, expected es, the default")
 
 
 def _parse_bool(options: Mapping[str, str], name: str, default: bool, text: str) -> bool:

@@ -1,7 +1,8 @@
 """Bulk requests: batches of lines, sent by several threads, with retries of refused lines.
 
 The module contains no HTTP: the ``post`` function that is passed in sends one body. Documents have
-ids of their own, so that sending a document twice stores it once.
+ids of their own, so that sending a document twice stores it once. A batch that the server or a
+proxy before it refuses as too large is sent in halves.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from functools import partial
+from math import inf
 from typing import Any, NamedTuple
 
-from xmodal.errors import ServerFailure
-from xmodal_opensearch.client.errors import RETRY_STATUSES, reason_of, status_of
+from xmodal.errors import IndexMissing, ServerFailure
+from xmodal_opensearch.client.errors import TOO_LARGE, describe_missing, may_pass, reason_of
 from xmodal_opensearch.client.retry import Retry
 
 MAX_BATCH_LINES = 2000
 MAX_BATCH_BYTES = 8 << 20
 Post = Callable[[bytes], Any]
 IsRetryable = Callable[[BaseException], bool]
+IsRepeated = Callable[[Exception, Retry], bool]
 
 
 class Line(NamedTuple):
@@ -35,7 +39,11 @@ Batch = list[Line]
 
 @dataclass
 class Report:
-    """Counts of the results ("created", "updated", ...) and the reason of each refused id."""
+    """Counts of the results ("created", "updated", ...) and the reason of each refused id.
+
+    The result "unknown" is that of a deletion that found no document after an earlier attempt whose
+    answer was lost: this attempt may have removed it.
+    """
 
     results: Counter[str] = field(default_factory=Counter)
     failed: dict[str, str] = field(default_factory=dict)
@@ -94,28 +102,63 @@ def batches(
         yield batch
 
 
-def send_batch(batch: Batch, post: Post, is_retryable: IsRetryable, retry_timeout: float) -> Report:
+@dataclass
+class SizeLimit:
+    """Bytes of the smallest request that was refused as too large; larger ones are not sent."""
+
+    bytes: float = inf
+
+    def allows(self, batch: Batch) -> bool:
+        """Return whether a batch is small enough, or cannot be divided."""
+        return len(batch) == 1 or _size(batch) < self.bytes
+
+
+def send_batch(
+    batch: Batch,
+    post: Post,
+    is_retryable: IsRetryable,
+    retry_timeout: float,
+    *,
+    is_repeated: IsRepeated = lambda error, retry: False,
+    limit: SizeLimit | None = None,
+) -> Report:
     """Send one batch; retry a failed request, and the lines that a busy server refused.
 
-    Raises the error of ``post`` if it is not retryable or ``retry_timeout`` (seconds) has passed,
-    and ServerFailure if the server is still busy then.
+    ``is_repeated``: whether a retryable error came too often in a row. ``limit`` is lowered by
+    refused requests. Raises the error of ``post`` if it is not retryable or ``retry_timeout``
+    (seconds) has passed, ServerFailure if the server is still busy then or refuses a single line as
+    too large, and IndexMissing if the index was deleted.
     """
     report = Report()
-    unsent = batch
+    limit = limit or SizeLimit()
     retry = Retry(retry_timeout, first_pause=0.2)
-    while unsent:
+    uncertain: set[str] = set()
+    pieces = [batch] if batch else []
+    while pieces:
+        piece = pieces.pop()
         failure: Exception | None = None
-        try:
-            answer = post(b"".join(line.body for line in unsent))
-            unsent, reason = _read_answer(answer, unsent, report)
-            if reason:
-                failure = ServerFailure(f"the server is busy: {reason}", 429, reason)
-        except Exception as error:
-            if not is_retryable(error):
-                raise
-            failure = error
-        if failure is not None and not retry.wait():
-            raise failure
+        if limit.allows(piece):
+            try:
+                piece, failure = _read_answer(post(_body(piece)), piece, report, uncertain)
+            except Exception as error:
+                failure = error
+            if failure is None:
+                continue
+            status = getattr(failure, "status", 0)
+            repeated = is_retryable(failure) and is_repeated(failure, retry)
+            # A breaker that repeats counts the bytes of this request.
+            if status != TOO_LARGE and not (repeated and status == 429):
+                if repeated or not is_retryable(failure) or not retry.wait():
+                    raise failure
+                if status != 429:  # else the server refused it before any change
+                    uncertain |= {line.id for line in piece}
+                pieces.append(piece)
+                continue
+            limit.bytes = min(limit.bytes, _size(piece))
+            if len(piece) == 1:
+                raise _too_large(piece[0], failure) from failure
+        middle = len(piece) // 2
+        pieces += [piece[middle:], piece[:middle]]
     return report
 
 
@@ -124,6 +167,7 @@ def send(
     post: Post,
     is_retryable: IsRetryable,
     *,
+    is_repeated: IsRepeated = lambda error, retry: False,
     workers: int = 2,
     retry_timeout: float = 90.0,
     on_sent: Callable[[Batch, Report], None] | None = None,
@@ -135,6 +179,14 @@ def send(
     """
     total = Report()
     pending: dict[Future[Report], Batch] = {}
+    send_one = partial(
+        send_batch,
+        post=post,
+        is_retryable=is_retryable,
+        retry_timeout=retry_timeout,
+        is_repeated=is_repeated,
+        limit=SizeLimit(),
+    )
 
     def collect(finished: Iterable[Future[Report]]) -> None:
         for future in finished:
@@ -147,7 +199,7 @@ def send(
     with ThreadPoolExecutor(workers, thread_name_prefix="xmodal-bulk") as pool:
         try:
             for batch in source:
-                future = pool.submit(send_batch, batch, post, is_retryable, retry_timeout)
+                future = pool.submit(send_one, batch)
                 pending[future] = batch
                 if len(pending) >= 2 * workers:
                     collect(wait(pending, return_when=FIRST_COMPLETED).done)
@@ -158,17 +210,68 @@ def send(
     return total
 
 
-def _read_answer(answer: Mapping[str, Any], sent: Batch, report: Report) -> tuple[Batch, str]:
-    """Add the results of an answer to ``report``; return the lines to retry and the last reason."""
+def _read_answer(
+    answer: Any, sent: Batch, report: Report, uncertain: set[str]
+) -> tuple[Batch, ServerFailure | None]:
+    """Add the results of an answer to ``report``; return the lines to retry, and why.
+
+    ``uncertain``: ids whose earlier request may have been executed; those of ``sent`` for which the
+    server is not sure are added. Raises IndexMissing if the index was deleted.
+    """
+    results = _results(answer, sent)
+    if results is None:
+        return sent, ServerFailure("the answer has not one result for each line", 0, "answer")
     unsent: Batch = []
     reason = ""
-    for line, item in zip(sent, answer["items"], strict=True):
-        (result,) = item.values()
-        if status_of(result["status"], result) in RETRY_STATUSES:
+    for line, result in zip(sent, results, strict=True):
+        if may_pass(result["status"], result):
             unsent.append(line)
             reason = reason_of(result) or "busy"
+            if result["status"] != 429:
+                uncertain.add(line.id)
         elif "error" in result:
-            report.failed[line.id] = reason_of(result) or str(result["error"])
+            refusal = reason_of(result) or str(result["error"])
+            if result["error"].get("type") == "index_not_found_exception":
+                raise IndexMissing(f"the index was deleted while it was open: {refusal}")
+            report.failed[line.id] = describe_missing(refusal)
+        elif result["result"] == "not_found" and line.id in uncertain:
+            report.results["unknown"] += 1
         else:
             report.results[result["result"]] += 1
-    return unsent, reason
+    if not unsent:
+        return [], None
+    return unsent, ServerFailure(f"the server is busy: {reason}", 429, reason)
+
+
+def _results(answer: Any, sent: Batch) -> list[dict[str, Any]] | None:
+    """Return the results of an answer, one per line; None for an answer of another kind."""
+    items = answer.get("items") if isinstance(answer, dict) else None
+    if not isinstance(items, list) or len(items) != len(sent):
+        return None
+    results = []
+    for item, line in zip(items, sent, strict=True):
+        (result, *more) = item.values() if isinstance(item, dict) and item else (None,)
+        if not isinstance(result, dict) or more or result.get("_id", line.id) != line.id:
+            return None
+        has_outcome = isinstance(result.get("error"), dict) or isinstance(result.get("result"), str)
+        if not has_outcome or not isinstance(result.get("status"), int):
+            return None
+        results.append(result)
+    return results
+
+
+def _body(batch: Batch) -> bytes:
+    return b"".join(line.body for line in batch)
+
+
+def _size(batch: Batch) -> int:
+    return sum(len(line.body) for line in batch)
+
+
+def _too_large(line: Line, failure: Exception) -> ServerFailure:
+    """Return the error for a document that is refused alone."""
+    return ServerFailure(
+        f"the document {line.id!r} has {len(line.body):,} bytes: {failure}",
+        getattr(failure, "status", 0),
+        getattr(failure, "reason", ""),
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +13,15 @@ from xmodal.errors import ConfigError, IndexFailure, IndexMissing, ServerFailure
 
 RETRY_STATUSES = frozenset({429, 502, 503, 504})
 """HTTP statuses of a server that is overloaded or starting: the request may succeed later."""
+
+TOO_LARGE = 413
+"""HTTP status of a request that is larger than the server, or a proxy before it, accepts."""
+
+BREAKER = "Data too large"
+"""Part of the reasons of circuit breakers that count bytes."""
+
+LASTING_TYPES = frozenset({"too_many_buckets_exception"})
+"""Error types with a status of RETRY_STATUSES that a repetition of the request cannot change."""
 
 NODE_LOST_TYPES = frozenset(
     {
@@ -25,14 +36,28 @@ NODE_LOST_TYPES = frozenset(
 BLOCKED_TYPES = frozenset({"cluster_block_exception", "index_create_block_exception"})
 """Error types, sent with status 403, of an index or cluster that does not accept the request."""
 
+NO_PERMISSION = re.compile(r"no permissions for \[([^\]]*)\]")
+USER_NAME = re.compile(r"User \[name=([^,\]]+)")
+"""Parts of the reason of the security plugin, with status 403 or inside of a bulk answer."""
+
 EMPTY_REASONS = ("", "all shards failed", "Partial shards failure")
 MAX_REASON_LENGTH = 300
+PLAIN_HTTP = "the server does not use TLS: use plain http with ?tls=no"
 TLS_FAILURES = (
     (
         "CERTIFICATE_REQUIRED",
         "the server requires a client certificate: set it with ?cert=FILE&key=FILE",
     ),
-    ("WRONG_VERSION_NUMBER", "the server does not use TLS: use plain http with ?tls=no"),
+    ("ALERT_CERTIFICATE_EXPIRED", "the client certificate ?cert=FILE has expired: renew it"),
+    (
+        "ALERT_UNKNOWN_CA",
+        "the server trusts another authority than that of the client certificate ?cert=FILE",
+    ),
+    ("ALERT_BAD_CERTIFICATE", "the server refused the client certificate ?cert=FILE"),
+    ("ALERT_CERTIFICATE_UNKNOWN", "the server refused the client certificate ?cert=FILE"),
+    ("WRONG_VERSION_NUMBER", PLAIN_HTTP),
+    ("RECORD_LAYER_FAILURE", PLAIN_HTTP),
+    ("certificate has expired", "the certificate of the server has expired: renew it there"),
 )
 NOT_VERIFIED = (
     "the certificate could not be verified: set the authority that signed it with ?ca=FILE"
@@ -68,6 +93,32 @@ def status_of(status: Any, info: Any) -> int:
     return 503 if number == 500 and types & NODE_LOST_TYPES else number
 
 
+def may_pass(status: Any, info: Any) -> bool:
+    """Return whether a repetition of the request, without other changes, may succeed."""
+    number = status_of(status, info)
+    return number in RETRY_STATUSES and not any(_is_lasting(number, part) for part in _parts(info))
+
+
+def _is_lasting(status: int, part: dict[str, Any]) -> bool:
+    kind = part.get("type")
+    return (
+        kind in LASTING_TYPES
+        or (kind == "circuit_breaking_exception" and part.get("durability") == "PERMANENT")
+        # A disk above the flood stage; blocks of a starting node have the status 503.
+        or (kind in BLOCKED_TYPES and status == 429)
+    )
+
+
+def breaker_reason(info: Any) -> str:
+    """Return the reason of a circuit breaker that counts bytes in an error body, or ""."""
+    reasons = (
+        str(part.get("reason"))
+        for part in _parts(info)
+        if part.get("type") == "circuit_breaking_exception"
+    )
+    return next((reason for reason in reasons if BREAKER in reason), "")
+
+
 def is_broken_off(error: exceptions.SSLError) -> bool:
     """Whether a TLS connection ended early, as when a node stops; such a request is retried."""
     return "EOF" in str(error.info)
@@ -88,6 +139,30 @@ def reason_of(info: Any) -> str:
     return _shorten(first if last in first else f"{first}: {last}")
 
 
+def missing_permission(reason: str) -> str | None:
+    """Return the permission that a reason of the security plugin names as missing, or None."""
+    found = NO_PERMISSION.search(reason)
+    return found[1].split(",")[0].strip() if found and found[1].strip() else None
+
+
+def describe_missing(reason: str) -> str:
+    """Return a reason that names a missing permission in words of one line; others unchanged."""
+    permission = missing_permission(reason)
+    if permission is None:
+        return reason
+    user = USER_NAME.search(reason)
+    return (
+        f"the user {user[1] if user else ''} lacks the permission {permission}: add it to a role "
+        "of the user; xmodal-opensearch roles prints the role of each operation"
+    ).replace("  ", " ")
+
+
+def _who_is_refused() -> str:
+    """Return why a request was refused with 401, by whether the environment names a user."""
+    user = os.environ.get("XMODAL_OPENSEARCH_USER")
+    return f"the user {user} or its password is wrong" if user else "no user is set"
+
+
 def _tls_failure(error: exceptions.SSLError, address: str, doing: str) -> ServerFailure:
     reason = _shorten(error.info)
     if is_broken_off(error):
@@ -106,17 +181,26 @@ def _refusal(error: exceptions.TransportError, address: str, doing: str) -> Inde
     status = status_of(error.status_code, error.info)
     reason = reason_of(error.info) or _shorten(error.error)
     types = {part.get("type") for part in _parts(error.info)}
-    if status == 401 or (status == 403 and not types & BLOCKED_TYPES):
-        cause = (
-            "no user is set, or the password is wrong"
-            if status == 401
-            else f"the user lacks a permission: {reason}"
-        )
+    permission = missing_permission(reason)
+    if permission is not None:
         return ServerFailure(
-            f"{address} refused {doing} ({status}: {cause}): set "
+            f"{address} refused {doing} ({status}): {describe_missing(reason)}",
+            status,
+            reason,
+            permission=permission,
+        )
+    if status == 401 or (status == 403 and not types & BLOCKED_TYPES):
+        cause = _who_is_refused() if status == 401 else f"the user may not do that: {reason}"
+        return ServerFailure(
+            f"{address} refused {doing} ({status}): {cause}: set "
             "XMODAL_OPENSEARCH_USER and XMODAL_OPENSEARCH_PASSWORD (or ..._PASSWORD_FILE)",
             status,
             reason,
+        )
+    if status == TOO_LARGE:
+        reason = (
+            "the request is larger than the server, or a proxy before it, accepts: raise "
+            "http.max_content_length, or the limit of the proxy (nginx: client_max_body_size)"
         )
     if "index_closed_exception" in types:
         reason = "the index is closed: open it with POST /NAME/_open"

@@ -20,6 +20,7 @@ class Retry:
         self._end = time.monotonic() + timeout
         self._pause = first_pause
         self._max_pause = max_pause
+        self._text, self._times = "", 0
 
     def wait(self) -> bool:
         """Sleep before the next attempt. Return False, without sleeping, after the timeout."""
@@ -28,6 +29,12 @@ class Retry:
         time.sleep(self._pause * random.uniform(0.5, 1))
         self._pause = min(2 * self._pause, self._max_pause)
         return True
+
+    def count_repetitions(self, text: str) -> int:
+        """Return how many of the calls directly before this one had the same text."""
+        self._times = self._times + 1 if text == self._text else 0
+        self._text = text
+        return self._times
 
 
 def poll(timeout: float, pause: float = 0.1) -> Retry:

@@ -12,6 +12,7 @@ from typing import Any
 
 from xmodal.errors import IndexMismatch, IndexMissing
 from xmodal_opensearch.client.server import Server
+from xmodal_opensearch.index.scope import check_single
 
 LIMITS = {"filter": "filter", "search routing": "search_routing"}
 """Restrictions of an alias to a part of its index, with their keys in the alias' description."""
@@ -40,9 +41,11 @@ def alias_actions(alias: str, old: Iterable[str], new: str) -> dict[str, Any]:
 def describe(server: Server, name: str) -> tuple[str, dict[str, Any]] | None:
     """Return the index behind a name and its aliases, mappings and flat settings, None if missing.
 
-    Raises IndexMismatch for an alias of several indexes, and for an alias with a filter or search
-    routing: requests are sent to the concrete index, where these would not apply.
+    For requests that change the index: reads use the scope of a name, see index/scope.py. Raises
+    IndexMismatch for an alias of several indexes, and for an alias with a filter or search routing,
+    which would not apply to the concrete index; ConfigError for a name of several indexes.
     """
+    check_single(name)
     try:
         found = server.request("GET", f"/{name}", doing=f"opening {name}", flat_settings="true")
     except IndexMissing:

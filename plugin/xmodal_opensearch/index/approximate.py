@@ -17,7 +17,7 @@ from xmodal_opensearch.index import queries
 from xmodal_opensearch.index.comparison import first_stage_hits
 from xmodal_opensearch.index.exact_search import hit_source, search_exact, split_rows
 from xmodal_opensearch.index.handle import IndexHandle
-from xmodal_opensearch.index.queries import MAX_HITS, Query
+from xmodal_opensearch.index.queries import Query
 from xmodal_opensearch.index.reading import sample_codes
 
 RECALL_QUERIES = 32
@@ -94,11 +94,13 @@ def _by_graph(
             f"{handle.address} has no graph (its strategy is {handle.strategy.name}): load it into "
             "a new index with strategy=lucene-hnsw, or use search, which is exact"
         )
-    if k > MAX_HITS:
-        raise ConfigError(f"k is {k}, expected at most {MAX_HITS:,} for a graph")
+    if k > handle.window:
+        raise ConfigError(f"k is {k}, expected at most {handle.window:,} for a graph")
+    # The graph selects documents before document-level security hides some of them.
+    selected = handle.window if handle.is_restricted else k
     bodies = [
         queries.search_body(
-            queries.by_knn_all(target, row.codes, handle.layout, filters, k),
+            queries.by_knn_all(target, row.codes, handle.layout, filters, selected),
             k,
             hit_source(target),
         )

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from xmodal.codes import BinaryCodes
-from xmodal.errors import IndexMismatch
+from xmodal.errors import IndexMismatch, ServerFailure
 from xmodal.index.query_codes import QueryCodes
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.retry import poll
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.index import codec, mapping
+from xmodal_opensearch.index import codec, mapping, write_guard
 from xmodal_opensearch.index import queries as build
 from xmodal_opensearch.index.mapping import Layout
 from xmodal_opensearch.index.strategies import Strategy
@@ -29,15 +30,28 @@ def store_self_test(
     """
     (value,) = layout.values(mapping.self_test_code(bits))
     optional: dict[str, Any] = {} if pipeline is None else {"pipeline": pipeline}
+    target, is_alias = write_guard.write_target(server, name)
     server.request(
         "PUT",
-        f"/{name}/_doc/{mapping.SELF_TEST_ID}",
+        f"/{target}/_doc/{mapping.SELF_TEST_ID}",
         {mapping.SELF_TEST_FIELD: value},
         doing="storing the self-test",
         refresh="true",
+        require_alias=str(is_alias).lower(),
         routing=mapping.SELF_TEST_ID,  # the server's default, which some indexes require
         **optional,
     )
+
+
+class SelfTest(NamedTuple):
+    """Result of the check for one user.
+
+    ``checked``: False if document-level security hides the document. ``restricted``: whether
+    document-level security may hide documents of the index from the user.
+    """
+
+    checked: bool
+    restricted: bool
 
 
 def read_self_test(server: Server, name: str) -> dict[str, Any] | None:
@@ -50,46 +64,72 @@ def read_self_test(server: Server, name: str) -> dict[str, Any] | None:
 
 def check_bit_order(
     server: Server, address: Address, name: str, bits: int, layout: Layout, strategy: Strategy
-) -> None:
+) -> SelfTest:
     """Search the self-test document, and compare its distance and code with the expected ones.
 
-    Raises IndexMismatch if they differ or the document is missing.
+    Raises IndexMismatch if they differ, and if the document is missing without being hidden.
     """
     expected = mapping.self_test_code(bits)
     query = BinaryCodes.from_hex(["0f" * (bits // 8)])
-    hit = _find_self_test(server, name, query, layout, strategy)
+    search = partial(_find_self_test, server, name, query, layout, strategy)
+    # Without the boost of other searches, a score above 1 shows document-level security.
+    hit = search(boost=1.0)
+    is_restricted = hit["_score"] > 1 if hit else hides_documents(server, name)
+    waiting = poll(CREATION_TIMEOUT)
+    while hit is None and not is_restricted:
+        if not waiting.wait():
+            raise IndexMismatch(
+                f"{address} has lost its self-test document {mapping.SELF_TEST_ID!r}: "
+                "restore it with xmodal-opensearch doctor --repair"
+            )
+        hit = search(boost=1.0)
     if hit is None:
-        raise IndexMismatch(
-            f"{address} has lost its self-test document {mapping.SELF_TEST_ID!r}: "
-            "restore it with xmodal-opensearch doctor --repair"
-        )
+        return SelfTest(False, True)
+    scored = search(boost=codec.SCALE) if is_restricted else None
+    score = scored["_score"] if scored else codec.SCALE * hit["_score"]
     stored = hit["_source"].get(mapping.SELF_TEST_FIELD)
     distance = int(expected.distances(query)[0, 0])
-    if codec.to_key(hit["_score"]) != distance or (
+    if codec.to_key(score) != distance or (
         stored is not None and layout.codes([stored], bits) != expected
     ):
         raise IndexMismatch(
             f"{address}: the self-test document has unexpected bits, expected bit order "
             f"{mapping.BIT_ORDER!r}: load the index again with this version"
         )
+    return SelfTest(True, is_restricted)
+
+
+def hides_documents(server: Server, name: str) -> bool:
+    """Return whether document-level security may hide documents of an index from the user.
+
+    The security plugin does not profile a search then, and says so.
+    """
+    body = {"size": 0, "query": {"match_none": {}}, "profile": True}
+    try:
+        server.search(f"/{name}/_search", body, doing="looking for document-level security")
+    except ServerFailure as error:
+        if "DLS" not in error.reason:
+            raise
+        return True
+    return False
 
 
 def _find_self_test(
-    server: Server, name: str, query: BinaryCodes, layout: Layout, strategy: Strategy
+    server: Server,
+    name: str,
+    query: BinaryCodes,
+    layout: Layout,
+    strategy: Strategy,
+    *,
+    boost: float,
 ) -> dict[str, Any] | None:
-    """Return the hit of the self-test document, or None if it does not appear in time."""
+    """Return the hit of the self-test document, or None if the user does not find it."""
     only = [{"ids": {"values": [mapping.SELF_TEST_ID]}}]
     if strategy.build is None:
-        body_query = build.by_knn(mapping.SELF_TEST_FIELD, query, only, 1)
+        found = build.by_knn(mapping.SELF_TEST_FIELD, query, only, 1)
     else:
-        one = QueryCodes(query)
-        body_query = strategy.build(mapping.SELF_TEST_FIELD, one, layout, only, None)
-    body = {"size": 1, "query": body_query}
-    waiting = poll(CREATION_TIMEOUT)
-    while True:
-        answer = server.search(f"/{name}/_search", body, doing="testing the bit order")
-        hits: list[dict[str, Any]] = answer["hits"]["hits"]
-        if hits:
-            return hits[0]
-        if not waiting.wait():
-            return None
+        found = strategy.build(mapping.SELF_TEST_FIELD, QueryCodes(query), layout, only, None)
+    body = {"size": 1, "query": {"bool": {"must": [found], "boost": boost}}}
+    answer = server.search(f"/{name}/_search", body, doing="testing the bit order")
+    hits: list[dict[str, Any]] = answer["hits"]["hits"]
+    return hits[0] if hits else None

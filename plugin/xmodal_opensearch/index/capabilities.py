@@ -77,6 +77,11 @@ class Capabilities:
         return self.weights
 
     @property
+    def secured(self) -> bool:
+        """Whether the security plugin may be on a node; assumed if plugins may not be listed."""
+        return self.plugins is None or "opensearch-security" in self.plugins
+
+    @property
     def hybrid(self) -> bool:
         """Whether the plugin neural-search is on every node."""
         return self.plugins is not None and "opensearch-neural-search" in self.plugins

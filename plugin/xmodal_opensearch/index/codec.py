@@ -2,6 +2,11 @@
 
 The server stores a binary vector as signed bytes, most significant bit first, and returns a Hamming
 distance d as the float32 score 1 / (1 + d). Both conversions are exact for all widths up to 2048.
+
+Every scored query has the boost ``SCALE``, a power of two, which changes only the exponents of the
+scores. Document-level security adds 1 to the score of a document for each of a user's roles that
+contains it. At this size a float32 is not changed by that, so scores, order and ties are those of
+a user without restrictions.
 """
 
 from __future__ import annotations
@@ -9,8 +14,13 @@ from __future__ import annotations
 import numpy as np
 
 from xmodal.codes import BinaryCodes
-from xmodal.errors import CodeError
-from xmodal.vectors import Int8
+from xmodal.errors import CodeError, IndexFailure
+from xmodal.vectors import MAX_KEY, Int8
+
+SCALE = 2.0**60
+"""Boost of every scored query; float32 values up to 2**127 are finite."""
+SMALL_SCALE = 2.0**-2
+"""Boost of queries whose scores show document-level security: with it they are 1 or more."""
 
 
 def from_signed(rows: list[list[int]], bits: int) -> BinaryCodes:
@@ -81,6 +91,21 @@ def least_score(key: int) -> float:
     return 1.0 / (1.5 + key)
 
 
+def unscaled(score: float) -> float:
+    """Return the score of a hit without the boost ``SCALE``: the float32 that its digits mean."""
+    return float(np.float32(score)) / SCALE
+
+
 def to_key(score: float) -> int:
-    """Return the key of a float32 score; exact below ``xmodal.vectors.MAX_KEY``."""
-    return round(1.0 / score - 1.0)
+    """Return the key of the score of a hit; exact below ``xmodal.vectors.MAX_KEY``.
+
+    Raises IndexFailure for a number that is not the score of a key.
+    """
+    found = unscaled(score)
+    key = round(1.0 / found - 1.0) if found > 0 else -1
+    if not 0 <= key <= MAX_KEY or np.float32(to_score(key)) != found:
+        raise IndexFailure(
+            f"the server returned the score {score:g}, which is not that of a distance: something "
+            "between xmodal and the index, such as a search pipeline or a plugin, changes scores"
+        )
+    return key

@@ -137,7 +137,14 @@ def first_stage_hits(
         at = match or Match(0, int(distances[row]), 0, similarity[row])
         fields = mapping.user_fields(hit["_source"])
         hits.append(
-            Hit(hit["_id"], at.distance, fields, nearest=at.nearest, similarity=at.similarity)
+            Hit(
+                hit["_id"],
+                at.distance,
+                fields,
+                nearest=at.nearest,
+                similarity=at.similarity,
+                index_name=hit.get("_index"),
+            )
         )
     return hits
 
@@ -152,8 +159,12 @@ def best_hits(
     """Return the best ``k`` of the server's hits, or all, by their exact matches with the query."""
     pairs = zip(found, compare(query, stored, radius), strict=True)
     ranked = sorted(
-        ((match.rank, match.distance, hit_id(hit), match, hit) for hit, match in pairs if match),
-        key=lambda entry: entry[:3],
+        (
+            (match.rank, match.distance, hit_id(hit), hit.get("_index"), match, hit)
+            for hit, match in pairs
+            if match
+        ),
+        key=lambda entry: (*entry[:3], entry[3] or ""),
     )
     return [
         Hit(
@@ -162,8 +173,9 @@ def best_hits(
             mapping.user_fields(hit.get("_source", {})),
             nearest=match.nearest,
             similarity=match.similarity,
+            index_name=index,
         )
-        for _, distance, id_, match, hit in ranked[:k]
+        for _, distance, id_, index, match, hit in ranked[:k]
     ]
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from shlex import quote
 from typing import Any
 
 from xmodal.codes import check_bits
 from xmodal.errors import ConfigError, IndexMissing, ServerFailure, XmodalError
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.index import mapping
+from xmodal_opensearch.index import mapping, write_guard
 from xmodal_opensearch.index.aliases import alias_actions, describe, next_version, versions_of
 from xmodal_opensearch.index.bit_order_check import read_self_test, store_self_test
 from xmodal_opensearch.index.mapping import Layout
@@ -35,13 +36,15 @@ def make_version(
     alias: str | None,
     fields: Mapping[str, Any] | None = None,
     meta: Mapping[str, Any] | None = None,
+    like: Mapping[str, Any] | None = None,
 ) -> str:
     """Create the next version of ``address.index`` with its self-test document; return its name.
 
     ``alias`` points to it at the end; with None it is not searched until the alias is moved.
-    ``fields``: mapping of the user's own fields. ``meta``: further entries of ``_meta``. Raises
-    CodeError for an invalid width, ConfigError for an index template that does not fit, and
-    ServerFailure; the index is removed then.
+    ``fields``: mapping of the user's own fields. ``meta``: further entries of ``_meta``. ``like``:
+    the whole mapping, that of another index with these codes. Raises CodeError for an invalid
+    width, ConfigError for an index template that does not fit, and ServerFailure; the index is
+    removed then.
     """
     check_bits(bits)  # the server accepts some invalid widths
     body = mapping.new_index(
@@ -53,11 +56,15 @@ def make_version(
         fields=fields,
         meta=meta,
     )
+    if like is not None:
+        # Other entries of _meta describe the state of the other index, such as a load.
+        body["mappings"] = {**like, "_meta": {"xmodal": like["_meta"]["xmodal"]}}
     versions = versions_of(server, address.index)
     name = next_version(address.index, versions)
     last = max(versions, default="")
     if alias is not None and last and not versions[last] and _is_unfinished(server, last, body):
         name = last
+    body["aliases"] = write_guard.new_guard(name)
     with _removed_on_failure(server, address, name) as is_own:
         try:
             server.request("PUT", f"/{name}", body, doing=f"creating {name}")
@@ -66,7 +73,7 @@ def make_version(
             if "already exists" not in error.reason:
                 raise
             # An earlier creation was killed, or another one runs: both store the same document.
-        _check_templates(server, name, bits, layout)
+        _check_templates(server, name, bits, layout, body)
         if alias is not None:
             doing = f"adding the alias {alias}"
             server.request("POST", "/_aliases", alias_actions(alias, (), name), doing=doing)
@@ -90,7 +97,7 @@ def _removed_on_failure(server: Server, address: Address, name: str) -> Iterator
             pass
         except XmodalError:
             if isinstance(error, XmodalError):
-                command = f"xmodal-opensearch delete {address}"
+                command = f"xmodal-opensearch delete {quote(str(address))}"
                 error.args = (f"{error}; the unfinished index {name} is left: {command}",)
         raise
 
@@ -106,16 +113,19 @@ def _is_unfinished(server: Server, name: str, body: Mapping[str, Any]) -> bool:
     return is_same and server.count(name, {"exists": {"field": mapping.ID}}) == 0
 
 
-def _check_templates(server: Server, name: str, bits: int, layout: Layout) -> None:
+def _check_templates(
+    server: Server, name: str, bits: int, layout: Layout, body: Mapping[str, Any]
+) -> None:
     """Store the self-test document. Raises ConfigError if an index template prevents it.
 
-    The document passes the ingest pipelines of the index as later documents do.
+    ``body``: of the request that created the index. The document passes the ingest pipelines of the
+    index as later documents do.
     """
     found = describe(server, name)
     if found is None:
         raise IndexMissing(f"{server.address.server}: {name} was deleted while it was created")
     mappings, settings = found[1]["mappings"], found[1]["settings"]
-    conflict = template_conflict(bits, layout, mappings, settings)
+    conflict = template_conflict(body, mappings, settings)
     if conflict:
         raise _template_error(server, name, conflict)
     pipelines = [settings[key] for key in PIPELINES if settings.get(key, "_none") != "_none"]

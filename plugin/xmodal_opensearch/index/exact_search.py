@@ -9,7 +9,7 @@ from itertools import chain, islice
 from typing import Any
 
 from xmodal.codes import BinaryCodes
-from xmodal.errors import ConfigError
+from xmodal.errors import ConfigError, ServerFailure
 from xmodal.index.contract import Hit, Hits
 from xmodal.index.query_codes import QueryCodes, to_query_codes
 from xmodal.index.validation import check_search
@@ -19,7 +19,13 @@ from xmodal_opensearch.index.comparison import first_stage_hits
 from xmodal_opensearch.index.handle import IndexHandle
 from xmodal_opensearch.index.mapping import nested_path
 from xmodal_opensearch.index.queries import MAX_HITS, Query
-from xmodal_opensearch.index.ranked import Body, first_with_ties
+from xmodal_opensearch.index.ranked import (
+    Body,
+    HitsHidden,
+    RawHit,
+    first_with_ties,
+    with_ties,
+)
 
 
 def search_exact(
@@ -40,20 +46,22 @@ def search_exact(
     filters = handle.filters(where)
     handle.refresh()
     rows = split_rows(given)
-    if k > MAX_HITS and handle.strategy.build is not None:
+    if k > handle.window and handle.strategy.build is not None:
         found = []
         for row in rows:
-            pages = pages_of_hits(handle, row, MAX_HITS, target=target, where=where, radius=radius)
+            pages = pages_of_hits(
+                handle, row, handle.window, target=target, where=where, radius=radius
+            )
             with closing(pages):
                 found.append(list(islice(chain.from_iterable(pages), k)))
         return found
     source = hit_source(target)
-    bodies = [body_of(handle, row, target, filters, radius, source) for row in rows]
     if handle.strategy.build is None:
         # A knn query breaks ties in an order of its own.
-        answers = first_with_ties(handle, bodies, k, min_score=least_score(handle, radius))
+        answers = first_stage(handle, rows, k, target, filters, radius, source)
     else:
-        answers = [answer["hits"]["hits"] for answer in handle.search([body(k) for body in bodies])]
+        bodies = [body_of(handle, row, target, filters, radius, source)(k) for row in rows]
+        answers = [answer["hits"]["hits"] for answer in handle.search(bodies)]
     return [
         first_stage_hits(hits, row, target, handle.layout, radius)[:k]
         for row, hits in zip(rows, answers, strict=True)
@@ -77,7 +85,7 @@ def exact_query(
     """Return the query that scores all documents exactly, or all within ``radius``.
 
     The strategy knn returns the best ``size`` documents with one code, and as many with several. It
-    ignores ``radius``; its caller removes the hits beyond it.
+    ignores ``radius``, like the scripts of k-NN (``handle.strategy.limits``).
     """
     build = handle.strategy.build
     if build is None:
@@ -95,12 +103,65 @@ def body_of(
     source: Any = False,
 ) -> Body:
     """Return the search for one query, as a function of the number of hits."""
+    strategy = handle.strategy
+    selects = strategy.build is None and not handle.is_restricted
+    scale = codec.SMALL_SCALE if selects else codec.SCALE
+    limit = None if strategy.limits or strategy.build is None else radius
 
     def body(size: int) -> dict[str, Any]:
         exact = exact_query(handle, query, target, filters, radius, size)
-        return queries.search_body(exact, size, source)
+        return queries.search_body(exact, size, source, radius=limit, scale=scale)
 
     return body
+
+
+def first_stage(
+    handle: IndexHandle,
+    rows: Sequence[QueryCodes],
+    count: int,
+    target: Modality,
+    filters: Sequence[Query],
+    radius: int | None,
+    source: Any = False,
+) -> list[list[RawHit]]:
+    """Return for each query the ``count`` best hits and all that tie with the last of them."""
+    selects = handle.strategy.build is None
+    limit = least_score(handle, radius)
+    if not (selects and handle.is_restricted):
+        bodies = [body_of(handle, row, target, filters, radius, source) for row in rows]
+        try:
+            return first_with_ties(handle, bodies, count, min_score=limit, selects=selects)
+        except HitsHidden:
+            handle.is_restricted = True
+    bodies = [body_of(handle, row, target, filters, radius, source) for row in rows]
+    return [
+        with_ties(hits, count, 0.0, limit) for hits in _all_visible(handle, bodies, target, filters)
+    ]
+
+
+def _all_visible(
+    handle: IndexHandle, bodies: Sequence[Body], target: Modality, filters: Sequence[Query]
+) -> list[list[RawHit]]:
+    """Return all hits of knn queries of a user with document-level security.
+
+    A knn query selects the nearest documents of each shard before hidden ones are removed, so the
+    visible ones are complete only if all are among the hits. Raises ServerFailure otherwise.
+    """
+    nested = handle.queries_nested(target)
+    present = queries.present(target, handle.layout, nested=nested)
+    visible = handle.count({"bool": {"filter": [present, *filters]}})
+    answers = handle.search([body(handle.window) for body in bodies])
+    found = [answer["hits"]["hits"] for answer in answers]
+    for hits in found:
+        if len(hits) != visible:
+            raise ServerFailure(
+                f"{handle.address}: document-level security hides documents from this user, and a "
+                f"knn query found {len(hits):,} of {visible:,} visible ones: search with "
+                "strategy=hamming or strategy=script, or filter",
+                0,
+                "document-level security",
+            )
+    return found
 
 
 def pages_of_hits(
@@ -134,11 +195,11 @@ def count_within(
     if radius < 0:
         return 0
     query = QueryCodes(code)
-    if handle.strategy.build is not None:
-        return handle.count(exact_query(handle, query, target, filters, radius))
-    body = body_of(handle, query, target, filters, None)
-    limit = least_score(handle, radius)
-    return len(first_with_ties(handle, [body], MAX_HITS - 1, min_score=limit)[0])
+    if handle.strategy.build is None:
+        return len(first_stage(handle, [query], MAX_HITS - 1, target, filters, radius)[0])
+    exact = exact_query(handle, query, target, filters, radius)
+    (answer,) = handle.search([queries.count_body(exact, radius)])
+    return int(answer["hits"]["total"]["value"])
 
 
 def least_score(handle: IndexHandle, radius: int | None) -> float:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+import re
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any, TypeVar
 
-from xmodal.errors import CodeError, ConfigError, IndexMissing
+from xmodal.errors import CodeError, ConfigError, IndexFailure, IndexMissing, ServerFailure
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.filters import parse
 from xmodal.index.validation import check_identity
 from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.address import Address
-from xmodal_opensearch.client.server import Server, is_retryable
-from xmodal_opensearch.index import mapping, queries
-from xmodal_opensearch.index.aliases import describe
-from xmodal_opensearch.index.bit_order_check import check_bit_order
+from xmodal_opensearch.client.server import Server, is_repeated, is_retryable
+from xmodal_opensearch.index import mapping, queries, write_guard
+from xmodal_opensearch.index.bit_order_check import check_bit_order, hides_documents
 from xmodal_opensearch.index.capabilities import encodes_documents, probe
+from xmodal_opensearch.index.description import (
+    check_conditions,
+    describe_codes,
+    read_fields,
+)
 from xmodal_opensearch.index.queries import Query
+from xmodal_opensearch.index.scope import Contents, ScopeChanged, read_scope, read_state
 from xmodal_opensearch.index.strategies import Strategy, check_writable, choose_strategy
 
 QUERIES_PER_REQUEST = 32
@@ -26,52 +33,91 @@ HAMMING_WINDOW_FACTOR = 4
 """Enlargement of the window where the first stage is by Hamming distance, without weights."""
 SHARD_DOC_VERSION = (3, 3)
 """First version whose ``_shard_doc`` sorts equal positions of two shards apart."""
+MAX_REPEATS = 3
+"""Attempts of a read whose scope changes while it is read."""
+WINDOW_LIMIT = re.compile(r"Result window is too large.*?less than or equal to: \[(\d+)\]")
+KEEP_ALIVE_LIMIT = re.compile(r"[Kk]eep.?alive.*too large.*?\((\d+[a-z]+)\)")
+T = TypeVar("T")
 
 
 class IndexHandle:
     """An opened index: its description, and requests to it.
 
-    ``name``, ``uuid``: of the concrete index behind the alias. ``enriched``: codes were added to
+    ``scope``: the indexes that the address covers. ``name``, ``uuid``: of the index to which
+    documents are written; without one, of the first of the scope. ``enriched``: codes were added to
     existing documents of the user by ``xmodal-opensearch enrich``. ``changes``: number of bulk
-    writes by this handle. Raises IndexMissing, IndexMismatch, ConfigError, ServerFailure.
+    writes by this handle. ``window``: largest number of hits of one request. ``unchecked``: indexes
+    whose self-test document is hidden from the user. ``is_restricted``: whether document-level
+    security may hide documents. Raises IndexMissing, IndexMismatch, ConfigError, ServerFailure.
     """
 
     def __init__(
         self, server: Server, address: Address, *, bits: int | None, fingerprint: str | None
     ) -> None:
-        found = describe(server, address.index)
+        found = read_scope(server, address.index)
         if found is None:
             raise IndexMissing(f"no index {address.index} at {address.server}")
         self.server, self.address = server, address
-        self.name, content = found
-        mappings, settings = content["mappings"], content["settings"]
-        self.uuid: str = settings["index.uuid"]
-        self.bits, self._stored_fingerprint = mapping.read_meta(self.name, mappings)
-        check_identity(
-            str(address),
-            bits=self.bits,
-            fingerprint=self._stored_fingerprint,
-            expected_bits=bits,
-            expected_fingerprint=fingerprint,
-        )
-        self.fingerprint = self._stored_fingerprint or fingerprint
-        self.layout = mapping.read_layout(self.name, self.bits, mappings, settings)
+        self.scope, contents = found
+        self.name = self.scope.write_index or self.scope.indexes[0]
+        self.uuid: str = self.scope.uuids[self.scope.indexes.index(self.name)]
+        self.window, self.keep_alive = self.scope.window, "10m"
+        self._describe(contents, bits, fingerprint)
         self.capabilities = probe(server)
         self.strategy: Strategy = choose_strategy(
             address.strategy, self.capabilities, self.layout, address.natives
         )
-        self._types = mapping.field_types(mappings)
-        self.dim = mapping.read_dim(mappings)
-        self.has_vector_fields = mapping.has_vector_fields(mappings)
-        self.has_words = mapping.has_words(mappings)
         self._stores_vectors: bool | None = None
-        self.shards = int(settings["index.number_of_shards"])
-        self.enriched = mapping.is_enriched(mappings)
+        settings = contents[self.name]["settings"]
         pipeline = settings.get("index.default_pipeline")
         self._skip_pipeline = pipeline is not None and encodes_documents(server, pipeline)
+        self._guard = write_guard.find_guard(self.name, contents[self.name]["aliases"])
         self.changes = 0
         self._unrefreshed = False
-        check_bit_order(server, address, self.name, self.bits, self.layout, self.strategy)
+        self.unchecked: list[str] = []
+        self.is_restricted = False
+        self._check_bit_order(contents)
+
+    def _describe(self, contents: Contents, bits: int | None, fingerprint: str | None) -> None:
+        """Set the description of the codes; raise IndexMismatch if these are not comparable."""
+        found = describe_codes(str(self.address), contents)
+        check_identity(
+            str(self.address),
+            bits=found.bits,
+            fingerprint=found.fingerprint,
+            expected_bits=bits,
+            expected_fingerprint=fingerprint,
+        )
+        self.bits, self._stored_fingerprint = found.bits, found.fingerprint
+        self.fingerprint = found.fingerprint or fingerprint
+        self.layout, self.has_words, self.shards = found.layout, found.has_words, found.shards
+        self._encoded = found.encoded
+        self.enriched = len(found.encoded) > 0
+        self._set_fields({name: content["mappings"] for name, content in contents.items()})
+
+    def _check_bit_order(self, contents: Contents) -> None:
+        """Check the self-test documents of indexes; data streams have none.
+
+        Of several indexes one has to have it: the server makes the next index of a rollover alias.
+        """
+        names = [name for name, content in contents.items() if "data_stream" not in content]
+        if len(contents) > 1 and names:
+            names = self._with_self_test(names) or names[:1]
+        for name in names:
+            result = check_bit_order(
+                self.server, self.address, name, self.bits, self.layout, self.strategy
+            )
+            self.is_restricted |= result.restricted
+            self.unchecked += [] if result.checked else [name]
+
+    def _with_self_test(self, names: Sequence[str]) -> list[str]:
+        """Return the names of the indexes that have a self-test document."""
+        query = {"ids": {"values": [mapping.SELF_TEST_ID]}}
+        body = {"size": len(names), "query": query, "_source": False}
+        path = f"/{self.scope.target}/_search" if len(names) > 50 else f"/{','.join(names)}/_search"
+        answer = self.server.search(path, body, doing="reading self-test documents")
+        found = {hit["_index"] for hit in answer["hits"]["hits"]}
+        return [name for name in names if name in found]
 
     def __repr__(self) -> str:
         version = ".".join(map(str, self.capabilities.version))
@@ -104,26 +150,159 @@ class IndexHandle:
         return self.layout.compares_vectors and (self.has_two_stage or self.capabilities.scripts)
 
     def check_owned(self) -> None:
-        """Raise ConfigError for an enriched index, whose documents xmodal does not write."""
+        """Raise ConfigError for a scope or index whose documents xmodal does not write.
+
+        These are scopes of several indexes or with a filter, and enriched indexes.
+        """
+        self.check_writable()
         if self.enriched:
             raise ConfigError(
                 f"{self.address} holds your own documents, to which codes were added: store or "
                 "delete them directly in OpenSearch, then run xmodal-opensearch enrich again"
             )
 
+    def check_writable(self) -> None:
+        """Raise ConfigError for a scope without an index to which documents can be written."""
+        if self.scope.write_index is None:
+            raise ConfigError(f"{self.address} is read only: {self.scope.read_only}")
+
+    # ---- scope ---------------------------------------------------------------------------------
+
+    def consistent(self, read: Callable[[], T]) -> T:
+        """Return the result of ``read``, which is repeated if the scope changes meanwhile."""
+        for _ in range(MAX_REPEATS - 1):
+            try:
+                return read()
+            except ScopeChanged:
+                continue
+        return read()
+
+    def check_scope(self) -> None:
+        """Raise ScopeChanged if the indexes or the filters of the scope are others now.
+
+        The handle has the present scope then. An alias of one index that was moved to another is
+        left: the handle continues to read its index. Raises IndexMismatch for a new index with
+        other codes, IndexMissing if nothing is left.
+        """
+        if self._adopt_scope():
+            raise ScopeChanged(f"{self.address} changed while it was read: repeat the request")
+
+    def settle(self) -> None:
+        """Read the scope again, so that a read which cannot be repeated begins with it."""
+        if not self.scope.is_fixed:
+            self._adopt_scope()
+
+    def _adopt_scope(self) -> bool:
+        """Read the scope again; return whether it changed."""
+        old = self.scope
+        new = read_state(self.server, old.target)
+        if new is None:
+            raise IndexMissing(f"no index {old.target} at {self.address.server}")
+        window = min(self.window, new.window)
+        if (replace(new, name=old.name), window) == (old, self.window):
+            return False
+        if old.write_index is not None and old.indexes[0] not in new.indexes:
+            new = old.pinned()
+        elif new.uuids != old.uuids:
+            found = read_scope(self.server, old.target)
+            if found is None:
+                raise IndexMissing(f"no index {old.target} at {self.address.server}")
+            new, contents = found
+            self._describe(contents, self.bits, self.fingerprint)
+            self._check_bit_order(contents)
+        self.scope, self.window = new, min(window, new.window)
+        return True
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Adapt this handle to limits and scopes that a failed request shows.
+
+        Raises ScopeChanged where a repetition may succeed.
+        """
+        try:
+            yield
+        except ScopeChanged:
+            raise
+        except IndexFailure as error:
+            reason = error.reason if isinstance(error, ServerFailure) else ""
+            if (limit := WINDOW_LIMIT.search(reason)) and int(limit[1]) < self.window:
+                self.window = int(limit[1])
+                raise ScopeChanged(str(error)) from error
+            if not self.scope.is_fixed:
+                self.check_scope()
+            raise
+
+    def _check_answers(self, answers: Sequence[Mapping[str, Any]]) -> None:
+        """Check that answers are of the scope as it was described; raise ScopeChanged otherwise.
+
+        Hits name their index. Where there are none, and for queries of k-NN, which need the filter
+        of the alias, the scope is read again.
+        """
+        if self.scope.is_fixed:
+            return
+        known = set(self.scope.indexes)
+        is_sure = not self._queries_have_filters
+        for answer in answers:
+            hits = answer["hits"]["hits"]
+            is_sure &= len(hits) > 0 and "aggregations" not in answer
+            is_sure &= all(hit["_index"] in known for hit in hits)
+        if not is_sure:
+            self.check_scope()
+            if any(h["_index"] not in known for answer in answers for h in answer["hits"]["hits"]):
+                raise ScopeChanged(f"{self.address} changed while it was read: repeat the request")
+
+    @property
+    def _queries_have_filters(self) -> bool:
+        """Whether queries may be of k-NN, which applies only its own filters before it selects."""
+        return self.strategy.build is None or self.layout.has_graph
+
+    def _finished(self, answers: Sequence[Any]) -> Sequence[Any]:
+        """Return checked answers; only hits of several indexes keep the name of their index."""
+        self._check_answers(answers)
+        if not self.scope.has_several:
+            for answer in answers:
+                for hit in answer["hits"]["hits"]:
+                    hit.pop("_index", None)
+        return answers
+
+    def _prepared(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a search in which documents of equal ids in several indexes have an order."""
+        if not self.scope.has_several or "sort" not in body:
+            return body
+        return {**body, "sort": [*body["sort"], {"_index": "asc"}]}
+
     # ---- searching -----------------------------------------------------------------------------
 
     def filters(self, where: Mapping[str, Any] | None) -> list[Query]:
         """Return the filter queries of ``where``, and in an enriched index that of the encoder.
 
-        Reads the mapping again for an unknown field.
+        They contain the filter of an alias where queries are of k-NN; elsewhere the server applies
+        it. Reads the mapping again for an unknown field.
         """
         conditions = parse(where)
         if any(condition.field not in self._types for condition in conditions):
             self.read_types()
-        encoder = [{"term": {mapping.ENCODER: self.fingerprint}}] if self.enriched else []
+        check_conditions(conditions, self._fields)
+        own = list(self.scope.filters) if self._queries_have_filters else []
         expensive = self.capabilities.scripts
-        return [*encoder, *queries.filters(conditions, self._types, expensive=expensive)]
+        return [
+            *own,
+            *self._encoder_filter(),
+            *queries.filters(conditions, self._types, expensive=expensive),
+        ]
+
+    def _encoder_filter(self) -> list[Query]:
+        """Return the filter of documents of this encoder, which those of enriched indexes name."""
+        if not self.enriched:
+            return []
+        encoded: Query = {"term": {mapping.ENCODER: self.fingerprint}}
+        others = [name for name in self.scope.indexes if name not in self._encoded]
+        return [queries.any_of([encoded, {"terms": {"_index": others}}]) if others else encoded]
+
+    def check_restrictions(self) -> bool:
+        """Return whether document-level security may hide documents now, and keep the answer."""
+        self.is_restricted |= any(hides_documents(self.server, one) for one in self.scope.indexes)
+        return self.is_restricted
 
     def search(
         self, bodies: Sequence[Mapping[str, Any]], *, global_statistics: bool = False
@@ -135,38 +314,76 @@ class IndexHandle:
         kind = "dfs_query_then_fetch" if global_statistics and self.shards > 1 else None
         answers: list[Any] = []
         for start in range(0, len(bodies), QUERIES_PER_REQUEST):
-            part = bodies[start : start + QUERIES_PER_REQUEST]
-            answers += self.server.search_many(self.name, part, doing="searching", kind=kind)
+            part = [self._prepared(body) for body in bodies[start : start + QUERIES_PER_REQUEST]]
+            target = self.scope.target
+            with self._reading():
+                found = self.server.search_many(target, part, doing="searching", kind=kind)
+            answers += self._finished(found)
         return answers
 
     def count(self, query: Query) -> int:
         """Return the number of documents that match a query."""
-        return self.server.count(self.name, query)
+        with self._reading():
+            found = self.server.count(self.scope.target, query)
+        self.check_unfixed_scope()
+        return found
+
+    def check_unfixed_scope(self) -> None:
+        """Raise ScopeChanged as ``check_scope``, unless the scope is one concrete index."""
+        if not self.scope.is_fixed:
+            self.check_scope()
 
     @contextmanager
     def snapshot(self) -> Iterator[str]:
         """Open a point in time and yield its id; later writes do not change its pages."""
-        opened = self.server.request(
-            "POST", f"/{self.name}/_search/point_in_time", doing="paging", keep_alive="5m"
-        )
+        with self._reading():
+            opened = self._open_snapshot()
         try:
+            # The filter and the indexes of the alias are those of this moment.
+            self.check_unfixed_scope()
             yield opened["pit_id"]
         finally:
-            body = {"pit_id": [opened["pit_id"]]}
-            self.server.request("DELETE", "/_search/point_in_time", body, doing="paging")
+            # The server also closes it by itself; a failure must not replace the result.
+            with suppress(IndexFailure):
+                path, body = "/_search/point_in_time", {"pit_id": [opened["pit_id"]]}
+                doing = "closing a point in time"
+                self.server.request("DELETE", path, body, doing=doing, retry_timeout=0, timeout=10)
 
-    def pages(self, body: Mapping[str, Any], *, doing: str) -> Iterator[Any]:
+    def _open_snapshot(self) -> Any:
+        """Open a point in time, for a shorter time if the server allows no longer one."""
+        path = f"/{self.scope.target}/_search/point_in_time"
+        try:
+            return self.server.request("POST", path, doing="paging", keep_alive=self.keep_alive)
+        except ServerFailure as error:
+            limit = KEEP_ALIVE_LIMIT.search(error.reason)
+            if limit is None or limit[1] == self.keep_alive:
+                raise
+            self.keep_alive = limit[1]
+        return self.server.request("POST", path, doing="paging", keep_alive=self.keep_alive)
+
+    def pages(
+        self, body: Mapping[str, Any], *, doing: str, global_statistics: bool = False
+    ) -> Generator[Any]:
         """Yield the answers of a sorted search, page by page, until one has no hits."""
+        params = {"search_type": "dfs_query_then_fetch"} if global_statistics else {}
         with self.snapshot() as pit:
             after: dict[str, Any] = {}
+            known = set(self.scope.indexes)
+            body = self._prepared({**body, "size": min(body["size"], self.window)})
             while True:
-                page = {**body, "pit": {"id": pit, "keep_alive": "10m"}, **after}
-                answer = self.server.search("/_search", page, doing=doing)
+                page = {**body, "pit": {"id": pit, "keep_alive": self.keep_alive}, **after}
+                with self._reading():
+                    answer = self.server.search("/_search", page, doing=doing, **params)
                 hits = answer["hits"]["hits"]
                 if not hits:
                     return
-                yield answer
+                if not all(hit["_index"] in known for hit in hits):
+                    raise ScopeChanged(f"{self.address} changed while it was read: repeat")
                 after = {"search_after": hits[-1]["sort"]}
+                if not self.scope.has_several:
+                    for hit in hits:
+                        hit.pop("_index")
+                yield answer
 
     def scan(
         self, query: Query, size: int, source: Sequence[str] | bool
@@ -197,18 +414,35 @@ class IndexHandle:
         done: Callable[[bulk.Batch, bulk.Report], None] | None = None,
     ) -> bulk.Report:
         """Send bulk batches and return one report; ``done`` is called after each stored batch."""
+        self.check_writable()
         check_writable(self.layout, self.capabilities, self.address.natives)
         self._unrefreshed = True
         self.changes += 1
-        return bulk.send(
+        target = self.write_target()
+        report = bulk.send(
             batches,
             # These documents have their codes: a pipeline of connect would encode them again.
-            lambda body: self.server.bulk(self.name, body, skip_pipeline=self._skip_pipeline),
+            lambda body: self.server.bulk(
+                target, body, skip_pipeline=self._skip_pipeline, is_alias=target != self.name
+            ),
             is_retryable,
+            is_repeated=is_repeated,
             workers=workers,
             retry_timeout=self.server.retry_timeout,
             on_sent=done,
         )
+        if target == self.name:
+            write_guard.check_uuid(self.server, self.name, self.uuid)
+        return report
+
+    def write_target(self) -> str:
+        """Return the alias through which this index is written, or its name; see write_guard.py.
+
+        Raises IndexMissing if the index was deleted, or deleted and created again.
+        """
+        if self._guard is None:
+            self._guard = write_guard.add_guard(self.server, self.name, self.uuid)
+        return self._guard or self.name
 
     def refresh(self) -> None:
         """Make the changes of this handle visible to searches."""
@@ -218,17 +452,20 @@ class IndexHandle:
 
     def refresh_always(self) -> None:
         """Make all changes visible to searches, including those of other processes."""
-        self.server.request("POST", f"/{self.name}/_refresh", doing="refreshing")
+        name = self.scope.target if self.scope.has_several else self.name
+        self.server.request("POST", f"/{name}/_refresh", doing="refreshing")
 
     # ---- mapping -------------------------------------------------------------------------------
 
     def read_types(self) -> Mapping[str, str]:
         """Return the type of every field, from the present mapping; reads ``dim``, too."""
-        mappings = self._read_mapping()
-        self._types = mapping.field_types(mappings)
-        self.dim = mapping.read_dim(mappings)
-        self.has_vector_fields = mapping.has_vector_fields(mappings)
+        self._set_fields(self._read_mappings())
         return self._types
+
+    def _set_fields(self, mappings: Mapping[str, Mapping[str, Any]]) -> None:
+        self._fields = read_fields(str(self.address), mappings)
+        self._types, self.dim = self._fields.types, self._fields.dim
+        self.has_vector_fields = self._fields.has_vectors
 
     def has_nested_codes(self, modality: Modality) -> bool:
         """Return whether the mapping that was read last has the field of nested codes."""
@@ -262,7 +499,7 @@ class IndexHandle:
             properties = mapping.nested_properties(self.bits, self.layout, new, self.dim)
             body = {"properties": properties}
             doing = "adding the fields for several codes"
-            self.server.request("PUT", f"/{self.name}/_mapping", body, doing=doing)
+            self.server.request("PUT", f"/{self.write_target()}/_mapping", body, doing=doing)
             self.read_types()
 
     def with_storable_vectors(self, batch: DocumentBatch) -> DocumentBatch:
@@ -322,12 +559,12 @@ class IndexHandle:
         if mapping.ORIGIN not in self._types:
             body = {"properties": {"xmodal": {"properties": mapping.ORIGIN_PROPERTIES}}}
             doing = "adding the fields for sources"
-            self.server.request("PUT", f"/{self.name}/_mapping", body, doing=doing)
+            self.server.request("PUT", f"/{self.write_target()}/_mapping", body, doing=doing)
             self.read_types()
 
     def read_meta(self) -> dict[str, Any]:
         """Return ``_meta`` of the present mapping."""
-        found: dict[str, Any] = self._read_mapping().get("_meta", {})
+        found: dict[str, Any] = self._read_mappings()[self.name].get("_meta", {})
         return found
 
     def write_meta(
@@ -343,7 +580,7 @@ class IndexHandle:
         """
         new = {k: v for k, v in {**self.read_meta(), **change}.items() if v is not None}
         body = {"_meta": new, "properties": dict(properties or {})}
-        self.server.request("PUT", f"/{self.name}/_mapping", body, doing=doing)
+        self.server.request("PUT", f"/{self.write_target()}/_mapping", body, doing=doing)
 
     def store_fingerprint(self) -> None:
         """Write the fingerprint into the mapping if it has none.
@@ -352,6 +589,7 @@ class IndexHandle:
         """
         if self.fingerprint is None or self._stored_fingerprint is not None:
             return
+        self.check_writable()
         _, stored = mapping.read_meta(self.name, {"_meta": self.read_meta()})
         check_identity(
             str(self.address),
@@ -364,7 +602,9 @@ class IndexHandle:
             self.write_meta(mapping.with_meta(self.read_meta(), encoder=self.fingerprint))
         self._stored_fingerprint = self.fingerprint
 
-    def _read_mapping(self) -> Mapping[str, Any]:
-        answer = self.server.request("GET", f"/{self.name}/_mapping", doing="reading the mapping")
-        found: Mapping[str, Any] = answer[self.name]["mappings"]
-        return found
+    def _read_mappings(self) -> dict[str, Any]:
+        """Return the mapping of each index."""
+        target = self.scope.target if self.scope.has_several else self.name
+        answer = self.server.request("GET", f"/{target}/_mapping", doing="reading the mapping")
+        known = self.scope.indexes
+        return {name: one["mappings"] for name, one in answer.items() if name in known}

@@ -19,13 +19,14 @@ def list_entries(
     handle: IndexHandle, where: Mapping[str, Any] | None, source: str | None
 ) -> Iterator[Entry]:
     """Yield documents in order of id; see :class:`xmodal.index.origins.ListedIndex`."""
+    handle.settle()
     handle.refresh()
     filters = [*documents(handle), *handle.filters(where)]
     if source is not None:
         filters.append({"term": {mapping.SOURCE: source}})
     excluded = [name for name in mapping.RESERVED_FIELDS if name != "xmodal"]
     body: dict[str, Any] = {
-        "size": PAGE,
+        "size": min(PAGE, handle.window),
         "query": {"bool": {"filter": filters}},
         "sort": [{mapping.ID: "asc"}],
         "_source": {"excludes": excluded},
@@ -64,11 +65,11 @@ def count_codes(handle: IndexHandle) -> dict[Modality, int]:
 
 def disk_usage(handle: IndexHandle) -> dict[str, int]:
     """Return the bytes of the primary shards and of their replicas."""
-    answer = handle.server.request(
-        "GET", f"/{handle.name}/_stats/store", doing="reading the size of the index"
-    )
-    found = answer["indices"][handle.name]
+    path = f"/{handle.scope.target}/_stats/store"
+    answer = handle.server.request("GET", path, doing="reading the size of the index")
+    found = [answer["indices"][name] for name in handle.scope.indexes]
     primaries, total = (
-        int(found[part]["store"]["size_in_bytes"]) for part in ("primaries", "total")
+        sum(int(one[part]["store"]["size_in_bytes"]) for one in found)
+        for part in ("primaries", "total")
     )
     return {"primary shards": primaries, "replicas": total - primaries}

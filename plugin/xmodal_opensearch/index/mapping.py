@@ -342,10 +342,7 @@ def read_meta(index: str, mappings: Mapping[str, Any]) -> tuple[int, str | None]
     """
     found = mappings.get("_meta", {}).get("xmodal")
     if not isinstance(found, Mapping):
-        raise IndexMismatch(
-            f"index {index} has no codes (its mapping has no _meta.xmodal): add codes with "
-            "xmodal-opensearch enrich, or choose a new index"
-        )
+        raise IndexMismatch(f"index {index} " + _why_no_meta(mappings.get("properties", {})))
     version, order = found.get("mapping_version"), found.get("bit_order")
     bits, fingerprint = found.get("bits"), found.get("encoder")
     if (version, order) != (VERSION, BIT_ORDER):
@@ -375,6 +372,22 @@ def has_vector_fields(mappings: Mapping[str, Any]) -> bool:
 def has_words(mappings: Mapping[str, Any]) -> bool:
     """Return whether documents have their words, by the rules of this version."""
     return bool(mappings.get("_meta", {}).get("xmodal", {}).get("words") == WORDS_VERSION)
+
+
+def check_visible(index: str, mappings: Mapping[str, Any]) -> None:
+    """Raise IndexMismatch if field-level security hides fields that searches use from the user."""
+    needed = [ID, *map(field_of, MODALITIES)]
+    needed += [ENCODER] if is_enriched(mappings) else []
+    needed += [WORDS] if has_words(mappings) else []
+    needed += [] if read_dim(mappings) is None else map(vector_field, MODALITIES)
+    visible = {*mappings.get("properties", {}), *field_types(mappings)}
+    hidden = [name for name in needed if name not in visible]
+    if hidden:
+        raise IndexMismatch(
+            f"index {index} shows no field {', '.join(hidden)} to this user, expected by its "
+            "description: field-level security of a role hides fields of xmodal: let the role see "
+            "xmodal.*, image_* and text_*"
+        )
 
 
 def read_layout(
@@ -430,6 +443,26 @@ def field_types(mappings: Mapping[str, Any]) -> dict[str, str]:
 
     walk(mappings.get("properties", {}), "")
     return types
+
+
+def _why_no_meta(properties: Mapping[str, Any]) -> str:
+    """Return why an index with these fields has no ``_meta.xmodal``, and what to do."""
+    field = properties.get(field_of("image"), {})
+    if "xmodal" not in properties or not field:
+        return (
+            "has no codes (its mapping has no _meta.xmodal): add codes with xmodal-opensearch "
+            "enrich, or choose a new index"
+        )
+    if field.get("type") == "knn_vector" or "w0" in field.get("properties", {}):
+        return (
+            "has lost _meta.xmodal of its mapping: copy _meta from the index that it was made of "
+            "(GET /SOURCE/_mapping, then PUT /NAME/_mapping), see docs/operations.md"
+        )
+    return (
+        f"was filled without the mapping of codes ({field_of('image')} is {field.get('type')}), as "
+        "by a reindex: delete it, create it with the mapping of its source, and reindex again, see "
+        "docs/operations.md"
+    )
 
 
 def _keyword(text: bool) -> dict[str, Any]:

@@ -78,13 +78,12 @@ def by_script(
 ) -> Query:
     """Return the exact query by the script of k-NN; documents without the field are excluded.
 
-    It ignores weights.
+    It ignores weights and ``radius``; see :func:`search_body`.
     """
     value = query.codes.to_signed()[0]
     params = {"field": field, "query_value": value, "space_type": "hamming"}
     script = {"lang": "knn", "source": "knn_score", "params": params}
-    min_score = None if radius is None else codec.to_score(radius)
-    return _scored(script, [layout.present(field), *filters], min_score)
+    return _scored(script, [layout.present(field), *filters])
 
 
 def by_painless(
@@ -179,9 +178,20 @@ def by_all_vectors(build: BuildVector, target: Modality, vector: Int8) -> Query:
     return {"bool": {"should": [build(vector_field(target), vector), nested]}}
 
 
-def among(query: Query, ids: Sequence[str]) -> Query:
-    """Return the query of these documents, which all match, with the scores of ``query``."""
-    return {"bool": {"should": [query], "filter": [{"ids": {"values": list(ids)}}]}}
+def among(query: Query, hits: Sequence[Mapping[str, Any]]) -> Query:
+    """Return the query of these documents, which all match, with the scores of ``query``.
+
+    Hits of a search of several indexes name their index.
+    """
+    by_index: dict[str | None, list[str]] = {}
+    for hit in hits:
+        by_index.setdefault(hit.get("_index"), []).append(hit_id(hit))
+    parts: list[Query] = []
+    for index, ids in by_index.items():
+        with_ids: Query = {"ids": {"values": ids}}
+        there = [{"term": {"_index": index}}]
+        parts.append(with_ids if index is None else {"bool": {"filter": [with_ids, *there]}})
+    return {"bool": {"should": [query], "filter": [any_of(parts) if parts else {"match_none": {}}]}}
 
 
 def two_stage(first: Query, second: Query, window: int) -> Query:
@@ -227,19 +237,34 @@ def present(target: Modality, layout: Layout, *, nested: bool = True) -> Query:
     return {"bool": {"should": [flat, several]}}
 
 
-def search_body(query: Query, size: int, source: Any = False) -> dict[str, Any]:
+def search_body(
+    query: Query,
+    size: int,
+    source: Any = False,
+    *,
+    radius: int | None = None,
+    scale: float = codec.SCALE,
+) -> dict[str, Any]:
     """Return the body of a search sorted by score, then id. ``source``: the fields to return.
 
-    Without fields the ids are read from doc values, which is faster than from stored documents.
+    Scores have the boost ``scale``. Without fields the ids are read from doc values, which is
+    faster than from stored documents. ``radius``: of hits, for a query without one of its own.
     """
     ids = {"stored_fields": "_none_", "docvalue_fields": [ID]}
     return {
         "size": size,
-        "query": query,
+        "query": _boosted(query, scale),
         "sort": BY_SCORE,
         **(ids if source is False else {"_source": source}),
+        **_limit(radius, scale),
         "track_total_hits": False,
     }
+
+
+def count_body(query: Query, radius: int) -> dict[str, Any]:
+    """Return the body of a search that counts the documents within a radius."""
+    limit = _limit(radius, codec.SCALE)
+    return {"size": 0, "query": _boosted(query, codec.SCALE), **limit, "track_total_hits": True}
 
 
 def words_query(
@@ -309,6 +334,20 @@ def is_nested(field: str, types: Mapping[str, str]) -> bool:
     """Return whether a field is, or is inside, a nested field."""
     parents = [field[:position] for position, char in enumerate(field) if char == "."]
     return any(types.get(path) == "nested" for path in [field, *parents])
+
+
+def _boosted(query: Query, scale: float) -> Query:
+    """Return a query whose scores have a boost."""
+    clauses = query["bool"] if query.keys() == {"bool"} else {"must": [query]}
+    return {"bool": {**clauses, "boost": scale}}
+
+
+def _limit(radius: int | None, scale: float) -> dict[str, float]:
+    """Return the smallest score of hits within a radius, as an entry of a search.
+
+    In a script_score query the server compares it with or without the boost, by the request.
+    """
+    return {} if radius is None else {"min_score": scale * codec.least_score(radius)}
 
 
 def _nested(path: str, query: Query) -> Query:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xmodal.codes import BinaryCodes
+from xmodal.errors import IndexMismatch
 from xmodal.index.contract import Facets, Hit, to_facets
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.query_codes import QueryCodes
@@ -16,14 +17,15 @@ from xmodal_opensearch.index.bulk_lines import is_usable
 from xmodal_opensearch.index.comparison import best_hits, read_stored, source_fields
 from xmodal_opensearch.index.handle import IndexHandle
 from xmodal_opensearch.index.queries import MAX_HITS, Query
+from xmodal_opensearch.index.scope import ambiguous
 
 MAX_FACET_FIELDS = 100
 
 
 def read_batch(handle: IndexHandle, ids: Sequence[str]) -> DocumentBatch:
     """Return codes and fields of the ids that exist, each once, in the order of ``ids``."""
-    found = _read_sources(handle, list(dict.fromkeys(ids)))
-    sources = {id_: found[id_] for id_ in ids if id_ in found}
+    found = _read_documents(handle, list(dict.fromkeys(ids)))
+    sources = {id_: found[id_]["_source"] for id_ in ids if id_ in found}
     packed, offsets, vectors = {}, {}, {}
     for modality in MODALITIES:
         stored = read_stored(
@@ -42,17 +44,18 @@ def read_batch(handle: IndexHandle, ids: Sequence[str]) -> DocumentBatch:
 
 def read_fields(handle: IndexHandle, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return the user's fields of the documents that exist, by id."""
-    return _read_sources(handle, list(dict.fromkeys(ids)), left_out=mapping.RESERVED_FIELDS)
+    found = _read_documents(handle, list(dict.fromkeys(ids)), left_out=mapping.RESERVED_FIELDS)
+    return {id_: document["_source"] for id_, document in found.items()}
 
 
 def measure(
     handle: IndexHandle, query: QueryCodes, ids: Sequence[str], target: Modality
 ) -> dict[str, Hit]:
     """Return the hits that documents would be for one query, by id; see the contract."""
-    sources = _read_sources(handle, list(dict.fromkeys(ids)))
+    found = list(_read_documents(handle, list(dict.fromkeys(ids))).values())
     dim = None if query.vectors is None else handle.dim
-    stored = read_stored(list(sources.values()), target, handle.layout, handle.bits, dim)
-    found = [{"_id": id_, "_source": source} for id_, source in sources.items()]
+    sources = [document["_source"] for document in found]
+    stored = read_stored(sources, target, handle.layout, handle.bits, dim)
     return {hit.id: hit for hit in best_hits(found, query, stored)}
 
 
@@ -112,7 +115,7 @@ def sample_codes(
         }
     }
     source = source_fields(modality, vectors=False)
-    body = {"size": min(count, MAX_HITS), "query": query, "_source": source}
+    body = {"size": min(count, handle.window), "query": query, "_source": source}
     (answer,) = handle.search([body])
     hits = answer["hits"]["hits"]
     sources = [hit["_source"] for hit in hits]
@@ -125,37 +128,51 @@ def documents(handle: IndexHandle) -> list[Query]:
     return [{"exists": {"field": mapping.ID}}, *handle.filters(None)]
 
 
-def _read_sources(
+def _read_documents(
     handle: IndexHandle, ids: Sequence[str], left_out: Sequence[str] = ()
 ) -> dict[str, dict[str, Any]]:
-    """Return ``_source`` by id of the documents that exist, including unrefreshed changes.
+    """Return the documents that exist by id, as hits, including unrefreshed changes.
 
     ``left_out``: fields that are not returned.
     """
-    if handle.enriched:
-        return _search_sources(handle, ids, left_out)
     usable = [id_ for id_ in ids if is_usable(id_)]
+    if handle.enriched or not handle.scope.is_whole:
+        return _search_documents(handle, usable, left_out)
+    if handle.capabilities.secured:
+        handle.refresh()  # a user with restrictions reads by id only what is visible to searches
     options: dict[str, Any] = {"_source_excludes": ",".join(left_out)} if left_out else {}
-    sources = {}
+    documents: dict[str, dict[str, Any]] = {}
     for start in range(0, len(usable), MAX_HITS):
-        body = {"ids": usable[start : start + MAX_HITS]}
-        answer = handle.server.request(
-            "POST", f"/{handle.name}/_mget", body, doing="reading documents", **options
+        part = usable[start : start + MAX_HITS]
+        found = handle.server.read_documents(
+            handle.name, part, doing="reading documents", **options
         )
-        sources.update({doc["_id"]: doc["_source"] for doc in answer["docs"] if doc.get("found")})
-    return sources
+        documents |= {
+            one["_id"]: {"_id": one["_id"], "_source": one["_source"]}
+            for one in found
+            if one["found"]
+        }
+    handle.check_unfixed_scope()  # the request was to the index, without a filter of its alias
+    return documents
 
 
-def _search_sources(
+def _search_documents(
     handle: IndexHandle, ids: Sequence[str], left_out: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return the same of an enriched index: documents of any routing, of this encoder only."""
+    """Return the same by a search: documents of the scope, of any routing, of this encoder only.
+
+    Raises IndexMismatch for an id that several documents have, in two indexes or with two routings.
+    """
     handle.refresh()
-    sources = {}
-    for start in range(0, len(ids), MAX_HITS):
-        with_ids = {"ids": {"values": list(ids[start : start + MAX_HITS])}}
+    documents: dict[str, dict[str, Any]] = {}
+    size = max(1, handle.window // 2)  # so that with several documents of an id, two are read
+    for start in range(0, len(ids), size):
+        with_ids = {"ids": {"values": list(ids[start : start + size])}}
         query = {"bool": {"filter": [with_ids, *handle.filters(None)]}}
         source = {"excludes": list(left_out)} if left_out else True
-        (answer,) = handle.search([{"size": MAX_HITS, "query": query, "_source": source}])
-        sources.update({hit["_id"]: hit["_source"] for hit in answer["hits"]["hits"]})
-    return sources
+        (answer,) = handle.search([{"size": handle.window, "query": query, "_source": source}])
+        hits = answer["hits"]["hits"]
+        if several := ambiguous(handle.scope, hits):
+            raise IndexMismatch(f"{handle.address}: {several}: open one of the indexes")
+        documents |= {hit["_id"]: hit for hit in hits}
+    return documents

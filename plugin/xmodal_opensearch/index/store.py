@@ -17,7 +17,6 @@ from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.address import Address, parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import two_stage
-from xmodal_opensearch.index.aliases import describe
 from xmodal_opensearch.index.approximate import (
     RECALL_QUERIES,
     ApproximateHits,
@@ -38,6 +37,7 @@ from xmodal_opensearch.index.reading import (
     read_batch,
     read_facets,
 )
+from xmodal_opensearch.index.scope import check_single, read_scope
 from xmodal_opensearch.index.strategies import choose_strategy
 from xmodal_opensearch.index.words_search import search_words
 
@@ -57,13 +57,14 @@ def open_opensearch(
     address = parse_address(uri)
     server = Server(address)
     try:
-        found = describe(server, address.index)
+        found = read_scope(server, address.index)
         if found is None:
             if not create:
                 raise IndexMissing(
                     f"no index {address.index} at {address.server}: make one with "
                     f"xmodal index DATA --index {uri}"
                 )
+            check_single(address.index)
             if bits is None:
                 raise ConfigError(
                     f"bits is None, expected the width of the codes of a new index at {uri}"
@@ -75,7 +76,7 @@ def open_opensearch(
                 )
             except ServerFailure:
                 # Another process may have created the index at the same time: open that one.
-                if describe(server, address.index) is None:
+                if read_scope(server, address.index) is None:
                     raise
         return OpenSearchIndex(server, address, bits=bits, fingerprint=fingerprint)
     except BaseException:
@@ -155,8 +156,10 @@ class OpenSearchIndex:
         Servers without the hamming plugin, except with 64-bit words, compute weights only for the
         first 4 x ``window`` documents by Hamming distance.
         """
-        return two_stage.search(
-            self.handle, queries, k, target=target, where=where, radius=radius, window=window
+        return self.handle.consistent(
+            lambda: two_stage.search(
+                self.handle, queries, k, target=target, where=where, radius=radius, window=window
+            )
         )
 
     def search_words(
@@ -169,8 +172,10 @@ class OpenSearchIndex:
         text_field: str | None = None,
     ) -> list[list[WordsHit]]:
         """Return the best ``k`` documents for each query by BM25; see index/words_search.py."""
-        return search_words(
-            self.handle, queries, k, target=target, where=where, text_field=text_field
+        return self.handle.consistent(
+            lambda: search_words(
+                self.handle, queries, k, target=target, where=where, text_field=text_field
+            )
         )
 
     def measure(
@@ -180,15 +185,15 @@ class OpenSearchIndex:
         given = to_query_codes(query)
         check_search(given.codes, self.bits, 1, target, None)
         given = two_stage.with_usable_vectors(self.handle, given)
-        return measure(self.handle, given, ids, target)
+        return self.handle.consistent(lambda: measure(self.handle, given, ids, target))
 
     def count(self, target: Modality, where: Mapping[str, Any] | None = None) -> int:
         """Return the number of documents with a code of ``target``; see the contract."""
-        return count_target(self.handle, target, where)
+        return self.handle.consistent(lambda: count_target(self.handle, target, where))
 
     def get(self, ids: Sequence[str]) -> DocumentBatch:
         """Return codes and fields of the ids that exist; see the contract."""
-        return read_batch(self.handle, ids)
+        return self.handle.consistent(lambda: read_batch(self.handle, ids))
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove documents; see the contract. Raises BulkFailure with the refused documents."""
@@ -198,6 +203,13 @@ class OpenSearchIndex:
         report = self.handle.send(bulk.batches(map(bulk.delete_line, usable)))
         self._check_accepted(report, len(usable), "removed")
         self.handle.forget_decision()
+        if report.results["unknown"]:
+            raise ServerFailure(
+                f"{self.handle.address}: the documents are removed, but the answer to an earlier "
+                f"attempt was lost: how many of {report.results['unknown']:,} existed is unknown",
+                0,
+                "connection",
+            )
         return report.results["deleted"]
 
     def entries(
@@ -208,18 +220,19 @@ class OpenSearchIndex:
 
     def count_codes(self) -> dict[Modality, int]:
         """Return the number of stored codes of each modality."""
-        return count_codes(self.handle)
+        return self.handle.consistent(lambda: count_codes(self.handle))
 
     def disk_usage(self) -> dict[str, int]:
         """Return the bytes of the primary shards and of their replicas."""
+        self.handle.settle()
         return disk_usage(self.handle)
 
     def facets(self, max_values: int = 20) -> Facets:
         """Return fields by which a search can be narrowed, at most 100; see the contract."""
-        return read_facets(self.handle, max_values)
+        return self.handle.consistent(lambda: read_facets(self.handle, max_values))
 
     def __len__(self) -> int:
-        return count_documents(self.handle)
+        return self.handle.consistent(lambda: count_documents(self.handle))
 
     def close(self) -> None:
         """Make changes visible to searches, and close the connections."""
@@ -250,7 +263,9 @@ class OpenSearchIndex:
         Recall is measured once per target and k, and again after a change by this handle. Raises
         ConfigError if the index has no graph (strategies lucene-hnsw and faiss-hnsw).
         """
-        hits = search_graph(self.handle, queries, k, target=target, where=where)
+        hits = self.handle.consistent(
+            lambda: search_graph(self.handle, queries, k, target=target, where=where)
+        )
         if self._recalls_changes != self.handle.changes:
             self._recalls, self._recalls_changes = {}, self.handle.changes
         if (target, k) not in self._recalls:
@@ -259,7 +274,9 @@ class OpenSearchIndex:
 
     def measure_recall(self, k: int, *, target: Modality, sample: int = RECALL_QUERIES) -> Recall:
         """Compare the graph with exact search for ``sample`` stored codes."""
-        return measure_recall(self.handle, k, target=target, sample=sample)
+        return self.handle.consistent(
+            lambda: measure_recall(self.handle, k, target=target, sample=sample)
+        )
 
     def explain(
         self,
@@ -272,14 +289,16 @@ class OpenSearchIndex:
         where: Mapping[str, Any] | None = None,
     ) -> Explanation:
         """Return distance and ranks of a document for one query; see index/explain.py."""
-        return explain(
-            self.handle,
-            id_,
-            query,
-            target=target,
-            words=words,
-            text_field=text_field,
-            where=where,
+        return self.handle.consistent(
+            lambda: explain(
+                self.handle,
+                id_,
+                query,
+                target=target,
+                words=words,
+                text_field=text_field,
+                where=where,
+            )
         )
 
     def _check_accepted(self, report: bulk.Report, sent: int, done: str) -> None:

@@ -30,7 +30,7 @@ class Strategy:
     ``build``: builds the query, or None for a knn query, which returns the k nearest only.
     ``needs_scripts``: the server must allow expensive queries. ``needs_hamming``: the hamming
     plugin must be on every node. ``weighs``: the query has weights on every server; of the hamming
-    plugin, version 0.2 has them.
+    plugin, version 0.2 has them. ``limits``: the query has a radius; others need ``min_score``.
     """
 
     name: str
@@ -42,6 +42,7 @@ class Strategy:
     needs_hamming: bool = False
     has_graph: bool = False
     weighs: bool = False
+    limits: bool = False
 
 
 VECTORS = ("faiss", "faiss-hnsw", "lucene-hnsw", "flat")
@@ -55,6 +56,7 @@ STRATEGIES = {
             VECTORS,
             queries.by_hamming,
             needs_hamming=True,
+            limits=True,
         ),
         Strategy(
             "script",
@@ -73,6 +75,7 @@ STRATEGIES = {
             queries.by_painless,
             needs_scripts=True,
             weighs=True,
+            limits=True,
         ),
         Strategy(
             "lucene-hnsw",

@@ -9,7 +9,6 @@ from typing import Any
 from xmodal.errors import ServerFailure
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import mapping
-from xmodal_opensearch.index.mapping import Layout
 
 SOURCE_PATHS = (
     *(mapping.ID, mapping.ENCODER, mapping.WORDS, mapping.SOURCE, mapping.ORIGIN),
@@ -19,23 +18,23 @@ SOURCE_PATHS = (
 
 
 def template_conflict(
-    bits: int, layout: Layout, mappings: Mapping[str, Any], settings: Mapping[str, Any]
+    body: Mapping[str, Any], mappings: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> str | None:
     """Return what an index template gave to an index so that it cannot hold codes, or None.
 
-    ``mappings``, ``settings`` (flat): of an index that was created with ``mapping.new_index``.
+    ``body``: with which the index was created. ``mappings``, ``settings`` (flat): of this index.
     """
     if mappings.get("_routing", {}).get("required"):
         return "_routing.required, which refuses documents without a routing"
     left_out = left_out_of_source(mappings)
     if left_out:
         return f"a _source without {left_out}, so that an update of a document loses its code"
-    expected = mapping.code_properties(bits, layout, words=True)
+    expected = body["mappings"]["properties"]
     found = mappings.get("properties", {})
     reserved = [name for name in found if name in mapping.RESERVED_FIELDS and name not in expected]
     if reserved or found.get("xmodal") != expected["xmodal"]:
         return f"another mapping of the reserved field {reserved[0] if reserved else 'xmodal'}"
-    if is_true(settings.get("index.knn")) and "index.knn" not in layout.settings():
+    if is_true(settings.get("index.knn")) and "index.knn" not in body["settings"]:
         return "index.knn, with which the server builds graphs"
     blocks = set_blocks(settings)
     return f"the block {blocks[0]}" if blocks else None

@@ -2,7 +2,8 @@
 
     on the server                       first stage                     second stage
     hamming plugin, one shard           weights                         in the same request
-    hamming plugin, several shards      weights                         second request, by ids
+    hamming plugin, several shards, or  weights                         second request, by ids
+    document-level security
     k-NN with scripts                   Hamming, window x 4             second request, in Painless
     vectors as ``binary``, or no script Hamming, window x 4             in the client
     layout long                         weights, in Painless            in the client
@@ -24,19 +25,18 @@ from xmodal.index.contract import WINDOW, Hit, Hits
 from xmodal.index.query_codes import QueryCodes, to_query_codes
 from xmodal.index.validation import check_dim, check_search
 from xmodal.modality import Modality
-from xmodal_opensearch.index import queries
+from xmodal_opensearch.index import codec, queries
 from xmodal_opensearch.index.comparison import best_hits, read_stored, source_fields
 from xmodal_opensearch.index.exact_search import (
-    body_of,
     exact_query,
-    least_score,
+    first_stage,
     search_exact,
     split_rows,
 )
 from xmodal_opensearch.index.handle import HAMMING_WINDOW_FACTOR, IndexHandle
 from xmodal_opensearch.index.mapping import field_of, nested_path, vector_field
-from xmodal_opensearch.index.queries import Query, hit_id
-from xmodal_opensearch.index.ranked import Body, RawHit, first_with_ties
+from xmodal_opensearch.index.queries import Query
+from xmodal_opensearch.index.ranked import HitsHidden, RawHit, first_with_ties
 from xmodal_opensearch.index.reading import read_fields
 
 TOLERANCE = 1e-5
@@ -102,22 +102,30 @@ def _by_server(
         for row in rows
         if row.vectors is not None
     ]
-    if handle.has_two_stage and handle.shards == 1:
+    source = queries.user_source([field_of(target), nested_path(target), vector_field(target)])
+
+    def in_one_request() -> list[list[RawHit]]:
         both = [
             queries.two_stage(exact_query(handle, first, target, filters, radius), second, size)
             for first, second in zip(firsts, seconds, strict=True)
         ]
-    else:
-        bodies = [body_of(handle, first, target, filters, radius) for first in firsts]
-        windows = first_with_ties(handle, bodies, size, min_score=least_score(handle, radius))
-        both = [
-            queries.among(second, [hit_id(hit) for hit in hits])
-            for second, hits in zip(seconds, windows, strict=True)
-        ]
-    kept = [field_of(target), nested_path(target), vector_field(target)]
-    source = queries.user_source(kept)
-    ranked = [partial(queries.search_body, query, source=source) for query in both]
-    found = first_with_ties(handle, ranked, k, tolerance=TOLERANCE)
+        search = partial(queries.search_body, source=source, scale=codec.SMALL_SCALE)
+        bodies = [partial(search, query) for query in both]
+        return first_with_ties(handle, bodies, k, tolerance=TOLERANCE, selects=True)
+
+    def in_two_requests() -> list[list[RawHit]]:
+        windows = first_stage(handle, firsts, size, target, filters, radius)
+        both = [queries.among(second, hits) for second, hits in zip(seconds, windows, strict=True)]
+        bodies = [partial(queries.search_body, query, source=source) for query in both]
+        return first_with_ties(handle, bodies, k, tolerance=TOLERANCE)
+
+    found: list[list[RawHit]] | None = None
+    if handle.has_two_stage and handle.shards == 1 and not handle.is_restricted:
+        try:
+            found = in_one_request()
+        except HitsHidden:
+            handle.is_restricted = True
+    found = in_two_requests() if found is None else found
     return [
         _best(handle, hits, row, target, k, radius) for row, hits in zip(rows, found, strict=True)
     ]
@@ -134,14 +142,19 @@ def _by_client(
 ) -> Hits:
     """Return the hits of a first stage whose documents the client orders again."""
     firsts, size = _first_stage(handle, rows, window)
-    source = source_fields(target, vectors=rows != [] and rows[0].vectors is not None)
-    bodies: list[Body] = [
-        body_of(handle, first, target, filters, radius, source) for first in firsts
-    ]
-    found = first_with_ties(handle, bodies, size, min_score=least_score(handle, radius))
+    # Ids of an enriched index or of several are not unique, so the fields are read with the codes.
+    is_unique = handle.scope.is_whole and not handle.enriched
+    vectors = rows != [] and rows[0].vectors is not None
+    kept = [field_of(target), nested_path(target), *([vector_field(target)] if vectors else [])]
+    source: Any = queries.user_source(kept)
+    if is_unique:
+        source = source_fields(target, vectors=vectors)
+    found = first_stage(handle, firsts, size, target, filters, radius, source)
     lists = [
         _best(handle, hits, row, target, k, radius) for row, hits in zip(rows, found, strict=True)
     ]
+    if not is_unique:
+        return lists
     fields = read_fields(handle, [hit.id for hits in lists for hit in hits])
     return [
         [hit._replace(fields=fields[hit.id]) for hit in hits if hit.id in fields] for hits in lists

@@ -12,16 +12,16 @@ then.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
+from itertools import chain, islice
 from typing import Any
-
-import numpy as np
 
 from xmodal.errors import ConfigError
 from xmodal.index.contract import WordsHit, WordsQuery
 from xmodal.index.validation import check_k, check_target
 from xmodal.index.words import tokens
 from xmodal.modality import Modality
-from xmodal_opensearch.index import mapping, queries
+from xmodal_opensearch.index import codec, mapping, queries
 from xmodal_opensearch.index.handle import IndexHandle
 from xmodal_opensearch.index.queries import MAX_HITS, hit_id
 
@@ -67,8 +67,24 @@ def search_words(
         for query, of_query in zip(given, words, strict=True)
         if of_query
     ]
-    answers = iter(handle.search(bodies, global_statistics=True))
-    return [_to_hits(next(answers), of_query) if of_query else [] for of_query in words]
+    found = iter(_best(handle, bodies, k))
+    return [_to_hits(next(found), of_query) if of_query else [] for of_query in words]
+
+
+def _best(
+    handle: IndexHandle, bodies: Sequence[Mapping[str, Any]], k: int
+) -> list[list[Mapping[str, Any]]]:
+    """Return the first ``k`` hits of each search, in pages if one request returns fewer."""
+    if k <= handle.window:
+        answers = handle.search(bodies, global_statistics=True)
+        return [answer["hits"]["hits"] for answer in answers]
+    found = []
+    for body in bodies:
+        pages = handle.pages(body, doing="searching", global_statistics=True)
+        with closing(pages):
+            hits = chain.from_iterable(answer["hits"]["hits"] for answer in pages)
+            found.append(list(islice(hits, k)))
+    return found
 
 
 def _text_fields(handle: IndexHandle, text_field: str | None) -> list[str]:
@@ -87,12 +103,13 @@ def _divide(text: str, fields: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(words))
 
 
-def _to_hits(answer: Mapping[str, Any], words: Sequence[str]) -> list[WordsHit]:
+def _to_hits(hits: Sequence[Mapping[str, Any]], words: Sequence[str]) -> list[WordsHit]:
     return [
         WordsHit(
             hit_id(hit),
-            float(np.float32(hit["_score"])),  # the digits of the answer are those of a float32
+            codec.unscaled(hit["_score"]),
             tuple(words[int(name)] for name in sorted(hit.get("matched_queries", ()), key=int)),
+            hit.get("_index"),
         )
-        for hit in answer["hits"]["hits"]
+        for hit in hits
     ]

@@ -152,37 +152,54 @@ class Checkpoint:
 def settings_for_loading(index: OpenSearchIndex, *, no_replicas: bool = False) -> Iterator[None]:
     """Disable refreshes, and with ``no_replicas`` replicas, inside; restore the settings after."""
     settings = WHILE_LOADING | (NO_REPLICAS if no_replicas else {})
-    index.handle.write_meta({KEY: settings_before_loading(index, settings)})
+    before = settings_before_loading(index, settings)
+    index.handle.write_meta({KEY: before})
     try:
         _set(index, settings)
         yield
     except BaseException:
         with suppress(IndexFailure):  # an unavailable server: the next load restores the settings
-            restore_settings(index)
+            restore_settings(index, before)
         raise
-    restore_settings(index)
+    restore_settings(index, before)
 
 
 def settings_before_loading(index: OpenSearchIndex, names: Iterable[str]) -> dict[str, Any]:
-    """Return settings from before any load: as saved by a killed load, or the present ones."""
-    answer = index.handle.server.request(
-        "GET", f"/{index.handle.name}/_settings", doing="reading settings", flat_settings="true"
-    )
-    present = answer[index.handle.name]["settings"]
-    saved = index.handle.read_meta().get(KEY)
-    return {name: present.get(name) for name in names} | dict(
-        saved if isinstance(saved, Mapping) else {}
-    )
+    """Return settings from before any load: as saved by another load, or the present ones.
+
+    A load saves the settings before it changes them and forgets them after it restored them, so
+    settings between two equal readings of the saved ones are not those of a load.
+    """
+    saved = _saved(index)
+    while True:
+        answer = index.handle.server.request(
+            "GET", f"/{index.handle.name}/_settings", doing="reading settings", flat_settings="true"
+        )
+        present = answer[index.handle.name]["settings"]
+        before, saved = saved, _saved(index)
+        if saved == before:
+            return {name: present.get(name) for name in names} | (saved or {})
 
 
-def restore_settings(index: OpenSearchIndex) -> bool:
-    """Restore the settings that a load changed; return whether there were any."""
-    saved = index.handle.read_meta().get(KEY)
-    if not isinstance(saved, Mapping):
+def restore_settings(index: OpenSearchIndex, before: Mapping[str, Any] | None = None) -> bool:
+    """Restore the settings that a load changed; return whether there were any.
+
+    ``before``: settings before this load, in case that another load forgot the saved ones.
+    """
+    saved = _saved(index)
+    settings = {**(before or {}), **(saved or {})}
+    if not settings:
         return False
-    _set(index, dict(saved))
-    index.handle.write_meta({KEY: None})
+    _set(index, settings)
+    if saved is not None:
+        index.handle.write_meta({KEY: None})
     return True
+
+
+def _saved(index: OpenSearchIndex) -> dict[str, Any] | None:
+    """Return the settings that a load saved, or None."""
+    saved = index.handle.read_meta().get(KEY)
+    return dict(saved) if isinstance(saved, Mapping) else None
 
 
 def check_count(index: OpenSearchIndex, expected: int, *, exactly: bool = False) -> None:
@@ -204,7 +221,7 @@ def check_count(index: OpenSearchIndex, expected: int, *, exactly: bool = False)
 def _set(index: OpenSearchIndex, settings: Mapping[str, Any]) -> None:
     doing = "changing settings"
     index.handle.server.request(
-        "PUT", f"/{index.handle.name}/_settings", dict(settings), doing=doing
+        "PUT", f"/{index.handle.write_target()}/_settings", dict(settings), doing=doing
     )
 
 

@@ -53,6 +53,7 @@ class NodeConfig:
     settings: Mapping[str, str]
     name: str = "node-1"
     java: Path | None = None
+    upgrade: bool = False
 
     @property
     def security(self) -> Path | None:
@@ -146,6 +147,7 @@ class NodeConfig:
             "node.name": self.name,
             "path.data": str(self.folder / "data"),
             "path.logs": str(self.folder / "logs"),
+            "path.repo": str(self.folder / "snapshots"),
             "network.host": HOST,
             "http.port": str(self.port),
             "transport.port": "0",
@@ -165,8 +167,10 @@ def _class_path(server: Path, icu: Path) -> str:
     return os.pathsep.join((str(server / "lib" / "*"), str(icu / "*"), *map(str, policy)))
 
 
-def lock_folder(folder: Path, version: str) -> int:
+def lock_folder(folder: Path, version: str, upgrade: bool = False) -> int:
     """Make a node's folder if necessary and lock it; return the file descriptor of the lock.
+
+    ``upgrade``: data of an older version may be opened, which that version cannot open afterwards.
 
     Raises ConfigError for a folder with other content or of another server version, IndexFailure
     for the folder of a running node.
@@ -199,15 +203,24 @@ def lock_folder(folder: Path, version: str) -> int:
                 + ": stop that node, or pass another folder"
             ) from None
         data_version = read_node_file(lock).get("version", version)
-        if data_version != version:
+        is_older = _numbers(data_version) < _numbers(version)
+        if data_version != version and not (is_older and upgrade):
             raise ConfigError(
                 f"{folder} has data of OpenSearch {data_version}, expected {version}: "
-                "pass another folder, or delete this one"
+                + (
+                    "pass another folder, or upgrade the data"
+                    if is_older
+                    else "pass another folder"
+                )
             )
     except BaseException:
         os.close(lock)
         raise
     return lock
+
+
+def _numbers(version: str | int) -> list[int]:
+    return [int(number) for number in str(version).split(".")]
 
 
 def write_node_file(lock: int, version: str, pid: int, url: str) -> None:

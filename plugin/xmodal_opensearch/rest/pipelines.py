@@ -29,6 +29,12 @@ from xmodal_opensearch.index.queries import BY_SCORE, Query
 Body = dict[str, Any]
 INGEST, SEARCH = "/_ingest/pipeline", "/_search/pipeline"
 INPUTS: Mapping[Modality, str] = {"text": "inputText", "image": "inputImage"}
+LITERAL = "\u2060"
+"""Character that the service removes from the start of a text.
+
+ml-commons does not quote texts that are JSON objects or arrays, so that the request is invalid. The
+ingest pipeline adds this character to them, after which they are not JSON.
+"""
 SEARCHES: tuple[tuple[Modality, Modality], ...] = (
     ("text", "image"),
     ("image", "text"),
@@ -218,6 +224,7 @@ def ingest_pipeline(config: ConnectorConfig, model_id: str) -> Body:
     ]
     before: Body = {
         "fields": fields,
+        "literal": LITERAL,
         "self_test": mapping.SELF_TEST_ID,
         "self_test_field": mapping.SELF_TEST_FIELD,
     }

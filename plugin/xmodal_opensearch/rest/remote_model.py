@@ -138,6 +138,20 @@ def deploy(server: Server, model_id: str) -> None:
             requests += _request_deployment(server, path)
 
 
+def find_problem(server: Server, tag: OwnershipTag) -> str | None:
+    """Return why the model of ``tag`` does not encode a text, or None if it does."""
+    try:
+        models = _find_tagged(server, "models", tag)
+        if not models:
+            return "their model is missing"
+        _predict(server, next(iter(models)), "calling the service")
+    except ServerFailure as error:
+        if error.status in (401, 403):
+            raise
+        return error.reason
+    return None
+
+
 # ---- details -------------------------------------------------------------------------------------
 
 
@@ -209,17 +223,22 @@ def _test_or_rewrite(
 def _test(server: Server, config: ConnectorConfig, model_id: str, expected: Sequence[int]) -> None:
     """Deploy the model and encode the sample with it. Raises ServerFailure."""
     deploy(server, model_id)
-    body = {"parameters": {"inputText": SAMPLE}}
     doing = f"calling {config.url}, which this machine reaches: check that the cluster does"
-    answer = _ml(server, "POST", f"/models/{model_id}/_predict", body, doing)
-    code = answer["inference_results"][0]["output"][0]["dataAsMap"]["text_code"]
-    if list(map(int, code)) != list(expected):
+    if _predict(server, model_id, doing) != list(expected):
         raise ServerFailure(
-            f"the cluster reaches another service at {config.url} than this machine: pass an "
-            "address that is the same service for both",
+            f"the cluster reaches another service at {config.url} than this machine, or one of an "
+            "older version: pass an address that is the same service for both, of this version",
             0,
             "service",
         )
+
+
+def _predict(server: Server, model_id: str, doing: str) -> list[int]:
+    """Encode the sample with a deployed model, and return its code as signed bytes."""
+    body = {"parameters": {"inputText": pipelines.LITERAL + SAMPLE}}
+    answer = _ml(server, "POST", f"/models/{model_id}/_predict", body, doing)
+    code = answer["inference_results"][0]["output"][0]["dataAsMap"]["text_code"]
+    return list(map(int, code))
 
 
 def _request_deployment(server: Server, path: str) -> bool:

@@ -58,7 +58,7 @@ def build(version: str, out: Path, *, show: Show | None = None) -> str:
     with tempfile.TemporaryDirectory(prefix="xmodal-") as folder:
         classes = Path(folder, "classes")
         show(f"compiling for OpenSearch {version}")
-        _compile(target, jars, classes, show)
+        compile_sources(target, sources(target), jars, classes, show)
         jar = Path(folder, f"{NAME}-{plugin_version()}.jar")
         _pack(jar, [(str(path.relative_to(classes)), path) for path in classes.rglob("*.class")])
         descriptor = Path(folder, "plugin-descriptor.properties")
@@ -156,7 +156,13 @@ def server_jars(version: str, show: Show) -> list[Path]:
     return jars
 
 
-def _compile(target: Target, jars: Iterable[Path], classes: Path, show: Show) -> None:
+def compile_sources(
+    target: Target, paths: Iterable[Path], jars: Iterable[Path], classes: Path, show: Show
+) -> None:
+    """Compile Java sources against jars into the folder ``classes``.
+
+    Raises IndexFailure with the first error of the compiler.
+    """
     compiler = part_folder("ecj", VERSION, show)
     command = [
         str(java_executable()),
@@ -172,7 +178,7 @@ def _compile(target: Target, jars: Iterable[Path], classes: Path, show: Show) ->
             "-nowarn",
         ),
         *("-cp", os.pathsep.join(map(str, jars)), "-d", str(classes)),
-        *map(str, sources(target)),
+        *map(str, paths),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from conftest import CommandResult
 
 import xmodal
 import xmodal_opensearch
+from xmodal_opensearch.node.artifacts import known_versions
 from xmodal_opensearch.node.process import free_ports
 
 SOURCES = [str(Path(str(module.__file__)).parents[1]) for module in (xmodal_opensearch, xmodal)]
@@ -90,3 +93,16 @@ def test_node_command_stops_on_ctrl_c_during_the_start(node_parts: None, tmp_pat
     assert err.splitlines()[-1].startswith("xmodal: stopped")
     assert "Traceback" not in err
     assert has_ended(server)
+
+
+def test_node_command_lists_the_versions(
+    opensearch_cli: Callable[..., CommandResult], tmp_path: Path
+) -> None:
+    for options in (("--server", "1.0.0"), ("--server", "4.0.0", "--with-plugin")):
+        done = opensearch_cli("node", "--folder", tmp_path / "n", *options)
+        assert done.status == 2 and len(done.err.splitlines()) == 1
+        assert all(version in done.err for version in known_versions())
+    done = opensearch_cli("node", "--server", "3.7.0", "--with-security")
+    assert done.status == 2 and "3.4.0" in done.err.splitlines()[-1]
+    done = opensearch_cli("node", "--server", "3.7.0", "--java", tmp_path / "java")
+    assert done.status == 2 and str(tmp_path / "java") in done.err.splitlines()[-1]

@@ -222,6 +222,27 @@ def test_load_encodes_a_folder_and_switches_to_a_new_model(
         assert len(index) == 19
 
 
+def test_create_like_another_index_copies_mapping_and_encoder(
+    opensearch_cli: Run, address: Callable[..., str], index_path: Path
+) -> None:
+    uri, copy = address(strategy="long"), address()
+    assert opensearch_cli("load", index_path, "--index", uri).status == 0
+    result = opensearch_cli("create", copy, "--like", uri)
+    assert result.status == 0, result.err
+    with open_opensearch(uri) as source, open_opensearch(copy) as index:
+        assert (index.bits, index.dim, index.fingerprint) == (
+            source.bits,
+            source.dim,
+            source.fingerprint,
+        )
+        assert index.handle.layout == source.handle.layout and len(index) == 0
+        assert index.handle.read_types() == source.handle.read_types()
+    for options in (("--bits", 64), ("--field", "day=date")):
+        assert opensearch_cli("create", address(), "--like", uri, *options).status == 2
+    missing = opensearch_cli("create", address(), "--like", address())
+    assert missing.status == 2 and "no index" in missing.err
+
+
 # ---- enrich, doctor, demo --------------------------------------------------------------------
 
 
@@ -273,7 +294,7 @@ def test_doctor_measures_and_repairs(
     opensearch_cli: Run, address: Callable[..., str], index_path: Path, rest: Run,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("xmodal_opensearch.diagnostics.QUERIES", 2)
+    monkeypatch.setattr("xmodal_opensearch.diagnostics.measurements.QUERIES", 2)
     uri = address(strategy="lucene-hnsw")
     assert opensearch_cli("load", index_path, "--index", uri).status == 0
     result = opensearch_cli("doctor", uri, "--json")
@@ -296,9 +317,13 @@ def test_doctor_measures_and_repairs(
     ):
         assert part in result.out
     rest("DELETE", f"/{alias(uri)}/_doc/xmodal-self-test?refresh=true")
-    assert opensearch_cli("doctor", uri).status == 2
+    result = opensearch_cli("doctor", uri)
+    assert result.status == 1 and result.err == ""
+    assert "xmodal-self-test: it cannot be opened" in result.out
     result = opensearch_cli("doctor", uri, "--repair", "--json")
-    assert result.status == 0 and result.err == "stored the self-test document again\n"
+    assert result.status == 0 and result.err.startswith("repaired: ")
+    answer = json.loads(result.out)
+    assert (answer["wrong"], answer["findings"], answer["not_checked"]) == (False, [], [])
 
 
 def test_demo_on_a_running_server(
@@ -330,8 +355,8 @@ def test_demo_on_a_running_server(
         ("doctor {url}/missing --repair", "no index missing at"),
         ("doctor {url}", "no index"),
         ("doctor http://127.0.0.1/x", "expected opensearch://"),
-        ("create {url}/x", "give either --model or --bits"),
-        ("create {url}/x --bits 64 --model m", "give either --model or --bits"),
+        ("create {url}/x", "give one of --model"),
+        ("create {url}/x --bits 64 --model m", "give one of --model"),
         ("create {url}/x --bits 60", "bits is 60"),
         ("create {url}/x --model nowhere", "encoder at nowhere"),
         ("create {url}/x --bits 64 --field day", "--field day: expected NAME=TYPE"),

@@ -22,7 +22,8 @@ def test_parse_address_reads_every_option(tmp_path: Path) -> None:
     for name in ("ca", "cert", "key"):
         (tmp_path / name).touch()
     files = "&".join(f"{name}={tmp_path / name}" for name in ("ca", "cert", "key"))
-    options = "strategy=knn&tls=yes&aws=eu-west-1&service=aoss&shards=3&replicas=0&natives=yes"
+    options = "strategy=knn&tls=yes&aws=eu-west-1&service=es&shards=3&replicas=0&natives=yes"
+    options += "&proxy=http://proxy.example:3128"
     assert parse_address(f"opensearch://a.example,b.example:9201/p?{options}&{files}") == Address(
         (("a.example", 443), ("b.example", 9201)),
         "p",
@@ -32,7 +33,7 @@ def test_parse_address_reads_every_option(tmp_path: Path) -> None:
         cert=str(tmp_path / "cert"),
         key=str(tmp_path / "key"),
         aws="eu-west-1",
-        service="aoss",
+        proxy="http://proxy.example:3128",
         shards=3,
         replicas=0,
         natives=True,
@@ -77,6 +78,11 @@ def test_default_port_is_9200_or_443_with_aws() -> None:
     assert parse_address("opensearch://[::1]/p").hosts == (("[::1]", 9200),)
 
 
+@pytest.mark.parametrize("name", ["p*", "p-*,-p-old", "a,b", "a%2Cb"])
+def test_index_may_be_a_pattern_or_a_list(name: str) -> None:
+    assert parse_address(f"opensearch://localhost/{name}").index == name.replace("%2C", ",")
+
+
 def test_parse_address_decodes_percent_encoding(tmp_path: Path) -> None:
     file = tmp_path / "me@work & co.pem"
     file.touch()
@@ -102,15 +108,23 @@ def test_parse_address_decodes_percent_encoding(tmp_path: Path) -> None:
         ("opensearch://localhost/_all", "index name '_all' is not usable"),
         ("opensearch://localhost/-p", "index name '-p' is not usable"),
         ("opensearch://localhost/..", "index name '..' is not usable"),
-        ("opensearch://localhost/p*", r"index name 'p\*' is not usable"),
-        ("opensearch://localhost/a,b", "index name 'a,b' is not usable"),
-        ("opensearch://localhost/a%2Cb", "index name 'a,b' is not usable"),
-        ("opensearch://localhost/a/b", "index name 'a/b' is not usable"),
+        ("opensearch://localhost/a,,b", "index name 'a,,b' is not usable"),
+        ("opensearch://localhost/a,_b", "index name 'a,_b' is not usable"),
+        ("opensearch://localhost/-a,b", "index name '-a,b' is not usable"),
+        ("opensearch://localhost/a%2Fb", "index name 'a/b' is not usable"),
+        ("opensearch://localhost/../b", r"the path '\.\.' before the index"),
+        ("opensearch://localhost/a//b", "the path 'a/' before the index"),
+        ("opensearch://localhost/a b/c", "the path 'a b' before the index"),
+        ("opensearch://localhost/a/", "names no index"),
         ("opensearch://localhost/a%20b", "index name 'a b' is not usable"),
         (f"{LOCAL}?ways=knn", "unknown option 'ways', expected some of strategy, tls, ca"),
         (f"{LOCAL}?tls=1", "tls is '1', expected yes or no"),
         (f"{LOCAL}?natives=", "natives is '', expected yes or no"),
-        (f"{LOCAL}?service=s3", "service is 's3', expected es or aoss"),
+        (f"{LOCAL}?service=s3", "service is 's3', expected es"),
+        (f"{LOCAL}?aws=eu-west-1&service=aoss", r"Serverless \(aoss\).*no refresh"),
+        ("opensearch://a1.eu-west-1.aoss.amazonaws.com/p?aws=eu-west-1", "Serverless"),
+        (f"{LOCAL}?proxy=proxy:3128", "proxy is 'proxy:3128', expected http://HOST:PORT or env"),
+        (f"{LOCAL}?proxy=socks5://p:1", "expected http://HOST:PORT or env"),
         (f"{LOCAL}?shards=0", "shards is '0', expected a whole number from 1"),
         (f"{LOCAL}?shards=two", "shards is 'two', expected a whole number from 1"),
         (f"{LOCAL}?replicas=-1", "replicas is '-1', expected a whole number from 0"),
@@ -140,6 +154,18 @@ def test_with_index_keeps_server_and_options() -> None:
     assert other == parse_address("opensearch://a:1,b:2/photos-000002?strategy=knn&shards=3")
     assert str(other) == "opensearch://a:1,b:2/photos-000002?strategy=knn&shards=3"
     assert other.server == address.server == "opensearch://a:1,b:2"
+
+
+def test_path_before_the_index_is_that_of_a_reverse_proxy() -> None:
+    address = parse_address("opensearch://example.org/search/v1/photos?tls=no")
+    assert (address.prefix, address.index) == ("/search/v1", "photos")
+    assert address.server == "opensearch://example.org:9200/search/v1"
+    other = address.with_index("photos-000002")
+    assert str(other) == "opensearch://example.org/search/v1/photos-000002?tls=no"
+    assert other == parse_address(str(other))
+    server = parse_address("opensearch://example.org/search/", index_needed=False)
+    assert (server.prefix, server.index) == ("/search", "")
+    assert str(server.with_index("p")) == "opensearch://example.org/search/p"
 
 
 @pytest.mark.parametrize(

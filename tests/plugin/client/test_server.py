@@ -18,6 +18,7 @@ from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import RETRY_TIMEOUT, Server, is_retryable
 
 BUSY = {"error": {"type": "cluster_block_exception", "reason": "not yet recovered"}, "status": 503}
+REJECTED = {"error": {"type": "rejected_execution_exception", "reason": "full"}, "status": 429}
 LOST = {
     "error": {
         "type": "search_phase_execution_exception",
@@ -27,7 +28,12 @@ LOST = {
     "status": 500,
 }
 HALF = {"_shards": {"total": 2, "failed": 1, "failures": [{"reason": {"reason": "node left"}}]}}
-WHOLE = {"_shards": {"total": 2, "failed": 0}, "fine": True}
+WHOLE = {
+    "timed_out": False,
+    "_shards": {"total": 2, "successful": 2, "failed": 0},
+    "hits": {"total": {"value": 7, "relation": "eq"}, "hits": []},
+    "fine": True,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -98,15 +104,15 @@ def test_connecting_to_an_unknown_host_fails() -> None:
     [
         (
             Reply(body={"version": {"number": "8.15.0"}, "tagline": "You Know, for Search"}),
-            r"Elasticsearch .* 8\.15\.0, expected OpenSearch",
+            r"is Elasticsearch 8\.15\.0, expected OpenSearch",
         ),
         (Reply(body={"hello": "world"}), "expected OpenSearch"),
         (Reply(body={"version": "1.2"}), "expected OpenSearch"),
         (Reply(body=["a"]), "expected OpenSearch"),
         (Reply(body="hello", content_type="text/plain"), "expected OpenSearch"),
         (Reply(body=""), "expected OpenSearch"),
-        (Reply(body="<html>", content_type="text/html"), "connecting failed .*text/html"),
-        (Reply(body="{"), "connecting failed"),
+        (Reply(body="<html>", content_type="text/html"), "unusable answer .*text/html"),
+        (Reply(body="{"), "unusable answer while connecting .*not JSON"),
         (
             Reply(401, "Unauthorized", "text/plain"),
             "401.*XMODAL_OPENSEARCH_USER and XMODAL_OPENSEARCH_PASSWORD",
@@ -117,7 +123,16 @@ def test_connecting_to_an_unknown_host_fails() -> None:
             Reply(400, {"error": {"type": "index_closed_exception", "reason": "closed"}}),
             "400.*the index is closed",
         ),
-        (Reply(404, "<html>", "text/html"), r"refused connecting \(404\)"),
+        (
+            Reply(
+                body={
+                    "version": {"number": "7.10.2"},
+                    "tagline": "The OpenSearch Project: https://opensearch.org/",
+                }
+            ),
+            r"calls itself 7\.10\.2 because of compatibility\.override_main_response_version",
+        ),
+        (Reply(404, "<html>", "text/html"), r"no OpenSearch at this path \(404\).*/PATH/INDEX"),
         (Reply(500, {"error": {"reason": "broken"}}), r"refused connecting \(500\): broken"),
         (Reply(503, BUSY), r"refused connecting \(503\): not yet recovered"),
     ],
@@ -136,24 +151,24 @@ def test_connecting_to_an_unusable_server_fails_in_one_line(reply: Reply, words:
 def test_request_to_a_lost_node_is_retried() -> None:
     with Endpoint(scripted(Reply(500, LOST), WHOLE)) as endpoint:
         server = connect(endpoint.port)
-        assert server.request("GET", "/x", doing="trying") == WHOLE
+        assert server.request("GET", "/_x", doing="trying") == WHOLE
         server.close()
     with Endpoint(scripted(Reply(500, LOST))) as endpoint:
         server = connect(endpoint.port)
         with pytest.raises(ServerFailure, match=r"\(503\): gone") as failed:
-            server.request("GET", "/x", doing="trying", retry_timeout=0)
+            server.request("GET", "/_x", doing="trying", retry_timeout=0)
         assert is_retryable(failed.value)
         server.close()
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_request_to_a_busy_server_is_retried(status: int) -> None:
-    busy = Reply(status, BUSY)
+    busy = Reply(status, REJECTED if status == 429 else BUSY)
     with Endpoint(scripted(busy, busy, busy, WHOLE)) as endpoint:
         server = connect(endpoint.port)
-        assert server.request("GET", "/x", doing="trying") == WHOLE
+        assert server.request("GET", "/_x", doing="trying") == WHOLE
         server.close()
-    assert [request.path for request in endpoint.requests] == ["/", "/x", "/x", "/x", "/x"]
+    assert [request.path for request in endpoint.requests] == ["/", "/_x", "/_x", "/_x", "/_x"]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 500])
@@ -161,7 +176,7 @@ def test_permanent_failure_is_not_retried(status: int) -> None:
     with Endpoint(scripted(Reply(status, {"error": {"reason": "so it is"}}))) as endpoint:
         server = connect(endpoint.port)
         with pytest.raises(ServerFailure, match=str(status)) as failed:
-            server.request("GET", "/x", doing="trying")
+            server.request("GET", "/_x", doing="trying")
         server.close()
     assert (failed.value.status, failed.value.reason) == (status, "so it is")
     assert len(endpoint.requests) == 2
@@ -172,7 +187,7 @@ def test_missing_index_raises_index_missing() -> None:
     with Endpoint(scripted(Reply(404, error))) as endpoint:
         server = connect(endpoint.port)
         with pytest.raises(IndexMissing, match=r"no such index \[x\]"):
-            server.request("GET", "/x", doing="trying")
+            server.request("GET", "/_x", doing="trying")
         server.close()
 
 
@@ -180,13 +195,17 @@ def test_retry_timeout_ends_retries_with_the_last_reason() -> None:
     with Endpoint(scripted(Reply(503, BUSY))) as endpoint:
         server = connect(endpoint.port, retry_timeout=1)
         with pytest.raises(ServerFailure, match=r"503.*not yet recovered"):
-            server.request("GET", "/x", doing="trying")
+            server.request("GET", "/_x", doing="trying")
         server.close()
     assert len(endpoint.requests) > 4
 
 
 ALL_SHARDS = {"total": 2, "successful": 2, "skipped": 1, "failed": 0}
-FOUND = {"timed_out": False, "_shards": ALL_SHARDS, "hits": {"total": {"value": 7}, "hits": []}}
+FOUND = {
+    "timed_out": False,
+    "_shards": ALL_SHARDS,
+    "hits": {"total": {"value": 7, "relation": "eq"}, "hits": []},
+}
 TIMED_OUT = FOUND | {"timed_out": True}
 UNASSIGNED = {"total": 2, "successful": 1, "skipped": 0, "failed": 0}
 UNREAD = {
@@ -200,31 +219,49 @@ UNREAD = {
 @pytest.mark.parametrize(
     ("partial", "reason"),
     [
-        (HALF, "1 shards failed .*: node left"),
+        (FOUND | HALF, "1 shards failed .*: node left"),
         (FOUND | {"_shards": UNASSIGNED}, "1 of 2 shards"),
         ({"pit_id": "p", "_shards": UNASSIGNED}, "1 of 2 shards"),
-        (UNREAD, "document 'b' .*: shard is away"),
+        ({"acknowledged": False}, "not all nodes acknowledged"),
     ],
-    ids=["failed", "unassigned", "point in time", "unread"],
+    ids=["failed", "unassigned", "point in time", "acknowledged"],
 )
 def test_incomplete_answer_is_retried_and_then_an_error(partial: Any, reason: str) -> None:
-    with Endpoint(scripted(partial, partial, WHOLE)) as endpoint:
+    path, method, whole = "/x/_search", "POST", WHOLE
+    if "acknowledged" in partial:
+        path, method, whole = "/x/_mapping", "PUT", {"acknowledged": True}
+    with Endpoint(scripted(partial, partial, whole)) as endpoint:
         server = connect(endpoint.port)
-        assert server.request("POST", "/x", {}, doing="trying") == WHOLE
+        assert server.request(method, path, {}, doing="trying") == whole
         server.close()
     assert len(endpoint.requests) == 4
     several = {"responses": [FOUND, partial]}
     for reply, send in (
-        (partial, lambda server: server.request("POST", "/x", {}, doing="trying")),
-        (partial, lambda server: server.search_many("x", [{}], doing="trying")),
+        (partial, lambda server: server.request(method, path, {}, doing="trying")),
         (several, lambda server: server.search_many("x", [{}, {}], doing="trying")),
     ):
+        if "hits" not in partial and reply is several:
+            continue
         with Endpoint(scripted(reply)) as endpoint:
             server = connect(endpoint.port, retry_timeout=0)
             with pytest.raises(ServerFailure, match=reason) as failed:
                 send(server)
             assert failed.value.status == 503 and "\n" not in str(failed.value)
             server.close()
+
+
+def test_unread_document_is_retried_and_then_an_error() -> None:
+    read = {"docs": [{"_id": "a", "found": False}, {"_id": "b", "found": True, "_source": {}}]}
+    with Endpoint(scripted(UNREAD, read)) as endpoint:
+        server = connect(endpoint.port)
+        assert server.read_documents("x", ["a", "b"], doing="reading") == read["docs"]
+        server.retry_timeout = 0
+        server.close()
+    with Endpoint(scripted(UNREAD)) as endpoint:
+        server = connect(endpoint.port, retry_timeout=0)
+        with pytest.raises(ServerFailure, match=r"document 'b' .*: shard is away"):
+            server.read_documents("x", ["a", "b"], doing="reading")
+        server.close()
 
 
 def test_search_that_exceeds_the_time_limit_fails_without_retries() -> None:
@@ -244,19 +281,19 @@ def test_search_that_exceeds_the_time_limit_fails_without_retries() -> None:
 
 
 @pytest.mark.parametrize(
-    "whole",
+    ("path", "body", "whole"),
     [
-        FOUND,
-        FOUND | {"terminated_early": True},  # a complete aggregation of a real node
-        {"_shards": UNASSIGNED},  # a refresh counts copies that are not assigned
-        {"docs": [{"_index": "x", "_id": "a", "found": False}]},
-        {"docs": [{"error": {"reason": "a simulated pipeline"}}]},
+        ("/x/_search", {}, FOUND),
+        ("/x/_search", {"size": 0}, FOUND | {"terminated_early": True}),  # with aggregations
+        ("/x/_refresh", None, {"_shards": UNASSIGNED}),  # counts copies that are not assigned
+        ("/x/_mget", {"ids": ["a"]}, {"docs": [{"_index": "x", "_id": "a", "found": False}]}),
+        ("/_ingest/_simulate", {}, {"docs": [{"error": {"reason": "a simulated pipeline"}}]}),
     ],
 )
-def test_complete_answer_is_returned(whole: Any) -> None:
+def test_complete_answer_is_returned(path: str, body: Any, whole: Any) -> None:
     with Endpoint(scripted(whole)) as endpoint:
         server = connect(endpoint.port, retry_timeout=0)
-        assert server.request("POST", "/x", {}, doing="trying") == whole
+        assert server.request("POST", path, body, doing="trying") == whole
         server.close()
 
 
@@ -289,7 +326,9 @@ def test_search_many_is_retried_as_a_whole() -> None:
         server.close()
     assert found == [WHOLE, WHOLE]
     assert [request.path for request in endpoint.requests] == ["/"] + ["/x/_msearch"] * 3
-    assert endpoint.requests[-1].body == b'{}\n{"size": 1}\n{}\n{"size": 2}\n'
+    sent = [json.loads(line) for line in endpoint.requests[-1].body.splitlines()]
+    none = {"search_pipeline": "_none"}
+    assert sent == [{}, none | {"size": 1}, {}, none | {"size": 2}]
 
 
 def test_search_many_with_an_invalid_search_fails() -> None:
@@ -306,15 +345,15 @@ def test_lost_connection_is_retried_and_then_an_error() -> None:
     def reply(request: Request) -> Reply:
         if request.path != "/" and len(endpoint.requests) < 4:
             raise ConnectionResetError
-        return Reply(body=WHOLE) if request.path == "/x" else Reply()
+        return Reply(body=WHOLE) if request.path == "/_x" else Reply()
 
     with Endpoint(reply) as endpoint:
         server = connect(endpoint.port)
-        assert server.request("GET", "/x", doing="trying") == WHOLE
-        assert [request.path for request in endpoint.requests] == ["/", "/x", "/x", "/x"]
+        assert server.request("GET", "/_x", doing="trying") == WHOLE
+        assert [request.path for request in endpoint.requests] == ["/", "/_x", "/_x", "/_x"]
         server.retry_timeout = 0.3
     with pytest.raises(ServerFailure, match="while trying") as failed:
-        server.request("GET", "/x", doing="trying")
+        server.request("GET", "/_x", doing="trying")
     assert is_retryable(failed.value)
     server.close()
 
@@ -325,7 +364,7 @@ def test_request_timeout_is_an_error(silent_port: int) -> None:
         server.close()
     server._client.transport.set_connections([{"host": "127.0.0.1", "port": silent_port}])
     with pytest.raises(ServerFailure, match="while trying") as failed:
-        server.request("GET", "/x", doing="trying", retry_timeout=0, timeout=0.2)
+        server.request("GET", "/_x", doing="trying", retry_timeout=0, timeout=0.2)
     assert (failed.value.status, failed.value.reason) == (0, "timeout")
     assert is_retryable(failed.value)
     server.close()
@@ -335,7 +374,7 @@ def test_request_skips_hosts_that_do_not_answer() -> None:
     with Endpoint(scripted(WHOLE)) as endpoint:
         server = connect(closed_port(), endpoint.port, closed_port())
         for _ in range(6):
-            assert server.request("GET", "/x", doing="trying", retry_timeout=0) == WHOLE
+            assert server.request("GET", "/_x", doing="trying", retry_timeout=0) == WHOLE
         server.close()
 
 
@@ -372,7 +411,7 @@ def test_message_has_the_first_and_the_innermost_reason_in_one_line() -> None:
     with Endpoint(scripted(Reply(400, body))) as endpoint:
         server = connect(endpoint.port)
         with pytest.raises(ServerFailure) as failed:
-            server.request("GET", "/x", doing="trying")
+            server.request("GET", "/_x", doing="trying")
         server.close()
     assert re.fullmatch(r"failed to parse \[day\]: x+", failed.value.reason)
     assert len(failed.value.reason) == 300
@@ -383,7 +422,7 @@ def test_retried_failures_are_not_printed(capfd: pytest.CaptureFixture[str]) -> 
     assert any(isinstance(handler, logging.NullHandler) for handler in handlers)
     with Endpoint(scripted(Reply(503, BUSY), WHOLE)) as endpoint:
         server = connect(endpoint.port)
-        server.request("GET", "/x", doing="trying")
+        server.request("GET", "/_x", doing="trying")
         server.close()
     assert capfd.readouterr() == ("", "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xmodal.codes import BinaryCodes
-from xmodal.errors import CodeError
+from xmodal.errors import CodeError, IndexFailure
 from xmodal.vectors import MAX_KEY
 from xmodal_opensearch.index import codec
 from xmodal_opensearch.index.store import open_opensearch
@@ -97,8 +98,24 @@ def test_from_words_rejects_another_number_of_words(rows: list[list[int]]) -> No
 
 def test_to_key_inverts_float32_scores() -> None:
     keys = [*range(MAX_BITS + 1), *range(MAX_KEY - 5000, MAX_KEY)]
-    scores = [float(np.float32(1) / np.float32(1 + key)) for key in keys]
+    scores = [codec.SCALE * float(np.float32(1) / np.float32(1 + key)) for key in keys]
     assert [codec.to_key(score) for score in scores] == keys
+    # The digits of an answer are the shortest that mean the float32.
+    assert [codec.to_key(float(str(np.float32(score)))) for score in scores] == keys
+
+
+@pytest.mark.parametrize("roles", [1, 2, 1000])
+def test_scores_do_not_change_when_security_adds_to_them(roles: int) -> None:
+    keys = [*range(0, MAX_BITS + 1, 7), MAX_KEY - 2, MAX_KEY - 1]
+    for key in keys:
+        score = np.float32(codec.SCALE) * (np.float32(1) / np.float32(1 + key))
+        assert np.float32(float(score) + roles) == score  # the server adds doubles
+
+
+@pytest.mark.parametrize("score", [0.0, -1.0, 0.5, 1.5, codec.SCALE * 0.4, codec.SCALE * 1.5])
+def test_to_key_rejects_other_scores(score: float) -> None:
+    with pytest.raises(IndexFailure, match=re.escape(f"{score:g}")):
+        codec.to_key(score)
 
 
 def test_least_score_is_between_two_distances() -> None:

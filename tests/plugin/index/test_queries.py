@@ -84,9 +84,14 @@ def test_queries_by_vectors() -> None:
     both = build.by_all_vectors(build.by_vector_cosine, "image", VECTOR)["bool"]["should"]
     assert both[0] == build.by_vector_cosine("image_vector", VECTOR)
     assert both[1]["nested"]["query"] == build.by_vector_cosine("image_codes.vector", VECTOR)
-    assert build.among({"a": 1}, ["x", "y"]) == {
+    assert build.among({"a": 1}, [{"_id": "x"}, {"_id": "y"}]) == {
         "bool": {"should": [{"a": 1}], "filter": [{"ids": {"values": ["x", "y"]}}]}
     }
+    of_two = build.among({"a": 1}, [{"_id": "x", "_index": name} for name in ("i", "j")])
+    assert of_two["bool"]["filter"][0]["bool"]["should"] == [
+        {"bool": {"filter": [{"ids": {"values": ["x"]}}, {"term": {"_index": name}}]}}
+        for name in ("i", "j")
+    ]
     assert build.two_stage({"a": 1}, {"b": 2}, 300) == {
         "two_stage": {"first": {"a": 1}, "second": {"b": 2}, "window": 300}
     }
@@ -126,16 +131,15 @@ def test_all_documents_have_a_flat_code_or_nested_codes() -> None:
 
 def test_radius_is_a_minimum_score_or_a_maximum_distance() -> None:
     vectors, words = LAYOUTS["faiss"], LAYOUTS["long"]
-    for radius, score in ((0, 1.0), (3, 0.25)):  # 1 / (1 + 0) and 1 / (1 + 3)
-        for by, layout in ((build.by_script, vectors), (build.by_painless, words)):
-            plain = by("f", CODE, layout, [RED])["script_score"]
-            assert "min_score" not in plain
-            within = by("f", CODE, layout, [RED], radius)["script_score"]
-            if by is build.by_script:
-                assert within == plain | {"min_score": score}
-            else:  # the script gives documents beyond the radius the score 0
-                assert within["script"]["params"]["radius"] == radius
-                assert 0 < within["min_score"] < 1e-8
+    for radius in (0, 3):
+        within = build.by_painless("f", CODE, words, [RED], radius)["script_score"]
+        # The script gives documents beyond the radius the score 0.
+        assert within["script"]["params"]["radius"] == radius
+        assert 0 < within["min_score"] < 1e-8
+        for scale in (1.0, 2.0**60):
+            body = build.search_body(RED, 5, radius=radius, scale=scale)
+            assert scale / (2 + radius) < body["min_score"] < scale / (1 + radius)
+        assert build.count_body(RED, radius)["min_score"] == body["min_score"]
         near = build.by_hamming("f", CODE, vectors, [], radius)
         assert near == {"hamming": {"field": "f", "code": "80ff", "max_distance": radius}}
 
@@ -149,7 +153,7 @@ def test_by_hamming_contains_the_filter() -> None:
 def test_search_body_sorts_by_score_and_id() -> None:
     body = {
         "size": 5,
-        "query": RED,
+        "query": {"bool": {"must": [RED], "boost": 2.0**60}},
         "sort": [
             {"_score": "desc"},
             {"xmodal.id": {"order": "asc", "unmapped_type": "keyword"}},

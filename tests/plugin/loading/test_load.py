@@ -23,7 +23,7 @@ from xmodal.index.local import HammingIndex
 from xmodal.modality import MODALITIES
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.diagnostics import repair
+from xmodal_opensearch.diagnostics.inspection import inspect, repair
 from xmodal_opensearch.index.mapping import user_fields
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading.load import Checkpoint, check_count, load, settings_for_loading
@@ -226,7 +226,7 @@ def test_settings_are_restored_after_an_error(
 def left_by_a_kill(index: OpenSearchIndex, rest: Rest, *, no_replicas: bool) -> None:
     """Leave an index in the state after its loader was killed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("xmodal_opensearch.loading.load.restore_settings", lambda index: False)
+        patch.setattr("xmodal_opensearch.loading.load.restore_settings", lambda *arguments: False)
         with settings_for_loading(index, no_replicas=no_replicas):
             pass
     assert settings_of(rest, index.handle.name)["refresh_interval"] == "-1"
@@ -246,7 +246,7 @@ def test_settings_of_a_killed_load_are_restored(
         load(index, parts(), checkpoints=tmp_path)
     else:
         address = parse_address(str(index.handle.address))
-        assert len(repair(Server(address), address)) == 1
+        assert len(repair(inspect(Server(address), address))) == 1
     assert settings_of(rest, index.handle.name) == before
     assert index.handle.read_meta().keys() == {"xmodal"}
 

@@ -88,6 +88,7 @@ def test_ingest_pipeline() -> None:
     assert body["description"] == DESCRIPTION
     assert before["script"]["params"] == {
         "fields": fields,
+        "literal": pipelines.LITERAL,
         "self_test": "xmodal-self-test",
         "self_test_field": "self_test_code",
     }

@@ -179,6 +179,13 @@ SPECIAL_TEXTS = (
     "null and void",
     "a red circle, " * 200,
     "3.0",
+    '["red", "blue"]',
+    '  {"a": "b"}',
+    "{a: [1, 2]}",
+    "(a red circle)",
+    '"a red circle"',
+    "null",
+    "\u2060 a red circle",
 )
 
 
@@ -202,7 +209,7 @@ def test_special_characters_are_encoded_unchanged(
     assert photos.index.delete(ids) == len(ids)
 
 
-@pytest.mark.parametrize("absent", [{}, {"text": None}, {"text": "  "}, {"text": "null", "a": 1}])
+@pytest.mark.parametrize("absent", [{}, {"text": None}, {"text": "  "}, {"text": "", "a": 1}])
 def test_documents_without_text_and_picture_are_stored_without_codes(
     photos: ConnectedIndex, ml: Server, absent: Any
 ) -> None:

@@ -180,7 +180,7 @@ def test_explain_has_distance_and_differing_bytes(server: Server, name: str) -> 
         ({"field": "image_code", "code": ""}, "0 bits as hex; the field has 16"),
         ({"field": 3, "code": "0000"}, "[field] must be a name"),
         ({"fields": "image_code", "code": "0000"}, "[fields] must be a list of names"),
-        ({**ZERO, "boost": -1}, "negative [boost]"),
+        ({**ZERO, "boost": -1}, "[boost] must be"),
         ({"field": "image_code", "code": "000000"}, "24 bits as hex; the field has 16"),
         ({"field": "image_code", "code": "AAAAAAAAAAA="}, "64 bits; the field has 16"),
         ({"field": "image_code", "code": "zzz!"}, "neither hex nor base64"),

@@ -15,7 +15,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, IndexFailure, IndexMissing
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.diagnostics import diagnose
+from xmodal_opensearch.diagnostics.measurements import diagnose
 from xmodal_opensearch.index.store import open_opensearch
 from xmodal_opensearch.server_plugin import build
 from xmodal_opensearch.server_plugin.check import check

@@ -47,12 +47,20 @@ final class CodeCache {
     /**
      * The codes of {@code field}, loaded if they are not in the cache, for a query; counted as a hit or a miss.
      *
+     * @param reader the query's reader of a segment, with the wrappers of its request
+     * @param segment the reader of the shard inside it
      * @param width bytes of a code
-     * @return null if the circuit breaker's limit is exceeded or the reader has no cache key
+     * @return null if the query must read the codes from its own reader: the circuit breaker's limit is exceeded, the reader
+     *     has no cache key, or a wrapper changes the values (field masking of the security plugin)
      */
-    SegmentCodes get(LeafReader reader, String field, int width) throws IOException {
+    SegmentCodes get(LeafReader reader, LeafReader segment, String field, int width) throws IOException {
         IndexReader.CacheHelper core = reader.getCoreCacheHelper();
-        SegmentCodes codes = core == null ? null : find(core.getKey(), field, width);
+        if (core == null || !DocValuesCodes.sameValues(reader, segment, field)) {
+            misses.increment();
+            fallbacks.increment();
+            return null;
+        }
+        SegmentCodes codes = find(core.getKey(), field, width);
         if (codes != null) {
             hits.increment();
             return codes;
@@ -76,7 +84,7 @@ final class CodeCache {
      * Loads an entry unless it is in the cache. Concurrent calls for the same entry wait for the first one.
      *
      * <p>Codes are read from the innermost reader: the wrappers belong to one request, with its timeout, whereas all requests
-     * share the entry. Callers check with {@link DocValuesCodes#exist} that the request's own reader may see the field.
+     * share the entry. Callers check that the request's own reader has the field and does not change its values.
      */
     SegmentCodes load(LeafReader wrapped, String field, int width) throws IOException {
         IndexReader.CacheHelper core = wrapped.getCoreCacheHelper();

@@ -9,15 +9,11 @@ import java.util.Objects;
 import org.apache.lucene.index.DocValues;
 import org.apache.lucene.index.LeafReader;
 import org.apache.lucene.index.LeafReaderContext;
-import org.apache.lucene.search.BooleanClause;
 import org.apache.lucene.search.ConjunctionUtils;
 import org.apache.lucene.search.DocIdSetIterator;
 import org.apache.lucene.search.Explanation;
 import org.apache.lucene.search.IndexSearcher;
-import org.apache.lucene.search.MatchAllDocsQuery;
-import org.apache.lucene.search.MatchNoDocsQuery;
 import org.apache.lucene.search.Query;
-import org.apache.lucene.search.QueryVisitor;
 import org.apache.lucene.search.ScoreMode;
 import org.apache.lucene.search.Scorer;
 import org.apache.lucene.search.ScorerSupplier;
@@ -30,16 +26,15 @@ import org.apache.lucene.util.BytesRef;
  * <p>It matches documents that have a vector and match the filter. The dot product and the squared norms are exact integers.
  * The cosine with a vector of zeros is 0. Vectors are read from the Lucene index, one document at a time.
  */
-final class CosineQuery extends Query {
+final class CosineQuery extends FilteredQuery {
     final String field;
     final byte[] vector;
-    final Query filter;
 
     /** {@code filter} may be null. */
     CosineQuery(String field, byte[] vector, Query filter) {
+        super(new String[] { field }, filter);
         this.field = field;
         this.vector = vector;
-        this.filter = filter;
     }
 
     /** Dot product of two byte vectors, the second at an offset. */
@@ -69,23 +64,13 @@ final class CosineQuery extends Query {
     }
 
     @Override
-    public Query rewrite(IndexSearcher searcher) throws IOException {
-        if (filter == null) {
-            return this;
-        }
-        Query rewritten = filter.rewrite(searcher);
-        if (rewritten instanceof MatchNoDocsQuery) {
-            return rewritten;
-        }
-        if (rewritten instanceof MatchAllDocsQuery) {
-            rewritten = null;
-        }
-        return rewritten == filter ? this : new CosineQuery(field, vector, rewritten);
+    Query with(Query newFilter) {
+        return new CosineQuery(field, vector, newFilter);
     }
 
     @Override
     public Weight createWeight(IndexSearcher searcher, ScoreMode scoreMode, float boost) throws IOException {
-        return new CosineWeight(filter == null ? null : searcher.createWeight(filter, ScoreMode.COMPLETE_NO_SCORES, 1), boost);
+        return new CosineWeight(filterWeight(searcher), boost);
     }
 
     private final class CosineWeight extends Versioned.BaseWeight {
@@ -183,16 +168,6 @@ final class CosineQuery extends Query {
         @Override
         public float getMaxScore(int upTo) {
             return boost;
-        }
-    }
-
-    @Override
-    public void visit(QueryVisitor visitor) {
-        if (visitor.acceptField(field)) {
-            visitor.visitLeaf(this);
-        }
-        if (filter != null) {
-            filter.visit(visitor.getSubVisitor(BooleanClause.Occur.FILTER, this));
         }
     }
 

@@ -4,83 +4,98 @@ package org.xmodal.hamming;
 import java.io.IOException;
 import java.util.Arrays;
 import java.util.Base64;
+import java.util.List;
 import java.util.Objects;
 
-import org.apache.lucene.search.BooleanClause;
 import org.apache.lucene.search.Query;
+import org.opensearch.core.common.io.stream.NamedWriteableRegistry;
 import org.opensearch.core.common.io.stream.StreamInput;
 import org.opensearch.core.common.io.stream.StreamOutput;
 import org.opensearch.core.xcontent.XContentBuilder;
 import org.opensearch.core.xcontent.XContentParser;
-import org.opensearch.core.xcontent.XContentParser.Token;
-import org.opensearch.index.query.AbstractQueryBuilder;
-import org.opensearch.index.query.BoolQueryBuilder;
 import org.opensearch.index.query.QueryBuilder;
-import org.opensearch.index.query.QueryBuilderVisitor;
-import org.opensearch.index.query.QueryRewriteContext;
 import org.opensearch.index.query.QueryShardContext;
-import org.opensearch.index.query.QueryShardException;
 
 /** The {@code vector_cosine} query of a request; serialized between nodes and converted to a {@link CosineQuery} on each shard. */
-final class CosineQueryBuilder extends AbstractQueryBuilder<CosineQueryBuilder> {
+final class CosineQueryBuilder extends FilteredQueryBuilder<CosineQueryBuilder> {
     static final String NAME = "vector_cosine";
+    /** The name between nodes with {@code ignore_unmapped}, which version 0.2 of the plugin lacks and so refuses. */
+    private static final String UNMAPPED_NAME = "vector_cosine_unmapped";
 
     private final String field;
     private final byte[] vector;
-    private final QueryBuilder filter;
 
     /** {@code filter} may be null. */
-    CosineQueryBuilder(String field, byte[] vector, QueryBuilder filter) {
+    CosineQueryBuilder(String field, byte[] vector, QueryBuilder filter, boolean ignoreUnmapped) {
+        super(filter, ignoreUnmapped);
         this.field = field;
         this.vector = vector;
-        this.filter = filter;
     }
 
+    /** Reads a query that was sent as {@link #NAME}. */
     CosineQueryBuilder(StreamInput in) throws IOException {
-        super(in);
+        this(in, false);
+    }
+
+    private CosineQueryBuilder(StreamInput in, boolean ignoreUnmapped) throws IOException {
+        super(in, ignoreUnmapped);
         field = in.readString();
         vector = in.readByteArray();
-        filter = in.readOptionalNamedWriteable(QueryBuilder.class);
+        readFilter(in);
+    }
+
+    /** Reader of the name with {@code ignore_unmapped}. */
+    static NamedWriteableRegistry.Entry otherName() {
+        return new NamedWriteableRegistry.Entry(QueryBuilder.class, UNMAPPED_NAME, in -> new CosineQueryBuilder(in, true));
     }
 
     @Override
     protected void doWriteTo(StreamOutput out) throws IOException {
         out.writeString(field);
         out.writeByteArray(vector);
-        out.writeOptionalNamedWriteable(filter);
+        writeFilter(out);
+    }
+
+    @Override
+    public String getWriteableName() {
+        return ignoreUnmapped ? UNMAPPED_NAME : NAME;
+    }
+
+    @Override
+    public String getName() {
+        return NAME;
     }
 
     static CosineQueryBuilder parse(XContentParser parser) throws IOException {
-        return new Parser(parser).query();
+        return new BodyParser(parser).query();
     }
 
-    private static final class Parser extends BodyParser {
-        Parser(XContentParser parser) {
-            super(parser, NAME);
+    private static final class BodyParser extends Parser {
+        private String field;
+        private byte[] vector;
+
+        BodyParser(XContentParser parser) {
+            super(parser, NAME, "field, vector");
         }
 
         CosineQueryBuilder query() throws IOException {
-            String field = null;
-            byte[] vector = null;
-            QueryBuilder filter = null;
-            float boost = DEFAULT_BOOST;
-            String queryName = null;
-            while (parser.nextToken() != Token.END_OBJECT) {
-                String key = parser.currentName();
-                parser.nextToken();
-                switch (key) {
-                    case "field" -> field = text(key, "a name");
-                    case "vector" -> vector = vector(key);
-                    case "filter" -> filter = query(key);
-                    case "boost" -> boost = parser.floatValue();
-                    case "_name" -> queryName = parser.text();
-                    default -> throw error("unknown key [" + key + "]; expected field, vector, filter, boost, _name");
-                }
-            }
+            parseBody();
             if (field == null || vector == null) {
                 throw error("requires [field] and [vector]");
             }
-            return new CosineQueryBuilder(field, vector, filter).boost(boost).queryName(queryName);
+            return withBoostAndName(new CosineQueryBuilder(field, vector, filter, ignoreUnmapped));
+        }
+
+        @Override
+        boolean value(String key) throws IOException {
+            switch (key) {
+                case "field" -> field = text(key, "a name");
+                case "vector" -> vector = vector(key);
+                default -> {
+                    return super.value(key);
+                }
+            }
+            return true;
         }
 
         private byte[] vector(String key) throws IOException {
@@ -106,66 +121,41 @@ final class CosineQueryBuilder extends AbstractQueryBuilder<CosineQueryBuilder> 
         builder.startObject(NAME);
         builder.field("field", field);
         builder.field("vector", Base64.getEncoder().encodeToString(vector));
-        if (filter != null) {
-            builder.field("filter", filter, params);
-        }
-        printBoostAndQueryName(builder);
+        commonToXContent(builder, params);
         builder.endObject();
     }
 
-    private CosineQueryBuilder with(QueryBuilder other) {
-        return new CosineQueryBuilder(field, vector, other).boost(boost()).queryName(queryName());
-    }
-
-    /** Combines a filter of an outer query (hybrid passes its own) with the filter of this query. */
-    public QueryBuilder filter(QueryBuilder other) {
-        if (other == null) {
-            return this;
-        }
-        return with(filter == null ? other : new BoolQueryBuilder().filter(filter).filter(other));
+    @Override
+    CosineQueryBuilder with(QueryBuilder newFilter) {
+        return new CosineQueryBuilder(field, vector, newFilter, ignoreUnmapped).boost(boost()).queryName(queryName());
     }
 
     @Override
-    protected QueryBuilder doRewrite(QueryRewriteContext context) throws IOException {
-        QueryBuilder rewritten = filter == null ? null : filter.rewrite(context);
-        return rewritten == filter ? this : with(rewritten);
+    List<String> fieldNames() {
+        return List.of(field);
     }
 
     @Override
-    public void visit(QueryBuilderVisitor visitor) {
-        visitor.accept(this);
-        if (filter != null) {
-            filter.visit(visitor.getChildVisitor(BooleanClause.Occur.FILTER));
-        }
+    CodeField field(QueryShardContext context, String name) {
+        return CodeField.ofVectors(context.getMapperService(), context.fieldMapper(name), name);
     }
 
     @Override
-    protected Query doToQuery(QueryShardContext context) throws IOException {
-        try {
-            CodeField found = CodeField.ofVectors(context.getMapperService(), context.fieldMapper(field), field);
-            if (vector.length != found.width()) {
-                throw new IllegalArgumentException("[vector] has " + vector.length + " numbers; the field has " + found.width());
-            }
-            found.checkScope(context, filter != null);
-            Query query = new CosineQuery(found.name(), vector, filter == null ? null : filter.toQuery(context));
-            return context.getMapperService().hasNested() ? FieldScope.around(query, found.name()) : query;
-        } catch (IllegalArgumentException e) {
-            throw new QueryShardException(context, "[" + NAME + "] " + e.getMessage(), e);
+    Query onFields(List<CodeField> fields, Query filter) {
+        CodeField found = fields.get(0);
+        if (vector.length != found.width()) {
+            throw new IllegalArgumentException("[vector] has " + vector.length + " numbers; the field has " + found.width());
         }
+        return new CosineQuery(found.name(), vector, filter);
     }
 
     @Override
     protected boolean doEquals(CosineQueryBuilder other) {
-        return field.equals(other.field) && Arrays.equals(vector, other.vector) && Objects.equals(filter, other.filter);
+        return super.doEquals(other) && field.equals(other.field) && Arrays.equals(vector, other.vector);
     }
 
     @Override
     protected int doHashCode() {
-        return Objects.hash(field, Arrays.hashCode(vector), filter);
-    }
-
-    @Override
-    public String getWriteableName() {
-        return NAME;
+        return Objects.hash(super.doHashCode(), field, Arrays.hashCode(vector));
     }
 }

@@ -7,6 +7,7 @@ import org.apache.lucene.index.BinaryDocValues;
 import org.apache.lucene.index.ByteVectorValues;
 import org.apache.lucene.index.DocValuesType;
 import org.apache.lucene.index.FieldInfo;
+import org.apache.lucene.index.FilterLeafReader;
 import org.apache.lucene.index.LeafReader;
 import org.apache.lucene.index.VectorEncoding;
 import org.apache.lucene.search.DocIdSetIterator;
@@ -20,6 +21,9 @@ import org.apache.lucene.util.BytesRef;
  * because the segments of one index can differ after a change of its settings.
  */
 abstract class DocValuesCodes {
+    /** Package of the server's own wrappers, which check timeout and cancellation. */
+    private static final String SERVER_WRAPPERS = "org.opensearch.search.internal";
+
     /** Documents with a code, ascending. */
     final DocIdSetIterator iterator;
     /** Number of documents with a code, or an upper bound of it. */
@@ -41,16 +45,36 @@ abstract class DocValuesCodes {
 
     /** Opens the codes of {@code field}, or returns null if the segment has none. */
     static DocValuesCodes open(LeafReader reader, String field) throws IOException {
+        Object values = values(reader, field);
+        if (values instanceof ByteVectorValues vectors) {
+            return new VectorValues(new Versioned.Vectors(vectors), vectors.size());
+        }
+        return values instanceof BinaryDocValues binary ? new BinaryValues(binary, reader.maxDoc()) : null;
+    }
+
+    /** The values of a field, of one of two classes, or null if it has none. */
+    private static Object values(LeafReader reader, String field) throws IOException {
         FieldInfo info = reader.getFieldInfos().fieldInfo(field);
         if (info == null) {
             return null;
         }
-        if (isVector(info)) {
-            ByteVectorValues values = reader.getByteVectorValues(field);
-            return values == null ? null : new VectorValues(new Versioned.Vectors(values), values.size());
+        return isVector(info) ? reader.getByteVectorValues(field) : reader.getBinaryDocValues(field);
+    }
+
+    /**
+     * Whether a reader returns the values of {@code field} as the reader inside it does. A wrapper that changes values returns
+     * values of a class of its own. Wrappers of the server change none and are not checked, as this costs microseconds.
+     */
+    static boolean sameValues(LeafReader wrapper, LeafReader inside, String field) throws IOException {
+        LeafReader reader = wrapper;
+        while (reader != inside && reader instanceof FilterLeafReader filter && reader.getClass().getPackageName().equals(SERVER_WRAPPERS)) {
+            reader = filter.getDelegate();
         }
-        BinaryDocValues values = reader.getBinaryDocValues(field);
-        return values == null ? null : new BinaryValues(values, reader.maxDoc());
+        return reader == inside || classOf(values(wrapper, field)) == classOf(values(inside, field));
+    }
+
+    private static Class<?> classOf(Object values) {
+        return values == null ? null : values.getClass();
     }
 
     private static boolean isVector(FieldInfo info) {

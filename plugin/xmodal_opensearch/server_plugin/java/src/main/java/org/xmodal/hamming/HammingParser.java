@@ -7,19 +7,18 @@ import java.util.List;
 
 import org.opensearch.core.xcontent.XContentParser;
 import org.opensearch.core.xcontent.XContentParser.Token;
-import org.opensearch.index.query.AbstractQueryBuilder;
-import org.opensearch.index.query.QueryBuilder;
 
 /** Parses the body of a {@code hamming} query. Throws ParsingException, with line and column, if it is invalid. */
-final class HammingParser extends BodyParser {
+final class HammingParser extends FilteredQueryBuilder.Parser {
     private static final int MAX_CODES = 256;
 
     private List<String> fields;
     private List<QueryCode> codes;
     private List<String> weights;
+    private int maxDistance = HammingQueryBuilder.ANY_DISTANCE;
 
     private HammingParser(XContentParser parser) {
-        super(parser, HammingQueryBuilder.NAME);
+        super(parser, HammingQueryBuilder.NAME, "field or fields, code or codes, weights, max_distance");
     }
 
     static HammingQueryBuilder parse(HammingService service, XContentParser parser) throws IOException {
@@ -27,26 +26,7 @@ final class HammingParser extends BodyParser {
     }
 
     private HammingQueryBuilder query(HammingService service) throws IOException {
-        int maxDistance = HammingQueryBuilder.ANY_DISTANCE;
-        QueryBuilder filter = null;
-        float boost = AbstractQueryBuilder.DEFAULT_BOOST;
-        String queryName = null;
-        while (parser.nextToken() != Token.END_OBJECT) {
-            String key = parser.currentName();
-            parser.nextToken();
-            switch (key) {
-                case "field" -> setFields(List.of(text(key, "a name")), key);
-                case "fields" -> setFields(texts(key, "a name"), key);
-                case "code" -> setCodes(List.of(code(key)), key);
-                case "codes" -> setCodes(codes(key), key);
-                case "weights" -> weights = weights(key);
-                case "max_distance" -> maxDistance = integer(key, 0, HammingQueryBuilder.ANY_DISTANCE, "of 0 or more");
-                case "filter" -> filter = query(key);
-                case "boost" -> boost = parser.floatValue();
-                case "_name" -> queryName = parser.text();
-                default -> throw error("unknown key [" + key + "]; expected field or fields, code or codes, weights, max_distance, filter, boost, _name");
-            }
-        }
+        parseBody();
         if (fields == null) {
             throw error("requires [field] or [fields]");
         }
@@ -56,7 +36,24 @@ final class HammingParser extends BodyParser {
         if (weights != null && weights.size() != codes.size()) {
             throw error("[weights] has " + weights.size() + " texts, expected " + codes.size() + ": one per code");
         }
-        return new HammingQueryBuilder(service, fields, codes, weights == null ? List.of() : weights, maxDistance, filter).boost(boost).queryName(queryName);
+        List<String> given = weights == null ? List.of() : weights;
+        return withBoostAndName(new HammingQueryBuilder(service, fields, codes, given, maxDistance, filter, ignoreUnmapped));
+    }
+
+    @Override
+    boolean value(String key) throws IOException {
+        switch (key) {
+            case "field" -> setFields(List.of(text(key, "a name")), key);
+            case "fields" -> setFields(texts(key, "a name"), key);
+            case "code" -> setCodes(List.of(code(key)), key);
+            case "codes" -> setCodes(codes(key), key);
+            case "weights" -> weights = weights(key);
+            case "max_distance" -> maxDistance = integer(key, 0, HammingQueryBuilder.ANY_DISTANCE, "of 0 or more");
+            default -> {
+                return super.value(key);
+            }
+        }
+        return true;
     }
 
     private void setFields(List<String> given, String key) {

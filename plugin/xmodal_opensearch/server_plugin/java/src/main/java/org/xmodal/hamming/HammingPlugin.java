@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 package org.xmodal.hamming;
 
+import java.util.ArrayList;
 import java.util.Collection;
 import java.util.List;
 import java.util.function.Supplier;
@@ -18,7 +19,6 @@ import org.opensearch.core.action.ActionResponse;
 import org.opensearch.core.common.breaker.CircuitBreaker;
 import org.opensearch.core.common.io.stream.NamedWriteableRegistry;
 import org.opensearch.index.IndexModule;
-import org.opensearch.index.query.QueryBuilder;
 import org.opensearch.indices.breaker.BreakerSettings;
 import org.opensearch.plugins.ActionPlugin;
 import org.opensearch.plugins.CircuitBreakerPlugin;
@@ -46,7 +46,7 @@ public final class HammingPlugin extends Versioned.BasePlugin implements SearchP
     public List<QuerySpec<?>> getQueries() {
         return List.of(
             new QuerySpec<>(
-                HammingQueryBuilder.NAME, in -> new HammingQueryBuilder(service, in, false), parser -> HammingParser.parse(service, parser)
+                HammingQueryBuilder.NAME, in -> new HammingQueryBuilder(service, in), parser -> HammingParser.parse(service, parser)
             ),
             new QuerySpec<>(CosineQueryBuilder.NAME, CosineQueryBuilder::new, CosineQueryBuilder::parse),
             new QuerySpec<>(TwoStageQueryBuilder.NAME, TwoStageQueryBuilder::new, TwoStageQueryBuilder::parse)
@@ -55,9 +55,9 @@ public final class HammingPlugin extends Versioned.BasePlugin implements SearchP
 
     @Override
     public List<NamedWriteableRegistry.Entry> getNamedWriteables() {
-        return List.of(new NamedWriteableRegistry.Entry(
-            QueryBuilder.class, HammingQueryBuilder.WEIGHTED_NAME, in -> new HammingQueryBuilder(service, in, true)
-        ));
+        List<NamedWriteableRegistry.Entry> entries = new ArrayList<>(HammingQueryBuilder.otherNames(service));
+        entries.add(CosineQueryBuilder.otherName());
+        return entries;
     }
 
     @Override

@@ -5,12 +5,8 @@ import java.io.IOException;
 import java.util.Arrays;
 import java.util.Objects;
 
-import org.apache.lucene.search.BooleanClause;
 import org.apache.lucene.search.IndexSearcher;
-import org.apache.lucene.search.MatchAllDocsQuery;
-import org.apache.lucene.search.MatchNoDocsQuery;
 import org.apache.lucene.search.Query;
-import org.apache.lucene.search.QueryVisitor;
 import org.apache.lucene.search.ScoreMode;
 import org.apache.lucene.search.Weight;
 
@@ -20,22 +16,19 @@ import org.apache.lucene.search.Weight;
  *
  * <p>It matches documents that have a code with a Hamming distance of at most {@code maxDistance} and match the filter.
  */
-final class HammingQuery extends Query {
-    final CodeCache cache;
-    final String[] fields;
+final class HammingQuery extends FilteredQuery {
+    final HammingService service;
     /** Bytes of a code. */
     final int width;
     final ComparedCode[] codes;
     final int maxDistance;
-    final Query filter;
 
-    HammingQuery(CodeCache cache, String[] fields, int width, ComparedCode[] codes, int maxDistance, Query filter) {
-        this.cache = cache;
-        this.fields = fields;
+    HammingQuery(HammingService service, String[] fields, int width, ComparedCode[] codes, int maxDistance, Query filter) {
+        super(fields, filter);
+        this.service = service;
         this.width = width;
         this.codes = codes;
         this.maxDistance = maxDistance;
-        this.filter = filter;
     }
 
     /** The largest key of a matching document. With weights, {@link ComparedCode} applies {@code maxDistance}. */
@@ -44,34 +37,13 @@ final class HammingQuery extends Query {
     }
 
     @Override
-    public Query rewrite(IndexSearcher searcher) throws IOException {
-        if (filter == null) {
-            return this;
-        }
-        Query rewritten = filter.rewrite(searcher);
-        if (rewritten instanceof MatchNoDocsQuery) {
-            return rewritten;
-        }
-        if (rewritten instanceof MatchAllDocsQuery) {
-            rewritten = null;
-        }
-        return rewritten == filter ? this : new HammingQuery(cache, fields, width, codes, maxDistance, rewritten);
+    Query with(Query newFilter) {
+        return new HammingQuery(service, fields, width, codes, maxDistance, newFilter);
     }
 
     @Override
     public Weight createWeight(IndexSearcher searcher, ScoreMode scoreMode, float boost) throws IOException {
-        Weight inner = filter == null ? null : searcher.createWeight(filter, ScoreMode.COMPLETE_NO_SCORES, 1);
-        return new HammingWeight(this, inner, boost);
-    }
-
-    @Override
-    public void visit(QueryVisitor visitor) {
-        if (Arrays.stream(fields).anyMatch(visitor::acceptField)) {
-            visitor.visitLeaf(this);
-        }
-        if (filter != null) {
-            filter.visit(visitor.getSubVisitor(BooleanClause.Occur.FILTER, this));
-        }
+        return new HammingWeight(this, filterWeight(searcher), boost);
     }
 
     @Override

@@ -2,32 +2,26 @@
 package org.xmodal.hamming;
 
 import java.io.IOException;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.Objects;
 
-import org.apache.lucene.search.BooleanClause;
 import org.apache.lucene.search.Query;
+import org.opensearch.core.common.io.stream.NamedWriteableRegistry;
 import org.opensearch.core.common.io.stream.StreamInput;
 import org.opensearch.core.common.io.stream.StreamOutput;
 import org.opensearch.core.xcontent.XContentBuilder;
-import org.opensearch.index.query.AbstractQueryBuilder;
-import org.opensearch.index.query.BoolQueryBuilder;
 import org.opensearch.index.query.QueryBuilder;
-import org.opensearch.index.query.QueryBuilderVisitor;
-import org.opensearch.index.query.QueryRewriteContext;
 import org.opensearch.index.query.QueryShardContext;
-import org.opensearch.index.query.QueryShardException;
 
 /** The {@code hamming} query of a request; serialized between nodes and converted to a {@link HammingQuery} on each shard. */
-final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder> {
+final class HammingQueryBuilder extends FilteredQueryBuilder<HammingQueryBuilder> {
     static final String NAME = "hamming";
-    /**
-     * The name of a query with weights between nodes. A node with version 0.1 of the plugin, which has no weights, refuses the
-     * name; queries without weights are exchanged with it.
-     */
-    static final String WEIGHTED_NAME = "hamming_weighted";
     static final int ANY_DISTANCE = Integer.MAX_VALUE;
+
+    // A query is sent between nodes under the oldest name that can express it, so that a node with an older version of the
+    // plugin refuses what it does not support. Version 0.1 has NAME only, 0.2 has no UNMAPPED_NAME.
+    private static final String WEIGHTED_NAME = "hamming_weighted";
+    private static final String UNMAPPED_NAME = "hamming_unmapped";
 
     private final HammingService service;
     final List<String> fields;
@@ -35,29 +29,41 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
     /** One text of hexadecimal digits per code, or empty without weights. */
     final List<String> weights;
     final int maxDistance;
-    final QueryBuilder filter;
 
     /** {@code filter} may be null. */
     HammingQueryBuilder(
-        HammingService service, List<String> fields, List<QueryCode> codes, List<String> weights, int maxDistance, QueryBuilder filter
+        HammingService service, List<String> fields, List<QueryCode> codes, List<String> weights, int maxDistance, QueryBuilder filter,
+        boolean ignoreUnmapped
     ) {
+        super(filter, ignoreUnmapped);
         this.service = service;
         this.fields = List.copyOf(fields);
         this.codes = List.copyOf(codes);
         this.weights = List.copyOf(weights);
         this.maxDistance = maxDistance;
-        this.filter = filter;
     }
 
-    /** Reads a query sent as {@link #NAME} or, with {@code weighted}, as {@link #WEIGHTED_NAME}. */
-    HammingQueryBuilder(HammingService service, StreamInput in, boolean weighted) throws IOException {
-        super(in);
+    /** Reads a query that was sent as {@link #NAME}. */
+    HammingQueryBuilder(HammingService service, StreamInput in) throws IOException {
+        this(service, in, NAME);
+    }
+
+    /** Reads a query that was sent under one of the names. */
+    private HammingQueryBuilder(HammingService service, StreamInput in, String sentAs) throws IOException {
+        super(in, sentAs.equals(UNMAPPED_NAME));
         this.service = service;
         fields = in.readStringList();
         codes = in.readList(i -> i.readBoolean() ? QueryCode.ofText(i.readString()) : QueryCode.ofBytes(i.readByteArray()));
         maxDistance = in.readVInt();
-        filter = in.readOptionalNamedWriteable(QueryBuilder.class);
-        weights = weighted ? in.readStringList() : List.of();
+        readFilter(in);
+        weights = sentAs.equals(NAME) ? List.of() : in.readStringList();
+    }
+
+    /** Readers of the names besides {@link #NAME}. */
+    static List<NamedWriteableRegistry.Entry> otherNames(HammingService service) {
+        return List.of(WEIGHTED_NAME, UNMAPPED_NAME).stream().map(
+            name -> new NamedWriteableRegistry.Entry(QueryBuilder.class, name, in -> new HammingQueryBuilder(service, in, name))
+        ).toList();
     }
 
     @Override
@@ -73,10 +79,20 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
             }
         }
         out.writeVInt(maxDistance);
-        out.writeOptionalNamedWriteable(filter);
-        if (!weights.isEmpty()) {
+        writeFilter(out);
+        if (!getWriteableName().equals(NAME)) {
             out.writeStringCollection(weights);
         }
+    }
+
+    @Override
+    public String getWriteableName() {
+        return ignoreUnmapped ? UNMAPPED_NAME : weights.isEmpty() ? NAME : WEIGHTED_NAME;
+    }
+
+    @Override
+    public String getName() {
+        return NAME;
     }
 
     @Override
@@ -102,40 +118,14 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
         if (maxDistance != ANY_DISTANCE) {
             builder.field("max_distance", maxDistance);
         }
-        if (filter != null) {
-            builder.field("filter", filter, params);
-        }
-        printBoostAndQueryName(builder);
+        commonToXContent(builder, params);
         builder.endObject();
     }
 
-    private HammingQueryBuilder with(QueryBuilder other) {
-        HammingQueryBuilder copy = new HammingQueryBuilder(service, fields, codes, weights, maxDistance, other);
-        copy.boost(boost());
-        copy.queryName(queryName());
-        return copy;
-    }
-
-    /** Combines a filter of an outer query (hybrid passes its own) with the filter of this query. */
-    public QueryBuilder filter(QueryBuilder other) {
-        if (other == null) {
-            return this;
-        }
-        return with(filter == null ? other : new BoolQueryBuilder().filter(filter).filter(other));
-    }
-
     @Override
-    protected QueryBuilder doRewrite(QueryRewriteContext context) throws IOException {
-        QueryBuilder rewritten = filter == null ? null : filter.rewrite(context);
-        return rewritten == filter ? this : with(rewritten);
-    }
-
-    @Override
-    public void visit(QueryBuilderVisitor visitor) {
-        visitor.accept(this);
-        if (filter != null) {
-            filter.visit(visitor.getChildVisitor(BooleanClause.Occur.FILTER));
-        }
+    HammingQueryBuilder with(QueryBuilder newFilter) {
+        return new HammingQueryBuilder(service, fields, codes, weights, maxDistance, newFilter, ignoreUnmapped)
+            .boost(boost()).queryName(queryName());
     }
 
     /**
@@ -144,64 +134,47 @@ final class HammingQueryBuilder extends AbstractQueryBuilder<HammingQueryBuilder
      * <p>Overrides a method that early 3.x servers lack, hence no {@code @Override}.
      */
     public boolean supportsIntraSegmentSearch() {
-        return filter == null;
+        return !hasFilter();
     }
 
     @Override
-    protected Query doToQuery(QueryShardContext context) throws IOException {
-        try {
-            List<CodeField> found = new ArrayList<>();
-            for (String field : fields) {
-                CodeField next = CodeField.of(context.getMapperService(), context.fieldMapper(field), field);
-                if (!found.contains(next)) {
-                    found.add(next);
-                }
+    List<String> fieldNames() {
+        return fields;
+    }
+
+    @Override
+    CodeField field(QueryShardContext context, String name) {
+        return CodeField.of(context.getMapperService(), context.fieldMapper(name), name);
+    }
+
+    @Override
+    Query onFields(List<CodeField> found, Query filter) {
+        int width = found.get(0).width();
+        for (CodeField field : found) {
+            if (field.width() != width) {
+                throw new IllegalArgumentException(
+                    "fields [" + found.get(0).name() + "] and [" + field.name() + "] have " + 8 * width + " and "
+                        + 8 * field.width() + " bits, expected the same number in all fields"
+                );
             }
-            int width = found.get(0).width();
-            for (CodeField field : found) {
-                if (field.width() != width) {
-                    throw new IllegalArgumentException(
-                        "fields [" + found.get(0).name() + "] and [" + field.name() + "] have " + 8 * width + " and "
-                            + 8 * field.width() + " bits, expected the same number in all fields"
-                    );
-                }
-            }
-            for (CodeField field : found) {
-                field.checkScope(context, filter != null);
-            }
-            int largest = Math.min(maxDistance, 8 * width);
-            ComparedCode[] compared = new ComparedCode[codes.size()];
-            for (int c = 0; c < compared.length; c++) {
-                compared[c] = new ComparedCode(codes.get(c).decode(width), weights.isEmpty() ? null : weights.get(c), largest);
-            }
-            String[] names = found.stream().map(CodeField::name).toArray(String[]::new);
-            Query inner = filter == null ? null : filter.toQuery(context);
-            service.recordUse(context, found);
-            HammingQuery query = new HammingQuery(service.cache, names, width, compared, largest, inner);
-            return context.getMapperService().hasNested() ? FieldScope.around(query, names[0]) : query;
-        } catch (IllegalArgumentException e) {
-            throw new QueryShardException(context, "[" + NAME + "] " + e.getMessage(), e);
         }
+        int largest = Math.min(maxDistance, 8 * width);
+        ComparedCode[] compared = new ComparedCode[codes.size()];
+        for (int c = 0; c < compared.length; c++) {
+            compared[c] = new ComparedCode(codes.get(c).decode(width), weights.isEmpty() ? null : weights.get(c), largest);
+        }
+        String[] names = found.stream().map(CodeField::name).toArray(String[]::new);
+        return new HammingQuery(service, names, width, compared, largest, filter);
     }
 
     @Override
     protected boolean doEquals(HammingQueryBuilder other) {
-        return fields.equals(other.fields) && codes.equals(other.codes) && weights.equals(other.weights) && maxDistance == other.maxDistance
-            && Objects.equals(filter, other.filter);
+        return super.doEquals(other) && fields.equals(other.fields) && codes.equals(other.codes) && weights.equals(other.weights)
+            && maxDistance == other.maxDistance;
     }
 
     @Override
     protected int doHashCode() {
-        return Objects.hash(fields, codes, weights, maxDistance, filter);
-    }
-
-    @Override
-    public String getWriteableName() {
-        return weights.isEmpty() ? NAME : WEIGHTED_NAME;
-    }
-
-    @Override
-    public String getName() {
-        return NAME;
+        return Objects.hash(super.doHashCode(), fields, codes, weights, maxDistance);
     }
 }

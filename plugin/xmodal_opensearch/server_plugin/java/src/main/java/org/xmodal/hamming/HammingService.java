@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 package org.xmodal.hamming;
 
-import java.util.List;
+import java.io.IOException;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 
 import org.apache.logging.log4j.LogManager;
 import org.apache.logging.log4j.Logger;
+import org.apache.lucene.index.LeafReader;
 import org.opensearch.cluster.service.ClusterService;
+import org.opensearch.common.lucene.index.OpenSearchLeafReader;
 import org.opensearch.common.settings.Settings;
 import org.opensearch.core.index.shard.ShardId;
-import org.opensearch.index.query.QueryShardContext;
 import org.opensearch.index.shard.IndexEventListener;
 import org.opensearch.index.shard.IndexShard;
 import org.opensearch.threadpool.Scheduler;
@@ -61,12 +62,25 @@ public final class HammingService implements IndexEventListener {
         return shards.get(id);
     }
 
-    /** Records that a query has searched these fields. */
-    void recordUse(QueryShardContext context, List<CodeField> fields) {
-        ShardWarmer shard = shards.get(new ShardId(context.index(), context.getShardId()));
-        if (shard != null) {
-            shard.recordUse(fields);
+    /**
+     * The codes of a field in a segment, for a query; see {@link CodeCache#get}.
+     *
+     * <p>Only segments of a shard are cached. Other readers, such as the in-memory index of a percolated document, exist for
+     * one request and may never be closed.
+     *
+     * @param width bytes of a code
+     * @return null if the query must read the codes from its own reader
+     */
+    SegmentCodes codes(LeafReader reader, String field, int width) throws IOException {
+        OpenSearchLeafReader segment = OpenSearchLeafReader.getOpenSearchLeafReader(reader);
+        if (segment == null) {
+            return null;
         }
+        ShardWarmer shard = shards.get(segment.shardId());
+        if (shard != null) {
+            shard.recordUse(field, width);
+        }
+        return cache.get(reader, segment, field, width);
     }
 
     private void poll() {

@@ -48,7 +48,7 @@ final class HammingWeight extends Versioned.BaseWeight {
             if (!DocValuesCodes.exist(reader, field)) {
                 continue;
             }
-            SegmentCodes cached = query.cache.get(reader, field, query.width);
+            SegmentCodes cached = query.service.codes(reader, field, query.width);
             DocValuesCodes stored = cached == null ? DocValuesCodes.open(reader, field) : null;
             if (cached != null) {
                 found.add(cached.distances(query.codes));
@@ -56,7 +56,7 @@ final class HammingWeight extends Versioned.BaseWeight {
                 found.add(new DocValuesDistances(stored, query.width, query.codes));
             }
         }
-        return found.isEmpty() ? null : MinDistances.of(found);
+        return MinDistances.of(found);
     }
 
     private final class Supplier extends Versioned.BulkScorerSupplier {
@@ -91,18 +91,18 @@ final class HammingWeight extends Versioned.BaseWeight {
         }
     }
 
-    /** The number of codes of a segment without deletions, for a query without filter and max_distance; else -1 (unknown). */
+    /** The number of codes of a segment without deleted or hidden documents, for a query without filter and max_distance; else -1 (unknown). */
     @Override
     public int count(LeafReaderContext context) throws IOException {
         LeafReader reader = context.reader();
         boolean all = filter == null && query.fields.length == 1 && query.maxDistance >= 8 * query.width;
-        if (!all || reader.hasDeletions()) {
+        if (!all || reader.getLiveDocs() != null) {
             return -1;
         }
         if (!DocValuesCodes.exist(reader, query.fields[0])) {
             return 0;
         }
-        SegmentCodes cached = query.cache.get(reader, query.fields[0], query.width);
+        SegmentCodes cached = query.service.codes(reader, query.fields[0], query.width);
         return cached == null ? -1 : cached.count;
     }
 

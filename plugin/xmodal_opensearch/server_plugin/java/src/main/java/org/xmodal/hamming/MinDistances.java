@@ -2,9 +2,10 @@
 package org.xmodal.hamming;
 
 import java.io.IOException;
+import java.util.Arrays;
 import java.util.List;
 
-/** Smallest key over several fields: the key of a document is that of its nearest code. */
+/** Smallest key over several fields: the key of a document is that of its nearest code. Without a field no document has a key. */
 final class MinDistances implements Distances {
     private final List<Distances> fields;
     private final int[] scratch = new int[BLOCK];
@@ -19,9 +20,9 @@ final class MinDistances implements Distances {
 
     @Override
     public void block(int from, int to, int[] out) throws IOException {
-        fields.get(0).block(from, to, out);
-        for (int f = 1; f < fields.size(); f++) {
-            fields.get(f).block(from, to, scratch);
+        Arrays.fill(out, 0, to - from, ABSENT);
+        for (Distances field : fields) {
+            field.block(from, to, scratch);
             Kernels.min(scratch, to - from, out);
         }
     }

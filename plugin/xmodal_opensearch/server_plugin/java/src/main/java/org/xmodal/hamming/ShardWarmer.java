@@ -2,7 +2,7 @@
 package org.xmodal.hamming;
 
 import java.io.IOException;
-import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
@@ -23,7 +23,8 @@ final class ShardWarmer {
 
     private final IndexShard shard;
     private final CodeCache cache;
-    private final Map<String, CodeField> used = new ConcurrentHashMap<>();
+    /** Bytes of a code of each field that was searched or warmed up. */
+    private final Map<String, Integer> used = new ConcurrentHashMap<>();
     private volatile long lastUsed;
     private long seenRefreshes = -1;
     private int seenFields;
@@ -33,21 +34,19 @@ final class ShardWarmer {
         this.cache = cache;
     }
 
-    /** Records that a query or a warmup request has used the fields. */
-    void recordUse(List<CodeField> fields) {
-        for (CodeField field : fields) {
-            used.putIfAbsent(field.name(), field);
-        }
+    /** Records that a query or a warmup request has used a field; {@code width}: bytes of a code. */
+    void recordUse(String field, int width) {
+        used.putIfAbsent(field, width);
         lastUsed = System.nanoTime();
     }
 
-    /** All code fields of the shard's mapping. */
-    List<CodeField> codeFields() {
-        List<CodeField> found = new ArrayList<>();
+    /** All code fields of the shard's mapping: bytes of a code, by name. */
+    Map<String, Integer> codeFields() {
+        Map<String, Integer> found = new HashMap<>();
         for (MappedFieldType type : shard.mapperService().fieldTypes()) {
             if ("knn_vector".equals(type.typeName())) {
                 try {
-                    found.add(CodeField.of(shard.mapperService(), type, type.name()));
+                    found.put(type.name(), CodeField.of(shard.mapperService(), type, type.name()).width());
                 } catch (IllegalArgumentException e) {
                     continue; // not binary
                 }
@@ -57,10 +56,11 @@ final class ShardWarmer {
     }
 
     /** The code fields of these names. Throws IllegalArgumentException if one is missing or not a code field. */
-    List<CodeField> codeFields(List<String> names) {
-        List<CodeField> found = new ArrayList<>();
+    Map<String, Integer> codeFields(List<String> names) {
+        Map<String, Integer> found = new HashMap<>();
         for (String name : names) {
-            found.add(CodeField.of(shard.mapperService(), shard.mapperService().fieldType(name), name));
+            CodeField field = CodeField.of(shard.mapperService(), shard.mapperService().fieldType(name), name);
+            found.put(field.name(), field.width());
         }
         return found;
     }
@@ -81,20 +81,20 @@ final class ShardWarmer {
         if (refreshes == seenRefreshes && fields == seenFields) {
             return;
         }
-        load(fields == ALL_FIELDS ? codeFields() : List.copyOf(used.values()));
+        load(fields == ALL_FIELDS ? codeFields() : Map.copyOf(used));
         seenRefreshes = refreshes;
         seenFields = fields;
     }
 
     /** Loads the codes of {@code fields} of all segments. */
-    LoadResult load(List<CodeField> fields) throws IOException {
+    LoadResult load(Map<String, Integer> fields) throws IOException {
         int loaded = 0;
         int refused = 0;
         try (Engine.Searcher searcher = shard.acquireSearcher("hamming")) {
             for (LeafReaderContext leaf : searcher.getIndexReader().leaves()) {
-                for (CodeField field : fields) {
-                    if (DocValuesCodes.exist(leaf.reader(), field.name())) {
-                        if (cache.load(leaf.reader(), field.name(), field.width()) != null) {
+                for (Map.Entry<String, Integer> field : fields.entrySet()) {
+                    if (DocValuesCodes.exist(leaf.reader(), field.getKey())) {
+                        if (cache.load(leaf.reader(), field.getKey(), field.getValue()) != null) {
                             loaded++;
                         } else {
                             refused++;

@@ -17,6 +17,7 @@ import org.opensearch.core.xcontent.XContentParser.Token;
 import org.opensearch.index.mapper.MapperService;
 import org.opensearch.index.query.AbstractQueryBuilder;
 import org.opensearch.index.query.InnerHitContextBuilder;
+import org.opensearch.index.query.MatchNoneQueryBuilder;
 import org.opensearch.index.query.QueryBuilder;
 import org.opensearch.index.query.QueryBuilderVisitor;
 import org.opensearch.index.query.QueryRewriteContext;
@@ -59,32 +60,33 @@ final class TwoStageQueryBuilder extends AbstractQueryBuilder<TwoStageQueryBuild
     }
 
     private static final class Parser extends BodyParser {
+        private QueryBuilder first;
+        private QueryBuilder second;
+        private int window = DEFAULT_WINDOW;
+
         Parser(XContentParser parser) {
-            super(parser, NAME);
+            super(parser, NAME, "first, second, window");
         }
 
         TwoStageQueryBuilder query() throws IOException {
-            QueryBuilder first = null;
-            QueryBuilder second = null;
-            int window = DEFAULT_WINDOW;
-            float boost = DEFAULT_BOOST;
-            String queryName = null;
-            while (parser.nextToken() != Token.END_OBJECT) {
-                String key = parser.currentName();
-                parser.nextToken();
-                switch (key) {
-                    case "first" -> first = query(key);
-                    case "second" -> second = query(key);
-                    case "window" -> window = integer(key, 1, MAX_WINDOW, "from 1 to " + MAX_WINDOW);
-                    case "boost" -> boost = parser.floatValue();
-                    case "_name" -> queryName = parser.text();
-                    default -> throw error("unknown key [" + key + "]; expected first, second, window, boost, _name");
-                }
-            }
+            parseBody();
             if (first == null || second == null) {
                 throw error("requires [first] and [second]");
             }
-            return new TwoStageQueryBuilder(first, second, window).boost(boost).queryName(queryName);
+            return withBoostAndName(new TwoStageQueryBuilder(first, second, window));
+        }
+
+        @Override
+        boolean value(String key) throws IOException {
+            switch (key) {
+                case "first" -> first = query(key);
+                case "second" -> second = query(key);
+                case "window" -> window = integer(key, 1, MAX_WINDOW, "from 1 to " + MAX_WINDOW);
+                default -> {
+                    return false;
+                }
+            }
+            return true;
         }
     }
 
@@ -102,7 +104,11 @@ final class TwoStageQueryBuilder extends AbstractQueryBuilder<TwoStageQueryBuild
         return new TwoStageQueryBuilder(newFirst, newSecond, window).boost(boost()).queryName(queryName());
     }
 
-    /** Applies a filter of an outer query (hybrid passes its own) to the first stage, before the window is taken. */
+    /**
+     * Applies a filter of an outer query (hybrid passes its own) to the first stage, before the window is taken.
+     *
+     * <p>Overrides a method that servers of 2.x lack, hence no {@code @Override}.
+     */
     public QueryBuilder filter(QueryBuilder other) {
         return other == null ? this : with(Versioned.restrict(first, other), second);
     }
@@ -110,6 +116,9 @@ final class TwoStageQueryBuilder extends AbstractQueryBuilder<TwoStageQueryBuild
     @Override
     protected QueryBuilder doRewrite(QueryRewriteContext context) throws IOException {
         QueryBuilder newFirst = first.rewrite(context);
+        if (newFirst instanceof MatchNoneQueryBuilder) {
+            return new MatchNoneQueryBuilder();
+        }
         QueryBuilder newSecond = second.rewrite(context);
         return newFirst == first && newSecond == second ? this : with(newFirst, newSecond);
     }

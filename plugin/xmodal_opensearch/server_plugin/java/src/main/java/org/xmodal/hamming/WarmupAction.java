@@ -3,6 +3,7 @@ package org.xmodal.hamming;
 
 import java.io.IOException;
 import java.util.List;
+import java.util.Map;
 
 import org.opensearch.action.ActionType;
 import org.opensearch.action.support.ActionFilters;
@@ -48,8 +49,8 @@ public final class WarmupAction extends TransportBroadcastByNodeAction<WarmupAct
         if (shard == null) {
             return new ShardResult(0, 0);
         }
-        List<CodeField> fields = request.fields.isEmpty() ? shard.codeFields() : shard.codeFields(request.fields);
-        shard.recordUse(fields);
+        Map<String, Integer> fields = request.fields.isEmpty() ? shard.codeFields() : shard.codeFields(request.fields);
+        fields.forEach(shard::recordUse);
         ShardWarmer.LoadResult result = shard.load(fields);
         return new ShardResult(result.entries(), result.refused());
     }

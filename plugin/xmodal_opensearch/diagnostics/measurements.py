@@ -1,10 +1,17 @@
-"""Measurements of an index, and advice: collisions of codes, recall of a graph, latencies."""
+"""Measurements of an index, and advice: collisions of codes, recall of a graph, latencies.
+
+Latencies are compared in pairs: each query is sent with every strategy in turn, several times, and
+the fastest time of each counts, because other load of the machine only adds time. A strategy is
+faster if it is by a margin for so many queries that chance is excluded by a sign test.
+"""
 
 from __future__ import annotations
 
+import math
+import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -12,28 +19,26 @@ import numpy as np
 
 from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Progress
-from xmodal.errors import IndexFailure, IndexMissing
+from xmodal.errors import IndexFailure, ServerFailure
 from xmodal.index.query_codes import QueryCodes
 from xmodal.modality import MODALITIES, Modality
-from xmodal_opensearch.client.address import Address
-from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index import queries as build
-from xmodal_opensearch.index.aliases import describe
 from xmodal_opensearch.index.approximate import Recall
-from xmodal_opensearch.index.bit_order_check import store_self_test
 from xmodal_opensearch.index.comparison import read_stored, source_fields
 from xmodal_opensearch.index.queries import Query
 from xmodal_opensearch.index.reading import sample_codes
 from xmodal_opensearch.index.store import OpenSearchIndex
 from xmodal_opensearch.index.strategies import STRATEGIES, Strategy, missing_requirement
-from xmodal_opensearch.loading import load
 
 MAX_CODES = 200_000
 """Number of codes of each modality that are read to count collisions."""
 K = 10
-ROUNDS, QUERIES = 3, 16
+QUERIES = 16
+ROUNDS, MIN_ROUNDS, TIME_LIMIT = 7, 3, 10.0
+"""Rounds of the measurement of a modality; after the time limit (seconds) the least number."""
 LOW_RECALL, LOW_DISTINCT, SLOW_MS = 0.95, 0.5, 100.0
+MARGIN, SIGNIFICANCE = 0.8, 0.001
+"""A faster strategy takes at most this part of the time; probability that it does so by chance."""
 GRAPH = "graph"
 
 QueryBuilder = Callable[[BinaryCodes], Query]
@@ -54,66 +59,56 @@ class ModalityStats(NamedTuple):
 
 
 class Latency(NamedTuple):
-    """Median time of one request at the client in ms, by search strategy, or ``graph``."""
+    """Times in ms of each query at the client by a search strategy, or ``graph``.
+
+    A time is the fastest one of several requests.
+    """
 
     strategy: str
     modality: Modality
-    milliseconds: float
+    times: tuple[float, ...]
+
+    @property
+    def milliseconds(self) -> float:
+        """Median of the queries."""
+        return statistics.median(self.times)
 
 
 @dataclass
 class DiagnosticsReport:
-    """All measurements; ``advice`` has one line for each recommended change."""
+    """All measurements; ``advice`` has one line for each recommended change.
+
+    ``comparisons``: one line for each strategy that is not used.
+    """
 
     index: str
     modalities: list[ModalityStats] = field(default_factory=list)
     recalls: list[tuple[Modality, Recall]] = field(default_factory=list)
     latencies: list[Latency] = field(default_factory=list)
+    comparisons: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
 
 
 def diagnose(index: OpenSearchIndex, *, progress: Progress | None = None) -> DiagnosticsReport:
     """Measure collisions, recall of the graph, and latency of each strategy for this index."""
     report = DiagnosticsReport(repr(index))
-    index.handle.refresh_always()
-    if load.KEY in index.handle.read_meta():
-        report.advice.append(
-            "a load was killed and its index settings are still in effect: repeat the load, or run "
-            "xmodal-opensearch doctor --repair"
-        )
+    try:
+        index.handle.refresh_always()
+    except ServerFailure as error:
+        if error.status != 403:
+            raise
+        report.advice.append("new documents may be missing: this user may not refresh the index")
     for modality in MODALITIES:
         stats = _collisions(index, modality, progress)
         if stats.codes:
             report.modalities.append(stats)
             _measure_searches(index, modality, report)
+    report.comparisons = compare_strategies(report.latencies, index.handle.strategy.name)
     if report.modalities:
         report.advice += [*advice(report, index), *missing_parts(index)]
     else:
         report.advice.append("the index is empty: fill it with xmodal-opensearch load")
     return report
-
-
-def repair(server: Server, address: Address) -> list[str]:
-    """Store a missing self-test document, and restore the settings after a killed load.
-
-    Returns one line for each repair. Raises IndexMissing.
-    """
-    repairs = []
-    found = describe(server, address.index)
-    if found is None:
-        raise IndexMissing(f"no index {address.index} at {address.server}")
-    name, content = found
-    bits, fingerprint = mapping.read_meta(name, content["mappings"])
-    layout = mapping.read_layout(name, bits, content["mappings"], content["settings"])
-    ids = {"ids": [mapping.SELF_TEST_ID]}
-    answer = server.request("POST", f"/{name}/_mget", ids, doing="reading the self-test document")
-    if not answer["docs"][0].get("found"):
-        store_self_test(server, name, bits, layout)
-        repairs.append("stored the self-test document again")
-    with OpenSearchIndex(server, address, bits=bits, fingerprint=fingerprint) as index:
-        if load.restore_settings(index):
-            repairs.append("restored the settings of before the load")
-    return repairs or ["found nothing to repair"]
 
 
 def advice(report: DiagnosticsReport, index: OpenSearchIndex) -> list[str]:
@@ -151,22 +146,49 @@ def missing_parts(index: OpenSearchIndex) -> list[str]:
     return lines
 
 
-def _latency_advice(latencies: list[Latency], used: str) -> list[str]:
-    """Advice on the strategy and the number of shards; ``used`` is the strategy of the index."""
-    exact = [latency for latency in latencies if latency.strategy != GRAPH]
-    if not exact:
-        return []
+def is_faster(times: Sequence[float], than: Sequence[float]) -> bool:
+    """Return whether ``times`` are faster by the margin; both have one time for each query.
+
+    One-sided sign test: the probability of so many faster queries if half of them were expected.
+    """
+    count = len(times)
+    faster = sum(a <= MARGIN * b for a, b in zip(times, than, strict=True))
+    by_chance = sum(math.comb(count, n) for n in range(faster, count + 1)) / 2**count
+    return count > 0 and by_chance < SIGNIFICANCE
+
+
+def compare_strategies(latencies: Sequence[Latency], used: str) -> list[str]:
+    """Return one line for each other exact strategy: faster than ``used``, or no difference."""
+    times: dict[str, list[float]] = {}
+    for latency in latencies:
+        if latency.strategy != GRAPH:
+            times.setdefault(latency.strategy, []).extend(latency.times)
+    own = times.pop(used, [])
     lines = []
-    best = min(exact, key=lambda latency: latency.milliseconds)
-    current = [one for one in exact if (one.strategy, one.modality) == (used, best.modality)]
-    if current and best.strategy != used and best.milliseconds < 0.8 * current[0].milliseconds:
+    for strategy, others in times.items():
+        if len(others) != len(own):
+            continue
+        numbers = f"{statistics.median(others):.1f} and {statistics.median(own):.1f} ms"
+        if is_faster(others, own):
+            lines.append(f"strategy={strategy} is faster than {used} ({numbers})")
+        elif is_faster(own, others):
+            lines.append(f"strategy={strategy} is slower than {used} ({numbers})")
+        else:
+            lines.append(f"strategy={strategy}: no difference from {used} ({numbers})")
+    return lines
+
+
+def _latency_advice(latencies: Sequence[Latency], used: str) -> list[str]:
+    """Advice on the strategy and the number of shards; ``used`` is the strategy of the index."""
+    lines = [
+        f"{line}: search with ?{line.split()[0]}"
+        for line in compare_strategies(latencies, used)
+        if " is faster " in line
+    ]
+    exact = [latency.milliseconds for latency in latencies if latency.strategy != GRAPH]
+    if exact and min(exact) > SLOW_MS:
         lines.append(
-            f"strategy={best.strategy} takes {best.milliseconds:.1f} ms, {used} "
-            f"{current[0].milliseconds:.1f} ms: search with ?strategy={best.strategy}"
-        )
-    if best.milliseconds > SLOW_MS:
-        lines.append(
-            f"an exact search takes {best.milliseconds:.0f} ms: load a new version with more "
+            f"an exact search takes {min(exact):.0f} ms: load a new version with more "
             "shards (?shards=N) before you use a graph"
         )
     return lines
@@ -205,8 +227,8 @@ def _measure_searches(
 ) -> None:
     """Add latencies, and the recall of the graph, for searches of ``modality`` to ``report``."""
     _, codes = sample_codes(index.handle, modality, QUERIES)
-    for name, builder in _query_builders(index, modality).items():
-        report.latencies.append(Latency(name, modality, _median_ms(index, builder, codes)))
+    builders = _query_builders(index, modality)
+    report.latencies += _measure_latencies(index, modality, builders, codes)
     if index.handle.layout.has_graph:
         report.recalls.append((modality, index.measure_recall(K, target=modality)))
 
@@ -234,16 +256,33 @@ def _query_builder(strategy: Strategy, index: OpenSearchIndex, modality: Modalit
     return lambda code: build.by_all(builder, modality, QueryCodes(code), layout, [])
 
 
-def _median_ms(index: OpenSearchIndex, builder: QueryBuilder, codes: BinaryCodes) -> float:
-    """Median time in ms of a search for each of ``codes``, over several rounds."""
-    times: list[float] = []
-    bodies = [build.search_body(builder(codes[row : row + 1]), K) for row in range(len(codes))]
+def _measure_latencies(
+    index: OpenSearchIndex,
+    modality: Modality,
+    builders: Mapping[str, QueryBuilder],
+    codes: BinaryCodes,
+) -> list[Latency]:
+    """Send each query with every strategy, in random order, in several rounds."""
+    if not len(codes):
+        raise IndexFailure(f"{index.handle.address} has no codes to measure with")
+    rows = range(len(codes))
+    requests = [
+        (name, row, build.search_body(builder(codes[row : row + 1]), K))
+        for row in rows
+        for name, builder in builders.items()
+    ]
+    fastest = {(name, row): math.inf for name, row, _ in requests}
+    order = random.Random(0)
+    until = time.perf_counter() + TIME_LIMIT
     for number in range(ROUNDS + 1):
-        for body in bodies:
+        order.shuffle(requests)
+        requests.sort(key=lambda one: one[1])  # the strategies of a query one after the other
+        for name, row, body in requests:
             started = time.perf_counter()
             index.handle.search([body])
             if number:  # the first round fills caches
-                times.append(1e3 * (time.perf_counter() - started))
-    if not times:
-        raise IndexFailure(f"{index.handle.address} has no codes to measure with")
-    return statistics.median(times)
+                taken = 1e3 * (time.perf_counter() - started)
+                fastest[name, row] = min(taken, fastest[name, row])
+        if number >= MIN_ROUNDS and time.perf_counter() > until:
+            break
+    return [Latency(name, modality, tuple(fastest[name, row] for row in rows)) for name in builders]

@@ -1,35 +1,27 @@
-"""Diagnostics: measurements equal those of numpy, advice follows thresholds, repair restores."""
+"""Measurements of doctor: collisions equal those of numpy, advice follows thresholds and tests."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from support.filled import BITS, random_codes
 
 from xmodal.codes import BinaryCodes
-from xmodal.errors import IndexMismatch
 from xmodal.modality import MODALITIES
-from xmodal_opensearch import diagnostics
-from xmodal_opensearch.client.address import parse_address
-from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.diagnostics import (
+from xmodal_opensearch.diagnostics import measurements
+from xmodal_opensearch.diagnostics.measurements import (
     DiagnosticsReport,
     Latency,
     ModalityStats,
     advice,
+    compare_strategies,
     diagnose,
-    repair,
+    is_faster,
 )
 from xmodal_opensearch.index.approximate import Recall
-from xmodal_opensearch.index.mapping import SELF_TEST_ID
-from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
-from xmodal_opensearch.loading.load import load
-
-Rest = Callable[..., Any]
+from xmodal_opensearch.index.store import open_opensearch
 
 
 def codes_with_repetitions(n: int, distinct: int, seed: int) -> BinaryCodes:
@@ -37,6 +29,12 @@ def codes_with_repetitions(n: int, distinct: int, seed: int) -> BinaryCodes:
     rng = np.random.default_rng(seed)
     weights = np.arange(1, distinct + 1)
     return random_codes(distinct, seed)[rng.choice(distinct, n, p=weights / weights.sum())]
+
+
+def latency(strategy: str, *milliseconds: float) -> Latency:
+    """Return the times of 16 queries."""
+    times = milliseconds * (16 // len(milliseconds))
+    return Latency(strategy, "text", times)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +49,7 @@ def codes_with_repetitions(n: int, distinct: int, seed: int) -> BinaryCodes:
 def test_diagnose_measures_collisions_latencies_and_recall(
     address: Callable[..., str], strategy: str, measured: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diagnostics, "QUERIES", 3)
+    monkeypatch.setattr(measurements, "QUERIES", 3)
     image, text = codes_with_repetitions(700, 20, 1), random_codes(700, 2)
     with open_opensearch(address(strategy=strategy), bits=BITS, create=True) as index:
         index.add([f"d{n}" for n in range(700)], image=image, text=text)
@@ -89,8 +87,8 @@ def test_diagnose_of_an_empty_index(address: Callable[..., str]) -> None:
 def test_diagnose_reads_at_most_max_codes(
     address: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diagnostics, "MAX_CODES", 5000)
-    monkeypatch.setattr(diagnostics, "QUERIES", 1)
+    monkeypatch.setattr(measurements, "MAX_CODES", 5000)
+    monkeypatch.setattr(measurements, "QUERIES", 1)
     with open_opensearch(address(), bits=BITS, create=True) as index:
         codes = random_codes(6000)
         index.add([f"d{n}" for n in range(6000)], image=codes)
@@ -114,21 +112,15 @@ def test_diagnose_reads_at_most_max_codes(
             ["the graph finds 94% of the 10 nearest image codes"],
         ),
         (
-            DiagnosticsReport(
-                "", latencies=[Latency("script", "text", 9.0), Latency("knn", "text", 7.0)]
-            ),
-            ["strategy=knn takes 7.0 ms, script 9.0 ms"],
+            DiagnosticsReport("", latencies=[latency("script", 9.0), latency("knn", 7.0)]),
+            ["strategy=knn is faster than script (7.0 and 9.0 ms): search with ?strategy=knn"],
         ),
         (
-            DiagnosticsReport(
-                "", latencies=[Latency("script", "text", 9.0), Latency("knn", "text", 7.3)]
-            ),
+            DiagnosticsReport("", latencies=[latency("script", 9.0), latency("knn", 7.3)]),
             ["no change recommended"],
         ),
         (
-            DiagnosticsReport(
-                "", latencies=[Latency("script", "text", 400.0), Latency("graph", "text", 2)]
-            ),
+            DiagnosticsReport("", latencies=[latency("script", 400.0), latency("graph", 2.0)]),
             ["an exact search takes 400 ms"],
         ),
     ],
@@ -144,30 +136,38 @@ def test_advice_follows_the_thresholds(
         assert line.startswith(start)
 
 
-def run_repair(index: OpenSearchIndex) -> list[str]:
-    """Repair the index and return the lines."""
-    address = parse_address(str(index.handle.address))
-    return repair(Server(address), address)
+def test_faster_needs_a_margin_for_most_queries() -> None:
+    slow = [10.0] * 16
+    assert is_faster([7.9] * 16, slow)
+    assert not is_faster([8.1] * 16, slow)
+    assert is_faster([5.0] * 15 + [20.0], slow)
+    assert not is_faster([5.0] * 12 + [20.0] * 4, slow)  # by chance in 4 % of the measurements
+    assert not is_faster([5.0] * 9, slow[:9])  # too few queries
+    assert not is_faster([], [])
 
 
-@pytest.mark.parametrize("strategy", ["script", "long"])
-def test_repair_restores_self_test_and_settings(
-    address: Callable[..., str], rest: Rest, tmp_path: Path, strategy: str
-) -> None:
-    uri = address(strategy=strategy)
-    with open_opensearch(uri, bits=BITS, create=True) as index:
-        assert run_repair(index) == ["found nothing to repair"]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("xmodal_opensearch.loading.load.restore_settings", lambda index: False)
-            load(index, [], checkpoints=tmp_path)
-        assert diagnose(index).advice[0].startswith("a load was killed")
-        rest("DELETE", f"/{index.handle.name}/_doc/{SELF_TEST_ID}?refresh=true")
-        with pytest.raises(IndexMismatch, match="has lost its self-test document"):
-            open_opensearch(uri)
-        assert run_repair(index) == [
-            "stored the self-test document again",
-            "restored the settings of before the load",
-        ]
-        open_opensearch(uri).close()
-        assert "killed" not in diagnose(index).advice[0]
-        assert run_repair(index) == ["found nothing to repair"]
+def test_strategies_of_equal_speed_are_not_distinguished_beside_load() -> None:
+    """Times of 1,000 measurements whose fastest requests are up to twice too slow."""
+    rng = np.random.default_rng(0)
+    advised = 0
+    for _ in range(1000):
+        script, knn = (tuple(8 * rng.uniform(1, 2, 32)) for _ in range(2))
+        lines = compare_strategies(
+            [Latency("script", "text", script), Latency("knn", "text", knn)], "script"
+        )
+        assert len(lines) == 1
+        advised += " no difference " not in lines[0]
+    assert advised == 0
+
+
+def test_strategies_are_compared_with_the_used_one() -> None:
+    latencies = [
+        latency("hamming", 3.0),
+        latency("script", 9.0),
+        latency("knn", 3.1),
+        latency("graph", 1.0),
+    ]
+    script, knn = compare_strategies(latencies, "hamming")
+    assert script == "strategy=script is slower than hamming (9.0 and 3.0 ms)"
+    assert knn.startswith("strategy=knn: no difference from hamming")
+    assert compare_strategies(latencies[:1], "hamming") == []

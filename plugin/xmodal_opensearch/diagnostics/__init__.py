@@ -1,0 +1,1 @@
+"""``xmodal-opensearch doctor``: findings about an index and its cluster, and measurements."""
