@@ -105,8 +105,10 @@ def check_width(address: Address, stored: int, bits: int) -> None:
         )
 
 
-def remove_preparation(server: Server, name: str, meta: Mapping[str, Any]) -> None:
-    """Remove ``_meta.xmodal`` and the self-test document."""
+def remove_preparation(
+    server: Server, name: str, meta: Mapping[str, Any], guard: str | None
+) -> None:
+    """Remove ``_meta.xmodal``, the self-test document and the alias ``guard`` of writes."""
     kept = {key: value for key, value in meta.items() if not key.startswith("xmodal")}
     doing = "removing the description of codes"
     server.request("PUT", f"/{name}/_mapping", {"_meta": kept}, doing=doing)
@@ -117,6 +119,9 @@ def remove_preparation(server: Server, name: str, meta: Mapping[str, Any]) -> No
         doing="deleting the self-test",
         refresh="true",
     )
+    if guard is not None:
+        body = {"actions": [{"remove": {"index": name, "alias": guard}}]}
+        server.request("POST", "/_aliases", body, doing="removing an alias")
 
 
 def _add_fields(

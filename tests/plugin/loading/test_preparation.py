@@ -158,6 +158,7 @@ def test_undo_restores_the_documents(shop: Callable[..., Shop], knn: bool) -> No
     assert mine.undo() == 6
     assert mine.documents() == before | {"late": {"title": "title 1"}}
     assert mine.mappings()["_meta"] == {"own": 1}
+    assert mine.rest("GET", f"/{mine.name}/_alias")[mine.name]["aliases"] == {}
     with pytest.raises(IndexMismatch):
         open_opensearch(mine.uri)
     assert mine.undo() == 0
