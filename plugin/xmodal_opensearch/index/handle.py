@@ -17,7 +17,11 @@ from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server, is_repeated, is_retryable
 from xmodal_opensearch.index import mapping, queries, write_guard
-from xmodal_opensearch.index.bit_order_check import check_bit_order, hides_documents
+from xmodal_opensearch.index.bit_order_check import (
+    check_bit_order,
+    check_unmasked,
+    hides_documents,
+)
 from xmodal_opensearch.index.capabilities import encodes_documents, probe
 from xmodal_opensearch.index.description import (
     check_conditions,
@@ -104,9 +108,10 @@ class IndexHandle:
         if len(contents) > 1 and names:
             names = self._with_self_test(names) or names[:1]
         for name in names:
-            result = check_bit_order(
-                self.server, self.address, name, self.bits, self.layout, self.strategy
-            )
+            of_index = (self.server, self.address, name, self.bits, self.layout, self.strategy)
+            result = check_bit_order(*of_index)
+            if self.capabilities.secured:
+                check_unmasked(*of_index)
             self.is_restricted |= result.restricted
             self.unchecked += [] if result.checked else [name]
 
