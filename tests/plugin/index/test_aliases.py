@@ -28,8 +28,8 @@ from xmodal_opensearch.index.creation import make_version
 from xmodal_opensearch.index.mapping import LAYOUTS
 from xmodal_opensearch.index.scope import read_scope
 from xmodal_opensearch.index.store import open_opensearch
-from xmodal_opensearch.loading.enrich import prepare
 from xmodal_opensearch.loading.new_version import open_next_version
+from xmodal_opensearch.loading.preparation import prepare
 
 Address = Callable[..., str]
 Rest = Callable[..., Any]
