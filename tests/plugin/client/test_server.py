@@ -108,9 +108,9 @@ def test_connecting_to_an_unknown_host_fails() -> None:
         ),
         (Reply(body={"hello": "world"}), "expected OpenSearch"),
         (Reply(body={"version": "1.2"}), "expected OpenSearch"),
-        (Reply(body=["a"]), "expected OpenSearch"),
-        (Reply(body="hello", content_type="text/plain"), "expected OpenSearch"),
-        (Reply(body=""), "expected OpenSearch"),
+        (Reply(body=["a"]), "no JSON object"),
+        (Reply(body="hello", content_type="text/plain"), "no JSON object"),
+        (Reply(body=""), "no JSON object"),
         (Reply(body="<html>", content_type="text/html"), "unusable answer .*text/html"),
         (Reply(body="{"), "unusable answer while connecting .*not JSON"),
         (
