@@ -18,6 +18,7 @@ from uuid import uuid4
 import pytest
 from support.hamming_server import Refused, Server
 from support.rest_path import allow
+from support.secured_node import SecuredNode
 
 if TYPE_CHECKING:
     from xmodal.data.dataset import Dataset
@@ -90,6 +91,27 @@ def name(server: Server) -> Iterator[str]:
     yield index
     with suppress(Refused):
         server("DELETE", index)
+
+
+@pytest.fixture(scope="session")
+def secured(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredNode]:
+    """A node with the security plugin and the hamming plugin."""
+    from xmodal_opensearch.node import security
+    from xmodal_opensearch.node.artifacts import KNN, newest_version
+    from xmodal_opensearch.node.process import Node
+    from xmodal_opensearch.server_plugin.build import plugin_folder
+
+    version = newest_version([security.PLUGIN])
+    with Node.start(
+        tmp_path_factory.mktemp("opensearch") / "secured",
+        plugins=[KNN, security.PLUGIN],
+        extra_plugins=[plugin_folder(version)],
+        version=version,
+    ) as node:
+        files = node.folder / security.FOLDER
+        yield SecuredNode(
+            node.url, files / security.CERTIFICATE, (files / security.PASSWORD).read_text()
+        )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from xmodal_opensearch.cli.enrich import enrich
 from xmodal_opensearch.cli.load import load
 from xmodal_opensearch.cli.node import node
 from xmodal_opensearch.cli.plugin import plugin
+from xmodal_opensearch.cli.roles import roles
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -32,5 +33,7 @@ def commands() -> None:
     """
 
 
-for command in (node, create, load, enrich, connect, disconnect, doctor, delete, demo, plugin):
+for command in (
+    *(node, create, load, enrich, connect, disconnect, doctor, delete, roles, demo, plugin),
+):
     commands.add_command(command)

@@ -122,10 +122,10 @@ def check_self_test(subject: Subject) -> Iterator[Finding]:
         (expected,) = layout.values(mapping.self_test_code(bits))
         if stored is None and hides_documents(subject.server, name):
             yield Finding(
-                "hidden-documents",
-                f"document-level security hides documents of {name} from this user",
-                "its bit order and its self-test document were not checked",
-                "run this command as a user who sees all documents",
+                "self-test-hidden",
+                f"document-level security hides {mapping.SELF_TEST_ID} of {name} from this user",
+                "the bit order of its codes is not checked",
+                "run doctor as a user who sees all documents",
                 is_wrong=False,
             )
         elif stored is None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from xmodal.codes import BinaryCodes
 from xmodal.errors import IndexMismatch, ServerFailure
 from xmodal.index.query_codes import QueryCodes
+from xmodal.modality import MODALITIES
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.retry import poll
 from xmodal_opensearch.client.server import Server
@@ -16,6 +19,8 @@ from xmodal_opensearch.index import queries as build
 from xmodal_opensearch.index.mapping import Layout
 from xmodal_opensearch.index.strategies import Strategy
 
+SAMPLE = 20
+"""Documents that are read to find one with a code."""
 CREATION_TIMEOUT = 3.0
 """Seconds to wait for the self-test document of an index that another process is creating."""
 
@@ -97,6 +102,45 @@ def check_bit_order(
             f"{mapping.BIT_ORDER!r}: load the index again with this version"
         )
     return SelfTest(True, is_restricted)
+
+
+def check_unmasked(
+    server: Server, address: Address, name: str, bits: int, layout: Layout, strategy: Strategy
+) -> None:
+    """Search stored codes by themselves; raise IndexMismatch if the search has other codes.
+
+    This is so for a user from whom the security plugin masks a code field: it changes or hides the
+    values that searches compare, and not those of ``_source``.
+    """
+    if layout.engine is not None or strategy.build is None:
+        return  # the values of these layouts are never masked
+    body = {
+        "size": SAMPLE,
+        "query": {"exists": {"field": mapping.ID}},
+        "_source": [mapping.field_of(modality) for modality in MODALITIES],
+    }
+    answer = server.search(f"/{name}/_search", body, doing="testing the codes")
+    for modality in MODALITIES:
+        field = mapping.field_of(modality)
+        hit = next((one for one in answer["hits"]["hits"] if one["_source"].get(field)), None)
+        if hit is None:
+            continue
+        code = QueryCodes(layout.codes([hit["_source"][field]], bits))
+        only = [{"ids": {"values": [hit["_id"]]}}]
+        body = build.search_body(strategy.build(field, code, layout, only, None), 1)
+        try:
+            found = server.search(f"/{name}/_search", body, doing="testing the codes")
+            scores = [one["_score"] for one in found["hits"]["hits"]]
+        except ServerFailure as error:
+            if error.status != 400:
+                raise
+            scores = []
+        if not scores or np.float32(scores[0]) != np.float32(codec.SCALE):
+            raise IndexMismatch(
+                f"{address}: a search does not find the {modality} code that document "
+                f"{hit['_id']!r} shows: if a role of the user masks {field} (masked_fields), hide "
+                "the field instead, by field-level security"
+            )
 
 
 def hides_documents(server: Server, name: str) -> bool:

@@ -17,7 +17,11 @@ from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server, is_repeated, is_retryable
 from xmodal_opensearch.index import mapping, queries, write_guard
-from xmodal_opensearch.index.bit_order_check import check_bit_order, hides_documents
+from xmodal_opensearch.index.bit_order_check import (
+    check_bit_order,
+    check_unmasked,
+    hides_documents,
+)
 from xmodal_opensearch.index.capabilities import encodes_documents, probe
 from xmodal_opensearch.index.description import (
     check_conditions,
@@ -25,7 +29,7 @@ from xmodal_opensearch.index.description import (
     read_fields,
 )
 from xmodal_opensearch.index.queries import Query
-from xmodal_opensearch.index.scope import Contents, ScopeChanged, read_scope, read_state
+from xmodal_opensearch.index.scope import Contents, ScopeChanged, read_scope
 from xmodal_opensearch.index.strategies import Strategy, check_writable, choose_strategy
 
 QUERIES_PER_REQUEST = 32
@@ -105,9 +109,10 @@ class IndexHandle:
         if len(contents) > 1 and names:
             names = self._with_self_test(names) or names[:1]
         for name in names:
-            result = check_bit_order(
-                self.server, self.address, name, self.bits, self.layout, self.strategy
-            )
+            of_index = (self.server, self.address, name, self.bits, self.layout, self.strategy)
+            result = check_bit_order(*of_index)
+            if self.capabilities.secured:
+                check_unmasked(*of_index)
             self.is_restricted |= result.restricted
             self.unchecked += [] if result.checked else [name]
 
@@ -196,19 +201,16 @@ class IndexHandle:
     def _adopt_scope(self) -> bool:
         """Read the scope again; return whether it changed."""
         old = self.scope
-        new = read_state(self.server, old.target)
-        if new is None:
+        found = read_scope(self.server, old.target)
+        if found is None:
             raise IndexMissing(f"no index {old.target} at {self.address.server}")
+        new, contents = found
         window = min(self.window, new.window)
         if (replace(new, name=old.name), window) == (old, self.window):
             return False
         if old.write_index is not None and old.indexes[0] not in new.indexes:
             new = old.pinned()
         elif new.uuids != old.uuids:
-            found = read_scope(self.server, old.target)
-            if found is None:
-                raise IndexMissing(f"no index {old.target} at {self.address.server}")
-            new, contents = found
             self._describe(contents, self.bits, self.fingerprint)
             self._check_bit_order(contents)
         self.scope, self.window = new, min(window, new.window)

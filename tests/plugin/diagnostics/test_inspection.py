@@ -65,7 +65,7 @@ def test_lost_self_test_document_and_settings_of_a_killed_load_are_repaired(
 ) -> None:
     with open_opensearch(uri) as index, pytest.MonkeyPatch.context() as patch:
         name = index.handle.name
-        patch.setattr("xmodal_opensearch.loading.load.restore_settings", lambda index: False)
+        patch.setattr("xmodal_opensearch.loading.load.restore_settings", lambda *_: False)
         with settings_for_loading(index):
             pass
     rest("DELETE", f"/{name}/_doc/xmodal-self-test?refresh=true")

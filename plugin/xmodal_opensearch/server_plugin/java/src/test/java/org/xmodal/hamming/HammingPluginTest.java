@@ -296,6 +296,22 @@ class HammingPluginTest {
         assertEquals(1.0, at(cosine, "hits.max_score"));
     }
 
+    /** The node is a remote cluster of its own: queries are sent as between nodes. */
+    @ParameterizedTest
+    @ValueSource(booleans = { false, true })
+    void searchesOfRemoteClusters(boolean roundtrips) {
+        Map<String, Object> nodes = at(node.json("GET", "_nodes/transport", null), "nodes");
+        String address = at(nodes.values().iterator().next(), "transport_address");
+        node.json("PUT", "_cluster/settings", "{\"transient\": {\"cluster.remote.other.seeds\": [\"%s\"]}}".formatted(address));
+        for (String query : bodies()) {
+            Map<String, Object> found = node.json(
+                "POST", "other:a/_search?ccs_minimize_roundtrips=" + roundtrips, "{\"query\": " + query + "}"
+            );
+            assertEquals(ids("a", query), ids(found));
+        }
+        node.json("PUT", "_cluster/settings", "{\"transient\": {\"cluster.remote.other.seeds\": null}}");
+    }
+
     @Test
     void aliasFilterAppliesBeforeTheWindow() {
         node.json("POST", "_aliases", "{\"actions\": [{\"add\": {\"index\": \"a\", \"alias\": \"odd\", \"filter\": " + term("tag", "t1") + "}}]}");
