@@ -13,7 +13,7 @@ from xmodal.errors import IndexMismatch, IndexMissing, ServerFailure
 from xmodal.index.contract import Index, open_index
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.diagnostics import repair
+from xmodal_opensearch.diagnostics.inspection import repair
 from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.aliases import (
     alias_actions,
