@@ -10,7 +10,8 @@ UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
   && $(WITHOUT_GPU) $(UV_INSTALL) && { $(BIN)/python -c 'import torch' 2>/dev/null || $(UV_INSTALL); }
 
-.PHONY: demo demo-opensearch demo-hamming maven test test-slow test-java check format wheel clean
+.PHONY: demo demo-opensearch demo-hamming maven test test-slow test-java test-versions check format \
+  wheel clean
 
 demo: .venv/ready
 	$(BIN)/xmodal demo --out demo
@@ -33,6 +34,11 @@ test: .venv/ready
 # Slow tests: kills, lost nodes, tutorials. CI runs them.
 test-slow: .venv/ready
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder
+
+# Contract suite on each server version and the table of versions. VERSIONS="3.4.0 3.5.0": these only;
+# QUICK=1: fewer tests, on the oldest and the newest version unless VERSIONS is given, as in CI.
+test-versions: .venv/ready
+	HF_HUB_OFFLINE=1 $(BIN)/python tests/versions/matrix.py $(if $(QUICK),--quick) $(VERSIONS)
 
 check: .venv/ready
 	$(BIN)/ruff format --check .

@@ -4,9 +4,9 @@ a node, and a run without.
     python benchmarks/backfill.py --model m.onnx [--documents 1000000] [--work FOLDER] [--quick]
 
 Writes results/backfill.md; takes an hour and 2 GB of FOLDER. The documents have a title of six
-words and a shop. Both runs are ``xmodal-opensearch enrich``; the first ends at 20, 40 and 60 % by SIGKILL
-and is started again, and at 80 % the node ends and starts while the command waits. Ids and codes of
-both indexes are compared by a sum of hashes.
+words and a shop. Both runs are ``xmodal-opensearch enrich``. In the first, SIGKILL ends the command
+at 20, 40 and 60 % of the documents, and the same command is started again; at 80 % the node ends
+and starts while the command waits. Ids and codes of both indexes are compared by a sum of hashes.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ WORDS = (
 )
 CHUNK = 5000
 SHARDS = 2
+REFRESH = "30s"
+"""Interval of refreshes; each costs time during a backfill."""
+POLL = 5.0
+"""Seconds between two counts of the documents with codes."""
 KILLS = (0.2, 0.4, 0.6)
 RESTART = 0.8
 PROGRAM = "from xmodal_opensearch.cli import main; main()"
@@ -61,7 +65,11 @@ class Benchmark:
     def _start(self, port: int | None) -> Node:
         options: dict[str, Any] = {} if port is None else {"port": port}
         return Node.start(
-            self.folder / "node", extra_plugins=[plugin_folder()], fast_start=False, **options
+            self.folder / "node",
+            extra_plugins=[plugin_folder()],
+            fast_start=False,
+            timeout=900,
+            **options,
         )
 
     def server(self) -> Server:
@@ -71,7 +79,11 @@ class Benchmark:
         """Store the documents in the index "plain"; return the seconds."""
         server, started = self.server(), time.perf_counter()
         body = {
-            "settings": {"index.number_of_shards": SHARDS, "index.number_of_replicas": 0},
+            "settings": {
+                "index.number_of_shards": SHARDS,
+                "index.number_of_replicas": 0,
+                "index.refresh_interval": REFRESH,
+            },
             "mappings": {"properties": {"title": {"type": "text"}, "shop": {"type": "keyword"}}},
         }
         server.request("PUT", "/plain", body, doing="creating")
@@ -120,29 +132,31 @@ class Benchmark:
     def run(self, name: str, kills: tuple[float, ...], restart: float | None) -> Run:
         """Encode the index ``name``, with kills and a restart of the node at shares of it."""
         started, memory = time.perf_counter(), 0.0
-        waiting = [share for share in kills]
+        events = [*((share, "kill") for share in kills)]
+        events += [] if restart is None else [(restart, "restart of the node")]
         while True:
-            process = self.command(name)
+            process, before = self.command(name), self.encoded(name)
             try:
                 while process.poll() is None:
-                    time.sleep(1)
+                    time.sleep(POLL if events else 0.5)
                     memory = max(memory, resident_memory(process.pid))
-                    share = self.encoded(name) / self.documents if waiting or restart else 0.0
-                    if waiting and share >= waiting[0]:
-                        print(f"{name}: kill at {share:.0%}", flush=True)
-                        waiting.pop(0)
+                    count = self.encoded(name) if events else 0
+                    # The command works: it has written documents.
+                    if not events or count <= before or count < events[0][0] * self.documents:
+                        continue
+                    print(f"{name}: {events[0][1]} at {count:,} documents", flush=True)
+                    if events.pop(0)[1] == "kill":
                         process.send_signal(signal.SIGKILL)
                         process.wait()
-                        break
-                    if not waiting and restart and share >= restart:
-                        print(f"{name}: restart of the node at {share:.0%}", flush=True)
-                        restart = None
+                    else:
                         self.restart()
             finally:
                 if process.poll() is None:
                     process.kill()
                     process.wait()
             if process.returncode == 0:
+                if events:
+                    sys.exit(f"the command ended before {events}")
                 return Run(time.perf_counter() - started, memory)
             if process.returncode != -signal.SIGKILL:
                 sys.exit(f"enrich ended with {process.returncode}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -69,10 +70,11 @@ def run_tests(classpath: list[Path], classes: Path, agent: Path, out: Path) -> N
         classpath,
         "org.junit.platform.console.ConsoleLauncher",
         *arguments,
-        *("--disable-ansi-colors", "--details=none", "--fail-if-no-tests"),
+        *("--disable-ansi-colors", "--details=summary", "--fail-if-no-tests"),
         options=options,
     )
-    print("java tests:", " ".join(printed.split("[")[-3].split("]")[0].split()))
+    passed = re.search(r"(\d+) tests successful", printed)
+    print(f"java tests that passed: {passed[1] if passed else printed}")
 
 
 def coverage(report: list[Path], executed: Path, classes: Path, folder: Path) -> float:

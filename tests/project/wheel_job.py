@@ -32,6 +32,9 @@ java = files("xmodal_opensearch.server_plugin").joinpath("java")
 assert java.joinpath("plugin-descriptor.properties").is_file(), "the plugin's descriptor is missing"
 query = "src/main/java/org/xmodal/hamming/HammingQuery.java"
 assert java.joinpath(query).is_file(), "the plugin's sources are missing"
+for folder in ("lucene9", "lucene10"):
+    assert java.joinpath("src/main", folder).is_dir(), f"the plugin's {folder} is missing"
+assert not java.joinpath("src/test").exists(), "the wheel has the plugin's tests"
 names = {entry.name: entry for entry in entry_points(group="xmodal.indexes")}
 assert names["file"].load().__module__ == "xmodal.index.local", names
 assert names["opensearch"].value == "xmodal_opensearch.index.store:open_opensearch", names

@@ -18,12 +18,22 @@ DEFAULT_SIZE = 10
 """Hits of a search without ``size``."""
 
 
-class IncompleteAnswer(Exception):
-    """An answer with status 200 lacks a part of the index."""
+FINAL_TYPES = frozenset(
+    {"illegal_argument_exception", "query_shard_exception", "parsing_exception", "script_exception"}
+)
+"""Error types of a shard that refuses a search which other shards answer; it will do so again."""
 
-    def __init__(self, missing: str, reason: str) -> None:
+
+class IncompleteAnswer(Exception):
+    """An answer with status 200 lacks a part of the index.
+
+    ``is_final``: a repetition of the request would lack it, too. A cluster that is skipped
+    (``cluster.remote.NAME.skip_unavailable``) is such a part.
+    """
+
+    def __init__(self, missing: str, reason: str, *, is_final: bool = False) -> None:
         super().__init__(missing, reason)
-        self.missing, self.reason = missing, reason
+        self.missing, self.reason, self.is_final = missing, reason, is_final
 
 
 class UnusableAnswer(Exception):
@@ -86,7 +96,12 @@ def check_whole(answer: Any) -> None:
     if shards.get("failed"):
         reason = reason_of({"failed_shards": shards.get("failures")}) or "no reason given"
         _check_permitted(reason)
-        raise IncompleteAnswer(f"{shards['failed']} shards failed", reason)
+        types = {_get(_get(one, "reason"), "type") for one in shards.get("failures") or ()}
+        is_final = bool(types & FINAL_TYPES)
+        raise IncompleteAnswer(f"{shards['failed']} shards failed", reason, is_final=is_final)
+    skipped = _get(_get(answer, "_clusters"), "skipped")
+    if skipped:
+        raise IncompleteAnswer(f"{skipped} remote clusters did not answer", "they were skipped")
     # A shard without an active copy is counted neither as successful nor as failed.
     missing = shards.get("total", 0) - shards.get("successful", 0)
     if missing > 0 and ("hits" in answer or "pit_id" in answer):

@@ -174,7 +174,8 @@ def send(
 ) -> Report:
     """Send all batches with ``workers`` threads; at most ``2 * workers`` batches are in memory.
 
-    ``on_sent`` is called in the caller's thread with each batch that was sent, and its report.
+    ``on_sent`` is called in the caller's thread with each batch that was sent, and its report,
+    which is added to the total afterwards.
     Raises the first error of :func:`send_batch` and of ``source``.
     """
     total = Report()
@@ -192,9 +193,9 @@ def send(
         for future in finished:
             batch = pending.pop(future)
             report = future.result()
-            total.add(report)
             if on_sent is not None:
                 on_sent(batch, report)
+            total.add(report)
 
     with ThreadPoolExecutor(workers, thread_name_prefix="xmodal-bulk") as pool:
         try:

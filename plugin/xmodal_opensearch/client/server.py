@@ -329,7 +329,9 @@ def is_unusable(error: Exception) -> bool:
 
 def is_retryable(error: BaseException) -> bool:
     """Whether a repetition of the same request may succeed."""
-    if isinstance(error, IncompleteAnswer | UnusableAnswer):
+    if isinstance(error, IncompleteAnswer):
+        return not error.is_final
+    if isinstance(error, UnusableAnswer):
         return True
     if isinstance(error, ServerFailure):
         return may_pass(error.status, None) or error.reason in ("connection", "timeout", "answer")

@@ -148,41 +148,55 @@ def check_self_test(subject: Subject) -> Iterator[Finding]:
 def check_documents(subject: Subject) -> Iterator[Finding]:
     """Documents of other encoders, and documents by other clients that lack the id."""
     for name, content in _searchable(subject):
-        bits, fingerprint = mapping.read_meta(name, content["mappings"])
-        other = {"exists": {"field": mapping.ENCODER}}
-        if fingerprint is not None:
-            same = {"term": {mapping.ENCODER: fingerprint}}
-            others = {"bool": {"filter": [other], "must_not": [same]}}
-            count = subject.server.count(name, others)
-            if count:
-                enriched = mapping.is_enriched(content["mappings"])
-                yield Finding(
-                    "other-encoder",
-                    f"{count:,} documents of {name} have codes of another encoder",
-                    "no search finds them" if enriched else "their distances mean nothing",
-                    "encode them again with "
-                    + ("xmodal-opensearch enrich" if enriched else "xmodal index"),
-                )
-        layout = mapping.read_layout(name, bits, content["mappings"], content["settings"])
-        query = {
-            "bool": {
-                "should": [layout.present(mapping.field_of(modality)) for modality in MODALITIES],
-                "minimum_should_match": 1,
-                "must_not": [{"exists": {"field": mapping.ID}}],
-            }
+        yield from _other_encoders(subject, name, content["mappings"])
+        yield from _without_id(subject, name, content)
+
+
+def _other_encoders(subject: Subject, name: str, mappings: Mapping[str, Any]) -> Iterator[Finding]:
+    _, fingerprint = mapping.read_meta(name, mappings)
+    if fingerprint is None:
+        return
+    query = {
+        "bool": {
+            "filter": [{"exists": {"field": mapping.ENCODER}}],
+            "must_not": [{"term": {mapping.ENCODER: fingerprint}}],
         }
-        count = subject.server.count(name, query)
-        if count:
-            script = {
-                "query": query,
-                "script": {"source": "ctx._source.xmodal = ['id': ctx._id]"},
-            }
-            yield Finding(
-                "no-id",
-                f"{count:,} documents of {name} have a code and no {mapping.ID}",
-                "they are not counted, and ties with them are in no order",
-                subject.curl.command("POST", f"/{name}/_update_by_query?refresh=true", script),
-            )
+    }
+    count = subject.server.count(name, query)
+    if count:
+        enriched = mapping.is_enriched(mappings)
+        yield Finding(
+            "other-encoder",
+            f"{count:,} documents of {name} have codes of another encoder",
+            "no search finds them" if enriched else "their distances mean nothing",
+            "encode them again with "
+            + ("xmodal-opensearch enrich" if enriched else "xmodal index"),
+        )
+
+
+def _without_id(subject: Subject, name: str, content: Mapping[str, Any]) -> Iterator[Finding]:
+    bits, _ = mapping.read_meta(name, content["mappings"])
+    layout = mapping.read_layout(name, bits, content["mappings"], content["settings"])
+    query = {
+        "bool": {
+            "should": [layout.present(mapping.field_of(modality)) for modality in MODALITIES],
+            "minimum_should_match": 1,
+            "must_not": [{"exists": {"field": mapping.ID}}],
+        }
+    }
+    count = subject.server.count(name, query)
+    if count:
+        script = (
+            "if (ctx._source.xmodal == null) { ctx._source.xmodal = [:] } "
+            "ctx._source.xmodal.id = ctx._id"
+        )
+        body = {"query": query, "script": {"source": script}}
+        yield Finding(
+            "no-id",
+            f"{count:,} documents of {name} have a code and no {mapping.ID}",
+            "they are not counted, and ties with them are in no order",
+            subject.curl.command("POST", f"/{name}/_update_by_query?refresh=true", body),
+        )
 
 
 def check_versions(subject: Subject) -> Iterator[Finding]:

@@ -63,7 +63,8 @@ def inspect(server: Server, address: Address) -> Inspection:
             result.findings += check(subject)
         except ServerFailure as error:
             if error.status in (401, 403):
-                result.not_checked.append(f"{title}: {error.reason}")
+                lacking = error.permission and f"this user lacks {error.permission}"
+                result.not_checked.append(f"{title}: {lacking or error.reason}")
             elif error.status in NOT_OFFERED:
                 result.not_checked.append(f"{title}: the server refuses this request")
             else:

@@ -100,7 +100,14 @@ def _by_graph(
     selected = handle.window if handle.is_restricted else k
     bodies = [
         queries.search_body(
-            queries.by_knn_all(target, row.codes, handle.layout, filters, selected),
+            queries.by_knn_all(
+                target,
+                row.codes,
+                handle.layout,
+                filters,
+                selected,
+                filters_nested=handle.capabilities.filters_nested,
+            ),
             k,
             hit_source(target),
         )

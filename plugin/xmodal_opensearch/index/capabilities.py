@@ -17,6 +17,9 @@ HAMMING = "opensearch-hamming"
 RANKING_VERSION = (0, 2)
 """First version of that plugin with weights, vector_cosine and two_stage."""
 
+NESTED_FILTERS_VERSION = (3, 5)
+"""First version whose ``knn`` query applies every filter to the documents of nested codes."""
+
 HIDDEN_STATUSES = (400, 401, 403, 404, 405)
 """HTTP statuses of a request that the user may not send or that the server does not offer."""
 
@@ -60,6 +63,14 @@ class Capabilities:
     def knn(self) -> bool:
         """Whether bit vectors can be stored; assumed if plugins may not be listed."""
         return self.plugins is None or "opensearch-knn" in self.plugins
+
+    @property
+    def filters_nested(self) -> bool:
+        """Whether a filter of a ``knn`` query on nested codes is applied to their documents.
+
+        Before, all documents with several codes were left out by most filters (k-NN issue 2222).
+        """
+        return self.version >= NESTED_FILTERS_VERSION
 
     @property
     def hamming(self) -> bool:

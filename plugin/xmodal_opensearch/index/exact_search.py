@@ -89,8 +89,22 @@ def exact_query(
     """
     build = handle.strategy.build
     if build is None:
-        nested = handle.queries_nested(target)
-        return queries.by_knn_all(target, query.codes, handle.layout, filters, size, nested=nested)
+        can, nested = handle.capabilities, handle.queries_nested(target)
+        if nested and filters and not (can.filters_nested or can.scripts):
+            raise ConfigError(
+                f"k-NN of OpenSearch {can.version[0]}.{can.version[1]} leaves out documents with "
+                "several codes under a filter, and search.allow_expensive_queries is false: allow "
+                "expensive queries, search without a filter, or upgrade to OpenSearch 3.5"
+            )
+        return queries.by_knn_all(
+            target,
+            query.codes,
+            handle.layout,
+            filters,
+            size,
+            nested=nested,
+            filters_nested=can.filters_nested,
+        )
     return queries.by_all(build, target, query, handle.layout, filters, radius)
 
 

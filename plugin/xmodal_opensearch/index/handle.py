@@ -29,7 +29,7 @@ from xmodal_opensearch.index.description import (
     read_fields,
 )
 from xmodal_opensearch.index.queries import Query
-from xmodal_opensearch.index.scope import Contents, ScopeChanged, read_scope, read_state
+from xmodal_opensearch.index.scope import Contents, ScopeChanged, read_scope
 from xmodal_opensearch.index.strategies import Strategy, check_writable, choose_strategy
 
 QUERIES_PER_REQUEST = 32
@@ -200,19 +200,16 @@ class IndexHandle:
     def _adopt_scope(self) -> bool:
         """Read the scope again; return whether it changed."""
         old = self.scope
-        new = read_state(self.server, old.target)
-        if new is None:
+        found = read_scope(self.server, old.target)
+        if found is None:
             raise IndexMissing(f"no index {old.target} at {self.address.server}")
+        new, contents = found
         window = min(self.window, new.window)
         if (replace(new, name=old.name), window) == (old, self.window):
             return False
         if old.write_index is not None and old.indexes[0] not in new.indexes:
             new = old.pinned()
         elif new.uuids != old.uuids:
-            found = read_scope(self.server, old.target)
-            if found is None:
-                raise IndexMissing(f"no index {old.target} at {self.address.server}")
-            new, contents = found
             self._describe(contents, self.bits, self.fingerprint)
             self._check_bit_order(contents)
         self.scope, self.window = new, min(window, new.window)

@@ -164,11 +164,24 @@ def by_all(
     A document has one code in the flat field or several in nested objects, never both. Therefore it
     matches one of two clauses, and the sum of their scores is the score of its nearest code.
     """
+    flat = build(field_of(target), query, layout, filters, radius)
+    return {"bool": {"should": [flat, by_several(build, target, query, layout, filters, radius)]}}
+
+
+def by_several(
+    build: Build,
+    target: Modality,
+    query: QueryCodes,
+    layout: Layout,
+    filters: Sequence[Query],
+    radius: int | None = None,
+) -> Query:
+    """Return the exact query of the documents with several codes of ``target``."""
     path = nested_path(target)
     nested = _nested(path, build(layout.nested_field(path), query, layout, [], radius))
     if filters:  # on fields of the document, which its nested objects do not have
         nested = {"bool": {"must": [nested], "filter": list(filters)}}
-    return {"bool": {"should": [build(field_of(target), query, layout, filters, radius), nested]}}
+    return nested
 
 
 def by_all_vectors(build: BuildVector, target: Modality, vector: Int8) -> Query:
@@ -210,16 +223,22 @@ def by_knn_all(
     k: int,
     *,
     nested: bool = True,
+    filters_nested: bool = True,
 ) -> Query:
     """Return the query of the ``k`` nearest documents of each kind: one code, several codes.
 
     k-NN applies the filters to the documents of nested codes, and counts these documents. Without
-    ``nested`` the query is of documents with one code only.
+    ``nested`` the query is of documents with one code only. Without ``filters_nested``, as before
+    OpenSearch 3.5, k-NN leaves out documents that pass the filters; then all documents with several
+    codes are compared by script.
     """
     flat = by_knn(field_of(target), code, filters, k)
     if not nested:
         return flat
     path = nested_path(target)
+    if filters and not filters_nested:
+        several = by_several(by_script, target, QueryCodes(code), layout, filters)
+        return {"bool": {"should": [flat, several]}}
     several = _nested(path, by_knn(layout.nested_field(path), code, filters, k))
     return {"bool": {"should": [flat, several]}}
 

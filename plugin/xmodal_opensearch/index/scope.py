@@ -20,9 +20,6 @@ from xmodal_opensearch.index.queries import MAX_HITS, Query, any_of
 Contents = dict[str, dict[str, Any]]
 """Aliases, mappings and flat settings of indexes, by concrete name."""
 
-STATE = "*.aliases,*.data_stream,*.settings"
-"""Filter of answers that leaves out the mappings, which may be large."""
-
 
 @dataclass(frozen=True)
 class Scope:
@@ -78,17 +75,6 @@ def read_scope(server: Server, name: str) -> tuple[Scope, Contents] | None:
     except IndexMissing:
         return None
     return (to_scope(name, found), dict(sorted(found.items()))) if found else None
-
-
-def read_state(server: Server, name: str) -> Scope | None:
-    """Return the present scope of a name, or None if it is missing."""
-    try:
-        found = server.request(
-            "GET", f"/{name}", doing=f"reading {name}", flat_settings="true", filter_path=STATE
-        )
-    except IndexMissing:
-        return None
-    return to_scope(name, found) if found else None
 
 
 def to_scope(name: str, contents: Mapping[str, Mapping[str, Any]]) -> Scope:

@@ -71,6 +71,8 @@ class Encoded(Protocol):
 Encode = Callable[[Dataset], Mapping[Modality, Encoded]]
 """Returns codes by modality; unusable pictures and texts are added to the dataset's problems."""
 
+PICTURES_PAGE = 128
+"""Documents of a page with pictures, which may be downloaded into a temporary folder."""
 DOWNLOADS = 16
 """Downloads at the same time."""
 MAX_ROUNDS = 5
@@ -139,7 +141,7 @@ def enrich(
         query,
         [*source.fields, ENCODER, INCOMPLETE],
         selection.share,
-        max_page=math.ceil(docs_per_second) if docs_per_second else PAGE,
+        max_page=math.ceil(min(docs_per_second or PAGE, PICTURES_PAGE if source.image else PAGE)),
         # Documents that are encoded again come again, with higher numbers.
         ends=last_numbers(handle.server, handle.name, handle.shards)
         if selection.again or selection.incomplete

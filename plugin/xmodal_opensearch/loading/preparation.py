@@ -105,8 +105,10 @@ def check_width(address: Address, stored: int, bits: int) -> None:
         )
 
 
-def remove_preparation(server: Server, name: str, meta: Mapping[str, Any]) -> None:
-    """Remove ``_meta.xmodal`` and the self-test document."""
+def remove_preparation(
+    server: Server, name: str, meta: Mapping[str, Any], guard: str | None
+) -> None:
+    """Remove ``_meta.xmodal``, the self-test document and the alias ``guard`` of writes."""
     kept = {key: value for key, value in meta.items() if not key.startswith("xmodal")}
     doing = "removing the description of codes"
     server.request("PUT", f"/{name}/_mapping", {"_meta": kept}, doing=doing)
@@ -117,6 +119,9 @@ def remove_preparation(server: Server, name: str, meta: Mapping[str, Any]) -> No
         doing="deleting the self-test",
         refresh="true",
     )
+    if guard is not None:
+        body = {"actions": [{"remove": {"index": name, "alias": guard}}]}
+        server.request("POST", "/_aliases", body, doing="removing an alias")
 
 
 def _add_fields(
@@ -151,9 +156,12 @@ def _write_meta(
 
 def _has_vectors(mappings: Mapping[str, Any], bits: int, layout: Layout) -> bool:
     """Return whether fields for vectors are left of an earlier preparation."""
-    wanted = layout.vector_mapping(bits)
     fields = [mappings.get("properties", {}).get(vector_field(m), {}) for m in MODALITIES]
-    return all(wanted.items() <= field.items() for field in fields)
+    return all(
+        str(field.get(key)).lower() == str(value)  # the server returns data_type in upper case
+        for key, value in layout.vector_mapping(bits).items()
+        for field in fields
+    )
 
 
 def _layout(

@@ -16,7 +16,7 @@ from xmodal.errors import ConfigError
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index.queries import Query
 
-PAGE = 512
+PAGE = 2000
 """Documents of a page."""
 FIRST_PAGE = 32
 MAX_PAGE_CHARACTERS = 8 << 20
@@ -82,14 +82,15 @@ class ShardReader:
                 self._positions[shard] = hits[-1]["_seq_no"]
                 characters = sum(len(str(hit.get("_source", ""))) for hit in hits)
                 fitting = len(hits) * MAX_PAGE_CHARACTERS // max(characters, 1)
-                self._size = max(1, min(self.max_page, PAGE, 4 * self._size, fitting))
+                self._size = max(1, min(PAGE, 4 * self._size, fitting))
                 yield hits
 
     def _next_page(self, shard: int) -> list[Hit]:
         """Return the next hits of a shard, empty at the end."""
         while True:
             start, end = self.share.next_range(self._positions.get(shard, -1))
-            hits = self._search(shard, start, end, self._size, self.source)
+            size = min(self._size, self.max_page)
+            hits = self._search(shard, start, end, size, self.source)
             if hits or end is None:
                 return hits
             following = self._search(shard, end + 1, None, 1, [])

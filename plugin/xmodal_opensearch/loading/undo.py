@@ -11,9 +11,10 @@ from xmodal.data.dataset import Problems, Progress
 from xmodal.errors import ConfigError, IndexFailure
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.address import Address
-from xmodal_opensearch.client.server import Server, is_retryable
+from xmodal_opensearch.client.server import Server, is_repeated, is_retryable
 from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.queries import Query
+from xmodal_opensearch.index.write_guard import write_target
 from xmodal_opensearch.loading.pacing import Throttle
 from xmodal_opensearch.loading.preparation import (
     describe_existing,
@@ -81,13 +82,16 @@ def undo(
         for id_, reason in report.failed.items():
             if "version conflict" not in reason and "document missing" not in reason:
                 problems.add(f"update refused ({reason[:100]})", id_)
+        report.failed.clear()
 
+    target, is_alias = write_target(server, name)
     for _ in range(MAX_ROUNDS):
         before = done
         bulk.send(
             batches(),
-            lambda body: server.bulk(name, body),
+            lambda body: server.bulk(target, body, is_alias=is_alias),
             is_retryable,
+            is_repeated=is_repeated,
             workers=workers,
             retry_timeout=server.retry_timeout,
             on_sent=count,
@@ -98,7 +102,7 @@ def undo(
     left = server.count(name, query)
     if left:
         raise IndexFailure(f"{left:,} documents of {address} still have codes: run it again")
-    remove_preparation(server, name, mappings.get("_meta", {}))
+    remove_preparation(server, name, mappings.get("_meta", {}), target if is_alias else None)
     return removed
 
 

@@ -260,12 +260,22 @@ def test_enrich_adds_codes_and_names_problems(
     assert result.status == 0, result.err
     answer = json.loads(result.out)
     problems = answer.pop("problems")
-    assert answer == {"index": uri, "updated": 3, "with_codes": 3}
+    numbers = {"read": 4, "updated": 3, "changed": 0, "refused": 0, "with_codes": 3}
+    assert answer == {"index": uri} | numbers
     assert problems.pop("picture not available") == 1 and sum(problems.values()) == 1
     assert "--download" in result.err
     result = opensearch_cli(*enrich, *both, "--again", "--download")
     assert result.out == f"{uri}: 3 documents updated, 3 have codes\n"
+    assert "--allow-host 127.0.0.1" in result.err
+    result = opensearch_cli(
+        *enrich, *both, "--incomplete", "--download", "--allow-host", "127.0.0.1"
+    )
     assert "Connection refused" in result.err
+    result = opensearch_cli(*enrich, *both, "--dry-run")
+    assert f"{uri}: 4 documents, 3 with codes of this encoder, 0 of another" in result.out
+    assert json.loads(opensearch_cli(*enrich, *both, "--dry-run", "--json").out)["to_encode"] == 1
+    for wrong in (("--slice", "2/1"), ("--allow-host", "a.example"), ("--workers", "0")):
+        assert opensearch_cli(*enrich, *both, *wrong).status == 2
     search = ("search", "a blue star", "--model", model, "--index", uri, "--target", "text")
     hits = json.loads(xmodal_cli(*search, "--json").out)["hits"]
     codes = load_encoder(model).encode_texts(["a blue star"])
@@ -275,6 +285,9 @@ def test_enrich_adds_codes_and_names_problems(
     assert "1" in {hit["id"] for hit in hits}
     result = opensearch_cli("load", model, "--index", uri, "--model", model)
     assert result.status == 2
+    result = opensearch_cli("enrich", "--index", uri, "--undo", "--yes")
+    assert result.out == f"{uri}: codes of 3 documents removed\n"
+    assert rest("GET", f"/{alias(uri)}/_doc/3")["_source"] == photo
 
 
 def test_doctor_measures_and_repairs(
@@ -342,8 +355,8 @@ def test_demo_on_a_running_server(
         ("doctor {url}/missing --repair", "no index missing at"),
         ("doctor {url}", "no index"),
         ("doctor http://127.0.0.1/x", "expected opensearch://"),
-        ("create {url}/x", "give either --model or --bits"),
-        ("create {url}/x --bits 64 --model m", "give either --model or --bits"),
+        ("create {url}/x", "give one of --model"),
+        ("create {url}/x --bits 64 --model m", "give one of --model"),
         ("create {url}/x --bits 60", "bits is 60"),
         ("create {url}/x --model nowhere", "encoder at nowhere"),
         ("create {url}/x --bits 64 --field day", "--field day: expected NAME=TYPE"),

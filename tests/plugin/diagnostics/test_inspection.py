@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.filled import BITS, random_codes
+from support.rest_path import curl
 
 from xmodal.errors import IndexMissing, ServerFailure
 from xmodal_opensearch.client.address import parse_address
@@ -63,7 +65,7 @@ def test_lost_self_test_document_and_settings_of_a_killed_load_are_repaired(
 ) -> None:
     with open_opensearch(uri) as index, pytest.MonkeyPatch.context() as patch:
         name = index.handle.name
-        patch.setattr("xmodal_opensearch.loading.load.restore_settings", lambda index: False)
+        patch.setattr("xmodal_opensearch.loading.load.restore_settings", lambda *_: False)
         with settings_for_loading(index):
             pass
     rest("DELETE", f"/{name}/_doc/xmodal-self-test?refresh=true")
@@ -115,7 +117,7 @@ def test_a_closed_index(uri: str, rest: Rest) -> None:
     assert kinds(uri) == []
 
 
-def test_documents_of_other_encoders_and_without_id(uri: str, rest: Rest) -> None:
+def test_documents_of_other_encoders_and_without_id(uri: str, rest: Rest, tmp_path: Path) -> None:
     name = index_of(uri)
     code = random_codes(1).to_signed()[0]
     rest("PUT", f"/{name}/_doc/x?refresh=true", {"image_code": code})
@@ -123,7 +125,11 @@ def test_documents_of_other_encoders_and_without_id(uri: str, rest: Rest) -> Non
     rest("PUT", f"/{name}/_doc/y?refresh=true", other)
     other_encoder, no_id = found(uri).findings
     assert other_encoder.kind == "other-encoder" and other_encoder.found.startswith("1 documents")
-    assert no_id.kind == "no-id" and "_update_by_query" in no_id.repair
+    assert no_id.kind == "no-id"
+    assert curl(no_id.repair, tmp_path)["updated"] == 1
+    assert kinds(uri) == ["other-encoder"]
+    with open_opensearch(uri) as index:
+        assert len(index) == 5
 
 
 def test_versions_without_alias(uri: str, rest: Rest) -> None:
@@ -257,7 +263,8 @@ def test_checks_that_the_user_may_not_run_are_listed(
     uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(subject: Any) -> Iterator[Any]:
-        raise ServerFailure("...", 403, "no permissions for [cluster:monitor/settings]")
+        permission = "cluster:monitor/state"
+        raise ServerFailure("...", 403, "no permissions", permission=permission)
         yield
 
     def not_offered(subject: Any) -> Iterator[Any]:
@@ -269,7 +276,7 @@ def test_checks_that_the_user_may_not_run_are_listed(
     result = found(uri)
     assert result.not_checked == [
         "shards: the server refuses this request",
-        "disks: no permissions for [cluster:monitor/settings]",
+        "disks: this user lacks cluster:monitor/state",
     ]
     assert not result.is_wrong
 

@@ -13,7 +13,7 @@ from xmodal.errors import IndexMismatch, IndexMissing, ServerFailure
 from xmodal.index.contract import Index, open_index
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.diagnostics import repair
+from xmodal_opensearch.diagnostics.inspection import repair
 from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.aliases import (
     alias_actions,
@@ -28,8 +28,8 @@ from xmodal_opensearch.index.creation import make_version
 from xmodal_opensearch.index.mapping import LAYOUTS
 from xmodal_opensearch.index.scope import read_scope
 from xmodal_opensearch.index.store import open_opensearch
-from xmodal_opensearch.loading.enrich import prepare
 from xmodal_opensearch.loading.new_version import open_next_version
+from xmodal_opensearch.loading.preparation import prepare
 
 Address = Callable[..., str]
 Rest = Callable[..., Any]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -93,6 +94,39 @@ def test_search_over_shards_equals_numpy(cluster: list[Node], tmp_path: Path) ->
     nodes = cluster[0].get("/_plugins/_hamming/stats")["nodes"]
     assert len(nodes) == 3
     assert sum(node["cache_entries"] for node in nodes.values()) >= 3
+
+
+def test_codes_are_released_on_the_node_that_a_shard_leaves(cluster: list[Node]) -> None:
+    first = cluster[0]
+    code = {"type": "knn_vector", "dimension": 16, "data_type": "binary", "space_type": "hamming"}
+    settings = {"number_of_shards": 1, "number_of_replicas": 0}
+    body = {"settings": settings, "mappings": {"properties": {"moving_code": code}}}
+    put(f"{first.url}/moving", body)
+    put(f"{first.url}/moving/_doc/a?refresh=true", {"moving_code": [1, 0]})
+
+    def node_and_hits() -> tuple[str, int]:
+        """Search the shard; return the name of its node and the number of hits."""
+        query = '{"query":{"hamming":{"field":"moving_code","code":"0000"}}}'
+        path = f"/moving/_search?source={quote(query)}&source_content_type=application/json"
+        hits = first.get(path)["hits"]["total"]["value"]
+        (shard,) = first.get("/_cat/shards/moving?format=json")
+        return shard["node"], hits
+
+    def entries() -> dict[str, int]:
+        nodes = first.get("/_plugins/_hamming/stats")["nodes"].values()
+        return {node["name"]: node["cache_entries"] for node in nodes}
+
+    before = entries()
+    left, hits = node_and_hits()
+    assert (hits, entries()[left]) == (1, before[left] + 1)
+    exclude = {"index.routing.allocation.exclude._name": left}
+    put(f"{first.url}/moving/_settings", exclude)
+    end = time.monotonic() + 60
+    while (node_and_hits()[0] == left or entries()[left] > before[left]) and time.monotonic() < end:
+        time.sleep(0.3)
+    node, hits = node_and_hits()
+    assert node != left and hits == 1
+    assert entries()[left] == before[left]
 
 
 class Searching(threading.Thread):

@@ -127,6 +127,13 @@ def test_all_documents_have_a_flat_code_or_nested_codes() -> None:
     assert build.by_knn_all("text", CODE.codes, vectors, [RED], 7) == {
         "bool": {"should": [flat, query]}
     }
+    # Before OpenSearch 3.5 it does so for some filters only.
+    script = build.by_several(build.by_script, "text", CODE, vectors, [RED])
+    query = build.by_knn_all("text", CODE.codes, vectors, [RED], 7, filters_nested=False)
+    assert query == {"bool": {"should": [flat, script]}}
+    assert build.by_knn_all("text", CODE.codes, vectors, [], 7, filters_nested=False) == (
+        build.by_knn_all("text", CODE.codes, vectors, [], 7)
+    )
 
 
 def test_radius_is_a_minimum_score_or_a_maximum_distance() -> None:

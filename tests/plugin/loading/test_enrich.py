@@ -13,14 +13,18 @@ from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset, Problems
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.load import load_encoder
-from xmodal.errors import ConfigError, IndexMismatch, IndexMissing
+from xmodal.errors import ConfigError, IndexMismatch, IndexMissing, ServerFailure
 from xmodal.retrieval.retriever import Retriever
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index.mapping import user_fields
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading import enrich as enriching
-from xmodal_opensearch.loading.enrich import Source, enrich, prepare
+from xmodal_opensearch.loading.document_sources import Source
+from xmodal_opensearch.loading.enrich import Result, enrich
+from xmodal_opensearch.loading.preparation import prepare
+from xmodal_opensearch.loading.selection import Selection
+from xmodal_opensearch.loading.shard_reader import Share
 
 Rest = Callable[..., Any]
 MAPPING = {
@@ -88,21 +92,31 @@ def own(
 
 @pytest.fixture
 def run(encoder: Encoder, cache: Path) -> Iterator[Callable[..., Any]]:
-    """``run(own)`` -> the index, the report and the problems of one run of enrich."""
+    """``run(own)`` -> the index, the result and the problems of one run of enrich."""
     opened: list[OpenSearchIndex] = []
 
-    def go(mine: Own, source: Source = BOTH, by: Encoder | None = None, **more: Any) -> Any:
+    def go(
+        mine: Own,
+        source: Source = BOTH,
+        by: Encoder | None = None,
+        replace: bool = False,
+        selection: Selection | None = None,
+        **more: Any,
+    ) -> Any:
         used = by or encoder
         address = parse_address(mine.uri)
         source = Source(source.image, source.text, source.folder and mine.photos, source.download)
-        index = prepare(Server(address), address, used.bits, used.fingerprint, source)
+        index = prepare(
+            Server(address), address, used.bits, used.fingerprint, source, replace=replace
+        )
         opened.append(index)
         problems = Problems()
 
         def encode(data: Dataset) -> Any:
-            return used.encode_data(data, cache=cache, problems=problems)
+            return used.encode_data(data, cache=cache)
 
-        return index, enrich(index, source, encode, problems=problems, **more), problems
+        more |= {"problems": problems, "selection": selection}
+        return index, enrich(index, source, encode, **more), problems
 
     yield go
     for one in opened:
@@ -145,8 +159,8 @@ def test_enrich_adds_codes_and_changes_nothing_else(
     mine = own(**settings)
     before = user_documents(rest, mine.name)
     steps: list[tuple[str, int, int]] = []
-    index, report, problems = run(mine, progress=lambda *step: steps.append(step))
-    assert (report.results, report.failed, len(problems)) == ({"updated": COUNT}, {}, 0)
+    index, result, problems = run(mine, progress=lambda *step: steps.append(step))
+    assert (result, len(problems)) == (Result(read=COUNT, updated=COUNT), 0)
     assert steps[-1] == ("encoded", COUNT, COUNT)
     assert user_documents(rest, mine.name) == before
     assert rest("GET", f"/{mine.name}/_mapping")[mine.name]["mappings"]["_meta"]["mine"] == 1
@@ -162,7 +176,7 @@ def test_enrich_adds_codes_and_changes_nothing_else(
         encoder.encode_texts([texts[3]]).distances(encoder.encode_texts(texts))[0]
     )
     assert {hit.id: hit.fields for hit in hits} == before
-    assert run(mine)[1].results == {}  # all documents have codes
+    assert run(mine)[1] == Result()  # all documents have codes
 
 
 @pytest.mark.parametrize(
@@ -209,19 +223,113 @@ def test_documents_with_missing_or_unusable_values(
     for id_, body in odd.items():
         put(rest, mine.name, id_.replace(" ", "%20"), body)
     before = user_documents(rest, mine.name)
-    index, report, problems = run(mine)
-    assert report.stored == COUNT + 3
+    index, result, problems = run(mine)
+    assert result.updated == COUNT + 3
     assert user_documents(rest, mine.name) == before
     assert codes(index, "text", 2 * ["a list"]) == encoder.encode_texts(odd["a list"]["title"])
     some = ["broken picture, text", "a list", "dots in the name"]
     assert set(index.get(list(odd)).codes("text")[0]) == set(some[:2])
     assert set(index.get(list(odd)).codes("image")[0]) == set(some[1:])
-    counts = problems.count_by_kind()
-    assert counts.pop("picture not usable") == 3
-    assert sum(counts.values()) == 3, problems.summary_lines()
-    text = "; ".join(problems.summary_lines())
-    for name in ("broken.png", "nowhere.png", "null byte", "no Unicode"):
-        assert name in text
+    assert problems.count_by_kind() == {
+        "picture not available": 3,
+        "picture not usable": 1,
+        "text not usable": 2,
+    }
+    for kind in problems.count_by_kind():  # by the ids of their documents
+        assert all(name.partition(" (")[0] in odd for name in problems.names(kind))
+    assert "nowhere.png" in str(problems.names("picture not available"))
+    assert problems.names("picture not usable")[0].startswith("broken picture, text (broken.png")
+
+
+def test_values_of_wrong_types_are_named(
+    own: Callable[..., Own], run: Any, rest: Rest, encoder: Encoder
+) -> None:
+    mine = own()
+    hidden = {"properties": {"any": {"type": "object", "enabled": False}}}
+    rest("PUT", f"/{mine.name}/_mapping", hidden)
+    odd: dict[str, Any] = {
+        "number": 7,
+        "fraction": 2.5,
+        "truth": True,
+        "object": {"a": 1},
+        "mixed": ["a red star", {"a": 1}, None, 3, [["a blue cross"]]],
+        "empty": [],
+    }
+    for id_, value in odd.items():
+        put(rest, mine.name, id_, {"any": {"of": value}})
+    index, result, problems = run(mine, Source("any.of", None, Path()))
+    assert result.updated == 0
+    assert problems.count_by_kind() == {
+        "picture with a value of a wrong type": 6,
+        "picture not available": 2,
+    }
+    rest("PUT", f"/{mine.name}/_mapping", {"properties": {"words": {"type": "text"}}})
+    put(rest, mine.name, "number", {"words": 7})
+    put(rest, mine.name, "list", {"words": ["a red star", 2.5, True]})
+    index, result, problems = run(mine, Source(None, "words"))
+    assert result.updated == 2
+    assert problems.names("text with a value of a wrong type") == [
+        "list (true or false, expected text)"
+    ]
+    expected = encoder.encode_texts(["7", "a red star", "2.5"])
+    assert codes(index, "text", ["number", "list", "list"]) == expected
+
+
+def test_pictures_that_were_not_available_are_encoded_later(
+    own: Callable[..., Own], run: Any, rest: Rest, encoder: Encoder
+) -> None:
+    mine = own()
+    pictures = [mine.photos / "a" / f"{n}.png" for n in (2, 3)]
+    for picture in pictures:
+        picture.rename(f"{picture}.away")
+    put(rest, mine.name, "no-text", {"media": {"photo": "a/3.png"}})
+    index, result, problems = run(mine)
+    assert result.updated == COUNT and problems.count_by_kind() == {"picture not available": 3}
+    assert len(index.get(IDS).codes("image")[0]) == COUNT - 2
+    assert run(mine)[1] == Result(read=1)  # the document without codes
+    assert run(mine, selection=Selection(incomplete=True))[1].read == 3
+    for picture in pictures:
+        Path(f"{picture}.away").rename(picture)
+    index, result, problems = run(mine, selection=Selection(incomplete=True))
+    assert (result.updated, len(problems)) == (3, 0)
+    images = [str(mine.photos / f"a/{number}.png") for number in range(COUNT)]
+    assert codes(index, "image", IDS) == encoder.encode_images(images)
+    assert run(mine, selection=Selection(incomplete=True))[1] == Result()
+    expected = encoder.encode_images(images)
+    pictures[0].unlink()  # what this encoder computed before is kept
+    index, result, problems = run(mine, selection=Selection(again=True))
+    assert result.updated == COUNT + 1 and len(problems) == 1
+    assert codes(index, "image", IDS) == expected
+
+
+def test_shares_of_several_processes(own: Callable[..., Own], run: Any) -> None:
+    mine = own()
+    results = [run(mine, selection=Selection(share=Share(n, 3)))[1] for n in (1, 2, 3)]
+    assert sum(result.updated for result in results) == COUNT
+    assert run(mine)[1] == Result()
+
+
+def test_run_ends_if_all_updates_are_refused(
+    own: Callable[..., Own], run: Any, rest: Rest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = own()
+    run(mine)
+    monkeypatch.setattr(enriching, "MAX_REFUSED", 5)
+    monkeypatch.setattr(enriching, "documents_with_fields", blocked(rest, mine.name))
+    with pytest.raises(ServerFailure, match="the first 5 updates were refused"):
+        run(mine, selection=Selection(again=True))
+    rest("PUT", f"/{mine.name}/_settings", {"index.blocks.write": None})
+
+
+def blocked(rest: Rest, name: str) -> Any:
+    """Return ``documents_with_fields``, which before blocks writing to the index."""
+    original = enriching.documents_with_fields
+
+    def block(*arguments: Any) -> Any:
+        rest("PUT", f"/{name}/_settings", {"index.blocks.write": True})
+        return original(*arguments)
+
+    return block
 
 
 @pytest.mark.parametrize(
@@ -235,8 +343,8 @@ def test_pictures_outside_of_the_folder_are_not_read(
     (mine.photos / "link.png").symlink_to(tmp_path / "outside.png")
     (mine.photos / "loop.png").symlink_to(mine.photos / "loop.png")
     put(rest, mine.name, "bad", {"media": {"photo": name.format(tmp=tmp_path)}})
-    index, report, problems = run(mine)
-    assert report.stored == COUNT and index.get(["bad"]).codes("image")[0] == []
+    index, result, problems = run(mine)
+    assert result.updated == COUNT and index.get(["bad"]).codes("image")[0] == []
     (line,) = problems.summary_lines()
     assert line.startswith("1 x picture not available: bad (")
     assert "outside" in line or name == "loop.png"
@@ -244,13 +352,13 @@ def test_pictures_outside_of_the_folder_are_not_read(
 
 def test_enrich_with_one_field(own: Callable[..., Own], run: Any) -> None:
     mine = own()
-    index, report, _ = run(mine, Source(None, "title"))
-    assert report.stored == len(index) == COUNT
+    index, result, _ = run(mine, Source(None, "title"))
+    assert result.updated == len(index) == COUNT
     assert index.get(IDS).codes("image")[0] == []
-    index, report, _ = run(mine)
-    assert report.stored == 0  # all documents have codes
-    index, report, _ = run(mine, reencode=True)
-    assert report.stored == COUNT and index.get(IDS).codes("image")[0] == IDS
+    index, result, _ = run(mine)
+    assert result.updated == 0  # all documents have codes
+    index, result, _ = run(mine, selection=Selection(again=True))
+    assert result.updated == COUNT and index.get(IDS).codes("image")[0] == IDS
     with pytest.raises(ConfigError, match="no field given"):
         Source()
 
@@ -271,8 +379,8 @@ def test_stopped_run_continues(
     with open_opensearch(mine.uri) as opened:
         assert 3 <= len(opened) <= 6  # requests in progress may be stored
         done = len(opened)
-    index, report, _ = run(mine)
-    assert report.stored == COUNT - done and len(index) == COUNT
+    index, result, _ = run(mine)
+    assert result.updated == COUNT - done and len(index) == COUNT
 
 
 def test_later_run_encodes_new_and_changed_documents(
@@ -283,25 +391,42 @@ def test_later_run_encodes_new_and_changed_documents(
     run(mine)
     rest("PUT", f"/{mine.name}/_doc/new", {"title": "a green square"})
     rest("PUT", f"/{mine.name}/_doc/p1", document(1, "rewritten as a whole"))
-    index, report, _ = run(mine)
-    assert report.stored == 2 and len(index) == COUNT + 1
+    index, result, _ = run(mine)
+    assert result.updated == 2 and len(index) == COUNT + 1
 
 
-def test_concurrent_changes_are_not_overwritten(
+def test_documents_that_change_meanwhile_are_read_again(
     own: Callable[..., Own], run: Any, rest: Rest, encoder: Encoder
 ) -> None:
     mine = own()
+    changes = iter([0])
 
     def change(what: str, done: int, total: int) -> None:
-        put(rest, mine.name, "p3", document(3, "a black star"))
-        rest("DELETE", f"/{mine.name}/_doc/p4?refresh=true")
+        if next(changes, None) is not None:
+            put(rest, mine.name, "p3", document(3, "a black star"))
+            rest("DELETE", f"/{mine.name}/_doc/p4?refresh=true")
+            put(rest, mine.name, "new", document(5, "a pink disc"))
 
-    index, report, _ = run(mine, progress=change)
-    assert report.results == {"updated": COUNT - 2} and set(report.failed) == {"p3", "p4"}
-    assert "version conflict" in report.failed["p3"]
+    index, result, _ = run(mine, progress=change)
+    assert result == Result(read=COUNT + 2, updated=COUNT, changed=2)
     assert user_documents(rest, mine.name)["p3"] == document(3, "a black star")
-    assert run(mine)[1].stored == 1
-    assert codes(index, "text", ["p3"]) == encoder.encode_texts(["a black star"])
+    titles = ["a black star", "a pink disc"]
+    assert codes(index, "text", ["p3", "new"]) == encoder.encode_texts(titles)
+    assert run(mine)[1] == Result()
+
+
+def test_changes_while_documents_are_encoded_again(
+    own: Callable[..., Own], run: Any, rest: Rest
+) -> None:
+    mine = own()
+    run(mine)
+    result = run(
+        mine,
+        selection=Selection(again=True),
+        progress=lambda *_: put(rest, mine.name, "p3", document(3, "a black star")),
+    )[1]
+    assert result == Result(read=COUNT, updated=COUNT - 1, changed=1)
+    assert run(mine)[1] == Result(read=1, updated=1)
 
 
 def test_number_of_texts_of_a_document_changes(
@@ -311,8 +436,8 @@ def test_number_of_texts_of_a_document_changes(
     query = encoder.encode_texts(["a blue cross"])
     for titles in ("a red star", ["a red star", "a blue cross", "a red star"], "a pink disc"):
         put(rest, mine.name, "p3", document(3, "") | {"title": titles})
-        index, report, _ = run(mine)
-        assert report.failed == {}
+        index, result, _ = run(mine)
+        assert result.refused == 0
         texts = [titles] if isinstance(titles, str) else titles
         expected = encoder.encode_texts(texts)
         assert codes(index, "text", len(texts) * ["p3"]) == expected
@@ -336,8 +461,8 @@ def test_documents_with_custom_routing(
     for id_ in alone:
         put(rest, mine.name, id_, document(2, "a blue cross"), f"&routing=to-{id_}")
     before = rest("GET", f"/{mine.name}/_count")["count"]
-    index, report, _ = run(mine)
-    assert report.failed == {} and len(index) == before
+    index, result, _ = run(mine)
+    assert result.refused == 0 and len(index) == before
     assert rest("GET", f"/{mine.name}/_count")["count"] == before + 1  # the self-test
     hits = index.search(encoder.encode_texts(["a red star"]), 99, target="text")[0]
     assert len(hits) == before
@@ -358,6 +483,9 @@ def test_searches_return_documents_of_one_encoder(
     monkeypatch.setattr(enriching, "PAGE", 3)
     query = ["a red circle"]
     counts = []
+    with pytest.raises(IndexMismatch, match="--replace"):
+        run(mine, by=other)
+    assert len(old) == COUNT
 
     def compare(what: str, done: int, total: int) -> None:
         with open_opensearch(mine.uri) as new:
@@ -367,8 +495,8 @@ def test_searches_return_documents_of_one_encoder(
         assert not {hit.id for hit in old_hits} & {hit.id for hit in new_hits}
         counts.append((len(old_hits), len(new_hits)))
 
-    index, report, _ = run(mine, by=other, workers=1, progress=compare)
-    assert report.stored == COUNT and len(index) == COUNT and len(old) == 0
+    index, result, _ = run(mine, by=other, replace=True, workers=1, progress=compare)
+    assert result.updated == COUNT and len(index) == COUNT and len(old) == 0
     for id_ in IDS:  # codes of another encoder are not returned
         assert old.get([id_]).codes("text")[0] == []
     assert counts[0] == (COUNT, 0) and sum(counts[-1]) <= COUNT
@@ -387,8 +515,8 @@ def test_fields_that_cannot_be_searched(
     put(rest, name, "a", {"photo": "x.png", "parts": [{"words": "a red star"}, {"words": "b"}]})
     put(rest, name, "b", {"shop": "north"})
     for source in (Source("photo", None, tmp_path), Source(None, "parts.words")):
-        index, report, problems = run(Own(uri, name, tmp_path), source)
-        assert report.stored == (source.image is None)
+        index, result, problems = run(Own(uri, name, tmp_path), source)
+        assert result.updated == (source.image is None)
         assert len(problems) == (source.image is not None)
     assert index.get(["a", "b"]).codes("text")[0] == ["a", "a"]  # two parts
 

@@ -12,7 +12,8 @@ from xmodal.errors import IndexMismatch
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index.store import open_opensearch
-from xmodal_opensearch.loading.enrich import prepare, values_at
+from xmodal_opensearch.loading.document_sources import values_at
+from xmodal_opensearch.loading.preparation import prepare
 
 Rest = Callable[..., Any]
 

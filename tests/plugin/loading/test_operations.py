@@ -36,7 +36,7 @@ def blocks() -> list[list[str]]:
 
 def run_line(line: str, folder: Path) -> None:
     """Run one command; a curl command must be answered without an error."""
-    if line.startswith("curl"):
+    if line.startswith("curl") and "|" not in line:
         answer = curl(line, folder)
         assert "error" not in answer and not answer.get("failures"), (line, answer)
     elif line.startswith("xmodal-opensearch"):

@@ -35,7 +35,7 @@ from xmodal_opensearch.node.artifacts import (
     resolve_plugins,
     unzip,
 )
-from xmodal_opensearch.node.entries import to_text
+from xmodal_opensearch.node.entries import make_entry, to_text
 
 SOURCES = [str(Path(xmodal_opensearch.__file__).parents[1]), str(Path(__file__).parents[3])]
 JAR = b"a small jar" * 100
@@ -324,6 +324,33 @@ def test_artifacts_of_a_version_are_complete(version: str) -> None:
 
 def test_artifacts_file_is_written_by_the_program_that_makes_entries() -> None:
     assert artifacts.artifacts_file().read_text("utf-8") == to_text(artifacts.read_artifacts())
+
+
+def test_entry_has_the_files_that_the_repository_has(
+    maven: Path, registry: Registry, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A version without a plugin has no part of it, and an unknown version no entry."""
+    server = zipped(tmp_path / "x.zip", **{"opensearch-9.1.0/modules/lang-painless/x.jar": b""})
+    plugin = zipped(tmp_path / "y.zip", file=b"k-NN")
+    for name, version, content in (
+        ("org.opensearch.distribution.integ-test-zip:opensearch", "9.1.0", server),
+        ("org.opensearch.plugin:opensearch-knn", "9.1.0.0", plugin),
+    ):
+        registry.publish(Artifact(*name.split(":"), version, "zip", 0, ""), content)
+    rules = {name: {"maven": name} for name in ("opensearch-knn", "opensearch-security")}
+    content = {"modules": {"lang-painless": {}}, "parts": {"server": {}, **rules}}
+    entry = make_entry("9.1.0", content)
+    assert list(entry) == ["server", "opensearch-knn"]
+    assert entry["opensearch-knn"] == [
+        {
+            "artifact": "org.opensearch.plugin:opensearch-knn:9.1.0.0:zip",
+            "size": len(plugin),
+            "sha256": hashlib.sha256(plugin).hexdigest(),
+        }
+    ]
+    assert "opensearch-security" in capfd.readouterr().err
+    with pytest.raises(RuntimeError):
+        make_entry("9.2.0", content)
 
 
 def test_modules_get_a_descriptor(

@@ -39,6 +39,7 @@ class HammingPluginTest {
     @BeforeAll
     static void start() throws Exception {
         node = new TestNode();
+        fill("a", 1);
     }
 
     @AfterAll
@@ -47,23 +48,26 @@ class HammingPluginTest {
     }
 
     @AfterEach
-    void deleteIndexes() {
-        node.json("DELETE", "*", null);
+    void deleteOtherIndexes() {
+        node.json("DELETE", "*,-a", null);
     }
 
-    /** Creates an index with documents d0 to d4 of codes with i ones, days of a month, and two nested parts each. */
+    /** Creates an index of one shard and segment, with documents d0 to d4 of codes with i ones, days of a month, and two nested parts each. */
     private static void fill(String index, int month) {
         node.json("PUT", index, """
             {"settings": {"index": {"number_of_shards": 1, "number_of_replicas": 0}}, "mappings": {"properties": {
               "c": %1$s, "v": %2$s, "day": {"type": "date"}, "tag": {"type": "keyword"}, "query": {"type": "percolator"},
               "parts": {"type": "nested", "properties": {"k": {"type": "keyword"}, "c": %1$s, "v": %2$s}}}}}""".formatted(CODE, VECTOR));
+        StringBuilder lines = new StringBuilder();
         for (int i = 0; i < 5; i++) {
             String code = "[%d, 0]".formatted((1 << i) - 1);
-            node.json("PUT", "%s/_doc/d%d".formatted(index, i), """
-                {"c": %1$s, "v": [%2$d, 1], "day": "2024-0%3$d-1%2$d", "tag": "t%4$d",
-                 "parts": [{"k": "a", "c": %1$s, "v": [1, 1]}, {"k": "b", "c": [-1, -1], "v": [1, -1]}]}""".formatted(code, i, month, i % 2));
+            lines.append("{\"index\": {\"_id\": \"d%d\"}}\n".formatted(i));
+            lines.append("""
+                {"c": %1$s, "v": [%2$d, 1], "day": "2024-0%3$d-1%2$d", "tag": "t%4$d", \
+                "parts": [{"k": "a", "c": %1$s, "v": [1, 1]}, {"k": "b", "c": [-1, -1], "v": [1, -1]}]}
+                """.formatted(code, i, month, i % 2));
         }
-        node.json("POST", index + "/_refresh", null);
+        assertEquals(false, at(node.json("POST", index + "/_bulk?refresh=true", lines.toString()), "errors"));
     }
 
     private static Map<String, Object> search(String index, String query, String more) {
@@ -145,7 +149,6 @@ class HammingPluginTest {
     @ParameterizedTest
     @MethodSource("bodies")
     void damagedQueriesAreRefusedWithAReason(String body) {
-        fill("a", 1);
         assertEquals(200, node.send("POST", "a/_search", "{\"query\": " + body + "}").status());
         int refused = 0;
         for (String query : damaged(body)) {
@@ -175,7 +178,6 @@ class HammingPluginTest {
         "{\"hamming\": {\"field\": \"c\", \"code\": \"0000\", \"boost\": \"NaN\"}} | [boost] must be",
         "{\"hamming\": {\"field\": \"c\", \"code\": \"0000\", \"_name\": null}} | [_name] must be" })
     void refusalsNameTheReason(String queryAndReason) {
-        fill("a", 1);
         String[] parts = queryAndReason.split(" \\| ");
         TestNode.Response response = node.send("POST", "a/_search", "{\"query\": " + parts[0] + "}");
         assertEquals(400, response.status());
@@ -184,7 +186,6 @@ class HammingPluginTest {
 
     @Test
     void codesAndVectorsMayBeBinary() throws IOException {
-        fill("a", 1);
         for (String[] query : new String[][] { { "hamming", "c", "code" }, { "vector_cosine", "v", "vector" } }) {
             try (XContentBuilder cbor = XContentFactory.cborBuilder()) {
                 cbor.startObject().startObject("query").startObject(query[0]).field("field", query[1]).field(query[2], new byte[] { 0, 0 });
@@ -198,45 +199,45 @@ class HammingPluginTest {
 
     @Test
     void percolatedDocumentsLeaveNothing() {
-        fill("a", 1);
+        fill("p", 1);
         List<Number> before = cached();
         for (String[] query : new String[][] {
             { "near", "{\"hamming\": {\"field\": \"c\", \"code\": \"0000\", \"max_distance\": 2, \"filter\": {\"term\": {\"tag\": \"t0\"}}}}" },
             { "cosine", "{\"vector_cosine\": {\"field\": \"v\", \"vector\": [1, 1]}}" },
             { "stages", "{\"two_stage\": {\"first\": " + HAMMING + ", \"second\": {\"match_all\": {}}}}" } }) {
-            node.json("PUT", "a/_doc/" + query[0], "{\"query\": " + query[1] + "}");
+            node.json("PUT", "p/_doc/" + query[0], "{\"query\": " + query[1] + "}");
         }
-        node.json("POST", "a/_refresh", null);
+        node.json("POST", "p/_refresh", null);
         String near = "{\"c\": [1, 0], \"tag\": \"t0\"}";
         String far = "{\"c\": [-1, -1], \"tag\": \"t0\"}";
         String other = "{\"v\": [1, 1], \"tag\": \"t0\"}";
         String template = "{\"percolate\": {\"field\": \"query\", \"documents\": [%s]}}";
         for (int i = 0; i < 20; i++) {
-            assertEquals(List.of("near", "stages"), ids("a", template.formatted(near)).stream().sorted().toList());
-            assertEquals(List.of("stages"), ids("a", template.formatted(far)));
-            assertEquals(List.of("cosine", "near", "stages"), ids("a", template.formatted(far + "," + near + "," + other)).stream().sorted().toList());
+            assertEquals(List.of("near", "stages"), ids("p", template.formatted(near)).stream().sorted().toList());
+            assertEquals(List.of("stages"), ids("p", template.formatted(far)));
+            assertEquals(List.of("cosine", "near", "stages"), ids("p", template.formatted(far + "," + near + "," + other)).stream().sorted().toList());
         }
         assertEquals(before, cached());
-        assertEquals(0, (int) cached().get(0));
     }
 
     @Test
     void requestsBesideSearchesLeaveNothing() {
-        fill("a", 1);
-        assertEquals(true, at(node.json("POST", "a/_explain/d1", "{\"query\": " + HAMMING + "}"), "matched"));
-        assertEquals(true, at(node.json("POST", "a/_validate/query?explain=true&rewrite=true", "{\"query\": " + HAMMING + "}"), "valid"));
-        node.json("POST", "a/_termvectors", "{\"doc\": {\"tag\": \"t0\", \"c\": [0, 0]}}");
+        List<Number> before = cached();
+        fill("b", 1);
+        assertEquals(true, at(node.json("POST", "b/_explain/d1", "{\"query\": " + HAMMING + "}"), "matched"));
+        assertEquals(true, at(node.json("POST", "b/_validate/query?explain=true&rewrite=true", "{\"query\": " + HAMMING + "}"), "valid"));
+        node.json("POST", "b/_termvectors", "{\"doc\": {\"tag\": \"t0\", \"c\": [0, 0]}}");
         String like = "{\"bool\": {\"must\": [%s, {\"more_like_this\": {\"fields\": [\"tag\"], \"like\": [{\"doc\": {\"tag\": \"t0\"}}], "
             + "\"min_term_freq\": 1, \"min_doc_freq\": 1}}]}}";
-        assertEquals(List.of("d0", "d2", "d4"), ids("a", like.formatted(HAMMING)));
-        search("a", HAMMING, ", \"highlight\": {\"fields\": {\"tag\": {\"type\": \"unified\"}, \"c\": {}}}");
-        assertNotEquals(0, cached().get(0));
-        node.json("POST", "a/_close", null);
-        assertEquals(List.of(0, 0, 0), cached());
-        node.json("POST", "a/_open?wait_for_active_shards=all", null);
-        assertEquals(List.of("d0", "d1", "d2", "d3", "d4"), ids("a", HAMMING));
-        node.json("DELETE", "a", null);
-        assertEquals(List.of(0, 0, 0), cached());
+        assertEquals(List.of("d0", "d2", "d4"), ids("b", like.formatted(HAMMING)));
+        search("b", HAMMING, ", \"highlight\": {\"fields\": {\"tag\": {\"type\": \"unified\"}, \"c\": {}}}");
+        assertNotEquals(before, cached());
+        node.json("POST", "b/_close", null);
+        assertEquals(before, cached());
+        node.json("POST", "b/_open?wait_for_active_shards=all", null);
+        assertEquals(List.of("d0", "d1", "d2", "d3", "d4"), ids("b", HAMMING));
+        node.json("DELETE", "b", null);
+        assertEquals(before, cached());
     }
 
     @ParameterizedTest
@@ -260,18 +261,17 @@ class HammingPluginTest {
 
     @Test
     void unmappedFieldsAreIgnoredOnRequest() {
-        fill("a", 1);
-        node.json("PUT", "b", "{\"mappings\": {\"properties\": {\"day\": {\"type\": \"date\"}}}}");
-        node.json("PUT", "b/_doc/other?refresh=true", "{\"day\": \"2024-01-01\"}");
+        node.json("PUT", "u", "{\"mappings\": {\"properties\": {\"day\": {\"type\": \"date\"}}}}");
+        node.json("PUT", "u/_doc/other?refresh=true", "{\"day\": \"2024-01-01\"}");
         for (String query : List.of(
             "{\"hamming\": {\"field\": \"c\", \"code\": \"0000\"%s}}", "{\"vector_cosine\": {\"field\": \"v\", \"vector\": [0, 1]%s}}",
             "{\"two_stage\": {\"first\": {\"hamming\": {\"fields\": [\"none\", \"c\"], \"code\": \"0000\"%s}}, \"second\": {\"match_all\": {}}}}")) {
-            TestNode.Response refused = node.send("POST", "a,b/_search", "{\"query\": " + query.formatted("") + "}");
+            TestNode.Response refused = node.send("POST", "a,u/_search", "{\"query\": " + query.formatted("") + "}");
             assertTrue(refused.status() == 400 || refused.text().contains("no field ["), refused.text());
-            assertEquals(5, ids("a,b", query.formatted(", \"ignore_unmapped\": true")).size());
+            assertEquals(5, ids("a,u", query.formatted(", \"ignore_unmapped\": true")).size());
         }
         Map<String, Object> found = node.json(
-            "POST", "a,b/_search?pre_filter_shard_size=1",
+            "POST", "a,u/_search?pre_filter_shard_size=1",
             "{\"query\": {\"hamming\": {\"field\": \"c\", \"code\": \"0000\", \"ignore_unmapped\": true}}}"
         );
         assertEquals(1, (int) at(found, "_shards.skipped"));
@@ -281,7 +281,6 @@ class HammingPluginTest {
 
     @Test
     void namesBoostAndNestedCodes() {
-        fill("a", 1);
         String named = "{\"bool\": {\"should\": [{\"hamming\": {\"field\": \"c\", \"code\": \"0100\", \"max_distance\": 1, \"_name\": \"near\"}}, "
             + "{\"two_stage\": {\"first\": %s, \"second\": %s, \"window\": 1, \"_name\": \"staged\"}}, "
             + "{\"vector_cosine\": {\"field\": \"v\", \"vector\": [0, 1], \"boost\": 4, \"_name\": \"cosine\"}}]}}";
@@ -297,9 +296,24 @@ class HammingPluginTest {
         assertEquals(1.0, at(cosine, "hits.max_score"));
     }
 
+    /** The node is a remote cluster of its own: queries are sent as between nodes. */
+    @ParameterizedTest
+    @ValueSource(booleans = { false, true })
+    void searchesOfRemoteClusters(boolean roundtrips) {
+        Map<String, Object> nodes = at(node.json("GET", "_nodes/transport", null), "nodes");
+        String address = at(nodes.values().iterator().next(), "transport_address");
+        node.json("PUT", "_cluster/settings", "{\"transient\": {\"cluster.remote.other.seeds\": [\"%s\"]}}".formatted(address));
+        for (String query : bodies()) {
+            Map<String, Object> found = node.json(
+                "POST", "other:a/_search?ccs_minimize_roundtrips=" + roundtrips, "{\"query\": " + query + "}"
+            );
+            assertEquals(ids("a", query), ids(found));
+        }
+        node.json("PUT", "_cluster/settings", "{\"transient\": {\"cluster.remote.other.seeds\": null}}");
+    }
+
     @Test
     void aliasFilterAppliesBeforeTheWindow() {
-        fill("a", 1);
         node.json("POST", "_aliases", "{\"actions\": [{\"add\": {\"index\": \"a\", \"alias\": \"odd\", \"filter\": " + term("tag", "t1") + "}}]}");
         assertEquals(List.of("d1", "d3"), ids("odd", HAMMING));
         assertEquals(List.of("d1"), ids("odd", "{\"two_stage\": {\"first\": %s, \"second\": %s, \"window\": 1}}".formatted(HAMMING, HAMMING)));
@@ -308,7 +322,6 @@ class HammingPluginTest {
     @ParameterizedTest
     @ValueSource(strings = { "segment", "force", "balanced" })
     void profileAndPartitionsReturnTheSameHits(String partition) {
-        fill("a", 1);
         node.json("POST", "a/_forcemerge?max_num_segments=1", null);
         node.json("PUT", "_cluster/settings", """
             {"transient": {"search.concurrent_segment_search.mode": "all", "search.concurrent_segment_search.partition_strategy": "%s",
@@ -327,21 +340,21 @@ class HammingPluginTest {
 
     @Test
     void warmupLoadsAllOrNamedFields() {
-        fill("a", 1);
-        Map<String, Object> named = node.json("POST", "_plugins/_hamming/warmup/a?fields=c", null);
+        fill("w", 1);
+        Map<String, Object> named = node.json("POST", "_plugins/_hamming/warmup/w?fields=c", null);
         int segments = at(named, "cache_entries");
         assertTrue(segments > 0);
         assertEquals(0, (int) at(named, "refused_by_breaker"));
-        Map<String, Object> all = node.json("GET", "_plugins/_hamming/warmup/a", null);
+        Map<String, Object> all = node.json("GET", "_plugins/_hamming/warmup/w", null);
         assertEquals(2 * segments, (int) at(all, "cache_entries"));
-        assertEquals(2 * segments, (int) at(node.json("POST", "a/_plugins/_hamming/warm", null), "columns"));
-        assertEquals(400, node.send("POST", "_plugins/_hamming/warmup/a?fields=tag", null).status());
+        assertEquals(2 * segments, (int) at(node.json("POST", "w/_plugins/_hamming/warm", null), "columns"));
+        assertEquals(400, node.send("POST", "_plugins/_hamming/warmup/w?fields=tag", null).status());
         assertEquals(404, node.send("POST", "_plugins/_hamming/warmup/none", null).status());
         node.json("PUT", "_cluster/settings", "{\"transient\": {\"hamming.breaker.limit\": \"1b\"}}");
         try {
             assertEquals(List.of(0, 0, 0), cached());
-            assertEquals(segments, (int) at(node.json("POST", "_plugins/_hamming/warmup/a?fields=c", null), "refused_by_breaker"));
-            assertEquals(5, ids("a", HAMMING).size());
+            assertEquals(segments, (int) at(node.json("POST", "_plugins/_hamming/warmup/w?fields=c", null), "refused_by_breaker"));
+            assertEquals(5, ids("w", HAMMING).size());
         } finally {
             node.json("PUT", "_cluster/settings", "{\"transient\": {\"hamming.*\": null}}");
         }
@@ -352,11 +365,12 @@ class HammingPluginTest {
         assertEquals(400, node.send("PUT", "_cluster/settings", "{\"transient\": {\"hamming.load\": \"sometimes\"}}").status());
         node.json("PUT", "_cluster/settings", "{\"transient\": {\"hamming.load\": \"always\"}}");
         try {
-            fill("a", 1);
-            for (int i = 0; i < 200 && cached().get(0).intValue() == 0; i++) {
+            List<Number> before = cached();
+            fill("l", 1);
+            for (int i = 0; i < 200 && cached().equals(before); i++) {
                 Thread.sleep(50);
             }
-            assertNotEquals(0, cached().get(0));
+            assertNotEquals(before, cached());
         } finally {
             node.json("PUT", "_cluster/settings", "{\"transient\": {\"hamming.*\": null}}");
         }
@@ -379,7 +393,6 @@ class HammingPluginTest {
         queries.add(new TwoStageQueryBuilder(queries.get(0), queries.get(2), 5));
         assertEquals(List.of("hamming", "hamming_weighted", "vector_cosine", "hamming_unmapped", "hamming_unmapped", "vector_cosine_unmapped"),
             IntStream.of(0, 1, 2, 6, 7, 8).mapToObj(i -> queries.get(i).getWriteableName()).collect(Collectors.toList()));
-        fill("a", 1);
         for (int i = 0; i < queries.size(); i++) {
             QueryBuilder query = queries.get(i);
             BytesStreamOutput out = new BytesStreamOutput();
