@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xmodal_opensearch.client.errors import reason_of
+from opensearchpy import exceptions
+
+from xmodal_opensearch.client.errors import missing_permission, reason_of
 
 NO_ACTIVE_COPY = "they have no active copy, see GET /_cat/shards"
 DEFAULT_SIZE = 10
@@ -101,6 +103,7 @@ def check_whole(answer: Any) -> None:
     _require(isinstance(shards, Mapping), "no shards")
     if shards.get("failed"):
         reason = reason_of({"failed_shards": shards.get("failures")}) or "no reason given"
+        _check_permitted(reason)
         types = {_get(_get(one, "reason"), "type") for one in shards.get("failures") or ()}
         is_final = bool(types & FINAL_TYPES)
         raise IncompleteAnswer(f"{shards['failed']} shards failed", reason, is_final=is_final)
@@ -167,11 +170,19 @@ def _check_documents(body: Any, answer: Any) -> None:
     )
     for document in documents:
         if "error" in document:
+            _check_permitted(reason_of(document))
             raise IncompleteAnswer(
                 f"document {document['_id']!r} was not read", reason_of(document)
             )
         found = document.get("found")
         _require(isinstance(found, bool), "a document neither found nor missing")
+
+
+def _check_permitted(reason: str) -> None:
+    """Raise the client's error of status 403 if a part is missing for lack of a permission."""
+    if missing_permission(reason) is not None:
+        kind = "security_exception"
+        raise exceptions.TransportError(403, kind, {"error": {"type": kind, "reason": reason}})
 
 
 def _check_indexes(keys: Sequence[str], answer: Any) -> None:
