@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-SCRIPT_SCORE_DEFECT = ((3, 0), (3, 5))
+SCRIPT_SCORE_DEFECT = ((3, 0), (3, 4))
 """First version whose ``script_score`` fails as one of several required clauses, and the first
 without the defect.
 

@@ -38,7 +38,7 @@ def test_script_score_becomes_a_function_score_anywhere_in_a_request() -> None:
 
 @pytest.mark.parametrize(
     ("version", "query"),
-    [("2.19.6", SCORED), ("3.1.0", FUNCTION), ("3.2.0", FUNCTION), ("3.5.0", SCORED)],
+    [("2.19.6", SCORED), ("3.1.0", FUNCTION), ("3.3.2", FUNCTION), ("3.4.0", SCORED)],
 )
 def test_searches_are_changed_for_versions_with_the_defect(version: str, query: Any) -> None:
     hits = {"hits": [], "total": {"value": 0, "relation": "eq"}}
