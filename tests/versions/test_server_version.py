@@ -43,10 +43,10 @@ def test_deprecations_are_logged_and_no_warnings(
     """A warning would be printed between the results of a command."""
     client = Client(parse_address(plugin_url.replace("http", "opensearch"), index_needed=False))
     with caplog.at_level(logging.INFO, "opensearch.deprecation"):
-        client.request("GET", "/_cluster/health", doing="reading", master_timeout="9s")
+        client.request("GET", "/_cat/master", doing="reading", format="json")
     client.close()
     (record,) = [r for r in caplog.records if r.name == "opensearch.deprecation"]
-    assert "master_timeout" in record.getMessage()
+    assert "[GET /_cat/master] is deprecated" in record.getMessage()
 
 
 def test_default_strategy_is_the_best_of_the_version(

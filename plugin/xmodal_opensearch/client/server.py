@@ -23,6 +23,7 @@ from xmodal_opensearch.client import answers
 from xmodal_opensearch.client.address import Address, credentials
 from xmodal_opensearch.client.answers import IncompleteAnswer, UnusableAnswer
 from xmodal_opensearch.client.certificates import answers_with_tls, tls_context
+from xmodal_opensearch.client.compatibility import replace_script_score, replaces_script_score
 from xmodal_opensearch.client.connection import Connection, ForeignAnswer
 from xmodal_opensearch.client.errors import (
     BREAKER,
@@ -159,7 +160,7 @@ class Server:
 
     def search(self, path: str, body: Mapping[str, Any], *, doing: str, **params: Any) -> Any:
         """Send one search; ``path`` is ``/INDEX/_search``, or ``/_search`` for a point in time."""
-        return self.request("POST", path, NO_PIPELINE | dict(body), doing=doing, **params)
+        return self.request("POST", path, self._complete(body), doing=doing, **params)
 
     def search_many(
         self,
@@ -176,7 +177,7 @@ class Server:
         params = {} if kind is None else {"search_type": kind}
         if len(bodies) == 1:
             return [self.search(f"/{index}/_search", bodies[0], doing=doing, **params)]
-        whole = [NO_PIPELINE | dict(body) for body in bodies]
+        whole = [self._complete(body) for body in bodies]
         lines = b"".join(b"{}\n" + json.dumps(body).encode() + b"\n" for body in whole)
 
         def send() -> Any:
@@ -199,6 +200,12 @@ class Server:
         return [
             one for half in halves for one in self.search_many(index, half, doing=doing, kind=kind)
         ]
+
+    def _complete(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the body of a search as it is sent."""
+        major, minor = (int(part) for part in self.info["version"]["number"].split(".")[:2])
+        whole = NO_PIPELINE | dict(body)
+        return replace_script_score(whole) if replaces_script_score((major, minor)) else whole
 
     def read_documents(self, index: str, ids: Sequence[str], *, doing: str, **params: Any) -> Any:
         """Return the ``docs`` of an ``_mget``, one per id, in several requests if necessary."""

@@ -53,6 +53,12 @@ def test_answer_of_another_kind_is_unusable(method: str, path: str, answer: Any)
         check_answer(method, path, {"ids": ["a"]}, answer)
 
 
+@pytest.mark.parametrize("answer", [{}, {"a": {"processors": []}}])
+def test_list_of_all_pipelines_has_any_names(answer: Any) -> None:
+    check_answer("GET", "/_ingest/pipeline", None, answer)
+    check_answer("GET", "/_search/pipeline", None, answer)
+
+
 @pytest.mark.parametrize("answer", ["ok", [], {"status": "ok"}, {"i": {}}, {"i": None}])
 @pytest.mark.parametrize("path", ["/i", "/i/_mapping", "/i/_settings", "/i-*/_alias"])
 def test_description_of_no_index_is_unusable(path: str, answer: Any) -> None:
