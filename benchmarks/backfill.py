@@ -148,6 +148,7 @@ class Benchmark:
                     if events.pop(0)[1] == "kill":
                         process.send_signal(signal.SIGKILL)
                         process.wait()
+                        time.sleep(POLL)  # the server stores what it has received
                     else:
                         self.restart()
             finally:
