@@ -3,7 +3,7 @@ a node, and a run without.
 
     python benchmarks/backfill.py --model m.onnx [--documents 1000000] [--work FOLDER] [--quick]
 
-Writes results/backfill.md; takes an hour and 2 GB of FOLDER. The documents have a title of six
+Writes results/backfill.md; takes 15 minutes and 2 GB of FOLDER. The documents have a title of six
 words and a shop. Both runs are ``xmodal-opensearch enrich``. In the first, SIGKILL ends the command
 at 20, 40 and 60 % of the documents, and the same command is started again; at 80 % the node ends
 and starts while the command waits. Ids and codes of both indexes are compared by a sum of hashes.
