@@ -108,7 +108,7 @@ class _Deadline:
         """Open a connection, which is closed at the end of the time."""
         self._connection = connection
         connection.connect()
-        connection.timeout = self.remaining()
+        connection.timeout = self.remaining() + 1  # the deadline comes first
         self._socket = connection.sock  # the connection forgets it when it has the answer
         if self.expired:
             self._expire()

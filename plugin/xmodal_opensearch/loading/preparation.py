@@ -60,10 +60,12 @@ def prepare(
             )
     _check_blocks(name, content["settings"])
     _add_fields(server, name, mappings, bits, layout)
-    if read_self_test(server, name) is None:
+    self_test = read_self_test(server, name)
+    if self_test is None:
         store_self_test(server, name, bits, layout)
     if stored != (bits, fingerprint):
         _write_meta(server, name, mappings, bits, fingerprint, layout)
+    if (self_test or {}).get("xmodal", {}).get("encoder") != fingerprint:
         store_self_test(server, name, bits, layout)  # again, with the encoder
     return OpenSearchIndex(server, address, bits=bits, fingerprint=fingerprint)
 

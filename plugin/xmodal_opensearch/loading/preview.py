@@ -65,8 +65,9 @@ def preview(
     chosen = documents_with_fields(server, str(address), name, types, source.fields)
     query = {"bool": {"filter": [chosen, *selection.filters(fingerprint)]}}
     result = Preview(server.count(name, {"match_all": {}}) - (stored is not None))
-    result.encoded = server.count(name, {"term": {mapping.ENCODER: fingerprint}})
-    result.other = server.count(name, documents_with_codes()) - result.encoded
+    coded, own = documents_with_codes(), {"term": {mapping.ENCODER: fingerprint}}
+    result.encoded = server.count(name, {"bool": {"filter": [coded, own]}})
+    result.other = server.count(name, coded) - result.encoded
     total = server.count(name, query)
     for hits in ShardReader(server, name, shards, query, source.fields, selection.share).pages():
         result.to_encode += len(hits)

@@ -8,6 +8,8 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from support.hamming_server import Server
 from xmodal_opensearch.node.process import Node
 
 pytestmark = pytest.mark.slow
-COUNT = 6000
+COUNT = 4000
 WORDS = "red blue green pink circle star cross square small large".split()
 PROGRAM = "from xmodal_opensearch.cli import main; main()"
 
@@ -34,14 +36,22 @@ def fill(server: Server, name: str) -> None:
     assert not answer["errors"]
 
 
-def start(node: Node, name: str, model: Path) -> subprocess.Popen[bytes]:
+@contextmanager
+def enriching(node: Node, name: str, model: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
+    """Start the command, and wait until it has opened the index."""
     uri = f"opensearch://127.0.0.1:{node.port}/{name}"
     options = ["--index", uri, "--model", str(model), "--text-field", "title", "--no-cache"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    limit = ["--docs-per-second", "1000"]
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "enrich", *options, *limit], env=environment
-    )
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, "enrich", *options, *more],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        while "on OpenSearch" not in (line := process.stderr.readline()):
+            assert line, "the command ended"
+        yield process
 
 
 def encoded(server: Server, name: str) -> int:
@@ -64,23 +74,22 @@ def test_killed_commands_and_a_restart_lose_nothing(
         server = Server(node.url)
         for name in ("clean", "killed"):
             fill(server, name)
-        assert start(node, "clean", portable_path).wait() == 0
-        for kill in range(3):
-            before, process = encoded(server, "killed"), start(node, "killed", portable_path)
-            while encoded(server, "killed") < before + 500:
-                assert process.poll() is None
-                time.sleep(0.05)
-            process.kill()
-            process.wait()
-            assert before < encoded(server, "killed") < COUNT, kill
-        before, process = encoded(server, "killed"), start(node, "killed", portable_path)
-        while encoded(server, "killed") < before + 500:
-            assert process.poll() is None
-            time.sleep(0.05)
-        node.stop()
-        assert process.poll() is None
-        with Node.start(tmp_path / "node", port=node.port, heap="512m", timeout=600):
+        with enriching(node, "clean", portable_path) as process:
             assert process.wait() == 0
-            expected = documents(server, "clean")
-            assert documents(server, "killed") == expected
-            assert sum("text_code" in one for one in expected.values()) == COUNT
+        slowly = ("--docs-per-second", "200")
+        for event in ("kill", "kill", "kill", "restart"):
+            with enriching(node, "killed", portable_path, *slowly) as process:
+                before = encoded(server, "killed")
+                while encoded(server, "killed") < before + 200:
+                    assert process.poll() is None
+                    time.sleep(0.1)
+                if event == "kill":
+                    process.kill()
+                    continue
+                node.stop()
+                assert process.poll() is None
+                with Node.start(tmp_path / "node", port=node.port, heap="512m", timeout=600):
+                    assert process.wait() == 0
+                    expected = documents(server, "clean")
+                    assert documents(server, "killed") == expected
+                    assert sum("text_code" in one for one in expected.values()) == COUNT

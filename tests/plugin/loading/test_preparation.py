@@ -143,8 +143,14 @@ def test_self_test_is_stored_before_the_index_has_codes(
 def test_lost_self_test_is_stored_again(shop: Callable[..., Shop], rest: Rest) -> None:
     mine = shop()
     mine.enrich()
-    rest("DELETE", f"/{mine.name}/_doc/xmodal-self-test?refresh=true")
+    rest("DELETE", f"/{mine.name}/_doc/xmodal-self-test?routing=xmodal-self-test&refresh=true")
     assert mine.enrich() == Result() and mine.codes() == EXPECTED
+    # A run that ended before the self-test document names the encoder is completed.
+    test = f"/{mine.name}/_update/xmodal-self-test?routing=xmodal-self-test&refresh=true"
+    rest("POST", test, {"doc": {"xmodal": {"encoder": SECOND}}})
+    mine.prepare()
+    stored = read_self_test(mine.server, mine.name)
+    assert stored is not None and stored["xmodal"] == {"encoder": FIRST}
 
 
 @pytest.mark.parametrize("knn", [False, True])
