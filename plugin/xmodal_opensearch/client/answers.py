@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xmodal_opensearch.client.errors import reason_of
+from opensearchpy import exceptions
+
+from xmodal_opensearch.client.errors import missing_permission, reason_of
 
 NO_ACTIVE_COPY = "they have no active copy, see GET /_cat/shards"
 DEFAULT_SIZE = 10
@@ -56,6 +58,9 @@ def check_answer(method: str, path: str, body: Any, answer: Any) -> None:
     check_whole(answer)
     parts = path.strip("/").split("/")
     last = parts[-1]
+    _require(isinstance(answer, Mapping) or parts[0] == "_cat", "no JSON object")
+    named = next((OBJECTS[part] for part in parts if part in OBJECTS), None)
+    _require(named is None or isinstance(answer.get(named), Mapping), f"no {named}")
     if last == "_search":
         check_search(body if isinstance(body, Mapping) else {}, answer)
     elif last == "_mget":
@@ -66,6 +71,8 @@ def check_answer(method: str, path: str, body: Any, answer: Any) -> None:
         _require(isinstance(_get(answer, "_shards"), Mapping), "no shards")
     elif method == "GET" and (last in INDEX_PARTS or (len(parts) == 1 and last[:1] not in "_")):
         _check_indexes(INDEX_PARTS.get(last, ("settings",)), answer)
+    elif method == "GET" and parts[0] == "_ingest":
+        _require(isinstance(answer.get(last), Mapping), f"no pipeline {last}")
     elif (method, last) in CHANGES or (len(parts) == 1 and method in ("PUT", "DELETE")):
         _check_acknowledged(answer)
 
@@ -76,6 +83,9 @@ INDEX_PARTS = {
     "_alias": ("aliases",),
 }
 """Last parts of paths whose answer describes indexes by name, with the keys of each."""
+
+OBJECTS = {"_nodes": "nodes", "_stats": "indices", "_field_caps": "fields"}
+"""Parts of paths whose answer has an object of this name."""
 
 CHANGES = frozenset(
     {("PUT", "_mapping"), ("PUT", "_settings"), ("POST", "_aliases"), ("POST", "_open")}
@@ -93,6 +103,7 @@ def check_whole(answer: Any) -> None:
     _require(isinstance(shards, Mapping), "no shards")
     if shards.get("failed"):
         reason = reason_of({"failed_shards": shards.get("failures")}) or "no reason given"
+        _check_permitted(reason)
         types = {_get(_get(one, "reason"), "type") for one in shards.get("failures") or ()}
         is_final = bool(types & FINAL_TYPES)
         raise IncompleteAnswer(f"{shards['failed']} shards failed", reason, is_final=is_final)
@@ -159,11 +170,19 @@ def _check_documents(body: Any, answer: Any) -> None:
     )
     for document in documents:
         if "error" in document:
+            _check_permitted(reason_of(document))
             raise IncompleteAnswer(
                 f"document {document['_id']!r} was not read", reason_of(document)
             )
         found = document.get("found")
         _require(isinstance(found, bool), "a document neither found nor missing")
+
+
+def _check_permitted(reason: str) -> None:
+    """Raise the client's error of status 403 if a part is missing for lack of a permission."""
+    if missing_permission(reason) is not None:
+        kind = "security_exception"
+        raise exceptions.TransportError(403, kind, {"error": {"type": kind, "reason": reason}})
 
 
 def _check_indexes(keys: Sequence[str], answer: Any) -> None:

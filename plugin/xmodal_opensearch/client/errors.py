@@ -36,7 +36,7 @@ NODE_LOST_TYPES = frozenset(
 BLOCKED_TYPES = frozenset({"cluster_block_exception", "index_create_block_exception"})
 """Error types, sent with status 403, of an index or cluster that does not accept the request."""
 
-NO_PERMISSION = re.compile(r"no permissions for \[([^\]]*)\]")
+NO_PERMISSION = re.compile(r"no permissions for \[([^\[\]]+(?:\[\w*\])?)")
 USER_NAME = re.compile(r"User \[name=([^,\]]+)")
 """Parts of the reason of the security plugin, with status 403 or inside of a bulk answer."""
 

@@ -17,6 +17,8 @@ from xmodal.errors import ConfigError
 
 NAME = "NAME"
 """Stands for the name of an index in ``assets/roles.json`` and in the table."""
+CLUSTER = "cluster:"
+"""Start of the permissions of a cluster."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,7 @@ class Operation:
     """Permissions of one operation.
 
     ``does``: what it is. ``cluster``, ``index``: permissions of the cluster and of the indexes
-    ``patterns``. ``optional``: cluster permissions without which the operation works as far as
-    ``without`` says.
+    ``patterns``. ``optional``: further permissions; ``without`` says what is missing without them.
     """
 
     name: str
@@ -42,12 +43,11 @@ class Operation:
         ``least``: without the optional permissions.
         """
         patterns = [pattern.replace(NAME, index) for pattern in self.patterns]
-        cluster = [*self.cluster, *(() if least else self.optional)]
-        granted = {"index_patterns": patterns, "allowed_actions": list(self.index)}
-        return {
-            "cluster_permissions": sorted(cluster),
-            "index_permissions": [granted] if self.index else [],
-        }
+        optional = () if least else self.optional
+        cluster = [one for one in optional if one.startswith(CLUSTER)]
+        of_index = [one for one in optional if not one.startswith(CLUSTER)]
+        granted = {"index_patterns": patterns, "allowed_actions": [*self.index, *of_index]}
+        return {"cluster_permissions": [*self.cluster, *cluster], "index_permissions": [granted]}
 
 
 @cache
@@ -79,14 +79,13 @@ def find_operation(name: str) -> Operation:
 def table(names: Iterable[str] | None = None) -> str:
     """Return the permissions of operations, by default of all, as a table in Markdown."""
     lines = [
-        "| operation | cluster permissions | index permissions | on |",
-        "| --- | --- | --- | --- |",
+        "| operation | cluster permissions | index permissions | on | optional |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for one in map(find_operation, operations() if names is None else names):
-        optional = [f"`{permission}` (optional: {one.without})" for permission in one.optional]
-        cluster = [*(f"`{permission}`" for permission in one.cluster), *optional]
-        index = [f"`{permission}`" for permission in one.index]
-        patterns = [f"`{pattern}`" for pattern in one.patterns]
-        cells = (f"`{one.name}`: {one.does}", *map(", ".join, (cluster, index, patterns)))
+        columns = (one.cluster, one.index, one.patterns, one.optional)
+        cells = [", ".join(f"`{name}`" for name in column) for column in columns]
+        cells[-1] += f" (without: {one.without})" if one.without else ""
+        cells = [f"`{one.name}`: {one.does}", *cells]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -78,6 +78,7 @@ class IndexHandle:
         pipeline = settings.get("index.default_pipeline")
         self._skip_pipeline = pipeline is not None and encodes_documents(server, pipeline)
         self._guard = write_guard.find_guard(self.name, contents[self.name]["aliases"])
+        self._is_guarded = False
         self.changes = 0
         self._unrefreshed = False
         self.unchecked: list[str] = []
@@ -454,8 +455,9 @@ class IndexHandle:
 
         Raises IndexMissing if the index was deleted, or deleted and created again.
         """
-        if self._guard is None:
-            self._guard = write_guard.add_guard(self.server, self.name, self.uuid)
+        if not self._is_guarded:
+            self._guard = write_guard.prepare_guard(self.server, self.name, self.uuid, self._guard)
+            self._is_guarded = True
         return self._guard or self.name
 
     def refresh(self) -> None:

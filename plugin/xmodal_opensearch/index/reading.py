@@ -136,10 +136,10 @@ def _read_documents(
     ``left_out``: fields that are not returned.
     """
     usable = [id_ for id_ in ids if is_usable(id_)]
-    if handle.enriched or not handle.scope.is_whole:
+    if handle.enriched or handle.is_restricted or not handle.scope.is_whole:
         return _search_documents(handle, usable, left_out)
     if handle.capabilities.secured:
-        handle.refresh()  # a user with restrictions reads by id only what is visible to searches
+        handle.refresh()  # a user with hidden fields reads by id what is visible to searches
     options: dict[str, Any] = {"_source_excludes": ",".join(left_out)} if left_out else {}
     documents: dict[str, dict[str, Any]] = {}
     for start in range(0, len(usable), MAX_HITS):
