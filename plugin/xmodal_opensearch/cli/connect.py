@@ -90,6 +90,7 @@ def connect(uri: str, as_json: bool, **given: Any) -> None:
     token = _read_token(given["token_file"])
     server = Server(address)
     index = _open(server, address)
+    index.handle.check_writable()
     remote_model.check_plugins(index.handle.capabilities, address.server)
     answer = service_probe.probe_service(service_from_here, token)
     index = _reopen(server, index, answer)
