@@ -168,7 +168,8 @@ def _tls_failure(error: exceptions.SSLError, address: str, doing: str) -> Server
     if is_broken_off(error):
         return ServerFailure(
             f"{address} ended the TLS connection while {doing} ({reason}): check that the server "
-            "is running, and whether it requires a client certificate (?cert=FILE&key=FILE)",
+            "is running, and whether it requires a client certificate (?cert=FILE&key=FILE) or "
+            "refused it as expired or of another authority",
             0,
             "connection",
         )

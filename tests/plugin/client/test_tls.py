@@ -180,7 +180,7 @@ def test_certificates_that_have_expired_are_named(
     expired.private_key_pem.write_to_path(certificates.key)
     options = f"ca={certificates.ca}&cert={certificates.cert}&key={certificates.key}"
     with Endpoint(greet, tls(authority, clients=True)) as endpoint:
-        with pytest.raises(ServerFailure, match=r"client certificate .* has expired"):
+        with pytest.raises(ServerFailure, match=r"client certificate .*expired"):
             connect(endpoint, options)
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1", not_before=past, not_after=past).configure_cert(server)
