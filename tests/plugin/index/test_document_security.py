@@ -11,11 +11,18 @@ import pytest
 from support.secured_node import SecuredNode, all_but, documents_with
 
 from xmodal.codes import BinaryCodes
-from xmodal.errors import IndexMissing, ServerFailure
+from xmodal.errors import IndexMismatch, IndexMissing, ServerFailure
 from xmodal.index.contract import WordsQuery
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import HammingIndex
 from xmodal.index.query_codes import QueryCodes
+from xmodal_opensearch.index.mapping import (
+    LAYOUTS,
+    SELF_TEST_ID,
+    build_meta,
+    code_properties,
+    self_test_code,
+)
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 
 DOCUMENTS, BITS, DIM, TENANTS = 2500, 64, 8, ("red", "blue", "teal", "grey")
@@ -227,3 +234,55 @@ def test_hidden_documents_are_neither_read_nor_explained(world: World) -> None:
         assert len(index.get([hit.id])) == 0
         with pytest.raises(IndexMissing, match=hit.id):
             index.explain(hit.id, draw(np.random.default_rng(1), 1), target="image")
+
+
+@pytest.mark.parametrize("hidden", ["image_code", "text_code", "xmodal.id", "xmodal.words"])
+def test_hidden_fields_are_named_on_opening(world: World, hidden: str) -> None:
+    world.node.put_role("partial", all_but(fls=[f"~{hidden}", f"~{hidden}.*"]))
+    world.node.put_user("partial", ["partial"])
+    for strategy in ("script", "long"):
+        with pytest.raises(IndexMismatch, match=f"{hidden}.* field-level security"):
+            world.open("partial", strategy)
+
+
+def test_hidden_fields_of_the_user_change_nothing_else(world: World) -> None:
+    world.node.put_role("no-captions", all_but(fls=["~caption"]))
+    world.node.put_user("partial", ["no-captions"])
+    query = draw(np.random.default_rng(14), 1)
+    with world.open("admin", "script") as index:
+        [expected] = index.search(query, 9, target="image")
+    with world.open("partial", "script") as index:
+        [hits] = index.search(query, 9, target="image")
+        assert found(hits) == found(expected)
+        assert all("caption" not in hit.fields for hit in hits)
+
+
+def test_masked_codes_are_refused(world: World) -> None:
+    masked = ["image_code", "image_code.*"]
+    world.node.put_role("masked", all_but(masked_fields=masked))
+    world.node.put_user("partial", ["masked"])
+    with pytest.raises(IndexMismatch, match="image_code .masked_fields"):
+        world.open("partial", "long")
+    flat = "secret-flat"
+    field = LAYOUTS["flat"].mapping(BITS)
+    mappings = {
+        "_meta": build_meta(BITS, None),
+        "properties": code_properties(BITS, LAYOUTS["flat"]),
+    }
+    assert mappings["properties"]["image_code"] == field
+    world.node("PUT", flat, {"mappings": mappings})
+    code = draw(np.random.default_rng(15), 1).to_signed()[0]
+    (own,) = LAYOUTS["flat"].values(self_test_code(BITS))
+    for id_, fields in (
+        (SELF_TEST_ID, {"self_test_code": own}),
+        ("a", {"image_code": code, "xmodal": {"id": "a"}}),
+    ):
+        world.node("PUT", f"{flat}/_doc/{id_}?refresh=true", fields)
+    for strategy in ("hamming", "script"):
+        with (
+            world.node.acting_as("partial"),
+            pytest.raises(IndexMismatch, match="image_code .masked_fields"),
+        ):
+            open_opensearch(world.node.address(flat, strategy=strategy))
+    with world.node.acting_as("admin"):
+        open_opensearch(world.node.address(flat)).close()
