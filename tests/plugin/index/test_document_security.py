@@ -261,15 +261,13 @@ def test_masked_codes_are_refused(world: World) -> None:
     masked = ["image_code", "image_code.*"]
     world.node.put_role("masked", all_but(masked_fields=masked))
     world.node.put_user("partial", ["masked"])
-    with pytest.raises(IndexMismatch, match="image_code .masked_fields"):
+    with pytest.raises(IndexMismatch, match=r"image_code \(masked_fields"):
         world.open("partial", "long")
     flat = "secret-flat"
-    field = LAYOUTS["flat"].mapping(BITS)
     mappings = {
         "_meta": build_meta(BITS, None),
-        "properties": code_properties(BITS, LAYOUTS["flat"]),
+        "properties": code_properties(BITS, LAYOUTS["flat"], words=True),
     }
-    assert mappings["properties"]["image_code"] == field
     world.node("PUT", flat, {"mappings": mappings})
     code = draw(np.random.default_rng(15), 1).to_signed()[0]
     (own,) = LAYOUTS["flat"].values(self_test_code(BITS))
@@ -281,7 +279,7 @@ def test_masked_codes_are_refused(world: World) -> None:
     for strategy in ("hamming", "script"):
         with (
             world.node.acting_as("partial"),
-            pytest.raises(IndexMismatch, match="image_code .masked_fields"),
+            pytest.raises(IndexMismatch, match=r"image_code \(masked_fields"),
         ):
             open_opensearch(world.node.address(flat, strategy=strategy))
     with world.node.acting_as("admin"):
