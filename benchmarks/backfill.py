@@ -228,7 +228,7 @@ def main() -> None:
     write(
         "backfill",
         "Backfill of an existing index",
-        "python benchmarks/backfill.py --model m.onnx",
+        f"python benchmarks/backfill.py --model m.onnx --documents {documents}",
         [("Kills and a restart", f"{text}\n\n{table(rows)}")],
         keep=not given.quick,
     )

@@ -15,7 +15,9 @@ from xmodal.data.dataset import Problems
 from xmodal.data.synthetic import write_synthetic_data
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.loading.enrich import Source, enrich, prepare
+from xmodal_opensearch.loading.document_sources import Source
+from xmodal_opensearch.loading.enrich import enrich
+from xmodal_opensearch.loading.preparation import prepare
 
 NAME = "example-05"
 
@@ -52,8 +54,8 @@ def main(server: str | None = None, work: str = "example") -> None:
         address = parse_address(f"{server}/{NAME}")
         source = Source(image="photo", text="title", folder=photos)
         index = prepare(Server(address), address, encoder.bits, encoder.fingerprint, source)
-        report = enrich(index, source, encoder.encode_data, problems=Problems())
-        print(f"codes added to {report.stored} of {len(data)} products")
+        result = enrich(index, source, encoder.encode_data, problems=Problems())
+        print(f"codes added to {result.updated} of {len(data)} products")
 
         where = {"price": {"lt": 20}, "since": {"gte": "2026-01-01"}}
         retriever = xmodal.Retriever(encoder, index)

@@ -29,6 +29,7 @@ class Reply(NamedTuple):
     status: int = 200
     body: Any = HELLO
     content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class Endpoint:
@@ -48,12 +49,14 @@ class Endpoint:
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 request = Request(self.command, self.path, headers, body)
                 endpoint.requests.append(request)
-                status, content, content_type = reply(request)
+                status, content, content_type, more = reply(request)
                 text = content if isinstance(content, str) else json.dumps(content)
                 data = text.encode()
                 self.send_response(status)
                 self.send_header("content-type", content_type)
                 self.send_header("content-length", str(len(data)))
+                for name, value in more:
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(data)
 

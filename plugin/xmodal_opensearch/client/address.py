@@ -5,6 +5,7 @@
     opensearch://a:9200,b:9200,c:9200/photos       several nodes of one cluster
     opensearch://example.org/search/photos         path of a reverse proxy before the index
     opensearch://localhost:9200/photos-*           several indexes, to read; also a,b and an alias
+    opensearch://localhost:9200/far:photos         an index of the remote cluster far, to read
     ?strategy=knn               see index/strategies.py
     ?tls=yes|no                 overrides the default
     ?ca=FILE                    authority that signed the server's certificate
@@ -178,8 +179,14 @@ def _check_index_name(index: str, text: str) -> None:
 
 
 def _is_index_name(name: str) -> bool:
-    """Return whether a name is one of an index, a pattern, or with - the exclusion of one."""
-    name = name.removeprefix("-")
+    """Return whether a name is one of an index, a pattern, or with - the exclusion of one.
+
+    It may be of a remote cluster, whose name is before a colon.
+    """
+    cluster, colon, index = name.removeprefix("-").rpartition(":")
+    if colon and not re.fullmatch(r"[\w.*-]+", cluster):
+        return False
+    name = index
     return name == name.lower() and not re.search(r"[\\/?\"<>| #:]|^[-_+.]|^$", name)
 
 

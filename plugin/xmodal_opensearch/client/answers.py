@@ -58,6 +58,9 @@ def check_answer(method: str, path: str, body: Any, answer: Any) -> None:
     check_whole(answer)
     parts = path.strip("/").split("/")
     last = parts[-1]
+    _require(isinstance(answer, Mapping) or parts[0] == "_cat", "no JSON object")
+    named = next((OBJECTS[part] for part in parts if part in OBJECTS), None)
+    _require(named is None or isinstance(answer.get(named), Mapping), f"no {named}")
     if last == "_search":
         check_search(body if isinstance(body, Mapping) else {}, answer)
     elif last == "_mget":
@@ -68,6 +71,8 @@ def check_answer(method: str, path: str, body: Any, answer: Any) -> None:
         _require(isinstance(_get(answer, "_shards"), Mapping), "no shards")
     elif method == "GET" and (last in INDEX_PARTS or (len(parts) == 1 and last[:1] not in "_")):
         _check_indexes(INDEX_PARTS.get(last, ("settings",)), answer)
+    elif method == "GET" and parts[0] == "_ingest":
+        _require(isinstance(answer.get(last), Mapping), f"no pipeline {last}")
     elif (method, last) in CHANGES or (len(parts) == 1 and method in ("PUT", "DELETE")):
         _check_acknowledged(answer)
 
@@ -78,6 +83,9 @@ INDEX_PARTS = {
     "_alias": ("aliases",),
 }
 """Last parts of paths whose answer describes indexes by name, with the keys of each."""
+
+OBJECTS = {"_nodes": "nodes", "_stats": "indices", "_field_caps": "fields"}
+"""Parts of paths whose answer has an object of this name."""
 
 CHANGES = frozenset(
     {("PUT", "_mapping"), ("PUT", "_settings"), ("POST", "_aliases"), ("POST", "_open")}

@@ -45,8 +45,8 @@ class Operation:
         patterns = [pattern.replace(NAME, index) for pattern in self.patterns]
         optional = () if least else self.optional
         cluster = [one for one in optional if one.startswith(CLUSTER)]
-        others = [one for one in optional if not one.startswith(CLUSTER)]
-        granted = {"index_patterns": patterns, "allowed_actions": [*self.index, *others]}
+        of_index = [one for one in optional if not one.startswith(CLUSTER)]
+        granted = {"index_patterns": patterns, "allowed_actions": [*self.index, *of_index]}
         return {"cluster_permissions": [*self.cluster, *cluster], "index_permissions": [granted]}
 
 

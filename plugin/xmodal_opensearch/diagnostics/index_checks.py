@@ -114,9 +114,9 @@ def check_mapping(subject: Subject) -> Iterator[Finding]:
 
 
 def check_self_test(subject: Subject) -> Iterator[Finding]:
-    """Self-test documents that are missing or have other bits."""
+    """Self-test documents that are missing, have other bits or do not name the encoder."""
     for name, content in _searchable(subject):
-        bits, _ = mapping.read_meta(name, content["mappings"])
+        bits, fingerprint = mapping.read_meta(name, content["mappings"])
         layout = mapping.read_layout(name, bits, content["mappings"], content["settings"])
         stored = read_self_test(subject.server, name)
         (expected,) = layout.values(mapping.self_test_code(bits))
@@ -142,6 +142,15 @@ def check_self_test(subject: Subject) -> Iterator[Finding]:
                 f"the document {mapping.SELF_TEST_ID} of {name} has other bits",
                 "its codes may have another bit order",
                 "load the documents again, into a new version (--new-version)",
+            )
+        elif stored.get("xmodal", {}).get("encoder") != fingerprint:
+            yield Finding(
+                "self-test-encoder",
+                f"the document {mapping.SELF_TEST_ID} of {name} does not name the encoder",
+                "other clusters cannot search this index",
+                subject.repair_command,
+                is_wrong=False,
+                fix=partial(store_self_test, subject.server, name, bits, layout),
             )
 
 

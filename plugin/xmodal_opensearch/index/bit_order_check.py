@@ -28,18 +28,22 @@ CREATION_TIMEOUT = 3.0
 def store_self_test(
     server: Server, name: str, bits: int, layout: Layout, *, pipeline: str | None = "_none"
 ) -> None:
-    """Store the self-test document in the index ``name``; it has no fields but its code.
+    """Store the self-test document in the index ``name``: its code and the encoder of the index.
 
+    The encoder is for reading from other clusters, to which the server does not return mappings.
     ``pipeline``: ingest pipeline of the document, "_none" for no default pipeline of the index, and
     None for the default pipeline.
     """
     (value,) = layout.values(mapping.self_test_code(bits))
     optional: dict[str, Any] = {} if pipeline is None else {"pipeline": pipeline}
+    ((_, content),) = server.request("GET", f"/{name}/_mapping", doing="reading an encoder").items()
+    encoder = content["mappings"].get("_meta", {}).get("xmodal", {}).get("encoder")
+    own = {} if encoder is None else {"xmodal": {"encoder": encoder}}
     target, is_alias = write_guard.write_target(server, name)
     server.request(
         "PUT",
         f"/{target}/_doc/{mapping.SELF_TEST_ID}",
-        {mapping.SELF_TEST_FIELD: value},
+        {mapping.SELF_TEST_FIELD: value, **own},
         doing="storing the self-test",
         refresh="true",
         require_alias=str(is_alias).lower(),

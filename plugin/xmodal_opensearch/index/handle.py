@@ -21,6 +21,7 @@ from xmodal_opensearch.index.bit_order_check import (
     check_bit_order,
     check_unmasked,
     hides_documents,
+    store_self_test,
 )
 from xmodal_opensearch.index.capabilities import encodes_documents, probe
 from xmodal_opensearch.index.description import (
@@ -29,6 +30,7 @@ from xmodal_opensearch.index.description import (
     read_fields,
 )
 from xmodal_opensearch.index.queries import Query
+from xmodal_opensearch.index.remote import is_remote
 from xmodal_opensearch.index.scope import Contents, ScopeChanged, read_scope
 from xmodal_opensearch.index.strategies import Strategy, check_writable, choose_strategy
 
@@ -69,18 +71,24 @@ class IndexHandle:
         self._describe(contents, bits, fingerprint)
         self.capabilities = probe(server)
         self.strategy: Strategy = choose_strategy(
-            address.strategy, self.capabilities, self.layout, address.natives
+            self._strategy_name(), self.capabilities, self.layout, address.natives
         )
         self._stores_vectors: bool | None = None
         settings = contents[self.name]["settings"]
         pipeline = settings.get("index.default_pipeline")
         self._skip_pipeline = pipeline is not None and encodes_documents(server, pipeline)
         self._guard = write_guard.find_guard(self.name, contents[self.name]["aliases"])
+        self._is_guarded = False
         self.changes = 0
         self._unrefreshed = False
         self.unchecked: list[str] = []
         self.is_restricted = False
         self._check_bit_order(contents)
+
+    def _strategy_name(self) -> str | None:
+        """Return the strategy of the address; by script in a cluster with unknown plugins."""
+        is_by_script = self.scope.has_remote and self.layout.is_vector
+        return self.address.strategy or ("script" if is_by_script else None)
 
     def _describe(self, contents: Contents, bits: int | None, fingerprint: str | None) -> None:
         """Set the description of the codes; raise IndexMismatch if these are not comparable."""
@@ -105,6 +113,7 @@ class IndexHandle:
         Of several indexes one has to have it: the server makes the next index of a rollover alias.
         """
         names = [name for name, content in contents.items() if "data_stream" not in content]
+        names = [name for name in names if not is_remote(name)]  # these are read above
         if len(contents) > 1 and names:
             names = self._with_self_test(names) or names[:1]
         for name in names:
@@ -299,6 +308,9 @@ class IndexHandle:
             return []
         encoded: Query = {"term": {mapping.ENCODER: self.fingerprint}}
         others = [name for name in self.scope.indexes if name not in self._encoded]
+        if self.scope.has_remote:  # a filter by index is not possible in another cluster
+            unnamed = {"bool": {"must_not": [{"exists": {"field": mapping.ENCODER}}]}}
+            return [queries.any_of([encoded, unnamed])]
         return [queries.any_of([encoded, {"terms": {"_index": others}}]) if others else encoded]
 
     def check_restrictions(self) -> bool:
@@ -394,7 +406,8 @@ class IndexHandle:
 
         ``source``: the fields of ``_source`` to return, or False for none.
         """
-        unique = "_shard_doc" if self.capabilities.version >= SHARD_DOC_VERSION else "_id"
+        is_new = self.capabilities.version >= SHARD_DOC_VERSION and not self.scope.has_remote
+        unique = "_shard_doc" if is_new else "_id"
         body: dict[str, Any] = {
             "size": size,
             "query": query,
@@ -442,8 +455,9 @@ class IndexHandle:
 
         Raises IndexMissing if the index was deleted, or deleted and created again.
         """
-        if self._guard is None:
-            self._guard = write_guard.add_guard(self.server, self.name, self.uuid)
+        if not self._is_guarded:
+            self._guard = write_guard.prepare_guard(self.server, self.name, self.uuid, self._guard)
+            self._is_guarded = True
         return self._guard or self.name
 
     def refresh(self) -> None:
@@ -453,9 +467,14 @@ class IndexHandle:
             self._unrefreshed = False
 
     def refresh_always(self) -> None:
-        """Make all changes visible to searches, including those of other processes."""
-        name = self.scope.target if self.scope.has_several else self.name
-        self.server.request("POST", f"/{name}/_refresh", doing="refreshing")
+        """Make all changes visible to searches, including those of other processes.
+
+        A remote cluster refreshes its indexes by itself.
+        """
+        local = ",".join(name for name in self.scope.target.split(",") if not is_remote(name))
+        if local:
+            name = local if self.scope.has_several else self.name
+            self.server.request("POST", f"/{name}/_refresh", doing="refreshing")
 
     # ---- mapping -------------------------------------------------------------------------------
 
@@ -602,11 +621,15 @@ class IndexHandle:
         )
         if stored is None:
             self.write_meta(mapping.with_meta(self.read_meta(), encoder=self.fingerprint))
+            store_self_test(self.server, self.name, self.bits, self.layout)
         self._stored_fingerprint = self.fingerprint
 
     def _read_mappings(self) -> dict[str, Any]:
         """Return the mapping of each index."""
         target = self.scope.target if self.scope.has_several else self.name
+        if self.scope.has_remote:
+            found = read_scope(self.server, target)
+            return {name: one["mappings"] for name, one in (found[1] if found else {}).items()}
         answer = self.server.request("GET", f"/{target}/_mapping", doing="reading the mapping")
         known = self.scope.indexes
         return {name: one["mappings"] for name, one in answer.items() if name in known}

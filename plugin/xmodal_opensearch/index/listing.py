@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from xmodal.errors import ConfigError
 from xmodal.index.origins import Entry, read_origin
 from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.index import mapping
@@ -65,6 +66,8 @@ def count_codes(handle: IndexHandle) -> dict[Modality, int]:
 
 def disk_usage(handle: IndexHandle) -> dict[str, int]:
     """Return the bytes of the primary shards and of their replicas."""
+    if handle.scope.has_remote:
+        raise ConfigError(f"{handle.address} has remote indexes, whose size only they return")
     path = f"/{handle.scope.target}/_stats/store"
     answer = handle.server.request("GET", path, doing="reading the size of the index")
     found = [answer["indices"][name] for name in handle.scope.indexes]

@@ -16,6 +16,7 @@ from typing import Any
 from xmodal.errors import ConfigError, IndexFailure, IndexMissing
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index.queries import MAX_HITS, Query, any_of
+from xmodal_opensearch.index.remote import describe_remote, is_remote
 
 Contents = dict[str, dict[str, Any]]
 """Aliases, mappings and flat settings of indexes, by concrete name."""
@@ -45,8 +46,8 @@ class Scope:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether ``target`` is one concrete index, of which no alias is a part."""
-        return self.indexes == (self.target,)
+        """Whether ``target`` is one concrete index, and no alias."""
+        return self.indexes == (self.target,) and not self.has_remote
 
     @property
     def has_several(self) -> bool:
@@ -54,9 +55,14 @@ class Scope:
         return len(self.indexes) > 1
 
     @property
+    def has_remote(self) -> bool:
+        """Whether an index is in another cluster."""
+        return any(map(is_remote, self.indexes))
+
+    @property
     def is_whole(self) -> bool:
-        """Whether it is one index with all its documents."""
-        return not (self.has_several or self.filters or self.routing)
+        """Whether it is one index of this cluster with all its documents."""
+        return not (self.has_several or self.filters or self.routing or self.has_remote)
 
     def pinned(self) -> Scope:
         """Return the scope of the one index alone, after its alias was moved to another."""
@@ -70,8 +76,15 @@ class ScopeChanged(IndexFailure):
 
 def read_scope(server: Server, name: str) -> tuple[Scope, Contents] | None:
     """Return the scope of a name with the description of each index, or None if it is missing."""
+    parts = name.split(",")
+    local = ",".join(part for part in parts if not is_remote(part))
+    found: Contents = {}
     try:
-        found = server.request("GET", f"/{name}", doing=f"opening {name}", flat_settings="true")
+        if local:
+            doing = f"opening {local}"
+            found |= server.request("GET", f"/{local}", doing=doing, flat_settings="true")
+        for part in filter(is_remote, parts):
+            found |= describe_remote(server, part)
     except IndexMissing:
         return None
     return (to_scope(name, found), dict(sorted(found.items()))) if found else None
@@ -144,6 +157,8 @@ def _write_index(
     name: str, contents: Mapping[str, Mapping[str, Any]], limits: Mapping[str, Mapping[str, Any]]
 ) -> tuple[str | None, str]:
     """Return the index to which documents are written, or None and the reason."""
+    if is_remote(name):
+        return None, "it covers indexes of a remote cluster: write there"
     if len(contents) > 1 or re.search(r"[*,]", name):
         writers = [
             index

@@ -16,7 +16,7 @@ from typing import Any
 from xmodal.errors import IndexMissing, ServerFailure
 from xmodal_opensearch.client.server import Server
 
-FORBIDDEN = 403
+FORBIDDEN, MISSING = 403, 404
 
 
 def new_guard(name: str) -> dict[str, dict[str, Any]]:
@@ -64,9 +64,25 @@ def check_uuid(server: Server, name: str, uuid: str) -> None:
         raise IndexMissing(f"{name} was deleted and created again while it was open: open it again")
 
 
-def release_guard(server: Server, name: str, guard: str) -> None:
-    """Remove the guard of an index from the copies of it that were restored under other names."""
-    found = server.request("GET", f"/_alias/{guard}", doing="reading an alias")
-    others = sorted(set(found) - {name})
-    actions = [{"remove": {"index": other, "alias": guard}} for other in others]
-    server.request("POST", "/_aliases", {"actions": actions}, doing="removing an alias")
+def prepare_guard(server: Server, name: str, uuid: str, guard: str | None) -> str | None:
+    """Return the guard of an index, added if it has none; None if the user may not add it.
+
+    A copy of the index that was restored under another name has the guard, too: it is removed from
+    there. Raises IndexMissing if the index was deleted.
+    """
+    if guard is None:
+        return add_guard(server, name, uuid)
+    try:
+        found = server.request("GET", f"/_alias/{guard}", doing="reading an alias")
+    except ServerFailure as error:
+        if error.status == FORBIDDEN:
+            return guard
+        if error.status == MISSING:
+            raise IndexMissing(f"{name} was deleted while it was open: open it again") from None
+        raise
+    actions = [
+        {"remove": {"index": copy, "alias": guard}} for copy in sorted(found) if copy != name
+    ]
+    if actions:
+        server.request("POST", "/_aliases", {"actions": actions}, doing="removing an alias")
+    return guard

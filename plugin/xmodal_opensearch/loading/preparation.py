@@ -64,6 +64,7 @@ def prepare(
         store_self_test(server, name, bits, layout)
     if stored != (bits, fingerprint):
         _write_meta(server, name, mappings, bits, fingerprint, layout)
+        store_self_test(server, name, bits, layout)  # again, with the encoder
     return OpenSearchIndex(server, address, bits=bits, fingerprint=fingerprint)
 
 

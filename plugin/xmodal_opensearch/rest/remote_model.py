@@ -144,7 +144,7 @@ def find_problem(server: Server, tag: OwnershipTag) -> str | None:
         models = _find_tagged(server, "models", tag)
         if not models:
             return "their model is missing"
-        _predict(server, next(iter(models)), "calling the service")
+        _predict(server, next(iter(models)), "calling the service", retry_timeout=0)
     except ServerFailure as error:
         if error.status in (401, 403):
             raise
@@ -233,10 +233,13 @@ def _test(server: Server, config: ConnectorConfig, model_id: str, expected: Sequ
         )
 
 
-def _predict(server: Server, model_id: str, doing: str) -> list[int]:
+def _predict(
+    server: Server, model_id: str, doing: str, *, retry_timeout: float | None = None
+) -> list[int]:
     """Encode the sample with a deployed model, and return its code as signed bytes."""
     body = {"parameters": {"inputText": pipelines.LITERAL + SAMPLE}}
-    answer = _ml(server, "POST", f"/models/{model_id}/_predict", body, doing)
+    path = f"{ML}/models/{model_id}/_predict"
+    answer = server.request("POST", path, body, doing=doing, retry_timeout=retry_timeout)
     code = answer["inference_results"][0]["output"][0]["dataAsMap"]["text_code"]
     return list(map(int, code))
 

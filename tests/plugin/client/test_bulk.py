@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xmodal.errors import ServerFailure
+from xmodal.errors import IndexMissing, ServerFailure
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.bulk import Batch, Line, Report, batches, send, send_batch
-from xmodal_opensearch.client.server import is_retryable
+from xmodal_opensearch.client.server import is_repeated, is_retryable
 
 LOST = ServerFailure("gone", 0, "connection")
 PERMANENT = ServerFailure("no", 403, "forbidden")
@@ -173,6 +173,105 @@ def test_send_batch_raises_after_the_retry_timeout() -> None:
     with pytest.raises(ServerFailure, match="full") as busy:
         send_batch(lines("a"), Script(*[answer((429, "full"))] * 99), is_retryable, 0.3)
     assert (busy.value.status, busy.value.reason) == (429, "full")
+
+
+# ---- requests that are too large, answers that are lost or of another kind ----------------------
+
+
+class Limited:
+    """A ``post`` function that refuses bodies above ``limit`` bytes and stores the others."""
+
+    def __init__(self, limit: int, failure: ServerFailure) -> None:
+        self.limit, self.failure = limit, failure
+        self.sizes: list[int] = []
+        self.stored: list[str] = []
+
+    def __call__(self, body: bytes) -> Any:
+        self.sizes.append(len(body))
+        if len(body) > self.limit:
+            raise self.failure
+        ids = body.decode().strip("<>").split("><")
+        self.stored += ids
+        return {"items": [{"index": {"_id": i, "status": 201, "result": "created"}} for i in ids]}
+
+
+TOO_LARGE = ServerFailure("refused (413)", 413, "too large")
+BREAKER = ServerFailure("busy", 429, "[in_flight_requests] Data too large, would be [9/9b]")
+
+
+@pytest.mark.parametrize("failure", [TOO_LARGE, BREAKER])
+def test_batch_that_is_too_large_is_sent_in_halves(failure: ServerFailure) -> None:
+    post = Limited(40, failure)
+    ids = [f"d{number:02}" for number in range(23)]
+    report = send_batch(lines(*ids), post, is_retryable, 9, is_repeated=is_repeated)
+    assert sorted(post.stored) == ids and report.stored == 23
+
+
+def test_batches_after_one_that_was_too_large_are_divided_before() -> None:
+    post = Limited(40, TOO_LARGE)
+    source = [lines(*(f"{batch}{number:02}" for number in range(20))) for batch in "abcd"]
+    report = send(iter(source), post, is_retryable, is_repeated=is_repeated, workers=1)
+    assert report.stored == 80
+    assert sum(size > 40 for size in post.sizes) <= 4  # of the first batch alone
+
+
+def test_document_that_is_too_large_is_named() -> None:
+    post = Limited(6, TOO_LARGE)
+    with pytest.raises(ServerFailure, match="'wide-one' has 10 bytes") as failed:
+        send_batch(lines("a", "b", "wide-one", "c"), post, is_retryable, 9)
+    assert failed.value.status == 413
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {},
+        [],
+        {"items": None},
+        answer((201, "created")),
+        answer((201, "created"), (201, "created"), (201, "created")),
+        {"items": [{"index": {"status": 201}}] * 2},
+        {"items": [{"index": {"status": "201", "result": "created"}}] * 2},
+        {"items": [{"index": {"_id": "z", "status": 201, "result": "created"}}] * 2},
+        {"items": [{}, {}]},
+    ],
+)
+def test_answer_of_another_kind_is_retried_and_then_an_error(other: Any) -> None:
+    right = answer((201, "created"), (201, "created"))
+    report = send_batch(lines("a", "b"), Script(other, right), is_retryable, 9)
+    assert report.stored == 2
+    post = Script(*[other] * 99)
+    with pytest.raises(ServerFailure) as failed:
+        send_batch(lines("a", "b"), post, is_retryable, 9, is_repeated=is_repeated)
+    assert failed.value.reason == "answer" and len(post.bodies) == 3
+
+
+def test_deletion_whose_answer_was_lost_is_counted_as_unknown() -> None:
+    def found(status: int, word: str) -> Any:
+        return {"delete": {"status": status, "result": word}}
+
+    after = {"items": [found(404, "not_found"), found(200, "deleted")]}
+    for failure in (LOST, ServerFailure("bad gateway", 502, "x"), {"items": []}):
+        report = send_batch(lines("a", "b"), Script(failure, after), is_retryable, 9)
+        assert report.results == {"unknown": 1, "deleted": 1}
+    refused = ServerFailure("full", 429, "x")  # before any change
+    report = send_batch(lines("a", "b"), Script(refused, after), is_retryable, 9)
+    assert report.results == {"not_found": 1, "deleted": 1}
+
+
+def test_index_that_was_deleted_ends_a_bulk() -> None:
+    error = {"type": "index_not_found_exception", "reason": "no such index [x]"}
+    gone = {"items": [{"index": {"status": 404, "error": error}}] * 2}
+    with pytest.raises(IndexMissing, match="no such index"):
+        send_batch(lines("a", "b"), Script(gone), is_retryable, 9)
+
+
+def test_block_of_a_full_disk_is_not_retried() -> None:
+    error = {"type": "cluster_block_exception", "reason": "flood-stage watermark"}
+    report = send_batch(
+        lines("a"), Script({"items": [{"index": {"status": 429, "error": error}}]}), is_retryable, 9
+    )
+    assert report.failed == {"a": "flood-stage watermark"}
 
 
 # ---- many batches ----------------------------------------------------------------------------

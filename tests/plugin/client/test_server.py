@@ -108,9 +108,9 @@ def test_connecting_to_an_unknown_host_fails() -> None:
         ),
         (Reply(body={"hello": "world"}), "expected OpenSearch"),
         (Reply(body={"version": "1.2"}), "expected OpenSearch"),
-        (Reply(body=["a"]), "expected OpenSearch"),
-        (Reply(body="hello", content_type="text/plain"), "expected OpenSearch"),
-        (Reply(body=""), "expected OpenSearch"),
+        (Reply(body=["a"]), "no JSON object"),
+        (Reply(body="hello", content_type="text/plain"), "no JSON object"),
+        (Reply(body=""), "no JSON object"),
         (Reply(body="<html>", content_type="text/html"), "unusable answer .*text/html"),
         (Reply(body="{"), "unusable answer while connecting .*not JSON"),
         (
@@ -388,6 +388,97 @@ def test_bulk_is_not_retried(status: int) -> None:
     [(path, body)] = [(request.path, request.body) for request in endpoint.requests[1:]]
     assert (path.partition("?")[0], body) == ("/x/_bulk", b"{}\n")
     assert is_retryable(failed.value) == (status != 400)
+
+
+def failure(kind: str, status: int, **more: Any) -> dict[str, Any]:
+    """An error body as of a search whose shards all failed."""
+    inner = {"type": kind, "reason": "[x] Data too large, would be [9/9b]", **more}
+    outer = {"type": "search_phase_execution_exception", "reason": "all shards failed"}
+    return {"error": outer | {"root_cause": [inner], "caused_by": inner}, "status": status}
+
+
+BREAKER = "circuit_breaking_exception"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "attempts"),
+    [
+        (503, failure("too_many_buckets_exception", 503), 1),
+        (429, failure(BREAKER, 429, durability="PERMANENT"), 1),
+        (429, failure(BREAKER, 429, durability="TRANSIENT"), 2),  # the same bytes twice
+        (429, failure("cluster_block_exception", 429), 1),
+    ],
+)
+def test_failure_that_repeats_is_not_retried(status: int, body: Any, attempts: int) -> None:
+    several = Reply(body={"responses": [WHOLE, {"error": body["error"], "status": status}]})
+    for reply, queries in ((Reply(status, body), [{}]), (several, [{}, {}])):
+        with Endpoint(scripted(reply)) as endpoint:
+            server = connect(endpoint.port)
+            with pytest.raises(ServerFailure, match="Data too large") as failed:
+                server.search_many("x", queries, doing="trying")
+            server.close()
+        assert failed.value.status == status
+        assert len(endpoint.requests) == 1 + attempts
+
+
+def test_breaker_that_counts_other_bytes_is_retried() -> None:
+    replies = [
+        Reply(429, failure(BREAKER, 429, durability="TRANSIENT", reason=f"Data too large [{n}]"))
+        for n in range(4)
+    ]
+    with Endpoint(scripted(*replies, WHOLE)) as endpoint:
+        server = connect(endpoint.port)
+        assert server.search("/x/_search", {}, doing="trying") == WHOLE
+        server.close()
+
+
+def test_search_many_and_read_documents_are_divided_if_they_are_too_large() -> None:
+    def reply(request: Request) -> Reply:
+        lines = request.body.splitlines()
+        if request.path.endswith("_msearch"):
+            found = [WHOLE | {"n": json.loads(line)["n"]} for line in lines[1::2]]
+            return Reply(413, "<html>", "text/html") if len(found) > 2 else many(found)
+        if request.path.endswith("_search"):
+            return Reply(body=WHOLE | {"n": json.loads(request.body)["n"]})
+        if request.path.endswith("_mget"):
+            docs = [{"_id": id_, "found": False} for id_ in json.loads(request.body)["ids"]]
+            return (
+                Reply(413, "<html>", "text/html") if len(docs) > 3 else Reply(body={"docs": docs})
+            )
+        return Reply()
+
+    def many(found: list[Any]) -> Reply:
+        return Reply(body={"responses": found})
+
+    with Endpoint(reply) as endpoint:
+        server = connect(endpoint.port)
+        found = server.search_many("x", [{"n": n} for n in range(7)], doing="searching")
+        assert [one["n"] for one in found] == list(range(7))
+        ids = [f"d{n}" for n in range(11)]
+        assert [one["_id"] for one in server.read_documents("x", ids, doing="reading")] == ids
+        server.close()
+    with Endpoint(scripted(Reply(413, "<html>", "text/html"))) as endpoint:
+        server = connect(endpoint.port)
+        for send in (
+            lambda: server.search_many("x", [{}, {}], doing="searching"),
+            lambda: server.read_documents("x", ["a", "b"], doing="reading"),
+        ):
+            with pytest.raises(ServerFailure, match=r"http\.max_content_length") as failed:
+                send()
+            assert failed.value.status == 413
+        server.close()
+
+
+@pytest.mark.parametrize("page", ["<html>", "", "{}", "[]", "null", '"ok"', "{"])
+def test_page_of_a_proxy_is_an_error_after_a_few_attempts(page: str) -> None:
+    for content_type in ("text/html", "application/json", "text/plain"):
+        with Endpoint(scripted(Reply(body=page, content_type=content_type))) as endpoint:
+            server = connect(endpoint.port)
+            with pytest.raises(ServerFailure, match="unusable answer while searching") as failed:
+                server.search_many("x", [{}, {}], doing="searching")
+            server.close()
+        assert failed.value.reason == "answer" and "\n" not in str(failed.value)
+        assert len(endpoint.requests) == 4
 
 
 # ---- messages and logs -----------------------------------------------------------------------

@@ -6,6 +6,7 @@ import base64
 import logging
 import ssl
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -13,6 +14,7 @@ from uuid import uuid4
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 from opensearchpy import exceptions
 from support.endpoint import Endpoint, Reply, Request, forward_to
 
@@ -136,6 +138,55 @@ def test_client_certificate_is_sent(authority: trustme.CA, certificates: Certifi
             connect(endpoint, f"ca={certificates.ca}")
         assert "\n" not in str(refused.value)
         assert len(endpoint.requests) == 1
+
+
+def test_unusable_file_of_a_client_certificate_is_named(
+    authority: trustme.CA, certificates: Certificates, tmp_path: Path
+) -> None:
+    ca, cert, key = certificates
+    other, encrypted, text = tmp_path / "other.pem", tmp_path / "encrypted.pem", tmp_path / "text"
+    authority.issue_cert("other@example.org").private_key_pem.write_to_path(other)
+    loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+    encrypted.write_bytes(
+        loaded.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    text.write_text("no certificate")
+    for files, words in (
+        ((ca, key, cert), f"cert is {key}, .*: exchange cert and key"),
+        ((ca, cert, ca), f"key is {ca}, expected a private key .*: it is a certificate"),
+        ((ca, text, key), f"cert is {text}, expected a certificate"),
+        ((ca, cert, text), f"key is {text}, expected a private key"),
+        ((ca, cert, other), f"key is {other}, which is not the key of the certificate {cert}"),
+        ((ca, cert, encrypted), f"key is {encrypted}, which is encrypted"),
+        ((text, cert, key), f"ca is {text}, expected certificates"),
+    ):
+        options = "&".join(f"{k}={v}" for k, v in zip(("ca", "cert", "key"), files, strict=True))
+        address = parse_address(f"opensearch://127.0.0.1:9?{options}", index_needed=False)
+        with pytest.raises(ConfigError, match=words) as refused:
+            Server(address)
+        assert "\n" not in str(refused.value)
+
+
+def test_certificates_that_have_expired_are_named(
+    authority: trustme.CA, certificates: Certificates
+) -> None:
+    past = datetime(2020, 1, 1, tzinfo=UTC)
+    expired = authority.issue_cert("client@example.org", not_before=past, not_after=past)
+    expired.cert_chain_pems[0].write_to_path(certificates.cert)
+    expired.private_key_pem.write_to_path(certificates.key)
+    options = f"ca={certificates.ca}&cert={certificates.cert}&key={certificates.key}"
+    with Endpoint(greet, tls(authority, clients=True)) as endpoint:
+        with pytest.raises(ServerFailure, match=r"client certificate .* has expired"):
+            connect(endpoint, options)
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", not_before=past, not_after=past).configure_cert(server)
+    with Endpoint(greet, server) as endpoint:
+        with pytest.raises(ServerFailure, match="certificate of the server has expired"):
+            connect(endpoint, f"ca={certificates.ca}")
 
 
 @pytest.mark.parametrize(

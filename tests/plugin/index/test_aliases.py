@@ -13,7 +13,6 @@ from xmodal.errors import IndexMismatch, IndexMissing, ServerFailure
 from xmodal.index.contract import Index, open_index
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.diagnostics.inspection import repair
 from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.aliases import (
     alias_actions,
@@ -117,7 +116,6 @@ def test_alias_of_a_part_of_an_index_is_not_changed(
     server = Server(parse_address(uri + "-part"))
     for open_it in (
         lambda: prepare(server, parse_address(uri + "-part"), 64, "e"),
-        lambda: repair(server, parse_address(uri + "-part")),
         lambda: open_next_version(server, parse_address(uri + "-part"), 64, "e", "somewhere"),
     ):
         with pytest.raises(

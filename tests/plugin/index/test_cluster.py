@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ import numpy as np
 import pytest
 from support.filled import BITS, batch, random_codes
 
+from xmodal.errors import IndexFailure
+from xmodal.index.contract import WordsQuery
 from xmodal.index.documents import DocumentBatch
 from xmodal.modality import MODALITIES
-from xmodal_opensearch.index.store import open_opensearch
+from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading.load import load
 from xmodal_opensearch.node.process import Node, start_cluster
 from xmodal_opensearch.server_plugin.build import plugin_folder
@@ -94,6 +97,58 @@ def test_search_over_shards_equals_numpy(cluster: list[Node], tmp_path: Path) ->
     nodes = cluster[0].get("/_plugins/_hamming/stats")["nodes"]
     assert len(nodes) == 3
     assert sum(node["cache_entries"] for node in nodes.values()) >= 3
+
+
+def test_index_without_one_of_its_shards_answers_nothing(
+    cluster: list[Node], tmp_path: Path
+) -> None:
+    """No replica: with a lost node, every operation that needs its shard is an error."""
+    stored, query = batch(300, seed=3, name="half"), random_codes(1, 70)
+    ids = stored.ids
+    hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster[:2])
+    uri = f"opensearch://{hosts}/halved?shards=3&replicas=0"
+    operations: list[Callable[[OpenSearchIndex], Any]] = [
+        lambda index: index.search(query, 10, target="image"),
+        lambda index: index.search(random_codes(3), 10, target="text"),
+        lambda index: index.search(query, 300, target="image", radius=60),
+        lambda index: index.search_words([WordsQuery("red")], 5, target="text"),
+        lambda index: index.count("image"),
+        len,
+        lambda index: index.facets(),
+        lambda index: index.count_codes(),
+        lambda index: list(index.entries()),
+        lambda index: index.explain(ids[0], query, target="image"),
+        lambda index: index.get(ids).ids,
+        lambda index: index.add(stored),
+        lambda index: index.delete(ids),
+    ]
+    with ExitStack() as stack:
+        opened = [
+            stack.enter_context(
+                open_opensearch(f"{uri}&strategy={name}", bits=BITS, create=name == "hamming")
+            )
+            for name in ("hamming", "script", "knn")
+        ]
+        load(opened[0], [stored], checkpoints=tmp_path)
+        expected = [operation(opened[0]) for operation in operations[:-2]]
+        for index in opened:
+            assert [operation(index) for operation in operations[:-2]] == expected
+            index.handle.server.retry_timeout = 1
+        cluster[2].kill()
+        try:
+            end = time.monotonic() + 60
+            while cluster[0].get("/_cluster/health")["number_of_nodes"] > 2:
+                assert time.monotonic() < end
+                time.sleep(0.2)
+            for index in opened:
+                for operation in operations:
+                    with pytest.raises(IndexFailure) as failed:
+                        operation(index)
+                    assert "\n" not in str(failed.value)
+                index.handle._unrefreshed = False
+        finally:
+            cluster[2].restart()
+            cluster[2].wait(120, nodes=3)
 
 
 def test_codes_are_released_on_the_node_that_a_shard_leaves(cluster: list[Node]) -> None:

@@ -254,7 +254,7 @@ def prefix(plugin_url: str) -> Iterator[str]:
 def test_every_operation_is_right_or_an_error(
     plugin_url: str, prefix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    wanted = int(os.environ.get("XMODAL_FAULTS", "30"))
+    wanted = int(os.environ.get("XMODAL_FAULTS", "20"))
     draw = random.Random(int(os.environ.get("XMODAL_FAULTS_SEED", "0")))
     outcomes: Counter[tuple[str, bool]] = Counter()
     with DamagingProxy(plugin_url, draw.randrange(10**6)) as proxy:
@@ -302,11 +302,9 @@ def test_every_operation_is_right_or_an_error(
 def opened(place: Place, direct: Place, name: str) -> Sides:
     """Create and fill an index, and open it through the proxy, which damages nothing yet."""
     index = open_opensearch(direct(name), bits=BITS, create=True)
-    for start in range(0, DOCUMENTS, 10):
-        made = batch(10, start=start)
-        fields = [{"colour": "red" if n % 3 else "blue", "number": n} for n in range(10)]
-        image, text = made.codes("image")[1], made.codes("text")[1]
-        index.add(made.ids, image=image, text=text, fields=fields)
+    made = batch(DOCUMENTS)
+    fields = [{"colour": "red" if n % 3 else "blue", "number": n} for n in range(DOCUMENTS)]
+    index.add(made.ids, image=made.codes("image")[1], text=made.codes("text")[1], fields=fields)
     index.handle.refresh()
     damaged = open_opensearch(place(name), bits=BITS)
     damaged.handle.server.retry_timeout = RETRY_TIMEOUT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from xmodal.index.contract import WordsQuery
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import HammingIndex
 from xmodal.index.query_codes import QueryCodes
+from xmodal.retrieval.retriever import Retriever
 from xmodal_opensearch.index.mapping import (
     LAYOUTS,
     SELF_TEST_ID,
@@ -25,7 +26,10 @@ from xmodal_opensearch.index.mapping import (
 )
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 
-DOCUMENTS, BITS, DIM, TENANTS = 2500, 64, 8, ("red", "blue", "teal", "grey")
+if TYPE_CHECKING:
+    from xmodal.encoders.encoder import Encoder
+
+DOCUMENTS, BITS, DIM, TENANTS = 10_000, 64, 8, ("red", "blue", "teal", "grey")
 FOREIGN = "grey"
 STRATEGIES = {"hamming": "faiss", "script": "faiss", "knn": "faiss", "long": "long"}
 GRAPH = "lucene-hnsw"
@@ -223,6 +227,30 @@ def test_words_have_the_scores_that_all_documents_give(world: World) -> None:
             # The server does not return named clauses to users with document-level security.
             expected = [hit._replace(matched=()) for hit in everything if hit.id in fields]
             assert hits == expected
+
+
+def test_fused_searches_and_similar_documents_are_of_visible_ones(
+    world: World, encoder: Encoder
+) -> None:
+    rng, count = np.random.default_rng(2), 600
+    codes = BinaryCodes(rng.integers(0, 256, (count, encoder.bits // 8), np.uint8), encoder.bits)
+    address = world.node.address("secret-fused")
+    with (
+        world.node.acting_as("admin"),
+        open_opensearch(
+            address, bits=encoder.bits, fingerprint=encoder.fingerprint, create=True
+        ) as index,
+    ):
+        fields = [{"tenant": TENANTS[n % 4], "text": f"a red circle {n}"} for n in range(count)]
+        index.add([f"{n:03}" for n in range(count)], image=codes, text=codes, fields=fields)
+    with world.node.acting_as("one"), open_opensearch(address) as index:
+        retriever = Retriever(encoder, index)
+        fused = retriever.search(text="a red circle", k=60)
+        alike = retriever.search(like="004", target="image", k=60)
+        for hits in (fused, alike):
+            assert len(hits) == 60 and {hit.fields["tenant"] for hit in hits} == {"red"}
+        with pytest.raises(IndexMissing):
+            retriever.search(like="005", target="image", k=60)
 
 
 def test_hidden_documents_are_neither_read_nor_explained(world: World) -> None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import numpy as np
 import pytest
 from support.filled import BITS, random_codes
+from support.hamming_server import Server
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, IndexMismatch, IndexMissing
 from xmodal.index.contract import WordsQuery
+from xmodal_opensearch.diagnostics.inspection import Inspection, inspect, repair
+from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.scope import Scope, to_scope
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading.load import load
+
+if TYPE_CHECKING:
+    from xmodal_opensearch.node.process import Node
 
 Address = Callable[..., str]
 Rest = Callable[..., Any]
@@ -312,3 +319,62 @@ def test_load_into_a_part_is_refused_before_any_change(
             load(part, [index.get(["a"])], checkpoints=tmp_path)
         assert rest("GET", f"/{index.handle.name}") == before
         np.testing.assert_equal(len(index), 1)
+
+
+@pytest.fixture
+def far(node: Node, plugin_node: Node, rest: Rest) -> Iterator[str]:
+    """Address of a new index of the node that is the remote cluster ``far`` of ``node``."""
+    (one,) = plugin_node.get("/_nodes/transport")["nodes"].values()
+
+    def set_seeds(value: list[str] | None) -> None:
+        settings = {"cluster.remote.far.seeds": value}
+        rest("PUT", "/_cluster/settings", {"persistent": settings})
+
+    name = f"far-{uuid4().hex[:8]}"
+    set_seeds([one["transport"]["publish_address"]])
+    yield f"opensearch://127.0.0.1:{plugin_node.port}/{name}?strategy=script"
+    set_seeds(None)
+    Server(plugin_node.url)("DELETE", f"{name}-*")
+
+
+def test_indexes_of_a_remote_cluster_are_read(
+    address: Address, plugin_node: Node, far: str
+) -> None:
+    with (
+        filled(far, ["a", "b"], 1, shop="x") as there,
+        filled(address(), ["a", "c"], 2, shop="y") as here,
+    ):
+        name = f"far:{there.handle.name}"
+        near = str(here.handle.address).rpartition("/")[0]
+        with open_opensearch(f"{near}/far:{there.handle.address.index}") as index:
+            assert index.search(QUERY, 9, target="image") == there.search(QUERY, 9, target="image")
+            assert (index.fingerprint, index.bits) == ("e1", BITS)
+            assert index.get(["b", "c"]).ids == ["b"] and len(index) == 2
+            assert index.facets()["shop"] == [("x", 2)]
+            with pytest.raises(ConfigError, match="remote cluster"):
+                index.add(["x"], image=QUERY)
+        with open_opensearch(f"{near}/{here.handle.name},{name[:-3]}*") as index:
+            found = index.search(QUERY, 9, target="image")[0]
+            places = [(hit.distance, hit.id, str(hit.index_name)) for hit in found]
+            assert places == sorted(places)
+            assert {place[1:] for place in places} == {
+                ("a", name),
+                ("b", name),
+                ("a", here.handle.name),
+                ("c", here.handle.name),
+            }
+            with pytest.raises(IndexMismatch, match=f"'a' is in {name} and in"):
+                index.get(["a"])
+        with pytest.raises(IndexMismatch, match="expected 32"):
+            open_opensearch(f"{near}/{name}", bits=32)
+        with pytest.raises(IndexMissing, match="no index far:"):
+            open_opensearch(f"{near}/far:nothing")
+        # An earlier version did not store the encoder with the self-test document.
+        body = {"self_test_code": mapping.self_test_code(BITS).to_signed()[0]}
+        path = f"{there.handle.name}/_doc/{mapping.SELF_TEST_ID}"
+        Server(plugin_node.url)("PUT", f"{path}?routing={mapping.SELF_TEST_ID}&refresh=true", body)
+        with pytest.raises(IndexMismatch, match="does not name an encoder"):
+            open_opensearch(f"{near}/{name}")
+        (finding,) = inspect(there.handle.server, there.handle.address).findings
+        assert repair(Inspection([finding])) != []
+        open_opensearch(f"{near}/{name}").close()

@@ -19,7 +19,7 @@ from xmodal.index.contract import Hits, Index, WordsQuery, open_index
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.query_codes import QueryCodes
 from xmodal.modality import MODALITIES
-from xmodal_opensearch.diagnostics import diagnose
+from xmodal_opensearch.diagnostics.measurements import diagnose
 from xmodal_opensearch.index import queries
 from xmodal_opensearch.index.bulk_lines import index_lines
 from xmodal_opensearch.index.exact_search import count_within, hit_source, pages_of_hits

@@ -26,6 +26,7 @@ from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.diagnostics.inspection import inspect, repair
 from xmodal_opensearch.index.mapping import user_fields
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
+from xmodal_opensearch.loading import load as load_module
 from xmodal_opensearch.loading.load import Checkpoint, check_count, load, settings_for_loading
 
 Rest = Callable[..., Any]
@@ -219,6 +220,27 @@ def test_settings_are_restored_after_an_error(
 
     with pytest.raises(OSError, match="unplugged"):
         load(index, broken(), checkpoints=tmp_path, no_replicas=True)
+    assert settings_of(rest, index.handle.name) == DEFAULTS
+    assert "xmodal_load" not in index.handle.read_meta()
+
+
+def test_settings_are_restored_if_another_load_ends_meanwhile(
+    index: OpenSearchIndex, rest: Rest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = settings_for_loading(index)
+    first.__enter__()
+    change = load_module._set
+    calls = []
+
+    def end_first_before(index: OpenSearchIndex, settings: Any) -> None:
+        calls.append(settings)
+        if len(calls) == 1:  # the second load has saved the settings and not yet changed them
+            first.__exit__(None, None, None)
+        change(index, settings)
+
+    monkeypatch.setattr(load_module, "_set", end_first_before)
+    with settings_for_loading(index):
+        assert settings_of(rest, index.handle.name)["refresh_interval"] == "-1"
     assert settings_of(rest, index.handle.name) == DEFAULTS
     assert "xmodal_load" not in index.handle.read_meta()
 

@@ -39,6 +39,7 @@ from xmodal_opensearch.node.entries import make_entry, to_text
 
 SOURCES = [str(Path(xmodal_opensearch.__file__).parents[1]), str(Path(__file__).parents[3])]
 JAR = b"a small jar" * 100
+PLUGINS = ("opensearch-knn", "opensearch-security")
 
 
 class Registry(ThreadingHTTPServer):
@@ -320,6 +321,16 @@ def test_artifacts_of_a_version_are_complete(version: str) -> None:
             assert artifact.packaging in ("zip", "jar")
     server = {artifact.name: artifact.version for artifact in parts["server"].artifacts}
     assert server["opensearch"] == version
+
+
+def test_documentation_has_a_row_for_each_version() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "opensearch.md").read_text("utf-8")
+    table = page.partition("## Server versions")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([\d.]+) \| .*?\| (yes|-) \| (yes|-) \|", table, re.MULTILINE)
+    assert rows == [
+        (version, *("yes" if name in read_parts(version) else "-" for name in PLUGINS))
+        for version in known_versions()
+    ]
 
 
 def test_artifacts_file_is_written_by_the_program_that_makes_entries() -> None:

@@ -196,8 +196,8 @@ def test_failed_start_has_a_reason(tmp_path: Path) -> None:
     [
         ({"port": 70000}, "port is 70000"),
         ({"heap": "much"}, "heap is 'much'"),
-        ({"plugins": ["faiss"]}, "'faiss' is not known, expected some of neural-search"),
-        ({"version": "1.0.0"}, "1.0.0, expected 3.6.0"),
+        ({"plugins": ["faiss"]}, "'faiss' is not known for OpenSearch"),
+        ({"version": "1.0.0"}, "1.0.0, expected 2.19"),
         ({"settings": {"http.port": "1"}}, "settings contain http.port"),
         ({"extra_plugins": [Path("nowhere")]}, "nowhere is not a plugin"),
     ],
