@@ -136,7 +136,7 @@ def test_hits_counts_and_ranks_are_those_of_the_visible_documents(
             {"radius": 30},
             {"radius": 30, "where": {"size": [0, 2]}},
         ):
-            for k in (9, 400):
+            for k in (9,) if handle.strategy.build is None else (9, 400):
                 expected = local.search(queries, k, target=target, **options)
                 hits = index.search(queries, k, target=target, **options)
                 assert list(map(found, hits)) == list(map(found, expected)), (target, options, k)
