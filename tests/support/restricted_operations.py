@@ -59,6 +59,10 @@ class Encoded:
     def offsets(self) -> Any:
         return np.arange(len(self.ids) + 1, dtype=np.int64)
 
+    @property
+    def positions(self) -> Any:
+        return np.zeros(len(self.ids), np.int64)
+
 
 def encode(data: Dataset) -> Mapping[Any, Encoded]:
     ids = [item.id for item in data.items]

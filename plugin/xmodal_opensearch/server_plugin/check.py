@@ -14,6 +14,7 @@ from xmodal.errors import IndexFailure, IndexMissing
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.query_codes import QueryCodes
 from xmodal.modality import Modality
+from xmodal_opensearch.client.errors import describe_missing, reason_of
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import codec
 from xmodal_opensearch.index import queries as build
@@ -90,7 +91,11 @@ def _compare(server: Server, bits: int) -> int:
         lines = index_lines(DocumentBatch.of(ids, image=codes, text=pairs), layout)
         answer = server.bulk(name, b"".join(line.body for line in lines))
         if answer["errors"]:
-            raise IndexFailure(f"{server.address.server} refused codes of {bits} bits: see its log")
+            results = [result for item in answer["items"] for result in item.values()]
+            reason = next(reason_of(result) for result in results if "error" in result)
+            raise IndexFailure(
+                f"{server.address.server} refused codes of {bits} bits: {describe_missing(reason)}"
+            )
         server.request("POST", f"/{name}/_refresh", doing="refreshing")
         for row in range(QUERIES):
             distances = codes[row : row + 1].distances(codes)[0]

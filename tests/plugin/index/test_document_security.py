@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from support.secured_node import SecuredNode, all_but, documents_with
 
 from xmodal.codes import BinaryCodes
-from xmodal.errors import IndexMissing, ServerFailure
+from xmodal.errors import IndexMismatch, IndexMissing, ServerFailure
 from xmodal.index.contract import WordsQuery
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import HammingIndex
 from xmodal.index.query_codes import QueryCodes
+from xmodal.retrieval.retriever import Retriever
+from xmodal_opensearch.index.mapping import (
+    LAYOUTS,
+    SELF_TEST_ID,
+    build_meta,
+    code_properties,
+    self_test_code,
+)
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 
-DOCUMENTS, BITS, DIM, TENANTS = 2500, 64, 8, ("red", "blue", "teal", "grey")
+if TYPE_CHECKING:
+    from xmodal.encoders.encoder import Encoder
+
+DOCUMENTS, BITS, DIM, TENANTS = 10_000, 64, 8, ("red", "blue", "teal", "grey")
 FOREIGN = "grey"
 STRATEGIES = {"hamming": "faiss", "script": "faiss", "knn": "faiss", "long": "long"}
 GRAPH = "lucene-hnsw"
@@ -125,7 +136,7 @@ def test_hits_counts_and_ranks_are_those_of_the_visible_documents(
             {"radius": 30},
             {"radius": 30, "where": {"size": [0, 2]}},
         ):
-            for k in (9, 400):
+            for k in (9,) if handle.strategy.build is None else (9, 400):
                 expected = local.search(queries, k, target=target, **options)
                 hits = index.search(queries, k, target=target, **options)
                 assert list(map(found, hits)) == list(map(found, expected)), (target, options, k)
@@ -218,6 +229,30 @@ def test_words_have_the_scores_that_all_documents_give(world: World) -> None:
             assert hits == expected
 
 
+def test_fused_searches_and_similar_documents_are_of_visible_ones(
+    world: World, encoder: Encoder
+) -> None:
+    rng, count = np.random.default_rng(2), 600
+    codes = BinaryCodes(rng.integers(0, 256, (count, encoder.bits // 8), np.uint8), encoder.bits)
+    address = world.node.address("secret-fused")
+    with (
+        world.node.acting_as("admin"),
+        open_opensearch(
+            address, bits=encoder.bits, fingerprint=encoder.fingerprint, create=True
+        ) as index,
+    ):
+        fields = [{"tenant": TENANTS[n % 4], "text": f"a red circle {n}"} for n in range(count)]
+        index.add([f"{n:03}" for n in range(count)], image=codes, text=codes, fields=fields)
+    with world.node.acting_as("one"), open_opensearch(address) as index:
+        retriever = Retriever(encoder, index)
+        fused = retriever.search(text="a red circle", k=60)
+        alike = retriever.search(like="004", target="image", k=60)
+        for hits in (fused, alike):
+            assert len(hits) == 60 and {hit.fields["tenant"] for hit in hits} == {"red"}
+        with pytest.raises(IndexMissing):
+            retriever.search(like="005", target="image", k=60)
+
+
 def test_hidden_documents_are_neither_read_nor_explained(world: World) -> None:
     with world.open("admin", "script") as index:
         [hit] = index.search(
@@ -227,3 +262,53 @@ def test_hidden_documents_are_neither_read_nor_explained(world: World) -> None:
         assert len(index.get([hit.id])) == 0
         with pytest.raises(IndexMissing, match=hit.id):
             index.explain(hit.id, draw(np.random.default_rng(1), 1), target="image")
+
+
+@pytest.mark.parametrize("hidden", ["image_code", "text_code", "xmodal.id", "xmodal.words"])
+def test_hidden_fields_are_named_on_opening(world: World, hidden: str) -> None:
+    world.node.put_role("partial", all_but(fls=[f"~{hidden}", f"~{hidden}.*"]))
+    world.node.put_user("partial", ["partial"])
+    for strategy in ("script", "long"):
+        with pytest.raises(IndexMismatch, match=f"{hidden}.* field-level security"):
+            world.open("partial", strategy)
+
+
+def test_hidden_fields_of_the_user_change_nothing_else(world: World) -> None:
+    world.node.put_role("no-captions", all_but(fls=["~caption"]))
+    world.node.put_user("partial", ["no-captions"])
+    query = draw(np.random.default_rng(14), 1)
+    with world.open("admin", "script") as index:
+        [expected] = index.search(query, 9, target="image")
+    with world.open("partial", "script") as index:
+        [hits] = index.search(query, 9, target="image")
+        assert found(hits) == found(expected)
+        assert all("caption" not in hit.fields for hit in hits)
+
+
+def test_masked_codes_are_refused(world: World) -> None:
+    masked = ["image_code", "image_code.*"]
+    world.node.put_role("masked", all_but(masked_fields=masked))
+    world.node.put_user("partial", ["masked"])
+    with pytest.raises(IndexMismatch, match=r"image_code \(masked_fields"):
+        world.open("partial", "long")
+    flat = "secret-flat"
+    mappings = {
+        "_meta": build_meta(BITS, None),
+        "properties": code_properties(BITS, LAYOUTS["flat"], words=True),
+    }
+    world.node("PUT", flat, {"mappings": mappings})
+    code = draw(np.random.default_rng(15), 1).to_signed()[0]
+    (own,) = LAYOUTS["flat"].values(self_test_code(BITS))
+    for id_, fields in (
+        (SELF_TEST_ID, {"self_test_code": own}),
+        ("a", {"image_code": code, "xmodal": {"id": "a"}}),
+    ):
+        world.node("PUT", f"{flat}/_doc/{id_}?refresh=true", fields)
+    for strategy in ("hamming", "script"):
+        with (
+            world.node.acting_as("partial"),
+            pytest.raises(IndexMismatch, match=r"image_code \(masked_fields"),
+        ):
+            open_opensearch(world.node.address(flat, strategy=strategy))
+    with world.node.acting_as("admin"):
+        open_opensearch(world.node.address(flat)).close()
