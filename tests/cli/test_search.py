@@ -188,7 +188,9 @@ def test_json_has_all_that_is_known() -> None:
     row = hit_to_json(HITS[1], "image")
     assert row["ranks"] == {"codes": 3, "words": 1} and row["matched"] == ["red"]
     assert hit_to_json(HITS[0], "text")["nearest"]["position"] == 0
-    assert set(row) == set(Hit._fields)
+    assert set(row) == set(Hit._fields) - {"index_name"}
+    of_several = hit_to_json(HITS[1]._replace(index_name="photos-2"), "image")
+    assert of_several == {"index": "photos-2"} | row
 
 
 def test_why_names_the_words_that_matched() -> None:
