@@ -16,7 +16,7 @@ from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server, is_repeated, is_retryable
-from xmodal_opensearch.index import mapping, queries, write_guard
+from xmodal_opensearch.index import filter_queries, mapping, queries, write_guard
 from xmodal_opensearch.index.bit_order_check import (
     check_bit_order,
     check_unmasked,
@@ -299,7 +299,7 @@ class IndexHandle:
         return [
             *own,
             *self._encoder_filter(),
-            *queries.filters(conditions, self._types, expensive=expensive),
+            *filter_queries.filters(conditions, self._types, expensive=expensive),
         ]
 
     def _encoder_filter(self) -> list[Query]:

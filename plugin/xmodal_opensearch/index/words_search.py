@@ -21,7 +21,7 @@ from xmodal.index.contract import WordsHit, WordsQuery
 from xmodal.index.validation import check_k, check_target
 from xmodal.index.words import tokens
 from xmodal.modality import Modality
-from xmodal_opensearch.index import codec, mapping, queries
+from xmodal_opensearch.index import codec, mapping, queries, word_queries
 from xmodal_opensearch.index.handle import IndexHandle
 from xmodal_opensearch.index.queries import MAX_HITS, hit_id
 
@@ -56,7 +56,7 @@ def search_words(
     present = queries.present(target, handle.layout, nested=handle.queries_nested(target))
     bodies = [
         queries.search_body(
-            queries.words_query(
+            word_queries.words_query(
                 fields,
                 of_query,
                 _divide(query.excluded, fields)[:MAX_WORDS],
@@ -93,8 +93,8 @@ def _text_fields(handle: IndexHandle, text_field: str | None) -> list[str]:
         return [mapping.WORDS]
     types = handle.read_types()
     if text_field is not None:
-        return [queries.text_field(text_field, types)]
-    return queries.text_fields(types)
+        return [word_queries.text_field(text_field, types)]
+    return word_queries.text_fields(types)
 
 
 def _divide(text: str, fields: Sequence[str]) -> list[str]:

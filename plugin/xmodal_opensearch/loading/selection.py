@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from xmodal.errors import ConfigError
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import mapping
-from xmodal_opensearch.index.queries import Query, is_nested
+from xmodal_opensearch.index.filter_queries import is_nested
+from xmodal_opensearch.index.queries import Query
 from xmodal_opensearch.loading.shard_reader import ALL, Share
 
 

@@ -11,6 +11,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
 from xmodal.index.filters import DATE, parse
 from xmodal.index.query_codes import QueryCodes
+from xmodal_opensearch.index import filter_queries, word_queries
 from xmodal_opensearch.index import queries as build
 from xmodal_opensearch.index.mapping import LAYOUTS
 
@@ -187,7 +188,7 @@ def test_words_query_names_words_and_excludes_others() -> None:
     def term(word: str, **options: str) -> dict[str, Any]:
         return {"term": {"xmodal.words": {"value": word, **options}}}
 
-    assert build.words_query(["xmodal.words"], ["red", "boat"], ["dog"], [RED]) == {
+    assert word_queries.words_query(["xmodal.words"], ["red", "boat"], ["dog"], [RED]) == {
         "bool": {
             "should": [term("red", _name="0"), term("boat", _name="1")],
             "must_not": [term("dog")],
@@ -195,7 +196,7 @@ def test_words_query_names_words_and_excludes_others() -> None:
             "filter": [RED],
         }
     }
-    query = build.words_query(["caption", "title.words"], ["red"], [], [])
+    query = word_queries.words_query(["caption", "title.words"], ["red"], [], [])
     fields = {"query": "red", "fields": ["caption", "title.words"], "_name": "0"}
     assert query["bool"]["should"] == [{"multi_match": fields}]
 
@@ -332,7 +333,7 @@ MAX_INT = 2**31 - 1
 def test_filter_depends_on_the_type_of_the_field(
     where: dict[str, Any], query: dict[str, Any]
 ) -> None:
-    assert build.filters(parse(where), TYPES) == [query]
+    assert filter_queries.filters(parse(where), TYPES) == [query]
 
 
 def test_exists_covers_the_sub_field_words() -> None:
@@ -344,30 +345,30 @@ def test_exists_covers_the_sub_field_words() -> None:
         ({"word": {"exists": False}}, {"bool": {"must_not": [some]}}),
         ({"name": {"exists": True}}, one),
     ):
-        assert build.filters(parse(where), TYPES) == [query]
+        assert filter_queries.filters(parse(where), TYPES) == [query]
 
 
 def test_filters_returns_one_query_per_condition() -> None:
     where = {"name": "a", "price": 1}
     expected = [{"terms": {"name": ["a"]}}, {"terms": {"price": [1]}}]
-    assert build.filters(parse(where), TYPES) == expected
-    assert build.filters(parse(None), TYPES) == []
+    assert filter_queries.filters(parse(where), TYPES) == expected
+    assert filter_queries.filters(parse(None), TYPES) == []
 
 
 def test_filters_without_expensive_queries_have_no_patterns() -> None:
     expected = any_of({"terms": {"word": ["2024"]}}, {"terms": {"word.number": [2024]}})
-    assert build.filters(parse({"word": 2024}), TYPES, expensive=False) == [expected]
+    assert filter_queries.filters(parse({"word": 2024}), TYPES, expensive=False) == [expected]
 
 
 def test_unknown_fields_are_refused_with_the_fields_of_the_user() -> None:
     types = {"image_code": "knn_vector", "xmodal.id": "keyword", "tag.name": "keyword"} | TYPES
     with pytest.raises(ConfigError, match=r"'new', expected one of caption, count, .* tag.name, "):
-        build.filters(parse({"new": {"exists": False}}), types)
+        filter_queries.filters(parse({"new": {"exists": False}}), types)
     with pytest.raises(ConfigError) as raised:
-        build.filters(parse({"new": 3}), types)
+        filter_queries.filters(parse({"new": 3}), types)
     assert "image_code" not in str(raised.value)
     assert "word.number" not in str(raised.value)
-    assert build.filters(parse({"new": 3}), {"image_code": "knn_vector"}) == [NONE]
+    assert filter_queries.filters(parse({"new": 3}), {"image_code": "knn_vector"}) == [NONE]
 
 
 @pytest.mark.parametrize(
@@ -386,15 +387,15 @@ def test_unknown_fields_are_refused_with_the_fields_of_the_user() -> None:
 )
 def test_filters_reject_unsupported_conditions(where: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace("many", "'many'")) as raised:
-        build.filters(parse(where), TYPES)
+        filter_queries.filters(parse(where), TYPES)
     assert "\n" not in str(raised.value)
 
 
 def test_text_field_returns_analysed_text() -> None:
-    assert build.text_field("caption", TYPES) == "caption"
-    assert build.text_field("word", TYPES) == "word.words"
+    assert word_queries.text_field("caption", TYPES) == "caption"
+    assert word_queries.text_field("word", TYPES) == "word.words"
     for name in ("name", "price", "new", "caption.keyword"):
         with pytest.raises(ConfigError, match=r"is no text .* caption, story, word"):
-            build.text_field(name, TYPES)
+            word_queries.text_field(name, TYPES)
     with pytest.raises(ConfigError, match="no such field"):
-        build.text_field("caption", {"caption": "keyword"})
+        word_queries.text_field("caption", {"caption": "keyword"})
