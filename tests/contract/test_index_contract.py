@@ -309,9 +309,9 @@ def test_documents_of_no_one_two_and_many_codes_equal_the_oracle(
     def check() -> None:
         queries = [*few[:2], *(few[n] ^ 3 for n in range(2, 5))]
         for target in MODALITIES:
-            for k in (1, 3, 20, 200):
+            for k in (1, 20, 200):
                 for where in (None, {"part": 1}):
-                    for radius in (None, 0, 2, bits // 2):
+                    for radius in (None, 2, bits // 2):
                         options = {"where": where, "radius": radius}
                         expected = oracle.search(queries, k, target, **options)
                         assert search(index, queries, k, target, **options) == expected, options
