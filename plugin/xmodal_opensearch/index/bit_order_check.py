@@ -150,7 +150,7 @@ def check_unmasked(
 def hides_documents(server: Server, name: str) -> bool:
     """Return whether document-level security may hide documents of an index from the user.
 
-    The security plugin does not profile a search then, and says so.
+    The security plugin does not profile a search then; its error names the reason.
     """
     body = {"size": 0, "query": {"match_none": {}}, "profile": True}
     try:

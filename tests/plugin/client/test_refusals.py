@@ -1,4 +1,4 @@
-"""Refusals of a server: unknown users, missing permissions and blocks are told apart."""
+"""Refusals of a server: unknown users, missing permissions and blocks have different errors."""
 
 from __future__ import annotations
 
