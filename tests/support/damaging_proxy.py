@@ -10,9 +10,11 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+
+from support.local_server import LocalServer
 
 PAGES = (b"<html>Sign in</html>", b"{}", b"[]", b"null", b'{"status": "ok"}', b"", b'"ok"')
 
@@ -42,7 +44,7 @@ class Answer(NamedTuple):
         return Answer(self.status, headers, body)
 
 
-class DamagingProxy:
+class DamagingProxy(LocalServer):
     """Forwards requests to ``url`` while ``rate`` of the answers, drawn at random, are damaged.
 
     ``faults`` counts the injected faults by name. ``rate`` can be changed; 0 damages nothing.
@@ -75,24 +77,7 @@ class DamagingProxy:
             def log_message(self, *arguments: Any) -> None:
                 """Print nothing."""
 
-        class QuietServer(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *arguments: Any) -> None:
-                """Print nothing; the client may have closed the connection."""
-
-        self._server = QuietServer(("127.0.0.1", 0), Handler)
-        self.port: int = self._server.server_address[1]
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(Handler)
 
     def _draw(self) -> str | None:
         """Return the name of the next fault, or None."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import ssl
-import threading
 from collections.abc import Callable
 from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+
+from support.local_server import LocalServer
 
 HELLO = {"version": {"distribution": "opensearch", "number": "3.6.0"}}
 
@@ -32,7 +33,7 @@ class Reply(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Endpoint:
+class Endpoint(LocalServer):
     """Sends ``reply(request)`` for every request within the ``with`` block."""
 
     def __init__(
@@ -65,31 +66,7 @@ class Endpoint:
             def log_message(self, *arguments: Any) -> None:
                 """Print nothing; ``requests`` has the record."""
 
-        class QuietServer(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def handle_error(self, *arguments: Any) -> None:
-                """Print nothing; some tests cause disconnections and TLS failures."""
-
-            def finish_request(self, request: Any, client: Any) -> None:
-                # The handshake runs in the thread of the connection, not in the accepting thread.
-                if context is not None:
-                    request = context.wrap_socket(request, server_side=True)
-                with request:
-                    super().finish_request(request, client)
-
-        self._server = QuietServer(("127.0.0.1", 0), Handler)
-        self.port: int = self._server.server_address[1]
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(Handler, context)
 
 
 def forward_to(url: str) -> Callable[[Request], Reply]:

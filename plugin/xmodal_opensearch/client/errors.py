@@ -129,7 +129,7 @@ def reason_of(info: Any) -> str:
     reasons: list[str] = []
     for part in _parts(info):
         if isinstance(part.get("reason"), str) and part["reason"] not in EMPTY_REASONS:
-            reasons.append(part["reason"])
+            reasons.append(part["reason"].rstrip("; "))
         inner = _inner(part)
         if isinstance(inner, str) and not reasons and inner not in EMPTY_REASONS:
             reasons.append(inner)
