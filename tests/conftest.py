@@ -230,7 +230,7 @@ def node_parts(cache: Path, server_version: str, node_plugins: tuple[str, ...]) 
     for name in ("server", "icu", *node_plugins):
         part_folder(name, server_version)
     yield
-    shutil.rmtree(cache / "opensearch")  # 120 MB; pytest keeps temporary folders for three sessions
+    shutil.rmtree(cache / "opensearch")  # 1 GB; pytest keeps three sessions
 
 
 @pytest.fixture(scope="session")
