@@ -27,13 +27,14 @@ demo-hamming: .venv/ready
 	test -e demo/report.json || $(BIN)/xmodal demo --out demo
 	$(BIN)/xmodal-opensearch demo --out demo --with-plugin
 
-# Two processes, because many tests wait for servers. One process runs all tests of a file.
+# Two processes, because many tests wait for servers. One process runs all tests of a file, and all
+# tests of a node that is slow to start.
 test: .venv/ready
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
 
 # Slow tests: kills, lost nodes, tutorials. CI runs them.
 test-slow: .venv/ready
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadgroup --no-loadscope-reorder
 
 # Contract suite on each server version and the table of versions. VERSIONS="3.4.0 3.5.0": these only;
 # QUICK=1: fewer tests, on the oldest and the newest version unless VERSIONS is given, as in CI.

@@ -32,6 +32,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--server", help="OpenSearch version of all development nodes")
 
 
+ONE_PROCESS = ("ml_url", "secured")
+"""Fixtures of nodes that are slow to start. With several test processes, one process runs all tests
+of such a node."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group the tests for ``--dist loadgroup``: by file, or by a node of ONE_PROCESS."""
+    for item in items:
+        fixtures = getattr(item, "fixturenames", ())
+        group = next((name for name in ONE_PROCESS if name in fixtures), str(item.path))
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 IMAGES = 150
 BITS = 32
 BACKBONES = {"image_backbone": "small-cnn", "text_backbone": "words"}
@@ -216,7 +230,7 @@ def node_parts(cache: Path, server_version: str, node_plugins: tuple[str, ...]) 
     for name in ("server", "icu", *node_plugins):
         part_folder(name, server_version)
     yield
-    shutil.rmtree(cache / "opensearch")  # 120 MB; pytest keeps temporary folders for three sessions
+    shutil.rmtree(cache / "opensearch")  # 1 GB; pytest keeps three sessions
 
 
 @pytest.fixture(scope="session")

@@ -150,7 +150,12 @@ def running(package: str, *arguments: object, ready: str) -> Iterator[str]:
 def ml_url(
     node_parts: None, server_version: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """URL of a node with ml-commons, neural-search and the hamming plugin."""
+    """URL of a node with ml-commons, neural-search and the hamming plugin.
+
+    It runs local models in versions and on platforms with their libraries.
+    """
+    from xmodal.errors import ConfigError
+    from xmodal_opensearch.node import local_models
     from xmodal_opensearch.node.process import free_ports
 
     folder, (port,) = tmp_path_factory.mktemp("ml") / "node", free_ports(1)
@@ -158,6 +163,9 @@ def ml_url(
         *("--with-ml", "--with-plugin", "--fast-start", "--folder", folder, "--port", port),
         *("--server", server_version),
     )
+    with suppress(ConfigError):
+        local_models.check(server_version, [local_models.ML])
+        options += ("--local-models",)
     with running("xmodal_opensearch", "node", *options, ready="ready; data in"):
         yield f"http://127.0.0.1:{port}"
 

@@ -39,6 +39,11 @@ from xmodal_opensearch.server_plugin.build import plugin_folder
     help="Install ml-commons and neural-search for xmodal-opensearch connect (400 MB more).",
 )
 @click.option(
+    "--local-models",
+    is_flag=True,
+    help="Add the libraries for connect --in-cluster to ml-commons (Linux on x86-64; 200 MB more).",
+)
+@click.option(
     "--with-security",
     is_flag=True,
     help="Install the security plugin: TLS, users and roles, with a certificate made at the start.",
@@ -64,6 +69,7 @@ def node(
     fast_start: bool,
     with_plugin: bool,
     with_ml: bool,
+    local_models: bool,
     with_security: bool,
     server: str | None,
     upgrade: bool,
@@ -102,6 +108,7 @@ def node(
         version=version,
         java=java,
         upgrade=upgrade,
+        local_models=local_models,
     ) as running:
         print_line(running.url)
         ca = ""

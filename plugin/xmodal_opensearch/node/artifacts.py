@@ -36,7 +36,8 @@ Show = Callable[[str], None]
 """Called with one line of progress, such as the name of a download."""
 
 KNN = "opensearch-knn"
-NOT_PLUGINS = {"server", "icu", "ecj"}  # ecj is the compiler of the server plugin
+# ecj: compiler of the server plugin; pytorch and onnxruntime: see local_models.py
+NOT_PLUGINS = {"server", "icu", "ecj", "pytorch", "onnxruntime"}
 EVERY_VERSION = "every version"
 """Key in artifacts.json and name in the cache of the parts that do not depend on the version."""
 TEMPORARY_PREFIX = ".xmodal-"
@@ -55,11 +56,13 @@ class Artifact:
     size: int
     sha256: str
     into: str = ""
+    classifier: str = ""
 
     @property
     def file(self) -> str:
         """File name in a Maven repository."""
-        return f"{self.name}-{self.version}.{self.packaging}"
+        suffix = f"-{self.classifier}" if self.classifier else ""
+        return f"{self.name}-{self.version}{suffix}.{self.packaging}"
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Part:
 
     ``requires``: names of the plugins that it requires. ``strip``: prefix that is removed from the
     names inside a zip. ``leave_out``: patterns of names, after ``strip``, that are not unpacked.
+    ``members``: names inside the jars and the names of their unpacked files; jars of other parts
+    are copied as they are.
     ``modules``: names, extended modules and permissions of the modules whose jars are artifacts.
     ``not_extended``: modules that are removed from the extended ones in a plugin's descriptor.
     """
@@ -78,6 +83,7 @@ class Part:
     requires: tuple[str, ...] = ()
     strip: str = ""
     leave_out: tuple[str, ...] = ()
+    members: tuple[tuple[str, str], ...] = ()
     modules: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = ()
     not_extended: tuple[str, ...] = ()
 
@@ -128,9 +134,9 @@ def artifacts_file() -> Path:
 
 
 def _parse_artifact(entry: Mapping[str, Any]) -> Artifact:
-    group, name, version, packaging = entry["artifact"].split(":")
+    group, name, version, packaging, *classifier = entry["artifact"].split(":")
     size, sha256, into = entry["size"], entry["sha256"], entry.get("into", "")
-    return Artifact(group, name, version, packaging, size, sha256, into)
+    return Artifact(group, name, version, packaging, size, sha256, into, "".join(classifier))
 
 
 def _parse_part(
@@ -145,6 +151,7 @@ def _parse_part(
         requires=tuple(rules.get("requires", ())),
         strip=rules.get("strip", "").format(version=version),
         leave_out=tuple(rules.get("leave_out", ())),
+        members=tuple(rules.get("members", {}).items()),
         modules=tuple(
             (name, tuple(entry.get("extends", ())), tuple(entry.get("permissions", ())))
             for name, entry in content["modules"].items()
@@ -261,7 +268,7 @@ def fetch(artifact: Artifact, show: Show | None = None) -> Path:
 
 def _maven_artifact(context: Any, artifact: Artifact) -> Any:
     project = context.project(artifact.group, artifact.name)
-    return project.at_version(artifact.version).artifact(packaging=artifact.packaging)
+    return project.at_version(artifact.version).artifact(artifact.classifier, artifact.packaging)
 
 
 def _problem(path: Path, artifact: Artifact) -> str:
@@ -278,6 +285,8 @@ def _unpack(part: Part, artifact: Artifact, source: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if artifact.packaging == "zip":
         unzip(source, folder, strip=part.strip, leave_out=part.leave_out)
+    elif part.members:
+        _unzip_members(source, folder, part.members)
     else:
         shutil.copyfile(source, folder / artifact.file)
 
@@ -335,6 +344,16 @@ def unzip(source: Path, folder: Path, *, strip: str = "", leave_out: Iterable[st
                     shutil.copyfileobj(compressed, file, BLOCK_BYTES)
     except zipfile.BadZipFile as error:
         raise IndexFailure(f"{source} is a damaged zip: {error}; delete it and try again") from None
+
+
+def _unzip_members(source: Path, folder: Path, members: Iterable[tuple[str, str]]) -> None:
+    """Unpack those of ``members`` (name in the zip, name of the file) that the zip contains."""
+    with zipfile.ZipFile(source) as packed:
+        names = set(packed.namelist())
+        for name, target in members:
+            if name in names:
+                with packed.open(name) as compressed, (folder / target).open("wb") as file:
+                    shutil.copyfileobj(compressed, file, BLOCK_BYTES)
 
 
 def _check_member(member: zipfile.ZipInfo, source: Path) -> None:

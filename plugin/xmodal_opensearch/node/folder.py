@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xmodal.errors import ConfigError, IndexFailure
-from xmodal_opensearch.node import security
+from xmodal_opensearch.node import local_models, security
 from xmodal_opensearch.node.artifacts import Show, part_folder, resolve_plugins
 from xmodal_opensearch.node.java import needs_old_java, server_java
 
@@ -54,6 +54,7 @@ class NodeConfig:
     name: str = "node-1"
     java: Path | None = None
     upgrade: bool = False
+    local_models: bool = False
 
     @property
     def security(self) -> Path | None:
@@ -63,6 +64,8 @@ class NodeConfig:
     def check(self) -> None:
         """Raise ConfigError for unknown plugins, reserved settings and other invalid values."""
         resolve_plugins(self.plugins, self.version)
+        if self.local_models:
+            local_models.check(self.version, self.plugins)
         if not HEAP_PATTERN.fullmatch(self.heap):
             raise ConfigError(f"heap is {self.heap!r}, expected a size such as 512m or 1g")
         if reserved := set(self.settings) & set(RESERVED_SETTINGS):
@@ -100,6 +103,11 @@ class NodeConfig:
             insert(server / name, home / name)
         for name, path in folders.items():
             insert(path, home / "plugins" / name)
+        flags = self._jvm_flags()
+        if self.local_models:
+            plugin = home / "plugins" / local_models.ML
+            local_models.add_onnxruntime(plugin, self.version, show)
+            flags.append(local_models.java_flag(self.version, show))
         shutil.copyfile(server / "config" / "log4j2.properties", config / "log4j2.properties")
         class_path = _class_path(server, part_folder("icu", self.version, show))
         (config / "opensearch.yml").touch()
@@ -108,7 +116,7 @@ class NodeConfig:
             security.prepare(self.security, config, plugin, java, class_path)
         return [
             str(java),
-            *self._jvm_flags(),
+            *flags,
             "-cp",
             class_path,
             MAIN_CLASS,
@@ -154,6 +162,7 @@ class NodeConfig:
             "discovery.type": "single-node",
             # Otherwise no shards are allocated on a disk that is 90% full.
             "cluster.routing.allocation.disk.threshold_enabled": "false",
+            **(local_models.SETTINGS if self.local_models else {}),
             **self.settings,
         }
         if "discovery.seed_hosts" in settings:

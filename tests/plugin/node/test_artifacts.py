@@ -212,6 +212,28 @@ def test_part_folder_unpacks_once_without_the_left_out_files(
     assert other.folder != parts["server"].folder == str(folder.relative_to(folder.parents[1]))
 
 
+def test_part_folder_unpacks_the_members_of_jars(
+    maven: Path, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file name with a classifier; members of several jars, one of them with another name."""
+    contents = (
+        zipped(tmp_path / "a.jar", **{"linux/a.so": b"a", "linux/other.so": b"o"}),
+        zipped(tmp_path / "b.jar", **{"jni/b.so": b"b", "META-INF/x": b""}),
+    )
+    jars = (artifact_of(contents[0], classifier="linux-x86_64"), artifact_of(contents[1]))
+    for jar, content in zip(jars, contents, strict=True):
+        registry.publish(jar, content)
+    members = (("linux/a.so", "a.so"), ("jni/b.so", "1-b.so"))
+    parts = {"natives": Part("natives", VERSION, jars, members=members)}
+    monkeypatch.setattr(artifacts, "read_parts", {VERSION: parts}.get)
+    folder = part_folder("natives")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        "a.so": b"a",
+        "1-b.so": b"b",
+    }
+    assert registry.requests == ["thing-1.0-linux-x86_64.jar", "thing-1.0.jar"]
+
+
 @pytest.mark.parametrize(
     "name", ["../out", "a/../../out", "/out", "..\\out", "C:out", "a/..", "link"]
 )
