@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+DOWNLOAD_RESULTS = ("ok", "refused", "failed")
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -41,6 +42,8 @@ class Metrics:
             ["result"],
             registry=self._registry,
         )
+        for result in DOWNLOAD_RESULTS:
+            self.downloads.labels(result)  # a rate needs the value 0
 
     def observe_batch(self, work: str, size: int) -> None:
         """Record a batch of ``size`` inputs; ``work`` is texts, pictures or searches."""
