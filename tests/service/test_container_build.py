@@ -74,6 +74,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
     container = buildah("from", "--pull=never", "localhost/xmodal-service")
     yield Path(buildah("mount", container)), inspected["OCIv1"]["config"]
     buildah("umount", container)
+    shutil.rmtree(folder)  # some gigabytes
 
 
 @pytest.mark.slow
