@@ -74,7 +74,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict
     container = buildah("from", "--pull=never", "localhost/xmodal-service")
     yield Path(buildah("mount", container)), inspected["OCIv1"]["config"]
     buildah("umount", container)
-    shutil.rmtree(folder)  # some gigabytes
+    subprocess.run(["umount", "--quiet", folder / "storage" / "overlay"])  # buildah mounts it
+    shutil.rmtree(folder, ignore_errors=True)  # some gigabytes
 
 
 @pytest.mark.slow
