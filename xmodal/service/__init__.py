@@ -13,6 +13,7 @@ compression.py gzip of requests and responses
 json_response.py  JSON responses, ETags
 image_input.py images in requests
 batching.py    micro-batching
+downloads.py   pictures named by an address, of allowed hosts
 reload.py      reloads a local index that another process saved
 thumbnails.py  JPEG thumbnails of the documents' images
 middleware.py  host and token checks, load limit, response headers, metrics of requests

@@ -46,7 +46,12 @@ class Backend:
         self.thumbnails = Thumbnails(settings.pictures)
         # One thread: parsing holds the interpreter lock, so more would only delay the event loop.
         self.parsing = ThreadPoolExecutor(1, thread_name_prefix="body")
-        self.encoding = BatchedEncoder(encoder, settings, self.metrics.observe_batch)
+        self.encoding = BatchedEncoder(
+            encoder,
+            settings,
+            self.metrics.observe_batch,
+            lambda result: self.metrics.downloads.labels(result).inc(),
+        )
         self._retriever = Retriever(encoder, index)
         self._count, self._counted_at = 0, -COUNT_SECONDS
         self.search: Batcher[Query, Page] = Batcher(

@@ -84,7 +84,12 @@ WHOLE = BeforeValidator(_whole)
 Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
 DocumentId = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID_LENGTH)]
 Picture = Annotated[
-    str, Field(min_length=1, description="Picture file, base64-encoded, or a data URL.")
+    str,
+    Field(
+        min_length=1,
+        description="Picture file, base64-encoded, or a data URL; or its http(s) address at a "
+        "host that the service allows.",
+    ),
 ]
 Weight = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 K = Annotated[int, Field(ge=1, le=MAX_K), WHOLE]

@@ -26,6 +26,7 @@ DESCRIPTIONS = {
     415: "The content type or content encoding is not supported.",
     421: "The Host header is not allowed.",
     422: "The request is understood but invalid; the detail has the place.",
+    502: "The host of a picture failed.",
     503: "Too many requests, the time limit, or a failed index; Retry-After has the seconds.",
 }
 OF_ANY = (421, 503)

@@ -32,7 +32,7 @@ ABSENT = (None, "", "null", LITERAL)
     Encode,
     {"texts": [EXAMPLE]},
     summary="Codes of texts or pictures.",
-    responses=responses(Codes, body=True),
+    responses=responses(Codes, 502, body=True),
 )
 async def encode(backend: BackendDependency, body: Annotated[Encode, body_of(Encode)]) -> Response:
     """POST /v1/encode"""
@@ -55,7 +55,7 @@ async def encode(backend: BackendDependency, body: Annotated[Encode, body_of(Enc
     {"inputText": EXAMPLE},
     summary="The code of a text, a picture or both, in the formats that OpenSearch's connectors "
     "read.",
-    responses=responses(Embedding, body=True),
+    responses=responses(Embedding, 502, body=True),
 )
 async def embed(backend: BackendDependency, body: Annotated[Embed, body_of(Embed)]) -> Response:
     """POST /v1/embed: codes as signed bytes, in each shape that connectors read."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter
@@ -11,7 +13,7 @@ from starlette.responses import Response
 
 from xmodal.retrieval.query import Query
 from xmodal.retrieval.query_text import split_query_text
-from xmodal.service.backend import Backend, BackendDependency
+from xmodal.service.backend import Backend, BackendDependency, Page
 from xmodal.service.bodies import EXAMPLE, Search
 from xmodal.service.description import post, responses
 from xmodal.service.json_response import MEDIA_TYPE, to_json
@@ -27,14 +29,13 @@ router = APIRouter()
     Search,
     {"text": EXAMPLE, "k": 5},
     summary="Search by text, by picture, or by document (more like this).",
-    responses=responses(Found, 404, body=True),
+    responses=responses(Found, 404, 502, body=True),
 )
 async def search(backend: BackendDependency, body: Annotated[Search, body_of(Search)]) -> Response:
     """POST /v1/search"""
     started = time.perf_counter()
     async with asyncio.timeout(backend.settings.request_timeout):
-        query = await to_query(backend, body)
-        page = await backend.search(query)
+        page = await find(backend, body)
     head = {
         "target": body.target,
         "bits": backend.encoder.bits,
@@ -49,8 +50,21 @@ def with_hits(head: dict[str, Any], hits: list[bytes]) -> bytes:
     return b'%s,"hits":[%s]}' % (to_json(head)[:-1], b",".join(hits))
 
 
-async def to_query(backend: Backend, body: Search) -> Query:
-    """The query that a body describes. Raises DataError for an image that is none."""
+async def find(backend: Backend, body: Search) -> Page:
+    """The hits of one search. Raises XmodalError, and RequestError if the host of a picture fails.
+
+    A picture is in memory until the search ends.
+    """
+    async with AsyncExitStack() as pictures:
+        query = to_query(body)
+        if query.image is not None:
+            picture = backend.encoding.picture(body.image)
+            query = replace(query, image=await pictures.enter_async_context(picture))
+        return await backend.search(query)
+
+
+def to_query(body: Search) -> Query:
+    """The query that a body describes, with the image as in the body."""
     options = body.model_dump(by_alias=True, exclude_unset=True)
     not_text = options.pop("not", [])
     typed = options.pop("typed", None)
@@ -59,6 +73,4 @@ async def to_query(backend: Backend, body: Search) -> Query:
         not_text += parts.not_text
         if parts.text is not None:
             options["text"] = parts.text
-    if "image" in options:
-        options["image"] = await backend.encoding.decode(options["image"])
     return Query(**options | {"target": body.target, "k": body.k, "not_text": tuple(not_text)})
