@@ -160,7 +160,7 @@ PATHS: dict[str, tuple[str, str, int]] = {
     "another file of the package": ("GET", "/page/openapi.json", 404),
     "backslashes": ("GET", "/page/..\\..\\app.py", 404),
     "a null byte": ("GET", "/page/page.js%00.css", 404),
-    "wrong method": ("GET", "/v1/search", 405),
+    "wrong method": ("GET", "/v1/encode", 405),
     "method delete": ("DELETE", "/v1/documents?id=a", 405),
     "method unknown": ("BREW", "/v1/about", 405),
     "picture of an unknown id": ("GET", "/v1/picture?id=..%2f..%2fetc%2fpasswd", 404),

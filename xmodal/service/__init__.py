@@ -3,6 +3,7 @@
 app.py         create_app(encoder, index, settings): the ASGI application
 routes/        request handlers by subject: search, encoding, documents, operations
 bodies.py      pydantic models of request bodies
+conditions.py  pydantic models of filters
 results.py     pydantic models of responses
 parameters.py  query parameters
 description.py the OpenAPI description, generated from routes and models

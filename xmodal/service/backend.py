@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -19,12 +19,15 @@ from xmodal.modality import Modality
 from xmodal.retrieval.query import Query
 from xmodal.retrieval.retriever import Retriever
 from xmodal.service.batching import BatchedEncoder, Batcher
+from xmodal.service.bodies import MAX_K, MAX_OFFSET
 from xmodal.service.json_response import to_json
 from xmodal.service.metrics import Metrics
 from xmodal.service.reload import watch_index
 from xmodal.service.settings import Settings
 from xmodal.service.thumbnails import Thumbnails
 
+MAX_DEPTH = MAX_OFFSET + MAX_K
+"""Last hit of a ranking that a request can have; whether more follow is not searched."""
 COUNT_SECONDS = 5.0
 """Seconds for which the number of documents is cached."""
 
@@ -104,13 +107,18 @@ class Backend:
 
     def _search_batch(self, queries: Sequence[Query]) -> list[Page | Exception]:
         """Search for one hit more than each query asks for, which decides ``has_more``."""
+        longer = [
+            replace(query, k=query.k + (query.offset + query.k < MAX_DEPTH)) for query in queries
+        ]
         return [
             found if isinstance(found, Exception) else self._page(found, query)
-            for query, found in zip(queries, self._retriever.search_many(queries), strict=True)
+            for query, found in zip(queries, self._retriever.search_many(longer), strict=True)
         ]
 
     def _page(self, hits: Sequence[Hit], query: Query) -> Page:
-        return Page([to_json(self._hit_to_json(hit, query.target)) for hit in hits], False)
+        """The page as JSON, hit by hit, so that other threads run in between. Reads the disk."""
+        page = [to_json(self._hit_to_json(hit, query.target)) for hit in hits[: query.k]]
+        return Page(page, len(hits) > query.k or query.offset + len(hits) >= MAX_DEPTH)
 
     def _hit_to_json(self, hit: Hit, target: Modality | None) -> dict[str, Any]:
         """Return a hit with its nearest caption or picture. Reads the disk."""

@@ -1,8 +1,8 @@
 """Request bodies of the HTTP API: pydantic models, which validate requests and describe them.
 
 Validation is strict: a string or true/false is no number. As in JSON Schema, ``20.0`` is a whole
-number. The length of a list or object is
-checked before its elements, so that the cost of an invalid body is bounded.
+number. The length of a list or object is checked before its elements, so that the cost of an
+invalid body is bounded.
 """
 
 from __future__ import annotations
@@ -13,11 +13,8 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Discriminator,
     Field,
     StringConstraints,
-    Tag,
-    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -25,13 +22,10 @@ from pydantic_core import PydanticCustomError
 from xmodal.encoders.calibration import Stage
 from xmodal.modality import Modality
 from xmodal.retrieval.query import By
-from xmodal.service.validation import field_names
+from xmodal.service.conditions import LEFT_OUT, Body, Where
 
-LEFT_OUT: Any = None
-"""Default of a field that may be left out. It is not validated: a request with null is refused."""
 DEFAULT_K, MAX_K, MAX_OFFSET = 20, 1000, 9000
 MAX_ID_LENGTH = 2048
-MAX_FILTERS, MAX_VALUES_OF_FILTER = 32, 256
 MAX_SEARCHES, MAX_HITS_OF_BATCH = 64, 10_000
 QUERY_PARTS = ("text", "typed", "image", "like")
 EXAMPLE = "a red circle on the left"
@@ -40,43 +34,6 @@ EXAMPLE = "a red circle on the left"
 def _whole(value: Any) -> Any:
     """20 for 20.0, as in JSON Schema; other values unchanged."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _scalar(value: Any) -> Any:
-    """A value of a filter, checked in one step, so that an error has one message."""
-    if not isinstance(value, str | int | float):  # true and false are int
-        raise PydanticCustomError("scalar", "expected a text, a number or true/false")
-    if isinstance(value, float) and value - value != 0:
-        raise PydanticCustomError("finite_number", "expected a finite number")
-    if isinstance(value, str) and not _is_unicode(value):
-        raise PydanticCustomError("string_unicode", "expected valid Unicode")
-    return value
-
-
-def _bound(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise PydanticCustomError("bound", "expected a number or a text")
-    return _scalar(value)
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether a text has no lone surrogate: JSON allows it, UTF-8 and tokenizers do not."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _few_filters(value: Any) -> Any:
-    """Check the length before the elements, which pydantic checks first for an object."""
-    if isinstance(value, dict) and len(value) > MAX_FILTERS:
-        raise PydanticCustomError(
-            "too_long",
-            "the length is {actual_length}, expected at most {max_length}",
-            {"actual_length": len(value), "max_length": MAX_FILTERS},
-        )
-    return value
 
 
 WHOLE = BeforeValidator(_whole)
@@ -96,110 +53,6 @@ K = Annotated[int, Field(ge=1, le=MAX_K), WHOLE]
 Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET), WHOLE]
 Radius = Annotated[int, Field(ge=0, le=65_536), WHOLE]
 Confidence = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-
-Scalar = Annotated[
-    Any, BeforeValidator(_scalar), WithJsonSchema({"type": ["string", "number", "boolean"]})
-]
-Bound = Annotated[Any, BeforeValidator(_bound), WithJsonSchema({"type": ["string", "number"]})]
-Scalars = Annotated[list[Scalar], Field(min_length=1, max_length=MAX_VALUES_OF_FILTER)]
-Prefix = Annotated[str, Field(min_length=1, description="Beginning of a value.")]
-
-
-def _kind(value: Any) -> str:
-    return "object" if isinstance(value, dict) else "list" if isinstance(value, list) else "value"
-
-
-class Body(BaseModel):
-    """A JSON object without unknown fields."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class AnyCasePrefix(Body):
-    """Beginning of a value."""
-
-    prefix: Prefix
-
-
-AnyCase = Annotated[
-    Annotated[Scalar, Tag("value")]
-    | Annotated[Scalars, Tag("list")]
-    | Annotated[AnyCasePrefix, Tag("object")],
-    Discriminator(_kind),
-]
-
-
-class _Bounds(Body):
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
-
-    gt: Bound = LEFT_OUT
-    gte: Bound = LEFT_OUT
-    lt: Bound = LEFT_OUT
-    lte: Bound = LEFT_OUT
-    exists: bool = LEFT_OUT
-    prefix: Prefix = LEFT_OUT
-    any_case: AnyCase = Field(
-        LEFT_OUT, description="Values, or a prefix, of which the letters A to Z equal a to z."
-    )
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> Self:
-        if not self.model_fields_set:
-            expected = ", ".join(field_names(type(self)))
-            raise PydanticCustomError("empty", "expected one of {expected}", {"expected": expected})
-        return self
-
-
-class Condition(_Bounds):
-    """Conditions on one field, which must all hold."""
-
-
-Negated = Annotated[
-    Annotated[Scalar, Tag("value")]
-    | Annotated[Scalars, Tag("list")]
-    | Annotated[Condition, Tag("object")],
-    Discriminator(_kind),
-]
-
-
-class NegatableCondition(_Bounds):
-    """Conditions on one field, which must all hold; one of them may be negated."""
-
-    not_: Negated = Field(LEFT_OUT, alias="not", description="A condition that must not hold.")
-
-
-OneOfAll = Annotated[
-    Annotated[Scalar, Tag("value")]
-    | Annotated[Scalars, Tag("list")]
-    | Annotated[NegatableCondition, Tag("object")],
-    Discriminator(_kind),
-]
-
-
-class Conditions(NegatableCondition):
-    """Bounds (gt, gte, lt, lte), exists, prefix, any_case, not and all, which must all hold."""
-
-    all: Annotated[list[OneOfAll], Field(min_length=1, max_length=32)] = Field(
-        LEFT_OUT, description="Conditions that must all hold."
-    )
-
-
-Filter = Annotated[
-    Annotated[Scalar, Tag("value")]
-    | Annotated[Scalars, Tag("list")]
-    | Annotated[Conditions, Tag("object")],
-    Discriminator(_kind),
-]
-Where = Annotated[
-    dict[Annotated[str, StringConstraints(min_length=1, max_length=256)], Filter],
-    Field(
-        max_length=MAX_FILTERS,
-        description="Filters on fields, combined with AND: a value, a list of values of which one "
-        "must match, or an object of conditions. Numbers, dates and true/false are compared by "
-        "value.",
-    ),
-    BeforeValidator(_few_filters),
-]
 
 
 class Weights(Body):
@@ -318,7 +171,7 @@ def _require(
         return
     raise PydanticCustomError(
         "required",
-        "the body has {found}, expected {number} of {names}",
+        "has {found}, expected {number} of {names}",
         {
             "found": ", ".join(sorted(body.model_fields_set)) or "no field",
             "number": number,

@@ -27,11 +27,15 @@ class RequestError(Exception):
         self.headers = headers or {}
 
 
+def problem(status: int, detail: str) -> bytes:
+    """The body of an error response: ``title``, ``status`` and ``detail``."""
+    content = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    return json.dumps(content, ensure_ascii=False).encode("utf-8", "replace")
+
+
 def problem_response(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """An error response with ``title``, ``status`` and ``detail``."""
-    problem = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    body = json.dumps(problem, ensure_ascii=False).encode("utf-8", "replace")
-    return Response(body, status, headers, MEDIA_TYPE)
+    """An error response."""
+    return Response(problem(status, detail), status, headers, MEDIA_TYPE)
 
 
 async def handle_error(request: Request, error: Exception) -> Response:

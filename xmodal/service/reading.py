@@ -100,33 +100,39 @@ async def _receive(request: Request, settings: Settings) -> bytes:
 
 def parse_and_validate(model: type[Model], data: bytes) -> Model:
     """The content of a body, parsed and validated. Raises RequestError."""
-    content = parse(data)
+    return validate(model, parse(data), "body")
+
+
+def validate(model: type[Model], content: Any, name: str) -> Model:
+    """``content`` as a model. Raises RequestError with the place in ``name`` of the first error."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-        raise RequestError(
-            422, validation_message(errors, "body", content, field_names(model))
-        ) from None
+        message = validation_message(errors, name, content, field_names(model))
+        raise RequestError(422, message) from None
 
 
-def parse(data: bytes) -> Any:
-    """The content of a JSON body. Raises RequestError if it is not strict JSON in UTF-8, has more
-    than MAX_VALUES values, a number of more than MAX_DIGITS, or is nested too deeply."""
-    _check_values(data)
+def parse(data: bytes, name: str = "the body") -> Any:
+    """The content of JSON; ``name`` is for errors.
+
+    Raises RequestError if it is not strict JSON in UTF-8, has more than MAX_VALUES values, a number
+    of more than MAX_DIGITS, or is nested too deeply.
+    """
+    _check_values(data, name)
     try:
         return json.loads(
             data.decode("utf-8"), parse_constant=_reject_constant, parse_int=_parse_int
         )
     except UnicodeDecodeError:
-        raise RequestError(400, "the body is not UTF-8, expected JSON in UTF-8") from None
+        raise RequestError(400, f"{name} is not UTF-8, expected JSON in UTF-8") from None
     except RecursionError:
-        raise RequestError(400, "the body is nested too deeply") from None
+        raise RequestError(400, f"{name} is nested too deeply") from None
     except ValueError as error:
-        raise RequestError(400, f"the body is not JSON: {error}") from None
+        raise RequestError(400, f"{name} is not JSON: {error}") from None
 
 
-def _check_values(data: bytes) -> None:
+def _check_values(data: bytes, name: str) -> None:
     """Raise RequestError for more than MAX_VALUES lists, objects and elements, without parsing.
 
     Parsing many small values holds the interpreter lock: for seconds with 16 MB of empty objects.
@@ -139,7 +145,7 @@ def _check_values(data: bytes) -> None:
         outside_strings = b"".join(unescaped.split(b'"')[::2])
         if sum(map(outside_strings.count, marks)) <= MAX_VALUES:
             return
-    raise RequestError(422, f"the body has too many JSON values, expected at most {MAX_VALUES:,}")
+    raise RequestError(422, f"{name} has too many JSON values, expected at most {MAX_VALUES:,}")
 
 
 def _parse_int(digits: str) -> int:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from xmodal.modality import Modality
-from xmodal.service.bodies import LEFT_OUT
+from xmodal.service.conditions import LEFT_OUT
 
 SignedByte = Annotated[int, Field(ge=-128, le=127)]
 HexCode = Annotated[str, Field(pattern="^[0-9a-f]+$", description="Hexadecimal, first bit first.")]
@@ -72,33 +72,28 @@ class Hit(Result):
     )
 
 
-class Found(Result):
+class Page(Result):
     """A page of hits, best first."""
 
     target: Modality
     bits: Count
-    took_ms: float
     next: int | None = Field(
         description="`offset` of the next page; null if there are no more hits."
     )
     hits: list[Hit]
+
+
+class Found(Page):
+    """A page of hits, best first."""
+
+    took_ms: float
 
 
 class FoundBatch(Result):
-    """The hits of each search in order, or the problem that prevented them."""
+    """The result of each search in order: its hits, or the problem that prevented them."""
 
     took_ms: float
-    results: list[FoundPart | Problem]
-
-
-class FoundPart(Result):
-    """A page of hits, best first."""
-
-    target: Modality
-    next: int | None = Field(
-        description="`offset` of the next page; null if there are no more hits."
-    )
-    hits: list[Hit]
+    results: list[Page | Problem]
 
 
 class Identity(Result):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ def validation_message(
         return f"{place(name, content, parent)} has unknown fields: {_listed(names)}{expected}"
     first = errors[0]
     if first["type"] == "required":
-        return str(first["msg"])
+        return f"{place(name, content, first['loc'])} {first['msg']}"
     context = first.get("ctx", {})
     if "max_length" in context:
         length = context.get("actual_length") or len(first["input"])
@@ -75,7 +76,9 @@ def shown(value: Any) -> str:
         return f"a list of {len(value):,}"
     if isinstance(value, str):
         return repr(shortened(value))
-    return {None: "null", True: "true", False: "false"}.get(value) or shortened(repr(value))
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    return shortened(repr(value))
 
 
 def shortened(text: str, length: int = MESSAGE_LENGTH) -> str:
