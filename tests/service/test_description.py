@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from support.service_process import Running, running
 
 from xmodal.encoders.encoder import Encoder
 from xmodal.service import bodies, reading
+from xmodal.service.validation import field_names
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +125,14 @@ def test_error_has_the_place_and_what_was_expected(content: Any, detail: str) ->
     with pytest.raises(reading.RequestError) as error:
         reading.validate(bodies.Search, content, "body")
     assert str(error.value).startswith(detail)
+
+
+def test_reference_has_every_path_and_every_field_of_a_search(
+    description: dict[str, Any],
+) -> None:
+    text = Path(__file__).parents[2].joinpath("docs", "rest.md").read_text("utf-8")
+    first_columns = [line.split(" | ")[0] for line in text.splitlines() if line[:3] == "| `"]
+    names = {name for column in first_columns for name in re.findall("`([^`]*)`", column)}
+    requests = {f"{method.upper()} {path}" for path, method, _ in operations(description)}
+    assert {name.partition("?")[0] for name in names if "/" in name} == requests
+    assert {name for name in names if "/" not in name} == set(field_names(bodies.Search))

@@ -62,6 +62,7 @@ def create_app(encoder: Encoder, index: Index, settings: Settings | None = None)
         docs_url=None,  # the pages load scripts of other sites
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
         middleware=[
             Middleware(ServiceMiddleware, settings=settings, metrics=backend.metrics),
             Middleware(CompressionMiddleware),

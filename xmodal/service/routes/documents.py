@@ -48,7 +48,7 @@ class PictureParameters(Parameters):
     responses=responses(Filters),
 )
 async def filters(backend: BackendDependency) -> Response:
-    """GET /v1/filters"""
+    """Fields with few and short values; others can be filtered on, too."""
     facets = await backend.in_thread(backend.index.facets)
     fields = [
         {"name": name, "values": [{"value": v, "count": n} for v, n in values]}
@@ -61,7 +61,7 @@ async def filters(backend: BackendDependency) -> Response:
 async def documents(
     backend: BackendDependency, parameters: Annotated[DocumentsParameters, Query()]
 ) -> Response:
-    """GET /v1/documents?id=...&id=..."""
+    """Documents in the order of the ids, each once."""
 
     def fetch() -> list[dict[str, Any]]:
         found = backend.index.get(parameters.id).fields_by_id()
@@ -86,7 +86,7 @@ async def picture(
     backend: BackendDependency,
     parameters: Annotated[PictureParameters, Query()],
 ) -> Response:
-    """GET /v1/picture?id=...&size=320&position=0"""
+    """Smaller pictures are not enlarged."""
     id_ = parameters.id
     document = await backend.in_thread(backend.index.get, [id_])
     fields = document.fields_by_id().get(id_, {})

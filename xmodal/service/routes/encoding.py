@@ -35,7 +35,7 @@ ABSENT = (None, "", "null", LITERAL)
     responses=responses(Codes, 502, body=True),
 )
 async def encode(backend: BackendDependency, body: Annotated[Encode, body_of(Encode)]) -> Response:
-    """POST /v1/encode"""
+    """Codes in hexadecimal; equal texts and pictures have equal codes."""
     (name,) = body.model_fields_set
     encode_one = backend.encoding.text if name == "texts" else backend.encoding.image
     values: list[str] = getattr(body, name)
@@ -58,7 +58,7 @@ async def encode(backend: BackendDependency, body: Annotated[Encode, body_of(Enc
     responses=responses(Embedding, 502, body=True),
 )
 async def embed(backend: BackendDependency, body: Annotated[Embed, body_of(Embed)]) -> Response:
-    """POST /v1/embed: codes as signed bytes, in each shape that connectors read."""
+    """Codes as signed bytes, in each shape that connectors read."""
     work: dict[str, Awaitable[BinaryCodes]] = {}
     if body.input_text not in ABSENT:
         work["text_code"] = backend.encoding.text(str(body.input_text).removeprefix(LITERAL))

@@ -35,7 +35,7 @@ PAGE = {
     responses=responses(About),
 )
 async def about(backend: BackendDependency) -> Response:
-    """GET /v1/about"""
+    """Clients compare `encoder` and `bits` with those of stored codes."""
     encoder, settings = backend.encoder, backend.settings
     about = {
         "version": __version__,
@@ -60,7 +60,7 @@ async def about(backend: BackendDependency) -> Response:
     openapi_extra=PUBLIC,
 )
 async def live() -> Response:
-    """GET /health/live"""
+    """Answered as long as the process runs."""
     return json_response({"status": "live"})
 
 
@@ -72,7 +72,7 @@ async def live() -> Response:
     openapi_extra=PUBLIC,
 )
 async def ready(backend: BackendDependency) -> Response:
-    """GET /health/ready: needs no token, so with a token it returns no document count."""
+    """Answered with 200 while the index can be reached; with a token, without a number."""
     count = await backend.document_count()
     documents = {"documents": count} if backend.settings.token is None else {}
     return json_response({"status": "ready", **documents})
@@ -92,25 +92,25 @@ async def ready(backend: BackendDependency) -> Response:
     | problems(),
 )
 async def metrics(backend: BackendDependency) -> Response:
-    """GET /metrics"""
+    """Requests, seconds, batches and downloads."""
     return Response(backend.metrics.text(), headers={"Content-Type": METRICS})
 
 
 @get(router, "/openapi.json", include_in_schema=False)
 async def openapi(request: Request) -> Response:
-    """GET /openapi.json"""
+    """The OpenAPI description."""
     return cacheable(request, to_json(request.app.openapi()), JSON, "no-cache")
 
 
 @get(router, "/", include_in_schema=False)
 async def index_page(request: Request) -> Response:
-    """GET /: the search page."""
+    """The search page."""
     return cacheable(request, *_page_file(""), "no-cache")
 
 
 @get(router, "/page/{name}", include_in_schema=False)
 async def page(request: Request, name: str) -> Response:
-    """GET /page/NAME: the files of the search page."""
+    """A file of the search page."""
     if name not in PAGE or not name:
         raise RequestError(404, f"no such path: {request.url.path[:200]}")
     return cacheable(request, *_page_file(name), "no-cache")

@@ -44,7 +44,7 @@ MAX_AGE = 10
     responses=responses(Found, 404, 502, body=True),
 )
 async def search(backend: BackendDependency, body: Annotated[Search, body_of(Search)]) -> Response:
-    """POST /v1/search"""
+    """`next` of the response is the `offset` of the next page, or null after the last hit."""
     started = time.perf_counter()
     async with asyncio.timeout(backend.settings.request_timeout):
         page, _ = await find(backend, body)
@@ -62,7 +62,7 @@ async def search(backend: BackendDependency, body: Annotated[Search, body_of(Sea
 async def search_batch(
     request: Request, backend: BackendDependency, body: Annotated[SearchBatch, body_of(SearchBatch)]
 ) -> Response:
-    """POST /v1/search/batch"""
+    """A batch with an invalid field is refused as a whole."""
     started = time.perf_counter()
 
     async def result(one: Search) -> bytes:
@@ -110,7 +110,7 @@ async def search_by_address(
     backend: BackendDependency,
     parameters: Annotated[SearchParameters, QueryParameters()],
 ) -> Response:
-    """GET /v1/search?q=..."""
+    """The header `Link` has the address of the next page, `ETag` changes with the hits."""
     started = time.perf_counter()
     content = parameters.model_dump(exclude_unset=True)
     if not {"q", "like"} & set(content):
