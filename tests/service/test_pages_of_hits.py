@@ -120,6 +120,7 @@ def test_search_by_address_has_an_etag_of_its_hits(service: Running) -> None:
         ({"q": "a", "min_confidence": "nan"}, 422),
         ({"q": "a", "min_confidence": "inf"}, 422),
         ({"q": "a", "target": "sound"}, 422),
+        ({f"q{number}": "a" for number in range(500)}, 422),
         ({"like": "unknown"}, 404),
     ],
     ids=repr,

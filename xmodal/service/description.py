@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
 from xmodal.service import bodies
+from xmodal.service.parameters import few_parameters
 from xmodal.service.results import Problem
 
 REFERENCE = "#/components/schemas/{model}"
@@ -49,8 +50,11 @@ def get(router: APIRouter, path: str, **options: Any) -> Callable[[Any], Any]:
     """Decorator of the handler of GET requests, and of HEAD requests, which are not described."""
 
     def register(handler: Any) -> Any:
-        router.head(path, response_model=None, include_in_schema=False)(handler)
-        router.get(path, response_model=None, **options)(handler)
+        checks = [Depends(few_parameters)]
+        router.head(path, response_model=None, dependencies=checks, include_in_schema=False)(
+            handler
+        )
+        router.get(path, response_model=None, dependencies=checks, **options)(handler)
         return handler
 
     return register

@@ -67,11 +67,11 @@ async def handle_error(request: Request, error: Exception) -> Response:
 def _parameter_message(request: Request, error: RequestValidationError) -> str:
     """The message for invalid query parameters."""
     errors = [{**one, "loc": one["loc"][1:]} for one in error.errors()]
-    content = {name: request.query_params.getlist(name) for name in request.query_params}
-    single = {name: values if len(values) > 1 else values[0] for name, values in content.items()}
+    query = request.query_params
+    values = {name: query.getlist(name) for name in query}
     operation = request.app.openapi()["paths"][request.url.path]["get"]
     names = [parameter["name"] for parameter in operation["parameters"]]
-    return validation_message(errors, "query", single, names)
+    return validation_message(errors, "query", values, names)
 
 
 def _routing_error(request: Request, error: HTTPException) -> Response:

@@ -7,6 +7,21 @@ from typing import Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic_core import PydanticCustomError
+from starlette.requests import Request
+
+from xmodal.service.errors import RequestError
+
+MAX_PARAMETERS = 200
+"""Parameters of one request. FastAPI collects them in time that grows with their square."""
+
+
+async def few_parameters(request: Request) -> None:
+    """A dependency, which is solved before parameters are parsed. Raises RequestError."""
+    count = 1 + request.scope["query_string"].count(b"&")
+    if count > MAX_PARAMETERS:
+        raise RequestError(
+            422, f"the query has {count:,} parameters, expected at most {MAX_PARAMETERS}"
+        )
 
 
 class Parameters(BaseModel):
