@@ -44,6 +44,8 @@ def test_parse_and_validate_rejects_long_values_by_their_length(kind: str) -> No
         ("Encode", {"texts": [7] * 10_000}),
         ("Search", {"text": "a", "where": {f"f{n}": None for n in range(10_000)}}),
         ("Search", {"text": "a", "where": {"f": [None] * 10_000}}),
+        ("Search", {"text": "a", **{f"f{n}": 1 for n in range(10_000)}}),
+        ("Search", {"text": "a", "where": {"f": {f"f{n}": 1 for n in range(10_000)}}}),
     ],
 )
 def test_elements_of_a_too_long_list_are_not_validated(name: str, content: Any) -> None:

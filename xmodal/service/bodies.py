@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -148,10 +147,10 @@ class Encode(Body):
         return self
 
 
-class Embed(BaseModel):
+class Embed(Body):
     """A text, a picture or both; "" and "null" are treated as absent, as OpenSearch sends them."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra={"minProperties": 1})
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     input_text: Annotated[str, Field(max_length=10_000)] | None = Field(
         None,

@@ -21,13 +21,19 @@ from xmodal.service.validation import field_names
 
 LEFT_OUT: Any = None
 """Default of a field that may be left out. It is not validated: a request with null is refused."""
-MAX_FILTERS, MAX_VALUES_OF_FILTER = 32, 256
+MAX_FIELDS, MAX_FILTERS, MAX_VALUES_OF_FILTER = 100, 32, 256
 
 
 class Body(BaseModel):
     """A JSON object without unknown fields."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, value: Any) -> Any:
+        """Check the length first: pydantic collects an error for each unknown field."""
+        return _at_most(MAX_FIELDS, value)
 
 
 def _scalar(value: Any) -> Any:
@@ -57,12 +63,16 @@ def _is_unicode(text: str) -> bool:
 
 
 def _few_filters(value: Any) -> Any:
-    """Check the length before the elements, which pydantic checks first for an object."""
-    if isinstance(value, dict) and len(value) > MAX_FILTERS:
+    """Check the length first: pydantic checks the elements of an object before its length."""
+    return _at_most(MAX_FILTERS, value)
+
+
+def _at_most(limit: int, value: Any) -> Any:
+    if isinstance(value, dict) and len(value) > limit:
         raise PydanticCustomError(
             "too_long",
             "the length is {actual_length}, expected at most {max_length}",
-            {"actual_length": len(value), "max_length": MAX_FILTERS},
+            {"actual_length": len(value), "max_length": limit},
         )
     return value
 
