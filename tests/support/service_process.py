@@ -33,7 +33,7 @@ class Running(NamedTuple):
 
 
 @contextmanager
-def running(encoder: Encoder, index: Any, **settings: Any) -> Iterator[Running]:
+def running(encoder: Encoder, index: Any, *, tls: Any = None, **settings: Any) -> Iterator[Running]:
     """A service over an index, or over the index at an address, until the block ends."""
     from xmodal.index.contract import open_index
     from xmodal.service import Settings, create_app, server
@@ -46,7 +46,8 @@ def running(encoder: Encoder, index: Any, **settings: Any) -> Iterator[Running]:
     ready, started = threading.Event(), []
     thread = threading.Thread(
         target=server.serve,
-        args=(app, listening, options, ready.set, started.append),
+        args=(app, listening, options, app.state.metrics, ready.set),
+        kwargs={"on_start": started.append, "tls": tls},
         daemon=True,
     )
     thread.start()

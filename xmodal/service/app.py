@@ -48,7 +48,7 @@ def create_app(encoder: Encoder, index: Index, settings: Settings | None = None)
         reloading = asyncio.create_task(service.reload_index(warm_up))
         yield
         reloading.cancel()
-        service.close()
+        await asyncio.to_thread(service.close)
 
     app = Starlette(
         routes=service.routes(),
@@ -56,6 +56,7 @@ def create_app(encoder: Encoder, index: Index, settings: Settings | None = None)
         exception_handlers={Exception: handle_error, **dict.fromkeys(HANDLED, handle_error)},
         lifespan=lifespan,
     )
+    app.state.metrics = service.metrics
     named = [(hit.id, file) for hit in hits if (file := shown_source(hit, "image", "image"))]
     app.state.picture_sample = len(named), sum(bool(service.thumbnails.path(*n)) for n in named)
     return app

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from xmodal.errors import IndexFailure, IndexMissing, ServerFailure, XmodalError
+from xmodal.service.headers import RESPONSE_HEADERS
 
 MEDIA_TYPE = "application/problem+json"
 REFUSED_INPUTS = (400, 413)
@@ -29,7 +30,7 @@ def problem_response(status: int, detail: str, headers: dict[str, str] | None = 
     """An error response with ``title``, ``status`` and ``detail``."""
     problem = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     body = json.dumps(problem, ensure_ascii=False).encode("utf-8", "replace")
-    return Response(body, status, headers, MEDIA_TYPE)
+    return Response(body, status, RESPONSE_HEADERS | (headers or {}), MEDIA_TYPE)
 
 
 async def handle_error(request: Request, error: Exception) -> Response:

@@ -311,10 +311,9 @@ class Service:
         return JSONResponse({"status": "live"})
 
     async def ready(self, request: Request) -> Response:
-        """GET /health/ready: needs no token, so with a token it returns no document count."""
-        count = await self._document_count()
-        documents = {"documents": count} if self.settings.token is None else {}
-        return JSONResponse({"status": "ready", **documents})
+        """GET /health/ready: the index can be read. Needs no token, so it returns no numbers."""
+        await self._document_count()
+        return JSONResponse({"status": "ready"})
 
     async def prometheus(self, request: Request) -> Response:
         """GET /metrics"""
