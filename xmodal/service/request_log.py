@@ -23,8 +23,7 @@ QUEUE_LENGTH = 10_000
 not stop the service."""
 
 log = logging.getLogger("xmodal.service.requests")
-log.addHandler(logging.NullHandler())
-log.propagate = False
+log.disabled = True
 
 
 @dataclass(frozen=True)
@@ -66,10 +65,12 @@ def request_log(format: Format | None) -> Iterator[None]:
     for one in loggers:
         one.handlers, one.propagate = [handler], False
     log.setLevel(logging.INFO)
+    log.disabled = False
     listener.start()
     try:
         yield
     finally:
+        log.disabled = True
         for one, handlers, level, propagate in before:
             one.handlers, one.propagate = handlers, propagate
             one.setLevel(level)
