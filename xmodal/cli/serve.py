@@ -137,6 +137,7 @@ def serve(model: Path, uri: str, host: str, port: int, **params: Any) -> None:
         max_batch_size=params["batch"],
         max_requests_per_client=params["max_requests_per_client"],
     )
+    disable_tracing = tracing.enable() if params["otel"] else None
     app = create_app(encoder, index, settings)
     listening = listen(host, port)
     url_host = f"[{host}]" if ":" in host else host
@@ -156,7 +157,6 @@ def serve(model: Path, uri: str, host: str, port: int, **params: Any) -> None:
             info("reachable from this machine only (--host 0.0.0.0 for others)")
         info(f"listening on {address}")
 
-    disable_tracing = tracing.enable() if params["otel"] else None
     with request_log(params["log_format"]):
         run_server(app, listening, settings, app.state.metrics, on_ready, tls=tls)
     if disable_tracing is not None:

@@ -11,12 +11,15 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from starlette.types import Scope
 
 from xmodal import __version__
 from xmodal.errors import ConfigError
+
+if TYPE_CHECKING:
+    from xmodal.encoders.encoder import Encoder
 
 EXPORTERS = "OTEL_TRACES_EXPORTER"
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -74,6 +77,29 @@ def enable() -> Callable[[], None]:
 def span(name: str) -> AbstractContextManager[Any]:
     """A context that is measured as a span, below the span of the request."""
     return nullcontext() if _tracer is None else _tracer.start_as_current_span(name)
+
+
+def traced(encoder: Encoder) -> Encoder:
+    """``encoder`` whose methods encode... are measured as spans, if tracing is on."""
+    return encoder if _tracer is None else cast("Encoder", _TracedEncoder(encoder))
+
+
+class _TracedEncoder:
+    """An encoder whose methods encode... are measured as spans."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._encoder, name)
+        if not (name.startswith("encode") and callable(value)):
+            return value
+
+        def measured(*arguments: Any, **options: Any) -> Any:
+            with span("encode"):
+                return value(*arguments, **options)
+
+        return measured
 
 
 @contextmanager
