@@ -6,18 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.ranked_documents import ranked_documents
 
 from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import ConfigError, DataError, IndexMissing, XmodalError
-from xmodal.index.contract import WINDOW
-from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import HammingIndex
 from xmodal.index.query_codes import QueryCodes
 from xmodal.retrieval.query import Query
 from xmodal.retrieval.retriever import Retriever
-from xmodal.vectors import to_int8
 
 
 @pytest.fixture(scope="module")
@@ -83,20 +81,8 @@ def test_offset_leaves_out_the_first_hits(retriever: Retriever) -> None:
 @pytest.fixture(scope="module")
 def many_documents(encoder: Encoder) -> HammingIndex:
     """More documents with vectors and captions than vectors order again."""
-    random, n = np.random.default_rng(4), 2 * WINDOW
-    outputs = random.normal(size=(n, encoder.bits))
-    words = [
-        f"{colour} {shape}" for colour in ("red", "blue", "green") for shape in ("star", "box")
-    ]
     index = HammingIndex(encoder.bits)
-    index.add(
-        DocumentBatch.of(
-            [f"{number:04}" for number in random.permutation(n)],
-            image=BinaryCodes(np.packbits(outputs > 0, axis=1), encoder.bits),
-            image_vectors=to_int8(outputs),
-            fields=[{"text": words[number % len(words)]} for number in range(n)],
-        )
-    )
+    index.add(ranked_documents(encoder.bits))
     return index
 
 

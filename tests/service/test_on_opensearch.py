@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.ranked_documents import ranked_documents
 from support.service_process import Running, running
 
 from xmodal.encoders.encoder import Encoder
@@ -72,6 +73,22 @@ def test_words_are_fused_with_codes(remote: Running, encoder: Encoder, index: An
     assert all(words & set(tokens(str(hit["fields"]["text"]))) for hit in by_words)
     by_codes = remote.post("/v1/search", {"text": TEXT, "k": 12, "by": "codes"}).json()["hits"]
     assert [hit["id"] for hit in by_codes] != [hit["id"] for hit in fused]
+
+
+def test_deep_pages_are_parts_of_one_ranking(node: Node, encoder: Encoder) -> None:
+    address = f"opensearch://127.0.0.1:{node.port}/pages"
+    index = open_index(address, bits=encoder.bits, fingerprint=encoder.fingerprint, create=True)
+    try:
+        index.add(ranked_documents(encoder.bits))
+        for options, count in (({}, 600), ({"by": "codes"}, 600), ({"not_text": ["star"]}, 300)):
+            query: dict[str, Any] = {"text": "a red star", "target": "image", **options}
+            every = [hit.id for hit in Retriever(encoder, index).search(**query, k=1000)]
+            assert len(set(every)) == len(every) == count
+            for offset in (60, 250, 430, 590):
+                page = Retriever(encoder, index).search(**query, k=70, offset=offset)
+                assert [hit.id for hit in page] == every[offset : offset + 70]
+    finally:
+        index.close()
 
 
 @pytest.mark.parametrize("where", [{"host": "no address"}, {"coordinates": "here"}])

@@ -165,10 +165,11 @@ class Retriever:
                 ][:depth]
                 for one, hits in zip(group, lists, strict=True)
             ]
-            short = (len(hits) < depth for hits in kept)
-            if count >= MAX_COUNT or not any(
-                few and len(hits) >= count for few, hits in zip(short, lists, strict=True)
-            ):
+            complete = all(
+                len(hits) == depth or len(ranked) < count
+                for hits, ranked in zip(kept, lists, strict=True)
+            )
+            if complete or count >= MAX_COUNT:
                 return kept
             count = min(2 * count, MAX_COUNT)
 
@@ -196,9 +197,9 @@ class Retriever:
         ranked = []
         for one, head, hits in zip(group, heads, by_code, strict=True):
             keys = {hit.key for hit in head}
-            tail = [hit.key for hit in hits if hit.key not in keys]
-            known = self._measure(one, [key[0] for key in tail])
-            ranked.append(head + [known[key] for key in tail if key in known])
+            tail = [hit for hit in hits if hit.key not in keys]
+            known = self._measure(one, [hit.id for hit in tail])  # similarities of vectors
+            ranked.append(head + [known.get(hit.key, hit) for hit in tail])
         return ranked
 
     def _by_words(self, group: Sequence[_Encoded], depth: int) -> list[list[WordsHit] | None]:
