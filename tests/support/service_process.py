@@ -24,6 +24,11 @@ class Running(NamedTuple):
     port: int
     app: Any
     client: httpx.Client
+    server: Any
+
+    def stop(self) -> None:
+        """Begin the shutdown, as a signal does."""
+        self.server.should_exit = True
 
     @property
     def url(self) -> str:
@@ -61,7 +66,7 @@ def running(encoder: Encoder, index: Any, *, tls: Any = None, **settings: Any) -
         url = f"http://127.0.0.1:{port}"
         hooks = {"response": [described(app.openapi())]}
         with httpx.Client(base_url=url, timeout=60, trust_env=False, event_hooks=hooks) as client:
-            yield Running(port, app, client)
+            yield Running(port, app, client, started[0])
     finally:
         started[0].should_exit = True
         thread.join(30)

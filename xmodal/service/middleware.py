@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -168,11 +168,8 @@ class ServiceMiddleware:
         """
 
         def enter() -> None:
-            try:
+            with self._counted():
                 stack.enter_context(self._admission.enter(exchange.client))
-            except RequestError as error:
-                self._refuse("client" if error.status == 429 else "load")
-                raise
 
         method, path = exchange.scope["method"], str(exchange.scope["path"])
         if path.startswith("/health/"):
@@ -181,7 +178,8 @@ class ServiceMiddleware:
         if method in ("GET", "HEAD") or not has_body:
             enter()
             return receive
-        self._admission.check(exchange.client)
+        with self._counted():
+            self._admission.check(exchange.client)
         return self._limited(exchange, receive, enter)
 
     def _limited(self, exchange: _Exchange, receive: Receive, enter: Callable[[], None]) -> Receive:
@@ -219,12 +217,18 @@ class ServiceMiddleware:
         return receive_limited
 
     def _reserve(self, exchange: _Exchange, size: int) -> None:
-        try:
+        with self._counted():
             self._admission.reserve(exchange.client, size)
+        exchange.reserved += size
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a refusal in the block."""
+        try:
+            yield
         except RequestError as error:
             self._refuse("client" if error.status == 429 else "load")
             raise
-        exchange.reserved += size
 
     def _refuse(self, reason: str) -> None:
         self._metrics.refused.labels(reason).inc()
