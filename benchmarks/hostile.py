@@ -52,7 +52,9 @@ def main() -> None:
         print_delays(attack(port, options.requests, options.kinds))
         print_slow(slow_connections(port, options.connections, process))
         if options.total:
-            print_memory(memory(port, options.total, process))
+            print("\n| requests | memory in MB | open files |\n| --- | --- | --- |")
+            for requests, megabytes, files in memory(port, options.total, process):
+                print(f"| {requests:,} | {megabytes:.0f} | {files} |", flush=True)
 
 
 def attack(port: int, requests: int, kinds: Sequence[str] = (), parallel: int = 4) -> list[Row]:
@@ -103,10 +105,12 @@ def slow_connections(port: int, count: int, process: int) -> dict[str, float]:
     return found | {"files before": files, "files at most": most, "after": open_files(process)}
 
 
-def memory(port: int, total: int, process: int, steps: int = 10) -> list[tuple[int, float, int]]:
-    """Send requests, valid and invalid; returns their number, MB of memory and open files."""
+def memory(
+    port: int, total: int, process: int, steps: int = 20
+) -> Iterator[tuple[int, float, int]]:
+    """Send requests, valid and invalid; yields their number, MB of memory and open files."""
     bodies = [json.dumps(body) for body in BODIES]
-    curve = [(0, resident_mb(process), open_files(process))]
+    yield 0, resident_mb(process), open_files(process)
 
     def send(count: int) -> None:
         client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
@@ -122,8 +126,7 @@ def memory(port: int, total: int, process: int, steps: int = 10) -> list[tuple[i
             thread.start()
         for thread in threads:
             thread.join()
-        curve.append((step * total // steps, resident_mb(process), open_files(process)))
-    return curve
+        yield step * total // steps, resident_mb(process), open_files(process)
 
 
 BODIES: tuple[object, ...] = (
@@ -242,12 +245,6 @@ def print_slow(found: dict[str, float]) -> None:
     print(
         "\nSlow connections: " + ", ".join(f"{name} {value:.0f}" for name, value in found.items())
     )
-
-
-def print_memory(curve: Sequence[tuple[int, float, int]]) -> None:
-    print("\n| requests | memory in MB | open files |\n| --- | --- | --- |")
-    for requests, megabytes, files in curve:
-        print(f"| {requests:,} | {megabytes:.0f} | {files} |")
 
 
 @contextmanager
