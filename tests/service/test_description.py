@@ -12,6 +12,7 @@ from support.service_process import Running, running
 
 from xmodal.encoders.encoder import Encoder
 from xmodal.service import bodies, reading
+from xmodal.service.tokens import Token
 from xmodal.service.validation import field_names
 
 
@@ -101,7 +102,7 @@ def test_validation_agrees_with_the_description(description: dict[str, Any], con
 
 
 def test_security_scheme_is_a_bearer_token(encoder: Encoder, index_path: Path) -> None:
-    with running(encoder, index_path, token="correct horse battery") as service:
+    with running(encoder, index_path, tokens=(Token("all", "correct horse battery"),)) as service:
         description = service.get("/openapi.json").json()
     (name,) = description["components"]["securitySchemes"]
     assert description["components"]["securitySchemes"][name]["scheme"] == "bearer"

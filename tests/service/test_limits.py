@@ -14,12 +14,13 @@ from support.service_process import Running, running
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import ServerFailure
 from xmodal.index.contract import open_index
+from xmodal.service.tokens import Token
 
 WORDS = "a red circle on the left"
 
 
 def test_token_is_required_by_paths_that_return_data(encoder: Encoder, index_path: Path) -> None:
-    with running(encoder, index_path, token="correct horse battery") as service:
+    with running(encoder, index_path, tokens=(Token("all", "correct horse battery"),)) as service:
         authorized = {"Authorization": "Bearer correct horse battery"}
         for path in (
             "/v1/about",
@@ -117,7 +118,7 @@ def test_slow_search_gets_503(encoder: Encoder, index_path: Path) -> None:
 
 
 def test_index_failure_is_a_problem_response_without_a_trace(
-    encoder: Encoder, index_path: Path, capfd: pytest.CaptureFixture[str]
+    encoder: Encoder, index_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     index = open_index(index_path)
     errors: list[Exception] = []
@@ -139,4 +140,4 @@ def test_index_failure_is_a_problem_response_without_a_trace(
         assert answer.headers["content-type"] == "application/problem+json"
         errors.clear()
         assert service.post("/v1/search", {"text": WORDS}).status_code == 200
-    assert "internal secret" in capfd.readouterr().err  # the log has the trace
+    assert "internal secret" in caplog.text  # the log has the trace

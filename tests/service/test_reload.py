@@ -75,7 +75,7 @@ def test_saved_documents_are_found_and_no_request_fails(folder: Path, encoder: E
             id_ = f"-{number}"  # sorts before the id of every picture
             save(folder, encoder, id_)
             until(lambda id_=id_: best(service)["id"] == id_)  # type: ignore[misc]
-            assert service.get("/health/ready").json()["documents"] == 154 - number
+            assert service.get("/v1/about").json()["documents"] == 154 - number
         stop.set()
         for client in clients:
             client.join()

@@ -87,6 +87,7 @@ def test_serve_reports_bad_options_in_one_line(
     xmodal_cli: Callable[..., Any], model: Path, index_path: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "short").write_text("secret\n")
+    (tmp_path / "short").chmod(0o600)
     no_warning = re.compile(r"\Z.")
     for options, expected in (
         (("--port", 70000), "'--port'"),

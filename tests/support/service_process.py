@@ -24,6 +24,11 @@ class Running(NamedTuple):
     port: int
     app: Any
     client: httpx.Client
+    server: Any
+
+    def stop(self) -> None:
+        """Begin the shutdown, as a signal does."""
+        self.server.should_exit = True
 
     @property
     def url(self) -> str:
@@ -37,7 +42,7 @@ class Running(NamedTuple):
 
 
 @contextmanager
-def running(encoder: Encoder, index: Any, **settings: Any) -> Iterator[Running]:
+def running(encoder: Encoder, index: Any, *, tls: Any = None, **settings: Any) -> Iterator[Running]:
     """A service over an index, or over the index at an address, until the block ends."""
     from xmodal.index.contract import open_index
     from xmodal.service import Settings, create_app, server
@@ -50,7 +55,8 @@ def running(encoder: Encoder, index: Any, **settings: Any) -> Iterator[Running]:
     ready, started = threading.Event(), []
     thread = threading.Thread(
         target=server.serve,
-        args=(app, listening, options, ready.set, started.append),
+        args=(app, listening, options, app.state.metrics, ready.set),
+        kwargs={"on_start": started.append, "tls": tls},
         daemon=True,
     )
     thread.start()
@@ -60,7 +66,7 @@ def running(encoder: Encoder, index: Any, **settings: Any) -> Iterator[Running]:
         url = f"http://127.0.0.1:{port}"
         hooks = {"response": [described(app.openapi())]}
         with httpx.Client(base_url=url, timeout=60, trust_env=False, event_hooks=hooks) as client:
-            yield Running(port, app, client)
+            yield Running(port, app, client, started[0])
     finally:
         started[0].should_exit = True
         thread.join(30)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -328,8 +329,7 @@ class Retriever:
 
 def _excluding_words(query: Query) -> list[str]:
     """Return the words of which a document of the ranking by words has none."""
-    words = [tokens(text) for text in query.not_text]
-    return [only[0] for only in words if len(set(only)) == 1]
+    return [next(iter(words)) for words in map(_word_set, query.not_text) if len(words) == 1]
 
 
 def _is_excluded(hit: Hit, query: Query) -> bool:
@@ -337,7 +337,13 @@ def _is_excluded(hit: Hit, query: Query) -> bool:
     if not query.not_text:
         return False
     words = set(document_words(hit.fields, hit.id))
-    return any(set(tokens(text)) <= words for text in query.not_text if tokens(text))
+    return any(excluded and excluded <= words for excluded in map(_word_set, query.not_text))
+
+
+@lru_cache(256)
+def _word_set(text: str) -> frozenset[str]:
+    """Return the words of a text that is subtracted; it is compared with each document."""
+    return frozenset(tokens(text))
 
 
 def _best_hits(lists: Hits) -> list[Hit]:

@@ -17,10 +17,17 @@ batching.py    micro-batching
 downloads.py   pictures named by an address, of allowed hosts
 reload.py      reloads a local index that another process saved
 thumbnails.py  JPEG thumbnails of the documents' images
-middleware.py  host and token checks, load limit, response headers, metrics of requests
+middleware.py  access, admission, limits of bodies, response headers, metrics of requests
+tokens.py      bearer tokens, roles, token files
+admission.py   requests in progress, in total and by client
+headers.py     headers of every response
+request_log.py structured logs
+tracing.py     OpenTelemetry spans
 metrics.py     Prometheus metrics
 errors.py      error responses (problem JSON)
-server.py      the server process: sockets, timeouts, graceful shutdown
+server.py      the server process: sockets, limits of connections, graceful shutdown
+connection.py  one connection: limits of time, rate and parsing
+tls.py         certificate and key
 settings.py    limits of one service
 page/          the search page
 """

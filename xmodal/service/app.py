@@ -55,7 +55,7 @@ def create_app(encoder: Encoder, index: Index, settings: Settings | None = None)
         reloading = asyncio.create_task(backend.reload_index(warm_up))
         yield
         reloading.cancel()
-        backend.close()
+        await asyncio.to_thread(backend.close)
 
     app = FastAPI(
         openapi_url=None,  # the routes have it, with an ETag
@@ -72,9 +72,10 @@ def create_app(encoder: Encoder, index: Index, settings: Settings | None = None)
     )
     for router in ROUTERS:
         app.include_router(router)
-    description = describe(app, token=settings.token is not None)
+    description = describe(app, token=bool(settings.tokens or settings.token_files))
     app.openapi = lambda: description  # type: ignore[method-assign]
     app.state.backend = backend
+    app.state.metrics = backend.metrics
     named = [(hit.id, file) for hit in hits if (file := shown_source(hit, "image", "image"))]
     app.state.picture_sample = len(named), sum(bool(backend.thumbnails.path(*n)) for n in named)
     return app

@@ -25,11 +25,35 @@ from xmodal.service.metrics import Metrics
 from xmodal.service.reload import watch_index
 from xmodal.service.settings import Settings
 from xmodal.service.thumbnails import Thumbnails
+from xmodal.service.tracing import traced
 
 MAX_DEPTH = MAX_OFFSET + MAX_K
 """Last hit of a ranking that a request can have; whether more follow is not searched."""
 COUNT_SECONDS = 5.0
 """Seconds for which the number of documents is cached."""
+
+
+LARGE_CHARACTERS, LARGE_DEPTH, LARGE_VALUES = 2000, 200, 64
+"""Characters of the texts, hits, and values of filters from which a search may take long."""
+LARGE_BATCH = 4
+
+
+def is_large(query: Query) -> bool:
+    """Whether a search may take much longer than others."""
+    characters = len(query.text or "") + sum(map(len, query.not_text))
+    return (
+        query.image is not None
+        or characters > LARGE_CHARACTERS
+        or query.k + query.offset > LARGE_DEPTH
+        or _values(query.where) > LARGE_VALUES
+    )
+
+
+def _values(where: Any) -> int:
+    """Number of values in a filter."""
+    if isinstance(where, Mapping):
+        return sum(map(_values, where.values()))
+    return sum(map(_values, where)) if isinstance(where, list | tuple) else 1
 
 
 @dataclass(frozen=True)
@@ -55,14 +79,16 @@ class Backend:
             self.metrics.observe_batch,
             lambda result: self.metrics.downloads.labels(result).inc(),
         )
-        self._retriever = Retriever(encoder, index)
+        self._retriever = Retriever(traced(encoder), index)
         self._count, self._counted_at = 0, -COUNT_SECONDS
-        self.search: Batcher[Query, Page] = Batcher(
-            self._search_batch,
-            max_batch_size=settings.max_batch_size,
-            workers=2,
-            on_batch=lambda size: self.metrics.observe_batch("searches", size),
-        )
+        self._searches = self._batcher(2)
+        self._large_searches = self._batcher(1)
+        waiting = self.encoding.waiting() | {
+            "searches": lambda: self._searches.waiting,
+            "large searches": lambda: self._large_searches.waiting,
+        }
+        for work, count in waiting.items():
+            self.metrics.queue.labels(work).set_function(count)
 
     @property
     def index(self) -> Index:
@@ -79,8 +105,22 @@ class Backend:
         """Wait for running batches, end the threads and close the index."""
         self.parsing.shutdown(wait=True, cancel_futures=True)
         self.encoding.close()
-        self.search.close()
+        self._searches.close()
+        self._large_searches.close()
         self.index.close()
+
+    async def search(self, query: Query) -> Page:
+        """The hits of a query. Searches that may take long do not delay the others."""
+        return await (self._large_searches if is_large(query) else self._searches)(query)
+
+    def _batcher(self, workers: int) -> Batcher[Query, Page]:
+        return Batcher(
+            self._search_batch,
+            max_batch_size=self.settings.max_batch_size if workers > 1 else LARGE_BATCH,
+            workers=workers,
+            on_batch=lambda size: self.metrics.observe_batch("searches", size),
+            name="search",
+        )
 
     async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """The result of a blocking function. Raises TimeoutError."""

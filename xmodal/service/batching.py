@@ -11,17 +11,20 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Generic, TypeVar
+from contextvars import Context, copy_context
+from typing import Generic, TypeAlias, TypeVar
 
 from xmodal.codes import BinaryCodes
 from xmodal.encoders.encoder import Encoder
 from xmodal.service.downloads import PictureDownloads
 from xmodal.service.image_input import decode_image
 from xmodal.service.settings import Settings
+from xmodal.service.tracing import span
 from xmodal.web.address import is_address
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+_Call: TypeAlias = tuple[In, asyncio.Future[Out], Context]
 
 
 class Batcher(Generic[In, Out]):
@@ -30,7 +33,8 @@ class Batcher(Generic[In, Out]):
     ``function`` takes a list of inputs and returns one result for each, in order. It runs in one of
     ``workers`` threads. A result that is an exception is raised by the call that it belongs to. If
     ``function`` raises, the inputs of the batch are retried one by one, so that one input cannot
-    fail the others. ``on_batch`` is called with the size of each batch.
+    fail the others. ``on_batch`` is called with the size of each batch. ``name`` is the name of the
+    calls in traces; spans within a batch belong to the trace of its first call.
     """
 
     def __init__(
@@ -40,20 +44,28 @@ class Batcher(Generic[In, Out]):
         max_batch_size: int,
         workers: int = 1,
         on_batch: Callable[[int], None] = lambda size: None,
+        name: str = "batch",
     ) -> None:
+        self._name = name
         self._function, self._on_batch = function, on_batch
         self._max_batch_size = max_batch_size
         self._idle_workers = workers
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="batch")
-        self._queue: deque[tuple[In, asyncio.Future[Out]]] = deque()
+        self._queue: deque[_Call[In, Out]] = deque()
         self._running: set[asyncio.Task[None]] = set()
 
     async def __call__(self, value: In) -> Out:
         """The result for one input."""
         future: asyncio.Future[Out] = asyncio.get_running_loop().create_future()
-        self._queue.append((value, future))
-        self._start()
-        return await future
+        with span(self._name):
+            self._queue.append((value, future, copy_context()))
+            self._start()
+            return await future
+
+    @property
+    def waiting(self) -> int:
+        """Number of inputs that are in no batch yet."""
+        return len(self._queue)
 
     def close(self) -> None:
         """Wait for running batches and end the threads."""
@@ -61,7 +73,7 @@ class Batcher(Generic[In, Out]):
 
     def _start(self) -> None:
         while self._idle_workers and self._queue:
-            batch: list[tuple[In, asyncio.Future[Out]]] = []
+            batch: list[_Call[In, Out]] = []
             while self._queue and len(batch) < self._max_batch_size:
                 call = self._queue.popleft()
                 if not call[1].done():  # a cancelled call is dropped
@@ -73,13 +85,15 @@ class Batcher(Generic[In, Out]):
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
-    async def _run(self, batch: list[tuple[In, asyncio.Future[Out]]]) -> None:
+    async def _run(self, batch: list[_Call[In, Out]]) -> None:
         loop = asyncio.get_running_loop()
         self._on_batch(len(batch))
         try:
-            inputs = [value for value, _ in batch]
-            results = await loop.run_in_executor(self._threads, self._execute, inputs)
-            for (_, future), result in zip(batch, results, strict=True):
+            inputs = [value for value, _, _ in batch]
+            results = await loop.run_in_executor(
+                self._threads, batch[0][2].run, self._execute, inputs
+            )
+            for (_, future, _), result in zip(batch, results, strict=True):
                 if future.done():
                     continue
                 if isinstance(result, Exception):
@@ -87,7 +101,7 @@ class Batcher(Generic[In, Out]):
                 else:
                     future.set_result(result)
         except BaseException as error:  # the executor is shut down: end the waiting calls
-            for _, future in batch:
+            for _, future, _ in batch:
                 if not future.done():
                     future.set_exception(error)
             raise
@@ -131,11 +145,13 @@ class BatchedEncoder:
             encode_texts,
             max_batch_size=settings.max_batch_size,
             on_batch=lambda size: on_batch("texts", size),
+            name="encode texts",
         )
         self._image = Batcher(
             encode_images,
             max_batch_size=max(1, settings.max_batch_size // 4),
             on_batch=lambda size: on_batch("pictures", size),
+            name="encode pictures",
         )
 
     async def image(self, text: str) -> BinaryCodes:
@@ -154,6 +170,10 @@ class BatchedEncoder:
                 yield data
         else:
             yield await asyncio.to_thread(decode_image, text, self._max_pixels)
+
+    def waiting(self) -> dict[str, Callable[[], int]]:
+        """Functions that return the number of waiting inputs, by kind of input."""
+        return {"texts": lambda: self.text.waiting, "pictures": lambda: self._image.waiting}
 
     def close(self) -> None:
         """Wait for running batches and end the threads."""

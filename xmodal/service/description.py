@@ -21,16 +21,19 @@ DESCRIPTIONS = {
     304: "Not modified: the client's copy is current.",
     400: "The body is not JSON, or the request is not valid HTTP.",
     401: "A token is required: Authorization: Bearer TOKEN.",
+    403: "The token lacks the role of this operation.",
     404: "Unknown document or picture.",
     408: "The request was not received in time.",
     413: "The body is too large.",
     415: "The content type or content encoding is not supported.",
     421: "The Host header is not allowed.",
     422: "The request is understood but invalid; the detail has the place.",
+    429: "Too many requests of this client; Retry-After has the seconds.",
+    431: "The head of the request is too large.",
     502: "The host of a picture failed.",
     503: "Too many requests, the time limit, or a failed index; Retry-After has the seconds.",
 }
-OF_ANY = (421, 503)
+OF_ANY = (421, 429, 431, 503)
 OF_BODY = (400, 408, 413, 415, 422)
 
 
@@ -91,7 +94,7 @@ def problems(
     *statuses: int, public: bool = False, body: bool = False
 ) -> dict[int | str, dict[str, Any]]:
     """The problem responses of an operation; see :func:`responses`."""
-    every = {*statuses, *OF_ANY, *(() if public else (401,)), *(OF_BODY if body else ())}
+    every = {*statuses, *OF_ANY, *(() if public else (401, 403)), *(OF_BODY if body else ())}
     schema = {"$ref": REFERENCE.format(model=Problem.__name__)}
     content = {"application/problem+json": {"schema": schema}}
     return {

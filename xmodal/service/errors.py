@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from xmodal.errors import IndexFailure, IndexMissing, ServerFailure, XmodalError
+from xmodal.service.headers import RESPONSE_HEADERS
 from xmodal.service.validation import validation_message
 
 MEDIA_TYPE = "application/problem+json"
@@ -35,7 +36,7 @@ def problem(status: int, detail: str) -> bytes:
 
 def problem_response(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
     """An error response."""
-    return Response(problem(status, detail), status, headers, MEDIA_TYPE)
+    return Response(problem(status, detail), status, RESPONSE_HEADERS | (headers or {}), MEDIA_TYPE)
 
 
 async def handle_error(request: Request, error: Exception) -> Response:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 
 from xmodal.data.images import image_size
 from xmodal.errors import DataError
+
+SLICE_CHARACTERS = 256 * 1024
 
 
 def decode_image(text: str, max_pixels: int) -> bytes:
@@ -17,13 +18,24 @@ def decode_image(text: str, max_pixels: int) -> bytes:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
-        data = base64.b64decode(text, validate=True)
+        data = _decode_base64(text)
     except (binascii.Error, ValueError):
         raise DataError(
             "the picture is not base64: send the file's bytes, base64-encoded"
         ) from None
     check_picture(data, max_pixels)
     return data
+
+
+def _decode_base64(text: str) -> bytes:
+    """Decode in slices: other threads cannot run while one is decoded."""
+    if "=" in text[:-2]:
+        raise ValueError
+    slices = range(0, len(text), SLICE_CHARACTERS)
+    return b"".join(
+        binascii.a2b_base64(text[start : start + SLICE_CHARACTERS], strict_mode=True)
+        for start in slices
+    )
 
 
 def check_picture(data: bytes, max_pixels: int) -> None:

@@ -193,4 +193,3 @@ class Health(Result):
     """State of the service."""
 
     status: Literal["live", "ready"]
-    documents: Count = Field(LEFT_OUT, description="/health/ready only, and only without a token.")

@@ -1,32 +1,40 @@
-"""The server process: listening socket, timeouts for slow clients, graceful shutdown."""
+"""The server process: listening socket, limits of connections, graceful shutdown."""
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import os
+import resource
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from heapq import nsmallest
+from types import FrameType
 from typing import Any
 
-import h11
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from xmodal.errors import ConfigError
-from xmodal.service.errors import problem_response
+from xmodal.service.connection import KEEP_ALIVE_SECONDS, LINGER_SECONDS, LimitedProtocol, Parsing
+from xmodal.service.metrics import Metrics
 from xmodal.service.settings import Settings
+from xmodal.service.tls import TlsFiles
 
-BACKLOG = 256
+BACKLOG = 2048
 """Connections waiting to be accepted: bulk loads through OpenSearch open many at once."""
-MAX_HEADER_BYTES = 16 * 1024
-KEEP_ALIVE_SECONDS = 75
-"""Seconds until an idle connection is closed: longer than OpenSearch's connectors keep one."""
-SHUTDOWN_SECONDS = 10
-LINGER_SECONDS = 1.0
-"""Seconds between an error response and the end of its connection. A connection that is closed with
-unread bytes is reset, and the client may not receive the response."""
+MAX_SHUTDOWN_SECONDS = 9.5
+"""Seconds from a signal until the process ends, even if a thread cannot be interrupted."""
+ACCEPTED_AT_ONCE = 32
+CLOSED_AT_ONCE = 32
+"""Of the connections of an address, one in CLOSED_AT_ONCE is closed if they are too many."""
+RESERVED_FILES = 128
+"""File descriptors that are kept for files and for connections to OpenSearch."""
+TICK_SECONDS = 0.1
+TICKS_PER_CHECK, TICKS_PER_RELOAD = 2, 50
+"""Checks of connections, and of TLS files, in ticks of the server."""
 
 OTHER_PORT = (errno.EADDRINUSE, errno.EACCES)
 """Errors for a port that is taken, or that needs other rights."""
@@ -38,7 +46,7 @@ def listen(host: str, port: int) -> socket.socket:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # asyncio sets TCP_NODELAY only for a socket with an explicit protocol. Without it, Nagle's
         # algorithm delays the body of a response by 40 ms.
-        listening = socket.socket(family, kind, socket.IPPROTO_TCP)
+        listening = _ListeningSocket(family, kind, socket.IPPROTO_TCP)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
     try:
@@ -56,7 +64,10 @@ def serve(
     app: ASGIApp,
     listening: socket.socket,
     settings: Settings,
+    metrics: Metrics,
     on_ready: Callable[[], None],
+    *,
+    tls: TlsFiles | None = None,
     on_start: Callable[[uvicorn.Server], None] = lambda server: None,
 ) -> None:
     """Serve until SIGINT or SIGTERM, then finish the requests in progress.
@@ -64,36 +75,155 @@ def serve(
     ``on_start`` is called with the server before it starts, ``on_ready`` when it accepts requests.
     In a thread, where signals do not arrive, ``server.should_exit = True`` ends it.
     """
+    connections = Connections(settings, metrics)
     config = uvicorn.Config(
         app,
-        http=_protocol_with_timeout(settings.header_timeout),
+        http=connections.protocol,
         ws="none",
         lifespan="on",
         access_log=False,
-        log_level="warning",
+        log_level="error",
+        log_config=None,
         server_header=False,
         proxy_headers=False,
         backlog=BACKLOG,
-        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        timeout_graceful_shutdown=settings.shutdown_timeout,  # type: ignore[arg-type]
     )
-    server = _Server(config, on_ready)
+    server = _Server(config, connections, tls, on_ready)
     on_start(server)
     server.run([listening])
 
 
-class _Server(uvicorn.Server):
-    """Calls ``on_ready`` after startup; exits normally after a signal."""
+class Connections:
+    """The open connections of a server. If they are too many, waiting ones are closed."""
 
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self.settings, self._metrics = settings, metrics
+        self.parsing = Parsing()
+        self._open: dict[str, set[LimitedProtocol]] = {}
+        self._limit = min(settings.max_connections, _max_files())
+        self._tick_end: float | None = None
+        self.protocol: type[LimitedProtocol] = type(
+            "ServiceProtocol", (LimitedProtocol,), {"owner": self}
+        )
+
+    def add(self, connection: LimitedProtocol) -> None:
+        """Register a connection; close the one that has waited longest if there are too many.
+
+        If all others are used by requests in progress, the new one is refused.
+        """
+        same_address = self._open.setdefault(connection.address, set())
+        same_address.add(connection)
+        limit = self.settings.max_connections_per_address
+        if not self.settings.proxy_headers and len(same_address) > limit:
+            self._replace(connection, same_address, 429, f"{limit} connections of this address")
+        elif self._count() > self._limit:
+            most = max(self._open.values(), key=len)
+            self._replace(connection, most, 503, f"{self._limit} connections")
+
+    def remove(self, connection: LimitedProtocol) -> None:
+        """Forget a closed connection."""
+        same_address = self._open[connection.address]
+        same_address.discard(connection)
+        if not same_address:
+            del self._open[connection.address]
+
+    def count_closed(self, reason: str) -> None:
+        """Count a connection that was closed because of a limit."""
+        self._metrics.closed.labels(reason).inc()
+
+    def check(self, now: float) -> None:
+        """Close the connections of clients that are too slow, and of too many unread bytes."""
+        connections = [one for some in self._open.values() for one in some]
+        for connection in connections:
+            connection.check(now)
+        if sum(one.unsent for one in connections) > self.settings.max_bodies_bytes:
+            max(connections, key=lambda one: one.unsent).abort("unread response")
+        self._metrics.connections.set(len(connections))
+
+    def observe_lag(self, now: float) -> None:
+        """Record how much later than planned a tick of the server is."""
+        if self._tick_end is not None:
+            self._metrics.lag.observe(max(0.0, now - self._tick_end - TICK_SECONDS))
+        self._tick_end = asyncio.get_running_loop().time()
+
+    def _count(self) -> int:
+        return sum(map(len, self._open.values()))
+
+    def _replace(
+        self, connection: LimitedProtocol, others: set[LimitedProtocol], status: int, what: str
+    ) -> None:
+        waiting = [one for one in others if one.is_waiting and one is not connection]
+        if waiting:
+            count = 1 + len(others) // CLOSED_AT_ONCE  # fewer scans in a flood of connections
+            for one in nsmallest(count, waiting, key=lambda one: one.since):
+                one.abort("limit")
+        else:
+            self.count_closed("limit")
+            connection.respond_and_close(status, f"{what} are open: retry", linger=False)
+
+
+class _Server(uvicorn.Server):
+    """Checks connections, calls ``on_ready`` after startup, ends in time after a signal."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        connections: Connections,
+        tls: TlsFiles | None,
+        on_ready: Callable[[], None],
+    ) -> None:
         super().__init__(config)
-        self._on_ready = on_ready
+        self._connections, self._tls, self._on_ready = connections, tls, on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._on_ready()
+        """Start as uvicorn does, with a limit of the time of TLS handshakes."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            raise SystemExit(uvicorn.config.STARTUP_FAILURE)
+
+        def protocol() -> asyncio.Protocol:
+            return self._connections.protocol(
+                config=self.config,
+                server_state=self.server_state,
+                app_state=self.lifespan.state,
+            )
+
+        tls, loop = self._tls, asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                protocol,
+                sock=one,
+                backlog=BACKLOG,
+                ssl=None if tls is None else tls.context,
+                ssl_handshake_timeout=None
+                if tls is None
+                else self._connections.settings.header_timeout,
+                ssl_shutdown_timeout=None if tls is None else LINGER_SECONDS,
+            )
+            for one in sockets or []
+        ]
+        self.started = True
+        self._on_ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times per second."""
+        now = asyncio.get_running_loop().time()
+        self._connections.observe_lag(now)
+        if counter % TICKS_PER_CHECK == 0:
+            self._connections.check(now)
+        if self._tls is not None and counter % TICKS_PER_RELOAD == 0:
+            self._tls.reload()
+        return await super().on_tick(counter)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Handle a signal: the process ends within MAX_SHUTDOWN_SECONDS."""
+        if not self.should_exit:
+            watchdog = threading.Timer(MAX_SHUTDOWN_SECONDS, os._exit, [0])
+            watchdog.daemon = True
+            watchdog.start()
+        super().handle_exit(sig, frame)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -102,56 +232,33 @@ class _Server(uvicorn.Server):
             self._captured_signals.clear()  # uvicorn would raise them again after the shutdown
 
 
-def _protocol_with_timeout(seconds: float) -> type[H11Protocol]:
-    """An HTTP protocol that closes a connection whose request head is not received in time."""
+class _ListeningSocket(socket.socket):
+    """A socket that accepts no connection if few file descriptors are left.
 
-    class ProtocolWithTimeout(H11Protocol):
-        _timer: asyncio.TimerHandle | None = None
-        _closing = False
+    The system assigns the lowest free descriptor, so its number is a bound of the open ones. TLS
+    connections have one before their handshake, when no protocol counts them.
+    """
 
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._start_timer()
+    max_file: int | None = None
+    accepted = 0
 
-        def data_received(self, data: bytes) -> None:
-            if self._closing:
-                return
-            super().data_received(data)
-            if self.conn.their_state is h11.IDLE and self.conn.our_state is h11.IDLE:
-                if self._timer is None:
-                    self._start_timer()
-            else:
-                self._stop_timer()
+    def accept(self) -> tuple[socket.socket, Any]:
+        # asyncio accepts until an error, up to BACKLOG connections in one iteration of the loop.
+        self.accepted = (self.accepted + 1) % ACCEPTED_AT_ONCE
+        if not self.accepted:
+            raise BlockingIOError
+        if self.max_file is None:
+            self.max_file = _max_files() + RESERVED_FILES // 2
+        connection, address = super().accept()
+        if connection.fileno() >= self.max_file:
+            connection.close()
+            raise ConnectionAbortedError(errno.ECONNABORTED, "too many open files")
+        return connection, address
 
-        def connection_lost(self, error: Exception | None) -> None:
-            self._stop_timer()
-            super().connection_lost(error)
 
-        def send_400_response(self, msg: str) -> None:
-            self._close_with(400, msg)
-
-        def _start_timer(self) -> None:
-            self._timer = self.loop.call_later(seconds, self._time_out)
-
-        def _stop_timer(self) -> None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
-
-        def _time_out(self) -> None:
-            self._timer = None
-            self._close_with(408, f"the head of the request was not received within {seconds:g} s")
-
-        def _close_with(self, status: int, detail: str) -> None:
-            if self._closing or self.transport.is_closing():
-                return
-            self._closing = True
-            response = problem_response(status, detail, {"connection": "close"})
-            head = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
-            phrase = b"Request Timeout" if status == 408 else b"Bad Request"
-            status_line = b"HTTP/1.1 %d %s\r\n" % (status, phrase)
-            self.transport.write(status_line + head + b"\r\n" + bytes(response.body))
-            self.transport.write_eof()
-            self.loop.call_later(LINGER_SECONDS, self.transport.close)
-
-    return ProtocolWithTimeout
+def _max_files() -> int:
+    """Number of connections for which file descriptors suffice."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return 2**20
+    return max(soft - RESERVED_FILES, soft // 2)

@@ -72,10 +72,9 @@ async def live() -> Response:
     openapi_extra=PUBLIC,
 )
 async def ready(backend: BackendDependency) -> Response:
-    """Answered with 200 while the index can be reached; with a token, without a number."""
-    count = await backend.document_count()
-    documents = {"documents": count} if backend.settings.token is None else {}
-    return json_response({"status": "ready", **documents})
+    """Answered with 200 while the index can be reached."""
+    await backend.document_count()
+    return json_response({"status": "ready"})
 
 
 @get(
