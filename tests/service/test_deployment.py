@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 import yaml
-from support.service_process import Running
+from support.service_process import Running, running
+
+from xmodal.encoders.encoder import Encoder
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -199,9 +201,13 @@ def expressions() -> list[str]:
     ]
 
 
-def test_expressions_use_metrics_and_labels_of_the_service(service: Running) -> None:
-    service.post("/v1/search", {"text": "a red circle"})
-    text = service.client.get("/metrics").text
+def test_expressions_use_metrics_and_labels_of_the_service(
+    encoder: Encoder, index_path: Path
+) -> None:
+    with running(encoder, index_path, hosts=("127.0.0.1",)) as service:
+        service.post("/v1/search", {"text": "a red circle"})
+        service.client.get("/v1/about", headers={"host": "elsewhere"})  # counted as refused
+        text = service.client.get("/metrics").text
     samples = re.findall(r"^(xmodal_\w+)(?:\{(.*?)\})? ", text, re.MULTILINE)
     labels: dict[str, set[str]] = {}
     for name, pairs in samples:

@@ -1,4 +1,4 @@
-"""Models of ml-commons that ``connect`` created: found by their ownership tags, deployed, removed."""
+"""Models of ml-commons that ``connect`` created: found by their tags, deployed, removed."""
 
 from __future__ import annotations
 
