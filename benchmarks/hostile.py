@@ -255,6 +255,7 @@ def service(options: argparse.Namespace) -> Iterator[tuple[int, int]]:
     command = [sys.executable, "-c", program, "serve", "--port", "0"]
     command += ["--model", options.model, "--index", options.index]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    draining: threading.Thread | None = None
     try:
         assert process.stderr is not None
         lines = []
@@ -264,11 +265,16 @@ def service(options: argparse.Namespace) -> Iterator[tuple[int, int]]:
                 break
         else:
             sys.exit("".join(lines))
-        threading.Thread(target=process.stderr.read, daemon=True).start()
+        draining = threading.Thread(target=process.stderr.read, daemon=True)
+        draining.start()
         yield int(line.rpartition(":")[2]), process.pid
     finally:
         process.terminate()
         process.wait(30)
+        if draining is not None:
+            draining.join()
+        assert process.stderr is not None
+        process.stderr.close()
 
 
 def arguments() -> argparse.Namespace:
