@@ -49,7 +49,7 @@ def main() -> None:
         run_role(options.role, options.port)
         return
     with service(options) as (port, process):
-        print_delays(attack(port, options.requests, options.kinds))
+        print_delays(attack(port, options.requests, options.kinds, options.parallel))
         print_slow(slow_connections(port, options.connections, process))
         if options.total:
             print("\n| requests | memory in MB | open files |\n| --- | --- | --- |")
@@ -57,7 +57,7 @@ def main() -> None:
                 print(f"| {requests:,} | {megabytes:.0f} | {files} |", flush=True)
 
 
-def attack(port: int, requests: int, kinds: Sequence[str] = (), parallel: int = 4) -> list[Row]:
+def attack(port: int, requests: int, kinds: Sequence[str] = (), parallel: int = 1) -> list[Row]:
     """Run ``requests`` hostile requests, kind by kind; returns the longest delays of each kind."""
     senders = {
         kind: send for kind, send in hostile_requests().items() if not kinds or kind in kinds
@@ -89,6 +89,7 @@ def slow_connections(port: int, count: int, process: int) -> dict[str, float]:
             connection = socket.create_connection(("127.0.0.1", port), timeout=10)
             connection.sendall(heads[number % len(heads)])
             opened.append(connection)
+            time.sleep(0.002)  # a burst fills the queue of the system, which is served in order
         most = open_files(process)
         for _ in range(8):
             for connection in opened:
@@ -254,6 +255,7 @@ def service(options: argparse.Namespace) -> Iterator[tuple[int, int]]:
     command = [sys.executable, "-c", program, "serve", "--port", "0"]
     command += ["--model", options.model, "--index", options.index]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    draining: threading.Thread | None = None
     try:
         assert process.stderr is not None
         lines = []
@@ -263,11 +265,16 @@ def service(options: argparse.Namespace) -> Iterator[tuple[int, int]]:
                 break
         else:
             sys.exit("".join(lines))
-        threading.Thread(target=process.stderr.read, daemon=True).start()
+        draining = threading.Thread(target=process.stderr.read, daemon=True)
+        draining.start()
         yield int(line.rpartition(":")[2]), process.pid
     finally:
         process.terminate()
         process.wait(30)
+        if draining is not None:
+            draining.join()
+        assert process.stderr is not None
+        process.stderr.close()
 
 
 def arguments() -> argparse.Namespace:
@@ -275,6 +282,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", help="model or portable model")
     parser.add_argument("--index", help="its index")
     parser.add_argument("--requests", type=int, default=500)
+    parser.add_argument("--parallel", type=int, default=1, help="hostile requests at a time")
     parser.add_argument("--connections", type=int, default=1000)
     parser.add_argument("--total", type=int, default=100_000, help="requests of the memory curve")
     parser.add_argument("--kinds", nargs="*", default=(), help="only these kinds")

@@ -113,13 +113,13 @@ def chunked(chunk: bytes, count: int) -> bytes:
 
 
 def long_list(value: str, path: str = "/v1/encode", name: str = "texts") -> bytes:
-    count = (MAX_BYTES // (len(value) + 1)) * 3 // 4
+    count = (MAX_BYTES // (len(value) + 1)) // 2
     return post(path, f'{{"{name}":[{",".join([value] * count)}]}}'.encode())
 
 
 def hostile_requests() -> dict[str, Send]:
     """Functions that send one request each, by kind."""
-    big, limit = 15 * MEGABYTE, 20 * MEGABYTE - 1000
+    big, limit = 10 * MEGABYTE, 20 * MEGABYTE - 1000
     bodies: dict[str, Callable[[], bytes]] = {
         "list of 5 million texts": lambda: long_list('"a"'),
         "list of empty objects": lambda: long_list("{}"),
@@ -128,28 +128,28 @@ def hostile_requests() -> dict[str, Send]:
         ),
         "deep lists": lambda: raw_search('{"text":' + "[" * big),
         "deep objects": lambda: raw_search('{"text":"a","where":' + '{"a":' * 15_000 + "1"),
-        "15 MB text": lambda: search(text="a" * big),
+        "10 MB text": lambda: search(text="a" * big),
         "20 MB text": lambda: search(text="a" * limit),
-        "15 MB of escapes": lambda: raw_search('{"text":"' + "\\n" * (big // 2) + '"}'),
-        "15 MB of quotes and commas": lambda: raw_search('{"text":"' + '\\",' * (big // 3) + '"}'),
-        "15 MB of unicode escapes": lambda: raw_search('{"text":"' + "\\u4f60" * (big // 6) + '"}'),
-        "15 MB of spaces": lambda: raw_search(" " * big + '{"text":"a"}'),
-        "many keys": lambda: raw_search("{" + ",".join(f'"a{n}":1' for n in range(900_000)) + "}"),
+        "10 MB of escapes": lambda: raw_search('{"text":"' + "\\n" * (big // 2) + '"}'),
+        "10 MB of quotes and commas": lambda: raw_search('{"text":"' + '\\",' * (big // 3) + '"}'),
+        "10 MB of unicode escapes": lambda: raw_search('{"text":"' + "\\u4f60" * (big // 6) + '"}'),
+        "10 MB of spaces": lambda: raw_search(" " * big + '{"text":"a"}'),
+        "many keys": lambda: raw_search("{" + ",".join(f'"a{n}":1' for n in range(800_000)) + "}"),
         "19,000 unknown keys": lambda: raw_search(
             "{" + ",".join(f'"a{n}":1' for n in range(19_000)) + "}"
         ),
         "duplicate keys": lambda: raw_search("{" + '"text":"a",' * 19_000 + '"k":1}'),
-        "one key of 15 MB": lambda: raw_search('{"' + "a" * big + '":1}'),
-        "15 MB number": lambda: raw_search('{"text":"a","k":' + "9" * big + "}"),
-        "15 MB fraction": lambda: raw_search('{"text":"a","radius":0.' + "9" * big + "}"),
+        "one key of 10 MB": lambda: raw_search('{"' + "a" * big + '":1}'),
+        "10 MB number": lambda: raw_search('{"text":"a","k":' + "9" * big + "}"),
+        "10 MB fraction": lambda: raw_search('{"text":"a","radius":0.' + "9" * big + "}"),
         "1e999": lambda: raw_search('{"text":"a","min_confidence":1e999}'),
         "surrogates": lambda: raw_search('{"text":"' + "\\ud800" * 9_000 + '"}'),
         "invalid UTF-8": lambda: post(
             "/v1/search", b'{"text":"' + b"\xc3\x28" * (big // 2) + b'"}'
         ),
-        "15 MB of base64": lambda: search(image=base64.b64encode(bytes(11 * MEGABYTE)).decode()),
+        "10 MB of base64": lambda: search(image=base64.b64encode(bytes(7 * MEGABYTE)).decode()),
         "32 pictures of base64": lambda: post(
-            "/v1/encode", json.dumps({"images": ["A" * 460_000] * 32}).encode()
+            "/v1/encode", json.dumps({"images": ["A" * 310_000] * 32}).encode()
         ),
         "PNG of 60,000 x 60,000": lambda: picture(png(60_000, 60_000, b"")),
         "PNG of 24 million pixels": lambda: picture(noise_png(4_900)),
@@ -161,7 +161,7 @@ def hostile_requests() -> dict[str, Send]:
         "gzip bomb": lambda: post(
             "/v1/search", gzip.compress(b" " * 400 * MEGABYTE), "Content-Encoding: gzip"
         ),
-        "gzip of 15 MB": lambda: post(
+        "gzip of 10 MB": lambda: post(
             "/v1/search", gzip.compress(b'{"text":"' + b"a" * big), "Content-Encoding: gzip"
         ),
         "many ids": lambda: get("/v1/documents?" + "&".join(["id=a"] * 2_500)),

@@ -107,8 +107,10 @@ def unread(protocol: connection.LimitedProtocol) -> int:
 def test_idle_connection_is_closed(few: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "KEEP_ALIVE_SECONDS", 0.3)
     with opened(few, b"GET /health/live HTTP/1.1\r\nHost: a\r\n\r\n") as made:
-        assert b"200 OK" in made.recv(65536)
-        assert made.recv(65536) == b""
+        answer = b""
+        while received := made.recv(65536):  # until the service closes the connection
+            answer += received
+    assert answer.endswith(b'{"status":"live"}')
 
 
 def test_small_chunks_are_refused(few: Running) -> None:

@@ -69,7 +69,7 @@ TOKEN = "XMODAL_TOKEN"
     help="Download pictures that requests name by an address of this host: a name, *.NAME, an IP "
     "address or a network [default: none].",
 )
-@click.option("--max-body", default=16, show_default=True, help="Maximum request size in MB.")
+@click.option("--max-body", default=10, show_default=True, help="Maximum request size in MB.")
 @click.option(
     "--max-pixels", default=25, show_default=True, help="Maximum picture size in megapixels."
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextlib import suppress
 from typing import Any, Literal, Protocol
 
 import h11
@@ -258,7 +259,8 @@ class LimitedProtocol(H11Protocol):
         if not linger:
             self.transport.close()
         elif self.transport.can_write_eof():
-            self.transport.write_eof()
+            with suppress(OSError):  # the client has reset the connection
+                self.transport.write_eof()
 
     def _check_unsent(self, now: float) -> bool:
         """Close the connection if its client reads too slowly. Returns whether it was closed."""

@@ -27,6 +27,8 @@ MAX_VALUES = 20_000
 a field has 8,300."""
 MAX_DIGITS = 1000
 """Digits of a whole number: the time to parse one grows with their square."""
+MAX_ESCAPES = 1_000_000
+"""Backslashes in one body: parsing an escaped character takes 20 times as long as another one."""
 SLICE_BYTES = 128 * 1024
 """Bytes whose values are counted at once; other threads run in between."""
 DIRECT_BYTES = 2048
@@ -139,13 +141,19 @@ def _check_values(data: bytes, name: str) -> None:
 
     Parsing many small values holds the interpreter lock: for seconds with 16 MB of empty objects.
     """
-    inside, count, rest = False, 0, b""
+    inside, count, escapes, rest = False, 0, 0, b""
     for start in range(0, len(data), SLICE_BYTES):
         part = rest + data[start : start + SLICE_BYTES]
         backslashes = len(part) - len(part.rstrip(b"\\"))
         rest = part[-1:] if backslashes % 2 else b""  # it belongs to the next character
         inside, found = _count_marks(part[: len(part) - len(rest)], inside)
         count += found
+        escapes += part.count(b"\\")
+        if escapes > MAX_ESCAPES:
+            raise RequestError(
+                422,
+                f"{name} has more than {MAX_ESCAPES:,} escaped characters, expected UTF-8 instead",
+            )
         if count > MAX_VALUES:
             raise RequestError(
                 422, f"{name} has too many JSON values, expected at most {MAX_VALUES:,}"

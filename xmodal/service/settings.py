@@ -46,7 +46,7 @@ class Settings:
     tokens: tuple[Token, ...] = ()
     token_files: tuple[Path, ...] = ()
     proxy_headers: bool = False
-    max_body_bytes: int = 16 * 1024 * 1024
+    max_body_bytes: int = 10 * 1024 * 1024
     max_bodies_bytes: int = 256 * 1024 * 1024
     max_pixels: int = 25_000_000
     header_timeout: float = 10.0
