@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.service_process import Running
 
-EXAMPLES = os.environ.get("XMODAL_API_EXAMPLES", "12")
+EXAMPLES = os.environ.get("XMODAL_API_EXAMPLES", "10")
 """Generated cases of each operation, beside those of its examples and limits."""
 
 
