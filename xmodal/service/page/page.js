@@ -9,7 +9,7 @@ import {percent, t, translate} from "/page/language.js";
 import {acceptPictures, readPicture, showPicture} from "/page/pictures.js";
 import {clearFilters, MAX_K, PAGE_SIZE, query, readURL, toBody, toURL, words} from "/page/query.js";
 
-const TYPING_PAUSE = 60; // milliseconds after a key until the search starts
+const TYPING_PAUSE = 30; // milliseconds after a key until the search starts
 const SLOW = 500; // milliseconds until a search is shown as running
 const ANNOUNCE_PAUSE = 800; // milliseconds without a change until a screen reader reads the status
 const live = stored("localStorage", "xmodal-live");
