@@ -23,6 +23,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from harness.command_line import exit_status
 from harness.report import table, write
 
@@ -127,7 +128,7 @@ def _service(model: Path, index: str) -> Iterator[str]:
             process.terminate()
 
 
-def _type(url: str, queries: tuple[str, ...]) -> np.ndarray:
+def _type(url: str, queries: tuple[str, ...]) -> npt.NDArray[np.float64]:
     """Type each query into the page; return milliseconds from keys to hits."""
     from playwright.sync_api import sync_playwright
 
