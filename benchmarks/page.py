@@ -76,7 +76,7 @@ def _write(args: argparse.Namespace) -> int:
         (f"without the pause of {pause} ms", times - pause),
     ):
         points = (f"{value:.0f}" for value in (*np.percentile(values, (50, 95)), values.max()))
-        rows.append([name, len(values), *points])
+        rows.append([name, str(len(values)), *points])
     write(
         "page",
         "The search page: search as you type",
