@@ -165,7 +165,7 @@ Filter = Annotated[
     Discriminator(_kind),
 ]
 Where = Annotated[
-    dict[Annotated[str, StringConstraints(min_length=1, max_length=256)], Filter],
+    dict[Annotated[str, StringConstraints(min_length=1, max_length=2048)], Filter],
     Field(
         max_length=MAX_FILTERS,
         description="Filters on fields, combined with AND: a value, a list of values of which one "

@@ -1,389 +1,260 @@
-// The search page. The query is kept in the URL, so that it can be bookmarked and shared. A query
-// picture is too large for a URL and is kept in this tab only.
+// The search page: searches, the history of the browser, and the start.
 
-const element = (id) => document.getElementById(id);
-const PAGE_SIZE = 24, MAX_K = 1000;
-const SCALE_FROM_BYTES = 2_000_000, MAX_SIDE = 1600; // larger photos are scaled before upload
-const noFilters = () => Object.create(null); // field names may be names of object methods
-const state = {like: null, picture: null, where: noFilters(), k: PAGE_SIZE, latest: 0, about: null};
+import {callJson, Problem, requestToken} from "/page/api.js";
+import {element, make, stored} from "/page/dom.js";
+import {fillFields, learnRanges, onFilterChange, showFilters} from "/page/filters.js";
+import {onHitActions, openNext, showHits} from "/page/hits.js";
+import {handleKeys} from "/page/keyboard.js";
+import {percent, t, translate} from "/page/language.js";
+import {acceptPictures, readPicture, showPicture} from "/page/pictures.js";
+import {clearFilters, MAX_K, PAGE_SIZE, query, readURL, toBody, toURL, words} from "/page/query.js";
 
-// ---- requests -------------------------------------------------------------------------------
+const TYPING_PAUSE = 30; // milliseconds after a key until the search starts
+const SLOW = 500; // milliseconds until a search is shown as running
+const ANNOUNCE_PAUSE = 800; // milliseconds without a change until a screen reader reads the status
+const live = stored("localStorage", "xmodal-live");
+const pictures = new Map(); // query pictures of this tab by number
+let about = null, running = null, typingTimer = 0, announceTimer = 0;
 
-const token = {
-  get: () => sessionStorage.getItem("xmodal-token"),
-  set: (value) => sessionStorage.setItem("xmodal-token", value),
-};
+// ---- searches ---------------------------------------------------------------------------------
 
-async function call(path, body) {
-  const headers = token.get() ? {Authorization: `Bearer ${token.get()}`} : {};
-  if (body) headers["Content-Type"] = "application/json";
-  let response;
-  try {
-    response = await fetch(path, {
-      method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body),
-    });
-  } catch {
-    throw new Error("The service is not reachable. Is it running?");
-  }
-  if (response.status === 401) {
-    await requestToken();
-    return call(path, body);
-  }
-  if (!response.ok) {
-    const problem = await response.json().catch(() => ({}));
-    throw new Error(problem.detail ? sentence(problem.detail) : `Error: status ${response.status}.`);
-  }
-  return response;
-}
-
-const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + ".";
-
-let tokenRequest = null;
-function requestToken() {
-  tokenRequest ??= new Promise((resolve) => {
-    element("token-dialog").showModal();
-    element("token-form").onsubmit = () => {
-      token.set(element("token").value.trim());
-      tokenRequest = null;
-      resolve();
-    };
-  });
-  return tokenRequest;
-}
-
-// ---- the query ------------------------------------------------------------------------------
-
-function queryBody() {
-  const target = document.querySelector("[name=target]:checked").value;
-  const body = {target, k: state.k};
-  const words = element("words").value.trim();
-  if (state.like !== null) body.like = state.like;
-  else if (state.picture) body.image = state.picture.data;
-  if (words) body.typed = words;
-  if (!words && !body.like && !body.image) return null;
-  const crossModal = body.like === undefined
-    && (body.image === undefined ? target === "image" && !/(^|\s)-["\p{L}\p{N}]/u.test(words)
-      : target === "text" && !words);
-  const confidence = element("confidence");
-  confidence.disabled = !crossModal;
-  if (crossModal && confidence.value) body.min_confidence = Number(confidence.value);
-  if (Object.keys(state.where).length) body.where = state.where;
-  if (words && element("by").value) body.by = element("by").value;
-  return body;
-}
-
-function queryURL() {
-  const query = new URLSearchParams();
-  if (state.like !== null) query.set("like", state.like);
-  if (element("words").value.trim()) query.set("q", element("words").value.trim());
-  const target = document.querySelector("[name=target]:checked").value;
-  if (target !== "image") query.set("find", target);
-  if (element("confidence").value) query.set("sure", element("confidence").value);
-  if (element("by").value) query.set("by", element("by").value);
-  for (const [field, values] of Object.entries(state.where))
-    for (const value of values) query.append(`where.${field}`, value);
-  return query.size ? `?${query}` : "/";
-}
-
-function readURL() {
-  const query = new URLSearchParams(location.search);
-  element("words").value = query.get("q") ?? "";
-  state.like = query.get("like");
-  state.picture = null;
-  state.where = noFilters();
-  for (const [name, value] of query)
-    if (name.startsWith("where.")) (state.where[name.slice(6)] ??= []).push(value);
-  const target = document.querySelector(`[name=target][value="${CSS.escape(query.get("find"))}"]`);
-  (target ?? document.querySelector("[name=target]")).checked = true;
-  element("confidence").value = query.get("sure") ?? "";
-  element("by").value = query.get("by") ?? "";
-}
-
-async function search({pushURL = true, more = false} = {}) {
-  if (!more) state.k = PAGE_SIZE;
+/** Search by the query that the page shows; the search before it is aborted. `scroll`: position after
+ * it. `isTyping`: an error is written to the status, because the words may be incomplete. */
+async function search({scroll = null, isTyping = false} = {}) {
+  clearTimeout(typingTimer);
+  running?.abort();
+  running = null;
   showQuery();
   showFilters();
-  const body = queryBody();
-  if (pushURL && !more) history.pushState(null, "", queryURL());
-  const number = ++state.latest;
   element("problem").hidden = true;
+  const body = toBody();
   if (!body) {
-    showHits([]);
-    showStatus(state.about ? `${count(state.about.documents, "document")} indexed` : "");
+    finish([], about ? t("indexed", {n: about.documents}) : "");
+    element("start").hidden = false;
     return;
   }
+  const controller = running = new AbortController();
   element("results").setAttribute("aria-busy", "true");
+  const slow = setTimeout(() => showStatus(t("searching")), SLOW);
   try {
-    const found = await (await call("/v1/search", body)).json();
-    if (number !== state.latest) return; // a later search has started
-    showHits(found.hits);
-    if (found.hits.length) {
-      const first = state.picture || state.like !== null ? "nearest" : "best";
-      showStatus(`${count(found.hits.length, "hit")}, ${first} first, in ${Math.round(found.took_ms)} ms`);
-    } else {
-      const filtered = body.where || body.min_confidence;
-      showStatus(`No match${filtered ? ": try fewer filters or a lower confidence" : ""}`, true);
-    }
-    element("more").hidden = found.hits.length < state.k || state.k >= MAX_K;
+    const found = await callJson("/v1/search", {body, signal: controller.signal});
+    if (running !== controller) return; // a later search has started
+    finish(found.hits, statusOf(found, body), found.bits);
+    element("more").hidden = found.next === null || body.k >= MAX_K;
+    learnRanges(found.hits);
+    if (scroll !== null) scrollTo(0, scroll);
   } catch (error) {
-    if (number !== state.latest) return;
-    showHits([]);
-    showStatus("");
-    showProblem(error.message);
+    if (running !== controller) return;
+    finish([], "");
+    if (isTyping && error.status === 422) showStatus(error.detail || error.message);
+    else showProblem(error);
   } finally {
-    if (number === state.latest) element("results").removeAttribute("aria-busy");
+    clearTimeout(slow);
+    if (running === controller) running = null;
   }
 }
 
-// ---- display ----------------------------------------------------------------------------------
-
-const count = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
-
-function make(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
+function finish(hits, status, bits = 0) {
+  showHits(hits, bits);
+  element("hits").dataset.query = toURL(); // the query that these hits belong to
+  element("results").removeAttribute("aria-busy");
+  element("start").hidden = element("more").hidden = true;
+  showStatus(status);
 }
 
-function showStatus(text, empty = false) {
+function statusOf(found, body) {
+  const n = found.hits.length;
+  if (!n) return t(body.where || body.min_confidence ? "noMatchFiltered" : "noMatch");
+  const best = Math.max(...found.hits.map((hit) => hit.confidence ?? 1));
+  const doubt = about && best < about.min_confidence ? ` · ${t("doubtful")}` : "";
+  return t("found", {n, ms: Math.round(found.took_ms)}) + doubt;
+}
+
+function showStatus(text) {
   element("status").textContent = text;
-  element("status").classList.toggle("empty", empty);
+  clearTimeout(announceTimer);
+  announceTimer = setTimeout(() => { element("announcement").textContent = text; }, ANNOUNCE_PAUSE);
 }
 
-function showProblem(text) {
-  element("problem").textContent = text;
+function showProblem(error) {
+  const problem = error instanceof Problem ? error : new Problem(t("refused"), {detail: String(error)});
+  element("problem").replaceChildren(make("p", {}, problem.message));
+  if (problem.detail) element("problem").append(make("p", {className: "detail", lang: "en"}, problem.detail));
+  if (problem.retry) {
+    const button = make("button", {className: "button", type: "button"}, problem.retry);
+    button.onclick = () => start(problem.status === 403 ? requestToken() : null);
+    element("problem").append(button);
+  }
   element("problem").hidden = false;
 }
 
-async function showPicture(image, path) { // an img element cannot send the token, fetch can
-  try {
-    if (!token.get()) image.src = path;
-    else image.src = URL.createObjectURL(await (await call(path)).blob());
-  } catch {
-    image.alt = "cannot be shown";
-  }
-}
-
-function percent(share) {
-  return share > 0 && share < 0.01 ? "under 1%" : `${Math.round(100 * share)}%`;
-}
-
-function reasons(hit) { // which rankings found a hit of a fused search
-  if (!hit.ranks) return "";
-  const found = [];
-  if (hit.ranks.codes) found.push(`picture rank ${hit.ranks.codes}`);
-  if (hit.ranks.words) found.push(`words rank ${hit.ranks.words}: ${hit.matched.join(", ")}`);
-  return found.join(" · ");
-}
-
-function hitElement(hit) {
-  const caption = String(hit.nearest?.text ?? [hit.fields.text].flat()[0] ?? hit.id);
-  const picture = hit.picture ? make("img", {alt: "", loading: "lazy"})
-    : make("span", {className: "none"}, "no picture");
-  if (hit.picture) showPicture(picture, hit.picture);
-  const open = make("button", {className: "open", type: "button"},
-    picture, make("span", {className: "caption"}, caption));
-  open.onclick = () => showLarge(hit, caption);
-  const distance = `distance ${hit.distance}`;
-  const foot = make("div", {className: "foot"});
-  if (hit.confidence !== null) {
-    const confidence = `${percent(hit.confidence)} confidence`;
-    foot.append(make("meter", {min: 0, max: 1, value: hit.confidence, title: confidence}),
-      make("span", {}, `${confidence} · ${distance}`));
-  } else foot.append(make("span", {}, distance));
-  const why = reasons(hit);
-  if (why) foot.append(make("span", {className: "why"}, why));
-  const like = make("button", {className: "like", type: "button"}, "More like this");
-  like.setAttribute("aria-label", `More like ${caption}`);
-  like.onclick = () => {
-    Object.assign(state, {like: hit.id, picture: null});
-    element("words").value = "";
-    search();
-    scrollTo(0, 0);
-    element("results").focus({preventScroll: true});
-  };
-  foot.append(like);
-  return make("li", {className: "hit"}, open, foot);
-}
-
-function showHits(hits) {
-  element("more").hidden = true;
-  element("hits").replaceChildren(...hits.map(hitElement));
-}
-
-function showLarge(hit, caption) {
-  element("large-picture").hidden = !hit.picture;
-  element("large-picture").removeAttribute("src");
-  element("large-picture").alt = caption;
-  if (hit.picture) showPicture(element("large-picture"), `${hit.picture}&size=1024`);
-  element("large-title").textContent = caption;
-  const fields = {id: hit.id, distance: hit.distance, ...hit.fields};
-  if (!Array.isArray(fields.text)) delete fields.text; // the title shows it
-  element("large-fields").replaceChildren(...Object.entries(fields).flatMap(([name, value]) => [
-    make("dt", {}, name),
-    make("dd", {}, Array.isArray(value) ? value.join(name === "text" ? "\n" : ", ")
-      : typeof value === "object" ? JSON.stringify(value) : String(value)),
-  ]));
-  element("large").showModal();
-}
-
 function showQuery() {
-  const visible = state.picture || state.like !== null;
-  element("query").hidden = !visible;
-  if (!visible) return;
-  const image = element("query-picture");
+  const isCombined = Boolean(query.picture) || query.like !== null;
+  element("query").hidden = !isCombined;
+  element("words").placeholder = t(isCombined ? "hintCombined" : "hint");
+  if (!isCombined) return;
+  const image = make("img", {id: "query-picture", alt: ""});
+  element("query").firstElementChild.replaceWith(image);
+  if (query.picture) image.src = query.picture.url;
+  else showPictureOf(query.like, image);
+  element("query-label").textContent = query.picture ? query.picture.name : t("moreLike", {id: query.like});
+}
+
+async function showPictureOf(id, image) {
+  image.hidden = true;
+  const found = await callJson(`/v1/documents?${new URLSearchParams({id})}`).catch(() => null);
+  const path = found?.documents[0]?.picture;
+  if (!path || !image.isConnected) return;
   image.hidden = false;
-  if (state.picture) image.src = state.picture.url;
-  else {
-    image.onerror = () => { image.hidden = true; };
-    showPicture(image, `/v1/picture?${new URLSearchParams({id: state.like})}`);
+  showPicture(image, path);
+}
+
+// ---- history ----------------------------------------------------------------------------------
+
+// Typing replaces the URL. When it ends (Enter, another field, an action), the entry gets its former
+// URL again and the typed words become an entry of their own.
+
+let committed = {url: "", state: null};
+
+const stateNow = () => ({k: query.k, y: scrollY, picture: query.picture?.number ?? null});
+
+function commit() {
+  const url = toURL(), isNew = url !== committed.url
+    || (committed.state?.picture ?? null) !== (query.picture?.number ?? null);
+  if (isNew) {
+    history.replaceState(committed.state, "", committed.url);
+    history.pushState(stateNow(), "", url);
   }
-  element("query-label").textContent = state.picture ? state.picture.name : `more like ${state.like}`;
+  committed = {url, state: stateNow()};
 }
 
-function showFilters() {
-  const selected = Object.values(state.where).flat().length;
-  element("filters-count").textContent = selected ? `(${selected})` : "";
-  element("clear").hidden = !selected;
-  for (const box of element("fields").querySelectorAll("input"))
-    box.checked = (state.where[box.name] ?? []).includes(box.value);
+/** Store the number of hits and the scroll position in the entry. */
+function remember() {
+  const state = stateNow();
+  if (location.pathname + location.search === committed.url) committed.state = state;
+  history.replaceState(state, "");
 }
 
-function fillFilters(fields) {
-  element("filters").hidden = !fields.length;
-  element("fields").replaceChildren(...fields.map((field) => make("fieldset", {},
-    make("legend", {}, field.name),
-    ...field.values.map(({value, count: n}) => {
-      const box = make("input", {type: "checkbox", name: field.name, value});
-      box.onchange = () => {
-        const others = (state.where[field.name] ?? []).filter((other) => other !== value);
-        state.where[field.name] = box.checked ? [...others, value] : others;
-        if (!state.where[field.name].length) delete state.where[field.name];
-        search();
-      };
-      return make("label", {}, box, make("span", {}, value),
-        make("small", {}, n.toLocaleString("en")));
-    }))));
+function restore() {
+  readURL();
+  const state = history.state ?? {};
+  query.k = Number.isInteger(state.k) ? Math.min(state.k, MAX_K) : PAGE_SIZE;
+  query.picture = pictures.get(state.picture) ?? null;
+  committed = {url: toURL(), state: history.state};
+  return search({scroll: state.y ?? 0}).then(() => {
+    const isLost = Number.isInteger(state.picture) && !query.picture;
+    if (isLost) showProblem(new Problem(t("pictureLost")));
+  });
 }
 
-// ---- query pictures ---------------------------------------------------------------------------
+// ---- actions ----------------------------------------------------------------------------------
+
+function searchAnew() {
+  query.k = PAGE_SIZE;
+  commit();
+  return search();
+}
+
+function moreLike(id) {
+  commit();
+  Object.assign(query, {like: id, picture: null});
+  element("words").value = "";
+  scrollTo(0, 0);
+  element("results").focus({preventScroll: true});
+  searchAnew();
+}
+
+function reset() {
+  Object.assign(query, {like: null, picture: null});
+  searchAnew();
+  element("words").focus();
+}
 
 async function searchByPicture(file) {
-  if (!file) return;
   try {
-    const upload = file.size > SCALE_FROM_BYTES ? await scaled(file) : file;
-    const data = await new Promise((resolve, reject) => {
-      const reader = new FileReader();
-      reader.onload = () => resolve(reader.result);
-      reader.onerror = () => reject(reader.error);
-      reader.readAsDataURL(upload);
-    });
-    if (state.picture) URL.revokeObjectURL(state.picture.url);
-    const name = file.name || "pasted picture";
-    state.picture = {data: data.slice(data.indexOf(",") + 1), url: URL.createObjectURL(file), name};
-    state.like = null;
+    const picture = await readPicture(file);
+    commit();
+    picture.number = Date.now();
+    pictures.set(picture.number, picture);
+    Object.assign(query, {picture, like: null});
     element("words").value = "";
-    search();
+    scrollTo(0, 0);
+    searchAnew();
   } catch (error) {
-    showProblem(`${file.name} cannot be read: ${error.message}`);
+    showProblem(error);
   }
 }
 
-async function scaled(file) {
-  const bitmap = await createImageBitmap(file).catch(() => null);
-  if (!bitmap) return file; // not decodable in this browser: the service returns the error
-  const factor = Math.min(1, MAX_SIDE / Math.max(bitmap.width, bitmap.height));
-  const canvas = new OffscreenCanvas(bitmap.width * factor, bitmap.height * factor);
-  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-  bitmap.close();
-  return canvas.convertToBlob({type: "image/jpeg", quality: 0.92});
+function searchWhileTyping() {
+  clearTimeout(typingTimer);
+  if (!element("live").checked) return;
+  typingTimer = setTimeout(() => {
+    query.k = PAGE_SIZE;
+    history.replaceState({...stateNow(), y: 0}, "", toURL());
+    search({isTyping: true});
+  }, words() ? TYPING_PAUSE : 0);
 }
-
-// ---- events -------------------------------------------------------------------------------------
 
 element("form").onsubmit = (event) => {
   event.preventDefault();
-  if (element("query").hidden) Object.assign(state, {like: null, picture: null});
-  search();
+  searchAnew();
 };
-element("reset").onclick = () => {
-  Object.assign(state, {like: null, picture: null});
-  search();
-  element("words").focus();
-};
-element("file").onchange = (event) => {
-  searchByPicture(event.target.files[0]);
-  event.target.value = "";
-};
+element("words").addEventListener("input", (event) => event.isComposing || searchWhileTyping());
+element("words").addEventListener("compositionend", searchWhileTyping);
+element("words").addEventListener("change", () => element("live").checked && commit());
+element("live").checked = live.get() !== "off";
+element("live").onchange = () => live.set(element("live").checked ? "on" : "off");
+element("reset").onclick = reset;
 element("more").onclick = () => {
-  state.k = Math.min(MAX_K, 2 * state.k);
-  search({more: true});
+  query.k = Math.min(MAX_K, query.k + 2 * PAGE_SIZE);
+  remember();
+  search();
 };
 element("clear").onclick = () => {
-  state.where = noFilters();
-  search();
+  clearFilters();
+  searchAnew();
+  element("filters-box").querySelector("summary").focus();
 };
 for (const input of [...document.querySelectorAll("[name=target]"), element("confidence"), element("by")])
-  input.onchange = () => search();
-document.addEventListener("paste", (event) => {
-  const file = [...event.clipboardData.files].find((file) => file.type.startsWith("image/"));
-  if (!file) return;
-  event.preventDefault();
-  searchByPicture(file);
-});
-const hasFile = (event) => [...event.dataTransfer.types].includes("Files");
-document.addEventListener("dragover", (event) => {
-  if (!hasFile(event)) return;
-  event.preventDefault();
-  element("drop").hidden = false;
-});
-document.addEventListener("dragleave", (event) => {
-  if (!event.relatedTarget) element("drop").hidden = true;
-});
-document.addEventListener("drop", (event) => {
-  element("drop").hidden = true;
-  if (!hasFile(event)) return;
-  event.preventDefault();
-  searchByPicture(event.dataTransfer.files[0]);
-});
-document.addEventListener("keydown", (event) => {
-  const isTyping = /^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName);
-  if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-  if (event.key === "/" && !isTyping) {
-    event.preventDefault();
-    element("words").focus();
-    element("words").select();
-  }
-  const cards = [...document.querySelectorAll(".open")];
-  const position = cards.indexOf(document.activeElement);
-  if (event.key === "ArrowDown" && document.activeElement === element("words") && cards.length) {
-    event.preventDefault();
-    cards[0].focus();
-  } else if (position >= 0 && event.key.startsWith("Arrow")) {
-    const columns = getComputedStyle(element("hits")).gridTemplateColumns.split(" ").length;
-    const step = {ArrowRight: 1, ArrowLeft: -1, ArrowDown: columns, ArrowUp: -columns}[event.key];
-    event.preventDefault();
-    if (position + step < 0) element("words").focus();
-    else cards[position + step]?.focus();
-  }
-});
-addEventListener("popstate", () => {
-  readURL();
-  search({pushURL: false});
-});
+  input.onchange = searchAnew;
+element("previous").onclick = () => openNext(-1);
+element("next").onclick = () => openNext(1);
+for (const button of document.querySelectorAll(".close"))
+  button.onclick = () => button.closest("dialog").close();
+for (const dialog of [element("document"), element("keys")])
+  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close()); // beside it
 
-// ---- start --------------------------------------------------------------------------------------
+acceptPictures([element("file"), element("camera")], element("drop"), searchByPicture);
+onFilterChange(searchAnew);
+onHitActions({moreLike, filtered: searchAnew});
+handleKeys({moreLike, reset});
+history.scrollRestoration = "manual";
+addEventListener("popstate", restore);
+let scrollTimer = 0;
+addEventListener("scroll", () => {
+  clearTimeout(scrollTimer);
+  scrollTimer = setTimeout(() => running || remember(), 120);
+}, {passive: true});
 
-readURL();
-if (matchMedia("(max-width: 44rem)").matches) element("filters-box").open = false;
-try {
-  const [about, filters] = await Promise.all(
-    ["/v1/about", "/v1/filters"].map(async (path) => (await call(path)).json()));
-  state.about = about;
-  element("by-option").hidden = !about.ranks_words;
-  fillFilters(filters.fields);
-} catch (error) {
-  showProblem(error.message);
+// ---- start ------------------------------------------------------------------------------------
+
+/** Load what the page shows of the index, and search by the URL. */
+async function start(before = null) {
+  try {
+    await before;
+    about = await callJson("/v1/about");
+    element("by-option").hidden = !about.ranks_words;
+    if (!about.ranks_words) element("by").value = "";
+    callJson("/v1/filters").then(({fields}) => fillFields(fields), showProblem);
+    await restore();
+  } catch (error) {
+    showProblem(error);
+  }
 }
-await search({pushURL: false});
+
+for (const share of [0.1, 0.5, 0.8])
+  element("confidence").append(make("option", {value: String(share)}, t("atLeast", {share: percent(share)})));
+translate();
+if (matchMedia("(max-width: 44rem)").matches) element("filters-box").open = false;
+await start();
 if (!location.search) element("words").focus();

@@ -20,12 +20,14 @@ from xmodal.service.metrics import MEDIA_TYPE as METRICS
 from xmodal.service.results import About, Health
 
 router = APIRouter()
-PAGE = {
-    "": ("index.html", "text/html; charset=utf-8"),
-    "page.css": ("page.css", "text/css; charset=utf-8"),
-    "page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "icon.svg": ("icon.svg", "image/svg+xml"),
+PAGE = files("xmodal.service").joinpath("page")
+MEDIA_TYPES = {
+    "css": "text/css; charset=utf-8",
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
 }
+"""Media types of the files of the search page, by suffix."""
 
 
 @get(
@@ -104,18 +106,22 @@ async def openapi(request: Request) -> Response:
 @get(router, "/", include_in_schema=False)
 async def index_page(request: Request) -> Response:
     """The search page."""
-    return cacheable(request, *_page_file(""), "no-cache")
+    return cacheable(request, *_page_files()["index.html"], "no-cache")
 
 
 @get(router, "/page/{name}", include_in_schema=False)
 async def page(request: Request, name: str) -> Response:
     """A file of the search page."""
-    if name not in PAGE or not name:
+    if name not in _page_files():
         raise RequestError(404, f"no such path: {request.url.path[:200]}")
-    return cacheable(request, *_page_file(name), "no-cache")
+    return cacheable(request, *_page_files()[name], "no-cache")
 
 
 @cache
-def _page_file(name: str) -> tuple[bytes, str]:
-    file, media_type = PAGE[name]
-    return files("xmodal.service").joinpath("page", file).read_bytes(), media_type
+def _page_files() -> dict[str, tuple[bytes, str]]:
+    """Content and media type of each file of the search page, by name."""
+    return {
+        file.name: (file.read_bytes(), MEDIA_TYPES[suffix])
+        for file in PAGE.iterdir()
+        if (suffix := file.name.rpartition(".")[2]) in MEDIA_TYPES
+    }
