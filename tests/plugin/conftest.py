@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import pytest
 from support.hamming_server import Refused, Server
+from support.picture_host import picture_host
 from support.rest_path import allow
 from support.secured_node import SecuredNode
 
@@ -185,13 +186,24 @@ def ml_address(ml: Server) -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture(scope="session")
-def service_url(model: Path, index_path: Path) -> Iterator[str]:
-    """URL of ``xmodal serve`` with ``model``, or $XMODAL_SERVICE_URL."""
+def pictures_url(photos_folder: Path) -> Iterator[str]:
+    """URL of a server of the files in ``photos_folder``."""
+    with picture_host(photos_folder) as host:
+        yield f"http://127.0.0.1:{host.port}"
+
+
+@pytest.fixture(scope="session")
+def service_url(model: Path, index_path: Path, pictures_url: str) -> Iterator[str]:
+    """URL of ``xmodal serve`` with ``model``, which may download from ``pictures_url``.
+
+    With $XMODAL_SERVICE_URL that service instead.
+    """
     if url := os.environ.get("XMODAL_SERVICE_URL"):
         yield url
         return
     for package in ("starlette", "uvicorn"):
         pytest.importorskip(package, reason="pip install -e '.[service]'")
     command = ("serve", "--model", model, "--index", index_path, "--port", 0)
-    with running("xmodal", *command, ready="listening on ") as url:
+    allowed = ("--allow-pictures-from", pictures_url.partition("//")[2])
+    with running("xmodal", *command, *allowed, ready="listening on ") as url:
         yield url

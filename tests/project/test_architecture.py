@@ -21,7 +21,7 @@ PLUGIN = "xmodal_opensearch"
 CORE_ORDER = (
     "errors modality checksums config device linear_models writing",
     "codes vectors",
-    "data",
+    "data web",
     "index features",
     "encoders",
     "retrieval evaluation",
@@ -36,7 +36,7 @@ CORE_FILES = (
     *("codes", "vectors"),
 )
 PLUGIN_USES_OF_CORE = {
-    *("errors", "modality", "codes", "vectors", "data", "retrieval", "encoders.load"),
+    *("errors", "modality", "codes", "vectors", "data", "web", "retrieval", "encoders.load"),
     "writing",
     *("index.contract", "index.validation", "index.filters", "index.documents", "index.origins"),
     *("index.query_codes", "index.words", "cli.options"),

@@ -96,6 +96,7 @@ def test_serve_reports_bad_options_in_one_line(
         (("--max-body", 0), "--max-body is 0"),
         (("--pictures", tmp_path / "gone"), "--pictures"),
         (("--batch", 0), "--batch is 0"),
+        (("--allow-pictures-from", "http://a.example"), "allowed host is 'http://a.example'"),
     ):
         done = xmodal_cli("serve", "--model", model, "--index", index_path, *options)
         assert expected in done.error_line(no_warning) and "secret" not in done.err

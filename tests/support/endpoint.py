@@ -25,7 +25,7 @@ class Request(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """One answer; ``body`` is text, or a value to send as JSON."""
+    """One answer; ``body`` is text, bytes, or a value to send as JSON."""
 
     status: int = 200
     body: Any = HELLO
@@ -51,8 +51,9 @@ class Endpoint(LocalServer):
                 request = Request(self.command, self.path, headers, body)
                 endpoint.requests.append(request)
                 status, content, content_type, more = reply(request)
-                text = content if isinstance(content, str) else json.dumps(content)
-                data = text.encode()
+                if not isinstance(content, str | bytes):
+                    content = json.dumps(content)
+                data = content.encode() if isinstance(content, str) else content
                 self.send_response(status)
                 self.send_header("content-type", content_type)
                 self.send_header("content-length", str(len(data)))

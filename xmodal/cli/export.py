@@ -27,6 +27,13 @@ from xmodal.errors import ConfigError, require
     help="Folder to create [default: portable in the folder of the model, which is replaced].",
 )
 @click.option(
+    "--ml-commons",
+    "archive",
+    type=click.Path(path_type=Path),
+    metavar="FILE.zip",
+    help="Write the text tower alone, as a model that OpenSearch runs itself (plugin ml-commons).",
+)
+@click.option(
     "--int8",
     is_flag=True,
     help="Quantise weights to int8: a quarter of the size; some bits change.",
@@ -44,7 +51,9 @@ from xmodal.errors import ConfigError, require
 @backbone_options(None)
 @column_options
 @json_option
-def export(model: Path, out: Path | None, data: Path | None, **params: Any) -> None:
+def export(
+    model: Path, out: Path | None, archive: Path | None, data: Path | None, **params: Any
+) -> None:
     """Export a model to ONNX, for use without torch.
 
     Other commands use the result in the folder of the model by themselves; their --model accepts
@@ -57,8 +66,12 @@ def export(model: Path, out: Path | None, data: Path | None, **params: Any) -> N
       xmodal export --model my.model
       xmodal export --model my.model --onnx my.onnx
       xmodal export --model my.model --onnx small.onnx --int8 --check photos/
+      xmodal export --model my.model --ml-commons text.zip
     """
     require("xmodal export", "export")
+    if archive is not None:
+        _export_text_tower(model, out, archive, params)
+        return
     if out is None and params["int8"]:
         raise ConfigError("--int8 gives other codes than the model: name a folder with --onnx")
     dataset = None if data is None else read_with_training_labels(data, params, [model])
@@ -105,4 +118,27 @@ def export(model: Path, out: Path | None, data: Path | None, **params: Any) -> N
     info(
         f"next: {runnable('xmodal')} search WORDS --model {named or model} --index my.index; "
         f"the model card: {out}/README.md"
+    )
+
+
+def _export_text_tower(
+    model: Path, out: Path | None, archive: Path, params: dict[str, Any]
+) -> None:
+    """Write the archive of the text tower and print what it is."""
+    if out is not None:
+        raise ConfigError("--onnx and --ml-commons are two exports: run the command for each")
+
+    from xmodal.export.ml_commons import write_text_tower
+
+    tower = write_text_tower(model, archive, int8=params["int8"])
+    if params["as_json"]:
+        print_json({"archive": str(tower.file), "fingerprint": tower.fingerprint})
+        return
+    print_line(
+        f"{tower.file}: text tower of {tower.bits} bits, encoder {tower.fingerprint}, "
+        f"{tower.precision}, {tower.size / 1e6:.1f} MB; texts of up to {tower.max_tokens} tokens"
+    )
+    info(
+        f"next: {runnable('xmodal-opensearch')} connect opensearch://localhost:9200/my-index "
+        f"--in-cluster {tower.file}"
     )

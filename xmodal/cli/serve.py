@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,9 @@ from xmodal.cli.options import backbone_options, model_option
 from xmodal.cli.output import info, print_strategy
 from xmodal.errors import ConfigError, require
 from xmodal.index.contract import open_index
+
+if TYPE_CHECKING:
+    from xmodal.web.allowed_hosts import AllowedHosts
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TOKEN = "XMODAL_TOKEN"
@@ -43,6 +47,14 @@ TOKEN = "XMODAL_TOKEN"
 @click.option(
     "--allow-host", multiple=True, metavar="NAME", help="Accept requests with this Host header."
 )
+@click.option(
+    "--allow-pictures-from",
+    "picture_hosts",
+    multiple=True,
+    metavar="HOST[:PORT]",
+    help="Download pictures that requests name by an address of this host: a name, *.NAME, an IP "
+    "address or a network [default: none].",
+)
 @click.option("--max-body", default=16, show_default=True, help="Maximum request size in MB.")
 @click.option(
     "--max-pixels", default=25, show_default=True, help="Maximum picture size in megapixels."
@@ -72,6 +84,7 @@ def serve(model: Path, uri: str, host: str, port: int, **params: Any) -> None:
     if not params["pictures"].is_dir():
         raise ConfigError(f"--pictures {params['pictures']}: no such folder")
     token = _token(params["token_file"])
+    picture_hosts = _picture_hosts(params["picture_hosts"])
 
     from xmodal.service import Settings, create_app
     from xmodal.service.server import listen
@@ -84,6 +97,7 @@ def serve(model: Path, uri: str, host: str, port: int, **params: Any) -> None:
     settings = Settings(
         pictures=params["pictures"].resolve(),
         hosts=tuple(params["allow_host"]) or ((*LOOPBACK, "[::1]") if local else ()),
+        picture_hosts=picture_hosts,
         token=token,
         max_body_bytes=params["max_body"] * 1024 * 1024,
         max_pixels=params["max_pixels"] * 1_000_000,
@@ -109,6 +123,14 @@ def serve(model: Path, uri: str, host: str, port: int, **params: Any) -> None:
 
     run_server(app, listening, settings, on_ready)
     info("stopped")
+
+
+def _picture_hosts(rules: Sequence[str]) -> AllowedHosts | None:
+    """Return the hosts from which pictures are downloaded, or None. Raises ConfigError."""
+    from xmodal.web.allowed_hosts import AllowedHosts
+
+    option = "--allow-pictures-from"
+    return AllowedHosts.parse(rules, listed_only=True, option=option) if rules else None
 
 
 def _token(file: Path | None) -> str | None:

@@ -6,6 +6,7 @@ schema.py      reads, parses and validates request bodies
 openapi.json   the API description; request bodies are validated against it
 searching.py   searches of an index, several at a time
 batching.py    micro-batching
+downloads.py   pictures named by an address, of allowed hosts
 reload.py      reloads a local index that another process saved
 thumbnails.py  JPEG thumbnails of the documents' images
 middleware.py  host and token checks, load limit, response headers, metrics of requests

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 from xmodal.codes import BinaryCodes
 from xmodal.encoders.encoder import Encoder
+from xmodal.service.downloads import PictureDownloads
 from xmodal.service.schema import decode_image
 from xmodal.service.settings import Settings
+from xmodal.web.address import is_address
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -104,13 +107,19 @@ class Batcher(Generic[In, Out]):
 class BatchedEncoder:
     """Encodes single texts and images; concurrent calls are encoded in one batch.
 
-    ``on_batch`` is called with the kind of input ("texts" or "pictures") and the batch size.
+    ``on_batch`` is called with the kind of input ("texts" or "pictures") and the batch size,
+    ``on_download`` with the result of each download of a picture.
     """
 
     def __init__(
-        self, encoder: Encoder, settings: Settings, on_batch: Callable[[str, int], None]
+        self,
+        encoder: Encoder,
+        settings: Settings,
+        on_batch: Callable[[str, int], None],
+        on_download: Callable[[str], None],
     ) -> None:
         self._max_pixels = settings.max_pixels
+        self._downloads = PictureDownloads(settings, on_download)
 
         def encode_texts(texts: Sequence[str]) -> list[BinaryCodes]:
             return _rows(encoder.encode_texts(list(texts)))
@@ -130,15 +139,25 @@ class BatchedEncoder:
         )
 
     async def image(self, text: str) -> BinaryCodes:
-        """The code of an image in base64. Raises DataError."""
-        return await self._image(await self.decode(text))
+        """The code of an image in base64, or at an address. Raises as :meth:`picture`."""
+        async with self.picture(text) as data:
+            return await self._image(data)
 
-    async def decode(self, text: str) -> bytes:
-        """The image file in base64. Raises DataError."""
-        return await asyncio.to_thread(decode_image, text, self._max_pixels)
+    @asynccontextmanager
+    async def picture(self, text: str) -> AsyncIterator[bytes]:
+        """The image file in base64, or at an address, for the time of the block.
+
+        Raises DataError, and RequestError if the host of an address fails.
+        """
+        if is_address(text):
+            async with self._downloads.picture(text) as data:
+                yield data
+        else:
+            yield await asyncio.to_thread(decode_image, text, self._max_pixels)
 
     def close(self) -> None:
         """Wait for running batches and end the threads."""
+        self._downloads.close()
         self.text.close()
         self._image.close()
 

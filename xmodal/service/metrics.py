@@ -35,6 +35,13 @@ class Metrics:
             registry=self._registry,
         )
 
+        self.downloads = Counter(
+            "xmodal_picture_downloads",
+            "Downloads of pictures that requests name by an address.",
+            ["result"],
+            registry=self._registry,
+        )
+
     def observe_batch(self, work: str, size: int) -> None:
         """Record a batch of ``size`` inputs; ``work`` is texts, pictures or searches."""
         self.batches.labels(work).observe(size)

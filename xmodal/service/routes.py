@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from functools import cache
 from hashlib import blake2b
 from importlib.resources import files
@@ -67,7 +68,12 @@ class Service:
         self._count, self._counted_at = 0, -COUNT_SECONDS
         # One thread: parsing holds the interpreter lock, so more would only delay the event loop.
         self._parsing = ThreadPoolExecutor(1, thread_name_prefix="body")
-        self._encoding = BatchedEncoder(encoder, settings, self.metrics.observe_batch)
+        self._encoding = BatchedEncoder(
+            encoder,
+            settings,
+            self.metrics.observe_batch,
+            lambda result: self.metrics.downloads.labels(result).inc(),
+        )
         self._retriever = Retriever(encoder, index)
         self._searching: Batcher[Query, list[Document]] = Batcher(
             self._search_batch,
@@ -118,8 +124,8 @@ class Service:
         """POST /v1/search"""
         started = time.perf_counter()
         body = await self._body(request, "Search")
-        async with asyncio.timeout(self.settings.request_timeout):
-            query = await self._query(body)
+        async with asyncio.timeout(self.settings.request_timeout), AsyncExitStack() as pictures:
+            query = await self._query(body, pictures)
             hits = await self._searching(query)
         return JSONResponse(
             {
@@ -173,8 +179,11 @@ class Service:
     async def _body(self, request: Request, name: str) -> Any:
         return await schema.read_body(request, name, self.settings, self._parsing)
 
-    async def _query(self, body: dict[str, Any]) -> Query:
-        """Return the query that a body describes. Raises DataError for an image that is none."""
+    async def _query(self, body: dict[str, Any], pictures: AsyncExitStack) -> Query:
+        """Return the query that a body describes, whose image is kept until ``pictures`` ends.
+
+        Raises DataError for an image that is none, and RequestError if its host fails.
+        """
         options = {name: body[name] for name in QUERY_FIELDS if body.get(name) is not None}
         not_text = list(body.get("not", ()))
         if "typed" in body:
@@ -183,7 +192,8 @@ class Service:
             if typed.text is not None:
                 options["text"] = typed.text
         if "image" in body:
-            options["image"] = await self._encoding.decode(body["image"])
+            picture = self._encoding.picture(body["image"])
+            options["image"] = await pictures.enter_async_context(picture)
         return Query(
             target=body.get("target", "image"),
             k=body.get("k", DEFAULT_K),

@@ -145,13 +145,18 @@ def decode_image(text: str, max_pixels: int) -> bytes:
         raise DataError(
             "the picture is not base64: send the file's bytes, base64-encoded"
         ) from None
+    check_picture(data, max_pixels)
+    return data
+
+
+def check_picture(data: bytes, max_pixels: int) -> None:
+    """Raise DataError unless a file is an image with at most ``max_pixels`` by its header."""
     width, height = image_size(data)
     if width * height > max_pixels:
         raise DataError(
             f"the picture has {width} x {height} pixels, expected at most "
             f"{max_pixels / 1e6:g} million"
         )
-    return data
 
 
 def _check_values(data: bytes) -> None:

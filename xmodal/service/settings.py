@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from xmodal.web.allowed_hosts import AllowedHosts
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -13,6 +15,8 @@ class Settings:
     pictures: images are served from this folder only.
     hosts: accepted Host headers, without a port; empty: all. The check prevents DNS rebinding, by
         which a web page reaches a service on this machine under the page's own host name.
+    picture_hosts: hosts from which pictures named by an address are downloaded; None: none.
+    download_timeout: seconds for such a download.
     token: bearer token that requests must send; None: none.
     max_body_bytes, max_pixels: largest request body, and largest image in it.
     header_timeout, body_timeout, request_timeout: seconds to receive the head and the body of a
@@ -24,6 +28,8 @@ class Settings:
 
     pictures: Path = field(default_factory=Path.cwd)
     hosts: tuple[str, ...] = ()
+    picture_hosts: AllowedHosts | None = None
+    download_timeout: float = 10.0
     token: str | None = field(default=None, repr=False)
     max_body_bytes: int = 16 * 1024 * 1024
     max_pixels: int = 25_000_000

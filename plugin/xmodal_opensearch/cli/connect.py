@@ -62,7 +62,7 @@ name_option = click.option(
     "--image-field",
     default="image_base64",
     show_default=True,
-    help="Field with a picture in base64; it is removed before storing.",
+    help="Field with a picture in base64, which is removed before storing, or its address.",
 )
 @click.option(
     "--on-failure",

@@ -22,9 +22,9 @@ from xmodal.data.dataset import Dataset, Problems
 from xmodal.encoders.encoder import EncodedSources, Encoder
 from xmodal.errors import ConfigError
 from xmodal.modality import Modality
+from xmodal.web.allowed_hosts import AllowedHosts
 from xmodal_opensearch.client.address import Address, parse_address
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.loading.allowed_hosts import AllowedHosts
 from xmodal_opensearch.loading.document_sources import Source
 from xmodal_opensearch.loading.download import Download
 from xmodal_opensearch.loading.enrich import enrich as enrich_index

@@ -10,7 +10,9 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, IncompleteRead, LocationValueError, TimeoutError
+from urllib3.exceptions import HTTPError
+
+from xmodal.web.failures import RequestFailed, failure_reason
 
 CHUNK_BYTES = 1 << 16
 
@@ -20,10 +22,6 @@ class Response(NamedTuple):
 
     status: int
     body: bytes
-
-
-class RequestFailed(Exception):
-    """No complete answer was received. The message is the reason, in one line, without the URL."""
 
 
 def request(
@@ -80,17 +78,3 @@ def _read(answer: urllib3.BaseHTTPResponse, max_bytes: int, timeout: float, end:
             f"the answer was cut off, {answer.length_remaining:,} bytes are missing"
         )
     return bytes(body)
-
-
-def failure_reason(error: BaseException) -> str:
-    """Return the innermost reason; urllib3's own messages contain the repr of objects."""
-    if isinstance(error, LocationValueError):
-        return "the address is not valid"
-    if isinstance(error, IncompleteRead):
-        return f"the answer was cut off, {error.expected:,} bytes are missing"
-    inner = error.__cause__ or next(
-        (arg for arg in reversed(error.args) if isinstance(arg, BaseException)), None
-    )
-    if inner is not None:
-        return failure_reason(inner)
-    return "timed out" if isinstance(error, TimeoutError) else " ".join(str(error).split())

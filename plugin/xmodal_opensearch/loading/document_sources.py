@@ -9,8 +9,8 @@ from typing import Any
 
 from xmodal.data.dataset import Problems
 from xmodal.errors import ConfigError, DataError
+from xmodal.web.address import is_address, without_secrets
 from xmodal_opensearch.loading.download import Download
-from xmodal_opensearch.loading.web_address import without_secrets
 
 NOT_AVAILABLE = "picture not available"
 """Kind of problem of a picture that has no file, or could not be downloaded."""
@@ -102,11 +102,6 @@ class Source:
         if not is_file:
             raise DataError(f"{name}: there is no such picture in {root}")
         return path
-
-
-def is_address(name: str) -> bool:
-    """Return whether the name of a picture is an address of http or https."""
-    return name.lower().startswith(("http://", "https://"))
 
 
 def values_at(value: Any, path: str) -> Iterator[Any]:

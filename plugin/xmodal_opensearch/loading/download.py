@@ -1,7 +1,6 @@
-"""Download of pictures by http or https: redirects, repetitions, and limits for each host.
+"""Download of pictures by http or https: repetitions, and limits for each host.
 
-Every request, also after a redirect, is a :func:`guarded_get`. User and password of an address are
-sent to its own host only, and are never part of a message.
+User and password of an address are never part of a message.
 """
 
 from __future__ import annotations
@@ -16,12 +15,11 @@ from http import HTTPStatus
 from pathlib import Path
 
 from xmodal.errors import DataError
-from xmodal_opensearch.client.http import RequestFailed
-from xmodal_opensearch.loading.allowed_hosts import AllowedHosts
-from xmodal_opensearch.loading.guarded_get import Answer, guarded_get
-from xmodal_opensearch.loading.web_address import WebAddress, parse_web_address, without_secrets
+from xmodal.web.address import WebAddress, parse_web_address, without_secrets
+from xmodal.web.allowed_hosts import AllowedHosts
+from xmodal.web.failures import RequestFailed
+from xmodal.web.fetch import fetch
 
-MAX_REDIRECTS = 5
 ATTEMPTS = 3
 MAX_PAUSE = 30.0
 """Seconds before a repetition at most, also if the server asks for more by ``Retry-After``."""
@@ -76,7 +74,9 @@ class Download:
             wait = self.pause * 2**attempt
             try:
                 with state.slots:
-                    answer = self._follow(address)
+                    answer = fetch(
+                        address, self.hosts, seconds=self.timeout, max_bytes=self.max_bytes
+                    )
             except RequestFailed as error:
                 reason = str(error)
             else:
@@ -91,26 +91,6 @@ class Download:
             if attempt + 1 < attempts:
                 time.sleep(min(wait, MAX_PAUSE))
         raise DataError(reason)
-
-    def _follow(self, address: WebAddress) -> Answer:
-        """Return the answer for an address after redirects. Raises DataError and RequestFailed."""
-        end = time.monotonic() + self.timeout
-        user, origin = address.user, address.origin
-        for _ in range(MAX_REDIRECTS + 1):
-            answer = guarded_get(
-                address,
-                self.hosts,
-                user=user if address.origin == origin else None,
-                seconds=end - time.monotonic(),
-                max_bytes=self.max_bytes,
-            )
-            if answer.location is None:
-                return answer
-            try:
-                address = address.join(answer.location)
-            except DataError as error:
-                raise DataError(f"a redirect is refused: {error}") from None
-        raise DataError(f"more than {MAX_REDIRECTS} redirects")
 
 
 class _HostState:

@@ -29,6 +29,7 @@ from xmodal.data.dataset import Dataset, Item, Problems, Progress
 from xmodal.errors import DataError, ServerFailure
 from xmodal.modality import MODALITIES, Modality
 from xmodal.vectors import Int8
+from xmodal.web.address import is_address, without_secrets
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.index.bulk_lines import code_source
 from xmodal_opensearch.index.handle import IndexHandle
@@ -41,11 +42,10 @@ from xmodal_opensearch.index.mapping import (
     vector_field,
 )
 from xmodal_opensearch.index.store import OpenSearchIndex
-from xmodal_opensearch.loading.document_sources import NOT_AVAILABLE, Source, is_address
+from xmodal_opensearch.loading.document_sources import NOT_AVAILABLE, Source
 from xmodal_opensearch.loading.pacing import Throttle, ahead
 from xmodal_opensearch.loading.selection import Selection, documents_with_fields
 from xmodal_opensearch.loading.shard_reader import PAGE, Hit, ShardReader, last_numbers
-from xmodal_opensearch.loading.web_address import without_secrets
 
 
 class Encoded(Protocol):

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from xmodal.data.dataset import Problems, Progress
+from xmodal.web.address import is_address, without_secrets
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import mapping
-from xmodal_opensearch.loading.document_sources import NOT_AVAILABLE, Source, is_address
+from xmodal_opensearch.loading.document_sources import NOT_AVAILABLE, Source
 from xmodal_opensearch.loading.preparation import check_width, describe_existing, read_identity
 from xmodal_opensearch.loading.selection import Selection, documents_with_fields
 from xmodal_opensearch.loading.shard_reader import ShardReader
 from xmodal_opensearch.loading.undo import documents_with_codes
-from xmodal_opensearch.loading.web_address import without_secrets
 
 MAX_HOSTS = 1000
 """Hosts that are counted."""

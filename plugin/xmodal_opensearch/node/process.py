@@ -28,7 +28,8 @@ from typing import Any, Self
 from urllib3 import make_headers
 
 from xmodal.errors import ConfigError, IndexFailure
-from xmodal_opensearch.client.http import RequestFailed, request
+from xmodal.web.failures import RequestFailed
+from xmodal_opensearch.client.http import request
 from xmodal_opensearch.client.retry import poll
 from xmodal_opensearch.node import security
 from xmodal_opensearch.node.artifacts import VERSION, Show

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from xmodal.errors import ConfigError, ServerFailure
-from xmodal_opensearch.client.http import RequestFailed, request
+from xmodal.web.failures import RequestFailed
+from xmodal_opensearch.client.http import request
 
 TIMEOUT = 60.0
 MAX_BYTES = 1 << 20

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from xmodal_opensearch.client.http import RequestFailed, Response, request
+from xmodal.web.failures import RequestFailed
+from xmodal_opensearch.client.http import Response, request
 
 Requests = list[tuple[str, str | None]]
 """Path and authorization header of each request."""

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from xmodal.errors import DataError
+from xmodal.web.allowed_hosts import AllowedHosts
 from xmodal_opensearch.loading import download as downloading
-from xmodal_opensearch.loading.allowed_hosts import AllowedHosts
 from xmodal_opensearch.loading.download import Download
 
 CONTENT = b"\x89PNG" + bytes(range(256)) * 40

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from urllib3 import make_headers
 
-from xmodal_opensearch.client.http import RequestFailed, request
+from xmodal.web.failures import RequestFailed
+from xmodal_opensearch.client.http import request
 from xmodal_opensearch.node import security
 from xmodal_opensearch.node.artifacts import newest_version
 from xmodal_opensearch.node.process import Node

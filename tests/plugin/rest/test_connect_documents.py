@@ -155,6 +155,28 @@ def test_ingest_pipeline_stores_the_documents_of_the_python_client(
     assert photos.index.delete(ids) == 4
 
 
+def test_pictures_by_address_are_encoded_and_their_addresses_stored(
+    photos: ConnectedIndex, encoder: Encoder, dataset: Dataset, ml: Server, pictures_url: str
+) -> None:
+    item = dataset.items[STORED + 1]
+    path = Path(str(item.images[0]))
+    address = f"{pictures_url}/{path.name}?a=%C3%A4&b='"
+    code = encoder.encode_images([path])
+    document = {"text": "a star", "image_base64": address}
+    stored = photos.put(ml, "linked", document)
+    assert stored["image_base64"] == address
+    assert stored["image_code"] == code.to_signed()[0]
+    body = {"query": {"match": {"image_base64": address.replace("http", "HTTP")}}, "size": 99}
+    hits = answer_hits(photos.search(ml, "image-to-image", body))
+    assert hits == client_hits(photos.index.search(code, 99, target="image")[0])
+    assert ("linked", 0) in [hit[:2] for hit in hits]
+    for wrong in (f"{pictures_url}/missing.png", "https://169.254.169.254/", "http//x"):
+        with pytest.raises(Refused) as refused:
+            photos.put(ml, "wrong", document | {"image_base64": wrong})
+        assert 400 <= refused.value.status < 500
+    assert photos.index.delete(["linked"]) == 1
+
+
 @pytest.mark.parametrize("request_kind", ["single", "bulk"])
 def test_ingest_pipeline_encodes_single_documents_and_bulks_of_200(
     request_kind: str, photos: ConnectedIndex, encoder: Encoder, dataset: Dataset, ml: Server

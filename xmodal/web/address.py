@@ -7,7 +7,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from xmodal.errors import DataError
-from xmodal_opensearch.loading.allowed_hosts import normalise_host
+from xmodal.web.allowed_hosts import normalise_host
 
 USUAL_PORTS = {"http": 80, "https": 443}
 KEPT_CHARACTERS = "%/:=&?~+!$,;'@()*[]"
@@ -65,6 +65,11 @@ def parse_web_address(text: str) -> WebAddress:
     if parts.username is not None:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
     return WebAddress(parts.scheme, host, port or USUAL_PORTS[parts.scheme], path, user)
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text is an address of http or https, by its start."""
+    return text[:8].lower().startswith(("http://", "https://"))
 
 
 def without_secrets(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from xmodal.errors import ConfigError, DataError
-from xmodal_opensearch.loading.allowed_hosts import AllowedHosts, is_public, normalise_host
+from xmodal.web.allowed_hosts import AllowedHosts, is_public, normalise_host
 
 NOT_PUBLIC = [
     # the special-purpose registries of IANA, an address of each block
@@ -108,10 +108,10 @@ def test_allowed_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
         ["Intranet", "*.cdn.example", "bücher.example", " 192.168.7.0/24 ", "127.0.0.2", "[::1]"]
     )
     for name in ("intranet", "a.cdn.example", "b.a.cdn.example", "xn--bcher-kva.example"):
-        assert rules.has_name(name)
+        assert rules.has_name(name, 12_345)
         rules.check_unresolved(name, 12_345)
     for name in ("cdn.example", "acdn.example", "intranet.evil.example", "example"):
-        assert not rules.has_name(name)
+        assert not rules.has_name(name, 80)
         with pytest.raises(DataError, match="a proxy resolves this name"):
             rules.check_unresolved(name, 80)
     for address in ("192.168.7.200", "127.0.0.2", "::1"):
@@ -126,8 +126,52 @@ def test_allowed_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", ["", "*", "*.", "10.0.0.1/8", "http://a.example", "a.example:80", "0x7f.1", "a/b"]
+    "rule", ["", "*", "*.", "10.0.0.1/8", "http://a.example", "a.example:0", "0x7f.1", "a/b"]
 )
 def test_invalid_rules(rule: str) -> None:
     with pytest.raises(ConfigError, match="the allowed host is"):
         AllowedHosts.parse([rule])
+
+
+def test_rules_with_a_port() -> None:
+    rules = AllowedHosts.parse(["a.example:9000", "*.b.example:81", "10.0.0.7:99", "[::1]:8089"])
+    for name, port in (("a.example", 9000), ("x.b.example", 81)):
+        assert rules.has_name(name, port) and not rules.has_name(name, 80)
+    for address, port in (("10.0.0.7", 99), ("::1", 8089)):
+        assert rules.resolve(address, port) == [ip_address(address)]
+        with pytest.raises(DataError, match="not public"):
+            rules.resolve(address, 80)
+
+
+LISTED = AllowedHosts.parse(
+    ["photos.example", "*.cdn.example:9000", "10.1.0.0/16"], listed_only=True, option="--from"
+)
+
+
+def test_listed_hosts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer_with(monkeypatch, "8.8.8.8")
+    assert LISTED.resolve("photos.example", 443) == [ip_address("8.8.8.8")]
+    assert LISTED.resolve("a.cdn.example", 9000) == [ip_address("8.8.8.8")]
+    refused = [("other.example", 443), ("photos.example", 22), ("a.cdn.example", 443)]
+    answer_with(monkeypatch, "10.1.2.3")
+    assert LISTED.resolve("inside.example", 8080) == [ip_address("10.1.2.3")]
+    answer_with(monkeypatch, "10.2.2.3")
+    refused += [("inside.example", 8080), ("10.2.2.3", 80)]
+    for host, port in refused:
+        for check in (LISTED.resolve, LISTED.check_unresolved):
+            with pytest.raises(DataError, match=r"not allowed: see --from$"):
+                check(host, port)
+
+
+def test_names_that_are_not_listed_are_not_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(DataError, match=r"not allowed: see --from$"):
+        LISTED.resolve("missing.example", 80)  # the same message as for a name that exists
+    with pytest.raises(OSError, match="Name or service"):
+        LISTED.resolve("photos.example", 80)
+    monkeypatch.setattr(socket, "getaddrinfo", None)
+    with pytest.raises(DataError, match="not allowed"):
+        AllowedHosts.parse(["photos.example"], listed_only=True).resolve("other.example", 80)

@@ -24,6 +24,7 @@ from ipaddress import (
 from xmodal.errors import ConfigError, DataError
 
 IPAddress = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 """Last label of a host that is an IPv4 address: decimal, octal or hexadecimal."""
@@ -104,47 +105,58 @@ def normalise_host(host: str) -> str:
 class AllowedHosts:
     """Rules for hosts of downloads; without any, public addresses alone are allowed.
 
-    ``names``: allowed whatever their addresses are; ``.example.org`` stands for all names that end
-    in it. ``networks``: allowed addresses.
+    ``names``: hosts that are allowed whatever their addresses are, each with its port, or None;
+    ``.example.org`` stands for all names that end in it. ``networks``: allowed addresses, likewise.
+    ``listed_only``: for downloads that requests of others cause. Public addresses need a rule too,
+    a rule without a port allows PORTS alone, and messages do not contain what was resolved.
+    ``option``: the option of the command line that adds a rule, for messages.
     """
 
-    names: frozenset[str] = frozenset()
-    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    names: frozenset[tuple[str, int | None]] = frozenset()
+    networks: tuple[tuple[Network, int | None], ...] = ()
+    listed_only: bool = False
+    option: str = "--allow-host"
 
     @classmethod
-    def parse(cls, rules: Iterable[str]) -> AllowedHosts:
+    def parse(
+        cls, rules: Iterable[str], *, listed_only: bool = False, option: str = "--allow-host"
+    ) -> AllowedHosts:
         """Return the rules given as names (also ``*.example.org``), IP addresses and networks.
 
-        Networks are in CIDR notation, such as 10.1.0.0/16. Raises ConfigError.
+        Networks are in CIDR notation, such as 10.1.0.0/16. Names and IP addresses may be followed
+        by a port, ``[::1]:8080``. Raises ConfigError.
         """
-        names: set[str] = set()
-        networks = []
+        names: set[tuple[str, int | None]] = set()
+        networks: list[tuple[Network, int | None]] = []
         for rule in rules:
-            text = rule.strip()
+            text, port = _split_port(rule.strip())
             try:
-                networks.append(ip_network(text.strip("[]")))
+                networks.append((ip_network(text.strip("[]")), port))
                 continue
             except ValueError:
                 pass
             try:
                 star = "." if text.startswith("*.") else ""
-                names.add(star + normalise_host(text.removeprefix("*.")))
+                names.add((star + normalise_host(text.removeprefix("*.")), port))
             except DataError:
                 raise ConfigError(
                     f"the allowed host is {rule!r}, expected a name such as photos.example.org or "
                     "*.example.org, an IP address, or a network such as 10.1.0.0/16"
                 ) from None
-        return cls(frozenset(names), tuple(networks))
+        return cls(frozenset(names), tuple(networks), listed_only, option)
 
-    def has_name(self, host: str) -> bool:
+    def has_name(self, host: str, port: int) -> bool:
         """Return whether a host, as :func:`normalise_host` returns it, is allowed by its name."""
         labels = host.split(".")
-        parents = ("." + ".".join(labels[n:]) for n in range(1, len(labels)))
-        return host in self.names or any(parent in self.names for parent in parents)
+        names = {host, *("." + ".".join(labels[n:]) for n in range(1, len(labels)))}
+        return any(name in names and self._fits(port, of_rule) for name, of_rule in self.names)
 
-    def in_networks(self, address: IPAddress) -> bool:
+    def in_networks(self, address: IPAddress, port: int) -> bool:
         """Return whether an address is in one of the networks."""
-        return any(_contains(network, address) for network in self.networks)
+        return any(
+            _contains(network, address) and self._fits(port, of_rule)
+            for network, of_rule in self.networks
+        )
 
     def resolve(self, host: str, port: int) -> list[IPAddress]:
         """Return the allowed addresses of a host, as :func:`normalise_host` returns it.
@@ -152,35 +164,67 @@ class AllowedHosts:
         The time limits are those of the system's resolver. Raises DataError if no address is
         allowed, and OSError if the host has none.
         """
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        secret = self.listed_only and not self.has_name(host, port)
+        if secret and not self.networks:
+            raise DataError(self._advice("", host))
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError:
+            if secret:  # whether a name exists is not told either
+                raise DataError(self._advice("", host)) from None
+            raise
         addresses = list(dict.fromkeys(ip_address(entry[4][0]) for entry in found))
         refusals = [self._refusal(host, address, port) for address in addresses]
         allowed = [one for one, refusal in zip(addresses, refusals, strict=True) if not refusal]
         if not allowed:
-            raise DataError(f"{refusals[0]}: allow it with --allow-host {host}")
+            raise DataError(self._advice(refusals[0], host))
         return allowed
 
     def check_unresolved(self, host: str, port: int) -> None:
         """Raise DataError unless a host is allowed by its name, or is an allowed IP address."""
-        if self.has_name(host):
+        if self.has_name(host, port):
             return
         try:
             refusal = self._refusal(host, ip_address(host), port)
         except ValueError:
             refusal = "a proxy resolves this name, so that its address cannot be checked"
         if refusal:
-            raise DataError(f"{refusal}: allow it with --allow-host {host}")
+            raise DataError(self._advice(refusal, host))
 
     def _refusal(self, host: str, address: IPAddress, port: int) -> str:
         """Return why a connection is refused, or ""."""
-        if self.has_name(host) or self.in_networks(address):
+        if self.has_name(host, port) or self.in_networks(address, port):
             return ""
+        if self.listed_only:
+            return "not listed"
         if not is_public(address):
             return f"the host has the address {address}, which is not public"
         if port not in PORTS:
             return f"port {port} of a public host, expected one of {', '.join(map(str, PORTS))}"
         return ""
 
+    def _advice(self, refusal: str, host: str) -> str:
+        """Return the message for a refused host."""
+        if self.listed_only:
+            return f"its host, or the port, is not allowed: see {self.option}"
+        return f"{refusal}: allow it with {self.option} {host}"
 
-def _contains(network: IPv4Network | IPv6Network, address: IPAddress) -> bool:
+    def _fits(self, port: int, of_rule: int | None) -> bool:
+        """Return whether a port is that of a rule."""
+        if of_rule is None:
+            return not self.listed_only or port in PORTS
+        return port == of_rule
+
+
+def _split_port(rule: str) -> tuple[str, int | None]:
+    """Return a rule without its port, and the port; an IPv6 address with a port has brackets."""
+    host, colon, port = rule.rpartition(":")
+    if not colon or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        return rule, None
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        return rule, None
+    return host, int(port)
+
+
+def _contains(network: Network, address: IPAddress) -> bool:
     return network.version == address.version and address in network

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from xmodal.errors import DataError
-from xmodal_opensearch.loading.web_address import parse_web_address, without_secrets
+from xmodal.web.address import parse_web_address, without_secrets
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,11 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from xmodal.errors import DataError
-from xmodal_opensearch.client.http import CHUNK_BYTES, RequestFailed, failure_reason
-from xmodal_opensearch.loading.allowed_hosts import AllowedHosts
-from xmodal_opensearch.loading.web_address import WebAddress
+from xmodal.web.address import WebAddress
+from xmodal.web.allowed_hosts import AllowedHosts
+from xmodal.web.failures import RequestFailed, failure_reason
 
+CHUNK_BYTES = 1 << 16
 MAX_ADDRESSES = 3
 """Addresses of a host to which a connection is tried."""
 CONNECT_TIMEOUT = 5.0
@@ -175,7 +176,9 @@ def _open_proxy(
     except ValueError:
         host, port = None, 0
     if not host or parts.scheme != "http":
-        raise DataError(f"the proxy in {address.scheme}_proxy is not valid, expected http://HOST")
+        raise RequestFailed(
+            f"the proxy in {address.scheme}_proxy is not valid, expected http://HOST"
+        )
     own = {}
     if parts.username is not None:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
