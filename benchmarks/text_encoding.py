@@ -33,11 +33,11 @@ from harness.text_paths import (
     connected_indexes,
     train_model,
 )
-from xmodal.export.ml_commons import write_text_tower
 
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.onnx_encoder import PortableEncoder
 from xmodal.export import Check, export
+from xmodal.export.ml_commons import write_text_tower
 from xmodal.index.documents import DocumentBatch
 from xmodal_opensearch.index.store import open_opensearch
 from xmodal_opensearch.node.process import Node
@@ -77,7 +77,7 @@ def _write(args: argparse.Namespace) -> int:
         makers: dict[str, Callable[[], Encode]] = {}
         stores: dict[str, Store] = {}
         for precision, portable in (("float32", model / "portable"), ("int8", folder / "int8")):
-            tower = write_text_tower(model, folder / f"{precision}.zip", int8=precision == "int8")
+            tower = write_text_tower(portable, folder / f"{precision}.zip")
             places = stack.enter_context(
                 connected_indexes(node, portable, tower.file, f"texts-{precision}")
             )

@@ -34,11 +34,10 @@ from harness.text_paths import (
     connected_indexes,
     train_model,
 )
-from xmodal.export.ml_commons import write_text_tower
 
-from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.onnx_encoder import PortableEncoder
 from xmodal.errors import ConfigError
+from xmodal.export.ml_commons import write_text_tower
 from xmodal_opensearch.index.store import open_opensearch
 from xmodal_opensearch.node.process import Node
 from xmodal_opensearch.rest.pipelines import LITERAL
@@ -69,7 +68,7 @@ def _write(args: argparse.Namespace) -> int:
         model = train_model(folder, args.bits)
         tower = write_text_tower(model, folder / "text.zip")
         portable = model / "portable"
-        codes = _local_codes(PortableEncoder.load(portable), texts)
+        codes = PortableEncoder.load(portable).encode_texts([text for _, text in texts]).packed
         settings = {"plugins": PLUGINS, "local_models": True, "fast_start": False}
         with Node.start(folder / "node", heap="2g", **settings) as node:
             version = node.get("/")["version"]["number"]
@@ -89,16 +88,6 @@ def _write(args: argparse.Namespace) -> int:
         keep=not args.quick,
     )
     return 0
-
-
-def _local_codes(encoder: Encoder, texts: Texts) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Codes of the texts, packed (n, bits / 8). Texts of similar length are encoded together."""
-    codes = np.empty((len(texts), encoder.bits // 8), np.uint8)
-    order = sorted(range(len(texts)), key=lambda row: len(texts[row][1]))
-    for start in range(0, len(order), 16):
-        rows = order[start : start + 16]
-        codes[rows] = encoder.encode_texts([texts[row][1] for row in rows]).packed
-    return codes
 
 
 def _compare(
