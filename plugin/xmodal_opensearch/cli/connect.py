@@ -21,16 +21,17 @@ from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.exact_search import exact_query
 from xmodal_opensearch.index.ownership import OwnershipTag
 from xmodal_opensearch.index.store import OpenSearchIndex
-from xmodal_opensearch.rest import cluster_settings, connector, remote_model, service_probe
+from xmodal_opensearch.rest import cluster_settings, connector, models, remote_model, service_probe
 from xmodal_opensearch.rest.cluster_settings import MissingSetting
 from xmodal_opensearch.rest.curl import Curl, examples
+from xmodal_opensearch.rest.models import ResourceChange
 from xmodal_opensearch.rest.pipelines import (
     ConnectorConfig,
     check_name,
     problem_mapping,
     query_template,
 )
-from xmodal_opensearch.rest.remote_model import NotAllowed, ResourceChange
+from xmodal_opensearch.rest.remote_model import NotAllowed
 from xmodal_opensearch.rest.service_probe import ServiceInfo
 
 name_option = click.option(
@@ -91,7 +92,7 @@ def connect(uri: str, as_json: bool, **given: Any) -> None:
     server = Server(address)
     index = _open(server, address)
     index.handle.check_writable()
-    remote_model.check_plugins(index.handle.capabilities, address.server)
+    models.check_plugins(index.handle.capabilities, address.server)
     answer = service_probe.probe_service(service_from_here, token)
     index = _reopen(server, index, answer)
     config = _config(index, service, token, given)

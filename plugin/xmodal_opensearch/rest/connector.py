@@ -13,9 +13,9 @@ from typing import Any
 from xmodal.errors import ConfigError, ServerFailure
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index.ownership import OwnershipTag, read_tag
-from xmodal_opensearch.rest import remote_model
+from xmodal_opensearch.rest import models, remote_model
+from xmodal_opensearch.rest.models import ResourceChange
 from xmodal_opensearch.rest.pipelines import INGEST, SEARCH, Body, ConnectorConfig, pipeline_bodies
-from xmodal_opensearch.rest.remote_model import ResourceChange
 
 DEFAULT_PIPELINE = "index.default_pipeline"
 DEFAULT_SETTINGS = (DEFAULT_PIPELINE, "index.search.default_pipeline")
@@ -53,7 +53,7 @@ def disconnect(server: Server, name: str, index: str) -> list[ResourceChange]:
     """Remove the resources of ``name`` and ``index``; return the changes, [] if there are none."""
     tag = OwnershipTag(name, index, "")
     paths = [path for path, found in tagged_pipelines(server).items() if tag.matches(found)]
-    return _remove(server, paths) + remote_model.remove(server, tag)
+    return _remove(server, paths) + models.remove(server, tag)
 
 
 def transfer_pipelines(

@@ -7,31 +7,16 @@ killed run, are removed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from xmodal.errors import ConfigError, IndexMissing, ServerFailure
-from xmodal_opensearch.client.retry import poll
+from xmodal.errors import ConfigError, ServerFailure
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.index.capabilities import Capabilities
-from xmodal_opensearch.index.ownership import OwnershipTag, read_tag
-from xmodal_opensearch.rest import cluster_settings, pipelines
+from xmodal_opensearch.index.ownership import OwnershipTag
+from xmodal_opensearch.rest import cluster_settings, models, pipelines
 from xmodal_opensearch.rest.cluster_settings import MissingSetting
+from xmodal_opensearch.rest.models import ML, ResourceChange
 from xmodal_opensearch.rest.pipelines import Body, ConnectorConfig
 from xmodal_opensearch.rest.service_probe import SAMPLE
-
-ML = "/_plugins/_ml"
-DEPLOY_TIMEOUT = 60.0  # seconds
-POLL_INTERVAL = 0.1  # seconds
-DEPLOY_REQUESTS = 5
-
-
-class ResourceChange(NamedTuple):
-    """A resource of the cluster and its change: created, updated, unchanged or removed."""
-
-    kind: str
-    name: str
-    change: str
-    id: str | None = None
 
 
 class NotAllowed(ConfigError):
@@ -40,18 +25,6 @@ class NotAllowed(ConfigError):
     def __init__(self, message: str, missing: list[MissingSetting]) -> None:
         super().__init__(message)
         self.missing = missing
-
-
-def check_plugins(capabilities: Capabilities, server: str) -> None:
-    """Raise ConfigError if ml-commons is missing, or OpenSearch older than 2.19."""
-    if capabilities.plugins is not None and "opensearch-ml" not in capabilities.plugins:
-        raise ConfigError(
-            f"{server} has no plugin opensearch-ml (ml-commons) on every node: install it, or for "
-            "a test start xmodal-opensearch node --with-ml"
-        )
-    if capabilities.version < (2, 19):
-        version = ".".join(map(str, capabilities.version))
-        raise ConfigError(f"{server} is OpenSearch {version}, expected 2.19 or later")
 
 
 def read_missing_settings(server: Server, url: str, *, private_ip: bool) -> list[MissingSetting]:
@@ -89,62 +62,27 @@ def create(
     ``expected``: code of the sample as signed bytes. Raises NotAllowed, and ServerFailure if the
     cluster does not reach the service or receives another code.
     """
-    connectors = _find_tagged(server, "connectors", config.tag)
-    models = _find_tagged(server, "models", config.tag)
-    connector = _create_connector(server, config, token, connectors, models)
-    usable = [id_ for id_, one in models.items() if one.get("connector_id") == connector.id]
-    for id_, one in models.items():
+    connectors = models.find_tagged(server, "connectors", config.tag)
+    found = models.find_tagged(server, "models", config.tag)
+    connector = _create_connector(server, config, token, connectors, found)
+    usable = [id_ for id_, one in found.items() if one.get("connector_id") == connector.id]
+    for id_, one in found.items():
         if id_ not in usable[:1]:
-            _remove_model(server, id_, one)
+            models.remove_model(server, id_, one)
     for id_ in list(connectors)[1:]:
-        _ml(server, "DELETE", f"/connectors/{id_}", None, "removing a connector")
-    existing = {id_: models[id_] for id_ in usable[:1]}
+        models.request(server, "DELETE", f"/connectors/{id_}", None, "removing a connector")
+    existing = {id_: found[id_] for id_ in usable[:1]}
     model = _register_model(server, config, str(connector.id), existing)
     return _test_or_rewrite(server, config, token, expected, connector, model)
-
-
-def remove(server: Server, tag: OwnershipTag) -> list[ResourceChange]:
-    """Remove what :func:`create` made for the name and index of ``tag``: models first."""
-    changes = []
-    for id_, one in _find_tagged(server, "models", tag).items():
-        _remove_model(server, id_, one)
-        changes.append(ResourceChange("model", tag.stem, "removed", id_))
-    for path, kind in (("model_groups", "model group"), ("connectors", "connector")):
-        for id_ in _find_tagged(server, path, tag):
-            _delete(server, f"/{path}/{id_}", f"removing a {kind}")
-            changes.append(ResourceChange(kind, tag.stem, "removed", id_))
-    return changes
-
-
-def deploy(server: Server, model_id: str) -> None:
-    """Deploy a model and wait until it is deployed. Raises ServerFailure.
-
-    A deployment that failed or conflicts (409) with another change of the model is requested again.
-    """
-    path, requests, retry = f"/models/{model_id}", 0, poll(DEPLOY_TIMEOUT, POLL_INTERVAL)
-    while True:
-        state = _ml(server, "GET", path, None, "reading the state of the model")["model_state"]
-        if state == "DEPLOYED":
-            return
-        failed = state == "DEPLOY_FAILED"
-        if (failed and requests == DEPLOY_REQUESTS) or not retry.wait():
-            raise ServerFailure(
-                f"{server.address.server} did not deploy model {model_id} (state {state}): see the "
-                "log of the server",
-                0,
-                state,
-            )
-        if failed or not requests:
-            requests += _request_deployment(server, path)
 
 
 def find_problem(server: Server, tag: OwnershipTag) -> str | None:
     """Return why the model of ``tag`` does not encode a text, or None if it does."""
     try:
-        models = _find_tagged(server, "models", tag)
-        if not models:
+        found = models.find_tagged(server, "models", tag)
+        if not found:
             return "their model is missing"
-        _predict(server, next(iter(models)), "calling the service", retry_timeout=0)
+        _predict(server, next(iter(found)), "calling the service", retry_timeout=0)
     except ServerFailure as error:
         if error.status in (401, 403):
             raise
@@ -160,18 +98,18 @@ def _create_connector(
     config: ConnectorConfig,
     token: str | None,
     connectors: Mapping[str, Any],
-    models: Iterable[str],
+    model_ids: Iterable[str],
 ) -> ResourceChange:
     """Create the connector, or update the oldest existing one if it differs."""
     body = pipelines.connector_body(config, token)
     if not connectors:
-        answer = _ml(server, "POST", "/connectors/_create", body, "creating a connector")
+        answer = models.request(server, "POST", "/connectors/_create", body, "creating a connector")
         return ResourceChange("connector", config.tag.stem, "created", answer["connector_id"])
     id_, found = next(iter(connectors.items()))
     unchanged = ResourceChange("connector", config.tag.stem, "unchanged", id_)
     if pipelines.is_up_to_date(found, body):
         return unchanged
-    return _rewrite_connector(server, unchanged, body, models)
+    return _rewrite_connector(server, unchanged, body, model_ids)
 
 
 def _register_model(
@@ -180,13 +118,13 @@ def _register_model(
     """Register the model of the connector, or update the description of the existing one."""
     body = pipelines.model_body(config, connector_id)
     if not existing:
-        answer = _ml(server, "POST", "/models/_register", body, "registering a model")
+        answer = models.request(server, "POST", "/models/_register", body, "registering a model")
         return ResourceChange("model", config.tag.stem, "created", answer["model_id"])
     ((id_, found),) = existing.items()
     if found.get("description") == body["description"]:
         return ResourceChange("model", config.tag.stem, "unchanged", id_)
     update = {"description": body["description"]}
-    _ml(server, "PUT", f"/models/{id_}", update, "updating the model")
+    models.request(server, "PUT", f"/models/{id_}", update, "updating the model")
     return ResourceChange("model", config.tag.stem, "updated", id_)
 
 
@@ -222,7 +160,7 @@ def _test_or_rewrite(
 
 def _test(server: Server, config: ConnectorConfig, model_id: str, expected: Sequence[int]) -> None:
     """Deploy the model and encode the sample with it. Raises ServerFailure."""
-    deploy(server, model_id)
+    models.deploy(server, model_id)
     doing = f"calling {config.url}, which this machine reaches: check that the cluster does"
     if _predict(server, model_id, doing) != list(expected):
         raise ServerFailure(
@@ -244,17 +182,6 @@ def _predict(
     return list(map(int, code))
 
 
-def _request_deployment(server: Server, path: str) -> bool:
-    """Send the request to deploy a model; return whether the server accepted it."""
-    try:
-        _ml(server, "POST", f"{path}/_deploy", None, "deploying the model")
-    except ServerFailure as error:
-        if error.status != 409:
-            raise
-        return False
-    return True
-
-
 def _raise_if_not_allowed(server: Server, config: ConnectorConfig, error: ServerFailure) -> None:
     """Raise NotAllowed if the host is public for this machine and private for the cluster."""
     if "private ip" not in error.reason:
@@ -265,53 +192,10 @@ def _raise_if_not_allowed(server: Server, config: ConnectorConfig, error: Server
 
 
 def _rewrite_connector(
-    server: Server, connector: ResourceChange, body: Body, models: Iterable[str]
+    server: Server, connector: ResourceChange, body: Body, model_ids: Iterable[str]
 ) -> ResourceChange:
     """Update a connector; ml-commons requires that its models are undeployed before."""
-    for id_ in models:
-        _ml(server, "POST", f"/models/{id_}/_undeploy", None, "undeploying the model")
-    _ml(server, "PUT", f"/connectors/{connector.id}", body, "updating the connector")
+    for id_ in model_ids:
+        models.request(server, "POST", f"/models/{id_}/_undeploy", None, "undeploying the model")
+    models.request(server, "PUT", f"/connectors/{connector.id}", body, "updating the connector")
     return connector._replace(change="updated")
-
-
-def _remove_model(server: Server, id_: str, found: Mapping[str, Any]) -> None:
-    """Undeploy and remove a model. The state in ``found`` may be out of date."""
-    undeployed = found.get("model_state") in ("REGISTERED", "UNDEPLOYED")
-    retry = poll(DEPLOY_TIMEOUT, POLL_INTERVAL)
-    while True:
-        if not undeployed:
-            _ml(server, "POST", f"/models/{id_}/_undeploy", None, "undeploying a model")
-        try:
-            _delete(server, f"/models/{id_}", "removing a model")
-            return
-        except ServerFailure as error:
-            if "ndeploy" not in error.reason or not retry.wait():
-                raise
-        undeployed = False
-
-
-def _delete(server: Server, path: str, doing: str) -> None:
-    try:
-        _ml(server, "DELETE", path, None, doing)
-    except ServerFailure as error:
-        if error.status != 404:  # already removed
-            raise
-
-
-def _find_tagged(server: Server, path: str, tag: OwnershipTag) -> dict[str, Any]:
-    """Connectors, models or model groups with the name and index of ``tag``, oldest first."""
-    query = {"term": {"name.keyword": tag.stem}}
-    body = {"query": query, "size": 1000, "sort": [{"created_time": "asc"}]}
-    try:
-        found = _ml(server, "POST", f"/{path}/_search", body, f"searching {path}")
-    except IndexMissing:  # ml-commons creates its index with the first resource
-        return {}
-    return {
-        hit["_id"]: hit["_source"]
-        for hit in found["hits"]["hits"]
-        if tag.matches(read_tag(hit["_source"].get("description")))
-    }
-
-
-def _ml(server: Server, method: str, path: str, body: Body | None, doing: str) -> Any:
-    return server.request(method, f"{ML}{path}", body, doing=doing)

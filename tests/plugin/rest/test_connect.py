@@ -26,7 +26,7 @@ from xmodal.encoders.load import load_encoder
 from xmodal.errors import ConfigError, ServerFailure
 from xmodal_opensearch.client.server import Server as Client
 from xmodal_opensearch.index.capabilities import Capabilities
-from xmodal_opensearch.rest.remote_model import check_plugins
+from xmodal_opensearch.rest.models import check_plugins
 from xmodal_opensearch.rest.service_probe import probe_service
 
 Run = Callable[..., Any]

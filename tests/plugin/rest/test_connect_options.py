@@ -32,7 +32,7 @@ from xmodal.data.dataset import Dataset
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.load import load_encoder
 from xmodal_opensearch.index.store import open_opensearch
-from xmodal_opensearch.rest.remote_model import deploy
+from xmodal_opensearch.rest.models import deploy
 
 Run = Callable[..., Any]
 
