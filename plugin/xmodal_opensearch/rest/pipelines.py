@@ -30,10 +30,10 @@ Body = dict[str, Any]
 INGEST, SEARCH = "/_ingest/pipeline", "/_search/pipeline"
 INPUTS: Mapping[Modality, str] = {"text": "inputText", "image": "inputImage"}
 LITERAL = "\u2060"
-"""Character that the service removes from the start of a text.
+"""Character that the service removes from the start of a text, and then after each $.
 
-ml-commons does not quote texts that are JSON objects or arrays, so that the request is invalid. The
-ingest pipeline adds this character to them, after which they are not JSON.
+ml-commons does not quote texts that are JSON objects or arrays, so that the request is invalid, and
+replaces ${parameters.inputImage} by another input. The ingest pipeline adds this character.
 """
 SEARCHES: tuple[tuple[Modality, Modality], ...] = (
     ("text", "image"),
