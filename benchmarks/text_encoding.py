@@ -106,7 +106,7 @@ def _encoders(
 ) -> dict[str, Callable[[], Encode]]:
     """For each path a function that returns the encoding function of one client."""
     cluster = places["cluster"]
-    service = str(cluster.service)
+    service = str(places["service"].service)
     predict = f"/_plugins/_ml/models/{cluster.model_id}/_predict"
 
     def in_cluster() -> Encode:

@@ -18,6 +18,7 @@ from xmodal.data.synthetic import write_synthetic_data
 from xmodal.errors import ConfigError
 from xmodal.training.train import train
 from xmodal_opensearch.node.process import Node
+from xmodal_opensearch.rest.pipelines import LITERAL
 
 PLUGINS = ("opensearch-knn", "opensearch-ml", "neural-search")
 IMAGES = 200
@@ -57,6 +58,18 @@ class Connected:
         names = (one["name"] for one in self.report["steps"] if "pipeline" in one["what"])
         return next(name for name in names if name.endswith(f"-{suffix}"))
 
+    def search(self, text: str, id_: str) -> tuple[str, Any]:
+        """Path and body of a search for ``text`` in the document ``id_``, and its code alone."""
+        name, own = self.pipeline("text-to-text"), {"ids": {"values": [id_]}}
+        path = f"/{self.index}/_search{{}}?search_pipeline={name}&_source=false"
+        if self.service is None:
+            params = {"text": text, "size": 1, "filter": own}
+            return path.format("/template"), {"id": name, "params": params}
+        if "${" in text or text.lstrip()[:1] in ("{", "["):  # see docs/opensearch.md
+            text = LITERAL + text.replace("$", f"${LITERAL}")
+        query = {"match": {"text": text}}
+        return path.format(""), {"query": query, "size": 1, "post_filter": own}
+
 
 @contextmanager
 def connected_indexes(
@@ -67,8 +80,7 @@ def connected_indexes(
     ``portable``: folder of the encoder. ``archive``: its text encoder for ml-commons.
     """
     uris = {path: f"opensearch://127.0.0.1:{node.port}/{name}-{path}" for path in PATHS}
-    for uri in uris.values():
-        run("xmodal_opensearch", "create", uri, "--model", portable)
+    run("xmodal_opensearch", "create", uris["service"], "--model", portable)
     with ExitStack() as stack:
         service = stack.enter_context(serving(portable, uris["service"]))
         sources = {"cluster": ("--in-cluster", archive), "service": ("--service", service)}
@@ -76,7 +88,7 @@ def connected_indexes(
         for path, uri in uris.items():
             arguments = ("connect", uri, *sources[path], "--allow", "--json")
             report = json.loads(run("xmodal_opensearch", *arguments))
-            found[path] = Connected(node, uri, report, service)
+            found[path] = Connected(node, uri, report, service if path == "service" else None)
         yield found
 
 
