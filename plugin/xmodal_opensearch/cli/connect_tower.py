@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from xmodal.cli.output import info, progress_bars
-from xmodal.encoders.text_tower import TextTower
+from xmodal.encoders.text_tower import Samples, TextTower
 from xmodal.errors import require
 from xmodal.index.query_codes import QueryCodes
 from xmodal.modality import MODALITIES
@@ -44,7 +44,7 @@ def connect_tower(address: Address, given: Mapping[str, Any], *, as_json: bool) 
         index.handle.check_writable()
         index = reopen(server, index, tower)
         index.handle.map_nested_codes(["text"])
-        config = _config(index, given)
+        config = _config(index, given, tower.samples)
         default_of = index.handle.name if given["make_default"] or is_new else None
         with progress_bars() as bars:
             changes = connector.connect_in_cluster(
@@ -93,7 +93,7 @@ def _create_missing(
     return True
 
 
-def _config(index: OpenSearchIndex, given: Mapping[str, Any]) -> TowerConfig:
+def _config(index: OpenSearchIndex, given: Mapping[str, Any], samples: Samples) -> TowerConfig:
     """Parameters of the pipelines; their queries are those of the Python client."""
     code, handle = mapping.self_test_code(index.bits), index.handle
     filters, field = handle.filters(None), given["text_field"]
@@ -108,4 +108,5 @@ def _config(index: OpenSearchIndex, given: Mapping[str, Any]) -> TowerConfig:
         text_field=field,
         words_field=analysed[0] if analysed else f"{field}.words",
         enriched=handle.enriched,
+        samples=samples,
     )

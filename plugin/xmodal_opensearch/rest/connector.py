@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from xmodal.data.dataset import Progress
-from xmodal.encoders.text_tower import TextTower
+from xmodal.encoders.text_tower import Samples, TextTower
 from xmodal.errors import ConfigError, ServerFailure
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index.ownership import OwnershipTag, read_source_tag, read_tag
@@ -112,6 +112,12 @@ def transfer_pipelines(
             doing = f"setting the default pipeline of {new}"
             server.request("PUT", f"/{new}/_settings", {DEFAULT_PIPELINE: name}, doing=doing)
     return changes
+
+
+def read_samples(server: Server, tag: OwnershipTag) -> Samples | None:
+    """Return the sample texts of ``connect --in-cluster`` and their codes, None for a service."""
+    name = f"{tag.stem}-ingest"
+    return tower_pipelines.read_samples(_read(server, f"{INGEST}/{name}").get(name, {}))
 
 
 def tagged_pipelines(server: Server) -> dict[str, OwnershipTag]:

@@ -6,11 +6,11 @@ tested: the cluster must compute the code of each sample text. The next run comp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xmodal.data.dataset import Progress
-from xmodal.encoders.text_tower import CHUNK_BYTES, TextTower
+from xmodal.encoders.text_tower import CHUNK_BYTES, Samples, TextTower
 from xmodal.errors import ConfigError, ServerFailure
 from xmodal_opensearch.client.retry import poll
 from xmodal_opensearch.client.server import Server
@@ -124,14 +124,14 @@ def deploy(server: Server, model_id: str) -> None:
 
 
 def check_samples(
-    server: Server, model_id: str, samples: Sequence[tuple[str, Sequence[int]]]
+    server: Server, model_id: str, samples: Samples, *, timeout: float = READY_TIMEOUT
 ) -> None:
     """Raise ServerFailure unless the model computes the code of each sample text.
 
     A restarted node answers that the model is not ready for some seconds, although its state is
-    DEPLOYED.
+    DEPLOYED. ``timeout``: seconds for which this is waited for.
     """
-    found = encode(server, model_id, [text for text, _ in samples])
+    found = encode(server, model_id, [text for text, _ in samples], timeout=timeout)
     for (text, expected), code in zip(samples, found, strict=True):
         if list(expected) != code:
             bits = sum((a & 255 ^ b & 255).bit_count() for a, b in zip(expected, code, strict=True))
@@ -144,10 +144,12 @@ def check_samples(
             )
 
 
-def encode(server: Server, model_id: str, texts: Sequence[str]) -> list[list[int]]:
+def encode(
+    server: Server, model_id: str, texts: Sequence[str], *, timeout: float = READY_TIMEOUT
+) -> list[list[int]]:
     """Return the code of each text as signed bytes, computed by the cluster."""
     body = {"text_docs": list(texts), "return_number": True, "target_response": [OUTPUT]}
-    path, retry = f"{ML}/models/{model_id}/_predict", poll(READY_TIMEOUT, POLL_INTERVAL)
+    path, retry = f"{ML}/models/{model_id}/_predict", poll(timeout, POLL_INTERVAL)
     while True:
         try:
             answer = server.request("POST", path, body, doing="encoding texts in the cluster")
@@ -158,13 +160,13 @@ def encode(server: Server, model_id: str, texts: Sequence[str]) -> list[list[int
     return [[int(n) for n in one["output"][0]["data"]] for one in answer["inference_results"]]
 
 
-def find_problem(server: Server, tag: OwnershipTag, samples: Iterable[Any]) -> str | None:
+def find_problem(server: Server, tag: OwnershipTag, samples: Samples) -> str | None:
     """Return why the model of ``tag`` does not compute the samples' codes, None if it does."""
     found = _find(server, tag)
     if not found:
         return "their model is missing"
     try:
-        check_samples(server, next(iter(found)), list(samples))
+        check_samples(server, next(iter(found)), samples, timeout=0)
     except ServerFailure as error:
         if error.status in (401, 403):
             raise
@@ -237,6 +239,8 @@ def _explained(server: Server, reason: str, status: int = 0) -> ServerFailure:
         cure = "free memory or disk of the nodes, or raise plugins.ml_commons.*_threshold"
     elif any(word in words for word in NATIVES):
         cure = NO_NATIVES
+    elif "not ready" in words:
+        cure = "a started node loads its models for up to a minute: repeat the command then"
     else:
         cure = "see the log of the server"
     line = " ".join(reason.split())[:300]

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
+from xmodal.encoders.text_tower import Samples
 from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.mapping import field_of, nested_path
@@ -35,7 +36,8 @@ class TowerConfig:
 
     ``queries``: for each target modality, the exact search with "@code@" as placeholder of the
     code. ``text_field``: field of the documents' texts; ``words_field``: where BM25 finds its
-    words. ``enriched``: as in :class:`~xmodal_opensearch.rest.pipelines.ConnectorConfig`. Raises
+    words. ``enriched``: as in :class:`~xmodal_opensearch.rest.pipelines.ConnectorConfig`.
+    ``samples``: texts and their codes, stored in the ingest pipeline for ``doctor``. Raises
     ConfigError for names and fields that are not valid.
     """
 
@@ -44,6 +46,7 @@ class TowerConfig:
     text_field: str = "text"
     words_field: str = "text.words"
     enriched: bool = False
+    samples: Samples = ()
 
     def __post_init__(self) -> None:
         check_name("--name", self.tag.name)
@@ -84,6 +87,7 @@ def ingest_pipeline(config: TowerConfig, model_id: str) -> Body:
         "codes": nested_path("text"),
         "self_test": mapping.SELF_TEST_ID,
         "self_test_field": mapping.SELF_TEST_FIELD,
+        "samples": [[text, list(code)] for text, code in config.samples],
     }
     if config.enriched:
         before["encoder"] = config.tag.fingerprint
@@ -98,6 +102,15 @@ def ingest_pipeline(config: TowerConfig, model_id: str) -> Body:
             _script("after", after),
         ],
     }
+
+
+def read_samples(pipeline: Body) -> Samples | None:
+    """Return the samples in an ingest pipeline, or None for pipelines of a service."""
+    for processor in pipeline.get("processors", ()):
+        found = processor.get("script", {}).get("params", {}).get("samples")
+        if found is not None:
+            return tuple((str(text), tuple(map(int, code))) for text, code in found)
+    return None
 
 
 def search_pipeline(config: TowerConfig, model_id: str) -> Body:
