@@ -124,11 +124,17 @@ def remove_model(server: Server, id_: str, found: Mapping[str, Any]) -> None:
 
 
 def delete(server: Server, path: str, doing: str) -> None:
-    try:
-        request(server, "DELETE", path, None, doing)
-    except ServerFailure as error:
-        if error.status != 404:  # already removed
-            raise
+    """Remove a resource. A group is refused until ml-commons sees that its models are removed."""
+    retry = poll(DEPLOY_TIMEOUT, POLL_INTERVAL)
+    while True:
+        try:
+            request(server, "DELETE", path, None, doing)
+            return
+        except ServerFailure as error:
+            if error.status == 404:  # already removed
+                return
+            if "associated model versions" not in error.reason or not retry.wait():
+                raise
 
 
 def request(server: Server, method: str, path: str, body: Body | None, doing: str) -> Any:

