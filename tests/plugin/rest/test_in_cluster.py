@@ -26,7 +26,25 @@ from xmodal_opensearch.index.store import open_opensearch
 from xmodal_opensearch.node import local_models
 
 TEXTS = int(os.environ.get("XMODAL_IN_CLUSTER_TEXTS", "60"))
-PIECES = ("a", "B", "ß", "я", "猫", "ก", "🦊", "א", '"', "\\", "\n", "\t", "'", " ", "{", "}", "[")
+PIECES: tuple[str, ...] = (
+    "a",
+    "B",
+    "ß",
+    "я",
+    "猫",
+    "ก",
+    "🦊",
+    "א",
+    '"',
+    "\\",
+    "\n",
+    "\t",
+    "'",
+    " ",
+    "{",
+    "}",
+    "[",
+)
 PIECES += ("${code}", "{{text}}", "<b>", "@text@", '{"a": 1}', "${input_map.docs}", "%s", "0")
 
 
@@ -123,7 +141,14 @@ def test_a_list_has_a_code_for_each_text(ml: Server, uri: str, encoder: Portable
 
 
 def test_documents_without_a_text_have_no_code(ml: Server, uri: str) -> None:
-    for document in ({}, {"text": None}, {"text": ""}, {"text": " \n"}, {"text": []}):
+    documents: tuple[dict[str, Any], ...] = (
+        {},
+        {"text": None},
+        {"text": ""},
+        {"text": " \n"},
+        {"text": []},
+    )
+    for document in documents:
         assert not {"text_code", "text_codes"} & put(ml, uri, "empty", document).keys()
     with pytest.raises(Refused):
         put(ml, uri, "object", {"text": {"a": "b"}})
