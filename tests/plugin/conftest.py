@@ -201,7 +201,7 @@ def service_url(model: Path, index_path: Path, pictures_url: str) -> Iterator[st
     if url := os.environ.get("XMODAL_SERVICE_URL"):
         yield url
         return
-    for package in ("starlette", "uvicorn"):
+    for package in ("fastapi", "uvicorn"):
         pytest.importorskip(package, reason="pip install -e '.[service]'")
     command = ("serve", "--model", model, "--index", index_path, "--port", 0)
     allowed = ("--allow-pictures-from", pictures_url.partition("//")[2])

@@ -26,7 +26,7 @@ assets = files("xmodal_opensearch").joinpath("assets")
 for name in ("hamming.painless", "artifacts.json", "compose.yaml"):
     assert assets.joinpath(name).is_file(), f"{name} is missing"
 service = files("xmodal").joinpath("service")
-for name in ("openapi.json", "page/index.html", "page/page.css", "page/page.js", "page/icon.svg"):
+for name in ("page/index.html", "page/page.css", "page/page.js", "page/icon.svg"):
     assert service.joinpath(name).is_file(), f"service/{name} is missing"
 java = files("xmodal_opensearch.server_plugin").joinpath("java")
 assert java.joinpath("plugin-descriptor.properties").is_file(), "the plugin's descriptor is missing"

@@ -11,10 +11,13 @@ from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import ConfigError, DataError, IndexMissing, XmodalError
+from xmodal.index.contract import WINDOW
+from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import HammingIndex
 from xmodal.index.query_codes import QueryCodes
 from xmodal.retrieval.query import Query
 from xmodal.retrieval.retriever import Retriever
+from xmodal.vectors import to_int8
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,56 @@ def test_offset_leaves_out_the_first_hits(retriever: Retriever) -> None:
     every = retriever.search(text="a red circle", k=140, by="codes")
     page = retriever.search(text="a red circle", k=20, offset=110, by="codes")
     assert page == every[110:130]
+
+
+@pytest.fixture(scope="module")
+def many_documents(encoder: Encoder) -> HammingIndex:
+    """More documents with vectors and captions than vectors order again."""
+    random, n = np.random.default_rng(4), 2 * WINDOW
+    outputs = random.normal(size=(n, encoder.bits))
+    words = [
+        f"{colour} {shape}" for colour in ("red", "blue", "green") for shape in ("star", "box")
+    ]
+    index = HammingIndex(encoder.bits)
+    index.add(
+        DocumentBatch.of(
+            [f"{number:04}" for number in random.permutation(n)],
+            image=BinaryCodes(np.packbits(outputs > 0, axis=1), encoder.bits),
+            image_vectors=to_int8(outputs),
+            fields=[{"text": words[number % len(words)]} for number in range(n)],
+        )
+    )
+    return index
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ({}, 600),
+        ({"by": "codes"}, 600),
+        ({"by": "words"}, 400),
+        ({"by": "codes", "stage": "weighted"}, 600),
+        ({"word_weight": 0.1}, 600),
+        ({"not_text": ["star"]}, 300),
+        ({"not_text": ["star", "blue box"], "by": "codes"}, 200),
+        ({"like": "0007"}, 599),
+        ({"radius": 17}, None),
+        ({"min_confidence": 0.01}, None),
+    ],
+    ids=repr,
+)
+def test_pages_are_parts_of_one_ranking(
+    encoder: Encoder, many_documents: HammingIndex, options: dict[str, Any], count: int | None
+) -> None:
+    retriever = Retriever(encoder, many_documents)
+    query = {"text": "a red star", "target": "image", **options}
+    every = [hit.id for hit in retriever.search(**query, k=1000)]
+    assert len(set(every)) == len(every) and (len(every) == count if count else len(every) > 150)
+    pages = [
+        [hit.id for hit in retriever.search(**query, k=70, offset=offset)]
+        for offset in range(0, len(every), 70)
+    ]
+    assert [id_ for page in pages for id_ in page] == every
 
 
 def combined(parts: list[tuple[Any, float]]) -> QueryCodes:

@@ -21,6 +21,7 @@ from support.service_process import Running, running
 from xmodal.encoders.encoder import Encoder
 
 JSON = {"Content-Type": "application/json"}
+GZIP = JSON | {"Content-Encoding": "gzip"}
 BODY_LIMIT = 200_000
 
 
@@ -55,6 +56,16 @@ def png_with_wrong_size() -> bytes:
 def postscript() -> bytes:
     """A format for which Pillow would start another program."""
     return b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+
+
+def gzip_bomb() -> bytes:
+    """150 KB that decompress to 150 MB of spaces."""
+    compressor = zlib.compressobj(9, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+    blocks = [
+        compressor.compress(b" " * 1_000_000) + compressor.flush(zlib.Z_FULL_FLUSH)
+        for _ in range(2)
+    ]
+    return blocks[0] + 150 * blocks[1]
 
 
 SEARCHES: dict[str, tuple[Any, int]] = {
@@ -125,7 +136,13 @@ RAW: dict[str, tuple[bytes, dict[str, str], int]] = {
     "body with nan": (b'{"text": "a", "k": NaN}', JSON, 400),
     "body latin-1": ('{"text": "ä"}'.encode("latin-1"), JSON, 400),
     "body utf-16": ('{"text": "a"}'.encode("utf-16"), JSON, 400),
-    "body compressed": (gzip.compress(b'{"text": "a"}'), JSON | {"Content-Encoding": "gzip"}, 400),
+    "body not gzip": (b'{"text": "a"}', GZIP, 400),
+    "body compressed, not complete": (gzip.compress(b'{"text": "a"}')[:-1], GZIP, 400),
+    "body of two gzip members": (gzip.compress(b'{"text":') + gzip.compress(b'"a"}'), GZIP, 400),
+    "body compressed, too large": (gzip.compress(b" " * (BODY_LIMIT + 1)), GZIP, 413),
+    "body compressed, of 150 MB": (gzip_bomb(), GZIP, 413),
+    "body compressed twice": (b"", JSON | {"Content-Encoding": "gzip, gzip"}, 415),
+    "body compressed by brotli": (b"", JSON | {"Content-Encoding": "br"}, 415),
     "body nested deeply": (nested(10_000), JSON, 400),
     "body of many objects": (nested(30_000), JSON, 422),
     "body nested": (nested(50), JSON, 422),
@@ -143,7 +160,7 @@ PATHS: dict[str, tuple[str, str, int]] = {
     "another file of the package": ("GET", "/page/openapi.json", 404),
     "backslashes": ("GET", "/page/..\\..\\app.py", 404),
     "a null byte": ("GET", "/page/page.js%00.css", 404),
-    "wrong method": ("GET", "/v1/search", 405),
+    "wrong method": ("GET", "/v1/encode", 405),
     "method delete": ("DELETE", "/v1/documents?id=a", 405),
     "method unknown": ("BREW", "/v1/about", 405),
     "picture of an unknown id": ("GET", "/v1/picture?id=..%2f..%2fetc%2fpasswd", 404),

@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
+from support.described import described
 
 if TYPE_CHECKING:
     from xmodal.encoders.encoder import Encoder
 
 
 class Running(NamedTuple):
-    """A running service: its port, its application, and an HTTP client for it."""
+    """A running service: its port, its application, and an HTTP client for it.
+
+    The client fails for a response that the OpenAPI description does not have.
+    """
 
     port: int
     app: Any
@@ -54,7 +58,8 @@ def running(encoder: Encoder, index: Any, **settings: Any) -> Iterator[Running]:
     port = listening.getsockname()[1]
     try:
         url = f"http://127.0.0.1:{port}"
-        with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+        hooks = {"response": [described(app.openapi())]}
+        with httpx.Client(base_url=url, timeout=60, trust_env=False, event_hooks=hooks) as client:
             yield Running(port, app, client)
     finally:
         started[0].should_exit = True

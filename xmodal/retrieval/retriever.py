@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xmodal.errors import ConfigError, XmodalError
 from xmodal.index.contract import (
+    WINDOW,
     FullTextIndex,
     Hit,
     Hits,
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 DEPTH = 100
 """Documents of each ranking, by codes and by words, that are fused and compared for confidence."""
+MAX_COUNT = 10_000
+"""Largest number of documents of a ranking, unless a query asks for more: of an index in OpenSearch
+one request returns no more."""
 COUNT_SECONDS = 10.0
 """Seconds for which the number of searched documents is cached."""
 
@@ -133,8 +137,11 @@ class Retriever:
         depth = first.offset + first.k
         if first.has_words or first.cross_modal:
             depth = max(depth, DEPTH)
+        by_words = self._by_words(group, depth if first.by == "words" else DEPTH)
+        if depth > DEPTH and by_words[0] is not None:
+            # Documents that words rank may be among those by codes.
+            depth = max(depth, min(depth + DEPTH, MAX_COUNT))
         by_codes = self._by_codes(group, depth)
-        by_words = self._by_words(group, depth)
         return [
             self._finished(one, hits, words)
             for one, hits, words in zip(group, by_codes, by_words, strict=True)
@@ -147,22 +154,52 @@ class Retriever:
             return [[] for _ in group]
         # The document that a query is like, and documents with excluded words, are left out below.
         spare = any(one.query.like is not None for one in group)
-        lists = self.index.search(
-            QueryCodes.concatenate([one.codes for one in group]),
-            (2 * depth if first.not_text else depth) + spare,
-            target=first.searched,
-            where=first.where,
-            radius=first.radius,
-        )
-        remaining = iter(lists)
-        return [
-            [
-                hit
-                for hit in _best_hits(list(islice(remaining, len(one.codes))))
-                if hit.id != one.query.like and not _is_excluded(hit, one.query)
-            ][:depth]
-            for one in group
-        ]
+        count = (2 * depth if first.not_text else depth) + spare
+        while True:
+            lists = self._ranked(group, count)
+            kept = [
+                [
+                    hit
+                    for hit in hits
+                    if hit.id != one.query.like and not _is_excluded(hit, one.query)
+                ][:depth]
+                for one, hits in zip(group, lists, strict=True)
+            ]
+            short = (len(hits) < depth for hits in kept)
+            if count >= MAX_COUNT or not any(
+                few and len(hits) >= count for few, hits in zip(short, lists, strict=True)
+            ):
+                return kept
+            count = min(2 * count, MAX_COUNT)
+
+    def _ranked(self, group: Sequence[_Encoded], count: int) -> Hits:
+        """Return the best ``count`` documents of each query by codes, whatever the query excludes.
+
+        Vectors order the first WINDOW documents, for every ``count``, so that the ranking for a
+        smaller ``count`` is the beginning of that for a larger one.
+        """
+        first = group[0].query
+        codes = QueryCodes.concatenate([one.codes for one in group])
+
+        def search(codes: QueryCodes, k: int) -> Hits:
+            lists = iter(
+                self.index.search(
+                    codes, k, target=first.searched, where=first.where, radius=first.radius
+                )
+            )
+            return [_best_hits(list(islice(lists, len(one.codes)))) for one in group]
+
+        if count <= WINDOW or codes.vectors is None or self.index.dim is None:
+            return search(codes, count)
+        heads = [hits[:WINDOW] for hits in search(codes, WINDOW)]
+        by_code = search(QueryCodes(codes.codes, codes.weights), count)
+        ranked = []
+        for one, head, hits in zip(group, heads, by_code, strict=True):
+            keys = {hit.key for hit in head}
+            tail = [hit.key for hit in hits if hit.key not in keys]
+            known = self._measure(one, [key[0] for key in tail])
+            ranked.append(head + [known[key] for key in tail if key in known])
+        return ranked
 
     def _by_words(self, group: Sequence[_Encoded], depth: int) -> list[list[WordsHit] | None]:
         """Return the ranking by words of each query; None for a search by codes alone."""
@@ -190,12 +227,17 @@ class Retriever:
         return hits[query.offset : query.offset + query.k]
 
     def _fused(self, one: _Encoded, by_codes: list[Hit], by_words: list[WordsHit]) -> list[Hit]:
-        """Return the documents of both rankings by the sum of their reciprocal ranks."""
+        """Return the documents of both rankings by the sum of their reciprocal ranks.
+
+        The first DEPTH by words are fused with the first DEPTH by codes; further documents follow
+        by codes. So the order is the same for every depth of the ranking by codes.
+        """
         query = one.query
         known = {hit.key: hit for hit in by_codes}
         matched = {hit.key: as_typed(str(query.text), hit.matched) for hit in by_words}
         known |= self._measured(one, [key[0] for key in matched if key not in known])
         words = [key for key in matched if key in known]
+        codes = [hit.key for n, hit in enumerate(by_codes) if n < DEPTH or hit.key not in matched]
         weights = (1.0, query.word_weight)
         return [
             known[rank.id]._replace(
@@ -203,24 +245,32 @@ class Retriever:
                 ranks=dict(zip(("codes", "words"), rank.ranks, strict=True)),
                 matched=matched.get(rank.id, ()),
             )
-            for rank in reciprocal_rank([[hit.key for hit in by_codes], words], weights=weights)
+            for rank in reciprocal_rank([codes, words], weights=weights)
         ]
 
     def _measured(self, one: _Encoded, ids: Sequence[str]) -> dict[tuple[str, str], Hit]:
         """Return hits of documents that only the ranking by words found."""
         query = one.query
+        limit = self.index.bits if query.radius is None else query.radius
+        return {
+            key: hit
+            for key, hit in self._measure(one, ids).items()
+            if hit.id != query.like and hit.distance <= limit and not _is_excluded(hit, query)
+        }
+
+    def _measure(self, one: _Encoded, ids: Sequence[str]) -> dict[tuple[str, str], Hit]:
+        """Return the hits that documents are for a query."""
         if not ids:
             return {}
         lists = [
-            list(self.index.measure(one.codes[row : row + 1], ids, target=query.searched).values())
+            list(
+                self.index.measure(
+                    one.codes[row : row + 1], ids, target=one.query.searched
+                ).values()
+            )
             for row in range(len(one.codes))
         ]
-        limit = self.index.bits if query.radius is None else query.radius
-        return {
-            hit.key: hit
-            for hit in _best_hits(lists)
-            if hit.id != query.like and hit.distance <= limit and not _is_excluded(hit, query)
-        }
+        return {hit.key: hit for hit in _best_hits(lists)}
 
     # ---- confidence ----------------------------------------------------------------------------
 

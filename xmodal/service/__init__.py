@@ -1,10 +1,18 @@
 """HTTP API: text, image and more-like-this search, encoding, and a search page.
 
 app.py         create_app(encoder, index, settings): the ASGI application
-routes.py      request handlers
-schema.py      reads, parses and validates request bodies
-openapi.json   the API description; request bodies are validated against it
-searching.py   searches of an index, several at a time
+routes/        request handlers by subject: search, encoding, documents, operations
+bodies.py      pydantic models of request bodies
+conditions.py  pydantic models of filters
+results.py     pydantic models of responses
+parameters.py  query parameters
+description.py the OpenAPI description, generated from routes and models
+backend.py     encoder, index and thread pools, which the handlers share
+reading.py     reads, parses and validates request bodies
+validation.py  the first error of a validation as one line
+compression.py gzip of requests and responses
+json_response.py  JSON responses, ETags
+image_input.py images in requests
 batching.py    micro-batching
 downloads.py   pictures named by an address, of allowed hosts
 reload.py      reloads a local index that another process saved

@@ -1,4 +1,4 @@
-"""The ASGI application of the service."""
+"""The FastAPI application of the service."""
 
 from __future__ import annotations
 
@@ -7,24 +7,31 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from PIL import Image
-from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import XmodalError
 from xmodal.index.contract import Hit, Index, shown_source
+from xmodal.service.backend import Backend
+from xmodal.service.compression import CompressionMiddleware
+from xmodal.service.description import describe
 from xmodal.service.errors import RequestError, handle_error
 from xmodal.service.middleware import ServiceMiddleware
-from xmodal.service.routes import Service
+from xmodal.service.routes import ROUTERS
 from xmodal.service.settings import Settings
 
 SAMPLE_SIZE = 20
 """Documents whose image files are looked up at start."""
-HANDLED: tuple[Any, ...] = (RequestError, XmodalError, TimeoutError, 404, 405)
+HANDLED: tuple[Any, ...] = (
+    *(RequestError, RequestValidationError, XmodalError, TimeoutError),
+    *(404, 405),
+)
 
 
-def create_app(encoder: Encoder, index: Index, settings: Settings | None = None) -> Starlette:
+def create_app(encoder: Encoder, index: Index, settings: Settings | None = None) -> FastAPI:
     """The service as an ASGI application, which closes ``index`` at shutdown.
 
     Encodes an image and a text and searches the index before it returns, so that a model or an
@@ -41,21 +48,33 @@ def create_app(encoder: Encoder, index: Index, settings: Settings | None = None)
         return index.search(code, SAMPLE_SIZE, target="image")[0]
 
     hits = warm_up(index)
-    service = Service(encoder, index, settings)
+    backend = Backend(encoder, index, settings)
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        reloading = asyncio.create_task(service.reload_index(warm_up))
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        reloading = asyncio.create_task(backend.reload_index(warm_up))
         yield
         reloading.cancel()
-        service.close()
+        backend.close()
 
-    app = Starlette(
-        routes=service.routes(),
-        middleware=[Middleware(ServiceMiddleware, settings=settings, metrics=service.metrics)],
+    app = FastAPI(
+        openapi_url=None,  # the routes have it, with an ETag
+        docs_url=None,  # the pages load scripts of other sites
+        redoc_url=None,
+        redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
+        middleware=[
+            Middleware(ServiceMiddleware, settings=settings, metrics=backend.metrics),
+            Middleware(CompressionMiddleware),
+        ],
         exception_handlers={Exception: handle_error, **dict.fromkeys(HANDLED, handle_error)},
         lifespan=lifespan,
     )
+    for router in ROUTERS:
+        app.include_router(router)
+    description = describe(app, token=settings.token is not None)
+    app.openapi = lambda: description  # type: ignore[method-assign]
+    app.state.backend = backend
     named = [(hit.id, file) for hit in hits if (file := shown_source(hit, "image", "image"))]
-    app.state.picture_sample = len(named), sum(bool(service.thumbnails.path(*n)) for n in named)
+    app.state.picture_sample = len(named), sum(bool(backend.thumbnails.path(*n)) for n in named)
     return app

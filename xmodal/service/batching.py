@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 from xmodal.codes import BinaryCodes
 from xmodal.encoders.encoder import Encoder
 from xmodal.service.downloads import PictureDownloads
-from xmodal.service.schema import decode_image
+from xmodal.service.image_input import decode_image
 from xmodal.service.settings import Settings
 from xmodal.web.address import is_address
 

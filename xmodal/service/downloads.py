@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from xmodal.errors import DataError
 from xmodal.service.errors import RequestError
-from xmodal.service.schema import check_picture
+from xmodal.service.image_input import check_picture
 from xmodal.service.settings import Settings
 from xmodal.web.address import WebAddress, parse_web_address
 from xmodal.web.failures import RequestFailed

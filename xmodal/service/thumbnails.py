@@ -7,13 +7,15 @@ import os
 from collections import OrderedDict
 from pathlib import Path
 from threading import Lock
+from typing import Literal, get_args
 
 from PIL import Image, ImageOps
 
 from xmodal.data.images import load_image
 from xmodal.data.packed import is_picture_file, picture_stat
 
-SIZES = (320, 1024)
+Size = Literal[320, 1024]
+SIZES: tuple[Size, ...] = get_args(Size)
 """Longest sides of thumbnails, in pixels."""
 CACHE_SIZE = 512
 """Thumbnails kept in memory."""
