@@ -185,7 +185,7 @@ def _compare(encoder: Encoder, codes: npt.NDArray[np.int8], *, is_requantized: b
     """
     expected = np.asarray(encoder.encode_texts(list(SAMPLES)).to_signed())
     bits = np.bitwise_count((expected ^ codes).view(np.uint8)).sum()
-    if bits > (0.25 * 8 * codes.size if is_requantized else 0):
+    if bits > (0.4 * 8 * codes.size if is_requantized else 0):
         raise ModelError(
             f"the graph for ml-commons computes other codes than the encoder ({bits} of "
             f"{8 * codes.size} bits differ): use connect --service"

@@ -8,6 +8,7 @@ only what ``connect`` created.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from xmodal.data.dataset import Progress
@@ -70,6 +71,10 @@ def connect_in_cluster(
     if default_of is not None:
         _check_default(server, ingest, default_of)
     model = local_model.create(server, config.tag, tower, progress)
+    if tower.max_differing_share:
+        # doctor compares with codes of this cluster, whose rounding differs from that of the export
+        codes = local_model.check_samples(server, str(model.id), tower.samples, max_share=1)
+        config = replace(config, samples=codes)
     changes = [model]
     for path, body in tower_pipelines.bodies(config, str(model.id)).items():
         changes.append(_write(server, config.tag, path, body))

@@ -6,6 +6,7 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pytest
 from support.exported import exported, untrained
 from support.hamming_server import Refused, Server
 from support.rest_path import alias, changes, curl, run
-from support.tiny_models import save_bert
+from support.text_families import text_model
 
 from xmodal.encoders.onnx_encoder import PortableEncoder
+from xmodal.encoders.text_tower import TextTower
 from xmodal.errors import ConfigError
 from xmodal.export.ml_commons import write_text_tower
 from xmodal_opensearch.client.address import parse_address
@@ -58,7 +60,7 @@ def folder(
     except ConfigError as error:
         pytest.skip(str(error))
     new = tmp_path_factory.mktemp("bert")
-    exported(untrained("small-cnn", str(save_bert(new / "bert"))), new)
+    exported(untrained("small-cnn", str(text_model("bert", new / "bert"))), new)
     return new
 
 
@@ -208,17 +210,16 @@ def test_doctor_compares_the_samples(ml: Server, uri: str) -> None:
     samples[0][1][0] ^= 1
     ml("PUT", path, pipeline)
     (wrong,) = findings()
-    assert "1 of 64 bits" in wrong.meaning and "--in-cluster" in wrong.repair
+    assert "1 of 384 bits" in wrong.meaning and "--in-cluster" in wrong.repair
     ml("PUT", path, json.loads(text))
 
 
 def test_another_tower_is_refused(
     uri: str, tmp_path: Path, tower: Path, opensearch_cli: Callable[..., Any]
 ) -> None:
-    content = json.loads(tower.with_suffix(".json").read_text("utf-8"))
     (tmp_path / "other.zip").write_bytes(tower.read_bytes())
-    other = content | {"fingerprint": "0" * 16, "file": "other.zip"}
-    (tmp_path / "other.json").write_text(json.dumps(other), "utf-8")
+    other = replace(TextTower.load(tower), fingerprint="0" * 16)
+    (tmp_path / "other.json").write_text(other.to_json(), "utf-8")
     result = opensearch_cli("connect", uri, "--in-cluster", tmp_path / "other.zip")
     assert result.status == 2 and "0" * 16 in result.err, result
     both = opensearch_cli("connect", uri, "--in-cluster", tower, "--service", "http://h:1")
@@ -229,13 +230,30 @@ def test_a_failed_upload_leaves_nothing(
     ml: Server, ml_address: Callable[..., str], tower: Path, opensearch_cli: Callable[..., Any]
 ) -> None:
     new = ml_address()
-    content = json.loads(tower.with_suffix(".json").read_text("utf-8"))
+    content = TextTower.load(tower)
     copy = tower.with_name("wrong.zip")
     copy.write_bytes(tower.read_bytes())
-    content["samples"][0][1][0] ^= 2
-    copy.with_suffix(".json").write_text(json.dumps(content | {"file": copy.name}), "utf-8")
+    (text, code), *others = content.samples
+    changed = replace(content, samples=((text, (code[0] ^ 2, *code[1:])), *others))
+    copy.with_suffix(".json").write_text(changed.to_json(), "utf-8")
     result = opensearch_cli("connect", new, "--in-cluster", copy)
-    assert result.status == 2 and "1 of 64 bits" in result.err, result
+    assert result.status == 2 and "1 of 384 bits" in result.err, result
     left = ml("POST", "_plugins/_ml/models/_search", {"size": 100})["hits"]["hits"]
     assert not [one for one in left if one["_source"].get("name") == f"xmodal-{alias(new)}"]
+    run("disconnect", new)
+
+
+def test_int8_has_an_index_of_its_own(
+    ml: Server, ml_address: Callable[..., str], folder: Path, uri: str, opensearch_cli: Any
+) -> None:
+    tower = write_text_tower(folder / "x.onnx", folder / "small.zip", int8=True)
+    mixed = opensearch_cli("connect", uri, "--in-cluster", tower.file)
+    assert mixed.status == 2 and tower.fingerprint in mixed.err, mixed
+    new = ml_address()
+    run("connect", new, "--in-cluster", tower.file)
+    stored = put(ml, new, "1", {"text": "Two dogs"})
+    found = search(ml, new, "text-to-text", text="Two dogs")
+    assert found == {"1": 1.0}, stored
+    address = parse_address(new)
+    assert "text-tower" not in {one.kind for one in inspect(Client(address), address).findings}
     run("disconnect", new)
