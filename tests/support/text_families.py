@@ -74,6 +74,10 @@ def text_model(name: str, folder: Path) -> Path:
         tokens = unigram_tokenizer(24)
         sizes |= {"vocab_size": len(tokens), "pad_token_id": 1}
         model = T.XLMRobertaModel(T.XLMRobertaConfig(**sizes, **positions))
+    elif name == "t5":
+        tokens = unigram_tokenizer(24)
+        small = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 2, "num_heads": 2}
+        model = T.T5EncoderModel(T.T5Config(vocab_size=len(tokens), **small))
     elif name == "distilbert":
         small = {"dim": 16, "hidden_dim": 24, "n_layers": 2, "n_heads": 2}
         model = T.DistilBertModel(T.DistilBertConfig(vocab_size=len(tokens), **small, **positions))
