@@ -16,6 +16,7 @@ from xmodal.config import Options
 from xmodal.data.readers.read import read
 from xmodal.data.synthetic import write_synthetic_data
 from xmodal.errors import ConfigError
+from xmodal.export import Check, write_portable
 from xmodal.training.train import train
 from xmodal_opensearch.node.process import Node
 from xmodal_opensearch.rest.pipelines import LITERAL
@@ -27,10 +28,14 @@ PATHS = ("cluster", "service")
 
 
 def train_model(folder: Path, bits: int) -> Path:
-    """Train on rendered pictures: a small CNN, and MiniLM for texts; return the model's folder."""
+    """Train on rendered pictures: a small CNN, and MiniLM for texts; return the model's folder.
+
+    The subfolder ``portable`` has its export.
+    """
     data = read(write_synthetic_data(folder / "pictures", IMAGES), label_column="labels")
     options = Options(bits=bits, image_backbone="small-cnn", text_backbone=minilm())
     train(data, folder / "model", options, dict(SETTINGS), cache=folder / "cache")
+    write_portable(folder / "model", check=Check(items=20))
     return folder / "model"
 
 

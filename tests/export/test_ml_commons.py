@@ -100,7 +100,8 @@ def test_an_int8_encoder_gives_an_int8_archive(
     assert tower.fingerprint == same.fingerprint
     given = texts()[:20]
     found = predict(tower.file, tower.model_config["model_type"], given)
-    assert np.array_equal(found, codes_of(small, given))
+    differing = np.unpackbits(((found ^ codes_of(small, given)) & 255).astype(np.uint8))
+    assert differing.mean() < tower.max_differing_share
 
 
 # ---- the archive -------------------------------------------------------------------------------
