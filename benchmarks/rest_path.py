@@ -19,11 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from harness.commands import run, serving
 from harness.report import table, write
 
 from xmodal.config import Options
@@ -40,27 +39,6 @@ from xmodal_opensearch.node.process import Node
 IMAGES = 400
 K = 10
 MAX_RESPONSE_SHOWN = 1200
-COMMAND = "import sys; from {}.cli import main; main()"
-
-
-def run(package: str, *arguments: object) -> str:
-    """Run a command of a package; return its stdout."""
-    command = [sys.executable, "-c", COMMAND.format(package), *map(str, arguments)]
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
-@contextmanager
-def serving(model: Path, uri: str) -> Iterator[str]:
-    """Start a service; yield its address."""
-    arguments = ["serve", "--model", str(model), "--index", uri, "--port", "0"]
-    command = [sys.executable, "-c", COMMAND.format("xmodal"), *arguments]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        try:
-            found = (line.partition("listening on ")[2].strip() for line in process.stderr)
-            yield next(filter(None, found))
-        finally:
-            process.terminate()
 
 
 def curl(line: str, folder: Path, body: str | None = None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 
 MAX_CHARACTERS = 10_000
@@ -138,3 +138,10 @@ def random_texts(count: int, seed: int) -> list[tuple[str, str]]:
     shares = [share for share, _ in KINDS.values()]
     kinds = rng.choices(list(KINDS), weights=shares, k=count)
     return [(kind, KINDS[kind][1](rng)) for kind in kinds]
+
+
+def captions(count: int, seed: int) -> Iterator[str]:
+    """Yield ``count`` English captions of 9 to 14 words."""
+    rng, words = random.Random(seed), WORDS["en"].split()
+    for _ in range(count):
+        yield " ".join(rng.choices(words, k=rng.randint(9, 14)))

@@ -36,6 +36,7 @@ CORE_FILES = (
     *("codes", "vectors"),
 )
 PLUGIN_USES_OF_CORE = {
+    "encoders.text_tower",
     *("errors", "modality", "codes", "vectors", "data", "web", "retrieval", "encoders.load"),
     "writing",
     *("index.contract", "index.validation", "index.filters", "index.documents", "index.origins"),
@@ -43,7 +44,7 @@ PLUGIN_USES_OF_CORE = {
     *("features.cache", "cli.output", "cli.exit"),
 }
 # The command line of the plugin builds encoders and demos as the command line of the core does.
-PLUGIN_CLI_USES_OF_CORE = {"features", "encoders", "service", "index", "cli"}
+PLUGIN_CLI_USES_OF_CORE = {"features", "encoders", "export.ml_commons", "service", "index", "cli"}
 
 TORCH = {"torch", "torchvision", "transformers"}
 HEAVY = {*TORCH, "safetensors", "llvmlite", "pyarrow", "PIL", "click", "rich", "opensearchpy"}

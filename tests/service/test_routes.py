@@ -196,11 +196,13 @@ def test_embed_returns_signed_bytes_in_each_format(
     path = Path(index.get(index.codes("image")[0][:1]).fields_by_id().popitem()[1]["image"])
     of_text = encoder.encode_texts([WORDS]).packed.view(np.int8)[0].tolist()
     of_image = encoder.encode_images([path]).packed.view(np.int8)[0].tolist()
+    of_braces = encoder.encode_texts(["a ${red} $\u2060x"]).packed.view(np.int8)[0].tolist()
     image_file = base64_of(path)
     cases: list[tuple[dict[str, Any], Any, Any]] = [
         ({"inputText": WORDS}, of_text, None),
         ({"inputText": WORDS, "inputImage": "null"}, of_text, None),
         ({"inputText": "\u2060" + WORDS}, of_text, None),
+        ({"inputText": "\u2060a $\u2060{red} $\u2060\u2060x"}, of_braces, None),
         ({"inputText": "\u2060", "inputImage": image_file}, None, of_image),
         ({"inputText": "null", "inputImage": image_file}, None, of_image),
         ({"inputText": "", "inputImage": image_file}, None, of_image),

@@ -31,7 +31,8 @@ from xmodal.errors import ConfigError, require
     "archive",
     type=click.Path(path_type=Path),
     metavar="FILE.zip",
-    help="Write the text tower alone, as a model that OpenSearch runs itself (plugin ml-commons).",
+    help="Write the text tower alone, as a model that OpenSearch runs itself (plugin ml-commons), "
+    "and a .json file beside it. Needs a transformer of at most 512 tokens.",
 )
 @click.option(
     "--int8",
@@ -46,7 +47,9 @@ from xmodal.errors import ConfigError, require
 )
 @click.option("--items", default=500, show_default=True, help="Maximum number of items to compare.")
 @click.option(
-    "--restart", is_flag=True, help="Replace the folder --onnx when the new export is complete."
+    "--restart",
+    is_flag=True,
+    help="Replace the folder --onnx or the file --ml-commons when the new export is complete.",
 )
 @backbone_options(None)
 @column_options
@@ -70,7 +73,7 @@ def export(
     """
     require("xmodal export", "export")
     if archive is not None:
-        _export_text_tower(model, out, archive, params)
+        _export_text_tower(model, out, archive, params | {"data": data})
         return
     if out is None and params["int8"]:
         raise ConfigError("--int8 gives other codes than the model: name a folder with --onnx")
@@ -124,20 +127,38 @@ def export(
 def _export_text_tower(
     model: Path, out: Path | None, archive: Path, params: dict[str, Any]
 ) -> None:
-    """Write the archive of the text tower and print what it is."""
+    """Write the archive of the text tower and print what it is.
+
+    It has no comparison with torch: its codes are compared with those of the portable encoder.
+    """
     if out is not None:
         raise ConfigError("--onnx and --ml-commons are two exports: run the command for each")
+    if params["data"] is not None:
+        raise ConfigError("--ml-commons does not compare on data: leave --check out")
+    description = archive.with_suffix(".json")
+    for path in (archive, description):
+        if path.exists() and not params["restart"]:
+            raise ConfigError(
+                f"{path} exists already: name a new file, or replace it with --restart"
+            )
 
     from xmodal.export.ml_commons import write_text_tower
 
     tower = write_text_tower(model, archive, int8=params["int8"])
     if params["as_json"]:
-        print_json({"archive": str(tower.file), "fingerprint": tower.fingerprint})
+        summary = {"archive": str(tower.file), "description": str(description)}
+        names = ("fingerprint", "bits", "precision", "max_tokens", "size", "sha256")
+        print_json(summary | {name: getattr(tower, name) for name in names})
         return
     print_line(
         f"{tower.file}: text tower of {tower.bits} bits, encoder {tower.fingerprint}, "
         f"{tower.precision}, {tower.size / 1e6:.1f} MB; texts of up to {tower.max_tokens} tokens"
     )
+    if tower.precision == "int8":
+        info(
+            "int8: these codes differ from those of the model, and only a cluster computes them: "
+            "use an index of its own, whose documents the cluster encodes as well"
+        )
     info(
         f"next: {runnable('xmodal-opensearch')} connect opensearch://localhost:9200/my-index "
         f"--in-cluster {tower.file}"

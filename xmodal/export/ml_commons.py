@@ -1,37 +1,51 @@
 """Text tower of a portable encoder as a model of ml-commons, which runs inside OpenSearch.
 
-ml-commons tokenizes with tokenizer.json and computes the graph with onnxruntime 1.16. It pads the
-texts of a request to the longest one, truncates them to MAX_TOKENS tokens, passes ``input_ids``
-and ``attention_mask``, and ``token_type_ids`` to models of the type ``bert``. It stores the first
-output, float32 numbers, of which neural-search makes signed bytes.
+ml-commons tokenizes with tokenizer.json and computes the graph with onnxruntime 1.16. It truncates
+a text to MAX_TOKENS tokens, and passes ``input_ids``, ``attention_mask``, and ``token_type_ids`` to
+models of the type ``bert``. It stores the first output, float32 numbers, of which neural-search
+makes signed bytes. See :mod:`xmodal.export.ml_commons_tokens` and
+:mod:`xmodal.export.ml_commons_graph`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+import onnxruntime
+from onnx import numpy_helper
 from tokenizers import Tokenizer
 
+from xmodal.checksums import check_file, file_record
+from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.engine import portable_folder
-from xmodal.encoders.folder import CONFIG, ONNX_ENCODER, TOKENIZER, encoder_format
-from xmodal.encoders.onnx_encoder import ModalityConfig, PortableEncoder
+from xmodal.encoders.folder import (
+    FILES_KEY,
+    ONNX_ENCODER,
+    TOKENIZER,
+    damage_as_model_error,
+    encoder_format,
+    read_config,
+)
+from xmodal.encoders.onnx_encoder import TOKEN_TENSORS, ModalityConfig, PortableEncoder
 from xmodal.encoders.text_tower import TextTower
 from xmodal.errors import ConfigError, ModelError
-from xmodal.writing import atomic_write, write_text
+from xmodal.export.ml_commons_graph import INPUTS, ml_commons_graph
+from xmodal.export.ml_commons_tokens import MAX_TOKENS, ml_commons_tokenizer
+from xmodal.export.quantization import quantize
+from xmodal.writing import atomic_write, check_target, write_text
 
-MAX_TOKENS = 512
-"""Tokens to which ml-commons truncates, whatever the tokenizer declares."""
-OPSET, IR_VERSION = 19, 9
-"""Newest versions that onnxruntime 1.16 reads."""
-OUTPUT = "sentence_embedding"
+GRAPH = "text.onnx"
+MAX_INT8_DIFFERENCE = 0.4
+"""Share of bits of an int8 graph that may differ; of unrelated codes it is 0.5."""
 SAMPLES = (
     "a red circle on the left",
     "Ein grüner Kreis, «rechts»",
@@ -45,9 +59,10 @@ SAMPLES = (
 def write_text_tower(model: str | Path, out: str | Path, *, int8: bool = False) -> TextTower:
     """Write the text tower of a model as ``out`` (.zip), and its description beside it (.json).
 
-    ``model``: folder of a portable encoder, or of a trained one with its portable encoder.
-    Raises ConfigError if the tower cannot run in ml-commons, and ModelError if the written graph
-    computes other codes than the encoder.
+    ``model``: folder of a portable encoder, or of a trained one with its portable encoder. A tower
+    in int8 (``int8``, or a portable encoder in int8) has a fingerprint of its own, because its
+    codes depend on the version of onnxruntime. Raises ConfigError if the tower cannot run in
+    ml-commons, and ModelError if the written graph computes other codes than the encoder.
     """
     out = Path(out)
     if out.suffix != ".zip":
@@ -55,20 +70,34 @@ def write_text_tower(model: str | Path, out: str | Path, *, int8: bool = False) 
     folder = _portable(Path(model))
     encoder = PortableEncoder.load(folder)
     config = encoder.modality_configs["text"]
-    _check(encoder, config)
-    graph = _ml_commons_graph(folder, config).SerializeToString(deterministic=True)
-    _write_zip(out, graph, _tokenizer(folder, config))
-    data = out.read_bytes()
-    codes = encoder.encode_texts(list(SAMPLES)).to_signed()
+    check_config(config)
+    if (folder / f"{config.graph}.data").exists():
+        raise ConfigError(f"{config.graph} has over 2 GB, expected less: use connect --service")
+    check_target(out)
+    name = str(config.tokenizer)
+    with damage_as_model_error(folder, ONNX_ENCODER):
+        for file in (config.graph, name):
+            check_file(folder / file, read_config(folder, ONNX_ENCODER)[FILES_KEY][file])
+    tokens = ml_commons_tokenizer((folder / name).read_text("utf-8"), config)
+    is_int8 = int8 or encoder.precision == "int8"
+    original = _quantized(folder, config) if int8 and encoder.precision != "int8" else None
+    original = original or onnx.load(folder / config.graph)
+    fingerprint = _int8_fingerprint(folder, original) if is_int8 else encoder.fingerprint
+    graph = ml_commons_graph(original, config, tokens, encoder.bits)
+    data = graph.SerializeToString(deterministic=True)
+    codes = compute(data, tokens.json, SAMPLES)
+    _compare(encoder, codes, is_int8=is_int8)
+    _write_zip(out, data, tokens.json.encode())
+    record = file_record(out)
     tower = TextTower(
         file=out,
         name=Path(model).resolve().name,
-        fingerprint=encoder.fingerprint,
+        fingerprint=fingerprint,
         bits=encoder.bits,
-        precision=encoder.precision,
-        max_tokens=int(config.max_tokens or MAX_TOKENS),
-        size=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
+        precision="int8" if is_int8 else encoder.precision,
+        max_tokens=tokens.max_tokens,
+        size=record["bytes"],
+        sha256=record["sha256"],
         model_config={
             "model_type": "bert" if "token_type_ids" in config.inputs else "distilbert",
             "embedding_dimension": encoder.bits,
@@ -81,8 +110,29 @@ def write_text_tower(model: str | Path, out: str | Path, *, int8: bool = False) 
     return tower
 
 
+def compute(graph: bytes, tokenizer: str, texts: Sequence[str]) -> npt.NDArray[np.int8]:
+    """Return the codes of texts as signed bytes (n, bytes), computed as ml-commons does.
+
+    Texts are computed one by one, truncated to MAX_TOKENS tokens.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    names = [one.name for one in session.get_inputs()]
+    tokens = Tokenizer.from_str(tokenizer)
+    tokens.enable_truncation(MAX_TOKENS)
+    codes = []
+    for text in texts:
+        encoding = tokens.encode(text)
+        inputs = {
+            name: np.array([getattr(encoding, TOKEN_TENSORS[name])], np.int64) for name in names
+        }
+        codes.append(session.run(None, inputs)[0][0])
+    return np.asarray(codes).astype(np.int8)
+
+
 def _portable(model: Path) -> Path:
-    """The portable encoder in ``model``. Raises ConfigError if there is none."""
+    """Return the folder of the portable encoder in ``model``. Raises ConfigError if it has none."""
     if encoder_format(model) is ONNX_ENCODER:
         return model
     folder = portable_folder(model)
@@ -91,187 +141,62 @@ def _portable(model: Path) -> Path:
     return folder
 
 
-def _check(encoder: PortableEncoder, config: ModalityConfig) -> None:
+def check_config(config: ModalityConfig) -> None:
     """Raise ConfigError if ml-commons cannot compute the text tower."""
     if config.input != "tokens":
         raise ConfigError(
-            "the text backbone is words, which has no tokenizer, expected a transformer to run in "
-            "the cluster: train with --text-backbone NAME, or use connect --service"
+            f"the text backbone is {config.input}, which has no tokenizer, expected a transformer "
+            "to run in the cluster: train with --text-backbone NAME, or use connect --service"
         )
     if config.max_tokens is None or config.max_tokens > MAX_TOKENS:
         raise ConfigError(
             f"the text backbone reads {config.max_tokens} tokens, expected at most {MAX_TOKENS}, "
             "the limit of ml-commons: use connect --service"
         )
-    if (encoder.folder / f"{config.graph}.data").exists():
-        raise ConfigError(f"{config.graph} has over 2 GB, expected less: use connect --service")
+    unknown = sorted(set(config.inputs) - set(INPUTS))
+    if unknown:
+        raise ConfigError(f"{config.graph} has the input {unknown[0]}: use connect --service")
 
 
-def _tokenizer(folder: Path, config: ModalityConfig) -> bytes:
-    """Return tokenizer.json without truncation and padding, which ml-commons sets itself."""
-    content = json.loads((folder / str(config.tokenizer)).read_text("utf-8"))
-    content["truncation"] = content["padding"] = None
-    return json.dumps(content, ensure_ascii=False).encode()
+def _quantized(folder: Path, config: ModalityConfig) -> onnx.ModelProto:
+    """Return the graph of the texts in int8; ``folder`` is not changed."""
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Path(temporary)
+        shutil.copyfile(folder / config.graph, copy / config.graph)
+        quantize(config, copy)
+        return onnx.load(copy / config.graph)
+
+
+def _int8_fingerprint(folder: Path, graph: onnx.ModelProto) -> str:
+    """Return the fingerprint of codes of an int8 graph inside a cluster.
+
+    It is a hash of the fingerprint of the trained encoder and of the weights.
+    """
+    config = read_config(folder, ONNX_ENCODER)
+    trained = config.get("made of", config["fingerprint"])
+    hashed = hashlib.blake2b(f"ml-commons int8 {trained}".encode(), digest_size=8)
+    for weight in graph.graph.initializer:
+        hashed.update(f"{weight.name}\0".encode() + numpy_helper.to_array(weight).tobytes())
+    return hashed.hexdigest()
+
+
+def _compare(encoder: Encoder, codes: npt.NDArray[np.int8], *, is_int8: bool) -> None:
+    """Raise ModelError unless the codes of the samples are those of the encoder.
+
+    ``is_int8``: of the graph. Then some bits differ, from those of an int8 encoder as well.
+    """
+    expected = np.asarray(encoder.encode_texts(list(SAMPLES)).to_signed())
+    bits = np.bitwise_count((expected ^ codes).view(np.uint8)).sum()
+    if bits > (MAX_INT8_DIFFERENCE * 8 * codes.size if is_int8 else 0):
+        raise ModelError(
+            f"the graph for ml-commons computes other codes than the encoder ({bits} of "
+            f"{8 * codes.size} bits differ): use connect --service"
+        )
 
 
 def _write_zip(out: Path, graph: bytes, tokenizer: bytes) -> None:
-    """Write the archive; equal contents give equal bytes."""
-    with atomic_write(out) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in (("text.onnx", graph), (TOKENIZER, tokenizer)):
+    """Write the archive, uncompressed; equal contents give equal bytes."""
+    with atomic_write(out) as file, zipfile.ZipFile(file, "w") as archive:
+        parts: list[tuple[str, Any]] = [(GRAPH, graph), (TOKENIZER, tokenizer)]
+        for name, data in parts:
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
-
-
-def _ml_commons_graph(folder: Path, config: ModalityConfig) -> onnx.ModelProto:
-    """Return the graph of the texts as ml-commons computes it: token tensors -> signed bytes."""
-    model = onnx.load(folder / config.graph)
-    graph = model.graph
-    ending, padding = _special_tokens(folder, config)
-    names = [one.name for one in graph.input]
-    prepared = {name: f"{name}.prepared" for name in names}
-    nodes = [spelled for node in graph.node for spelled in _spelled(node, config.graph)]
-    for node in nodes:
-        for place, name in enumerate(node.input):
-            node.input[place] = prepared.get(name, name)
-    limit = int(config.max_tokens or MAX_TOKENS)
-    length = limit if config.padding == "max_length" else None
-    nodes = [*_prepare(prepared, limit, length, ending, padding), *nodes, *_signed_bytes()]
-    del graph.value_info[:], graph.output[:], graph.input[:], graph.node[:]
-    nodes = _needed(nodes, OUTPUT)
-    graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input}
-    weights = [one for one in graph.initializer if one.name in used]
-    del graph.initializer[:]
-    graph.initializer.extend(weights)
-    for name in dict.fromkeys([*names, "attention_mask"]):
-        shape = ["batch", "tokens"]
-        graph.input.append(helper.make_tensor_value_info(name, TensorProto.INT64, shape))
-    bits = int(json.loads((folder / CONFIG).read_text("utf-8"))["bits"])
-    output = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch", bits // 8])
-    graph.output.append(output)
-    for part in (*graph.node, *graph.initializer):
-        del part.metadata_props[:]
-    del model.opset_import[:], model.metadata_props[:], graph.metadata_props[:]
-    model.opset_import.append(helper.make_opsetid("", OPSET))
-    model.ir_version = IR_VERSION
-    onnx.checker.check_model(model)
-    return model
-
-
-def _special_tokens(folder: Path, config: ModalityConfig) -> tuple[list[int], dict[str, int]]:
-    """Return the ids that end every text, and the padding of ids and of token types."""
-    tokenizer = Tokenizer.from_file(str(folder / str(config.tokenizer)))
-    padding = tokenizer.padding or {}
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    empty, ids = tokenizer.encode(""), tokenizer.encode("a b").ids
-    ending = 0
-    while ending < len(empty.ids) and empty.ids[-1 - ending] == ids[-1 - ending]:
-        ending += 1
-    return empty.ids[len(empty.ids) - ending :], {
-        "input_ids": int(padding.get("pad_id", 0)),
-        "token_type_ids": int(padding.get("pad_type_id", 0)),
-    }
-
-
-def _prepare(
-    prepared: dict[str, str],
-    limit: int,
-    length: int | None,
-    ending: list[int],
-    padding: dict[str, int],
-) -> list[onnx.NodeProto]:
-    """Nodes that truncate the inputs to ``limit`` tokens, and pad them to ``length`` tokens.
-
-    A text that is truncated keeps the ids ``ending`` at its end, as in the package tokenizers.
-    """
-    nodes = [
-        _constant("limit", [limit]),
-        _constant("zero", [0]),
-        _constant("one", [1]),
-        _node("ReduceSum", ["attention_mask", "one"], "lengths", keepdims=1),
-        _node("Greater", ["lengths", "limit"], "is_truncated"),
-    ]
-    for name, output in prepared.items():
-        nodes.append(_node("Slice", [name, "zero", "limit", "one"], f"{name}.cut"))
-        last = f"{name}.cut"
-        if name == "input_ids" and ending:
-            row = [0] * (limit - len(ending)) + ending
-            is_end = [False] * (limit - len(ending)) + [True] * len(ending)
-            nodes += [
-                _constant("ending", [row]),
-                _constant("is_ending", [is_end]),
-                _node("Shape", [last], "width", start=1, end=2),
-                _node("Slice", ["ending", "zero", "width", "one"], "ending.cut"),
-                _node("Slice", ["is_ending", "zero", "width", "one"], "is_ending.cut"),
-                _node("And", ["is_truncated", "is_ending.cut"], "is_replaced"),
-                _node("Where", ["is_replaced", "ending.cut", last], f"{name}.ended"),
-            ]
-            last = f"{name}.ended"
-        if length is not None:
-            nodes += [
-                _constant(f"{name}.row", [[padding.get(name, 0)] * length]),
-                _node("Shape", [last], f"{name}.batch", start=0, end=1),
-                _node("Concat", [f"{name}.batch", "limit"], f"{name}.size", axis=0),
-                _node("Expand", [f"{name}.row", f"{name}.size"], f"{name}.padding"),
-                _node("Concat", [last, f"{name}.padding"], f"{name}.long", axis=1),
-                _node("Slice", [f"{name}.long", "zero", "limit", "one"], f"{name}.full"),
-            ]
-            last = f"{name}.full"
-        nodes.append(_node("Identity", [last], output))
-    return nodes
-
-
-def _signed_bytes() -> list[onnx.NodeProto]:
-    """Nodes from ``codes`` (b, bits / 8) uint8 to the same bytes signed, as float32."""
-    return [
-        _node("Cast", ["codes"], "codes.float", to=TensorProto.FLOAT),
-        _constant("largest", [127.0]),
-        _constant("range", [256.0]),
-        _node("Greater", ["codes.float", "largest"], "is_negative"),
-        _node("Sub", ["codes.float", "range"], "codes.negative"),
-        _node("Where", ["is_negative", "codes.negative", "codes.float"], OUTPUT),
-    ]
-
-
-def _spelled(node: onnx.NodeProto, name: str) -> list[onnx.NodeProto]:
-    """``node``, or the nodes of opset 19 that compute the same."""
-    if any(part.HasField("g") or part.graphs for part in node.attribute):
-        raise ModelError(
-            f"{name} has the operator {node.op_type} with a graph inside: not supported"
-        )
-    if node.op_type != "Gelu":
-        return [node]
-    if any(one.name == "approximate" and one.s == b"tanh" for one in node.attribute):
-        raise ModelError(f"{name} has the operator Gelu with tanh, which ml-commons cannot compute")
-    (x,), (out,) = node.input, node.output
-    return [
-        _constant(f"{out}.root", [float(np.sqrt(2))]),
-        _constant(f"{out}.half", [0.5]),
-        _constant(f"{out}.unit", [1.0]),
-        _node("Div", [x, f"{out}.root"], f"{out}.scaled"),
-        _node("Erf", [f"{out}.scaled"], f"{out}.erf"),
-        _node("Add", [f"{out}.erf", f"{out}.unit"], f"{out}.shifted"),
-        _node("Mul", [x, f"{out}.shifted"], f"{out}.product"),
-        _node("Mul", [f"{out}.product", f"{out}.half"], out),
-    ]
-
-
-def _needed(nodes: Sequence[onnx.NodeProto], output: str) -> list[onnx.NodeProto]:
-    """The nodes of which ``output`` is computed, in order."""
-    names, kept = {output}, []
-    for node in reversed(nodes):
-        if names.intersection(node.output):
-            kept.append(node)
-            names.update(node.input)
-    return kept[::-1]
-
-
-def _constant(name: str, values: list[Any]) -> onnx.NodeProto:
-    array = np.array(values)
-    array = array.astype(np.float32) if array.dtype == np.float64 else array
-    value = numpy_helper.from_array(array, name)
-    return helper.make_node("Constant", [], [name], value=value)
-
-
-def _node(op: str, inputs: list[str], output: str, **attributes: Any) -> onnx.NodeProto:
-    return helper.make_node(op, inputs, [output], **attributes)

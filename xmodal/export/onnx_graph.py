@@ -200,20 +200,29 @@ def _write(
     dynamic = {0: "batch", 1: "tokens"} if dynamic_length else {0: "batch"}
     shapes = tuple(dynamic for _ in inputs)
     dynamic_shapes = {"inputs": shapes} if isinstance(module, EncoderModule) else shapes
+
+    def trace() -> Any:
+        return torch.onnx.export(
+            traced,
+            tuple(inputs.values()),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=dynamic_shapes,
+        )
+
     # Warnings of the exporter are hidden: the result is compared with torch afterwards.
     with warnings.catch_warnings(), errors_only("onnxscript"):
         warnings.simplefilter("ignore")
         try:
-            program = torch.onnx.export(
-                traced,
-                tuple(inputs.values()),
-                dynamo=True,
-                verbose=False,
-                opset_version=OPSET,
-                input_names=list(inputs),
-                output_names=list(outputs),
-                dynamic_shapes=dynamic_shapes,
-            )
+            try:
+                program = trace()
+            except Exception:  # the fused attention of T5 cannot be traced
+                if not _use_eager_attention(traced):
+                    raise
+                program = trace()
         except Exception as error:  # tracing runs code of the model, which can raise any type
             reason = " ".join(str(error).split())[:300]
             raise ModelError(f"{path.name} cannot be exported: {reason}") from None
@@ -223,6 +232,19 @@ def _write(
             raise ModelError(f"{path.name} cannot be exported: {one.name} has a fixed size")
     weights = sum(one.numel() * one.element_size() for one in traced.state_dict().values())
     program.save(path, external_data=weights > MAX_FILE_BYTES)
+
+
+def _use_eager_attention(module: nn.Module) -> bool:
+    """Replace fused attention in models of transformers by single operations; return whether any
+    has it.
+    """
+    changed = False
+    for part in module.modules():
+        config = getattr(part, "config", None)
+        if getattr(config, "_attn_implementation", "eager") != "eager":
+            part.set_attn_implementation("eager")  # type: ignore[operator]
+            changed = True
+    return changed
 
 
 @contextmanager

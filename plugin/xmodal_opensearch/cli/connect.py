@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +10,26 @@ import click
 
 from xmodal.cli.options import json_option
 from xmodal.cli.output import info, print_json, print_line
-from xmodal.errors import ConfigError, IndexMissing
+from xmodal.errors import ConfigError
 from xmodal.index.query_codes import QueryCodes
-from xmodal.index.validation import check_identity
 from xmodal.modality import MODALITIES
-from xmodal_opensearch.client.address import Address, parse_address
+from xmodal_opensearch.cli.connect_steps import (
+    not_allowed,
+    open_index,
+    print_changes,
+    reopen,
+    show,
+    to_json,
+)
+from xmodal_opensearch.cli.connect_tower import connect_tower
+from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import mapping
 from xmodal_opensearch.index.exact_search import exact_query
 from xmodal_opensearch.index.ownership import OwnershipTag
 from xmodal_opensearch.index.store import OpenSearchIndex
-from xmodal_opensearch.rest import cluster_settings, connector, models, remote_model, service_probe
-from xmodal_opensearch.rest.cluster_settings import MissingSetting
+from xmodal_opensearch.rest import connector, models, remote_model, service_probe
 from xmodal_opensearch.rest.curl import Curl, examples
-from xmodal_opensearch.rest.models import ResourceChange
 from xmodal_opensearch.rest.pipelines import (
     ConnectorConfig,
     check_name,
@@ -32,7 +37,6 @@ from xmodal_opensearch.rest.pipelines import (
     query_template,
 )
 from xmodal_opensearch.rest.remote_model import NotAllowed
-from xmodal_opensearch.rest.service_probe import ServiceInfo
 
 name_option = click.option(
     "--name", default="xmodal", show_default=True, help="Prefix of the names of all resources."
@@ -42,10 +46,15 @@ name_option = click.option(
 @click.command()
 @click.argument("uri", metavar="INDEX")
 @click.option(
-    "--service",
-    required=True,
-    metavar="URL",
-    help="Address of xmodal serve, as the cluster reaches it.",
+    "--service", metavar="URL", help="Address of xmodal serve, as the cluster reaches it."
+)
+@click.option(
+    "--in-cluster",
+    "tower",
+    type=click.Path(path_type=Path, exists=True),
+    metavar="TOWER",
+    help="Text tower that the cluster computes itself, without a service: a model, or the .zip of "
+    "xmodal export --ml-commons.",
 )
 @click.option(
     "--from-here",
@@ -76,25 +85,34 @@ name_option = click.option(
 @click.option("--allow", is_flag=True, help="Change the cluster settings that are required.")
 @json_option
 def connect(uri: str, as_json: bool, **given: Any) -> None:
-    """Create pipelines that encode documents and queries with xmodal serve.
+    """Create pipelines that encode documents and queries, so that curl stores and finds texts.
+
+    With --service, xmodal serve encodes texts and pictures. With --in-cluster, the nodes of the
+    cluster encode texts themselves; an index that does not exist is created.
 
     \b
     Example:
+      xmodal-opensearch connect opensearch://localhost:9200/photos --in-cluster my.model --allow
       xmodal serve --model my.model --index opensearch://localhost:9200/photos --port 8000 &
       xmodal-opensearch connect opensearch://localhost:9200/photos --service http://127.0.0.1:8000
     """
+    if (given["service"] is None) == (given["tower"] is None):
+        raise ConfigError("give one of --service URL and --in-cluster TOWER")
     address = parse_address(uri)
     check_name("index name", address.index)
     check_name("--name", given["name"])
+    if given["tower"] is not None:
+        connect_tower(address, given, as_json=as_json)
+        return
     service = service_probe.check_url(given["service"])
     service_from_here = service_probe.check_url(given["from_here"] or service)
     token = _read_token(given["token_file"])
     server = Server(address)
-    index = _open(server, address)
+    index = open_index(server, address)
     index.handle.check_writable()
     models.check_plugins(index.handle.capabilities, address.server)
     answer = service_probe.probe_service(service_from_here, token)
-    index = _reopen(server, index, answer)
+    index = reopen(server, index, answer)
     config = _config(index, service, token, given)
     curl = Curl(address, os.environ)
     _check_settings(server, config, curl, allow=given["allow"])
@@ -105,21 +123,14 @@ def connect(uri: str, as_json: bool, **given: Any) -> None:
             server, config, answer.text_code, token=token, neural=neural, default_of=default_of
         )
     except NotAllowed as error:
-        raise _not_allowed(f"{error}\n", error.missing, config, curl) from None
+        raise not_allowed(f"{error}\n", error.missing, f"call {config.url}", curl) from None
     if config.keep_failed:
         path, doing = f"/{index.handle.name}/_mapping", "mapping xmodal.problem"
         server.request("PUT", path, problem_mapping(), doing=doing)
     index.handle.store_fingerprint()
     commands = examples(curl, config, neural=neural, is_default=default_of is not None)
-    if as_json:
-        result: dict[str, Any] = {"index": uri, "service": service, "encoder": answer.fingerprint}
-        result["steps"] = _to_json(changes)
-        result["try"] = [{"what": title, "curl": command} for title, command in commands]
-        print_json(result)
-        return
-    _print(changes)
-    for title, command in commands:
-        print_line(f"\n# {title}\n{command}")
+    result: dict[str, Any] = {"index": uri, "service": service, "encoder": answer.fingerprint}
+    show(result, changes, commands, as_json=as_json)
 
 
 @click.command()
@@ -136,9 +147,9 @@ def disconnect(uri: str, name: str, as_json: bool) -> None:
     address = parse_address(uri)
     changes = connector.disconnect(Server(address), name, address.index)
     if as_json:
-        print_json({"index": uri, "steps": _to_json(changes)})
+        print_json({"index": uri, "steps": to_json(changes)})
         return
-    _print(changes)
+    print_changes(changes)
     if not changes:
         print_line(f"{uri}: found nothing of connect --name {name}")
 
@@ -153,36 +164,6 @@ def _read_token(file: Path | None) -> str | None:
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError(f"--token-file {file} holds no token, expected one line of ASCII")
     return token
-
-
-def _open(server: Server, address: Address) -> OpenSearchIndex:
-    """Open the index. Raises IndexMissing, and ConfigError if its codes are stored as words."""
-    try:
-        index = OpenSearchIndex(server, address, bits=None, fingerprint=None)
-    except IndexMissing as error:
-        raise IndexMissing(
-            f"{error}: create it with xmodal index DATA --model M --index {address}, or empty with "
-            f"xmodal-opensearch create {address} --model M"
-        ) from None
-    if not index.handle.layout.is_vector:
-        raise ConfigError(
-            f"{address} stores its codes as 64-bit words, which ml-commons cannot write: load it "
-            "with another strategy"
-        )
-    return index
-
-
-def _reopen(server: Server, index: OpenSearchIndex, answer: ServiceInfo) -> OpenSearchIndex:
-    """Open the same index for the encoder of the service. Raises IndexMismatch."""
-    address = index.handle.address
-    check_identity(
-        str(address),
-        bits=index.bits,
-        fingerprint=index.fingerprint,
-        expected_bits=answer.bits,
-        expected_fingerprint=answer.fingerprint,
-    )
-    return OpenSearchIndex(server, address, bits=answer.bits, fingerprint=answer.fingerprint)
 
 
 def _config(
@@ -213,31 +194,7 @@ def _check_settings(server: Server, config: ConnectorConfig, curl: Curl, *, allo
     private_ip = service_probe.is_private(config.service)
     missing = remote_model.read_missing_settings(server, config.url, private_ip=private_ip)
     if missing and not allow:
-        raise _not_allowed("", missing, config, curl)
+        raise not_allowed("", missing, f"call {config.url}", curl)
     if missing:
         remote_model.change_settings(server, missing)
         info("changed cluster settings: " + ", ".join(one.setting for one in missing))
-
-
-def _not_allowed(
-    prefix: str, missing: list[MissingSetting], config: ConnectorConfig, curl: Curl
-) -> click.ClickException:
-    """Return the error of missing settings: a line each, and the command that changes them."""
-    body = cluster_settings.settings_body(missing)
-    command = curl.command("PUT", "/_cluster/settings", body)
-    text = cluster_settings.explanation(missing, config.url, command)
-    return click.ClickException(prefix + text)
-
-
-def _to_json(changes: Sequence[ResourceChange]) -> list[dict[str, str | None]]:
-    return [
-        {"what": one.kind, "name": one.name, "done": one.change, "id": one.id} for one in changes
-    ]
-
-
-def _print(changes: Sequence[ResourceChange]) -> None:
-    """Print one line for each change, in columns."""
-    width = max((len(one.kind) for one in changes), default=0)
-    for one in changes:
-        suffix = f"  (id {one.id})" if one.id else ""
-        print_line(f"{one.change:<9}  {one.kind:<{width}}  {one.name}{suffix}")

@@ -1,4 +1,4 @@
-"""Checks of what ``connect`` created: pipelines of the index, their model and its service."""
+"""Checks of what ``connect`` created: pipelines of the index, their model, or its service."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xmodal.errors import IndexMissing
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.diagnostics.findings import Finding, Subject
 from xmodal_opensearch.index.ownership import OwnershipTag
-from xmodal_opensearch.rest import connector, remote_model
+from xmodal_opensearch.rest import connector, local_model, remote_model
 
 
 def check_connect(subject: Subject) -> Iterator[Finding]:
@@ -32,7 +32,9 @@ def check_connect(subject: Subject) -> Iterator[Finding]:
 
 
 def _check_own(subject: Subject, tag: OwnershipTag) -> Iterator[Finding]:
-    command = subject.command("connect", "--name", tag.name, "--service", "URL")
+    samples = connector.read_samples(subject.server, tag)
+    source = ("--service", "URL") if samples is None else ("--in-cluster", "TOWER")
+    command = subject.command("connect", "--name", tag.name, *source)
     for name, content in subject.indexes.items():
         found = content["mappings"].get("_meta", {}).get("xmodal", {}).get("encoder")
         if found is not None and found != tag.fingerprint:
@@ -40,9 +42,19 @@ def _check_own(subject: Subject, tag: OwnershipTag) -> Iterator[Finding]:
                 "pipelines-of-other-encoder",
                 f"the pipelines of connect --name {tag.name} are for encoder {tag.fingerprint}",
                 f"{name} holds codes of {found}",
-                f"serve that model and run {command}",
+                f"run {command} with that model",
             )
             return
+    if samples is not None:
+        problem = local_model.find_problem(subject.server, tag, samples)
+        if problem:
+            yield Finding(
+                "text-tower",
+                f"the pipelines of connect --name {tag.name} do not work",
+                problem,
+                command,
+            )
+        return
     problem = remote_model.find_problem(subject.server, tag)
     if problem:
         yield Finding(

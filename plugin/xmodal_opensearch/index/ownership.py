@@ -34,3 +34,14 @@ def read_tag(description: object) -> OwnershipTag | None:
     pattern = re.escape(TEMPLATE).replace(r"\{\}", r"(\S+)")
     found = re.fullmatch(pattern, description) if isinstance(description, str) else None
     return None if found is None else OwnershipTag(*found.groups())
+
+
+def tagged_source(tag: OwnershipTag, source: str) -> str:
+    """Return the source of a stored search template with its tag as a comment in front."""
+    return f"{{{{! {tag} }}}}{source}"
+
+
+def read_source_tag(source: str) -> OwnershipTag | None:
+    """Return the tag in the source of a stored search template, or None if it has none."""
+    comment, end, _ = source.partition("}}")
+    return read_tag(comment.removeprefix("{{!").strip()) if end else None

@@ -60,9 +60,12 @@ def settings_body(missing: list[MissingSetting]) -> dict[str, Any]:
     return {"persistent": {one.setting: one.required for one in missing}}
 
 
-def explanation(missing: list[MissingSetting], url: str, curl: str) -> str:
-    """Return an error message of several lines; the last one is the ``curl`` command."""
-    lines = [f"the settings of this cluster do not allow ml-commons to call {url}:"]
+def explanation(missing: list[MissingSetting], doing: str, curl: str) -> str:
+    """Return an error message of several lines; the last one is the ``curl`` command.
+
+    ``doing``: what ml-commons may not do.
+    """
+    lines = [f"the settings of this cluster do not allow ml-commons to {doing}:"]
     lines += [f"  {one.setting}: {one.reason}" for one in missing]
     lines += ["repeat the command with --allow, or let an operator run the same change:", curl]
     return "\n".join(lines)

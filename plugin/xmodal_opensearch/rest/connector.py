@@ -1,4 +1,4 @@
-"""Create and remove the resources of ``connect``: remote model and pipelines.
+"""Create and remove the resources of ``connect``: model, pipelines and search templates.
 
 Existing resources are found by their ownership tag and changed only if they differ. A second run
 therefore changes nothing, a killed run is completed by the next one, and ``disconnect`` removes
@@ -8,14 +8,18 @@ only what ``connect`` created.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
+from xmodal.data.dataset import Progress
+from xmodal.encoders.text_tower import Samples, TextTower
 from xmodal.errors import ConfigError, ServerFailure
 from xmodal_opensearch.client.server import Server
-from xmodal_opensearch.index.ownership import OwnershipTag, read_tag
-from xmodal_opensearch.rest import models, remote_model
+from xmodal_opensearch.index.ownership import OwnershipTag, read_source_tag, read_tag
+from xmodal_opensearch.rest import local_model, models, remote_model, tower_pipelines
 from xmodal_opensearch.rest.models import ResourceChange
 from xmodal_opensearch.rest.pipelines import INGEST, SEARCH, Body, ConnectorConfig, pipeline_bodies
+from xmodal_opensearch.rest.tower_pipelines import TEMPLATE_NAMES, TEMPLATES, TowerConfig
 
 DEFAULT_PIPELINE = "index.default_pipeline"
 DEFAULT_SETTINGS = (DEFAULT_PIPELINE, "index.search.default_pipeline")
@@ -40,19 +44,53 @@ def connect(
     pipeline, exists; NotAllowed; and ServerFailure if the cluster cannot reach the service.
     """
     if default_of is not None:
-        _check_default(server, config, default_of)
+        _check_default(server, config.ingest_name, default_of)
     changes = list(remote_model.create(server, config, expected, token))
     for path, body in pipeline_bodies(config, str(changes[1].id), neural=neural).items():
         changes.append(_write(server, config.tag, path, body))
     if default_of is not None:
-        changes.append(_set_default(server, config, default_of))
+        changes.append(_set_default(server, config.ingest_name, default_of))
     return changes
+
+
+def connect_in_cluster(
+    server: Server,
+    config: TowerConfig,
+    tower: TextTower,
+    *,
+    default_of: str | None = None,
+    progress: Progress = lambda job, done, total: None,
+) -> list[ResourceChange]:
+    """Create or update the local model of a tower, its pipelines and search templates.
+
+    ``default_of``: as in :func:`connect`. The model of an earlier tower is removed when the
+    pipelines use the new one. Raises ConfigError as :func:`connect`, and ServerFailure if the
+    cluster cannot compute the tower.
+    """
+    ingest = config.name("ingest")
+    if default_of is not None:
+        _check_default(server, ingest, default_of)
+    model = local_model.create(server, config.tag, tower, progress)
+    if tower.max_differing_share:
+        # doctor compares with codes of this cluster, whose rounding differs from that of the export
+        codes = local_model.check_samples(server, str(model.id), tower.samples, max_share=1)
+        config = replace(config, samples=codes)
+    changes = [model]
+    for path, body in tower_pipelines.bodies(config, str(model.id)).items():
+        changes.append(_write(server, config.tag, path, body))
+    if default_of is not None:
+        changes.append(_set_default(server, ingest, default_of))
+    return changes + local_model.remove_others(server, config.tag, str(model.id))
 
 
 def disconnect(server: Server, name: str, index: str) -> list[ResourceChange]:
     """Remove the resources of ``name`` and ``index``; return the changes, [] if there are none."""
     tag = OwnershipTag(name, index, "")
     paths = [path for path, found in tagged_pipelines(server).items() if tag.matches(found)]
+    for purpose in TEMPLATE_NAMES:
+        path = f"{TEMPLATES}/{tag.stem}-{purpose}"
+        if any(tag.matches(_tag_of(body)) for body in _read(server, path).values()):
+            paths.append(path)
     return _remove(server, paths) + models.remove(server, tag)
 
 
@@ -81,6 +119,12 @@ def transfer_pipelines(
     return changes
 
 
+def read_samples(server: Server, tag: OwnershipTag) -> Samples | None:
+    """Return the sample texts of ``connect --in-cluster`` and their codes, None for a service."""
+    name = f"{tag.stem}-ingest"
+    return tower_pipelines.read_samples(_read(server, f"{INGEST}/{name}").get(name, {}))
+
+
 def tagged_pipelines(server: Server) -> dict[str, OwnershipTag]:
     """Return path and ownership tag of every pipeline that ``connect`` created."""
     tags = {}
@@ -101,7 +145,7 @@ def _write(server: Server, tag: OwnershipTag, path: str, body: Body) -> Resource
     found = _read(server, path).get(name)
     if found == body:
         return ResourceChange(_title(kind), name, "unchanged")
-    if found is not None and not tag.matches(read_tag(found.get("description"))):
+    if found is not None and not tag.matches(_tag_of(found)):
         raise ConfigError(
             f"{server.address.server} has a {_title(kind)} {name} that connect did not create: use "
             "another --name"
@@ -131,9 +175,9 @@ def _remove(server: Server, paths: Iterable[str]) -> list[ResourceChange]:
     return changes
 
 
-def _check_default(server: Server, config: ConnectorConfig, index: str) -> None:
-    """Raise ConfigError if the index has another default pipeline."""
-    found, name = _default_pipeline(server, index), config.ingest_name
+def _check_default(server: Server, name: str, index: str) -> None:
+    """Raise ConfigError if the index has another default pipeline than ``name``."""
+    found = _default_pipeline(server, index)
     if found not in (None, "_none", name):
         raise ConfigError(
             f"{index} has default pipeline {found}: omit --make-default, and call {name} from "
@@ -141,8 +185,7 @@ def _check_default(server: Server, config: ConnectorConfig, index: str) -> None:
         )
 
 
-def _set_default(server: Server, config: ConnectorConfig, index: str) -> ResourceChange:
-    name = config.ingest_name
+def _set_default(server: Server, name: str, index: str) -> ResourceChange:
     if _default_pipeline(server, index) == name:
         return ResourceChange("default pipeline of", index, "unchanged")
     doing = f"setting the default pipeline of {index}"
@@ -174,15 +217,23 @@ def _read_defaults(server: Server, index: str) -> dict[str, dict[str, Any]]:
 
 
 def _read(server: Server, path: str) -> dict[str, Any]:
-    """Pipelines at ``path`` by name; {} if there are none."""
+    """Pipelines, or the search template, at ``path`` by name; {} if there are none."""
     try:
         found: dict[str, Any] = server.request("GET", path, doing="reading pipelines")
     except ServerFailure as error:
         if error.status == 404:
             return {}
         raise
-    return found
+    return {found["_id"]: {"script": found["script"]}} if "script" in found else found
+
+
+def _tag_of(body: Body) -> OwnershipTag | None:
+    """The ownership tag of a pipeline or a search template."""
+    if "script" in body:
+        return read_source_tag(body["script"]["source"])
+    return read_tag(body.get("description"))
 
 
 def _title(kind: str) -> str:
-    return "ingest pipeline" if kind == INGEST else "search pipeline"
+    names = {INGEST: "ingest pipeline", SEARCH: "search pipeline", TEMPLATES: "search template"}
+    return names[kind]

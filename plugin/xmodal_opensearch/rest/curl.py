@@ -9,6 +9,7 @@ from typing import Any
 
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.rest.pipelines import ConnectorConfig
+from xmodal_opensearch.rest.tower_pipelines import TowerConfig
 
 PICTURE = "picture.jpg"
 """The file that the examples send."""
@@ -63,6 +64,34 @@ def examples(
     return commands
 
 
+def tower_examples(curl: Curl, config: TowerConfig, *, is_default: bool) -> list[tuple[str, str]]:
+    """Return pairs of a description and a curl command, for what ``connect --in-cluster`` created.
+
+    ``is_default``: the ingest pipeline is the default pipeline of the index.
+    """
+    index, field = config.tag.index, config.text_field
+    pipeline = "" if is_default else f"pipeline={config.name('ingest')}&"
+
+    def search(name: str, **params: Any) -> str:
+        path = f"/{index}/_search/template?search_pipeline={config.name(name)}"
+        return curl.command("POST", path, {"id": config.name(name), "params": params})
+
+    def store(id_: str, value: Any) -> str:
+        path = f"/{index}/_doc/{id_}?{pipeline}refresh=true"
+        return curl.command("PUT", path, _document({field: value}))
+
+    return [
+        ("store a caption", store("first", "a red circle on the left")),
+        ("store a document with several captions", store("second", ["a dog", "a dog runs"])),
+        ("find captions by words, nearest code first", search("text-to-text", text="a circle")),
+        (
+            "the same with a filter, the first 5",
+            search("text-to-text", text="a circle", size=5, filter={"ids": {"values": ["first"]}}),
+        ),
+        ("fuse codes and BM25", search("fused", text="a circle")),
+    ]
+
+
 class Curl:
     """Formats curl commands for the first host of an address.
 
@@ -97,7 +126,7 @@ class Curl:
 _JSON = " -H 'content-type: application/json'"
 
 
-def _document(fields: Mapping[str, str]) -> dict[str, Any]:
+def _document(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Build a document from field values; a dotted name becomes nested objects."""
     document: dict[str, Any] = {}
     for path, value in fields.items():

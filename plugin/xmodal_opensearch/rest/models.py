@@ -1,4 +1,4 @@
-"""Models of ml-commons that ``connect`` created: found by their tags, deployed, removed."""
+"""Models of ml-commons that ``connect`` created, found by their ownership tags."""
 
 from __future__ import annotations
 
@@ -39,18 +39,37 @@ def check_plugins(capabilities: Capabilities, server: str) -> None:
 
 
 def find_tagged(server: Server, path: str, tag: OwnershipTag) -> dict[str, Any]:
-    """Connectors, models or model groups with the name and index of ``tag``, oldest first."""
-    query = {"term": {"name.keyword": tag.stem}}
+    """Return connectors, models or model groups with name and index of ``tag``, oldest first."""
+    return {
+        id_: one
+        for id_, one in _find_named(server, path, tag.stem).items()
+        if tag.matches(read_tag(one.get("description")))
+    }
+
+
+def find_models(server: Server, tag: OwnershipTag) -> dict[str, Any]:
+    """Return models of ``tag``, and models in its model groups, oldest first.
+
+    ml-commons does not store the description of a model that is sent in parts; such a model belongs
+    to a model group with the tag.
+    """
+    groups = find_tagged(server, "model_groups", tag)
+    return {
+        id_: one
+        for id_, one in _find_named(server, "models", tag.stem).items()
+        if one.get("model_group_id") in groups or tag.matches(read_tag(one.get("description")))
+    }
+
+
+def _find_named(server: Server, path: str, name: str) -> dict[str, Any]:
+    """Connectors, models or model groups of this name, oldest first."""
+    query = {"term": {"name.keyword": name}}
     body = {"query": query, "size": 1000, "sort": [{"created_time": "asc"}]}
     try:
         found = request(server, "POST", f"/{path}/_search", body, f"searching {path}")
     except IndexMissing:  # ml-commons creates its index with the first resource
         return {}
-    return {
-        hit["_id"]: hit["_source"]
-        for hit in found["hits"]["hits"]
-        if tag.matches(read_tag(hit["_source"].get("description")))
-    }
+    return {hit["_id"]: hit["_source"] for hit in found["hits"]["hits"]}
 
 
 def deploy(server: Server, model_id: str) -> None:
@@ -78,7 +97,7 @@ def deploy(server: Server, model_id: str) -> None:
 def remove(server: Server, tag: OwnershipTag) -> list[ResourceChange]:
     """Remove what :func:`create` made for the name and index of ``tag``: models first."""
     changes = []
-    for id_, one in find_tagged(server, "models", tag).items():
+    for id_, one in find_models(server, tag).items():
         remove_model(server, id_, one)
         changes.append(ResourceChange("model", tag.stem, "removed", id_))
     for path, kind in (("model_groups", "model group"), ("connectors", "connector")):
@@ -105,11 +124,17 @@ def remove_model(server: Server, id_: str, found: Mapping[str, Any]) -> None:
 
 
 def delete(server: Server, path: str, doing: str) -> None:
-    try:
-        request(server, "DELETE", path, None, doing)
-    except ServerFailure as error:
-        if error.status != 404:  # already removed
-            raise
+    """Remove a resource. A group is refused until ml-commons sees that its models are removed."""
+    retry = poll(DEPLOY_TIMEOUT, POLL_INTERVAL)
+    while True:
+        try:
+            request(server, "DELETE", path, None, doing)
+            return
+        except ServerFailure as error:
+            if error.status == 404:  # already removed
+                return
+            if "associated model versions" not in error.reason or not retry.wait():
+                raise
 
 
 def request(server: Server, method: str, path: str, body: Body | None, doing: str) -> Any:

@@ -30,10 +30,10 @@ Body = dict[str, Any]
 INGEST, SEARCH = "/_ingest/pipeline", "/_search/pipeline"
 INPUTS: Mapping[Modality, str] = {"text": "inputText", "image": "inputImage"}
 LITERAL = "\u2060"
-"""Character that the service removes from the start of a text.
+"""Character that the service removes from the start of a text, and then after each $.
 
-ml-commons does not quote texts that are JSON objects or arrays, so that the request is invalid. The
-ingest pipeline adds this character to them, after which they are not JSON.
+ml-commons does not quote texts that are JSON objects or arrays, so that the request is invalid, and
+replaces ${parameters.inputImage} by another input. The ingest pipeline adds this character.
 """
 SEARCHES: tuple[tuple[Modality, Modality], ...] = (
     ("text", "image"),
@@ -68,6 +68,13 @@ def check_name(what: str, name: str) -> str:
     return name
 
 
+def check_fields(*names: str) -> None:
+    """Raise ConfigError unless pipelines can read these fields of documents."""
+    for name in names:
+        if not re.fullmatch(r"[^\s.'\\]+(\.[^\s.'\\]+)*", name) or mapping.is_reserved(name):
+            raise ConfigError(f"field {name!r} cannot hold a text or a picture: use another")
+
+
 @dataclass(frozen=True)
 class ConnectorConfig:
     """Parameters of the connector, the model and the pipelines of one index.
@@ -93,9 +100,7 @@ class ConnectorConfig:
         check_name("index name", self.tag.index)
         if self.text_field == self.image_field:
             raise ConfigError(f"--text-field and --image-field are both {self.text_field!r}")
-        for name in (self.text_field, self.image_field):
-            if not re.fullmatch(r"[^\s.'\\]+(\.[^\s.'\\]+)*", name) or mapping.is_reserved(name):
-                raise ConfigError(f"field {name!r} cannot hold a text or a picture: use another")
+        check_fields(self.text_field, self.image_field)
 
     @property
     def url(self) -> str:

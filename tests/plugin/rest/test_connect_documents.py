@@ -223,6 +223,8 @@ SPECIAL_TEXTS = (
     '"a red circle"',
     "null",
     "\u2060 a red circle",
+    "${parameters.inputImage} $5 ${parameters.inputText",
+    "{costs $\u2060{5}}",
 )
 
 
@@ -261,7 +263,7 @@ def test_documents_without_text_and_picture_are_stored_without_codes(
         ({"text": "a star", "image_base64": "bm90aGluZw=="}, "not a picture"),
         ({"text": "a star", "image_base64": "no base64!"}, "base64"),
         ({"text": ["a star", "two"]}, "field text holds several values"),
-        ({"text": "${parameters.inputImage}"}, "holds ${parameters."),
+        ({"image_base64": "${parameters.inputText}"}, "holds ${parameters."),
     ],
 )
 def test_ingest_pipeline_refuses_only_the_invalid_document(

@@ -21,7 +21,10 @@ from xmodal.service.results import Codes, Embedding
 
 router = APIRouter()
 LITERAL = "\u2060"
-"""Character before texts that OpenSearch's connectors would not quote; it is removed."""
+"""Character before texts that OpenSearch's connectors would change.
+
+It is removed, and so is the one after each $ of such a text.
+"""
 ABSENT = (None, "", "null", LITERAL)
 """Values that OpenSearch's connectors send for a missing text or image."""
 
@@ -61,7 +64,7 @@ async def embed(backend: BackendDependency, body: Annotated[Embed, body_of(Embed
     """Codes as signed bytes, in each shape that connectors read."""
     work: dict[str, Awaitable[BinaryCodes]] = {}
     if body.input_text not in ABSENT:
-        work["text_code"] = backend.encoding.text(str(body.input_text).removeprefix(LITERAL))
+        work["text_code"] = backend.encoding.text(_original(str(body.input_text)))
     if body.input_image not in ABSENT:
         work["image_code"] = backend.encoding.image(str(body.input_image))
     if not work:
@@ -95,3 +98,8 @@ def _raise_errors(results: Sequence[BinaryCodes | BaseException]) -> list[Binary
             raise result
         codes.append(result)
     return codes
+
+
+def _original(text: str) -> str:
+    """Return the text that a connector changed to one that ml-commons passes unchanged."""
+    return text[1:].replace(f"${LITERAL}", "$") if text.startswith(LITERAL) else text
