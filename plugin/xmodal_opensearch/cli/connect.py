@@ -51,7 +51,7 @@ name_option = click.option(
 @click.option(
     "--in-cluster",
     "tower",
-    type=click.Path(path_type=Path, exists=True),
+    type=click.Path(path_type=Path),
     metavar="TOWER",
     help="Text tower that the cluster computes itself, without a service: a model, or the .zip of "
     "xmodal export --ml-commons.",
