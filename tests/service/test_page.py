@@ -21,6 +21,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.encoders.encoder import Encoder
 from xmodal.index.contract import open_index
 from xmodal.index.local import HammingIndex
+from xmodal.service.tokens import Token
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install -e '.[browser-tests]'")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
@@ -521,8 +522,8 @@ def test_texts_are_complete_in_each_language(page: Any) -> None:
 def test_token_is_requested_once(
     browser: Any, encoder: Encoder, index_path: Path, photos_folder: Path
 ) -> None:
-    settings = {"token": "correct-horse-battery", "pictures": photos_folder}
-    with running(encoder, index_path, **settings) as service:
+    tokens = (Token("page", "correct-horse-battery"),)
+    with running(encoder, index_path, tokens=tokens, pictures=photos_folder) as service:
         with opened(browser, service, "/?q=red") as page:
             page.fill("#token", "correct-horse-battery")
             page.get_by_role("button", name="Continue").click()
