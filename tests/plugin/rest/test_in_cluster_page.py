@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from conftest import CommandResult
 from support.rest_path import curl
-from support.tiny_models import save_bert
+from support.text_families import text_model
 
 from xmodal.errors import ConfigError
 from xmodal_opensearch.node import local_models
@@ -55,7 +55,14 @@ def test_three_commands_then_curl_alone(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("XMODAL_NO_PORTABLE")
     assert setup[0] == "make demo-text"
-    small = ("--pictures", 120, "--set", "epochs=1", "--text-backbone", save_bert(tmp_path / "b"))
+    small = (
+        "--pictures",
+        120,
+        "--set",
+        "epochs=1",
+        "--text-backbone",
+        str(text_model("bert", tmp_path / "b")),
+    )
     assert xmodal_cli("demo", "--out", "demo-text", *small).status == 0
     assert "node --with-ml --local-models &" in setup[1]
     connected = opensearch_cli(*shlex.split(setup[2])[1:])
