@@ -97,8 +97,8 @@ def many_documents(encoder: Encoder) -> HammingIndex:
         ({"not_text": ["star"]}, 300),
         ({"not_text": ["star", "blue box"], "by": "codes"}, 200),
         ({"like": "0007"}, 599),
-        ({"radius": 17}, None),
-        ({"min_confidence": 0.01}, None),
+        ({"radius": "median"}, None),
+        ({"min_confidence": "least"}, 600),
     ],
     ids=repr,
 )
@@ -107,6 +107,11 @@ def test_pages_are_parts_of_one_ranking(
 ) -> None:
     retriever = Retriever(encoder, many_documents)
     query = {"text": "a red star", "target": "image", **options}
+    hits = retriever.search(text="a red star", target="image", k=1000)
+    if "radius" in options:  # half of the documents are within it
+        query["radius"] = sorted(hit.distance for hit in hits)[len(hits) // 2]
+    if "min_confidence" in options:
+        query["min_confidence"] = min(hit.confidence or 0 for hit in hits)
     every = [hit.id for hit in retriever.search(**query, k=1000)]
     assert len(set(every)) == len(every) and (len(every) == count if count else len(every) > 150)
     pages = [

@@ -9,11 +9,12 @@ from typing import Any
 import click
 
 from xmodal.cli.options import json_option
-from xmodal.cli.output import info, print_json, print_line
+from xmodal.cli.output import print_json, print_line
 from xmodal.errors import ConfigError
 from xmodal.index.query_codes import QueryCodes
 from xmodal.modality import MODALITIES
 from xmodal_opensearch.cli.connect_steps import (
+    allow_settings,
     not_allowed,
     open_index,
     print_changes,
@@ -115,7 +116,9 @@ def connect(uri: str, as_json: bool, **given: Any) -> None:
     index = reopen(server, index, answer)
     config = _config(index, service, token, given)
     curl = Curl(address, os.environ)
-    _check_settings(server, config, curl, allow=given["allow"])
+    private_ip = service_probe.is_private(config.service)
+    missing = remote_model.read_missing_settings(server, config.url, private_ip=private_ip)
+    allow_settings(server, missing, f"call {config.url}", curl, allow=given["allow"])
     default_of = index.handle.name if given["make_default"] else None
     neural = index.handle.capabilities.hybrid and index.handle.capabilities.version >= (3, 0)
     try:
@@ -187,14 +190,3 @@ def _config(
         enriched=index.handle.enriched,
         keep_failed=given["on_failure"] == "keep",
     )
-
-
-def _check_settings(server: Server, config: ConnectorConfig, curl: Curl, *, allow: bool) -> None:
-    """Change the required cluster settings if ``allow``. Raises ClickException otherwise."""
-    private_ip = service_probe.is_private(config.service)
-    missing = remote_model.read_missing_settings(server, config.url, private_ip=private_ip)
-    if missing and not allow:
-        raise not_allowed("", missing, f"call {config.url}", curl)
-    if missing:
-        remote_model.change_settings(server, missing)
-        info("changed cluster settings: " + ", ".join(one.setting for one in missing))

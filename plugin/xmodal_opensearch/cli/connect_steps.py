@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from xmodal.cli.output import print_json, print_line
+from xmodal.cli.output import info, print_json, print_line
 from xmodal.encoders.text_tower import TextTower
 from xmodal.errors import ConfigError, IndexMissing
 from xmodal.index.validation import check_identity
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index.store import OpenSearchIndex
-from xmodal_opensearch.rest import cluster_settings
+from xmodal_opensearch.rest import cluster_settings, models
 from xmodal_opensearch.rest.cluster_settings import MissingSetting
 from xmodal_opensearch.rest.curl import Curl
 from xmodal_opensearch.rest.models import ResourceChange
@@ -64,6 +64,17 @@ def not_allowed(
     command = curl.command("PUT", "/_cluster/settings", body)
     text = cluster_settings.explanation(missing, doing, command)
     return click.ClickException(prefix + text)
+
+
+def allow_settings(
+    server: Server, missing: list[MissingSetting], doing: str, curl: Curl, *, allow: bool
+) -> None:
+    """Change the missing cluster settings if ``allow``. Raises :func:`not_allowed` otherwise."""
+    if missing and not allow:
+        raise not_allowed("", missing, doing, curl)
+    if missing:
+        models.change_settings(server, missing)
+        info("changed cluster settings: " + ", ".join(one.setting for one in missing))
 
 
 def show(

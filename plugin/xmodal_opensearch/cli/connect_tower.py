@@ -14,7 +14,7 @@ from xmodal.encoders.text_tower import Samples, TextTower
 from xmodal.errors import require
 from xmodal.index.query_codes import QueryCodes
 from xmodal.modality import MODALITIES
-from xmodal_opensearch.cli.connect_steps import not_allowed, open_index, reopen, show
+from xmodal_opensearch.cli.connect_steps import allow_settings, open_index, reopen, show
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index import mapping
@@ -25,7 +25,7 @@ from xmodal_opensearch.index.exact_search import exact_query
 from xmodal_opensearch.index.ownership import OwnershipTag
 from xmodal_opensearch.index.store import OpenSearchIndex
 from xmodal_opensearch.index.strategies import choose_strategy
-from xmodal_opensearch.rest import connector, local_model, models, remote_model
+from xmodal_opensearch.rest import connector, local_model, models
 from xmodal_opensearch.rest.curl import Curl, tower_examples
 from xmodal_opensearch.rest.pipelines import query_template
 from xmodal_opensearch.rest.tower_pipelines import TowerConfig
@@ -38,14 +38,16 @@ def connect_tower(address: Address, given: Mapping[str, Any], *, as_json: bool) 
         models.check_plugins(capabilities, address.server)
         local_model.check_version(capabilities, address.server)
         curl = Curl(address, os.environ)
-        _check_settings(server, curl, allow=given["allow"])
-        is_new = _create_missing(server, address, capabilities, tower)
+        missing = local_model.missing_settings(server)
+        allow_settings(server, missing, "run a text tower", curl, allow=given["allow"])
+        _create_missing(server, address, capabilities, tower)
         index = open_index(server, address)
         index.handle.check_writable()
         index = reopen(server, index, tower)
         index.handle.map_nested_codes(["text"])
         config = _config(index, given, tower.samples)
-        default_of = index.handle.name if given["make_default"] or is_new else None
+        makes_default = given["make_default"] or _is_default(index, config)
+        default_of = index.handle.name if makes_default else None
         with progress_bars() as bars:
             changes = connector.connect_in_cluster(
                 server, config, tower, default_of=default_of, progress=bars
@@ -70,27 +72,22 @@ def _opened(path: Path) -> Iterator[TextTower]:
         yield write_text_tower(path, Path(folder) / f"{path.resolve().name}.zip")
 
 
-def _check_settings(server: Server, curl: Curl, *, allow: bool) -> None:
-    """Change the required cluster settings if ``allow``. Raises ClickException otherwise."""
-    missing = local_model.missing_settings(server)
-    if missing and not allow:
-        raise not_allowed("", missing, "run a text tower", curl)
-    if missing:
-        remote_model.change_settings(server, missing)
-        info("changed cluster settings: " + ", ".join(one.setting for one in missing))
-
-
 def _create_missing(
     server: Server, address: Address, capabilities: Capabilities, tower: TextTower
-) -> bool:
-    """Create the index for codes of ``tower`` unless it exists; return whether it is new."""
+) -> None:
+    """Create the index for codes of ``tower`` unless it exists."""
     if describe(server, address.index) is not None:
-        return False
+        return
     strategy = choose_strategy(address.strategy, capabilities, None, address.natives)
     make_version(
         server, address, tower.bits, tower.fingerprint, strategy.makes, alias=address.index
     )
-    return True
+
+
+def _is_default(index: OpenSearchIndex, config: TowerConfig) -> bool:
+    """Whether the ingest pipeline is the default of the index, or an empty index has none."""
+    found = connector.default_pipeline(index.handle.server, index.handle.name)
+    return found == config.name("ingest") or (found is None and index.handle.is_empty())
 
 
 def _config(index: OpenSearchIndex, given: Mapping[str, Any], samples: Samples) -> TowerConfig:

@@ -177,7 +177,7 @@ def _remove(server: Server, paths: Iterable[str]) -> list[ResourceChange]:
 
 def _check_default(server: Server, name: str, index: str) -> None:
     """Raise ConfigError if the index has another default pipeline than ``name``."""
-    found = _default_pipeline(server, index)
+    found = default_pipeline(server, index)
     if found not in (None, "_none", name):
         raise ConfigError(
             f"{index} has default pipeline {found}: omit --make-default, and call {name} from "
@@ -186,14 +186,15 @@ def _check_default(server: Server, name: str, index: str) -> None:
 
 
 def _set_default(server: Server, name: str, index: str) -> ResourceChange:
-    if _default_pipeline(server, index) == name:
+    if default_pipeline(server, index) == name:
         return ResourceChange("default pipeline of", index, "unchanged")
     doing = f"setting the default pipeline of {index}"
     server.request("PUT", f"/{index}/_settings", {DEFAULT_PIPELINE: name}, doing=doing)
     return ResourceChange("default pipeline of", index, "updated")
 
 
-def _default_pipeline(server: Server, index: str) -> str | None:
+def default_pipeline(server: Server, index: str) -> str | None:
+    """Return the name of the default pipeline of an index, None without one."""
     name: str | None = _read_defaults(server, index).get(index, {}).get(DEFAULT_PIPELINE)
     return name
 

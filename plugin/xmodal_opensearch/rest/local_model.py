@@ -19,7 +19,7 @@ from xmodal_opensearch.index.capabilities import Capabilities
 from xmodal_opensearch.index.ownership import OwnershipTag
 from xmodal_opensearch.rest import models
 from xmodal_opensearch.rest.cluster_settings import ML as ML_SETTINGS
-from xmodal_opensearch.rest.cluster_settings import MissingSetting, effective_settings
+from xmodal_opensearch.rest.cluster_settings import MissingSetting
 from xmodal_opensearch.rest.models import ML, POLL_INTERVAL, ResourceChange
 
 OUTPUT = "sentence_embedding"
@@ -50,19 +50,7 @@ def check_version(capabilities: Capabilities, server: str) -> None:
 
 def missing_settings(server: Server) -> list[MissingSetting]:
     """Return the cluster settings that prevent a local model; [] if they cannot be read."""
-    try:
-        answer = server.request(
-            "GET",
-            "/_cluster/settings",
-            doing="reading cluster settings",
-            include_defaults="true",
-            flat_settings="true",
-        )
-    except ServerFailure as error:
-        if error.status in (401, 403):
-            return []
-        raise
-    settings = effective_settings(answer)
+    settings = models.read_settings(server)
     missing = []
     if str(settings.get(ML_NODES)).lower() == "true" and not _has_ml_nodes(server):
         missing.append(MissingSetting(ML_NODES, False, "no node has the role ml"))

@@ -10,6 +10,8 @@ from xmodal_opensearch.client.retry import poll
 from xmodal_opensearch.client.server import Body, Server
 from xmodal_opensearch.index.capabilities import Capabilities
 from xmodal_opensearch.index.ownership import OwnershipTag, read_tag
+from xmodal_opensearch.rest import cluster_settings
+from xmodal_opensearch.rest.cluster_settings import MissingSetting
 
 ML = "/_plugins/_ml"
 DEPLOY_TIMEOUT = 60.0  # seconds
@@ -36,6 +38,29 @@ def check_plugins(capabilities: Capabilities, server: str) -> None:
     if capabilities.version < (2, 19):
         version = ".".join(map(str, capabilities.version))
         raise ConfigError(f"{server} is OpenSearch {version}, expected 2.19 or later")
+
+
+def read_settings(server: Server) -> dict[str, Any]:
+    """Return the effective cluster settings; {} if the user has no permission to read them."""
+    try:
+        answer = server.request(
+            "GET",
+            "/_cluster/settings",
+            doing="reading cluster settings",
+            include_defaults="true",
+            flat_settings="true",
+        )
+    except ServerFailure as error:
+        if error.status in (401, 403):
+            return {}
+        raise
+    return cluster_settings.effective_settings(answer)
+
+
+def change_settings(server: Server, missing: list[MissingSetting]) -> None:
+    """Set the required values in the cluster settings."""
+    body = cluster_settings.settings_body(missing)
+    server.request("PUT", "/_cluster/settings", body, doing="changing cluster settings")
 
 
 def find_tagged(server: Server, path: str, tag: OwnershipTag) -> dict[str, Any]:

@@ -32,26 +32,8 @@ def read_missing_settings(server: Server, url: str, *, private_ip: bool) -> list
 
     Returns [] if the user has no permission to read cluster settings.
     """
-    try:
-        answer = server.request(
-            "GET",
-            "/_cluster/settings",
-            doing="reading cluster settings",
-            include_defaults="true",
-            flat_settings="true",
-        )
-    except ServerFailure as error:
-        if error.status in (401, 403):
-            return []
-        raise
-    settings = cluster_settings.effective_settings(answer)
+    settings = models.read_settings(server)
     return cluster_settings.missing_settings(settings, url, private_ip=private_ip)
-
-
-def change_settings(server: Server, missing: list[MissingSetting]) -> None:
-    """Set the required values in the cluster settings."""
-    body = cluster_settings.settings_body(missing)
-    server.request("PUT", "/_cluster/settings", body, doing="changing cluster settings")
 
 
 def create(

@@ -188,8 +188,9 @@ def test_hits_equal_those_of_the_client_and_are_fused_with_words(
 def test_printed_commands_work_and_a_second_run_changes_nothing(
     uri: str, tower: Path, tmp_path: Path
 ) -> None:
-    report = json.loads(run("connect", uri, "--in-cluster", tower, "--make-default", "--json"))
+    report = json.loads(run("connect", uri, "--in-cluster", tower, "--json"))
     assert changes(report) == {"unchanged"}
+    assert "default pipeline of" in {step["what"] for step in report["steps"]}
     for line in report["try"]:
         answer = curl(line["curl"], tmp_path)
         assert answer.get("result") in ("created", "updated") or answer["hits"]["hits"], line
