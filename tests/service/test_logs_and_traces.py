@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,15 @@ def send_requests(service: Running) -> None:
 
 @pytest.mark.parametrize("format", ["json", "text"])
 def test_one_line_for_each_request_without_its_content(
-    encoder: Encoder, index_path: Path, capsys: pytest.CaptureFixture[str], format: str
+    encoder: Encoder,
+    index_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    format: str,
 ) -> None:
     tokens = (Token("shop", SECRET),)
+    package = logging.getLogger("xmodal")  # xmodal.cli writes its warnings as they are
+    monkeypatch.setattr(package, "handlers", [logging.StreamHandler(sys.stderr)])
     with request_log(format), running(encoder, index_path, tokens=tokens) as service:  # type: ignore[arg-type]
         send_requests(service)
         logging.getLogger("xmodal.service.other").warning("a warning\nof two lines")

@@ -60,7 +60,7 @@ def request_log(format: Format | None) -> Iterator[None]:
     waiting: queue.Queue[logging.LogRecord] = queue.Queue(QUEUE_LENGTH)
     listener = QueueListener(waiting, output)
     handler = _DroppingHandler(waiting)
-    loggers = [logging.getLogger(), logging.getLogger("uvicorn"), log]
+    loggers = [logging.getLogger(), *map(logging.getLogger, ("xmodal", "uvicorn")), log]
     before = [(one, one.handlers[:], one.level, one.propagate) for one in loggers]
     for one in loggers:
         one.handlers, one.propagate = [handler], False

@@ -129,9 +129,9 @@ def test_tripped_breaker_does_not_fail_a_search(
 ) -> None:
     model, rng = fill(server, name, 4000, storage=storage)
     check(server, name, model, rng)
-    setting("hamming.breaker.limit", "1kb")
     start = server.stats()
-    assert start["cache_entries"] == 0
+    setting("hamming.breaker.limit", "1kb")
+    assert server.stats()["cache_entries"] == 0
     for _ in range(4):
         check(server, name, model, rng)
     end = server.stats()
