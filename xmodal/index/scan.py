@@ -27,9 +27,9 @@ Positions = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 WORDS_PER_THREAD = 1 << 20
-"""Words of codes for which the start of another thread takes less time than it saves."""
+"""Words compared in less time than another thread needs to begin."""
 WORDS_PER_CHUNK = 1 << 16
-"""Words of codes that a thread compares before it takes the next."""
+"""Words that a thread compares before it takes the next blocks."""
 ALL = np.ones(BLOCK, np.bool_)
 
 
@@ -136,18 +136,18 @@ class CodeColumn:
         last = self._n // BLOCK
         searched_last = np.zeros(BLOCK, np.bool_)
         searched_last[: self._n % BLOCK] = True if searched is None else searched[last * BLOCK :]
-        words = len(self.words) * len(queries.rows)  # compared for each code
         arguments = (
             *(self.words, self.words.shape[1]),
             *((ALL, 0) if searched is None else (np.ascontiguousarray(searched), BLOCK)),
             *(last, searched_last, blocks, len(blocks)),
-            *(np.zeros(1, np.int64), max(1, WORDS_PER_CHUNK // (words * BLOCK))),
+            *(np.zeros(1, np.int64), max(1, WORDS_PER_CHUNK // (queries.rows.size * BLOCK))),
             *(np.ascontiguousarray(queries.rows), len(queries.rows)),
             *(queries.bits + 1, min(radius, queries.bits), minima if keys is None else keys),
             *(minima, minima.strides[0] // minima.itemsize),
         )
         run = kernel(len(self.words), queries.planes, keys is not None)
-        threads = min(_processors(), words * len(blocks) * BLOCK // WORDS_PER_THREAD)
+        threads = len(blocks) * BLOCK * queries.rows.size // WORDS_PER_THREAD
+        threads = min(_processors(), threads) if threads > 1 else 1
         helpers = [_threads().submit(run.__call__, *arguments) for _ in range(threads - 1)]
         run(*arguments)
         for helper in helpers:
@@ -226,7 +226,10 @@ class CodeScan:
 
 def slices(numbers: Positions) -> Iterator[tuple[int, slice]]:
     """Yield each different number of an ascending array, and where it is."""
-    starts = np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()
+    if not len(numbers):
+        return
+    one = numbers[0] == numbers[-1]
+    starts = [0] if one else np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()
     for start, end in pairwise([*starts, len(numbers)]):
         yield int(numbers[start]), slice(start, end)
 
