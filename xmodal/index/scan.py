@@ -127,7 +127,8 @@ class CodeColumn:
 
         ``minima``: set to the smallest key of each block, (queries, blocks); may be columns of a
         larger array. ``searched``: the codes to search, (n,) bool, None for all. ``keys``: set to
-        the keys of all codes for the only query, (blocks, BLOCK).
+        the keys of all codes for the only query, (blocks, BLOCK). Blocks without a code to search
+        are left as they are.
         """
         if not len(blocks) or not len(queries.rows):
             return
@@ -180,7 +181,7 @@ class CodeScan:
 
         ``searched``: for each column the codes to search, (n,) bool, or None for all.
         """
-        minima = np.empty((len(queries.rows), self._starts[-1]), np.uint32)
+        minima = np.full((len(queries.rows), self._starts[-1]), NO_KEY, np.uint32)
         for column, start, mask in zip(self._columns, self._starts, searched, strict=False):
             found = minima[:, start : start + len(column.blocks)]
             column.scan(queries, column.blocks, found, radius=radius, searched=mask)
