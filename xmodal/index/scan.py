@@ -98,12 +98,7 @@ class CodeColumn:
     @classmethod
     def of(cls, packed: UInt8) -> CodeColumn:
         """Return the column of packed codes, (n, bits / 8)."""
-        n, size = packed.shape
-        words = np.zeros((-(-size // 8), padded(n)), np.uint64)
-        for start in range(0, n, 1 << 16):  # in parts: needs less memory
-            part = packed[start : start + (1 << 16)]
-            words[:, start : start + len(part)] = _words(part).T
-        return cls(words, n)
+        return cls(word_major(packed), len(packed))
 
     def __len__(self) -> int:
         return self._n
@@ -233,6 +228,16 @@ def slices(numbers: Positions) -> Iterator[tuple[int, slice]]:
     starts = [0] if one else np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()
     for start, end in pairwise([*starts, len(numbers)]):
         yield int(numbers[start]), slice(start, end)
+
+
+def word_major(packed: UInt8) -> UInt64:
+    """Return packed codes (n, bits / 8) word by word: (words, m), with zeros to whole blocks."""
+    n, size = packed.shape
+    words = np.zeros((-(-size // 8), padded(n)), np.uint64)
+    for start in range(0, n, 1 << 16):  # in parts: needs less memory
+        part = packed[start : start + (1 << 16)]
+        words[:, start : start + len(part)] = _words(part).T
+    return words
 
 
 def padded(n: int) -> int:
