@@ -514,11 +514,17 @@ class HammingIndex:
                 CodeColumn.of(documents.packed[modality]),
                 lambda rows: [documents.ids[row] for row in rows],
                 None if (np.diff(offsets) == 1).all() else offsets,
-                vectors=documents.vectors.get(modality),
-                check_vectors=partial(self._mapped.check, modality),
+                vectors=partial(self._checked_vectors, modality) if documents.vectors else None,
             )
             self._searches[modality] = CodeSearch([part])
         return self._searches[modality]
+
+    def _checked_vectors(
+        self, modality: Modality, starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int8]:
+        """Return all vectors of one modality; those of the ranges are verified."""
+        self._mapped.check(modality, starts, ends)
+        return self._documents.vectors[modality]
 
     def _mask(self, conditions: Sequence[Condition]) -> npt.NDArray[np.bool_]:
         """Return which rows fulfil all conditions, shape (documents,).
