@@ -63,13 +63,9 @@ class CodeScan:
     """``n`` codes in memory, word by word: (words, n) uint64, padded to whole blocks."""
 
     def __init__(self, packed: UInt8) -> None:
-        self._n, size = packed.shape
-        blocks = -(-self._n // BLOCK)
-        self._words = np.zeros((-(-size // 8), blocks * BLOCK), np.uint64)
-        for start in range(0, self._n, 1 << 16):  # in parts: needs less memory
-            part = packed[start : start + (1 << 16)]
-            self._words[:, start : start + len(part)] = _words(part).T
-        self._blocks = np.arange(blocks)
+        self._n = len(packed)
+        self._words = word_major(packed)
+        self._blocks = np.arange(self._words.shape[1] // BLOCK)
         self._all = self.mask(np.ones(self._n, np.bool_))
 
     def mask(self, searched: Mask | None) -> Mask:
@@ -159,6 +155,16 @@ def _smallest(keys: UInt32, count: int) -> int:
     if count >= len(keys):
         return NO_KEY - 1
     return min(NO_KEY - 1, int(np.partition(keys, count - 1)[count - 1]))
+
+
+def word_major(packed: UInt8) -> UInt64:
+    """Return packed codes (n, bits / 8) word by word: (words, n), padded to whole blocks."""
+    n, size = packed.shape
+    words = np.zeros((-(-size // 8), -(-n // BLOCK) * BLOCK), np.uint64)
+    for start in range(0, n, 1 << 16):  # in parts: needs less memory
+        part = packed[start : start + (1 << 16)]
+        words[:, start : start + len(part)] = _words(part).T
+    return words
 
 
 def _words(packed: UInt8) -> UInt64:
