@@ -19,7 +19,13 @@ from xmodal.errors import ConfigError
 from xmodal.index.bm25 import BLOCK, best
 from xmodal.index.contract import FullTextIndex, WordsHit, WordsQuery
 from xmodal.index.local import HammingIndex, open_folder
-from xmodal.index.postings import LENGTHS, Postings
+from xmodal.index.segments.columns import MemoryColumns
+from xmodal.index.segments.word_columns import (
+    LENGTHS,
+    WordColumns,
+    merge_word_columns,
+    word_columns,
+)
 from xmodal.index.words import document_words, tokens
 
 WORDS = "dog cat red blue running jumping in on the a of sea 犬が走る 猫 หมา x9 BigCar".split()
@@ -233,16 +239,55 @@ def test_replaced_and_deleted_documents_are_gone() -> None:
     assert found(index, "horse") == []
 
 
-def test_joined_postings_are_those_of_all_documents() -> None:
-    texts = [(0, ["x", "y"]), (1, []), (2, ["y", "y", "z"]), (5, ["z", "w"])]
-    whole = Postings.of(texts, 6)
-    parts = Postings.of(texts[1:3], 6).joined(Postings.of([texts[0], texts[3]], 6))
-    for word in "wxyz":
-        for name in ("rows", "codes"):
-            one, other = (getattr(p, name)[p.rows_of(word)].tolist() for p in (whole, parts))
-            assert one == other
-    assert parts.lengths.tolist() == whole.lengths.tolist() == [2, 0, 3, 0, 0, 2]
-    assert whole.rows[whole.rows_of("unknown")].tolist() == []
+@pytest.mark.parametrize("seed", range(3))
+def test_merged_words_are_those_of_the_documents_that_remain(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xmodal.index.segments.word_columns.MERGED_AT_ONCE", 40)
+    rng = random.Random(seed)
+    texts = [[random_text(rng, 9).split() for _ in range(n)] for n in (40, 1, 0, 25)]
+    kept = [[row for row in range(len(part)) if rng.random() < 0.7] for part in texts]
+    remaining = [part[row] for part, rows in zip(texts, kept, strict=True) for row in rows]
+    order = rng.sample(range(len(remaining)), len(remaining))
+    parts = [
+        (MemoryColumns(word_columns(part)), len(part), np.array(rows, np.int64))
+        for part, rows in zip(texts, kept, strict=True)
+    ]
+    merged = merge_word_columns(parts, np.array(order, np.int64))
+    expected = word_columns([remaining[row] for row in order])
+    assert merged.keys() == expected.keys()
+    for name, array in expected.items():
+        assert merged[name].dtype == array.dtype and np.array_equal(merged[name], array), name
+
+
+def test_postings_have_rows_counts_and_lengths() -> None:
+    words = WordColumns(MemoryColumns(word_columns([["x", "y"], [], ["y", "y", "z"], ["y"] * 300])))
+    rows, found = words.postings("y")
+    assert rows.tolist() == [0, 2, 3]
+    assert [divmod(code, 256) for code in found.tolist()] == [
+        (count, np.searchsorted(LENGTHS, length, side="right") - 1)
+        for count, length in ((1, 2), (2, 3), (255, 300))
+    ]
+    assert words.postings("unknown").rows.tolist() == []
+    assert words.totals(None) == (3, 305)
+    assert words.totals(np.array([False, True, True, True])) == (2, 303)
+
+
+def test_words_of_another_version_are_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as earlier:
+        earlier.setattr("xmodal.index.segments.segment.VERSION", "0")
+        earlier.setattr("xmodal.index.segments.segment.document_words", lambda *_: ["old"])
+        filled({"a": "cat"}, tmp_path)
+    index = open_folder(tmp_path)
+    assert not caplog.records
+    assert (found(index, "cat"), found(index, "old")) == (["a"], [])
+    assert "words of another version" in caplog.text
+    add(index, {"b": "dog"})
+    index.save()
+    caplog.clear()
+    assert found(open_folder(tmp_path), "cat") == ["a"] and not caplog.records
 
 
 # ---- readers while a writer saves ------------------------------------------------------------

@@ -11,38 +11,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.errors import ConfigError, IndexFailure, IndexMissing, XmodalError
 from xmodal.index.bm25 import BM25
 from xmodal.index.code_search import CodeSearch, Match
-from xmodal.index.contract import (
-    WINDOW,
-    Facets,
-    Hit,
-    Hits,
-    WordsHit,
-    WordsQuery,
-    to_facets,
-)
+from xmodal.index.contract import WINDOW, Facets, Hit, Hits, WordsHit, WordsQuery
 from xmodal.index.documents import Codes, DocumentBatch, match_vectors, to_batch
-from xmodal.index.filters import (
-    All,
-    Condition,
-    Not,
-    Scalar,
-    canonical,
-    parse,
-    unknown_field,
-    values_of,
-)
+from xmodal.index.filters import Condition, parse
 from xmodal.index.folder import (
     FORMER_FILE,
     UNFINISHED,
@@ -57,9 +38,11 @@ from xmodal.index.folder import (
 )
 from xmodal.index.moved_pictures import find_pictures
 from xmodal.index.origins import Entry, read_origin
-from xmodal.index.postings import Postings
 from xmodal.index.query_codes import QueryCodes, to_query_codes
+from xmodal.index.scan import Mask
 from xmodal.index.segments.commit import FILE, Commit, check_files, read_commit, write_commit
+from xmodal.index.segments.field_columns import Part as FieldPart
+from xmodal.index.segments.field_columns import check_fields, facets
 from xmodal.index.segments.merging import merge, plan
 from xmodal.index.segments.segment import Segment, SegmentRecord
 from xmodal.index.segments.segment_list import Places, SegmentList
@@ -72,7 +55,6 @@ from xmodal.index.validation import (
     check_target,
     check_width,
 )
-from xmodal.index.words import document_words
 from xmodal.modality import MODALITIES, Modality
 
 if TYPE_CHECKING:
@@ -170,7 +152,7 @@ class HammingIndex:
             k,
             radius=self.bits if radius is None else radius,
             window=window,
-            mask=self._mask(conditions) if conditions else None,
+            masks=self._masks(conditions),
         )
         return [[self._hit(match) for match in matches] for matches in found]
 
@@ -187,18 +169,12 @@ class HammingIndex:
         check_k(k)
         conditions = parse(where)
         self._merge()
-        offsets = self._documents.offsets[target]
-        accepted = offsets[1:] > offsets[:-1]
-        if conditions:
-            accepted &= self._mask(conditions)
-        ids, ranking = self._documents.ids, self._ranking()
-        return [
-            [
-                WordsHit(ids[found.row], found.score, found.matched)
-                for found in ranking.search(query.text, query.excluded, k, accepted)
-            ]
-            for query in queries
+        accepted = [
+            segment.with_code(target, mask)
+            for segment, mask in zip(self._segments.segments, self._masks(conditions), strict=True)
         ]
+        ranking = self._ranking()
+        return [ranking.search(query.text, query.excluded, k, accepted) for query in queries]
 
     @property
     def dim(self) -> int | None:
@@ -214,15 +190,20 @@ class HammingIndex:
         query = to_query_codes(query)
         check_dim(query, self.dim)
         self._merge()
-        row_of = {id_: row for row, id_ in enumerate(self._documents.ids)}
-        rows = np.array([row_of[id_] for id_ in dict.fromkeys(ids) if id_ in row_of], np.int64)
+        places = self._segments.find(list(dict.fromkeys(ids)))
+        rows = [places.rows[places.segments == part] for part in range(len(self._segments))]
         matches = self._code_search(target).measure(query, rows)
         return {hit.id: hit for hit in map(self._hit, matches)}
 
     def count(self, target: Modality, where: Mapping[str, Any] | None = None) -> int:
         """Return the number of documents with a code of ``target``; see the contract."""
+        conditions = parse(where)
         self._merge()
-        return int((self._mask(parse(where)) & self._documents.present[target]).sum())
+        masks = self._masks(conditions)
+        return sum(
+            segment.count(target, mask)
+            for segment, mask in zip(self._segments.segments, masks, strict=True)
+        )
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove documents; see the contract."""
@@ -249,12 +230,14 @@ class HammingIndex:
         """Yield documents without codes; see :class:`xmodal.index.origins.ListedIndex`."""
         conditions = parse(where)
         self._merge()
-        documents, origins = self._documents, self._documents.origin_texts()
-        rows = np.flatnonzero(self._mask(conditions)) if conditions else range(len(documents))
-        for row in rows:
-            origin = read_origin(origins[row])
+        rows = [
+            segment.live_rows(mask)
+            for segment, mask in zip(self._segments.segments, self._masks(conditions), strict=True)
+        ]
+        for one in self._segments.in_order(rows):
+            origin = read_origin(one.origin)
             if source is None or (origin is not None and origin.source == source):
-                yield Entry(documents.ids[row], json.loads(documents.fields[row]), origin)
+                yield Entry(one.id, json.loads(one.fields), origin)
 
     def count_codes(self) -> dict[Modality, int]:
         """Return the number of stored codes of each modality."""
@@ -271,12 +254,7 @@ class HammingIndex:
     def facets(self, max_values: int = 20) -> Facets:
         """Return fields by which a search can be narrowed; see the contract."""
         self._merge()
-        counts: dict[str, Counter[str]] = defaultdict(Counter)
-        for text in self._documents.fields:
-            for field, value in json.loads(text).items():
-                scalars = (item for item in values_of(value) if isinstance(item, Scalar))
-                counts[field].update(set(map(canonical, scalars)))
-        return to_facets(counts, max_values)
+        return facets(self._field_parts(), max_values)
 
     def __len__(self) -> int:
         self._merge()
@@ -336,7 +314,7 @@ class HammingIndex:
                 on_disk = segment if segment.record else segment.write(folder)
                 yield on_disk.with_deletions_on_disk(folder)
         for group in groups:
-            yield merge([segments[number] for number in group]).write(folder)
+            yield merge([segments[number] for number in group], folder)
 
     @classmethod
     def load(cls, folder: Path, *, bits: int | None, fingerprint: str | None) -> HammingIndex:
@@ -387,8 +365,8 @@ class HammingIndex:
 
     def codes(self, modality: Modality) -> tuple[list[str], BinaryCodes]:
         """Return all codes of ``modality``, in order of id, and the document id of each."""
-        self._merge()
-        return self._documents.codes(modality)
+        batches = list(self.batches(PART))
+        return DocumentBatch.join([DocumentBatch.empty(self.bits), *batches]).codes(modality)
 
     def batches(self, size: int = 4096) -> Iterator[DocumentBatch]:
         """Yield all documents in order of id, at most ``size`` per batch."""
@@ -398,20 +376,18 @@ class HammingIndex:
     # ---- implementation ------------------------------------------------------------------------
 
     def _hit(self, match: Match) -> Hit:
+        """Return a match as a hit, with the present paths of its pictures."""
+        segment = self._segments.segments[match.part]
+        fields: dict[str, Any] = json.loads(segment.texts[match.row])
+        if self.folder is not None and segment.origins is not None:
+            fields = find_pictures(fields, segment.origins[match.row], self.folder)
         return Hit(
-            self._documents.ids[match.row],
+            segment.ids[match.row],
             match.distance,
-            self._fields(match.row),
+            fields,
             nearest=match.nearest,
             similarity=match.similarity,
         )
-
-    def _fields(self, row: int) -> dict[str, Any]:
-        """Return the fields of a document, with the present paths of its pictures."""
-        fields: dict[str, Any] = json.loads(self._documents.fields[row])
-        if self.folder is None or not self._documents.origins:
-            return fields
-        return find_pictures(fields, self._documents.origins[row], self.folder)
 
     def _remove_unused(self) -> None:
         """Remove the files in the folder that are neither saved nor of a segment of this index."""
@@ -422,26 +398,8 @@ class HammingIndex:
 
     def _clear_derived(self) -> None:
         """Drop data computed from the segments."""
-        self._joined: DocumentBatch | None = None
         self._bm25: BM25 | None = None
         self._searches: dict[Modality, CodeSearch] = {}
-        self._inverted: dict[str, dict[tuple[type, Any], npt.NDArray[np.int64]]] = {}
-
-    @property
-    def _documents(self) -> DocumentBatch:
-        """All documents, in order of id."""
-        if self._joined is None:
-            batches = list(self._segments.batches(PART, self.bits))
-            self._joined = DocumentBatch.join([DocumentBatch.empty(self.bits), *batches])
-        return self._joined
-
-    def _ranking(self) -> BM25:
-        """Return the full-text ranking of all documents."""
-        if self._bm25 is None:
-            ids, fields = self._documents.ids, map(json.loads, self._documents.fields)
-            words = (document_words(one, id_) for one, id_ in zip(fields, ids, strict=True))
-            self._bm25 = BM25(Postings.of(enumerate(words), len(ids)))
-        return self._bm25
 
     def _merge(self) -> None:
         """Make a segment of the pending documents; of equal ids the last remains."""
@@ -459,63 +417,28 @@ class HammingIndex:
     def _code_search(self, modality: Modality) -> CodeSearch:
         """Return the search over the codes of one modality."""
         if modality not in self._searches:
-            self._searches[modality] = CodeSearch(self._documents, modality)
+            parts = [segment.code_part(modality) for segment in self._segments.segments]
+            self._searches[modality] = CodeSearch(parts)
         return self._searches[modality]
 
-    def _mask(self, conditions: Sequence[Condition]) -> npt.NDArray[np.bool_]:
-        """Return which rows fulfil all conditions, shape (documents,).
+    def _ranking(self) -> BM25:
+        """Return the full-text ranking of all documents."""
+        if self._bm25 is None:
+            self._bm25 = BM25([segment.word_part() for segment in self._segments.segments])
+        return self._bm25
+
+    def _masks(self, conditions: Sequence[Condition]) -> list[Mask | None]:
+        """Return for each segment which documents fulfil all conditions; None without conditions.
 
         Raises ConfigError for a field that no document has, unless no document has any field.
         """
-        self._invert({condition.field for condition in conditions} - set(self._inverted))
-        for condition in conditions:
-            if not self._inverted[condition.field] and (known := self._fields_with_values()):
-                raise unknown_field(condition.field, known)
-        return self._rows_of_all(conditions)
+        if not conditions:
+            return [None] * len(self._segments)
+        check_fields(self._field_parts(), conditions)
+        return [segment.fields.mask(conditions) for segment in self._segments.segments]
 
-    def _rows_of_all(self, conditions: Sequence[Condition]) -> npt.NDArray[np.bool_]:
-        """Return which rows fulfil all conditions, shape (documents,)."""
-        mask = np.ones(len(self._documents), dtype=np.bool_)
-        for condition in conditions:
-            mask &= self._rows_accepted(condition)
-        return mask
-
-    def _rows_accepted(self, condition: Condition) -> npt.NDArray[np.bool_]:
-        """Return which rows fulfil one condition, shape (documents,)."""
-        if isinstance(condition, Not):
-            return ~self._rows_accepted(condition.condition)
-        if isinstance(condition, All):
-            return self._rows_of_all(condition.conditions)
-        accepted = np.zeros(len(self._documents), dtype=np.bool_)
-        for (_, value), rows in self._inverted[condition.field].items():
-            if condition.accepts(value):
-                accepted[rows] = True
-        return accepted
-
-    def _fields_with_values(self) -> set[str]:
-        """Return the fields of which a document has a value."""
-        return {
-            field
-            for text in self._documents.fields
-            for field, value in json.loads(text).items()
-            if any(isinstance(item, Scalar) for item in values_of(value))
-        }
-
-    def _invert(self, names: Set[str]) -> None:
-        """Build the inverted lists, (type, value) -> rows, of the fields ``names``."""
-        if not names:
-            return
-        lists: dict[str, dict[tuple[type, Any], list[int]]] = {
-            field: defaultdict(list) for field in names
-        }
-        for row, text in enumerate(self._documents.fields):
-            fields = json.loads(text)
-            for field in names & fields.keys():
-                for value in values_of(fields[field]):
-                    if isinstance(value, Scalar):
-                        lists[field][type(value), value].append(row)
-        for field, by_value in lists.items():
-            self._inverted[field] = {key: np.array(rows) for key, rows in by_value.items()}
+    def _field_parts(self) -> list[FieldPart]:
+        return [(segment.fields, segment.live) for segment in self._segments.segments]
 
 
 def _read(folder: Path, state: FileIdentity | None) -> Commit | StoredDocuments:

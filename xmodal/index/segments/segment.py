@@ -14,8 +14,11 @@ Columns, for ``n`` documents and each modality M:
 from __future__ import annotations
 
 import copy
+import json
+import logging
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +27,10 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from xmodal.index.bm25 import Part as WordPart
+from xmodal.index.code_search import Part
 from xmodal.index.documents import DocumentBatch, to_offsets
-from xmodal.index.scan import Mask, word_major
+from xmodal.index.scan import CodeColumn, Mask, word_major
 from xmodal.index.segments.column_file import (
     ColumnFile,
     FileRecord,
@@ -33,11 +38,18 @@ from xmodal.index.segments.column_file import (
     write_columns,
     write_synced,
 )
-from xmodal.index.segments.columns import Array, Columns, Int64, MemoryColumns
+from xmodal.index.segments.columns import Array, Column, Columns, Int64, MemoryColumns
+from xmodal.index.segments.field_building import field_columns
+from xmodal.index.segments.field_columns import NAMES as FIELDS
+from xmodal.index.segments.field_columns import FieldColumns
 from xmodal.index.segments.text_column import TextColumn, text_columns
+from xmodal.index.segments.word_columns import NAME as WORDS
+from xmodal.index.segments.word_columns import WordColumns, word_columns
+from xmodal.index.words import VERSION, document_words
 from xmodal.modality import MODALITIES, Modality
 
 PREFIX, DELETED = "segment-", "deleted-"
+log = logging.getLogger(__name__)
 
 
 class DeletedRecord(NamedTuple):
@@ -113,9 +125,30 @@ class Segment:
         """Number of documents that are not deleted."""
         return len(self) if self.live is None else int(np.count_nonzero(self.live))
 
-    def live_rows(self) -> Int64:
-        """Return the rows of the documents that are not deleted, ascending."""
-        return np.arange(len(self)) if self.live is None else np.flatnonzero(self.live)
+    def live_rows(self, mask: Mask | None = None) -> Int64:
+        """Return the rows of the documents of ``mask`` that are not deleted, ascending."""
+        accepted = self.accepted(mask)
+        return np.arange(len(self)) if accepted is None else np.flatnonzero(accepted)
+
+    def accepted(self, mask: Mask | None) -> Mask | None:
+        """Return the documents of ``mask`` that are not deleted, (n,); None for all."""
+        if mask is None or self.live is None:
+            return self.live if mask is None else mask
+        accepted: Mask = mask & self.live
+        return accepted
+
+    def count(self, modality: Modality, mask: Mask | None) -> int:
+        """Return the number of documents of ``mask`` with a code that are not deleted."""
+        accepted = self.with_code(modality, mask)
+        return len(self) if accepted is None else int(np.count_nonzero(accepted))
+
+    def with_code(self, modality: Modality, mask: Mask | None) -> Mask | None:
+        """Return the documents of ``mask`` with a code that are not deleted; None for all."""
+        accepted = self.accepted(mask)
+        if f"offsets.{modality}" not in self.columns.names:
+            return accepted
+        has: Mask = self.counts(modality) > 0
+        return has if accepted is None else has & accepted
 
     def without(self, rows: Int64) -> Segment:
         """Return the segment with deleted rows; all columns are shared."""
@@ -132,6 +165,53 @@ class Segment:
         if self.live is not None:
             rows[~self.live[rows]] = -1
         return rows
+
+    @cached_property
+    def fields(self) -> FieldColumns:
+        """Columns of the fields; those of a segment in memory are computed now."""
+        columns = self.columns
+        if f"{FIELDS}.ends" not in columns.names:
+            columns = MemoryColumns(field_columns(list(self.texts)))
+        return FieldColumns(columns, len(self))
+
+    @property
+    def has_words(self) -> bool:
+        """Whether the columns contain the words, of the present version."""
+        return f"{WORDS}.ends" in self.columns.names and self.columns.meta["words"] == VERSION
+
+    @cached_property
+    def words(self) -> WordColumns:
+        """Columns of the words; computed now in memory, and for another version of the words."""
+        columns = self.columns
+        if not self.has_words:
+            if self.record is not None:
+                log.warning(
+                    "%s: words of another version, those of %s documents are computed again; "
+                    "the next save stores them",
+                    *(self.record.name, f"{len(self):,}"),
+                )
+            columns = MemoryColumns(self._word_columns())
+        return WordColumns(columns)
+
+    def _word_columns(self) -> dict[str, Array]:
+        pairs = zip(map(json.loads, self.texts), self.ids, strict=True)
+        return word_columns(document_words(fields, id_) for fields, id_ in pairs)
+
+    def code_part(self, modality: Modality) -> Part:
+        """Return the codes of a modality for a search."""
+        name, count = f"codes.{modality}", int(self.columns.meta["codes"][modality])
+        offsets, vectors = f"offsets.{modality}", f"vectors.{modality}"
+        return Part(
+            CodeColumn(self.columns.whole(name), count),
+            self.ids.take,
+            self.columns.whole(offsets) if offsets in self.columns.names else None,
+            self.live,
+            partial(self.columns.rows, vectors) if self.dim is not None else None,
+        )
+
+    def word_part(self) -> WordPart:
+        """Return the words for a search."""
+        return WordPart(self.words, self.ids.take, len(self), self.live)
 
     def live_codes(self, modality: Modality) -> int:
         """Return the number of codes of the documents that are not deleted."""
@@ -183,12 +263,9 @@ class Segment:
 
     def write(self, folder: Path) -> Segment:
         """Write all columns of a segment in memory to a new file; return the segment on disk."""
-        name = f"{PREFIX}{secrets.token_hex(8)}"
-        arrays = {name: self.columns.whole(name) for name in self.columns.names}
-        file = write_columns(folder / name, arrays, self.columns.meta)
-        written = Segment.open(folder, SegmentRecord(name, len(self), file))
-        written.live = self.live
-        return written
+        sources = (self.columns, self.fields.columns, self.words.columns)
+        arrays = {name: source.whole(name) for source in sources for name in source.names}
+        return write_segment(folder, arrays, self.columns.meta, self.live)
 
     def with_deletions_on_disk(self, folder: Path) -> Segment:
         """Return the segment, on disk, after its deletions were written, if they are not yet."""
@@ -209,9 +286,23 @@ class Segment:
             self.columns.verify()
 
 
+def write_segment(
+    folder: Path,
+    columns: Mapping[str, Column],
+    meta: Mapping[str, Any],
+    live: Mask | None = None,
+) -> Segment:
+    """Write columns to a new file; return the segment on disk."""
+    name = f"{PREFIX}{secrets.token_hex(8)}"
+    file = write_columns(folder / name, columns, meta)
+    written = Segment.open(folder, SegmentRecord(name, int(meta["documents"]), file))
+    written.live = live
+    return written
+
+
 def to_meta(n: int, bits: int, codes: dict[Modality, int], dim: int | None) -> dict[str, Any]:
     """Return the ``meta`` of a segment."""
-    return {"documents": n, "bits": bits, "codes": codes, "dim": dim}
+    return {"documents": n, "bits": bits, "codes": codes, "dim": dim, "words": VERSION}
 
 
 def positions_of(starts: Int64, ends: Int64) -> Int64:

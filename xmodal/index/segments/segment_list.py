@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
+from itertools import islice, repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +26,16 @@ class Places(NamedTuple):
 
     segments: Int64
     rows: Int64
+
+
+class Listed(NamedTuple):
+    """A document: its id, number of its segment and row in it, fields and origin as text."""
+
+    id: str
+    segment: int
+    row: int
+    fields: str
+    origin: str
 
 
 class SegmentList(NamedTuple):
@@ -80,33 +91,27 @@ class SegmentList(NamedTuple):
         older = self.without(self.find(list(segment.ids))) if self.segments else self
         return SegmentList((*older.segments, segment))
 
-    def in_order(self, rows: Sequence[Int64] | None = None) -> Iterator[tuple[str, int, int]]:
-        """Yield id, number of the segment and row of documents, in order of id.
+    def in_order(self, rows: Sequence[Int64] | None = None) -> Iterator[Listed]:
+        """Yield documents in order of id.
 
         ``rows``: of each segment, ascending; by default those of all documents.
         """
         rows = [one.live_rows() for one in self.segments] if rows is None else rows
-        return heapq.merge(*(self._ids(number, some) for number, some in enumerate(rows)))
+        return heapq.merge(*(self._listed(number, some) for number, some in enumerate(rows)))
 
     def batches(self, size: int, bits: int) -> Iterator[DocumentBatch]:
         """Yield all documents in order of id, at most ``size`` per batch."""
-        places: list[tuple[str, int, int]] = []
-        for place in self.in_order():
-            places.append(place)
-            if len(places) == size:
-                yield self._batch(places, bits)
-                places = []
-        if places:
-            yield self._batch(places, bits)
+        documents = self.in_order()
+        while some := list(islice(documents, size)):
+            segments, rows = zip(*((one.segment, one.row) for one in some), strict=True)
+            yield self.take(Places(np.array(segments), np.array(rows)), bits)
 
-    def _batch(self, places: list[tuple[str, int, int]], bits: int) -> DocumentBatch:
-        _, segments, rows = zip(*places, strict=True)
-        return self.take(Places(np.array(segments), np.array(rows)), bits)
-
-    def _ids(self, number: int, rows: Int64) -> Iterator[tuple[str, int, int]]:
-        """Yield id, number of the segment and row of documents of one segment."""
-        ids = self.segments[number].ids
+    def _listed(self, number: int, rows: Int64) -> Iterator[Listed]:
+        """Yield documents of one segment."""
+        segment = self.segments[number]
         for start in range(0, len(rows), DECODED_AT_ONCE):
             some = rows[start : start + DECODED_AT_ONCE]
-            for id_, row in zip(ids.take(some), some.tolist(), strict=True):
-                yield id_, number, row
+            ids, texts, origins = segment.ids.take(some), segment.texts.take(some), [""] * len(some)
+            if segment.origins is not None:
+                origins = segment.origins.take(some)
+            yield from map(Listed, ids, repeat(number), some.tolist(), texts, origins)
