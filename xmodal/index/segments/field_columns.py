@@ -95,7 +95,7 @@ class FieldColumns:
     """
 
     def __init__(self, columns: Columns, n: int) -> None:
-        self._n = n
+        self.columns, self._n = columns, n
         names = TextColumn(columns, NAMES)
         self.fields = {name: Field(columns, f"field.{i}") for i, name in enumerate(names)}
         self._masks: dict[str, Mask] = {}
