@@ -27,7 +27,8 @@ from xmodal.cli.sources import Data, data_argument, paths_of
 from xmodal.data.dataset import Problems
 from xmodal.errors import ConfigError, IndexMismatch
 from xmodal.index.documents import DocumentBatch
-from xmodal.index.local import FILE, HammingIndex
+from xmodal.index.folder import is_index
+from xmodal.index.local import HammingIndex
 from xmodal_opensearch.client.address import Address, parse_address
 from xmodal_opensearch.client.bulk import Report
 from xmodal_opensearch.client.server import Server
@@ -110,7 +111,7 @@ def _read_source(
     source: Data, model: Path | None, given: dict[str, Any], bars: Any
 ) -> tuple[Iterable[DocumentBatch], int, int, str | None, Problems]:
     """Return batches, their number of documents, bits, fingerprint, and problems of the data."""
-    if isinstance(source, Path) and (source / FILE).is_file():
+    if isinstance(source, Path) and is_index(source):
         if model is not None:
             raise ConfigError(f"{source} is a local index, which holds codes: omit --model")
         local = HammingIndex.load(source, bits=None, fingerprint=None)
