@@ -44,7 +44,8 @@ def merge_field_columns(
     """
     read = [(FieldColumns(columns, n), rows) for columns, n, rows in parts]
     names = sorted({name for fields, _ in read for name in fields.fields})
-    kept, merged = [], {}
+    kept: list[str] = []
+    merged: dict[str, Array] = {}
     for name in names:
         used = [(fields.fields.get(name), rows) for fields, rows in read]
         columns = _merge_field(
@@ -122,10 +123,8 @@ def _merge_texts(
     ranks[order.to_numpy()] = np.arange(len(merged))
     places = ranks[joined.indices.to_numpy()]
     _, ends, content = merged.buffers()
-    columns = {
-        "ends": np.frombuffer(ends, np.int64, len(merged) + 1),
-        "bytes": np.frombuffer(content, np.uint8) if content else np.zeros(0, np.uint8),
-    }
-    columns["bytes"] = columns["bytes"][: columns["ends"][-1]]
+    merged_ends = np.frombuffer(ends, np.int64, len(merged) + 1)
+    merged_bytes = np.frombuffer(content or b"", np.uint8)[: merged_ends[-1]]
+    columns: dict[str, Array] = {"ends": merged_ends, "bytes": merged_bytes}
     counts = [len(rows) for _, rows in parts]
     return columns, np.split(places, np.cumsum(counts)[:-1])
