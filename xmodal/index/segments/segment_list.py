@@ -71,7 +71,7 @@ class SegmentList(NamedTuple):
     def take(self, places: Places, bits: int) -> DocumentBatch:
         """Return the documents at places, in that order."""
         parts, origin = [DocumentBatch.empty(bits)], [np.zeros(0, np.int64)]
-        for number in np.unique(places.segments).tolist():
+        for number in sorted(set(places.segments.tolist())):
             at = np.flatnonzero(places.segments == number)
             parts.append(self.segments[number].take(places.rows[at]))
             origin.append(at)
@@ -82,7 +82,7 @@ class SegmentList(NamedTuple):
     def without(self, places: Places) -> SegmentList:
         """Return the list without the documents at places; those that are absent are ignored."""
         changed = list(self.segments)
-        for number in np.unique(places.segments[places.segments >= 0]).tolist():
+        for number in set(places.segments.tolist()) - {-1}:
             changed[number] = changed[number].without(places.rows[places.segments == number])
         return SegmentList(tuple(one for one in changed if one.live_count))
 
