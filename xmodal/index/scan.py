@@ -88,13 +88,14 @@ class Nearest(NamedTuple):
 class CodeColumn:
     """``n`` codes word by word.
 
-    ``words``: (words, m) uint64, C-contiguous, with m at least n and a multiple of ``BLOCK``. It is
-    not copied and may be mapped from a file.
+    ``words``: (words, m) uint64, C-contiguous, see :func:`word_major`. It is not copied and may be
+    mapped from a file.
     """
 
     def __init__(self, words: UInt64, n: int) -> None:
-        if words.shape[1] != padded(n) or not words.flags.c_contiguous:
-            raise ValueError(f"words of shape {words.shape} are no column of {n} codes")
+        whole = words.shape[1] == padded(n) and words.dtype == np.uint64
+        if not whole or not words.flags.c_contiguous:
+            raise ValueError(f"{words.dtype} of shape {words.shape} are no column of {n} codes")
         self.words, self._n = words, n
         self.blocks = np.arange(words.shape[1] // BLOCK)
         self._address = words.ctypes.data
