@@ -35,6 +35,7 @@ from xmodal.encoders.calibration import (
     relative,
 )
 from xmodal.features.extract import Array
+from xmodal.features.rows import Features
 from xmodal.features.units import FeatureTable, Units
 from xmodal.index.words import document_words, tokens
 from xmodal.modality import DIRECTIONS, MODALITIES, Modality
@@ -64,7 +65,7 @@ LOW_SHARE, MAX_THRESHOLD = 0.05, 0.5
 """Share of the held-out queries whose best hit is below the default threshold, and its maximum."""
 RIDGE = 1e-4
 
-Outputs = Callable[[Modality, Array], Array]
+Outputs = Callable[[Modality, Features], Array]
 
 
 @dataclass
