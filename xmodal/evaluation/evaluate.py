@@ -206,8 +206,8 @@ def _evaluate_one(
 
 
 def _table(usable: Dataset, encoded: Mapping[Modality, Encoded]) -> FeatureTable:
-    """Return the features as a table."""
-    rows = {modality: FeatureRows.of(one.features) for modality, one in encoded.items()}
+    """Return the features as a table, whose rows are numbered as those of ``encoded``."""
+    rows = {modality: FeatureRows(one.features) for modality, one in encoded.items()}
     offsets = {modality: source_offsets(usable, modality) for modality in MODALITIES}
     return FeatureTable(usable, rows, offsets)
 

@@ -25,7 +25,7 @@ class FeatureRows:
     ``scaled``: rows are read as float16 of length 1; rows that are not finite become zeros.
     """
 
-    stored: Array
+    stored: Array | FeatureRows
     rows: Int64 | None = None
     scaled: bool = False
 
