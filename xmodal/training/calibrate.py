@@ -125,7 +125,8 @@ def collection_of(
 ) -> Collection:
     """Return the groups of ``held_out``, and at most ``max_others`` groups of ``others``.
 
-    Of the held-out groups ``MAX_HELD_OUT`` are kept; a hash of their names decides. ``outputs``: maps a modality and features (m, d) to the real-valued outputs (m, bits).
+    Of the held-out groups ``MAX_HELD_OUT`` are kept; a hash of their names decides. ``outputs``
+    maps a modality and features (m, d) to the real-valued outputs (m, bits).
     """
     classes = table.data.classes
     groups = sorted_by_hash({item.group or item.id for item in others}, "calibration")
