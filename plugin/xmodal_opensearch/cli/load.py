@@ -52,6 +52,9 @@ from xmodal_opensearch.rest.connector import transfer_pipelines
 @click.option("--delete-old", is_flag=True, help="With --new-version: delete the old version.")
 @click.option("--workers", default=2, show_default=True, help="Concurrent requests.")
 @click.option(
+    "--processes", default=1, show_default=True, help="Processes that build the requests."
+)
+@click.option(
     "--no-replicas",
     is_flag=True,
     help="No replicas during the load: faster, but losing a node loses documents.",
@@ -70,8 +73,9 @@ def load(source: Data, uri: str, model: Path | None, **given: Any) -> None:
       xmodal-opensearch load photos/ --model new.model --new-version
           --index opensearch://localhost:9200/photos
     """
-    if given["workers"] < 1:
-        raise ConfigError(f"--workers is {given['workers']}, expected at least 1")
+    for name in ("workers", "processes"):
+        if given[name] < 1:
+            raise ConfigError(f"--{name} is {given[name]}, expected at least 1")
     if given["delete_old"] and not given["new_version"]:
         raise ConfigError("--delete-old requires --new-version")
     address = parse_address(uri)
@@ -85,6 +89,7 @@ def load(source: Data, uri: str, model: Path | None, **given: Any) -> None:
             checkpoints=_notes(given["cache"]),
             total=total,
             workers=given["workers"],
+            processes=given["processes"],
             no_replicas=given["no_replicas"] or given["without_copies"],
             progress=bars,
         )
