@@ -88,7 +88,7 @@ def one_size(
     indexes = {name: index for name, (index, _) in made.items()}
     seconds = {name: f"{took:.0f}" for name, (_, took) in made.items()} | {"knn": "as script"}
     by_knn = open_opensearch(
-        str(indexes["script"].address).replace("strategy=script", "strategy=knn")
+        str(indexes["script"].handle.address).replace("strategy=script", "strategy=knn")
     )
 
     def searches(where: dict[str, Any] | None) -> dict[str, Search]:

@@ -71,7 +71,7 @@ def filled_index(
         timeout=3600,
         max_num_segments=1,
     )
-    index.refresh()
+    index.handle.refresh()
     return index, time.perf_counter() - started
 
 
