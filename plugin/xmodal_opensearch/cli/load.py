@@ -35,6 +35,7 @@ from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading.load import check_count
 from xmodal_opensearch.loading.load import load as load_into
 from xmodal_opensearch.loading.new_version import open_next_version, publish
+from xmodal_opensearch.loading.settling import settle
 from xmodal_opensearch.rest.connector import transfer_pipelines
 
 
@@ -58,6 +59,11 @@ from xmodal_opensearch.rest.connector import transfer_pipelines
     "--no-replicas",
     is_flag=True,
     help="No replicas during the load: faster, but losing a node loses documents.",
+)
+@click.option(
+    "--merge",
+    is_flag=True,
+    help="After the load, merge each shard to one segment, and load the codes into memory.",
 )
 @click.option("--without-copies", is_flag=True, hidden=True, help="Former name of --no-replicas.")
 @backbone_options(None)
@@ -95,6 +101,8 @@ def load(source: Data, uri: str, model: Path | None, **given: Any) -> None:
         )
     _print_report(report, problems)
     check_count(index, total - len(report.failed), exactly=given["new_version"])
+    if given["merge"] and settle(index):
+        info("  the codes do not fit into memory: raise hamming.breaker.limit or add nodes")
     old: list[str] = []
     if given["new_version"]:
         _transfer_pipelines(index, address.index)
