@@ -1,13 +1,13 @@
 """Millions of codes on one OpenSearch node: latency, memory, disk, and a model that predicts them.
 
-    python benchmarks/opensearch_scale.py [--work FOLDER] [--sizes 64:1,5,10,20 256:1,5]
-                                          [--rounds 100] [--slow-rounds 12] [--quick]
+    python benchmarks/opensearch_scale.py [--work FOLDER] [--sizes 64:1,5,10,20 128:1 256:1,5]
+                                          [--rounds 150] [--slow-rounds 30] [--quick]
 
 Writes results/opensearch-scale.md and, for sizing.py, results/opensearch-scale.json. Sizes are in
-millions of codes; the first size of each width is 1: the model is fitted to these rows alone. The
-documents are loaded once and kept in ``--work``, which takes an hour on 2 cores and 3 GB; then the
-program takes 15 minutes. ``--load-only`` stops there. ``--quick``: thousands in place of millions,
-in a temporary folder, no file.
+millions of codes; the first size of each width is 1: the model is fitted to these rows, and to
+searches of 1,000 codes, alone. The documents are loaded once and kept in ``--work``, which takes an
+hour on 2 cores and 3 GB of disk; then the program takes 15 minutes. ``--load-only`` stops there.
+``--quick``: thousands in place of millions, in a temporary folder, no file.
 
 A development node (full JIT) with the hamming plugin is started; each index has one shard and one
 segment. Stock strategies search the same index. All searches of a round are single requests in
@@ -21,6 +21,7 @@ import argparse
 import math
 import os
 import random
+import statistics
 import tempfile
 import time
 from collections import defaultdict
@@ -32,7 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.cluster_simulation import Cluster, simulate
-from harness.opensearch_node import TARGET, K, empty_request
+from harness.opensearch_node import TARGET, K
 from harness.report import RESULTS, table, write
 from harness.scale_index import FILTER, Fixture, Loaded, random_codes
 from harness.scan_model import ScanModel, deviation, percentile, save
@@ -43,12 +44,14 @@ from xmodal_opensearch.node.process import Node
 from xmodal_opensearch.server_plugin.build import plugin_folder
 
 WAYS = ("hamming", "script", "knn")
-SIZES = ("64:1,5,10,20", "256:1,5")
+SIZES = ("64:1,5,10,20", "128:1", "256:1,5")
 HEAP = "2g"
 WARMUP = 60
 """Searches of each strategy before the measurement, for the JIT."""
 QUERIES = 1_000
-EMPTY = "empty request"
+MILLION = 1_000_000
+FEW = 1_000
+"""Codes of the smallest indexes, whose searches take the time of a request."""
 Search = Callable[[BinaryCodes], object]
 
 
@@ -123,21 +126,16 @@ def measure(
                 cell = Cell(way, one.loaded.bits, one.loaded.codes, filtered)
                 searches[cell] = partial(index.search, k=K, target=TARGET, where=condition)
         check(one)
-    empty = empty_request(indexes[0].ways["hamming"])
     samples: dict[Cell, Samples] = defaultdict(Samples)
     order, rng = list(searches), random.Random(0)
     slow_every = max(1, rounds // slow_rounds)
-    smallest = min(cell.codes for cell in searches)
     for number in range(WARMUP):
         for cell in order:
-            if cell.way == "hamming" or cell.codes == smallest:
+            if cell.way == "hamming" or cell.codes <= MILLION:
                 searches[cell](query(cell.bits, number))
     for number in range(rounds):
         rng.shuffle(order)
         for cell in order:
-            empty_cell = Cell(EMPTY, 0, 0, False)
-            if cell.way == "hamming":
-                timed(node, empty, query(cell.bits, number), samples[empty_cell])
             if cell.way == "hamming" or number % slow_every == 0:
                 timed(node, searches[cell], query(cell.bits, number), samples[cell])
         if number % 10 == 0:
@@ -183,20 +181,31 @@ def cpu_milliseconds(pid: int) -> float:
     return total / 1e6
 
 
-def fit(found: Mapping[Cell, dict[str, float]]) -> dict[str, ScanModel]:
-    """Models of each strategy, filter and figure, fitted to the smallest indexes alone."""
-    smallest = min(cell.codes for cell in found if cell.way != EMPTY)
+def fit(found: Mapping[Cell, dict[str, float]], size: int) -> dict[str, ScanModel]:
+    """Models of each strategy and filter, fitted to the rows of ``FEW`` and of ``size`` codes."""
     models = {}
     for way in WAYS:
         for filtered in (False, True):
-            for figure, request in found[Cell(EMPTY, 0, 0, False)].items():
-                times = {
-                    -(-cell.bits // 64): values[figure]
-                    for cell, values in found.items()
-                    if cell.way == way and cell.filtered == filtered and cell.codes == smallest
-                }
-                models[name_of(way, filtered, figure)] = ScanModel.fit(request, smallest, times)
+            rows = {
+                (cell.codes, -(-cell.bits // 64)): values
+                for cell, values in found.items()
+                if cell.way == way and cell.filtered == filtered and cell.codes <= size
+            }
+            for figure in ("p50", "cpu"):
+                request = [row[figure] for (codes, _), row in rows.items() if codes == FEW]
+                times = {words: row[figure] for (n, words), row in rows.items() if n == size}
+                high = {words: row["p95"] for (n, words), row in rows.items() if n == size}
+                models[name_of(way, filtered, figure)] = ScanModel.fit(
+                    statistics.mean(request), size, times, high if figure == "p50" else None
+                )
     return models
+
+
+def predictions(models: Mapping[str, ScanModel], cell: Cell) -> dict[str, float]:
+    """What the models predict for a row."""
+    wall, cpu = (models[name_of(cell.way, cell.filtered, figure)] for figure in ("p50", "cpu"))
+    at = (cell.codes, cell.bits)
+    return {"p50": wall.predict(*at), "p95": wall.predict_95(*at), "cpu": cpu.predict(*at)}
 
 
 def name_of(way: str, filtered: bool, figure: str) -> str:
@@ -204,40 +213,25 @@ def name_of(way: str, filtered: bool, figure: str) -> str:
     return f"{way}, {'filter' if filtered else 'all'}, {figure}"
 
 
-def spread_of(samples: Mapping[Cell, Samples]) -> float:
-    """Standard deviation of the logarithm of a search's CPU time, of the largest index."""
-    cells = [cell for cell in samples if cell.way == "hamming" and not cell.filtered]
-    times = samples[max(cells, key=lambda cell: cell.bits * cell.codes)].cpu
+def spread_of(times: Sequence[float]) -> float:
+    """Standard deviation of the logarithm of times, from two percentiles."""
     return math.log(percentile(times, 95) / percentile(times, 50)) / 1.645
 
 
-def at_rates(
-    indexes: Sequence[Opened],
-    models: Mapping[str, ScanModel],
-    samples: Mapping[Cell, Samples],
-    count: int,
-) -> str:
+def at_rates(one: Opened, model: ScanModel, spread: float, count: int) -> str:
     """Searches that arrive at random, measured on this node and simulated as in sizing.py."""
     rows: list[list[object]] = [["bits", "codes", "queries/s", "busy cores, simulated"]]
     rows[0] += ["p50, ms", "simulated", "deviation", "p95, ms", "simulated", "deviation"]
-    cores, model = os.cpu_count() or 1, models[name_of("hamming", False, "cpu")]
-    empty = samples[Cell(EMPTY, 0, 0, False)].summary()
-    outside = max(0.0, empty["p50"] - empty["cpu"])  # client and network
-    largest = {one.loaded.bits: one for one in indexes}
-    for bits, one in largest.items():
-        for share in (0.1, 0.3, 0.5):
-            codes = one.loaded.codes
-            rate = share * cores / model.predict(codes, bits) * 1e3
-            found = simulate(
-                Cluster(1, cores, 1), model, codes, bits, rate, spread=spread_of(samples)
-            )
-            times = arrivals(one, rate, count)
-            row: list[object] = [bits, f"{codes:,}", f"{rate:.1f}", f"{found.utilisation:.0%}"]
-            for percent, simulated in ((50, found.p50), (95, found.p95)):
-                measured = percentile(times, percent)
-                row += [f"{measured:.1f}", f"{simulated + outside:.1f}"]
-                row.append(deviation(measured, simulated + outside))
-            rows.append(row)
+    cores, codes, bits = os.cpu_count() or 1, one.loaded.codes, one.loaded.bits
+    for share in (0.1, 0.3, 0.5):
+        rate = share * cores / model.predict(codes, bits) * 1e3
+        found = simulate(Cluster(1, cores, 1), model, codes, bits, rate, spread=spread)
+        times = arrivals(one, rate, count)
+        row: list[object] = [bits, f"{codes:,}", f"{rate:.1f}", f"{found.utilisation:.0%}"]
+        for percent, simulated in ((50, found.p50), (95, found.p95)):
+            measured = percentile(times, percent)
+            row += [f"{measured:.1f}", f"{simulated:.1f}", deviation(measured, simulated)]
+        rows.append(row)
     return table(rows)
 
 
@@ -262,26 +256,20 @@ def latency_table(
     samples: Mapping[Cell, Samples],
     found: Mapping[Cell, dict[str, float]],
     models: Mapping[str, ScanModel],
+    size: int,
 ) -> str:
     """Measured times beside those that the model predicts."""
     header: list[object] = ["bits", "codes", "strategy", "filter", "samples"]
     for figure in ("p50, ms", "p95, ms", "CPU, ms"):
         header += [figure, "predicted", "deviation"]
     rows = [header]
-    smallest = min(cell.codes for cell in found if cell.way != EMPTY)
     for cell in sorted(found, key=lambda one: (one.bits, one.codes, one.filtered, one.way)):
-        row: list[object] = [cell.bits or "-", f"{cell.codes:,}", cell.way]
+        row: list[object] = [cell.bits, f"{cell.codes:,}", cell.way]
         row += ["a tenth" if cell.filtered else "-", len(samples[cell].wall)]
+        predicted = predictions(models, cell)
         for figure, value in found[cell].items():
-            row.append(f"{value:.1f}")
-            if cell.way == EMPTY:
-                row += ["-", "-"]
-                continue
-            predicted = models[name_of(cell.way, cell.filtered, figure)].predict(
-                cell.codes, cell.bits
-            )
-            is_fitted = cell.codes == smallest
-            row += [f"{predicted:.1f}", "fitted" if is_fitted else deviation(value, predicted)]
+            row += [f"{value:.1f}", f"{predicted[figure]:.1f}"]
+            row.append("fitted" if cell.codes <= size else deviation(value, predicted[figure]))
         rows.append(row)
     return table(rows)
 
@@ -305,10 +293,10 @@ def index_table(indexes: Sequence[Opened]) -> str:
 def model_table(models: Mapping[str, ScanModel]) -> str:
     """The coefficients of the models."""
     rows: list[list[object]] = [["model", "request, ms", "ns a code", "ns a word of 64 bits"]]
+    rows[0].append("p95: ms for a root of a ms")
     for name, model in models.items():
-        rows.append(
-            [name, f"{model.request:.2f}", f"{model.per_code:.2f}", f"{model.per_word:.2f}"]
-        )
+        values = [model.request, model.per_code, model.per_word, model.tail]
+        rows.append([name, *(f"{value:.2f}" for value in values)])
     return table(rows)
 
 
@@ -326,8 +314,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, help="folder of the loaded indexes (default: none)")
     parser.add_argument("--sizes", nargs="+", default=SIZES, help="BITS:MILLIONS,...")
-    parser.add_argument("--rounds", type=int, default=100)
-    parser.add_argument("--slow-rounds", type=int, default=12, help="rounds of stock strategies")
+    parser.add_argument("--rounds", type=int, default=150)
+    parser.add_argument("--slow-rounds", type=int, default=30, help="rounds of stock strategies")
     parser.add_argument("--processes", type=int, default=2, help="processes that load")
     parser.add_argument("--port", type=int, default=0, help="port of the node (default: any)")
     parser.add_argument("--load-only", action="store_true")
@@ -349,7 +337,8 @@ def main() -> None:
             loaded = [
                 one
                 for bits, numbers in sizes.items()
-                for one in Fixture(node, folder, bits, args.processes).ensure(numbers)
+                for kind, counts in (("few", [FEW]), ("filling", numbers))
+                for one in Fixture(node, folder, bits, args.processes, kind).ensure(counts)
             ]
             if args.load_only:
                 return
@@ -364,24 +353,33 @@ def report(
 ) -> None:
     """Fit the model and write tables and coefficients."""
     found = {cell: values.summary() for cell, values in samples.items()}
-    models = fit(found)
-    smallest = indexes[0].loaded
+    size = min(one.loaded.codes for one in indexes if one.loaded.codes > FEW)
+    models = fit(found, size)
     (memory,) = node.get("/_nodes/stats/jvm")["nodes"].values()
     used = memory["jvm"]["mem"]["heap_used_in_bytes"] / 1e6
+    large = [one for one in indexes if one.loaded.codes >= size]
+    most = max(large, key=lambda one: one.loaded.bits * one.loaded.codes)
+    times = samples[Cell("hamming", most.loaded.bits, most.loaded.codes, False)]
     sections = [
         (
             "Indexes",
             f"Heap in use by the node with all indexes open: {used:,.0f} MB of {HEAP}.\n\n"
-            + index_table(indexes),
+            + index_table(large),
         ),
         (
             f"One search, k = {K}, time of the client's call, one client",
-            f"Predicted: by the model, which is fitted to the rows of {smallest.codes:,} codes "
-            "alone.\n\n" + latency_table(samples, found, models),
+            f"Predicted: by the model, which is fitted to the rows of {FEW:,} and {size:,} codes "
+            "alone.\n\n" + latency_table(samples, found, models, size),
         ),
         (
             "Queries at a rate, hamming without filter, beside the simulation of sizing.py",
-            at_rates(indexes, models, samples, 300 if keep else 20),
+            "The client and other programs use the same cores.\n\n"
+            + at_rates(
+                most,
+                models[name_of("hamming", False, "p50")],
+                spread_of(times.wall),
+                300 if keep else 20,
+            ),
         ),
         ("Model: request + codes x (ns a code + words x ns a word)", model_table(models)),
     ]
@@ -395,10 +393,10 @@ def report(
     if keep:
         disk = {
             str(one.loaded.bits): one.disk / one.loaded.codes
-            for one in indexes
-            if one.loaded.codes == smallest.codes
+            for one in large
+            if one.loaded.codes == size
         }
-        facts = {"disk_bytes_a_document": disk, "spread": spread_of(samples)}
+        facts = {"disk_bytes_a_document": disk, "spread": spread_of(times.cpu)}
         save(RESULTS / "opensearch-scale.json", models, facts)
 
 

@@ -62,7 +62,8 @@ class Plan:
 def disk_bytes(facts: Mapping[str, Any], bits: int) -> float:
     """Bytes of a document on disk with one code of this width, from those of the measured ones."""
     known = sorted((int(width), size) for width, size in facts["disk_bytes_a_document"].items())
-    return float(np.interp(bits, *zip(*known, strict=True)))
+    widths, sizes = zip(*known, strict=True)
+    return float(np.interp(bits, widths, sizes))
 
 
 def per_million(models: Mapping[str, ScanModel], facts: Mapping[str, Any]) -> str:

@@ -89,15 +89,20 @@ def load_block(uri: str, alias: str, bits: int, start: int, count: int) -> int:
 
 
 class Fixture:
-    """The indexes of one width. ``folder`` has the progress; the documents are on the node."""
+    """The indexes of one width. ``folder`` has the progress; the documents are on the node.
 
-    def __init__(self, node: Node, folder: Path, bits: int, processes: int) -> None:
+    ``kind``: name of the filled index. Sizes that are added later to a kind must be larger.
+    """
+
+    def __init__(
+        self, node: Node, folder: Path, bits: int, processes: int, kind: str = "filling"
+    ) -> None:
         self.node, self.folder, self.bits, self.processes = node, folder, bits, processes
-        self.base = f"filling-{bits}"
+        self.base = f"{kind}-{bits}"
         self.uri = f"opensearch://127.0.0.1:{node.port}/{self.base}"
         self.server = Server(parse_address(self.uri))
         self.log = folder / f"{self.base}.txt"
-        self.complete = folder / f"complete-{bits}.json"
+        self.complete = folder / f"complete-{self.base}.json"
 
     def ensure(self, sizes: Sequence[int]) -> list[Loaded]:
         """Load what is missing and return all indexes, in the order of their sizes."""
