@@ -5,9 +5,9 @@
 
 Writes results/opensearch-scale.md and, for sizing.py, results/opensearch-scale.json. Sizes are in
 millions of codes; the first size of each width is 1: the model is fitted to these rows, and to
-searches of 1,000 codes, alone. The documents are loaded once and kept in ``--work``, which takes an
-hour on 2 cores and 3 GB of disk; then the program takes 15 minutes. ``--load-only`` stops there.
-``--quick``: thousands in place of millions, in a temporary folder, no file.
+those of 1,000 and 100,000 codes, alone. The documents are loaded once and kept in ``--work``, which
+takes an hour on 2 cores and 3 GB of disk; then the program takes 15 minutes. ``--load-only`` stops
+there. ``--quick``: thousands in place of millions, in a temporary folder, no file.
 
 A development node (full JIT) with the hamming plugin is started; each index has one shard and one
 segment. Stock strategies search the same index. All searches of a round are single requests in
@@ -21,7 +21,6 @@ import argparse
 import math
 import os
 import random
-import statistics
 import tempfile
 import time
 from collections import defaultdict
@@ -36,7 +35,7 @@ from harness.cluster_simulation import Cluster, simulate
 from harness.opensearch_node import TARGET, K
 from harness.report import RESULTS, table, write
 from harness.scale_index import FILTER, Fixture, Loaded, random_codes
-from harness.scan_model import ScanModel, deviation, percentile, save
+from harness.scan_model import FEWEST, ScanModel, deviation, percentile, save
 
 from xmodal.codes import BinaryCodes
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
@@ -45,13 +44,15 @@ from xmodal_opensearch.server_plugin.build import plugin_folder
 
 WAYS = ("hamming", "script", "knn")
 SIZES = ("64:1,5,10,20", "128:1", "256:1,5")
+QUICK = ("64:1,2", "256:1")
 HEAP = "2g"
 WARMUP = 60
 """Searches of each strategy before the measurement, for the JIT."""
 QUERIES = 1_000
-MILLION = 1_000_000
-FEW = 1_000
-"""Codes of the smallest indexes, whose searches take the time of a request."""
+FEW = {"few": FEWEST, "some": 100_000}
+"""Codes of the smallest indexes, to which the model is fitted, too."""
+OFTEN = 3
+"""Searches of each round in the indexes to which the model is fitted."""
 Search = Callable[[BinaryCodes], object]
 
 
@@ -129,15 +130,18 @@ def measure(
     samples: dict[Cell, Samples] = defaultdict(Samples)
     order, rng = list(searches), random.Random(0)
     slow_every = max(1, rounds // slow_rounds)
+    smallest = min(cell.codes for cell in order if cell.codes > max(FEW.values()))
     for number in range(WARMUP):
         for cell in order:
-            if cell.way == "hamming" or cell.codes <= MILLION:
+            if cell.way == "hamming" or cell.codes <= smallest:
                 searches[cell](query(cell.bits, number))
     for number in range(rounds):
         rng.shuffle(order)
         for cell in order:
             if cell.way == "hamming" or number % slow_every == 0:
-                timed(node, searches[cell], query(cell.bits, number), samples[cell])
+                for again in range(OFTEN if cell.codes <= smallest else 1):
+                    code = query(cell.bits, number + again * rounds)
+                    timed(node, searches[cell], code, samples[cell])
         if number % 10 == 0:
             print(f"round {number} of {rounds}", flush=True)
     return samples
@@ -182,7 +186,7 @@ def cpu_milliseconds(pid: int) -> float:
 
 
 def fit(found: Mapping[Cell, dict[str, float]], size: int) -> dict[str, ScanModel]:
-    """Models of each strategy and filter, fitted to the rows of ``FEW`` and of ``size`` codes."""
+    """Models of each strategy and filter, fitted to the rows of at most ``size`` codes."""
     models = {}
     for way in WAYS:
         for filtered in (False, True):
@@ -191,12 +195,11 @@ def fit(found: Mapping[Cell, dict[str, float]], size: int) -> dict[str, ScanMode
                 for cell, values in found.items()
                 if cell.way == way and cell.filtered == filtered and cell.codes <= size
             }
+            high = {row: values["p95"] for row, values in rows.items()}
             for figure in ("p50", "cpu"):
-                request = [row[figure] for (codes, _), row in rows.items() if codes == FEW]
-                times = {words: row[figure] for (n, words), row in rows.items() if n == size}
-                high = {words: row["p95"] for (n, words), row in rows.items() if n == size}
+                medians = {row: values[figure] for row, values in rows.items()}
                 models[name_of(way, filtered, figure)] = ScanModel.fit(
-                    statistics.mean(request), size, times, high if figure == "p50" else None
+                    medians, high if figure == "p50" else None
                 )
     return models
 
@@ -293,9 +296,9 @@ def index_table(indexes: Sequence[Opened]) -> str:
 def model_table(models: Mapping[str, ScanModel]) -> str:
     """The coefficients of the models."""
     rows: list[list[object]] = [["model", "request, ms", "ns a code", "ns a word of 64 bits"]]
-    rows[0].append("p95: ms for a root of a ms")
+    rows[0] += ["ms a doubling", "p95: ms for a root of a ms"]
     for name, model in models.items():
-        values = [model.request, model.per_code, model.per_word, model.tail]
+        values = [model.request, model.per_code, model.per_word, model.per_doubling, model.tail]
         rows.append([name, *(f"{value:.2f}" for value in values)])
     return table(rows)
 
@@ -313,7 +316,7 @@ def main() -> None:
     """Run the benchmark and write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, help="folder of the loaded indexes (default: none)")
-    parser.add_argument("--sizes", nargs="+", default=SIZES, help="BITS:MILLIONS,...")
+    parser.add_argument("--sizes", nargs="+", default=None, help="BITS:MILLIONS,...")
     parser.add_argument("--rounds", type=int, default=150)
     parser.add_argument("--slow-rounds", type=int, default=30, help="rounds of stock strategies")
     parser.add_argument("--processes", type=int, default=2, help="processes that load")
@@ -321,7 +324,9 @@ def main() -> None:
     parser.add_argument("--load-only", action="store_true")
     parser.add_argument("--quick", action="store_true", help="thousands of codes, write no file")
     args = parser.parse_args()
-    sizes = parse_sizes(args.sizes, 5_000 if args.quick else 1_000_000)
+    sizes = parse_sizes(
+        args.sizes or (QUICK if args.quick else SIZES), 120_000 if args.quick else 1_000_000
+    )
     rounds, slow = (20, 5) if args.quick else (args.rounds, args.slow_rounds)
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.work or Path(temporary)
@@ -337,7 +342,10 @@ def main() -> None:
             loaded = [
                 one
                 for bits, numbers in sizes.items()
-                for kind, counts in (("few", [FEW]), ("filling", numbers))
+                for kind, counts in [
+                    *((kind, [n]) for kind, n in FEW.items()),
+                    ("filling", numbers),
+                ]
                 for one in Fixture(node, folder, bits, args.processes, kind).ensure(counts)
             ]
             if args.load_only:
@@ -353,7 +361,7 @@ def report(
 ) -> None:
     """Fit the model and write tables and coefficients."""
     found = {cell: values.summary() for cell, values in samples.items()}
-    size = min(one.loaded.codes for one in indexes if one.loaded.codes > FEW)
+    size = min(one.loaded.codes for one in indexes if one.loaded.codes > max(FEW.values()))
     models = fit(found, size)
     (memory,) = node.get("/_nodes/stats/jvm")["nodes"].values()
     used = memory["jvm"]["mem"]["heap_used_in_bytes"] / 1e6
@@ -368,7 +376,7 @@ def report(
         ),
         (
             f"One search, k = {K}, time of the client's call, one client",
-            f"Predicted: by the model, which is fitted to the rows of {FEW:,} and {size:,} codes "
+            f"Predicted: by the model, which is fitted to the rows of at most {size:,} codes "
             "alone.\n\n" + latency_table(samples, found, models, size),
         ),
         (

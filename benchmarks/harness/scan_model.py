@@ -1,10 +1,11 @@
-"""A model of the time of an exact search: a request, and a time for each code and its words.
+"""A model of the time of an exact search: a request, the collection of hits, a time for each code.
 
-``median = request + codes * (per_code + per_word * words)``, where ``words`` is the number of
-64-bit words of a code. Interruptions, by other programs or by the collection of garbage, are
-independent of each other, so that the deviation of their sum grows with the root of the time: the
-95th percentile is ``median + tail * sqrt(median)``. The model is fitted to rows of one number of
-codes and predicts those of others.
+``median = request + per_doubling * log2(codes / 1000) + codes * (per_code + per_word * words)``,
+where ``words`` is the number of 64-bit words of a code. The number of documents that are among the
+best so far, which are collected one by one, grows with the logarithm of the number of documents.
+Interruptions, by other programs or by the collection of garbage, are independent of each other, so
+that the deviation of their sum grows with the root of the time: the 95th percentile is
+``median + tail * sqrt(median)``. The model is fitted to small numbers of codes and predicts others.
 """
 
 from __future__ import annotations
@@ -19,44 +20,48 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
+FEWEST = 1_000
+"""Codes of a search that takes the time of a request alone."""
+
 
 @dataclass(frozen=True)
 class ScanModel:
-    """``request``: milliseconds of a search of few codes; the next two are nanoseconds."""
+    """``request``, ``per_doubling`` in milliseconds; ``per_code``, ``per_word`` in nanoseconds."""
 
     request: float
     per_code: float
     per_word: float
+    per_doubling: float = 0.0
     tail: float = 0.0
 
     @classmethod
     def fit(
         cls,
-        request: float,
-        codes: int,
-        milliseconds: Mapping[int, float],
-        percentiles: Mapping[int, float] | None = None,
+        medians: Mapping[tuple[int, int], float],
+        percentiles: Mapping[tuple[int, int], float] | None = None,
     ) -> ScanModel:
-        """Fit to the medians with ``codes`` codes, by their number of words.
+        """Fit to the medians by number of codes and words; least squares, all parts at least 0.
 
-        ``percentiles``: the 95th ones. Least squares; all parts are at least 0.
+        ``percentiles``: the 95th ones; ``tail`` is fitted to those of the largest number of codes.
         """
-        words = np.array(list(milliseconds), dtype=float)
-        times = (np.array(list(milliseconds.values())) - request) * 1e6 / codes
-        (per_code, per_word), _ = nnls(np.stack([np.ones(len(words)), words], axis=1), times)
+        codes, words = np.array(list(medians), dtype=float).T
+        columns = [np.ones(len(codes)), codes / 1e6, codes * words / 1e6, np.log2(codes / FEWEST)]
+        parts, _ = nnls(np.stack(columns, axis=1), np.array(list(medians.values())))
         tails = [
-            (high - milliseconds[number]) / math.sqrt(milliseconds[number])
-            for number, high in (percentiles or {}).items()
+            (high - medians[row]) / math.sqrt(medians[row])
+            for row, high in (percentiles or {}).items()
+            if row[0] == codes.max()
         ]
-        return cls(request, float(per_code), float(per_word), float(np.mean(tails or [0.0])))
+        return cls(*map(float, parts), float(np.mean(tails or [0.0])))
 
     def scan(self, codes: float, bits: int) -> float:
-        """Milliseconds of one core, without the request."""
-        return max(0.0, codes * (self.per_code + self.per_word * -(-bits // 64)) / 1e6)
+        """Milliseconds in which one core compares the codes."""
+        return codes * (self.per_code + self.per_word * -(-bits // 64)) / 1e6
 
     def predict(self, codes: float, bits: int) -> float:
         """Milliseconds of a search of ``codes`` codes in one shard, by one thread."""
-        return self.request + self.scan(codes, bits)
+        collected = self.per_doubling * math.log2(max(codes, FEWEST) / FEWEST)
+        return self.request + collected + self.scan(codes, bits)
 
     def predict_95(self, codes: float, bits: int) -> float:
         """The 95th percentile of these times."""

@@ -26,19 +26,22 @@ def model(bench: Any) -> Any:
     return bench.ScanModel(2.0, 0.5, 0.25)
 
 
-def test_model_predicts_other_sizes_and_widths_from_rows_of_one_size(
-    bench: Any, model: Any
-) -> None:
-    rows = {words: model.predict(1_000_000, 64 * words) for words in (1, 4)}
-    fitted = bench.ScanModel.fit(2.0, 1_000_000, rows)
-    assert fitted.predict(20_000_000, 128) == pytest.approx(2 + 20 * (0.5 + 2 * 0.25))
-    assert fitted.predict(0, 64) == 2.0
+def test_model_predicts_other_sizes_and_widths_from_small_ones(bench: Any) -> None:
+    true = bench.ScanModel(2.0, 0.5, 0.25, 0.01, 0.3)
+    sizes = [(codes, words) for codes in (1_000, 100_000, 1_000_000) for words in (1, 4)]
+    rows = {(codes, words): true.predict(codes, 64 * words) for codes, words in sizes}
+    high = {(codes, words): true.predict_95(codes, 64 * words) for codes, words in sizes}
+    fitted = bench.ScanModel.fit(rows, high)
+    assert fitted.predict(20_000_000, 128) == pytest.approx(2 + 0.01 * math.log2(20_000) + 20)
+    assert fitted.predict_95(20_000_000, 128) == pytest.approx(true.predict_95(20_000_000, 128))
+    assert fitted.predict(0, 64) == pytest.approx(2.0)
 
 
 def test_model_has_no_negative_time(bench: Any) -> None:
-    fitted = bench.ScanModel.fit(2.0, 1_000_000, {1: 2.5, 4: 2.3})
-    assert fitted.per_word == 0 < fitted.per_code
-    assert bench.ScanModel.fit(2.0, 1_000_000, {1: 1.5}).predict(10**9, 64) == 2.0
+    rows = {(1_000, 1): 2.0, (1_000, 4): 2.0, (1_000_000, 1): 2.5, (1_000_000, 4): 2.3}
+    fitted = bench.ScanModel.fit(rows)
+    assert fitted.per_word == 0 <= min(fitted.per_code, fitted.per_doubling)
+    assert fitted.predict(10**9, 256) >= fitted.predict(10**6, 64) > 2.0
 
 
 def test_rare_queries_take_the_time_of_a_task(bench: Any, model: Any) -> None:
