@@ -1,7 +1,8 @@
 """Checksums of what xmodal stores: files, JSON objects, blocks of a file, and rows.
 
 A file is recorded by its size and sha256, a JSON object by the sha256 of its content under its key
-``DIGEST_KEY``. Blocks and rows, which are checked each time that they are read, have a CRC-32.
+``DIGEST_KEY``. Blocks, which are checked when they are first read, have an xxh3 of 64 bits; rows a
+CRC-32.
 """
 
 from __future__ import annotations
@@ -11,21 +12,22 @@ import hashlib
 import json
 import stat
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from xmodal.errors import is_out_of_memory
 
 DIGEST_KEY = "sha256"
-BLOCK = 4096
-"""Bytes of a block with a checksum, the size of a page of memory: mapped files are read by it."""
+BLOCK = 1 << 14
+"""Bytes of a block with a checksum: a few pages of memory, in which mapped files are read."""
 CHUNK = 1 << 22
 """Bytes of a file that are read at once."""
-UInt32 = npt.NDArray[np.uint32]
+UInt64 = npt.NDArray[np.uint64]
 Int64 = npt.NDArray[np.int64]
 NOT_DAMAGE = frozenset({errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Errors of the system that say nothing about the content of a file."""
@@ -115,36 +117,44 @@ def bytes_of(array: npt.NDArray[Any]) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def block_checksums(content: memoryview) -> UInt32:
-    """Return the CRC-32 of each block of ``BLOCK`` bytes; the last one may be shorter."""
-    starts = range(0, len(content), BLOCK)
-    return np.array([zlib.crc32(content[start : start + BLOCK]) for start in starts], np.uint32)
+def block_checksums(content: memoryview) -> UInt64:
+    """Return the xxh3 of each block of ``BLOCK`` bytes; the last one may be shorter."""
+    blocks = (content[start : start + BLOCK] for start in range(0, len(content), BLOCK))
+    return np.fromiter(map(xxhash.xxh3_64_intdigest, blocks), np.uint64)
 
 
 class CheckedBlocks:
     """Bytes that are compared with the checksums of their blocks when they are first used.
 
-    ``content``: contiguous, for example mapped from a file. ``expected``: CRC-32 of each block.
+    ``content``: contiguous, for example mapped from a file. ``expected``: xxh3 of each block.
     Safe for threads.
     """
 
-    def __init__(self, content: npt.NDArray[Any], expected: UInt32) -> None:
+    def __init__(
+        self,
+        content: npt.NDArray[Any],
+        expected: npt.NDArray[Any],
+        checksum: Callable[[memoryview], int] = xxhash.xxh3_64_intdigest,
+        block: int = BLOCK,
+    ) -> None:
         self._content = bytes_of(content)
-        self._expected = expected
+        self._expected, self._checksum, self._block = expected, checksum, block
         self._checked = np.zeros(len(expected), np.bool_)
 
     def check(self, starts: Int64, ends: Int64) -> None:
         """Raise ValueError unless the blocks of the bytes from ``starts`` to ``ends``, (n,), are
         those that were written.
         """
-        first, last = starts // BLOCK, (ends - 1) // BLOCK
+        first, last = starts // self._block, (ends - 1) // self._block
         counts = np.where(ends > starts, last - first + 1, 0)
         before = np.cumsum(counts) - counts
         blocks = np.arange(counts.sum()) + np.repeat(first - before, counts)
         for block in np.unique(blocks[~self._checked[blocks]]).tolist():
-            found = zlib.crc32(self._content[block * BLOCK : (block + 1) * BLOCK])
+            found = self._checksum(self._content[block * self._block : (block + 1) * self._block])
             if found != self._expected[block]:
-                raise ValueError(f"byte {block * BLOCK:,} and the next do not match the checksum")
+                raise ValueError(
+                    f"byte {block * self._block:,} and the next do not match the checksum"
+                )
             self._checked[block] = True
 
 

@@ -38,7 +38,7 @@ from harness.rows import Row
 from xmodal.codes import BinaryCodes
 from xmodal.evaluation.baselines import fit_baselines
 from xmodal.evaluation.code_health import code_health
-from xmodal.evaluation.metrics import by_radius, groups_by_codes, shared_labels
+from xmodal.evaluation.metrics import by_radius, groups_by_labels
 from xmodal.evaluation.protocol import Evaluator, Part
 from xmodal.modality import DIRECTIONS, MODALITIES, Modality
 from xmodal.training.methods.schgan_paper.config import Config as PaperConfig
@@ -215,10 +215,10 @@ def _trained(job: Job, environment: Environment) -> Result:
 
 def _by_radius(query: Part, database: Part) -> dict[str, Any]:
     """Precision and recall within each radius, by direction."""
-    relevant = shared_labels(query.labels, database.labels) > 0
+    labels = query.labels, database.labels
     found = {}
     for source, target in DIRECTIONS:
-        groups = groups_by_codes(query.codes[source], database.codes[target], relevant)
+        groups = groups_by_labels(query.codes[source], database.codes[target], *labels)
         precision, recall = by_radius(groups)
         found[f"{source}->{target}"] = {"precision": precision.tolist(), "recall": recall.tolist()}
     return found

@@ -20,7 +20,7 @@ from xmodal.index.origins import ListedIndex
 
 Run = Callable[..., CommandResult]
 
-KILLS = 30
+KILLS = 18
 CHILD = """
 import sys
 import pyarrow.parquet

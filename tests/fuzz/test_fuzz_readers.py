@@ -1,4 +1,4 @@
-"""Five seconds of fuzzing of each target that reads data: tables, folders, cells, pictures."""
+"""Three seconds of fuzzing of each target that reads data: tables, folders, cells, pictures."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fuzz.run import fuzz
 from fuzz.targets import READERS, available
 
 pytestmark = [
-    pytest.mark.slow,  # five seconds each
+    pytest.mark.slow,  # three seconds each
     pytest.mark.skipif(
         not (sys.platform == "linux" and platform.machine() == "x86_64"),
         reason="atheris is for Linux on x86-64",
     ),
 ]
-SECONDS = 5
+SECONDS = 3
 
 
 @pytest.mark.parametrize("target", [name for name in available() if name in READERS])

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes
 from xmodal.evaluation.baselines import Baseline, Ranked
+from xmodal.evaluation.distance_counts import DistanceCounter
 from xmodal.evaluation.metrics import Floats, TieGroups, expected_rank, hit_at
 from xmodal.evaluation.search_stages import stage_distances
 from xmodal.features.units import Int64, Units
@@ -40,6 +41,8 @@ PERCENTILES = (2.5, 97.5)
 """Ends of the intervals."""
 CHUNK_CELLS = 1 << 21
 """Distances that are computed at once: 8 MB of float32."""
+MAX_RANKED_CELLS = 1 << 30
+"""Distances other than those of Hamming that are computed in all for one direction."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +146,10 @@ def query_figures(
 ) -> QueryFigures:
     """Return the figures of all pictures (captions) of ``units`` as queries.
 
-    ``queries`` has the rows of modality ``source``, ``database`` those of the other one. Memory is
-    bounded: distances are computed for some queries at a time. Raises ValueError for a query whose
-    unit has nothing of the other modality.
+    ``queries`` has the rows of modality ``source``, ``database`` those of the other one. Codes are
+    compared by counts of distances. For anything else distances are computed for some queries at a
+    time, and with more than ``MAX_RANKED_CELLS`` of them evenly chosen units are the queries.
+    Raises ValueError for a query whose unit has nothing of the other modality.
     """
     target: Modality = "text" if source == "image" else "image"
     offsets, unit_of_query = units.offsets(target), units.unit_of_rows(source)
@@ -153,11 +157,20 @@ def query_figures(
     if len(empty):
         id_ = units.ids[unit_of_query[empty[0]]]
         raise ValueError(f"unit {id_!r} has no {target}, expected at least one")
-    distances = _distances(queries, database, units.text_key if target == "text" else None)
-    parts = [
-        _first_group(distances(rows), offsets, unit_of_query[rows])
-        for rows in _chunks(len(unit_of_query), int(offsets[-1]))
-    ]
+    if isinstance(queries, BinaryCodes) and isinstance(database, BinaryCodes):
+        counter, width = DistanceCounter(database), np.diff(offsets)[unit_of_query].max(initial=0)
+        parts = [
+            _counted_group(counter, queries[rows], database, offsets, unit_of_query[rows])
+            for rows in counter.chunks(len(queries), int(width) * database.packed.shape[1])
+        ]
+    else:
+        chosen = _chosen_queries(unit_of_query, len(units), int(offsets[-1]))
+        unit_of_query = unit_of_query[chosen]
+        distances = _distances(queries, database, units.text_key if target == "text" else None)
+        parts = [
+            _first_group(distances(chosen[rows]), offsets, unit_of_query[rows])
+            for rows in _chunks(len(chosen), int(offsets[-1]))
+        ]
     groups = TieGroups(
         np.concatenate([one.total for one in parts]), np.concatenate([one.gain for one in parts])
     )
@@ -165,21 +178,31 @@ def query_figures(
     return QueryFigures(hits, expected_rank(groups), unit_of_query)
 
 
+def _chosen_queries(unit_of_query: Int64, units: int, database: int) -> Int64:
+    """Return the queries to rank by numbers other than Hamming distances.
+
+    All, or those of evenly spaced units, so that at most ``MAX_RANKED_CELLS`` distances are needed.
+    """
+    share = MAX_RANKED_CELLS / max(1, len(unit_of_query) * database)
+    if share >= 1:
+        return np.arange(len(unit_of_query))
+    chosen = np.zeros(units, np.bool_)
+    chosen[np.linspace(0, units - 1, max(1, int(share * units))).astype(np.int64)] = True
+    return np.flatnonzero(chosen[unit_of_query])
+
+
 def _distances(
     queries: BinaryCodes | QueryCodes | npt.NDArray[Any],
     database: BinaryCodes | QueryCodes | npt.NDArray[Any],
     keys: Int64 | None,
-) -> Callable[[slice], npt.NDArray[Any]]:
-    """Return a function: slice of queries -> their distances to the whole database, (q, n).
+) -> Callable[[Int64], npt.NDArray[Any]]:
+    """Return a function: rows of queries -> their distances to the whole database, (q, n).
 
-    The distance is that of Hamming, the order of a search, or minus the cosine. ``keys`` (n,): rows
+    The distance is the order of a search, or minus the cosine. ``keys`` (n,): rows
     of the database with equal keys are equal. Their cosines are computed once, since a matrix
     product may round equal rows differently, which would break their tie. Raises ValueError for
     codes and vectors together.
     """
-    if isinstance(queries, BinaryCodes) and isinstance(database, BinaryCodes):
-        codes, others = queries, database
-        return lambda rows: codes[rows].distances(others)
     if isinstance(queries, QueryCodes) and isinstance(database, QueryCodes):
         if keys is not None:
             _, first, columns = np.unique(keys, return_index=True, return_inverse=True)
@@ -196,18 +219,49 @@ def _distances(
     return lambda rows: (vectors[rows] @ distinct.T)[:, columns]
 
 
+def _counted_group(
+    counter: DistanceCounter,
+    queries: BinaryCodes,
+    database: BinaryCodes,
+    offsets: Int64,
+    unit_of_query: Int64,
+) -> TieGroups:
+    """Return the groups of :func:`_first_group` by counts of the Hamming distances."""
+    column, present = _own_columns(offsets, unit_of_query)
+    different = queries.packed[:, None] ^ database.packed[column]
+    own = np.bitwise_count(different).sum(axis=2, dtype=np.int64)
+    nearest = own.min(axis=1, keepdims=True)
+    counts = counter.counts(queries)[:, 0].astype(np.int64)
+    tied = np.take_along_axis(counts, nearest, axis=1)[:, 0]
+    before = np.take_along_axis(np.cumsum(counts, axis=1), nearest, axis=1)[:, 0] - tied
+    return _two_groups(before, tied, np.count_nonzero((own == nearest) & present, axis=1))
+
+
 def _first_group(distances: npt.NDArray[Any], offsets: Int64, unit_of_query: Int64) -> TieGroups:
     """Return two groups per query: the items before its first relevant item, and those tied.
 
     ``distances`` (q, n). The items of unit i are the columns ``offsets[i]:offsets[i + 1]``.
     """
-    start, end = offsets[unit_of_query], offsets[unit_of_query + 1]
-    column = start[:, None] + np.arange(int((end - start).max(initial=0)))
-    own = np.take_along_axis(distances, np.minimum(column, end[:, None] - 1), axis=1)
+    column, present = _own_columns(offsets, unit_of_query)
+    own = np.take_along_axis(distances, column, axis=1)
     nearest = own.min(axis=1, keepdims=True)
     before = np.count_nonzero(distances < nearest, axis=1)
     tied = np.count_nonzero(distances == nearest, axis=1)
-    relevant = np.count_nonzero((own == nearest) & (column < end[:, None]), axis=1)
+    return _two_groups(before, tied, np.count_nonzero((own == nearest) & present, axis=1))
+
+
+def _own_columns(offsets: Int64, unit_of_query: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
+    """Return the items of each query's unit, (q, w), and which are not repeated ones."""
+    start, end = offsets[unit_of_query], offsets[unit_of_query + 1]
+    column = start[:, None] + np.arange(int((end - start).max(initial=0)))
+    return np.minimum(column, end[:, None] - 1), column < end[:, None]
+
+
+def _two_groups(
+    before: npt.NDArray[np.integer],
+    tied: npt.NDArray[np.integer],
+    relevant: npt.NDArray[np.integer],
+) -> TieGroups:
     total = np.stack([before, tied], axis=1).astype(np.float64)
     gain = np.stack([np.zeros_like(relevant), relevant], axis=1).astype(np.float64)
     return TieGroups(total, gain)

@@ -6,6 +6,9 @@ import numpy as np
 
 from xmodal.codes import BinaryCodes
 
+BLOCK_ROWS = 1 << 16
+"""Codes whose bits are unpacked at once."""
+
 
 def code_health(codes: BinaryCodes) -> dict[str, float]:
     """Return statistics of codes; all are NaN if there is no code.
@@ -18,12 +21,16 @@ def code_health(codes: BinaryCodes) -> dict[str, float]:
     if n == 0:
         return dict.fromkeys(("distinct", "largest_bucket", "entropy", "correlation"), float("nan"))
     _, counts = np.unique(codes.packed, axis=0, return_counts=True)
-    bits = codes.to_bits().astype(np.float64)
-    p = bits.mean(axis=0)
+    ones, both = np.zeros(codes.bits), np.zeros((codes.bits, codes.bits))
+    for start in range(0, n, BLOCK_ROWS):
+        bits = codes[start : start + BLOCK_ROWS].to_bits().astype(np.float32)
+        ones += bits.sum(axis=0)
+        both += bits.T @ bits  # sums of a block are exact in float32
+    p = ones / n
     clipped = np.clip(p, 1e-12, 1 - 1e-12)
     entropy = -(clipped * np.log2(clipped) + (1 - clipped) * np.log2(1 - clipped))
-    standardised = (bits - p) / np.sqrt(np.maximum(p * (1 - p), 1e-12))
-    correlation = np.abs(standardised.T @ standardised / n)
+    deviation = np.sqrt(np.maximum(p * (1 - p), 1e-12))
+    correlation = np.abs((both / n - np.outer(p, p)) / np.outer(deviation, deviation))
     off_diagonal = correlation[~np.eye(codes.bits, dtype=np.bool_)]
     return {
         "distinct": len(counts) / n,

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes
+from xmodal.evaluation.distance_counts import Counts, DistanceCounter, own_distances
 from xmodal.linear_models import Matrix, unit
 
 Floats = npt.NDArray[np.float64]
@@ -85,6 +86,63 @@ def groups_by_codes(
     return TieGroups(total, gain, binary)
 
 
+def groups_by_counts(counts: Counts, *, graded: bool = False) -> TieGroups:
+    """Group documents by their counts (q, gains, levels), as :class:`DistanceCounter` returns them.
+
+    Relevance is the number of shared labels if ``graded``, else whether there is one.
+    """
+    total = counts.sum(axis=1, dtype=np.float64)
+    if graded:
+        weights = np.arange(counts.shape[1], dtype=np.float64)
+        return TieGroups(total, np.einsum("qgl,g->ql", counts, weights), binary=False)
+    return TieGroups(total, counts[:, 1:].sum(axis=1, dtype=np.float64))
+
+
+def groups_by_labels(
+    queries: BinaryCodes,
+    database: BinaryCodes,
+    labels: npt.NDArray[np.bool_],
+    database_labels: npt.NDArray[np.bool_],
+) -> TieGroups:
+    """Group the database by Hamming distance; relevant are documents that share a label.
+
+    ``labels`` (q, c), ``database_labels`` (n, c): multi-hot. Memory: 16 bytes a query and distance.
+    """
+    counter = DistanceCounter(database, database_labels)
+    total, gain = (np.zeros((len(queries), queries.bits + 1)) for _ in range(2))
+    for rows in counter.chunks(len(queries)):
+        groups = groups_by_counts(counter.counts(queries[rows], labels[rows]))
+        total[rows], gain[rows] = groups.total, groups.gain
+    return TieGroups(total, gain)
+
+
+def groups_by_distances(counts: Counts, relevant: npt.NDArray[np.integer]) -> TieGroups:
+    """Group documents by their counts (q, 1, levels); ``relevant`` (q, r): their distances.
+
+    Each row of ``relevant`` has the distances of the relevant documents of one query.
+    """
+    q, _, levels = counts.shape
+    cell = relevant + (np.arange(q, dtype=np.int64) * levels)[:, None]
+    gain = np.bincount(cell.ravel(), minlength=q * levels).reshape(q, levels)
+    return TieGroups(counts[:, 0].astype(np.float64), gain.astype(np.float64))
+
+
+def groups_of_pairs(queries: BinaryCodes, database: BinaryCodes) -> TieGroups:
+    """Group the database for queries of which row i has one relevant document, row i, (q, 2).
+
+    The groups are the documents nearer than the relevant one, and those at its distance.
+    """
+    counter, own = DistanceCounter(database), own_distances(queries, database)
+    total = np.zeros((len(queries), 2))
+    for rows in counter.chunks(len(queries)):
+        counts = counter.counts(queries[rows])[:, 0].astype(np.int64)
+        place = own[rows, None]
+        tied = np.take_along_axis(counts, place, axis=1)[:, 0]
+        nearer = np.take_along_axis(np.cumsum(counts, axis=1), place, axis=1)[:, 0] - tied
+        total[rows] = np.stack([nearer, tied], axis=1)
+    return TieGroups(total, np.broadcast_to([0.0, 1.0], total.shape))
+
+
 def groups_by_values(
     distances: npt.NDArray[np.floating], relevance: npt.NDArray[np.generic]
 ) -> TieGroups:
@@ -107,7 +165,12 @@ def groups_by_values(
 
 def cosine_distances(queries: Matrix, database: Matrix) -> Matrix:
     """Return 1 - cosine, (q, n); a zero row has distance 1 to every row."""
-    return np.asarray(1 - unit(queries) @ unit(database).T)
+    return cosine_distances_of_units(unit(queries), unit(database))
+
+
+def cosine_distances_of_units(queries: Matrix, database: Matrix) -> Matrix:
+    """Return 1 - cosine, (q, n), of rows of length 1 or 0."""
+    return np.asarray(1 - queries @ database.T)
 
 
 def average_precision(groups: TieGroups) -> Floats:
@@ -150,13 +213,11 @@ def neighbour_recall(
     ``nearest`` (q, k): rows of the database that are the exact neighbours of each query in the
     space that was compressed. NaN if k is 0.
     """
-    recall = np.empty(len(queries))
-    step = max(1, (1 << 24) // max(1, len(database)))
-    for start in range(0, len(queries), step):
-        chunk = slice(start, start + step)
-        relevance = np.zeros((len(nearest[chunk]), len(database)), np.bool_)
-        np.put_along_axis(relevance, nearest[chunk], True, axis=1)
-        recall[chunk] = recall_at(groups_by_codes(queries[chunk], database, relevance), cut)
+    counter, recall = DistanceCounter(database), np.empty(len(queries))
+    for rows in counter.chunks(len(queries), nearest.shape[1] * database.packed.shape[1]):
+        code, near = queries.packed[rows, None], database.packed[nearest[rows]]
+        distances = np.bitwise_count(code ^ near).sum(axis=2, dtype=np.int64)
+        recall[rows] = recall_at(groups_by_distances(counter.counts(queries[rows]), distances), cut)
     return recall
 
 
@@ -177,7 +238,25 @@ def ndcg_from_gains(groups: TieGroups, gains: npt.NDArray[np.generic], k: int) -
 
     ``gains`` (q, n): the relevance that ``groups`` was computed from.
     """
-    best = -np.sort(-gains.astype(np.float64), axis=1)[:, :k]
+    return _graded_ndcg(groups, -np.sort(-gains.astype(np.float64), axis=1)[:, :k], k)
+
+
+def ndcg_from_counts(counts: Counts, k: int) -> Floats:
+    """Return the expected NDCG@k with the shared labels as gains; see :func:`ndcg_from_gains`.
+
+    ``counts`` (q, gains, levels), as :class:`DistanceCounter` returns them.
+    """
+    gains = counts.shape[1]
+    at_least = np.cumsum(counts.sum(axis=2, dtype=np.int64)[:, ::-1], axis=1)[:, ::-1]
+    rank = np.arange(min(k, int(at_least[:, 0].max(initial=0))))
+    best = np.zeros((len(counts), len(rank)))
+    for gain in range(1, gains):
+        best += rank < at_least[:, gain, None]
+    return _graded_ndcg(groups_by_counts(counts, graded=True), best, k)
+
+
+def _graded_ndcg(groups: TieGroups, best: Floats, k: int) -> Floats:
+    """Return the expected NDCG@k; ``best`` (q, <= k): the largest gains in descending order."""
     ideal = best @ np.diff(_discounts(k))[: best.shape[1]]
     return _divide(_discounted_gain(groups, k), ideal)
 

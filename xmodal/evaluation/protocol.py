@@ -8,8 +8,9 @@ in addition; for several captions a picture see :mod:`xmodal.evaluation.captions
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,28 +18,39 @@ import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes
 from xmodal.evaluation.baselines import Baseline, Ranked
+from xmodal.evaluation.distance_counts import Counts, DistanceCounter
 from xmodal.evaluation.metrics import (
+    Floats,
     TieGroups,
     average_precision,
-    cosine_distances,
+    cosine_distances_of_units,
     expected_rank,
-    groups_by_codes,
+    groups_by_counts,
+    groups_by_distances,
     groups_by_values,
+    groups_of_pairs,
     mean,
     ndcg_at,
+    ndcg_from_counts,
     ndcg_from_gains,
     precision_at,
     recall_at,
     shared_labels,
 )
 from xmodal.evaluation.report import FIRST_ROWS, Figures
+from xmodal.linear_models import Matrix, unit
 from xmodal.modality import DIRECTIONS, MODALITIES, Modality
 
 PRECISION_CUTS = (1, 10, 50, 100)
 NDCG_CUTS = (10, 100)
 PAIR_CUTS = (1, 5, 10)
 CHUNK_CELLS = 1 << 23
-"""Maximum number of (query, item) cells that are processed at once."""
+"""Cosines of queries and items that are computed at once."""
+MAX_SORTED_CELLS = 1 << 30
+"""Cosines of queries and items of one ranking that are computed in all; sorting 10,000,000 takes
+about a second."""
+Values = dict[str, Floats]
+"""Metrics of each query, (q,), by name."""
 
 
 @dataclass(frozen=True)
@@ -106,33 +118,44 @@ class Evaluator:
     """Figures of rankings of ``database`` by ``query``, in both directions.
 
     An item is relevant if it shares a label with the query. ``pairs`` are the pairs of instance
-    retrieval. Queries are processed in chunks.
+    retrieval. Codes are compared by counts of distances (:mod:`xmodal.evaluation.distance_counts`),
+    so no matrix of queries and items exists. Vectors are ranked by sorting, some queries at a time;
+    with more than ``MAX_SORTED_CELLS`` distances evenly chosen queries are measured.
     """
 
     def __init__(self, query: Part, database: Part, pairs: Part) -> None:
         self.query, self.database, self.pairs = query, database, pairs
         self.graded = bool((query.labels.sum(axis=1) > 1).any())
 
+    @cached_property
+    def relevant(self) -> Counts:
+        """Number of items by shared labels with each query, (q, gains)."""
+        constant = _constant(len(self.query)), _constant(len(self.database))
+        counter = DistanceCounter(constant[1], self.database.labels)
+        parts = [
+            counter.counts(constant[0][rows], self.query.labels[rows]).sum(axis=2)
+            for rows in counter.chunks(len(self.query))
+        ]
+        return _stacked(parts)
+
     def base_rate(self) -> tuple[int, float]:
         """Return the number of queries with relevant items, and their mean share of relevant ones.
 
         The share is relative to the size of the database.
         """
-        chunks = _chunks(len(self.query), len(self.database))
-        # Without a query or an item there is no share.
-        shares = [(self._gains(rows) > 0).mean(axis=1) for rows in chunks if len(self.database)]
-        positive = np.concatenate(shares) if shares else np.zeros(0)
+        positive = self.relevant[:, 1:].sum(axis=1) / max(1, len(self.database))
         positive = positive[positive > 0]
         return len(positive), float(positive.mean()) if len(positive) else 0.0
 
     def chance(self) -> dict[str, Figures]:
         """Return the expectation over random orders: figures of constant codes."""
-
-        def constant(part: Part) -> Ranked:
-            codes = BinaryCodes(np.zeros((len(part), 1), np.uint8), 8)
-            return dict.fromkeys(MODALITIES, codes)
-
-        return self._figures(*map(constant, (self.query, self.database, self.pairs)))
+        n = len(self.pairs)
+        counts = np.full((n, 1, 1), n, np.uint32)
+        groups = groups_by_distances(counts, np.zeros((n, 1), np.int64))
+        values = self._values(self.relevant[:, :, None])
+        figures = {name: mean(of_query) for name, of_query in values.items()}
+        figures |= _pair_figures(groups)
+        return {f"{source}->{target}": dict(figures) for source, target in DIRECTIONS}
 
     def codes(self) -> dict[str, Figures]:
         """Return the figures of the codes of the parts."""
@@ -147,56 +170,104 @@ class Evaluator:
     def _figures(self, query: Ranked, database: Ranked, pairs: Ranked) -> dict[str, Figures]:
         return {
             f"{source}->{target}": self._ranking_figures(query[source], database[target])
-            | _pair_figures(pairs[source], pairs[target])
+            | _pair_figures(_pair_groups(pairs[source], pairs[target]))
             for source, target in DIRECTIONS
         }
 
     def _ranking_figures(self, query: Any, database: Any) -> Figures:
-        chunks: dict[str, list[npt.NDArray[np.float64]]] = {}
-        for rows in _chunks(len(self.query), len(self.database)):
-            gains = self._gains(rows)
-            groups = _groups(query[rows], database, gains > 0)
-            findable = np.where(groups.relevant > 0, 1.0, np.nan)
-            values = {"mAP": average_precision(groups)}
-            values |= {f"P@{k}": precision_at(groups, k) * findable for k in PRECISION_CUTS}
-            graded = _groups(query[rows], database, gains) if self.graded else None
-            for k in NDCG_CUTS:
-                values[f"NDCG@{k}"] = (
-                    ndcg_at(groups, k) if graded is None else ndcg_from_gains(graded, gains, k)
-                )
-            for metric, by_query in values.items():
-                chunks.setdefault(metric, []).append(by_query)
-        return {metric: mean(np.concatenate(parts)) for metric, parts in chunks.items()}
+        if isinstance(query, BinaryCodes):
+            chunks = self._values_by_codes(query, database)
+        else:
+            chunks = self._values_by_cosine(unit(query), unit(database))
+        return {metric: mean(np.concatenate(parts)) for metric, parts in _by_metric(chunks).items()}
 
-    def _gains(self, rows: slice) -> npt.NDArray[np.float32]:
-        """Number of labels that every item shares with the queries ``rows``."""
-        return shared_labels(self.query.labels[rows], self.database.labels)
+    def _values_by_codes(self, query: BinaryCodes, database: BinaryCodes) -> Iterator[Values]:
+        """Yield the metrics of some queries at a time."""
+        counter = DistanceCounter(database, self.database.labels)
+        for rows in counter.chunks(len(query)):
+            yield self._values(counter.counts(query[rows], self.query.labels[rows]))
+
+    def _values(self, counts: Counts) -> Values:
+        """Return the metrics of queries by their counts (q, gains, levels)."""
+        values = _binary_values(groups_by_counts(counts))
+        if self.graded:
+            values |= {f"NDCG@{k}": ndcg_from_counts(counts, k) for k in NDCG_CUTS}
+        return values
+
+    def _values_by_cosine(self, query: Matrix, database: Matrix) -> Iterator[Values]:
+        """Yield the metrics of some queries at a time; the rows have length 1."""
+        chosen = _chosen(len(query), len(database))
+        for part in _chunks(len(chosen), len(database)):
+            rows = chosen[part]
+            gains = shared_labels(self.query.labels[rows], self.database.labels)
+            distances = cosine_distances_of_units(query[rows], database)
+            values = _binary_values(groups_by_values(distances, gains > 0))
+            if self.graded:
+                graded = groups_by_values(distances, gains)
+                values |= {f"NDCG@{k}": ndcg_from_gains(graded, gains, k) for k in NDCG_CUTS}
+            yield values
 
 
-def _pair_figures(query: Any, database: Any) -> Figures:
-    """Recall and median rank of the natural pair; row i of both arguments is one pair."""
-    ranks, recalls = [], []
-    for rows in _chunks(len(query), len(database)):
-        groups = _groups(query[rows], database, _identity_rows(rows, len(database)))
-        ranks.append(expected_rank(groups))
-        recalls.append(np.stack([recall_at(groups, k) for k in PAIR_CUTS]))
-    recall = np.concatenate(recalls, axis=1).mean(axis=1)
-    figures = {f"pair R@{k}": float(value) for k, value in zip(PAIR_CUTS, recall, strict=True)}
-    return figures | {"pair median rank": float(np.median(np.concatenate(ranks)))}
+def _binary_values(groups: TieGroups) -> Values:
+    """Return the metrics of queries whose relevance is binary."""
+    findable = np.where(groups.relevant > 0, 1.0, np.nan)
+    return {
+        "mAP": average_precision(groups),
+        **{f"P@{k}": precision_at(groups, k) * findable for k in PRECISION_CUTS},
+        **{f"NDCG@{k}": ndcg_at(groups, k) for k in NDCG_CUTS},
+    }
+
+
+def _by_metric(chunks: Iterable[Values]) -> dict[str, list[Floats]]:
+    """Return the values of all chunks by metric."""
+    found: dict[str, list[Floats]] = {}
+    for values in chunks:
+        for metric, by_query in values.items():
+            found.setdefault(metric, []).append(by_query)
+    return found
+
+
+def _pair_groups(query: Any, database: Any) -> TieGroups:
+    """Return groups in which the other half of a pair is relevant, see :func:`groups_of_pairs`.
+
+    For vectors the queries are chosen as for the other figures.
+    """
+    if isinstance(query, BinaryCodes):
+        return groups_of_pairs(query, database)
+    chosen, query, database = _chosen(len(query), len(database)), unit(query), unit(database)
+    parts = []
+    for part in _chunks(len(chosen), len(database)):
+        rows = chosen[part]
+        distances = cosine_distances_of_units(query[rows], database)
+        own = distances[np.arange(len(rows)), rows][:, None]
+        before = np.count_nonzero(distances < own, axis=1)
+        parts.append(np.stack([before, np.count_nonzero(distances == own, axis=1)], axis=1))
+    total = _stacked(parts).astype(np.float64)
+    return TieGroups(total, np.broadcast_to([0.0, 1.0], total.shape))
+
+
+def _pair_figures(groups: TieGroups) -> Figures:
+    """Return recall and median rank of the natural pair."""
+    figures = {f"pair R@{k}": float(recall_at(groups, k).mean()) for k in PAIR_CUTS}
+    return figures | {"pair median rank": float(np.median(expected_rank(groups)))}
+
+
+def _constant(count: int) -> BinaryCodes:
+    return BinaryCodes(np.zeros((count, 1), np.uint8), 8)
+
+
+def _stacked(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Concatenate rows; without a part there is none."""
+    return np.concatenate(parts) if parts else np.zeros((0, 2), np.int64)
+
+
+def _chosen(queries: int, database: int) -> npt.NDArray[np.int64]:
+    """Return all queries, or as many evenly spaced ones as ``MAX_SORTED_CELLS`` allows."""
+    count = min(queries, max(1, MAX_SORTED_CELLS // max(1, database)))
+    return np.linspace(0, queries - 1, count).astype(np.int64)
 
 
 def _chunks(queries: int, database: int) -> Iterator[slice]:
     """Yield slices of queries of at most ``CHUNK_CELLS`` cells, to bound the memory."""
     step = max(1, CHUNK_CELLS // max(1, database))
     return (slice(start, min(start + step, queries)) for start in range(0, queries, step))
-
-
-def _identity_rows(rows: slice, n: int) -> npt.NDArray[np.bool_]:
-    """Return rows of the identity matrix (n, n): item i is relevant to query i."""
-    return np.equal.outer(np.arange(rows.start, rows.stop), np.arange(n))
-
-
-def _groups(query: Any, database: Any, relevance: npt.NDArray[Any]) -> TieGroups:
-    if isinstance(query, BinaryCodes):
-        return groups_by_codes(query, database, relevance)
-    return groups_by_values(cosine_distances(query, database), relevance)

@@ -13,7 +13,7 @@ from xmodal.data.readers.read import read
 from xmodal.data.synthetic import write_synthetic_data
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.errors import DataError
-from xmodal.evaluation.metrics import average_precision, groups_by_codes, mean, shared_labels
+from xmodal.evaluation.metrics import average_precision, groups_by_labels, mean
 from xmodal.modality import MODALITIES, Modality
 
 MIN_PAIRS = 20
@@ -116,11 +116,13 @@ def expected_map(codes: Codes, sample: Sample) -> dict[str, float] | None:
         return None
     image, text, labels = labelled
     usable = codes["image"].usable[image] & codes["text"].usable[text]
-    relevant = shared_labels(labels[usable], labels[usable]) > 0
+    labels = labels[usable] > 0
     images = codes["image"].codes[np.array(image)[usable]]
     texts = codes["text"].codes[np.array(text)[usable]]
     directions = {"image->text": (images, texts), "text->image": (texts, images)}
     return {
-        name: round(float(mean(average_precision(groups_by_codes(query, database, relevant)))), 4)
+        name: round(
+            float(mean(average_precision(groups_by_labels(query, database, labels, labels)))), 4
+        )
         for name, (query, database) in directions.items()
     }

@@ -2,29 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from xmodal.index.documents import DocumentBatch
 from xmodal.index.query_codes import QueryCodes
-from xmodal.index.scan import CodeScan, Mask, Positions, ScanQueries, UInt32
-from xmodal.modality import Modality
+from xmodal.index.scan import (
+    CodeColumn,
+    CodeScan,
+    Mask,
+    Nearest,
+    Positions,
+    ScanQueries,
+    UInt32,
+    slices,
+)
 from xmodal.vectors import Int8, cosine
 
 SCANNED_AT_ONCE = 128
 """Queries that are compared with a block of codes before the next block."""
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Codes of one modality of ``n`` documents, a segment of an index.
+
+    Documents are in ascending order of id. No id is live in two parts.
+
+    ``ids_of``: returns the ids of rows. ``offsets``: (n + 1,) int64, the codes of document i are
+    those at ``offsets[i]`` to ``offsets[i + 1]``; None if each document has exactly one code.
+    ``live``: (n,) bool, documents that are not deleted; None for all. ``vectors``: returns the
+    vectors of all codes, (codes, dim) int8, after those at ranges of positions were verified: from
+    the first positions to the last + 1, arrays (m,). None without vectors.
+    """
+
+    codes: CodeColumn
+    ids_of: Callable[[Positions], Sequence[str]]
+    offsets: Positions | None = None
+    live: Mask | None = None
+    vectors: Callable[[Positions, Positions], Int8] | None = None
+
+    def __len__(self) -> int:
+        return len(self.codes) if self.offsets is None else len(self.offsets) - 1
+
+    def searched(self, mask: Mask | None) -> Mask | None:
+        """Return the codes of the live documents of ``mask``, (codes,) bool; None for all."""
+        if self.live is not None:
+            mask = self.live if mask is None else mask & self.live
+        if mask is None or self.offsets is None:
+            return mask
+        return np.repeat(mask, np.diff(self.offsets))
+
+    def rows_of(self, positions: Positions) -> Positions:
+        """Return the document of each code."""
+        if self.offsets is None:
+            return positions
+        return np.searchsorted(self.offsets, positions, side="right") - 1
+
+    def ranges(self, rows: Positions) -> tuple[Positions, Positions]:
+        """Return the first position and the last + 1 of the codes of documents."""
+        if self.offsets is None:
+            return rows, rows + 1
+        return self.offsets[rows], self.offsets[rows + 1]
 
 
 class Match(NamedTuple):
     """A document, its distance in bits, the position of its nearest code, and its similarity.
 
-    The values are those of :class:`xmodal.index.contract.Hit`.
+    ``row``: of the document in the part with number ``part``. The other values are those of
+    :class:`xmodal.index.contract.Hit`.
     """
 
+    part: int
     row: int
     distance: int
     nearest: int
@@ -39,29 +93,32 @@ class Query(NamedTuple):
     vector: Int8 | None
 
 
-class CodeSearch:
-    """Codes, and vectors if there are any, of one modality of all documents.
+class Found(NamedTuple):
+    """Documents in order of part and row: part, row and nearest code of each.
 
-    Codes are sorted by document and position. So the order of positions is the order of documents
-    that the contract of an index requires at ties. ``check_vectors``: called with the first and the
-    last position + 1 of the vectors that are read, arrays (n,), before they are read.
+    ``positions`` and ``keys`` are of the code. ``cosines`` order the documents if there are any,
+    otherwise the keys.
     """
 
-    def __init__(
-        self,
-        documents: DocumentBatch,
-        modality: Modality,
-        check_vectors: Callable[[Positions, Positions], None] = lambda starts, ends: None,
-    ) -> None:
-        counts = documents.counts(modality)
-        self._offsets = documents.offsets[modality]
-        # With one code per document, the offsets are the rows: no second array is needed.
-        self._one_each = bool((counts == 1).all())
-        self._rows = (
-            self._offsets[:-1] if self._one_each else np.repeat(np.arange(len(counts)), counts)
-        )
-        self._scan = CodeScan(documents.packed[modality])
-        self._vectors, self._check_vectors = documents.vectors.get(modality), check_vectors
+    parts: Positions
+    rows: Positions
+    positions: Positions
+    keys: UInt32
+    cosines: Float64 | None = None
+
+    def take(self, places: Positions) -> Found:
+        """Return the documents at ``places``."""
+        return Found(*(None if column is None else column[places] for column in self))  # type: ignore[arg-type]
+
+
+class CodeSearch:
+    """Search over all parts of one modality of an index."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
+        self._scan = CodeScan([part.codes for part in parts])
+        self._one_each = all(part.offsets is None for part in parts)
+        self._has_vectors = any(part.vectors is not None for part in parts)
 
     def search(
         self,
@@ -70,14 +127,14 @@ class CodeSearch:
         *,
         radius: int,
         window: int,
-        mask: Mask | None = None,
+        masks: Sequence[Mask | None] | None = None,
     ) -> list[list[Match]]:
         """Return the best ``k`` documents of each query; see the contract of an index.
 
-        ``mask``: the documents to search, (n,) bool.
+        ``masks``: for each part the documents to search, (n,) bool, or None for all.
         """
-        by_code = mask if mask is None or self._one_each else mask[self._rows]
-        searched = self._scan.mask(by_code)
+        masks = [None] * len(self._parts) if masks is None else masks
+        searched = [part.searched(mask) for part, mask in zip(self._parts, masks, strict=True)]
         matches: list[list[Match]] = []
         for start in range(0, len(queries), SCANNED_AT_ONCE):
             scanned, split = self._split(queries[start : start + SCANNED_AT_ONCE])
@@ -87,25 +144,23 @@ class CodeSearch:
                 nearest = partial(
                     self._scan.nearest, query.scan, smallest, radius=radius, searched=searched
                 )
-                positions, keys = self._first_stage(nearest, first)
-                if query.vector is None:
-                    matches.append(self._by_key(query, positions[:k], keys[:k]))
-                else:
-                    rows = self._rows[positions]
-                    matches.append(self._by_cosine(query, query.vector, rows, k))
+                found = self._first_stage(nearest, first)
+                if query.vector is not None:
+                    found = self._by_cosine(query, query.vector, found)
+                matches.append(self._matches(query, found.take(self._best(query, found, k))))
         return matches
 
-    def measure(self, queries: QueryCodes, rows: Positions) -> list[Match]:
-        """Return the matches of the first query with the documents ``rows`` that have a code."""
+    def measure(self, queries: QueryCodes, rows: Sequence[Positions]) -> list[Match]:
+        """Return the matches of the first query with documents that have a code.
+
+        ``rows``: of each part.
+        """
         _, [query] = self._split(queries[:1])
-        counts = np.diff(self._offsets)[rows]
-        rows = rows[counts > 0]
-        if query.vector is not None:
-            return self._by_cosine(query, query.vector, rows, len(rows))
-        positions, first = self._codes_of(rows)
-        keys = self._scan.keys(query.scan, positions)
-        best = first_minima(keys, first)
-        return self._by_key(query, positions[best], keys[best])
+        by_part: list[Found] = []
+        for number, (part, documents) in enumerate(zip(self._parts, rows, strict=True)):
+            starts, ends = part.ranges(documents)
+            by_part.append(self._nearest(number, query, query.vector, documents[ends > starts]))
+        return [match for found in by_part for match in self._matches(query, found)]
 
     def _split(self, queries: QueryCodes) -> tuple[ScanQueries, list[Query]]:
         """Return all queries, and each of them, with a vector if the documents have vectors."""
@@ -115,68 +170,111 @@ class CodeSearch:
         scanned = ScanQueries.of(queries.codes.packed, weights)
         sums = [queries.bits] * n if weights is None else weights.sum(axis=1, dtype=int).tolist()
         vectors: list[Int8 | None] = [None] * n
-        if queries.vectors is not None and self._vectors is not None:
+        if queries.vectors is not None and self._has_vectors:
             vectors = list(queries.vectors)
         return scanned, [Query(scanned[row : row + 1], sums[row], vectors[row]) for row in range(n)]
 
-    def _first_stage(
-        self, nearest: Callable[[int], tuple[Positions, UInt32, bool]], k: int
-    ) -> tuple[Positions, UInt32]:
-        """Return the nearest code and its key of the best ``k`` documents and of those that tie.
+    def _first_stage(self, nearest: Callable[[int], Nearest], k: int) -> Found:
+        """Return the best ``k`` documents by key and those that tie with the last of them.
 
-        ``nearest``: :meth:`CodeScan.nearest` of the query. The documents are in order. Twice as
-        many codes are requested until they are of ``k`` documents.
+        ``nearest``: :meth:`CodeScan.nearest` of the query. Twice as many codes are requested until
+        they are of ``k`` documents.
         """
-        count, complete, best = k, False, np.zeros(0, np.int64)
-        while not complete and len(best) < k:
-            positions, keys, complete = nearest(count)
-            best = np.arange(len(positions))
-            if not self._one_each and len(best):
-                best = first_minima(
-                    keys, np.flatnonzero(np.diff(self._rows[positions], prepend=-1))
-                )
+        count = k
+        while True:
+            codes = nearest(count)
+            found = Found(codes.columns, self._rows_of(codes), codes.positions, codes.keys)
+            if not self._one_each and len(found.keys):
+                changes = np.diff(found.rows, prepend=-1) | np.diff(found.parts, prepend=-1)
+                found = found.take(first_minima(found.keys, np.flatnonzero(changes)))
+            if codes.complete or len(found.keys) >= k:
+                break
             count *= 2
-        positions, keys = positions[best], keys[best]
-        if len(keys) > k:
-            near = keys <= np.partition(keys, k - 1)[k - 1]
-            positions, keys = positions[near], keys[near]
-        order = np.argsort(keys, kind="stable")
-        return positions[order], keys[order]
+        if len(found.keys) > k:
+            limit = np.partition(found.keys, k - 1)[k - 1]
+            found = found.take(np.flatnonzero(found.keys <= limit))
+        return found
 
-    def _by_key(self, query: Query, positions: Positions, keys: UInt32) -> list[Match]:
-        """Return the matches of the codes at ``positions``, in this order."""
-        similarities = 1 - 2 * query.scan.weighted(keys) / query.sum_of_weights
-        return self._matches(positions, query.scan.hamming(keys), similarities)
+    def _rows_of(self, codes: Nearest) -> Positions:
+        """Return the document in its part of each code."""
+        if self._one_each:
+            return codes.positions
+        rows = np.empty_like(codes.positions)
+        for number, part in slices(codes.columns):
+            rows[part] = self._parts[number].rows_of(codes.positions[part])
+        return rows
 
-    def _by_cosine(self, query: Query, vector: Int8, rows: Positions, k: int) -> list[Match]:
-        """Return the best ``k`` matches of documents by the largest cosine of their vectors."""
-        assert self._vectors is not None
-        positions, first = self._codes_of(rows)
-        self._check_vectors(self._offsets[rows], self._offsets[rows + 1])
-        cosines = cosine(vector, self._vectors[positions])
-        best = first_minima(-cosines, first)
-        positions, cosines = positions[best], cosines[best]
-        distances = query.scan.hamming(self._scan.keys(query.scan, positions))
-        order = np.lexsort((positions, distances, -cosines))[:k]
-        return self._matches(positions[order], distances[order], cosines[order])
+    def _by_cosine(self, query: Query, vector: Int8, found: Found) -> Found:
+        """Return the documents with their codes of the largest cosine."""
+        return joined(
+            [
+                self._nearest(number, query, vector, found.rows[part])
+                for number, part in slices(found.parts)
+            ]
+        )
 
-    def _codes_of(self, rows: Positions) -> tuple[Positions, Positions]:
-        """Return the positions of all codes of documents, and where each document starts in them.
+    def _nearest(self, number: int, query: Query, vector: Int8 | None, rows: Positions) -> Found:
+        """Return documents of one part with their nearest codes: by cosine, without it by key.
 
         Every document has a code.
         """
-        starts, ends = self._offsets[rows], self._offsets[rows + 1]
+        part = self._parts[number]
+        starts, ends = part.ranges(rows)
         counts = ends - starts
         first = np.cumsum(counts) - counts
-        return np.arange(counts.sum()) + np.repeat(starts - first, counts), first
+        positions = np.arange(counts.sum()) + np.repeat(starts - first, counts)
+        parts = np.full(len(rows), number)
+        if vector is None:
+            keys = part.codes.keys(query.scan, positions)
+            best = first_minima(keys, first)
+            return Found(parts, rows, positions[best], keys[best])
+        assert part.vectors is not None
+        cosines = cosine(vector, part.vectors(starts, ends)[positions])
+        best = first_minima(-cosines, first)
+        keys = part.codes.keys(query.scan, positions[best])
+        return Found(parts, rows, positions[best], keys, cosines[best])
 
-    def _matches(
-        self, positions: Positions, distances: UInt32, similarities: npt.NDArray[np.float64]
-    ) -> list[Match]:
-        rows = self._rows[positions]
-        nearest = positions - self._offsets[rows]
-        columns = (rows, distances, nearest, similarities)
+    def _best(self, query: Query, found: Found, k: int) -> Positions:
+        """Return the places of the best ``k`` documents, in order; documents that tie by id."""
+        if found.cosines is None:
+            ranks: tuple[npt.NDArray[Any], ...] = (found.keys,)
+        else:
+            ranks = (query.scan.hamming(found.keys), -found.cosines)
+        order = np.lexsort(ranks)  # the last one first; stable, so in a part by id
+        of_parts = [order[found.parts[order] == number][:k] for number, _ in slices(found.parts)]
+        if len(of_parts) <= 1:
+            return order[:k]
+        places = np.concatenate(of_parts)
+        ids: list[str] = []
+        for (number, _), own in zip(slices(found.parts), of_parts, strict=True):
+            ids += self._parts[number].ids_of(found.rows[own])
+        by_id = np.empty(len(ids), np.int64)
+        by_id[sorted(range(len(ids)), key=ids.__getitem__)] = np.arange(len(ids))
+        best: Positions = places[np.lexsort((by_id, *(rank[places] for rank in ranks)))[:k]]
+        return best
+
+    def _matches(self, query: Query, found: Found) -> list[Match]:
+        """Return the matches of documents, in this order."""
+        similarities = found.cosines
+        if similarities is None:
+            similarities = 1 - 2 * query.scan.weighted(found.keys) / query.sum_of_weights
+        nearest = np.zeros(len(found.rows), np.int64)
+        if not self._one_each:
+            for number in np.unique(found.parts):
+                own = found.parts == number
+                starts, _ = self._parts[number].ranges(found.rows[own])
+                nearest[own] = found.positions[own] - starts
+        distances = query.scan.hamming(found.keys)
+        columns = (found.parts, found.rows, distances, nearest, similarities)
         return list(map(Match, *(column.tolist() for column in columns)))
+
+
+def joined(parts: Sequence[Found]) -> Found:
+    """Return the documents of all parts, which have cosines."""
+    if not parts:
+        empty = np.zeros(0, np.int64)
+        return Found(empty, empty, empty, np.zeros(0, np.uint32), np.zeros(0))
+    return Found(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
 def first_minima(

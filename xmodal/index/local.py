@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.errors import ConfigError, IndexFailure, IndexMissing, XmodalError
-from xmodal.index.code_search import CodeSearch, Match
+from xmodal.index.code_search import CodeSearch, Match, Part
 from xmodal.index.contract import (
     WINDOW,
     Facets,
@@ -54,6 +54,7 @@ from xmodal.index.moved_pictures import find_pictures
 from xmodal.index.origins import Entry, read_origin
 from xmodal.index.parquet import read_documents, write_documents
 from xmodal.index.query_codes import QueryCodes, to_query_codes
+from xmodal.index.scan import CodeColumn
 from xmodal.index.validation import (
     check_dim,
     check_identity,
@@ -212,7 +213,7 @@ class HammingIndex:
             k,
             radius=self.bits if radius is None else radius,
             window=window,
-            mask=self._mask(conditions) if conditions else None,
+            masks=[self._mask(conditions)] if conditions else None,
         )
         return [[self._hit(match) for match in matches] for matches in found]
 
@@ -255,7 +256,7 @@ class HammingIndex:
         query = to_query_codes(query)
         check_dim(query, self.dim)
         self._merge()
-        matches = self._code_search(target).measure(query, self._rows_of_ids(ids))
+        matches = self._code_search(target).measure(query, [self._rows_of_ids(ids)])
         return {hit.id: hit for hit in map(self._hit, matches)}
 
     def count(self, target: Modality, where: Mapping[str, Any] | None = None) -> int:
@@ -508,9 +509,22 @@ class HammingIndex:
     def _code_search(self, modality: Modality) -> CodeSearch:
         """Return the search over the codes of one modality."""
         if modality not in self._searches:
-            check = partial(self._mapped.check, modality)
-            self._searches[modality] = CodeSearch(self._documents, modality, check)
+            documents, offsets = self._documents, self._documents.offsets[modality]
+            part = Part(
+                CodeColumn.of(documents.packed[modality]),
+                lambda rows: [documents.ids[row] for row in rows],
+                None if (np.diff(offsets) == 1).all() else offsets,
+                vectors=partial(self._checked_vectors, modality) if documents.vectors else None,
+            )
+            self._searches[modality] = CodeSearch([part])
         return self._searches[modality]
+
+    def _checked_vectors(
+        self, modality: Modality, starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int8]:
+        """Return all vectors of one modality; those of the ranges are verified."""
+        self._mapped.check(modality, starts, ends)
+        return self._documents.vectors[modality]
 
     def _mask(self, conditions: Sequence[Condition]) -> npt.NDArray[np.bool_]:
         """Return which rows fulfil all conditions, shape (documents,).

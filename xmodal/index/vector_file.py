@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from xmodal.checksums import CheckedBlocks, Int64, block_checksums, bytes_of, is_damage
+from xmodal.checksums import CheckedBlocks, Int64, bytes_of, is_damage
 from xmodal.errors import IndexFailure
 from xmodal.index.documents import Vectors
 from xmodal.modality import MODALITIES, Modality
@@ -32,6 +33,7 @@ from xmodal.vectors import Int8
 
 PREFIX, CHECKSUMS = "vectors-", ".crc"
 CHECKSUM_BYTES = 4
+BLOCK = 4096
 CHUNK = 1 << 22
 """Bytes that are written and read at once."""
 
@@ -84,7 +86,7 @@ class VectorFile(NamedTuple):
             raise _damaged(path, "its content does not match the checksum")
         if len(content) % CHECKSUM_BYTES:
             raise _damaged(path, f"{len(content)} bytes are no checksums of {CHECKSUM_BYTES}")
-        return CheckedBlocks(vectors, np.frombuffer(content, "<u4"))
+        return CheckedBlocks(vectors, np.frombuffer(content, "<u4"), zlib.crc32, BLOCK)
 
     def verify(self, folder: Path) -> None:
         """Read the whole file; raise IndexFailure if its content is not what was written."""
@@ -205,9 +207,15 @@ def _write(folder: Path, name: str, vectors: Int8) -> VectorFile:
     rows, dim = vectors.shape
     content = bytes_of(vectors)
     _write_synced(folder / name, content)
-    blocks = bytes_of(block_checksums(content).astype("<u4"))
+    blocks = bytes_of(_block_checksums(content).astype("<u4"))
     _write_synced(folder / f"{name}{CHECKSUMS}", blocks)
     return VectorFile(name, rows, dim, zlib.crc32(content), zlib.crc32(blocks))
+
+
+def _block_checksums(content: memoryview) -> npt.NDArray[np.uint32]:
+    """Return the CRC-32 of each block."""
+    starts = range(0, len(content), BLOCK)
+    return np.array([zlib.crc32(content[start : start + BLOCK]) for start in starts], np.uint32)
 
 
 def _write_synced(path: Path, content: memoryview) -> None:

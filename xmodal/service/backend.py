@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -20,6 +19,7 @@ from xmodal.retrieval.query import Query
 from xmodal.retrieval.retriever import Retriever
 from xmodal.service.batching import BatchedEncoder, Batcher
 from xmodal.service.bodies import MAX_K, MAX_OFFSET
+from xmodal.service.input_threads import InputThreads
 from xmodal.service.json_response import to_json
 from xmodal.service.metrics import Metrics
 from xmodal.service.reload import watch_index
@@ -33,8 +33,9 @@ COUNT_SECONDS = 5.0
 """Seconds for which the number of documents is cached."""
 
 
-LARGE_CHARACTERS, LARGE_DEPTH, LARGE_VALUES = 2000, 200, 64
-"""Characters of the texts, hits, and values of filters from which a search may take long."""
+LARGE_CHARACTERS, LARGE_EXCLUSIONS, LARGE_DEPTH, LARGE_VALUES = 2000, 4, 200, 64
+"""Characters of the texts, excluded texts, hits, and values of filters from which a search may take
+long."""
 LARGE_BATCH = 4
 
 
@@ -43,6 +44,7 @@ def is_large(query: Query) -> bool:
     characters = len(query.text or "") + sum(map(len, query.not_text))
     return (
         query.image is not None
+        or len(query.not_text) > LARGE_EXCLUSIONS
         or characters > LARGE_CHARACTERS
         or query.k + query.offset > LARGE_DEPTH
         or _values(query.where) > LARGE_VALUES
@@ -71,11 +73,11 @@ class Backend:
         self.encoder, self.settings = encoder, settings
         self.metrics = Metrics()
         self.thumbnails = Thumbnails(settings.pictures)
-        # One thread: parsing holds the interpreter lock, so more would only delay the event loop.
-        self.parsing = ThreadPoolExecutor(1, thread_name_prefix="body")
+        self.inputs = InputThreads()
         self.encoding = BatchedEncoder(
             encoder,
             settings,
+            self.inputs,
             self.metrics.observe_batch,
             lambda result: self.metrics.downloads.labels(result).inc(),
         )
@@ -103,7 +105,7 @@ class Backend:
 
     def close(self) -> None:
         """Wait for running batches, end the threads and close the index."""
-        self.parsing.shutdown(wait=True, cancel_futures=True)
+        self.inputs.close()
         self.encoding.close()
         self._searches.close()
         self._large_searches.close()

@@ -12,12 +12,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Generic, TypeAlias, TypeVar
 
 from xmodal.codes import BinaryCodes
 from xmodal.encoders.encoder import Encoder
 from xmodal.service.downloads import PictureDownloads
 from xmodal.service.image_input import decode_image
+from xmodal.service.input_threads import InputThreads
 from xmodal.service.settings import Settings
 from xmodal.service.tracing import span
 from xmodal.web.address import is_address
@@ -129,10 +131,11 @@ class BatchedEncoder:
         self,
         encoder: Encoder,
         settings: Settings,
+        inputs: InputThreads,
         on_batch: Callable[[str, int], None],
         on_download: Callable[[str], None],
     ) -> None:
-        self._max_pixels = settings.max_pixels
+        self._max_pixels, self._inputs = settings.max_pixels, inputs
         self._downloads = PictureDownloads(settings, on_download)
 
         def encode_texts(texts: Sequence[str]) -> list[BinaryCodes]:
@@ -169,7 +172,7 @@ class BatchedEncoder:
             async with self._downloads.picture(text) as data:
                 yield data
         else:
-            yield await asyncio.to_thread(decode_image, text, self._max_pixels)
+            yield await self._inputs.run(len(text), partial(decode_image, text, self._max_pixels))
 
     def waiting(self) -> dict[str, Callable[[], int]]:
         """Functions that return the number of waiting inputs, by kind of input."""

@@ -76,7 +76,9 @@ async def read_body(request: Request, model: type[Model], backend: Backend) -> M
         plain = data if encoding == "identity" else decompress(data, backend.settings)
         return parse_and_validate(model, plain)
 
-    return await asyncio.get_running_loop().run_in_executor(backend.parsing, process)
+    # What a compressed body takes is not known before.
+    size = len(data) if encoding == "identity" else backend.settings.max_body_bytes
+    return await backend.inputs.run(size, process)
 
 
 async def _receive(request: Request, settings: Settings) -> bytes:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
-import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes
 from xmodal.encoders.torch_encoder import as_tensor
 from xmodal.encoders.towers import Towers
 from xmodal.evaluation.captions import HIT_CUTS, query_figures
-from xmodal.evaluation.metrics import average_precision, groups_by_codes, mean, shared_labels
+from xmodal.evaluation.metrics import (
+    TieGroups,
+    average_precision,
+    groups_by_labels,
+    groups_of_pairs,
+    mean,
+)
 from xmodal.features.units import Units
 from xmodal.modality import DIRECTIONS, MODALITIES, Modality
 from xmodal.training.pairs import Pairs, even_choice
 
 MAX_UNITS = 500
 """Units on which R@k is measured after an epoch."""
+MAX_VALIDATION = 20_000
+"""Validation pairs that are measured after an epoch, evenly chosen."""
 MAX_DATABASE = 2000
 """Training pairs in the validation database."""
 MIN_LABELLED = 20
@@ -26,19 +35,25 @@ def validation_map(towers: Towers, validation: Pairs, train: Pairs) -> dict[str,
     """Expected mAP of the binary codes of validation pairs, mean of both directions.
 
     ``pair mAP``: the relevant item of a query is the other half of its own pair, among the
-    validation pairs. ``mAP``: the relevant items are training pairs that share a label; the figure
-    is absent if fewer than 20 queries or database pairs are labelled. Empty without validation
-    pairs.
+    validation pairs, of which at most ``MAX_VALIDATION`` are measured. ``mAP``: the relevant items
+    are training pairs that share a label; the figure is absent if fewer than 20 queries or database
+    pairs are labelled. Empty without validation pairs.
     """
     if not len(validation):
         return {}
+    validation = validation.take(even_choice(len(validation), MAX_VALIDATION))
     database = train.take(even_choice(len(train), MAX_DATABASE))
-    own = np.eye(len(validation), dtype=np.bool_)
-    figures = {"pair mAP": _map(towers, validation, validation, own)}
+    codes = _codes(towers, validation)
+    figures = {
+        "pair mAP": _map(groups_of_pairs(codes[one], codes[other]) for one, other in DIRECTIONS)
+    }
     if min(int(validation.labelled.sum()), int(database.labelled.sum())) >= MIN_LABELLED:
         queries, database = _labelled(validation), _labelled(database)
-        shared = shared_labels(queries.labels.cpu().numpy(), database.labels.cpu().numpy())
-        figures["mAP"] = _map(towers, queries, database, shared > 0)
+        codes, searched = _codes(towers, queries), _codes(towers, database)
+        labels = [part.labels.cpu().numpy() > 0 for part in (queries, database)]
+        figures["mAP"] = _map(
+            groups_by_labels(codes[one], searched[other], *labels) for one, other in DIRECTIONS
+        )
     return figures
 
 
@@ -62,19 +77,13 @@ def validation_recall(towers: Towers, units: Units) -> dict[str, float]:
     return {f"R@{k}": float(x) for k, x in zip(HIT_CUTS, np.mean(hits, axis=0), strict=True)}
 
 
-def _map(
-    towers: Towers, queries: Pairs, database: Pairs, relevance: npt.NDArray[np.bool_]
-) -> float:
-    """Expected mAP, mean of both directions; ``relevance`` (queries, database)."""
-    directions = (
-        (towers.codes("image", queries.image), towers.codes("text", database.text)),
-        (towers.codes("text", queries.text), towers.codes("image", database.image)),
-    )
-    values = [
-        mean(average_precision(groups_by_codes(query, items, relevance)))
-        for query, items in directions
-    ]
-    return float(np.mean(values))
+def _codes(towers: Towers, pairs: Pairs) -> dict[Modality, BinaryCodes]:
+    return {"image": towers.codes("image", pairs.image), "text": towers.codes("text", pairs.text)}
+
+
+def _map(directions: Iterable[TieGroups]) -> float:
+    """Return the expected mAP, mean of both directions."""
+    return float(np.mean([mean(average_precision(groups)) for groups in directions]))
 
 
 def _labelled(pairs: Pairs) -> Pairs:

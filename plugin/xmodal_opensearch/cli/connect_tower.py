@@ -11,9 +11,9 @@ from typing import Any
 
 from xmodal.cli.output import info, progress_bars
 from xmodal.encoders.text_tower import Samples, TextTower
-from xmodal.errors import require
+from xmodal.errors import ConfigError, require
 from xmodal.index.query_codes import QueryCodes
-from xmodal.modality import MODALITIES
+from xmodal.modality import MODALITIES, Modality
 from xmodal_opensearch.cli.connect_steps import allow_settings, open_index, reopen, show
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server
@@ -22,7 +22,9 @@ from xmodal_opensearch.index.aliases import describe
 from xmodal_opensearch.index.capabilities import Capabilities, probe
 from xmodal_opensearch.index.creation import make_version
 from xmodal_opensearch.index.exact_search import exact_query
+from xmodal_opensearch.index.handle import IndexHandle
 from xmodal_opensearch.index.ownership import OwnershipTag
+from xmodal_opensearch.index.queries import Query, by_all, by_script
 from xmodal_opensearch.index.store import OpenSearchIndex
 from xmodal_opensearch.index.strategies import choose_strategy
 from xmodal_opensearch.rest import connector, local_model, models
@@ -92,18 +94,31 @@ def _is_default(index: OpenSearchIndex, config: TowerConfig) -> bool:
 
 def _config(index: OpenSearchIndex, given: Mapping[str, Any], samples: Samples) -> TowerConfig:
     """Parameters of the pipelines; their queries are those of the Python client."""
-    code, handle = mapping.self_test_code(index.bits), index.handle
-    filters, field = handle.filters(None), given["text_field"]
+    handle, field = index.handle, given["text_field"]
     types = handle.read_types()
     analysed = [path for path in (field, f"{field}.words") if types.get(path) == "text"]
     return TowerConfig(
         OwnershipTag(given["name"], handle.address.index, str(index.fingerprint)),
-        {
-            modality: query_template(exact_query(handle, QueryCodes(code), modality, filters), code)
-            for modality in MODALITIES
-        },
+        {modality: _exact(handle, modality) for modality in MODALITIES},
         text_field=field,
         words_field=analysed[0] if analysed else f"{field}.words",
         enriched=handle.enriched,
         samples=samples,
     )
+
+
+def _exact(handle: IndexHandle, target: Modality) -> Query:
+    """The exact query with "@code@" for the code; the filter of a request is outside of it.
+
+    A knn query selects the nearest before such a filter, so that a script replaces it.
+    """
+    code, filters = mapping.self_test_code(handle.bits), handle.filters(None)
+    if handle.strategy.build is not None:
+        return query_template(exact_query(handle, QueryCodes(code), target, filters), code)
+    if not handle.capabilities.scripts:
+        raise ConfigError(
+            f"{handle.address}: connect --in-cluster needs scripts, or the hamming plugin, and "
+            "search.allow_expensive_queries is false: allow expensive queries"
+        )
+    query = by_all(by_script, target, QueryCodes(code), handle.layout, filters)
+    return query_template(query, code)

@@ -28,6 +28,11 @@ BATCH = 50
 FUSED_HITS = 100
 """Hits of each ranking that are fused."""
 TEMPLATE_NAMES = ("text-to-image", "text-to-text", "fused")
+REPLACED = "${ml_inference."
+"""Start of names that ml_inference replaces in a query's text, which therefore is refused."""
+_TEXT = "@.ext.ml_inference.text"
+_QUERY_TEXT = f"$[?({_TEXT} contains '' && !({_TEXT} contains '{REPLACED}'))].{_TEXT[2:]}"
+"""JSON path of the text in a request: a list of one string, empty for others."""
 
 
 @dataclass(frozen=True)
@@ -116,16 +121,17 @@ def read_samples(pipeline: Body) -> Samples | None:
 def search_pipeline(config: TowerConfig, model_id: str) -> Body:
     """Return the search pipeline: encodes ``ext.ml_inference.text`` for the template query.
 
-    The path with two dots returns a list, which ml_inference writes as JSON. It would write a
-    single string without escaping.
+    The input of the model is a list, which ml_inference writes as JSON; it would write a single
+    string without escaping. The list is empty, which the model refuses with status 400, without a
+    text and for a text with :data:`REPLACED`.
     """
-    texts = '{"text_docs": ${input_map.docs}, "return_number": true, '
+    texts = '{"text_docs": ${ml_inference.docs}, "return_number": true, '
     processor = {
         "model_id": model_id,
         "function_name": "TEXT_EMBEDDING",
         "full_response_path": True,
         "model_input": texts + '"target_response": ["sentence_embedding"]}',
-        "input_map": [{"docs": "$.ext.ml_inference..text"}],
+        "input_map": [{"docs": _QUERY_TEXT}],
         "output_map": [{"code": "$.inference_results[0].output[0].data"}],
     }
     return {"description": str(config.tag), "request_processors": [{"ml_inference": processor}]}
@@ -133,23 +139,20 @@ def search_pipeline(config: TowerConfig, model_id: str) -> Body:
 
 def code_template(config: TowerConfig, target: Modality) -> Body:
     """Return the search template of the exact search by codes, in the order of the contract."""
-    query = {"bool": {"must": [_with_code(config.queries[target])], "filter": ["@filter@"]}}
-    return _template(config, {"sort": BY_SCORE, "query": {"template": query}})
+    query = _filtered(_by_code(config.queries[target]))
+    return _template(config, {"sort": BY_SCORE, "query": query})
 
 
 def fused_template(config: TowerConfig) -> Body:
     """Return the search template that fuses BM25 and codes by reciprocal ranks, in OpenSearch."""
     words = {"match": {config.words_field: "@text@"}}
-    rankings = [_with_code(config.queries[target]) for target in MODALITIES]
-    query = {
-        "hybrid": {
-            "queries": [
-                {"bool": {"must": [one], "filter": ["@filter@"]}} for one in (words, *rankings)
-            ],
-            "pagination_depth": FUSED_HITS,
-        }
-    }
-    return _template(config, {"query": {"template": query}})
+    rankings = [words, *(_by_code(config.queries[target]) for target in MODALITIES)]
+    query = {"queries": list(map(_filtered, rankings)), "pagination_depth": FUSED_HITS}
+    return _template(config, {"query": {"hybrid": query}})
+
+
+def _filtered(query: Query) -> Query:
+    return {"bool": {"must": [query], "filter": ["@filter@"]}}
 
 
 def _template(config: TowerConfig, search: Body) -> Body:
@@ -172,9 +175,13 @@ def _template(config: TowerConfig, search: Body) -> Body:
     return {"script": {"lang": "mustache", "source": tagged_source(config.tag, source)}}
 
 
-def _with_code(query: Query) -> Query:
-    found: Query = json.loads(json.dumps(query).replace("@code@", "${code}"))
-    return found
+def _by_code(query: Query) -> Query:
+    """A template query, in which OpenSearch replaces "${code}" by the code of the query.
+
+    It replaces names in every string of the template query, so that texts and filters of a request
+    are outside of it.
+    """
+    return {"template": json.loads(json.dumps(query).replace("@code@", "${code}"))}
 
 
 def _script(name: str, params: Body) -> Body:

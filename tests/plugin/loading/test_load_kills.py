@@ -31,7 +31,7 @@ Rest = Callable[..., Any]
 TESTS = Path(__file__).parents[2]
 PATHS = [TESTS, *(Path(str(one.__file__)).parents[1] for one in (xmodal, xmodal_opensearch))]
 COUNT = 4000
-KILLS = 12
+KILLS = 8
 
 
 def start(uri: str, folder: Path, seed: int) -> subprocess.Popen[bytes]:

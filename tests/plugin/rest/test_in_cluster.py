@@ -48,6 +48,7 @@ PIECES: tuple[str, ...] = (
     "[",
 )
 PIECES += ("${code}", "{{text}}", "<b>", "@text@", '{"a": 1}', "${input_map.docs}", "%s", "0")
+PIECES += ("$", "${", "${x:-y}", "${input_map.x:-y}", "${parameters.x}", "${model_config.x:-y}")
 
 
 @pytest.fixture(scope="module")
@@ -126,11 +127,30 @@ def test_random_texts_have_the_codes_of_the_encoder(
     assert list(ids) == list(kept)
     expected = encoder.encode("text", list(kept.values())).codes
     np.testing.assert_array_equal(codes.packed, expected.packed)
-    # ml_inference refuses a query that names its own input, with status 500.
-    asked = [(id_, text) for id_, text in kept.items() if "${input_map.docs}" not in text]
-    for id_, text in asked[:20]:
+    for id_, text in list(kept.items())[:20]:
         found = search(ml, uri, "text-to-text", text=text, filter={"ids": {"values": [id_]}})
         assert found == {id_: 1.0}, text
+
+
+def test_texts_and_filters_like_templates_are_not_templates(ml: Server, uri: str) -> None:
+    for text in ("${code}", 'b "${code}" "${x', "${input_map.docs}", "a ${ml_inference.docs}"):
+        put(ml, uri, "t", {"text": text})  # captions are not restricted
+        own = {"ids": {"values": ["t"]}}
+        both = {"bool": {"filter": [own, {"match": {"text.words": text}}]}}
+        assert list(search(ml, uri, "fused", text="a", filter=both)) == ["t"], text
+        if "${ml_inference." not in text:
+            assert search(ml, uri, "text-to-text", text=text, filter=own) == {"t": 1.0}, text
+            assert list(search(ml, uri, "fused", text=text, filter=own)) == ["t"], text
+
+
+def test_texts_that_cannot_be_encoded_are_refused_with_400(ml: Server, uri: str) -> None:
+    path = f"{alias(uri)}/_search?search_pipeline=xmodal-{alias(uri)}-text-to-text"
+    queries: list[Any] = ["${ml_inference.docs}", "a ${ml_inference.x:-y}", "$${ml_inference.x}"]
+    bodies = [{"ext": {"ml_inference": {"text": text}}} for text in [*queries, None, 1, ["a"], {}]]
+    for body in [*bodies, {"ext": {"ml_inference": {}}}, {"size": 1}]:
+        with pytest.raises(Refused) as refused:
+            ml("POST", path, body)
+        assert refused.value.status == 400 and "Empty text docs" in str(refused.value), body
 
 
 def test_a_list_has_a_code_for_each_text(ml: Server, uri: str, encoder: PortableEncoder) -> None:

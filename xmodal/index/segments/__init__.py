@@ -1,0 +1,1 @@
+"""Segments of a local index: immutable files of columns, read where they are used."""
