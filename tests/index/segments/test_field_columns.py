@@ -129,7 +129,7 @@ def test_counts_equal_those_of_live_documents(
                 assert read.counts(name, mask, len(expected) - 1) is None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(documents, max_size=3), st.data())
 def test_merged_columns_are_those_of_the_joined_documents(
     parts: list[list[dict[str, Any]]], data: st.DataObject

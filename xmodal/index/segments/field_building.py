@@ -45,6 +45,7 @@ class _Builder:
 
     def __init__(self) -> None:
         self.numbers: dict[str | None, int] = {None: NONE}
+        self._known: dict[Any, int] = {}  # by number or repr
         self._sets: dict[tuple[int, ...], int] = {}
         self._codes: list[Int64] = []
         self._length = 0
@@ -56,18 +57,13 @@ class _Builder:
         self._length = start + len(values)
         kinds = set(map(type, values)) - {type(None)}
         if kinds == {str}:
-            codes = self.numbers
-        elif kinds <= {int, float}:
-            codes = {value: self._code_of(value) for value in dict.fromkeys(values)}
-        else:  # as text, because True equals 1, and lists are no keys
-            keys = list(map(repr, values))
-            by_key = dict(zip(keys, values, strict=True))
-            codes = {key: self._code_of(value) for key, value in by_key.items()}
-            values = keys
-        if codes is self.numbers:
-            found = [codes.setdefault(value, len(codes) - 1) for value in values]
-        else:
-            found = [codes[value] for value in values]
+            found = [self.numbers.setdefault(text, len(self.numbers) - 1) for text in values]
+        else:  # by their repr, because True equals 1, and lists are no keys of a mapping
+            keys = values if kinds <= {int, float} else list(map(repr, values))
+            for key, value in zip(keys, values, strict=True):
+                if key not in self._known:
+                    self._known[key] = self._code_of(value)
+            found = [self._known[key] for key in keys]
         self._codes.append(np.array(found, np.int64))
 
     def columns(self, name: str, n: int) -> dict[str, Array]:
