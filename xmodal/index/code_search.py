@@ -263,7 +263,7 @@ class CodeSearch:
             similarities = 1 - 2 * query.scan.weighted(found.keys) / query.sum_of_weights
         nearest = np.zeros(len(found.rows), np.int64)
         if not self._one_each:
-            for number in np.unique(found.parts):
+            for number in set(found.parts.tolist()):
                 own = found.parts == number
                 starts, _ = self._parts[number].ranges(found.rows[own])
                 nearest[own] = found.positions[own] - starts
