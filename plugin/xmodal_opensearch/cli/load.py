@@ -123,8 +123,8 @@ def _read_source(
         return _read_parts(parts, model)
     if model is None:
         raise ConfigError(
-            f"{source} is not a local index and has no parts of xmodal encode: give --model to encode "
-            "its items"
+            f"{source} is not a local index and has no parts of xmodal encode: give --model to "
+            "encode its items"
         )
     dataset = read_items(source, given)
 
