@@ -127,6 +127,11 @@ class Backend:
         with self._precedence.small():
             return await gather(map(self.encoding.text, texts))
 
+    async def encode_images(self, images: Sequence[str]) -> list[BinaryCodes | BaseException]:
+        """The codes of images, or errors in their places. Many images do not delay few."""
+        many, encoding = len(images) > LARGE_BATCH, self.encoding
+        return await gather(map(encoding.one_of_many_images if many else encoding.image, images))
+
     def _batcher(self, workers: int) -> Batcher[Query, Page]:
         return Batcher(
             self._search_batch,

@@ -19,7 +19,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.encoders.encoder import Encoder
 from xmodal.service.downloads import PictureDownloads
 from xmodal.service.image_input import decode_image
-from xmodal.service.input_threads import InputThreads
+from xmodal.service.input_threads import LARGE_BYTES, InputThreads
 from xmodal.service.settings import Settings
 from xmodal.service.tracing import span
 from xmodal.web.address import is_address
@@ -158,17 +158,26 @@ class BatchedEncoder:
 
         self.text = text_batcher(settings.max_batch_size)
         self.large_text = text_batcher(max(1, settings.max_batch_size // 4))
-        self._image = Batcher(
-            encode_images,
-            max_batch_size=max(1, settings.max_batch_size // 4),
-            on_batch=lambda size: on_batch("pictures", size),
-            name="encode pictures",
-        )
+
+        def image_batcher() -> Batcher[bytes, BinaryCodes]:
+            return Batcher(
+                encode_images,
+                max_batch_size=max(1, settings.max_batch_size // 4),
+                on_batch=lambda size: on_batch("pictures", size),
+                name="encode pictures",
+            )
+
+        self._image, self._large_image = image_batcher(), image_batcher()
 
     async def image(self, text: str) -> BinaryCodes:
         """The code of an image in base64, or at an address. Raises as :meth:`picture`."""
         async with self.picture(text) as data:
-            return await self._image(data)
+            return await (self._large_image if len(data) > LARGE_BYTES else self._image)(data)
+
+    async def one_of_many_images(self, text: str) -> BinaryCodes:
+        """The same, of many images of one request, which do not delay those of others."""
+        async with self.picture(text) as data:
+            return await self._large_image(data)
 
     @asynccontextmanager
     async def picture(self, text: str) -> AsyncIterator[bytes]:
@@ -186,7 +195,7 @@ class BatchedEncoder:
         """Functions that return the number of waiting inputs, by kind of input."""
         return {
             "texts": lambda: self.text.waiting + self.large_text.waiting,
-            "pictures": lambda: self._image.waiting,
+            "pictures": lambda: self._image.waiting + self._large_image.waiting,
         }
 
     def close(self) -> None:
@@ -195,6 +204,7 @@ class BatchedEncoder:
         self.text.close()
         self.large_text.close()
         self._image.close()
+        self._large_image.close()
 
 
 async def gather(work: Iterable[Awaitable[Out]]) -> list[Out | BaseException]:

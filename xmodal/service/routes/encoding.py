@@ -45,7 +45,7 @@ async def encode(backend: BackendDependency, body: Annotated[Encode, body_of(Enc
         if name == "texts":
             codes = await backend.encode_texts(body.texts)
         else:
-            codes = await gather(map(backend.encoding.image, body.images))
+            codes = await backend.encode_images(body.images)
     for position, code in enumerate(codes):
         if isinstance(code, DataError):
             raise DataError(f"{name}[{position}]: {code}")
