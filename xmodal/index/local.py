@@ -177,6 +177,12 @@ class HammingIndex:
         return [ranking.search(query.text, query.excluded, k, accepted) for query in queries]
 
     @property
+    def segments(self) -> tuple[Segment, ...]:
+        """Segments of the index, oldest first."""
+        self._merge()
+        return self._segments.segments
+
+    @property
     def dim(self) -> int | None:
         """Dimension of the stored vectors, or None without vectors."""
         parts: list[Segment | DocumentBatch] = [*self._segments.segments, *self._pending]

@@ -130,6 +130,11 @@ class ColumnFile:
             raise _damaged(self.path, f"column {name}, {error}") from None
         return array
 
+    @property
+    def bytes_used(self) -> int:
+        """Bytes of the columns that were read whole."""
+        return sum(self._places[name].size for name in self._whole)
+
     def verify(self) -> None:
         """Check all columns and the checksums of their blocks; raises IndexFailure."""
         for name, place in self._places.items():

@@ -280,6 +280,11 @@ class Segment:
         changed.record = self.record._replace(deleted=deleted)
         return changed
 
+    @property
+    def bytes_used(self) -> int:
+        """Bytes of the columns on disk that were read whole."""
+        return self.columns.bytes_used if isinstance(self.columns, ColumnFile) else 0
+
     def verify(self) -> None:
         """Check all columns; raises IndexFailure."""
         if isinstance(self.columns, ColumnFile):

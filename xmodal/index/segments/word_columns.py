@@ -54,7 +54,10 @@ def word_columns(texts: Iterable[list[str]]) -> dict[str, Array]:
     rank = np.empty(len(words), np.int64)
     rank[[words[word] for word in ascending]] = np.arange(len(words))
     keys = rank[np.array(numbers, np.int64)] * max(1, n) + np.repeat(np.arange(n), lengths)
-    keys, occurrences = np.unique(keys, return_counts=True)
+    keys.sort()
+    first = np.flatnonzero(np.diff(keys, prepend=-1))
+    occurrences = np.diff(first, append=len(keys))
+    keys = keys[first]
     found, rows = np.divmod(keys, max(1, n))
     rounded = np.searchsorted(LENGTHS, lengths[rows], side="right") - 1
     codes = np.minimum(occurrences, MAX_COUNT) * 256 + rounded
