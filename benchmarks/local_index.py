@@ -48,7 +48,7 @@ def batches(n: int) -> Iterator[DocumentBatch]:
         count = min(PART, n - start)
         categories, prices = rng.integers(20, size=count), rng.integers(100, 100_000, size=count)
         tags, days = rng.integers(50, size=(count, 2)), rng.integers(1, 29, size=(count, 2))
-        words = rng.integers(len(WORDS), size=(count, 6))
+        words = rng.integers(len(WORDS), size=(count, 3))
         fields = [
             {
                 "category": f"category {category}",

@@ -137,7 +137,10 @@ class CodeSearch:
         searched = [part.searched(mask) for part, mask in zip(self._parts, masks, strict=True)]
         matches: list[list[Match]] = []
         for start in range(0, len(queries), SCANNED_AT_ONCE):
-            scanned, split = self._split(queries[start : start + SCANNED_AT_ONCE])
+            whole = len(queries) <= SCANNED_AT_ONCE  # a slice would be checked again
+            scanned, split = self._split(
+                queries if whole else queries[start : start + SCANNED_AT_ONCE]
+            )
             minima = self._scan.minima(scanned, radius=radius, searched=searched)
             for query, smallest in zip(split, minima, strict=True):
                 first = k if query.vector is None else max(k, window)

@@ -82,7 +82,7 @@ class SegmentList(NamedTuple):
     def without(self, places: Places) -> SegmentList:
         """Return the list without the documents at places; those that are absent are ignored."""
         changed = list(self.segments)
-        for number in set(places.segments.tolist()) - {-1}:
+        for number in sorted(set(places.segments.tolist()) - {-1}):
             changed[number] = changed[number].without(places.rows[places.segments == number])
         return SegmentList(tuple(one for one in changed if one.live_count))
 
