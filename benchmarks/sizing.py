@@ -67,7 +67,7 @@ def disk_bytes(facts: Mapping[str, Any], bits: int) -> float:
 
 
 def per_million(models: Mapping[str, ScanModel], facts: Mapping[str, Any]) -> str:
-    """Memory, disk and time of a million codes, by width and strategy."""
+    """Memory, disk and CPU time of a million codes, by width and strategy."""
     header = ["bits", "heap of the plugin, MB", "disk, MB"]
     ways = ("hamming", "script", "knn")
     header += [f"{way}{extra}, ms" for way in ways for extra in ("", ", filter of a tenth")]
@@ -76,7 +76,7 @@ def per_million(models: Mapping[str, ScanModel], facts: Mapping[str, Any]) -> st
         row: list[object] = [bits, -(-bits // 64) * 8, f"{disk_bytes(facts, bits):.0f}"]
         for way in ways:
             for kind in ("all", "filter"):
-                row.append(f"{models[f'{way}, {kind}, p50'].scan(1e6, bits):.2f}")
+                row.append(f"{models[f'{way}, {kind}, cpu'].scan(1e6, bits):.2f}")
         rows.append(row)
     return table(rows)
 
@@ -179,7 +179,10 @@ def main() -> None:
         f"{node.price:g} a node and hour, an example."
     )
     sections = [
-        ("A million codes, one core, without the time of a request", per_million(models, facts)),
+        (
+            "A million codes: CPU time of one core, without that of a request",
+            per_million(models, facts),
+        ),
         (
             "A billion codes: the smallest clusters that meet the target, by simulation",
             f"{described}\n\n{plan_table(plans, model, node, facts, args.rate)}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +23,12 @@ from xmodal.cli.output import (
 )
 from xmodal.cli.sources import Data, by_source, is_features, paths_of
 from xmodal.data.dataset import Item, Problems
+from xmodal.data.feature_file import read_feature_file
 from xmodal.data.sharding import Shard, listing_digest
 from xmodal.encoders.folder import CONFIG, stored_fingerprint
 from xmodal.errors import ConfigError, IndexMismatch
 from xmodal.index.contract import open_index
+from xmodal.index.documents import DocumentBatch
 from xmodal.index.parts import ENDING, Part, PartInfo, write_part
 from xmodal.writing import check_target
 
@@ -52,8 +54,6 @@ def encode_part(
     model: Path, data: Data | None, out: Path, shard: Shard, options: Mapping[str, Any]
 ) -> None:
     """Encode a shard of DATA into a part, unless that is complete, and print what it holds."""
-    from xmodal.encoders.pipeline import encode_stream
-
     path = part_path(out, shard)
     paths = [*(() if data is None else paths_of(data)), *options["feature_files"]]
     _check_outside(path, paths)
@@ -73,39 +73,61 @@ def encode_part(
     encoder = load_encoder(model, options, features=features)
     header = replace(header, fingerprint=encoder.fingerprint, bits=encoder.bits)
     problems = Problems()
+    root = paths[0] if paths[0].is_dir() else paths[0].parent
     with progress_bars() as bars:
-        encoder, items = _items(encoder, data, options, problems)
-        root = paths[0] if paths[0].is_dir() else paths[0].parent
-        documents = encode_stream(
-            encoder,
-            shard.select(items, root),
-            source=header.source,
-            problems=problems,
-            cache=options["cache"],
-            vectors=header.vectors,
-        )
+        total, documents = _documents(encoder, data, header, root, options, problems)
 
-        def counted() -> Iterator[Any]:
+        def counted() -> Iterator[DocumentBatch]:
             number = 0
             for batch in documents:
                 yield batch
                 number += len(batch)
-                bars("encoded", number, number)
+                bars("encoded", number, total)
 
         written = write_part(path, header, counted(), problems)
     print_problems(problems)
     _print_part(path, written, options, skipped=False)
 
 
-def _items(
-    encoder: Encoder, data: Data | None, options: Mapping[str, Any], problems: Problems
-) -> tuple[Encoder, Iterator[Item]]:
-    """Return the items of DATA, and the encoder of them or of their features in a file."""
-    if data is not None and not options["feature_files"] and not is_features(data):
-        return encoder, stream_items(data, options, problems)
-    given = read_data(data, options)
-    problems.extend(given.dataset.problems)
-    return given.encoder(encoder), iter(given.dataset)
+def _documents(
+    encoder: Encoder,
+    data: Data | None,
+    header: PartInfo,
+    root: Path,
+    options: Mapping[str, Any],
+    problems: Problems,
+) -> tuple[int, Iterator[DocumentBatch]]:
+    """Return the number of documents of a shard, about, or 0 if unknown, and the documents.
+
+    Only DATA that is matched with a file of features is read whole.
+    """
+    from xmodal.encoders.pipeline import encode_stream
+
+    def select(items: Iterable[Item]) -> Iterator[Item]:
+        return header.shard.select(items, root)
+
+    given: dict[str, Any] = {
+        "source": header.source,
+        "problems": problems,
+        "vectors": header.vectors,
+    }
+    files: tuple[Path, ...] = options["feature_files"]
+    if is_features(data) and isinstance(data, Path) and not files:
+        files, data = (data,), None
+    if data is None:
+        from xmodal.encoders.feature_stream import encode_features
+
+        file = read_feature_file(files)
+        label = columns_of(options).label
+        batches = encode_features(encoder, file, shard=header.shard, label_column=label, **given)
+        return len(file) // header.shard.count, batches
+    if not files:
+        items = select(stream_items(data, options, problems))
+        return 0, encode_stream(encoder, items, cache=options["cache"], **given)
+    matched = read_data(data, options)
+    problems.extend(matched.dataset.problems)
+    own = [*select(matched.dataset)]
+    return len(own), encode_stream(matched.encoder(encoder), own, **given)
 
 
 def _source(data: Data | None, paths: list[Path]) -> str:
@@ -203,7 +225,7 @@ def index_parts(
         codes.update(part.info.codes)
         problems.update(part.info.problems)
     changes = Changes(Counter(numbers), codes, {name: id_ for (_, name), id_ in ids.apart.items()})
-    changes.print(data, uri, documents, options, {"problems": problems})
+    changes.print_all(data, uri, documents, options, {"problems": problems})
     if model is None:
         info(f"{uri} records no model: give the encoder of the parts to searches with --model")
 

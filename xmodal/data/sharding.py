@@ -41,10 +41,14 @@ class Shard:
 
     def has(self, item: Item, root: Path) -> bool:
         """Return whether an item is in the shard, which depends on its :func:`group_key` alone."""
+        return self.count == 1 or self.has_key(group_key(item, root))
+
+    def has_key(self, key: str) -> bool:
+        """Return whether the shard has the items of this key."""
         if self.count == 1:
             return True
-        key = hashlib.blake2b(group_key(item, root).encode(errors="replace"), digest_size=8)
-        return int.from_bytes(key.digest(), "little") % self.count == self.number - 1
+        hashed = hashlib.blake2b(key.encode(errors="replace"), digest_size=8).digest()
+        return int.from_bytes(hashed, "little") % self.count == self.number - 1
 
     def select(self, items: Iterable[Item], root: Path) -> Iterator[Item]:
         """Yield the items of the shard."""

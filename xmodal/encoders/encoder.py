@@ -18,6 +18,7 @@ import numpy.typing as npt
 from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset, Item, Problems, Progress
 from xmodal.data.images import Source
+from xmodal.data.preprocessing import Preprocessing
 from xmodal.encoders.calibration import Confidence
 from xmodal.errors import ConfigError
 from xmodal.features.extract import Array, Usable, keep_usable, pair_sources
@@ -99,6 +100,11 @@ class Encoder(ABC):
     @abstractmethod
     def shared_space(self) -> bool:
         """Whether features of pictures and texts can be compared with each other."""
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """Preparation of pictures by which :meth:`encode` accepts pixels; None if it does not."""
+        return None
 
     @abstractmethod
     def encode(

@@ -182,6 +182,11 @@ class PortableEncoder(Encoder):
         return self._fingerprint
 
     @property
+    def preprocessing(self) -> Preprocessing | None:
+        """Preparation of pictures."""
+        return self.modality_configs["image"].preprocessing
+
+    @property
     def shared_space(self) -> bool:
         """Whether both backbones belong to one model, so that their features can be compared."""
         return self._shared_space

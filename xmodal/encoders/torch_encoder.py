@@ -27,6 +27,7 @@ from xmodal.checksums import file_record
 from xmodal.codes import BinaryCodes
 from xmodal.config import FEATURES, PRECISIONS, Precision
 from xmodal.data.dataset import Problems, Progress
+from xmodal.data.preprocessing import Preprocessing
 from xmodal.device import device, with_precision
 from xmodal.encoders.calibration import Confidence
 from xmodal.encoders.encoder import Encoded, Encoder
@@ -131,6 +132,11 @@ class TrainedEncoder(Encoder):
         )
         self._check_backbone("text", loaded.fingerprint)
         return loaded
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Preparation of pictures."""
+        return self.image_backbone.preprocessing
 
     @property
     def shared_space(self) -> bool:
