@@ -10,7 +10,7 @@ before the measurement. Each runs in a process of its own. Times are those of th
 threads together, so other programs on the machine hardly change them; waiting for the disk is not
 part of them:
 
-    xmodal    the inverted file of the local index, in one file, with a compiled loop
+    xmodal    the columns of words of the local index, with a compiled loop; a change adds a file
     tantivy   a folder of segments, tokenizer "whitespace", without positions
     FTS5      of SQLite, one file without the text, with positions, which its bm25 needs
 
@@ -48,14 +48,14 @@ from xmodal.codes import BinaryCodes
 from xmodal.index.bm25 import BM25, Part
 from xmodal.index.contract import WordsQuery
 from xmodal.index.documents import DocumentBatch
-from xmodal.index.local import HammingIndex, open_folder
+from xmodal.index.local import PART, HammingIndex, open_folder
 from xmodal.index.query_codes import QueryCodes
-from xmodal.index.segments.column_file import ColumnFile, write_columns
-from xmodal.index.segments.columns import MemoryColumns
+from xmodal.index.segments.column_file import ColumnFile, write_columns, write_synced
+from xmodal.index.segments.columns import Array, MemoryColumns
 from xmodal.index.segments.word_columns import WordColumns, merge_word_columns, word_columns
 from xmodal.index.words import document_words, tokens
 
-SEED, QUERIES, K, CHUNK = 0, 50, 100, 1 << 17
+SEED, QUERIES, K = 0, 50, 100
 ROUNDS = 5
 """Times that a query runs; the least counts, because other programs run on the machine."""
 KINDS = ("one word", "two words", "a caption")
@@ -84,57 +84,55 @@ class Engine(Protocol):
         """Delete a document, make this durable, and be ready to search."""
 
 
-class InvertedFile:
-    """The words of segments of xmodal; an added document is a segment of its own."""
+class WordSegments:
+    """Words of xmodal in segments; a change writes a segment of one document, or deletions."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.parts: list[Part] = []
+        self.parts: dict[int, Part] = {}  # by the number of their first document
 
     def build(self, texts: Sequence[list[str]]) -> None:
-        rows = iter(texts)
         parts = []
-        while chunk := list(islice(rows, CHUNK)):
-            parts.append((MemoryColumns(word_columns(chunk)), len(chunk), np.arange(len(chunk))))
-        self._save([merge_word_columns(parts, np.arange(len(texts)))])
+        for start in range(0, len(texts), PART):
+            chunk = texts[start : start + PART]
+            rows = np.arange(len(chunk))
+            parts.append((MemoryColumns(word_columns(chunk)), len(chunk), rows))
+        self._write(0, merge_word_columns(parts, np.arange(len(texts))))
 
     def filter(self, accepted: Mask | None) -> None:
-        starts = np.cumsum([0, *(part.n for part in self.parts)])
         self.accepted = [
-            part.live if accepted is None else accepted[start : start + part.n] & self.live(part)
-            for part, start in zip(self.parts, starts.tolist(), strict=False)
+            part.live if accepted is None else accepted[first : first + part.n]
+            for first, part in self.parts.items()
         ]
 
-    def live(self, part: Part) -> Mask:
-        """Return the documents of a part that are not deleted."""
-        return np.ones(part.n, np.bool_) if part.live is None else part.live
-
     def search(self, words: list[str]) -> list[int]:
-        return [int(hit.id) for hit in self.ranking.search(" ".join(words), "", K, self.accepted)]
+        hits = self.ranking.search(" ".join(words), "", K, self.accepted)
+        return [int(hit.id) for hit in hits]
 
     def add(self, row: int, words: list[str]) -> None:
-        self._save([word_columns([words])])
+        self._write(row, word_columns([words]))
 
     def delete(self, row: int, words: list[str]) -> None:
-        live = self.live(self.parts[0]).copy()
-        live[row] = False
-        self.parts[0] = self.parts[0]._replace(live=live)
-        self._save([])
+        first = max(number for number in self.parts if number <= row)
+        live = np.arange(self.parts[first].n) != row - first
+        write_synced(self.folder / f"deleted-{first}", np.packbits(live).tobytes())
+        self._replace(first, self.parts[first]._replace(live=live))
 
-    def _save(self, segments: Sequence[dict[str, Any]]) -> None:
-        """Write new segments, and open the index again."""
-        for columns in segments:
-            path, start = self.folder / str(len(self.parts)), sum(part.n for part in self.parts)
-            file = ColumnFile.open(path, write_columns(path, columns, {}))
-            n = len(columns["word.lengths"])
-            self.parts.append(Part(WordColumns(file), partial(_ids, start), n, None))
-        self.ranking = BM25(self.parts)
+    def _write(self, first: int, columns: dict[str, Array]) -> None:
+        path = self.folder / str(first)
+        opened = ColumnFile.open(path, write_columns(path, columns, {}))
+        n = len(columns["word.lengths"])
+        self._replace(first, Part(WordColumns(opened), partial(row_ids, first), n, None))
+
+    def _replace(self, first: int, part: Part) -> None:
+        self.parts[first] = part
+        self.ranking = BM25(list(self.parts.values()))
         self.filter(None)
 
 
-def _ids(start: int, rows: npt.NDArray[np.int64]) -> list[str]:
-    """Return the ids of rows of a segment: numbers of nine digits."""
-    return [f"{start + row:09}" for row in rows.tolist()]
+def row_ids(first: int, rows: npt.NDArray[np.int64]) -> list[str]:
+    """Return the ids of the documents at rows of a segment, by its first document."""
+    return [f"{first + row:010d}" for row in rows.tolist()]
 
 
 class Tantivy:
@@ -317,7 +315,7 @@ def measure(make: Callable[[Path], Any], name: str, file: Path, n: int) -> Measu
         engine.filter(None)
         found = {kind: [engine.search(words) for words in queries[kind][:3]] for kind in KINDS}
         right = {}
-        if isinstance(engine, InvertedFile):
+        if isinstance(engine, WordSegments):
             right = {
                 kind: [first_ten(engine, words) for words in queries[kind][:3]] for kind in KINDS
             }
@@ -345,10 +343,10 @@ def query_times(engine: Engine, queries: Sequence[list[str]]) -> list[float]:
     return times
 
 
-def first_ten(engine: InvertedFile, words: list[str]) -> set[int]:
+def first_ten(engine: WordSegments, words: list[str]) -> set[int]:
     """Return the documents whose score is not below that of the tenth."""
-    n = sum(part.n for part in engine.parts)
-    every = engine.ranking.search(" ".join(words), "", n, [None] * len(engine.parts))
+    n = sum(part.n for part in engine.parts.values())
+    every = engine.ranking.search(" ".join(words), "", n, engine.accepted)
     tenth = every[min(9, len(every) - 1)].score
     return {int(hit.id) for hit in every if hit.score >= tenth}
 
@@ -440,7 +438,7 @@ def main() -> None:
     args = parser.parse_args()
     file, n = args.data / "flickr8k" / "captions.jsonl", 20_000 if args.quick else args.captions
     engines = {
-        f"xmodal {version('xmodal')}": InvertedFile,
+        f"xmodal {version('xmodal')}": WordSegments,
         f"tantivy {version('tantivy')}": Tantivy,
         f"FTS5 of SQLite {sqlite3.sqlite_version}": FTS5,
     }

@@ -262,13 +262,13 @@ def test_merged_words_are_those_of_the_documents_that_remain(
 
 def test_postings_have_rows_counts_and_lengths() -> None:
     words = WordColumns(MemoryColumns(word_columns([["x", "y"], [], ["y", "y", "z"], ["y"] * 300])))
-    rows, found = words.postings("y")
+    [(rows, found), none] = words.postings(["y", "unknown"])
     assert rows.tolist() == [0, 2, 3]
     assert [divmod(code, 256) for code in found.tolist()] == [
         (count, np.searchsorted(LENGTHS, length, side="right") - 1)
         for count, length in ((1, 2), (2, 3), (255, 300))
     ]
-    assert words.postings("unknown").rows.tolist() == []
+    assert none.rows.tolist() == []
     assert words.totals(None) == (3, 305)
     assert words.totals(np.array([False, True, True, True])) == (2, 303)
 

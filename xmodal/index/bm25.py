@@ -104,7 +104,7 @@ class BM25:
         cannot.
         """
         words, unwanted = (list(dict.fromkeys(tokens(t)))[:MAX_WORDS] for t in (text, excluded))
-        postings = [[part.words.postings(word) for word in words] for part in self._parts]
+        postings = [part.words.postings(words) for part in self._parts]
         scores_of_codes = [
             self._scores_of_codes(sum(map(_live_count, self._parts, of_word)))
             for of_word in zip(*postings, strict=True)
@@ -113,8 +113,8 @@ class BM25:
         for part, own, mask in zip(self._parts, postings, accepted, strict=True):
             if any(len(rows) for rows, _ in own):
                 allowed = np.ones(part.n, np.bool_) if mask is None else mask.copy()
-                for word in unwanted:
-                    allowed[part.words.postings(word).rows] = False
+                for rows, _ in part.words.postings(unwanted):
+                    allowed[rows] = False
                 rows, scores = best(_scores(part.n, own, scores_of_codes, allowed), k)
                 has = [_has(one, rows) for one in own]
                 matched = (tuple(compress(words, column)) for column in zip(*has, strict=True))

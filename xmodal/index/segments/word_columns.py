@@ -91,16 +91,18 @@ class WordColumns:
     def __init__(self, columns: Columns) -> None:
         self.columns, self.texts = columns, TextColumn(columns, NAME)
 
-    def postings(self, word: str) -> Postings:
-        """Return the documents with a word, deleted or not."""
-        number = self.texts.find([word])
-        if number[0] < 0:
-            return Postings(np.zeros(0, np.int32), np.zeros(0, np.uint16))
-        starts = self.columns.rows("word.starts", number, number + 2)
-        first, last = starts[number], starts[number + 1]
-        place = slice(int(first[0]), int(last[0]))
-        rows = self.columns.rows("word.rows", first, last)[place]
-        return Postings(rows, self.columns.rows("word.codes", first, last)[place])
+    def postings(self, words: Sequence[str]) -> list[Postings]:
+        """Return for each word the documents that have it, deleted or not."""
+        numbers = self.texts.find(words)
+        known = numbers[numbers >= 0]
+        starts = self.columns.rows("word.starts", known, known + 2)
+        first, last = starts[known], starts[known + 1]
+        rows = self.columns.rows("word.rows", first, last)
+        codes = self.columns.rows("word.codes", first, last)
+        places = map(slice, first.tolist(), last.tolist())
+        found = (Postings(rows[place], codes[place]) for place in places)
+        none = Postings(rows[:0], codes[:0])
+        return [next(found) if number >= 0 else none for number in numbers.tolist()]
 
     def totals(self, live: Mask | None) -> tuple[int, int]:
         """Return the number of live documents with a word, and the number of their words."""
