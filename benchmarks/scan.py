@@ -2,7 +2,7 @@
 
     python benchmarks/scan.py [--quick] [--codes 1000000] [--bits 64 128 256] [--threads 2]
 
-Writes results/scan.md; takes about five minutes, with ``--quick`` seconds and no file. Codes,
+Writes results/scan.md; takes about ten minutes, with ``--quick`` seconds and no file. Codes,
 weights and vectors are of random outputs around n / 10 centres, the filter passes a tenth of the
 documents at random. Peers: FAISS, numpy, and if they are installed usearch and a loop compiled by
 numba. All searches of a table run in turn, in both orders; times are medians of 9 rounds, ratios

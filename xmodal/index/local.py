@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +155,8 @@ class HammingIndex:
             window=window,
             masks=self._masks(conditions),
         )
-        return [[self._hit(match) for match in matches] for matches in found]
+        hits = iter(self._hits(list(chain.from_iterable(found))))
+        return [list(islice(hits, len(matches))) for matches in found]
 
     def search_words(
         self,
@@ -199,7 +201,7 @@ class HammingIndex:
         places = self._segments.find(list(dict.fromkeys(ids)))
         rows = [places.rows[places.segments == part] for part in range(len(self._segments))]
         matches = self._code_search(target).measure(query, rows)
-        return {hit.id: hit for hit in map(self._hit, matches)}
+        return {hit.id: hit for hit in self._hits(matches)}
 
     def count(self, target: Modality, where: Mapping[str, Any] | None = None) -> int:
         """Return the number of documents with a code of ``target``; see the contract."""
@@ -381,19 +383,21 @@ class HammingIndex:
 
     # ---- implementation ------------------------------------------------------------------------
 
-    def _hit(self, match: Match) -> Hit:
-        """Return a match as a hit, with the present paths of its pictures."""
-        segment = self._segments.segments[match.part]
-        fields: dict[str, Any] = json.loads(segment.texts[match.row])
-        if self.folder is not None and segment.origins is not None:
-            fields = find_pictures(fields, segment.origins[match.row], self.folder)
-        return Hit(
-            segment.ids[match.row],
-            match.distance,
-            fields,
-            nearest=match.nearest,
-            similarity=match.similarity,
-        )
+    def _hits(self, matches: Sequence[Match]) -> list[Hit]:
+        """Return matches as hits, with the present paths of their pictures."""
+        hits: dict[int, Hit] = {}
+        for part in {match.part for match in matches}:  # one look-up of texts for each
+            segment = self._segments.segments[part]
+            places = [place for place, match in enumerate(matches) if match.part == part]
+            rows = [matches[place].row for place in places]
+            ids, fields = segment.ids.take(rows), map(json.loads, segment.texts.take(rows))
+            if self.folder is not None and segment.origins is not None:
+                origins = segment.origins.take(rows)
+                fields = map(find_pictures, fields, origins, repeat(self.folder))
+            for place, id_, values in zip(places, ids, fields, strict=True):
+                _, _, distance, nearest, similarity = matches[place]
+                hits[place] = Hit(id_, distance, values, nearest=nearest, similarity=similarity)
+        return [hits[place] for place in range(len(matches))]
 
     def _remove_unused(self) -> None:
         """Remove the files in the folder that are neither saved nor of a segment of this index."""
