@@ -33,6 +33,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from multiprocessing import get_context
@@ -44,16 +45,17 @@ import numpy.typing as npt
 from harness.report import table, write
 
 from xmodal.codes import BinaryCodes
-from xmodal.index.bm25 import BM25
+from xmodal.index.bm25 import BM25, Part
 from xmodal.index.contract import WordsQuery
 from xmodal.index.documents import DocumentBatch
-from xmodal.index.full_text import CHUNK
 from xmodal.index.local import HammingIndex, open_folder
-from xmodal.index.postings import Postings
 from xmodal.index.query_codes import QueryCodes
+from xmodal.index.segments.column_file import ColumnFile, write_columns
+from xmodal.index.segments.columns import MemoryColumns
+from xmodal.index.segments.word_columns import WordColumns, merge_word_columns, word_columns
 from xmodal.index.words import document_words, tokens
 
-SEED, QUERIES, K = 0, 50, 100
+SEED, QUERIES, K, CHUNK = 0, 50, 100, 1 << 17
 ROUNDS = 5
 """Times that a query runs; the least counts, because other programs run on the machine."""
 KINDS = ("one word", "two words", "a caption")
@@ -83,42 +85,56 @@ class Engine(Protocol):
 
 
 class InvertedFile:
-    """The inverted file of xmodal; each change writes a new file."""
+    """The words of segments of xmodal; an added document is a segment of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.number = folder, 0
+        self.folder = folder
+        self.parts: list[Part] = []
 
     def build(self, texts: Sequence[list[str]]) -> None:
-        postings, rows = Postings.of((), len(texts)), iter(enumerate(texts))
+        rows = iter(texts)
+        parts = []
         while chunk := list(islice(rows, CHUNK)):
-            postings = postings.joined(Postings.of(chunk, len(texts)))
-        self._save(postings)
+            parts.append((MemoryColumns(word_columns(chunk)), len(chunk), np.arange(len(chunk))))
+        self._save([merge_word_columns(parts, np.arange(len(texts)))])
 
     def filter(self, accepted: Mask | None) -> None:
-        self.accepted = np.ones(len(self.ranking.postings), np.bool_)
-        if accepted is not None:
-            self.accepted = accepted
+        starts = np.cumsum([0, *(part.n for part in self.parts)])
+        self.accepted = [
+            part.live if accepted is None else accepted[start : start + part.n] & self.live(part)
+            for part, start in zip(self.parts, starts.tolist(), strict=False)
+        ]
+
+    def live(self, part: Part) -> Mask:
+        """Return the documents of a part that are not deleted."""
+        return np.ones(part.n, np.bool_) if part.live is None else part.live
 
     def search(self, words: list[str]) -> list[int]:
-        return [row for row, *_ in self.ranking.search(" ".join(words), "", K, self.accepted)]
+        return [int(hit.id) for hit in self.ranking.search(" ".join(words), "", K, self.accepted)]
 
     def add(self, row: int, words: list[str]) -> None:
-        rows = np.arange(row, dtype=np.int32)
-        before = self.ranking.postings.renumbered(rows, row + 1)
-        self._save(before.joined(Postings.of([(row, words)], row + 1)))
+        self._save([word_columns([words])])
 
     def delete(self, row: int, words: list[str]) -> None:
-        rows = np.arange(len(self.ranking.postings), dtype=np.int32)
-        rows[row:] -= 1
-        rows[row] = -1
-        self._save(self.ranking.postings.renumbered(rows, len(rows) - 1))
+        live = self.live(self.parts[0]).copy()
+        live[row] = False
+        self.parts[0] = self.parts[0]._replace(live=live)
+        self._save([])
 
-    def _save(self, postings: Postings) -> None:
-        self.number += 1
-        postings.write(self.folder / str(self.number))
-        (self.folder / str(self.number - 1)).unlink(missing_ok=True)
-        self.ranking = BM25(postings)
+    def _save(self, segments: Sequence[dict[str, Any]]) -> None:
+        """Write new segments, and open the index again."""
+        for columns in segments:
+            path, start = self.folder / str(len(self.parts)), sum(part.n for part in self.parts)
+            file = ColumnFile.open(path, write_columns(path, columns, {}))
+            n = len(columns["word.lengths"])
+            self.parts.append(Part(WordColumns(file), partial(_ids, start), n, None))
+        self.ranking = BM25(self.parts)
         self.filter(None)
+
+
+def _ids(start: int, rows: npt.NDArray[np.int64]) -> list[str]:
+    """Return the ids of rows of a segment: numbers of nine digits."""
+    return [f"{start + row:09}" for row in rows.tolist()]
 
 
 class Tantivy:
@@ -331,10 +347,10 @@ def query_times(engine: Engine, queries: Sequence[list[str]]) -> list[float]:
 
 def first_ten(engine: InvertedFile, words: list[str]) -> set[int]:
     """Return the documents whose score is not below that of the tenth."""
-    n = len(engine.ranking.postings)
-    every = engine.ranking.search(" ".join(words), "", n, np.ones(n, np.bool_))
+    n = sum(part.n for part in engine.parts)
+    every = engine.ranking.search(" ".join(words), "", n, [None] * len(engine.parts))
     tenth = every[min(9, len(every) - 1)].score
-    return {hit.row for hit in every if hit.score >= tenth}
+    return {int(hit.id) for hit in every if hit.score >= tenth}
 
 
 def comparison(measured: Sequence[Measured], n: int) -> list[tuple[str, str]]:

@@ -204,11 +204,9 @@ def tables(n: int, bits: int, threads: int, folder: Path) -> list[list[list[obje
     peers: dict[str, Search] = {"numpy": by_words(numpy_search(words, None))}
     if importlib.util.find_spec("numba"):
         peers["loop compiled by numba"] = by_words(numba_search(words, threads))
-    batch_peers: dict[str, Search] = {}
     if importlib.util.find_spec("usearch"):
         nearest = usearch_search(packed, threads)
         peers["usearch, exact"] = lambda at: nearest(asked[at : at + 1])
-        batch_peers["usearch, exact"] = lambda _: nearest(asked)
     filtered = {"numpy, filter": by_words(numpy_search(words, passes))}
 
     for at in range(5):
@@ -231,7 +229,7 @@ def tables(n: int, bits: int, threads: int, folder: Path) -> list[list[list[obje
     found = [
         in_turn({**faiss_one, **peers, "xmodal": by_index(alone, codes, None, 1)}, 5),
         in_turn({**faiss_filter, **filtered, "xmodal": by_index(alone, codes, TENTH, 1)}, 5),
-        in_turn({**faiss_batch, **batch_peers, "xmodal": by_index(alone, codes, None, QUERIES)}, 1),
+        in_turn({**faiss_batch, "xmodal": by_index(alone, codes, None, QUERIES)}, 1),
         in_turn({**faiss_both, "xmodal": by_index(alone, codes, TENTH, QUERIES)}, 1),
         in_turn(
             {

@@ -9,7 +9,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.errors import IndexFailure
 from xmodal.index.code_search import CodeSearch, Match, Part
 from xmodal.index.query_codes import QueryCodes
-from xmodal.index.scan import CodeColumn
+from xmodal.index.scan import CodeColumn, word_major
 from xmodal.vectors import to_int8
 
 BITS = 16
@@ -32,8 +32,10 @@ class Documents:
             or [np.zeros(0, np.int64)]
         )
         counts, outputs, ids = self.counts[rows], self.outputs[codes], self.ids[rows]
+        words = word_major(BinaryCodes.from_relaxed(outputs).packed)
+        words.setflags(write=False)  # as in a file that is mapped into memory
         return Part(
-            CodeColumn.of(BinaryCodes.from_relaxed(outputs).packed),
+            CodeColumn(words, len(outputs)),
             lambda own: ids[own].tolist(),
             None if (counts == 1).all() else np.concatenate([[0], np.cumsum(counts)]),
             live=self.live[rows],

@@ -14,6 +14,7 @@ from xmodal.encoders.torch_encoder import TrainedEncoder
 from xmodal.errors import ConfigError
 from xmodal.features.extract import Array
 from xmodal.features.from_file import FileSource, check_dim
+from xmodal.features.rows import Features
 from xmodal.modality import MODALITIES, Modality
 
 
@@ -61,7 +62,7 @@ class FeatureEncoder(Encoder):
         """Whether features of pictures and texts can be compared with each other."""
         return self.encoder.shared_space
 
-    def outputs(self, modality: Modality, features: Array) -> Array | None:
+    def outputs(self, modality: Modality, features: Features) -> Array | None:
         """Return the real-valued outputs of the trained encoder."""
         return self.encoder.outputs(modality, features)
 
@@ -75,6 +76,6 @@ class FeatureEncoder(Encoder):
         progress: Progress | None = None,
     ) -> Encoded:
         """Encode by the features of the file; ``cache`` and ``progress`` have no effect."""
-        features, usable = self.source.rows(modality, sources, problems)
+        features, usable = self.source.find(modality, sources, problems)
         outputs = self.encoder.outputs(modality, features)
         return Encoded(BinaryCodes.from_relaxed(outputs), usable, features, outputs)

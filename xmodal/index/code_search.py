@@ -137,7 +137,10 @@ class CodeSearch:
         searched = [part.searched(mask) for part, mask in zip(self._parts, masks, strict=True)]
         matches: list[list[Match]] = []
         for start in range(0, len(queries), SCANNED_AT_ONCE):
-            scanned, split = self._split(queries[start : start + SCANNED_AT_ONCE])
+            whole = len(queries) <= SCANNED_AT_ONCE  # a slice would be checked again
+            scanned, split = self._split(
+                queries if whole else queries[start : start + SCANNED_AT_ONCE]
+            )
             minima = self._scan.minima(scanned, radius=radius, searched=searched)
             for query, smallest in zip(split, minima, strict=True):
                 first = k if query.vector is None else max(k, window)
@@ -260,7 +263,7 @@ class CodeSearch:
             similarities = 1 - 2 * query.scan.weighted(found.keys) / query.sum_of_weights
         nearest = np.zeros(len(found.rows), np.int64)
         if not self._one_each:
-            for number in np.unique(found.parts):
+            for number in set(found.parts.tolist()):
                 own = found.parts == number
                 starts, _ = self._parts[number].ranges(found.rows[own])
                 nearest[own] = found.positions[own] - starts

@@ -31,6 +31,7 @@ WORDS_PER_THREAD = 1 << 20
 WORDS_PER_CHUNK = 1 << 16
 """Words that a thread compares before it takes the next blocks."""
 ALL = np.ones(BLOCK, np.bool_)
+ALL_ADDRESS = ALL.ctypes.data
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +49,10 @@ class ScanQueries:
     @classmethod
     def of(cls, packed: UInt8, weights: UInt8 | None) -> ScanQueries:
         """Return the queries of packed codes (n, bits / 8), and of weights (n, bits)."""
-        levels = 0 if weights is None else int(weights.max(initial=0)).bit_length()
-        planes = [np.packbits(weights >> level & 1, axis=1) for level in range(levels)]  # type: ignore[operator]
+        if weights is None:
+            return cls(_words(packed[:, None]), 8 * packed.shape[1])
+        levels = int(weights.max(initial=0)).bit_length()
+        planes = [np.packbits(weights >> level & 1, axis=1) for level in range(levels)]
         return cls(_words(np.stack([packed, *planes], axis=1)), 8 * packed.shape[1])
 
     def __getitem__(self, rows: slice) -> ScanQueries:
@@ -85,15 +88,17 @@ class Nearest(NamedTuple):
 class CodeColumn:
     """``n`` codes word by word.
 
-    ``words``: (words, m) uint64, C-contiguous, with m at least n and a multiple of ``BLOCK``. It is
-    not copied and may be mapped from a file.
+    ``words``: (words, m) uint64, C-contiguous, see :func:`word_major`. It is not copied and may be
+    mapped from a file.
     """
 
     def __init__(self, words: UInt64, n: int) -> None:
-        if words.shape[1] != padded(n) or not words.flags.c_contiguous:
-            raise ValueError(f"words of shape {words.shape} are no column of {n} codes")
+        whole = words.shape[1] == padded(n) and words.dtype == np.uint64
+        if not whole or not words.flags.c_contiguous:
+            raise ValueError(f"{words.dtype} of shape {words.shape} are no column of {n} codes")
         self.words, self._n = words, n
         self.blocks = np.arange(words.shape[1] // BLOCK)
+        self._address = words.ctypes.data
 
     @classmethod
     def of(cls, packed: UInt8) -> CodeColumn:
@@ -133,8 +138,8 @@ class CodeColumn:
         searched_last = np.zeros(BLOCK, np.bool_)
         searched_last[: self._n % BLOCK] = True if searched is None else searched[last * BLOCK :]
         arguments = (
-            *(self.words, self.words.shape[1]),
-            *((ALL, 0) if searched is None else (np.ascontiguousarray(searched), BLOCK)),
+            *(self._address, self.words.shape[1]),
+            *((ALL_ADDRESS, 0) if searched is None else (np.ascontiguousarray(searched), BLOCK)),
             *(last, searched_last, blocks, len(blocks)),
             *(np.zeros(1, np.int64), max(1, WORDS_PER_CHUNK // (queries.rows.size * BLOCK))),
             *(np.ascontiguousarray(queries.rows), len(queries.rows)),

@@ -12,14 +12,15 @@ from urllib.parse import urlencode
 from fastapi import Depends
 from starlette.requests import Request
 
+from xmodal.codes import BinaryCodes
 from xmodal.encoders.encoder import Encoder
 from xmodal.index.contract import Hit, Index, nearest_to_json, source_at
 from xmodal.modality import Modality
 from xmodal.retrieval.query import Query
 from xmodal.retrieval.retriever import Retriever
-from xmodal.service.batching import BatchedEncoder, Batcher
+from xmodal.service.batching import BatchedEncoder, Batcher, gather
 from xmodal.service.bodies import MAX_K, MAX_OFFSET
-from xmodal.service.input_threads import InputThreads
+from xmodal.service.input_threads import InputThreads, Precedence, give_way
 from xmodal.service.json_response import to_json
 from xmodal.service.metrics import Metrics
 from xmodal.service.reload import watch_index
@@ -73,7 +74,8 @@ class Backend:
         self.encoder, self.settings = encoder, settings
         self.metrics = Metrics()
         self.thumbnails = Thumbnails(settings.pictures)
-        self.inputs = InputThreads()
+        self._precedence = Precedence()
+        self.inputs = InputThreads(self._precedence)
         self.encoding = BatchedEncoder(
             encoder,
             settings,
@@ -113,13 +115,24 @@ class Backend:
 
     async def search(self, query: Query) -> Page:
         """The hits of a query. Searches that may take long do not delay the others."""
-        return await (self._large_searches if is_large(query) else self._searches)(query)
+        if is_large(query):
+            return await self._large_searches(query)
+        with self._precedence.small():
+            return await self._searches(query)
+
+    async def encode_texts(self, texts: Sequence[str]) -> list[BinaryCodes | BaseException]:
+        """The codes of texts, or errors in their places. Many texts do not delay few."""
+        if len(texts) > LARGE_BATCH or sum(map(len, texts)) > LARGE_CHARACTERS:
+            return await gather(map(self.encoding.large_text, texts))
+        with self._precedence.small():
+            return await gather(map(self.encoding.text, texts))
 
     def _batcher(self, workers: int) -> Batcher[Query, Page]:
         return Batcher(
             self._search_batch,
             max_batch_size=self.settings.max_batch_size if workers > 1 else LARGE_BATCH,
             workers=workers,
+            initializer=(lambda: None) if workers > 1 else self._precedence.enter_thread,
             on_batch=lambda size: self.metrics.observe_batch("searches", size),
             name="search",
         )
@@ -159,7 +172,10 @@ class Backend:
 
     def _page(self, hits: Sequence[Hit], query: Query) -> Page:
         """The page as JSON, hit by hit, so that other threads run in between. Reads the disk."""
-        page = [to_json(self._hit_to_json(hit, query.target)) for hit in hits[: query.k]]
+        page = []
+        for hit in hits[: query.k]:
+            give_way()
+            page.append(to_json(self._hit_to_json(hit, query.target)))
         return Page(page, len(hits) > query.k or query.offset + len(hits) >= MAX_DEPTH)
 
     def _hit_to_json(self, hit: Hit, target: Modality | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import binascii
 
 from xmodal.data.images import image_size
 from xmodal.errors import DataError
+from xmodal.service.input_threads import give_way
 
 SLICE_CHARACTERS = 256 * 1024
 
@@ -30,10 +31,11 @@ def _decode_base64(text: str, start: int) -> bytes:
     """Decode in slices from ``start``: other threads cannot run while one is decoded."""
     if text.find("=", start, -2) >= 0:
         raise ValueError
-    return b"".join(
-        binascii.a2b_base64(text[place : place + SLICE_CHARACTERS], strict_mode=True)
-        for place in range(start, len(text), SLICE_CHARACTERS)
-    )
+    slices = []
+    for place in range(start, len(text), SLICE_CHARACTERS):
+        give_way()
+        slices.append(binascii.a2b_base64(text[place : place + SLICE_CHARACTERS], strict_mode=True))
+    return b"".join(slices)
 
 
 def check_picture(data: bytes, max_pixels: int) -> None:

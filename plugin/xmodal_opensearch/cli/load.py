@@ -27,7 +27,8 @@ from xmodal.cli.sources import Data, data_argument, paths_of
 from xmodal.data.dataset import Problems
 from xmodal.errors import ConfigError, IndexMismatch
 from xmodal.index.documents import DocumentBatch
-from xmodal.index.local import FILE, HammingIndex
+from xmodal.index.folder import is_index
+from xmodal.index.local import HammingIndex
 from xmodal.index.parts import Part, find_parts
 from xmodal_opensearch.client.address import Address, parse_address
 from xmodal_opensearch.client.bulk import Report
@@ -36,6 +37,7 @@ from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading.load import check_count
 from xmodal_opensearch.loading.load import load as load_into
 from xmodal_opensearch.loading.new_version import open_next_version, publish
+from xmodal_opensearch.loading.settling import settle
 from xmodal_opensearch.rest.connector import transfer_pipelines
 
 
@@ -53,9 +55,17 @@ from xmodal_opensearch.rest.connector import transfer_pipelines
 @click.option("--delete-old", is_flag=True, help="With --new-version: delete the old version.")
 @click.option("--workers", default=2, show_default=True, help="Concurrent requests.")
 @click.option(
+    "--processes", default=1, show_default=True, help="Processes that build the requests."
+)
+@click.option(
     "--no-replicas",
     is_flag=True,
     help="No replicas during the load: faster, but losing a node loses documents.",
+)
+@click.option(
+    "--merge",
+    is_flag=True,
+    help="After the load, merge each shard to one segment, and load the codes into memory.",
 )
 @click.option("--without-copies", is_flag=True, hidden=True, help="Former name of --no-replicas.")
 @backbone_options(None)
@@ -74,8 +84,9 @@ def load(source: Data, uri: str, model: Path | None, **given: Any) -> None:
       xmodal-opensearch load photos/ --model new.model --new-version
           --index opensearch://localhost:9200/photos
     """
-    if given["workers"] < 1:
-        raise ConfigError(f"--workers is {given['workers']}, expected at least 1")
+    for name in ("workers", "processes"):
+        if given[name] < 1:
+            raise ConfigError(f"--{name} is {given[name]}, expected at least 1")
     if given["delete_old"] and not given["new_version"]:
         raise ConfigError("--delete-old requires --new-version")
     address = parse_address(uri)
@@ -89,11 +100,14 @@ def load(source: Data, uri: str, model: Path | None, **given: Any) -> None:
             checkpoints=_notes(given["cache"]),
             total=total,
             workers=given["workers"],
+            processes=given["processes"],
             no_replicas=given["no_replicas"] or given["without_copies"],
             progress=bars,
         )
     _print_report(report, problems)
     check_count(index, total - len(report.failed), exactly=given["new_version"])
+    if given["merge"] and settle(index):
+        info("  the codes do not fit into memory: raise hamming.breaker.limit or add nodes")
     old: list[str] = []
     if given["new_version"]:
         _transfer_pipelines(index, address.index)
@@ -114,7 +128,7 @@ def _read_source(
     source: Data, model: Path | None, given: dict[str, Any], bars: Any
 ) -> tuple[Iterable[DocumentBatch], int, int, str | None, Problems]:
     """Return batches, their number of documents, bits, fingerprint, and problems of the data."""
-    if isinstance(source, Path) and (source / FILE).is_file():
+    if isinstance(source, Path) and is_index(source):
         if model is not None:
             raise ConfigError(f"{source} is a local index, which holds codes: omit --model")
         local = HammingIndex.load(source, bits=None, fingerprint=None)

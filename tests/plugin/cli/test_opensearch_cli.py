@@ -151,13 +151,20 @@ def test_delete_refuses_indexes_of_the_user(
 
 
 def test_load_stores_a_local_index(
-    opensearch_cli: Run, address: Callable[..., str], index_path: Path, encoder: Encoder
+    opensearch_cli: Run,
+    address: Callable[..., str],
+    rest: Callable[..., Any],
+    index_path: Path,
+    encoder: Encoder,
 ) -> None:
     uri = address(strategy="knn")
     result = opensearch_cli("load", index_path, "--index", uri)
     assert result.status == 0 and result.out == f"{uri}: 150 documents\n"
     assert "knn query" in result.err and "  150 created\n" in result.err
-    again = opensearch_cli("load", index_path, "--index", uri, "--json", "--no-replicas")
+    options = ("--json", "--no-replicas", "--processes", "2", "--merge")
+    again = opensearch_cli("load", index_path, "--index", uri, *options)
+    stats = rest("GET", f"/{alias(uri)}/_stats/segments")
+    assert stats["_all"]["primaries"]["segments"]["count"] == 1
     assert json.loads(again.out) == {
         "index": uri,
         "version": f"{alias(uri)}-000001",
