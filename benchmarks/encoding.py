@@ -35,7 +35,7 @@ from xmodal.encoders.pipeline import encode_stream
 from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder
 from xmodal.encoders.towers import Towers
 from xmodal.features.backbones import load_image_backbone, load_text_backbone
-from xmodal.features.extract import unit_float16
+from xmodal.features.rows import unit_float16
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.parts import PartInfo, write_part
 from xmodal.modality import Modality

@@ -49,7 +49,7 @@ class Changes:
                 f"{uri}: --prune removes them"
             )
 
-    def print_all(
+    def show(
         self,
         data: Data,
         uri: str,

@@ -14,7 +14,6 @@ from xmodal.data.dataset import Problems
 from xmodal.data.feature_file import FeatureFile
 from xmodal.data.sharding import Shard
 from xmodal.encoders.encoder import Encoder
-from xmodal.encoders.feature_encoder import check_features
 from xmodal.features.extract import usable_rows
 from xmodal.features.from_file import UNUSABLE
 from xmodal.features.rows import unit_float16
@@ -42,6 +41,8 @@ def encode_features(
     a time. Unusable features are recorded in ``problems``. Raises ConfigError for features of
     another dimension than those of the encoder's training, and like ``FeatureFile.dataset``.
     """
+    from xmodal.encoders.feature_encoder import check_features  # needs torch
+
     check_features(encoder, file)
     for start in range(0, len(file), CHUNK_ITEMS):
         part = file.slice(start, start + CHUNK_ITEMS)
