@@ -305,7 +305,7 @@ def test_keyboard_navigation(page: Any) -> None:
     page.keyboard.press("/")
     page.keyboard.type(WORDS)
     page.keyboard.press("Enter")
-    page.wait_for_selector(".hit")
+    until(page, f"document.querySelector('#hits').dataset.query == '/?q={WORDS.replace(' ', '+')}'")
     focused = "[...document.querySelectorAll('.open')].indexOf(document.activeElement)"
     page.keyboard.press("ArrowDown")
     assert page.evaluate(focused) == 0

@@ -49,7 +49,7 @@ class Changes:
                 f"{uri}: --prune removes them"
             )
 
-    def print(
+    def print_all(
         self,
         data: Data,
         uri: str,

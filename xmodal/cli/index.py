@@ -122,7 +122,7 @@ def _index(
         problems.extend(part.dataset.problems)
     print_problems(problems)
     fitted_report = {} if fitted is None else {"fitted": fitted}
-    changes.print(
+    changes.print_all(
         data, uri, documents, options, fitted_report | {"problems": problems.count_by_kind()}
     )
     if fitted is not None and not options["as_json"]:

@@ -225,7 +225,7 @@ def index_parts(
         codes.update(part.info.codes)
         problems.update(part.info.problems)
     changes = Changes(Counter(numbers), codes, {name: id_ for (_, name), id_ in ids.apart.items()})
-    changes.print(data, uri, documents, options, {"problems": problems})
+    changes.print_all(data, uri, documents, options, {"problems": problems})
     if model is None:
         info(f"{uri} records no model: give the encoder of the parts to searches with --model")
 

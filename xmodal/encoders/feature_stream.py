@@ -15,8 +15,9 @@ from xmodal.data.feature_file import FeatureFile
 from xmodal.data.sharding import Shard
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.feature_encoder import check_features
-from xmodal.features.extract import unit_float16, usable_rows
+from xmodal.features.extract import usable_rows
 from xmodal.features.from_file import UNUSABLE
+from xmodal.features.rows import unit_float16
 from xmodal.index.documents import DocumentBatch, to_offsets
 from xmodal.index.origins import Origin
 from xmodal.modality import MODALITIES, Modality
