@@ -11,7 +11,6 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import xxhash
 from fuzz.registry import Choices, folder, target
 
 from xmodal.checksums import with_digest
@@ -23,7 +22,6 @@ from xmodal.index.documents import DocumentBatch
 from xmodal.index.folder import MODEL_RECORD
 from xmodal.index.local import FILE, HammingIndex, open_folder
 from xmodal.index.query_codes import QueryCodes
-from xmodal.index.segments.commit import read_commit, write_commit
 
 BITS = 16
 
@@ -90,32 +88,6 @@ def index_commit(data: bytes) -> None:
     shutil.rmtree(changed, ignore_errors=True)
     shutil.copytree(index_folder(bool(data[0] & 1)), changed)
     (changed / FILE).write_bytes(text)
-    use(changed)
-
-
-def _directory_seeds() -> list[bytes]:
-    seeds = []
-    for vectors in (0, 1):
-        record = read_commit(index_folder(bool(vectors)) / FILE).segments[0]
-        content = (index_folder(bool(vectors)) / record.name).read_bytes()
-        seeds.append(bytes([vectors]) + content[record.file.directory :])
-    return seeds
-
-
-@target(_directory_seeds)
-def index_directory(data: bytes) -> None:
-    """An index whose segment has another directory of columns, with a valid checksum."""
-    changed = folder() / "changed-index"
-    shutil.rmtree(changed, ignore_errors=True)
-    shutil.copytree(index_folder(bool(data[0] & 1)), changed)
-    commit = read_commit(changed / FILE)
-    [record] = commit.segments
-    content = (changed / record.name).read_bytes()[: record.file.directory] + data[1:]
-    (changed / record.name).write_bytes(content)
-    checksum = xxhash.xxh3_64_intdigest(data[1:])
-    file = record.file._replace(size=len(content), checksum=checksum)
-    (changed / FILE).unlink()
-    write_commit(changed / FILE, commit._replace(segments=(record._replace(file=file),)))
     use(changed)
 
 

@@ -108,7 +108,7 @@ class ColumnFile:
     def whole(self, name: str) -> Array:
         """Return a column after all of its content was checked; raises IndexFailure."""
         if name not in self._whole:
-            place = self._places[name]
+            place = self._place(name)
             content = self._content[place.offset : place.offset + place.size]
             if xxhash.xxh3_64_intdigest(content.data) != place.checksum:
                 raise _damaged(self.path, f"column {name} does not match the checksum")
@@ -117,7 +117,7 @@ class ColumnFile:
 
     def rows(self, name: str, starts: Int64, ends: Int64) -> Array:
         """Return a column after rows of it were checked; raises IndexFailure."""
-        place = self._places[name]
+        place = self._place(name)
         if name in self._whole or not place.blocks:
             return self.whole(name)
         if name not in self._blocks:
@@ -141,6 +141,11 @@ class ColumnFile:
             self.whole(name)
             if place.blocks:
                 self._checked_blocks(name)
+
+    def _place(self, name: str) -> _Place:
+        if name not in self._places:
+            raise _damaged(self.path, f"it has no column {name}")
+        return self._places[name]
 
     def _checked_blocks(self, name: str) -> CheckedBlocks:
         """Return the blocks of a column; their checksums are checked."""

@@ -16,7 +16,8 @@ Int64 = npt.NDArray[np.int64]
 class Columns(Protocol):
     """Named arrays that are checked before their content is used.
 
-    ``whole`` and ``rows`` raise IndexFailure for damaged content, KeyError for an unknown name.
+    ``whole`` and ``rows`` raise IndexFailure for damaged content and, of a file, for an unknown
+    name.
     """
 
     @property
