@@ -299,6 +299,7 @@ class HammingIndex:
                 )
             self._remove_unused()
             self._segments = SegmentList(tuple(self._written(self.folder)))
+            self._clear_derived()
             commit = Commit(self.bits, self.fingerprint, self._segments.records)
             check_files(self.folder, commit)
             new = self.folder / f"{UNFINISHED}{os.getpid()}"
@@ -420,9 +421,21 @@ class HammingIndex:
             check_folder(self.folder)
             self.folder.mkdir(parents=True, exist_ok=True)
             segment = segment.write(self.folder)
-        self._segments = self._segments.added(segment)
+        self._segments = self._joined(self._segments.added(segment))
         self._pending = []
         self._clear_derived()
+
+    def _joined(self, segments: SegmentList) -> SegmentList:
+        """Return the segments after those in memory were joined, as a save would merge them."""
+        in_memory = [one for one in segments.segments if one.record is None]
+        kept = [one for one in segments.segments if one.record is not None]
+        groups = plan(in_memory)
+        joined = {number for group in groups for number in group}
+        kept += [one for number, one in enumerate(in_memory) if number not in joined]
+        for group in groups:
+            parts = [in_memory[number].take(in_memory[number].live_rows()) for number in group]
+            kept.append(Segment.of(DocumentBatch.join(parts)))
+        return SegmentList(tuple(kept))
 
     def _code_search(self, modality: Modality) -> CodeSearch:
         """Return the search over the codes of one modality."""

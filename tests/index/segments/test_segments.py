@@ -436,6 +436,32 @@ def test_number_of_segments_stays_small_and_every_document_is_kept(tmp_path: Pat
         assert found == dict(sorted(expected.items())) and len(index) == len(expected)
 
 
+def test_search_after_a_save_reads_the_merged_segments(tmp_path: Path) -> None:
+    index = open_folder(tmp_path, bits=8, create=True)
+    expected = {}
+    for turn in range(2 * FANOUT + 3):
+        ids = [f"{99 - turn:02}{letter}" for letter in "ab"]
+        index.add(ids, image=codes(2), fields=[{"text": f"word{turn}", "turn": turn}] * 2)
+        expected |= {id_: {"text": f"word{turn}", "turn": turn} for id_ in ids}
+        for _ in range(2):  # before and after the save
+            [hits] = index.search(codes(1), 99, target="image")
+            assert {hit.id: hit.fields for hit in hits} == expected
+            assert [hit.id for hit in hits] == sorted(expected, key=lambda i: (i[2:], i))
+            [words] = index.search_words([WordsQuery(f"word{turn}")], 9, target="image")
+            assert [hit.id for hit in words][:2] == ids
+            assert index.count("image", {"turn": turn}) == 2
+            index.save() if turn % 3 else None
+
+
+def test_added_documents_do_not_stay_in_many_segments() -> None:
+    index = HammingIndex(8)
+    for number in range(50):
+        index.add([f"{number:02}"], image=codes(1))
+        assert len(index) == number + 1 and len(index.segments) < FANOUT
+    index.add(["07"], image=codes(1), fields=[{"new": 1}])
+    assert (len(index), index.count("image", {"new": 1})) == (50, 1)
+
+
 def test_large_batches_are_written_before_the_save(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
