@@ -130,10 +130,10 @@ class ColumnFile:
             raise _damaged(self.path, f"column {name}, {error}") from None
         return array
 
-    @property
-    def bytes_used(self) -> int:
-        """Bytes of the columns that were read whole."""
-        return sum(self._places[name].size for name in self._whole)
+    def bytes_read(self, *, whole: bool) -> int:
+        """Return the bytes of the columns that were read whole, or of those read in part."""
+        names = self._whole if whole else self._blocks.keys() - self._whole
+        return sum(self._places[name].size for name in names)
 
     def verify(self) -> None:
         """Check all columns and the checksums of their blocks; raises IndexFailure."""

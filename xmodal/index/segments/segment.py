@@ -280,10 +280,10 @@ class Segment:
         changed.record = self.record._replace(deleted=deleted)
         return changed
 
-    @property
-    def bytes_used(self) -> int:
-        """Bytes of the columns on disk that were read whole."""
-        return self.columns.bytes_used if isinstance(self.columns, ColumnFile) else 0
+    def bytes_read(self, *, whole: bool) -> int:
+        """Return the bytes of the columns on disk that were read whole, or in part."""
+        columns = self.columns
+        return columns.bytes_read(whole=whole) if isinstance(columns, ColumnFile) else 0
 
     def verify(self) -> None:
         """Check all columns; raises IndexFailure."""
