@@ -12,20 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.exported import exported, untrained
 from support.hamming_server import Refused, Server
 from support.rest_path import alias, changes, curl, run
-from support.text_families import text_model
 
 from xmodal.encoders.onnx_encoder import PortableEncoder
 from xmodal.encoders.text_tower import TextTower
-from xmodal.errors import ConfigError
 from xmodal.export.ml_commons import write_text_tower
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server as Client
 from xmodal_opensearch.diagnostics.inspection import inspect
 from xmodal_opensearch.index.store import open_opensearch
-from xmodal_opensearch.node import local_models
 
 TEXTS = int(os.environ.get("XMODAL_IN_CLUSTER_TEXTS", "60"))
 PIECES: tuple[str, ...] = (
@@ -49,32 +45,6 @@ PIECES: tuple[str, ...] = (
 )
 PIECES += ("${code}", "{{text}}", "<b>", "@text@", '{"a": 1}', "${input_map.docs}", "%s", "0")
 PIECES += ("$", "${", "${x:-y}", "${input_map.x:-y}", "${parameters.x}", "${model_config.x:-y}")
-
-
-@pytest.fixture(scope="module")
-def folder(
-    export_extra: None, ml_url: str, server_version: str, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A folder with x.onnx, a portable encoder with random weights and a small BERT for texts."""
-    try:
-        local_models.check(server_version, [local_models.ML])
-    except ConfigError as error:
-        pytest.skip(str(error))
-    new = tmp_path_factory.mktemp("bert")
-    exported(untrained("small-cnn", str(text_model("bert", new / "bert"))), new)
-    return new
-
-
-@pytest.fixture(scope="module")
-def encoder(folder: Path) -> PortableEncoder:
-    """The encoder in ``folder``."""
-    return PortableEncoder.load(folder / "x.onnx")
-
-
-@pytest.fixture(scope="module")
-def tower(folder: Path) -> Path:
-    """The archive of the text tower of ``encoder``."""
-    return write_text_tower(folder / "x.onnx", folder / "text.zip").file
 
 
 @pytest.fixture(scope="module")
