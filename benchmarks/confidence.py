@@ -35,7 +35,7 @@ from xmodal.data.feature_file import read_feature_file
 from xmodal.data.groups import with_groups
 from xmodal.data.readers.read import read
 from xmodal.encoders.calibration import Confidence, Stage
-from xmodal.encoders.torch_encoder import TrainedEncoder, as_tensor
+from xmodal.encoders.torch_encoder import TrainedEncoder, as_rows, as_tensor
 from xmodal.features.backbones import load_text_backbone
 from xmodal.features.extract import text_features
 from xmodal.features.from_file import FileSource, with_features
@@ -214,7 +214,7 @@ def _task(
         ready,
         ready.data.keep(lambda item: item.id in ids["query"]),
         ready.data.keep(lambda item: item.id not in ids["query"]),
-        lambda modality, rows: encoder.towers.outputs(modality, as_tensor(rows)),
+        lambda modality, rows: encoder.towers.outputs(modality, as_rows(rows)),
         by_labels=encoder.about["options"]["method"] != "contrastive",
         max_others=max(sizes),
     )

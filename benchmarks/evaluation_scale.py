@@ -105,7 +105,8 @@ def main() -> None:
     write(
         "evaluation-scale",
         "Evaluation of many queries and documents",
-        f"python benchmarks/evaluation_scale.py --queries {queries} --documents {documents}",
+        f"python benchmarks/evaluation_scale.py --queries {queries} --documents {documents} "
+        f"--bits {' '.join(map(str, args.bits))}",
         [("Each row in a process of its own", table(rows))],
         keep=not args.quick,
     )

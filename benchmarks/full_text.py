@@ -10,7 +10,7 @@ before the measurement. Each runs in a process of its own. Times are those of th
 threads together, so other programs on the machine hardly change them; waiting for the disk is not
 part of them:
 
-    xmodal    the inverted file of the local index, in one file, with a compiled loop
+    xmodal    the columns of words of the local index, with a compiled loop; a change adds a file
     tantivy   a folder of segments, tokenizer "whitespace", without positions
     FTS5      of SQLite, one file without the text, with positions, which its bm25 needs
 
@@ -33,6 +33,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from multiprocessing import get_context
@@ -44,13 +45,14 @@ import numpy.typing as npt
 from harness.report import table, write
 
 from xmodal.codes import BinaryCodes
-from xmodal.index.bm25 import BM25
+from xmodal.index.bm25 import BM25, Part
 from xmodal.index.contract import WordsQuery
 from xmodal.index.documents import DocumentBatch
-from xmodal.index.full_text import CHUNK
-from xmodal.index.local import HammingIndex, open_folder
-from xmodal.index.postings import Postings
+from xmodal.index.local import PART, HammingIndex, open_folder
 from xmodal.index.query_codes import QueryCodes
+from xmodal.index.segments.column_file import ColumnFile, write_columns, write_synced
+from xmodal.index.segments.columns import Array, MemoryColumns
+from xmodal.index.segments.word_columns import WordColumns, merge_word_columns, word_columns
 from xmodal.index.words import document_words, tokens
 
 SEED, QUERIES, K = 0, 50, 100
@@ -82,43 +84,55 @@ class Engine(Protocol):
         """Delete a document, make this durable, and be ready to search."""
 
 
-class InvertedFile:
-    """The inverted file of xmodal; each change writes a new file."""
+class WordSegments:
+    """Words of xmodal in segments; a change writes a segment of one document, or deletions."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.number = folder, 0
+        self.folder = folder
+        self.parts: dict[int, Part] = {}  # by the number of their first document
 
     def build(self, texts: Sequence[list[str]]) -> None:
-        postings, rows = Postings.of((), len(texts)), iter(enumerate(texts))
-        while chunk := list(islice(rows, CHUNK)):
-            postings = postings.joined(Postings.of(chunk, len(texts)))
-        self._save(postings)
+        parts = []
+        for start in range(0, len(texts), PART):
+            chunk = texts[start : start + PART]
+            rows = np.arange(len(chunk))
+            parts.append((MemoryColumns(word_columns(chunk)), len(chunk), rows))
+        self._write(0, merge_word_columns(parts, np.arange(len(texts))))
 
     def filter(self, accepted: Mask | None) -> None:
-        self.accepted = np.ones(len(self.ranking.postings), np.bool_)
-        if accepted is not None:
-            self.accepted = accepted
+        self.accepted = [
+            part.live if accepted is None else accepted[first : first + part.n]
+            for first, part in self.parts.items()
+        ]
 
     def search(self, words: list[str]) -> list[int]:
-        return [row for row, *_ in self.ranking.search(" ".join(words), "", K, self.accepted)]
+        hits = self.ranking.search(" ".join(words), "", K, self.accepted)
+        return [int(hit.id) for hit in hits]
 
     def add(self, row: int, words: list[str]) -> None:
-        rows = np.arange(row, dtype=np.int32)
-        before = self.ranking.postings.renumbered(rows, row + 1)
-        self._save(before.joined(Postings.of([(row, words)], row + 1)))
+        self._write(row, word_columns([words]))
 
     def delete(self, row: int, words: list[str]) -> None:
-        rows = np.arange(len(self.ranking.postings), dtype=np.int32)
-        rows[row:] -= 1
-        rows[row] = -1
-        self._save(self.ranking.postings.renumbered(rows, len(rows) - 1))
+        first = max(number for number in self.parts if number <= row)
+        live = np.arange(self.parts[first].n) != row - first
+        write_synced(self.folder / f"deleted-{first}", np.packbits(live).tobytes())
+        self._replace(first, self.parts[first]._replace(live=live))
 
-    def _save(self, postings: Postings) -> None:
-        self.number += 1
-        postings.write(self.folder / str(self.number))
-        (self.folder / str(self.number - 1)).unlink(missing_ok=True)
-        self.ranking = BM25(postings)
+    def _write(self, first: int, columns: dict[str, Array]) -> None:
+        path = self.folder / str(first)
+        opened = ColumnFile.open(path, write_columns(path, columns, {}))
+        n = len(columns["word.lengths"])
+        self._replace(first, Part(WordColumns(opened), partial(row_ids, first), n, None))
+
+    def _replace(self, first: int, part: Part) -> None:
+        self.parts[first] = part
+        self.ranking = BM25(list(self.parts.values()))
         self.filter(None)
+
+
+def row_ids(first: int, rows: npt.NDArray[np.int64]) -> list[str]:
+    """Return the ids of the documents at rows of a segment, by its first document."""
+    return [f"{first + row:010d}" for row in rows.tolist()]
 
 
 class Tantivy:
@@ -301,7 +315,7 @@ def measure(make: Callable[[Path], Any], name: str, file: Path, n: int) -> Measu
         engine.filter(None)
         found = {kind: [engine.search(words) for words in queries[kind][:3]] for kind in KINDS}
         right = {}
-        if isinstance(engine, InvertedFile):
+        if isinstance(engine, WordSegments):
             right = {
                 kind: [first_ten(engine, words) for words in queries[kind][:3]] for kind in KINDS
             }
@@ -329,12 +343,12 @@ def query_times(engine: Engine, queries: Sequence[list[str]]) -> list[float]:
     return times
 
 
-def first_ten(engine: InvertedFile, words: list[str]) -> set[int]:
+def first_ten(engine: WordSegments, words: list[str]) -> set[int]:
     """Return the documents whose score is not below that of the tenth."""
-    n = len(engine.ranking.postings)
-    every = engine.ranking.search(" ".join(words), "", n, np.ones(n, np.bool_))
+    n = sum(part.n for part in engine.parts.values())
+    every = engine.ranking.search(" ".join(words), "", n, engine.accepted)
     tenth = every[min(9, len(every) - 1)].score
-    return {hit.row for hit in every if hit.score >= tenth}
+    return {int(hit.id) for hit in every if hit.score >= tenth}
 
 
 def comparison(measured: Sequence[Measured], n: int) -> list[tuple[str, str]]:
@@ -424,7 +438,7 @@ def main() -> None:
     args = parser.parse_args()
     file, n = args.data / "flickr8k" / "captions.jsonl", 20_000 if args.quick else args.captions
     engines = {
-        f"xmodal {version('xmodal')}": InvertedFile,
+        f"xmodal {version('xmodal')}": WordSegments,
         f"tantivy {version('tantivy')}": Tantivy,
         f"FTS5 of SQLite {sqlite3.sqlite_version}": FTS5,
     }

@@ -14,7 +14,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,8 @@ from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import HammingIndex
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
-from xmodal_opensearch.loading.load import lines, load
+from xmodal_opensearch.loading.line_building import lines
+from xmodal_opensearch.loading.load import load
 from xmodal_opensearch.node.process import Node
 
 
@@ -87,7 +88,7 @@ def one_size(
     indexes = {name: index for name, (index, _) in made.items()}
     seconds = {name: f"{took:.0f}" for name, (_, took) in made.items()} | {"knn": "as script"}
     by_knn = open_opensearch(
-        str(indexes["script"].address).replace("strategy=script", "strategy=knn")
+        str(indexes["script"].handle.address).replace("strategy=script", "strategy=knn")
     )
 
     def searches(where: dict[str, Any] | None) -> dict[str, Search]:
@@ -140,56 +141,55 @@ def loading(node: Node, n: int, rounds: int, notes: Path) -> str:
 
     batches = list(documents())
     client = OpenSearch([{"host": "127.0.0.1", "port": node.port}], pool_maxsize=2)
-    loaded, plain = [], []
+    ways: dict[str, Callable[[OpenSearchIndex], float]] = {
+        "opensearch-py, prepared bodies": lambda index: plain_rate(client, index, batches),
+        "xmodal load": lambda index: load_rate(index, batches, notes, 1),
+        "xmodal load, 2 processes": lambda index: load_rate(index, batches, notes, 2),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    order = list(ways)
     for number in range(rounds):
-        for name in ("load", "plain") if number % 2 == 0 else ("plain", "load"):
-            uri = f"opensearch://127.0.0.1:{node.port}/{name}-{number}"
+        order.reverse()
+        for place, name in enumerate(order):
+            uri = f"opensearch://127.0.0.1:{node.port}/load-{number}-{place}"
             index = open_opensearch(uri, bits=64, fingerprint="benchmark", create=True)
-            if name == "load":
-                started = time.perf_counter()
-                load(index, batches, checkpoints=notes, total=n)
-                loaded.append(n / (time.perf_counter() - started))
-            else:
-                bodies = [
-                    b"".join(line.body for line in batch)
-                    for batch in bulk.batches(lines(index, batches, {}))
-                ]
-                settings = {"index.refresh_interval": "-1"}
-                index.handle.server.request(
-                    "PUT", f"/{index.handle.name}/_settings", settings, doing="setting"
-                )
-                started = time.perf_counter()
-                with ThreadPoolExecutor(2) as pool:
-                    sent = [
-                        pool.submit(client.bulk, body=body, index=index.handle.name)
-                        for body in bodies
-                    ]
-                    answers = [future.result() for future in sent]
-                index.handle.server.request(
-                    "POST", f"/{index.handle.name}/_refresh", doing="refreshing"
-                )
-                plain.append(n / (time.perf_counter() - started))
-                assert not any(answer["errors"] for answer in answers)
+            rates[name].append(ways[name](index))
             drop(index)
-    load_rate, plain_rate = statistics.median(loaded), statistics.median(plain)
-    return table(
-        [
-            [
-                "documents",
-                "rounds",
-                "xmodal load, docs/s",
-                "opensearch-py, prepared bodies",
-                "ratio",
-            ],
-            [
-                f"{n:,}",
-                rounds,
-                f"{load_rate:,.0f}",
-                f"{plain_rate:,.0f}",
-                f"{load_rate / plain_rate:.2f}",
-            ],
-        ]
-    )
+    median = {name: statistics.median(values) for name, values in rates.items()}
+    rows: list[list[object]] = [["documents", "rounds", "way", "docs/s", "ratio to the first"]]
+    first = median[next(iter(ways))]
+    rows += [
+        [f"{n:,}", rounds, name, f"{rate:,.0f}", f"{rate / first:.2f}"]
+        for name, rate in median.items()
+    ]
+    return table(rows)
+
+
+def load_rate(
+    index: OpenSearchIndex, batches: list[DocumentBatch], notes: Path, processes: int
+) -> float:
+    """Documents a second of ``load``."""
+    n = sum(map(len, batches))
+    started = time.perf_counter()
+    load(index, batches, checkpoints=notes, total=n, processes=processes)
+    return n / (time.perf_counter() - started)
+
+
+def plain_rate(client: OpenSearch, index: OpenSearchIndex, batches: list[DocumentBatch]) -> float:
+    """Documents a second of plain bulk requests, whose bodies are made before."""
+    bodies = [
+        b"".join(line.body for line in batch) for batch in bulk.batches(lines(index, batches, {}))
+    ]
+    server, name = index.handle.server, index.handle.name
+    server.request("PUT", f"/{name}/_settings", {"index.refresh_interval": "-1"}, doing="setting")
+    started = time.perf_counter()
+    with ThreadPoolExecutor(2) as pool:
+        sent = [pool.submit(client.bulk, body=body, index=name) for body in bodies]
+        answers = [future.result() for future in sent]
+    server.request("POST", f"/{name}/_refresh", doing="refreshing")
+    seconds = time.perf_counter() - started
+    assert not any(answer["errors"] for answer in answers)
+    return sum(map(len, batches)) / seconds
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -69,21 +67,18 @@ def _write(args: argparse.Namespace) -> int:
         bits = _fill(args.model, f"{folder}/index", args.documents)
         with _service(args.model, f"{folder}/index") as url:
             times = _type(url, QUERIES[:1] if args.quick else QUERIES * 3)
-    pause = _typing_pause()
-    rows = [["from a key to its hits", "keys", "median ms", "p95 ms", "largest ms"]]
-    for name, values in (
-        ("with the pause after a key", times),
-        (f"without the pause of {pause} ms", times - pause),
-    ):
-        points = (f"{value:.0f}" for value in (*np.percentile(values, (50, 95)), values.max()))
-        rows.append([name, str(len(values)), *points])
+    points = (f"{value:.0f}" for value in (*np.percentile(times, (50, 95)), times.max()))
+    rows = [
+        ["from a key to its hits", "keys", "median ms", "p95 ms", "largest ms"],
+        [f"a key each {KEY_INTERVAL} ms", str(len(times)), *points],
+    ]
     write(
         "page",
         "The search page: search as you type",
         f"python benchmarks/page.py --documents {args.documents}",
         [
             (
-                f"{args.documents:,} documents, {bits} bits, words, a key each {KEY_INTERVAL} ms",
+                f"{args.documents:,} documents, {bits} bits, words",
                 table(rows),
             )
         ],
@@ -149,14 +144,6 @@ def _type(url: str, queries: tuple[str, ...]) -> npt.NDArray[np.float64]:
         times = np.array(page.evaluate("window.times"))
         browser.close()
     return times
-
-
-def _typing_pause() -> int:
-    """Milliseconds after a key until the page searches."""
-    text = files("xmodal.service").joinpath("page", "page.js").read_text("utf-8")
-    found = re.search(r"TYPING_PAUSE = (\d+)", text)
-    assert found is not None
-    return int(found[1])
 
 
 if __name__ == "__main__":

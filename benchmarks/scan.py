@@ -1,16 +1,18 @@
-"""The local index: Hamming distances, weights and vectors, compared with FAISS.
+"""The local index by Hamming distance, weights and vectors, compared with other exact searches.
 
-    python benchmarks/scan.py [--quick] [--codes 1000000] [--bits 64 256]
+    python benchmarks/scan.py [--quick] [--codes 1000000] [--bits 64 128 256] [--threads 2]
 
 Writes results/scan.md; takes about ten minutes, with ``--quick`` seconds and no file. Codes,
-weights and vectors are of random outputs around n / 10 centres. All searches of a table run in
-turn, in both orders, and ratios are of CPU times of the same round, which other work on the machine
-affects least. Nearest documents of FAISS and of the index are asserted to be equal.
+weights and vectors are of random outputs around n / 10 centres, the filter passes a tenth of the
+documents at random. Peers: FAISS, numpy, and if they are installed usearch and a loop compiled by
+numba. All searches of a table run in turn, in both orders; times are medians of 9 rounds, ratios
+medians of the ratios of each round. Distances of all peers are asserted to be those of the index.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import statistics
 import subprocess
@@ -25,16 +27,21 @@ import numpy as np
 from harness.report import table, write
 
 from xmodal.codes import BinaryCodes
+from xmodal.index.code_search import CodeSearch, Part
+from xmodal.index.contract import Index
 from xmodal.index.documents import DocumentBatch
-from xmodal.index.local import HammingIndex, open_folder
+from xmodal.index.local import open_folder
 from xmodal.index.query_codes import QueryCodes
+from xmodal.index.scan import CodeColumn, CodeScan, ScanQueries
 from xmodal.vectors import to_int8
 
-SEED, K, CHUNK, QUERIES = 0, 10, 50_000, 100
-TENTH = {"tenth": 0}
+SEED, K, CHUNK, QUERIES, ROUNDS = 0, 10, 50_000, 100, 9
+TENTH = {"tenth": 1}
 """Filter that a tenth of the documents pass."""
 Search = Callable[[int], object]
 """Searches for the query with a number, or for all queries."""
+Times = dict[str, list[float]]
+"""Milliseconds of each search in each round."""
 
 
 def outputs(n: int, bits: int, part: int) -> Iterator[np.ndarray]:
@@ -47,142 +54,254 @@ def outputs(n: int, bits: int, part: int) -> Iterator[np.ndarray]:
         yield (centres[rng.integers(len(centres), size=count)] + noise).astype(np.float32)
 
 
-def fill(folder: Path, n: int, bits: int, per_document: int) -> HammingIndex:
+def tenth(n: int) -> np.ndarray:
+    """Documents that pass the filter, (n,) bool."""
+    return np.random.default_rng(SEED).random(n) < 0.1
+
+
+def fill(folder: Path, n: int, bits: int, per_document: int) -> Index:
     """An index of n codes with vectors, saved in a folder and opened again."""
+    passes = tenth(n).astype(int).tolist()
     with open_folder(folder, bits=bits, create=True) as index:
         for number, values in enumerate(outputs(n, bits, 0)):
             codes = BinaryCodes.from_relaxed(values)
             rows = range(0, len(codes), per_document)
-            ids = [f"{number * CHUNK + row:09d}" for row in rows]
             parts = [codes[row : row + per_document] for row in rows]
             index.add(
                 DocumentBatch.of(
-                    ids,
+                    [f"{number * CHUNK + row:09d}" for row in rows],
                     image=codes if per_document == 1 else parts,
                     image_vectors=to_int8(values),
-                    fields=[{"tenth": row // per_document % 10} for row in rows],
+                    fields=[{"tenth": passes[number * CHUNK + row]} for row in rows],
                 )
             )
     return open_folder(folder)
 
 
-def in_turn(searches: dict[str, Search], rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """Milliseconds and CPU milliseconds of each search; the first round is not counted."""
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in searches}
-    for number in range(rounds + 1):
+def in_turn(searches: dict[str, Search], calls: int) -> Times:
+    """Times of each search: in each round the median of some calls; one round is not counted."""
+    times: Times = {name: [] for name in searches}
+    for number in range(ROUNDS + 1):
         for name in list(searches)[:: 1 if number % 2 else -1]:
-            started, used = time.perf_counter(), time.process_time()
-            searches[name](number % QUERIES)
-            spent = time.perf_counter() - started, time.process_time() - used
+            spent = []
+            for call in range(calls):
+                started = time.perf_counter()
+                searches[name]((number * calls + call) % QUERIES)
+                spent.append(1e3 * (time.perf_counter() - started))
             if number:
-                times[name].append((1e3 * spent[0], 1e3 * spent[1]))
+                times[name].append(statistics.median(spent))
     return times
 
 
-def compared(times: dict[str, list[tuple[float, float]]]) -> Iterator[tuple[str, ...]]:
-    """Name, median ms, median CPU ms and its median ratio to "Hamming" of each search."""
+def compared(times: Times) -> Iterator[tuple[str, ...]]:
+    """Name, median ms, and how often FAISS' time in it, for each search."""
     for name, values in times.items():
-        wall, cpu = (statistics.median(column) for column in zip(*values, strict=True))
-        pairs = zip(values, times["Hamming"], strict=True)
-        ratio = statistics.median(one[1] / other[1] for one, other in pairs)
-        yield name, f"{wall:.2f}", f"{cpu:.2f}", f"{ratio:.2f}"
+        ratios = [faiss_ms / own for faiss_ms, own in zip(fastest(times), values, strict=True)]
+        yield name, f"{statistics.median(values):.2f}", f"{statistics.median(ratios):.2f}"
 
 
-def single(n: int, bits: int, rounds: int, folder: Path) -> list[list[object]]:
-    """Rows of one query at a time."""
-    alone = fill(folder / f"{bits}-1", n, bits, 1)
-    fives = fill(folder / f"{bits}-5", n, bits, 5)
+def fastest(times: Times) -> list[float]:
+    """The time of the faster call of FAISS in each round."""
+    of_faiss = [values for name, values in times.items() if name.startswith("FAISS")]
+    return [min(values) for values in zip(*of_faiss, strict=True)]
+
+
+def numpy_search(words: np.ndarray, mask: np.ndarray | None) -> Callable[[np.ndarray], np.ndarray]:
+    """The smallest distances to a query of words, by numpy; ``words``: (words, n)."""
+
+    def search(query: np.ndarray) -> np.ndarray:
+        ones = np.bitwise_count(words ^ query[:, None])
+        distances = ones.sum(axis=0, dtype=np.uint16)
+        if mask is not None:
+            distances = distances[mask]
+        return np.sort(np.partition(distances, K - 1)[:K])
+
+    return search
+
+
+def numba_search(words: np.ndarray, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    """The smallest distances to a query of words, by a loop that numba compiles."""
+    import numba
+    from llvmlite import ir
+    from numba.core import types
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def ones(context: object, value: object) -> object:
+        def build(context: object, builder: ir.IRBuilder, signature: object, args: list) -> object:
+            return builder.ctpop(args[0])
+
+        return types.uint64(types.uint64), build
+
+    @numba.njit(parallel=True, boundscheck=False)
+    def fill_distances(words: np.ndarray, query: np.ndarray, distances: np.ndarray) -> None:
+        size = 4096
+        for block in numba.prange((words.shape[1] + size - 1) // size):
+            for i in range(block * size, min((block + 1) * size, words.shape[1])):
+                total = np.uint64(0)
+                for word in range(words.shape[0]):
+                    total += ones(words[word, i] ^ query[word])
+                distances[i] = total
+
+    numba.set_num_threads(threads)
+    distances = np.empty(words.shape[1], np.uint16)
+
+    def search(query: np.ndarray) -> np.ndarray:
+        fill_distances(words, query, distances)
+        limit = np.partition(distances[: 1 << 15], K - 1)[K - 1]
+        near = distances[distances <= limit]
+        return np.sort(np.partition(near, K - 1)[:K])
+
+    return search
+
+
+def usearch_search(packed: np.ndarray, threads: int) -> Callable[[np.ndarray], np.ndarray]:
+    """The distances of the nearest codes to packed queries, by usearch."""
+    from usearch.index import MetricKind, search
+
+    def of(queries: np.ndarray) -> np.ndarray:
+        options = {"exact": True, "threads": threads}
+        found = search(packed, queries, K, MetricKind.Hamming, dtype="b1", **options)
+        return np.asarray(found.distances)
+
+    return of
+
+
+def tables(n: int, bits: int, threads: int, folder: Path) -> list[list[list[object]]]:
+    """Rows of each of the five tables for one width."""
+    alone, fives = fill(folder / "1", n, bits, 1), fill(folder / "5", n, bits, 5)
+    packed = np.concatenate([BinaryCodes.from_relaxed(part).packed for part in outputs(n, bits, 0)])
     flat = faiss.IndexBinaryFlat(bits)
-    flat.add(alone.codes("image")[1].packed)
-    queries = QueryCodes.of(next(outputs(QUERIES, bits, 1)))
-    weighted = QueryCodes(queries.codes, queries.weights)
-    # FAISS starts a thread per processor even for one query, and they wait for each other.
-    faiss.omp_set_num_threads(1)
-    for number in range(5):
-        [hits] = alone.search(queries.codes[number : number + 1], K, target="image")
-        distances, rows = flat.search(queries.codes.packed[number : number + 1], K)
-        assert [hit.distance for hit in hits] == distances[0].tolist()
-        assert [int(hit.id) for hit in hits] == rows[0].tolist()
-
-    def of(
-        index: HammingIndex, batch: BinaryCodes | QueryCodes, where: dict[str, int] | None = None
-    ) -> Search:
-        return lambda at: index.search(batch[at : at + 1], K, target="image", where=where)
-
-    times = in_turn(
-        {
-            "FAISS, Hamming": lambda at: flat.search(queries.codes.packed[at : at + 1], K),
-            "Hamming": of(alone, queries.codes),
-            "weights": of(alone, weighted),
-            "weights, then vectors": of(alone, queries),
-            "Hamming, filter on a tenth": of(alone, queries.codes, TENTH),
-            "weights, filter on a tenth": of(alone, weighted, TENTH),
-            "Hamming, 5 codes a document": of(fives, queries.codes),
-            "weights, 5 codes a document": of(fives, weighted),
-            "weights, then vectors, 5 codes a document": of(fives, queries),
-        },
-        rounds,
-    )
-    return [[f"{n:,}", bits, *row] for row in compared(times)]
-
-
-def batches(n: int, bits: int, rounds: int, folder: Path) -> list[list[object]]:
-    """Rows of 100 queries in one call, with all processors, without and with a filter."""
-    index = open_folder(folder / f"{bits}-1")
-    codes = index.codes("image")[1]
-    flat = faiss.IndexBinaryFlat(bits)
-    flat.add(codes.packed)
-    tenth = np.arange(n) % CHUNK % 10 == 0
-    bitmap = np.packbits(tenth, bitorder="little")
+    flat.add(packed)
+    passes = tenth(n)
+    bitmap = np.packbits(passes, bitorder="little")
     selected = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bitmap))
     queries = QueryCodes.of(next(outputs(QUERIES, bits, 1)))
     weighted = QueryCodes(queries.codes, queries.weights)
-    packed = queries.codes.packed
-    faiss.omp_set_num_threads(os.cpu_count() or 1)
+    asked = queries.codes.packed
+    column = CodeColumn.of(packed)
+    words = np.ascontiguousarray(column.words[:, :n])
+    query_words = ScanQueries.of(asked, None).rows[:, 0]
+
+    def by_faiss(count: int, number: int, params: object = None) -> Search:
+        def search(at: int) -> object:
+            faiss.omp_set_num_threads(count)
+            rows = asked[at : at + 1] if number == 1 else asked
+            return flat.search(rows, K, params=params)
+
+        return search
+
+    def by_index(
+        index: Index, batch: BinaryCodes | QueryCodes, where: dict[str, int] | None, number: int
+    ) -> Search:
+        return lambda at: index.search(
+            batch[at : at + 1] if number == 1 else batch, K, target="image", where=where
+        )
+
+    def by_words(search: Callable[[np.ndarray], np.ndarray]) -> Search:
+        return lambda at: search(query_words[at])
+
+    peers: dict[str, Search] = {"numpy": by_words(numpy_search(words, None))}
+    if importlib.util.find_spec("numba"):
+        peers["loop compiled by numba"] = by_words(numba_search(words, threads))
+    if importlib.util.find_spec("usearch"):
+        nearest = usearch_search(packed, threads)
+        peers["usearch, exact"] = lambda at: nearest(asked[at : at + 1])
+    filtered = {"numpy, filter": by_words(numpy_search(words, passes))}
+
+    for at in range(5):
+        [hits] = alone.search(queries.codes[at : at + 1], K, target="image")
+        distances, rows = flat.search(asked[at : at + 1], K)
+        assert [hit.distance for hit in hits] == distances[0].tolist()
+        assert [int(hit.id) for hit in hits] == rows[0].tolist()
+        for name, peer in peers.items():
+            assert np.ravel(peer(at)).tolist() == distances[0].tolist(), name
+        [hits] = alone.search(queries.codes[at : at + 1], K, target="image", where=TENTH)
+        distances, _ = flat.search(asked[at : at + 1], K, params=selected)
+        assert [hit.distance for hit in hits] == distances[0].tolist()
+
+    counts = sorted({1, threads})
+    faiss_one = {f"FAISS, threads: {count}": by_faiss(count, 1) for count in counts}
+    faiss_filter = {f"FAISS, selector, threads: {t}": by_faiss(t, 1, selected) for t in counts}
+    faiss_batch = {f"FAISS, threads: {threads}": by_faiss(threads, QUERIES)}
+    faiss_both = {f"FAISS, selector, threads: {threads}": by_faiss(threads, QUERIES, selected)}
+    codes = queries.codes
+    found = [
+        in_turn({**faiss_one, **peers, "xmodal": by_index(alone, codes, None, 1)}, 5),
+        in_turn({**faiss_filter, **filtered, "xmodal": by_index(alone, codes, TENTH, 1)}, 5),
+        in_turn({**faiss_batch, "xmodal": by_index(alone, codes, None, QUERIES)}, 1),
+        in_turn({**faiss_both, "xmodal": by_index(alone, codes, TENTH, QUERIES)}, 1),
+        in_turn(
+            {
+                **faiss_one,
+                "Hamming, 5 codes a document": by_index(fives, codes, None, 1),
+                "weights": by_index(alone, weighted, None, 1),
+                "weights, filter": by_index(alone, weighted, TENTH, 1),
+                "weights, 5 codes a document": by_index(fives, weighted, None, 1),
+                "weights, then vectors": by_index(alone, queries, None, 1),
+                "weights, then vectors, 5 codes a document": by_index(fives, queries, None, 1),
+            },
+            5,
+        ),
+    ]
+    results = [[[f"{n:,}", bits, *row] for row in compared(times)] for times in found]
+    return [*results, [[f"{n:,}", bits, *row] for row in parts_of_a_call(column, alone, codes)]]
+
+
+def parts_of_a_call(
+    column: CodeColumn, index: Index, codes: BinaryCodes
+) -> Iterator[tuple[str, str]]:
+    """Name and median ms of each step of a search of one query by Hamming distance."""
+    scan, query = CodeScan([column]), ScanQueries.of(codes.packed[:1], None)
+    search = CodeSearch([Part(column, lambda rows: [str(row) for row in rows])])
+    minima = scan.minima(query, radius=codes.bits, searched=[None])
+    options = {"radius": codes.bits, "searched": [None]}
     times = in_turn(
         {
-            "FAISS, Hamming": lambda _: flat.search(packed, K),
-            "FAISS, Hamming, filter on a tenth": lambda _: flat.search(packed, K, params=selected),
-            "Hamming": lambda _: index.search(queries.codes, K, target="image"),
-            "Hamming, filter on a tenth": lambda _: index.search(
-                queries.codes, K, target="image", where=TENTH
+            "minima of blocks (compiled loop)": lambda _: scan.minima(query, **options),
+            "codes of the best blocks": lambda _: scan.nearest(query, minima[0], K, **options),
+            "CodeSearch.search": lambda _: search.search(
+                QueryCodes(codes[:1]), K, radius=codes.bits, window=K
             ),
-            "weights": lambda _: index.search(weighted, K, target="image"),
-            "weights, then vectors": lambda _: index.search(queries, K, target="image"),
+            "HammingIndex.search": lambda _: index.search(codes[:1], K, target="image"),
         },
-        rounds,
+        5,
     )
-    return [[f"{n:,}", bits, *row] for row in compared(times)]
+    for name, values in times.items():
+        yield name, f"{statistics.median(values):.3f}"
 
 
 START = """
 import time
-from pathlib import Path
-import numpy
-def memory():
-    [line] = [x for x in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in x]
-    return int(line.split()[1]) / 1024
-before, started = memory(), time.perf_counter()
-import xmodal.index.scan_kernel
+started = time.perf_counter()
+import numpy as np
+with_numpy = time.perf_counter()
+from xmodal.codes import BinaryCodes
+from xmodal.index.code_search import CodeSearch, Part
+from xmodal.index.query_codes import QueryCodes
+from xmodal.index.scan import CodeColumn
 imported = time.perf_counter()
-xmodal.index.scan_kernel.kernel({words}, 4)
-print(imported - started, time.perf_counter() - imported, memory() - before)
+outputs = np.random.default_rng(0).normal(size=(1000, {bits})).astype(np.float32)
+column = CodeColumn.of(BinaryCodes.from_relaxed(outputs).packed)
+queries = QueryCodes.of(outputs[:1])
+search = CodeSearch([Part(column, lambda rows: [str(row) for row in rows])])
+began = time.perf_counter()
+search.search(queries, 10, radius={bits}, window=10)
+print(with_numpy - started, imported - with_numpy, time.perf_counter() - began)
 """
 
 
-def start(rounds: int) -> list[list[object]]:
-    """Rows of what a new process needs before its first search with weights."""
-    rows: list[list[object]] = []
-    for bits in (64, 256, 1024):
+def start(widths: list[int], rounds: int) -> list[list[object]]:
+    """Rows of what a new process needs for its first search with weights in 1,000 codes."""
+    rows: list[list[object]] = [["bits", "import of numpy, ms", "other imports", "first search"]]
+    for bits in widths:
         runs = []
         for _ in range(rounds):
-            command = [sys.executable, "-c", START.format(words=bits // 64)]
+            command = [sys.executable, "-c", START.format(bits=bits)]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             runs.append([float(value) for value in done.stdout.split()])
-        imported, compiled, memory = (
-            statistics.median(column) for column in zip(*runs, strict=True)
-        )
-        rows.append([bits, f"{1e3 * imported:.0f}", f"{1e3 * compiled:.0f}", f"{memory:.0f}"])
+        medians = (statistics.median(column) for column in zip(*runs, strict=True))
+        rows.append([bits, *(f"{1e3 * value:.0f}" for value in medians)])
     return rows
 
 
@@ -191,27 +310,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes, write no file")
     parser.add_argument("--codes", type=int, default=1_000_000)
-    parser.add_argument("--bits", type=int, nargs="+", default=[64, 256])
+    parser.add_argument("--bits", type=int, nargs="+", default=[64, 128, 256])
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
-    n, rounds = (50_000, 10) if args.quick else (args.codes, 60)
-    header: list[object] = ["codes", "bits", "search", "ms", "CPU ms", "CPU, this / Hamming"]
-    one, many = [header], [header]
-    with tempfile.TemporaryDirectory() as folder:
-        for bits in args.bits:
-            one += single(n, bits, rounds, Path(folder))
-            many += batches(n, bits, max(3, rounds // 10), Path(folder))
-            for path in Path(folder).glob("*/*"):
-                path.unlink()
-    starts = [["bits", "import ms", "compilation ms", "memory MB"], *start(3 if args.quick else 9)]
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.threads])
+    n = 50_000 if args.quick else args.codes
+    header: list[object] = ["codes", "bits", "search", "ms", "FAISS' time / this"]
+    collected: list[list[list[object]]] = [[header] for _ in range(5)]
+    collected.append([["codes", "bits", "step", "ms"]])
+    for bits in args.bits:
+        with tempfile.TemporaryDirectory() as folder:
+            for rows, more in zip(
+                collected, tables(n, bits, args.threads, Path(folder)), strict=True
+            ):
+                rows += more
+    headings = (
+        f"One query, k = {K}",
+        f"One query, k = {K}, filter on a random tenth",
+        f"{QUERIES} queries in one call",
+        f"{QUERIES} queries in one call, filter on a random tenth",
+        "One query by the other stages of xmodal, window 300",
+        "Steps of a search",
+    )
+    sections = [(f"{title}", table(rows)) for title, rows in zip(headings, collected, strict=True)]
+    starts = start([64, 256, 1024], 3 if args.quick else ROUNDS)
+    sections.append(("A new process, first search with weights", table(starts)))
     write(
         "scan",
-        "Local search by Hamming distance, weights and vectors",
-        "python benchmarks/scan.py",
-        [
-            (f"One query, k = {K}, window 300, median; FAISS has one thread", table(one)),
-            (f"{QUERIES} queries in one call, all processors", table(many)),
-            ("A new process, before its first search: import and compilation", table(starts)),
-        ],
+        "Exact local search by Hamming distance, weights and vectors",
+        f"python benchmarks/scan.py; seed {SEED}, threads: {args.threads}, medians of {ROUNDS}",
+        sections,
         keep=not args.quick,
     )
 

@@ -186,3 +186,22 @@ def test_cca_of_pairs_equals_cca_of_repeated_rows() -> None:
     # Inner products do not depend on the signs of the directions.
     products = [one.image(image) @ one.text(text).T for one in (found, expected)]
     assert np.allclose(*products, atol=1e-4)
+
+
+def test_models_of_many_rows_equal_those_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(11)
+    shared = rng.normal(size=(600, 5))
+    image = (shared @ rng.normal(size=(5, 9)) + 0.3 * rng.normal(size=(600, 9)) + 4).astype("f4")
+    text = (shared @ rng.normal(size=(5, 7)) + 0.3 * rng.normal(size=(600, 7))).astype("f4")
+    image[:, 3] = 2  # a constant column
+    pairs = rng.integers(0, 600, 900), rng.integers(0, 600, 900)
+    fitted = [linear_models.cca(image, text, 5), linear_models.cca(image, text, 5, pairs=pairs)]
+    components = linear_models.pca(image, 5)(image)
+    monkeypatch.setattr(linear_models, "BLOCK_ROWS", 128)
+    by_blocks = [linear_models.cca(image, text, 5), linear_models.cca(image, text, 5, pairs=pairs)]
+    for one, other in zip(fitted, by_blocks, strict=True):
+        # The signs of both projections of a direction may change together.
+        expected = one.image(image) @ one.text(text).T
+        assert other.image(image) @ other.text(text).T == pytest.approx(expected, abs=2e-2)
+    found = linear_models.pca(image, 5)(image)
+    assert np.abs(found) == pytest.approx(np.abs(components), abs=1e-2)

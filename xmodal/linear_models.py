@@ -5,9 +5,9 @@ Inputs are feature matrices (n, d), one item a row; paired matrices have one pai
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,24 @@ Project = Callable[[npt.NDArray[np.generic]], Matrix]
 
 COMPONENTS = 384
 """Principal components of each modality in CCA."""
+BLOCK_ROWS = 1 << 16
+"""Rows up to which a model is fitted in memory, in float32. Covariances of more rows are added up
+block by block, in float64."""
+MAX_DIM = 4096
+"""Largest dimension of these covariances; features that have more are sampled to ``BLOCK_ROWS``."""
+
+
+class RowMatrix(Protocol):
+    """A matrix (n, d) in memory, or one whose rows are read when they are needed."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number and length of the rows."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> npt.NDArray[Any]:
+        """Return the rows of a slice, or at positions."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +48,8 @@ class Projections:
 
 
 def cca(
-    image: npt.NDArray[np.generic],
-    text: npt.NDArray[np.generic],
+    image: RowMatrix,
+    text: RowMatrix,
     bits: int,
     *,
     ridge: float = 0.1,
@@ -43,14 +61,15 @@ def cca(
     Lazebnik, IJCV 2014. ``ridge`` is relative to the mean variance of a component. ``pairs``: a row
     of ``image`` and a row of ``text`` for each pair; by default row i of both is one pair. With
     fewer than ``bits`` directions the rest of the columns repeat them in a random orthogonal mix.
+    With more than ``BLOCK_ROWS`` rows, memory does not depend on their number.
     """
     rows_x, rows_y = pairs or (None, None)
     mean_x, white_x = _whitening(image, ridge, rows_x)
     mean_y, white_y = _whitening(text, ridge, rows_y)
-    x, y = (as_float32(image) - mean_x) @ white_x, (as_float32(text) - mean_y) @ white_y
-    if pairs is not None:
-        x, y = x[pairs[0]], y[pairs[1]]
-    left, correlation, right = np.linalg.svd(x.T @ y / len(x), full_matrices=False)
+    covariance = _cross_covariance(
+        image, text, _linear(mean_x, white_x), _linear(mean_y, white_y), pairs
+    )
+    left, correlation, right = np.linalg.svd(covariance, full_matrices=False)
     rank = min(bits, len(correlation))
     weight = correlation[:rank]
     to_x = (white_x @ left[:, :rank]) * weight
@@ -86,7 +105,7 @@ def itq(
     )
 
 
-def pca(features: npt.NDArray[np.generic], bits: int) -> Project:
+def pca(features: RowMatrix, bits: int) -> Project:
     """Fit ``bits`` principal components to features (n, d); return (m, d) -> (m, bits) float32.
 
     With fewer components than ``bits`` the columns are a random orthogonal mix of them.
@@ -183,8 +202,32 @@ def unit(rows: npt.NDArray[np.generic]) -> Matrix:
     return np.asarray(values / np.maximum(length, 1e-12), dtype=np.float32)
 
 
+def _cross_covariance(
+    image: RowMatrix, text: RowMatrix, of_image: Project, of_text: Project, pairs: Pairing | None
+) -> npt.NDArray[Any]:
+    """Return the mean of x y^T over pairs of projected features, (r, s)."""
+    n = len(image) if pairs is None else len(pairs[0])
+    if max(n, len(image), len(text)) <= BLOCK_ROWS:
+        x, y = of_image(image[:]), of_text(text[:])
+        if pairs is not None:
+            x, y = x[pairs[0]], y[pairs[1]]
+        return np.asarray(x.T @ y / len(x))
+    total: Any = 0.0
+    for part in _blocks(n):
+        rows = (part, part) if pairs is None else (pairs[0][part], pairs[1][part])
+        x, y = of_image(image[rows[0]]), of_text(text[rows[1]])
+        total = total + x.astype(np.float64).T @ y
+    return np.asarray(total / n)
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    """Yield slices of rows whose float64 numbers are few megabytes."""
+    step = BLOCK_ROWS // 8
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
+
+
 def _whitening(
-    features: npt.NDArray[np.generic], ridge: float, rows: npt.NDArray[np.int64] | None
+    features: RowMatrix, ridge: float, rows: npt.NDArray[np.int64] | None
 ) -> tuple[Matrix, Matrix]:
     """Return the mean (d,) and the whitening matrix (d, r) of the rows ``rows`` of features."""
     weights = None
@@ -198,13 +241,20 @@ def _whitening(
 
 
 def _components(
-    features: npt.NDArray[np.generic], weights: npt.NDArray[np.float32] | None = None
+    features: RowMatrix, weights: npt.NDArray[np.float32] | None = None
 ) -> tuple[Matrix, Any, Any]:
     """Return mean (d,), variances (r,) in ascending order, and their directions (d, r).
 
     ``weights`` (n,) have the sum 1; by default all rows have the same weight.
     """
-    whole = as_float32(features)
+    if len(features) > BLOCK_ROWS:
+        if features.shape[1] <= MAX_DIM:
+            return _components_by_blocks(features, weights)
+        chosen = np.linspace(0, len(features) - 1, BLOCK_ROWS).astype(np.int64)
+        features = features[chosen]
+        if weights is not None:
+            weights = weights[chosen] / max(float(weights[chosen].sum()), 1e-12)
+    whole = as_float32(features[:])
     mean = whole.mean(axis=0) if weights is None else weights @ whole
     changing = np.flatnonzero(
         np.ptp(whole, axis=0) > 0
@@ -226,6 +276,32 @@ def _components(
     placed = np.zeros((len(mean), len(values)), directions.dtype)
     placed[changing] = directions
     return mean, values, placed
+
+
+def _components_by_blocks(
+    features: RowMatrix, weights: npt.NDArray[np.float32] | None
+) -> tuple[Matrix, Any, Any]:
+    """Return the result of :func:`_components`, by one pass over the rows, in float64."""
+    n, dim = len(features), features.shape[1]
+    shift = features[:1].astype(np.float64)[0]  # keeps differences from cancelling
+    total, products = np.zeros(dim), np.zeros((dim, dim))
+    low, high = np.full(dim, np.inf), np.full(dim, -np.inf)
+    for part in _blocks(n):
+        x = features[part].astype(np.float64) - shift
+        low, high = np.minimum(low, x.min(axis=0)), np.maximum(high, x.max(axis=0))
+        weighted = x / n if weights is None else x * weights[part, None]
+        total += weighted.sum(axis=0)
+        products += weighted.T @ x
+    mean = (shift + total).astype(np.float32)
+    changing = np.flatnonzero(high > low)
+    if not len(changing):
+        return mean, np.zeros(1), np.eye(dim, 1)
+    covariance = (products - np.outer(total, total))[np.ix_(changing, changing)]
+    values, directions = np.linalg.eigh(covariance)
+    keep = values > values[-1] * 1e-6
+    placed = np.zeros((dim, int(keep.sum())))
+    placed[changing] = directions[:, keep]
+    return mean, values[keep], placed
 
 
 def _linear(mean: Matrix, matrix: npt.NDArray[np.generic]) -> Project:

@@ -71,7 +71,7 @@ def filled_index(
         timeout=3600,
         max_num_segments=1,
     )
-    index.refresh()
+    index.handle.refresh()
     return index, time.perf_counter() - started
 
 
@@ -102,4 +102,4 @@ def exact_search(index: OpenSearchIndex | HammingIndex, where: dict[str, Any] | 
 def empty_request(index: OpenSearchIndex) -> Search:
     """A request that matches nothing: the cost of the connection."""
     nothing = {"size": 0, "query": {"match_none": {}}}
-    return lambda query: index.ask([nothing])
+    return lambda query: index.handle.search([nothing])

@@ -115,7 +115,7 @@ def collection(data: Path, work: Path, seed: int, queries: int) -> Collection:
 
     def features(modality: Modality, items: list[Item]) -> Floats:
         assert given.features is not None
-        return given.features.features(modality, items, Problems())[0]
+        return np.asarray(given.features.features(modality, items, Problems())[0])
 
     captions = features("text", dev).reshape(len(dev), -1, given.features.file.dim("text"))
     chosen = np.random.default_rng(seed).integers(captions.shape[1], size=queries)

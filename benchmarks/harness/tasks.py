@@ -302,8 +302,8 @@ def _known(rows: _Rows, share: float, seed: int) -> npt.NDArray[np.bool_]:
 
 def _pairs(part: Part, labels: npt.NDArray[np.bool_]) -> Pairs:
     return Pairs(
-        torch.from_numpy(part.features["image"]),
-        torch.from_numpy(part.features["text"]),
+        torch.from_numpy(np.asarray(part.features["image"])),
+        torch.from_numpy(np.asarray(part.features["text"])),
         torch.from_numpy(labels.astype(np.float32)),
         torch.from_numpy(part.labelled),
     )

@@ -152,9 +152,10 @@ SEARCHES = [
     ("index missing", OTHER_INDEX + "{t}/nothing", "/nothing"),
     ("index of another encoder", OTHER_INDEX + "{t}/foreign", "encoder other"),
     ("index of other bits", OTHER_INDEX + "{t}/wide", "64 bits"),
-    ("index damaged", OTHER_INDEX + "{t}/damaged", "documents.parquet is damaged"),
-    ("index truncated", OTHER_INDEX + "{t}/cut.index", "documents.parquet is damaged"),
-    ("folder is no index", OTHER_INDEX + "{t}/bare", "bare .*no documents.parquet"),
+    ("index damaged", OTHER_INDEX + "{t}/damaged", "index.json is damaged"),
+    ("earlier index damaged", OTHER_INDEX + "{t}/earlier", "documents.parquet is missing or"),
+    ("index truncated", OTHER_INDEX + "{t}/cut.index", "is missing or damaged"),
+    ("folder is no index", OTHER_INDEX + "{t}/bare", "bare .*no index.json"),
     ("index scheme unknown", OTHER_INDEX + "nosuch://x", "nosuch://"),
     ("index is a file", "index {photos_folder} --model {model} --index {t}/a.doc", "a.doc"),
     ("index below a file", "index {photos_folder} --model {model} --index {t}/a.doc/i", "a.doc"),
@@ -204,7 +205,17 @@ def bad(
 ) -> Path:
     """A folder with unusable files, models and indexes of every kind."""
     folder = tmp_path_factory.mktemp("bad")
-    for name in ("empty", "bare", "two", "stopped", "cache", "wide", "damaged", "cut.index"):
+    for name in (
+        "empty",
+        "bare",
+        "two",
+        "stopped",
+        "cache",
+        "wide",
+        "damaged",
+        "earlier",
+        "cut.index",
+    ):
         (folder / name).mkdir()
     for name in ("bare/a.png", "bare/b.png"):
         Image.new("RGB", (8, 8), "red").save(folder / name)
@@ -224,7 +235,8 @@ def bad(
         "two/metadata.jsonl": '{"text": "a"}\n',
         "stopped/checkpoint.pt": "",
         "alexnet.safetensors": "words, not weights",
-        "damaged/documents.parquet": "PAR1 but no more PAR1",
+        "damaged/index.json": "{no JSON",
+        "earlier/documents.parquet": "PAR1 but no more PAR1",
     }
     for name, text in texts.items():
         (folder / name).write_text(text)
@@ -240,8 +252,9 @@ def bad(
         index = open_index(folder / name, bits=bits, fingerprint="other", create=True)
         index.add(["a"], image=BinaryCodes(np.zeros((1, bits // 8), np.uint8), bits))
         index.close()
-    documents = (index_path / "documents.parquet").read_bytes()
-    (folder / "cut.index" / "documents.parquet").write_bytes(documents[: len(documents) // 2])
+    shutil.copytree(index_path, folder / "cut.index", dirs_exist_ok=True)
+    for segment in (folder / "cut.index").glob("segment-*"):
+        segment.write_bytes(segment.read_bytes()[: segment.stat().st_size // 2])
 
     options = Options(bits=16, image_backbone="small-cnn", text_backbone="words")
     train(

@@ -205,7 +205,7 @@ def test_info_describes_an_index(
     assert found["model"]["path"] == str(model) and found["model"]["exists"]
     assert found["fields"]["year"] == {"documents": 1, "kinds": ["text"], "examples": ["2019"]}
     assert found["fields"]["day"]["kinds"] == ["date"]
-    assert found["bytes"]["documents.parquet"] > 0 and found["bits"] == 32
+    assert found["bytes"]["index.json"] > 0 and found["bits"] == 32
     table = xmodal_cli("info", index).out
     for datum in ("6 documents", "4 of images, 3 of texts", "32 bits", str(holiday), "2024-05-01"):
         assert datum in table, datum

@@ -22,7 +22,7 @@ Run = Callable[..., CommandResult]
 HOLD = """
 import sys
 from pathlib import Path
-from xmodal.index.local import lock_index
+from xmodal.index.folder import lock_index
 from xmodal.writing import lock_folder
 with (lock_index if sys.argv[2] == "index" else lock_folder)(Path(sys.argv[1])):
     print("locked", flush=True)

@@ -250,6 +250,6 @@ def test_an_index_without_the_right_to_read_is_not_told_as_damaged(
     xmodal_cli: Run, model: Path, index_path: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(index_path, tmp_path / "i")
-    (copy / "documents.parquet").chmod(0)
+    (copy / "index.json").chmod(0)
     result = xmodal_cli("search", "red", "--model", model, "--index", copy)
     assert result.status == 2 and "permission denied" in result.err and "damaged" not in result.err

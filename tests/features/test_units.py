@@ -61,7 +61,7 @@ def test_a_unit_has_the_distinct_pictures_and_all_captions_of_its_group() -> Non
     assert made.text_offsets.tolist() == [0, 2, 5]
     assert made.image_ids == ["z#0", "z#1", "x"]
     assert made.text_ids == ["z#0", "z#1", "x#0", "x#1", "y"]
-    assert chr(int(made.text[1, 0])) == "d"
+    assert chr(int(np.asarray(made.text)[1, 0])) == "d"
     assert made.labels.tolist() == [[False, False], [False, True]]
     assert made.labelled.tolist() == [False, True]
 

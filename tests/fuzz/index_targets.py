@@ -6,26 +6,24 @@ import functools
 import itertools
 import json
 import shutil
-import zlib
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-import pyarrow.parquet as pq
+import xxhash
 from fuzz.registry import Choices, folder, target
 
+from xmodal.checksums import with_digest
 from xmodal.codes import BinaryCodes
 from xmodal.encoders.index_model import find_model
 from xmodal.errors import XmodalError
-from xmodal.index import parquet
-from xmodal.index.bm25 import BM25
 from xmodal.index.contract import WordsQuery
 from xmodal.index.documents import DocumentBatch
-from xmodal.index.local import FILE, MODEL_RECORD, HammingIndex, open_folder
-from xmodal.index.postings import Postings
+from xmodal.index.folder import MODEL_RECORD
+from xmodal.index.local import FILE, HammingIndex, open_folder
 from xmodal.index.query_codes import QueryCodes
-from xmodal.index.vector_file import MappedVectors, files_from_json
+from xmodal.index.segments.commit import read_commit, write_commit
 
 BITS = 16
 
@@ -76,33 +74,48 @@ def index_file(data: bytes) -> None:
     use(changed)
 
 
-def _metadata(vectors: bool) -> dict[str, str]:
-    stored = pq.read_schema(index_folder(vectors) / FILE).metadata
-    return {key.decode(): value.decode() for key, value in stored.items()}
+def _commit_seeds() -> list[bytes]:
+    return [bytes([v]) + (index_folder(bool(v)) / FILE).read_bytes() for v in (0, 1)]
 
 
-def _metadata_seeds() -> list[bytes]:
-    return [bytes([v]) + json.dumps(_metadata(bool(v))).encode() for v in (0, 1)]
-
-
-@target(_metadata_seeds)
-def index_metadata(data: bytes) -> None:
-    """An index whose Parquet file has other metadata, with a valid checksum."""
+@target(_commit_seeds)
+def index_commit(data: bytes) -> None:
+    """An index whose commit file has other content, with a valid digest."""
     try:
-        metadata = {str(k): str(v) for k, v in dict(json.loads(data[1:])).items()}
-        "".join((*metadata, *metadata.values())).encode()
+        content = with_digest(dict(json.loads(data[1:])))
+        text = json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n"
     except (ValueError, TypeError, RecursionError):
         return
-    vectors = bool(data[0] & 1)
     changed = folder() / "changed-index"
     shutil.rmtree(changed, ignore_errors=True)
-    shutil.copytree(index_folder(vectors), changed)
-    table = pq.read_table(changed / FILE)
-    metadata.pop("xmodal.seal", None)
-    metadata["xmodal.seal"] = parquet._checksum(table, metadata)
-    pq.write_table(
-        table.replace_schema_metadata(metadata), changed / FILE, write_page_checksum=True
-    )
+    shutil.copytree(index_folder(bool(data[0] & 1)), changed)
+    (changed / FILE).write_bytes(text)
+    use(changed)
+
+
+def _directory_seeds() -> list[bytes]:
+    seeds = []
+    for vectors in (0, 1):
+        record = read_commit(index_folder(bool(vectors)) / FILE).segments[0]
+        content = (index_folder(bool(vectors)) / record.name).read_bytes()
+        seeds.append(bytes([vectors]) + content[record.file.directory :])
+    return seeds
+
+
+@target(_directory_seeds)
+def index_directory(data: bytes) -> None:
+    """An index whose segment has another directory of columns, with a valid checksum."""
+    changed = folder() / "changed-index"
+    shutil.rmtree(changed, ignore_errors=True)
+    shutil.copytree(index_folder(bool(data[0] & 1)), changed)
+    commit = read_commit(changed / FILE)
+    [record] = commit.segments
+    content = (changed / record.name).read_bytes()[: record.file.directory] + data[1:]
+    (changed / record.name).write_bytes(content)
+    checksum = xxhash.xxh3_64_intdigest(data[1:])
+    file = record.file._replace(size=len(content), checksum=checksum)
+    (changed / FILE).unlink()
+    write_commit(changed / FILE, commit._replace(segments=(record._replace(file=file),)))
     use(changed)
 
 
@@ -137,37 +150,3 @@ def _add(index: HammingIndex) -> None:
     vectors = {} if dim is None else {"image_vectors": np.ones((n, dim), np.int8)}
     codes = BinaryCodes.from_relaxed(np.ones((n, index.bits)))
     index.add(DocumentBatch.of(["b"], image=codes, fields=[{"price": 2}], **vectors))
-
-
-def _postings_seeds() -> list[bytes]:
-    path = folder() / "postings"
-    path.unlink(missing_ok=True)
-    words = [(0, ["red", "shoe"]), (1, ["blue", "red", "red"]), (3, ["é" * 3])]
-    Postings.of(words, 4).write(path)
-    return [path.read_bytes()]
-
-
-@target(_postings_seeds)
-def postings(data: bytes) -> None:
-    """A file of words with a valid checksum; a file that was read is searched."""
-    path = folder() / "postings"
-    path.write_bytes(data)
-    try:
-        read = Postings.read(path, zlib.crc32(data))
-    except OSError:
-        return
-    BM25(read).search("red shoe", "", 3, np.ones(len(read), np.bool_))
-
-
-def _record_seeds() -> list[bytes]:
-    return [_metadata(True)["xmodal.vectors"].encode(), b"{}"]
-
-
-@target(_record_seeds)
-def vector_records(data: bytes) -> None:
-    """The records of files of vectors, and the opening of these files."""
-    try:
-        records = files_from_json(data.decode())
-    except ValueError:
-        return
-    MappedVectors.open(index_folder(True), records).verify()

@@ -9,7 +9,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.errors import IndexFailure
 from xmodal.index.code_search import CodeSearch, Match, Part
 from xmodal.index.query_codes import QueryCodes
-from xmodal.index.scan import CodeColumn
+from xmodal.index.scan import CodeColumn, word_major
 from xmodal.vectors import to_int8
 
 BITS = 16
@@ -32,12 +32,14 @@ class Documents:
             or [np.zeros(0, np.int64)]
         )
         counts, outputs, ids = self.counts[rows], self.outputs[codes], self.ids[rows]
+        words = word_major(BinaryCodes.from_relaxed(outputs).packed)
+        words.setflags(write=False)  # as in a file that is mapped into memory
         return Part(
-            CodeColumn.of(BinaryCodes.from_relaxed(outputs).packed),
+            CodeColumn(words, len(outputs)),
             lambda own: ids[own].tolist(),
             None if (counts == 1).all() else np.concatenate([[0], np.cumsum(counts)]),
             live=self.live[rows],
-            vectors=to_int8(outputs) if vectors else None,
+            vectors=(lambda starts, ends: to_int8(outputs)) if vectors else None,
         )
 
 
@@ -90,16 +92,16 @@ def test_deleted_documents_are_not_found_but_their_ids_may_be_live_elsewhere() -
 
 
 def test_vectors_are_checked_before_they_are_read() -> None:
-    def refuse(starts: np.ndarray, ends: np.ndarray) -> None:
+    def vectors(starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
         if 2 in starts:
             raise IndexFailure("damaged")
+        return to_int8(outputs)
 
     outputs = np.eye(4, BITS) - 0.5
     part = Part(
         CodeColumn.of(BinaryCodes.from_relaxed(outputs).packed),
         lambda rows: [str(row) for row in rows],
-        vectors=to_int8(outputs),
-        check_vectors=refuse,
+        vectors=vectors,
     )
     search = CodeSearch([part])
     queries = QueryCodes.of(outputs[:1].astype(np.float32))

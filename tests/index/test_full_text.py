@@ -7,27 +7,28 @@ import random
 import subprocess
 import sys
 import threading
-import zlib
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError
 from xmodal.index.bm25 import BLOCK, best
 from xmodal.index.contract import FullTextIndex, WordsHit, WordsQuery
-from xmodal.index.full_text import WordsFile
-from xmodal.index.local import FILE, HammingIndex, open_folder
-from xmodal.index.postings import LENGTHS, Postings
-from xmodal.index.words import VERSION, document_words, tokens
+from xmodal.index.local import HammingIndex, open_folder
+from xmodal.index.segments.columns import MemoryColumns
+from xmodal.index.segments.word_columns import (
+    LENGTHS,
+    WordColumns,
+    merge_word_columns,
+    word_columns,
+)
+from xmodal.index.words import document_words, tokens
 
 WORDS = "dog cat red blue running jumping in on the a of sea 犬が走る 猫 หมา x9 BigCar".split()
-COMPUTED = "full text cannot be used"
 
 
 def codes(n: int) -> BinaryCodes:
@@ -238,159 +239,55 @@ def test_replaced_and_deleted_documents_are_gone() -> None:
     assert found(index, "horse") == []
 
 
-def test_joined_postings_are_those_of_all_documents() -> None:
-    texts = [(0, ["x", "y"]), (1, []), (2, ["y", "y", "z"]), (5, ["z", "w"])]
-    whole = Postings.of(texts, 6)
-    parts = Postings.of(texts[1:3], 6).joined(Postings.of([texts[0], texts[3]], 6))
-    for word in "wxyz":
-        for name in ("rows", "codes"):
-            one, other = (getattr(p, name)[p.rows_of(word)].tolist() for p in (whole, parts))
-            assert one == other
-    assert parts.lengths.tolist() == whole.lengths.tolist() == [2, 0, 3, 0, 0, 2]
-    assert whole.rows[whole.rows_of("unknown")].tolist() == []
-
-
-# ---- the folder ------------------------------------------------------------------------------
-
-
-def words_file(folder: Path) -> Path:
-    [path] = folder.glob("words-*")
-    return path
-
-
-def change_metadata(folder: Path, **entries: str | None) -> None:
-    """Change entries of the Parquet file, with its checksum."""
-    from xmodal.index.parquet import _checksum
-
-    table = pq.read_table(folder / FILE)
-    metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-    for name, value in entries.items():
-        metadata.pop(f"xmodal.{name}", None)
-        if value is not None:
-            metadata[f"xmodal.{name}"] = value
-    del metadata["xmodal.seal"]
-    metadata["xmodal.seal"] = _checksum(table, metadata)
-    pq.write_table(table.replace_schema_metadata(metadata), folder / FILE)
-
-
-def test_words_are_read_from_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    documents = random_documents(random.Random(1), 50)
-    filled(documents, tmp_path)
-    index = open_folder(tmp_path)
-    assert search(index, "dog cat") == reference(documents, "dog cat")
-    add(index, {"new": "dog"})
-    assert "new" in found(index, "dog")
-    index.save()
-    assert "new" in found(open_folder(tmp_path), "dog")
-    assert not caplog.records
-
-
-def test_the_file_is_read_at_the_first_search_of_words(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("seed", range(3))
+def test_merged_words_are_those_of_the_documents_that_remain(
+    seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    filled({"a": "cat"}, tmp_path)
-    words_file(tmp_path).unlink()
-    index = open_folder(tmp_path)
-    index.search(codes(1), 1, target="image")
-    index.close()
-    assert not caplog.records
-    assert found(index, "cat") == ["a"]
-    assert COMPUTED in caplog.text
+    monkeypatch.setattr("xmodal.index.segments.word_columns.MERGED_AT_ONCE", 40)
+    rng = random.Random(seed)
+    texts = [[random_text(rng, 9).split() for _ in range(n)] for n in (40, 1, 0, 25)]
+    kept = [[row for row in range(len(part)) if rng.random() < 0.7] for part in texts]
+    remaining = [part[row] for part, rows in zip(texts, kept, strict=True) for row in rows]
+    order = rng.sample(range(len(remaining)), len(remaining))
+    parts = [
+        (MemoryColumns(word_columns(part)), len(part), np.array(rows, np.int64))
+        for part, rows in zip(texts, kept, strict=True)
+    ]
+    merged = merge_word_columns(parts, np.array(order, np.int64))
+    expected = word_columns([remaining[row] for row in order])
+    assert merged.keys() == expected.keys()
+    for name, array in expected.items():
+        assert merged[name].dtype == array.dtype and np.array_equal(merged[name], array), name
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "remove", "version", "record", "no record"])
-def test_words_that_cannot_be_used_are_computed_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+def test_postings_have_rows_counts_and_lengths() -> None:
+    words = WordColumns(MemoryColumns(word_columns([["x", "y"], [], ["y", "y", "z"], ["y"] * 300])))
+    [(rows, found), none] = words.postings(["y", "unknown"])
+    assert rows.tolist() == [0, 2, 3]
+    assert [divmod(code, 256) for code in found.tolist()] == [
+        (count, np.searchsorted(LENGTHS, length, side="right") - 1)
+        for count, length in ((1, 2), (2, 3), (255, 300))
+    ]
+    assert none.rows.tolist() == []
+    assert words.totals(None) == (3, 305)
+    assert words.totals(np.array([False, True, True, True])) == (2, 303)
+
+
+def test_words_of_another_version_are_computed_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    filled({"a": "cat", "b": "dog cat"}, tmp_path)
-    path = words_file(tmp_path)
-    content = path.read_bytes()
-    if damage == "flip":
-        at = len(content) // 2
-        path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
-    elif damage == "cut":
-        path.write_bytes(content[:-100])
-    elif damage == "remove":
-        path.unlink()
-    elif damage == "version":
-        record = f'{{"name": "{path.name}", "checksum": 0, "version": "0"}}'
-        change_metadata(tmp_path, words=record)
-    elif damage == "record":
-        change_metadata(tmp_path, words='{"name": "../words-1"}')
-    else:  # as an earlier version writes it
-        change_metadata(tmp_path, words=None)
+    with monkeypatch.context() as earlier:
+        earlier.setattr("xmodal.index.segments.segment.VERSION", "0")
+        earlier.setattr("xmodal.index.segments.segment.document_words", lambda *_: ["old"])
+        filled({"a": "cat"}, tmp_path)
     index = open_folder(tmp_path)
-    assert found(index, "cat") == ["a", "b"]
-    assert caplog.text.count(COMPUTED) == 1
-    assert found(index, "dog") == ["b"]
-    add(index, {"c": "cat"})
+    assert not caplog.records
+    assert (found(index, "cat"), found(index, "old")) == (["a"], [])
+    assert "words of another version" in caplog.text
+    add(index, {"b": "dog"})
     index.save()
     caplog.clear()
-    assert found(open_folder(tmp_path), "cat") == ["a", "c", "b"]
-    assert not caplog.records
-    assert len(list(tmp_path.glob("words-*"))) == 1
-
-
-def test_every_flipped_byte_is_detected_or_harmless(tmp_path: Path) -> None:
-    postings = Postings.of([(0, ["cat"]), (1, ["dog", "dog"])], 2)
-    path = tmp_path / "words"
-    checksum = postings.write(path)
-    content = path.read_bytes()
-    for at in range(0, len(content), 7):
-        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
-        with pytest.raises(OSError, match="checksum"):
-            Postings.read(path, checksum)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"rows": np.array([0, 2], np.int32)},  # there are two documents
-        {"rows": np.array([-1, 1], np.int32)},
-        {"starts": np.array([0, 3, 2])},
-        {"starts": np.array([1, 1, 2])},
-        {"starts": np.array([0, 2])},
-        {"codes": np.zeros(1, np.uint16)},
-        {"words": {"cat": 0, "dog\nowl": 1}},
-    ],
-)
-def test_places_outside_of_the_arrays_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
-    postings = replace(Postings.of([(0, ["cat"]), (1, ["dog"])], 2), **changes)
-    checksum = postings.write(tmp_path / "words")
-    with pytest.raises(OSError, match="not a file of words"):
-        Postings.read(tmp_path / "words", checksum)
-
-
-def test_a_file_that_is_no_table_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "words").write_bytes(b"ARROW1")
-    with pytest.raises(OSError, match="not a file of words"):
-        Postings.read(tmp_path / "words", zlib.crc32(b"ARROW1"))
-
-
-def test_words_of_other_documents_are_computed_again(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    filled({"a": "cat", "b": "dog"}, tmp_path)
-    other = f"words-{'0' * 16}"
-    checksum = Postings.of([(9, ["cat"])], 10).write(tmp_path / other)
-    change_metadata(tmp_path, words=WordsFile(other, checksum, VERSION).to_json())
-    assert found(open_folder(tmp_path), "cat") == ["a"]
-    assert COMPUTED in caplog.text
-
-
-def test_failed_save_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    index = filled({"a": "cat"}, tmp_path)
-    before = words_file(tmp_path)
-    add(index, {"b": "cat"})
-
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("xmodal.index.local.write_documents", full)
-    with pytest.raises(OSError, match="space"):
-        index.save()
-    assert words_file(tmp_path) == before
-    assert found(open_folder(tmp_path), "cat") == ["a"]
+    assert found(open_folder(tmp_path), "cat") == ["a"] and not caplog.records
 
 
 # ---- readers while a writer saves ------------------------------------------------------------

@@ -19,6 +19,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.errors import CodeError, ConfigError, IndexFailure, IndexMismatch, IndexMissing
 from xmodal.index.contract import WordsQuery
 from xmodal.index.documents import DocumentBatch
+from xmodal.index.folder import identity
 from xmodal.index.local import FILE, HammingIndex, open_folder
 from xmodal.index.origins import Entry, Origin
 
@@ -39,7 +40,7 @@ def filled(folder: Path, *ids: str) -> HammingIndex:
 
 
 def names(folder: Path) -> list[str]:
-    """Return the names in a folder; random parts of the names of files of words are left out."""
+    """Return the names in a folder; random parts of the names of segments are left out."""
     return sorted(path.name.partition("-")[0] for path in folder.iterdir())
 
 
@@ -149,16 +150,16 @@ def test_with_block_saves_unless_it_raised(tmp_path: Path) -> None:
 
 def test_save_without_changes_writes_nothing(tmp_path: Path) -> None:
     index = filled(tmp_path / "a", "x")
-    before = (tmp_path / "a" / FILE).stat()
+    before = identity(tmp_path / "a")
     index.save()
     index.delete(["unknown"])
     open_folder(tmp_path / "a").close()
-    assert (tmp_path / "a" / FILE).stat() == before
+    assert identity(tmp_path / "a") == before
 
 
 def test_save_creates_folders(tmp_path: Path) -> None:
     filled(tmp_path / "some" / "where", "x").close()
-    assert names(tmp_path / "some" / "where") == [FILE, "lock", "words"]
+    assert names(tmp_path / "some" / "where") == [FILE, "lock", "segment"]
     (tmp_path / "empty").mkdir()
     filled(tmp_path / "empty", "x").close()
     assert ids_of(tmp_path / "empty") == ["x"]
@@ -283,15 +284,15 @@ def test_kill_during_save_leaves_the_old_or_the_new_index(
     index = open_folder(folder)
     index.delete(["0"])
     index.save()
-    assert names(folder) == [FILE, "lock", "words"]
+    assert names(folder) == ["deleted", FILE, "lock", "segment"]
 
 
 @pytest.mark.parametrize(
     ("moment", "left", "turn"),
     [
-        ("before sync", [FILE, "lock", "words", "words"], 7),
-        ("before replace", [FILE, "lock", "saving", "words", "words"], 7),
-        ("after replace", [FILE, "lock", "words", "words"], 8),
+        ("before sync", [FILE, "lock", "segment", "segment"], 7),
+        ("before replace", [FILE, "lock", "saving", "segment", "segment"], 7),
+        ("after replace", [FILE, "lock", "segment", "segment"], 8),
     ],
 )
 def test_kill_around_the_rename_leaves_a_complete_index(
@@ -309,18 +310,18 @@ def test_kill_around_the_rename_leaves_a_complete_index(
     assert not caplog.records  # the words were not computed again
     with open_folder(tmp_path) as again:
         again.delete(["0"])
-    assert names(tmp_path) == [FILE, "lock", "words"]
+    assert names(tmp_path) == ["deleted", FILE, "lock", "segment"]
 
 
 def test_killed_first_save_can_be_repeated(tmp_path: Path) -> None:
     with start(tmp_path / "a", "before replace") as process:
         assert process.wait() == -signal.SIGKILL
-    assert names(tmp_path / "a") == ["lock", "saving", "words"]
+    assert names(tmp_path / "a") == ["lock", "saving", "segment"]
     with pytest.raises(IndexMissing, match="no index at"):
         open_folder(tmp_path / "a")
     filled(tmp_path / "a", "x").close()
     assert ids_of(tmp_path / "a") == ["x"]
-    assert names(tmp_path / "a") == [FILE, "lock", "words"]
+    assert names(tmp_path / "a") == [FILE, "lock", "segment"]
 
 
 def test_lock_is_no_symbolic_link(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import ConfigError, DataError, IndexMissing, XmodalError
+from xmodal.index.contract import WINDOW
 from xmodal.index.local import HammingIndex
 from xmodal.index.query_codes import QueryCodes
 from xmodal.retrieval.query import Query
@@ -99,6 +100,12 @@ def many_documents(encoder: Encoder) -> HammingIndex:
         ({"like": "0007"}, 599),
         ({"radius": "median"}, None),
         ({"min_confidence": "least"}, 600),
+        ({"min_confidence": "some of the window"}, None),
+        ({"min_confidence": "the window"}, None),
+        ({"min_confidence": "the window", "by": "codes"}, None),
+        ({"min_confidence": "some of the window", "by": "codes", "stage": "hamming"}, None),
+        ({"not_text": ["red star"], "by": "words"}, 300),
+        ({"radius": "median", "by": "words"}, None),
     ],
     ids=repr,
 )
@@ -111,7 +118,14 @@ def test_pages_are_parts_of_one_ranking(
     if "radius" in options:  # half of the documents are within it
         query["radius"] = sorted(hit.distance for hit in hits)[len(hits) // 2]
     if "min_confidence" in options:
-        query["min_confidence"] = min(hit.confidence or 0 for hit in hits)
+        hits = retriever.search(**query | {"min_confidence": None}, k=1000)
+        few = {"least": len(hits), "the window": WINDOW + 50}.get(options["min_confidence"], 250)
+        first = [
+            hit
+            for place, hit in enumerate(hits, start=1)
+            if ((hit.ranks or {}).get("codes", place) or 0) <= few
+        ]
+        query["min_confidence"] = min(hit.confidence or 0 for hit in first)
     every = [hit.id for hit in retriever.search(**query, k=1000)]
     assert len(set(every)) == len(every) and (len(every) == count if count else len(every) > 150)
     pages = [
@@ -119,6 +133,9 @@ def test_pages_are_parts_of_one_ranking(
         for offset in range(0, len(every), 70)
     ]
     assert [id_ for page in pages for id_ in page] == every
+    if options.get("min_confidence") == "the window":
+        passing = {hit.id for hit in hits if (hit.confidence or 0) >= query["min_confidence"]}
+        assert set(every) == passing
 
 
 def combined(parts: list[tuple[Any, float]]) -> QueryCodes:
@@ -220,6 +237,8 @@ def test_unusable_queries_raise(retriever: Retriever) -> None:
         retriever.search(text="!!!")
     with pytest.raises(ConfigError, match="expected a text"):
         retriever.search()
+    with pytest.raises(ConfigError, match="65 texts, expected at most 64"):
+        retriever.search(text="a", not_text=["b"] * 65)
     with pytest.raises(ConfigError, match="'sound'"):
         retriever.search(text="a", weights={"sound": 2.0})
     with pytest.raises(ConfigError, match="'sound'"):

@@ -176,7 +176,9 @@ def test_tls_with_files_that_change(encoder: Encoder, index_path: Path, tmp_path
         TlsFiles(certificate, key)
     trusted = write()
     tls = TlsFiles(certificate, key)
-    with running(encoder, index_path, tls=tls) as service:
+    with running(encoder, index_path, tls=tls, header_timeout=1.0) as service:
+        with opened(service) as silent:  # no handshake
+            assert silent.recv(1) == b""
         assert status(service, trusted) == b"HTTP/1.1 200"
         newer = write()
         tls.reload()

@@ -305,7 +305,7 @@ def test_keyboard_navigation(page: Any) -> None:
     page.keyboard.press("/")
     page.keyboard.type(WORDS)
     page.keyboard.press("Enter")
-    page.wait_for_selector(".hit")
+    until(page, f"document.querySelector('#hits').dataset.query == '/?q={WORDS.replace(' ', '+')}'")
     focused = "[...document.querySelectorAll('.open')].indexOf(document.activeElement)"
     page.keyboard.press("ArrowDown")
     assert page.evaluate(focused) == 0
@@ -452,7 +452,7 @@ def test_search_as_you_type(page: Any, service: Running) -> None:
     page.check("#live")
 
 
-def test_back_restores_number_of_hits_and_position(page: Any) -> None:
+def test_back_restores_number_of_hits_and_position(page: Any, service: Running) -> None:
     search(page, WORDS)
     page.click("#more")
     until(page, "document.querySelectorAll('.hit').length == 72")
@@ -462,6 +462,21 @@ def test_back_restores_number_of_hits_and_position(page: Any) -> None:
     until(page, "document.querySelector('#hits').dataset.query.includes('like') && scrollY == 0")
     page.go_back()
     until(page, "document.querySelectorAll('.hit').length == 72 && scrollY > 2000")
+    assert captions(page) == expected_captions(service, text=WORDS, k=72)
+    requests: list[dict[str, Any]] = []
+    page.on("request", lambda request: requests.append(request.post_data_json))
+    page.click("#more")
+    until(page, "document.querySelectorAll('.hit').length == 120")
+    assert {key: requests[0][key] for key in ("k", "offset")} == {"k": 48, "offset": 72}
+    page.click("#more")
+    until(page, "document.querySelectorAll('.hit').length == 150")
+    assert page.locator("#more").is_hidden()
+
+
+def check_accessibility(page: Any) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found = axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    assert [one for one in found if one["impact"] in ("serious", "critical")] == []
 
 
 @pytest.mark.parametrize(
@@ -476,14 +491,8 @@ def test_back_restores_number_of_hits_and_position(page: Any) -> None:
 def test_axe_finds_no_serious_problem(
     browser: Any, service: Running, locale: str, scheme: str, width: int
 ) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     options = {"viewport": {"width": width, "height": 800}, "reduced_motion": "reduce"}
     options |= {"locale": locale, "color_scheme": scheme, "has_touch": width < 500}
-
-    def check(state: str) -> None:
-        found = axe.run(page, options={"resultTypes": ["violations"]}).response["violations"]
-        serious = [one for one in found if one["impact"] in ("serious", "critical")]
-        assert serious == [], (state, serious)
 
     with opened(browser, service, "/?q=a+red+circle&where.colour=red", **options) as page:
         page.wait_for_selector(".hit")
@@ -493,15 +502,26 @@ def test_axe_finds_no_serious_problem(
         assert page.locator("#camera").is_visible() is (width < 500)
         assert page.locator("#file").get_attribute("capture") is None
         page.evaluate("document.querySelector('#filters-box').open = true")
-        check("hits")
+        check_accessibility(page)
         page.locator(".open").first.click()
-        check("document")
+        check_accessibility(page)
         page.keyboard.press("ArrowRight")
         assert page.locator("#position").inner_text().startswith(("2", "第 2"))
         page.keyboard.press("Escape")
         page.locator("h1, .open").last.focus()
         page.keyboard.press("?")
-        check("keys")
+        check_accessibility(page)
+
+
+def test_limits_of_the_service_are_one_line_each(browser: Any, service: Running) -> None:
+    filters = "&".join(f"where.field{n}=a" for n in range(33))
+    for query, text in (
+        ("like=" + "i" * 2049, "too long"),
+        (f"q=red&{filters}", "at most 32 fields"),
+    ):
+        with opened(browser, service, f"/?{query}") as page:
+            page.locator("#problem", has_text=text).wait_for()
+            assert page.locator(".hit").count() == 0
 
 
 def test_texts_are_complete_in_each_language(page: Any) -> None:
@@ -525,6 +545,12 @@ def test_token_is_requested_once(
     tokens = (Token("page", "correct-horse-battery"),)
     with running(encoder, index_path, tokens=tokens, pictures=photos_folder) as service:
         with opened(browser, service, "/?q=red") as page:
+            page.wait_for_selector("#token-dialog[open]")
+            check_accessibility(page)
+            page.fill("#token", "not ASCII: ü")
+            page.get_by_role("button", name="Continue").click()
+            assert page.locator("#token-problem").inner_text()
+            check_accessibility(page)
             page.fill("#token", "correct-horse-battery")
             page.get_by_role("button", name="Continue").click()
             page.wait_for_selector(".hit")

@@ -17,11 +17,16 @@ from xmodal.cli.options import (
     column_options,
     json_option,
     model_option,
+    no_vectors_option,
+    source_option,
 )
 from xmodal.cli.output import print_json, print_line, print_problems, progress_bars
+from xmodal.cli.parts import encode_part
 from xmodal.cli.sources import Data, data_argument, is_features
 from xmodal.data.dataset import Dataset
+from xmodal.data.sharding import Shard
 from xmodal.errors import ConfigError
+from xmodal.index.parts import ENDING
 from xmodal.retrieval.query import check_unicode
 from xmodal.writing import atomic_write, check_target
 
@@ -34,7 +39,18 @@ if TYPE_CHECKING:
 @model_option
 @click.option("--text", "texts", multiple=True, help="Encode this text; may be repeated.")
 @click.option("--image", "images", multiple=True, help="Encode this picture; may be repeated.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write the codes of DATA (.npz).")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Write the codes of DATA: an .npz file, or a part: a .parquet file, or a folder of parts.",
+)
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Encode only shard I, from 1 to N, into a part [default: 1/1].",
+)
+@source_option
+@no_vectors_option
 @click.option("--margins", is_flag=True, help="Count the bits of DATA that are near the threshold.")
 @click.option(
     "--compare",
@@ -57,13 +73,18 @@ def encode(
 ) -> None:
     """Print codes of single texts and pictures in hexadecimal, or write those of DATA.
 
-    The file of DATA has the arrays bits, image_codes, image_ids, image_positions, text_codes,
+    A part (.parquet) has the documents of DATA, or of a shard of it, for xmodal index and
+    xmodal-opensearch load. Encoding of a part streams: memory does not grow with DATA. A complete
+    part of the same model and files is skipped. "*" in its name stands for the shard.
+
+    The .npz file of DATA has the arrays bits, image_codes, image_ids, image_positions, text_codes,
     text_ids and text_positions. Each code has the id of its item and the position, from 0, of its
     picture or text in the item. Codes are packed bits, most significant bit first.
 
     \b
     Example:
       xmodal encode --model my.model --text "red shoes" --image a.jpg
+      xmodal encode photos/ --model my.model --out parts/ --shard 3/16
       xmodal encode photos/ --model my.model --out codes.npz
       xmodal encode photos/ --model my.model --out codes.npz --margins --compare other.npz
       xmodal encode --features features.npz --model my.model --out codes.npz
@@ -75,6 +96,18 @@ def encode(
     if out is None and (options["margins"] or options["compare"]):
         raise ConfigError("--margins and --compare are for the codes of DATA: add DATA and --out")
 
+    to_part = out is not None and (
+        options["shard"] is not None or out.is_dir() or out.suffix.lower() == ENDING
+    )
+    if to_part and (texts or images or options["margins"] or options["compare"]):
+        raise ConfigError("a part is written without --text, --image, --margins and --compare")
+    if not to_part and (options["source"] or options["no_vectors"]):
+        raise ConfigError(
+            "--source and --no-vectors are for parts: add --shard, or --out x.parquet"
+        )
+    if out is not None and to_part:
+        encode_part(model, data, out, Shard.parse(options["shard"] or "1/1"), options)
+        return
     features = bool(options["feature_files"]) or is_features(data)
     encoder = load_encoder(model, options, for_queries=not has_data, features=features)
     if out:

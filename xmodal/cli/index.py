@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from xmodal.cli.changes import Changes
 from xmodal.cli.data import CommandData, features_option, read_data
 from xmodal.cli.encoder import complete_portable, engine_option, load_encoder, no_portable_option
 from xmodal.cli.no_train import fit_without_training, print_fitted
@@ -20,19 +20,16 @@ from xmodal.cli.options import (
     index_option,
     json_option,
     model_of_index_option,
+    no_vectors_option,
+    source_option,
 )
-from xmodal.cli.output import (
-    info,
-    print_json,
-    print_line,
-    print_problems,
-    print_strategy,
-    progress_bars,
-)
-from xmodal.cli.sources import LISTED, Data, Sources, by_source, data_argument
+from xmodal.cli.output import info, print_problems, print_strategy, progress_bars
+from xmodal.cli.parts import index_parts
+from xmodal.cli.sources import LISTED, Data, Sources, by_source, data_argument, paths_of
 from xmodal.data.dataset import Problems
 from xmodal.errors import ConfigError, DataError
 from xmodal.index.contract import Index, open_index
+from xmodal.index.parts import find_parts
 from xmodal.modality import MODALITIES
 
 if TYPE_CHECKING:
@@ -49,16 +46,8 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Remove documents of DATA whose picture or row is no longer there.",
 )
-@click.option(
-    "--source",
-    metavar="NAME",
-    help="Source whose documents are added, replaced and removed [default: the path of DATA].",
-)
-@click.option(
-    "--no-vectors",
-    is_flag=True,
-    help="For a new index: codes alone, smaller on disk and less exact in order.",
-)
+@source_option
+@no_vectors_option
 @backbone_options(None)
 @features_option
 @column_options
@@ -72,7 +61,8 @@ def index(data: Data, model: Path | None, uri: str, **options: Any) -> None:
     Documents that DATA had before are replaced; those that did not change are not encoded again.
     A picture that was renamed moves. Documents of other sources stay, also under equal ids.
     DATA is a folder, a table or a picture; several of them are several sources. "-" reads their
-    paths from standard input, one a line.
+    paths from standard input, one a line. Parts that xmodal encode wrote, or their folder, are
+    added without encoding and without the model.
 
     A new index has the model in .xmodal/model, where xmodal train writes it. Without one, an
     encoder is fitted to DATA without training, from an aligned pair of backbones such as
@@ -85,9 +75,14 @@ def index(data: Data, model: Path | None, uri: str, **options: Any) -> None:
       xmodal index photos/ --index my.index --prune
       xmodal index a/ b.csv "shards/{000..010}.tar"
       find photos -name "*.jpg" | xmodal index -
+      xmodal index parts/ --index my.index
     """
     from xmodal.encoders.index_model import lock_local
 
+    if encoded := find_parts(paths_of(data)):
+        with lock_local(uri):
+            index_parts(encoded, data, model, uri, options)
+        return
     parts = _read(data, uri, options)
     with lock_local(uri):
         _index(parts, data, model, uri, options)
@@ -126,59 +121,12 @@ def _index(
     for _, part in parts:
         problems.extend(part.dataset.problems)
     print_problems(problems)
-    if options["as_json"]:
-        result: dict[str, Any] = {"index": uri, "documents": documents, **changes.codes}
-        result |= {"changes": changes.numbers, "renamed": changes.renamed}
-        if fitted is not None:
-            result["fitted"] = fitted
-        print_json(result | {"problems": problems.count_by_kind()})
-        return
-    changes.print_notes(data, uri)
-    print_line(
-        f"{uri}: {documents:,} documents; from {data}: {changes.codes['image']:,} pictures, "
-        f"{changes.codes['text']:,} texts ({changes.summary()})"
+    fitted_report = {} if fitted is None else {"fitted": fitted}
+    changes.show(
+        data, uri, documents, options, fitted_report | {"problems": problems.count_by_kind()}
     )
-    if fitted is not None:
+    if fitted is not None and not options["as_json"]:
         print_fitted(fitted)
-
-
-@dataclass
-class Changes:
-    """Documents that an update changed.
-
-    ``numbers``: of added, replaced, unchanged, moved, removed and missing documents; missing ones
-    are no longer in the data and were not removed. ``codes``: number of codes of the data by
-    modality. ``renamed``: ids of documents by id of item, because another source has this id.
-    """
-
-    numbers: Counter[str] = field(default_factory=Counter)
-    codes: Counter[str] = field(default_factory=Counter)
-    renamed: dict[str, str] = field(default_factory=dict)
-
-    def add(self, other: Changes) -> None:
-        """Add the changes of another source."""
-        self.numbers.update(other.numbers)
-        self.codes.update(other.codes)
-        self.renamed |= other.renamed
-
-    def summary(self) -> str:
-        """Return the numbers that are not 0 as text, except missing ones."""
-        shown = (f"{n:,} {name}" for name, n in self.numbers.items() if n and name != "missing")
-        return ", ".join(shown) or "nothing changed"
-
-    def print_notes(self, data: Data, uri: str) -> None:
-        """Print renamed and missing documents on standard error."""
-        if self.renamed:
-            item, id_ = next(iter(self.renamed.items()))
-            info(
-                f"  {len(self.renamed):,} x id of another source's document, stored under another "
-                f"id: {item} as {id_}"
-            )
-        if self.numbers["missing"]:
-            info(
-                f"  {self.numbers['missing']:,} documents are no longer in {data} and stay in "
-                f"{uri}: --prune removes them"
-            )
 
 
 def _read(data: Data, uri: str, options: dict[str, Any]) -> list[tuple[str, CommandData]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,9 @@ import click
 
 from xmodal.cli.output import info
 from xmodal.cli.sources import Data, paths_of
-from xmodal.data.dataset import Dataset
+from xmodal.data.dataset import Dataset, Item, Problems
 from xmodal.data.readers.columns import Columns, label_candidates
-from xmodal.data.readers.read import FOLDER_LABELS, LabelsFrom, read
+from xmodal.data.readers.read import FOLDER_LABELS, LabelsFrom, Options, read, stream
 from xmodal.encoders.folder import encoder_format, read_config
 from xmodal.encoders.index_model import DEFAULT_INDEX
 from xmodal.errors import ConfigError
@@ -47,6 +47,20 @@ cache_option = click.option(
     type=click.Path(path_type=Path),
     default=None,
     help="Folder of the feature cache [default: the user's cache folder].",
+)
+
+
+source_option = click.option(
+    "--source",
+    metavar="NAME",
+    help="Source whose documents are added, replaced and removed [default: the path of DATA].",
+)
+
+
+no_vectors_option = click.option(
+    "--no-vectors",
+    is_flag=True,
+    help="For a new index: codes alone, smaller on disk and less exact in order.",
 )
 
 
@@ -125,17 +139,28 @@ def read_items(
     need_pictures: bool = True,
 ) -> Dataset:
     """Read data with the options of :func:`column_options`; see :func:`read` for errors."""
-    return read(
-        paths_of(source),
-        columns_of(options),
-        label_column=label_column,
-        pictures=options["pictures"] or options["former_pictures"],
-        encoding=options["encoding"],
-        separator=options["separator"],
-        header=options["header"],
-        labels_from=labels_from or options["labels_from"],
-        need_pictures=need_pictures,
+    given = reading_options(options)
+    given["label_column"], given["need_pictures"] = label_column, need_pictures
+    given["labels_from"] = labels_from or given["labels_from"]
+    return read(paths_of(source), columns_of(options), **given)
+
+
+def stream_items(source: Data, options: Mapping[str, Any], problems: Problems) -> Iterator[Item]:
+    """Yield items with the options of :func:`column_options`; see :func:`stream` for errors."""
+    return stream(
+        paths_of(source), columns_of(options), problems=problems, **reading_options(options)
     )
+
+
+def reading_options(options: Mapping[str, Any]) -> Options:
+    """Return the options of :func:`column_options` that :func:`read` takes."""
+    return {
+        "pictures": options["pictures"] or options["former_pictures"],
+        "encoding": options["encoding"],
+        "separator": options["separator"],
+        "header": options["header"],
+        "labels_from": options["labels_from"],
+    }
 
 
 def read_with_training_labels(

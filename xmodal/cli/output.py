@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,6 +34,8 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Control characters: C0, DEL and C1; line separators and changes of the writing direction."""
 STATUS_DELAY = 2.0
 """Seconds after which an operation without a progress bar is shown."""
+STATUS_PERIOD = 60.0
+"""Seconds between the lines about a job where no bars are shown."""
 LOADING = "loading"
 """Description of the time before the first job of progress bars."""
 FILE_WIDTH = 160
@@ -133,13 +136,15 @@ def print_strategy(uri: str, index: object) -> None:
 def progress_bars() -> Iterator[Progress]:
     """Show one progress bar per job on standard error, and before the first one that models load.
 
-    If standard error is no terminal, one line is printed for each job of more than two seconds.
+    If standard error is no terminal, a line is printed for each job of more than two seconds, and
+    then every minute. A total of 0 is unknown.
     """
     console = _Console(stderr=True)
     columns = (
         progress.TextColumn("{task.description:>9}", markup=False),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
+        _Rate(),
         progress.TimeRemainingColumn(),
     )
     disabled = not console.is_terminal
@@ -149,20 +154,40 @@ def progress_bars() -> Iterator[Progress]:
     ):
         tasks: dict[str, progress.TaskID] = {LOADING: bars.add_task(LOADING, total=None)}
         started: dict[str, float] = {}
+        shown: dict[str, float] = {}
 
         def update(job: str, done: int, total: int) -> None:
+            now = time.monotonic()
             if job not in tasks:
                 stop_waiting()
                 bars.update(tasks[LOADING], visible=False)
-                tasks[job] = bars.add_task(job, total=total)
-                started[job] = time.monotonic()
+                tasks[job] = bars.add_task(job, total=total or None)
+                started[job], shown[job] = now, now + STATUS_DELAY
             bars.update(tasks[job], completed=done)
-            if job in started and time.monotonic() - started[job] > STATUS_DELAY:
-                del started[job]
-                if disabled and done < total:
-                    info(f"{job}: {done:,} of {total:,}")
+            if now > shown[job]:
+                shown[job] = now + STATUS_PERIOD
+                if disabled and (done < total or not total):
+                    info(f"{job}: {_state(done, total, now - started[job])}")
 
         yield update
+
+
+class _Rate(progress.ProgressColumn):
+    """Steps per second."""
+
+    def render(self, task: progress.Task) -> Text:
+        """Return the rate of a task."""
+        return Text("" if task.speed is None else f"{task.speed:,.0f}/s")
+
+
+def _state(done: int, total: int, seconds: float) -> str:
+    """Return the steps done, and after a while the rate and the time left; ``total`` may be 0."""
+    text = f"{done:,} of {total:,}" if total else f"{done:,}"
+    if seconds < STATUS_PERIOD or not done:
+        return text
+    rate = done / seconds
+    left = f", {timedelta(seconds=round((total - done) / rate))} left" if total else ""
+    return f"{text} ({rate:,.0f}/s{left})"
 
 
 @contextmanager

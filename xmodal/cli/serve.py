@@ -78,7 +78,7 @@ TOKEN = "XMODAL_TOKEN"
 )
 @click.option(
     "--max-requests-per-client",
-    default=128,
+    default=256,
     show_default=True,
     help="Requests of one token or address at the same time.",
 )

@@ -76,6 +76,19 @@ class FeatureFile:
         start, end = self.offsets[modality][item : item + 2]
         return np.arange(start, end)
 
+    def slice(self, start: int, end: int) -> FeatureFile:
+        """Return the features of the items from ``start`` to ``end``; arrays are not copied."""
+        end = min(end, self.count)
+        rows, offsets = {}, {}
+        for modality, stored in self.offsets.items():
+            part = stored[start : end + 1]
+            rows[modality] = self.rows[modality][part[0] : part[-1]]
+            offsets[modality] = part - part[0]
+        names = self.ids[start:end] if self.ids else [str(row) for row in range(start, end)]
+        split = self.split[start:end] if self.split is not None else None
+        labels = self.labels[start:end] if self.labels is not None else None
+        return FeatureFile(self.name, end - start, rows, offsets, names, split, labels)
+
     @cached_property
     def digest(self) -> str:
         """Hash of the features and of the items that they belong to."""

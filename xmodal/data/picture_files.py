@@ -24,7 +24,7 @@ def picture_hashes(
     different = list(dict.fromkeys(sources))
     hashes: dict[ImageSource, str | None] = {}
     with ThreadPoolExecutor(THREADS, thread_name_prefix="hash") as pool:
-        for source, digest in zip(different, pool.map(_hash, different), strict=True):
+        for source, digest in zip(different, pool.map(picture_hash, different), strict=True):
             hashes[source] = digest
             if progress:
                 progress("hashing", len(hashes), len(different))
@@ -59,7 +59,8 @@ def joint_hash(values: Sequence[str | None]) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
-def _hash(source: ImageSource) -> str | None:
+def picture_hash(source: ImageSource) -> str | None:
+    """Return the SHA-256 of the bytes of a picture, None for an unreadable one."""
     if isinstance(source, FeatureName):
         return None
     try:

@@ -72,11 +72,15 @@ class Preprocessing:
             if number < FIRST_FIELDS or getattr(self, one.name) != one.default
         }
 
-    def pixels(self, source: Source) -> Pixels:
+    def pixels(self, source: Source | Pixels) -> Pixels:
         """Return one picture as (size, size, 3) uint8 RGB; mean and std are not applied.
+
+        ``source``: pixels that this method returned before are returned as they are.
 
         Raises DataError like :func:`~xmodal.data.images.load_image`.
         """
+        if isinstance(source, np.ndarray):
+            return source
         image = load_image(source, self.resized or self.size)
         with decoder_errors(name_of(source)):
             return self._prepared(image)

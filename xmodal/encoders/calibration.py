@@ -143,13 +143,19 @@ class StageCurves:
     matched: Curve | None = None
     unmatched: Curve | None = None
 
-    def probability(self, similarities: Floats, words: Floats | None, n_documents: int) -> Floats:
-        """Return the probabilities (n,) of the hits of one query; ``words``: 0 is unmatched."""
-        competing = _first(similarities)
+    def probability(
+        self, similarities: Floats, words: Floats | None, n_documents: int, among: int
+    ) -> Floats:
+        """Return the probabilities (n,) of the hits of one query; ``words``: 0 is unmatched.
+
+        Competitors are among the first ``among`` hits.
+        """
+        competing = np.zeros(len(similarities), np.bool_)
+        competing[:among] = _first(similarities[:among])
         if words is None:
             scores = self.alone.scores(similarities, None)
             return self.alone.probability(scores, n_documents, competing)
-        competing |= _first(words)
+        competing[:among] |= _first(words[:among])
         matched = self.matched or self._with_words()
         found = []
         for curve in (matched, self.unmatched or matched):
@@ -223,6 +229,7 @@ class Confidence:
         distances: Sequence[int] | None = None,
         source: Modality = "text",
         has_known_token: bool = True,
+        among: int | None = None,
     ) -> list[float | None]:
         """Return the probability that each hit of one query is right, in the order of the hits.
 
@@ -236,7 +243,9 @@ class Confidence:
         :meth:`xmodal.Encoder.has_known_token`; if false, codes are no evidence.
 
         Hits are passed in any order: all that were found, and of each ranking at least the first
-        COMPETITORS if there are so many. None where nothing is calibrated.
+        COMPETITORS if there are so many. ``among``: number of the first hits passed, of which some
+        compete with each other and with the further hits; default: all. None where nothing is
+        calibrated.
         """
         known = _known(similarities)
         words = _words(word_scores)
@@ -253,9 +262,10 @@ class Confidence:
             by_words = curve.probability(curve.scores(None, words), n_documents, _first(words))
         if known is None or of_stage is None:
             return [None] * count if by_words is None else _rounded(by_words)
-        typical = of_stage.typical.weight(float(known.max()), n_documents)
+        among = count if among is None else among
+        typical = of_stage.typical.weight(float(known[:among].max()), n_documents)
         weight = typical if has_known_token else 0.0
-        found = of_stage.probability(known, words, n_documents)
+        found = of_stage.probability(known, words, n_documents, among)
         other = self.prior(n_documents) if by_words is None else by_words
         return _rounded(weight * found + (1 - weight) * other)
 

@@ -18,9 +18,11 @@ import numpy.typing as npt
 from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset, Item, Problems, Progress
 from xmodal.data.images import Source
+from xmodal.data.preprocessing import Preprocessing
 from xmodal.encoders.calibration import Confidence
 from xmodal.errors import ConfigError
 from xmodal.features.extract import Array, Usable, keep_usable, pair_sources
+from xmodal.features.rows import FeatureRows, Features
 from xmodal.index.documents import DocumentBatch, fields_to_json, to_offsets
 from xmodal.modality import MODALITIES, Modality
 from xmodal.vectors import Int8, to_int8
@@ -36,7 +38,7 @@ class Encoded(NamedTuple):
 
     codes: BinaryCodes
     usable: Usable
-    features: Array
+    features: Features
     outputs: Array | None = None
 
 
@@ -99,6 +101,11 @@ class Encoder(ABC):
     def shared_space(self) -> bool:
         """Whether features of pictures and texts can be compared with each other."""
 
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """Preparation of pictures by which :meth:`encode` accepts pixels; None if it does not."""
+        return None
+
     @abstractmethod
     def encode(
         self,
@@ -115,7 +122,7 @@ class Encoder(ABC):
         DataError.
         """
 
-    def outputs(self, modality: Modality, features: Array) -> Array | None:
+    def outputs(self, modality: Modality, features: Features) -> Array | None:
         """Return the outputs before tanh (n, bits) of features (n, dim), whose signs are the bits.
 
         None for an encoder that computes codes alone.
@@ -205,7 +212,8 @@ class Encoder(ABC):
         for modality, (codes, is_usable, features, outputs) in encoded.items():
             rows = kept[modality]
             chosen = None if outputs is None else outputs[rows]
-            rows_of[modality] = Encoded(codes[rows], is_usable[rows], features[rows], chosen)
+            kept_features = FeatureRows.of(features).take(rows)
+            rows_of[modality] = Encoded(codes[rows], is_usable[rows], kept_features, chosen)
         return usable, rows_of
 
     def batches(

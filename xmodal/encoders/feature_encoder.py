@@ -8,12 +8,31 @@ from typing import Any
 
 from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Problems, Progress
+from xmodal.data.feature_file import FeatureFile
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.encoders.torch_encoder import TrainedEncoder
 from xmodal.errors import ConfigError
 from xmodal.features.extract import Array
 from xmodal.features.from_file import FileSource, check_dim
+from xmodal.features.rows import Features
 from xmodal.modality import MODALITIES, Modality
+
+
+def check_features(encoder: Encoder, file: FeatureFile) -> TrainedEncoder:
+    """Return an encoder that can encode the features of a file.
+
+    Raises ConfigError for an encoder without towers, and for features of another dimension than
+    those of its training.
+    """
+    if not isinstance(encoder, TrainedEncoder):
+        raise ConfigError(
+            "a portable encoder contains its backbones and takes no features: name the folder "
+            "of xmodal train with --model, or leave --features out"
+        )
+    for modality in MODALITIES:
+        if modality in file.rows:
+            check_dim(file, modality, encoder.towers.shape[f"{modality}_dim"])
+    return encoder
 
 
 class FeatureEncoder(Encoder):
@@ -24,15 +43,7 @@ class FeatureEncoder(Encoder):
     """
 
     def __init__(self, encoder: Encoder, source: FileSource) -> None:
-        if not isinstance(encoder, TrainedEncoder):
-            raise ConfigError(
-                "a portable encoder contains its backbones and takes no features: name the folder "
-                "of xmodal train with --model, or leave --features out"
-            )
-        for modality in MODALITIES:
-            if modality in source.file.rows:
-                check_dim(source.file, modality, encoder.towers.shape[f"{modality}_dim"])
-        self.encoder, self.source = encoder, source
+        self.encoder, self.source = check_features(encoder, source.file), source
         self.precision, self.confidence = encoder.precision, encoder.confidence
         self.about, self.split = encoder.about, encoder.split
 
@@ -51,7 +62,7 @@ class FeatureEncoder(Encoder):
         """Whether features of pictures and texts can be compared with each other."""
         return self.encoder.shared_space
 
-    def outputs(self, modality: Modality, features: Array) -> Array | None:
+    def outputs(self, modality: Modality, features: Features) -> Array | None:
         """Return the real-valued outputs of the trained encoder."""
         return self.encoder.outputs(modality, features)
 
@@ -65,6 +76,6 @@ class FeatureEncoder(Encoder):
         progress: Progress | None = None,
     ) -> Encoded:
         """Encode by the features of the file; ``cache`` and ``progress`` have no effect."""
-        features, usable = self.source.rows(modality, sources, problems)
+        features, usable = self.source.find(modality, sources, problems)
         outputs = self.encoder.outputs(modality, features)
         return Encoded(BinaryCodes.from_relaxed(outputs), usable, features, outputs)

@@ -166,6 +166,14 @@ def encoder_format(folder: Path) -> FolderFormat:
     return ONNX_ENCODER if kind == ONNX_ENCODER.kind else TORCH_ENCODER
 
 
+def stored_fingerprint(folder: Path) -> str:
+    """Return the fingerprint of an encoder without loading it. Raises ModelError."""
+    expected = encoder_format(folder)
+    config = read_config(folder, expected)
+    with damage_as_model_error(folder, expected):
+        return str(config["fingerprint"])
+
+
 def read_config(folder: Path, expected: FolderFormat) -> dict[str, Any]:
     """Read and check ``config.json``.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from xmodal.checksums import check_digest, with_digest
 from xmodal.encoders.folder import CONFIG, read_json
 from xmodal.errors import ConfigError
-from xmodal.index.local import FILE, MODEL_FOLDER, MODEL_RECORD, lock_index
+from xmodal.index.folder import MODEL_FOLDER, MODEL_RECORD, is_index, lock_index
 from xmodal.writing import write_json
 
 DEFAULT_MODEL = Path(".xmodal", "model")
@@ -96,7 +96,7 @@ def find_model(uri: str) -> Path | None:
         return recorded
     if (own_model(folder) / CONFIG).is_file():  # a first indexing was stopped
         return own_model(folder)
-    if (folder / FILE).is_file():
+    if is_index(folder):
         raise ConfigError(
             f"--model is missing: the index {folder} has no {MODEL_RECORD}, which records its "
             "model: name its encoder's folder"

@@ -51,10 +51,10 @@ from xmodal.features.extract import (
     Usable,
     image_rows,
     text_rows,
-    unit_float16,
     usable_rows,
 )
 from xmodal.features.known_tokens import KnownTokens
+from xmodal.features.rows import Features, unit_float16
 from xmodal.modality import MODALITIES, Modality
 
 FINGERPRINT_METADATA, MODALITY_METADATA = "xmodal.encoder", "xmodal.side"
@@ -182,6 +182,11 @@ class PortableEncoder(Encoder):
         return self._fingerprint
 
     @property
+    def preprocessing(self) -> Preprocessing | None:
+        """Preparation of pictures."""
+        return self.modality_configs["image"].preprocessing
+
+    @property
     def shared_space(self) -> bool:
         """Whether both backbones belong to one model, so that their features can be compared."""
         return self._shared_space
@@ -206,12 +211,12 @@ class PortableEncoder(Encoder):
         )
         return featurizer.encoded(rows, usable)
 
-    def outputs(self, modality: Modality, features: Array) -> Array | None:
+    def outputs(self, modality: Modality, features: Features) -> Array | None:
         """Return the outputs of features (n, dim).
 
         None if the folder has no graph of the tower: int8, or exported by an earlier version.
         """
-        return self._featurizers[modality].outputs(features)
+        return self._featurizers[modality].outputs(np.asarray(features))
 
     def has_known_token(self, text: str) -> bool:
         """Return whether the text has a known token; see :meth:`xmodal.Encoder.has_known_token`."""

@@ -12,8 +12,8 @@ they are loaded.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from xmodal.checksums import file_record
 from xmodal.codes import BinaryCodes
 from xmodal.config import FEATURES, PRECISIONS, Precision
 from xmodal.data.dataset import Problems, Progress
+from xmodal.data.preprocessing import Preprocessing
 from xmodal.device import device, with_precision
 from xmodal.encoders.calibration import Confidence
 from xmodal.encoders.encoder import Encoded, Encoder
@@ -54,8 +55,11 @@ from xmodal.features.backbones import (
     recorded_spec,
 )
 from xmodal.features.extract import Array, image_features, text_features
+from xmodal.features.rows import FeatureRows, Features
 from xmodal.modality import MODALITIES, Modality
 from xmodal.writing import write_bytes
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,11 @@ class TrainedEncoder(Encoder):
         return loaded
 
     @property
+    def preprocessing(self) -> Preprocessing:
+        """Preparation of pictures."""
+        return self.image_backbone.preprocessing
+
+    @property
     def shared_space(self) -> bool:
         """Whether both backbones belong to one model, so that their features can be compared."""
         if any(ref.spec == FEATURES for ref in self.backbones.values()):
@@ -160,9 +169,9 @@ class TrainedEncoder(Encoder):
         """Return the codes of features (n, dim): float16 of length 1, or uint8 pixels."""
         return self.towers.codes(modality, as_tensor(features))
 
-    def outputs(self, modality: Modality, features: Array) -> Array:
+    def outputs(self, modality: Modality, features: Features) -> Array:
         """Return the outputs of features; see :meth:`xmodal.Encoder.outputs`."""
-        return self.towers.outputs(modality, as_tensor(features))
+        return self.towers.outputs(modality, as_rows(features))
 
     def has_known_token(self, text: str) -> bool:
         """Return whether the text has a known token; see :meth:`xmodal.Encoder.has_known_token`."""
@@ -243,3 +252,39 @@ def as_tensor(features: Array) -> torch.Tensor:
     """Convert features to a float32 tensor; pixels stay uint8."""
     values = features if features.dtype == np.uint8 else features.astype(np.float32)
     return torch.from_numpy(np.ascontiguousarray(values))
+
+
+@dataclass(frozen=True)
+class RowTensor:
+    """A matrix (n, d) whose rows are read when they are needed, as tensors on ``device``.
+
+    Numbers are float32, pixels uint8. It has the operations of a tensor that select rows.
+    """
+
+    stored: FeatureRows
+    device: torch.device = CPU
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number and length of the rows."""
+        return self.stored.shape
+
+    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
+        """Read the rows at positions (b,), or of a mask (n,)."""
+        return as_tensor(self.stored[rows.cpu().numpy()]).to(self.device)
+
+    def split(self, size: int) -> Iterator[torch.Tensor]:
+        """Read all rows, ``size`` at a time."""
+        return (as_tensor(values).to(self.device) for _, values in self.stored.blocks(size))
+
+    def to(self, device: torch.device) -> RowTensor:
+        """Return the matrix; its rows are read onto ``device``."""
+        return replace(self, device=device)
+
+
+def as_rows(features: Features) -> torch.Tensor | RowTensor:
+    """Convert features to a float32 tensor; those that are read by rows stay so."""
+    return RowTensor(features) if isinstance(features, FeatureRows) else as_tensor(features)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -202,6 +202,13 @@ def init_released(layer: nn.Module) -> None:
     nn.init.zeros_(layer.get_parameter("bias"))
 
 
+class SplitRows(Protocol):
+    """A matrix (n, dim) that is read in batches of rows, as a tensor is."""
+
+    def split(self, size: int) -> Iterable[torch.Tensor]:
+        """Yield all rows, ``size`` at a time."""
+
+
 class Towers(nn.Module):
     """The hash network: an image tower and a text tower with codes of ``bits`` bits.
 
@@ -256,7 +263,7 @@ class Towers(nn.Module):
         """Return the tower of one modality."""
         return self.image if modality == "image" else self.text
 
-    def codes(self, modality: Modality, features: torch.Tensor, batch: int = 1024) -> BinaryCodes:
+    def codes(self, modality: Modality, features: SplitRows, batch: int = 1024) -> BinaryCodes:
         """Return the binary codes of features (n, dim), computed in evaluation mode."""
         parts = [
             BinaryCodes.from_relaxed(part) for part in self._evaluated(modality, features, batch)
@@ -264,7 +271,7 @@ class Towers(nn.Module):
         return BinaryCodes.concatenate(parts) if parts else BinaryCodes.empty(self.bits)
 
     def outputs(
-        self, modality: Modality, features: torch.Tensor, batch: int = 1024
+        self, modality: Modality, features: SplitRows, batch: int = 1024
     ) -> npt.NDArray[np.float32]:
         """Return the outputs (n, bits) of features (n, dim), computed in evaluation mode.
 
@@ -274,7 +281,7 @@ class Towers(nn.Module):
         return np.concatenate(parts) if parts else np.zeros((0, self.bits), np.float32)
 
     def _evaluated(
-        self, modality: Modality, features: torch.Tensor, batch: int
+        self, modality: Modality, features: SplitRows, batch: int
     ) -> Iterator[npt.NDArray[np.float32]]:
         """Yield the outputs of batches of features."""
         was_training = self.training

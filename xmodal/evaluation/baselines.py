@@ -19,12 +19,25 @@ import numpy as np
 import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes
-from xmodal.linear_models import Pairing, Projections, as_float32, cca, itq, logistic, pca
+from xmodal.features.rows import FeatureRows, Features
+from xmodal.linear_models import (
+    BLOCK_ROWS,
+    Pairing,
+    Project,
+    Projections,
+    as_float32,
+    cca,
+    itq,
+    logistic,
+    pca,
+)
 from xmodal.modality import MODALITIES, Modality
 
 Ranked = Mapping[Modality, BinaryCodes | npt.NDArray[Any]]
 """What is ranked, by modality: codes, or vectors that are compared by cosine."""
 
+MAX_LOGISTIC_PAIRS = 50_000
+"""Labelled pairs, evenly chosen, to which class posteriors are fitted."""
 MAX_ITQ_PAIRS = 10_000
 """Pairs to which the rotation of ITQ is fitted; more pairs do not improve it."""
 
@@ -36,19 +49,26 @@ class Baseline(NamedTuple):
     projections: Projections
     by_cosine: bool = False
 
-    def ranked(self, features: Mapping[Modality, npt.NDArray[Any]]) -> Ranked:
-        """Return the projections of features (n, d) of both modalities, or their codes."""
-        values = {
-            modality: getattr(self.projections, modality)(features[modality])
-            for modality in MODALITIES
-        }
+    def ranked(self, features: Mapping[Modality, Features]) -> Ranked:
+        """Return the projections of features (n, d) of both modalities, or their codes.
+
+        Features are read block by block.
+        """
+        return {modality: self._of(modality, features[modality]) for modality in MODALITIES}
+
+    def _of(self, modality: Modality, features: Features) -> BinaryCodes | npt.NDArray[Any]:
+        project: Project = getattr(self.projections, modality)
+        if not len(features):
+            values = project(features[:])
+            return values if self.by_cosine else BinaryCodes.from_relaxed(values)
+        parts = (project(rows) for _, rows in FeatureRows.of(features).blocks(BLOCK_ROWS))
         if self.by_cosine:
-            return values
-        return {modality: BinaryCodes.from_relaxed(x) for modality, x in values.items()}
+            return np.concatenate(list(parts))
+        return BinaryCodes.concatenate([BinaryCodes.from_relaxed(values) for values in parts])
 
 
 def fit_baselines(
-    features: Mapping[Modality, npt.NDArray[Any]],
+    features: Mapping[Modality, Features],
     labels: npt.NDArray[np.bool_],
     labelled: npt.NDArray[np.bool_],
     bits: int,
@@ -73,8 +93,11 @@ def fit_baselines(
     sample = image[rows[0][chosen]], text[rows[1][chosen]]
     yield Baseline("cca + itq", itq(*sample, projections, rng=rng))
     if labelled.any() and labels.shape[1]:
+        known = np.flatnonzero(labelled)
+        few = np.linspace(0, len(known) - 1, min(len(known), MAX_LOGISTIC_PAIRS)).astype(np.int64)
+        known = known[few]
         codewords = label_codeword(
-            image[rows[0][labelled]], text[rows[1][labelled]], labels[labelled], bits, rng=rng
+            image[rows[0][known]], text[rows[1][known]], labels[known], bits, rng=rng
         )
         yield Baseline("label codeword", codewords)
     yield Baseline("float cosine (cca)", projections, by_cosine=True)

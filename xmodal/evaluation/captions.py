@@ -25,7 +25,8 @@ from xmodal.evaluation.baselines import Baseline, Ranked
 from xmodal.evaluation.distance_counts import DistanceCounter
 from xmodal.evaluation.metrics import Floats, TieGroups, expected_rank, hit_at
 from xmodal.evaluation.search_stages import stage_distances
-from xmodal.features.units import Int64, Units
+from xmodal.features.rows import Int64
+from xmodal.features.units import Units
 from xmodal.index.query_codes import QueryCodes
 from xmodal.linear_models import unit
 from xmodal.modality import DIRECTIONS, MODALITIES, Modality

@@ -23,6 +23,7 @@ from xmodal.evaluation.code_health import code_health
 from xmodal.evaluation.protocol import Part, compare
 from xmodal.evaluation.report import Report, combine
 from xmodal.features.extract import source_offsets
+from xmodal.features.rows import FeatureRows
 from xmodal.features.units import FeatureTable, Units
 from xmodal.index.contract import Index
 from xmodal.index.documents import DocumentBatch
@@ -50,7 +51,10 @@ class CodedUnits:
         unit = self.units.unit_of_rows("text")
         return Part(
             [self.units.text_ids[row] for row in text],
-            {"image": self.units.image[image], "text": self.units.text[text]},
+            {
+                "image": FeatureRows.of(self.units.image).take(image),
+                "text": FeatureRows.of(self.units.text).take(text),
+            },
             self.units.labels[unit],
             self.units.labelled[unit],
             {"image": self.codes["image"][image], "text": self.codes["text"][text]},
@@ -202,30 +206,20 @@ def _evaluate_one(
 
 
 def _table(usable: Dataset, encoded: Mapping[Modality, Encoded]) -> FeatureTable:
-    """Return a table whose rows are the bytes of the features, followed by those of the code."""
-    rows = {
-        modality: np.concatenate([_bytes(one.features), one.codes.packed], axis=1)
-        for modality, one in encoded.items()
-    }
+    """Return the features as a table, whose rows are numbered as those of ``encoded``."""
+    rows = {modality: FeatureRows(one.features) for modality, one in encoded.items()}
     offsets = {modality: source_offsets(usable, modality) for modality in MODALITIES}
     return FeatureTable(usable, rows, offsets)
 
 
 def _coded_units(units: Units, encoded: Mapping[Modality, Encoded]) -> CodedUnits:
-    """Divide the rows of a table of :func:`_table` into features and codes."""
-    features: dict[Modality, npt.NDArray[Any]] = {}
-    codes: dict[Modality, BinaryCodes] = {}
+    """Add codes to units of a table of :func:`_table`."""
+    codes = {}
     for modality, one in encoded.items():
-        size = one.codes.bits // 8
         rows = units.features(modality)
-        features[modality] = np.ascontiguousarray(rows[:, :-size]).view(one.features.dtype)
-        codes[modality] = BinaryCodes(np.ascontiguousarray(rows[:, -size:]), one.codes.bits)
-    return CodedUnits(replace(units, image=features["image"], text=features["text"]), codes)
-
-
-def _bytes(features: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Return the bytes of each row."""
-    return np.ascontiguousarray(features).view(np.uint8).reshape(len(features), -1)
+        assert isinstance(rows, FeatureRows) and rows.rows is not None
+        codes[modality] = one.codes[rows.rows]
+    return CodedUnits(units, codes)
 
 
 def _fitted(train: Units, encoder: Encoder, seed: int) -> list[Baseline]:

@@ -38,8 +38,9 @@ from xmodal.evaluation.metrics import (
     shared_labels,
 )
 from xmodal.evaluation.report import FIRST_ROWS, Figures
+from xmodal.features.rows import FeatureRows, Features
 from xmodal.linear_models import Matrix, unit
-from xmodal.modality import DIRECTIONS, MODALITIES, Modality
+from xmodal.modality import DIRECTIONS, Modality
 
 PRECISION_CUTS = (1, 10, 50, 100)
 NDCG_CUTS = (10, 100)
@@ -62,7 +63,7 @@ class Part:
     """
 
     ids: list[str]
-    features: Mapping[Modality, npt.NDArray[Any]]
+    features: Mapping[Modality, Features]
     labels: npt.NDArray[np.bool_]
     labelled: npt.NDArray[np.bool_]
     codes: Mapping[Modality, BinaryCodes] = field(default_factory=dict)
@@ -74,7 +75,7 @@ class Part:
         """Return the pairs that ``mask`` (n,) selects."""
         return Part(
             [id_ for id_, selected in zip(self.ids, mask, strict=True) if selected],
-            {modality: self.features[modality][mask] for modality in MODALITIES},
+            {m: FeatureRows.of(features).take(mask) for m, features in self.features.items()},
             self.labels[mask],
             self.labelled[mask],
             {modality: codes[mask] for modality, codes in self.codes.items()},

@@ -25,6 +25,7 @@ from xmodal.data.preprocessing import Preprocessing
 from xmodal.errors import DataError
 from xmodal.features.backbones import ImageBackbone, TextBackbone
 from xmodal.features.cache import FeatureCache, content_hash, open_cache
+from xmodal.features.rows import unit_float16
 from xmodal.modality import MODALITIES, Modality
 
 Array = npt.NDArray[Any]
@@ -395,11 +396,3 @@ def _short_name(source: Any, kind: str) -> str:
     if len(name) <= MAX_NAME:
         return name
     return f"...{name[-MAX_NAME:]}" if kind == "picture" else f"{name[:MAX_NAME]}..."
-
-
-def unit_float16(values: Array) -> Array:
-    """Scale rows to length 1, in float16; zero rows stay zero, infinite ones become NaN."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        length = np.linalg.norm(values, axis=1, keepdims=True)
-        scaled: Array = (values / np.maximum(length, 1e-12)).astype(np.float16)
-    return scaled

@@ -20,9 +20,9 @@ from xmodal.features.extract import (
     Usable,
     image_features,
     text_features,
-    unit_float16,
     usable_rows,
 )
+from xmodal.features.rows import FeatureRows
 from xmodal.modality import MODALITIES, Modality
 
 CHECKED, MIN_COSINE = 8, 0.99
@@ -46,10 +46,10 @@ class FileSource:
 
     def features(
         self, modality: Modality, items: Sequence[Item], problems: Problems
-    ) -> tuple[Array, Usable]:
+    ) -> tuple[FeatureRows, Usable]:
         """Return the features of all sources of the items; see ``FeatureSource.features``."""
         sources = [source for item in items for source in item.sources(modality)]
-        return self.rows(modality, sources, problems)
+        return self.find(modality, sources, problems)
 
     def rows(
         self, modality: Modality, sources: Sequence[Any], problems: Problems | None
@@ -59,20 +59,24 @@ class FileSource:
         Zero, NaN and infinite features are unusable: they are recorded in ``problems``; without
         ``problems`` the first one raises DataError. So does a source without a feature.
         """
+        features, usable = self.find(modality, sources, problems)
+        return features[:], usable
+
+    def find(
+        self, modality: Modality, sources: Sequence[Any], problems: Problems | None
+    ) -> tuple[FeatureRows, Usable]:
+        """Return the features of sources, read by rows, and which are usable; see :meth:`rows`."""
         known = self.row_of[modality]
-        places = np.array([known.get(source, -1) for source in sources], np.int64)
+        places = np.fromiter((known.get(one, -1) for one in sources), np.int64, len(sources))
         stored = self.file.rows.get(modality, np.zeros((0, 1), np.float16))
-        features = np.zeros((len(sources), stored.shape[1]), np.float16)
-        for start in range(0, len(places), 4096):  # bounds the memory of float64 files
-            rows = np.flatnonzero(places[start : start + 4096] >= 0) + start
-            features[rows] = unit_float16(stored[places[rows]])
-        usable = usable_rows(features)
+        features, usable = FeatureRows(stored, places, scaled=True), np.zeros(len(places), np.bool_)
+        for part, values in features.blocks():
+            usable[part] = usable_rows(values)
         for row in np.flatnonzero(~usable):
             kind = UNUSABLE[modality] if places[row] >= 0 else f"{modality} without a feature"
             if problems is None:
                 raise DataError(f"{kind} in {self.file.name}: {str(sources[int(row)])[:80]!r}")
             problems.add(kind, str(sources[int(row)])[:80])
-        features[~usable] = 0
         return features, usable
 
     def fingerprint(self, modality: Modality) -> str:

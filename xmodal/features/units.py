@@ -27,9 +27,9 @@ from xmodal.features.extract import (
     source_offsets,
     text_features,
 )
+from xmodal.features.rows import FeatureRows, Features, Int64
 from xmodal.modality import MODALITIES, Modality
 
-Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
 
@@ -42,7 +42,7 @@ class FeatureSource(Protocol):
 
     def features(
         self, modality: Modality, items: Sequence[Item], problems: Problems
-    ) -> tuple[Array, Usable]:
+    ) -> tuple[Features, Usable]:
         """Return features (m, d) and which are usable, (m,), of all sources of the items.
 
         Rows are in the order of the items and of the sources of each item, see
@@ -92,8 +92,8 @@ class Units:
     """
 
     ids: list[str]
-    image: Array
-    text: Array
+    image: Features
+    text: Features
     image_offsets: Int64
     text_offsets: Int64
     labels: Bool
@@ -105,7 +105,7 @@ class Units:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def features(self, modality: Modality) -> Array:
+    def features(self, modality: Modality) -> Features:
         """Return the features of all pictures, or of all captions."""
         return self.image if modality == "image" else self.text
 
@@ -123,8 +123,8 @@ class Units:
         image, text = rows["image"], rows["text"]
         return Units(
             [self.ids[unit] for unit in units],
-            self.image[image],
-            self.text[text],
+            FeatureRows.of(self.image).take(image),
+            FeatureRows.of(self.text).take(text),
             _to_offsets(np.diff(self.image_offsets)[units]),
             _to_offsets(np.diff(self.text_offsets)[units]),
             self.labels[units],
@@ -155,7 +155,7 @@ class FeatureTable:
     """
 
     data: Dataset
-    rows: dict[Modality, Array]
+    rows: dict[Modality, FeatureRows]
     offsets: dict[Modality, Int64]
 
     @classmethod
@@ -165,14 +165,13 @@ class FeatureTable:
         Those are recorded in ``pairs.problems``; an item without a usable picture or caption is
         dropped.
         """
-        features: dict[Modality, Array] = {}
+        features: dict[Modality, FeatureRows] = {}
         usable: dict[Modality, Usable] = {}
         for modality in MODALITIES:
-            features[modality], usable[modality] = source.features(
-                modality, pairs.items, pairs.problems
-            )
+            found, usable[modality] = source.features(modality, pairs.items, pairs.problems)
+            features[modality] = FeatureRows.of(found)
         data, kept = keep_usable(pairs, usable)
-        rows = {m: x if kept[m].all() else x[kept[m]] for m, x in features.items()}
+        rows = {m: x if kept[m].all() else x.take(kept[m]) for m, x in features.items()}
         return cls(data, rows, {m: source_offsets(data, m) for m in MODALITIES})
 
     def pair_rows(self, part: Dataset) -> tuple[Int64, Int64, Int64]:
@@ -228,17 +227,16 @@ class _UnitsBuilder:
         for modality in MODALITIES:
             found = list(self._named_rows(modality, items))
             if modality == "image" and len(found) > 1:
-                features = self._table.rows["image"]
-                found = list(
-                    {features[row].tobytes(): (row, name) for row, name in found[::-1]}.values()
-                )[::-1]
+                values = self._table.rows["image"][[row for row, _ in found]]
+                by_bytes = zip(map(bytes, values[::-1]), found[::-1], strict=True)
+                found = list(dict(by_bytes).values())[::-1]
             self._rows[modality] += [row for row, _ in found]
             self._names[modality] += [name for _, name in found]
             self._ends[modality].append(len(self._rows[modality]))
 
     def finish(self, labels: Bool, labelled: Bool) -> Units:
         """Return the units."""
-        image, text = (self._table.rows[m][self._rows[m]] for m in MODALITIES)
+        image, text = (self._table.rows[m].take(self._rows[m]) for m in MODALITIES)
         return Units(
             self._ids,
             image,
@@ -260,13 +258,21 @@ class _UnitsBuilder:
                 yield row, item.id if end - start == 1 else f"{item.id}#{number}"
 
 
-def _row_keys(features: Array) -> Int64:
-    """Return a number for each row, (m,): equal rows have equal numbers."""
-    numbers: dict[bytes, int] = {}
-    keys = np.empty(len(features), np.int64)
-    for row, values in enumerate(features):
-        digest = hashlib.blake2b(values.tobytes(), digest_size=16).digest()
-        keys[row] = numbers.setdefault(digest, len(numbers))
+def _row_keys(features: Features) -> Int64:
+    """Return a number for each row, (m,): equal rows have equal numbers, in order of appearance."""
+    digests = np.empty(len(features), "V16")
+    for part, values in FeatureRows.of(features).blocks():
+        hashes = [hashlib.blake2b(row, digest_size=16).digest() for row in values]
+        digests[part] = np.frombuffer(b"".join(hashes), "V16")
+    halves = digests.view(np.uint64).reshape(-1, 2)
+    order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: of equal rows the first one is first
+    new = np.ones(len(order), np.bool_)
+    new[1:] = (halves[order[1:]] != halves[order[:-1]]).any(axis=1)
+    first = order[new]
+    number = np.empty(len(first), np.int64)
+    number[np.argsort(first)] = np.arange(len(first))
+    keys = np.empty(len(order), np.int64)
+    keys[order] = number[np.cumsum(new) - 1]
     return keys
 
 

@@ -36,17 +36,16 @@ class Part:
 
     ``ids_of``: returns the ids of rows. ``offsets``: (n + 1,) int64, the codes of document i are
     those at ``offsets[i]`` to ``offsets[i + 1]``; None if each document has exactly one code.
-    ``live``: (n,) bool, documents that are not deleted; None for all. ``vectors``: (codes, dim)
-    int8 or None. ``check_vectors``: called with the first position and the last + 1 of the vectors
-    that will be read, arrays (m,); raises if they are damaged.
+    ``live``: (n,) bool, documents that are not deleted; None for all. ``vectors``: returns the
+    vectors of all codes, (codes, dim) int8, after those at ranges of positions were verified: from
+    the first positions to the last + 1, arrays (m,). None without vectors.
     """
 
     codes: CodeColumn
     ids_of: Callable[[Positions], Sequence[str]]
     offsets: Positions | None = None
     live: Mask | None = None
-    vectors: Int8 | None = None
-    check_vectors: Callable[[Positions, Positions], None] = lambda starts, ends: None
+    vectors: Callable[[Positions, Positions], Int8] | None = None
 
     def __len__(self) -> int:
         return len(self.codes) if self.offsets is None else len(self.offsets) - 1
@@ -138,7 +137,10 @@ class CodeSearch:
         searched = [part.searched(mask) for part, mask in zip(self._parts, masks, strict=True)]
         matches: list[list[Match]] = []
         for start in range(0, len(queries), SCANNED_AT_ONCE):
-            scanned, split = self._split(queries[start : start + SCANNED_AT_ONCE])
+            whole = len(queries) <= SCANNED_AT_ONCE  # a slice would be checked again
+            scanned, split = self._split(
+                queries if whole else queries[start : start + SCANNED_AT_ONCE]
+            )
             minima = self._scan.minima(scanned, radius=radius, searched=searched)
             for query, smallest in zip(split, minima, strict=True):
                 first = k if query.vector is None else max(k, window)
@@ -230,8 +232,7 @@ class CodeSearch:
             best = first_minima(keys, first)
             return Found(parts, rows, positions[best], keys[best])
         assert part.vectors is not None
-        part.check_vectors(starts, ends)
-        cosines = cosine(vector, part.vectors[positions])
+        cosines = cosine(vector, part.vectors(starts, ends)[positions])
         best = first_minima(-cosines, first)
         keys = part.codes.keys(query.scan, positions[best])
         return Found(parts, rows, positions[best], keys, cosines[best])
@@ -262,7 +263,7 @@ class CodeSearch:
             similarities = 1 - 2 * query.scan.weighted(found.keys) / query.sum_of_weights
         nearest = np.zeros(len(found.rows), np.int64)
         if not self._one_each:
-            for number in np.unique(found.parts):
+            for number in set(found.parts.tolist()):
                 own = found.parts == number
                 starts, _ = self._parts[number].ranges(found.rows[own])
                 nearest[own] = found.positions[own] - starts

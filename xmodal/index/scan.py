@@ -27,10 +27,11 @@ Positions = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 WORDS_PER_THREAD = 1 << 20
-"""Words of codes for which the start of another thread takes less time than it saves."""
+"""Words compared in less time than another thread needs to begin."""
 WORDS_PER_CHUNK = 1 << 16
-"""Words of codes that a thread compares before it takes the next."""
+"""Words that a thread compares before it takes the next blocks."""
 ALL = np.ones(BLOCK, np.bool_)
+ALL_ADDRESS = ALL.ctypes.data
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +49,10 @@ class ScanQueries:
     @classmethod
     def of(cls, packed: UInt8, weights: UInt8 | None) -> ScanQueries:
         """Return the queries of packed codes (n, bits / 8), and of weights (n, bits)."""
-        levels = 0 if weights is None else int(weights.max(initial=0)).bit_length()
-        planes = [np.packbits(weights >> level & 1, axis=1) for level in range(levels)]  # type: ignore[operator]
+        if weights is None:
+            return cls(_words(packed[:, None]), 8 * packed.shape[1])
+        levels = int(weights.max(initial=0)).bit_length()
+        planes = [np.packbits(weights >> level & 1, axis=1) for level in range(levels)]
         return cls(_words(np.stack([packed, *planes], axis=1)), 8 * packed.shape[1])
 
     def __getitem__(self, rows: slice) -> ScanQueries:
@@ -85,25 +88,22 @@ class Nearest(NamedTuple):
 class CodeColumn:
     """``n`` codes word by word.
 
-    ``words``: (words, m) uint64, C-contiguous, with m at least n and a multiple of ``BLOCK``. It is
-    not copied and may be mapped from a file.
+    ``words``: (words, m) uint64, C-contiguous, see :func:`word_major`. It is not copied and may be
+    mapped from a file.
     """
 
     def __init__(self, words: UInt64, n: int) -> None:
-        if words.shape[1] != padded(n) or not words.flags.c_contiguous:
-            raise ValueError(f"words of shape {words.shape} are no column of {n} codes")
+        whole = words.shape[1] == padded(n) and words.dtype == np.uint64
+        if not whole or not words.flags.c_contiguous:
+            raise ValueError(f"{words.dtype} of shape {words.shape} are no column of {n} codes")
         self.words, self._n = words, n
         self.blocks = np.arange(words.shape[1] // BLOCK)
+        self._address = words.ctypes.data
 
     @classmethod
     def of(cls, packed: UInt8) -> CodeColumn:
         """Return the column of packed codes, (n, bits / 8)."""
-        n, size = packed.shape
-        words = np.zeros((-(-size // 8), padded(n)), np.uint64)
-        for start in range(0, n, 1 << 16):  # in parts: needs less memory
-            part = packed[start : start + (1 << 16)]
-            words[:, start : start + len(part)] = _words(part).T
-        return cls(words, n)
+        return cls(word_major(packed), len(packed))
 
     def __len__(self) -> int:
         return self._n
@@ -127,7 +127,8 @@ class CodeColumn:
 
         ``minima``: set to the smallest key of each block, (queries, blocks); may be columns of a
         larger array. ``searched``: the codes to search, (n,) bool, None for all. ``keys``: set to
-        the keys of all codes for the only query, (blocks, BLOCK).
+        the keys of all codes for the only query, (blocks, BLOCK). Blocks without a code to search
+        are left as they are.
         """
         if not len(blocks) or not len(queries.rows):
             return
@@ -136,18 +137,18 @@ class CodeColumn:
         last = self._n // BLOCK
         searched_last = np.zeros(BLOCK, np.bool_)
         searched_last[: self._n % BLOCK] = True if searched is None else searched[last * BLOCK :]
-        words = len(self.words) * len(queries.rows)  # compared for each code
         arguments = (
-            *(self.words, self.words.shape[1]),
-            *((ALL, 0) if searched is None else (np.ascontiguousarray(searched), BLOCK)),
+            *(self._address, self.words.shape[1]),
+            *((ALL_ADDRESS, 0) if searched is None else (np.ascontiguousarray(searched), BLOCK)),
             *(last, searched_last, blocks, len(blocks)),
-            *(np.zeros(1, np.int64), max(1, WORDS_PER_CHUNK // (words * BLOCK))),
+            *(np.zeros(1, np.int64), max(1, WORDS_PER_CHUNK // (queries.rows.size * BLOCK))),
             *(np.ascontiguousarray(queries.rows), len(queries.rows)),
             *(queries.bits + 1, min(radius, queries.bits), minima if keys is None else keys),
             *(minima, minima.strides[0] // minima.itemsize),
         )
         run = kernel(len(self.words), queries.planes, keys is not None)
-        threads = min(_processors(), words * len(blocks) * BLOCK // WORDS_PER_THREAD)
+        threads = len(blocks) * BLOCK * queries.rows.size // WORDS_PER_THREAD
+        threads = min(_processors(), threads) if threads > 1 else 1
         helpers = [_threads().submit(run.__call__, *arguments) for _ in range(threads - 1)]
         run(*arguments)
         for helper in helpers:
@@ -180,7 +181,7 @@ class CodeScan:
 
         ``searched``: for each column the codes to search, (n,) bool, or None for all.
         """
-        minima = np.empty((len(queries.rows), self._starts[-1]), np.uint32)
+        minima = np.full((len(queries.rows), self._starts[-1]), NO_KEY, np.uint32)
         for column, start, mask in zip(self._columns, self._starts, searched, strict=False):
             found = minima[:, start : start + len(column.blocks)]
             column.scan(queries, column.blocks, found, radius=radius, searched=mask)
@@ -226,9 +227,22 @@ class CodeScan:
 
 def slices(numbers: Positions) -> Iterator[tuple[int, slice]]:
     """Yield each different number of an ascending array, and where it is."""
-    starts = np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()
+    if not len(numbers):
+        return
+    one = numbers[0] == numbers[-1]
+    starts = [0] if one else np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()
     for start, end in pairwise([*starts, len(numbers)]):
         yield int(numbers[start]), slice(start, end)
+
+
+def word_major(packed: UInt8) -> UInt64:
+    """Return packed codes (n, bits / 8) word by word: (words, m), with zeros to whole blocks."""
+    n, size = packed.shape
+    words = np.zeros((-(-size // 8), padded(n)), np.uint64)
+    for start in range(0, n, 1 << 16):  # in parts: needs less memory
+        part = packed[start : start + (1 << 16)]
+        words[:, start : start + len(part)] = _words(part).T
+    return words
 
 
 def padded(n: int) -> int:

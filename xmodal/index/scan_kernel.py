@@ -29,7 +29,8 @@ NO_KEY = 2**32 - 1
 # outside of `radius`.
 #
 #   while ((start = atomic_add(next, chunk)) < count)      // threads share the blocks
-#       for (at = start; at < min(start + chunk, count); at++)
+#       for (at = start; at < min(start + chunk, count); at++) {
+#           if (no code of blocks[at] is searched) continue;  // nothing is written
 #           for (q = 0; q < number; q++) {                 // a block stays in the cache for all q
 #               uint32_t minimum = NO_KEY;
 #               for (j = 0; j < BLOCK; j++) {
@@ -39,6 +40,7 @@ NO_KEY = 2**32 - 1
 #               }
 #               minima[q * total + at] = minimum;
 #           }
+#       }
 PARAMETERS = {
     "codes": "ptr",  # (words, n) uint64: word w of code i at w * n + i
     "n": "i64",  # multiple of BLOCK
@@ -62,6 +64,7 @@ TEMPLATE = """
 declare <8 x i64> @llvm.ctpop.v8i64(<8 x i64>)
 declare <8 x i64> @llvm.umin.v8i64(<8 x i64>, <8 x i64>)
 declare i64 @llvm.vector.reduce.umin.v8i64(<8 x i64>)
+declare i8 @llvm.vector.reduce.or.v{block}i8(<{block} x i8>)
 declare i64 @llvm.smin.i64(i64, i64)
 
 define void @scan({parameters}) {{
@@ -87,7 +90,10 @@ each_block:
   %mask = select i1 %is_last, ptr %searched_last, ptr %searched_block
   %keys_place = mul i64 %at, {block}
   %block_keys = getelementptr i32, ptr %keys, i64 %keys_place
-  br label %each_query
+  %mask_of_block = load <{block} x i8>, ptr %mask, align 1
+  %any = call i8 @llvm.vector.reduce.or.v{block}i8(<{block} x i8> %mask_of_block)
+  %is_empty = icmp eq i8 %any, 0
+  br i1 %is_empty, label %after_queries, label %each_query
 
 each_query:
   %q = phi i64 [ 0, %each_block ], [ %next_q, %after_codes ]

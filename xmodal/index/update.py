@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
-from xmodal.data.dataset import Dataset, FeatureName, Item, Progress
+from xmodal.data.dataset import Dataset, FeatureName, ImageSource, Item, Progress
 from xmodal.data.packed import is_picture_file
 from xmodal.data.picture_files import joint_hash, picture_hashes, picture_stamp
 from xmodal.errors import ConfigError
@@ -159,6 +159,16 @@ def _origins(
     }
 
 
+def origin_of(item: Item, source: str, hashes: Mapping[ImageSource, str | None]) -> Origin:
+    """Return the origin of an item; ``hashes``: of its pictures, see ``picture_hashes``."""
+    return Origin(
+        source,
+        item.id,
+        joint_hash([hashes[image] for image in item.images]),
+        joint_hash([picture_stamp(image) for image in item.images]),
+    )
+
+
 def _former_sources(
     index: Index,
     items: Mapping[str, Item],
@@ -208,7 +218,7 @@ def _document_ids(
         waiting = [name for name in items if name not in ids]
         if not waiting:
             break
-        prefix = _prefix(source, depth)
+        prefix = id_prefix(source, depth)
         wanted = {name: f"{prefix}{name}" for name in waiting}
         others = {one.id: one.origin for one in _documents(index, wanted.values())}
         reserved = taken | (items.keys() if depth else set())
@@ -221,7 +231,7 @@ def _document_ids(
     return ids, existing
 
 
-def _prefix(source: str, depth: int) -> str:
+def id_prefix(source: str, depth: int) -> str:
     """Return the last ``depth`` parts of a source, as the beginning of ids."""
     parts = [part for part in source.replace(os.sep, "/").split("/") if part]
     if depth > len(parts):

@@ -20,6 +20,8 @@ By = Literal["both", "codes", "words"]
 
 WEIGHTS: Mapping[str, float] = {"text": 1.0, "image": 1.0, "like": 1.0, "not": 0.5}
 """Default weights of the parts of a query."""
+MAX_NOT_TEXTS = 64
+"""Texts that one query may subtract: each is encoded, and compared with every document found."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,10 @@ class Query:
     """One query, of one or several parts: ``text``, ``image``, ``like`` (a document id).
 
     Parts are combined as the weighted sum of their outputs, each scaled to length 1; ``weights``
-    overrides :data:`WEIGHTS`. ``not_text``: texts that are subtracted; a document whose words
-    contain all words of one of them is no hit. ``code``: codes instead of parts; with several
-    codes, or several codes of the document ``like``, each document counts by its best hit.
-    ``modality``: of ``code``, required for a confidence.
+    overrides :data:`WEIGHTS`. ``not_text``: texts that are subtracted, at most MAX_NOT_TEXTS; a
+    document whose words contain all words of one of them is no hit. ``code``: codes instead of
+    parts; with several codes, or several codes of the document ``like``, each document counts by
+    its best hit. ``modality``: of ``code``, required for a confidence.
 
     ``target``: modality of the documents' codes; default: texts for a picture alone, else pictures.
     ``offset``: number of hits before the first of the ``k`` returned. ``radius``: largest Hamming
@@ -59,6 +61,10 @@ class Query:
 
     def check(self) -> None:
         """Raise ConfigError for parts or options that do not fit together."""
+        if len(self.not_text) > MAX_NOT_TEXTS:
+            raise ConfigError(
+                f"the query excludes {len(self.not_text):,} texts, expected at most {MAX_NOT_TEXTS}"
+            )
         for text in (self.text, *self.not_text):
             check_unicode(text or "")
         parts = [self.text, self.image, self.like]

@@ -9,8 +9,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from itertools import chain, islice
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xmodal.errors import ConfigError, XmodalError
@@ -24,19 +23,16 @@ from xmodal.index.contract import (
     WordsQuery,
 )
 from xmodal.index.query_codes import QueryCodes
-from xmodal.index.words import as_typed, document_words, tokens
 from xmodal.modality import Modality
 from xmodal.retrieval.encoding import encode_queries
-from xmodal.retrieval.fusion import reciprocal_rank
 from xmodal.retrieval.query import Query
+from xmodal.retrieval.ranking import DEPTH, Ranking, best_hits, excluding_words, is_hit
 
 if TYPE_CHECKING:
     from xmodal.data.images import Source
     from xmodal.encoders.calibration import Stage
     from xmodal.encoders.encoder import Encoder
 
-DEPTH = 100
-"""Documents of each ranking, by codes and by words, that are fused and compared for confidence."""
 MAX_COUNT = 10_000
 """Largest number of documents of a ranking, unless a query asks for more: of an index in OpenSearch
 one request returns no more."""
@@ -130,7 +126,10 @@ class Retriever:
         return results
 
     def _search(self, group: Sequence[_Encoded]) -> list[list[Hit]]:
-        """Return the hits of queries with one group key."""
+        """Return the hits of queries with one group key.
+
+        The rankings are searched deeper until no query lacks hits because some were left out.
+        """
         first = group[0].query
         if first.by == "words" and not isinstance(self.index, FullTextIndex):
             raise ConfigError("this index has no full-text search: leave out by='words'")
@@ -139,40 +138,24 @@ class Retriever:
         if first.has_words or first.cross_modal:
             depth = max(depth, DEPTH)
         by_words = self._by_words(group, depth if first.by == "words" else DEPTH)
-        if depth > DEPTH and by_words[0] is not None:
+        if first.by == "both" and depth > DEPTH and by_words[0] is not None:
             # Documents that words rank may be among those by codes.
             depth = max(depth, min(depth + DEPTH, MAX_COUNT))
-        by_codes = self._by_codes(group, depth)
-        return [
-            self._finished(one, hits, words)
-            for one, hits, words in zip(group, by_codes, by_words, strict=True)
-        ]
-
-    def _by_codes(self, group: Sequence[_Encoded], depth: int) -> Hits:
-        """Return the ranking by codes of each query, at most ``depth`` documents."""
-        first = group[0].query
-        if first.by == "words":
-            return [[] for _ in group]
-        # The document that a query is like, and documents with excluded words, are left out below.
-        spare = any(one.query.like is not None for one in group)
-        count = (2 * depth if first.not_text else depth) + spare
+        depth += any(one.query.like is not None for one in group)  # the document itself is no hit
         while True:
-            lists = self._ranked(group, count)
-            kept = [
-                [
-                    hit
-                    for hit in hits
-                    if hit.id != one.query.like and not _is_excluded(hit, one.query)
-                ][:depth]
-                for one, hits in zip(group, lists, strict=True)
+            by_codes: Hits = [[] for _ in group]
+            if first.by != "words":
+                by_codes = self._ranked(group, depth)
+            pages = [
+                self._page(one, hits, words, depth)
+                for one, hits, words in zip(group, by_codes, by_words, strict=True)
             ]
-            complete = all(
-                len(hits) == depth or len(ranked) < count
-                for hits, ranked in zip(kept, lists, strict=True)
-            )
-            if complete or count >= MAX_COUNT:
-                return kept
-            count = min(2 * count, MAX_COUNT)
+            complete = [page for page in pages if page is not None]
+            if len(complete) == len(pages):
+                return complete
+            depth = min(2 * depth, MAX_COUNT)
+            if first.by == "words":
+                by_words = self._by_words(group, depth)
 
     def _ranked(self, group: Sequence[_Encoded], count: int) -> Hits:
         """Return the best ``count`` documents of each query by codes, whatever the query excludes.
@@ -189,7 +172,7 @@ class Retriever:
                     codes, k, target=first.searched, where=first.where, radius=first.radius
                 )
             )
-            return [_best_hits(list(islice(lists, len(one.codes)))) for one in group]
+            return [best_hits(list(islice(lists, len(one.codes)))) for one in group]
 
         if count <= WINDOW or codes.vectors is None or self.index.dim is None:
             return search(codes, count)
@@ -209,46 +192,37 @@ class Retriever:
         if not first.has_words or not isinstance(self.index, FullTextIndex):
             return [None] * len(group)
         queries = [
-            WordsQuery(str(one.query.text), " ".join(_excluding_words(one.query))) for one in group
+            WordsQuery(str(one.query.text), " ".join(excluding_words(one.query))) for one in group
         ]
         return list(
             self.index.search_words(queries, depth, target=first.searched, where=first.where)
         )
 
-    def _finished(
-        self, one: _Encoded, by_codes: list[Hit], by_words: list[WordsHit] | None
-    ) -> list[Hit]:
-        """Return the hits of one query: rankings fused, with confidence, from offset to k."""
-        query = one.query
-        hits = by_codes if by_words is None else self._fused(one, by_codes, by_words)
-        scores = None if by_words is None else {hit.key: hit.score for hit in by_words}
-        hits = self._with_confidence(one, hits, scores)
-        if query.min_confidence is not None:
-            least = query.min_confidence
-            hits = [h for h in hits if h.confidence is not None and h.confidence >= least]
-        return hits[query.offset : query.offset + query.k]
+    def _page(
+        self, one: _Encoded, ranked: list[Hit], by_words: list[WordsHit] | None, depth: int
+    ) -> list[Hit] | None:
+        """Return the hits of one query from offset to k; None if deeper rankings are needed.
 
-    def _fused(self, one: _Encoded, by_codes: list[Hit], by_words: list[WordsHit]) -> list[Hit]:
-        """Return the documents of both rankings by the sum of their reciprocal ranks.
-
-        The first DEPTH by words are fused with the first DEPTH by codes; further documents follow
-        by codes. So the order is the same for every depth of the ranking by codes.
+        ``ranked``: the first ``depth`` documents by codes; ``by_words``: those by words.
         """
         query = one.query
-        known = {hit.key: hit for hit in by_codes}
-        matched = {hit.key: as_typed(str(query.text), hit.matched) for hit in by_words}
-        known |= self._measured(one, [key[0] for key in matched if key not in known])
-        words = [key for key in matched if key in known]
-        codes = [hit.key for n, hit in enumerate(by_codes) if n < DEPTH or hit.key not in matched]
-        weights = (1.0, query.word_weight)
-        return [
-            known[rank.id]._replace(
-                score=rank.score,
-                ranks=dict(zip(("codes", "words"), rank.ranks, strict=True)),
-                matched=matched.get(rank.id, ()),
-            )
-            for rank in reciprocal_rank([codes, words], weights=weights)
-        ]
+        by_codes = [hit for hit in ranked if is_hit(hit, query)]
+        ended = len(by_words or () if query.by == "words" else ranked) < depth
+        if by_words is None:
+            ranking = Ranking.by_codes(query, by_codes, ended)
+        else:
+            matched = {hit.key: hit for hit in by_words}
+            found = {hit.key for hit in by_codes}
+            others = self._measured(one, [key[0] for key in matched if key not in found])
+            ranking = Ranking.fuse(query, by_codes, others, matched, ended)
+        ranking = ranking._replace(confidence=self._confidence(one, ranking))
+        sorted_to_end = query.by == "words" or self._stage(one) != "vectors"
+        kept, all_kept = ranking.kept(None if sorted_to_end else WINDOW)
+        end = query.offset + query.k
+        final = sum(place < ranking.final for place in kept)
+        if final < end and not (ended or all_kept or depth >= MAX_COUNT):
+            return None
+        return ranking.page(kept[query.offset : end])
 
     def _measured(self, one: _Encoded, ids: Sequence[str]) -> dict[tuple[str, str], Hit]:
         """Return hits of documents that only the ranking by words found."""
@@ -257,7 +231,7 @@ class Retriever:
         return {
             key: hit
             for key, hit in self._measure(one, ids).items()
-            if hit.id != query.like and hit.distance <= limit and not _is_excluded(hit, query)
+            if hit.distance <= limit and is_hit(hit, query)
         }
 
     def _measure(self, one: _Encoded, ids: Sequence[str]) -> dict[tuple[str, str], Hit]:
@@ -272,7 +246,7 @@ class Retriever:
             )
             for row in range(len(one.codes))
         ]
-        return {hit.key: hit for hit in _best_hits(lists)}
+        return {hit.key: hit for hit in best_hits(lists)}
 
     # ---- confidence ----------------------------------------------------------------------------
 
@@ -288,27 +262,33 @@ class Retriever:
                 "searches texts: leave min_confidence out, or limit the distance by radius"
             )
 
-    def _with_confidence(
-        self,
-        one: _Encoded,
-        hits: list[Hit],
-        word_scores: Mapping[tuple[str, str], float] | None,
-    ) -> list[Hit]:
-        """Return the hits with their confidence; None where none is calibrated."""
-        query = one.query
-        if self.encoder is None or not query.cross_modal or not hits:
-            return hits
-        of_text = query.searched == "image"
+    def _confidence(self, one: _Encoded, ranking: Ranking) -> list[float | None]:
+        """Return the confidence of each hit; None where none is calibrated."""
+        query, matched = one.query, ranking.matched
+        if self.encoder is None or not query.cross_modal or not ranking.hits:
+            return [None] * len(ranking.hits)
+        # Documents after the window compete with none, so that no confidence depends on the depth.
+        first, others = ranking.split(WINDOW)
+        places = first + others
+        hits = [ranking.hits[place] for place in places]
+        word_scores = None
+        if matched is not None:
+            scores = {key: hit.score for key, hit in matched.items()}
+            word_scores = [scores.get(hit.key) for hit in hits]
         found = self.encoder.confidence.hits_confidence(
             self._stage(one),
             None if query.by == "words" else [hit.similarity for hit in hits],
             self._documents(query),
-            word_scores=None if word_scores is None else [word_scores.get(h.key) for h in hits],
+            word_scores=word_scores,
             distances=[hit.distance for hit in hits],
-            source="text" if of_text else "image",
+            source="text" if query.searched == "image" else "image",
             has_known_token=query.text is None or self.encoder.has_known_token(query.text),
+            among=len(first),
         )
-        return [hit._replace(confidence=one) for hit, one in zip(hits, found, strict=True)]
+        confidence: list[float | None] = [None] * len(found)
+        for place, value in zip(places, found, strict=True):
+            confidence[place] = value
+        return confidence
 
     def _stage(self, one: _Encoded) -> Stage:
         """Return the last stage of the ranking by codes, from which the similarities are."""
@@ -325,42 +305,6 @@ class Retriever:
             self._counts = {key: (now, count)} if len(self._counts) > 1000 else self._counts
             self._counts[key] = now, count
         return count
-
-
-def _excluding_words(query: Query) -> list[str]:
-    """Return the words of which a document of the ranking by words has none."""
-    return [next(iter(words)) for words in map(_word_set, query.not_text) if len(words) == 1]
-
-
-def _is_excluded(hit: Hit, query: Query) -> bool:
-    """Return whether a document has all words of one of the texts that are subtracted."""
-    if not query.not_text:
-        return False
-    words = set(document_words(hit.fields, hit.id))
-    return any(excluded and excluded <= words for excluded in map(_word_set, query.not_text))
-
-
-@lru_cache(256)
-def _word_set(text: str) -> frozenset[str]:
-    """Return the words of a text that is subtracted; it is compared with each document."""
-    return frozenset(tokens(text))
-
-
-def _best_hits(lists: Hits) -> list[Hit]:
-    """Return the hits of all codes of one query in order, each document once, as its best hit.
-
-    Hits are ordered by similarity, then by distance and id.
-    """
-    if len(lists) == 1:
-        return lists[0]
-
-    def order(hit: Hit) -> tuple[float, int, tuple[str, str], int]:
-        return -(hit.similarity or 0.0), hit.distance, hit.key, hit.nearest or 0
-
-    best: dict[tuple[str, str], Hit] = {}
-    for hit in sorted(chain.from_iterable(lists), key=order):
-        best.setdefault(hit.key, hit)
-    return list(best.values())
 
 
 def _group_key(query: Query, codes: QueryCodes) -> str:

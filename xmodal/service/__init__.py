@@ -13,6 +13,7 @@ validation.py  the first error of a validation as one line
 compression.py gzip of requests and responses
 json_response.py  JSON responses, ETags
 image_input.py images in requests
+input_threads.py  threads for bodies and pictures, apart by size
 batching.py    micro-batching
 downloads.py   pictures named by an address, of allowed hosts
 reload.py      reloads a local index that another process saved

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 from urllib.parse import urlencode
@@ -13,13 +12,15 @@ from urllib.parse import urlencode
 from fastapi import Depends
 from starlette.requests import Request
 
+from xmodal.codes import BinaryCodes
 from xmodal.encoders.encoder import Encoder
 from xmodal.index.contract import Hit, Index, nearest_to_json, source_at
 from xmodal.modality import Modality
 from xmodal.retrieval.query import Query
 from xmodal.retrieval.retriever import Retriever
-from xmodal.service.batching import BatchedEncoder, Batcher
+from xmodal.service.batching import BatchedEncoder, Batcher, gather
 from xmodal.service.bodies import MAX_K, MAX_OFFSET
+from xmodal.service.input_threads import InputThreads, Precedence, give_way
 from xmodal.service.json_response import to_json
 from xmodal.service.metrics import Metrics
 from xmodal.service.reload import watch_index
@@ -33,8 +34,9 @@ COUNT_SECONDS = 5.0
 """Seconds for which the number of documents is cached."""
 
 
-LARGE_CHARACTERS, LARGE_DEPTH, LARGE_VALUES = 2000, 200, 64
-"""Characters of the texts, hits, and values of filters from which a search may take long."""
+LARGE_CHARACTERS, LARGE_EXCLUSIONS, LARGE_DEPTH, LARGE_VALUES = 2000, 4, 200, 64
+"""Characters of the texts, excluded texts, hits, and values of filters from which a search may take
+long."""
 LARGE_BATCH = 4
 
 
@@ -43,6 +45,7 @@ def is_large(query: Query) -> bool:
     characters = len(query.text or "") + sum(map(len, query.not_text))
     return (
         query.image is not None
+        or len(query.not_text) > LARGE_EXCLUSIONS
         or characters > LARGE_CHARACTERS
         or query.k + query.offset > LARGE_DEPTH
         or _values(query.where) > LARGE_VALUES
@@ -71,11 +74,12 @@ class Backend:
         self.encoder, self.settings = encoder, settings
         self.metrics = Metrics()
         self.thumbnails = Thumbnails(settings.pictures)
-        # One thread: parsing holds the interpreter lock, so more would only delay the event loop.
-        self.parsing = ThreadPoolExecutor(1, thread_name_prefix="body")
+        self._precedence = Precedence()
+        self.inputs = InputThreads(self._precedence)
         self.encoding = BatchedEncoder(
             encoder,
             settings,
+            self.inputs,
             self.metrics.observe_batch,
             lambda result: self.metrics.downloads.labels(result).inc(),
         )
@@ -103,7 +107,7 @@ class Backend:
 
     def close(self) -> None:
         """Wait for running batches, end the threads and close the index."""
-        self.parsing.shutdown(wait=True, cancel_futures=True)
+        self.inputs.close()
         self.encoding.close()
         self._searches.close()
         self._large_searches.close()
@@ -111,13 +115,29 @@ class Backend:
 
     async def search(self, query: Query) -> Page:
         """The hits of a query. Searches that may take long do not delay the others."""
-        return await (self._large_searches if is_large(query) else self._searches)(query)
+        if is_large(query):
+            return await self._large_searches(query)
+        with self._precedence.small():
+            return await self._searches(query)
+
+    async def encode_texts(self, texts: Sequence[str]) -> list[BinaryCodes | BaseException]:
+        """The codes of texts, or errors in their places. Many texts do not delay few."""
+        if len(texts) > LARGE_BATCH or sum(map(len, texts)) > LARGE_CHARACTERS:
+            return await gather(map(self.encoding.large_text, texts))
+        with self._precedence.small():
+            return await gather(map(self.encoding.text, texts))
+
+    async def encode_images(self, images: Sequence[str]) -> list[BinaryCodes | BaseException]:
+        """The codes of images, or errors in their places. Many images do not delay few."""
+        many, encoding = len(images) > LARGE_BATCH, self.encoding
+        return await gather(map(encoding.one_of_many_images if many else encoding.image, images))
 
     def _batcher(self, workers: int) -> Batcher[Query, Page]:
         return Batcher(
             self._search_batch,
             max_batch_size=self.settings.max_batch_size if workers > 1 else LARGE_BATCH,
             workers=workers,
+            initializer=(lambda: None) if workers > 1 else self._precedence.enter_thread,
             on_batch=lambda size: self.metrics.observe_batch("searches", size),
             name="search",
         )
@@ -157,7 +177,10 @@ class Backend:
 
     def _page(self, hits: Sequence[Hit], query: Query) -> Page:
         """The page as JSON, hit by hit, so that other threads run in between. Reads the disk."""
-        page = [to_json(self._hit_to_json(hit, query.target)) for hit in hits[: query.k]]
+        page = []
+        for hit in hits[: query.k]:
+            give_way()
+            page.append(to_json(self._hit_to_json(hit, query.target)))
         return Page(page, len(hits) > query.k or query.offset + len(hits) >= MAX_DEPTH)
 
     def _hit_to_json(self, hit: Hit, target: Modality | None) -> dict[str, Any]:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Generic, TypeAlias, TypeVar
 
 from xmodal.codes import BinaryCodes
 from xmodal.encoders.encoder import Encoder
 from xmodal.service.downloads import PictureDownloads
 from xmodal.service.image_input import decode_image
+from xmodal.service.input_threads import LARGE_BYTES, InputThreads
 from xmodal.service.settings import Settings
 from xmodal.service.tracing import span
 from xmodal.web.address import is_address
@@ -31,10 +33,11 @@ class Batcher(Generic[In, Out]):
     """Executes single calls in batches of at most ``max_batch_size``.
 
     ``function`` takes a list of inputs and returns one result for each, in order. It runs in one of
-    ``workers`` threads. A result that is an exception is raised by the call that it belongs to. If
-    ``function`` raises, the inputs of the batch are retried one by one, so that one input cannot
-    fail the others. ``on_batch`` is called with the size of each batch. ``name`` is the name of the
-    calls in traces; spans within a batch belong to the trace of its first call.
+    ``workers`` threads, which call ``initializer`` first. A result that is an exception is raised
+    by the call that it belongs to. If ``function`` raises, the inputs of the batch are retried one
+    by one, so that one input cannot fail the others. ``on_batch`` is called with the size of each
+    batch. ``name`` is the name of the calls in traces; spans within a batch belong to the trace of
+    its first call.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Batcher(Generic[In, Out]):
         *,
         max_batch_size: int,
         workers: int = 1,
+        initializer: Callable[[], None] = lambda: None,
         on_batch: Callable[[int], None] = lambda size: None,
         name: str = "batch",
     ) -> None:
@@ -50,7 +54,9 @@ class Batcher(Generic[In, Out]):
         self._function, self._on_batch = function, on_batch
         self._max_batch_size = max_batch_size
         self._idle_workers = workers
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="batch")
+        self._threads = ThreadPoolExecutor(
+            workers, thread_name_prefix="batch", initializer=initializer
+        )
         self._queue: deque[_Call[In, Out]] = deque()
         self._running: set[asyncio.Task[None]] = set()
 
@@ -129,10 +135,11 @@ class BatchedEncoder:
         self,
         encoder: Encoder,
         settings: Settings,
+        inputs: InputThreads,
         on_batch: Callable[[str, int], None],
         on_download: Callable[[str], None],
     ) -> None:
-        self._max_pixels = settings.max_pixels
+        self._max_pixels, self._inputs = settings.max_pixels, inputs
         self._downloads = PictureDownloads(settings, on_download)
 
         def encode_texts(texts: Sequence[str]) -> list[BinaryCodes]:
@@ -141,23 +148,36 @@ class BatchedEncoder:
         def encode_images(images: Sequence[bytes]) -> list[BinaryCodes]:
             return _rows(encoder.encode_images(list(images)))
 
-        self.text = Batcher(
-            encode_texts,
-            max_batch_size=settings.max_batch_size,
-            on_batch=lambda size: on_batch("texts", size),
-            name="encode texts",
-        )
-        self._image = Batcher(
-            encode_images,
-            max_batch_size=max(1, settings.max_batch_size // 4),
-            on_batch=lambda size: on_batch("pictures", size),
-            name="encode pictures",
-        )
+        def text_batcher(max_batch_size: int) -> Batcher[str, BinaryCodes]:
+            return Batcher(
+                encode_texts,
+                max_batch_size=max_batch_size,
+                on_batch=lambda size: on_batch("texts", size),
+                name="encode texts",
+            )
+
+        self.text = text_batcher(settings.max_batch_size)
+        self.large_text = text_batcher(max(1, settings.max_batch_size // 4))
+
+        def image_batcher() -> Batcher[bytes, BinaryCodes]:
+            return Batcher(
+                encode_images,
+                max_batch_size=max(1, settings.max_batch_size // 4),
+                on_batch=lambda size: on_batch("pictures", size),
+                name="encode pictures",
+            )
+
+        self._image, self._large_image = image_batcher(), image_batcher()
 
     async def image(self, text: str) -> BinaryCodes:
         """The code of an image in base64, or at an address. Raises as :meth:`picture`."""
         async with self.picture(text) as data:
-            return await self._image(data)
+            return await (self._large_image if len(data) > LARGE_BYTES else self._image)(data)
+
+    async def one_of_many_images(self, text: str) -> BinaryCodes:
+        """The same, of many images of one request, which do not delay those of others."""
+        async with self.picture(text) as data:
+            return await self._large_image(data)
 
     @asynccontextmanager
     async def picture(self, text: str) -> AsyncIterator[bytes]:
@@ -169,17 +189,27 @@ class BatchedEncoder:
             async with self._downloads.picture(text) as data:
                 yield data
         else:
-            yield await asyncio.to_thread(decode_image, text, self._max_pixels)
+            yield await self._inputs.run(len(text), partial(decode_image, text, self._max_pixels))
 
     def waiting(self) -> dict[str, Callable[[], int]]:
         """Functions that return the number of waiting inputs, by kind of input."""
-        return {"texts": lambda: self.text.waiting, "pictures": lambda: self._image.waiting}
+        return {
+            "texts": lambda: self.text.waiting + self.large_text.waiting,
+            "pictures": lambda: self._image.waiting + self._large_image.waiting,
+        }
 
     def close(self) -> None:
         """Wait for running batches and end the threads."""
         self._downloads.close()
         self.text.close()
+        self.large_text.close()
         self._image.close()
+        self._large_image.close()
+
+
+async def gather(work: Iterable[Awaitable[Out]]) -> list[Out | BaseException]:
+    """Results, or errors in their places; waits for all of them."""
+    return await asyncio.gather(*work, return_exceptions=True)
 
 
 def _rows(codes: BinaryCodes) -> list[BinaryCodes]:

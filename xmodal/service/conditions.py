@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -89,18 +89,20 @@ def _kind(value: Any) -> str:
     return "object" if isinstance(value, dict) else "list" if isinstance(value, list) else "value"
 
 
+Object = TypeVar("Object", bound=Body)
+ValuesOr = Annotated[
+    Annotated[Scalar, Tag("value")]
+    | Annotated[Scalars, Tag("list")]
+    | Annotated[Object, Tag("object")],
+    Discriminator(_kind),
+]
+"""A value, a list of values of which one must match, or an object of conditions."""
+
+
 class AnyCasePrefix(Body):
     """Beginning of a value."""
 
     prefix: Prefix
-
-
-AnyCase = Annotated[
-    Annotated[Scalar, Tag("value")]
-    | Annotated[Scalars, Tag("list")]
-    | Annotated[AnyCasePrefix, Tag("object")],
-    Discriminator(_kind),
-]
 
 
 class _Bounds(Body):
@@ -112,7 +114,7 @@ class _Bounds(Body):
     lte: Bound = LEFT_OUT
     exists: bool = LEFT_OUT
     prefix: Prefix = LEFT_OUT
-    any_case: AnyCase = Field(
+    any_case: ValuesOr[AnyCasePrefix] = Field(
         LEFT_OUT, description="Values, or a prefix, of which the letters A to Z equal a to z."
     )
 
@@ -128,44 +130,24 @@ class Condition(_Bounds):
     """Conditions on one field, which must all hold."""
 
 
-Negated = Annotated[
-    Annotated[Scalar, Tag("value")]
-    | Annotated[Scalars, Tag("list")]
-    | Annotated[Condition, Tag("object")],
-    Discriminator(_kind),
-]
-
-
 class NegatableCondition(_Bounds):
     """Conditions on one field, which must all hold; one of them may be negated."""
 
-    not_: Negated = Field(LEFT_OUT, alias="not", description="A condition that must not hold.")
-
-
-OneOfAll = Annotated[
-    Annotated[Scalar, Tag("value")]
-    | Annotated[Scalars, Tag("list")]
-    | Annotated[NegatableCondition, Tag("object")],
-    Discriminator(_kind),
-]
+    not_: ValuesOr[Condition] = Field(
+        LEFT_OUT, alias="not", description="A condition that must not hold."
+    )
 
 
 class Conditions(NegatableCondition):
     """Bounds (gt, gte, lt, lte), exists, prefix, any_case, not and all, which must all hold."""
 
-    all: Annotated[list[OneOfAll], Field(min_length=1, max_length=32)] = Field(
+    all: Annotated[list[ValuesOr[NegatableCondition]], Field(min_length=1, max_length=32)] = Field(
         LEFT_OUT, description="Conditions that must all hold."
     )
 
 
-Filter = Annotated[
-    Annotated[Scalar, Tag("value")]
-    | Annotated[Scalars, Tag("list")]
-    | Annotated[Conditions, Tag("object")],
-    Discriminator(_kind),
-]
 Where = Annotated[
-    dict[Annotated[str, StringConstraints(min_length=1, max_length=2048)], Filter],
+    dict[Annotated[str, StringConstraints(min_length=1, max_length=2048)], ValuesOr[Conditions]],
     Field(
         max_length=MAX_FILTERS,
         description="Filters on fields, combined with AND: a value, a list of values of which one "

@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from xmodal.service.backend import Backend, BackendDependency
 from xmodal.service.compression import decompress
 from xmodal.service.errors import RequestError
+from xmodal.service.input_threads import give_way
 from xmodal.service.settings import Settings
 from xmodal.service.validation import field_names, validation_message
 
@@ -68,27 +69,33 @@ async def read_body(request: Request, model: type[Model], backend: Backend) -> M
             f"the content encoding is {encoding[:80]!r}, expected gzip or none",
             {"Accept-Encoding": "gzip"},
         )
-    data = await _receive(request, backend.settings)
-    if encoding == "identity" and len(data) <= DIRECT_BYTES:
-        return parse_and_validate(model, data)
+    chunks = await _receive(request, backend.settings)
+    size = sum(map(len, chunks))
+    if encoding == "identity" and size <= DIRECT_BYTES:
+        return parse_and_validate(model, b"".join(chunks))
 
     def process() -> Model:
-        plain = data if encoding == "identity" else decompress(data, backend.settings)
-        return parse_and_validate(model, plain)
+        data = b"".join(chunks)
+        chunks.clear()
+        if encoding == "gzip":
+            data = decompress(data, backend.settings)
+        return parse_and_validate(model, data)
 
-    return await asyncio.get_running_loop().run_in_executor(backend.parsing, process)
+    if encoding == "gzip":  # the size of the content is not known
+        size = backend.settings.max_body_bytes
+    return await backend.inputs.run(size, process)
 
 
-async def _receive(request: Request, settings: Settings) -> bytes:
-    """The bytes of a body. Raises RequestError if they are too many or arrive too slowly."""
-    data = bytearray()
+async def _receive(request: Request, settings: Settings) -> list[bytes]:
+    """The parts of a body. Raises RequestError if they are too many or arrive too slowly."""
+    chunks = []
     received, limit = 0, settings.max_body_bytes
     try:
         async with asyncio.timeout(settings.body_timeout):
             async for chunk in request.stream():
                 received += len(chunk)
                 if received <= limit:
-                    data += chunk
+                    chunks.append(chunk)
                 elif received > DISCARD_FACTOR * limit:
                     break
     except TimeoutError:
@@ -99,7 +106,7 @@ async def _receive(request: Request, settings: Settings) -> bytes:
         raise RequestError(400, "the connection ended before the end of the body") from None
     if received > limit:
         raise RequestError(413, f"the body is larger than the limit of {limit:,} bytes")
-    return bytes(data)
+    return chunks
 
 
 def parse_and_validate(model: type[Model], data: bytes) -> Model:
@@ -124,6 +131,7 @@ def parse(data: bytes, name: str = "the body") -> Any:
     of more than MAX_DIGITS, or is nested too deeply.
     """
     _check_values(data, name)
+    give_way()
     try:
         return json.loads(
             data.decode("utf-8"), parse_constant=_reject_constant, parse_int=_parse_int
@@ -143,6 +151,7 @@ def _check_values(data: bytes, name: str) -> None:
     """
     inside, count, escapes, rest = False, 0, 0, b""
     for start in range(0, len(data), SLICE_BYTES):
+        give_way()
         part = rest + data[start : start + SLICE_BYTES]
         backslashes = len(part) - len(part.rstrip(b"\\"))
         rest = part[-1:] if backslashes % 2 else b""  # it belongs to the next character

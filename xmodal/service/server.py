@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +33,9 @@ CLOSED_AT_ONCE = 32
 """Of the connections of an address, one in CLOSED_AT_ONCE is closed if they are too many."""
 RESERVED_FILES = 128
 """File descriptors that are kept for files and for connections to OpenSearch."""
+SWITCH_SECONDS = 0.0005
+"""Seconds for which a thread waits for the interpreter lock while another one computes. The event
+loop waits many times per request: with Python's 5 ms, one busy thread would delay it by 100 ms."""
 TICK_SECONDS = 0.1
 TICKS_PER_CHECK, TICKS_PER_RELOAD = 2, 50
 """Checks of connections, and of TLS files, in ticks of the server."""
@@ -92,7 +96,12 @@ def serve(
     )
     server = _Server(config, connections, tls, on_ready)
     on_start(server)
-    server.run([listening])
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        server.run([listening])
+    finally:
+        sys.setswitchinterval(before)
 
 
 class Connections:

@@ -54,8 +54,8 @@ class Settings:
     request_timeout: float = 30.0
     min_rate: int = 8192
     shutdown_timeout: float = 7.0
-    max_concurrent_requests: int = 256
-    max_requests_per_client: int = 128
+    max_concurrent_requests: int = 512
+    max_requests_per_client: int = 256
     max_connections: int = 2048
     max_connections_per_address: int = 512
     max_batch_size: int = 32

@@ -35,6 +35,7 @@ from xmodal.encoders.calibration import (
     relative,
 )
 from xmodal.features.extract import Array
+from xmodal.features.rows import Features
 from xmodal.features.units import FeatureTable, Units
 from xmodal.index.words import document_words, tokens
 from xmodal.modality import DIRECTIONS, MODALITIES, Modality
@@ -58,13 +59,15 @@ RANKS = 10
 CODE_WEIGHTS = (2.0, 3.0, 5.0, 8.0, 12.0, 18.0, 27.0)
 WORD_WEIGHTS = (0.5, 1.0, 1.5, 2.0, 3.0)
 """Weights of a similarity and of a BM25 score that are tried."""
+MAX_HELD_OUT = 20_000
+"""Held-out groups whose outputs are computed."""
 MAX_TRIED = 10_000
 """Hits that choose the weights; all hits fit the curve of the chosen ones."""
 LOW_SHARE, MAX_THRESHOLD = 0.05, 0.5
 """Share of the held-out queries whose best hit is below the default threshold, and its maximum."""
 RIDGE = 1e-4
 
-Outputs = Callable[[Modality, Array], Array]
+Outputs = Callable[[Modality, Features], Array]
 
 
 @dataclass
@@ -122,14 +125,18 @@ def collection_of(
 ) -> Collection:
     """Return the groups of ``held_out``, and at most ``max_others`` groups of ``others``.
 
-    ``outputs``: maps a modality and features (m, d) to the real-valued outputs (m, bits).
+    Of the held-out groups ``MAX_HELD_OUT`` are kept; a hash of their names decides. ``outputs``
+    maps a modality and features (m, d) to the real-valued outputs (m, bits).
     """
     classes = table.data.classes
     groups = sorted_by_hash({item.group or item.id for item in others}, "calibration")
     kept = set(groups[:max_others])
     queries = {item.group or item.id for item in held_out}
+    if len(queries) > MAX_HELD_OUT:
+        queries = set(sorted_by_hash(queries, "calibration")[:MAX_HELD_OUT])
+    first = (item for item in held_out if (item.group or item.id) in queries)
     further = (item for item in others if (item.group or item.id) in kept)
-    part = replace(held_out, items=(*held_out.items, *further))
+    part = replace(held_out, items=(*first, *further))
     units = table.units(part, classes)
     found = {modality: outputs(modality, units.features(modality)) for modality in MODALITIES}
     asked = np.array([id_ in queries for id_ in units.ids], np.bool_)

@@ -162,7 +162,8 @@ class _NeighboursRun(Run):
         """Expected recall of the exact neighbours among the training rows."""
         queries, database = self.data.validation.image, self.data.train.image
         if self._nearest is None:
-            self._nearest = linear_models.nearest(queries.numpy(), database.numpy(), NEIGHBOURS)
+            rows = [torch.cat(list(part.split(1024))).numpy() for part in (queries, database)]
+            self._nearest = linear_models.nearest(rows[0], rows[1], NEIGHBOURS)
         codes = towers.codes("image", queries), towers.codes("image", database)
         k = self._nearest.shape[1]
         return {f"recall@{k}": mean(neighbour_recall(*codes, self._nearest, k))}

@@ -23,6 +23,8 @@ from xmodal.training.pseudo_labels import PseudoLabeller, PseudoLabels
 from xmodal.training.run import TrainingData, learning_rate_factor
 
 MIN_STEPS_PER_EPOCH = 8
+BLOCK_ROWS = 1 << 16
+"""Pairs whose labels are read at once."""
 MAX_GRAD_NORM = 5.0
 
 Terms = dict[str, torch.Tensor]
@@ -150,8 +152,11 @@ def fit_pseudo_labeller(data: TrainingData, config: ObjectiveConfig) -> PseudoLa
 
 def class_prototypes(data: TrainingData, config: ClassObjectiveConfig) -> ClassPrototypes:
     """Return untrained prototypes; the temperature is for the classes with labelled pairs."""
-    present = int((data.train.labels[data.train.labelled].sum(0) > 0).sum())
-    return ClassPrototypes(data.classes, data.bits, class_temperature(present, config.certainty))
+    present = torch.zeros(data.classes, dtype=torch.bool)
+    for rows in data.train.labelled.nonzero().flatten().split(BLOCK_ROWS):
+        present |= (data.train.labels[rows] > 0).any(0).cpu()
+    temperature = class_temperature(int(present.sum()), config.certainty)
+    return ClassPrototypes(data.classes, data.bits, temperature)
 
 
 def hash_optimiser(network: nn.Module, config: ObjectiveConfig) -> torch.optim.AdamW:

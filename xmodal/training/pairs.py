@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from xmodal.encoders.torch_encoder import RowTensor
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -37,6 +39,37 @@ class Pairs:
             self.labels.to(device),
             self.labelled.to(device),
         )
+
+
+@dataclass(frozen=True)
+class StoredPairs:
+    """Pairs whose features and labels are read by rows: memory does not depend on the features."""
+
+    image: RowTensor
+    text: RowTensor
+    labels: RowTensor
+    labelled: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def take(self, rows: torch.Tensor) -> Pairs:
+        """Read the pairs at ``rows``."""
+        labelled = self.labelled[rows.to(self.labelled.device)]
+        return Pairs(self.image[rows], self.text[rows], self.labels[rows], labelled)
+
+    def to(self, device: torch.device) -> StoredPairs:
+        """Return the pairs; their rows are read onto ``device``."""
+        return StoredPairs(
+            self.image.to(device),
+            self.text.to(device),
+            self.labels.to(device),
+            self.labelled.to(device),
+        )
+
+
+TrainingPairs = Pairs | StoredPairs
+"""All pairs of a training."""
 
 
 def even_choice(n: int, max_rows: int) -> torch.Tensor:

@@ -21,6 +21,7 @@ from xmodal.features.extract import (
     source_offsets,
     text_features,
 )
+from xmodal.features.rows import Features
 from xmodal.modality import Modality
 
 MAX_COMPARED = 500
@@ -30,7 +31,7 @@ MAX_COMPARED = 500
 def equal_bits(
     towers: Towers,
     usable: Dataset,
-    features: Mapping[Modality, Array],
+    features: Mapping[Modality, Features],
     options: Options,
     cache: Path | None,
 ) -> dict[str, float]:

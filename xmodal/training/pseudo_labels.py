@@ -21,10 +21,12 @@ import numpy.typing as npt
 import torch
 
 from xmodal.linear_models import cca, logistic, unit
-from xmodal.training.pairs import Pairs, even_choice
+from xmodal.training.pairs import Pairs, TrainingPairs, even_choice
 
 MAX_FIT_ROWS = 20_000
 """Pairs that CCA and the logistic regression are fitted on."""
+MAX_STORED_ROWS = 100_000
+"""Pairs whose pseudo-labels are computed once, before training."""
 Array = npt.NDArray[np.float32]
 
 
@@ -67,8 +69,35 @@ PseudoLabeller = Callable[[Pairs], PseudoLabels]
 """Returns the pseudo-labels of any pairs, of training or others."""
 
 
+@dataclass(frozen=True)
+class LabelledLater:
+    """Pseudo-labels of many pairs, which are computed when they are taken."""
+
+    labeller: PseudoLabeller
+    pairs: TrainingPairs
+
+    def take(self, rows: torch.Tensor) -> PseudoLabels:
+        """Return those of the pairs at ``rows``."""
+        return self.labeller(self.pairs.take(rows))
+
+
+def label_pairs(labeller: PseudoLabeller, pairs: TrainingPairs) -> PseudoLabels | LabelledLater:
+    """Return the pseudo-labels of training pairs: all at once, or later with many pairs.
+
+    They need 4 bytes for each of ``directions`` and twice the classes of a pair. Labels that are
+    computed later differ by rounding.
+    """
+    if len(pairs) > MAX_STORED_ROWS:
+        return LabelledLater(labeller, pairs)
+    return labeller(pairs.take(torch.arange(len(pairs))))
+
+
 def fit(
-    pairs: Pairs, *, directions: int, label_unlabelled: bool = True, raw_images: bool = False
+    pairs: TrainingPairs,
+    *,
+    directions: int,
+    label_unlabelled: bool = True,
+    raw_images: bool = False,
 ) -> PseudoLabeller:
     """Fit CCA and the logistic regression to ``pairs``.
 
@@ -76,7 +105,8 @@ def fit(
     class probabilities of the regression, else zeros. With ``raw_images`` (pixels) only the text
     features are used.
     """
-    mean, rows = _numpy(pairs.text).mean(axis=0), even_choice(len(pairs), MAX_FIT_ROWS)
+    rows = even_choice(len(pairs), MAX_FIT_ROWS)
+    mean = _numpy(pairs.text[even_choice(len(pairs), MAX_STORED_ROWS)]).mean(axis=0)
     shared = (
         None if raw_images else cca(_numpy(pairs.image[rows]), _numpy(pairs.text[rows]), directions)
     )

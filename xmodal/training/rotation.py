@@ -31,7 +31,7 @@ from xmodal.codes import check_bits
 from xmodal.config import Options
 from xmodal.data.dataset import Dataset, Problems, sample_by_hash
 from xmodal.encoders.folder import TORCH_ENCODER, RunFolder, open_run
-from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_tensor
+from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_rows, as_tensor
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
 from xmodal.evaluation.code_health import code_health
@@ -43,6 +43,7 @@ from xmodal.features.backbones import (
     load_text_backbone,
 )
 from xmodal.features.extract import Array, text_features
+from xmodal.features.rows import FeatureRows
 from xmodal.features.units import BackboneSource, FeatureTable
 from xmodal.modality import MODALITIES, Modality
 from xmodal.training.calibrate import calibrate, collection_of
@@ -247,7 +248,7 @@ class _Features:
         for modality in MODALITIES:
             features, usable = source.features(modality, data.items, data.problems)
             counts = [len(item.sources(modality)) for item in data]
-            rows[modality] = features[usable]
+            rows[modality] = FeatureRows.of(features)[usable]
             item_of[modality] = np.repeat(np.arange(len(data)), counts)[usable]
         return cls(data, rows["image"], rows["text"], item_of["image"], item_of["text"])
 
@@ -284,7 +285,7 @@ class _Features:
         kept = np.flatnonzero(whole)
         return FeatureTable(
             replace(self.data, items=tuple(self.data.items[row] for row in kept)),
-            {m: x[np.isin(item_of[m], kept)] for m, x in rows.items()},
+            {m: FeatureRows(x).take(np.isin(item_of[m], kept)) for m, x in rows.items()},
             {m: np.concatenate([[0], np.cumsum(counts[m][kept])]) for m in MODALITIES},
         )
 
@@ -336,7 +337,7 @@ def _collection(towers: Towers, features: _Features, queries: npt.NDArray[np.int
         table,
         table.data.keep(lambda item: item.id in held),
         table.data.keep(lambda item: item.id not in held),
-        lambda modality, rows: towers.outputs(modality, as_tensor(rows)),
+        lambda modality, rows: towers.outputs(modality, as_rows(rows)),
         by_labels=False,
     )
 

@@ -22,7 +22,7 @@ from xmodal.encoders.folder import HISTORY
 from xmodal.encoders.towers import Kind, Towers
 from xmodal.errors import DataError
 from xmodal.training.checkpoint import Checkpoint, Stateful
-from xmodal.training.pairs import Pairs
+from xmodal.training.pairs import TrainingPairs
 from xmodal.training.sheets import save_sheet
 from xmodal.training.validation import validation_map
 from xmodal.writing import write_text
@@ -35,8 +35,8 @@ class TrainingData:
     ``raw_images``: the image features are pixels, (n, 64 * 64 * 3) uint8.
     """
 
-    train: Pairs
-    validation: Pairs
+    train: TrainingPairs
+    validation: TrainingPairs
     bits: int
     raw_images: bool = False
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 
 from xmodal.codes import check_bits
@@ -27,7 +26,7 @@ from xmodal.data.split import Split
 from xmodal.data.split import split as split_pairs
 from xmodal.encoders.calibration import Confidence, known_words
 from xmodal.encoders.folder import TORCH_ENCODER, RunFolder, open_run
-from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_tensor
+from xmodal.encoders.torch_encoder import BackboneRef, RowTensor, TrainedEncoder, as_rows
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
 from xmodal.evaluation.explain import labels_notice
@@ -39,6 +38,7 @@ from xmodal.features.backbones import (
     load_text_backbone,
 )
 from xmodal.features.from_file import FileSource, check_backbone
+from xmodal.features.rows import FeatureRows
 from xmodal.features.units import BackboneSource, FeatureSource, FeatureTable
 from xmodal.modality import Modality
 from xmodal.training.calibrate import calibrate, collection_of
@@ -52,7 +52,7 @@ from xmodal.training.methods.schgan import train as schgan
 from xmodal.training.methods.schgan_paper import train as schgan_paper
 from xmodal.training.methods.sigah import train as sigah
 from xmodal.training.methods.ssah import train as ssah
-from xmodal.training.pairs import Pairs
+from xmodal.training.pairs import StoredPairs
 from xmodal.training.precision import equal_bits
 from xmodal.training.run import EpochShown, Run, TrainingData
 
@@ -246,16 +246,16 @@ def _run(
     return Run(TrainingData(train_pairs, validation_pairs, options.bits, source.raw), **settings)
 
 
-def _pairs(table: FeatureTable, part: Dataset, options: Options) -> Pairs:
-    """Return a pair for each caption, as tensors; ``options.label_share`` of the labels is kept."""
+def _pairs(table: FeatureTable, part: Dataset, options: Options) -> StoredPairs:
+    """Return a pair for each caption, read by rows; ``options.label_share`` of labels is kept."""
     image, text, item = table.pair_rows(part)
     labels, labelled = part.with_label_share(options.label_share, options.seed).labels(
         table.data.classes
     )
-    return Pairs(
-        as_tensor(table.rows["image"][image]),
-        as_tensor(table.rows["text"][text]),
-        torch.from_numpy(labels[item].astype(np.float32)),
+    return StoredPairs(
+        RowTensor(table.rows["image"].take(image)),
+        RowTensor(table.rows["text"].take(text)),
+        RowTensor(FeatureRows(labels, item)),
         torch.from_numpy(labelled[item]),
     )
 
@@ -275,7 +275,7 @@ def _calibrate(towers: Towers, table: FeatureTable, split: Split, options: Optio
         table,
         validation,
         train,
-        lambda modality, features: towers.outputs(modality, as_tensor(features)),
+        lambda modality, features: towers.outputs(modality, as_rows(features)),
         by_labels=by_labels,
     )
     confidence = calibrate(groups, options.seed)

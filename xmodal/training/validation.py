@@ -19,7 +19,7 @@ from xmodal.evaluation.metrics import (
 )
 from xmodal.features.units import Units
 from xmodal.modality import DIRECTIONS, MODALITIES, Modality
-from xmodal.training.pairs import Pairs, even_choice
+from xmodal.training.pairs import Pairs, TrainingPairs, even_choice
 
 MAX_UNITS = 500
 """Units on which R@k is measured after an epoch."""
@@ -31,7 +31,9 @@ MIN_LABELLED = 20
 """Labelled pairs that queries and database each need for the figure ``mAP``."""
 
 
-def validation_map(towers: Towers, validation: Pairs, train: Pairs) -> dict[str, float]:
+def validation_map(
+    towers: Towers, validation: TrainingPairs, train: TrainingPairs
+) -> dict[str, float]:
     """Expected mAP of the binary codes of validation pairs, mean of both directions.
 
     ``pair mAP``: the relevant item of a query is the other half of its own pair, among the
@@ -41,14 +43,14 @@ def validation_map(towers: Towers, validation: Pairs, train: Pairs) -> dict[str,
     """
     if not len(validation):
         return {}
-    validation = validation.take(even_choice(len(validation), MAX_VALIDATION))
+    measured = validation.take(even_choice(len(validation), MAX_VALIDATION))
     database = train.take(even_choice(len(train), MAX_DATABASE))
-    codes = _codes(towers, validation)
+    codes = _codes(towers, measured)
     figures = {
         "pair mAP": _map(groups_of_pairs(codes[one], codes[other]) for one, other in DIRECTIONS)
     }
-    if min(int(validation.labelled.sum()), int(database.labelled.sum())) >= MIN_LABELLED:
-        queries, database = _labelled(validation), _labelled(database)
+    if min(int(measured.labelled.sum()), int(database.labelled.sum())) >= MIN_LABELLED:
+        queries, database = _labelled(measured), _labelled(database)
         codes, searched = _codes(towers, queries), _codes(towers, database)
         labels = [part.labels.cpu().numpy() > 0 for part in (queries, database)]
         figures["mAP"] = _map(
@@ -67,7 +69,7 @@ def validation_recall(towers: Towers, units: Units) -> dict[str, float]:
         return {}
     chosen = units.take(even_choice(len(units), MAX_UNITS).numpy())
     codes: dict[Modality, BinaryCodes] = {
-        modality: towers.codes(modality, as_tensor(chosen.features(modality)))
+        modality: towers.codes(modality, as_tensor(np.asarray(chosen.features(modality))))
         for modality in MODALITIES
     }
     hits = [

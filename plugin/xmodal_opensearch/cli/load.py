@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,9 @@ from xmodal.cli.sources import Data, data_argument, paths_of
 from xmodal.data.dataset import Problems
 from xmodal.errors import ConfigError, IndexMismatch
 from xmodal.index.documents import DocumentBatch
-from xmodal.index.local import FILE, HammingIndex
+from xmodal.index.folder import is_index
+from xmodal.index.local import HammingIndex
+from xmodal.index.parts import Part, find_parts
 from xmodal_opensearch.client.address import Address, parse_address
 from xmodal_opensearch.client.bulk import Report
 from xmodal_opensearch.client.server import Server
@@ -35,6 +37,7 @@ from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 from xmodal_opensearch.loading.load import check_count
 from xmodal_opensearch.loading.load import load as load_into
 from xmodal_opensearch.loading.new_version import open_next_version, publish
+from xmodal_opensearch.loading.settling import settle
 from xmodal_opensearch.rest.connector import transfer_pipelines
 
 
@@ -44,7 +47,7 @@ from xmodal_opensearch.rest.connector import transfer_pipelines
 @click.option(
     "--model",
     type=click.Path(path_type=Path),
-    help="Encoder; required unless SOURCE is a local index.",
+    help="Encoder; required unless SOURCE is a local index or parts.",
 )
 @click.option(
     "--new-version", is_flag=True, help="Fill a new version, then switch the alias to it."
@@ -52,9 +55,17 @@ from xmodal_opensearch.rest.connector import transfer_pipelines
 @click.option("--delete-old", is_flag=True, help="With --new-version: delete the old version.")
 @click.option("--workers", default=2, show_default=True, help="Concurrent requests.")
 @click.option(
+    "--processes", default=1, show_default=True, help="Processes that build the requests."
+)
+@click.option(
     "--no-replicas",
     is_flag=True,
     help="No replicas during the load: faster, but losing a node loses documents.",
+)
+@click.option(
+    "--merge",
+    is_flag=True,
+    help="After the load, merge each shard to one segment, and load the codes into memory.",
 )
 @click.option("--without-copies", is_flag=True, hidden=True, help="Former name of --no-replicas.")
 @backbone_options(None)
@@ -62,16 +73,20 @@ from xmodal_opensearch.rest.connector import transfer_pipelines
 @cache_option
 @json_option
 def load(source: Data, uri: str, model: Path | None, **given: Any) -> None:
-    """Load a local index, or encode a folder or table; a second run resumes.
+    """Load a local index or parts, or encode a folder or table; a second run resumes.
+
+    Parts are the files of xmodal encode --shard, or their folder: all shards of one data set.
 
     \b
     Example:
       xmodal-opensearch load my.index --index opensearch://localhost:9200/photos
+      xmodal-opensearch load parts/ --index opensearch://localhost:9200/photos
       xmodal-opensearch load photos/ --model new.model --new-version
           --index opensearch://localhost:9200/photos
     """
-    if given["workers"] < 1:
-        raise ConfigError(f"--workers is {given['workers']}, expected at least 1")
+    for name in ("workers", "processes"):
+        if given[name] < 1:
+            raise ConfigError(f"--{name} is {given[name]}, expected at least 1")
     if given["delete_old"] and not given["new_version"]:
         raise ConfigError("--delete-old requires --new-version")
     address = parse_address(uri)
@@ -85,11 +100,14 @@ def load(source: Data, uri: str, model: Path | None, **given: Any) -> None:
             checkpoints=_notes(given["cache"]),
             total=total,
             workers=given["workers"],
+            processes=given["processes"],
             no_replicas=given["no_replicas"] or given["without_copies"],
             progress=bars,
         )
     _print_report(report, problems)
     check_count(index, total - len(report.failed), exactly=given["new_version"])
+    if given["merge"] and settle(index):
+        info("  the codes do not fit into memory: raise hamming.breaker.limit or add nodes")
     old: list[str] = []
     if given["new_version"]:
         _transfer_pipelines(index, address.index)
@@ -110,13 +128,18 @@ def _read_source(
     source: Data, model: Path | None, given: dict[str, Any], bars: Any
 ) -> tuple[Iterable[DocumentBatch], int, int, str | None, Problems]:
     """Return batches, their number of documents, bits, fingerprint, and problems of the data."""
-    if isinstance(source, Path) and (source / FILE).is_file():
+    if isinstance(source, Path) and is_index(source):
         if model is not None:
             raise ConfigError(f"{source} is a local index, which holds codes: omit --model")
         local = HammingIndex.load(source, bits=None, fingerprint=None)
         return local.batches(), len(local), local.bits, local.fingerprint, Problems()
+    if parts := find_parts(paths_of(source)):
+        return _read_parts(parts, model)
     if model is None:
-        raise ConfigError(f"{source} is not a local index: give --model to encode its items")
+        raise ConfigError(
+            f"{source} is not a local index and has no parts of xmodal encode: give --model to "
+            "encode its items"
+        )
     dataset = read_items(source, given)
 
     from xmodal.encoders.load import load_encoder
@@ -132,6 +155,23 @@ def _read_source(
     batches = list(encoder.batches(dataset, cache=cache, progress=bars))
     total = sum(map(len, batches))
     return batches, total, encoder.bits, encoder.fingerprint, dataset.problems
+
+
+def _read_parts(
+    parts: Sequence[Part], model: Path | None
+) -> tuple[Iterable[DocumentBatch], int, int, str | None, Problems]:
+    """Return what :func:`_read_source` does, for parts, which are read one batch at a time."""
+    if model is not None:
+        raise ConfigError("parts of xmodal encode hold codes: omit --model")
+    sources = dict.fromkeys(part.info.source for part in parts)
+    if len({part.info.listing for part in parts}) > 1:
+        raise IndexMismatch(
+            f"the parts are of several listings of files ({', '.join(sources)}), which may have "
+            "equal ids: load the parts of one listing at a time"
+        )
+    first = parts[0].info
+    batches = (batch for part in parts for batch in part.batches())
+    return batches, sum(map(len, parts)), first.bits, first.fingerprint, Problems()
 
 
 def _open_target(

@@ -8,6 +8,7 @@ proxy before it refuses as too large is sent in halves.
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -22,6 +23,7 @@ from xmodal_opensearch.client.retry import Retry
 
 MAX_BATCH_LINES = 2000
 MAX_BATCH_BYTES = 8 << 20
+FIRST_PAUSE = 0.2  # seconds
 Post = Callable[[bytes], Any]
 IsRetryable = Callable[[BaseException], bool]
 IsRepeated = Callable[[Exception, Retry], bool]
@@ -41,17 +43,20 @@ Batch = list[Line]
 class Report:
     """Counts of the results ("created", "updated", ...) and the reason of each refused id.
 
-    The result "unknown" is that of a deletion that found no document after an earlier attempt whose
-    answer was lost: this attempt may have removed it.
+    ``busy``: answers of a server that was too busy for the request or for some of its lines, which
+    were sent again. The result "unknown" is that of a deletion that found no document after an
+    earlier attempt whose answer was lost: this attempt may have removed it.
     """
 
     results: Counter[str] = field(default_factory=Counter)
     failed: dict[str, str] = field(default_factory=dict)
+    busy: int = 0
 
     def add(self, other: Report) -> None:
         """Add the counts and failures of another report."""
         self.results.update(other.results)
         self.failed.update(other.failed)
+        self.busy += other.busy
 
     @property
     def stored(self) -> int:
@@ -102,6 +107,36 @@ def batches(
         yield batch
 
 
+class RequestLimit:
+    """Limits the concurrent requests: halved by each answer of a busy server, else raised slowly.
+
+    ``present`` is between 1 and ``most``; answers to ``present`` requests raise it by one. Used by
+    several threads, as the context of a request.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self.present = most, float(most)
+        self._active = 0
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._active < int(self.present))
+            self._active += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._active -= 1
+            self._changed.notify_all()
+
+    def adapt(self, *, busy: bool) -> None:
+        """Change the limit after an answer."""
+        with self._changed:
+            changed = self.present / 2 if busy else self.present + 1 / self.present
+            self.present = min(float(self.most), max(1.0, changed))
+            self._changed.notify_all()
+
+
 @dataclass
 class SizeLimit:
     """Bytes of the smallest request that was refused as too large; larger ones are not sent."""
@@ -121,30 +156,39 @@ def send_batch(
     *,
     is_repeated: IsRepeated = lambda error, retry: False,
     limit: SizeLimit | None = None,
+    requests: RequestLimit | None = None,
 ) -> Report:
     """Send one batch; retry a failed request, and the lines that a busy server refused.
 
     ``is_repeated``: whether a retryable error came too often in a row. ``limit`` is lowered by
-    refused requests. Raises the error of ``post`` if it is not retryable or ``retry_timeout``
-    (seconds) has passed, ServerFailure if the server is still busy then or refuses a single line as
-    too large, and IndexMissing if the index was deleted.
+    refused requests, ``requests`` by a busy server. Raises the error of ``post`` if it is not
+    retryable or ``retry_timeout`` (seconds) has passed since the server last accepted a line,
+    ServerFailure if the server is still busy then or refuses a single line as too large, and
+    IndexMissing if the index was deleted.
     """
     report = Report()
-    limit = limit or SizeLimit()
-    retry = Retry(retry_timeout, first_pause=0.2)
+    limit, requests = limit or SizeLimit(), requests or RequestLimit(1)
+    retry = Retry(retry_timeout, first_pause=FIRST_PAUSE)
     uncertain: set[str] = set()
     pieces = [batch] if batch else []
     while pieces:
         piece = pieces.pop()
         failure: Exception | None = None
         if limit.allows(piece):
+            count = len(piece)
             try:
-                piece, failure = _read_answer(post(_body(piece)), piece, report, uncertain)
+                with requests:
+                    answer = post(_body(piece))
+                piece, failure = _read_answer(answer, piece, report, uncertain)
             except Exception as error:
                 failure = error
+            if len(piece) < count:
+                retry = Retry(retry_timeout, first_pause=FIRST_PAUSE)
+            status = getattr(failure, "status", 0)
+            requests.adapt(busy=status == 429)
             if failure is None:
                 continue
-            status = getattr(failure, "status", 0)
+            report.busy += status == 429
             repeated = is_retryable(failure) and is_repeated(failure, retry)
             # A breaker that repeats counts the bytes of this request.
             if status != TOO_LARGE and not (repeated and status == 429):
@@ -174,6 +218,7 @@ def send(
 ) -> Report:
     """Send all batches with ``workers`` threads; at most ``2 * workers`` batches are in memory.
 
+    Fewer requests are sent at the same time while the server answers that it is busy.
     ``on_sent`` is called in the caller's thread with each batch that was sent, and its report,
     which is added to the total afterwards.
     Raises the first error of :func:`send_batch` and of ``source``.
@@ -187,6 +232,7 @@ def send(
         retry_timeout=retry_timeout,
         is_repeated=is_repeated,
         limit=SizeLimit(),
+        requests=RequestLimit(workers),
     )
 
     def collect(finished: Iterable[Future[Report]]) -> None:

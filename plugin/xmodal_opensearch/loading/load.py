@@ -11,20 +11,18 @@ of the mapping, from which the next load or ``doctor --repair`` restores them af
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from xmodal.data.dataset import Progress
-from xmodal.errors import ConfigError, IndexFailure
+from xmodal.errors import IndexFailure
 from xmodal.index.documents import DocumentBatch
-from xmodal.index.validation import check_ids, check_width
 from xmodal.writing import write_text
 from xmodal_opensearch.client import bulk
-from xmodal_opensearch.index.bulk_lines import index_line, several_codes, source_codes
 from xmodal_opensearch.index.store import OpenSearchIndex
+from xmodal_opensearch.loading.line_building import lines
 
 KEY = "xmodal_load"
 WHILE_LOADING: dict[str, Any] = {"index.refresh_interval": "-1"}
@@ -41,13 +39,15 @@ def load(
     checkpoints: Path,
     total: int = 0,
     workers: int = 2,
+    processes: int = 1,
     no_replicas: bool = False,
     progress: Progress | None = None,
 ) -> bulk.Report:
     """Store all documents; ``failed`` of the report has the reasons of refused ones by id.
 
     ``checkpoints``: folder of the checkpoint file, which is removed at the end. ``total``: number
-    of documents, for ``progress``. ``no_replicas``: remove replicas during the load, which is
+    of documents, for ``progress``. ``workers``: requests at the same time. ``processes`` build
+    them; 1 is this process. ``no_replicas``: remove replicas during the load, which is
     faster, but a lost node loses documents. Raises ServerFailure if the server is unavailable for
     longer than the client's retries, CodeError for codes of another width, ConfigError for an
     enriched index.
@@ -60,7 +60,7 @@ def load(
 
     def unsent() -> Iterator[bulk.Batch]:
         nonlocal done
-        for number, batch in enumerate(bulk.batches(lines(index, batches, refused))):
+        for number, batch in enumerate(bulk.batches(made)):
             if checkpoint.has(number, batch):
                 done += len(batch)
             else:
@@ -74,35 +74,16 @@ def load(
         if progress is not None:
             progress("stored", done, max(total, done))
 
-    with settings_for_loading(index, no_replicas=no_replicas):
+    with (
+        settings_for_loading(index, no_replicas=no_replicas),
+        closing(lines(index, batches, refused, processes=processes)) as made,
+    ):
         report = index.handle.send(unsent(), workers=workers, done=on_stored)
         report.failed.update(refused)
         # Also refreshes the documents of a load that was killed before this line.
         index.handle.refresh_always()
     checkpoint.remove()
     return report
-
-
-def lines(
-    index: OpenSearchIndex, batches: Iterable[DocumentBatch], refused: dict[str, str]
-) -> Iterator[bulk.Line]:
-    """Yield the bulk lines of all valid documents; add reasons of others to ``refused`` by id."""
-    for batch in batches:
-        check_width(batch.bits, index.bits)
-        stored = index.handle.with_storable_vectors(batch)
-        index.handle.map_nested_codes(several_codes(batch))
-        if batch.origins:
-            index.handle.map_origins()
-        sources = source_codes(stored, index.handle.layout)
-        words = index.handle.has_words
-        for id_, codes, fields, origin in zip(
-            batch.ids, sources, batch.fields, batch.origin_texts(), strict=True
-        ):
-            try:
-                check_ids([id_])
-                yield index_line(id_, codes, json.loads(fields), origin=origin, words=words)
-            except ConfigError as error:
-                refused[id_] = str(error)
 
 
 class Checkpoint:

@@ -16,6 +16,7 @@ from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.load import load_encoder
 from xmodal.index.contract import open_index
 from xmodal.index.local import HammingIndex
+from xmodal.index.parts import Part
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.index.store import open_opensearch
 
@@ -150,13 +151,20 @@ def test_delete_refuses_indexes_of_the_user(
 
 
 def test_load_stores_a_local_index(
-    opensearch_cli: Run, address: Callable[..., str], index_path: Path, encoder: Encoder
+    opensearch_cli: Run,
+    address: Callable[..., str],
+    rest: Callable[..., Any],
+    index_path: Path,
+    encoder: Encoder,
 ) -> None:
     uri = address(strategy="knn")
     result = opensearch_cli("load", index_path, "--index", uri)
     assert result.status == 0 and result.out == f"{uri}: 150 documents\n"
     assert "knn query" in result.err and "  150 created\n" in result.err
-    again = opensearch_cli("load", index_path, "--index", uri, "--json", "--no-replicas")
+    options = ("--json", "--no-replicas", "--processes", "2", "--merge")
+    again = opensearch_cli("load", index_path, "--index", uri, *options)
+    stats = rest("GET", f"/{alias(uri)}/_stats/segments")
+    assert stats["_all"]["primaries"]["segments"]["count"] == 1
     assert json.loads(again.out) == {
         "index": uri,
         "version": f"{alias(uri)}-000001",
@@ -172,6 +180,30 @@ def test_load_stores_a_local_index(
             assert remote.search(queries, 30, target=target) == local.search(
                 queries, 30, target=target
             )
+
+
+def test_load_stores_parts_without_the_model(
+    xmodal_cli: Run,
+    opensearch_cli: Run,
+    address: Callable[..., str],
+    photos_folder: Path,
+    model: Path,
+    tmp_path: Path,
+) -> None:
+    parts, uri = tmp_path / "parts", address()
+    for number in (1, 2):
+        shard = ("--shard", f"{number}/2", "--out", parts)
+        assert xmodal_cli("encode", photos_folder, "--model", model, *shard).status == 0
+    incomplete = opensearch_cli("load", min(parts.iterdir()), "--index", uri)
+    assert incomplete.status == 2 and "1 of 2 shards" in incomplete.err
+    result = opensearch_cli("load", parts, "--index", uri, "--json")
+    assert json.loads(result.out)["documents"] == len(list(photos_folder.glob("**/*.png")))
+    with open_index(uri) as loaded:
+        for batch in (batch for path in parts.iterdir() for batch in Part(path).batches()):
+            stored = loaded.get(batch.ids)
+            order = [batch.ids.index(id_) for id_ in stored.ids]
+            assert (stored.packed["text"] == batch.take(order).packed["text"]).all()
+            assert loaded.fingerprint == load_encoder(model).fingerprint
 
 
 def test_load_accepts_without_copies_as_the_former_name_of_no_replicas(

@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 
 from xmodal.errors import IndexMissing, ServerFailure
 from xmodal_opensearch.client import bulk
-from xmodal_opensearch.client.bulk import Batch, Line, Report, batches, send, send_batch
+from xmodal_opensearch.client.bulk import (
+    Batch,
+    Line,
+    Report,
+    RequestLimit,
+    batches,
+    send,
+    send_batch,
+)
 from xmodal_opensearch.client.server import is_repeated, is_retryable
 
 LOST = ServerFailure("gone", 0, "connection")
@@ -133,8 +141,22 @@ def test_send_batch_retries_only_lines_that_a_busy_server_refused(status: int) -
     )
     report = send_batch(lines("a", "b", "c", "d"), post, is_retryable, 9)
     assert post.bodies == [b"<a><b><c><d>", b"<b><d>", b"<b>"]
-    assert report == Report(report.results, {})
+    assert report == Report(report.results, {}, busy=2)
     assert report.results["created"] == 4
+
+
+def test_retry_timeout_counts_from_the_last_accepted_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    names = "abcdefgh"
+    answers = []
+    for left in reversed(range(len(names))):
+        answers += [answer(*[(429, "full")] * (left + 1))] * 2
+        answers.append(answer((201, "created"), *[(429, "full")] * left))
+    report = send_batch(lines(*names), Script(*answers), is_retryable, 1.5)
+    assert report.results["created"] == len(names)
+    assert now[0] > 1.5
 
 
 def test_send_batch_reports_refused_lines_without_retries() -> None:
@@ -314,6 +336,40 @@ def test_send_uses_all_workers_and_keeps_few_batches(workers: int) -> None:
     assert sorted(sent, key=int) == [str(number) for number in range(40)]
     assert max(unsent) < 2 * workers
     assert post.max_calls == workers
+
+
+class FullQueue(SlowPost):
+    """A server that accepts one request at a time and answers 429 to all others."""
+
+    refused = 0
+
+    def __call__(self, body: bytes) -> Any:
+        with self.lock:
+            is_free = self.calls == 0
+            self.refused += not is_free
+        return super().__call__(body) if is_free else answer((429, "full"))
+
+
+def test_busy_server_gets_fewer_requests_and_no_line_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits = RequestLimit(8)
+    for _ in range(5):
+        limits.adapt(busy=True)
+    assert limits.present == 1
+    for _ in range(40):
+        limits.adapt(busy=False)
+    assert limits.present == 8
+
+    refused = []
+    for adapt in (RequestLimit.adapt, lambda self, busy: None):
+        monkeypatch.setattr(RequestLimit, "adapt", adapt)
+        post = FullQueue()
+        report = send((lines(str(n)) for n in range(30)), post, is_retryable, workers=8)
+        assert (report.results, report.failed) == ({"created": 30}, {})
+        assert report.busy == post.refused
+        refused.append(post.refused)
+    assert refused[0] < refused[1] / 2
 
 
 def test_send_stops_at_the_first_permanent_error() -> None:

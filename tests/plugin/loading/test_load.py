@@ -289,15 +289,23 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
+@pytest.mark.parametrize("processes", [(2, 1), (1, 2)])
 def test_continued_load_sends_missing_batches_only(
-    index: OpenSearchIndex, rest: Rest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    index: OpenSearchIndex,
+    rest: Rest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    processes: tuple[int, int],
 ) -> None:
+    options: list[dict[str, Any]]
+    options = [{"checkpoints": tmp_path, "processes": count} for count in processes]
+
     def die(what: str, done: int, total: int) -> None:
         if done >= 4000:
             raise Killed
 
     with pytest.raises(Killed):
-        load(index, parts(10_002), checkpoints=tmp_path, workers=1, progress=die)
+        load(index, parts(10_002), **options[0], workers=1, progress=die)
     (file,) = tmp_path.iterdir()
     assert file.name == f"{index.handle.uuid}.load"
     assert [line.split()[0] for line in file.read_text().splitlines()] == ["0", "1"]
@@ -306,7 +314,7 @@ def test_continued_load_sends_missing_batches_only(
     report = load(
         index,
         parts(10_002),
-        checkpoints=tmp_path,
+        **options[1],
         total=10_002,
         progress=lambda what, done, total: steps.append((done, total)),
     )

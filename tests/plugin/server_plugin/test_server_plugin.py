@@ -17,6 +17,7 @@ from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.diagnostics.measurements import diagnose
 from xmodal_opensearch.index.store import open_opensearch
+from xmodal_opensearch.loading.settling import settle
 from xmodal_opensearch.server_plugin import build
 from xmodal_opensearch.server_plugin.check import check
 
@@ -131,6 +132,7 @@ def test_new_index_uses_the_plugin_and_doctor_compares_strategies(
     with open_opensearch(uri, bits=64, create=True) as index:
         assert index.handle.strategy.name == "hamming"
         index.add([f"d{n:03d}" for n in range(200)], image=codes)
+        assert settle(index) == 0
         report = diagnose(index)
         assert {latency.strategy for latency in report.latencies} == {"hamming", "script", "knn"}
     with open_opensearch(f"{uri}?strategy=script") as index:

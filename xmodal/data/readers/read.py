@@ -78,6 +78,26 @@ def iterate(
     yield from _iterate(_paths(sources), reading, options.get("labels_from"))
 
 
+def stream(
+    sources: Sources,
+    columns: Columns | None = None,
+    *,
+    problems: Problems | None = None,
+    **options: Unpack[Options],
+) -> Iterator[Item]:
+    """Yield the items of :func:`read` like :func:`iterate`, which takes little memory.
+
+    If labels are read and no item has a caption, the labels are the captions; the data is then read
+    once more, before the first item.
+    """
+    has_labels = bool(options.get("labels_from") or _reading(columns, options).columns.label)
+    as_captions = has_labels and not any(
+        item.captions for item in iterate(sources, columns, **options)
+    )
+    for item in iterate(sources, columns, problems=problems, **options):
+        yield _with_label_captions(item) if as_captions else item
+
+
 def read(sources: Sources, columns: Columns | None = None, **options: Unpack[Options]) -> Dataset:
     """Read folders, tables and pictures, one or several; the module's docstring lists the layouts.
 
@@ -106,7 +126,7 @@ def read(sources: Sources, columns: Columns | None = None, **options: Unpack[Opt
     items = tuple(_iterate(paths, reading, labels_from))
     without_captions = not any(item.captions for item in items)
     if without_captions and any(item.labels for item in items):
-        items = tuple(replace(item, captions=_class_names(item.labels or ())) for item in items)
+        items = tuple(map(_with_label_captions, items))
     more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
     return Dataset(
         items,
@@ -234,6 +254,10 @@ def _folders(path: Path, root: Path) -> tuple[str, ...]:
     inside = path.parts[len(container.parts) : -1] if is_tar(container) else ()
     outside = container.relative_to(root).parts[:-1] if container != root else ()
     return outside + inside
+
+
+def _with_label_captions(item: Item) -> Item:
+    return replace(item, captions=_class_names(item.labels or ()))
 
 
 def _class_names(labels: Iterable[str]) -> tuple[str, ...]:

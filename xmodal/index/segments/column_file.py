@@ -97,12 +97,8 @@ class ColumnFile:
             stored = json.loads(directory)
             places = {name: _Place(*place) for name, place in stored["columns"].items()}
             return cls(path, content, places, stored["meta"])
-        except OSError as error:
-            if not is_damage(error):
-                raise IndexFailure(f"{path} cannot be read: {error.strerror}") from None
-            raise _damaged(path, error.strerror or error) from None
-        except (ValueError, TypeError, LookupError, AttributeError) as error:
-            raise _damaged(path, error) from None
+        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+            raise unreadable(path, error) from None
 
     @property
     def names(self) -> Set[str]:
@@ -133,6 +129,11 @@ class ColumnFile:
         except ValueError as error:
             raise _damaged(self.path, f"column {name}, {error}") from None
         return array
+
+    @property
+    def bytes_used(self) -> int:
+        """Bytes of the columns that were read whole."""
+        return sum(self._places[name].size for name in self._whole)
 
     def verify(self) -> None:
         """Check all columns and the checksums of their blocks; raises IndexFailure."""
@@ -220,6 +221,23 @@ def _mapped(path: Path, size: int) -> Array:
         if found != size or size == 0:
             raise OSError(f"{found} bytes, expected {size}")
         return np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a new file, and sync it."""
+    with open(path, "xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def unreadable(path: Path, error: Exception) -> IndexFailure:
+    """Return the error for a file that could not be read."""
+    if not isinstance(error, OSError):
+        return _damaged(path, error)
+    if not is_damage(error):
+        return IndexFailure(f"{path} cannot be read: {error.strerror}")
+    return _damaged(path, error.strerror or error)
 
 
 def _damaged(path: Path, reason: object) -> IndexFailure:

@@ -44,6 +44,10 @@ class TextColumn:
         for start in range(0, self._length, 1 << 14):
             yield from self.take(np.arange(start, min(start + (1 << 14), self._length)))
 
+    def arrays(self) -> tuple[Int64, Array]:
+        """Return ends and bytes of all texts."""
+        return self._columns.whole(f"{self._name}.ends"), self._columns.whole(f"{self._name}.bytes")
+
     def take(self, rows: Sequence[int] | Int64) -> list[str]:
         """Return the texts at rows."""
         starts, ends, content = self._spans(np.asarray(rows, np.int64))

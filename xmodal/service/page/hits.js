@@ -16,7 +16,7 @@ export function onHitActions(given) {
   actions = given;
 }
 
-const keyOf = (hit) => JSON.stringify([hit.index ?? "", hit.id]);
+export const keyOf = (hit) => JSON.stringify([hit.index ?? "", hit.id]);
 
 /** Show hits. Cards of documents that were shown before are kept, so that pictures do not flicker. */
 export function showHits(hits, bits = 0) {

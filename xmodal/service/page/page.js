@@ -3,49 +3,60 @@
 import {callJson, Problem, requestToken} from "/page/api.js";
 import {element, make, stored} from "/page/dom.js";
 import {fillFields, learnRanges, onFilterChange, showFilters} from "/page/filters.js";
-import {onHitActions, openNext, showHits} from "/page/hits.js";
+import {keyOf, onHitActions, openNext, showHits} from "/page/hits.js";
 import {handleKeys} from "/page/keyboard.js";
 import {percent, t, translate} from "/page/language.js";
 import {acceptPictures, readPicture, showPicture} from "/page/pictures.js";
-import {clearFilters, MAX_K, PAGE_SIZE, query, readURL, toBody, toURL, words} from "/page/query.js";
+import {clearFilters, exceedsLimits, MAX_K, PAGE_SIZE, query, readURL, toBody, toURL, words} from "/page/query.js";
 
-const TYPING_PAUSE = 30; // milliseconds after a key until the search starts
+const TYPING_PAUSE = 30; // milliseconds after a key until the search starts, if others came just before it
+const FAST_TYPING = 100; // milliseconds between keys; after a longer time a key is searched at once
 const SLOW = 500; // milliseconds until a search is shown as running
 const ANNOUNCE_PAUSE = 800; // milliseconds without a change until a screen reader reads the status
 const live = stored("localStorage", "xmodal-live");
 const pictures = new Map(); // query pictures of this tab by number
-let about = null, running = null, typingTimer = 0, announceTimer = 0;
+let about = null, running = null, typingTimer = 0, lastKey = 0, announceTimer = 0;
+let last = null; // what is shown: {body, found}
 
 // ---- searches ---------------------------------------------------------------------------------
 
 /** Search by the query that the page shows; the search before it is aborted. `scroll`: position after
- * it. `isTyping`: an error is written to the status, because the words may be incomplete. */
-async function search({scroll = null, isTyping = false} = {}) {
+ * it. `isTyping`: an error is written to the status, because the words may be incomplete. `before`: what
+ * is shown, to which the next hits are added. */
+async function search({scroll = null, isTyping = false, before = null} = {}) {
   clearTimeout(typingTimer);
   running?.abort();
   running = null;
   showQuery();
   showFilters();
   element("problem").hidden = true;
-  const body = toBody();
+  const body = before?.body ?? toBody();
   if (!body) {
     finish([], about ? t("indexed", {n: about.documents}) : "");
     element("start").hidden = false;
+    return;
+  }
+  const limit = exceedsLimits();
+  if (limit) {
+    finish([], "");
+    showProblem(new Problem(t(limit)));
     return;
   }
   const controller = running = new AbortController();
   element("results").setAttribute("aria-busy", "true");
   const slow = setTimeout(() => showStatus(t("searching")), SLOW);
   try {
-    const found = await callJson("/v1/search", {body, signal: controller.signal});
+    const found = await findHits(body, controller.signal, before?.found);
     if (running !== controller) return; // a later search has started
     finish(found.hits, statusOf(found, body), found.bits);
-    element("more").hidden = found.next === null || body.k >= MAX_K;
+    last = {body, found};
+    element("more").hidden = found.next === null;
     learnRanges(found.hits);
     if (scroll !== null) scrollTo(0, scroll);
   } catch (error) {
     if (running !== controller) return;
-    finish([], "");
+    if (before) element("results").removeAttribute("aria-busy");
+    else finish([], "");
     if (isTyping && error.status === 422) showStatus(error.detail || error.message);
     else showProblem(error);
   } finally {
@@ -54,7 +65,20 @@ async function search({scroll = null, isTyping = false} = {}) {
   }
 }
 
+/** The first `query.k` hits, page by page; `found`: those that are known. */
+async function findHits(body, signal, found = null) {
+  do {
+    const offset = found?.next ?? 0, before = found?.hits ?? [];
+    const k = Math.max(1, Math.min(MAX_K, query.k - offset));
+    const page = await callJson("/v1/search", {body: {...body, k, ...(offset && {offset})}, signal});
+    const known = new Set(before.map(keyOf)); // the index may have changed between two pages
+    found = {...page, hits: [...before, ...page.hits.filter((hit) => !known.has(keyOf(hit)))]};
+  } while (found.next !== null && found.next < query.k);
+  return found;
+}
+
 function finish(hits, status, bits = 0) {
+  last = null;
   showHits(hits, bits);
   element("hits").dataset.query = toURL(); // the query that these hits belong to
   element("results").removeAttribute("aria-busy");
@@ -102,6 +126,7 @@ function showQuery() {
 
 async function showPictureOf(id, image) {
   image.hidden = true;
+  if (exceedsLimits() === "idTooLong") return;
   const found = await callJson(`/v1/documents?${new URLSearchParams({id})}`).catch(() => null);
   const path = found?.documents[0]?.picture;
   if (!path || !image.isConnected) return;
@@ -138,7 +163,7 @@ function remember() {
 function restore() {
   readURL();
   const state = history.state ?? {};
-  query.k = Number.isInteger(state.k) ? Math.min(state.k, MAX_K) : PAGE_SIZE;
+  query.k = Number.isInteger(state.k) ? state.k : PAGE_SIZE;
   query.picture = pictures.get(state.picture) ?? null;
   committed = {url: toURL(), state: history.state};
   return search({scroll: state.y ?? 0}).then(() => {
@@ -187,12 +212,14 @@ async function searchByPicture(file) {
 
 function searchWhileTyping() {
   clearTimeout(typingTimer);
+  const isFast = performance.now() - lastKey < FAST_TYPING;
+  lastKey = performance.now();
   if (!element("live").checked) return;
   typingTimer = setTimeout(() => {
     query.k = PAGE_SIZE;
     history.replaceState({...stateNow(), y: 0}, "", toURL());
     search({isTyping: true});
-  }, words() ? TYPING_PAUSE : 0);
+  }, words() && (isFast || running) ? TYPING_PAUSE : 0);
 }
 
 element("form").onsubmit = (event) => {
@@ -206,9 +233,9 @@ element("live").checked = live.get() !== "off";
 element("live").onchange = () => live.set(element("live").checked ? "on" : "off");
 element("reset").onclick = reset;
 element("more").onclick = () => {
-  query.k = Math.min(MAX_K, query.k + 2 * PAGE_SIZE);
+  query.k = last.found.next + 2 * PAGE_SIZE;
   remember();
-  search();
+  search({before: last});
 };
 element("clear").onclick = () => {
   clearFilters();

@@ -3,7 +3,8 @@
 
 import {element} from "/page/dom.js";
 
-export const PAGE_SIZE = 24, MAX_K = 1000;
+export const PAGE_SIZE = 24, MAX_K = 1000; // hits of one request
+const MAX_ID_LENGTH = 2048, MAX_FILTERS = 32, MAX_VALUES = 256; // limits of the service
 const NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i, DATE = /^[12]\d{3}(-\d\d(-\d\d)?)?$/;
 
 /** like: id of a document. picture: {data, url, name, number}. values and ranges: conditions by field,
@@ -14,9 +15,17 @@ export const target = () => document.querySelector("[name=target]:checked").valu
 export const words = () => element("words").value.trim();
 export const isBound = (text) => NUMBER.test(text) || DATE.test(text);
 
-/** The body of /v1/search, or null without a query. */
+/** The text of the limit of the service that the query exceeds, or null. */
+export function exceedsLimits() {
+  if (query.like !== null && [...query.like].length > MAX_ID_LENGTH) return "idTooLong";
+  const fields = new Set([...query.values.keys(), ...query.ranges.keys()]);
+  const isTooMany = fields.size > MAX_FILTERS || [...query.values.values()].some(({size}) => size > MAX_VALUES);
+  return isTooMany ? "tooManyFilters" : null;
+}
+
+/** The body of /v1/search without k and offset, or null without a query. */
 export function toBody() {
-  const body = {target: target(), k: query.k}, typed = words();
+  const body = {target: target()}, typed = words();
   if (query.like !== null) body.like = query.like;
   else if (query.picture) body.image = query.picture.data;
   if (typed) body.typed = typed;

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from xmodal.codes import BinaryCodes
 from xmodal.errors import DataError
 from xmodal.service.backend import BackendDependency
+from xmodal.service.batching import gather
 from xmodal.service.bodies import EXAMPLE, Embed, Encode
 from xmodal.service.description import post, responses
 from xmodal.service.errors import RequestError
@@ -40,10 +41,11 @@ ABSENT = (None, "", "null", LITERAL)
 async def encode(backend: BackendDependency, body: Annotated[Encode, body_of(Encode)]) -> Response:
     """Codes in hexadecimal; equal texts and pictures have equal codes."""
     (name,) = body.model_fields_set
-    encode_one = backend.encoding.text if name == "texts" else backend.encoding.image
-    values: list[str] = getattr(body, name)
     async with asyncio.timeout(backend.settings.request_timeout):
-        codes = await _gather([encode_one(value) for value in values])
+        if name == "texts":
+            codes = await backend.encode_texts(body.texts)
+        else:
+            codes = await backend.encode_images(body.images)
     for position, code in enumerate(codes):
         if isinstance(code, DataError):
             raise DataError(f"{name}[{position}]: {code}")
@@ -70,7 +72,7 @@ async def embed(backend: BackendDependency, body: Annotated[Embed, body_of(Embed
     if not work:
         raise RequestError(422, "inputText and inputImage are empty, expected one or both")
     async with asyncio.timeout(backend.settings.request_timeout):
-        codes = _raise_errors(await _gather(list(work.values())))
+        codes = _raise_errors(await gather(work.values()))
     found = {name: code.to_signed()[0] for name, code in zip(work, codes, strict=True)}
     text_code, image_code = found.get("text_code"), found.get("image_code")
     embedding = image_code or text_code
@@ -84,11 +86,6 @@ async def embed(backend: BackendDependency, body: Annotated[Embed, body_of(Embed
             "embeddingsByType": {"binary": embedding},
         }
     )
-
-
-async def _gather(work: Sequence[Awaitable[BinaryCodes]]) -> list[BinaryCodes | BaseException]:
-    """Codes, or errors in their places; waits for all of them."""
-    return await asyncio.gather(*work, return_exceptions=True)
 
 
 def _raise_errors(results: Sequence[BinaryCodes | BaseException]) -> list[BinaryCodes]:

@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional
 
 from xmodal.encoders.torch_encoder import as_tensor
-from xmodal.features.units import Int64, Units
+from xmodal.features.rows import Int64
+from xmodal.features.units import Units
 
 
 @dataclass(frozen=True)

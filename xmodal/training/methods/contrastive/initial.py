@@ -7,6 +7,7 @@ import torch
 
 from xmodal.encoders.towers import Tower, Towers, linear_map
 from xmodal.features.extract import Array
+from xmodal.features.rows import Features, Int64
 from xmodal.features.units import Units
 from xmodal.linear_models import Project, Projections, affine, cca, itq, pca
 from xmodal.training.pairs import even_choice
@@ -33,7 +34,9 @@ def start_from_linear_models(
         principal = pca(units.text[pairs[1]], towers.bits)
         projections = Projections(principal, principal)
     else:
-        projections = cca(units.image, units.text, towers.bits, pairs=pairs)
+        first, image_places = _used(units.image, pairs[0])
+        second, text_places = _used(units.text, pairs[1])
+        projections = cca(first, second, towers.bits, pairs=(image_places, text_places))
     few = even_choice(len(chosen), MAX_ROTATION_ROWS).numpy()
     text = units.text[pairs[1][few]]
     image = text if raw_images else units.image[pairs[0][few]]
@@ -45,6 +48,17 @@ def start_from_linear_models(
     _start(towers.text, rotated.text, text.shape[1])
     if not raw_images:
         _start(towers.image, rotated.image, image.shape[1])
+
+
+def _used(features: Features, rows: Int64) -> tuple[Array, Int64]:
+    """Return the features of a fit, and the places of ``rows`` among them.
+
+    Of many features those that ``rows`` does not have are left out.
+    """
+    if len(features) <= MAX_FIT_ROWS:
+        return np.asarray(features), rows
+    used, places = np.unique(rows, return_inverse=True)
+    return features[used], places
 
 
 def _with_mean_length(project: Project, features: Array, bits: int) -> Project:

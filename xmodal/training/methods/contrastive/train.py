@@ -24,8 +24,9 @@ import numpy as np
 import torch
 
 from xmodal.device import device
-from xmodal.encoders.torch_encoder import as_tensor
+from xmodal.encoders.torch_encoder import RowTensor
 from xmodal.encoders.towers import Towers, linear_map
+from xmodal.features.rows import FeatureRows
 from xmodal.features.units import Units
 from xmodal.training import losses, pseudo_labels
 from xmodal.training.checkpoint import Stateful
@@ -41,9 +42,9 @@ from xmodal.training.negatives import (
     triplet_loss,
 )
 from xmodal.training.objective import ForwardPass, HashNetwork, Terms, update
-from xmodal.training.pairs import Pairs, batches
+from xmodal.training.pairs import StoredPairs, batches
 from xmodal.training.prototypes import ClassPrototypes, class_temperature
-from xmodal.training.pseudo_labels import PseudoLabels
+from xmodal.training.pseudo_labels import LabelledLater, PseudoLabels
 from xmodal.training.run import Run
 from xmodal.training.validation import validation_recall
 
@@ -110,7 +111,7 @@ class _Trainer:
     def __init__(self, towers: Towers, data: CaptionData, config: Config) -> None:
         self.config, self.n = config, len(data.train)
         self.labels = _pseudo_labels(data, config)
-        classes = 0 if self.labels is None else self.labels.classes.shape[1]
+        classes = 0 if self.labels is None else data.train.labels.shape[1]
         temperature = class_temperature(max(2, classes), config.certainty)
         prototypes = ClassPrototypes(classes, data.bits, temperature)
         self.network = HashNetwork(towers, prototypes).to(device())
@@ -203,15 +204,15 @@ def _optimiser(
     )
 
 
-def _pseudo_labels(data: CaptionData, config: Config) -> PseudoLabels | None:
+def _pseudo_labels(data: CaptionData, config: Config) -> PseudoLabels | LabelledLater | None:
     """Return the labels of the training units, None without any label."""
     units = data.train
     if not (units.labelled.any() and units.labels.shape[1]):
         return None
-    pairs = Pairs(
-        as_tensor(units.image[units.image_offsets[:-1]]),
-        as_tensor(units.text[units.text_offsets[:-1]]),
-        torch.from_numpy(units.labels.astype(np.float32)),
+    pairs = StoredPairs(
+        RowTensor(FeatureRows.of(units.image).take(units.image_offsets[:-1])),
+        RowTensor(FeatureRows.of(units.text).take(units.text_offsets[:-1])),
+        RowTensor(FeatureRows(units.labels)),
         torch.from_numpy(units.labelled),
     ).to(device())
     labeller = pseudo_labels.fit(
@@ -220,4 +221,4 @@ def _pseudo_labels(data: CaptionData, config: Config) -> PseudoLabels | None:
         label_unlabelled=config.pseudo_labels,
         raw_images=data.raw_images,
     )
-    return labeller(pairs)
+    return pseudo_labels.label_pairs(labeller, pairs)

@@ -14,10 +14,12 @@ from xmodal.device import mixed_precision
 from xmodal.encoders.towers import Thumbnail
 from xmodal.training.methods.dshgan.config import Config
 from xmodal.training.objective import ImageText
-from xmodal.training.pairs import Pairs, even_choice
+from xmodal.training.pairs import Pairs, TrainingPairs, even_choice
 from xmodal.training.pseudo_labels import PseudoLabels
 from xmodal.training.run import TrainingData
 
+MAX_SAMPLED_PAIRS = 200_000
+"""Labelled pairs, evenly chosen, whose label sets are conditions of synthetic pairs."""
 MAX_STATISTICS_ROWS = 2000
 """Pairs from which means, deviations and principal components of features are computed."""
 ROW_NORM = 4.0
@@ -44,10 +46,12 @@ class Conditions:
 
 
 class LabelSampler:
-    """Samples the label sets of labelled pairs by class."""
+    """Samples the label sets of labelled pairs by class, those of ``MAX_SAMPLED_PAIRS`` pairs."""
 
-    def __init__(self, pairs: Pairs) -> None:
-        self.labels = pairs.labels[pairs.labelled]
+    def __init__(self, pairs: TrainingPairs) -> None:
+        labelled = pairs.labelled.nonzero().flatten()
+        few = even_choice(len(labelled), MAX_SAMPLED_PAIRS).to(labelled.device)
+        self.labels = pairs.labels[labelled[few]]
         self.rows = (self.labels.T > 0).nonzero()[:, 1]  # sorted by class
         self.counts = (self.labels > 0).sum(0)
         self.starts = self.counts.cumsum(0) - self.counts

@@ -60,12 +60,14 @@ from xmodal.training.methods.dshgan.networks import (
     make_conditions,
 )
 from xmodal.training.objective import ForwardPass, HashNetwork, ImageText, Terms
-from xmodal.training.pairs import Pairs, sample_match
-from xmodal.training.pseudo_labels import PseudoLabels
+from xmodal.training.pairs import Pairs, TrainingPairs, even_choice, sample_match
+from xmodal.training.pseudo_labels import LabelledLater, PseudoLabels, label_pairs
 from xmodal.training.run import Run, TrainingData
 
 SHEET_EVERY = 5
 """Epochs between two sheets of synthetic pictures."""
+MAX_SHEET_PAIRS = 10_000
+"""Pairs, evenly chosen, whose conditions are on a sheet."""
 SHEET_ROWS, SHEET_COLUMNS = 10, 8
 """Classes on a sheet, and pictures of each."""
 PIXEL_BATCH = 64
@@ -237,8 +239,8 @@ def _generator_step(
 
 def _pretrain(
     gan: Gan,
-    pairs: Pairs,
-    labels: PseudoLabels,
+    pairs: TrainingPairs,
+    labels: PseudoLabels | LabelledLater,
     sampler: LabelSampler,
     config: Config,
     raw: bool,
@@ -306,7 +308,7 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
         )
     with torch.random.fork_rng():
         run.rng(0)
-        labels = objective.fit_pseudo_labeller(data, config)(pairs)
+        labels = label_pairs(objective.fit_pseudo_labeller(data, config), pairs)
         towers = data.towers(config.hidden, config.feature_dropout)
         d = HashNetwork(towers, objective.class_prototypes(data, config)).to(device())
         d_optimiser = objective.hash_optimiser(d, config)
@@ -348,8 +350,9 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
         return run.finish(towers)
 
 
-def _sheet_inputs(pairs: Pairs, config: Config) -> list[ImageText]:
+def _sheet_inputs(train: TrainingPairs, config: Config) -> list[ImageText]:
     """Conditions and noise of the rows of a sheet: one row a class, one row without labels."""
+    pairs = train.take(even_choice(len(train), MAX_SHEET_PAIRS))
     labels = pairs.labels * pairs.labelled[:, None]
     rows = [column.nonzero().flatten() for column in labels.T if bool((column > 0).any())]
     conditions = pairs.text.float() if config.condition == "text" else labels

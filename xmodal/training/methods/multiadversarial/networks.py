@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from xmodal.device import device
+from xmodal.encoders.torch_encoder import RowTensor
 from xmodal.encoders.towers import Thumbnail, Towers
 from xmodal.modality import MODALITIES, Modality
 from xmodal.training.checkpoint import Stateful
@@ -29,7 +30,9 @@ class ReconstructionTargets(nn.Module):
     With ``raw`` features (pixels) they are the components of 16 x 16 thumbnails.
     """
 
-    def __init__(self, features: torch.Tensor, components: int, *, raw: bool = False) -> None:
+    def __init__(
+        self, features: torch.Tensor | RowTensor, components: int, *, raw: bool = False
+    ) -> None:
         super().__init__()
         self.raw, self.thumbnail = raw, Thumbnail()
         rows = self._rows(features[even_choice(len(features), MAX_FIT_ROWS)].cpu())

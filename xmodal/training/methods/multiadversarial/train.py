@@ -46,8 +46,8 @@ from xmodal.training.methods.multiadversarial.networks import (
     ReconstructionTargets,
 )
 from xmodal.training.objective import ForwardPass
-from xmodal.training.pairs import Pairs, even_choice
-from xmodal.training.pseudo_labels import PseudoLabels
+from xmodal.training.pairs import TrainingPairs, even_choice
+from xmodal.training.pseudo_labels import PseudoLabels, label_pairs
 from xmodal.training.run import Run, TrainingData
 
 SHEET_PICTURES = 10
@@ -98,7 +98,7 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
     with torch.random.fork_rng():
         run.rng(0)
         pairs, raw = data.train.to(device()), data.raw_images
-        labels = objective.fit_pseudo_labeller(data, config)(pairs)
+        labels = label_pairs(objective.fit_pseudo_labeller(data, config), pairs)
         targets: dict[Modality, ReconstructionTargets] = {
             "image": ReconstructionTargets(data.train.image, config.components, raw=raw),
             "text": ReconstructionTargets(data.train.text, config.components),
@@ -135,7 +135,7 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
 
 @torch.inference_mode()
 def _pictures(
-    auto: AutoEncoder, targets: Mapping[Modality, ReconstructionTargets], pairs: Pairs
+    auto: AutoEncoder, targets: Mapping[Modality, ReconstructionTargets], pairs: TrainingPairs
 ) -> list[npt.NDArray[np.uint8]]:
     """Some pictures, and the same decoded from their own codes and from their texts' codes."""
     some = pairs.take(even_choice(len(pairs), SHEET_PICTURES).to(pairs.image.device))

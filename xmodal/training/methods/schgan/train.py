@@ -64,7 +64,7 @@ from xmodal.training.methods.schgan.networks import Generator, PositivePolicy
 from xmodal.training.negatives import Candidates, log_policies, negative_step, triplet_loss
 from xmodal.training.objective import ForwardPass, HashNetwork
 from xmodal.training.pairs import Pairs, even_choice, match_matrix
-from xmodal.training.pseudo_labels import PseudoLabels
+from xmodal.training.pseudo_labels import PseudoLabels, label_pairs
 from xmodal.training.run import Run, TrainingData
 
 MAX_STATISTICS_PAIRS = 1000
@@ -77,7 +77,7 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
         run.rng(0)
         pseudo_labeller = objective.fit_pseudo_labeller(data, config)
         pairs = data.train.to(device())
-        pseudo_labels = pseudo_labeller(pairs)
+        pseudo_labels = label_pairs(pseudo_labeller, pairs)
         towers = data.towers(config.hidden, config.feature_dropout)
         d = HashNetwork(towers, objective.class_prototypes(data, config)).to(device())
         g = Generator(towers).to(device())

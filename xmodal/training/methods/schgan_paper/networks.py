@@ -18,6 +18,8 @@ from xmodal.training.methods.schgan_paper.config import Config
 from xmodal.training.pairs import Pairs, batches, even_choice, sample_match
 from xmodal.training.run import TrainingData
 
+MAX_PAIRS = 50_000
+"""Pairs, evenly chosen, that are trained on: a query has all of them as possible matches."""
 OTHER: dict[Modality, Modality] = {"image": "text", "text": "image"}
 
 
@@ -75,7 +77,8 @@ def build_networks(data: TrainingData, config: Config) -> Networks:
         torch.optim.SGD(one.parameters(), lr=1.0, weight_decay=config.weight_decay)
         for one in (d, g)
     )
-    networks = Networks(data.train.to(device()), d, g, d_optimiser, g_optimiser, config)
+    pairs = data.train.take(even_choice(len(data.train), MAX_PAIRS)).to(device())
+    networks = Networks(pairs, d, g, d_optimiser, g_optimiser, config)
     if config.start == "scaled":
         _scale_start(networks)
     return networks

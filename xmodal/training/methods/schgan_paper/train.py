@@ -48,7 +48,7 @@ from xmodal.training.methods.schgan_paper.networks import (
     sample_positives,
     used_batches,
 )
-from xmodal.training.pairs import Pairs, batches, even_choice, sample_match
+from xmodal.training.pairs import Pairs, TrainingPairs, batches, even_choice, sample_match
 from xmodal.training.run import Run, TrainingData
 
 Sums = dict[str, list[float]]
@@ -263,13 +263,13 @@ def _discriminator_loss(
 
 
 @torch.no_grad()
-def _false_negatives(networks: Networks, pairs: Pairs) -> Sums:
+def _false_negatives(networks: Networks, validation: TrainingPairs) -> Sums:
     """Share of true matches among the negatives that the policy selects from validation pairs.
 
     The labels are hidden from the policy.
     """
-    known = pairs.labelled.nonzero().flatten()
-    pairs = pairs.take(known[even_choice(len(known), 1000).to(known.device)])
+    known = validation.labelled.nonzero().flatten()
+    pairs = validation.take(known[even_choice(len(known), 1000).to(known.device)])
     if len(pairs) < 2 or not pairs.labels.shape[1]:
         return {}
     others = ~torch.eye(len(pairs), dtype=torch.bool, device=pairs.labels.device)

@@ -55,6 +55,8 @@ from xmodal.training.objective import MIN_STEPS_PER_EPOCH, values
 from xmodal.training.pairs import Pairs, add_neighbours, batches, even_choice, neighbour_matrix
 from xmodal.training.run import Run, TrainingData
 
+MAX_PAIRS = 200_000
+"""Pairs, evenly chosen, that the linear maps are trained on."""
 MAX_NEIGHBOUR_CANDIDATES = 20_000
 """Items among which neighbours are searched."""
 
@@ -149,11 +151,11 @@ def _train(data: TrainingData, config: Config, run: Run, modalities: Sequence[Mo
         towers = data.towers(1, kind="linear")
         if len(modalities) == 1:
             towers.text = towers.image
+        train = data.train.take(even_choice(len(data.train), MAX_PAIRS))
         cpu: Features = {
-            modality: _inputs(towers.tower(modality), data.train, modality)
-            for modality in modalities
+            modality: _inputs(towers.tower(modality), train, modality) for modality in modalities
         }
-        pairs = replace(data.train, **cpu)
+        pairs = replace(train, **cpu)
         embedding = _initialise(towers, pairs, cpu, config, np.random.default_rng(run.seed))
         nearest = _nearest(embedding, config.nearest)
         g = Generator(towers, cpu, config).to(device())

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from xmodal.encoders.torch_encoder import RowTensor
 from xmodal.encoders.towers import Towers
 from xmodal.modality import Modality
 from xmodal.training.methods.ssah.config import Config
@@ -142,7 +143,9 @@ class FeatureANet(ANet):
     Rotations are in random planes of two components.
     """
 
-    def __init__(self, features: torch.Tensor, area: float, max_angle: float, rotate: bool) -> None:
+    def __init__(
+        self, features: torch.Tensor | RowTensor, area: float, max_angle: float, rotate: bool
+    ) -> None:
         some = features[even_choice(len(features), MAX_FIT_ROWS)].float()
         size = min(MAX_COMPONENTS, *some.shape)
         cells = min(range(MAX_CELLS, MAX_CELLS // 2, -1), key=lambda cells: size % cells)

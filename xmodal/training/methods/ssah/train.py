@@ -42,8 +42,8 @@ from xmodal.training.methods.ssah.config import Config
 from xmodal.training.methods.ssah.losses import hash_loss, target_hardness
 from xmodal.training.methods.ssah.networks import PIXELS, ANets, HNet
 from xmodal.training.objective import ForwardPass, Terms
-from xmodal.training.pairs import Pairs, even_choice
-from xmodal.training.pseudo_labels import PseudoLabels
+from xmodal.training.pairs import Pairs, TrainingPairs, even_choice
+from xmodal.training.pseudo_labels import PseudoLabels, label_pairs
 from xmodal.training.run import Run, TrainingData
 
 SHEET_PICTURES, SHEETS = 10, 5
@@ -141,7 +141,7 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
     with torch.random.fork_rng():
         run.rng(0)
         pairs = data.train.to(device())
-        labels = objective.fit_pseudo_labeller(data, config)(pairs)
+        labels = label_pairs(objective.fit_pseudo_labeller(data, config), pairs)
         h = HNet(data.towers(config.hidden, config.feature_dropout)).to(device())
         a = ANets(data, config).to(device())
         h_optimiser = objective.hash_optimiser(h.towers, config)
@@ -175,7 +175,7 @@ def train(data: TrainingData, config: Config, run: Run) -> Towers:
 
 
 @torch.no_grad()
-def _sheet(a: ANets, pairs: Pairs, config: Config, run: Run, epoch: int) -> None:
+def _sheet(a: ANets, pairs: TrainingPairs, config: Config, run: Run, epoch: int) -> None:
     """Save some pictures and their hard samples, every few epochs and in the last one."""
     if epoch % max(1, config.epochs // SHEETS) and epoch != config.epochs:
         return

@@ -1,27 +1,31 @@
-"""Vectors of a local index: files beside the Parquet file, kills, damage, and other versions."""
+"""Segments of a local index: vectors, damage, merging, kills, readers beside a writer."""
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from xmodal.codes import BinaryCodes
-from xmodal.errors import CodeError, IndexFailure
+from xmodal.errors import CodeError, IndexFailure, IndexMismatch, IndexMissing
+from xmodal.index.contract import WordsQuery
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import FILE, HammingIndex, open_folder
 from xmodal.index.query_codes import QueryCodes
-from xmodal.index.vector_file import CHECKSUMS, PREFIX, VectorFile, files_from_json, write_vectors
+from xmodal.index.segments.column_file import ColumnFile, FileRecord
+from xmodal.index.segments.merging import FANOUT
+from xmodal.index.segments.segment import PREFIX
 from xmodal.modality import MODALITIES
 
 DIM = 3
@@ -59,12 +63,8 @@ def check_equal(index: HammingIndex, expected: DocumentBatch) -> None:
 
 
 def names(folder: Path) -> list[str]:
-    """Return the names of the files of vectors, without those of their checksums."""
-    found = {path.name for path in folder.glob(f"{PREFIX}*")}
-    assert {name for name in found if name.endswith(CHECKSUMS)} == {
-        f"{name}{CHECKSUMS}" for name in found if not name.endswith(CHECKSUMS)
-    }
-    return sorted(name for name in found if not name.endswith(CHECKSUMS))
+    """Return the names of the files of segments."""
+    return sorted(path.name for path in folder.glob(f"{PREFIX}*"))
 
 
 # ---- changes ---------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ def test_vectors_survive_saving_and_opening(tmp_path: Path) -> None:
     expected = batch("a", "b", "c")
     check_equal(stored(tmp_path, "a", "b", "c"), expected)
     check_equal(open_folder(tmp_path), expected)
-    assert len(names(tmp_path)) == 2
+    assert len(names(tmp_path)) == 1
 
 
 def test_vectors_follow_documents_that_are_added_replaced_and_removed(tmp_path: Path) -> None:
@@ -86,7 +86,6 @@ def test_vectors_follow_documents_that_are_added_replaced_and_removed(tmp_path: 
     again = open_folder(tmp_path)
     check_equal(again, DocumentBatch.join([batch("b", "d").take([0]), new.take([1, 2])]))
     assert [b.dim for b in again.batches(2)] == [DIM, DIM]
-    assert len(names(tmp_path)) == 2
 
 
 def test_search_reads_the_vectors_of_the_file(tmp_path: Path) -> None:
@@ -144,35 +143,6 @@ def test_vectors_of_one_modality_only(tmp_path: Path) -> None:
     assert np.array_equal(index.get(["b"]).vectors["image"], vectors[1:])
 
 
-# ---- versions --------------------------------------------------------------------------------
-
-
-def metadata(folder: Path) -> dict[str, str]:
-    found = pq.read_schema(folder / FILE).metadata
-    return {key.decode(): value.decode() for key, value in found.items()}
-
-
-def test_earlier_versions_do_not_read_an_index_with_vectors(tmp_path: Path) -> None:
-    """They would save it again without its vectors. They read formats 1 and 2."""
-    stored(tmp_path, "a")
-    assert metadata(tmp_path)["xmodal.format"] == "3"
-
-
-def test_earlier_versions_read_an_index_without_vectors(tmp_path: Path) -> None:
-    with open_folder(tmp_path, bits=8, create=True) as index:
-        index.add(["a"], image=codes(1))
-    assert metadata(tmp_path)["xmodal.format"] == "1"
-    assert "xmodal.vectors" not in metadata(tmp_path)
-
-
-def test_files_outside_of_the_folder_are_rejected() -> None:
-    record = VectorFile("../other", 1, 1, 0)._asdict()
-    del record["blocks"]
-    text = str({"image": record, "text": record}).replace("'", '"')
-    with pytest.raises(ValueError, match=r"\.\./other"):
-        files_from_json(text)
-
-
 # ---- damage ----------------------------------------------------------------------------------
 
 
@@ -187,30 +157,6 @@ def test_missing_or_incomplete_file_is_found_when_opened(tmp_path: Path, change:
     with pytest.raises(IndexFailure, match=f"{file.name} is missing or damaged") as caught:
         open_folder(tmp_path)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("action", ["add", "delete"])
-def test_changed_content_is_found_before_it_is_saved_again(tmp_path: Path, action: str) -> None:
-    stored(tmp_path, "a", "b")
-    before = names(tmp_path)
-    file = tmp_path / before[1]
-    content = file.read_bytes()
-    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    index = open_folder(tmp_path)
-    with pytest.raises(IndexFailure, match=f"{file.name} .*checksum"):
-        if action == "add":
-            index.add(batch("c"))
-            index.save()
-        else:
-            index.delete(["a"])
-    assert names(tmp_path) == before
-
-
-def flip(file: Path, at: int) -> None:
-    """Flip a bit of a file."""
-    content = bytearray(file.read_bytes())
-    content[at] ^= 4
-    file.write_bytes(content)
 
 
 READS: dict[str, Callable[[HammingIndex], Any]] = {
@@ -228,19 +174,22 @@ READS: dict[str, Callable[[HammingIndex], Any]] = {
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
     """An index whose text vectors fill several blocks; its last document is d4999."""
-    stored(tmp_path / "many", *(f"d{number}" for number in range(3000, 5000)))
+    stored(tmp_path / "many", *(f"d{number}" for number in range(1000, 5000)))
     return tmp_path / "many"
 
 
 @pytest.mark.parametrize("read", READS)
 def test_changed_content_is_found_when_it_is_read(many: Path, read: str) -> None:
-    file = many / names(many)[1]
-    flip(file, -1)
+    file = many / names(many)[0]
+    content = bytearray(file.read_bytes())
+    vectors = open_folder(many).get([f"d{number}" for number in range(1000, 5000)]).vectors
+    content[content.index(vectors["text"].tobytes()) + vectors["text"].size - 1] ^= 4
+    file.write_bytes(content)
     with pytest.raises(IndexFailure, match=f"{file.name} is missing or damaged") as caught:
         READS[read](open_folder(many))
     assert "\n" not in str(caught.value)
     index = open_folder(many)
-    check_equal(index, batch(*(f"d{number}" for number in range(3000, 3010))))
+    check_equal(index, batch(*(f"d{number}" for number in range(1000, 1010))))
     with pytest.raises(IndexFailure):  # a block that was checked leaves others unchecked
         READS[read](index)
 
@@ -254,38 +203,92 @@ def test_files_of_another_index_of_the_same_shape_are_found(tmp_path: Path) -> N
         open_folder(tmp_path / "one").get(["a"])
 
 
-@pytest.mark.parametrize("change", ["flipped", "missing", "short", "folder"])
-def test_damaged_checksums_are_found_when_opened(tmp_path: Path, change: str) -> None:
-    stored(tmp_path, "a", "b")
-    file = tmp_path / f"{names(tmp_path)[0]}{CHECKSUMS}"
-    if change == "flipped":
-        flip(file, 0)
-    elif change == "short":
-        file.write_bytes(file.read_bytes()[:-1])
-    else:
+@pytest.fixture
+def varied(tmp_path: Path) -> Path:
+    """A saved index of two segments, one of them with deleted documents."""
+    path = tmp_path / "varied"
+    index = open_folder(path, bits=8, fingerprint="f", create=True)
+    first = batch(*"abcdef")
+    fields = ['{"t": "é"}', *["{}"] * 5]
+    index.add(replace(first, origins=['["/x","a"]', *[""] * 5], fields=fields))
+    index.save()
+    index.add(batch("x", "y", "z"))
+    index.delete(["b"])
+    index.save()
+    assert sorted(file.name.partition("-")[0] for file in path.iterdir()) == [
+        *("deleted", FILE, "lock", "segment", "segment")
+    ]
+    return path
+
+
+def everything(folder: Path) -> Any:
+    """Open an index and read all that it stores."""
+    index = open_folder(folder)
+    index.verify()
+    query = QueryCodes(codes(1), vectors=np.ones((1, DIM), np.int8))
+    words = index.search_words([WordsQuery("é")], 9, target="text")
+    hits = [index.search(query, 9, target=modality) for modality in MODALITIES]
+    return hits, words, list(index.entries()), index.facets(), index.fingerprint, len(index)
+
+
+def test_every_changed_byte_and_every_cut_is_found(varied: Path) -> None:
+    expected = everything(varied)
+    for file in varied.iterdir():
+        if file.name == "lock":
+            continue
+        content = file.read_bytes()
+        step = max(1, len(content) // 150)
+        changed = [
+            content[:at] + bytes([content[at] ^ 1 << at % 8]) + content[at + 1 :]
+            for at in range(0, len(content), step)
+        ]
+        cut = [content[:at] for at in range(0, len(content), step)]
+        for wrong in (*changed, *cut, content + b"\0", content[:-1]):
+            file.write_bytes(wrong)
+            with pytest.raises((IndexFailure, IndexMismatch)) as caught:
+                everything(varied)
+            assert "\n" not in str(caught.value)
         file.unlink()
-        if change == "folder":
-            file.mkdir()
-    with pytest.raises(IndexFailure, match=f"{file.name} is missing or damaged"):
-        open_folder(tmp_path)
+        with pytest.raises((IndexFailure, IndexMissing)):
+            everything(varied)
+        file.write_bytes(content)
+    assert everything(varied) == expected
 
 
-def test_checksums_of_an_odd_number_of_bytes_are_damaged(tmp_path: Path) -> None:
-    file = VectorFile("v", 1, 4, checksum=0, blocks=zlib.crc32(b"12345"))
-    (tmp_path / f"v{CHECKSUMS}").write_bytes(b"12345")
-    with pytest.raises(IndexFailure, match="5 bytes"):
-        file.checked_blocks(tmp_path, np.zeros((1, 4), np.int8))
-
-
-def test_files_of_an_earlier_version_need_no_checksums(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda found: found.update(format=5), "has format 5, this version reads formats up to 4"),
+        (lambda found: found.update(bits=7), "is damaged"),
+        (lambda found: found["segments"][0].update(name="../segment-0"), "is damaged"),
+        (lambda found: found["segments"][0].update(documents=True), "is damaged"),
+        (lambda found: found["segments"][0]["file"].update(size=-1), "is damaged"),
+        (lambda found: found["segments"].pop(), "is damaged"),
+        (lambda found: found.pop("segments"), "is damaged"),
+    ],
+)
+def test_other_commit_files_are_refused(
+    varied: Path, change: Callable[[dict[str, Any]], Any], message: str
 ) -> None:
-    with monkeypatch.context() as earlier:
-        earlier.setattr("xmodal.index.parquet.blocks_to_json", lambda files: "{}")
-        stored(tmp_path, "a", "b")
-    for file in tmp_path.glob(f"*{CHECKSUMS}"):
-        file.unlink()
-    check_equal(open_folder(tmp_path), batch("a", "b"))
+    content = json.loads((varied / FILE).read_text())
+    change(content)
+    (varied / FILE).write_text(json.dumps(content, indent=1))
+    with pytest.raises((IndexFailure, IndexMismatch), match=f"{FILE} {message}"):
+        open_folder(varied)
+    for text in ("[]", "null", "{", "\udcff"):
+        (varied / FILE).write_bytes(text.encode(errors="surrogateescape"))
+        with pytest.raises(IndexFailure, match="is damaged"):
+            open_folder(varied)
+
+
+def test_save_refuses_to_commit_files_that_are_gone(varied: Path) -> None:
+    index = open_folder(varied)
+    index.add(batch("zz"))
+    (varied / names(varied)[0]).unlink()
+    before = (varied / FILE).read_bytes()
+    with pytest.raises(IndexFailure, match="is missing or damaged"):
+        index.save()
+    assert (varied / FILE).read_bytes() == before
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
@@ -315,14 +318,14 @@ def test_opening_is_repeated_if_a_save_removes_the_files_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored(tmp_path, "a")
-    opened, saves = VectorFile.open, [lambda: stored(tmp_path, "a", fill=7)]
+    opened, saves = ColumnFile.open, [lambda: stored(tmp_path, "a", fill=7)]
 
-    def open_after_save(self: VectorFile, folder: Path) -> Any:
+    def open_after_save(path: Path, record: FileRecord) -> ColumnFile:
         if saves:
             saves.pop()()
-        return opened(self, folder)
+        return opened(path, record)
 
-    monkeypatch.setattr(VectorFile, "open", open_after_save)
+    monkeypatch.setattr(ColumnFile, "open", open_after_save)
     check_equal(open_folder(tmp_path), batch("a", fill=7))
 
 
@@ -377,7 +380,7 @@ def test_kill_at_every_step_of_a_save_keeps_codes_and_vectors_together(tmp_path:
         seen.add(value)
         again.delete(["0"])
         again.save()
-        assert len(names(folder)) == 2
+        assert len(names(folder)) == 1
         assert not list(folder.glob("saving-*"))
         if killed == 0:
             break
@@ -385,9 +388,10 @@ def test_kill_at_every_step_of_a_save_keeps_codes_and_vectors_together(tmp_path:
 
 
 def test_leftovers_of_a_killed_first_save_do_not_prevent_another(tmp_path: Path) -> None:
-    write_vectors(tmp_path, batch("a").vectors)
+    for name in ("segment-0", "deleted-0", "saving-1", "vectors-0", "words-0"):
+        (tmp_path / name).write_text("left")
     stored(tmp_path, "a")
-    assert len(names(tmp_path)) == 2
+    assert len(names(tmp_path)) == 1
     check_equal(open_folder(tmp_path), batch("a"))
 
 
@@ -405,7 +409,58 @@ def test_failed_save_leaves_the_old_vectors(
         patched.setattr(os, "replace", full)
         with pytest.raises(OSError, match="no space left"):
             index.save()
-    assert names(tmp_path) == before
+    assert set(before) <= set(names(tmp_path))
     check_equal(open_folder(tmp_path), batch("a"))
     index.save()
+    assert len(names(tmp_path)) == 1
     check_equal(open_folder(tmp_path), batch("a", fill=2))
+
+
+# ---- merging ---------------------------------------------------------------------------------
+
+
+def test_number_of_segments_stays_small_and_every_document_is_kept(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    expected: dict[str, int] = {}
+    for turn in range(30):
+        with open_folder(tmp_path, bits=8, create=True) as index:
+            ids = sorted({f"d{rng.randrange(200):03}" for _ in range(rng.randrange(1, 9))})
+            index.add(ids, image=codes(len(ids)), fields=[{"turn": turn}] * len(ids))
+            gone = [f"d{rng.randrange(200):03}" for _ in range(2)]
+            index.delete(gone)
+            expected |= dict.fromkeys(ids, turn)
+            expected = {id_: at for id_, at in expected.items() if id_ not in gone}
+        assert len(names(tmp_path)) < FANOUT
+        index = open_folder(tmp_path)
+        found = {entry.id: entry.fields["turn"] for entry in index.entries()}
+        assert found == dict(sorted(expected.items())) and len(index) == len(expected)
+
+
+def test_large_batches_are_written_before_the_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("xmodal.index.local.PART", 4)
+    index = open_folder(tmp_path / "i", bits=8, create=True)
+    for start in range(0, 12, 2):
+        index.add([f"{n:02}" for n in range(start, start + 2)], image=codes(2))
+    assert len(names(tmp_path / "i")) == 3
+    with pytest.raises(IndexMissing):
+        open_folder(tmp_path / "i")
+    index.add(["00", "03"], image=codes(2), fields=[{"new": 1}] * 2)
+    index.save()
+    again = open_folder(tmp_path / "i")
+    assert [entry.id for entry in again.entries()] == [f"{n:02}" for n in range(12)]
+    assert again.count("image", {"new": 1}) == 2
+
+
+def test_segments_with_many_deleted_documents_are_written_again(tmp_path: Path) -> None:
+    index = stored(tmp_path, *(f"d{number}" for number in range(10, 20)))
+    index.delete(["d10", "d11"])
+    index.save()
+    assert list(tmp_path.glob("deleted-*"))
+    index.delete(["d12"])
+    index.save()
+    assert not list(tmp_path.glob("deleted-*")) and len(names(tmp_path)) == 1
+    assert [entry.id for entry in open_folder(tmp_path).entries()] == [
+        f"d{number}" for number in range(13, 20)
+    ]

@@ -1,15 +1,14 @@
-"""The Parquet file of a local index.
+"""Indexes of earlier versions: a Parquet file, ``documents.parquet``, and files of vectors.
 
-Columns: ``id``; ``image`` and ``text``; ``fields`` (JSON); ``origin``, if one is known. Format 1,
-which earlier versions read too, is written if no document has several codes of one modality: a code
-is fixed-size binary, null where a document has none. In format 2, ``image`` and ``text`` are lists
-of codes. Format 3 has the columns of format 2, and files of vectors beside it (see
-:mod:`xmodal.index.vector_file`); earlier versions, which would not write these files again, do not
-read it. The file's metadata contains format, bits, bit order, the encoder's fingerprint (key
-``xmodal.encoder``), the records of the files of vectors and of words (see
-:mod:`xmodal.index.full_text`) and two checksums. That of the content of each column (key
-``xmodal.columns``; earlier versions wrote none) does not depend on headers and offsets in the file,
-which checksums of pages leave out; that of the metadata (key ``xmodal.seal``) covers all of these.
+They are read here and written by the next save in the present format (see
+:mod:`xmodal.index.segments.commit`). Columns: ``id``; ``image`` and ``text``; ``fields`` (JSON);
+``origin``, if one is known. In format 1 a code is fixed-size binary, null where a document has
+none; in formats 2 and 3, ``image`` and ``text`` are lists of codes. In format 3, a file for each
+modality beside the Parquet file has one row of ``dim`` int8 per code. The metadata contains format,
+bits, bit order, the encoder's fingerprint (key ``xmodal.encoder``), the records of the files of
+vectors and two checksums: that of the content of each column (key ``xmodal.columns``; the first
+versions wrote none), and that of the metadata (key ``xmodal.seal``). Files of words are not read:
+words are computed again.
 """
 
 from __future__ import annotations
@@ -17,8 +16,9 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +28,8 @@ import pyarrow.parquet as pq
 from xmodal.checksums import bytes_of, is_damage
 from xmodal.codes import check_bits
 from xmodal.errors import CodeError, IndexFailure, IndexMismatch
-from xmodal.index.documents import DocumentBatch, to_offsets
-from xmodal.index.full_text import WordsFile
-from xmodal.index.vector_file import VectorFiles, blocks_to_json, files_from_json, files_to_json
+from xmodal.index.documents import DocumentBatch, Vectors, to_offsets
+from xmodal.index.segments.segment import Segment
 from xmodal.modality import MODALITIES, Modality
 
 ONE_CODE, SEVERAL_CODES, WITH_VECTORS = "1", "2", "3"
@@ -43,61 +42,43 @@ FromArrow = Callable[[pa.Array, int], tuple[npt.NDArray[np.uint8], npt.NDArray[n
 
 
 class StoredDocuments(NamedTuple):
-    """Content of a file: documents, without their vectors, and the records of other files.
-
-    ``words``: of the file of words, None if an earlier version wrote the index.
-    """
+    """Content of an index: documents, in order of id, width and fingerprint of their codes."""
 
     documents: DocumentBatch
     bits: int
     fingerprint: str | None
-    vectors: VectorFiles
-    words: WordsFile | None
+
+    def open_segments(self, folder: Path) -> list[Segment]:
+        """Return the documents as one segment in memory."""
+        return [Segment.of(self.documents)] if len(self.documents) else []
 
 
-def write_documents(
-    path: Path,
-    documents: DocumentBatch,
-    *,
-    bits: int,
-    fingerprint: str | None,
-    vectors: VectorFiles | None = None,
-    words: WordsFile | None = None,
-) -> None:
-    """Write documents to a new file, with page checksums.
+class VectorFile(NamedTuple):
+    """Record of a file of vectors: its name, number and dimension of vectors, and CRC-32."""
 
-    ``vectors``, ``words``: records of the files beside it.
-    """
-    several = any((documents.counts(modality) > 1).any() for modality in MODALITIES)
-    several = several or bool(vectors)
-    to_arrow = _lists_to_arrow if several else _codes_to_arrow
-    columns: dict[str, Any] = {"id": pa.array(documents.ids, pa.string())}
-    columns |= {modality: to_arrow(documents, modality) for modality in MODALITIES}
-    columns["fields"] = pa.array(documents.fields, pa.large_string())
-    if documents.origins:
-        columns["origin"] = pa.array(documents.origins, pa.large_string())
-    table = pa.table(columns)
-    metadata = {
-        "xmodal.format": WITH_VECTORS if vectors else SEVERAL_CODES if several else ONE_CODE,
-        "xmodal.bits": str(bits),
-        "xmodal.bit_order": BIT_ORDER,
-        "xmodal.encoder": fingerprint or "",
-    }
-    if vectors:
-        metadata["xmodal.vectors"] = files_to_json(vectors)
-        metadata["xmodal.vector_blocks"] = blocks_to_json(vectors)
-    if words:
-        metadata["xmodal.words"] = words.to_json()
-    metadata["xmodal.columns"] = json.dumps(_column_checksums(table, documents))
-    metadata["xmodal.seal"] = _checksum(table, metadata)
-    table = table.replace_schema_metadata(metadata)
-    pq.write_table(table, path, write_page_checksum=True, compression="zstd")
+    name: str
+    rows: int
+    dim: int
+    checksum: int
+
+    def read(self, folder: Path) -> npt.NDArray[np.int8]:
+        """Return the vectors, (rows, dim); raises IndexFailure for a missing or damaged file."""
+        path = folder / self.name
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            if not is_damage(error):
+                raise IndexFailure(f"{path} cannot be read: {error.strerror}") from None
+            raise _damaged(path, error.strerror or error) from None
+        if len(content) != self.rows * self.dim or zlib.crc32(content) != self.checksum:
+            raise _damaged(path, "its content does not match the checksum")
+        return np.frombuffer(content, np.int8).reshape(self.rows, self.dim)
 
 
-def read_documents(path: Path) -> StoredDocuments:
-    """Return the content of a file.
+def read_former(path: Path) -> StoredDocuments:
+    """Return the content of a Parquet file and of the files of vectors that it names.
 
-    Raises IndexFailure for a damaged file, IndexMismatch for an unknown format.
+    Raises IndexFailure for damaged files, IndexMismatch for an unknown format.
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -123,12 +104,31 @@ def read_documents(path: Path) -> StoredDocuments:
         documents = _to_documents(table, from_arrow, bits)
         if "xmodal.columns" in metadata:
             _check_columns(table, documents, json.loads(metadata["xmodal.columns"]))
-        blocks = metadata.get("xmodal.vector_blocks", "{}")
-        vectors = files_from_json(metadata.get("xmodal.vectors", "{}"), blocks)
+        files = _vector_files(metadata.get("xmodal.vectors", "{}"))
     except _DAMAGE as error:
         raise _damaged(path, error) from None
-    words = WordsFile.from_json(metadata.get("xmodal.words", ""))
-    return StoredDocuments(documents, bits, fingerprint or None, vectors, words)
+    vectors: Vectors = {modality: file.read(path.parent) for modality, file in files.items()}
+    try:
+        documents = replace(documents, vectors=vectors)
+    except CodeError as error:
+        raise _damaged(path, error) from None
+    return StoredDocuments(documents, bits, fingerprint or None)
+
+
+def _vector_files(text: str) -> dict[Modality, VectorFile]:
+    """Return the records of the files of vectors; raises TypeError, ValueError or LookupError."""
+    records = json.loads(text)
+    if not records:
+        return {}
+    files = {modality: VectorFile(**records[modality]) for modality in MODALITIES}
+    for file in files.values():
+        counts = (file.rows, file.dim, file.checksum)
+        if not all(isinstance(count, int) and count >= 0 for count in counts):
+            raise ValueError(f"the record of a file of vectors is {tuple(file)}")
+        name = str(file.name)
+        if not name.startswith("vectors-") or Path(name).name != file.name:
+            raise ValueError(f"a file of vectors is named {name!r}")
+    return files
 
 
 def _to_documents(table: pa.Table, from_arrow: FromArrow, bits: int) -> DocumentBatch:
@@ -191,34 +191,9 @@ def _checksum(table: pa.Table, metadata: Mapping[str, str]) -> str:
 
 
 def _damaged(path: Path, reason: object) -> IndexFailure:
-    return IndexFailure(f"{path} is damaged ({' '.join(str(reason).split())[:120]}): index again")
-
-
-def _codes_to_arrow(documents: DocumentBatch, modality: Modality) -> pa.Array:
-    """Return the column of documents with at most one code each: the code, or null."""
-    packed, present = documents.packed[modality], documents.present[modality]
-    if not present.all():
-        codes, packed = packed, np.zeros((len(present), packed.shape[1]), np.uint8)
-        packed[present] = codes
-    return _binary_array(packed, np.packbits(present, bitorder="little"))
-
-
-def _lists_to_arrow(documents: DocumentBatch, modality: Modality) -> pa.Array:
-    """Return the column of documents with any number of codes: lists of codes."""
-    codes = _binary_array(documents.packed[modality], None)
-    # Parquet names the values of a list "element"; the checksum includes names of types.
-    kind = pa.large_list(pa.field("element", codes.type))
-    return pa.LargeListArray.from_arrays(pa.array(documents.offsets[modality]), codes, type=kind)
-
-
-def _binary_array(
-    packed: npt.NDArray[np.uint8], valid: npt.NDArray[np.uint8] | None
-) -> pa.FixedSizeBinaryArray:
-    """Return rows of bytes as an array; ``valid``: bitmap of the rows that are not null."""
-    n, width = packed.shape
-    bitmap = None if valid is None else pa.py_buffer(valid.tobytes())
-    data = pa.py_buffer(np.ascontiguousarray(packed))
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), n, [bitmap, data])
+    return IndexFailure(
+        f"{path} is missing or damaged ({' '.join(str(reason).split())[:120]}): index again"
+    )
 
 
 def _one_array(column: pa.ChunkedArray) -> pa.Array:

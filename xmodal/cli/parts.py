@@ -1,0 +1,249 @@
+"""Parts: encoding of a shard of DATA into a Parquet file, and loading of parts into an index."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xmodal.cli.changes import Changes
+from xmodal.cli.data import read_data
+from xmodal.cli.encoder import load_encoder
+from xmodal.cli.options import columns_of, reading_options, stream_items
+from xmodal.cli.output import (
+    info,
+    print_json,
+    print_line,
+    print_problems,
+    print_strategy,
+    progress_bars,
+)
+from xmodal.cli.sources import Data, by_source, is_features, paths_of
+from xmodal.data.dataset import Item, Problems
+from xmodal.data.feature_file import read_feature_file
+from xmodal.data.sharding import Shard, listing_digest
+from xmodal.encoders.folder import CONFIG, stored_fingerprint
+from xmodal.errors import ConfigError, IndexMismatch
+from xmodal.index.contract import open_index
+from xmodal.index.documents import DocumentBatch
+from xmodal.index.parts import ENDING, Part, PartInfo, write_part
+from xmodal.writing import check_target
+
+if TYPE_CHECKING:
+    from xmodal.encoders.encoder import Encoder
+
+
+def part_path(out: Path, shard: Shard) -> Path:
+    """Return the file of a shard.
+
+    ``out``: a file; a name with ``*``, which stands for "00003-of-00016"; or a folder, in which
+    the name is "part-00003-of-00016.parquet". Raises ConfigError.
+    """
+    name = f"{shard.number:05}-of-{shard.count:05}"
+    if "*" in out.name:
+        return out.with_name(out.name.replace("*", name))
+    if out.suffix.lower() != ENDING or out.is_dir():
+        return out / f"part-{name}{ENDING}"
+    return out
+
+
+def encode_part(
+    model: Path, data: Data | None, out: Path, shard: Shard, options: Mapping[str, Any]
+) -> None:
+    """Encode a shard of DATA into a part, unless that is complete, and print what it holds."""
+    path = part_path(out, shard)
+    paths = [*(() if data is None else paths_of(data)), *options["feature_files"]]
+    _check_outside(path, paths)
+    header = PartInfo(
+        stored_fingerprint(model),
+        0,
+        listing_digest(paths, reading_options(options) | vars(columns_of(options))),
+        options["source"] or _source(data, paths),
+        shard,
+        vectors=not options["no_vectors"],
+    )
+    check_target(path)
+    if path.exists() and (done := _complete(path, header)) is not None:
+        _print_part(path, done, options, skipped=True)
+        return
+    features = bool(options["feature_files"]) or is_features(data)
+    encoder = load_encoder(model, options, features=features)
+    header = replace(header, fingerprint=encoder.fingerprint, bits=encoder.bits)
+    problems = Problems()
+    root = paths[0] if paths[0].is_dir() else paths[0].parent
+    with progress_bars() as bars:
+        total, documents = _documents(encoder, data, header, root, options, problems)
+
+        def counted() -> Iterator[DocumentBatch]:
+            number = 0
+            for batch in documents:
+                yield batch
+                number += len(batch)
+                bars("encoded", number, total)
+
+        written = write_part(path, header, counted(), problems)
+    print_problems(problems)
+    _print_part(path, written, options, skipped=False)
+
+
+def _documents(
+    encoder: Encoder,
+    data: Data | None,
+    header: PartInfo,
+    root: Path,
+    options: Mapping[str, Any],
+    problems: Problems,
+) -> tuple[int, Iterator[DocumentBatch]]:
+    """Return the number of documents of a shard, about, or 0 if unknown, and the documents.
+
+    Only DATA that is matched with a file of features is read whole.
+    """
+    from xmodal.encoders.pipeline import encode_stream
+
+    def select(items: Iterable[Item]) -> Iterator[Item]:
+        return header.shard.select(items, root)
+
+    given: dict[str, Any] = {
+        "source": header.source,
+        "problems": problems,
+        "vectors": header.vectors,
+    }
+    files: tuple[Path, ...] = options["feature_files"]
+    if is_features(data) and isinstance(data, Path) and not files:
+        files, data = (data,), None
+    if data is None:
+        from xmodal.encoders.feature_stream import encode_features
+
+        file = read_feature_file(files)
+        label = columns_of(options).label
+        batches = encode_features(encoder, file, shard=header.shard, label_column=label, **given)
+        return len(file) // header.shard.count, batches
+    if not files:
+        items = select(stream_items(data, options, problems))
+        return 0, encode_stream(encoder, items, cache=options["cache"], **given)
+    matched = read_data(data, options)
+    problems.extend(matched.dataset.problems)
+    own = [*select(matched.dataset)]
+    return len(own), encode_stream(matched.encoder(encoder), own, **given)
+
+
+def _source(data: Data | None, paths: list[Path]) -> str:
+    """Return the name of the source of DATA. Raises ConfigError for several sources."""
+    sources = by_source(paths[0] if data is None else data)
+    if len(sources) > 1:
+        raise ConfigError(
+            f"parts have one source, this command has {len(sources):,}: encode each of them into "
+            "an --out of its own, or name them together with --source"
+        )
+    return sources[0][0]
+
+
+def _check_outside(path: Path, sources: list[Path]) -> None:
+    """Raise ConfigError for a part in a folder of the data, which it would change."""
+    target = Path(os.path.realpath(path))
+    for source in sources:
+        if source.is_dir() and target.is_relative_to(os.path.realpath(source)):
+            raise ConfigError(f"--out {path} is inside of {source}, expected another folder")
+
+
+def _complete(path: Path, header: PartInfo) -> PartInfo | None:
+    """Return what an existing part holds if it is the one to write.
+
+    Raises IndexMismatch for a part of another model, listing or shard, IndexFailure for another
+    file.
+    """
+    found = Part(path).info
+    for name, mine, other in (
+        ("model", header.fingerprint, found.fingerprint),
+        ("shard", header.shard, found.shard),
+        ("source", header.source, found.source),
+        ("listing of files", header.listing, found.listing),
+        ("setting of --no-vectors", not header.vectors, not found.vectors),
+    ):
+        if mine != other:
+            raise IndexMismatch(
+                f"{path} is of another {name} ({other}, expected {mine}): remove it, or name "
+                "another --out"
+            )
+    return found
+
+
+def _print_part(path: Path, part: PartInfo, options: Mapping[str, Any], *, skipped: bool) -> None:
+    if options["as_json"]:
+        numbers = {"documents": part.documents, **part.codes, "problems": part.problems}
+        print_json({"part": str(path), "skipped": skipped, **numbers})
+        return
+    if skipped:
+        info(f"{path} is complete, nothing was encoded")
+    counts = ", ".join(f"{part.codes[m]:,} {m} codes" for m in part.codes)
+    print_line(f"{path}: {part.documents:,} documents, {counts}")
+
+
+def index_parts(
+    parts: Sequence[Part], data: Data, model: Path | None, uri: str, options: Mapping[str, Any]
+) -> None:
+    """Add the documents of parts to an index, which is locked, and print what changed.
+
+    The model is recorded if it is given, or found by the fingerprint of the parts.
+    """
+    from xmodal.encoders.index_model import record_model
+    from xmodal.index.part_ids import resolve_ids
+
+    if options["bits"] is not None or options["feature_files"]:
+        raise ConfigError("parts hold codes: leave --bits and --features out")
+    first = parts[0].info
+    model = _model_of(first, model, uri)
+    target = open_index(uri, bits=first.bits, fingerprint=first.fingerprint, create=True)
+    print_strategy(uri, target)
+    total = sum(map(len, parts))
+    stored = 0
+    with progress_bars() as bars:
+        ids = resolve_ids(target, parts)
+        for part in parts:
+            for batch in part.batches():
+                applied = ids.applied(batch)
+                target.add(applied.without_vectors() if options["no_vectors"] else applied)
+                stored += len(batch)
+                bars("indexed", stored, total)
+    removed = target.delete(ids.missing) if options["prune"] and ids.missing else 0
+    documents = len(target)
+    if model is not None:
+        record_model(uri, model, first.fingerprint)
+    target.close()
+    numbers = {
+        "added": stored - ids.existing,
+        "replaced": ids.existing,
+        "removed": removed,
+        "missing": len(ids.missing) - removed,
+    }
+    codes: Counter[str] = Counter()
+    problems: Counter[str] = Counter()
+    for part in parts:
+        codes.update(part.info.codes)
+        problems.update(part.info.problems)
+    changes = Changes(Counter(numbers), codes, {name: id_ for (_, name), id_ in ids.apart.items()})
+    changes.show(data, uri, documents, options, {"problems": problems})
+    if model is None:
+        info(f"{uri} records no model: give the encoder of the parts to searches with --model")
+
+
+def _model_of(part: PartInfo, given: Path | None, uri: str) -> Path | None:
+    """Return the encoder to record: the given one, or another of the parts' fingerprint if known.
+
+    Raises IndexMismatch if the given one has another fingerprint.
+    """
+    from xmodal.encoders.index_model import default_model, recorded_model
+
+    if given is not None:
+        if stored_fingerprint(given) != part.fingerprint:
+            raise IndexMismatch(
+                f"{given} is encoder {stored_fingerprint(given)}, the parts are of "
+                f"{part.fingerprint}: name their encoder, or leave --model out"
+            )
+        return given
+    known = [one for one in (recorded_model(uri), default_model()) if one is not None]
+    usable = (one for one in known if (one / CONFIG).is_file())
+    return next((one for one in usable if stored_fingerprint(one) == part.fingerprint), None)

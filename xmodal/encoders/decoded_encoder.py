@@ -1,0 +1,71 @@
+"""Encoder of pictures that were decoded before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xmodal.codes import BinaryCodes
+from xmodal.data.dataset import ImageSource, Problems, Progress
+from xmodal.data.images import Pixels
+from xmodal.encoders.encoder import Encoded, Encoder
+from xmodal.modality import Modality
+
+
+class DecodedEncoder(Encoder):
+    """Encodes pictures by their pixels; texts as ``encoder`` does, which has the same codes.
+
+    ``pixels``: (size, size, 3) of each usable picture, prepared by the encoder's ``preprocessing``.
+    """
+
+    def __init__(self, encoder: Encoder, pixels: Mapping[ImageSource, Pixels]) -> None:
+        self.encoder, self.pixels = encoder, pixels
+        self.precision, self.confidence = encoder.precision, encoder.confidence
+        self.about, self.split = encoder.about, encoder.split
+
+    @property
+    def bits(self) -> int:
+        """Width of the codes."""
+        return self.encoder.bits
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the encoder."""
+        return self.encoder.fingerprint
+
+    @property
+    def shared_space(self) -> bool:
+        """Whether features of pictures and texts can be compared with each other."""
+        return self.encoder.shared_space
+
+    def encode(
+        self,
+        modality: Modality,
+        sources: Sequence[Any],
+        *,
+        cache: Path | None = None,
+        problems: Problems | None = None,
+        progress: Progress | None = None,
+    ) -> Encoded:
+        """Encode without a cache; pictures without pixels are unusable and not recorded."""
+        options: dict[str, Any] = {"problems": problems, "progress": progress}
+        if modality == "text":
+            return self.encoder.encode(modality, sources, **options)
+        rows = [row for row, source in enumerate(sources) if source in self.pixels]
+        usable = np.zeros(len(sources), np.bool_)
+        packed = np.zeros((len(sources), self.bits // 8), np.uint8)
+        outputs = np.zeros((len(sources), self.bits), np.float32)
+        features = np.zeros((len(sources), 1), np.float16)
+        if rows:
+            pixels = [self.pixels[sources[row]] for row in rows]
+            found = self.encoder.encode(modality, pixels, **options)
+            packed[rows], usable[rows] = found.codes.packed, found.usable
+            features = np.zeros((len(sources), *found.features.shape[1:]), found.features.dtype)
+            features[rows] = found.features
+            if found.outputs is None:
+                return Encoded(BinaryCodes(packed, self.bits), usable, features)
+            outputs[rows] = found.outputs
+        return Encoded(BinaryCodes(packed, self.bits), usable, features, outputs)
