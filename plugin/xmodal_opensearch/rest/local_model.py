@@ -7,7 +7,7 @@ tested: the cluster must compute the code of each sample text. The next run comp
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from xmodal.data.dataset import Progress
