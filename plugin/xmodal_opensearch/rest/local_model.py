@@ -25,6 +25,8 @@ from xmodal_opensearch.rest.models import ML, POLL_INTERVAL, ResourceChange
 OUTPUT = "sentence_embedding"
 UNFINISHED = ("REGISTERING", "UPLOADING", None)
 """States of a model of which parts are missing; a killed run left it."""
+REFRESHED = 1.5
+"""Seconds after which the server finds the parts that it stored; it removes only such parts."""
 READY_TIMEOUT = 180.0
 """Seconds for which a deployment, and the first answer of the model, are waited for."""
 ML_NODES, LOCAL_FILE = (
@@ -89,6 +91,7 @@ def create(
         deploy(server, id_)
         check_samples(server, id_, tower.samples, max_share=tower.max_differing_share)
     except BaseException:
+        time.sleep(REFRESHED)
         models.remove_model(server, id_, {})
         raise
     return ResourceChange("model", tag.stem, "created", id_)

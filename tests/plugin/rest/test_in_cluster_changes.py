@@ -71,6 +71,8 @@ def test_killed_commands_are_completed_by_repeating(
         monkeypatch.setattr(module, "CHUNK_BYTES", size // 3)
     other = ml_address()
     connect(other, tower)  # creates the index of models
+    connect(uri, tower)  # creates the index
+    disconnect(uri)
     before, stored = cluster_state(ml), parts(ml)
     for command in (("connect", uri, "--in-cluster", tower), ("disconnect", uri)):
         kills: list[str] = []
