@@ -6,6 +6,7 @@ tested: the cluster must compute the code of each sample text. The next run comp
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
