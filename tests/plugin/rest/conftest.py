@@ -15,7 +15,7 @@ from xmodal_opensearch.node import local_models
 
 
 @pytest.fixture(scope="session")
-def folder(
+def bert_folder(
     export_extra: None, ml_url: str, server_version: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A folder with x.onnx, a portable encoder with random weights and a small BERT for texts."""
@@ -29,12 +29,12 @@ def folder(
 
 
 @pytest.fixture(scope="session")
-def encoder(folder: Path) -> PortableEncoder:
-    """The encoder in ``folder``."""
-    return PortableEncoder.load(folder / "x.onnx")
+def bert_encoder(bert_folder: Path) -> PortableEncoder:
+    """The encoder in ``bert_folder``."""
+    return PortableEncoder.load(bert_folder / "x.onnx")
 
 
 @pytest.fixture(scope="session")
-def tower(folder: Path) -> Path:
-    """The archive of the text tower of ``encoder``."""
-    return write_text_tower(folder / "x.onnx", folder / "text.zip").file
+def tower(bert_folder: Path) -> Path:
+    """The archive of the text tower of ``bert_encoder``."""
+    return write_text_tower(bert_folder / "x.onnx", bert_folder / "text.zip").file
