@@ -15,6 +15,14 @@ from support.secured_node import SecuredNode
 from xmodal.errors import ServerFailure, XmodalError
 from xmodal_opensearch.client.roles import operations, table
 
+ML = "cluster:admin/opensearch/ml/"
+TESTED = [
+    name for name, one in operations().items() if not any(p.startswith(ML) for p in one.cluster)
+]
+"""Operations without ml-commons, which has no release for the version of the security plugin.
+
+For the others, tests/plugin/rest compares the permissions with the requests that are sent.
+"""
 USER = "clerk"  # the built-in role own_index gives all rights on an index named like the user
 
 
@@ -57,11 +65,11 @@ def run(available: Operations, name: str, role: dict[str, Any]) -> Exception | N
 
 
 def test_every_operation_is_tested(available: Operations) -> None:
-    assert list(available.by_name()) == list(operations())
+    assert list(available.by_name()) == TESTED
 
 
 @pytest.mark.slow  # about 10 requests for each of 90 permissions
-@pytest.mark.parametrize("name", list(operations()))
+@pytest.mark.parametrize("name", TESTED)
 def test_operation_works_with_its_role_and_not_with_one_permission_less(
     available: Operations, name: str
 ) -> None:

@@ -20,6 +20,7 @@ from xmodal.data.dataset import Item
 from xmodal.index.contract import Hit
 from xmodal_opensearch.cli.commands import commands
 from xmodal_opensearch.client.address import parse_address
+from xmodal_opensearch.client.server import Server as Client
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 
 Run = Callable[..., Any]
@@ -164,3 +165,20 @@ def create_connected(uri: str, service: str, model: Path, *more: object) -> Conn
     run("create", uri, "--model", model)
     report = json.loads(run("connect", uri, "--service", service, "--json", *more))
     return ConnectedIndex(uri, report, open_opensearch(uri))
+
+
+class Killed(BaseException):
+    """Raised in place of a kill; no ``except Exception`` handles it."""
+
+
+def kill_after_each_change(patch: pytest.MonkeyPatch) -> None:
+    """Raise Killed as soon as the server has executed a request that changes something."""
+    request = Client.request
+
+    def request_and_die(self: Client, method: str, path: str, *arguments: Any, **more: Any) -> Any:
+        answer = request(self, method, path, *arguments, **more)
+        if method != "GET" and not path.endswith(("_search", "_count", "_predict")):
+            raise Killed(f"{method} {path}")
+        return answer
+
+    patch.setattr(Client, "request", request_and_die)

@@ -137,18 +137,29 @@ def _signed_bytes() -> list[onnx.NodeProto]:
 
 
 def _spelled(node: onnx.NodeProto, name: str) -> list[onnx.NodeProto]:
-    """Return ``node``, or the nodes of opset 19 that compute the same.
+    """Return ``node``, or the nodes of opset 19 that compute the same in onnxruntime 1.16.
 
-    Only Gelu is younger than opset 19.
+    Only Gelu is younger than opset 19. onnxruntime 1.16 removes a Cast to float16 and the Cast of
+    its result to float32, also without optimizations, so that features would not be rounded: nodes
+    that change nothing are put between them.
     """
     if any(part.HasField("g") or part.graphs for part in node.attribute):
         raise ModelError(
             f"{name} has the operator {node.op_type} with a graph inside, which cannot be written "
             "for ml-commons: use connect --service"
         )
-    if node.op_type != "Gelu":
+    if node.op_type not in ("Cast", "Gelu"):
         return [node]
     (x,), (out,) = node.input, node.output
+    if node.op_type == "Cast":
+        if all(one.i != TensorProto.FLOAT16 for one in node.attribute if one.name == "to"):
+            return [node]
+        return [
+            _node("Cast", [x], f"{out}.rounded", to=TensorProto.FLOAT16),
+            _constant(f"{out}.axis", [0]),
+            _node("Unsqueeze", [f"{out}.rounded", f"{out}.axis"], f"{out}.wide"),
+            _node("Squeeze", [f"{out}.wide", f"{out}.axis"], out),
+        ]
     half = [_constant(f"{out}.half", [0.5]), _constant(f"{out}.unit", [1.0])]
     if any(one.name == "approximate" and one.s == b"tanh" for one in node.attribute):
         gate, inner = f"{out}.tanh", _tanh_gate(x, out)

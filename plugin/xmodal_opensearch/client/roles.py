@@ -1,7 +1,9 @@
 """Least roles of the operations, for users of the security plugin.
 
 ``assets/roles.json`` lists for each operation the permissions that it needs. A test on a server
-with the security plugin runs each operation with exactly these, and without each of them.
+with the security plugin runs each operation with exactly these, and without each of them. The
+permissions of operations with ml-commons, which cannot be installed on that server, are compared
+with the requests that the operations send.
 """
 
 from __future__ import annotations

@@ -6,8 +6,9 @@ tested: the cluster must compute the code of each sample text. The next run comp
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from xmodal.data.dataset import Progress
@@ -23,6 +24,10 @@ from xmodal_opensearch.rest.cluster_settings import MissingSetting
 from xmodal_opensearch.rest.models import ML, POLL_INTERVAL, ResourceChange
 
 OUTPUT = "sentence_embedding"
+UNFINISHED = ("REGISTERING", "UPLOADING", None)
+"""States of a model of which parts are missing; a killed run left it."""
+REFRESHED = 1.5
+"""Seconds after which the server finds the parts that it stored; it removes only such parts."""
 READY_TIMEOUT = 180.0
 """Seconds for which a deployment, and the first answer of the model, are waited for."""
 ML_NODES, LOCAL_FILE = (
@@ -64,16 +69,21 @@ def create(
 ) -> ResourceChange:
     """Register, deploy and test the model of ``tower``, unless the cluster has it already.
 
-    ``progress`` is called with the bytes of the archive that were sent. Raises ServerFailure if the
-    cluster does not compute the codes of the samples; a model that this call registered is removed
-    then.
+    All parts of an unfinished model are sent again. ``progress`` is called with the bytes of the
+    archive that were sent. Raises ServerFailure if the cluster does not compute the codes of the
+    samples; a model that this call completed is removed then.
     """
-    for id_, one in _find(server, tag).items():
-        if _is_complete(one, tower):
+    found = [
+        (id_, one.get("model_state") in UNFINISHED)
+        for id_, one in _find(server, tag).items()
+        if one.get("model_content_hash_value") == tower.sha256
+    ]
+    for id_, is_unfinished in found:
+        if not is_unfinished:
             deploy(server, id_)
             check_samples(server, id_, tower.samples, max_share=tower.max_differing_share)
             return ResourceChange("model", tag.stem, "unchanged", id_)
-    id_ = _register(server, tag, tower)
+    id_ = found[0][0] if found else _register(server, tag, tower)
     try:
         for number, chunk in enumerate(tower.chunks()):
             path = f"/models/{id_}/upload_chunk/{number}"
@@ -82,6 +92,7 @@ def create(
         deploy(server, id_)
         check_samples(server, id_, tower.samples, max_share=tower.max_differing_share)
     except BaseException:
+        time.sleep(REFRESHED)
         models.remove_model(server, id_, {})
         raise
     return ResourceChange("model", tag.stem, "created", id_)
@@ -174,6 +185,18 @@ def find_problem(server: Server, tag: OwnershipTag, samples: Samples) -> str | N
     return None
 
 
+def cure(reason: str) -> str:
+    """Return what to do about an error of ml-commons, in a deployment or an encoding."""
+    words = reason.lower()
+    if "circuit breaker" in words or "memory" in words:
+        return "free memory or disk of the nodes, or raise plugins.ml_commons.*_threshold"
+    if any(word in words for word in NATIVES):
+        return NO_NATIVES
+    if "not ready" in words:
+        return "a started node loads its models for up to a minute: repeat the command then"
+    return "see the log of the server"
+
+
 # ---- details -------------------------------------------------------------------------------------
 
 
@@ -184,12 +207,6 @@ def _find(server: Server, tag: OwnershipTag) -> dict[str, Any]:
         for id_, one in models.find_models(server, tag).items()
         if "connector_id" not in one
     }
-
-
-def _is_complete(model: Mapping[str, Any], tower: TextTower) -> bool:
-    """Whether a model is this tower, with all its parts."""
-    whole = model.get("model_state") not in ("REGISTERING", "UPLOADING", None)
-    return whole and model.get("model_content_hash_value") == tower.sha256
 
 
 def _register(server: Server, tag: OwnershipTag, tower: TextTower) -> str:
@@ -234,18 +251,11 @@ def _failure(server: Server, task: str) -> str | None:
 
 def _explained(server: Server, reason: str, status: int = 0) -> ServerFailure:
     """The error of a deployment or an encoding, with its cure."""
-    words = reason.lower()
-    if "circuit breaker" in words or "memory" in words:
-        cure = "free memory or disk of the nodes, or raise plugins.ml_commons.*_threshold"
-    elif any(word in words for word in NATIVES):
-        cure = NO_NATIVES
-    elif "not ready" in words:
-        cure = "a started node loads its models for up to a minute: repeat the command then"
-    else:
-        cure = "see the log of the server"
     line = " ".join(reason.split())[:300]
     return ServerFailure(
-        f"{server.address.server} cannot compute the text tower ({line}): {cure}", status, reason
+        f"{server.address.server} cannot compute the text tower ({line}): {cure(reason)}",
+        status,
+        reason,
     )
 
 

@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.connect_requests import granted, recorded_permissions
 from support.endpoint import Endpoint, Reply, Request
 from support.hamming_server import Refused, Server
 from support.rest_path import (
+    Killed,
     alias,
     allow,
     changes,
     cluster_state,
     connect,
     curl,
+    kill_after_each_change,
     pipeline_name,
     proxy,
 )
@@ -24,7 +27,6 @@ from support.rest_path import (
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.load import load_encoder
 from xmodal.errors import ConfigError, ServerFailure
-from xmodal_opensearch.client.server import Server as Client
 from xmodal_opensearch.index.capabilities import Capabilities
 from xmodal_opensearch.rest.models import check_plugins
 from xmodal_opensearch.rest.service_probe import probe_service
@@ -142,8 +144,10 @@ def test_disconnect_removes_only_what_connect_created(
         "index.search.default_pipeline": pipeline_name(report, "neural"),
     }
     ml("PUT", f"{alias(uri)}-both/_settings", both)
-    removed = opensearch_cli("disconnect", uri, "--json")
+    with recorded_permissions() as needed:
+        removed = opensearch_cli("disconnect", uri, "--json")
     assert changes(json.loads(removed.out)) == {"removed"}
+    assert needed <= granted("disconnect")
     assert cluster_state(ml) == before
     ml("PUT", f"{alias(uri)}-both/_doc/1", {"it": "takes documents"})
     again = opensearch_cli("disconnect", uri)
@@ -179,23 +183,6 @@ def test_connect_does_not_replace_a_default_pipeline_of_the_user(
 
 
 # ---- killed ------------------------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    """Raised in place of a kill; no ``except Exception`` handles it."""
-
-
-def kill_after_each_change(patch: pytest.MonkeyPatch) -> None:
-    """Raise Killed as soon as the server has executed a request that changes something."""
-    request = Client.request
-
-    def request_and_die(self: Client, method: str, path: str, *arguments: Any, **more: Any) -> Any:
-        answer = request(self, method, path, *arguments, **more)
-        if method != "GET" and not path.endswith(("_search", "_count", "_predict")):
-            raise Killed(f"{method} {path}")
-        return answer
-
-    patch.setattr(Client, "request", request_and_die)
 
 
 def test_killed_commands_are_completed_by_repeating(
@@ -235,9 +222,10 @@ def test_killed_commands_are_completed_by_repeating(
 def test_connect_updates_the_address_of_the_service(
     ml: Server, uri: str, service_url: str, opensearch_cli: Run
 ) -> None:
-    connect(opensearch_cli, uri, service_url)
-    with Endpoint(proxy(service_url)) as moved:
+    with recorded_permissions() as needed, Endpoint(proxy(service_url)) as moved:
+        connect(opensearch_cli, uri, service_url)
         report = connect(opensearch_cli, uri, f"http://127.0.0.1:{moved.port}")
+        assert needed <= granted("connect-service")
         assert [step["done"] for step in report["steps"][:2]] == ["updated", "unchanged"]
         assert {step["done"] for step in report["steps"][2:]} == {"unchanged"}
         before = len(moved.requests)

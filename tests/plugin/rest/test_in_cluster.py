@@ -12,20 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.exported import exported, untrained
 from support.hamming_server import Refused, Server
 from support.rest_path import alias, changes, curl, run
-from support.text_families import text_model
 
 from xmodal.encoders.onnx_encoder import PortableEncoder
 from xmodal.encoders.text_tower import TextTower
-from xmodal.errors import ConfigError
 from xmodal.export.ml_commons import write_text_tower
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server as Client
 from xmodal_opensearch.diagnostics.inspection import inspect
 from xmodal_opensearch.index.store import open_opensearch
-from xmodal_opensearch.node import local_models
 
 TEXTS = int(os.environ.get("XMODAL_IN_CLUSTER_TEXTS", "60"))
 PIECES: tuple[str, ...] = (
@@ -49,32 +45,6 @@ PIECES: tuple[str, ...] = (
 )
 PIECES += ("${code}", "{{text}}", "<b>", "@text@", '{"a": 1}', "${input_map.docs}", "%s", "0")
 PIECES += ("$", "${", "${x:-y}", "${input_map.x:-y}", "${parameters.x}", "${model_config.x:-y}")
-
-
-@pytest.fixture(scope="module")
-def folder(
-    export_extra: None, ml_url: str, server_version: str, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A folder with x.onnx, a portable encoder with random weights and a small BERT for texts."""
-    try:
-        local_models.check(server_version, [local_models.ML])
-    except ConfigError as error:
-        pytest.skip(str(error))
-    new = tmp_path_factory.mktemp("bert")
-    exported(untrained("small-cnn", str(text_model("bert", new / "bert"))), new)
-    return new
-
-
-@pytest.fixture(scope="module")
-def encoder(folder: Path) -> PortableEncoder:
-    """The encoder in ``folder``."""
-    return PortableEncoder.load(folder / "x.onnx")
-
-
-@pytest.fixture(scope="module")
-def tower(folder: Path) -> Path:
-    """The archive of the text tower of ``encoder``."""
-    return write_text_tower(folder / "x.onnx", folder / "text.zip").file
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +80,7 @@ def signed(encoder: PortableEncoder, *texts: str) -> list[list[int]]:
 
 
 def test_random_texts_have_the_codes_of_the_encoder(
-    ml: Server, uri: str, encoder: PortableEncoder
+    ml: Server, uri: str, bert_encoder: PortableEncoder
 ) -> None:
     rng = random.Random(TEXTS)
     texts = ["".join(rng.choices(PIECES, k=rng.randint(0, 12))) for _ in range(TEXTS)]
@@ -125,7 +95,7 @@ def test_random_texts_have_the_codes_of_the_encoder(
     with open_opensearch(uri) as index:
         ids, codes = index.get([f"r{number}" for number in range(TEXTS)]).codes("text")
     assert list(ids) == list(kept)
-    expected = encoder.encode("text", list(kept.values())).codes
+    expected = bert_encoder.encode("text", list(kept.values())).codes
     np.testing.assert_array_equal(codes.packed, expected.packed)
     for id_, text in list(kept.items())[:20]:
         found = search(ml, uri, "text-to-text", text=text, filter={"ids": {"values": [id_]}})
@@ -153,13 +123,15 @@ def test_texts_that_cannot_be_encoded_are_refused_with_400(ml: Server, uri: str)
         assert refused.value.status == 400 and "Empty text docs" in str(refused.value), body
 
 
-def test_a_list_has_a_code_for_each_text(ml: Server, uri: str, encoder: PortableEncoder) -> None:
+def test_a_list_has_a_code_for_each_text(
+    ml: Server, uri: str, bert_encoder: PortableEncoder
+) -> None:
     texts = ["a dog", 'a "cat"\n{{x}} ${code}', "a red boat"]
     stored = put(ml, uri, "list", {"text": [texts[0], " ", *texts[1:]]})
-    assert [one["code"] for one in stored["text_codes"]] == signed(encoder, *texts)
+    assert [one["code"] for one in stored["text_codes"]] == signed(bert_encoder, *texts)
     assert "text_code" not in stored and stored["xmodal"] == {"id": "list"}
     one = put(ml, uri, "list", {"text": [texts[1]]})
-    assert one["text_code"] == signed(encoder, texts[1])[0] and "text_codes" not in one
+    assert one["text_code"] == signed(bert_encoder, texts[1])[0] and "text_codes" not in one
 
 
 def test_documents_without_a_text_have_no_code(ml: Server, uri: str) -> None:
@@ -176,23 +148,23 @@ def test_documents_without_a_text_have_no_code(ml: Server, uri: str) -> None:
         put(ml, uri, "object", {"text": {"a": "b"}})
 
 
-def test_numbers_updates_and_deletion(ml: Server, uri: str, encoder: PortableEncoder) -> None:
-    assert put(ml, uri, "n", {"text": 12})["text_code"] == signed(encoder, "12")[0]
+def test_numbers_updates_and_deletion(ml: Server, uri: str, bert_encoder: PortableEncoder) -> None:
+    assert put(ml, uri, "n", {"text": 12})["text_code"] == signed(bert_encoder, "12")[0]
     path = f"{alias(uri)}/_update/n?refresh=true"
     ml("POST", path, {"doc": {"text": "a blue star"}})
     source = ml("GET", f"{alias(uri)}/_doc/n")["_source"]
-    assert source["text_code"] == signed(encoder, "a blue star")[0]
+    assert source["text_code"] == signed(bert_encoder, "a blue star")[0]
     assert "n" in search(ml, uri, "text-to-text", text="a blue star", size=1000)
     ml("DELETE", f"{alias(uri)}/_doc/n?refresh=true")
     assert "n" not in search(ml, uri, "text-to-text", text="a blue star", size=1000)
 
 
 def test_hits_equal_those_of_the_client_and_are_fused_with_words(
-    ml: Server, uri: str, encoder: PortableEncoder
+    ml: Server, uri: str, bert_encoder: PortableEncoder
 ) -> None:
     for id_, text in (("x", "a red circle"), ("y", "a green square"), ("z", "blue stars")):
         put(ml, uri, id_, {"text": text, "group": "shapes"})
-    query = encoder.encode("text", ["a green circle"]).codes
+    query = bert_encoder.encode("text", ["a green circle"]).codes
     with open_opensearch(uri) as index:
         (expected,) = index.search(query, 2, target="text", where={"group": "shapes"})
     only = {"ids": {"values": ["x", "y", "z"]}}
@@ -265,9 +237,9 @@ def test_a_failed_upload_leaves_nothing(
 
 
 def test_int8_has_an_index_of_its_own(
-    ml: Server, ml_address: Callable[..., str], folder: Path, uri: str, opensearch_cli: Any
+    ml: Server, ml_address: Callable[..., str], bert_folder: Path, uri: str, opensearch_cli: Any
 ) -> None:
-    tower = write_text_tower(folder / "x.onnx", folder / "small.zip", int8=True)
+    tower = write_text_tower(bert_folder / "x.onnx", bert_folder / "small.zip", int8=True)
     mixed = opensearch_cli("connect", uri, "--in-cluster", tower.file)
     assert mixed.status == 2 and tower.fingerprint in mixed.err, mixed
     new = ml_address()
