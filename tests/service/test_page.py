@@ -464,7 +464,7 @@ def test_back_restores_number_of_hits_and_position(page: Any, service: Running) 
     until(page, "document.querySelectorAll('.hit').length == 72 && scrollY > 2000")
     assert captions(page) == expected_captions(service, text=WORDS, k=72)
     requests: list[dict[str, Any]] = []
-    page.on("request", lambda request: requests.append(request.post_data_json))
+    page.on("request", lambda one: one.post_data_json and requests.append(one.post_data_json))
     page.click("#more")
     until(page, "document.querySelectorAll('.hit').length == 120")
     assert {key: requests[0][key] for key in ("k", "offset")} == {"k": 48, "offset": 72}

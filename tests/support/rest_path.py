@@ -177,7 +177,7 @@ def kill_after_each_change(patch: pytest.MonkeyPatch) -> None:
 
     def request_and_die(self: Client, method: str, path: str, *arguments: Any, **more: Any) -> Any:
         answer = request(self, method, path, *arguments, **more)
-        if method != "GET" and not path.endswith(("_search", "_count", "_predict")):
+        if method != "GET" and not path.endswith(("_search", "_count", "_predict", "_refresh")):
             raise Killed(f"{method} {path}")
         return answer
 

@@ -298,19 +298,21 @@ class HammingIndex:
                     "open it again and repeat"
                 )
             self._remove_unused()
-            self._segments = SegmentList(tuple(self._written(self.folder)))
-            self._clear_derived()
-            commit = Commit(self.bits, self.fingerprint, self._segments.records)
-            check_files(self.folder, commit)
             new = self.folder / f"{UNFINISHED}{os.getpid()}"
             try:
+                segments = SegmentList(tuple(self._written(self.folder)))
+                commit = Commit(self.bits, self.fingerprint, segments.records)
+                check_files(self.folder, commit)
                 write_commit(new, commit)
+                self._saved = (*self._saved, *commit.segments)  # until one is known to be it
                 os.replace(new, self.folder / FILE)
+                self._loaded, self._saved = identity(self.folder), commit.segments
+                self._segments = segments
+                self._clear_derived()
+                sync(self.folder)
             finally:
                 new.unlink(missing_ok=True)
-            sync(self.folder)
-            self._loaded, self._saved = identity(self.folder), commit.segments
-            self._remove_unused()
+                self._remove_unused()
         self._dirty = False
 
     def _written(self, folder: Path) -> Iterator[Segment]:

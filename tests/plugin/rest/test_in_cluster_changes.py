@@ -161,6 +161,7 @@ def test_a_tripped_memory_limit_is_named(
     ml: Server, ml_address: Callable[..., str], tower: Path, opensearch_cli: Cli
 ) -> None:
     uri, limit = ml_address(), "plugins.ml_commons.jvm_heap_memory_threshold"
+    parts(ml)  # makes the removal of earlier models visible
     before = cluster_state(ml)["models"]
     ml("PUT", "_cluster/settings", {"persistent": {limit: 1}})
     try:
@@ -168,6 +169,7 @@ def test_a_tripped_memory_limit_is_named(
     finally:
         ml("PUT", "_cluster/settings", {"persistent": {limit: None}})
     assert result.status == 2 and "plugins.ml_commons.*_threshold" in result.err, result
+    parts(ml)
     assert cluster_state(ml)["models"] == before
     connect(uri, tower)
     disconnect(uri)
