@@ -1,4 +1,4 @@
-"""connect --in-cluster: killed, repeated, refused, replaced; strategies; a user's own requests."""
+"""connect --in-cluster: replaced, refused; roles; strategies; requests of a user's own."""
 
 from __future__ import annotations
 
@@ -17,18 +17,15 @@ import pytest
 from support.connect_requests import granted, recorded_permissions
 from support.hamming_server import Refused, Server
 from support.rest_path import (
-    Killed,
     alias,
     answer_hits,
     changes,
     client_hits,
     cluster_state,
-    kill_after_each_change,
     run,
 )
 
 from xmodal.codes import BinaryCodes
-from xmodal.encoders import text_tower
 from xmodal.encoders.onnx_encoder import PortableEncoder
 from xmodal.encoders.text_tower import TextTower
 from xmodal_opensearch.index.store import open_opensearch
@@ -57,42 +54,6 @@ def parts(ml: Server) -> int:
     """Number of stored models and parts of models."""
     ml("POST", ".plugins-ml-model/_refresh")
     return int(ml("GET", ".plugins-ml-model/_count")["count"])
-
-
-def test_killed_commands_are_completed_by_repeating(
-    ml: Server,
-    ml_address: Callable[..., str],
-    tower: Path,
-    opensearch_cli: Cli,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    uri, size = ml_address(), TextTower.load(tower).size
-    for module in (text_tower, local_model):
-        monkeypatch.setattr(module, "CHUNK_BYTES", size // 3)
-    other = ml_address()
-    connect(other, tower)  # creates the index of models
-    connect(uri, tower)  # creates the index
-    disconnect(uri)
-    before, stored = cluster_state(ml), parts(ml)
-    for command in (("connect", uri, "--in-cluster", tower), ("disconnect", uri)):
-        kills: list[str] = []
-        while True:
-            with monkeypatch.context() as patch:
-                kill_after_each_change(patch)
-                try:
-                    assert opensearch_cli(*command).status == 0
-                    break
-                except Killed as kill:
-                    kills.append(str(kill))
-                    assert len(kills) < 40, kills
-        if command[0] == "connect":
-            assert changes(connect(uri, tower)) == {"unchanged"}
-            ml("PUT", f"{alias(uri)}/_doc/1?refresh=true", {"text": "a dog"})
-            (hit,) = search(ml, uri, "text-to-text", text="a dog")["hits"]["hits"]
-            assert hit["_score"] == 1
-            assert len(cluster_state(ml)["models"]) == len(before["models"]) + 1
-    assert cluster_state(ml) == before and parts(ml) == stored
-    disconnect(other)
 
 
 def test_requests_need_the_permissions_of_the_roles(
