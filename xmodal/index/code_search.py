@@ -32,7 +32,8 @@ Float64 = npt.NDArray[np.float64]
 class Part:
     """Codes of one modality of ``n`` documents, a segment of an index.
 
-    Documents are in ascending order of id. No id is live in two parts.
+    Documents are in ascending order of id. Of each id, one part at most has a document that is not
+    deleted.
 
     ``ids_of``: returns the ids of rows. ``offsets``: (n + 1,) int64, the codes of document i are
     those at ``offsets[i]`` to ``offsets[i + 1]``; None if each document has exactly one code.

@@ -1,6 +1,6 @@
 """The segments of an index as one collection of documents.
 
-An id is live in one segment at most: documents that are added delete the older ones of their ids. A
+Of each id, one document at most is not deleted: an added document deletes the older one. A
 place is a pair of arrays: number of the segment, and row in it.
 """
 
