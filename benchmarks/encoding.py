@@ -37,7 +37,8 @@ from xmodal.encoders.towers import Towers
 from xmodal.features.backbones import load_image_backbone, load_text_backbone
 from xmodal.features.rows import unit_float16
 from xmodal.index.documents import DocumentBatch
-from xmodal.index.parts import PartInfo, write_part
+from xmodal.index.parts.info import PartInfo
+from xmodal.index.parts.writing import write_part
 from xmodal.modality import Modality
 
 SEED, BITS, DIM = 0, 64, 64

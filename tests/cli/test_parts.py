@@ -18,7 +18,8 @@ from xmodal.data.sharding import Shard
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import IndexFailure
 from xmodal.index.contract import open_index
-from xmodal.index.parts import Part, write_part
+from xmodal.index.parts.part import Part
+from xmodal.index.parts.writing import write_part
 from xmodal.modality import MODALITIES
 
 Run = Callable[..., CommandResult]
@@ -202,6 +203,6 @@ def test_a_stopped_run_leaves_nothing(
     def stop(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("xmodal.index.parts._checksum", stop)
+    monkeypatch.setattr("xmodal.index.parts.writing.checksum", stop)
     assert encode("--out", tmp_path / "parts" / "a.parquet").status != 0
     assert os.listdir(tmp_path / "parts") == []

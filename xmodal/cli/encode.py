@@ -26,7 +26,7 @@ from xmodal.cli.sources import Data, data_argument, is_features
 from xmodal.data.dataset import Dataset
 from xmodal.data.sharding import Shard
 from xmodal.errors import ConfigError
-from xmodal.index.parts import ENDING
+from xmodal.index.parts.part import ENDING
 from xmodal.retrieval.query import check_unicode
 from xmodal.writing import atomic_write, check_target
 

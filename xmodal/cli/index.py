@@ -29,7 +29,7 @@ from xmodal.cli.sources import LISTED, Data, Sources, by_source, data_argument, 
 from xmodal.data.dataset import Problems
 from xmodal.errors import ConfigError, DataError
 from xmodal.index.contract import Index, open_index
-from xmodal.index.parts import find_parts
+from xmodal.index.parts.finding import find_parts
 from xmodal.modality import MODALITIES
 
 if TYPE_CHECKING:

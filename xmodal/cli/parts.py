@@ -29,7 +29,9 @@ from xmodal.encoders.folder import CONFIG, stored_fingerprint
 from xmodal.errors import ConfigError, IndexMismatch
 from xmodal.index.contract import open_index
 from xmodal.index.documents import DocumentBatch
-from xmodal.index.parts import ENDING, Part, PartInfo, write_part
+from xmodal.index.parts.info import PartInfo
+from xmodal.index.parts.part import ENDING, Part
+from xmodal.index.parts.writing import write_part
 from xmodal.writing import check_target
 
 if TYPE_CHECKING:
@@ -190,7 +192,7 @@ def index_parts(
     The model is recorded if it is given, or found by the fingerprint of the parts.
     """
     from xmodal.encoders.index_model import record_model
-    from xmodal.index.part_ids import resolve_ids
+    from xmodal.index.parts.ids import resolve_ids
 
     if options["bits"] is not None or options["feature_files"]:
         raise ConfigError("parts hold codes: leave --bits and --features out")

@@ -29,7 +29,8 @@ from xmodal.errors import ConfigError, IndexMismatch
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.folder import is_index
 from xmodal.index.local import HammingIndex
-from xmodal.index.parts import Part, find_parts
+from xmodal.index.parts.finding import find_parts
+from xmodal.index.parts.part import Part
 from xmodal_opensearch.client.address import Address, parse_address
 from xmodal_opensearch.client.bulk import Report
 from xmodal_opensearch.client.server import Server

@@ -16,7 +16,7 @@ from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.load import load_encoder
 from xmodal.index.contract import open_index
 from xmodal.index.local import HammingIndex
-from xmodal.index.parts import Part
+from xmodal.index.parts.part import Part
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.index.store import open_opensearch
 

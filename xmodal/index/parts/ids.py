@@ -11,7 +11,7 @@ from xmodal.errors import ConfigError
 from xmodal.index.contract import Index
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.origins import ListedIndex, Origin, read_origin
-from xmodal.index.parts import Part
+from xmodal.index.parts.part import Part
 from xmodal.index.update import CHUNK, id_prefix
 
 
