@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from xmodal.index.documents import DocumentBatch
 from xmodal.index.segments.columns import Column
 from xmodal.index.segments.document_merging import MergedDocuments, order_of_ids
 from xmodal.index.segments.field_merging import merge_field_columns
@@ -47,6 +48,30 @@ def plan(segments: Sequence[Segment]) -> list[list[int]]:
             level += 1
     found = [group for some in groups.values() for group in some]
     return [group for group in found if len(group) > 1 or _is_rewritten(segments[group[0]])]
+
+
+def written(segments: Sequence[Segment], folder: Path) -> Iterator[Segment]:
+    """Yield the segments of a save: all on disk with their deletions, groups of them merged."""
+    groups = plan(segments)
+    merged = {number for group in groups for number in group}
+    for number, segment in enumerate(segments):
+        if number not in merged:
+            on_disk = segment if segment.record else segment.write(folder)
+            yield on_disk.with_deletions_on_disk(folder)
+    for group in groups:
+        yield merge([segments[number] for number in group], folder)
+
+
+def joined_in_memory(segments: Sequence[Segment]) -> Iterator[Segment]:
+    """Yield segments on disk, then those in memory, of which groups were joined as by a save."""
+    in_memory = [one for one in segments if one.record is None]
+    yield from (one for one in segments if one.record is not None)
+    groups = plan(in_memory)
+    joined = {number for group in groups for number in group}
+    yield from (one for number, one in enumerate(in_memory) if number not in joined)
+    for group in groups:
+        parts = [in_memory[number].take(in_memory[number].live_rows()) for number in group]
+        yield Segment.of(DocumentBatch.join(parts))
 
 
 def merge(segments: Sequence[Segment], folder: Path) -> Segment:
