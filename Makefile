@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
   && $(WITHOUT_GPU) $(UV_INSTALL) && { $(BIN)/python -c 'import torch' 2>/dev/null || $(UV_INSTALL); }
 
 .PHONY: demo demo-text demo-opensearch demo-hamming maven test test-slow test-java test-versions \
-  check format wheel clean
+  check format site wheel clean
 
 demo: .venv/ready
 	$(BIN)/xmodal demo --out demo
@@ -38,7 +38,7 @@ demo-hamming: .venv/ready
 test: .venv/ready
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
 
-# Slow tests: kills, lost nodes, tutorials. CI runs them.
+# Slow tests: kills, lost nodes, pages of docs/. CI runs them.
 test-slow: .venv/ready
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadgroup --no-loadscope-reorder
 
@@ -55,6 +55,10 @@ check: .venv/ready
 format: .venv/ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The documentation as a web site in build/site; a link that leads nowhere ends it.
+site: .venv/ready
+	$(BIN)/python -m sphinx -W --keep-going -q -c docs/site . build/site
 
 # Builds the wheel, installs it into an empty environment and checks its content and commands.
 wheel: .venv/ready

@@ -1,4 +1,4 @@
-"""Exceptions of xmodal.
+"""Exceptions of xmodal::
 
     XmodalError
     ├── CodeError          codes of a wrong width, shape or type

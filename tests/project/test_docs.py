@@ -12,15 +12,21 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import pytest
 from PIL import Image
+from support.aligned_clip import save_aligned_clip
 
 if TYPE_CHECKING:
     from xmodal_opensearch.node.process import Node
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGES = sorted(path.name for path in DOCS.glob("*.md"))
+PAGES = sorted(
+    path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md") if path.parent.name != "site"
+)
+FIRST_STEPS = ("start/captions.md", "start/labels.md", "start/pictures.md")
+"""Pages that begin without a model."""
 COMMANDS = {
     "xmodal": "from xmodal.cli import main; main()",
     "xmodal-opensearch": "from xmodal_opensearch.cli import main; main()",
@@ -43,10 +49,13 @@ class Shell:
     def line(self, line: str) -> str:
         """Run a line and return its standard output; it must succeed."""
         if self.node is not None:
-            index = f"127.0.0.1:{self.node.port}/docs-{self.page.removesuffix('.md')}"
+            name = self.page.removesuffix(".md").replace("/", "-")
+            index = f"127.0.0.1:{self.node.port}/docs-{name}"
             line = line.replace("localhost:9200/photos", index)
         line = line.replace("localhost:8080", self.service)
         words = shlex.split(line)
+        if words[:2] == ["xmodal", "train"] and "--image-backbone" not in words:
+            words += self.backbones("--no-train" in words)
         if words[0] == "xmodal" and words[-1] == "&":
             self.serve(words[1:-1])
             return ""
@@ -63,6 +72,12 @@ class Shell:
         )
         assert process.returncode == 0, (line, process.stderr)
         return process.stdout
+
+    def backbones(self, aligned: bool) -> list[str]:
+        """Backbones in place of the default, which must be downloaded."""
+        if not aligned:
+            return ["--image-backbone", "small-cnn", "--text-backbone", "words"]
+        return ["--image-backbone", str(save_aligned_clip(self.folder / "clip", steps=1))]
 
     def serve(self, arguments: list[str]) -> None:
         """Start a service and wait until it listens."""
@@ -100,11 +115,11 @@ def shell(
     xmodal_cli: Callable[..., Any],
     opensearch_cli: Callable[..., Any],
 ) -> Iterator[Callable[[str], Shell]]:
-    """Create the shell of a page; pages except the tutorial get a model and an index."""
+    """Create the shell of a page; pages except the first steps get a model and an index."""
     made: list[Shell] = []
 
     def make(page: str) -> Shell:
-        if page != "tutorial.md":
+        if page not in FIRST_STEPS:
             for name, fixture in {"my.model": "model", "my.index": "index_path"}.items():
                 (folder / name).symlink_to(request.getfixturevalue(fixture))
         shell = Shell(folder, page, {"xmodal": xmodal_cli, "xmodal-opensearch": opensearch_cli})
@@ -147,6 +162,37 @@ def test_page_programs_run(page: str, folder: Path, capsys: pytest.CaptureFixtur
     finally:
         METHODS.clear()
         METHODS.update(known)
+
+
+def test_messages_of_troubleshooting_are_in_the_sources() -> None:
+    messages = re.findall(r"(?m)^\| `(.+?)` \|", (DOCS / "troubleshooting.md").read_text())
+    roots = [DOCS.parent / "xmodal", DOCS.parent / "plugin" / "xmodal_opensearch"]
+    sources = "".join(path.read_text() for root in roots for path in root.rglob("*.py"))
+    assert len(messages) > 15
+    assert [message for message in messages if message not in sources] == []
+
+
+@pytest.mark.slow
+def test_site_builds_without_warnings(tmp_path: Path) -> None:
+    """All pages are in the site, and no link of the site leads nowhere."""
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-c"]
+    process = subprocess.run(
+        [*command, DOCS / "site", "-d", tmp_path / "trees", DOCS.parent, tmp_path / "site"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "blocks of code" in process.stdout
+    pages = list((tmp_path / "site").rglob("*.html"))
+    missing = [
+        (page.name, target)
+        for page in pages
+        for target in re.findall(r'href="([^"#:]+)', page.read_text())
+        if not (page.parent / unquote(target)).exists()
+    ]
+    assert missing == []
+    assert {(tmp_path / "site/docs" / page).with_suffix(".html") for page in PAGES} <= set(pages)
 
 
 def test_links_to_files_exist() -> None:
