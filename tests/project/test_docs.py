@@ -76,7 +76,7 @@ class Shell:
     def backbones(self, aligned: bool) -> list[str]:
         """Backbones in place of the default, which must be downloaded."""
         if not aligned:
-            return ["--image-backbone", "small-cnn", "--text-backbone", "words"]
+            return ["--image-backbone=small-cnn", "--text-backbone=words", "--set=epochs=2"]
         return ["--image-backbone", str(save_aligned_clip(self.folder / "clip", steps=1))]
 
     def serve(self, arguments: list[str]) -> None:
