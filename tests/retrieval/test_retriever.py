@@ -12,7 +12,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import ConfigError, DataError, IndexMissing, XmodalError
-from xmodal.index.contract import WINDOW
+from xmodal.index.contract import WINDOW, Hit
 from xmodal.index.local import HammingIndex
 from xmodal.index.query_codes import QueryCodes
 from xmodal.retrieval.query import Query
@@ -85,6 +85,23 @@ def many_documents(encoder: Encoder) -> HammingIndex:
     index = HammingIndex(encoder.bits)
     index.add(ranked_documents(encoder.bits))
     return index
+
+
+def test_only_documents_of_a_deep_page_are_measured(
+    encoder: Encoder, many_documents: HammingIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+    measure = many_documents.measure
+
+    def counted(query: QueryCodes, ids: list[str], **options: Any) -> dict[str, Hit]:
+        measured.extend(ids)
+        return measure(query, ids, **options)
+
+    monkeypatch.setattr(many_documents, "measure", counted)
+    retriever = Retriever(encoder, many_documents)
+    page = retriever.search(text="a red star", target="image", k=20, offset=400, by="codes")
+    assert measured == [hit.id for hit in page] and len(page) == 20
+    assert all(hit.similarity is not None for hit in page)
 
 
 @pytest.mark.parametrize(

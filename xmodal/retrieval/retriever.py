@@ -6,9 +6,8 @@ attach a confidence"; used by the command line, the service, the demo and the be
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +24,7 @@ from xmodal.index.contract import (
 from xmodal.index.query_codes import QueryCodes
 from xmodal.modality import Modality
 from xmodal.retrieval.encoding import encode_queries
+from xmodal.retrieval.hit_confidence import HitConfidence
 from xmodal.retrieval.query import Query
 from xmodal.retrieval.ranking import DEPTH, Ranking, best_hits, excluding_words, is_hit
 
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 MAX_COUNT = 10_000
 """Largest number of documents of a ranking, unless a query asks for more: of an index in OpenSearch
 one request returns no more."""
-COUNT_SECONDS = 10.0
-"""Seconds for which the number of searched documents is cached."""
 
 
 class _Encoded(NamedTuple):
@@ -51,11 +49,18 @@ class Retriever:
     """Searches ``index`` with queries that ``encoder`` encodes.
 
     Without an encoder, queries by ``like`` and by ``code`` work, and no hit has a confidence.
+    ``between_steps``: called between the steps of a search, which may be long, in its thread.
     """
 
-    def __init__(self, encoder: Encoder | None, index: Index) -> None:
+    def __init__(
+        self,
+        encoder: Encoder | None,
+        index: Index,
+        between_steps: Callable[[], None] = lambda: None,
+    ) -> None:
         self.encoder, self.index = encoder, index
-        self._counts: dict[str, tuple[float, int]] = {}
+        self._between_steps = between_steps
+        self._confidence = HitConfidence(encoder)
 
     def search(
         self,
@@ -133,7 +138,7 @@ class Retriever:
         first = group[0].query
         if first.by == "words" and not isinstance(self.index, FullTextIndex):
             raise ConfigError("this index has no full-text search: leave out by='words'")
-        self._check_confidence(first)
+        self._confidence.check(first)
         depth = first.offset + first.k
         if first.has_words or first.cross_modal:
             depth = max(depth, DEPTH)
@@ -144,6 +149,7 @@ class Retriever:
         depth += any(one.query.like is not None for one in group)  # the document itself is no hit
         while True:
             by_codes: Hits = [[] for _ in group]
+            self._between_steps()
             if first.by != "words":
                 by_codes = self._ranked(group, depth)
             pages = [
@@ -161,7 +167,8 @@ class Retriever:
         """Return the best ``count`` documents of each query by codes, whatever the query excludes.
 
         Vectors order the first WINDOW documents, for every ``count``, so that the ranking for a
-        smaller ``count`` is the beginning of that for a larger one.
+        smaller ``count`` is the beginning of that for a larger one. Further documents have no
+        similarity yet, which is that of their vectors.
         """
         first = group[0].query
         codes = QueryCodes.concatenate([one.codes for one in group])
@@ -177,13 +184,13 @@ class Retriever:
         if count <= WINDOW or codes.vectors is None or self.index.dim is None:
             return search(codes, count)
         heads = [hits[:WINDOW] for hits in search(codes, WINDOW)]
+        self._between_steps()
         by_code = search(QueryCodes(codes.codes, codes.weights), count)
         ranked = []
-        for one, head, hits in zip(group, heads, by_code, strict=True):
+        for head, hits in zip(heads, by_code, strict=True):
             keys = {hit.key for hit in head}
-            tail = [hit for hit in hits if hit.key not in keys]
-            known = self._measure(one, [hit.id for hit in tail])  # similarities of vectors
-            ranked.append(head + [known.get(hit.key, hit) for hit in tail])
+            tail = (hit._replace(similarity=None) for hit in hits if hit.key not in keys)
+            ranked.append([*head, *tail])
         return ranked
 
     def _by_words(self, group: Sequence[_Encoded], depth: int) -> list[list[WordsHit] | None]:
@@ -206,6 +213,7 @@ class Retriever:
         ``ranked``: the first ``depth`` documents by codes; ``by_words``: those by words.
         """
         query = one.query
+        self._between_steps()
         by_codes = [hit for hit in ranked if is_hit(hit, query)]
         ended = len(by_words or () if query.by == "words" else ranked) < depth
         if by_words is None:
@@ -215,14 +223,30 @@ class Retriever:
             found = {hit.key for hit in by_codes}
             others = self._measured(one, [key[0] for key in matched if key not in found])
             ranking = Ranking.fuse(query, by_codes, others, matched, ended)
-        ranking = ranking._replace(confidence=self._confidence(one, ranking))
+        end = query.offset + query.k
+        shown = slice(query.offset, end) if query.min_confidence is None else slice(None)
+        ranking = self._with_similarities(one, ranking, shown)
+        confidence = self._confidence.of(ranking, self._stage(one), self.index)
+        ranking = ranking._replace(confidence=confidence)
         sorted_to_end = query.by == "words" or self._stage(one) != "vectors"
         kept, all_kept = ranking.kept(None if sorted_to_end else WINDOW)
-        end = query.offset + query.k
         final = sum(place < ranking.final for place in kept)
         if final < end and not (ended or all_kept or depth >= MAX_COUNT):
             return None
         return ranking.page(kept[query.offset : end])
+
+    def _with_similarities(self, one: _Encoded, ranking: Ranking, shown: slice) -> Ranking:
+        """Return a ranking in which hits have the similarities of their vectors.
+
+        These are the hits of a slice, and those with which the confidence of others competes.
+        """
+        places = sorted({*range(len(ranking.hits))[shown], *ranking.split(WINDOW)[0]})
+        ids = [ranking.hits[n].id for n in places if ranking.hits[n].similarity is None]
+        if not ids:
+            return ranking
+        self._between_steps()
+        known = self._measure(one, ids)
+        return ranking._replace(hits=[known.get(hit.key, hit) for hit in ranking.hits])
 
     def _measured(self, one: _Encoded, ids: Sequence[str]) -> dict[tuple[str, str], Hit]:
         """Return hits of documents that only the ranking by words found."""
@@ -248,63 +272,11 @@ class Retriever:
         ]
         return {hit.key: hit for hit in best_hits(lists)}
 
-    # ---- confidence ----------------------------------------------------------------------------
-
-    def _check_confidence(self, query: Query) -> None:
-        """Raise ConfigError for a minimum confidence of a query that has none."""
-        if query.min_confidence is None:
-            return
-        if self.encoder is None:
-            raise ConfigError("this retriever has no encoder, so hits have no confidence")
-        if not query.cross_modal:
-            raise ConfigError(
-                "confidence is calibrated for a text that searches pictures and for a picture that "
-                "searches texts: leave min_confidence out, or limit the distance by radius"
-            )
-
-    def _confidence(self, one: _Encoded, ranking: Ranking) -> list[float | None]:
-        """Return the confidence of each hit; None where none is calibrated."""
-        query, matched = one.query, ranking.matched
-        if self.encoder is None or not query.cross_modal or not ranking.hits:
-            return [None] * len(ranking.hits)
-        # Documents after the window compete with none, so that no confidence depends on the depth.
-        first, others = ranking.split(WINDOW)
-        places = first + others
-        hits = [ranking.hits[place] for place in places]
-        word_scores = None
-        if matched is not None:
-            scores = {key: hit.score for key, hit in matched.items()}
-            word_scores = [scores.get(hit.key) for hit in hits]
-        found = self.encoder.confidence.hits_confidence(
-            self._stage(one),
-            None if query.by == "words" else [hit.similarity for hit in hits],
-            self._documents(query),
-            word_scores=word_scores,
-            distances=[hit.distance for hit in hits],
-            source="text" if query.searched == "image" else "image",
-            has_known_token=query.text is None or self.encoder.has_known_token(query.text),
-            among=len(first),
-        )
-        confidence: list[float | None] = [None] * len(found)
-        for place, value in zip(places, found, strict=True):
-            confidence[place] = value
-        return confidence
-
     def _stage(self, one: _Encoded) -> Stage:
         """Return the last stage of the ranking by codes, from which the similarities are."""
         if one.codes.vectors is not None and self.index.dim is not None:
             return "vectors"
         return "hamming" if one.codes.weights is None else "weighted"
-
-    def _documents(self, query: Query) -> int:
-        """Return the number of documents that a query searches, cached for COUNT_SECONDS."""
-        key, now = repr((query.searched, query.where)), time.monotonic()
-        counted_at, count = self._counts.get(key, (-COUNT_SECONDS, 0))
-        if now - counted_at >= COUNT_SECONDS:
-            count = self.index.count(query.searched, query.where)
-            self._counts = {key: (now, count)} if len(self._counts) > 1000 else self._counts
-            self._counts[key] = now, count
-        return count
 
 
 def _group_key(query: Query, codes: QueryCodes) -> str:

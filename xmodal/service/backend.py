@@ -83,7 +83,7 @@ class Backend:
             self.metrics.observe_batch,
             lambda result: self.metrics.downloads.labels(result).inc(),
         )
-        self._retriever = Retriever(traced(encoder), index)
+        self._retriever = Retriever(traced(encoder), index, give_way)
         self._count, self._counted_at = 0, -COUNT_SECONDS
         self._searches = self._batcher(2)
         self._large_searches = self._batcher(1)
@@ -135,7 +135,7 @@ class Backend:
     def _batcher(self, workers: int) -> Batcher[Query, Page]:
         return Batcher(
             self._search_batch,
-            max_batch_size=self.settings.max_batch_size if workers > 1 else LARGE_BATCH,
+            max_batch_size=self.settings.max_batch_size if workers > 1 else 1,
             workers=workers,
             initializer=(lambda: None) if workers > 1 else self._precedence.enter_thread,
             on_batch=lambda size: self.metrics.observe_batch("searches", size),
