@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from harness.memory import process_memory
 from harness.report import table, write
 
 from xmodal_opensearch.client.address import parse_address
@@ -139,7 +140,7 @@ class Benchmark:
             try:
                 while process.poll() is None:
                     time.sleep(POLL if events else 0.5)
-                    memory = max(memory, resident_memory(process.pid))
+                    memory = max(memory, (process_memory("VmHWM", process.pid) or 0) / 2**20)
                     count = self.encoded(name) if events else 0
                     # The command works: it has written documents.
                     if not events or count <= before or count < events[0][0] * self.documents:
@@ -181,15 +182,6 @@ class Benchmark:
                 count += 1
         server.close()
         return count, f"{total:032x}"
-
-
-def resident_memory(pid: int) -> float:
-    """Return the largest resident memory of a process until now, in MB; 0 after its end."""
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
-    except (OSError, StopIteration):
-        return 0.0
 
 
 def main() -> None:

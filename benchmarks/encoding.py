@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from harness.memory import process_memory
 from harness.report import table, write
 from PIL import Image
 
@@ -188,16 +189,9 @@ def watched(
         if marks and number >= marks[0]:
             marks.pop(0)
             seconds = time.perf_counter() - started
-            sizes = (f"{kib / 1000:,.0f}" for kib in resident())
+            sizes = [f"{(process_memory(kind) or 0) / 1e6:,.0f}" for kind in ("RssAnon", "RssFile")]
             lines.append([f"{number:,}", *sizes, f"{number / seconds:,.0f}", f"{seconds:,.0f}"])
             print(*lines[-1], flush=True)
-
-
-def resident() -> tuple[int, int]:
-    """Return the resident anonymous memory and the resident pages of files, in KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    found = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith("Rss")}
-    return int(found["RssAnon"]), int(found["RssFile"])
 
 
 def main() -> None:

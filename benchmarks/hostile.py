@@ -26,6 +26,7 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.harness.hostile_requests import hostile_requests
+from benchmarks.harness.memory import process_memory
 
 INTERVAL = 0.02
 LIMIT_MS = 250.0
@@ -53,8 +54,8 @@ def main() -> None:
         print_slow(slow_connections(port, options.connections, process))
         if options.total:
             print("\n| requests | memory in MB | open files |\n| --- | --- | --- |")
-            for requests, megabytes, files in memory(port, options.total, process):
-                print(f"| {requests:,} | {megabytes:.0f} | {files} |", flush=True)
+            for requests, size, files in memory(port, options.total, process):
+                print(f"| {requests:,} | {(size or 0) / 2**20:.0f} | {files} |", flush=True)
 
 
 def attack(port: int, requests: int, kinds: Sequence[str] = (), parallel: int = 1) -> list[Row]:
@@ -108,10 +109,10 @@ def slow_connections(port: int, count: int, process: int) -> dict[str, float]:
 
 def memory(
     port: int, total: int, process: int, steps: int = 20
-) -> Iterator[tuple[int, float, int]]:
-    """Send requests, valid and invalid; yields their number, MB of memory and open files."""
+) -> Iterator[tuple[int, int | None, int]]:
+    """Send requests, valid and invalid; yields their number, bytes of memory and open files."""
     bodies = [json.dumps(body) for body in BODIES]
-    yield 0, resident_mb(process), open_files(process)
+    yield 0, process_memory("VmRSS", process), open_files(process)
 
     def send(count: int) -> None:
         client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
@@ -127,7 +128,7 @@ def memory(
             thread.start()
         for thread in threads:
             thread.join()
-        yield step * total // steps, resident_mb(process), open_files(process)
+        yield step * total // steps, process_memory("VmRSS", process), open_files(process)
 
 
 BODIES: tuple[object, ...] = (
@@ -221,11 +222,6 @@ def longest(samples: Samples, start: float, end: float) -> float:
 
 def open_files(process: int) -> int:
     return len(os.listdir(f"/proc/{process}/fd"))
-
-
-def resident_mb(process: int) -> float:
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("VmRSS"))) / 1024
 
 
 # ---- output -----------------------------------------------------------------------------------

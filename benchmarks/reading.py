@@ -35,21 +35,17 @@ CHUNK = 50_000
 # before the first row.
 PROGRAM = """
 import sys, time
+from harness.memory import process_memory, reset_peak_memory
 from xmodal.data.readers.read import iterate, read
 
-def memory(name):
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith(name)) / 1024
-
-with open("/proc/self/clear_refs", "w") as file:
-    file.write("5")  # the peak is counted from here on
-before, started, used = memory("VmRSS"), time.perf_counter(), time.process_time()
+reset_peak_memory()  # the peak is counted from here on
+before, started, used = process_memory("VmRSS"), time.perf_counter(), time.process_time()
 if sys.argv[1] == "read":
     number = len(read(sys.argv[2]))
 else:
     number = sum(1 for _ in iterate(sys.argv[2]))
 seconds, of_processor = time.perf_counter() - started, time.process_time() - used
-print(number, seconds, of_processor, memory("VmHWM") - before)
+print(number, seconds, of_processor, (process_memory("VmHWM") - before) / 2**20)
 """
 
 Row = dict[str, Any]
@@ -132,8 +128,9 @@ class Run(NamedTuple):
 
 def measure(function: str, path: Path, number: int) -> Run:
     """Run ``iterate`` or ``read`` in a process of its own."""
-    command = [sys.executable, "-c", PROGRAM, function, str(path)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", PROGRAM, function, str(path.resolve())]
+    here = Path(__file__).parent
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=here)
     found, seconds, of_processor, memory = map(float, done.stdout.split())
     if found != number:
         raise SystemExit(f"{function} of {path} gives {found:,.0f} items, expected {number:,}")

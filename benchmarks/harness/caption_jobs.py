@@ -15,9 +15,9 @@ from harness.jobs import (
     Result,
     code_hash,
     peak_memory,
-    reset_peak_memory,
     result_path,
 )
+from harness.memory import reset_peak_memory
 from harness.rows import Row
 from xmodal.data.split import with_roles
 from xmodal.encoders.feature_encoder import FeatureEncoder

@@ -21,7 +21,7 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from multiprocessing.connection import wait
@@ -34,6 +34,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import xmodal
 from harness import tasks
+from harness.memory import process_memory, reset_peak_memory
 from harness.rows import Row
 from xmodal.codes import BinaryCodes
 from xmodal.evaluation.baselines import fit_baselines
@@ -254,19 +255,10 @@ def _updates() -> Iterator[dict[int, int]]:
         hook.remove()
 
 
-def reset_peak_memory() -> None:
-    """Reset the peak memory of this process; on Linux only."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
 def peak_memory() -> float | None:
     """Peak memory of this process since the reset, in MB; None if unknown."""
-    with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return round(int(line.split()[1]) / 1024)
-    return None
+    peak = process_memory("VmHWM")
+    return None if peak is None else round(peak / 2**20)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Memory of a process over time, without the pages of memory-mapped files."""
+"""Memory of processes (Linux)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from multiprocessing import get_context
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -15,15 +17,30 @@ INTERVAL = 0.05
 """Seconds between two measurements."""
 
 
+def process_memory(kind: str, process: int | str = "self") -> int | None:
+    """Return the memory of a process in bytes; None if it has ended, and without /proc.
+
+    ``kind``: "VmRSS", resident; "VmHWM", the largest resident; "RssAnon", resident and in no file;
+    "RssFile", resident pages of files, which the system can drop and read again.
+    """
+    with suppress(OSError), open(f"/proc/{process}/status") as file:
+        return next((int(line.split()[1]) * 1024 for line in file if line.startswith(kind)), None)
+    return None
+
+
+def reset_peak_memory() -> None:
+    """Reset the largest resident memory of this process."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def anonymous_memory() -> float:
-    """Return the resident memory of this process that no file holds, in GB (Linux)."""
-    with open("/proc/self/status") as file:
-        line = next(line for line in file if line.startswith("RssAnon:"))
-    return int(line.split()[1]) * 1024 / 1e9
+    """Return the resident memory of this process that no file holds, in GB."""
+    return (process_memory("RssAnon") or 0) / 1e9
 
 
 class MemoryCurve:
-    """Context that measures the anonymous memory of the process in a thread.
+    """Context that measures the anonymous memory of the process over time in a thread.
 
     ``points``: (seconds since the start, GB) of each measurement.
     """
