@@ -11,35 +11,20 @@ import numpy as np
 from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import ImageSource, Problems, Progress
 from xmodal.data.images import Pixels
+from xmodal.encoders.derived_encoder import DerivedEncoder
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.modality import Modality
 
 
-class DecodedEncoder(Encoder):
+class DecodedEncoder(DerivedEncoder[Encoder]):
     """Encodes pictures by their pixels; texts as ``encoder`` does, which has the same codes.
 
     ``pixels``: (size, size, 3) of each usable picture, prepared by the encoder's ``preprocessing``.
     """
 
     def __init__(self, encoder: Encoder, pixels: Mapping[ImageSource, Pixels]) -> None:
-        self.encoder, self.pixels = encoder, pixels
-        self.precision, self.confidence = encoder.precision, encoder.confidence
-        self.about, self.split = encoder.about, encoder.split
-
-    @property
-    def bits(self) -> int:
-        """Width of the codes."""
-        return self.encoder.bits
-
-    @property
-    def fingerprint(self) -> str:
-        """Fingerprint of the encoder."""
-        return self.encoder.fingerprint
-
-    @property
-    def shared_space(self) -> bool:
-        """Whether features of pictures and texts can be compared with each other."""
-        return self.encoder.shared_space
+        super().__init__(encoder)
+        self.pixels = pixels
 
     def encode(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Problems, Progress
 from xmodal.data.feature_file import FeatureFile
+from xmodal.encoders.derived_encoder import DerivedEncoder
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.encoders.torch_encoder import TrainedEncoder
 from xmodal.errors import ConfigError
@@ -35,7 +36,7 @@ def check_features(encoder: Encoder, file: FeatureFile) -> TrainedEncoder:
     return encoder
 
 
-class FeatureEncoder(Encoder):
+class FeatureEncoder(DerivedEncoder[TrainedEncoder]):
     """Encodes pictures and captions by their features in ``source`` and the towers of ``encoder``.
 
     Codes and fingerprint are those of ``encoder``. Raises ConfigError for an encoder without
@@ -43,24 +44,8 @@ class FeatureEncoder(Encoder):
     """
 
     def __init__(self, encoder: Encoder, source: FileSource) -> None:
-        self.encoder, self.source = check_features(encoder, source.file), source
-        self.precision, self.confidence = encoder.precision, encoder.confidence
-        self.about, self.split = encoder.about, encoder.split
-
-    @property
-    def bits(self) -> int:
-        """Width of the codes."""
-        return self.encoder.bits
-
-    @property
-    def fingerprint(self) -> str:
-        """Fingerprint of the trained encoder."""
-        return self.encoder.fingerprint
-
-    @property
-    def shared_space(self) -> bool:
-        """Whether features of pictures and texts can be compared with each other."""
-        return self.encoder.shared_space
+        super().__init__(check_features(encoder, source.file))
+        self.source = source
 
     def outputs(self, modality: Modality, features: Features) -> Array | None:
         """Return the real-valued outputs of the trained encoder."""
