@@ -23,7 +23,8 @@ from xmodal.index.local import open_folder
 
 Run = Callable[..., Any]
 COMMANDS = (
-    *("train", "encode", "index", "search", "serve", "evaluate", "compress", "export", "demo"),
+    *("train", "encode", "index", "search", "info", "check"),
+    *("serve", "evaluate", "compress", "export", "demo"),
 )
 SMALL = ("--image-backbone", "small-cnn", "--text-backbone", "words", "--bits", "16")
 HAMMING = ("--by", "codes", "--stage", "hamming")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from xmodal import __version__
+from xmodal.cli.check import check
 from xmodal.cli.compress import compress
 from xmodal.cli.delete import delete
 from xmodal.cli.demo import demo
@@ -32,7 +33,7 @@ def commands() -> None:
 
 
 COMMANDS = (
-    *(train, encode, index, search, delete, info_command),
+    *(train, encode, index, search, delete, info_command, check),
     *(serve, evaluate, compress, export, demo),
 )
 for command in COMMANDS:

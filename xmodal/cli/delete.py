@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from xmodal.cli.options import json_option
-from xmodal.cli.output import info, print_json, print_line
+from xmodal.cli.output import info, print_json, print_line, status
 from xmodal.data.dataset import Problems
 from xmodal.errors import ConfigError
 from xmodal.index.contract import Index, open_index
@@ -60,7 +60,8 @@ def delete(index: str, ids: Sequence[str], **options: Any) -> int:
     if found and not dry:
         opened.delete(list(found))
     documents = len(opened)
-    opened.close()
+    with status(f"saving {index}"):
+        opened.close()
     for line in unknown.summary_lines():
         info(f"  {line}")
     if options["as_json"]:

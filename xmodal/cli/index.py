@@ -23,7 +23,7 @@ from xmodal.cli.options import (
     no_vectors_option,
     source_option,
 )
-from xmodal.cli.output import info, print_problems, print_strategy, progress_bars
+from xmodal.cli.output import info, print_problems, print_strategy, progress_bars, status
 from xmodal.cli.parts import index_parts
 from xmodal.cli.sources import LISTED, Data, Sources, by_source, data_argument, paths_of
 from xmodal.data.dataset import Problems
@@ -116,7 +116,8 @@ def _index(
         changes.add(_update(target, encoder, part, source, options))
     documents = len(target)
     record_model(uri, model, encoder.fingerprint)
-    target.close()
+    with status(f"saving {uri}"):
+        target.close()
     problems = Problems()
     for _, part in parts:
         problems.extend(part.dataset.problems)

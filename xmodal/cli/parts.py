@@ -20,6 +20,7 @@ from xmodal.cli.output import (
     print_problems,
     print_strategy,
     progress_bars,
+    status,
 )
 from xmodal.cli.sources import Data, by_source, is_features, paths_of
 from xmodal.data.dataset import Item, Problems
@@ -214,7 +215,8 @@ def index_parts(
     documents = len(target)
     if model is not None:
         record_model(uri, model, first.fingerprint)
-    target.close()
+    with status(f"saving {uri}"):
+        target.close()
     numbers = {
         "added": stored - ids.existing,
         "replaced": ids.existing,

@@ -21,6 +21,7 @@ from xmodal.index.scan import (
     UInt32,
     slices,
 )
+from xmodal.index.spans import positions_of
 from xmodal.vectors import Int8, cosine
 
 SCANNED_AT_ONCE = 128
@@ -226,7 +227,7 @@ class CodeSearch:
         starts, ends = part.ranges(rows)
         counts = ends - starts
         first = np.cumsum(counts) - counts
-        positions = np.arange(counts.sum()) + np.repeat(starts - first, counts)
+        positions = positions_of(starts, ends)
         parts = np.full(len(rows), number)
         if vector is None:
             keys = part.codes.keys(query.scan, positions)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from xmodal.errors import IndexFailure
 from xmodal.index.segments.commit import FILE
-from xmodal.index.segments.segment import DELETED, PREFIX
+from xmodal.index.segments.deletions import DELETED
+from xmodal.index.segments.segment import PREFIX
 from xmodal.writing import NEW, in_use
 
 LOCK, UNFINISHED = "lock", "saving-"

@@ -14,6 +14,7 @@ words are computed again.
 from __future__ import annotations
 
 import json
+import logging
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -34,7 +35,10 @@ from xmodal.modality import MODALITIES, Modality
 
 ONE_CODE, SEVERAL_CODES, WITH_VECTORS = "1", "2", "3"
 """Formats: at most one code of each modality per document, lists of codes, lists and vectors."""
+MANY = 100_000
+"""Documents from which reading is announced."""
 BIT_ORDER = "most significant first"
+log = logging.getLogger(__name__)
 _DAMAGE = (pa.ArrowException, CodeError, AttributeError, LookupError, TypeError, ValueError)
 """Exceptions for columns and metadata of other types or values than those of an index."""
 FromArrow = Callable[[pa.Array, int], tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]
@@ -82,6 +86,12 @@ def read_former(path: Path) -> StoredDocuments:
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if (number := file.metadata.num_rows) >= MANY:
+                log.info(
+                    "%s is of an earlier version: all %s documents are read; the next change "
+                    "of the index converts them",
+                    *(path, f"{number:,}"),
+                )
             table = file.read()
         metadata = {k.decode(): v.decode() for k, v in (table.schema.metadata or {}).items()}
     except PermissionError:

@@ -10,16 +10,19 @@ the new one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from xmodal.data.dataset import Progress
 from xmodal.errors import ConfigError, IndexMissing, XmodalError
 from xmodal.index.documents import Codes, DocumentBatch, match_vectors, to_batch
 from xmodal.index.folder import FileIdentity, check_folder, disk_usage, identity, is_index
 from xmodal.index.saved_state import SavedState
 from xmodal.index.segment_search import SegmentSearch
+from xmodal.index.segments.column_file import Checked
 from xmodal.index.segments.commit import FILE
 from xmodal.index.segments.merging import joined_in_memory
 from xmodal.index.segments.segment import Segment
@@ -139,10 +142,16 @@ class HammingIndex(SegmentSearch):
         self._set(self._saved.save(self.bits, self.fingerprint, self._complete()))
         self._dirty = False
 
-    def verify(self) -> None:
-        """Check all columns on disk; raises IndexFailure for the first that is damaged."""
-        for segment in self._segments.segments:
-            segment.verify()
+    def check(self, progress: Progress = lambda job, done, total: None) -> list[Checked]:
+        """Read all columns on disk; return those that are damaged. ``progress``: in bytes."""
+        damaged, done, records = [], 0, self._segments.records
+        total = sum(record.file.size for record in records)
+        for part in chain.from_iterable(one.check() for one in self._segments.segments):
+            done += part.size
+            progress("checked", done, total)
+            if part.damage is not None:
+                damaged.append(part)
+        return damaged
 
     def disk_usage(self) -> dict[str, int]:
         """Return the bytes of each file and subfolder of the index; none for one in memory."""

@@ -224,7 +224,8 @@ def varied(tmp_path: Path) -> Path:
 def everything(folder: Path) -> Any:
     """Open an index and read all that it stores."""
     index = open_folder(folder)
-    index.verify()
+    for one in index.check():
+        raise IndexFailure(f"column {one.column} {one.damage}")
     query = QueryCodes(codes(1), vectors=np.ones((1, DIM), np.int8))
     words = index.search_words([WordsQuery("é")], 9, target="text")
     hits = [index.search(query, 9, target=modality) for modality in MODALITIES]

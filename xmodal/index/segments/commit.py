@@ -17,7 +17,8 @@ from xmodal.checksums import DIGEST_KEY, is_damage, with_digest
 from xmodal.codes import check_bits
 from xmodal.errors import CodeError, IndexFailure, IndexMismatch
 from xmodal.index.segments.column_file import FileRecord, unreadable
-from xmodal.index.segments.segment import DELETED, PREFIX, DeletedRecord, Segment, SegmentRecord
+from xmodal.index.segments.deletions import DELETED, DeletedRecord
+from xmodal.index.segments.segment import PREFIX, Segment, SegmentRecord
 
 FILE = "index.json"
 FORMAT = 4

@@ -11,7 +11,9 @@ import numpy.typing as npt
 from xmodal.index.documents import to_offsets
 from xmodal.index.scan import padded
 from xmodal.index.segments.columns import Array, Chunks, Column, Int64
-from xmodal.index.segments.segment import Segment, positions_of
+from xmodal.index.segments.segment import Segment
+from xmodal.index.segments.text_column import SAMPLED, sample_columns
+from xmodal.index.spans import positions_of
 from xmodal.modality import Modality
 
 AT_ONCE = 1 << 15
@@ -57,6 +59,13 @@ class MergedDocuments:
         ends = to_offsets(lengths)
         content = Chunks(np.uint8, (int(ends[-1]),), self._bytes(name))
         return {f"{name}.ends": ends, f"{name}.bytes": content}
+
+    def id_samples(self) -> dict[str, Column]:
+        """Return the samples of the ids."""
+        places = [*range(0, len(self), SAMPLED), len(self) - 1]
+        pairs = zip(self.numbers[places].tolist(), self.rows[places].tolist(), strict=True)
+        *samples, last = [self.segments[number].ids[row] for number, row in pairs]
+        return dict(sample_columns("id", samples, last))
 
     def codes(self, modality: Modality) -> tuple[dict[str, Column], int]:
         """Return the columns of codes and vectors of a modality, and the number of codes."""

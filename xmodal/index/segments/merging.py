@@ -86,6 +86,7 @@ def merge(segments: Sequence[Segment], folder: Path) -> Segment:
     for name in ("id", "fields", "origin"):
         if any(f"{name}.ends" in segment.columns.names for segment in segments):
             columns |= documents.texts(name)
+    columns |= documents.id_samples()
     counts: dict[Modality, int] = {}
     for modality in MODALITIES:
         added, counts[modality] = documents.codes(modality)

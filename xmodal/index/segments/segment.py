@@ -2,7 +2,7 @@
 
 Columns, for ``n`` documents and each modality M:
 
-- ``id`` and ``fields`` (JSON), ``origin`` if one is known: texts.
+- ``id``, with samples, and ``fields`` (JSON), ``origin`` if one is known: texts.
 - ``codes.M``: (words, m) uint64, the codes word by word, padded with zeros to whole blocks of the
   scan. ``offsets.M``: (n + 1,) int64, the first code of each document; left out if each document
   has exactly one code.
@@ -17,7 +17,7 @@ import copy
 import json
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
@@ -25,38 +25,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 
 from xmodal.index.bm25 import Part as WordPart
 from xmodal.index.code_search import Part
 from xmodal.index.documents import DocumentBatch, to_offsets
 from xmodal.index.scan import CodeColumn, Mask, word_major
-from xmodal.index.segments.column_file import (
-    ColumnFile,
-    FileRecord,
-    unreadable,
-    write_columns,
-    write_synced,
-)
+from xmodal.index.segments.column_file import Checked, ColumnFile, FileRecord, write_columns
 from xmodal.index.segments.columns import Array, Column, Columns, Int64, MemoryColumns
+from xmodal.index.segments.deletions import DeletedRecord, read_live, write_deletions
 from xmodal.index.segments.field_building import field_columns
 from xmodal.index.segments.field_columns import NAMES as FIELDS
 from xmodal.index.segments.field_columns import FieldColumns
-from xmodal.index.segments.text_column import TextColumn, text_columns
+from xmodal.index.segments.text_column import SAMPLED, TextColumn, sample_columns, text_columns
 from xmodal.index.segments.word_columns import NAME as WORDS
 from xmodal.index.segments.word_columns import WordColumns, word_columns
+from xmodal.index.spans import positions_of
 from xmodal.index.words import VERSION, document_words
 from xmodal.modality import MODALITIES, Modality
 
-PREFIX, DELETED = "segment-", "deleted-"
+PREFIX = "segment-"
+"""Beginning of the names of the files."""
 log = logging.getLogger(__name__)
-
-
-class DeletedRecord(NamedTuple):
-    """Record of a file of deleted documents: its name and the xxh3 of its bytes."""
-
-    name: str
-    checksum: int
 
 
 class SegmentRecord(NamedTuple):
@@ -89,6 +78,7 @@ class Segment:
         """Return the documents of a batch in memory; of equal ids the last is stored."""
         batch = _sorted(batch)
         arrays: dict[str, Array] = text_columns("id", batch.ids)
+        arrays |= sample_columns("id", batch.ids[::SAMPLED], batch.ids[-1])
         arrays |= text_columns("fields", batch.fields)
         if any(batch.origins):
             arrays |= text_columns("origin", batch.origins)
@@ -107,15 +97,7 @@ class Segment:
         columns = ColumnFile.open(folder / record.name, record.file)
         if record.deleted is None:
             return cls(columns, None, record)
-        path = folder / record.deleted.name
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise unreadable(path, error) from None
-        if xxhash.xxh3_64_intdigest(content) != record.deleted.checksum:
-            raise unreadable(path, ValueError("its content does not match the checksum"))
-        live = np.unpackbits(np.frombuffer(content, np.uint8), count=record.documents) == 0
-        return cls(columns, live, record)
+        return cls(columns, read_live(folder, record.deleted, record.documents), record)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -272,12 +254,8 @@ class Segment:
         assert self.record is not None
         if self.live is None or self.record.deleted is not None:
             return self
-        content = np.packbits(~self.live).tobytes()
-        name = f"{DELETED}{secrets.token_hex(8)}"
-        write_synced(folder / name, content)
         changed = copy.copy(self)
-        deleted = DeletedRecord(name, xxhash.xxh3_64_intdigest(content))
-        changed.record = self.record._replace(deleted=deleted)
+        changed.record = self.record._replace(deleted=write_deletions(folder, self.live))
         return changed
 
     def bytes_read(self, *, whole: bool) -> int:
@@ -285,10 +263,10 @@ class Segment:
         columns = self.columns
         return columns.bytes_read(whole=whole) if isinstance(columns, ColumnFile) else 0
 
-    def verify(self) -> None:
-        """Check all columns; raises IndexFailure."""
+    def check(self) -> Iterator[Checked]:
+        """Check all columns on disk; yield their parts."""
         if isinstance(self.columns, ColumnFile):
-            self.columns.verify()
+            yield from self.columns.check()
 
 
 def write_segment(
@@ -308,16 +286,6 @@ def write_segment(
 def to_meta(n: int, bits: int, codes: dict[Modality, int], dim: int | None) -> dict[str, Any]:
     """Return the ``meta`` of a segment."""
     return {"documents": n, "bits": bits, "codes": codes, "dim": dim, "words": VERSION}
-
-
-def positions_of(starts: Int64, ends: Int64) -> Int64:
-    """Return ``starts[0], ..., ends[0] - 1, starts[1], ...``: the positions within spans."""
-    counts = ends - starts
-    if (counts == 1).all():
-        return starts
-    first = np.cumsum(counts) - counts
-    positions: Int64 = np.arange(counts.sum()) + np.repeat(starts - first, counts)
-    return positions
 
 
 def _sorted(batch: DocumentBatch) -> DocumentBatch:

@@ -1,4 +1,7 @@
-"""Texts as two columns: their bytes (UTF-8) one after the other, and where each text ends."""
+"""Texts as two columns: their bytes (UTF-8) one after the other, and where each text ends.
+
+Beside texts that ascend there may be samples of them, by which a search reads few places.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from xmodal.index.segments.columns import Array, Columns, Int64
+from xmodal.index.spans import positions_of
 
 COMPARED_AT_ONCE = 1 << 22
 """Bytes of texts that a bulk search compares in one step."""
+SAMPLED, SAMPLE = 32, 16
+"""Texts of which one is a sample, and bytes of a sample."""
 
 
 def text_columns(name: str, texts: Iterable[str]) -> dict[str, Array]:
@@ -22,11 +28,29 @@ def text_columns(name: str, texts: Iterable[str]) -> dict[str, Array]:
     return {f"{name}.ends": ends, f"{name}.bytes": content}
 
 
+def sample_columns(name: str, samples: Sequence[str], last: str) -> dict[str, Array]:
+    """Return the samples of ascending texts, each ``SAMPLED``-th from the first.
+
+    ``NAME.common``: the bytes with which all texts begin, which the first sample and ``last``, the
+    last text, have in common. ``NAME.samples``: bytes of each sample after these, (m, SAMPLE),
+    padded with zeros.
+    """
+    first = samples[0].encode()
+    pairs = enumerate(zip(first, last.encode(), strict=False))
+    start = next((place for place, (a, b) in pairs if a != b), len(first))
+    cut = np.array([s.encode()[start : start + SAMPLE] for s in samples], f"S{SAMPLE}")
+    return {
+        f"{name}.common": np.frombuffer(first[:start], np.uint8),
+        f"{name}.samples": cut.view(np.uint8).reshape(-1, SAMPLE),
+    }
+
+
 class TextColumn:
     """Texts of ``columns`` under a name; only what is read is checked. Raises IndexFailure."""
 
     def __init__(self, columns: Columns, name: str) -> None:
         self._columns, self._name = columns, name
+        self._has_samples = f"{name}.samples" in columns.names
         nothing = np.zeros(0, np.int64)
         self._length = len(columns.rows(f"{name}.ends", nothing, nothing)) - 1
 
@@ -89,7 +113,7 @@ class TextColumn:
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
         width = int(lengths.max(initial=0)) + 1
         wanted = np.array(texts, dtype=f"S{width}")
-        low, high = np.zeros(len(texts), np.int64), np.full(len(texts), self._length)
+        low, high = self._between_samples(texts)
         while len(active := np.flatnonzero(low < high)):
             middle = (low[active] + high[active]) // 2
             found, found_lengths = self._beginnings(middle, width)
@@ -100,6 +124,23 @@ class TextColumn:
             high[active[~smaller]] = middle[~smaller]
         return low
 
+    def _between_samples(self, texts: list[bytes]) -> tuple[Int64, Int64]:
+        """Return the smallest and the largest insertion row of texts that samples leave open."""
+        low, high = np.zeros(len(texts), np.int64), np.full(len(texts), self._length)
+        if not self._has_samples:
+            return low, high
+        common = self._columns.whole(f"{self._name}.common").tobytes()
+        samples = self._columns.whole(f"{self._name}.samples").view(f"S{SAMPLE}")[:, 0]
+        start = len(common)
+        cut = np.array([text[start : start + SAMPLE] for text in texts], f"S{SAMPLE}")
+        before = np.searchsorted(samples, cut)  # samples that are smaller
+        low = np.where(before > 0, (before - 1) * SAMPLED + 1, 0)
+        high = np.minimum(np.searchsorted(samples, cut, side="right") * SAMPLED, self._length)
+        for at, text in enumerate(texts):
+            if not text.startswith(common):
+                low[at] = high[at] = 0 if text < common else self._length
+        return low, high
+
     def _beginnings(self, rows: Int64, width: int) -> tuple[npt.NDArray[np.bytes_], Int64]:
         """Return at most ``width`` bytes of the texts at rows, and the lengths of these texts."""
         starts, ends, content = self._spans(rows)
@@ -107,9 +148,7 @@ class TextColumn:
         counts = np.minimum(lengths, width)
         bytes_ = np.zeros((len(rows), width), np.uint8)
         used = np.arange(width) < counts[:, None]
-        first = np.cumsum(counts) - counts
-        positions = np.arange(counts.sum()) + np.repeat(starts - first, counts)
-        bytes_[used] = content[positions]
+        bytes_[used] = content[positions_of(starts, starts + counts)]
         return bytes_.view(f"S{width}")[:, 0], lengths
 
     def _spans(self, rows: Int64) -> tuple[Int64, Int64, Array]:
