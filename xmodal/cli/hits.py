@@ -50,7 +50,7 @@ def hit_to_json(hit: Hit, target: Modality) -> dict[str, Any]:
         "ranks": None if hit.ranks is None else dict(hit.ranks),
         "matched": list(hit.matched),
         "nearest": nearest_to_json(hit, target),
-        "fields": hit.fields,
+        "fields": dict(hit.fields),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from xmodal.index.code_search import CodeSearch, Match
 from xmodal.index.contract import WINDOW, Facets, Hit, Hits, WordsHit, WordsQuery
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.filters import Condition, parse
-from xmodal.index.moved_pictures import find_pictures
 from xmodal.index.origins import Entry, read_origin
 from xmodal.index.query_codes import QueryCodes, to_query_codes
 from xmodal.index.scan import Mask
@@ -22,6 +21,7 @@ from xmodal.index.segments.field_columns import Part as FieldPart
 from xmodal.index.segments.field_columns import check_fields, facets
 from xmodal.index.segments.segment import Segment
 from xmodal.index.segments.segment_list import Places, SegmentList
+from xmodal.index.stored_fields import StoredFields
 from xmodal.index.validation import check_dim, check_k, check_search, check_target
 from xmodal.modality import MODALITIES, Modality
 
@@ -165,11 +165,12 @@ class SegmentSearch:
             segment = self._segments.segments[part]
             places = [place for place, match in enumerate(matches) if match.part == part]
             rows = [matches[place].row for place in places]
-            ids, fields = segment.ids.take(rows), map(json.loads, segment.texts.take(rows))
-            if self.folder is not None and segment.origins is not None:
+            texts = segment.texts.take(rows)
+            origins: Iterable[str | None] = repeat(None)
+            if segment.origins is not None:
                 origins = segment.origins.take(rows)
-                fields = map(find_pictures, fields, origins, repeat(self.folder))
-            for place, id_, values in zip(places, ids, fields, strict=True):
+            fields = map(StoredFields, texts, origins, repeat(self.folder))
+            for place, id_, values in zip(places, segment.ids.take(rows), fields, strict=True):
                 _, _, distance, nearest, similarity = matches[place]
                 hits[place] = Hit(id_, distance, values, nearest=nearest, similarity=similarity)
         return [hits[place] for place in range(len(matches))]

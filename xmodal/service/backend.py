@@ -194,7 +194,7 @@ class Backend:
             "score": hit.score,
             "ranks": hit.ranks,
             "matched": hit.matched,
-            "fields": hit.fields,
+            "fields": dict(hit.fields),
             "nearest": None if target is None else nearest_to_json(hit, target),
             "picture": self.picture_path(
                 hit.id, hit.fields, (hit.nearest or 0) if target == "image" else 0
