@@ -26,7 +26,7 @@ CORE_ORDER = (
     "encoders",
     "retrieval evaluation",
     "training export",
-    "service",
+    "service integrations",
     "cli",
 )
 PLUGIN_ORDER = ("client", "node index", "loading rest server_plugin", "diagnostics", "cli")

@@ -35,6 +35,13 @@ from xmodal.errors import ConfigError, require
     "and a .json file beside it. Needs a transformer of at most 512 tokens.",
 )
 @click.option(
+    "--sentence-transformers",
+    "sentence_folder",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Copy the portable encoder to a folder that SentenceTransformer loads as well.",
+)
+@click.option(
     "--int8",
     is_flag=True,
     help="Quantise weights to int8: a quarter of the size; some bits change.",
@@ -49,13 +56,18 @@ from xmodal.errors import ConfigError, require
 @click.option(
     "--restart",
     is_flag=True,
-    help="Replace the folder --onnx or the file --ml-commons when the new export is complete.",
+    help="Replace the folder or the file that is named when the new export is complete.",
 )
 @backbone_options(None)
 @column_options
 @json_option
 def export(
-    model: Path, out: Path | None, archive: Path | None, data: Path | None, **params: Any
+    model: Path,
+    out: Path | None,
+    archive: Path | None,
+    sentence_folder: Path | None,
+    data: Path | None,
+    **params: Any,
 ) -> None:
     """Export a model to ONNX, for use without torch.
 
@@ -70,10 +82,19 @@ def export(
       xmodal export --model my.model --onnx my.onnx
       xmodal export --model my.model --onnx small.onnx --int8 --check photos/
       xmodal export --model my.model --ml-commons text.zip
+      xmodal export --model my.model --sentence-transformers my.st
     """
+    if sum(target is not None for target in (out, archive, sentence_folder)) > 1:
+        raise ConfigError(
+            "--onnx, --ml-commons and --sentence-transformers are different exports: run the "
+            "command for each"
+        )
+    if sentence_folder is not None:
+        _export_sentence_folder(model, sentence_folder, params | {"data": data})
+        return
     require("xmodal export", "export")
     if archive is not None:
-        _export_text_tower(model, out, archive, params | {"data": data})
+        _export_text_tower(model, archive, params | {"data": data})
         return
     if out is None and params["int8"]:
         raise ConfigError("--int8 gives other codes than the model: name a folder with --onnx")
@@ -124,15 +145,39 @@ def export(
     )
 
 
-def _export_text_tower(
-    model: Path, out: Path | None, archive: Path, params: dict[str, Any]
-) -> None:
+def _export_sentence_folder(model: Path, folder: Path, params: dict[str, Any]) -> None:
+    """Write the folder for sentence-transformers and print what it is."""
+    if params["data"] is not None or params["int8"]:
+        raise ConfigError(
+            "--sentence-transformers copies a portable encoder: leave --check and --int8 out, or "
+            "make an int8 encoder with --onnx first"
+        )
+
+    from xmodal.integrations.sentence_folder import write_sentence_folder
+
+    encoder = write_sentence_folder(model, folder, restart=params["restart"])
+    if params["as_json"]:
+        print_json(
+            {
+                "encoder": str(folder),
+                "fingerprint": encoder.fingerprint,
+                "bits": encoder.bits,
+                "precision": encoder.precision,
+            }
+        )
+        return
+    print_line(f"{folder}: {encoder.bits} bits, encoder {encoder.fingerprint}, {encoder.precision}")
+    info(
+        f"next, in Python: SentenceTransformer({str(folder)!r}, trust_remote_code=True)"
+        '.encode(["red shoes"], precision="ubinary")'
+    )
+
+
+def _export_text_tower(model: Path, archive: Path, params: dict[str, Any]) -> None:
     """Write the archive of the text tower and print what it is.
 
     It has no comparison with torch: its codes are compared with those of the portable encoder.
     """
-    if out is not None:
-        raise ConfigError("--onnx and --ml-commons are two exports: run the command for each")
     if params["data"] is not None:
         raise ConfigError("--ml-commons does not compare on data: leave --check out")
     description = archive.with_suffix(".json")
