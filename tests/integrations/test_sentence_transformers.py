@@ -185,7 +185,7 @@ def test_export_writes_the_folder(
     assert "different exports" in xmodal_cli(*given, "--onnx", tmp_path / "x").err
     assert "leave --check and --int8 out" in xmodal_cli(*given, "--restart", "--int8").err
     # It is a portable encoder for every command.
-    encoded = xmodal_cli("encode", "two dogs", "--model", out)
+    encoded = xmodal_cli("encode", "--text", "two dogs", "--model", out)
     assert portable.encode_texts(["two dogs"]).packed[0].tobytes().hex() in encoded.out
 
 

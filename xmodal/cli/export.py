@@ -14,7 +14,15 @@ from xmodal.cli.options import (
     model_option,
     read_with_training_labels,
 )
-from xmodal.cli.output import info, print_json, print_line, print_table, progress_bars, runnable
+from xmodal.cli.output import (
+    info,
+    print_json,
+    print_line,
+    print_table,
+    progress_bars,
+    runnable,
+    status,
+)
 from xmodal.errors import ConfigError, require
 
 
@@ -42,6 +50,14 @@ from xmodal.errors import ConfigError, require
     help="Copy the portable encoder to a folder that SentenceTransformer loads as well.",
 )
 @click.option(
+    "--hub",
+    "hub_name",
+    metavar="OWNER/NAME",
+    help="Upload the portable encoder with its model card to the model hub; OWNER/NAME@BRANCH for "
+    "another branch.",
+)
+@click.option("--private", is_flag=True, help="With --hub: a model that is created is private.")
+@click.option(
     "--int8",
     is_flag=True,
     help="Quantise weights to int8: a quarter of the size; some bits change.",
@@ -66,6 +82,7 @@ def export(
     out: Path | None,
     archive: Path | None,
     sentence_folder: Path | None,
+    hub_name: str | None,
     data: Path | None,
     **params: Any,
 ) -> None:
@@ -83,14 +100,24 @@ def export(
       xmodal export --model my.model --onnx small.onnx --int8 --check photos/
       xmodal export --model my.model --ml-commons text.zip
       xmodal export --model my.model --sentence-transformers my.st
+      xmodal export --model my.model --hub my-name/my-model
     """
-    if sum(target is not None for target in (out, archive, sentence_folder)) > 1:
+    targets = (out, archive, sentence_folder, hub_name)
+    if sum(target is not None for target in targets) > 1:
         raise ConfigError(
-            "--onnx, --ml-commons and --sentence-transformers are different exports: run the "
-            "command for each"
+            "--onnx, --ml-commons, --sentence-transformers and --hub are different exports: run "
+            "the command for each"
         )
-    if sentence_folder is not None:
-        _export_sentence_folder(model, sentence_folder, params | {"data": data})
+    if sentence_folder is not None or hub_name is not None:
+        if data is not None or params["int8"]:
+            raise ConfigError(
+                "a portable encoder is copied as it is: leave --check and --int8 out, or make an "
+                "int8 encoder with --onnx first"
+            )
+        if hub_name is not None:
+            _push(model, hub_name, params)
+        else:
+            _export_sentence_folder(model, Path(str(sentence_folder)), params)
         return
     require("xmodal export", "export")
     if archive is not None:
@@ -147,12 +174,6 @@ def export(
 
 def _export_sentence_folder(model: Path, folder: Path, params: dict[str, Any]) -> None:
     """Write the folder for sentence-transformers and print what it is."""
-    if params["data"] is not None or params["int8"]:
-        raise ConfigError(
-            "--sentence-transformers copies a portable encoder: leave --check and --int8 out, or "
-            "make an int8 encoder with --onnx first"
-        )
-
     from xmodal.integrations.sentence_folder import write_sentence_folder
 
     encoder = write_sentence_folder(model, folder, restart=params["restart"])
@@ -171,6 +192,23 @@ def _export_sentence_folder(model: Path, folder: Path, params: dict[str, Any]) -
         f"next, in Python: SentenceTransformer({str(folder)!r}, trust_remote_code=True)"
         '.encode(["red shoes"], precision="ubinary")'
     )
+
+
+def _push(model: Path, name: str, params: dict[str, Any]) -> None:
+    """Upload the portable encoder and print the address of the commit."""
+    from xmodal.encoders.engine import require_portable
+    from xmodal.encoders.hub import HubName
+    from xmodal.encoders.hub_push import push
+
+    folder = require_portable(model)
+    with status(f"uploading {folder}"):
+        commit = push(folder, name, private=params["private"] or None)
+    shown = HubName.parse(name)
+    if params["as_json"]:
+        print_json({"model": str(shown), "commit": commit})
+        return
+    print_line(f"{shown}: {commit}")
+    info(f"next: {runnable('xmodal')} search WORDS --model {shown} --index my.index")
 
 
 def _export_text_tower(model: Path, archive: Path, params: dict[str, Any]) -> None:

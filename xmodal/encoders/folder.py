@@ -49,6 +49,8 @@ SENTENCE_MODULES, SENTENCE_CONFIG = "modules.json", "config_sentence_transformer
 SHEET = re.compile(r"[a-z]+-\d{3,}\.png")
 """File name of a sheet of pictures: the name of the sheet, a hyphen and the epoch."""
 FILES_KEY = "files"
+HUB_SCHEME = "hf://"
+"""Start of the name of an encoder on the model hub, in place of its folder."""
 
 DAMAGE_ERRORS = (
     *(AttributeError, LookupError, TypeError, ValueError, OSError, RuntimeError, EOFError),

@@ -20,6 +20,7 @@ from sentence_transformers.base.modality_types import Modality as Kind
 from sentence_transformers.base.modules import InputModule
 
 from xmodal.encoders.encoder import Encoder
+from xmodal.encoders.hub import HubName, download
 from xmodal.encoders.load import load_encoder
 from xmodal.encoders.onnx_encoder import PortableEncoder
 from xmodal.errors import ConfigError, DataError
@@ -53,7 +54,7 @@ class CodeModule(InputModule):
     """
 
     def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.encoder = encoder
 
     @property
@@ -114,7 +115,13 @@ class CodeModule(InputModule):
         init_defaults: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> CodeModule:
-        """Load the encoder of a local folder. Raises ModelError if there is none."""
+        """Load a portable encoder from a local folder or the hub; its cache is the default one.
+
+        Raises the errors of :meth:`xmodal.Encoder.from_pretrained`.
+        """
+        if not Path(model_name_or_path).is_dir():
+            name = HubName.parse(model_name_or_path, revision)
+            return cls(PortableEncoder.load(download(name, token=token)))
         return cls(PortableEncoder.load(Path(model_name_or_path, subfolder)))
 
 
