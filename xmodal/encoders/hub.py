@@ -148,7 +148,7 @@ def _fetch(
     Raises ModelError after ``limit`` bytes.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils.tqdm import tqdm
 
     class Bounded(tqdm):
         """Progress bar that ends a download of more than ``limit`` bytes."""
@@ -226,7 +226,7 @@ def hub_errors(name: HubName) -> Iterator[None]:
         ) from None
     except errors.HFValidationError as error:
         raise ConfigError(f"{name.repo!r} is no name of the model hub ({error})") from None
-    except (OSError, errors.HTTPError) as error:
+    except (OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]
         if getattr(error, "errno", None) is not None:
             raise
         raise ModelError(_unreachable(name, error)) from None
