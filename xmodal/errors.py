@@ -81,6 +81,8 @@ EXTRAS = {
     "mat": ("scipy",),
     "heic": ("pillow_heif",),
     "open-clip": ("open_clip",),
+    "sentence-transformers": ("sentence_transformers",),
+    "hub": ("huggingface_hub",),
     "export": (
         *("torch", "torchvision", "transformers", "safetensors"),
         *("onnxruntime", "tokenizers", "onnx", "onnxscript"),

@@ -151,9 +151,13 @@ def test_page_commands_run(page: str, shell: Callable[[str], Shell]) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
-def test_page_programs_run(page: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_page_programs_run(
+    page: str, folder: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
     from xmodal.training.train import METHODS
 
+    if any("my.model" in block for block in blocks(page, "python")):
+        (folder / "my.model").symlink_to(request.getfixturevalue("model"))
     known = dict(METHODS)
     try:
         for block in blocks(page, "python"):

@@ -11,6 +11,7 @@ import click
 from xmodal.cli.data import features_option, read_data
 from xmodal.cli.encoder import engine_option, load_encoder
 from xmodal.cli.options import (
+    ModelFolder,
     backbone_options,
     cache_option,
     column_options,
@@ -44,8 +45,9 @@ from xmodal.writing import check_target, write_text
     "models",
     required=True,
     multiple=True,
-    type=click.Path(path_type=Path),
-    help="Folder of an encoder; repeat it for encoders of other seeds: mean and deviation.",
+    type=ModelFolder(),
+    metavar="FOLDER|hf://NAME",
+    help="Encoder; repeat it for encoders of other seeds: mean and deviation.",
 )
 @click.option("--index", "uri", help="Also compare an index of DATA with the evaluated codes.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report (.json or .txt).")

@@ -14,7 +14,15 @@ from xmodal.cli.options import (
     model_option,
     read_with_training_labels,
 )
-from xmodal.cli.output import info, print_json, print_line, print_table, progress_bars, runnable
+from xmodal.cli.output import (
+    info,
+    print_json,
+    print_line,
+    print_table,
+    progress_bars,
+    runnable,
+    status,
+)
 from xmodal.errors import ConfigError, require
 
 
@@ -35,6 +43,21 @@ from xmodal.errors import ConfigError, require
     "and a .json file beside it. Needs a transformer of at most 512 tokens.",
 )
 @click.option(
+    "--sentence-transformers",
+    "sentence_folder",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Copy the portable encoder to a folder that SentenceTransformer loads as well.",
+)
+@click.option(
+    "--hub",
+    "hub_name",
+    metavar="OWNER/NAME",
+    help="Upload the portable encoder with its model card to the model hub; OWNER/NAME@BRANCH for "
+    "another branch.",
+)
+@click.option("--private", is_flag=True, help="With --hub: a model that is created is private.")
+@click.option(
     "--int8",
     is_flag=True,
     help="Quantise weights to int8: a quarter of the size; some bits change.",
@@ -49,13 +72,19 @@ from xmodal.errors import ConfigError, require
 @click.option(
     "--restart",
     is_flag=True,
-    help="Replace the folder --onnx or the file --ml-commons when the new export is complete.",
+    help="Replace the folder or the file that is named when the new export is complete.",
 )
 @backbone_options(None)
 @column_options
 @json_option
 def export(
-    model: Path, out: Path | None, archive: Path | None, data: Path | None, **params: Any
+    model: Path,
+    out: Path | None,
+    archive: Path | None,
+    sentence_folder: Path | None,
+    hub_name: str | None,
+    data: Path | None,
+    **params: Any,
 ) -> None:
     """Export a model to ONNX, for use without torch.
 
@@ -70,10 +99,29 @@ def export(
       xmodal export --model my.model --onnx my.onnx
       xmodal export --model my.model --onnx small.onnx --int8 --check photos/
       xmodal export --model my.model --ml-commons text.zip
+      xmodal export --model my.model --sentence-transformers my.st
+      xmodal export --model my.model --hub my-name/my-model
     """
+    targets = (out, archive, sentence_folder, hub_name)
+    if sum(target is not None for target in targets) > 1:
+        raise ConfigError(
+            "--onnx, --ml-commons, --sentence-transformers and --hub are different exports: run "
+            "the command for each"
+        )
+    if sentence_folder is not None or hub_name is not None:
+        if data is not None or params["int8"]:
+            raise ConfigError(
+                "a portable encoder is copied as it is: leave --check and --int8 out, or make an "
+                "int8 encoder with --onnx first"
+            )
+        if hub_name is not None:
+            _push(model, hub_name, params)
+        else:
+            _export_sentence_folder(model, Path(str(sentence_folder)), params)
+        return
     require("xmodal export", "export")
     if archive is not None:
-        _export_text_tower(model, out, archive, params | {"data": data})
+        _export_text_tower(model, archive, params | {"data": data})
         return
     if out is None and params["int8"]:
         raise ConfigError("--int8 gives other codes than the model: name a folder with --onnx")
@@ -124,15 +172,50 @@ def export(
     )
 
 
-def _export_text_tower(
-    model: Path, out: Path | None, archive: Path, params: dict[str, Any]
-) -> None:
+def _export_sentence_folder(model: Path, folder: Path, params: dict[str, Any]) -> None:
+    """Write the folder for sentence-transformers and print what it is."""
+    from xmodal.integrations.sentence_folder import write_sentence_folder
+
+    encoder = write_sentence_folder(model, folder, restart=params["restart"])
+    if params["as_json"]:
+        print_json(
+            {
+                "encoder": str(folder),
+                "fingerprint": encoder.fingerprint,
+                "bits": encoder.bits,
+                "precision": encoder.precision,
+            }
+        )
+        return
+    print_line(f"{folder}: {encoder.bits} bits, encoder {encoder.fingerprint}, {encoder.precision}")
+    info(
+        f"next, in Python: SentenceTransformer({str(folder)!r}, trust_remote_code=True)"
+        '.encode(["red shoes"], precision="ubinary")'
+    )
+
+
+def _push(model: Path, name: str, params: dict[str, Any]) -> None:
+    """Upload the portable encoder and print the address of the commit."""
+    from xmodal.encoders.engine import require_portable
+    from xmodal.encoders.hub import HubName
+    from xmodal.encoders.hub_push import push
+
+    folder = require_portable(model)
+    with status(f"uploading {folder}"):
+        commit = push(folder, name, private=params["private"] or None)
+    shown = HubName.parse(name)
+    if params["as_json"]:
+        print_json({"model": str(shown), "commit": commit})
+        return
+    print_line(f"{shown}: {commit}")
+    info(f"next: {runnable('xmodal')} search WORDS --model {shown} --index my.index")
+
+
+def _export_text_tower(model: Path, archive: Path, params: dict[str, Any]) -> None:
     """Write the archive of the text tower and print what it is.
 
     It has no comparison with torch: its codes are compared with those of the portable encoder.
     """
-    if out is not None:
-        raise ConfigError("--onnx and --ml-commons are two exports: run the command for each")
     if params["data"] is not None:
         raise ConfigError("--ml-commons does not compare on data: leave --check out")
     description = archive.with_suffix(".json")

@@ -9,27 +9,51 @@ from typing import Any
 
 import click
 
-from xmodal.cli.output import info
+from xmodal.cli.output import info, status
 from xmodal.cli.sources import Data, paths_of
 from xmodal.data.dataset import Dataset, Item, Problems
 from xmodal.data.readers.columns import Columns, label_candidates
 from xmodal.data.readers.read import FOLDER_LABELS, LabelsFrom, Options, read, stream
-from xmodal.encoders.folder import encoder_format, read_config
+from xmodal.encoders.folder import HUB_SCHEME, encoder_format, read_config
 from xmodal.encoders.index_model import DEFAULT_INDEX
 from xmodal.errors import ConfigError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
+class ModelFolder(click.Path):
+    """Folder of an encoder, or its name on the model hub, hf://OWNER/NAME, which is downloaded."""
+
+    name = "model"
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Path:
+        """Return the folder. Raises ConfigError and ModelError for a name of the hub."""
+        if isinstance(value, str) and value.startswith(HUB_SCHEME):
+            from xmodal.encoders.hub import HubName, download
+
+            with status(f"downloading {value}"):
+                return download(HubName.parse(value))
+        return Path(super().convert(value, param, ctx))
+
+
 model_option = click.option(
-    "--model", required=True, type=click.Path(path_type=Path), help="Folder of a trained encoder."
+    "--model",
+    required=True,
+    type=ModelFolder(),
+    metavar="FOLDER|hf://NAME",
+    help="Encoder: its folder, or its name on the model hub.",
 )
 
 
 model_of_index_option = click.option(
     "--model",
-    type=click.Path(path_type=Path),
-    help="Folder of an encoder [default: the one that a local index records, or .xmodal/model].",
+    type=ModelFolder(),
+    metavar="FOLDER|hf://NAME",
+    help="Encoder: its folder, or its name on the model hub [default: the one that a local index "
+    "records, or .xmodal/model].",
 )
 
 

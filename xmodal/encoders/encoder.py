@@ -83,6 +83,37 @@ class Encoder(ABC):
     about: dict[str, Any]
     split: Mapping[str, Sequence[str]]
 
+    @staticmethod
+    def from_pretrained(
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        **options: Any,
+    ) -> Encoder:
+        """Load an encoder from a folder, or from the model hub by its name.
+
+        ``name``: a folder; ``OWNER/NAME`` if there is no such folder; or ``hf://OWNER/NAME``.
+        ``revision``: branch, tag or commit, the latter for codes that never change. ``token``: for
+        private models. ``options``: those of :func:`xmodal.load_encoder`. Raises its errors and
+        those of :func:`xmodal.encoders.hub.download`.
+        """
+        from xmodal.encoders.hub import find_encoder
+        from xmodal.encoders.load import load_encoder
+
+        return load_encoder(find_encoder(name, revision=revision, token=token), **options)
+
+    def push_to_hub(self, name: str, **options: Any) -> str:
+        """Upload a portable encoder to the model hub; return the address of the commit.
+
+        ``name`` and ``options``: see :func:`xmodal.encoders.hub_push.push`, whose errors are
+        raised. Raises ConfigError for an encoder that is not portable.
+        """
+        raise ConfigError(
+            "only a portable encoder has no dependence on other files: make one with xmodal "
+            "export, or push it with xmodal export --hub"
+        )
+
     @property
     @abstractmethod
     def bits(self) -> int:

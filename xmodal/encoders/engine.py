@@ -21,9 +21,10 @@ from xmodal.encoders.folder import (
     ONNX_ENCODER,
     PORTABLE,
     TORCH_ENCODER,
+    encoder_format,
     read_config,
 )
-from xmodal.errors import ExtraMissing, require
+from xmodal.errors import ConfigError, ExtraMissing, require
 from xmodal.writing import write_bytes
 
 Engine = Literal["auto", "torch", "onnx"]
@@ -44,6 +45,19 @@ def portable_folder(model: Path) -> Path | None:
     if not (folder / CONFIG).is_file():
         return None
     return folder if read_config(folder, ONNX_ENCODER).get("fingerprint") == recorded else None
+
+
+def require_portable(model: Path) -> Path:
+    """Return the folder of the portable encoder: ``model`` itself, or that of a trained encoder.
+
+    Raises ConfigError if there is none, ModelError if ``model`` has no encoder.
+    """
+    if encoder_format(model) is ONNX_ENCODER:
+        return model
+    folder = portable_folder(model)
+    if folder is None:
+        raise ConfigError(f"{model} has no portable encoder: run xmodal export --model {model}")
+    return folder
 
 
 def portable_obstacle(model: Path) -> str | None:

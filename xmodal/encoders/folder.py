@@ -44,9 +44,13 @@ PORTABLE_NAMES = (PORTABLE, f".{PORTABLE}{NEW}", f".{PORTABLE}{OLD}", f"{PORTABL
 GRAPHS = {modality: f"{modality}.onnx" for modality in MODALITIES}
 TOWER_GRAPHS = {modality: f"{modality}.tower.onnx" for modality in MODALITIES}
 TOKENIZER, MODEL_CARD = "tokenizer.json", "README.md"
+SENTENCE_MODULES, SENTENCE_CONFIG = "modules.json", "config_sentence_transformers.json"
+"""Files by which sentence-transformers loads a portable encoder; xmodal does not read them."""
 SHEET = re.compile(r"[a-z]+-\d{3,}\.png")
 """File name of a sheet of pictures: the name of the sheet, a hyphen and the epoch."""
 FILES_KEY = "files"
+HUB_SCHEME = "hf://"
+"""Start of the name of an encoder on the model hub, in place of its folder."""
 
 DAMAGE_ERRORS = (
     *(AttributeError, LookupError, TypeError, ValueError, OSError, RuntimeError, EOFError),
@@ -117,7 +121,9 @@ ONNX_ENCODER = FolderFormat(
     command="xmodal export",
     usage="xmodal export --model MODEL --onnx",
     repair="copy the whole folder again, or repeat xmodal export",
-    files=frozenset({CONFIG, SPLIT, MODEL_CARD, TOKENIZER}).union(
+    files=frozenset(
+        {CONFIG, SPLIT, MODEL_CARD, TOKENIZER, SENTENCE_MODULES, SENTENCE_CONFIG}
+    ).union(
         TOWER_GRAPHS.values(),
         *({name, f"{name}.data", f"{modality}.float.onnx"} for modality, name in GRAPHS.items()),
     ),

@@ -223,6 +223,12 @@ class PortableEncoder(Encoder):
         known = self._featurizers["text"].has_known_token(text)
         return known and self.confidence.has_known_word(text)
 
+    def push_to_hub(self, name: str, **options: Any) -> str:
+        """Upload the folder to the model hub; see :func:`xmodal.encoders.hub_push.push`."""
+        from xmodal.encoders.hub_push import push
+
+        return push(self.folder, name, **options)
+
     @classmethod
     def load(cls, folder: str | Path) -> PortableEncoder:
         """Load the encoder in ``folder``. Raises ModelError if there is none or it is damaged."""

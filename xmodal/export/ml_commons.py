@@ -26,13 +26,12 @@ from tokenizers import Tokenizer
 
 from xmodal.checksums import check_file, file_record
 from xmodal.encoders.encoder import Encoder
-from xmodal.encoders.engine import portable_folder
+from xmodal.encoders.engine import require_portable
 from xmodal.encoders.folder import (
     FILES_KEY,
     ONNX_ENCODER,
     TOKENIZER,
     damage_as_model_error,
-    encoder_format,
     read_config,
 )
 from xmodal.encoders.onnx_encoder import TOKEN_TENSORS, ModalityConfig, PortableEncoder
@@ -67,7 +66,7 @@ def write_text_tower(model: str | Path, out: str | Path, *, int8: bool = False) 
     out = Path(out)
     if out.suffix != ".zip":
         raise ConfigError(f"{out}: expected a file name that ends in .zip")
-    folder = _portable(Path(model))
+    folder = require_portable(Path(model))
     encoder = PortableEncoder.load(folder)
     config = encoder.modality_configs["text"]
     check_config(config)
@@ -129,16 +128,6 @@ def compute(graph: bytes, tokenizer: str, texts: Sequence[str]) -> npt.NDArray[n
         }
         codes.append(session.run(None, inputs)[0][0])
     return np.asarray(codes).astype(np.int8)
-
-
-def _portable(model: Path) -> Path:
-    """Return the folder of the portable encoder in ``model``. Raises ConfigError if it has none."""
-    if encoder_format(model) is ONNX_ENCODER:
-        return model
-    folder = portable_folder(model)
-    if folder is None:
-        raise ConfigError(f"{model} has no portable encoder: run xmodal export --model {model}")
-    return folder
 
 
 def check_config(config: ModalityConfig) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from xmodal.cli.options import ModelFolder
 from xmodal.cli.output import print_line
 from xmodal.codes import check_bits
 from xmodal.errors import ConfigError, IndexMissing
@@ -24,7 +25,9 @@ from xmodal_opensearch.index.strategies import check_writable, choose_strategy
 
 @click.command()
 @click.argument("uri", metavar="INDEX")
-@click.option("--model", type=click.Path(path_type=Path), help="Encoder of the codes.")
+@click.option(
+    "--model", type=ModelFolder(), metavar="FOLDER|hf://NAME", help="Encoder of the codes."
+)
 @click.option("--bits", type=int, help="Bits of the codes, instead of --model.")
 @click.option(
     "--like", metavar="INDEX", help="Index, also of another cluster, whose mapping is copied."

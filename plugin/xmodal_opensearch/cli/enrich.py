@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from xmodal.cli.options import backbone_options, cache_option, json_option
+from xmodal.cli.options import ModelFolder, backbone_options, cache_option, json_option
 from xmodal.cli.output import (
     info,
     print_json,
@@ -42,7 +42,7 @@ LINE_INTERVAL = 10.0
 
 @click.command()
 @click.option("--index", "uri", required=True, help="Address of an existing index.")
-@click.option("--model", type=click.Path(path_type=Path), help="Folder of a trained encoder.")
+@click.option("--model", type=ModelFolder(), metavar="FOLDER|hf://NAME", help="Encoder.")
 @click.option("--image-field", help="Field with the path or address of a picture.")
 @click.option("--text-field", help="Field with a text.")
 @click.option(

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from xmodal.cli.options import (
+    ModelFolder,
     backbone_options,
     cache_option,
     column_options,
@@ -47,7 +48,8 @@ from xmodal_opensearch.rest.connector import transfer_pipelines
 @click.option("--index", "uri", required=True, help="Address, opensearch://host:9200/name.")
 @click.option(
     "--model",
-    type=click.Path(path_type=Path),
+    type=ModelFolder(),
+    metavar="FOLDER|hf://NAME",
     help="Encoder; required unless SOURCE is a local index or parts.",
 )
 @click.option(

@@ -1,0 +1,256 @@
+"""Portable encoders on the model hub: names, and downloads that are bounded and checked.
+
+A name is ``OWNER/NAME``, or ``hf://OWNER/NAME@REVISION``, where a revision is a branch, a tag or a
+commit. The package huggingface_hub reads $HF_ENDPOINT, $HF_TOKEN, $HF_HUB_OFFLINE and its cache.
+Only ``config.json`` and the files that it records are downloaded, under the names that a portable
+encoder has; none of them is code of Python.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xmodal.checksums import check_file, check_size
+from xmodal.encoders.folder import (
+    CONFIG,
+    FILES_KEY,
+    HUB_SCHEME,
+    ONNX_ENCODER,
+    damage_as_model_error,
+    read_config,
+)
+from xmodal.errors import ConfigError, ModelError, XmodalError, one_line, require
+from xmodal.features.backbones.connectivity import check_reachable
+
+MAX_CONFIG = 1 << 24
+"""Bytes of the largest ``config.json`` that is downloaded."""
+MAX_BYTES = 1 << 35
+"""Bytes of the largest encoder that is downloaded: 32 GiB."""
+PLAIN_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+REVISION = re.compile(r"[\w-][\w./-]*", re.ASCII)
+
+
+@dataclass(frozen=True)
+class HubName:
+    """Name of an encoder on the hub: ``OWNER/NAME``; ``revision``: None for the default branch."""
+
+    repo: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        return f"{HUB_SCHEME}{self.repo}" + (f"@{self.revision}" if self.revision else "")
+
+    @classmethod
+    def parse(cls, text: str, revision: str | None = None) -> HubName:
+        """Parse ``OWNER/NAME`` or ``OWNER/NAME@REVISION``, with or without ``hf://`` before it.
+
+        Raises ConfigError for another text, and for two different revisions.
+        """
+        repo, _, named = text.removeprefix(HUB_SCHEME).partition("@")
+        revisions = {one for one in (named, revision) if one}
+        known = PLAIN_NAME.fullmatch(repo) and all(map(REVISION.fullmatch, revisions))
+        if not known or any(".." in one for one in (repo, *revisions)):
+            raise ConfigError(
+                f"{text!r} is no name of the model hub, expected hf://OWNER/NAME or "
+                "hf://OWNER/NAME@REVISION"
+            )
+        if len(revisions) > 1:
+            raise ConfigError(f"{text} names another revision than {revision!r}: name one")
+        return cls(repo, next(iter(revisions), None))
+
+
+def is_hub_name(name: str | Path) -> bool:
+    """Return whether a text has ``hf://``, or is ``OWNER/NAME`` and no file or folder."""
+    if not isinstance(name, str):
+        return False
+    is_plain = PLAIN_NAME.fullmatch(name.partition("@")[0]) is not None
+    return name.startswith(HUB_SCHEME) or (is_plain and not Path(name).exists())
+
+
+def find_encoder(
+    name: str | Path, *, revision: str | None = None, token: str | bool | None = None
+) -> Path:
+    """Return the folder of an encoder; it is downloaded if ``name`` is one of the hub.
+
+    Raises ConfigError for a folder with ``revision``, and the errors of :func:`download`.
+    """
+    if is_hub_name(name):
+        return download(HubName.parse(str(name), revision), token=token)
+    if revision is not None:
+        raise ConfigError(f"{name} is a folder, which has no revision: leave {revision!r} out")
+    return Path(name)
+
+
+def download(name: HubName, *, token: str | bool | None = None, max_bytes: int = MAX_BYTES) -> Path:
+    """Return the folder of an encoder of the hub, in the cache of huggingface_hub.
+
+    All its files are of one commit. Those that are in the cache are not downloaded again; without
+    a connection, the commit that the revision had last is used. ``token``: for private models, by
+    default $HF_TOKEN or that of ``hf auth login``. ``max_bytes``: limit of all files together.
+
+    Raises ModelError if there is no such encoder or revision, if the hub cannot be reached, if the
+    encoder is too large, or if a file is not the one that ``config.json`` records; ExtraMissing
+    without the package huggingface_hub.
+    """
+    require(str(name), "hub")
+    from huggingface_hub import constants
+
+    with hub_errors(name):
+        if not _is_cached(name):  # the package retries for half a minute
+            check_reachable(constants.ENDPOINT, str(name), _message)
+        folder = _fetch(name, CONFIG, name.revision, token, MAX_CONFIG).parent
+        records = _records(name, read_config(folder, ONNX_ENCODER), max_bytes)
+        for file, record in records.items():
+            if not _is_there(folder / file, record):
+                _check_hub_size(name, file, folder.name, token, record)
+                path = _fetch(name, file, folder.name, token, record["bytes"])
+                _check_fetched(name, path, record)
+    return folder
+
+
+def _is_cached(name: HubName) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(name.repo, CONFIG, revision=name.revision), str)
+
+
+def _records(name: HubName, config: Mapping[str, Any], max_bytes: int) -> dict[str, dict[str, Any]]:
+    """Return the records of the files to download. Raises ModelError if they are not allowed."""
+    with damage_as_model_error(Path(str(name)), ONNX_ENCODER):
+        records = {str(file): dict(record) for file, record in config[FILES_KEY].items()}
+        size = sum(int(record["bytes"]) for record in records.values())
+        smallest = min((int(record["bytes"]) for record in records.values()), default=0)
+    unknown = sorted(records.keys() - ONNX_ENCODER.files)
+    if unknown or smallest < 0:
+        raise ModelError(
+            f"{CONFIG} of {name} records the file {unknown[0] if unknown else '?'!r}, which a "
+            "portable encoder does not have: nothing of it was downloaded"
+        )
+    if size > max_bytes:
+        raise ModelError(
+            f"{name} has {size:,} bytes, expected at most {max_bytes:,}: copy its files yourself "
+            "and name their folder"
+        )
+    return records
+
+
+def _fetch(
+    name: HubName, file: str, revision: str | None, token: str | bool | None, limit: int
+) -> Path:
+    """Return the path of a file in the cache; it is downloaded if it is not there.
+
+    Raises ModelError after ``limit`` bytes.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Bounded(tqdm):
+        """Progress bar that ends a download of more than ``limit`` bytes."""
+
+        received = 0
+
+        def update(self, n: float | None = 1) -> bool | None:
+            self.received += int(n or 0)
+            if self.received > limit:
+                raise ModelError(f"{file} of {name} has over {limit:,} bytes: it is not used")
+            done: bool | None = super().update(n)
+            return done
+
+    options = {"revision": revision, "token": token, "library_name": "xmodal"}
+    return Path(hf_hub_download(name.repo, file, tqdm_class=Bounded, **options))  # type: ignore[arg-type]
+
+
+def _check_hub_size(
+    name: HubName, file: str, commit: str, token: str | bool | None, record: Mapping[str, Any]
+) -> None:
+    """Raise ModelError if the hub has a file of another size than the recorded one."""
+    from huggingface_hub import hf_hub_download
+
+    found = hf_hub_download(name.repo, file, revision=commit, token=token, dry_run=True)
+    if found.file_size != record["bytes"]:
+        raise ModelError(
+            f"{file} of {name} has {found.file_size:,} bytes, {CONFIG} records "
+            f"{record['bytes']:,}: ask its owner to push it again"
+        )
+
+
+def _is_there(path: Path, record: Mapping[str, Any]) -> bool:
+    try:
+        check_size(path, record)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_fetched(name: HubName, path: Path, record: Mapping[str, Any]) -> None:
+    """Raise ModelError if a file is not the recorded one; it is removed from the cache."""
+    try:
+        check_file(path, record)
+    except ValueError as error:
+        os.unlink(os.path.realpath(path))
+        path.unlink(missing_ok=True)
+        raise ModelError(f"{name} is damaged ({error}): ask its owner to push it again") from None
+
+
+@contextmanager
+def hub_errors(name: HubName) -> Iterator[None]:
+    """Context that turns the errors of huggingface_hub into a ModelError of one line."""
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except XmodalError:
+        raise
+    except errors.GatedRepoError:
+        raise ModelError(
+            f"{name} is open after its conditions are accepted on the hub: accept them there, and "
+            "log in with hf auth login or $HF_TOKEN"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise ModelError(
+            f"the hub has no model {name.repo}, or it is private: check the name, or log in with "
+            "hf auth login or $HF_TOKEN"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise ModelError(f"{name.repo} on the hub has no revision {name.revision!r}") from None
+    except errors.RemoteEntryNotFoundError as error:
+        raise ModelError(
+            f"{name} lacks {_file_of(error)}, expected the files of xmodal export: name another "
+            "model, or ask its owner to push it again"
+        ) from None
+    except errors.HFValidationError as error:
+        raise ConfigError(f"{name.repo!r} is no name of the model hub ({error})") from None
+    except (OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]
+        if getattr(error, "errno", None) is not None:
+            raise
+        raise ModelError(_unreachable(name, error)) from None
+
+
+def _file_of(error: Any) -> str:
+    """Return the name of the file that a request did not find."""
+    return str(error.response.url).rpartition("/")[2] or CONFIG
+
+
+def _unreachable(name: HubName, error: BaseException) -> str:
+    """Return the message for an error of a connection, or for a refused request."""
+    from huggingface_hub import constants
+
+    cause = error.__cause__ or error
+    host = constants.ENDPOINT.partition("://")[2]
+    status = getattr(getattr(cause, "response", None), "status_code", None)
+    if status in (401, 403):
+        return f"{host} refuses {name} ({status}): log in with hf auth login or $HF_TOKEN"
+    if constants.is_offline_mode():
+        return _message(str(name), "HF_HUB_OFFLINE is set")
+    answer = f"answers {status}" if status else f"cannot be reached ({one_line(str(cause))})"
+    return _message(str(name), f"{host} {answer}")
+
+
+def _message(name: str, reason: str) -> str:
+    return f"{name} is not in the download cache, and {reason}: name the folder of an encoder"
