@@ -81,6 +81,10 @@ EXTRAS = {
     "mat": ("scipy",),
     "heic": ("pillow_heif",),
     "open-clip": ("open_clip",),
+    "langchain": ("langchain_core",),
+    "llama-index": ("llama_index",),
+    "haystack": ("haystack",),
+    "mcp": ("fastapi", "pydantic", "uvicorn", "urllib3", "prometheus_client", "mcp"),
     "export": (
         *("torch", "torchvision", "transformers", "safetensors"),
         *("onnxruntime", "tokenizers", "onnx", "onnxscript"),

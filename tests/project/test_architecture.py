@@ -27,6 +27,7 @@ CORE_ORDER = (
     "retrieval evaluation",
     "training export",
     "service",
+    "integrations",
     "cli",
 )
 PLUGIN_ORDER = ("client", "node index", "loading rest server_plugin", "diagnostics", "cli")
