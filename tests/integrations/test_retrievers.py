@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +17,7 @@ from llama_index.core.schema import ImageNode, QueryBundle
 from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
 
 from xmodal.encoders.index_model import record_model
-from xmodal.errors import ConfigError, IndexMissing
+from xmodal.errors import ConfigError, ExtraMissing, IndexMissing
 from xmodal.index.contract import Hit, open_index
 from xmodal.index.local import HammingIndex
 from xmodal.integrations.haystack import XmodalRetriever as HaystackRetriever
@@ -191,3 +193,21 @@ def test_a_local_index_records_its_model(index_path: Path, model: Path, tmp_path
     record_model(str(uri), model, str(local.fingerprint))
     (node,) = LlamaIndexRetriever.open(uri, k=1).retrieve(TEXT)
     assert node.metadata["id"] == open_retriever(index_path, model).search(text=TEXT)[0].id
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "extra"),
+    [
+        ("langchain", "langchain_core", "langchain"),
+        ("llama_index", "llama_index", "llama-index"),
+        ("haystack", "haystack", "haystack"),
+    ],
+)
+def test_a_missing_library_is_named_with_its_extra(
+    module: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, f"xmodal.integrations.{module}")
+    with pytest.raises(ExtraMissing, match=rf"needs packages .*\[{extra}\]"):
+        import_module(f"xmodal.integrations.{module}")

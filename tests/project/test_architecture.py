@@ -252,6 +252,8 @@ for name in {modules}:
 
 def test_modules_that_need_no_torch_import_without_it() -> None:
     modules = [dotted(path, ROOT / "xmodal") for path in CORE if not uses_torch(path)]
+    # Modules of integrations import large packages, and each is imported by its own name alone.
+    modules = [name for name in modules if not name.startswith("integrations.")]
     assert {"index.local", "encoders.onnx_encoder", "retrieval.retriever", "cli"} <= set(modules)
     script = WITHOUT_TORCH.format(torch=sorted(TORCH), modules=modules)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
