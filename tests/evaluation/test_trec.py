@@ -26,8 +26,8 @@ def test_trec_run_and_qrels_by_hand() -> None:
     database.ids[0] = "b with space"
     assert list(trec_run(query, database, "image", "text")) == [
         "p Q0 c 1 0 xmodal",
-        "p Q0 a 2 -2 xmodal",  # tied with b: order of id
-        "p Q0 b%20with%20space 3 -2 xmodal",
+        "p Q0 a 2 -2000 xmodal",  # tied with b: order of id
+        "p Q0 b%20with%20space 3 -2001 xmodal",
     ]
     assert len(list(trec_run(query, database, "image", "text", depth=2))) == 2
     assert list(trec_qrels(query, database)) == ["p 0 b%20with%20space 1", "p 0 c 1"]
@@ -38,8 +38,8 @@ def test_write_trec_writes_both_directions_and_qrels(tmp_path: Path) -> None:
     query = part("p", [[1, 0]], [0], [0])
     write_trec(tmp_path, "m", query, database)
     assert read_lines(tmp_path) == {
-        "m.image-text.run": ["p Q0 a 1 0 xmodal", "p Q0 b 2 -2 xmodal"],
-        "m.text-image.run": ["p Q0 a 1 0 xmodal", "p Q0 b 2 -1 xmodal"],
+        "m.image-text.run": ["p Q0 a 1 0 xmodal", "p Q0 b 2 -2000 xmodal"],
+        "m.text-image.run": ["p Q0 a 1 0 xmodal", "p Q0 b 2 -1000 xmodal"],
         "m.qrels": ["p 0 a 1"],
     }
 
@@ -50,20 +50,20 @@ def test_all_own_captions_are_relevant(tmp_path: Path) -> None:
     assert read_lines(tmp_path) == {
         "m.captions.image-text.run": [
             "u0#0 Q0 u0#1 1 0 xmodal",
-            "u0#0 Q0 u0#0 2 -1 xmodal",
-            "u0#0 Q0 u1#0 3 -2 xmodal",
-            "u1#0 Q0 u1#0 1 -1 xmodal",
-            "u1#0 Q0 u0#0 2 -2 xmodal",
-            "u1#0 Q0 u0#1 3 -3 xmodal",
+            "u0#0 Q0 u0#0 2 -1000 xmodal",
+            "u0#0 Q0 u1#0 3 -2000 xmodal",
+            "u1#0 Q0 u1#0 1 -1000 xmodal",
+            "u1#0 Q0 u0#0 2 -2000 xmodal",
+            "u1#0 Q0 u0#1 3 -3000 xmodal",
         ],
         "m.captions.image-text.qrels": ["u0#0 0 u0#0 1", "u0#0 0 u0#1 1", "u1#0 0 u1#0 1"],
         "m.captions.text-image.run": [
-            "u0#0 Q0 u0#0 1 -1 xmodal",
-            "u0#0 Q0 u1#0 2 -2 xmodal",
+            "u0#0 Q0 u0#0 1 -1000 xmodal",
+            "u0#0 Q0 u1#0 2 -2000 xmodal",
             "u0#1 Q0 u0#0 1 0 xmodal",
-            "u0#1 Q0 u1#0 2 -3 xmodal",
-            "u1#0 Q0 u1#0 1 -1 xmodal",
-            "u1#0 Q0 u0#0 2 -2 xmodal",
+            "u0#1 Q0 u1#0 2 -3000 xmodal",
+            "u1#0 Q0 u1#0 1 -1000 xmodal",
+            "u1#0 Q0 u0#0 2 -2000 xmodal",
         ],
         "m.captions.text-image.qrels": ["u0#0 0 u0#0 1", "u0#1 0 u0#0 1", "u1#0 0 u1#0 1"],
     }
@@ -91,7 +91,9 @@ def test_a_run_does_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) ->
         distances = queries[query : query + 1].distances(documents)[0].tolist()
         expected = sorted(zip(distances, names[0], strict=True))[:4]
         found = [line.split() for line in whole[4 * query : 4 * query + 4]]
-        assert [(-int(line[4]), line[2]) for line in found] == expected
+        assert [(-int(line[4]) // 1000, line[2]) for line in found] == expected
+        scores = [int(line[4]) for line in found]
+        assert scores == sorted(set(scores), reverse=True)
 
 
 def read_lines(folder: Path) -> dict[str, list[str]]:

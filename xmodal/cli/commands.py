@@ -14,6 +14,7 @@ from xmodal.cli.evaluate import evaluate
 from xmodal.cli.export import export
 from xmodal.cli.index import index
 from xmodal.cli.info import info_command
+from xmodal.cli.mcp import mcp
 from xmodal.cli.search import search
 from xmodal.cli.serve import serve
 from xmodal.cli.train import train
@@ -34,7 +35,7 @@ def commands() -> None:
 
 COMMANDS = (
     *(train, encode, index, search, delete, info_command, check),
-    *(serve, evaluate, compress, export, demo),
+    *(serve, mcp, evaluate, compress, export, demo),
 )
 for command in COMMANDS:
     commands.add_command(command)

@@ -52,6 +52,11 @@ from xmodal.writing import check_target, write_text
 @click.option("--index", "uri", help="Also compare an index of DATA with the evaluated codes.")
 @click.option("--out", type=click.Path(path_type=Path), help="Write the report (.json or .txt).")
 @click.option("--trec", type=click.Path(path_type=Path), help="Write TREC files to this folder.")
+@click.option(
+    "--workbench",
+    type=click.Path(path_type=Path),
+    help="Write queries and judgments for OpenSearch's Search Relevance Workbench to this folder.",
+)
 @backbone_options(None)
 @engine_option
 @features_option
@@ -86,17 +91,19 @@ def evaluate(data: Data, models: tuple[Path, ...], **params: Any) -> None:
     dataset = with_roles(dataset, split_map)
     names = [model.resolve().name for model in models]
     uri, out, trec = params["uri"], params["out"], params["trec"]
-    if trec and len(set(names)) < len(names):
+    workbench = params["workbench"]
+    if (trec or workbench) and len(set(names)) < len(names):
         raise ConfigError(f"two models are called {max(names, key=names.count)}: rename a folder")
     if uri and len(models) > 1:
         raise ConfigError("an index has the codes of one model: give --index with one --model")
-    for file in (out, trec and trec / "run.trec"):
+    for file in (out, *(folder and folder / "file" for folder in (trec, workbench))):
         if file:
             check_target(file)  # before anything is computed
 
     from xmodal.evaluation.evaluate import check_index
     from xmodal.evaluation.evaluate import evaluate as evaluate_encoders
     from xmodal.evaluation.trec import write_caption_trec, write_trec
+    from xmodal.evaluation.workbench import write_workbench
     from xmodal.features.cache import default_cache
 
     features = given.features is not None
@@ -130,3 +137,7 @@ def evaluate(data: Data, models: tuple[Path, ...], **params: Any) -> None:
             if one.by_labels is not None:
                 write_trec(trec, name, *one.by_labels)
         info(f"TREC files: {trec}")
+    if workbench:
+        for name, one in zip(names, evaluated, strict=True):
+            print_problems(write_workbench(workbench, name, one.captions["query"].units, dataset))
+        info(f"query sets and judgments: {workbench}")

@@ -20,6 +20,9 @@ from xmodal.writing import atomic_write
 
 DEPTH = 1000
 """Documents of each query in a run."""
+SCORE_STEP = DEPTH
+"""Difference of the scores of successive distances. trec_eval reads scores as float32, which holds
+them exactly up to a distance of 16,777."""
 CHUNK_CELLS = 1 << 21
 """Distances that are computed at once."""
 
@@ -68,8 +71,9 @@ def run_lines(
 ) -> Iterator[str]:
     """Yield lines of a run, ``query Q0 document rank score tag``: ``depth`` documents per query.
 
-    Ties are ordered by id. The score is minus the distance; tools that sort by it may order ties
-    differently.
+    Ties are ordered by id. The score is ``-(SCORE_STEP * distance + t)``, with t documents of the
+    same distance before this one: no two scores of a query are equal, so that every tool that
+    sorts by score ranks as here. ``depth`` is at most SCORE_STEP.
     """
     order = np.array(sorted(range(len(document_ids)), key=document_ids.__getitem__), np.int64)
     names = [_token(document_ids[row]) for row in order]
@@ -79,8 +83,11 @@ def run_lines(
         distances = queries[start : start + step].distances(by_id)
         for query_id, row in zip(query_ids[start : start + step], distances, strict=True):
             nearest = np.argsort(row, kind="stable")[:depth]
-            for rank, column in enumerate(nearest, 1):
-                yield f"{_token(query_id)} Q0 {names[column]} {rank} {-int(row[column])} xmodal"
+            found = row[nearest]
+            tied_before = np.arange(len(found)) - np.searchsorted(found, found)
+            scores = -(SCORE_STEP * found.astype(np.int64) + tied_before)
+            for rank, (column, score) in enumerate(zip(nearest, scores, strict=True), 1):
+                yield f"{_token(query_id)} Q0 {names[column]} {rank} {score} xmodal"
 
 
 def trec_qrels(query: Part, database: Part) -> Iterator[str]:
