@@ -65,8 +65,10 @@ def push(
         api.create_repo(target.repo, private=private, exist_ok=True)
         if target.revision:
             api.create_branch(target.repo, branch=target.revision, exist_ok=True)
-        options = {"commit_message": message, "revision": target.revision}
-        return str(api.create_commit(target.repo, operations, **options).commit_url)
+        commit = api.create_commit(
+            target.repo, operations, commit_message=message, revision=target.revision
+        )
+        return str(commit.commit_url)
 
 
 def hub_card(
@@ -98,7 +100,7 @@ def hub_card(
     results = _results(config)
     if results:
         data |= {"model_name": name.repo.rpartition("/")[2], "eval_results": results}
-    card.data = ModelCardData(**data | {k: v for k, v in card.data.to_dict().items() if v})
+    card.data = ModelCardData(**data | {k: v for k, v in vars(card.data).items() if v})
     card.text = _renamed(card.text, name)
     return str(card)
 
