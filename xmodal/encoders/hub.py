@@ -19,10 +19,10 @@ from typing import Any
 from xmodal.checksums import check_file, check_size
 from xmodal.encoders.folder import (
     CONFIG,
+    DAMAGE_ERRORS,
     FILES_KEY,
     HUB_SCHEME,
     ONNX_ENCODER,
-    damage_as_model_error,
     read_config,
 )
 from xmodal.errors import ConfigError, ModelError, XmodalError, one_line, require
@@ -107,8 +107,7 @@ def download(name: HubName, *, token: str | bool | None = None, max_bytes: int =
         if not _is_cached(name):  # the package retries for half a minute
             check_reachable(constants.ENDPOINT, str(name), _message)
         folder = _fetch(name, CONFIG, name.revision, token, MAX_CONFIG).parent
-        records = _records(name, read_config(folder, ONNX_ENCODER), max_bytes)
-        for file, record in records.items():
+        for file, record in _records(name, folder, max_bytes).items():
             if not _is_there(folder / file, record):
                 _check_hub_size(name, file, folder.name, token, record)
                 path = _fetch(name, file, folder.name, token, record["bytes"])
@@ -122,22 +121,30 @@ def _is_cached(name: HubName) -> bool:
     return isinstance(try_to_load_from_cache(name.repo, CONFIG, revision=name.revision), str)
 
 
-def _records(name: HubName, config: Mapping[str, Any], max_bytes: int) -> dict[str, dict[str, Any]]:
-    """Return the records of the files to download. Raises ModelError if they are not allowed."""
-    with damage_as_model_error(Path(str(name)), ONNX_ENCODER):
-        records = {str(file): dict(record) for file, record in config[FILES_KEY].items()}
-        size = sum(int(record["bytes"]) for record in records.values())
-        smallest = min((int(record["bytes"]) for record in records.values()), default=0)
+def _records(name: HubName, folder: Path, max_bytes: int) -> dict[str, dict[str, Any]]:
+    """Return the records of the files to download, in ``config.json`` of ``folder``.
+
+    Raises ModelError if it is of no portable encoder, or if a record is not allowed.
+    """
+    try:
+        files = read_config(folder, ONNX_ENCODER)[FILES_KEY]
+        records = {
+            str(file): {"bytes": int(record["bytes"]), "sha256": str(record["sha256"])}
+            for file, record in files.items()
+        }
+    except (ModelError, *DAMAGE_ERRORS) as error:
+        raise ModelError(f"{name} is no portable encoder: {error}") from None
     unknown = sorted(records.keys() - ONNX_ENCODER.files)
-    if unknown or smallest < 0:
+    if unknown:
         raise ModelError(
-            f"{CONFIG} of {name} records the file {unknown[0] if unknown else '?'!r}, which a "
-            "portable encoder does not have: nothing of it was downloaded"
+            f"{CONFIG} of {name} records the file {unknown[0]!r}, which a portable encoder does "
+            "not have: nothing of it was downloaded"
         )
-    if size > max_bytes:
+    sizes = [record["bytes"] for record in records.values()]
+    if min(sizes, default=0) < 0 or sum(sizes) > max_bytes:
         raise ModelError(
-            f"{name} has {size:,} bytes, expected at most {max_bytes:,}: copy its files yourself "
-            "and name their folder"
+            f"{name} has {sum(sizes):,} bytes, expected at most {max_bytes:,}: copy its files "
+            "yourself and name their folder"
         )
     return records
 
