@@ -37,6 +37,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with running_hub() as hub:
         for name, value in {
             "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
             "ENDPOINT": hub.url,
             "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + PATTERN,
             "HF_HUB_CACHE": str(tmp_path / "hub-cache"),
@@ -52,7 +53,7 @@ def files(portable_path: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in portable_path.iterdir()}
 
 
-def changed(files: dict[str, bytes], **keys: Any) -> dict[str, bytes]:
+def changed(files: dict[str, bytes], /, **keys: Any) -> dict[str, bytes]:
     """Return the files with other keys in config.json, and its digest."""
     config = json.loads(files["config.json"]) | keys
     return files | {"config.json": json.dumps(with_digest(config)).encode()}
@@ -245,7 +246,7 @@ def test_card_has_the_figures_of_the_report(portable_path: Path, tmp_path: Path)
         ("recall_at_10", "image to text"): 0.5,
         ("recall_at_10", "text to image"): 0.625,
     }
-    assert data.model_name == "toy"
+    assert data.model_name == "toy" and len(data.eval_results or []) == 4
     # Metadata that its owner wrote is kept.
     (tmp_path / "README.md").write_text("---\nlicense: mit\ntags: [own]\n---\n# My model\n")
     data = ModelCard(hub_card(tmp_path, HubName(NAME), {})).data

@@ -186,6 +186,7 @@ class Handler(BaseHTTPRequestHandler):
         self._json({"transfer": "basic", "objects": objects})
 
     def _commit(self, repository: Repository, branch: str, body: bytes) -> None:
+        name = self._parts(unquote(urlsplit(self.path).path))[0]
         files = {}
         for line in map(json.loads, body.splitlines()):
             value = line["value"]
@@ -194,7 +195,7 @@ class Handler(BaseHTTPRequestHandler):
             elif line["key"] == "lfsFile":
                 files[value["path"]] = self.hub.objects[value["oid"]]
         sha = repository.commit(files, branch)
-        url = f"{self.hub.url}/commit/{sha}"
+        url = f"{self._url(name)}/commit/{sha}"
         self._json({"success": True, "commitOid": sha, "commitUrl": url})
 
     # ---- answers -----------------------------------------------------------------------------

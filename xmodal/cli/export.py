@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from xmodal.cli.output import (
     print_table,
     progress_bars,
     runnable,
-    status,
 )
 from xmodal.errors import ConfigError, require
 
@@ -200,9 +200,14 @@ def _push(model: Path, name: str, params: dict[str, Any]) -> None:
     from xmodal.encoders.hub import HubName
     from xmodal.encoders.hub_push import push
 
+    require("xmodal export --hub", "hub")
+    from huggingface_hub.utils import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     folder = require_portable(model)
-    with status(f"uploading {folder}"):
-        commit = push(folder, name, private=params["private"] or None)
+    info(f"uploading {folder}")
+    commit = push(folder, name, private=params["private"] or None)
     shown = HubName.parse(name)
     if params["as_json"]:
         print_json({"model": str(shown), "commit": commit})

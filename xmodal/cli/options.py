@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from xmodal.cli.output import info, status
+from xmodal.cli.output import info
 from xmodal.cli.sources import Data, paths_of
 from xmodal.data.dataset import Dataset, Item, Problems
 from xmodal.data.readers.columns import Columns, label_candidates
@@ -35,8 +35,7 @@ class ModelFolder(click.Path):
         if isinstance(value, str) and value.startswith(HUB_SCHEME):
             from xmodal.encoders.hub import HubName, download
 
-            with status(f"downloading {value}"):
-                return download(HubName.parse(value))
+            return download(HubName.parse(value))
         return Path(os.fsdecode(super().convert(value, param, ctx)))
 
 

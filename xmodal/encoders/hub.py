@@ -19,10 +19,10 @@ from typing import Any
 from xmodal.checksums import check_file, check_size
 from xmodal.encoders.folder import (
     CONFIG,
+    DAMAGE_ERRORS,
     FILES_KEY,
     HUB_SCHEME,
     ONNX_ENCODER,
-    damage_as_model_error,
     read_config,
 )
 from xmodal.errors import ConfigError, ModelError, XmodalError, one_line, require
@@ -32,6 +32,8 @@ MAX_CONFIG = 1 << 24
 """Bytes of the largest ``config.json`` that is downloaded."""
 MAX_BYTES = 1 << 35
 """Bytes of the largest encoder that is downloaded: 32 GiB."""
+MISSING = "is not in the download cache"
+LOGIN = "log in with hf auth login or $HF_TOKEN"
 PLAIN_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 REVISION = re.compile(r"[\w-][\w./-]*", re.ASCII)
 
@@ -105,8 +107,7 @@ def download(name: HubName, *, token: str | bool | None = None, max_bytes: int =
         if not _is_cached(name):  # the package retries for half a minute
             check_reachable(constants.ENDPOINT, str(name), _message)
         folder = _fetch(name, CONFIG, name.revision, token, MAX_CONFIG).parent
-        records = _records(name, read_config(folder, ONNX_ENCODER), max_bytes)
-        for file, record in records.items():
+        for file, record in _records(name, folder, max_bytes).items():
             if not _is_there(folder / file, record):
                 _check_hub_size(name, file, folder.name, token, record)
                 path = _fetch(name, file, folder.name, token, record["bytes"])
@@ -120,22 +121,30 @@ def _is_cached(name: HubName) -> bool:
     return isinstance(try_to_load_from_cache(name.repo, CONFIG, revision=name.revision), str)
 
 
-def _records(name: HubName, config: Mapping[str, Any], max_bytes: int) -> dict[str, dict[str, Any]]:
-    """Return the records of the files to download. Raises ModelError if they are not allowed."""
-    with damage_as_model_error(Path(str(name)), ONNX_ENCODER):
-        records = {str(file): dict(record) for file, record in config[FILES_KEY].items()}
-        size = sum(int(record["bytes"]) for record in records.values())
-        smallest = min((int(record["bytes"]) for record in records.values()), default=0)
+def _records(name: HubName, folder: Path, max_bytes: int) -> dict[str, dict[str, Any]]:
+    """Return the records of the files to download, in ``config.json`` of ``folder``.
+
+    Raises ModelError if it is of no portable encoder, or if a record is not allowed.
+    """
+    try:
+        files = read_config(folder, ONNX_ENCODER)[FILES_KEY]
+        records = {
+            str(file): {"bytes": int(record["bytes"]), "sha256": str(record["sha256"])}
+            for file, record in files.items()
+        }
+    except (ModelError, *DAMAGE_ERRORS) as error:
+        raise ModelError(f"{name} is no portable encoder: {error}") from None
     unknown = sorted(records.keys() - ONNX_ENCODER.files)
-    if unknown or smallest < 0:
+    if unknown:
         raise ModelError(
-            f"{CONFIG} of {name} records the file {unknown[0] if unknown else '?'!r}, which a "
-            "portable encoder does not have: nothing of it was downloaded"
+            f"{CONFIG} of {name} records the file {unknown[0]!r}, which a portable encoder does "
+            "not have: nothing of it was downloaded"
         )
-    if size > max_bytes:
+    sizes = [record["bytes"] for record in records.values()]
+    if min(sizes, default=0) < 0 or sum(sizes) > max_bytes:
         raise ModelError(
-            f"{name} has {size:,} bytes, expected at most {max_bytes:,}: copy its files yourself "
-            "and name their folder"
+            f"{name} has {sum(sizes):,} bytes, expected at most {max_bytes:,}: copy its files "
+            "yourself and name their folder"
         )
     return records
 
@@ -154,6 +163,10 @@ def _fetch(
         """Progress bar that ends a download of more than ``limit`` bytes."""
 
         received = 0
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            # None: shown in a terminal only
+            super().__init__(*arguments, **options | {"disable": options.get("disable") or None})
 
         def update(self, n: float | None = 1) -> bool | None:
             self.received += int(n or 0)
@@ -199,8 +212,14 @@ def _check_fetched(name: HubName, path: Path, record: Mapping[str, Any]) -> None
 
 
 @contextmanager
-def hub_errors(name: HubName) -> Iterator[None]:
-    """Context that turns the errors of huggingface_hub into a ModelError of one line."""
+def hub_errors(
+    name: HubName, state: str = MISSING, advice: str = "name the folder of an encoder"
+) -> Iterator[None]:
+    """Context that turns the errors of huggingface_hub into a ModelError or ConfigError.
+
+    ``state`` and ``advice``: what is said of ``name``, and what to do, if there is no connection.
+    Errors of the system, such as a full disk, are raised as they are.
+    """
     from huggingface_hub import errors
 
     try:
@@ -210,47 +229,41 @@ def hub_errors(name: HubName) -> Iterator[None]:
     except errors.GatedRepoError:
         raise ModelError(
             f"{name} is open after its conditions are accepted on the hub: accept them there, and "
-            "log in with hf auth login or $HF_TOKEN"
+            f"{LOGIN}"
         ) from None
     except errors.RepositoryNotFoundError:
         raise ModelError(
-            f"the hub has no model {name.repo}, or it is private: check the name, or log in with "
-            "hf auth login or $HF_TOKEN"
+            f"the hub has no model {name.repo}, or it is private: check the name, or {LOGIN}"
         ) from None
     except errors.RevisionNotFoundError:
         raise ModelError(f"{name.repo} on the hub has no revision {name.revision!r}") from None
     except errors.RemoteEntryNotFoundError as error:
         raise ModelError(
-            f"{name} lacks {_file_of(error)}, expected the files of xmodal export: name another "
-            "model, or ask its owner to push it again"
+            f"{name} lacks {str(error.response.url).rpartition('/')[2]}, expected the files of "
+            "xmodal export: name another model, or ask its owner to push it again"
         ) from None
-    except errors.HFValidationError as error:
-        raise ConfigError(f"{name.repo!r} is no name of the model hub ({error})") from None
     except (OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]
         if getattr(error, "errno", None) is not None:
             raise
-        raise ModelError(_unreachable(name, error)) from None
+        raise ModelError(f"{name} {state}, and {_reason(error)}: {advice}") from None
+    except ValueError as error:  # a model card that the hub refuses
+        raise ConfigError(f"{name} {state} ({one_line(str(error))[:200]})") from None
 
 
-def _file_of(error: Any) -> str:
-    """Return the name of the file that a request did not find."""
-    return str(error.response.url).rpartition("/")[2] or CONFIG
-
-
-def _unreachable(name: HubName, error: BaseException) -> str:
-    """Return the message for an error of a connection, or for a refused request."""
+def _reason(error: BaseException) -> str:
+    """Return why a request had no result."""
     from huggingface_hub import constants
 
     cause = error.__cause__ or error
     host = constants.ENDPOINT.partition("://")[2]
     status = getattr(getattr(cause, "response", None), "status_code", None)
     if status in (401, 403):
-        return f"{host} refuses {name} ({status}): log in with hf auth login or $HF_TOKEN"
+        return f"{host} refuses the request ({status}): {LOGIN}"
     if constants.is_offline_mode():
-        return _message(str(name), "HF_HUB_OFFLINE is set")
-    answer = f"answers {status}" if status else f"cannot be reached ({one_line(str(cause))})"
-    return _message(str(name), f"{host} {answer}")
+        return "HF_HUB_OFFLINE is set"
+    text = one_line(str(getattr(cause, "server_message", None) or cause))[:160]
+    return f"{host} answers {status} ({text})" if status else f"{host} cannot be reached ({text})"
 
 
 def _message(name: str, reason: str) -> str:
-    return f"{name} is not in the download cache, and {reason}: name the folder of an encoder"
+    return f"{name} {MISSING}, and {reason}: name the folder of an encoder"

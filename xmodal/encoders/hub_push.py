@@ -60,7 +60,7 @@ def push(
         CommitOperationAdd(MODEL_CARD, io.BytesIO(card.encode())),
         *(CommitOperationAdd(file, str(folder / file)) for file in (*recorded, *others, CONFIG)),
     ]
-    with hub_errors(target):
+    with hub_errors(target, "was not uploaded", "run it again"):
         api = HfApi(library_name="xmodal", token=token)
         api.create_repo(target.repo, private=private, exist_ok=True)
         if target.revision:
@@ -124,7 +124,8 @@ def _results(config: Mapping[str, Any]) -> list[Any]:
                 task_type=TASK,
                 task_name=f"{source} to {target}",
                 dataset_type="custom",
-                dataset_name=f"{dataset}, {source} to {target}",
+                dataset_name=dataset,
+                dataset_config=f"{source}-to-{target}",
                 metric_type=kind,
                 metric_name=f"{label} {source} to {target}",
                 metric_value=round(float(value), 4),
