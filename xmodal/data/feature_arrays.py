@@ -13,9 +13,9 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,12 +26,18 @@ from xmodal.data.spill import spill_file
 from xmodal.data.vectors import NPY_MAGIC
 from xmodal.errors import DataError, require
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
 Array = npt.NDArray[Any]
 
 MAPPED_BYTES = 1 << 24
 """Bytes from which an array is memory-mapped."""
 COPIED_BYTES = 1 << 20
 """Bytes that are read at once."""
+PARQUET_ROWS = 4096
+"""Rows of a Parquet file that are read at once."""
 LOCAL_HEADER = 30
 """Bytes of the header of a member of an archive, before its name."""
 log = logging.getLogger(__name__)
@@ -194,8 +200,93 @@ def _unreadable(path: Path, error: Exception) -> Exception:
     return DataError(f"{path} is not readable ({reason[:120]}), expected a complete file of arrays")
 
 
+def read_parquet(path: Path, wanted: Collection[str]) -> dict[str, Array]:
+    """Read the columns of a Parquet file whose names are ``wanted``, some rows at a time.
+
+    Features are lists of numbers of one length, or lists of such lists, for several captions or
+    pictures a row. Raises DataError.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            names = [name for name in file.schema_arrow.names if name in wanted]
+            arrays: dict[str, Array] = {}
+            for name in names:
+                arrays |= _column(file, name)
+            return arrays
+    except (pa.ArrowException, *LOAD_ERRORS) as error:
+        raise _unreadable(path, error) from None
+
+
+def _column(file: pq.ParquetFile, name: str) -> dict[str, Array]:
+    """Return a column as an array; of lists of captions also the array ``rows``."""
+    import pyarrow as pa
+
+    kind = file.schema_arrow.field(name).type
+    if _is_list(kind):
+        return _features(file, name, several=_is_list(kind.value_type))
+    column = pa.chunked_array([part.column(0) for part in _batches(file, name)], kind)
+    if column.null_count:
+        raise ValueError(f"{name} has {column.null_count:,} rows without a value")
+    values = column.to_numpy()
+    return {name: np.array(values, str) if values.dtype == object else values}
+
+
+def _features(file: pq.ParquetFile, name: str, *, several: bool) -> dict[str, Array]:
+    """Copy features to a file without a name, and map it; ``several``: lists of them in a row."""
+    if several and name != "text":
+        raise ValueError(f"{name} has lists of vectors, expected one vector a row")
+    items: list[npt.NDArray[np.int64]] = []
+    found: set[tuple[int, Any]] = set()
+    done = 0
+    with spill_file(0) as copy:
+        for batch in _batches(file, name):
+            rows, values = np.arange(done, done + len(batch)), batch.column(0)
+            done += len(batch)
+            if several:
+                rows, values = np.repeat(rows, _lengths(values, name)), values.flatten()
+            lengths, numbers = _lengths(values, name), values.flatten()
+            plain = numbers.to_numpy(zero_copy_only=False)
+            found |= {(width, plain.dtype) for width in np.unique(lengths).tolist()}
+            if len(found) > 1 or plain.dtype.kind != "f" or numbers.null_count:
+                raise ValueError(f"{name} is {values.type}, expected numbers, as many in each row")
+            items.append(rows)
+            copy.write(plain.tobytes())
+        copy.flush()
+        if not found:
+            raise ValueError(f"{name} has no features")
+        width, dtype = found.pop()
+        matrix = np.memmap(copy, dtype, "r").reshape(-1, width)
+    return {name: matrix, "rows": np.concatenate(items)} if several else {name: matrix}
+
+
+def _lengths(lists: pa.Array, name: str) -> npt.NDArray[np.int64]:
+    """Return the lengths of lists. Raises ValueError for a missing one."""
+    import pyarrow.compute as pc
+
+    if lists.null_count:
+        raise ValueError(f"{name} has rows without a value")
+    lengths: npt.NDArray[np.int64] = pc.list_value_length(lists).to_numpy(zero_copy_only=False)
+    return lengths
+
+
+def _batches(file: pq.ParquetFile, name: str) -> Iterator[pa.RecordBatch]:
+    batches: Iterator[pa.RecordBatch] = file.iter_batches(PARQUET_ROWS, columns=[name])
+    return batches
+
+
+def _is_list(kind: Any) -> bool:
+    """Return whether a type of pyarrow is one of lists."""
+    import pyarrow.types as pt
+
+    return bool(pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind))
+
+
 READERS: Mapping[str, Callable[[Path, Collection[str]], dict[str, Array]]] = {
     ".npz": read_npz,
     ".mat": read_mat,
+    ".parquet": read_parquet,
 }
 """Reader of the arrays of one file, by its ending."""

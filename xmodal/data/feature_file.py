@@ -1,6 +1,6 @@
-"""Files of features that another program computed: .npz, .mat, or a pair of .npy files.
+"""Files of features that another program computed: .npz, .mat, Parquet, or two .npy files.
 
-Arrays of a .npz or .mat file, by name; ``image`` or ``text`` may be absent:
+Arrays of a .npz or .mat file, or columns of Parquet, by name; ``image`` or ``text`` may be absent:
 
     ids      (n,) ids of the items; default: the numbers of the rows
     image    (n, d), or (n, pictures, d)
@@ -9,8 +9,9 @@ Arrays of a .npz or .mat file, by name; ``image`` or ``text`` may be absent:
     split    (n,) names of a split
     labels   (n,) labels, or (n, classes) multi-hot, then ``classes`` may name them; used on request
 
-Two .npy files are ``image`` and ``text``. Features are float16, float32 or float64. Positions in a
-.mat file count from 1, as in MATLAB, unless one of them is 0.
+Two .npy files are ``image`` and ``text``. A column of Parquet has a list of numbers in each row,
+``text`` also a list of such lists, and no ``rows``. Features are float16, float32 or float64.
+Positions in a .mat file count from 1, as in MATLAB, unless one of them is 0.
 """
 
 from __future__ import annotations
@@ -121,11 +122,11 @@ class FeatureFile:
 
 def is_feature_file(path: Path) -> bool:
     """Whether the ending of a path is that of a file of features of both modalities."""
-    return path.suffix.lower() in READERS
+    return path.suffix.lower() in (".npz", ".mat")
 
 
 def read_feature_file(paths: Path | Sequence[Path]) -> FeatureFile:
-    """Read one .npz or .mat file, or two .npy files: features of pictures, features of texts.
+    """Read one .npz, .mat or Parquet file, or two .npy files: of pictures, and of texts.
 
     Raises DataError in one line for a file that is missing, damaged or pickled, and for arrays
     whose shapes or types do not fit together; ConfigError for other endings; ExtraMissing for a
@@ -135,7 +136,9 @@ def read_feature_file(paths: Path | Sequence[Path]) -> FeatureFile:
     for file in files:
         if not file.is_file():
             found = "is a folder" if file.is_dir() else "does not exist"
-            raise DataError(f"{file} {found}, expected a file of features (.npz, .mat, .npy)")
+            raise DataError(
+                f"{file} {found}, expected a file of features (.npz, .mat, .parquet, .npy)"
+            )
     endings = [file.suffix.lower() for file in files]
     name = ", ".join(file.name for file in files)
     if len(files) == 1 and endings[0] in READERS:
@@ -144,8 +147,8 @@ def read_feature_file(paths: Path | Sequence[Path]) -> FeatureFile:
         arrays = {m: read_npy(file) for m, file in zip(MODALITIES, files, strict=True)}
     else:
         raise ConfigError(
-            f"--features has the file{'s' * (len(files) != 1)} {name or 'none'}, expected one .npz "
-            "or .mat file, or two .npy files: --features image.npy --features text.npy"
+            f"--features has the file{'s' * (len(files) != 1)} {name or 'none'}, expected one "
+            ".npz, .mat or .parquet file, or two .npy files: --features image.npy --features text.npy"
         )
     return _FileBuilder(name, arrays, first=1 if endings == [".mat"] else 0).build()
 

@@ -48,9 +48,9 @@ def load(
     ``checkpoints``: folder of the checkpoint file, which is removed at the end. ``total``: the
     number of documents, about, for ``progress``, or a function that returns it. ``workers``:
     requests at the same time. ``processes`` build them; 1 is this process. ``no_replicas``: remove
-    replicas during the load, which is faster, but a lost node loses documents. Raises ServerFailure if the server is unavailable for
-    longer than the client's retries, CodeError for codes of another width, ConfigError for an
-    enriched index.
+    replicas during the load, which is faster, but a lost node loses documents. Raises ServerFailure
+    if the server is unavailable for longer than the client's retries, CodeError for codes of
+    another width, ConfigError for an enriched index.
     """
     index.handle.check_owned()
     index.handle.store_fingerprint()
