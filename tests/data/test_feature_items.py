@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import xmodal.data.feature_arrays
 import xmodal.data.spill
 from xmodal.config import FEATURES, Options
-from xmodal.data.dataset import Dataset
+from xmodal.data.dataset import Dataset, Problems
 from xmodal.data.feature_file import FeatureFile, read_feature_file
 from xmodal.data.groups import with_groups
 from xmodal.data.names import Names, first_repeated
@@ -22,6 +24,7 @@ from xmodal.data.situation import recognise
 from xmodal.data.spill import zeros
 from xmodal.data.split import split
 from xmodal.encoders.feature_encoder import FeatureEncoder
+from xmodal.errors import DataError
 from xmodal.evaluation.evaluate import evaluate
 from xmodal.features.from_file import FileSource, with_features
 from xmodal.training.train import train
@@ -52,7 +55,10 @@ def stored(tmp_path: Path) -> FeatureFile:
 def lazy_and_stored(file: FeatureFile) -> list[tuple[Dataset, FileSource]]:
     """Return the items of a file as lazy ones, and as stored ones that are matched by their ids."""
     lazy = file.dataset("labels")
-    return [with_features(lazy, file), with_features(replace(lazy, items=tuple(lazy)), file)]
+    return [
+        with_features(lazy, file),
+        with_features(replace(lazy, items=tuple(lazy), problems=Problems()), file),
+    ]
 
 
 def test_lazy_items_equal_stored_ones(stored: FeatureFile) -> None:
@@ -116,6 +122,30 @@ def test_large_arrays_of_an_archive_are_mapped(
         assert isinstance(rows, np.memmap) and rows.tolist() == arrays[str(modality)].tolist()
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_columns_of_parquet_are_those_of_an_archive(tmp_path: Path, several: bool) -> None:
+    rng = np.random.default_rng(0)
+    image, text = rng.normal(size=(9, 4)), rng.normal(size=(9, 3, 5)).astype(np.float16)
+    arrays = {
+        "ids": np.array([f"id {row}" for row in range(9)]),
+        "image": image,
+        "text": text if several else text[:, 0],
+        "labels": np.array(["a", "b", "a"] * 3),
+    }
+    np.savez(tmp_path / "f.npz", **arrays)
+    columns = {name: list(array.tolist()) for name, array in arrays.items()}
+    kind = pa.list_(pa.float16())
+    types = {"image": pa.list_(pa.float64(), 4), "text": pa.list_(kind) if several else kind}
+    schema = pa.schema([(name, types.get(name, pa.string())) for name in arrays])
+    pq.write_table(pa.table(columns, schema), tmp_path / "f.parquet", row_group_size=4)
+    found, expected = (read_feature_file(tmp_path / f"f.{end}") for end in ("parquet", "npz"))
+    assert found.digest == expected.digest and found.labels == expected.labels
+    columns["image"][2] = None
+    pq.write_table(pa.table(columns, schema), tmp_path / "f.parquet")
+    with pytest.raises(DataError, match="image has rows without a value"):
+        read_feature_file(tmp_path / "f.parquet")
+
+
 def test_a_damaged_array_that_is_mapped_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,7 +157,7 @@ def test_a_damaged_array_that_is_mapped_is_refused(
     content[place] ^= 1
     path.write_bytes(content)
     monkeypatch.setattr(xmodal.data.feature_arrays, "MAPPED_BYTES", 0)
-    with pytest.raises(Exception, match=r"f\.npz is not readable .*CRC"):
+    with pytest.raises(DataError, match=r"f\.npz is not readable .*CRC"):
         read_feature_file(path)
 
 

@@ -147,8 +147,8 @@ def read_feature_file(paths: Path | Sequence[Path]) -> FeatureFile:
         arrays = {m: read_npy(file) for m, file in zip(MODALITIES, files, strict=True)}
     else:
         raise ConfigError(
-            f"--features has the file{'s' * (len(files) != 1)} {name or 'none'}, expected one "
-            ".npz, .mat or .parquet file, or two .npy files: --features image.npy --features text.npy"
+            f"--features has the file{'s' * (len(files) != 1)} {name or 'none'}, expected one .npz "
+            "or .mat or .parquet file, or two .npy files: --features image.npy --features text.npy"
         )
     return _FileBuilder(name, arrays, first=1 if endings == [".mat"] else 0).build()
 
