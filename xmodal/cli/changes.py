@@ -11,6 +11,9 @@ from xmodal.cli.output import info, print_json, print_line
 from xmodal.cli.sources import Data
 from xmodal.index.contract import Index
 
+NUMBERS = ("added", "replaced", "unchanged", "moved", "removed", "missing")
+"""Documents that are counted."""
+
 
 @dataclass
 class Changes:
@@ -26,6 +29,9 @@ class Changes:
     codes: Counter[str] = field(default_factory=Counter)
     renamed: dict[str, str] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.numbers = Counter({name: self.numbers[name] for name in NUMBERS})
 
     def add(self, other: Changes) -> None:
         """Add the changes of another source."""

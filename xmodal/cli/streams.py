@@ -42,24 +42,28 @@ class DataStream:
     def start(self) -> None:
         """Read the beginning of DATA; raises the errors of the readers."""
         files: tuple[Path, ...] = self.options.get("feature_files", ())
-        is_file = is_features(self.data) and isinstance(self.data, Path)
-        if is_file and not files:
-            files = (self.data,)
-        if self.data is None or is_file:
+        data = self.data
+        if isinstance(data, Path) and is_features(data) and not files:
+            files, data = (data,), None
+        if data is None:
             self._file = read_feature_file(files)
             self._file.dataset(columns_of(self.options).label)  # checks the column
         elif files:
-            self._matched = read_data(self.data, self.options)
+            self._matched = read_data(data, self.options)
             self.problems.extend(self._matched.dataset.problems)
         else:
-            items = stream_items(self.data, self.options, self.problems, self._expected)
+            items = stream_items(data, self.options, self.problems, self._expected)
             self._items = chain(list(islice(items, 1)), items)
 
     @property
     def total(self) -> int:
         """Number of documents of the shard, about; 0 if it is unknown so far."""
-        whole = self._file or (self._matched and self._matched.dataset)
-        return (self._expected.number if whole is None else len(whole)) // self._shards
+        number = self._expected.number
+        if self._file is not None:
+            number = len(self._file)
+        elif self._matched is not None:
+            number = len(self._matched.dataset)
+        return number // self._shards
 
     def read(self) -> CommandData:
         """Read DATA whole, and return its items; raises the errors of the readers."""

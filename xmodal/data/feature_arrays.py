@@ -154,7 +154,7 @@ def _header(member: IO[bytes], info: zipfile.ZipInfo) -> tuple[tuple[int, ...], 
     version = member.read(2)[:1]
     if version not in (b"\1", b"\2"):
         raise ValueError(f"{info.filename} is of an unknown version")
-    return read[version[0]](member)  # type: ignore[no-any-return]
+    return read[version[0]](member)
 
 
 def read_mat(path: Path, wanted: Collection[str]) -> dict[str, Array]:
