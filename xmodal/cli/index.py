@@ -101,7 +101,7 @@ def _index(
     """Update the index, which is locked, from named sources, and print what changed."""
     from xmodal.encoders.index_model import record_model
     from xmodal.index.filling import Filling
-    from xmodal.index.part_ids import is_new_source
+    from xmodal.index.parts.ids import is_new_source
 
     features = bool(options["feature_files"]) or is_features(data)
     fitted = None
@@ -177,7 +177,7 @@ def _add(
 ) -> Changes:
     """Add the documents of a source of which the index has none, as they are read."""
     from xmodal.features.cache import default_cache
-    from xmodal.index.part_ids import NewIds
+    from xmodal.index.parts.ids import NewIds
 
     ids = NewIds(filling.index)
     codes: Counter[str] = Counter()
