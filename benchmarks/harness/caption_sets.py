@@ -16,8 +16,9 @@ from pathlib import Path
 
 from harness.tasks import content_hash, minilm
 from xmodal.config import FEATURES, Options
-from xmodal.data.dataset import Dataset, sorted_by_hash
+from xmodal.data.dataset import Dataset
 from xmodal.data.feature_file import read_feature_file
+from xmodal.data.names import sorted_by_hash
 from xmodal.data.readers.read import read
 from xmodal.errors import ExtraMissing
 from xmodal.features.from_file import FileSource, with_features

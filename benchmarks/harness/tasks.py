@@ -47,7 +47,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from xmodal.data.dataset import sorted_by_hash
+from xmodal.data.names import sorted_by_hash
 from xmodal.data.synthetic import write_synthetic_data
 from xmodal.errors import ConfigError, DataError, ExtraMissing
 from xmodal.evaluation.protocol import Part

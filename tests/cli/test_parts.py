@@ -18,6 +18,8 @@ from xmodal.data.sharding import Shard
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import IndexFailure
 from xmodal.index.contract import open_index
+from xmodal.index.documents import DocumentBatch
+from xmodal.index.local import HammingIndex
 from xmodal.index.parts.part import Part
 from xmodal.index.parts.writing import write_part
 from xmodal.modality import MODALITIES
@@ -50,12 +52,15 @@ def documents(paths: list[Path]) -> dict[str, tuple[object, ...]]:
     found: dict[str, tuple[object, ...]] = {}
     for path in paths:
         for batch in Part(path).batches():
-            for row, id_ in enumerate(batch.ids):
-                one = batch.take([row])
-                codes = tuple(one.packed[m].tobytes() for m in MODALITIES)
-                vectors = tuple(one.vectors[m].tobytes() for m in MODALITIES)
-                found[id_] = (codes, vectors, one.fields[0], one.origins[0])
+            found |= {id_: content(batch.take([row])) for row, id_ in enumerate(batch.ids)}
     return found
+
+
+def content(one: DocumentBatch) -> tuple[object, ...]:
+    """Return the content of a document."""
+    codes = tuple(one.packed[m].tobytes() for m in MODALITIES)
+    vectors = tuple(one.vectors[m].tobytes() for m in MODALITIES)
+    return codes, vectors, one.fields[0], one.origins[0]
 
 
 def test_shards_together_hold_what_one_part_holds(encode: Run, tmp_path: Path) -> None:
@@ -128,9 +133,35 @@ def test_parts_become_an_index_that_an_update_leaves_unchanged(
     result = xmodal_cli("index", tmp_path / "parts", "--index", index)
     assert "(40 added)" in result.out and "records no model" in result.err
     again = xmodal_cli("index", *(tmp_path / "parts").iterdir(), "--index", index, "--model", model)
-    assert "(40 replaced)" in again.out
+    assert "(40 unchanged)" in again.out
     assert "(40 unchanged)" in xmodal_cli("index", table, "--index", index).out
     assert xmodal_cli("search", "a red circle 3 1", "--index", index).status == 0
+
+
+def test_data_and_its_parts_become_equal_indexes(
+    encode: Run, xmodal_cli: Run, model: Path, table: Path, tmp_path: Path
+) -> None:
+    """Bit for bit, and so does data whose ids documents of another source have."""
+    encode("--out", tmp_path / "all.parquet")
+    other = tmp_path / "other.csv"
+    shutil.copy(table, other)
+    for number, first in enumerate(([], [other])):
+        indexes = [tmp_path / f"{name}-{number}" for name in ("data", "parts")]
+        for index, source in zip(indexes, (table, tmp_path / "all.parquet"), strict=True):
+            for data in (*first, source):
+                result = xmodal_cli("index", data, "--index", index, "--model", model)
+                assert "(40 added)" in result.out, result.err
+        one, two = (stored(index) for index in indexes)
+        assert one == two and len(one) == 40 * (number + 1)
+
+
+def stored(folder: Path) -> dict[str, tuple[object, ...]]:
+    """Return the content of all documents of a local index by id."""
+    return dict(
+        (batch.ids[row], content(batch.take([row])))
+        for batch in HammingIndex.load(folder, bits=None, fingerprint=None).batches()
+        for row in range(len(batch))
+    )
 
 
 def test_parts_and_documents_of_another_source_keep_their_ids_apart(
@@ -151,7 +182,7 @@ def test_parts_and_documents_of_another_source_keep_their_ids_apart(
     encode("--out", tmp_path / "all.parquet")
     pruned = xmodal_cli("index", tmp_path / "all.parquet", "--index", index, "--prune", "--json")
     changes = json.loads(pruned.out)["changes"]
-    assert changes["replaced"] == 38 and changes["removed"] == 2
+    assert changes["unchanged"] == 38 and changes["removed"] == 2
     assert len(open_index(index)) == 78
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xmodal.data.dataset import Dataset, Item, Problems, sample_by_hash, sorted_by_hash
+from xmodal.data.dataset import Dataset, Item, Problems
+from xmodal.data.names import sample_by_hash, sorted_by_hash
 from xmodal.errors import ConfigError
 
 

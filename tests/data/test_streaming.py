@@ -18,8 +18,8 @@ from xmodal.data.dataset import MAX_NAMES, Item, Problems
 from xmodal.data.readers.columns import Columns
 from xmodal.data.readers.items import items_from_rows
 from xmodal.data.readers.pictures import PictureFolder
-from xmodal.data.readers.read import iterate, read
-from xmodal.data.readers.reading import Reading
+from xmodal.data.readers.read import iterate, read, stream
+from xmodal.data.readers.reading import Expected, Reading
 from xmodal.data.readers.repeats import RowKeys
 from xmodal.data.readers.seen_texts import SeenTexts
 from xmodal.errors import ConfigError, DataError
@@ -245,3 +245,34 @@ def test_columns_that_may_be_captions_or_pictures_are_named(tmp_path: Path, writ
     ) == ["still"]
     rows = [{"image": "a.png", "text": "a dog", "note": "seen in the park"}] * 3
     assert not len(read(write(tmp_path, rows)).problems)
+
+
+# ---- expected number ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_the_number_of_items_of_a_table_is_known_at_the_first_item(
+    tmp_path: Path, write: Write
+) -> None:
+    expected = Expected()
+    table = write(tmp_path, [{"id": row, "text": f"text {row}"} for row in range(50)])
+    next(stream(table, expected=expected))
+    assert expected.number == 50
+
+
+def test_the_number_of_items_of_folders_and_shards_is_known_at_the_first_item(
+    tmp_path: Path,
+) -> None:
+    for number in range(6):
+        picture(tmp_path / "in" / str(number % 2) / f"{number}.png")
+    expected = Expected()
+    next(stream([tmp_path / "in" / "0", tmp_path / "in" / "1"], expected=expected))
+    assert expected.number == 3
+    assert len([*stream(tmp_path / "in", expected=(whole := Expected()))]) == whole.number == 6
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for number in range(4):
+        rows = [{"id": f"{number} {row}", "text": f"text {row}"} for row in range(30)]
+        write_parquet(folder, rows).rename(folder / f"train-0000{number}-of-00004.parquet")
+    next(stream(folder, expected=(shards := Expected())))
+    assert 110 < shards.number < 130

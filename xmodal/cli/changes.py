@@ -9,6 +9,10 @@ from typing import Any
 
 from xmodal.cli.output import info, print_json, print_line
 from xmodal.cli.sources import Data
+from xmodal.index.contract import Index
+
+NUMBERS = ("added", "replaced", "unchanged", "moved", "removed", "missing")
+"""Documents that are counted."""
 
 
 @dataclass
@@ -18,17 +22,29 @@ class Changes:
     ``numbers``: of added, replaced, unchanged, moved, removed and missing documents; missing ones
     are no longer in the data and were not removed. ``codes``: number of codes of the data by
     modality. ``renamed``: ids of documents by id of item, because another source has this id.
+    ``gone``: ids of missing documents.
     """
 
     numbers: Counter[str] = field(default_factory=Counter)
     codes: Counter[str] = field(default_factory=Counter)
     renamed: dict[str, str] = field(default_factory=dict)
+    gone: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.numbers = Counter({name: self.numbers[name] for name in NUMBERS})
 
     def add(self, other: Changes) -> None:
         """Add the changes of another source."""
         self.numbers.update(other.numbers)
         self.codes.update(other.codes)
         self.renamed |= other.renamed
+
+    def prune(self, index: Index) -> None:
+        """Remove the missing documents from an index."""
+        if self.gone:
+            index.delete(self.gone)
+        self.numbers["removed"] += len(self.gone)
+        self.numbers["missing"] -= len(self.gone)
 
     def summary(self) -> str:
         """Return the numbers that are not 0 as text, except missing ones."""

@@ -24,7 +24,7 @@ features_option = click.option(
     "feature_files",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="File of features in place of backbones: .npz, .mat, or twice .npy (pictures, texts).",
+    help="Features in place of backbones: .npz, .mat, .parquet, or twice .npy (pictures, texts).",
 )
 
 

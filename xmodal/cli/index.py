@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from xmodal.cli.changes import Changes
-from xmodal.cli.data import CommandData, features_option, read_data
+from xmodal.cli.data import features_option, read_data
 from xmodal.cli.encoder import complete_portable, engine_option, load_encoder, no_portable_option
 from xmodal.cli.no_train import fit_without_training, print_fitted
 from xmodal.cli.options import (
@@ -25,15 +26,17 @@ from xmodal.cli.options import (
 )
 from xmodal.cli.output import info, print_problems, print_strategy, progress_bars, status
 from xmodal.cli.parts import index_parts
-from xmodal.cli.sources import LISTED, Data, Sources, by_source, data_argument, paths_of
-from xmodal.data.dataset import Problems
+from xmodal.cli.sources import LISTED, Data, by_source, data_argument, is_features, paths_of
+from xmodal.cli.streams import DataStream
+from xmodal.data.dataset import Problems, Progress
 from xmodal.errors import ConfigError, DataError
-from xmodal.index.contract import Index, open_index
+from xmodal.index.contract import open_index
 from xmodal.index.parts.finding import find_parts
 from xmodal.modality import MODALITIES
 
 if TYPE_CHECKING:
     from xmodal.encoders.encoder import Encoder
+    from xmodal.index.filling import Filling
 
 
 @click.command()
@@ -83,13 +86,13 @@ def index(data: Data, model: Path | None, uri: str, **options: Any) -> None:
         with lock_local(uri):
             index_parts(encoded, data, model, uri, options)
         return
-    parts = _read(data, uri, options)
+    sources = _sources(data, uri, options)
     with lock_local(uri):
-        _index(parts, data, model, uri, options)
+        _index(sources, data, model, uri, options)
 
 
 def _index(
-    parts: list[tuple[str, CommandData]],
+    sources: dict[str, DataStream],
     data: Data,
     model: Path | None,
     uri: str,
@@ -97,30 +100,37 @@ def _index(
 ) -> None:
     """Update the index, which is locked, from named sources, and print what changed."""
     from xmodal.encoders.index_model import record_model
+    from xmodal.index.filling import Filling
+    from xmodal.index.parts.ids import is_new_source
 
-    given = parts[0][1]
+    features = bool(options["feature_files"]) or is_features(data)
     fitted = None
     if model is None:
-        model, fitted = _find_or_fit(data, given, uri, options)
+        model, fitted = _find_or_fit(data, features, uri, options)
     elif options["bits"] is not None:
         raise ConfigError("--bits is for an index without --model: the model decides the bits")
-    features = given.features is not None
     torch_only = features or options["image_backbone"] or options["text_backbone"]
     if options["engine"] == "auto" and not torch_only and not options["no_portable"]:
         complete_portable(model, trust_remote_code=options["trust_remote_code"])
-    encoder = given.encoder(load_encoder(model, options, features=features))
+    encoder = load_encoder(model, options, features=features)
     target = open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint, create=True)
     print_strategy(uri, target)
+    filling = Filling(target, partial(record_model, uri, model, encoder.fingerprint))
     changes = Changes()
-    for source, part in parts:
-        changes.add(_update(target, encoder, part, source, options))
+    with progress_bars() as bars:
+        for name, source in sources.items():
+            update = _add if is_new_source(target, name) else _update
+            of_source = update(filling, encoder, name, source, bars)
+            if options["prune"]:
+                of_source.prune(target)
+            changes.add(of_source)
     documents = len(target)
     record_model(uri, model, encoder.fingerprint)
     with status(f"saving {uri}"):
         target.close()
     problems = Problems()
-    for _, part in parts:
-        problems.extend(part.dataset.problems)
+    for source in sources.values():
+        problems.extend(source.problems)
     print_problems(problems)
     fitted_report = {} if fitted is None else {"fitted": fitted}
     changes.show(
@@ -130,19 +140,20 @@ def _index(
         print_fitted(fitted)
 
 
-def _read(data: Data, uri: str, options: dict[str, Any]) -> list[tuple[str, CommandData]]:
-    """Read the sources of DATA, each with its name; unusable ones among several are problems.
+def _sources(data: Data, uri: str, options: dict[str, Any]) -> dict[str, DataStream]:
+    """Return the sources of DATA by name; unusable ones among several are problems.
 
     Missing or empty data removes no document.
     """
-    sources = [(options["source"], data)] if options["source"] else by_source(data)
-    if len(sources) > 1 and options["feature_files"]:
+    named = [(options["source"], data)] if options["source"] else by_source(data)
+    if len(named) > 1 and options["feature_files"]:
         raise ConfigError("--features for several sources needs a name for them: add --source")
-    parts: list[tuple[str, CommandData]] = []
+    sources: dict[str, DataStream] = {}
     unread = Problems()
-    for name, one in sources:
+    for name, one in named:
+        source = DataStream(one, options)
         try:
-            parts.append((name, read_data(one, options)))
+            source.start()
         except DataError as error:
             reason = str(error)
             if options["prune"]:
@@ -150,60 +161,89 @@ def _read(data: Data, uri: str, options: dict[str, Any]) -> list[tuple[str, Comm
                     f"; nothing was removed: xmodal delete {uri} --source {one} removes all "
                     "documents of this source"
                 )
-            if len(sources) == 1 or (name != LISTED and not os.path.exists(name)):
+            if len(named) == 1 or (name != LISTED and not os.path.exists(name)):
                 raise DataError(reason) from None
             unread.add("source that cannot be read", reason)
-    if not parts:
+        else:
+            sources[name] = source
+    if not sources:
         raise DataError(f"{data}: {'; '.join(unread.summary_lines())}")
-    parts[0][1].dataset.problems.extend(unread)
-    return parts
+    next(iter(sources.values())).problems.extend(unread)
+    return sources
+
+
+def _add(
+    filling: Filling, encoder: Encoder, name: str, source: DataStream, progress: Progress
+) -> Changes:
+    """Add the documents of a source of which the index has none, as they are read."""
+    from xmodal.features.cache import default_cache
+    from xmodal.index.parts.ids import NewIds
+
+    ids = NewIds(filling.index)
+    codes: Counter[str] = Counter()
+    number = 0
+    documents = source.documents(
+        encoder,
+        source=name,
+        cache=source.options["cache"] or default_cache(),
+        vectors=not source.options["no_vectors"],
+    )
+    for batch in documents:
+        filling.add(ids.applied(batch))
+        number += len(batch)
+        codes.update({modality: int(batch.counts(modality).sum()) for modality in MODALITIES})
+        progress("indexed", number, max(number, source.total) if source.total else 0)
+    numbers = {"added": number - ids.existing, "replaced": ids.existing}
+    return Changes(Counter(numbers), codes, ids.renamed)
 
 
 def _update(
-    target: Index, encoder: Encoder, given: CommandData, source: str, options: dict[str, Any]
+    filling: Filling, encoder: Encoder, name: str, source: DataStream, progress: Progress
 ) -> Changes:
-    """Make the documents of a source those of the data."""
+    """Make the documents of a source those of the data, whose items are read whole."""
+    from xmodal.encoders.pipeline import encode_stream
     from xmodal.features.cache import default_cache
     from xmodal.index.update import plan_update
 
-    with progress_bars() as bars:
-        dataset = given.dataset
-        update = plan_update(target, dataset, source, reuse=given.features is None, progress=bars)
-        codes, stored, existing = Counter(update.counts), 0, 0
-        for batch in update.rewritten:
-            target.add(batch)
-            stored, existing = stored + len(batch), existing + update.number_existing(batch)
-        encoded = encoder.batches(
-            update.encode,
-            cache=options["cache"] or default_cache(),
-            progress=bars,
-            vectors=not options["no_vectors"],
-        )
-        for batch in encoded:
-            target.add(update.with_origins(batch))
-            stored, existing = stored + len(batch), existing + update.number_existing(batch)
-            codes.update({modality: int(batch.counts(modality).sum()) for modality in MODALITIES})
-            bars("indexed", stored + update.unchanged, len(dataset))
-    removed = update.gone if options["prune"] else []
-    if update.moved or removed:
-        target.delete([*update.moved, *removed])
+    target, options, given = filling.index, source.options, source.read()
+    update = plan_update(
+        target, given.dataset, name, reuse=given.features is None, progress=progress
+    )
+    codes, stored, existing = Counter(update.counts), 0, 0
+    for batch in update.rewritten:
+        target.add(batch)
+        stored, existing = stored + len(batch), existing + update.number_existing(batch)
+    encoded = encode_stream(
+        given.encoder(encoder),
+        update.encode.items,
+        source=name,
+        problems=source.problems,
+        cache=options["cache"] or default_cache(),
+        vectors=not options["no_vectors"],
+    )
+    for batch in encoded:
+        filling.add(update.with_origins(batch))
+        stored, existing = stored + len(batch), existing + update.number_existing(batch)
+        codes.update({modality: int(batch.counts(modality).sum()) for modality in MODALITIES})
+        progress("indexed", stored + update.unchanged, len(given.dataset))
+    if update.moved:
+        target.delete(update.moved)
     numbers = {
         "added": stored - existing - min(len(update.moved), stored - existing),
         "replaced": existing,
         "unchanged": update.unchanged,
         "moved": len(update.moved),
-        "removed": len(removed),
-        "missing": len(update.gone) - len(removed),
+        "missing": len(update.gone),
     }
-    return Changes(Counter(numbers), codes, dict(update.apart))
+    return Changes(Counter(numbers), codes, dict(update.apart), update.gone)
 
 
 def _find_or_fit(
-    data: Data, given: CommandData, uri: str, options: dict[str, Any]
+    data: Data, features: bool, uri: str, options: dict[str, Any]
 ) -> tuple[Path, dict[str, Any] | None]:
     """Return the model that an index records; for a new index, fit one and return its report.
 
-    ``given``: what was read of DATA, or of the first one of several sources.
+    ``features``: DATA or a part of it is features of a file.
     """
     from xmodal.encoders.index_model import default_model, find_model, local_folder, own_model
 
@@ -214,11 +254,11 @@ def _find_or_fit(
         if options["bits"] is not None:
             raise ConfigError(f"--bits is for a new index: {uri} has the model {found}")
         return found, None
-    if given.features is not None:
+    if features:
         raise ConfigError("--model is missing: features of a file need the encoder of a training")
     assert folder is not None
     model = own_model(folder)
-    dataset = read_data(data, options).dataset if isinstance(data, Sources) else given.dataset
+    dataset = read_data(data, options).dataset
     fitted = fit_without_training(dataset, model, options, restart=model.is_dir())
     options |= {"image_backbone": None, "text_backbone": None}
     return model, fitted.report

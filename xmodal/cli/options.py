@@ -15,6 +15,7 @@ from xmodal.cli.sources import Data, paths_of
 from xmodal.data.dataset import Dataset, Item, Problems
 from xmodal.data.readers.columns import Columns, label_candidates
 from xmodal.data.readers.read import FOLDER_LABELS, LabelsFrom, Options, read, stream
+from xmodal.data.readers.reading import Expected
 from xmodal.encoders.folder import HUB_SCHEME, encoder_format, read_config
 from xmodal.encoders.index_model import DEFAULT_INDEX
 from xmodal.errors import ConfigError
@@ -169,10 +170,16 @@ def read_items(
     return read(paths_of(source), columns_of(options), **given)
 
 
-def stream_items(source: Data, options: Mapping[str, Any], problems: Problems) -> Iterator[Item]:
+def stream_items(
+    source: Data, options: Mapping[str, Any], problems: Problems, expected: Expected
+) -> Iterator[Item]:
     """Yield items with the options of :func:`column_options`; see :func:`stream` for errors."""
     return stream(
-        paths_of(source), columns_of(options), problems=problems, **reading_options(options)
+        paths_of(source),
+        columns_of(options),
+        problems=problems,
+        expected=expected,
+        **reading_options(options),
     )
 
 

@@ -163,7 +163,7 @@ def progress_bars() -> Iterator[Progress]:
                 bars.update(tasks[LOADING], visible=False)
                 tasks[job] = bars.add_task(job, total=total or None)
                 started[job], shown[job] = now, now + STATUS_DELAY
-            bars.update(tasks[job], completed=done)
+            bars.update(tasks[job], completed=done, total=total or None)
             if now > shown[job]:
                 shown[job] = now + STATUS_PERIOD
                 if disabled and (done < total or not total):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmodal.cli.changes import Changes
-from xmodal.cli.data import read_data
 from xmodal.cli.encoder import load_encoder
-from xmodal.cli.options import columns_of, reading_options, stream_items
+from xmodal.cli.options import columns_of, reading_options
 from xmodal.cli.output import (
     info,
     print_json,
@@ -23,8 +23,7 @@ from xmodal.cli.output import (
     status,
 )
 from xmodal.cli.sources import Data, by_source, is_features, paths_of
-from xmodal.data.dataset import Item, Problems
-from xmodal.data.feature_file import read_feature_file
+from xmodal.cli.streams import DataStream
 from xmodal.data.sharding import Shard, listing_digest
 from xmodal.encoders.folder import CONFIG, stored_fingerprint
 from xmodal.errors import ConfigError, IndexMismatch
@@ -36,7 +35,7 @@ from xmodal.index.parts.writing import write_part
 from xmodal.writing import check_target
 
 if TYPE_CHECKING:
-    from xmodal.encoders.encoder import Encoder
+    pass
 
 
 def part_path(out: Path, shard: Shard) -> Path:
@@ -75,62 +74,27 @@ def encode_part(
     features = bool(options["feature_files"]) or is_features(data)
     encoder = load_encoder(model, options, features=features)
     header = replace(header, fingerprint=encoder.fingerprint, bits=encoder.bits)
-    problems = Problems()
-    root = paths[0] if paths[0].is_dir() else paths[0].parent
+    stream = DataStream(data, options)
     with progress_bars() as bars:
-        total, documents = _documents(encoder, data, header, root, options, problems)
+        documents = stream.documents(
+            encoder,
+            source=header.source,
+            shard=shard,
+            root=paths[0] if paths[0].is_dir() else paths[0].parent,
+            cache=options["cache"],
+            vectors=header.vectors,
+        )
 
         def counted() -> Iterator[DocumentBatch]:
             number = 0
             for batch in documents:
                 yield batch
                 number += len(batch)
-                bars("encoded", number, total)
+                bars("encoded", number, max(number, stream.total) if stream.total else 0)
 
-        written = write_part(path, header, counted(), problems)
-    print_problems(problems)
+        written = write_part(path, header, counted(), stream.problems)
+    print_problems(stream.problems)
     _print_part(path, written, options, skipped=False)
-
-
-def _documents(
-    encoder: Encoder,
-    data: Data | None,
-    header: PartInfo,
-    root: Path,
-    options: Mapping[str, Any],
-    problems: Problems,
-) -> tuple[int, Iterator[DocumentBatch]]:
-    """Return the number of documents of a shard, about, or 0 if unknown, and the documents.
-
-    Only DATA that is matched with a file of features is read whole.
-    """
-    from xmodal.encoders.pipeline import encode_stream
-
-    def select(items: Iterable[Item]) -> Iterator[Item]:
-        return header.shard.select(items, root)
-
-    given: dict[str, Any] = {
-        "source": header.source,
-        "problems": problems,
-        "vectors": header.vectors,
-    }
-    files: tuple[Path, ...] = options["feature_files"]
-    if is_features(data) and isinstance(data, Path) and not files:
-        files, data = (data,), None
-    if data is None:
-        from xmodal.encoders.feature_stream import encode_features
-
-        file = read_feature_file(files)
-        label = columns_of(options).label
-        batches = encode_features(encoder, file, shard=header.shard, label_column=label, **given)
-        return len(file) // header.shard.count, batches
-    if not files:
-        items = select(stream_items(data, options, problems))
-        return 0, encode_stream(encoder, items, cache=options["cache"], **given)
-    matched = read_data(data, options)
-    problems.extend(matched.dataset.problems)
-    own = [*select(matched.dataset)]
-    return len(own), encode_stream(matched.encoder(encoder), own, **given)
 
 
 def _source(data: Data | None, paths: list[Path]) -> str:
@@ -193,6 +157,7 @@ def index_parts(
     The model is recorded if it is given, or found by the fingerprint of the parts.
     """
     from xmodal.encoders.index_model import record_model
+    from xmodal.index.filling import Filling
     from xmodal.index.parts.ids import resolve_ids
 
     if options["bits"] is not None or options["feature_files"]:
@@ -202,15 +167,15 @@ def index_parts(
     target = open_index(uri, bits=first.bits, fingerprint=first.fingerprint, create=True)
     print_strategy(uri, target)
     total = sum(map(len, parts))
-    stored = 0
+    saved = partial(record_model, uri, model, first.fingerprint) if model is not None else int
+    filling = Filling(target, saved, compare=len(target) > 0)
     with progress_bars() as bars:
         ids = resolve_ids(target, parts)
         for part in parts:
             for batch in part.batches():
                 applied = ids.applied(batch)
-                target.add(applied.without_vectors() if options["no_vectors"] else applied)
-                stored += len(batch)
-                bars("indexed", stored, total)
+                filling.add(applied.without_vectors() if options["no_vectors"] else applied)
+                bars("indexed", filling.stored, total)
     removed = target.delete(ids.missing) if options["prune"] and ids.missing else 0
     documents = len(target)
     if model is not None:
@@ -218,8 +183,9 @@ def index_parts(
     with status(f"saving {uri}"):
         target.close()
     numbers = {
-        "added": stored - ids.existing,
-        "replaced": ids.existing,
+        "added": filling.stored - ids.existing,
+        "replaced": ids.existing - filling.unchanged,
+        "unchanged": filling.unchanged,
         "removed": removed,
         "missing": len(ids.missing) - removed,
     }

@@ -1,6 +1,6 @@
-"""Files of features that another program computed: .npz, .mat, or a pair of .npy files.
+"""Files of features that another program computed: .npz, .mat, Parquet, or two .npy files.
 
-Arrays of a .npz or .mat file, by name; ``image`` or ``text`` may be absent:
+Arrays of a .npz or .mat file, or columns of Parquet, by name; ``image`` or ``text`` may be absent:
 
     ids      (n,) ids of the items; default: the numbers of the rows
     image    (n, d), or (n, pictures, d)
@@ -9,18 +9,15 @@ Arrays of a .npz or .mat file, by name; ``image`` or ``text`` may be absent:
     split    (n,) names of a split
     labels   (n,) labels, or (n, classes) multi-hot, then ``classes`` may name them; used on request
 
-Two .npy files are ``image`` and ``text``. Features are float16, float32 or float64. Positions in a
-.mat file count from 1, as in MATLAB, unless one of them is 0.
+Two .npy files are ``image`` and ``text``. A column of Parquet has a list of numbers in each row,
+``text`` also a list of such lists, and no ``rows``. Features are float16, float32 or float64.
+Positions in a .mat file count from 1, as in MATLAB, unless one of them is 0.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-import struct
-import tokenize
-import zipfile
-import zlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,18 +27,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from xmodal.checksums import is_damage
-from xmodal.data.dataset import Dataset, Item
-from xmodal.data.mat_elements import check_elements
-from xmodal.data.vectors import CHUNK, NPY_MAGIC
-from xmodal.errors import ConfigError, DataError, require
+from xmodal.data.dataset import Dataset
+from xmodal.data.feature_arrays import READERS, read_npy
+from xmodal.data.feature_items import FeatureItems
+from xmodal.data.names import Names, first_repeated
+from xmodal.data.spill import take_rows
+from xmodal.data.vectors import CHUNK
+from xmodal.errors import ConfigError, DataError
 from xmodal.modality import MODALITIES, Modality
 
 Array = npt.NDArray[Any]
 Int64 = npt.NDArray[np.int64]
 
-ENDINGS = (".npz", ".mat")
-"""Endings (lower case) of files that hold the features of both modalities."""
 ARRAYS = ("ids", *MODALITIES, "rows", "split", "labels", "classes")
 
 
@@ -58,7 +55,7 @@ class FeatureFile:
     count: int
     rows: Mapping[Modality, Array]
     offsets: Mapping[Modality, Int64]
-    ids: list[str] | None = None
+    ids: Sequence[str] | None = None
     split: list[str] | None = None
     labels: list[tuple[str, ...]] | None = field(default=None, repr=False)
 
@@ -84,7 +81,7 @@ class FeatureFile:
             part = stored[start : end + 1]
             rows[modality] = self.rows[modality][part[0] : part[-1]]
             offsets[modality] = part - part[0]
-        names = self.ids[start:end] if self.ids else [str(row) for row in range(start, end)]
+        names = self.names[start:end]
         split = self.split[start:end] if self.split is not None else None
         labels = self.labels[start:end] if self.labels is not None else None
         return FeatureFile(self.name, end - start, rows, offsets, names, split, labels)
@@ -92,7 +89,9 @@ class FeatureFile:
     @cached_property
     def digest(self) -> str:
         """Hash of the features and of the items that they belong to."""
-        hashed = hashlib.blake2b("\0".join(self.names).encode(), digest_size=16)
+        hashed = hashlib.blake2b(digest_size=16)
+        for row, name in enumerate(self.names):
+            hashed.update(f"\0{name}".encode() if row else name.encode())
         for modality, rows in self.rows.items():
             hashed.update(f"\0{modality} {rows.shape} {rows.dtype.str}".encode())
             hashed.update(self.offsets[modality].tobytes())
@@ -101,9 +100,9 @@ class FeatureFile:
         return hashed.hexdigest()
 
     @cached_property
-    def names(self) -> list[str]:
+    def names(self) -> Sequence[str]:
         """The ids, or the numbers of the rows from 0."""
-        return self.ids if self.ids is not None else [str(row) for row in range(self.count)]
+        return self.ids if self.ids is not None else Names.numbers(self.count)
 
     def dataset(self, label_column: str | None = None) -> Dataset:
         """Return the items of the file, without pictures and captions.
@@ -117,24 +116,17 @@ class FeatureFile:
                 f"{self.name} {found}, expected labels in an array {label_column!r}: "
                 + ("name it with --label-column labels" if self.labels else "leave the option out")
             )
-        items = tuple(
-            Item(
-                id_,
-                labels=self.labels[row] if label_column and self.labels is not None else None,
-                split=self.split[row] if self.split is not None else None,
-            )
-            for row, id_ in enumerate(self.names)
-        )
+        items = FeatureItems.of(self, labels=label_column is not None)
         return Dataset(items, name=self.name, label_column=label_column, source=self.name)
 
 
 def is_feature_file(path: Path) -> bool:
     """Whether the ending of a path is that of a file of features of both modalities."""
-    return path.suffix.lower() in ENDINGS
+    return path.suffix.lower() in (".npz", ".mat")
 
 
 def read_feature_file(paths: Path | Sequence[Path]) -> FeatureFile:
-    """Read one .npz or .mat file, or two .npy files: features of pictures, features of texts.
+    """Read one .npz, .mat or Parquet file, or two .npy files: of pictures, and of texts.
 
     Raises DataError in one line for a file that is missing, damaged or pickled, and for arrays
     whose shapes or types do not fit together; ConfigError for other endings; ExtraMissing for a
@@ -144,19 +136,19 @@ def read_feature_file(paths: Path | Sequence[Path]) -> FeatureFile:
     for file in files:
         if not file.is_file():
             found = "is a folder" if file.is_dir() else "does not exist"
-            raise DataError(f"{file} {found}, expected a file of features (.npz, .mat, .npy)")
+            raise DataError(
+                f"{file} {found}, expected a file of features (.npz, .mat, .parquet, .npy)"
+            )
     endings = [file.suffix.lower() for file in files]
     name = ", ".join(file.name for file in files)
-    if endings == [".npz"]:
-        arrays = _read_npz(files[0])
-    elif endings == [".mat"]:
-        arrays = _read_mat(files[0])
+    if len(files) == 1 and endings[0] in READERS:
+        arrays = READERS[endings[0]](files[0], ARRAYS)
     elif endings == [".npy", ".npy"]:
-        arrays = {m: _read_npy(file) for m, file in zip(MODALITIES, files, strict=True)}
+        arrays = {m: read_npy(file) for m, file in zip(MODALITIES, files, strict=True)}
     else:
         raise ConfigError(
             f"--features has the file{'s' * (len(files) != 1)} {name or 'none'}, expected one .npz "
-            "or .mat file, or two .npy files: --features image.npy --features text.npy"
+            "or .mat or .parquet file, or two .npy files: --features image.npy --features text.npy"
         )
     return _FileBuilder(name, arrays, first=1 if endings == [".mat"] else 0).build()
 
@@ -177,14 +169,13 @@ class _FileBuilder:
             )
         ids = self._texts("ids") if "ids" in self.arrays else None
         count = len(ids) if ids is not None else self._count(present)
-        if ids is not None and len(set(ids)) < count:
-            repeated = next(id_ for row, id_ in enumerate(ids) if id_ in ids[:row])
+        if ids is not None and (repeated := first_repeated(ids)) is not None:
             raise DataError(f"{self.name} has the id {repeated!r} twice, expected different ids")
         rows: dict[Modality, Array] = {}
         offsets: dict[Modality, Int64] = {}
         for modality in present:
             rows[modality], offsets[modality] = self._matrix(modality, count, ids)
-        split = self._texts("split") if "split" in self.arrays else None
+        split = [*map(sys.intern, self._texts("split"))] if "split" in self.arrays else None
         if split is not None and len(split) != count:
             raise self._mismatch("split", (len(split),), f"({count},)")
         return FeatureFile(self.name, count, rows, offsets, ids, split, self._labels(count))
@@ -195,7 +186,9 @@ class _FileBuilder:
             raise DataError(f"{self.name} has rows, expected ids as well: add the array ids, (n,)")
         return len(self.arrays[present[0]])
 
-    def _matrix(self, modality: Modality, count: int, ids: list[str] | None) -> tuple[Array, Int64]:
+    def _matrix(
+        self, modality: Modality, count: int, ids: Sequence[str] | None
+    ) -> tuple[Array, Int64]:
         """Return the rows of a modality, (m, d), and the offsets of the items, (n + 1,)."""
         array = self.arrays[modality]
         if array.dtype.kind != "f" or array.dtype.itemsize > 8:
@@ -217,11 +210,11 @@ class _FileBuilder:
         item = self._items_of_rows(len(array), count, ids)
         if (np.diff(item) < 0).any():
             order = np.argsort(item, kind="stable")
-            array, item = array[order], item[order]
+            array, item = take_rows(array, order), item[order]
         counts = np.bincount(item, minlength=count)
         return array, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
-    def _items_of_rows(self, length: int, count: int, ids: list[str] | None) -> Int64:
+    def _items_of_rows(self, length: int, count: int, ids: Sequence[str] | None) -> Int64:
         """Return the item of each caption row, (rows,), from the array ``rows``."""
         array = _flat(self.arrays["rows"])
         if array.shape != (length,):
@@ -245,9 +238,11 @@ class _FileBuilder:
         return np.array([place[name] for name in names], np.int64)
 
     def _labels(self, count: int) -> list[tuple[str, ...]] | None:
+        """Return the labels of each item; equal ones are one object."""
         if "labels" not in self.arrays:
             return None
         array = self.arrays["labels"]
+        known: dict[Any, tuple[str, ...]] = {}
         if array.ndim == 2 and min(array.shape) > 1 and array.dtype.kind in "biuf":
             if len(array) != count:
                 raise self._mismatch("labels", array.shape, f"({count},) or ({count}, classes)")
@@ -255,13 +250,16 @@ class _FileBuilder:
             names = classes or [str(column) for column in range(array.shape[1])]
             if len(names) != array.shape[1]:
                 raise self._mismatch("classes", (len(names),), f"({array.shape[1]},)")
-            return [tuple(names[column] for column in np.flatnonzero(row)) for row in array]
+            for row in array:
+                if (key := row.tobytes()) not in known:
+                    known[key] = tuple(names[column] for column in np.flatnonzero(row).tolist())
+            return [known[row.tobytes()] for row in array]
         labels = self._texts("labels")
         if len(labels) != count:
             raise self._mismatch("labels", array.shape, f"({count},) or ({count}, classes)")
-        return [(label,) if label else () for label in labels]
+        return [known.setdefault(label, (label,) if label else ()) for label in labels]
 
-    def _texts(self, name: str) -> list[str]:
+    def _texts(self, name: str) -> Names:
         """Return an array of texts or whole numbers as texts."""
         array = _flat(self.arrays[name])
         if array.dtype.kind == "f" and (array == np.floor(array)).all():
@@ -271,11 +269,10 @@ class _FileBuilder:
                 f"{name} of {self.name} is {array.dtype} of shape {array.shape}, expected texts or "
                 "whole numbers, one an item"
             )
-        if array.dtype.kind == "S":
-            return [value.decode(errors="replace") for value in array.tolist()]
+        texts = Names.of_array(array)
         try:
-            texts = [str(value) for value in array.tolist()]
-            "".join(texts).encode()
+            for text in texts if array.dtype.kind == "U" else ():
+                text.encode()
         except (ValueError, SystemError):  # SystemError: characters beyond those of Unicode
             raise DataError(f"{name} of {self.name} has texts that are not valid Unicode") from None
         return texts
@@ -291,104 +288,3 @@ class _FileBuilder:
 def _flat(array: Array) -> Array:
     """Return a vector that a .mat file stores as a matrix with one row or column, as (n,)."""
     return array.reshape(-1) if array.ndim == 2 and 1 in array.shape else array
-
-
-LOAD_ERRORS = (
-    *(
-        ValueError,
-        OSError,
-        EOFError,
-        LookupError,
-        TypeError,
-        SyntaxError,
-        RuntimeError,
-        MemoryError,
-        SystemError,  # of the tokenizer of Python 3.12
-    ),
-    *(OverflowError, zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError),
-)
-"""Exceptions of numpy for a damaged or pickled file."""
-
-
-def _read_npy(path: Path) -> Array:
-    """Memory-map the array of a .npy file."""
-    try:
-        with open(path, "rb") as file:  # numpy leaves a file open that is no array
-            if file.read(len(NPY_MAGIC)) != NPY_MAGIC:
-                raise DataError(f"{path} is no .npy file, expected an array of features (np.save)")
-        loaded: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except LOAD_ERRORS as error:
-        raise _unreadable(path, error) from None
-    return loaded
-
-
-def _read_npz(path: Path) -> dict[str, Array]:
-    """Read the arrays of an archive whose names are in ``ARRAYS``."""
-    try:
-        with open(path, "rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path} is one array, expected an archive of arrays (np.savez)")
-            names = [name for name in archive.files if name in ARRAYS]
-            assert archive.zip is not None
-            for info in archive.zip.infolist():
-                if info.filename.removesuffix(".npy") in names:
-                    _check_size(archive.zip, info)
-            arrays = {name: archive[name] for name in names}
-        if other := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
-            raise ValueError(f"{other[0]} is no array")
-        return arrays
-    except LOAD_ERRORS as error:
-        raise _unreadable(path, error) from None
-
-
-def _check_size(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
-    """Raise ValueError for an array with more values than its member of an archive."""
-    with archive.open(info) as member:
-        if member.read(len(NPY_MAGIC)) != NPY_MAGIC:
-            return
-        read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
-        version = member.read(2)[:1]
-        if version not in (b"\1", b"\2"):
-            raise ValueError(f"{info.filename} is of an unknown version")
-        shape, _, dtype = read[version[0]](member)
-        if math.prod(shape) * dtype.itemsize > info.file_size:
-            raise ValueError(f"{info.filename} of the shape {shape} has too few values")
-
-
-def _read_mat(path: Path) -> dict[str, Array]:
-    """Read the arrays of a .mat file of MATLAB 4 to 7.2; cell arrays of texts become texts."""
-    require(f"reading {path.name}", "mat")
-    import scipy.io
-
-    try:
-        check_elements(path, ARRAYS)
-        content = scipy.io.loadmat(path, variable_names=ARRAYS)
-    except NotImplementedError:  # HDF5, which scipy does not read
-        raise DataError(
-            f"{path} is a MATLAB 7.3 file (HDF5), expected version 7 or older: save it with "
-            "save(..., '-v7'), or its arrays with np.savez"
-        ) from None
-    except Exception as error:  # scipy raises many types for a damaged file
-        raise _unreadable(path, error) from None
-    return {name: _plain(value) for name, value in content.items() if name in ARRAYS}
-
-
-def _plain(value: Array) -> Array:
-    """Return a cell array (n, 1) of texts as an array of texts; other arrays are unchanged."""
-    if value.dtype != object:
-        return np.char.rstrip(value) if value.dtype.kind == "U" else value
-    texts = ["".join(map(str, np.ravel(cell))) for cell in np.ravel(value)]
-    return np.array(texts, dtype=str)
-
-
-def _unreadable(path: Path, error: Exception) -> Exception:
-    if not is_damage(error):
-        return error
-    reason = " ".join(str(error).split())
-    if "pickle" in reason.lower():
-        return DataError(
-            f"{path} has pickled objects, which are not loaded; expected arrays of numbers and "
-            "texts: save ids with dtype str, and captions as an array with rows"
-        )
-    return DataError(f"{path} is not readable ({reason[:120]}), expected a complete file of arrays")

@@ -23,9 +23,11 @@ def with_groups(data: Dataset, hashes: Mapping[ImageSource, str | None] | None =
     on the order of the items. ``hashes``: of all pictures, see
     :func:`~xmodal.data.picture_files.picture_hashes`; by default every picture is read once.
     """
+    if data.lazy:  # no pictures, and ids that differ
+        return replace(data, items=data.lazy.with_groups())
     hash_of = hashes
     if hash_of is None:
-        hash_of = picture_hashes(source for item in data for source in item.images)
+        hash_of = picture_hashes(data.pictures())
     keys = [list(_keys(item, hash_of)) for item in data]
     parent: dict[str, str] = {}
 

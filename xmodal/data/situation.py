@@ -25,10 +25,13 @@ def recognise(data: Dataset) -> Situation:
     Labels count if they were requested, see :func:`xmodal.data.readers.read.read`. Captions that
     are the labels do not count as captions.
     """
-    pictures = len({image for item in data for image in item.images})
-    captions = 0 if data.class_captions else sum(len(item.captions) for item in data)
-    different = len({caption for item in data for caption in item.captions}) if captions else 0
-    labelled = sum(item.labels is not None for item in data)
+    captions = 0 if data.class_captions else int(data.sizes("text").sum())
+    if data.lazy:
+        pictures, different = int(data.sizes("image").sum()), captions
+    else:
+        pictures = len(set(data.pictures()))
+        different = len({caption for item in data for caption in item.captions}) if captions else 0
+    labelled = sum(labels is not None for labels in data.label_sets)
     name: SituationName
     if captions:
         name = "captions and labels" if labelled else "captions"
@@ -47,7 +50,7 @@ def recognise(data: Dataset) -> Situation:
 
 def labels_hint(data: Dataset) -> str:
     """Return a hint at labels from folders, "" if the pictures are in one folder."""
-    folders = {x.parent for item in data for x in item.images if isinstance(x, Path)}
+    folders = {image.parent for image in data.pictures() if isinstance(image, Path)}
     if len(folders) < 2:
         return ""
     return "; --labels-from folders uses the names of their folders as labels"

@@ -6,11 +6,15 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
-from xmodal.data.dataset import Dataset, Item
+import numpy as np
+import numpy.typing as npt
+
+from xmodal.data.dataset import Dataset, Grouping, Item
+from xmodal.data.names import take_names
 from xmodal.errors import ConfigError, DataError
 
 Role = Literal["train", "validation", "query", "gallery"]
@@ -30,6 +34,8 @@ MAX_VALIDATION = 300
 """Groups of a validation part that is sampled from data with its own query part."""
 FEW_CAPTIONS = 0.1
 """Captions are few if there are fewer different ones than this share of the pictures."""
+Roles = npt.NDArray[np.int8]
+"""Parts as positions in ROLES; -1 is none."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Split:
     query: Dataset
     gallery: Dataset
 
-    def ids(self) -> dict[str, list[str]]:
+    def ids(self) -> dict[str, Sequence[str]]:
         """Return the ids of each part; a trained encoder stores them."""
         return {role: getattr(self, role).ids for role in ROLES}
 
@@ -76,16 +82,15 @@ def split(
         if not 0 <= share < 0.5:
             raise ConfigError(f"{name} share is {share}, expected between 0 and 0.5")
     named = with_roles(data, split_map or {})
-    roles = _roles_by_name(named)
-    sampled = _sample(roles, query, validation, seed)
-    _keep_few_captions(data, sampled, roles)
-    roles |= sampled
-    parts: dict[Role, list[Item]] = {role: [] for role in ROLES}
-    for item in data:
-        parts[roles[_group(item)]].append(item)
+    groups = data.grouping
+    roles = _roles_by_name(named, groups)
+    sampled = _sample(roles, groups.names, query, validation, seed)
+    _keep_few_captions(data, groups, sampled, roles)
+    roles = np.where(sampled >= 0, sampled, roles)[groups.codes]
+    parts = {role: data.take(np.flatnonzero(roles == n)) for n, role in enumerate(ROLES)}
     if len(parts["train"]) < MIN_TRAINING_PAIRS:
         raise DataError(_too_few(data, named, parts))
-    return Split(**{role: replace(data, items=tuple(items)) for role, items in parts.items()})
+    return Split(**parts)
 
 
 def role_of(name: str, split_map: Mapping[str, str] | None = None) -> Role | None:
@@ -111,28 +116,24 @@ def with_roles(data: Dataset, split_map: Mapping[str, str]) -> Dataset:
     Raises ConfigError in one line for split names that :func:`role_of` does not understand; it has
     all names with the number of their items and their meaning.
     """
-    counts = Counter(item.split for item in data if item.split is not None)
-    meaning = {name: role_of(name, split_map) for name in counts}
+    counts = Counter(name for name in data.splits if name is not None)
+    meaning: dict[str | None, Role | None] = {name: role_of(name, split_map) for name in counts}
     unknown = next((name for name, role in meaning.items() if role is None), None)
     if unknown is not None:
         found = ", ".join(
-            f"{name!r} ({counts[name]:,} items: {role or 'not understood'})"
-            for name, role in sorted(meaning.items())
+            f"{name!r} ({counts[name]:,} items: {meaning[name] or 'not understood'})"
+            for name in sorted(counts)
         )
         raise ConfigError(
             f"{data.name} has the split {unknown!r}, which is not understood; found {found}: say "
             f"what it means with --split-map {unknown}=PART, a part is {', '.join(ROLES)}"
         )
-    items = (
-        replace(item, split=meaning[item.split]) if item.split is not None else item
-        for item in data
-    )
-    return replace(data, items=tuple(items))
+    return data.with_splits([meaning.get(name) for name in data.splits]) if counts else data
 
 
 def check_split_map(data: Dataset, split_map: Mapping[str, str]) -> None:
     """Raise ConfigError for an unknown part, or a name that is not a split of ``data``."""
-    found = {item.split for item in data if item.split is not None}
+    found = {name for name in data.splits if name is not None}
     known = {name.strip().casefold() for name in found}
     for name, part in split_map.items():
         if role_of(part) is None:
@@ -147,13 +148,11 @@ def check_split_map(data: Dataset, split_map: Mapping[str, str]) -> None:
 
 def few_captions(data: Dataset) -> bool:
     """Whether the pairs have fewer different captions than a tenth of their pictures."""
+    if data.lazy:  # names of features, which differ
+        return False
     pictures = {image for item in data for image in item.images}
     captions = {caption for item in data for caption in _captions(item)}
     return 0 < len(captions) < FEW_CAPTIONS * len(pictures)
-
-
-def _group(item: Item) -> str:
-    return item.group if item.group is not None else item.id
 
 
 def _captions(item: Item) -> Iterable[str]:
@@ -161,48 +160,53 @@ def _captions(item: Item) -> Iterable[str]:
     return (" ".join(caption.casefold().split()) for caption in item.captions)
 
 
-def _roles_by_name(data: Dataset) -> dict[str, Role]:
-    """Return the part of each group, by the names of its items; "train" without a name."""
-    named: dict[str, set[Role]] = {}
-    for item in data:
-        roles = named.setdefault(_group(item), set())
-        if item.split is not None:
-            roles.update(role for role in ROLES if role == item.split)
-    for item in data:
-        if len(roles := named[_group(item)]) > 1:
-            kept = next(role for role in PRECEDENCE if role in roles)
-            if item.split != kept:
-                data.problems.add(
-                    f"picture in several splits ({', '.join(sorted(roles))}), counted as {kept}",
-                    item.id,
-                )
-    return {
-        group: next((role for role in PRECEDENCE if role in roles), "train")
-        for group, roles in named.items()
-    }
+def _roles_by_name(data: Dataset, groups: Grouping) -> Roles:
+    """Return the part of each group, (g,), by the names of its items; "train" without a name."""
+    number: dict[str | None, int] = {role: place for place, role in enumerate(ROLES)}
+    named = np.array([number.get(name, -1) for name in data.splits], np.int8)
+    has = np.zeros((len(groups.names), len(ROLES)), np.bool_)
+    known = named >= 0
+    has[groups.codes[known], named[known]] = True
+    roles = np.full(len(groups.names), ROLES.index("train"), np.int8)
+    for role in reversed(PRECEDENCE):
+        roles[has[:, ROLES.index(role)]] = ROLES.index(role)
+    several, ids = has.sum(axis=1) > 1, data.ids
+    for row in np.flatnonzero(several[groups.codes] & (named != roles[groups.codes])).tolist():
+        code = groups.codes[row]
+        found = ", ".join(sorted(ROLES[place] for place in np.flatnonzero(has[code])))
+        kind = f"picture in several splits ({found}), counted as {ROLES[roles[code]]}"
+        data.problems.add(kind, ids[row])
+    return roles
 
 
 def _sample(
-    roles: Mapping[str, Role], query: float, validation: float, seed: int
-) -> dict[str, Role]:
-    """Return the groups of the training part that become queries or validation.
+    roles: Roles, names: Sequence[str], query: float, validation: float, seed: int
+) -> Roles:
+    """Return (g,) which groups of the training part become queries or validation, else -1.
 
     Each group has a hash in [0, 1): queries have the smallest, validation has the largest.
     """
-    place = {group: _place(group, seed) for group, role in roles.items() if role == "train"}
-    ranked = sorted(place, key=place.__getitem__)
-    sampled: dict[str, Role] = {}
-    if "query" not in roles.values() and query and ranked:
-        below = sum(place[group] < query for group in ranked)
+    train, queries, held_out = (ROLES.index(role) for role in ("train", "query", "validation"))
+    sampled = np.full(len(roles), -1, np.int8)
+    if not (query or validation):
+        return sampled
+    groups = np.flatnonzero(roles == train)
+    place = np.fromiter((_place(name, seed) for name in take_names(names, groups)), np.float64)
+    order = np.argsort(place, kind="stable")
+    ranked, place = groups[order], place[order]
+    first = 0
+    if not (roles == queries).any() and query and len(ranked):
+        below = int(np.count_nonzero(place < query))
         spare = len(ranked) - MIN_TRAINING_PAIRS - (validation > 0)
-        sampled |= dict.fromkeys(ranked[: _count(below, query * len(ranked), spare)], "query")
-    rest = ranked[len(sampled) :]
-    if "validation" not in roles.values() and validation and rest:
-        above = sum(place[group] >= 1 - validation for group in rest)
+        first = len(ranked[: _count(below, query * len(ranked), spare)])
+        sampled[ranked[:first]] = queries
+    rest = ranked[first:]
+    if not (roles == held_out).any() and validation and len(rest):
+        above = int(np.count_nonzero(place[first:] >= 1 - validation))
         count = _count(above, validation * len(ranked), len(rest) - MIN_TRAINING_PAIRS)
-        if "query" in roles.values():
+        if (roles == queries).any():
             count = min(count, MAX_VALIDATION)
-        sampled |= dict.fromkeys(rest[-count:], "validation")
+        sampled[rest[-count:]] = held_out
     return sampled
 
 
@@ -220,33 +224,29 @@ def _place(group: str, seed: int) -> float:
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
-def _keep_few_captions(data: Dataset, sampled: dict[str, Role], roles: Mapping[str, Role]) -> None:
+def _keep_few_captions(data: Dataset, groups: Grouping, sampled: Roles, roles: Roles) -> None:
     """If captions are few, remove groups from ``sampled`` until training has every caption."""
-    if not sampled or not few_captions(data):
+    if not (sampled >= 0).any() or not few_captions(data):
         return
-    captions: dict[str, set[str]] = {}
-    for item in data:
-        captions.setdefault(_group(item), set()).update(_captions(item))
-    trained = {
-        caption
-        for group, found in captions.items()
-        if roles[group] == "train" and group not in sampled
-        for caption in found
-    }
-    for group in sorted(sampled):
+    captions: list[set[str]] = [set() for _ in groups.names]
+    for code, item in zip(groups.codes.tolist(), data, strict=True):
+        captions[code].update(_captions(item))
+    training = np.flatnonzero((roles == ROLES.index("train")) & (sampled < 0))
+    trained = {caption for group in training.tolist() for caption in captions[group]}
+    for group in sorted(np.flatnonzero(sampled >= 0).tolist(), key=groups.names.__getitem__):
         if not captions[group] <= trained:
             trained |= captions[group]
-            del sampled[group]
+            sampled[group] = -1
 
 
-def _too_few(data: Dataset, named: Dataset, parts: Mapping[Role, list[Item]]) -> str:
+def _too_few(data: Dataset, named: Dataset, parts: Mapping[Role, Dataset]) -> str:
     """Return the message for too few training pairs: their number and why."""
     counts = ", ".join(f"{len(items):,} {role}" for role, items in parts.items() if items)
     why = "".join(f"; {line}" for line in data.problems.summary_lines())
-    names = Counter(item.split for item in data if item.split is not None)
+    meaning = dict(zip(data.splits, named.splits, strict=True))
+    names = sorted(name for name in meaning if name is not None)
     if names:
-        meaning = {item.split: role.split for item, role in zip(data, named, strict=True)}
-        found = ", ".join(f"{name!r} is {meaning[name]}" for name in sorted(names))
+        found = ", ".join(f"{name!r} is {meaning[name]}" for name in names)
         why = f"; the splits of the data: {found}; change it with --split-map NAME=train" + why
     return (
         f"{data.name} leaves {len(parts['train'])} pairs of picture and text for training, "

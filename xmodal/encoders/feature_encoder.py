@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from xmodal.codes import BinaryCodes
-from xmodal.data.dataset import Problems, Progress
+from xmodal.data.dataset import Dataset, Problems, Progress
 from xmodal.data.feature_file import FeatureFile
 from xmodal.encoders.derived_encoder import DerivedEncoder
 from xmodal.encoders.encoder import Encoded, Encoder
-from xmodal.encoders.torch_encoder import TrainedEncoder
+from xmodal.encoders.torch_encoder import RowTensor, TrainedEncoder
 from xmodal.errors import ConfigError
 from xmodal.features.extract import Array
 from xmodal.features.from_file import FileSource, check_dim
 from xmodal.features.rows import Features
+from xmodal.features.units import FeatureTable
 from xmodal.modality import MODALITIES, Modality
 
 
@@ -64,3 +67,14 @@ class FeatureEncoder(DerivedEncoder[TrainedEncoder]):
         features, usable = self.source.find(modality, sources, problems)
         outputs = self.encoder.outputs(modality, features)
         return Encoded(BinaryCodes.from_relaxed(outputs), usable, features, outputs)
+
+    def encode_pairs(
+        self, pairs: Dataset, *, cache: Path | None = None, progress: Progress | None = None
+    ) -> tuple[Dataset, dict[Modality, Encoded]]:
+        """Encode pairs as :meth:`Encoder.encode_pairs`, without outputs and reading by rows."""
+        table = FeatureTable.of(pairs, self.source)
+        encoded: dict[Modality, Encoded] = {}
+        for modality, rows in table.rows.items():
+            codes = self.encoder.towers.codes(modality, RowTensor(rows))
+            encoded[modality] = Encoded(codes, np.ones(len(rows), np.bool_), rows)
+        return table.data, encoded

@@ -56,8 +56,9 @@ def encode_features(
             packed[modality] = BinaryCodes.from_relaxed(outputs).packed
             columns[modality] = to_int8(outputs)
         rows = np.flatnonzero(counts["image"] + counts["text"])
-        ids = [part.names[row] for row in rows]
-        fields = [json.dumps(items[row].document(), ensure_ascii=False) for row in rows]
+        ids = [part.names[row] for row in rows.tolist()]
+        found = (items[row].document() for row in rows.tolist())
+        fields = [json.dumps(document, ensure_ascii=False) for document in found]
         offsets = {modality: to_offsets(counts[modality][rows]) for modality in MODALITIES}
         origins = [Origin(source, id_).to_text() for id_ in ids]
         yield DocumentBatch(ids, packed, offsets, fields, columns if vectors else {}, origins)

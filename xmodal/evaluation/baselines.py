@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes
+from xmodal.data.spill import zeros
 from xmodal.features.rows import FeatureRows, Features
 from xmodal.linear_models import (
     BLOCK_ROWS,
@@ -52,7 +53,8 @@ class Baseline(NamedTuple):
     def ranked(self, features: Mapping[Modality, Features]) -> Ranked:
         """Return the projections of features (n, d) of both modalities, or their codes.
 
-        Features are read block by block.
+        Features are read block by block; large matrices are in a file, see
+        :mod:`xmodal.data.spill`.
         """
         return {modality: self._of(modality, features[modality]) for modality in MODALITIES}
 
@@ -61,10 +63,18 @@ class Baseline(NamedTuple):
         if not len(features):
             values = project(features[:])
             return values if self.by_cosine else BinaryCodes.from_relaxed(values)
-        parts = (project(rows) for _, rows in FeatureRows.of(features).blocks(BLOCK_ROWS))
-        if self.by_cosine:
-            return np.concatenate(list(parts))
-        return BinaryCodes.concatenate([BinaryCodes.from_relaxed(values) for values in parts])
+        blocks = FeatureRows.of(features).blocks(BLOCK_ROWS)
+        if not self.by_cosine:
+            return BinaryCodes.concatenate(
+                [BinaryCodes.from_relaxed(project(rows)) for _, rows in blocks]
+            )
+        place, rows = next(blocks)
+        first = project(rows)
+        found = zeros((len(features), first.shape[1]), first.dtype)
+        found[place] = first
+        for place, rows in blocks:
+            found[place] = project(rows)
+        return found
 
 
 def fit_baselines(

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes
+from xmodal.data.spill import unit_rows
 from xmodal.evaluation.baselines import Baseline, Ranked
 from xmodal.evaluation.distance_counts import DistanceCounter
 from xmodal.evaluation.metrics import Floats, TieGroups, expected_rank, hit_at
@@ -28,7 +29,6 @@ from xmodal.evaluation.search_stages import stage_distances
 from xmodal.features.rows import Int64
 from xmodal.features.units import Units
 from xmodal.index.query_codes import QueryCodes
-from xmodal.linear_models import unit
 from xmodal.modality import DIRECTIONS, MODALITIES, Modality
 from xmodal.vectors import expected_signs
 
@@ -211,12 +211,12 @@ def _distances(
         return stage_distances(queries, database, vectors=queries.vectors is not None)
     if not isinstance(queries, np.ndarray) or not isinstance(database, np.ndarray):
         raise ValueError("codes are compared with vectors, expected two of one kind")
-    vectors = -unit(queries)
+    vectors = -unit_rows(queries)
     if keys is None:
-        items = unit(database)
+        items = unit_rows(database)
         return lambda rows: vectors[rows] @ items.T
     _, first, columns = np.unique(keys, return_index=True, return_inverse=True)
-    distinct = unit(database[first])
+    distinct = unit_rows(database[first])
     return lambda rows: (vectors[rows] @ distinct.T)[:, columns]
 
 

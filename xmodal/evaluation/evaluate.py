@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.config import Options
 from xmodal.data.dataset import Dataset, Progress
 from xmodal.data.groups import with_groups
+from xmodal.data.names import take_names
 from xmodal.data.split import Split, split, with_roles
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.errors import ConfigError, DataError, IndexMismatch
@@ -22,7 +24,6 @@ from xmodal.evaluation.captions import measure_captions
 from xmodal.evaluation.code_health import code_health
 from xmodal.evaluation.protocol import Part, compare
 from xmodal.evaluation.report import Report, combine
-from xmodal.features.extract import source_offsets
 from xmodal.features.rows import FeatureRows
 from xmodal.features.units import FeatureTable, Units
 from xmodal.index.contract import Index
@@ -50,7 +51,7 @@ class CodedUnits:
         image, text = self.units.caption_pairs()
         unit = self.units.unit_of_rows("text")
         return Part(
-            [self.units.text_ids[row] for row in text],
+            take_names(self.units.text_ids, text),
             {
                 "image": FeatureRows.of(self.units.image).take(image),
                 "text": FeatureRows.of(self.units.text).take(text),
@@ -66,12 +67,17 @@ class Evaluated:
     """What was evaluated, for TREC files and :func:`check_index`.
 
     ``captions``: the units of each measured part. ``by_labels``: query pairs and database pairs, or
-    None if nothing was measured by labels. ``documents``: all pairs but those of the query part.
+    None if nothing was measured by labels. ``make_documents``: see ``documents``.
     """
 
     captions: Mapping[str, CodedUnits]
     by_labels: tuple[Part, Part] | None
-    documents: DocumentBatch
+    make_documents: Callable[[], DocumentBatch]
+
+    @cached_property
+    def documents(self) -> DocumentBatch:
+        """Codes of all pairs but those of the query part, without fields."""
+        return self.make_documents()
 
 
 def evaluate(
@@ -179,9 +185,10 @@ def _evaluate_one(
         )
         for role, part in measured.items()
     }
-    query_ids = set(parts.query.ids)
-    rest = usable.keep(lambda item: item.id not in query_ids)
-    database = coded(rest)
+    others = np.ones(len(usable), np.bool_)
+    others[usable.positions_of(parts.query)] = False
+    rest = np.flatnonzero(others)
+    database = coded(usable.take(rest))
     facts: dict[str, Any] = {
         "bits": encoder.bits,
         "training": f"{len(train):,} pictures, {len(train.text_ids):,} captions",
@@ -202,13 +209,13 @@ def _evaluate_one(
         captions=captions,
         name=name,
     )
-    return report, Evaluated(measured, by_labels, _documents(table, encoded, rest))
+    return report, Evaluated(measured, by_labels, partial(_documents, table, encoded, rest))
 
 
 def _table(usable: Dataset, encoded: Mapping[Modality, Encoded]) -> FeatureTable:
     """Return the features as a table, whose rows are numbered as those of ``encoded``."""
     rows = {modality: FeatureRows(one.features) for modality, one in encoded.items()}
-    offsets = {modality: source_offsets(usable, modality) for modality in MODALITIES}
+    offsets = {modality: usable.offsets(modality) for modality in MODALITIES}
     return FeatureTable(usable, rows, offsets)
 
 
@@ -250,14 +257,13 @@ def _outputs(encoder: Encoder, units: Units) -> dict[Modality, npt.NDArray[Any]]
 
 
 def _documents(
-    table: FeatureTable, encoded: Mapping[Modality, Encoded], items: Dataset
+    table: FeatureTable, encoded: Mapping[Modality, Encoded], rows: npt.NDArray[np.int64]
 ) -> DocumentBatch:
-    """Return the codes of the items as documents without fields."""
-    ids = table.data.ids
+    """Return the codes of the items at ``rows`` as documents without fields."""
+    ids = list(table.data.ids)
     packed = {modality: one.codes.packed for modality, one in encoded.items()}
     whole = DocumentBatch(ids, packed, table.offsets, ["{}"] * len(ids))
-    kept = set(items.ids)
-    return whole.take([row for row, id_ in enumerate(ids) if id_ in kept])
+    return whole.take(rows)
 
 
 def _split_as_trained(encoder: Encoder, data: Dataset, options: Options) -> tuple[Split, bool]:
@@ -267,20 +273,21 @@ def _split_as_trained(encoder: Encoder, data: Dataset, options: Options) -> tupl
     the queries.
     """
     roles = {id_: role for role, ids in encoder.split.items() for id_ in ids}
-    trained = any(id_ in roles for id_ in data.ids)
-    unnamed = tuple(replace(item, split=None) if item.id in roles else item for item in data)
-    named = with_roles(replace(data, items=unnamed), options.split_map)
-    named = replace(
-        data, items=tuple(replace(item, split=roles.get(item.id, item.split)) for item in named)
-    )
+    known = [roles.get(id_) for id_ in data.ids]
+    unnamed = [
+        name if role is None else None for name, role in zip(data.splits, known, strict=True)
+    ]
+    others = with_roles(data.with_splits(unnamed), options.split_map).splits
+    named = data.with_splits([one or other for one, other in zip(known, others, strict=True)])
+    trained = any(role is not None for role in known)
     parts = split(
         named,
         validation=0.0 if trained else options.validation,
         query=options.query,
         seed=options.split_seed,
     )
-    used = {id_ for role in ("train", "validation") for id_ in encoder.split.get(role, ())}
-    if trained and (not len(parts.query) or used.intersection(parts.query.ids)):
+    used = any(roles.get(id_) in ("train", "validation") for id_ in parts.query.ids)
+    if trained and (not len(parts.query) or used):
         parts = _with_new_queries(named, roles.keys())
     return parts, trained
 
@@ -290,12 +297,15 @@ def _with_new_queries(data: Dataset, known: Collection[str]) -> Split:
 
     Raises DataError if there is no such pair.
     """
-    known_groups = {item.group for item in data if item.id in known}
-    new = {item.id for item in data if item.group not in known_groups and not item.split}
-    if not new:
+    groups, ids = data.grouping, data.ids
+    is_known = np.zeros(len(groups.names), np.bool_)
+    is_known[groups.codes[np.array([id_ in known for id_ in ids], np.bool_)]] = True
+    unnamed = np.array([not name for name in data.splits], np.bool_)
+    new = unnamed & ~is_known[groups.codes]
+    if not new.any():
         raise DataError(
             f"{data.name} has no pair for queries: all {len(data)} were used to train this "
             "encoder; evaluate with the data that it was trained on, or with other pairs"
         )
-    items = tuple(replace(item, split="query" if item.id in new else item.split) for item in data)
-    return split(replace(data, items=items), validation=0.0, query=0.0)
+    splits = ["query" if one else name for one, name in zip(new, data.splits, strict=True)]
+    return split(data.with_splits(splits), validation=0.0, query=0.0)

@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes
+from xmodal.data.names import take_names
+from xmodal.data.spill import unit_rows
 from xmodal.evaluation.baselines import Baseline, Ranked
 from xmodal.evaluation.distance_counts import Counts, DistanceCounter
 from xmodal.evaluation.metrics import (
@@ -39,7 +41,7 @@ from xmodal.evaluation.metrics import (
 )
 from xmodal.evaluation.report import FIRST_ROWS, Figures
 from xmodal.features.rows import FeatureRows, Features
-from xmodal.linear_models import Matrix, unit
+from xmodal.linear_models import Matrix
 from xmodal.modality import DIRECTIONS, Modality
 
 PRECISION_CUTS = (1, 10, 50, 100)
@@ -62,7 +64,7 @@ class Part:
     ``codes``: n codes by modality.
     """
 
-    ids: list[str]
+    ids: Sequence[str]
     features: Mapping[Modality, Features]
     labels: npt.NDArray[np.bool_]
     labelled: npt.NDArray[np.bool_]
@@ -74,7 +76,7 @@ class Part:
     def take(self, mask: npt.NDArray[np.bool_]) -> Part:
         """Return the pairs that ``mask`` (n,) selects."""
         return Part(
-            [id_ for id_, selected in zip(self.ids, mask, strict=True) if selected],
+            take_names(self.ids, np.flatnonzero(mask)),
             {m: FeatureRows.of(features).take(mask) for m, features in self.features.items()},
             self.labels[mask],
             self.labelled[mask],
@@ -179,7 +181,7 @@ class Evaluator:
         if isinstance(query, BinaryCodes):
             chunks = self._values_by_codes(query, database)
         else:
-            chunks = self._values_by_cosine(unit(query), unit(database))
+            chunks = self._values_by_cosine(unit_rows(query), unit_rows(database))
         return {metric: mean(np.concatenate(parts)) for metric, parts in _by_metric(chunks).items()}
 
     def _values_by_codes(self, query: BinaryCodes, database: BinaryCodes) -> Iterator[Values]:
@@ -235,7 +237,11 @@ def _pair_groups(query: Any, database: Any) -> TieGroups:
     """
     if isinstance(query, BinaryCodes):
         return groups_of_pairs(query, database)
-    chosen, query, database = _chosen(len(query), len(database)), unit(query), unit(database)
+    chosen, query, database = (
+        _chosen(len(query), len(database)),
+        unit_rows(query),
+        unit_rows(database),
+    )
     parts = []
     for part in _chunks(len(chosen), len(database)):
         rows = chosen[part]

@@ -94,7 +94,7 @@ def trec_qrels(query: Part, database: Part) -> Iterator[str]:
     """Yield lines of relevance judgements, ``query 0 document gain``; gain is shared labels."""
     gains = shared_labels(query.labels, database.labels)
     for query_id, row in zip(query.ids, gains, strict=True):
-        for column in np.flatnonzero(row > 0):
+        for column in np.flatnonzero(row > 0).tolist():
             yield f"{_token(query_id)} 0 {_token(database.ids[column])} {int(row[column])}"
 
 
@@ -107,7 +107,7 @@ def caption_qrels(units: Units, source: Modality, target: Modality) -> Iterator[
             yield f"{_token(query_id)} 0 {_token(documents[row])} 1"
 
 
-def _names(units: Units, modality: Modality) -> list[str]:
+def _names(units: Units, modality: Modality) -> Sequence[str]:
     return units.image_ids if modality == "image" else units.text_ids
 
 

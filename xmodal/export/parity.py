@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from xmodal.data.dataset import Dataset, Item, Problems, Progress, sorted_by_hash
+from xmodal.data.dataset import Dataset, Item, Problems, Progress
+from xmodal.data.names import sorted_by_hash
 from xmodal.data.readers.read import read
 from xmodal.data.synthetic import write_synthetic_data
 from xmodal.encoders.encoder import Encoded, Encoder

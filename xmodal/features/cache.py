@@ -61,10 +61,11 @@ def default_cache() -> Path | None:
 class FeatureCache:
     """Rows of one fingerprint in one SQLite file, safe for several processes and for kills.
 
-    ``dim`` and ``dtype``: length and number format of a row.
+    ``folder``: of the file. ``dim`` and ``dtype``: length and number format of a row.
     """
 
     def __init__(self, folder: Path, fingerprint: str, dim: int, dtype: str) -> None:
+        self.folder = folder
         self._dtype, self._dim = np.dtype(dtype), dim
         self._file = cache_file(folder, fingerprint)
         try:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from itertools import compress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,11 +21,12 @@ from PIL import Image
 from xmodal.data.dataset import Dataset, Problems, Progress
 from xmodal.data.images import Source, load_image
 from xmodal.data.preprocessing import Preprocessing
+from xmodal.data.spill import zeros
 from xmodal.errors import DataError
 from xmodal.features.backbones import ImageBackbone, TextBackbone
 from xmodal.features.cache import FeatureCache, content_hash, open_cache
 from xmodal.features.rows import unit_float16
-from xmodal.modality import MODALITIES, Modality
+from xmodal.modality import Modality
 
 Array = npt.NDArray[Any]
 Usable = npt.NDArray[np.bool_]
@@ -219,12 +219,6 @@ def pair_sources(pairs: Dataset) -> dict[Modality, list[Any]]:
     }
 
 
-def source_offsets(data: Dataset, modality: Modality) -> npt.NDArray[np.int64]:
-    """Return offsets (n + 1,) of the sources of each item in :func:`pair_sources`."""
-    counts = [len(item.sources(modality)) for item in data]
-    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-
-
 def keep_usable(
     pairs: Dataset, usable: Mapping[Modality, Usable]
 ) -> tuple[Dataset, dict[Modality, Usable]]:
@@ -232,30 +226,17 @@ def keep_usable(
 
     ``usable[modality]``: which rows of :func:`pair_sources` are usable.
     """
-    kept = {modality: np.zeros(len(mask), np.bool_) for modality, mask in usable.items()}
-    offsets = {modality: source_offsets(pairs, modality).tolist() for modality in usable}
-    items = []
-    for number, item in enumerate(pairs):
-        rows = {m: slice(offsets[m][number], offsets[m][number + 1]) for m in usable}
-        if not all(usable[modality][part].any() for modality, part in rows.items()):
-            continue
-        for modality, part in rows.items():
-            kept[modality][part] = usable[modality][part]
-        images, captions = (kept[modality][rows[modality]] for modality in MODALITIES)
-        if not (images.all() and captions.all()):
-            item = replace(
-                item,
-                images=tuple(compress(item.images, images)),
-                captions=tuple(compress(item.captions, captions)),
-            )
-        items.append(item)
-    return replace(pairs, items=tuple(items)), kept
-
-
-def keep_rows(data: Dataset, usable: Usable) -> Dataset:
-    """Return the items whose row of ``usable`` (n,) is true."""
-    ids = {id_ for id_, keep in zip(data.ids, usable, strict=True) if keep}
-    return data.keep(lambda item: item.id in ids)
+    whole = np.ones(len(pairs), np.bool_)
+    of_pairs = {modality: pairs.sizes(modality) for modality in usable}
+    for modality, mask in usable.items():
+        item = np.repeat(np.arange(len(pairs)), of_pairs[modality])
+        whole &= np.bincount(item[mask], minlength=len(pairs)) > 0
+    in_whole = {modality: np.repeat(whole, sizes) for modality, sizes in of_pairs.items()}
+    kept = {modality: mask & in_whole[modality] for modality, mask in usable.items()}
+    data = pairs if whole.all() else pairs.take(np.flatnonzero(whole))
+    if any((kept[modality] != in_whole[modality]).any() for modality in usable):
+        data = data.select({modality: mask[in_whole[modality]] for modality, mask in kept.items()})
+    return data, kept
 
 
 @dataclass
@@ -348,7 +329,8 @@ class _Result:
         store: FeatureCache | None,
         keys: Sequence[bytes | None],
     ) -> None:
-        self.rows = np.zeros((len(sources), featurizer.dim), featurizer.dtype)
+        folder = None if store is None else store.folder
+        self.rows = zeros((len(sources), featurizer.dim), featurizer.dtype, folder)
         self.usable = np.zeros(len(sources), dtype=np.bool_)
         self._sources, self._kind, self._problems = sources, kind, problems
         self._store, self._keys = store, keys

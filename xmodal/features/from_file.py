@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from xmodal.config import FEATURES
 from xmodal.data.dataset import Dataset, FeatureName, Item, Problems
 from xmodal.data.feature_file import FeatureFile
+from xmodal.data.feature_items import FeatureItems, Int64
 from xmodal.data.packed import is_picture_file
 from xmodal.errors import ConfigError, DataError, ModelError
 from xmodal.features.backbones import ImageBackbone, TextBackbone
@@ -48,6 +50,9 @@ class FileSource:
         self, modality: Modality, items: Sequence[Item], problems: Problems
     ) -> tuple[FeatureRows, Usable]:
         """Return the features of all sources of the items; see ``FeatureSource.features``."""
+        if isinstance(items, FeatureItems) and items.file is self.file:
+            places = items.rows.get(modality, np.zeros(0, np.int64))
+            return self._find(modality, places, partial(items.name, modality), problems)
         sources = [source for item in items for source in item.sources(modality)]
         return self.find(modality, sources, problems)
 
@@ -68,15 +73,25 @@ class FileSource:
         """Return the features of sources, read by rows, and which are usable; see :meth:`rows`."""
         known = self.row_of[modality]
         places = np.fromiter((known.get(one, -1) for one in sources), np.int64, len(sources))
+        return self._find(modality, places, sources.__getitem__, problems)
+
+    def _find(
+        self,
+        modality: Modality,
+        places: Int64,
+        name: Callable[[int], Any],
+        problems: Problems | None,
+    ) -> tuple[FeatureRows, Usable]:
+        """Return the features at rows of the file, -1 for none, and which are usable."""
         stored = self.file.rows.get(modality, np.zeros((0, 1), np.float16))
         features, usable = FeatureRows(stored, places, scaled=True), np.zeros(len(places), np.bool_)
         for part, values in features.blocks():
             usable[part] = usable_rows(values)
-        for row in np.flatnonzero(~usable):
+        for row in np.flatnonzero(~usable).tolist():
             kind = UNUSABLE[modality] if places[row] >= 0 else f"{modality} without a feature"
             if problems is None:
-                raise DataError(f"{kind} in {self.file.name}: {str(sources[int(row)])[:80]!r}")
-            problems.add(kind, str(sources[int(row)])[:80])
+                raise DataError(f"{kind} in {self.file.name}: {str(name(row))[:80]!r}")
+            problems.add(kind, str(name(row))[:80])
         return features, usable
 
     def fingerprint(self, modality: Modality) -> str:
@@ -95,6 +110,10 @@ def with_features(data: Dataset, file: FeatureFile) -> tuple[Dataset, FileSource
 
     Raises DataError if numbers of pictures or captions differ, and if no item has features.
     """
+    if isinstance(data.items, FeatureItems) and data.items.file is file:
+        own = data.items.with_sources()
+        rows = {modality: _RowsByName(own, modality) for modality in MODALITIES}
+        return replace(data, items=own), FileSource(file, rows)
     matcher = _Matcher(data, file)
     items = tuple(item for item in map(matcher.attach, range(len(data))) if item is not None)
     if not items:
@@ -104,6 +123,30 @@ def with_features(data: Dataset, file: FeatureFile) -> tuple[Dataset, FileSource
             "ids that are the path, name or stem of a picture"
         )
     return replace(data, items=items), FileSource(file, matcher.row_of)
+
+
+class _RowsByName(Mapping[Any, int]):
+    """Row of the feature of each name, collected at the first use."""
+
+    def __init__(self, items: FeatureItems, modality: Modality) -> None:
+        self._items, self._modality = items, modality
+
+    @cached_property
+    def _row_of(self) -> dict[Any, int]:
+        names = (name for row in range(len(self._items)) for name in self._names(row))
+        return dict(zip(names, self._items.rows.get(self._modality, ()), strict=True))
+
+    def _names(self, row: int) -> list[FeatureName]:
+        return self._items.names_of(self._modality, row)
+
+    def __getitem__(self, name: Any) -> int:
+        return int(self._row_of[name])
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._row_of)
+
+    def __len__(self) -> int:
+        return len(self._row_of)
 
 
 class _Matcher:

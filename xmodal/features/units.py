@@ -8,9 +8,9 @@ picture and five captions, whether the rows have ids of their own or not.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,13 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from xmodal.data.dataset import Dataset, Item, Problems, Progress
+from xmodal.data.feature_items import ranges
+from xmodal.data.names import Names, take_names
 from xmodal.features.backbones import ImageBackbone, TextBackbone
 from xmodal.features.extract import (
     Array,
     Usable,
     image_features,
     keep_usable,
-    source_offsets,
     text_features,
 )
 from xmodal.features.rows import FeatureRows, Features, Int64
@@ -91,7 +92,7 @@ class Units:
     ``#0``, ``#1``, ... if it has several.
     """
 
-    ids: list[str]
+    ids: Sequence[str]
     image: Features
     text: Features
     image_offsets: Int64
@@ -99,8 +100,8 @@ class Units:
     labels: Bool
     labelled: Bool
     text_key: Int64
-    image_ids: list[str]
-    text_ids: list[str]
+    image_ids: Sequence[str]
+    text_ids: Sequence[str]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -119,10 +120,11 @@ class Units:
 
     def take(self, units: Int64) -> Units:
         """Return the units at ``units``, which must be ascending positions."""
-        rows = {modality: _rows_of(self.offsets(modality), units) for modality in MODALITIES}
-        image, text = rows["image"], rows["text"]
+        image, text = (
+            ranges(self.offsets(m)[units], np.diff(self.offsets(m))[units]) for m in MODALITIES
+        )
         return Units(
-            [self.ids[unit] for unit in units],
+            take_names(self.ids, units),
             FeatureRows.of(self.image).take(image),
             FeatureRows.of(self.text).take(text),
             _to_offsets(np.diff(self.image_offsets)[units]),
@@ -130,8 +132,8 @@ class Units:
             self.labels[units],
             self.labelled[units],
             self.text_key[text],
-            [self.image_ids[row] for row in image],
-            [self.text_ids[row] for row in text],
+            take_names(self.image_ids, image),
+            take_names(self.text_ids, text),
         )
 
     def caption_pairs(self) -> tuple[Int64, Int64]:
@@ -172,7 +174,19 @@ class FeatureTable:
             features[modality] = FeatureRows.of(found)
         data, kept = keep_usable(pairs, usable)
         rows = {m: x if kept[m].all() else x.take(kept[m]) for m, x in features.items()}
-        return cls(data, rows, {m: source_offsets(data, m) for m in MODALITIES})
+        return cls(data, rows, {m: data.offsets(m) for m in MODALITIES})
+
+    def source_name(self, modality: Modality, row: int) -> str:
+        """Return the name of a picture or caption: the id of its item, with #0, #1 of several."""
+        offsets = self.offsets[modality]
+        item = int(np.searchsorted(offsets, row, "right")) - 1
+        id_ = self._ids[item]
+        several = offsets[item + 1] - offsets[item] > 1
+        return f"{id_}#{row - offsets[item]}" if several else id_
+
+    @cached_property
+    def _ids(self) -> Sequence[str]:
+        return self.data.ids
 
     def pair_rows(self, part: Dataset) -> tuple[Int64, Int64, Int64]:
         """Return one row for each caption of the items of ``part``, in their order.
@@ -180,8 +194,7 @@ class FeatureTable:
         The arrays are rows of the pictures, rows of the captions, and positions of the items in
         ``part``. Captions of an item with several pictures are paired with them in turn.
         """
-        position = {id_: row for row, id_ in enumerate(self.data.ids)}
-        items = np.array([position[id_] for id_ in part.ids], np.int64)
+        items = self.data.positions_of(part)
         first = {modality: self.offsets[modality][items] for modality in MODALITIES}
         count = {modality: np.diff(self.offsets[modality])[items] for modality in MODALITIES}
         item = np.repeat(np.arange(len(items)), count["text"])
@@ -195,67 +208,48 @@ class FeatureTable:
     def units(self, part: Dataset, classes: Sequence[str] = ()) -> Units:
         """Return the units of the items of ``part``, which are items of this table with a group.
 
-        A unit has the labels of all its items; it is labelled if one of them is.
+        A unit has the labels of all its items; it is labelled if one of them is. Equal pictures of
+        a unit are one picture.
         """
-        position = {id_: row for row, id_ in enumerate(self.data.ids)}
-        members = sorted(part, key=lambda item: (item.group or item.id, item.id))
-        builder = _UnitsBuilder(self, position)
-        labels, labelled = [], []
-        for group, found in groupby(members, key=lambda item: item.group or item.id):
-            items = list(found)
-            builder.add(group, items)
-            of_items, known = Dataset(tuple(items)).labels(classes)
-            labels.append(of_items.any(axis=0))
-            labelled.append(known.any())
-        multi_hot = np.array(labels, np.bool_).reshape(len(labels), len(classes))
-        return builder.finish(multi_hot, np.array(labelled, np.bool_))
-
-
-class _UnitsBuilder:
-    """Collects the rows and names of units; equal pictures of a unit are one picture."""
-
-    def __init__(self, table: FeatureTable, position: dict[str, int]) -> None:
-        self._table, self._position = table, position
-        self._ids: list[str] = []
-        self._rows: dict[Modality, list[int]] = {modality: [] for modality in MODALITIES}
-        self._names: dict[Modality, list[str]] = {modality: [] for modality in MODALITIES}
-        self._ends: dict[Modality, list[int]] = {modality: [0] for modality in MODALITIES}
-
-    def add(self, group: str, items: Sequence[Item]) -> None:
-        """Add a unit of ``items``."""
-        self._ids.append(group)
+        groups, order = part.grouping, part.group_order()
+        items, codes = self.data.positions_of(part)[order], groups.codes[order]
+        first = np.ones(len(order), np.bool_)
+        first[1:] = codes[1:] != codes[:-1]
+        starts, unit = np.flatnonzero(first), np.cumsum(first) - 1
+        rows: dict[Modality, Int64] = {}
+        ends: dict[Modality, Int64] = {}
         for modality in MODALITIES:
-            found = list(self._named_rows(modality, items))
-            if modality == "image" and len(found) > 1:
-                values = self._table.rows["image"][[row for row, _ in found]]
-                by_bytes = zip(map(bytes, values[::-1]), found[::-1], strict=True)
-                found = list(dict(by_bytes).values())[::-1]
-            self._rows[modality] += [row for row, _ in found]
-            self._names[modality] += [name for _, name in found]
-            self._ends[modality].append(len(self._rows[modality]))
-
-    def finish(self, labels: Bool, labelled: Bool) -> Units:
-        """Return the units."""
-        image, text = (self._table.rows[m].take(self._rows[m]) for m in MODALITIES)
+            counts = np.diff(self.offsets[modality])[items]
+            rows[modality] = ranges(self.offsets[modality][:-1][items], counts)
+            sizes = np.bincount(unit, counts, minlength=len(starts)).astype(np.int64)
+            ends[modality] = _to_offsets(sizes)
+        rows["image"], ends["image"] = self._distinct(rows["image"], ends["image"])
+        labels, labelled = part.labels(classes)
+        text = self.rows["text"].take(rows["text"])
         return Units(
-            self._ids,
-            image,
+            take_names(groups.names, codes[starts]),
+            self.rows["image"].take(rows["image"]),
             text,
-            np.array(self._ends["image"]),
-            np.array(self._ends["text"]),
-            labels,
-            labelled,
+            ends["image"],
+            ends["text"],
+            np.logical_or.reduceat(labels[order], starts) if len(starts) else labels,
+            np.logical_or.reduceat(labelled[order], starts) if len(starts) else labelled,
             _row_keys(text),
-            self._names["image"],
-            self._names["text"],
+            *(Names(partial(self.source_name, m), rows[m]) for m in MODALITIES),
         )
 
-    def _named_rows(self, modality: Modality, items: Sequence[Item]) -> Iterator[tuple[int, str]]:
-        offsets = self._table.offsets[modality]
-        for item in items:
-            start, end = (int(offsets[self._position[item.id] + k]) for k in (0, 1))
-            for number, row in enumerate(range(start, end)):
-                yield row, item.id if end - start == 1 else f"{item.id}#{number}"
+    def _distinct(self, rows: Int64, ends: Int64) -> tuple[Int64, Int64]:
+        """Return the rows of the pictures of units without repeated ones, and their offsets."""
+        sizes = np.diff(ends)
+        several = np.flatnonzero(sizes > 1)
+        if not len(several):
+            return rows, ends
+        chosen = np.split(rows, ends[1:-1])
+        for unit in several.tolist():
+            of_unit = chosen[unit][::-1].tolist()
+            by_bytes = zip(map(bytes, self.rows["image"][of_unit]), of_unit, strict=True)
+            chosen[unit] = np.array(list(dict(by_bytes).values())[::-1], np.int64)
+        return np.concatenate(chosen), _to_offsets(np.array([len(one) for one in chosen]))
 
 
 def _row_keys(features: Features) -> Int64:
@@ -278,9 +272,3 @@ def _row_keys(features: Features) -> Int64:
 
 def _to_offsets(counts: npt.NDArray[np.integer]) -> Int64:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-
-
-def _rows_of(offsets: Int64, units: Int64) -> Int64:
-    """Return the rows of the units, unit after unit."""
-    parts = [np.arange(offsets[unit], offsets[unit + 1]) for unit in units]
-    return np.concatenate(parts) if parts else np.zeros(0, np.int64)

@@ -12,14 +12,15 @@ groups of several captions, one of which is the query and is left out of the doc
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 
-from xmodal.data.dataset import Dataset, FeatureName, sorted_by_hash
+from xmodal.data.dataset import Dataset, FeatureName, Item
+from xmodal.data.names import hash_order, take_names
 from xmodal.encoders.calibration import (
     DEFAULT_MIN_CONFIDENCE,
     LOW_SHARES,
@@ -129,18 +130,23 @@ def collection_of(
     maps a modality and features (m, d) to the real-valued outputs (m, bits).
     """
     classes = table.data.classes
-    groups = sorted_by_hash({item.group or item.id for item in others}, "calibration")
-    kept = set(groups[:max_others])
-    queries = {item.group or item.id for item in held_out}
-    if len(queries) > MAX_HELD_OUT:
-        queries = set(sorted_by_hash(queries, "calibration")[:MAX_HELD_OUT])
-    first = (item for item in held_out if (item.group or item.id) in queries)
-    further = (item for item in others if (item.group or item.id) in kept)
+    first, queries = _sampled_groups(held_out, MAX_HELD_OUT)
+    further, _ = _sampled_groups(others, max_others)
     part = replace(held_out, items=(*first, *further))
     units = table.units(part, classes)
     found = {modality: outputs(modality, units.features(modality)) for modality in MODALITIES}
     asked = np.array([id_ in queries for id_ in units.ids], np.bool_)
     return Collection(units, found, asked, by_labels, texts_of(units, part))
+
+
+def _sampled_groups(data: Dataset, count: int) -> tuple[Iterable[Item], set[str]]:
+    """Return the items of at most ``count`` groups, and the groups; a hash of names decides."""
+    groups = data.grouping
+    chosen = np.arange(len(groups.names))
+    if len(chosen) > count:
+        chosen = hash_order(groups.names, "calibration")[:count]
+    items = data.take(np.flatnonzero(np.isin(groups.codes, chosen)))
+    return items, set(take_names(groups.names, chosen))
 
 
 def texts_of(units: Units, data: Dataset) -> Texts | None:

@@ -84,12 +84,21 @@ def _name_of(sources: Sequence[object]) -> object:
 
 def _bytes_hash(pairs: Dataset, hashes: Mapping[ImageSource, str | None]) -> str:
     """Return one hash of the bytes of all pictures; ``hashes``: of each picture."""
-    return joint_hash([hashes[image] or "" for item in pairs for image in item.images])
+    if pairs.lazy:
+        return _no_bytes(pairs)
+    return joint_hash([hashes[image] or "" for image in pairs.pictures()])
 
 
 def _stamp_hash(pairs: Dataset) -> str:
     """Return one hash of the stamps of all pictures."""
-    return joint_hash([picture_stamp(image) or "" for item in pairs for image in item.images])
+    if pairs.lazy:
+        return _no_bytes(pairs)
+    return joint_hash([picture_stamp(image) or "" for image in pairs.pictures()])
+
+
+def _no_bytes(pairs: Dataset) -> str:
+    """Return the hash for pictures that are names of features."""
+    return joint_hash([""] * int(pairs.sizes("image").sum()))
 
 
 def _same_pictures(about: Mapping[str, Any], pairs: Dataset) -> bool:
@@ -99,5 +108,5 @@ def _same_pictures(about: Mapping[str, Any], pairs: Dataset) -> bool:
         return True
     if stored.get("stamp") == _stamp_hash(pairs):
         return True
-    hashes = picture_hashes(image for item in pairs for image in item.images)
+    hashes = picture_hashes(pairs.pictures())
     return stored.get("sha256") == _bytes_hash(pairs, hashes)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from xmodal.config import Options
-from xmodal.data.dataset import Dataset, Problems, sorted_by_hash
+from xmodal.data.dataset import Dataset, Problems
+from xmodal.data.names import sorted_by_hash
 from xmodal.encoders.torch_encoder import as_tensor
 from xmodal.encoders.towers import Towers
 from xmodal.features.backbones import load_image_backbone, load_text_backbone
@@ -16,9 +17,7 @@ from xmodal.features.extract import (
     Array,
     Usable,
     image_features,
-    keep_rows,
     pair_sources,
-    source_offsets,
     text_features,
 )
 from xmodal.features.rows import Features
@@ -44,7 +43,7 @@ def equal_bits(
         return {}
     chosen = set(sorted_by_hash(usable.ids, "precision")[:MAX_COMPARED])
     rows = np.array([id_ in chosen for id_ in usable.ids])
-    sources = pair_sources(keep_rows(usable, rows))
+    sources = pair_sources(usable.take(np.flatnonzero(rows)))
     trust = options.trust_remote_code
     image, text = (
         load_image_backbone(options.image_backbone, precision="float32", trust_remote_code=trust),
@@ -56,7 +55,7 @@ def equal_bits(
     }
     shares = {}
     for modality, (values, good) in exact.items():
-        of_rows = np.repeat(rows, np.diff(source_offsets(usable, modality)))
+        of_rows = np.repeat(rows, usable.sizes(modality))
         found = towers.codes(modality, as_tensor(features[modality][of_rows][good])).to_bits()
         expected = towers.codes(modality, as_tensor(values[good])).to_bits()
         share = round(float((found == expected).mean()), 4)

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ import torch
 from xmodal import linear_models
 from xmodal.codes import check_bits
 from xmodal.config import Options
-from xmodal.data.dataset import Dataset, Problems, sample_by_hash
+from xmodal.data.dataset import Dataset, Problems
+from xmodal.data.names import sample_by_hash
 from xmodal.encoders.folder import TORCH_ENCODER, RunFolder, open_run
 from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_rows, as_tensor
 from xmodal.encoders.towers import Towers
@@ -284,7 +285,7 @@ class _Features:
         ]
         kept = np.flatnonzero(whole)
         return FeatureTable(
-            replace(self.data, items=tuple(self.data.items[row] for row in kept)),
+            self.data.take(kept),
             {m: FeatureRows(x).take(np.isin(item_of[m], kept)) for m, x in rows.items()},
             {m: np.concatenate([[0], np.cumsum(counts[m][kept])]) for m in MODALITIES},
         )

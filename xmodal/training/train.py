@@ -22,7 +22,7 @@ from xmodal.data.dataset import Dataset, Progress
 from xmodal.data.groups import with_groups
 from xmodal.data.picture_files import picture_hashes
 from xmodal.data.situation import labels_hint, recognise
-from xmodal.data.split import Split
+from xmodal.data.split import ROLES, Split
 from xmodal.data.split import split as split_pairs
 from xmodal.encoders.calibration import Confidence, known_words
 from xmodal.encoders.folder import TORCH_ENCODER, RunFolder, open_run
@@ -144,7 +144,7 @@ def _train(
     """Train by the method of ``options``, and save the encoder in the folder of the run."""
     method = METHODS[options.method]
     source, refs = _feature_source(pairs, options, features, cache, progress)
-    hashes = picture_hashes(image for item in pairs for image in item.images)
+    hashes = picture_hashes(pairs.pictures())
     table = FeatureTable.of(with_groups(pairs, hashes), source)
     split = split_pairs(
         table.data,
@@ -296,7 +296,7 @@ def _about(data: Dataset, split: Split, options: Options, config: Any, run: Run)
             "name": data.name,
             "situation": recognise(data).line,
             "label_column": data.label_column,
-            **{role: len(ids) for role, ids in split.ids().items()},
+            **{role: len(getattr(split, role)) for role in ROLES},
             "labelled": int(run.data.train.labelled.sum()),
             "problems": data.problems.count_by_kind(),
         },

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from xmodal.cli.options import (
     cache_option,
     column_options,
     json_option,
-    read_items,
 )
 from xmodal.cli.output import (
     info,
@@ -25,6 +25,7 @@ from xmodal.cli.output import (
     progress_bars,
 )
 from xmodal.cli.sources import Data, data_argument, paths_of
+from xmodal.cli.streams import DataStream
 from xmodal.data.dataset import Problems
 from xmodal.errors import ConfigError, IndexMismatch
 from xmodal.index.documents import DocumentBatch
@@ -94,21 +95,22 @@ def load(source: Data, uri: str, model: Path | None, **given: Any) -> None:
         raise ConfigError("--delete-old requires --new-version")
     address = parse_address(uri)
     with progress_bars() as bars:
-        batches, total, bits, fingerprint, problems = _read_source(source, model, given, bars)
-        index = _open_target(address, bits, fingerprint, source if given["new_version"] else None)
+        documents = _read_source(source, model, given)
+        new_from = source if given["new_version"] else None
+        index = _open_target(address, documents.bits, documents.fingerprint, new_from)
         print_strategy(uri, index)
         report = load_into(
             index,
-            batches,
+            documents,
             checkpoints=_notes(given["cache"]),
-            total=total,
+            total=documents.total,
             workers=given["workers"],
             processes=given["processes"],
             no_replicas=given["no_replicas"] or given["without_copies"],
             progress=bars,
         )
-    _print_report(report, problems)
-    check_count(index, total - len(report.failed), exactly=given["new_version"])
+    _print_report(report, documents.problems)
+    check_count(index, documents.number - len(report.failed), exactly=given["new_version"])
     if given["merge"] and settle(index):
         info("  the codes do not fit into memory: raise hamming.breaker.limit or add nodes")
     old: list[str] = []
@@ -118,7 +120,7 @@ def load(source: Data, uri: str, model: Path | None, **given: Any) -> None:
     count = len(index)
     if given["as_json"]:
         result = {"index": uri, "version": index.handle.name, "documents": count, "replaced": old}
-        result |= {"refused": report.failed, "problems": problems.count_by_kind()}
+        result |= {"refused": report.failed, "problems": documents.problems.count_by_kind()}
         print_json(result)
     else:
         kept = "" if given["delete_old"] else " (kept: xmodal-opensearch delete --old-versions)"
@@ -127,15 +129,33 @@ def load(source: Data, uri: str, model: Path | None, **given: Any) -> None:
     index.close()
 
 
-def _read_source(
-    source: Data, model: Path | None, given: dict[str, Any], bars: Any
-) -> tuple[Iterable[DocumentBatch], int, int, str | None, Problems]:
-    """Return batches, their number of documents, bits, fingerprint, and problems of the data."""
+@dataclass
+class _Documents:
+    """Batches to load, which are iterated once: ``number`` counts their documents.
+
+    ``total``: returns their number before, about; 0 if it is unknown.
+    """
+
+    batches: Iterable[DocumentBatch]
+    total: Callable[[], int]
+    bits: int
+    fingerprint: str | None
+    problems: Problems = field(default_factory=Problems)
+    number: int = 0
+
+    def __iter__(self) -> Iterator[DocumentBatch]:
+        for batch in self.batches:
+            self.number += len(batch)
+            yield batch
+
+
+def _read_source(source: Data, model: Path | None, given: dict[str, Any]) -> _Documents:
+    """Return the documents of a local index, of parts, or of data, which is encoded meanwhile."""
     if isinstance(source, Path) and is_index(source):
         if model is not None:
             raise ConfigError(f"{source} is a local index, which holds codes: omit --model")
         local = HammingIndex.load(source, bits=None, fingerprint=None)
-        return local.batches(), len(local), local.bits, local.fingerprint, Problems()
+        return _Documents(local.batches(), local.__len__, local.bits, local.fingerprint)
     if parts := find_parts(paths_of(source)):
         return _read_parts(parts, model)
     if model is None:
@@ -143,7 +163,8 @@ def _read_source(
             f"{source} is not a local index and has no parts of xmodal encode: give --model to "
             "encode its items"
         )
-    dataset = read_items(source, given)
+    stream = DataStream(source, given)
+    stream.start()
 
     from xmodal.encoders.load import load_encoder
     from xmodal.features.cache import default_cache
@@ -155,15 +176,15 @@ def _read_source(
         trust_remote_code=given["trust_remote_code"],
     )
     cache = given["cache"] or default_cache()
-    batches = list(encoder.batches(dataset, cache=cache, progress=bars))
-    total = sum(map(len, batches))
-    return batches, total, encoder.bits, encoder.fingerprint, dataset.problems
+    encoded = stream.documents(encoder, source="", cache=cache)
+    batches = (replace(batch, origins=[]) for batch in encoded)
+    return _Documents(
+        batches, lambda: stream.total, encoder.bits, encoder.fingerprint, stream.problems
+    )
 
 
-def _read_parts(
-    parts: Sequence[Part], model: Path | None
-) -> tuple[Iterable[DocumentBatch], int, int, str | None, Problems]:
-    """Return what :func:`_read_source` does, for parts, which are read one batch at a time."""
+def _read_parts(parts: Sequence[Part], model: Path | None) -> _Documents:
+    """Return the documents of parts, which are read one batch at a time."""
     if model is not None:
         raise ConfigError("parts of xmodal encode hold codes: omit --model")
     sources = dict.fromkeys(part.info.source for part in parts)
@@ -172,9 +193,9 @@ def _read_parts(
             f"the parts are of several listings of files ({', '.join(sources)}), which may have "
             "equal ids: load the parts of one listing at a time"
         )
-    first = parts[0].info
+    first, total = parts[0].info, sum(map(len, parts))
     batches = (batch for part in parts for batch in part.batches())
-    return batches, sum(map(len, parts)), first.bits, first.fingerprint, Problems()
+    return _Documents(batches, lambda: total, first.bits, first.fingerprint)
 
 
 def _open_target(

@@ -11,7 +11,7 @@ of the mapping, from which the next load or ``doctor --repair`` restores them af
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def load(
     batches: Iterable[DocumentBatch],
     *,
     checkpoints: Path,
-    total: int = 0,
+    total: int | Callable[[], int] = 0,
     workers: int = 2,
     processes: int = 1,
     no_replicas: bool = False,
@@ -45,12 +45,12 @@ def load(
 ) -> bulk.Report:
     """Store all documents; ``failed`` of the report has the reasons of refused ones by id.
 
-    ``checkpoints``: folder of the checkpoint file, which is removed at the end. ``total``: number
-    of documents, for ``progress``. ``workers``: requests at the same time. ``processes`` build
-    them; 1 is this process. ``no_replicas``: remove replicas during the load, which is
-    faster, but a lost node loses documents. Raises ServerFailure if the server is unavailable for
-    longer than the client's retries, CodeError for codes of another width, ConfigError for an
-    enriched index.
+    ``checkpoints``: folder of the checkpoint file, which is removed at the end. ``total``: the
+    number of documents, about, for ``progress``, or a function that returns it. ``workers``:
+    requests at the same time. ``processes`` build them; 1 is this process. ``no_replicas``: remove
+    replicas during the load, which is faster, but a lost node loses documents. Raises ServerFailure
+    if the server is unavailable for longer than the client's retries, CodeError for codes of
+    another width, ConfigError for an enriched index.
     """
     index.handle.check_owned()
     index.handle.store_fingerprint()
@@ -72,7 +72,7 @@ def load(
         if not report.failed:  # a batch with failures is sent again, to report them again
             checkpoint.add(batch)
         if progress is not None:
-            progress("stored", done, max(total, done))
+            progress("stored", done, max(total() if callable(total) else total, done))
 
     with (
         settings_for_loading(index, no_replicas=no_replicas),

@@ -52,6 +52,16 @@ def read_folder(folder: Path, reading: Reading) -> Iterator[Item]:
     yield from _FolderReader(folder, reading).items()
 
 
+def _count_pictures(root: Path) -> int:
+    """Return the number of pictures below a folder."""
+    tree, waiting, count = Tree(root, Problems()), [root], 0
+    while waiting:
+        listing = tree.listing(waiting.pop())
+        count += sum(map(is_picture_name, listing.files))
+        waiting += (listing.path / name for name in listing.folders)
+    return count
+
+
 @dataclass(frozen=True)
 class _Place:
     """A folder that is to be read. ``split``: of the items of its table, by names of folders.
@@ -71,7 +81,7 @@ class _FolderReader:
     """Reads the folders of a tree one after the other, in sorted order."""
 
     def __init__(self, root: Path, reading: Reading) -> None:
-        self._root, self._reading = root, reading
+        self._root, self._reading = root, (reading := replace(reading))
         self._tree = Tree(root, reading.problems)
         self._tables = FolderTables(root, reading)
         self._beside = Beside(root, reading)
@@ -79,6 +89,10 @@ class _FolderReader:
         self._endings: set[str] = set()
 
     def items(self) -> Iterator[Item]:
+        if self._reading.expected is not None:
+            self._reading.expected.number += (count := _count_pictures(self._root))
+            if count:
+                self._reading.expected = None  # tables of the folder name these pictures
         pending = [_Place(self._root)]
         while pending:
             place = pending.pop()

@@ -33,7 +33,7 @@ from xmodal.data.readers.columns import Columns
 from xmodal.data.readers.folder import read_folder
 from xmodal.data.readers.items import unique_items
 from xmodal.data.readers.picture_list import read_pictures
-from xmodal.data.readers.reading import Reading
+from xmodal.data.readers.reading import Expected, Reading
 from xmodal.data.readers.seen_texts import SeenTexts
 from xmodal.data.readers.shards import expand_range, find_shards, read_shards
 from xmodal.data.readers.tables import FORMATS, format_ending, read_table
@@ -64,15 +64,17 @@ def iterate(
     columns: Columns | None = None,
     *,
     problems: Problems | None = None,
+    expected: Expected | None = None,
     **options: Unpack[Options],
 ) -> Iterator[Item]:
     """Yield the items of folders and tables; a table of any length takes little memory.
 
     The arguments are those of :func:`read`; unusable rows and files are added to ``problems``. An
     item of rows that do not follow each other is yielded at its last row. Labels are not made
-    captions. Raises the errors of :func:`read`, also after the first items.
+    captions. ``expected`` is told the number of items. Raises the errors of :func:`read`, also
+    after the first items.
     """
-    reading = _reading(columns, options)
+    reading = replace(_reading(columns, options), expected=expected)
     if problems is not None:
         reading.problems = problems
     yield from _iterate(_paths(sources), reading, options.get("labels_from"))
@@ -83,6 +85,7 @@ def stream(
     columns: Columns | None = None,
     *,
     problems: Problems | None = None,
+    expected: Expected | None = None,
     **options: Unpack[Options],
 ) -> Iterator[Item]:
     """Yield the items of :func:`read` like :func:`iterate`, which takes little memory.
@@ -94,7 +97,7 @@ def stream(
     as_captions = has_labels and not any(
         item.captions for item in iterate(sources, columns, **options)
     )
-    for item in iterate(sources, columns, problems=problems, **options):
+    for item in iterate(sources, columns, problems=problems, expected=expected, **options):
         yield _with_label_captions(item) if as_captions else item
 
 

@@ -17,6 +17,13 @@ SEPARATOR_NAMES = {
 
 
 @dataclass
+class Expected:
+    """Number of items that a reading yields, about; 0 is unknown."""
+
+    number: int = 0
+
+
+@dataclass
 class Reading:
     """Options and records of one call of :func:`xmodal.data.readers.read.iterate`.
 
@@ -30,7 +37,7 @@ class Reading:
     rows need to have; None means all. ``row_prefix``: begins the ids that are places of rows.
 
     ``problems`` and ``sources`` are added to by the readers; a source is a short text, for example
-    "columns image and caption".
+    "columns image and caption". So is ``expected``, if the number of items is wanted.
     """
 
     columns: Columns = field(default_factory=Columns)
@@ -44,6 +51,7 @@ class Reading:
     row_prefix: str = ""
     problems: Problems = field(default_factory=Problems)
     sources: list[str] = field(default_factory=list)
+    expected: Expected | None = None
 
     def __post_init__(self) -> None:
         """Raise ConfigError for an unknown encoding or a folder that does not exist."""
@@ -63,7 +71,7 @@ class Reading:
 
     def without_records(self) -> Reading:
         """Return the same options with an empty record of problems and sources."""
-        return replace(self, problems=Problems(), sources=[])
+        return replace(self, problems=Problems(), sources=[], expected=None)
 
 
 def _one_character(separator: str) -> str:

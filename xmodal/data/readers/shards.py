@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from xmodal.data.dataset import Item, Problems
 from xmodal.data.packed.names import TAR_ENDINGS, container_ending
 from xmodal.data.picture_formats import is_picture_name
-from xmodal.data.readers.reading import Reading
+from xmodal.data.readers.reading import Expected, Reading
 from xmodal.data.readers.tables import read_table
 from xmodal.data.readers.walk import Tree
 from xmodal.data.split import role_of
@@ -98,14 +98,20 @@ def read_shards(shards: Shards, reading: Reading) -> Iterator[Item]:
     for path in shards.others:
         reading.problems.add(NOT_USED, path.relative_to(shards.root))
     described = []
-    for path, split in shards.paths:
+    sizes = [path.stat().st_size if path.is_file() else 0 for path, _ in shards.paths]
+    counted = Expected()
+    for number, (path, split) in enumerate(shards.paths):
         name = path.relative_to(shards.root).as_posix()
         name = name[: -len(container_ending(path) or path.suffix)]
         own = replace(reading, row_prefix=f"{reading.row_prefix}{name}/", sources=[])
+        own.expected = None if reading.expected is None else counted
         try:
             if not path.is_file():
                 raise DataError(f"{path} does not exist")
             for item in read_table(path, own):
+                if reading.expected is not None:  # in proportion to the bytes of the shards so far
+                    share = sum(sizes[: number + 1]) / max(1, sum(sizes))
+                    reading.expected.number = round(counted.number / max(share, 1e-9))
                 yield item if item.split or split is None else replace(item, split=split)
         except (DataError, OSError) as error:
             reading.problems.add(UNREADABLE, error)

@@ -24,7 +24,7 @@ from xmodal.data.readers.columns import Columns, key_columns, likely_columns, re
 from xmodal.data.readers.items import Row, items_from_rows
 from xmodal.data.readers.pictures import PictureFolder
 from xmodal.data.readers.reading import Reading
-from xmodal.data.readers.repeats import Repeats, RowKeys
+from xmodal.data.readers.repeats import RowKeys
 from xmodal.data.readers.text_lines import COMPRESSED
 from xmodal.errors import ConfigError
 
@@ -88,17 +88,19 @@ def read_items(
     """
     start = [row for _, row in islice(rows(reading.without_records()), START_ROWS)]
     named = replace(reading, columns=_with_packed_pictures(reading.columns, start))
-    available, repeats = _survey(rows, start, path, named, selects_columns)
+    available, keys = _survey(rows, start, path, named, selects_columns)
     if not available:
         for _ in rows(reading):  # unreadable rows are recorded
             pass
         return
+    if reading.expected is not None:
+        reading.expected.number += len(keys)
     columns = resolve_columns(named.columns, available, path, start)
     names = [str(name).strip() for name in (columns.image, columns.text) if name is not None]
     reading.sources.append(f"{path.name} (column{'s' * (len(names) > 1)} {' and '.join(names)})")
     _record_likely_columns(columns, start, reading)
     pictures = PictureFolder(path, reading)
-    yield from items_from_rows(rows(reading), columns, pictures, reading, repeats)
+    yield from items_from_rows(rows(reading), columns, pictures, reading, keys.repeats())
 
 
 def _record_likely_columns(
@@ -132,8 +134,8 @@ def _survey(
     path: Path,
     reading: Reading,
     selects_columns: bool,
-) -> tuple[Collection[str], Repeats]:
-    """Return the columns of all rows in order, and which rows are of one item.
+) -> tuple[Collection[str], RowKeys]:
+    """Return the columns of all rows in order, and the keys of the rows.
 
     ``start``: the first rows.
     """
@@ -152,4 +154,4 @@ def _survey(
                     break  # the rows before this one have other keys
             keys.add(row)
         else:
-            return available, keys.repeats()
+            return available, keys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -38,6 +39,49 @@ class PartIds:
             for id_, origin in zip(batch.ids, origins, strict=True)
         ]
         return replace(batch, ids=ids)
+
+
+class NewIds:
+    """Ids of the documents of a source of which an index has none, found batch by batch.
+
+    ``existing``: number of documents that replace one of unknown origin. ``renamed``: ids of
+    documents by id of item, where another source has this id.
+    """
+
+    def __init__(self, index: Index) -> None:
+        self._index = index if len(index) else None
+        self._taken, self._found = SeenTexts(), PartIds()
+
+    @property
+    def existing(self) -> int:
+        """Number of documents that replace one."""
+        return self._found.existing
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        """Ids of documents by id of item, where they differ."""
+        return {item: id_ for (_, item), id_ in self._found.apart.items()}
+
+    def applied(self, batch: DocumentBatch) -> DocumentBatch:
+        """Return a batch of the source under the ids of the index."""
+        if self._index is None:
+            return batch
+        _resolve(self._index, batch, self._taken, self._found)
+        return self._found.applied(batch)
+
+
+def is_new_source(index: Index, source: str) -> bool:
+    """Return whether an index has no document of a source, nor of one that may have moved to it.
+
+    False for an index with documents that cannot be listed.
+    """
+    if not len(index):
+        return True
+    if not isinstance(index, ListedIndex):
+        return False
+    known = {entry.origin.source for entry in index.entries() if entry.origin is not None}
+    moved = (one for one in known if os.path.isabs(one) and not os.path.exists(one))
+    return source not in known and not any(moved)
 
 
 def resolve_ids(index: Index, parts: Sequence[Part]) -> PartIds:
