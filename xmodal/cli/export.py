@@ -201,7 +201,7 @@ def _push(model: Path, name: str, params: dict[str, Any]) -> None:
     from xmodal.encoders.hub_push import push
 
     require("xmodal export --hub", "hub")
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     if not sys.stderr.isatty():
         disable_progress_bars()

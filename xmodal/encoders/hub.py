@@ -128,7 +128,7 @@ def _records(name: HubName, folder: Path, max_bytes: int) -> dict[str, dict[str,
     """
     try:
         files = read_config(folder, ONNX_ENCODER)[FILES_KEY]
-        records = {
+        records: dict[str, dict[str, Any]] = {
             str(file): {"bytes": int(record["bytes"]), "sha256": str(record["sha256"])}
             for file, record in files.items()
         }
