@@ -166,7 +166,8 @@ def _fetch(
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
             # None: shown in a terminal only
-            super().__init__(*arguments, **options | {"disable": options.get("disable") or None})
+            parent: Any = super()  # without types
+            parent.__init__(*arguments, **options | {"disable": options.get("disable") or None})
 
         def update(self, n: float | None = 1) -> bool | None:
             self.received += int(n or 0)
