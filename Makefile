@@ -60,10 +60,11 @@ format: .venv/ready
 site: .venv/ready
 	$(BIN)/python -m sphinx -W --keep-going -q -c docs/site . build/site
 
-# Builds the wheel, installs it into an empty environment and checks its content and commands.
+# Builds the sdist and from it the wheel, compares their files with the checkout, installs the wheel
+# into an empty environment and checks its content and commands.
 wheel: .venv/ready
 	rm -rf build dist
-	$(BIN)/python -m build --wheel --installer uv
+	$(BIN)/uv build --quiet
 	$(BIN)/python tests/project/wheel_job.py dist
 
 # Builds the server plugin with Maven; `make test` builds it without Maven.
