@@ -6,12 +6,14 @@ export OMP_WAIT_POLICY := PASSIVE
 # Without an NVIDIA driver, packages that torch needs only for a GPU are not installed, unless this
 # version of torch cannot be imported without them.
 WITHOUT_GPU := $(if $(wildcard /proc/driver/nvidia/version /dev/dxg),,UV_EXCLUDE=.ci/gpu-only.txt)
-UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+LOCK := requirements-dev.lock
+UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]' \
+  --constraints $(LOCK)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
   && $(WITHOUT_GPU) $(UV_INSTALL) && { $(BIN)/python -c 'import torch' 2>/dev/null || $(UV_INSTALL); }
 
 .PHONY: demo demo-text demo-opensearch demo-hamming maven test test-slow test-java test-versions \
-  check format site wheel clean
+  test-pythons test-extras check format site wheel lock sbom licences clean
 
 demo: .venv/ready
 	$(BIN)/xmodal demo --out demo
@@ -60,11 +62,45 @@ format: .venv/ready
 site: .venv/ready
 	$(BIN)/python -m sphinx -W --keep-going -q -c docs/site . build/site
 
-# Builds the wheel, installs it into an empty environment and checks its content and commands.
+# Builds the sdist and from it the wheel, compares their files with the checkout, installs the wheel
+# into an empty environment and checks its content and commands.
 wheel: .venv/ready
 	rm -rf build dist
-	$(BIN)/python -m build --wheel --installer uv
+	$(BIN)/uv build --quiet
 	$(BIN)/python tests/project/wheel_job.py dist
+	$(BIN)/python tests/project/extras_job.py dist --cheap
+
+# Each extra from the wheel in an empty environment, with its example; EXTRAS="heic onnx": these only.
+test-extras: .venv/ready
+	rm -rf build dist
+	$(BIN)/uv build --quiet
+	$(BIN)/python tests/project/extras_job.py dist $(EXTRAS)
+
+# The fast tests without OpenSearch nodes on each Python that can be had, in environments below .venvs.
+# PYTHONS="3.12 3.13": these only; CORE=1: a part of the tests.
+test-pythons: .venv/ready
+	$(WITHOUT_GPU) $(BIN)/python tests/project/pythons_job.py $(if $(CORE),--core) $(PYTHONS)
+
+# Resolves the packages of pyproject.toml for all Pythons and systems, with their newest versions.
+# LOCK_OPTIONS= keeps the versions that are locked, where they fit.
+LOCK_OPTIONS ?= --upgrade
+lock: .venv/ready
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --no-emit-index-url \
+	  --no-emit-find-links --custom-compile-command 'make lock' $(LOCK_OPTIONS) \
+	  --output-file $(LOCK) pyproject.toml
+
+# Packages of the commands, the service and development nodes, in CycloneDX: dist/sbom.json.
+sbom: .venv/ready
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venvs/sbom
+	$(WITHOUT_GPU) $(BIN)/uv pip install --quiet --python .venvs/sbom/bin/python \
+	  '.[export,node,service]' --constraints $(LOCK)
+	mkdir -p dist
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type library \
+	  --output-reproducible --output-file dist/sbom.json .venvs/sbom/bin/python
+
+# Fails for a package with a licence that is not listed in licences_job.py.
+licences: .venv/ready
+	$(BIN)/python tests/project/licences_job.py
 
 # Builds the server plugin with Maven; `make test` builds it without Maven.
 maven:
@@ -76,11 +112,11 @@ test-java: .venv/ready
 	$(BIN)/python tests/project/java_job.py
 
 clean:
-	rm -rf .venv build dist demo demo-text *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venvs build dist demo demo-text *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # The environment is created again if it has no pip, or if .venv/unfinished exists: an installation was
 # interrupted. uv installs much faster than pip.
-.venv/ready: pyproject.toml .ci/gpu-only.txt
+.venv/ready: pyproject.toml $(LOCK) .ci/gpu-only.txt
 	@test ! -e .venv/unfinished && $(BIN)/python -c 'import pip' 2>/dev/null || { \
 	  $(PYTHON) -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	  || { echo 'make: $(PYTHON) cannot create an environment, expected Python 3.11 or later with venv:' \

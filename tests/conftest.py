@@ -39,9 +39,14 @@ of such a node."""
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests for ``--dist loadgroup``: by file, or by a node of ONE_PROCESS."""
+    """Group the tests for ``--dist loadgroup``: by file, or by a node of ONE_PROCESS.
+
+    Tests that start an OpenSearch node get the mark ``node``.
+    """
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
+        if "node_parts" in fixtures:
+            item.add_marker(pytest.mark.node)
         group = next((name for name in ONE_PROCESS if name in fixtures), str(item.path))
         item.add_marker(pytest.mark.xdist_group(group))
 

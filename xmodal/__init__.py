@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from xmodal.training.compress import compress
     from xmodal.training.train import train
 
-__version__ = "0.1.0"
+__version__: str
 
 __all__ = [
     "BinaryCodes",
@@ -73,7 +73,19 @@ def __getattr__(name: str) -> Any:
             from xmodal.errors import missing_extra
 
             raise missing_extra(error) or error from None
+    if name == "__version__":
+        return globals().setdefault(name, _installed_version())
     raise AttributeError(f"module 'xmodal' has no attribute {name!r}")
+
+
+def _installed_version() -> str:
+    """Return the version of the installed package, "0+unknown" of sources without one."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("xmodal")
+    except PackageNotFoundError:
+        return "0+unknown"
 
 
 def __dir__() -> list[str]:

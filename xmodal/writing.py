@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import io
 import json
 import os
 import shutil
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from xmodal import operating_system
 from xmodal.errors import InUse
+from xmodal.operating_system import OPEN_FLAGS, WITHOUT_WAITING
 
 NEW = ".new"
 """Suffix of a file or folder that is being written."""
@@ -23,7 +23,6 @@ OLD = ".old"
 """Suffix of a folder that is being replaced, where two folders cannot be exchanged at once."""
 LOCK = ".lock"
 """Name of the lock file of a folder."""
-_FLAGS = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -71,18 +70,15 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     raw = _Recording(_create(new, path), "w+")
     try:
         # numpy writes a BufferedWriter by its descriptor, and loses the reason of a failure.
-        with io.BufferedRandom(raw) as file:
-            try:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-                if os.name == "posix":  # while it is locked
-                    os.replace(new, path)
-            except BaseException:
-                new.unlink(missing_ok=True)
-                raise
-        if os.name != "posix":
-            os.replace(new, path)
+        while_open = operating_system.REMOVES_OPEN_FILES  # so that it is locked until then
+        with (
+            _placing(new, path, not while_open),
+            io.BufferedRandom(raw) as file,
+            _placing(new, path, while_open),
+        ):
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
     except Exception as error:
         failed = raw.error
         if failed is None and isinstance(error, OSError) and error.filename is None:
@@ -90,6 +86,19 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         if failed is None or failed.errno is None:
             raise
         raise _named(failed, path) from error
+
+
+@contextmanager
+def _placing(new: Path, path: Path, enabled: bool) -> Iterator[None]:
+    """Replace ``path`` by ``new`` at the end of the block; remove ``new`` after an exception."""
+    try:
+        yield
+        if enabled:
+            operating_system.replace(new, path)
+    except BaseException:
+        if enabled:
+            new.unlink(missing_ok=True)
+        raise
 
 
 class _Recording(io.FileIO):
@@ -113,21 +122,25 @@ def _create(new: Path, path: Path) -> int:
     """
     while True:
         try:
-            descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | _FLAGS, 0o666)
+            descriptor = os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | OPEN_FLAGS, 0o666)
             is_ours = True
         except FileExistsError:
             if new.is_symlink():
                 new.unlink(missing_ok=True)
                 continue
+            if not operating_system.REMOVES_OPEN_FILES:
+                _remove_unused(new, path)
+                continue
             try:
-                descriptor = os.open(new, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _FLAGS)
+                descriptor = os.open(new, os.O_RDONLY | WITHOUT_WAITING | OPEN_FLAGS)
             except FileNotFoundError:
                 continue
             is_ours = False
         except OSError as error:
             raise _named(error, path) from None
         try:
-            _lock_file(descriptor, path)
+            if not operating_system.try_lock(descriptor):
+                raise in_use(path)
             is_current = _is_at(descriptor, new)
             if is_current and not is_ours:
                 new.unlink()
@@ -145,18 +158,12 @@ def _named(error: OSError, path: Path) -> OSError:
     return OSError(error.errno, os.strerror(error.errno), str(path))
 
 
-def _lock_file(descriptor: int, path: Path) -> None:
-    """Lock an open file until it is closed; raise InUse if another process writes ``path``."""
-    if sys.platform == "win32":  # open files cannot be removed there
-        return
-    import fcntl
-
+def _remove_unused(new: Path, path: Path) -> None:
+    """Remove a file that a killed process left; raise InUse if it is open."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        new.unlink(missing_ok=True)
+    except PermissionError:
         raise in_use(path) from None
-    except OSError:  # a file system without locks
-        return
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
@@ -210,11 +217,14 @@ def lock_folder(folder: Path, *, shown: Path | None = None) -> Iterator[None]:
 
 def _unlock(descriptor: int, *paths: Path) -> None:
     """Remove a lock file, which is at one of the paths, and release it."""
-    for path in paths:
-        if os.name == "posix" and _is_at(descriptor, path):
-            with suppress(OSError):
-                path.unlink()
-    os.close(descriptor)
+    found = [path for path in paths if _is_at(descriptor, path)]
+    if not operating_system.REMOVES_OPEN_FILES:
+        os.close(descriptor)
+    for path in found:
+        with suppress(OSError):
+            path.unlink()
+    if operating_system.REMOVES_OPEN_FILES:
+        os.close(descriptor)
 
 
 def _names(folder: Path) -> set[str]:
@@ -244,7 +254,7 @@ def replace_folder(new: Path, folder: Path, is_last: Callable[[str], bool]) -> N
         if not target.exists():
             os.replace(new, target)
             return
-        if _exchange(new, target):
+        if operating_system.exchange(new, target):
             return
         old = sibling(folder, OLD)
         with suppress(OSError):
@@ -276,15 +286,3 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Exchange two paths at once; return whether the system and the file system can do that."""
-    if sys.platform != "linux":
-        return False
-    rename = getattr(ctypes.CDLL(None), "renameat2", None)
-    at_working_folder, exchange = -100, 2
-    names = os.fsencode(first), os.fsencode(second)
-    return rename is not None and (
-        rename(at_working_folder, names[0], at_working_folder, names[1], exchange) == 0
-    )

@@ -19,7 +19,7 @@ PLUGIN = "xmodal_opensearch"
 # Each string is a level of folders and single files; a module imports only from its own folder and
 # from levels to the left. Two folders of one level do not import each other.
 CORE_ORDER = (
-    "errors modality checksums config device linear_models writing",
+    "errors operating_system modality checksums config device linear_models writing",
     "codes vectors",
     "data web",
     "index features",
@@ -33,13 +33,22 @@ CORE_ORDER = (
 PLUGIN_ORDER = ("client", "node index", "loading rest server_plugin", "diagnostics", "cli")
 # Single files of one level may import each other from left to right.
 CORE_FILES = (
-    *("errors", "modality", "checksums", "config", "device", "linear_models", "writing"),
+    *(
+        "errors",
+        "operating_system",
+        "modality",
+        "checksums",
+        "config",
+        "device",
+        "linear_models",
+        "writing",
+    ),
     *("codes", "vectors"),
 )
 PLUGIN_USES_OF_CORE = {
     "encoders.text_tower",
     *("errors", "modality", "codes", "vectors", "data", "web", "retrieval", "encoders.load"),
-    "writing",
+    *("operating_system", "writing"),
     *("index.contract", "index.validation", "index.filters", "index.documents", "index.origins"),
     *("index.query_codes", "index.words", "cli.options"),
     *("features.cache", "cli.output", "cli.exit"),

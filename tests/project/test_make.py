@@ -34,7 +34,7 @@ test ! -e refuse
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A folder with the Makefile, the files that its rule needs, and the scripts."""
-    for name in ("Makefile", "pyproject.toml", ".ci/gpu-only.txt"):
+    for name in ("Makefile", "pyproject.toml", "requirements-dev.lock", ".ci/gpu-only.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     for name, program in (("python3", PYTHON), ("uv", UV)):

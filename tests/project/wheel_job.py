@@ -16,6 +16,9 @@ import tempfile
 from pathlib import Path
 from urllib.request import ProxyHandler, Request, build_opener
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of ``support``
+from support.dist_files import check_files
+
 CHECK = """
 from importlib.metadata import entry_points
 from importlib.resources import files
@@ -48,7 +51,6 @@ print("wheel: imports, entry points, assets and the local index work without tor
 
 def portable(wheel: str, install: list[str], folder: Path) -> None:
     """Encode, index, search and serve with a portable model where torch is not installed."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))  # the folder of ``support``
     from support.exported import exported, untrained
 
     from xmodal.data.synthetic import write_synthetic_data
@@ -109,6 +111,7 @@ def run_install_hint(
 def main(dist: str) -> None:
     """Install the wheel in ``dist`` into a new environment and check it."""
     (wheel,) = Path(dist).glob("*.whl")
+    check_files(Path(dist))
     uv = str(Path(sys.executable).with_name("uv"))
     with tempfile.TemporaryDirectory() as folder:
         python = str(Path(folder, "env", "bin", "python"))

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from xmodal.errors import is_out_of_memory
+from xmodal.operating_system import has_memory_limit
 
 if TYPE_CHECKING:
     from click import Group
@@ -26,7 +27,7 @@ def start(commands: Callable[[], Group]) -> NoReturn:
     runs in a child process, for which this one prints the reason.
     """
     _open_streams()
-    if not _has_limit():
+    if sys.platform == "win32" or not has_memory_limit():
         _run(commands)
     read, write = os.pipe()
     child = os.fork()
@@ -68,19 +69,11 @@ def _open_streams() -> None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))
 
 
-def _has_limit() -> bool:
-    """Return whether the address space of this process is limited."""
-    if sys.platform == "win32":
-        return False
-    import resource
-
-    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
-
-
 def _exit_like(child: int, pipe: int) -> NoReturn:
     """Wait for a child process and exit with its status; print a line if it did not end itself."""
     import signal
 
+    assert sys.platform != "win32"  # which has no limits of memory
     for name in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, lambda number, frame: os.kill(child, number))
     signal.signal(signal.SIGINT, lambda number, frame: None)  # a terminal sends it to both

@@ -418,7 +418,7 @@ def _work_folder(folder: Path, expected: FolderFormat) -> Iterator[Path]:
 
 def _is_possible(work: Path, folder: Path) -> bool:
     """Return whether ``work``, beside a folder, can be made and take its place; make it."""
-    if Path(os.path.realpath(folder)).is_mount():
+    if os.path.ismount(os.path.realpath(folder)):
         return False
     try:
         work.mkdir()

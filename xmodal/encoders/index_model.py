@@ -15,6 +15,7 @@ from xmodal.checksums import check_digest, with_digest
 from xmodal.encoders.folder import CONFIG, read_json
 from xmodal.errors import ConfigError
 from xmodal.index.folder import MODEL_FOLDER, MODEL_RECORD, is_index, lock_index
+from xmodal.operating_system import file_path
 from xmodal.writing import write_json
 
 DEFAULT_MODEL = Path(".xmodal", "model")
@@ -25,7 +26,7 @@ DEFAULT_INDEX = str(Path(".xmodal", "index"))
 
 def local_folder(uri: str) -> Path | None:
     """Return the folder of a local index, None for an address of another backend."""
-    path = uri.removeprefix("file://")
+    path = file_path(uri)
     return None if "://" in path else Path(path)
 
 

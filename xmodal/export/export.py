@@ -15,6 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from xmodal import __version__
 from xmodal.checksums import DIGEST_KEY, check_digest, file_record, is_damage
 from xmodal.data.dataset import Dataset, Problems, Progress
 from xmodal.encoders.encoder import Encoder
@@ -47,7 +48,7 @@ from xmodal.writing import LOCK, lock_folder, remove, write_text
 MIN_EQUAL_BITS = 0.999
 """Share of code bits in which torch and an ONNX graph in float32 must agree."""
 DEFAULT_ITEMS = 500
-PACKAGES = ("xmodal", "torch", "onnx", "onnxruntime")
+PACKAGES = ("torch", "onnx", "onnxruntime")
 log = logging.getLogger(__name__)
 
 
@@ -211,7 +212,8 @@ def _compare(
             "agreement": equal,
             "mAP": {name: figures for name, figures in measured.items() if figures},
             "problems": problems.count_by_kind(),
-            "versions": {name: version(name) for name in PACKAGES}
+            "versions": {"xmodal": __version__}
+            | {name: version(name) for name in PACKAGES}
             | {"python": platform.python_version(), "machine": platform.machine()},
         }
     }

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_check
 from xmodal.codes import BinaryCodes
 from xmodal.errors import ConfigError, missing_extra
 from xmodal.modality import Modality
+from xmodal.operating_system import file_path
 
 if TYPE_CHECKING:
     from xmodal.index.documents import Codes, DocumentBatch
@@ -277,7 +278,7 @@ def open_index(
             + (f" or one of {known}" if known else "")
             + "; is the package of this backend installed?"
         )
-    address = str(uri).removeprefix("file://") if scheme == "file" else str(uri)
+    address = file_path(str(uri)) if scheme == "file" else str(uri)
     try:
         opener = backends[scheme].load()
     except ModuleNotFoundError as error:

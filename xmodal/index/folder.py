@@ -107,15 +107,6 @@ def disk_usage(folder: Path) -> dict[str, int]:
     }
 
 
-def sync(path: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _is_left_by_save(path: Path) -> bool:
     """Return whether a killed first indexing may have left this file or folder."""
     if path.name in (MODEL_FOLDER, MODEL_RECORD, LOCK):

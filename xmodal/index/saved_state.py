@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from xmodal import operating_system
 from xmodal.errors import IndexFailure
 from xmodal.index.folder import (
     FORMER_FILE,
@@ -14,7 +15,6 @@ from xmodal.index.folder import (
     identity,
     lock_index,
     remove_unused,
-    sync,
 )
 from xmodal.index.segments.commit import FILE, Commit, check_files, read_commit, write_commit
 from xmodal.index.segments.merging import written
@@ -83,9 +83,9 @@ class SavedState:
                 check_files(self.folder, commit)
                 write_commit(new, commit)
                 self._records = (*self._records, *commit.segments)  # until one is known to be it
-                os.replace(new, self.folder / FILE)
+                operating_system.replace(new, self.folder / FILE)
                 self.identity, self._records = identity(self.folder), commit.segments
-                sync(self.folder)
+                operating_system.sync_folder(self.folder)
                 segments = saved
             finally:
                 new.unlink(missing_ok=True)

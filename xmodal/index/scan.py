@@ -13,12 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from xmodal.index.scan_kernel import BLOCK, NO_KEY, kernel
+from xmodal.operating_system import processors
 from xmodal.vectors import UInt8
 
 UInt32 = npt.NDArray[np.uint32]
@@ -148,7 +149,7 @@ class CodeColumn:
         )
         run = kernel(len(self.words), queries.planes, keys is not None)
         threads = len(blocks) * BLOCK * queries.rows.size // WORDS_PER_THREAD
-        threads = min(_processors(), threads) if threads > 1 else 1
+        threads = min(processors(), threads) if threads > 1 else 1
         helpers = [_threads().submit(run.__call__, *arguments) for _ in range(threads - 1)]
         run(*arguments)
         for helper in helpers:
@@ -270,16 +271,10 @@ def _words(packed: UInt8) -> UInt64:
     return words
 
 
-def _processors() -> int:
-    """Return the number of processors that this process may use."""
-    affinity: Any = getattr(os, "sched_getaffinity", None)  # not on every platform
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 @cache
 def _threads() -> ThreadPoolExecutor:
     """Return the threads that help a search, besides the one that calls it."""
-    return ThreadPoolExecutor(max(1, _processors() - 1), "xmodal-scan")
+    return ThreadPoolExecutor(max(1, processors() - 1), "xmodal-scan")
 
 
 if hasattr(os, "register_at_fork"):  # a forked process has none of the threads

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import resource
 import socket
 import sys
 import threading
@@ -19,6 +18,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from xmodal.errors import ConfigError
+from xmodal.operating_system import max_open_files
 from xmodal.service.connection import KEEP_ALIVE_SECONDS, LINGER_SECONDS, LimitedProtocol, Parsing
 from xmodal.service.metrics import Metrics
 from xmodal.service.settings import Settings
@@ -267,7 +267,5 @@ class _ListeningSocket(socket.socket):
 
 def _max_files() -> int:
     """Number of connections for which file descriptors suffice."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return 2**20
-    return max(soft - RESERVED_FILES, soft // 2)
+    files = max_open_files()
+    return max(files - RESERVED_FILES, files // 2)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from xmodal.errors import ConfigError
+from xmodal.operating_system import can_others_read
 
 log = logging.getLogger(__name__)
 
@@ -142,8 +143,7 @@ def _check_permissions(file: Path, status: os.stat_result) -> None:
     is not root reads them by its group (fsGroup).
     """
     mode = stat.S_IMODE(status.st_mode)
-    refused = 0o077 if status.st_uid == os.geteuid() else 0o037
-    if os.name == "posix" and stat.S_ISREG(status.st_mode) and mode & refused:
+    if stat.S_ISREG(status.st_mode) and can_others_read(status, shared=0o040):
         raise ConfigError(
             f"--token-file {file} has the permissions {mode:04o}, expected 0600: chmod 600 {file} "
             "(a secret of Kubernetes: defaultMode: 0400, with fsGroup 0440)"

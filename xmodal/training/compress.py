@@ -20,7 +20,6 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from xmodal import linear_models
+from xmodal import __version__, linear_models
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.config import configure, current_names
 from xmodal.data.vectors import CHUNK, Matrix, check_features, unit_rows
@@ -137,7 +136,7 @@ def _compress(
         "rows": {"all": len(features)} | {role: len(rows) for role, rows in parts.items()},
         "epoch": run.best_epoch,
         "versions": {
-            "xmodal": version("xmodal"),
+            "xmodal": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },

@@ -18,7 +18,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from xmodal import linear_models
+from xmodal import __version__, linear_models
 from xmodal.codes import check_bits
 from xmodal.config import Options
 from xmodal.data.dataset import Dataset, Problems
@@ -360,7 +359,7 @@ def _about(data: Dataset, options: Options, report: dict[str, Any]) -> dict[str,
         },
         "figures": figures,
         "versions": {
-            "xmodal": version("xmodal"),
+            "xmodal": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },

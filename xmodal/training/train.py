@@ -9,13 +9,13 @@ import logging
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 
+from xmodal import __version__
 from xmodal.codes import check_bits
 from xmodal.config import FEATURES, Options, configure
 from xmodal.data.dataset import Dataset, Progress
@@ -302,7 +302,7 @@ def _about(data: Dataset, split: Split, options: Options, config: Any, run: Run)
         },
         "figures": _figures(run),
         "versions": {
-            "xmodal": version("xmodal"),
+            "xmodal": __version__,
             "torch": torch.__version__,
             "python": platform.python_version(),
         },

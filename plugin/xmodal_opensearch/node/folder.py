@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xmodal.errors import ConfigError, IndexFailure
+from xmodal.operating_system import is_root
 from xmodal_opensearch.node import local_models, security
 from xmodal_opensearch.node.artifacts import Show, part_folder, resolve_plugins
 from xmodal_opensearch.node.java import needs_old_java, server_java
@@ -127,7 +128,7 @@ class NodeConfig:
         return [
             f"-Xmx{self.heap}",
             *(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"] if self.fast_start else []),
-            *(ROOT_FLAGS if os.geteuid() == 0 else ()),
+            *(ROOT_FLAGS if is_root() else ()),
             *(OLD_FLAGS if needs_old_java(self.version) else NEW_FLAGS),
             # From here to java.awt.headless: flags of the official start script.
             "-Dlog4j.shutdownHookEnabled=false",  # otherwise the end of the server is not logged

@@ -336,7 +336,7 @@ def _load(source: Source, precision: Precision) -> HuggingFaceModel | TokenTextB
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     spec, local = source.spec, Path(source.spec).expanduser()
-    if local.exists() or spec.startswith((".", "/", "~")):
+    if local.exists() or spec.startswith((".", "~")) or local.is_absolute():
         named = ("config.json", "modules.json")
         if not any((local / name).is_file() for name in named):
             raise ModelError(

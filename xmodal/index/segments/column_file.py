@@ -23,6 +23,7 @@ import xxhash
 from xmodal.checksums import BLOCK, CheckedBlocks, block_checksums, bytes_of, is_damage
 from xmodal.errors import IndexFailure
 from xmodal.index.segments.columns import Array, Chunks, Column, Int64
+from xmodal.operating_system import read_at_random
 
 ALIGNMENT = 64
 """Bytes of a line of the processor's cache."""
@@ -183,10 +184,9 @@ class ColumnFile:
         """Tell the system that few rows of a column are read, far apart."""
         mapped = self._content.base
         mapped = mapped.obj if isinstance(mapped, memoryview) else mapped
-        if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_RANDOM"):
+        if isinstance(mapped, mmap.mmap):
             start = -(-place.offset // mmap.PAGESIZE) * mmap.PAGESIZE
-            if place.offset + place.size > start:
-                mapped.madvise(mmap.MADV_RANDOM, start, place.offset + place.size - start)
+            read_at_random(mapped, start, place.offset + place.size - start)
 
     def _array(self, place: _Place) -> Array:
         """Return the column at a place."""

@@ -49,7 +49,7 @@ class Commit(NamedTuple):
 
 def write_commit(new: Path, commit: Commit) -> None:
     """Write a commit file under the name ``new``, and sync it."""
-    with open(new, "w", encoding="utf-8") as file:
+    with open(new, "w", encoding="utf-8", newline="\n") as file:
         file.write(_to_text(commit))
         file.flush()
         os.fsync(file.fileno())
