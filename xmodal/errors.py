@@ -7,6 +7,7 @@
     ├── ModelError         a backbone or encoder that cannot be loaded
     ├── ExtraMissing       an optional package is not installed (also an ImportError)
     ├── InUse              another process writes the same file or folder
+    ├── RemoteFailure      a remote file system (s3, hdfs, ...) cannot be reached or refused
     └── IndexFailure       an operation of an index failed
         ├── IndexMissing   there is no index at that address
         ├── IndexMismatch  the index holds codes of other bits or of another encoder
@@ -59,6 +60,10 @@ class InUse(XmodalError):
     """Another process writes the same file or folder."""
 
 
+class RemoteFailure(XmodalError):
+    """A remote file system cannot be reached, or refused a request for a reason of its own."""
+
+
 class ExtraMissing(XmodalError, ImportError):
     """Optional packages are not installed; the message contains the installation command.
 
@@ -87,6 +92,7 @@ EXTRAS = {
     "llama-index": ("llama_index",),
     "haystack": ("haystack",),
     "mcp": ("fastapi", "pydantic", "uvicorn", "urllib3", "prometheus_client", "mcp"),
+    "ray": ("ray",),
     "export": (
         *("torch", "torchvision", "transformers", "safetensors"),
         *("onnxruntime", "tokenizers", "onnx", "onnxscript"),

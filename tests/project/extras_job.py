@@ -103,6 +103,7 @@ assert load_image(Path("a.heic")).size == (64, 48)
 """
     ),
     "open-clip": Example("import open_clip; assert open_clip.list_models()"),
+    "ray": Example("import ray.data; import xmodal.encoders.cluster"),
     "onnx": Example("import onnxruntime, tokenizers; import xmodal.encoders.onnx_encoder"),
     "export": Example(f"{TRAINED}\nrun('export', '--model', 'm', '--onnx', 'x.onnx')"),
     "browser-tests": Example("import playwright.sync_api, axe_playwright_python"),

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 
+from xmodal.cli.cluster import check_cluster_options, cluster_options, encode_on_cluster
 from xmodal.cli.data import features_option, read_data
-from xmodal.cli.encoder import engine_option, load_encoder
+from xmodal.cli.encoder import CLUSTER, engine_option, load_encoder
 from xmodal.cli.options import (
     backbone_options,
     cache_option,
@@ -24,6 +25,7 @@ from xmodal.cli.output import print_json, print_line, print_problems, progress_b
 from xmodal.cli.parts import encode_part
 from xmodal.cli.sources import Data, data_argument, is_features
 from xmodal.data.dataset import Dataset
+from xmodal.data.remote import is_remote
 from xmodal.data.sharding import Shard
 from xmodal.errors import ConfigError
 from xmodal.index.parts.part import ENDING
@@ -61,7 +63,8 @@ if TYPE_CHECKING:
 @features_option
 @column_options
 @cache_option
-@engine_option
+@engine_option(cluster=True)
+@cluster_options
 @json_option
 def encode(
     data: Data | None,
@@ -75,7 +78,8 @@ def encode(
 
     A part (.parquet) has the documents of DATA, or of a shard of it, for xmodal index and
     xmodal-opensearch load. Encoding of a part streams: memory does not grow with DATA. A complete
-    part of the same model and files is skipped. "*" in its name stands for the shard.
+    part of the same model and files is skipped. "*" in its name stands for the shard. DATA and
+    parts may be on remote file systems: s3://bucket/photos.
 
     The .npz file of DATA has the arrays bits, image_codes, image_ids, image_positions, text_codes,
     text_ids and text_positions. Each code has the id of its item and the position, from 0, of its
@@ -85,6 +89,7 @@ def encode(
     Example:
       xmodal encode --model my.model --text "red shoes" --image a.jpg
       xmodal encode photos/ --model my.model --out parts/ --shard 3/16
+      xmodal encode s3://a/items.jsonl --model my.model --out s3://a/parts --engine ray
       xmodal encode photos/ --model my.model --out codes.npz
       xmodal encode photos/ --model my.model --out codes.npz --margins --compare other.npz
       xmodal encode --features features.npz --model my.model --out codes.npz
@@ -96,8 +101,10 @@ def encode(
     if out is None and (options["margins"] or options["compare"]):
         raise ConfigError("--margins and --compare are for the codes of DATA: add DATA and --out")
 
+    on_cluster = options["engine"] == CLUSTER
+    check_cluster_options(options, cluster=on_cluster)
     to_part = out is not None and (
-        options["shard"] is not None or out.is_dir() or out.suffix.lower() == ENDING
+        on_cluster or options["shard"] is not None or _is_place_of_parts(out)
     )
     if to_part and (texts or images or options["margins"] or options["compare"]):
         raise ConfigError("a part is written without --text, --image, --margins and --compare")
@@ -105,6 +112,11 @@ def encode(
         raise ConfigError(
             "--source and --no-vectors are for parts: add --shard, or --out x.parquet"
         )
+    if on_cluster:
+        if data is None or out is None:
+            raise ConfigError("--engine ray writes parts of DATA: add DATA and --out")
+        encode_on_cluster(model, data, out, options)
+        return
     if out is not None and to_part:
         encode_part(model, data, out, Shard.parse(options["shard"] or "1/1"), options)
         return
@@ -116,6 +128,10 @@ def encode(
     if out is not None:
         given = read_data(data, options)
         _write_codes(given.encoder(encoder), given.dataset, out, options)
+
+
+def _is_place_of_parts(out: Path) -> bool:
+    return is_remote(out) or out.is_dir() or out.suffix.lower() == ENDING
 
 
 def _print_codes(encoder: Encoder, texts: list[str], images: list[str], as_json: bool) -> None:

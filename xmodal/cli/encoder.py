@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +19,22 @@ if TYPE_CHECKING:
 CHECKED_ITEMS = 100
 """Rendered pictures and captions on which an export beside its encoder is compared with torch."""
 
-engine_option = click.option(
-    "--engine",
-    type=click.Choice(ENGINES),
-    default="auto",
-    show_default=True,
-    help="Runtime of the encoder: torch, or onnx, which starts faster and needs no torch; auto: "
-    "onnx if the model has it, and torch to index on a GPU.",
-)
+CLUSTER = "ray"
+"""Value of --engine for several processes and machines."""
+
+
+def engine_option(*, cluster: bool = False) -> Callable[..., Any]:
+    """Return the decorator of --engine; ``cluster``: with the value "ray"."""
+    more = "; ray: auto, in several processes, see --address" if cluster else ""
+    return click.option(
+        "--engine",
+        type=click.Choice([*ENGINES, CLUSTER] if cluster else ENGINES),
+        default="auto",
+        show_default=True,
+        help="Runtime of the encoder: torch, or onnx, which starts faster and needs no torch; "
+        f"auto: onnx if the model has it, and torch to index on a GPU{more}.",
+    )
+
 
 no_portable_option = click.option(
     "--no-portable",

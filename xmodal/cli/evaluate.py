@@ -58,7 +58,7 @@ from xmodal.writing import check_target, write_text
     help="Write queries and judgments for OpenSearch's Search Relevance Workbench to this folder.",
 )
 @backbone_options(None)
-@engine_option
+@engine_option()
 @features_option
 @column_options
 @split_map_option

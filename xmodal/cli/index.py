@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 @features_option
 @column_options
 @cache_option
-@engine_option
+@engine_option()
 @no_portable_option
 @json_option
 def index(data: Data, model: Path | None, uri: str, **options: Any) -> None:

@@ -23,7 +23,7 @@ from xmodal.index.contract import open_index
     help="Folder of the files that a query may name by path [default: none, base64 alone].",
 )
 @backbone_options(None)
-@engine_option
+@engine_option()
 def mcp(model: Path | None, uri: str, pictures: Path | None, **params: Any) -> None:
     """Serve searches of an index to a language model by MCP, on standard input and output.
 

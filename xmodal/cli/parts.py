@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xmodal.cli.changes import Changes
 from xmodal.cli.encoder import load_encoder
@@ -22,8 +23,11 @@ from xmodal.cli.output import (
     progress_bars,
     status,
 )
+from xmodal.cli.remote_data import GivenData, local_data
 from xmodal.cli.sources import Data, by_source, is_features, paths_of
 from xmodal.cli.streams import DataStream
+from xmodal.data.dataset import Problems
+from xmodal.data.remote import address, check_remote_target, is_remote, is_remote_file
 from xmodal.data.sharding import Shard, listing_digest
 from xmodal.encoders.folder import CONFIG, stored_fingerprint
 from xmodal.errors import ConfigError, IndexMismatch
@@ -33,9 +37,6 @@ from xmodal.index.parts.info import PartInfo
 from xmodal.index.parts.part import ENDING, Part
 from xmodal.index.parts.writing import write_part
 from xmodal.writing import check_target
-
-if TYPE_CHECKING:
-    pass
 
 
 def part_path(out: Path, shard: Shard) -> Path:
@@ -56,31 +57,24 @@ def encode_part(
     model: Path, data: Data | None, out: Path, shard: Shard, options: Mapping[str, Any]
 ) -> None:
     """Encode a shard of DATA into a part, unless that is complete, and print what it holds."""
-    path = part_path(out, shard)
-    paths = [*(() if data is None else paths_of(data)), *options["feature_files"]]
-    _check_outside(path, paths)
-    header = PartInfo(
-        stored_fingerprint(model),
-        0,
-        listing_digest(paths, reading_options(options) | vars(columns_of(options))),
-        options["source"] or _source(data, paths),
-        shard,
-        vectors=not options["no_vectors"],
-    )
-    check_target(path)
-    if path.exists() and (done := _complete(path, header)) is not None:
-        _print_part(path, done, options, skipped=True)
-        return
-    features = bool(options["feature_files"]) or is_features(data)
-    encoder = load_encoder(model, options, features=features)
-    header = replace(header, fingerprint=encoder.fingerprint, bits=encoder.bits)
-    stream = DataStream(data, options)
-    with progress_bars() as bars:
+    path, problems = part_path(out, shard), Problems()
+    with ExitStack() as stack:
+        given = None
+        if data is not None:
+            given = stack.enter_context(local_data(data, options, problems))
+        header = part_header(model, given, shard, options)
+        if is_complete(path, given, header, options):
+            return
+        features = bool(options["feature_files"]) or is_features(data)
+        encoder = load_encoder(model, options, features=features)
+        header = replace(header, fingerprint=encoder.fingerprint, bits=encoder.bits)
+        stream = DataStream(None, options) if given is None else given.stream(problems)
+        bars = stack.enter_context(progress_bars())
         documents = stream.documents(
             encoder,
             source=header.source,
             shard=shard,
-            root=paths[0] if paths[0].is_dir() else paths[0].parent,
+            root=Path() if given is None else given.root,
             cache=options["cache"],
             vectors=header.vectors,
         )
@@ -94,12 +88,48 @@ def encode_part(
 
         written = write_part(path, header, counted(), stream.problems)
     print_problems(stream.problems)
-    _print_part(path, written, options, skipped=False)
+    print_part(path, written, options, skipped=False)
 
 
-def _source(data: Data | None, paths: list[Path]) -> str:
+def part_header(
+    model: Path, data: GivenData | None, shard: Shard, options: Mapping[str, Any]
+) -> PartInfo:
+    """Return what a part has in common with the other shards of DATA, without its bits."""
+    files = options["feature_files"]
+    read = () if data is None else paths_of(data.local)
+    return PartInfo(
+        stored_fingerprint(model),
+        0,
+        listing_digest([*read, *files], reading_options(options) | vars(columns_of(options))),
+        options["source"] or _source(files[0] if data is None else data.data),
+        shard,
+        vectors=not options["no_vectors"],
+    )
+
+
+def is_complete(
+    path: Path, data: GivenData | None, header: PartInfo, options: Mapping[str, Any]
+) -> bool:
+    """Return whether the part exists, and print what it holds; else check that it can be written.
+
+    Raises IndexMismatch for a part of another model, listing or shard, IndexFailure for another
+    file, ConfigError for a part in a folder of DATA, OSError, and RemoteFailure.
+    """
+    if data is not None:
+        _check_outside(path, data)
+    if not is_remote(path):
+        check_target(path)
+    exists = is_remote_file(path) if is_remote(path) else path.exists()
+    if exists:
+        print_part(path, _complete(path, header), options, skipped=True)
+    elif is_remote(path):
+        check_remote_target(path)
+    return exists
+
+
+def _source(data: Data) -> str:
     """Return the name of the source of DATA. Raises ConfigError for several sources."""
-    sources = by_source(paths[0] if data is None else data)
+    sources = by_source(data)
     if len(sources) > 1:
         raise ConfigError(
             f"parts have one source, this command has {len(sources):,}: encode each of them into "
@@ -108,15 +138,17 @@ def _source(data: Data | None, paths: list[Path]) -> str:
     return sources[0][0]
 
 
-def _check_outside(path: Path, sources: list[Path]) -> None:
+def _check_outside(path: Path, data: GivenData) -> None:
     """Raise ConfigError for a part in a folder of the data, which it would change."""
     target = Path(os.path.realpath(path))
-    for source in sources:
-        if source.is_dir() and target.is_relative_to(os.path.realpath(source)):
-            raise ConfigError(f"--out {path} is inside of {source}, expected another folder")
+    for source, local in zip(paths_of(data.data), paths_of(data.local), strict=True):
+        if local.is_dir() and target.is_relative_to(os.path.realpath(source)):
+            raise ConfigError(
+                f"--out {address(path)} is inside of {address(source)}, expected another folder"
+            )
 
 
-def _complete(path: Path, header: PartInfo) -> PartInfo | None:
+def _complete(path: Path, header: PartInfo) -> PartInfo:
     """Return what an existing part holds if it is the one to write.
 
     Raises IndexMismatch for a part of another model, listing or shard, IndexFailure for another
@@ -132,21 +164,22 @@ def _complete(path: Path, header: PartInfo) -> PartInfo | None:
     ):
         if mine != other:
             raise IndexMismatch(
-                f"{path} is of another {name} ({other}, expected {mine}): remove it, or name "
-                "another --out"
+                f"{address(path)} is of another {name} ({other}, expected {mine}): remove it, or "
+                "name another --out"
             )
     return found
 
 
-def _print_part(path: Path, part: PartInfo, options: Mapping[str, Any], *, skipped: bool) -> None:
+def print_part(path: Path, part: PartInfo, options: Mapping[str, Any], *, skipped: bool) -> None:
+    """Print what a part holds; ``skipped``: it was there before."""
     if options["as_json"]:
         numbers = {"documents": part.documents, **part.codes, "problems": part.problems}
-        print_json({"part": str(path), "skipped": skipped, **numbers})
+        print_json({"part": address(path), "skipped": skipped, **numbers})
         return
     if skipped:
-        info(f"{path} is complete, nothing was encoded")
+        info(f"{address(path)} is complete, nothing was encoded")
     counts = ", ".join(f"{part.codes[m]:,} {m} codes" for m in part.codes)
-    print_line(f"{path}: {part.documents:,} documents, {counts}")
+    print_line(f"{address(path)}: {part.documents:,} documents, {counts}")
 
 
 def index_parts(

@@ -93,7 +93,7 @@ _ADDRESS = re.compile("[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
 @click.option(
     "--gallery", type=click.Path(path_type=Path), help="Write the hits to an .html or .png file."
 )
-@engine_option
+@engine_option()
 @backbone_options(None)
 @json_option
 def search(words: tuple[str, ...], model: Path | None, uri: str, **params: Any) -> int:

@@ -92,7 +92,7 @@ TOKEN = "XMODAL_TOKEN"
     "--batch", default=32, show_default=True, help="Maximum texts in one batch; 1: no batching."
 )
 @backbone_options(None)
-@engine_option
+@engine_option()
 def serve(model: Path, uri: str, host: str, port: int, **params: Any) -> None:
     """Run the HTTP service and its search page until Ctrl-C.
 

@@ -14,6 +14,7 @@ from xmodal.cli.sources import Data, is_features
 from xmodal.data.dataset import Item, Problems
 from xmodal.data.feature_file import FeatureFile, read_feature_file
 from xmodal.data.readers.reading import Expected
+from xmodal.data.remote_copy import LocalCopy
 from xmodal.data.sharding import Shard
 from xmodal.index.documents import DocumentBatch
 
@@ -28,11 +29,13 @@ class DataStream:
     """DATA, or files of --features, or both; only DATA with --features is read whole.
 
     ``problems``: unusable input that was found while the documents were read and encoded.
+    ``copy``: the local copy of remote data that ``data`` is.
     """
 
     data: Data | None
     options: Mapping[str, Any]
     problems: Problems = field(default_factory=Problems)
+    copy: LocalCopy | None = None
     _file: FeatureFile | None = None
     _matched: CommandData | None = None
     _items: Iterator[Item] | None = None
@@ -53,6 +56,8 @@ class DataStream:
             self.problems.extend(self._matched.dataset.problems)
         else:
             items = stream_items(data, self.options, self.problems, self._expected)
+            if self.copy is not None:
+                items = self.copy.restored(items)
             self._items = chain(list(islice(items, 1)), items)
 
     @property
@@ -70,6 +75,16 @@ class DataStream:
         given = self._matched or read_data(self.data, self.options)
         self.problems = given.dataset.problems
         return given
+
+    def items(self) -> Iterator[Item]:
+        """Return the items of DATA, which are read once; raises the errors of the readers.
+
+        Only for a stream without features.
+        """
+        if self._items is None:
+            self.start()
+        assert self._items is not None
+        return self._items
 
     def documents(
         self,

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from xmodal.data.names import hash_order, sample_size, take_names
+from xmodal.data.remote import address, is_remote
 from xmodal.errors import ConfigError, one_line
 from xmodal.modality import MODALITIES, Modality
 
@@ -69,6 +70,12 @@ class Problems:
         for kind, names in other._names.items():
             own = self._names.setdefault(kind, [])
             own.extend(names[: MAX_NAMES - len(own)])
+
+    def copy(self) -> Problems:
+        """Return an object of its own with the same records."""
+        copied = Problems()
+        copied.extend(self)
+        return copied
 
     def names(self, kind: str) -> list[str]:
         """Return the names recorded under a kind, at most ``MAX_NAMES``."""
@@ -133,7 +140,12 @@ class Item:
 
 
 def absolute_path(path: str | Path) -> str:
-    """Return an absolute path; symbolic links are followed only if the path has ".." in it."""
+    """Return an absolute path, or the address of a remote one.
+
+    Symbolic links are followed only if the path has ".." in it.
+    """
+    if is_remote(path):
+        return address(path)
     with_parents = ".." in Path(path).parts
     return os.path.realpath(path) if with_parents else os.path.abspath(path)
 

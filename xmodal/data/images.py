@@ -20,6 +20,7 @@ from xmodal.data.bit_depth import to_8_bits
 from xmodal.data.bounded_file import BoundedFile, jpeg_header_is_bounded
 from xmodal.data.packed import read_picture
 from xmodal.data.picture_formats import FORMATS, content_name, is_heif, register_heif
+from xmodal.data.remote import address
 from xmodal.data.tiff_tags import tags_are_bounded
 from xmodal.errors import DataError, ExtraMissing
 
@@ -42,6 +43,13 @@ COPYING_FORMATS = ("WEBP", "JPEG2000", "AVIF", "HEIF")
 COPIES_BYTES = 17
 SMALL_MODES = ("1", "L", "P")
 """Modes of one byte for each pixel; Pillow stores RGB in 4 bytes."""
+
+
+class NamedBytes(bytes):
+    """Bytes of a picture with the name that messages give it."""
+
+    name: str = "picture"
+
 
 Source = str | Path | bytes | Image.Image
 Pixels = npt.NDArray[np.uint8]
@@ -87,19 +95,22 @@ def _open(source: Source) -> Iterator[Image.Image]:
     if isinstance(source, Image.Image):
         yield source
         return
-    data = source if isinstance(source, bytes) else _read(source)
+    data = source if isinstance(source, bytes) else read_named(source)
     with decoder_errors(name_of(source), data), _open_bytes(data) as image:
         yield image
 
 
-def _read(path: str | Path) -> bytes:
+def read_named(path: str | Path) -> NamedBytes:
+    """Return the content of a picture's file. Raises DataError, and RemoteFailure."""
     try:
-        return read_picture(path)
+        content = NamedBytes(read_picture(path))
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such picture") from None
+        raise DataError(f"{address(path)}: there is no such picture") from None
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"{path}: cannot be read ({reason})") from None
+        raise DataError(f"{address(path)}: cannot be read ({reason})") from None
+    content.name = address(path)
+    return content
 
 
 def _open_bytes(data: bytes) -> Image.Image:
@@ -194,7 +205,9 @@ def decoder_errors(name: object, data: bytes | None = None) -> Iterator[None]:
 
 def name_of(source: Source) -> object:
     """Return the path for error messages, or "picture" for a source without one."""
-    return source if isinstance(source, str | Path) else "picture"
+    if isinstance(source, NamedBytes):
+        return source.name
+    return address(source) if isinstance(source, str | Path) else "picture"
 
 
 def _reduce_jpeg(image: JpegImageFile, size: int | None, name: object) -> None:

@@ -45,14 +45,19 @@ class Shard:
 
     def has_key(self, key: str) -> bool:
         """Return whether the shard has the items of this key."""
-        if self.count == 1:
-            return True
-        hashed = hashlib.blake2b(key.encode(errors="replace"), digest_size=8).digest()
-        return int.from_bytes(hashed, "little") % self.count == self.number - 1
+        return shard_number(key, self.count) == self.number
 
     def select(self, items: Iterable[Item], root: Path) -> Iterator[Item]:
         """Yield the items of the shard."""
         return (item for item in items if self.has(item, root))
+
+
+def shard_number(key: str, count: int) -> int:
+    """Return the number, from 1 to ``count``, of the shard that has the items of a key."""
+    if count == 1:
+        return 1
+    hashed = hashlib.blake2b(key.encode(errors="replace"), digest_size=8).digest()
+    return int.from_bytes(hashed, "little") % count + 1
 
 
 def group_key(item: Item, root: Path) -> str:

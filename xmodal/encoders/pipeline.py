@@ -7,18 +7,20 @@ decode the pictures of the next one; Pillow and numpy release the lock of Python
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from xmodal.data.dataset import Dataset, FeatureName, ImageSource, Item, Problems
-from xmodal.data.images import Pixels
-from xmodal.data.picture_files import picture_hash, picture_hashes
+from xmodal.data.images import Pixels, read_named
+from xmodal.data.picture_files import picture_hashes
 from xmodal.data.preprocessing import Preprocessing
+from xmodal.data.sharding import group_key, shard_number
 from xmodal.encoders.decoded_encoder import DecodedEncoder
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import DataError
@@ -47,19 +49,54 @@ class Chunk:
     pictures: dict[ImageSource, Picture] | None = None
 
 
+class ChunkBuilder:
+    """Makes chunks of items that are added one by one."""
+
+    def __init__(self) -> None:
+        self._items: list[Item] = []
+        self._sources = 0
+
+    def add(self, item: Item) -> Chunk | None:
+        """Add an item; return the chunk of those before it if it is complete."""
+        sources = len(item.images) + len(item.captions)
+        is_full = len(self._items) == CHUNK_ITEMS or self._sources + sources > CHUNK_SOURCES
+        complete = self.rest() if is_full else None
+        self._items.append(item)
+        self._sources += sources
+        return complete
+
+    def rest(self) -> Chunk | None:
+        """Return the chunk of the items that are left, None without any."""
+        items, self._items, self._sources = self._items, [], 0
+        return Chunk(items) if items else None
+
+
 def chunks(items: Iterable[Item]) -> Iterator[Chunk]:
     """Yield the items in chunks."""
-    chunk: list[Item] = []
-    sources = 0
+    builder = ChunkBuilder()
     for item in items:
-        number = len(item.images) + len(item.captions)
-        if chunk and (len(chunk) == CHUNK_ITEMS or sources + number > CHUNK_SOURCES):
-            yield Chunk(chunk)
-            chunk, sources = [], 0
-        chunk.append(item)
-        sources += number
-    if chunk:
-        yield Chunk(chunk)
+        if (complete := builder.add(item)) is not None:
+            yield complete
+    if (rest := builder.rest()) is not None:
+        yield rest
+
+
+def chunks_by_shard(
+    items: Iterable[Item], count: int, wanted: Collection[int], root: Path
+) -> Iterator[tuple[int, Chunk]]:
+    """Yield the chunks of several shards of ``count``, each with the number of its shard.
+
+    Those of one shard are equal to :func:`chunks` of :meth:`Shard.select`. Items are read once;
+    memory is that of one chunk for each shard.
+    """
+    builders = {number: ChunkBuilder() for number in sorted(wanted)}
+    for item in items:
+        number = shard_number(group_key(item, root), count)
+        if number in builders and (complete := builders[number].add(item)) is not None:
+            yield number, complete
+    for number, builder in builders.items():
+        if (rest := builder.rest()) is not None:
+            yield number, rest
 
 
 def encode_stream(
@@ -124,9 +161,11 @@ def decode_picture(image: ImageSource, preprocessing: Preprocessing) -> Picture:
     """Return a decoded picture and the hash of its bytes, or why it is unusable."""
     if isinstance(image, FeatureName):
         return Picture(None, f"{image}: there is no picture, only a feature", None)
-    digest = picture_hash(image)
+    digest = None
     try:
-        return Picture(preprocessing.pixels(image), None, digest)
+        content = read_named(image)
+        digest = hashlib.sha256(content).hexdigest()
+        return Picture(preprocessing.pixels(content), None, digest)
     except DataError as error:
         return Picture(None, str(error), digest)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from xmodal.data.remote import address, is_remote
 from xmodal.modality import Modality
 
 
@@ -39,8 +40,10 @@ def read_origin(text: str | None) -> Origin | None:
 
 
 def source_of(data: str | Path) -> str:
-    """Return the name of the source DATA: its path, absolute and without symbolic links."""
-    return os.path.realpath(data)
+    """Return the name of the source DATA: its path, absolute and without symbolic links, or
+    its address.
+    """
+    return address(data) if is_remote(data) else os.path.realpath(data)
 
 
 class Entry(NamedTuple):

@@ -15,6 +15,7 @@ from threading import Lock
 from typing import Protocol
 
 from xmodal.data.packed.names import container_of, is_tar
+from xmodal.data.remote import is_remote, read_remote
 from xmodal.errors import DataError
 
 MAX_PICTURE_BYTES = 256 * 2**20
@@ -35,14 +36,17 @@ class Container(Protocol):
 
 
 def open_picture(path: str | Path) -> io.BufferedReader | io.BytesIO:
-    """Open the file of a picture, or a packed picture, for reading.
+    """Open the file of a picture, a packed picture, or a remote one, for reading.
 
-    Raises OSError as ``open`` does, for a file that is not an ordinary one (a pipe, a device), and
+    Raises RemoteFailure if a remote file system cannot be reached. Raises OSError as ``open``
+    does, for a file that is not an ordinary one (a pipe, a device), and
     for more than MAX_PICTURE_BYTES.
     """
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
+        if is_remote(path):
+            return io.BytesIO(_read_remote(path))
         return io.BytesIO(_read_packed(Path(path)))
     except ValueError:  # a name with a zero byte
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
@@ -81,6 +85,13 @@ def picture_stat(path: str | Path) -> os.stat_result:
 def too_large(size: int, max_bytes: int) -> OSError:
     """Return the error for a picture of too many bytes."""
     return OSError(f"{size:,} bytes, expected at most {max_bytes:,}")
+
+
+def _read_remote(path: str | Path) -> bytes:
+    from xmodal.data.remote_copy import copied_container  # imports this package
+
+    packed = copied_container(path)
+    return read_remote(path, MAX_PICTURE_BYTES) if packed is None else _read_packed(packed)
 
 
 def _read_packed(path: Path) -> bytes:

@@ -19,6 +19,7 @@ from xmodal.data.packed import PackedName, is_picture_file
 from xmodal.data.readers.loose_names import Ambiguous, LooseNames
 from xmodal.data.readers.reading import Reading
 from xmodal.data.readers.seen_texts import SeenTexts
+from xmodal.data.remote import is_remote
 
 OTHER_FORM = "pictures are named in another form, and found"
 """Kind of problem, recorded once for each form in a table."""
@@ -40,6 +41,7 @@ class PictureFolder:
     Names are relative to ``--images``, else to the folder of the table. If a picture is not there,
     the direct subfolders are searched (for a table in a folder such as "annotations": those beside
     it). A subfolder with the picture is used for the other names as well.
+    In a remote folder nothing is looked for: a missing picture is recorded when it is decoded.
     """
 
     def __init__(self, table: Path, reading: Reading) -> None:
@@ -63,11 +65,26 @@ class PictureFolder:
         """
         if isinstance(name, PackedName):
             return Path(name)
+        if is_remote(self._folder):
+            return self._remote(name, problems)
         if name not in self._known:
             if len(self._known) == MAX_KNOWN:
                 self._known.clear()
             self._known[name] = self._find_or_record(name, problems)
         return self._known[name]
+
+    def _remote(self, name: str, problems: Problems) -> Path | None:
+        """Return the path of a name in a remote folder; it is not looked for.
+
+        A name on another file system, or in another bucket, is recorded.
+        """
+        path = Path(name) if is_remote(name) else self._folder / name.replace("\\", "/")
+        plain = Path(os.path.normpath(path))
+        if plain.parts[:2] == self._folder.parts[:2] and "\0" not in name:
+            return plain
+        if self._missing.add(name):
+            problems.add("picture is not on the file system of its table", name)
+        return None
 
     def _find_or_record(self, name: str, problems: Problems) -> Path | None:
         if "\0" in name:

@@ -38,6 +38,7 @@ from xmodal.data.readers.seen_texts import SeenTexts
 from xmodal.data.readers.shards import expand_range, find_shards, read_shards
 from xmodal.data.readers.tables import FORMATS, format_ending, read_table
 from xmodal.data.readers.values import valid_unicode
+from xmodal.data.remote import address, is_remote
 from xmodal.data.split import role_of
 from xmodal.errors import ConfigError, DataError
 
@@ -218,6 +219,11 @@ def _items(source: tuple[Path, ...], reading: Reading) -> Iterator[Item]:
         return read_shards(shards, reading)
     if path.is_dir():
         return read_folder(path, reading)
+    if is_remote(path):
+        raise DataError(
+            f"{address(path)} is on a remote file system, from which xmodal encode reads (--out "
+            "parts.parquet): encode it there, or copy it"
+        )
     if not path.is_file():
         raise DataError(f"{path} does not exist, expected a folder or a table of pictures")
     if format_ending(path) not in FORMATS:

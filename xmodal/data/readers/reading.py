@@ -7,6 +7,7 @@ from pathlib import Path
 
 from xmodal.data.dataset import Problems
 from xmodal.data.readers.columns import Columns
+from xmodal.data.remote import is_remote
 from xmodal.errors import ConfigError
 
 SEPARATOR_NAMES = {
@@ -55,7 +56,8 @@ class Reading:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for an unknown encoding or a folder that does not exist."""
-        if self.pictures is not None and not self.pictures.is_dir():
+        pictures = self.pictures
+        if pictures is not None and not (is_remote(pictures) or pictures.is_dir()):
             raise ConfigError(f"--images {self.pictures}: there is no such folder")
         if self.encoding is not None:
             try:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from xmodal.checksums import with_digest
 from xmodal.data.dataset import Problems
+from xmodal.data.remote import is_remote, write_remote
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.parts.info import KEY, PartInfo
 from xmodal.index.parts.tables import checksum, schema, to_table
@@ -31,9 +32,10 @@ def write_part(
     """Write documents to a part, which replaces ``path`` when it is complete.
 
     ``info``: without the numbers, which are counted; ``problems``: those that ``batches`` records.
-    Memory is that of some batches. Raises InUse if another process writes the file, and OSError.
+    Memory is that of some batches. Raises InUse if another process writes the file, OSError, and
+    RemoteFailure.
     """
-    with atomic_write(path) as file:
+    with write_remote(path) if is_remote(path) else atomic_write(path) as file:
         return write_part_file(file, info, batches, problems)
 
 
