@@ -7,14 +7,22 @@ from torch.nn import functional
 
 
 def caption_contrast(
-    u: torch.Tensor, v: torch.Tensor, temperature: float, excluded: torch.Tensor
+    u: torch.Tensor,
+    v: torch.Tensor,
+    temperature: float,
+    excluded: torch.Tensor,
+    weight: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean over both directions of -log softmax_i(u_i v_j / K t), (b, K) both.
 
     InfoNCE (van den Oord et al., 2018) in both directions, as in CLIP (Radford et al., 2021), on
     relaxed codes. ``excluded`` (b, b) bool, symmetric: pairs that are not negatives.
+    ``weight`` (b,) of the pairs, 1 if None.
     """
     logits = (u @ v.T / (u.shape[1] * temperature)).masked_fill(excluded, -1e9)
     own = torch.arange(len(u), device=u.device)
-    both = functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)
-    return both / 2
+    if weight is None:
+        both = functional.cross_entropy(logits, own) + functional.cross_entropy(logits.T, own)
+        return both / 2
+    each = [functional.cross_entropy(x, own, reduction="none") for x in (logits, logits.T)]
+    return (weight * (each[0] + each[1])).sum() / (2 * weight.sum())
