@@ -40,10 +40,16 @@ ROWS: dict[str, dict[str, Any]] = {
     "random captions": {"unpaired": "random", "unpaired_rounds": 1},
     "five nearest": {"unpaired": "nearest"},
     "mutual neighbours": {"unpaired": "mutual"},
+    "distilled ensemble": {"unpaired": "distilled"},
+    "soft nearest": {"unpaired": "soft"},
+    "optimal transport": {"unpaired": "transport"},
+    "policy": {"unpaired": "policy"},
     TRUTH: {"unpaired": "none"},
 }
 """Settings of each row."""
-CURVE_ROWS = (ALONE, "mutual neighbours", TRUTH)
+LATER = ("random captions", "five nearest", "soft nearest")
+"""Rows that run after the other rows of a seed."""
+CURVE_ROWS = (ALONE, "mutual neighbours", "distilled ensemble", TRUTH)
 TRIALS: dict[str, dict[str, Any]] = {
     "mutual neighbours": {},
     "1 round": {"unpaired_rounds": 1},
@@ -52,6 +58,12 @@ TRIALS: dict[str, dict[str, Any]] = {
     "20 neighbours": {"unpaired_neighbours": 20},
     "weight .1": {"unpaired_weight": 0.1},
     "weight 1": {"unpaired_weight": 1.0},
+    "distilled": {"unpaired": "distilled"},
+    "distilled, temperature .03": {"unpaired": "distilled", "unpaired_temperature": 0.03},
+    "distilled, temperature .1": {"unpaired": "distilled", "unpaired_temperature": 0.1},
+    "distilled, weight 1": {"unpaired": "distilled", "unpaired_weight": 1.0},
+    "transport": {"unpaired": "transport"},
+    "transport, temperature .03": {"unpaired": "transport", "unpaired_temperature": 0.03},
 }
 """Settings of ``--held-out``."""
 DIRECTIONS = ("image_to_text", "text_to_image")
@@ -79,7 +91,8 @@ def _run(args: argparse.Namespace) -> int:
     jobs = [
         SemiJob(data_set, paired, row, seed) for seed in seeds for paired in sizes for row in rows
     ]
-    failures = run_all(jobs, environment, workers, fresh=args.fresh)
+    ordered = sorted(jobs, key=lambda job: (job.seed, job.row.name in LATER))
+    failures = run_all(ordered, environment, workers, fresh=args.fresh)
     sections = [("How to read", _about(len(seeds), data_set))]
     sections += [
         (

@@ -51,6 +51,8 @@ ADDED_SETTINGS: dict[str, Any] = {
     "unpaired_weight": 0.3,
     "unpaired_rounds": 2,
     "unpaired_neighbours": 10,
+    "unpaired_temperature": 0.05,
+    "unpaired_students": 4,
 }
 """Settings that models of earlier versions lack, with the values at which their data, which has
 pairs alone, is trained as before."""

@@ -19,6 +19,10 @@ class Unpaired:
     image: Array
     text: Array
 
+    def features(self, modality: Modality) -> Array:
+        """Return the features of the pictures, or of the captions."""
+        return self.image if modality == "image" else self.text
+
 
 def unpaired_features(
     items: UnpairedItems, source: FeatureSource, problems: Problems

@@ -12,12 +12,16 @@ import torch
 
 from xmodal.data.dataset import Dataset, Item
 from xmodal.data.unpaired import unpaired_items, with_texts
+from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
 from xmodal.features.units import Units
 from xmodal.features.unpaired import Unpaired
 from xmodal.training.methods.contrastive.config import Config
-from xmodal.training.methods.contrastive.selection import Embedded, choose, mutual
-from xmodal.training.methods.contrastive.train import CaptionRun, train, with_choice
+from xmodal.training.methods.contrastive.generator import gains, learn
+from xmodal.training.methods.contrastive.initial import start_from_linear_models
+from xmodal.training.methods.contrastive.losses import caption_contrast, taught_contrast
+from xmodal.training.methods.contrastive.selection import Embedded, Pool, choose, mutual, transport
+from xmodal.training.methods.contrastive.train import CaptionRun, stages, train, with_choice
 from xmodal.training.methods.contrastive.trainer import CaptionData
 from xmodal.training.methods.contrastive.unpaired import Choice, UnpairedConfig
 
@@ -26,7 +30,11 @@ QUICK = Config(epochs=2, batch=32, hidden=16, unpaired_rounds=2)
 
 def rows(n: int, dim: int, seed: int = 0) -> Any:
     """Return ``n`` random rows of length 1, float16."""
-    made = np.random.default_rng(seed).standard_normal((n, dim))
+    return unit(np.random.default_rng(seed).standard_normal((n, dim)))
+
+
+def unit(made: Any) -> Any:
+    """Return rows of length 1, float16."""
     return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float16)
 
 
@@ -111,13 +119,56 @@ def test_mutual_neighbours_equal_a_loop() -> None:
     assert sorted(zip(found.image.tolist(), found.text.tolist(), strict=True)) == expected
 
 
-@pytest.mark.parametrize("rule", ["mutual", "nearest", "random"])
+@pytest.mark.parametrize("rule", ["mutual", "nearest", "random", "soft", "transport"])
 def test_a_rule_names_existing_rows_in_order_of_the_pictures(rule: Any) -> None:
     embedded = Embedded(torch.randn(9, 6), torch.randn(4, 6))
     config = UnpairedConfig(unpaired=rule)
     found = choose(embedded, config, np.random.default_rng(0))
     assert len(found) and set(found.text) <= set(range(4))
     assert np.all(np.diff(found.image) >= 0) and found.image.max() < 9
+
+
+def test_transport_gives_pictures_and_captions_equal_masses() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.arange(4).repeat(8, 1)
+    plan = transport(torch.randn(8, 4, generator=generator), rows, 4).softmax(dim=1)
+    assert plan.sum(0).tolist() == pytest.approx([2.0] * 4, abs=0.02)
+
+
+def test_captions_are_drawn_by_their_probabilities() -> None:
+    pool = Pool(torch.tensor([[7, 3]] * 200), torch.zeros(200, 2))
+    drawn = pool.draw(torch.tensor([[0.25, 0.75]] * 200), np.random.default_rng(0))
+    assert np.all(np.diff(drawn.image) >= 0)
+    assert (drawn.text == 3).mean() == pytest.approx(0.75, abs=0.05)
+
+
+def test_the_policy_learns_which_candidates_are_rewarded() -> None:
+    made = data().unpaired
+    assert made is not None
+    pool = Pool(torch.arange(10).repeat(50, 1), torch.zeros(50, 10))
+    reward = torch.full((50, 10), -1.0)
+    reward[:, 4] = 3.0
+    torch.manual_seed(0)
+    found = learn(made, pool, reward, 0.05, np.random.default_rng(0))
+    assert float(found[:, 4].mean()) > 1.5 / 10
+
+
+def test_the_reward_is_larger_for_true_pairs() -> None:
+    rng = np.random.default_rng(0)
+    hidden = rng.standard_normal((60, 6))
+    image, text = (hidden @ rng.standard_normal((6, n)) for n in (24, 18))
+    scale = [
+        (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float16) for x in (image, text)
+    ]
+    held_out = replace(
+        units(30), image=scale[0][:30], text=scale[1][:30], text_offsets=np.arange(31)
+    )
+    towers = Towers(24, 18, 16, hidden=16, kind="residual").eval()
+    start_from_linear_models(towers, held_out, False, rng)
+    unpaired = Unpaired(image[30:], text[30:])
+    pool = Pool(torch.arange(30).repeat(30, 1), torch.zeros(30, 30))
+    reward = gains(towers, held_out, unpaired, pool, 0.05)
+    assert float(reward.diagonal().mean()) > 0.5
 
 
 def test_chosen_pairs_follow_the_given_ones_with_their_weight() -> None:
@@ -145,10 +196,24 @@ def test_unpaired_data_adds_rounds_and_changes_the_codes() -> None:
     assert others != codes
 
 
-@pytest.mark.parametrize("last", [1, 2, 3, 4, 5])
+def test_the_loss_of_a_teacher_that_knows_the_pairs_is_the_contrast() -> None:
+    u, v = torch.rand(4, 8) * 2 - 1, torch.rand(4, 8) * 2 - 1
+    weight, none = torch.tensor([1.0, 1.0, 0.5, 0.5]), torch.zeros(4, 4, dtype=torch.bool)
+    taught = taught_contrast(u, v, 0.1, 100 * torch.eye(4), weight < 1, weight)
+    assert float(taught) == pytest.approx(
+        float(caption_contrast(u, v, 0.1, none, weight)), rel=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "last"),
+    [*(("mutual", last) for last in (1, 2, 3, 5)), ("policy", 5), ("distilled", 7)],
+)
 def test_a_run_stopped_in_any_round_continues_with_the_same_codes(
-    tmp_path: Path, last: int
+    tmp_path: Path, rule: Any, last: int
 ) -> None:
+    config = replace(QUICK, unpaired=rule, unpaired_students=2)
+
     class Stop(Exception):
         pass
 
@@ -157,8 +222,10 @@ def test_a_run_stopped_in_any_round_continues_with_the_same_codes(
             raise Stop
 
     with pytest.raises(Stop):
-        trained(folder=tmp_path, show=stop)
-    assert trained(folder=tmp_path)[1] == trained()[1]
+        trained(config, folder=tmp_path, show=stop)
+    whole, codes = trained(config)
+    assert trained(config, folder=tmp_path)[1] == codes
+    assert len(whole.history) == QUICK.epochs * len(stages(config))
 
 
 @pytest.mark.parametrize(

@@ -12,26 +12,35 @@ linear model that is strong on few pairs), and learn a residual perceptron besid
   share a part of the contrastive target (:mod:`xmodal.training.objective`).
 - ``negatives`` adds the hinge of SCH-GAN on negatives that its policy or a rule selects; its effect
   is in benchmarks/results/captions.md.
+- Pictures and captions without a pair are used in further trainings: on pairs that a rule or a
+  policy chooses (:mod:`xmodal.training.methods.contrastive.selection`), or on the similarities of
+  several towers (``unpaired="distilled"``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from xmodal.device import device
 from xmodal.encoders.towers import Towers
+from xmodal.features.units import Units
 from xmodal.features.unpaired import Unpaired
 from xmodal.training.methods.contrastive.config import Config
+from xmodal.training.methods.contrastive.generator import policy_choice
 from xmodal.training.methods.contrastive.initial import start_from_linear_models
 from xmodal.training.methods.contrastive.selection import Embedded, choose
 from xmodal.training.methods.contrastive.trainer import CaptionData, Trainer
 from xmodal.training.methods.contrastive.unpaired import Choice, join
 from xmodal.training.run import Run
 from xmodal.training.validation import validation_recall
+
+HELD_OUT_EVERY = 4
+"""One unit of so many is held out from the discriminator of the policy."""
 
 
 @dataclass
@@ -70,21 +79,45 @@ def train(data: CaptionData, config: Config, run: CaptionRun) -> Towers:
         return run.finish(rounds.trainer.towers)
 
 
+@dataclass(frozen=True)
+class Stage:
+    """One training. ``by``: numbers of the trainings before it whose towers it uses.
+
+    ``part``: on a part of the pairs; ``pairs``: on all of them; ``chosen``: also on pairs that the
+    towers choose; ``taught``: also on unpaired data, with the similarities of the towers.
+    """
+
+    kind: Literal["part", "pairs", "chosen", "taught"]
+    by: tuple[int, ...] = ()
+
+
+def stages(config: Config) -> list[Stage]:
+    """Return the trainings on data with unpaired pictures and captions."""
+    if config.unpaired == "none":
+        return [Stage("pairs")]
+    if config.unpaired == "distilled":
+        students = tuple(range(1, 1 + config.unpaired_students))
+        return [
+            Stage("pairs"),
+            *(Stage("chosen", (0,)) for _ in students),
+            Stage("taught", students),
+        ]
+    first = [Stage("pairs")] if config.unpaired != "policy" else [Stage("part"), Stage("pairs")]
+    rounds = range(len(first), len(first) + config.unpaired_rounds)
+    return [*first, *(Stage("chosen", (number - 1,)) for number in rounds)]
+
+
 class Rounds:
     """Trainings one after the other: on pairs, then on pairs and chosen pairs of unpaired data.
 
-    Each round has all epochs of the configuration and begins with a linear model of its data. The
-    towers of the round before choose the pairs.
+    Each round has all epochs of the configuration and begins with a linear model of its data.
     """
 
     def __init__(self, data: CaptionData, config: Config, run: CaptionRun) -> None:
         self._data, self._config, self._run = data, config, run
-        rounds = 1
-        if config.unpaired != "none" and data.unpaired is not None:
-            rounds += config.unpaired_rounds
-        self.epochs = rounds * config.epochs
-        self._number = 0
-        self._before: Towers | None = None
+        self._stages = [Stage("pairs")] if data.unpaired is None else stages(config)
+        self.epochs = len(self._stages) * config.epochs
+        self._finished: list[Towers] = []
         self._trainer: Trainer | None = None
 
     @property
@@ -97,37 +130,52 @@ class Rounds:
         """Make the steps of an epoch, counted from 1; yield the figures of each."""
         number, before = divmod(epoch - 1, self._config.epochs)
         if not before:
+            if number:
+                self._finished.append(self.trainer.towers.eval())
             rng = self._run.rng(number * self._config.epochs)
-            self._begin(number, self.trainer.towers if number else None)
+            self._begin()
             start = self.trainer.data.train
             start_from_linear_models(self.trainer.towers, start, self._data.raw_images, rng)
         yield from self.trainer.epoch(before + 1, self._run.rng(epoch))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the number of the round, the towers before it, and the state of its training."""
-        before = {} if self._before is None else self._before.state_dict()
+        """Return the towers of the finished rounds, and the state of the training of this one."""
         parts = {name: part.state_dict() for name, part in self.trainer.state().items()}
-        return {"number": self._number, "before": before, **parts}
+        return {"finished": [towers.state_dict() for towers in self._finished], **parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state; the choice of its round is repeated."""
-        before = self._initial() if state["before"] else None
-        if before is not None:
-            before.load_state_dict(state["before"])
-        self._begin(state["number"], before)
+        for saved in state["finished"]:
+            towers = self._initial().eval()
+            towers.load_state_dict(saved)
+            self._finished.append(towers.to(device()))
+        self._run.rng(len(self._finished) * self._config.epochs)
+        self._begin()
         for name, part in self.trainer.state().items():
             part.load_state_dict(state[name])
 
-    def _begin(self, number: int, before: Towers | None) -> None:
-        """Begin a round with untrained towers, on the choice of the towers before it."""
-        data, config = self._data, self._config
-        if before is not None and data.unpaired is not None:
-            rng = np.random.default_rng([self._run.seed, number])
-            choice = choose(Embedded.of(before, data.unpaired), config, rng)
+    def _begin(self) -> None:
+        """Begin the next round with untrained towers."""
+        stage = self._stages[len(self._finished)]
+        by = [self._finished[number] for number in stage.by]
+        towers, data = self._initial(), self._data
+        if stage.kind == "part":
+            data = replace(data, train=_part(data.train, held_out=False))
+        elif stage.kind in ("chosen", "taught") and data.unpaired is not None:
+            choice = self._choose(by, data.unpaired)
             self._run.choices.append(choice)
-            data = with_choice(data, data.unpaired, choice, config.unpaired_weight)
-        self._number, self._before = number, before
-        self._trainer = Trainer(self._initial(), data, config)
+            data = with_choice(data, data.unpaired, choice, self._config.unpaired_weight)
+        teachers = by if stage.kind == "taught" else ()
+        self._trainer = Trainer(towers, data, self._config, teachers)
+
+    def _choose(self, by: Sequence[Towers], unpaired: Unpaired) -> Choice:
+        """Choose pairs by the rule; the similarities of the towers are averaged."""
+        rng = np.random.default_rng([self._run.seed, len(self._finished)])
+        if self._config.unpaired == "policy":
+            held_out = _part(self._data.train, held_out=True)
+            scout = self._finished[0]
+            return policy_choice(by, scout, held_out, unpaired, self._config, rng)
+        return choose(Embedded.of(by, unpaired), self._config, rng)
 
     def _initial(self) -> Towers:
         data, config = self._data, self._config
@@ -149,4 +197,10 @@ def with_choice(
     train = join(data.train, unpaired, choice)
     weights = np.ones(len(train), np.float32)
     weights[len(data.train) :] = weight
-    return replace(data, train=train, weights=weights)
+    return replace(data, train=train, weights=weights, given=len(data.train))
+
+
+def _part(units: Units, *, held_out: bool) -> Units:
+    """Return every fourth unit, or the others."""
+    rows = np.arange(len(units))
+    return units.take(rows[(rows % HELD_OUT_EVERY == 0) == held_out])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn import functional
 
 from xmodal.device import device
 from xmodal.encoders.torch_encoder import RowTensor
@@ -20,7 +21,7 @@ from xmodal.training import losses, pseudo_labels
 from xmodal.training.checkpoint import Stateful
 from xmodal.training.methods.contrastive.batches import Batch, Sampler
 from xmodal.training.methods.contrastive.config import Config
-from xmodal.training.methods.contrastive.losses import caption_contrast
+from xmodal.training.methods.contrastive.losses import caption_contrast, taught_contrast
 from xmodal.training.negatives import (
     Candidates,
     NegativePolicy,
@@ -41,7 +42,8 @@ class CaptionData:
     """Training and validation units, and the width of the codes.
 
     ``raw_images``: the image features are pixels. ``unpaired``: further pictures and captions that
-    may be used. ``weights`` (n,): of the training units in the contrast, 1 if None.
+    may be used. ``weights`` (n,): of the training units in the contrast, 1 if None. ``given``:
+    number of training units before the chosen ones, which are last.
     """
 
     train: Units
@@ -50,13 +52,17 @@ class CaptionData:
     raw_images: bool = False
     unpaired: Unpaired | None = None
     weights: npt.NDArray[np.float32] | None = None
+    given: int = 0
 
 
 class Trainer:
     """Networks and optimisers of one run."""
 
-    def __init__(self, towers: Towers, data: CaptionData, config: Config) -> None:
+    def __init__(
+        self, towers: Towers, data: CaptionData, config: Config, teachers: Sequence[Towers] = ()
+    ) -> None:
         self.config, self.n = config, len(data.train)
+        self.teachers = [one.to(device()).eval() for one in teachers]
         self.towers, self.data = towers, data
         self.weights = None if data.weights is None else torch.from_numpy(data.weights)
         self.labels = _pseudo_labels(data, config)
@@ -91,13 +97,29 @@ class Trainer:
             labels = None if self.labels is None else self.labels.take(chosen.to(device()))
             batch = self.sampler.batch(chosen.numpy(), rng)
             weight = None if self.weights is None else self.weights[chosen].to(device())
-            yield self._step(batch, labels, weight, epoch > self.config.warmup, rng)
+            taught = None
+            if self.teachers:
+                taught = self._taught(batch), (chosen >= self.data.given).to(device())
+            yield self._step(batch, labels, weight, taught, epoch > self.config.warmup, rng)
+
+    @torch.no_grad()
+    def _taught(self, batch: Batch) -> torch.Tensor:
+        """Return the mean similarities of the teachers, by their temperature, (b, b)."""
+        similarity = torch.zeros((), device=device())
+        for towers in self.teachers:
+            image, text = (
+                functional.normalize(torch.tanh(tower.outputs(features)), dim=1)
+                for tower, features in ((towers.image, batch.image), (towers.text, batch.text))
+            )
+            similarity = similarity + image @ text.T / len(self.teachers)
+        return similarity / self.config.unpaired_temperature
 
     def _step(
         self,
         batch: Batch,
         labels: PseudoLabels | None,
         weight: torch.Tensor | None,
+        taught: tuple[torch.Tensor, torch.Tensor] | None,
         warm: bool,
         rng: np.random.Generator,
     ) -> dict[str, float]:
@@ -107,7 +129,9 @@ class Trainer:
         u, v = forward.codes
         terms: Terms = {}
         match = batch.equal | torch.eye(len(u), dtype=torch.bool, device=u.device)
-        if labels is None:
+        if taught is not None and weight is not None:
+            terms["pairs"] = taught_contrast(u, v, config.temperature, *taught, weight)
+        elif labels is None:
             terms["pairs"] = caption_contrast(u, v, config.temperature, batch.equal, weight)
         else:
             probability = torch.maximum(labels.match_probability, match.float())

@@ -17,19 +17,27 @@ from xmodal.features.unpaired import Unpaired
 class UnpairedConfig:
     """Settings for pictures without captions and captions without pictures."""
 
-    unpaired: Literal["mutual", "nearest", "random", "none"] = "mutual"
-    """Selection of captions for pictures, both without a pair: mutual neighbours by the towers of
-    the round before, the nearest captions, random ones, or none."""
+    unpaired: Literal[
+        "mutual", "distilled", "soft", "transport", "policy", "nearest", "random", "none"
+    ] = "mutual"
+    """Use of pictures and captions without a pair: which captions are chosen for pictures
+    (:mod:`xmodal.training.methods.contrastive.selection`), or the distilled similarities of several
+    towers."""
     unpaired_weight: float = 0.3
     """Weight of a chosen pair in the contrast; a given pair has 1."""
     unpaired_rounds: int = 2
     """Trainings with chosen pairs, each with the choice of the towers before it."""
     unpaired_neighbours: int = 10
     """Nearest captions of a picture, and pictures of a caption, that may be chosen."""
+    unpaired_temperature: float = 0.05
+    """Temperature of softmaxes over similarities, for all rules with probabilities."""
+    unpaired_students: int = 4
+    """Towers whose similarities are averaged for "distilled"."""
 
     def __post_init__(self) -> None:
-        check_at_least(self, 1, "unpaired_rounds", "unpaired_neighbours")
+        check_at_least(self, 1, "unpaired_rounds", "unpaired_neighbours", "unpaired_students")
         check_at_least(self, 1e-9, "unpaired_weight")
+        check_at_least(self, 1e-3, "unpaired_temperature")
         check_at_most(self, 1, "unpaired_weight")
 
 
