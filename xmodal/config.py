@@ -47,7 +47,7 @@ ADDED_OPTIONS: dict[str, Any] = {
 """Options that models of earlier versions lack, and the values that describe those."""
 
 ADDED_SETTINGS: dict[str, Any] = {
-    "unpaired": "mutual",
+    "unpaired": "auto",
     "unpaired_weight": 0.3,
     "unpaired_rounds": 2,
     "unpaired_neighbours": 10,

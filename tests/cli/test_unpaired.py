@@ -20,11 +20,11 @@ OPTIONS = (
 
 @pytest.fixture
 def few(dataset: Dataset, tmp_path: Path) -> Path:
-    """A table of 30 pairs, then 10 rows with a picture alone and 10 with a text alone."""
+    """A table of 20 pairs, then 20 rows with a picture alone and 20 with a text alone."""
     rows: list[dict[str, str]] = []
-    for number, item in enumerate(dataset.items[:50]):
+    for number, item in enumerate(dataset.items[:60]):
         row = {"image": str(item.images[0]), "text": f"{item.captions[0]} {number}"}
-        if number >= 30:
+        if number >= 20:
             del row["text" if number < 40 else "image"]
         rows.append(row)
     table = tmp_path / "few.jsonl"
@@ -43,13 +43,17 @@ def test_rows_with_one_side_are_counted_used_and_part_of_the_run(
     out = tmp_path / "few.model"
     trained = xmodal_cli("train", few, "--out", out, *OPTIONS)
     assert trained.status == 0
-    assert "10 pictures without captions and 10 texts without pictures are used" in trained.err
-    assert "epoch   2/2" in trained.err and counts(out) == (10, 10)
+    assert "20 pictures without captions and 20 texts without pictures are used" in trained.err
+    assert "epoch   2/2" in trained.err and counts(out) == (20, 20)
     again = xmodal_cli("train", few, "--out", out, *OPTIONS)
     assert again.status == 0 and "epoch" not in again.err
     few.write_text(few.read_text().rpartition("\n")[0])
     other = xmodal_cli("train", few, "--out", out, *OPTIONS)
     assert other.status == 2 and "other items" in other.err
+    assert "fewer than the 20 pairs" in other.err
+    mutual = ("--set", "unpaired=mutual")
+    used = xmodal_cli("train", few, "--out", out, *OPTIONS, *mutual)
+    assert used.status == 2 and "unpaired 'auto', not 'mutual'" in used.err
 
 
 def test_a_folder_and_a_file_are_used_without_the_pictures_and_texts_of_pairs(
@@ -61,7 +65,7 @@ def test_a_folder_and_a_file_are_used_without_the_pictures_and_texts_of_pairs(
     added = ("--unpaired-images", photos_folder, "--unpaired-texts", texts)
     trained = xmodal_cli("train", few, "--out", out, *added, *OPTIONS)
     assert trained.status == 0, trained.err
-    assert counts(out) == (len(dataset) - 30, 12)
+    assert counts(out) == (len(dataset) - 20, 22)
 
 
 def test_without_one_side_or_by_a_setting_the_others_are_left_out(

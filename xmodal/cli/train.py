@@ -168,9 +168,9 @@ def train(data: Data, **params: Any) -> None:
     from xmodal.training.train import resolve_method
     from xmodal.training.train import train as train_encoder
 
-    uses = resolve_method(options.method, dataset) == "contrastive"
-    uses &= settings.get("unpaired") != "none"
-    if line := unpaired_line(dataset, uses, options.split_map):
+    contrastive = resolve_method(options.method, dataset) == "contrastive"
+    unpaired = str(settings.get("unpaired", "auto")) if contrastive else "none"
+    if line := unpaired_line(dataset, unpaired, options.split_map):
         info(line)
     cache = params["cache"] or default_cache()
     with progress_bars() as bars:

@@ -31,6 +31,13 @@ class UnpairedItems:
         """Whether there are pictures and texts: pairs are chosen of both."""
         return bool(self.pictures and self.texts)
 
+    def enough(self, pairs: int) -> bool:
+        """Whether there are at least as many pictures, and texts, as ``pairs``.
+
+        With fewer the pairs decide, and the further trainings cost more than they add.
+        """
+        return bool(self) and min(len(self.pictures), len(self.texts)) >= pairs
+
     @property
     def line(self) -> str:
         """Return the counts as text."""
@@ -48,8 +55,9 @@ def unpaired_items(
 ) -> UnpairedItems:
     """Return the different pictures and captions of items that are no pairs.
 
-    At most ``limit`` of each are returned. Left out are items whose split is not the training part, captions that a pair has, and pictures
-    that a pair has: under the same path, or with equal ``hashes`` where these are given.
+    At most ``limit`` of each are returned. Left out are items whose split is not the training part,
+    captions that a pair has, and pictures that a pair has: under the same path, or with equal
+    ``hashes`` where these are given.
     """
     image, text = data.sizes("image") > 0, data.sizes("text") > 0
     if not (image ^ text).any():

@@ -191,9 +191,12 @@ def _train(
 
 def _used(data: Dataset, options: Options, config: Any) -> Dataset:
     """Return the items that the training reads: pairs, and items without a pair if it uses them."""
+    pairs = data.pairs()
     if options.method != "contrastive" or config.unpaired == "none":
-        return data.pairs()
-    return data if unpaired_items(data, None, options.split_map) else data.pairs()
+        return pairs
+    found = unpaired_items(data, None, options.split_map)
+    uses = bool(found) if config.unpaired != "auto" else found.enough(len(pairs))
+    return data if uses else pairs
 
 
 def _feature_source(

@@ -18,11 +18,11 @@ class UnpairedConfig:
     """Settings for pictures without captions and captions without pictures."""
 
     unpaired: Literal[
-        "mutual", "distilled", "soft", "transport", "policy", "nearest", "random", "none"
-    ] = "mutual"
+        "auto", "mutual", "distilled", "soft", "transport", "policy", "nearest", "random", "none"
+    ] = "auto"
     """Use of pictures and captions without a pair: which captions are chosen for pictures
     (:mod:`xmodal.training.methods.contrastive.selection`), or the distilled similarities of several
-    towers."""
+    towers. "auto": mutual, if there are as many pictures, and captions, without a pair as pairs."""
     unpaired_weight: float = 0.3
     """Weight of a chosen pair in the contrast; a given pair has 1."""
     unpaired_rounds: int = 2
