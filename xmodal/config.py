@@ -46,6 +46,17 @@ ADDED_OPTIONS: dict[str, Any] = {
 }
 """Options that models of earlier versions lack, and the values that describe those."""
 
+ADDED_SETTINGS: dict[str, Any] = {
+    "unpaired": "auto",
+    "unpaired_weight": 0.3,
+    "unpaired_rounds": 2,
+    "unpaired_neighbours": 10,
+    "unpaired_temperature": 0.05,
+    "unpaired_students": 4,
+}
+"""Settings that models of earlier versions lack, with the values at which their data, which has
+pairs alone, is trained as before."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -108,6 +119,12 @@ def current_names(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
         elif value != REMOVED[name]:
             raise ConfigError(f"setting {name} was removed: {name}={value!r} has no equivalent")
     return current
+
+
+def added_settings(config: Any) -> dict[str, Any]:
+    """Return those of ``ADDED_SETTINGS`` that the configuration of a method has."""
+    fields = {field.name for field in dataclasses.fields(config)}
+    return {name: value for name, value in ADDED_SETTINGS.items() if name in fields}
 
 
 def check_at_least(config: object, minimum: float, *names: str) -> None:

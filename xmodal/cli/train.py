@@ -32,6 +32,7 @@ from xmodal.cli.output import (
 )
 from xmodal.cli.settings_help import settings_help
 from xmodal.cli.sources import Data, as_arguments, data_argument, is_features
+from xmodal.cli.unpaired import unpaired_line, unpaired_options, with_unpaired
 from xmodal.config import DEFAULT_BACKBONE, FEATURES, PRECISIONS, Options, configure, parse_settings
 from xmodal.data.readers.columns import label_candidates
 from xmodal.data.situation import recognise
@@ -78,6 +79,7 @@ BUILTIN = {"small-cnn", "words"}
     help="Precision of the backbones; bfloat16 is faster and changes codes.",
 )
 @features_option
+@unpaired_options
 @column_options
 @split_map_option
 @click.option("--label-share", default=1.0, show_default=True, help="Share of the labels to use.")
@@ -138,6 +140,7 @@ def train(data: Data, **params: Any) -> None:
       xmodal train items.csv --out my.model --label-column category
       xmodal train items.csv --out my.model --image-backbone small-cnn --text-backbone words
       xmodal train items.csv --out my.model --features features.npz
+      xmodal train few.csv --out my.model --unpaired-images photos/ --unpaired-texts texts.txt
       xmodal train photos/ --out my.model --no-train
     """
     require("xmodal train", "torch")
@@ -151,20 +154,24 @@ def train(data: Data, **params: Any) -> None:
     if params["no_train"]:
         _fit(data, params)
         return
-    given = read_data(data, params)
+    given = with_unpaired(read_data(data, params), params)
     dataset = given.dataset
     check_split_map(dataset, options.split_map)
     with_known_splits = with_roles(dataset, options.split_map)  # unknown ones are refused
     info(f"{dataset.name}: {len(dataset):,} items, {len(dataset.pairs()):,} pairs")
     info(recognise(dataset).line)
     print_label_candidates(dataset, "trains on it")
-
     from xmodal.encoders.folder import REPORT
     from xmodal.evaluation.evaluate import evaluate
     from xmodal.evaluation.explain import explain
     from xmodal.features.cache import default_cache
+    from xmodal.training.train import resolve_method
     from xmodal.training.train import train as train_encoder
 
+    contrastive = resolve_method(options.method, dataset) == "contrastive"
+    unpaired = str(settings.get("unpaired", "auto")) if contrastive else "none"
+    if line := unpaired_line(dataset, unpaired, options.split_map):
+        info(line)
     cache = params["cache"] or default_cache()
     with progress_bars() as bars:
         encoder = train_encoder(

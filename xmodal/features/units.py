@@ -234,7 +234,7 @@ class FeatureTable:
             ends["text"],
             np.logical_or.reduceat(labels[order], starts) if len(starts) else labels,
             np.logical_or.reduceat(labelled[order], starts) if len(starts) else labelled,
-            _row_keys(text),
+            row_keys(text),
             *(Names(partial(self.source_name, m), rows[m]) for m in MODALITIES),
         )
 
@@ -252,7 +252,7 @@ class FeatureTable:
         return np.concatenate(chosen), _to_offsets(np.array([len(one) for one in chosen]))
 
 
-def _row_keys(features: Features) -> Int64:
+def row_keys(features: Features) -> Int64:
     """Return a number for each row, (m,): equal rows have equal numbers, in order of appearance."""
     digests = np.empty(len(features), "V16")
     for part, values in FeatureRows.of(features).blocks():

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from xmodal.config import ADDED_OPTIONS, Options, current_names
+from xmodal.config import ADDED_OPTIONS, Options, added_settings, current_names
 from xmodal.data.dataset import Dataset, ImageSource
 from xmodal.data.picture_files import joint_hash, picture_hashes, picture_stamp
 from xmodal.errors import ConfigError
@@ -60,7 +60,7 @@ def find_difference(
     if not isinstance(stored, dict) or not isinstance(settings, dict):
         return "settings that it does not record"
     try:
-        renamed = current_names(type(config), settings)
+        renamed = added_settings(config) | current_names(type(config), settings)
     except ConfigError:
         return "settings of an earlier version"
     for before, now in ((ADDED_OPTIONS | stored, asdict(options)), (renamed, asdict(config))):

@@ -24,6 +24,7 @@ from xmodal.data.picture_files import picture_hashes
 from xmodal.data.situation import labels_hint, recognise
 from xmodal.data.split import ROLES, Split
 from xmodal.data.split import split as split_pairs
+from xmodal.data.unpaired import unpaired_items
 from xmodal.encoders.calibration import Confidence, known_words
 from xmodal.encoders.folder import TORCH_ENCODER, RunFolder, open_run
 from xmodal.encoders.torch_encoder import BackboneRef, RowTensor, TrainedEncoder, as_rows
@@ -40,12 +41,14 @@ from xmodal.features.backbones import (
 from xmodal.features.from_file import FileSource, check_backbone
 from xmodal.features.rows import FeatureRows
 from xmodal.features.units import BackboneSource, FeatureSource, FeatureTable
+from xmodal.features.unpaired import unpaired_features
 from xmodal.modality import Modality
 from xmodal.training.calibrate import calibrate, collection_of
 from xmodal.training.checkpoint import continue_or_clear
 from xmodal.training.identity import find_difference, pictures_record, run_identity
 from xmodal.training.methods.contrastive import train as contrastive
-from xmodal.training.methods.contrastive.train import CaptionData, CaptionRun
+from xmodal.training.methods.contrastive.train import CaptionRun
+from xmodal.training.methods.contrastive.trainer import CaptionData
 from xmodal.training.methods.dshgan import train as dshgan
 from xmodal.training.methods.multiadversarial import train as multiadversarial
 from xmodal.training.methods.schgan import train as schgan
@@ -112,7 +115,8 @@ def train(
         )
     with open_run(folder, TORCH_ENCODER, restart) as place:
         if folder is not None and place.finished:
-            return _load_finished(folder, pairs, options, config, features)
+            used = _used(data, options, config)
+            return _load_finished(folder, used, options, config, features)
         return _train(data, pairs, place, options, config, cache, progress, show, features)
 
 
@@ -144,7 +148,8 @@ def _train(
     """Train by the method of ``options``, and save the encoder in the folder of the run."""
     method = METHODS[options.method]
     source, refs = _feature_source(pairs, options, features, cache, progress)
-    hashes = picture_hashes(pairs.pictures())
+    used = _used(data, options, config)
+    hashes = picture_hashes(used.pictures())
     table = FeatureTable.of(with_groups(pairs, hashes), source)
     split = split_pairs(
         table.data,
@@ -156,9 +161,12 @@ def _train(
     notice = labels_notice(split)
     if notice is not None:
         log.warning(notice)
-    identity = run_identity(pairs, asdict(options), asdict(config), features)
+    identity = run_identity(used, asdict(options), asdict(config), features)
     run = _run(method, table, split, options, source)
-    pictures = pictures_record(pairs, hashes)
+    if isinstance(run, CaptionRun):
+        items = unpaired_items(used, hashes, options.split_map)
+        run.data = replace(run.data, unpaired=unpaired_features(items, source, data.problems))
+    pictures = pictures_record(used, hashes)
     run.folder, run.identity, run.show = place.work, f"{identity}-{pictures['sha256']}", show
     continue_or_clear(place, run.identity)
     towers: Towers = method.train(run.data, config, run)
@@ -179,6 +187,16 @@ def _train(
         encoder.save(place.work)
         place.complete()
     return encoder
+
+
+def _used(data: Dataset, options: Options, config: Any) -> Dataset:
+    """Return the items that the training reads: pairs, and items without a pair if it uses them."""
+    pairs = data.pairs()
+    if options.method != "contrastive" or config.unpaired == "none":
+        return pairs
+    found = unpaired_items(data, None, options.split_map)
+    uses = bool(found) if config.unpaired != "auto" else found.enough(len(pairs))
+    return data if uses else pairs
 
 
 def _feature_source(
@@ -298,6 +316,7 @@ def _about(data: Dataset, split: Split, options: Options, config: Any, run: Run)
             "label_column": data.label_column,
             **{role: len(getattr(split, role)) for role in ROLES},
             "labelled": int(run.data.train.labelled.sum()),
+            **_unpaired_counts(run),
             "problems": data.problems.count_by_kind(),
         },
         "figures": _figures(run),
@@ -307,6 +326,14 @@ def _about(data: Dataset, split: Split, options: Options, config: Any, run: Run)
             "python": platform.python_version(),
         },
     }
+
+
+def _unpaired_counts(run: Run) -> dict[str, int]:
+    """Return the numbers of pictures and texts without a pair, where the training used them."""
+    unpaired = run.data.unpaired if isinstance(run, CaptionRun) else None
+    if unpaired is None:
+        return {}
+    return {"unpaired pictures": len(unpaired.image), "unpaired texts": len(unpaired.text)}
 
 
 def _figures(run: Run) -> dict[str, float]:

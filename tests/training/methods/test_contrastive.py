@@ -16,15 +16,11 @@ from xmodal.errors import ConfigError
 from xmodal.evaluation.captions import query_figures
 from xmodal.features.units import Units
 from xmodal.training.methods.contrastive.batches import Sampler
+from xmodal.training.methods.contrastive.config import Config
 from xmodal.training.methods.contrastive.initial import start_from_linear_models
 from xmodal.training.methods.contrastive.losses import caption_contrast
-from xmodal.training.methods.contrastive.train import (
-    CaptionData,
-    CaptionRun,
-    Config,
-    rate_factor,
-    train,
-)
+from xmodal.training.methods.contrastive.train import CaptionRun, train
+from xmodal.training.methods.contrastive.trainer import CaptionData, rate_factor
 from xmodal.training.run import Run
 
 QUICK = Config(epochs=3, batch=32, hidden=16)

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from xmodal.config import check_at_least, check_at_most
+from xmodal.training.methods.contrastive.unpaired import UnpairedConfig
 from xmodal.training.negatives import NegativesConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(NegativesConfig):
+class Config(UnpairedConfig, NegativesConfig):
     """Settings of the contrastive method; benchmarks/tune.py compares other values."""
 
     epochs: int = 40
@@ -50,7 +51,8 @@ class Config(NegativesConfig):
     """Negatives of an additional hinge: none, those of SCH-GAN's policy, or of a rule."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        UnpairedConfig.__post_init__(self)
+        NegativesConfig.__post_init__(self)
         check_at_least(self, 1, "epochs", "hidden", "directions", "warmup_steps")
         check_at_least(self, 2, "batch")
         check_at_least(self, 0, "weight_decay", "quantise", "label_weight", "linear_rate")

@@ -12,56 +12,35 @@ linear model that is strong on few pairs), and learn a residual perceptron besid
   share a part of the contrastive target (:mod:`xmodal.training.objective`).
 - ``negatives`` adds the hinge of SCH-GAN on negatives that its policy or a rule selects; its effect
   is in benchmarks/results/captions.md.
+- Pictures and captions without a pair are used in further trainings: on pairs that a rule or a
+  policy chooses (:mod:`xmodal.training.methods.contrastive.selection`), or on the similarities of
+  several towers (``unpaired="distilled"``).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from xmodal.device import device
-from xmodal.encoders.torch_encoder import RowTensor
-from xmodal.encoders.towers import Towers, linear_map
-from xmodal.features.rows import FeatureRows
+from xmodal.encoders.towers import Towers
 from xmodal.features.units import Units
-from xmodal.training import losses, pseudo_labels
-from xmodal.training.checkpoint import Stateful
-from xmodal.training.methods.contrastive.batches import Batch, Sampler
+from xmodal.features.unpaired import Unpaired
 from xmodal.training.methods.contrastive.config import Config
+from xmodal.training.methods.contrastive.generator import policy_choice
 from xmodal.training.methods.contrastive.initial import start_from_linear_models
-from xmodal.training.methods.contrastive.losses import caption_contrast
-from xmodal.training.negatives import (
-    Candidates,
-    NegativePolicy,
-    log_policies,
-    negative_step,
-    triplet_loss,
-)
-from xmodal.training.objective import ForwardPass, HashNetwork, Terms, update
-from xmodal.training.pairs import StoredPairs, batches
-from xmodal.training.prototypes import ClassPrototypes, class_temperature
-from xmodal.training.pseudo_labels import LabelledLater, PseudoLabels
+from xmodal.training.methods.contrastive.selection import Embedded, choose
+from xmodal.training.methods.contrastive.trainer import CaptionData, Trainer
+from xmodal.training.methods.contrastive.unpaired import Choice, join
 from xmodal.training.run import Run
 from xmodal.training.validation import validation_recall
 
-MIN_STEPS_PER_EPOCH = 8
-
-
-@dataclass(frozen=True)
-class CaptionData:
-    """Training and validation units, and the width of the codes.
-
-    ``raw_images``: the image features are pixels.
-    """
-
-    train: Units
-    validation: Units
-    bits: int
-    raw_images: bool = False
+HELD_OUT_EVERY = 4
+"""One unit of so many is held out from the discriminator of the policy."""
 
 
 @dataclass
@@ -73,6 +52,8 @@ class CaptionRun(Run):
     """
 
     data: CaptionData  # type: ignore[assignment]
+    choices: list[Choice] = field(default_factory=list)
+    """Chosen pairs of each round since the run was begun or continued."""
 
     def validate(self, towers: Towers) -> dict[str, float]:
         """Return R@1, R@5 and R@10 of the validation units, mean of both directions."""
@@ -83,11 +64,122 @@ class CaptionRun(Run):
         return True
 
 
-def train(data: CaptionData, config: Config, run: Run) -> Towers:
-    """Train the towers; return those of the last epoch."""
+def train(data: CaptionData, config: Config, run: CaptionRun) -> Towers:
+    """Train the towers; return those of the last epoch.
+
+    Data with pictures and captions without a pair is trained in rounds, see :class:`Rounds`.
+    """
     with torch.random.fork_rng():
-        rng = run.rng(0)
-        towers = Towers(
+        rounds = Rounds(data, config, run)
+        epochs = run.epochs(rounds.epochs, {"rounds": rounds}, patience_from=rounds.epochs)
+        for epoch in epochs:
+            for figures in rounds.epoch(epoch):
+                run.log(figures)
+            run.end_of_epoch(epoch, rounds.trainer.towers)
+        return run.finish(rounds.trainer.towers)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training. ``by``: numbers of the trainings before it whose towers it uses.
+
+    ``part``: on a part of the pairs; ``pairs``: on all of them; ``chosen``: also on pairs that the
+    towers choose; ``taught``: also on unpaired data, with the similarities of the towers.
+    """
+
+    kind: Literal["part", "pairs", "chosen", "taught"]
+    by: tuple[int, ...] = ()
+
+
+def stages(config: Config) -> list[Stage]:
+    """Return the trainings on data with unpaired pictures and captions."""
+    if config.unpaired == "none":
+        return [Stage("pairs")]
+    if config.unpaired == "distilled":
+        students = tuple(range(1, 1 + config.unpaired_students))
+        return [
+            Stage("pairs"),
+            *(Stage("chosen", (0,)) for _ in students),
+            Stage("taught", students),
+        ]
+    first = [Stage("pairs")] if config.unpaired != "policy" else [Stage("part"), Stage("pairs")]
+    rounds = range(len(first), len(first) + config.unpaired_rounds)
+    return [*first, *(Stage("chosen", (number - 1,)) for number in rounds)]
+
+
+class Rounds:
+    """Trainings one after the other: on pairs, then on pairs and chosen pairs of unpaired data.
+
+    Each round has all epochs of the configuration and begins with a linear model of its data.
+    """
+
+    def __init__(self, data: CaptionData, config: Config, run: CaptionRun) -> None:
+        self._data, self._config, self._run = data, config, run
+        self._stages = [Stage("pairs")] if data.unpaired is None else stages(config)
+        self.epochs = len(self._stages) * config.epochs
+        self._finished: list[Towers] = []
+        self._trainer: Trainer | None = None
+
+    @property
+    def trainer(self) -> Trainer:
+        """The training of the round that began last."""
+        assert self._trainer is not None
+        return self._trainer
+
+    def epoch(self, epoch: int) -> Iterator[dict[str, float]]:
+        """Make the steps of an epoch, counted from 1; yield the figures of each."""
+        number, before = divmod(epoch - 1, self._config.epochs)
+        if not before:
+            if number:
+                self._finished.append(self.trainer.towers.eval())
+            rng = self._run.rng(number * self._config.epochs)
+            self._begin()
+            start = self.trainer.data.train
+            start_from_linear_models(self.trainer.towers, start, self._data.raw_images, rng)
+        yield from self.trainer.epoch(before + 1, self._run.rng(epoch))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the towers of the finished rounds, and the state of the training of this one."""
+        parts = {name: part.state_dict() for name, part in self.trainer.state().items()}
+        return {"finished": [towers.state_dict() for towers in self._finished], **parts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state; the choice of its round is repeated."""
+        for saved in state["finished"]:
+            towers = self._initial().eval()
+            towers.load_state_dict(saved)
+            self._finished.append(towers.to(device()))
+        self._run.rng(len(self._finished) * self._config.epochs)
+        self._begin()
+        for name, part in self.trainer.state().items():
+            part.load_state_dict(state[name])
+
+    def _begin(self) -> None:
+        """Begin the next round with untrained towers."""
+        stage = self._stages[len(self._finished)]
+        by = [self._finished[number] for number in stage.by]
+        towers, data = self._initial(), self._data
+        if stage.kind == "part":
+            data = replace(data, train=_part(data.train, held_out=False))
+        elif stage.kind in ("chosen", "taught") and data.unpaired is not None:
+            choice = self._choose(by, data.unpaired)
+            self._run.choices.append(choice)
+            data = with_choice(data, data.unpaired, choice, self._config.unpaired_weight)
+        teachers = by if stage.kind == "taught" else ()
+        self._trainer = Trainer(towers, data, self._config, teachers)
+
+    def _choose(self, by: Sequence[Towers], unpaired: Unpaired) -> Choice:
+        """Choose pairs by the rule; the similarities of the towers are averaged."""
+        rng = np.random.default_rng([self._run.seed, len(self._finished)])
+        if self._config.unpaired == "policy":
+            held_out = _part(self._data.train, held_out=True)
+            scout = self._finished[0]
+            return policy_choice(by, scout, held_out, unpaired, self._config, rng)
+        return choose(Embedded.of(by, unpaired), self._config, rng)
+
+    def _initial(self) -> Towers:
+        data, config = self._data, self._config
+        return Towers(
             data.train.image.shape[1],
             data.train.text.shape[1],
             data.bits,
@@ -96,129 +188,19 @@ def train(data: CaptionData, config: Config, run: Run) -> Towers:
             dropout=config.dropout,
             kind="residual",
         )
-        start_from_linear_models(towers, data.train, data.raw_images, rng)
-        trainer = _Trainer(towers, data, config)
-        for epoch in run.epochs(config.epochs, trainer.state(), patience_from=config.epochs):
-            for figures in trainer.epoch(epoch, run.rng(epoch)):
-                run.log(figures)
-            run.end_of_epoch(epoch, towers)
-        return run.finish(towers)
 
 
-class _Trainer:
-    """Networks and optimisers of one run."""
-
-    def __init__(self, towers: Towers, data: CaptionData, config: Config) -> None:
-        self.config, self.n = config, len(data.train)
-        self.labels = _pseudo_labels(data, config)
-        classes = 0 if self.labels is None else data.train.labels.shape[1]
-        temperature = class_temperature(max(2, classes), config.certainty)
-        prototypes = ClassPrototypes(classes, data.bits, temperature)
-        self.network = HashNetwork(towers, prototypes).to(device())
-        self.optimiser = _optimiser(towers, prototypes, data.raw_images, config)
-        self.rates = [group["lr"] for group in self.optimiser.param_groups]
-        self.policy = NegativePolicy(towers).to(device())
-        self.policy_optimiser = torch.optim.AdamW(self.policy.parameters(), lr=config.policy_rate)
-        self.sampler = Sampler(data.train, config.caption_mix, device())
-        self.steps = -(-self.n // batch_size(self.n, config))
-
-    def state(self) -> dict[str, Stateful]:
-        """Return everything that a stopped run needs."""
-        return {
-            "network": self.network,
-            "optimiser": self.optimiser,
-            "policy": self.policy,
-            "policy_optimiser": self.policy_optimiser,
-        }
-
-    def epoch(self, epoch: int, rng: np.random.Generator) -> Iterator[dict[str, float]]:
-        """Make the steps of an epoch; yield the figures of each."""
-        first = (epoch - 1) * self.steps
-        rows = batches(self.n, batch_size(self.n, self.config), rng)
-        for step, chosen in enumerate(rows, first):
-            factor = rate_factor(step, self.steps * self.config.epochs, self.config.warmup_steps)
-            for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
-                group["lr"] = rate * factor
-            labels = None if self.labels is None else self.labels.take(chosen.to(device()))
-            batch = self.sampler.batch(chosen.numpy(), rng)
-            yield self._step(batch, labels, epoch > self.config.warmup, rng)
-
-    def _step(
-        self, batch: Batch, labels: PseudoLabels | None, warm: bool, rng: np.random.Generator
-    ) -> dict[str, float]:
-        config = self.config
-        self.network.train()
-        forward: ForwardPass = self.network(batch.image, batch.text)
-        u, v = forward.codes
-        terms: Terms = {}
-        match = batch.equal | torch.eye(len(u), dtype=torch.bool, device=u.device)
-        if labels is None:
-            terms["pairs"] = caption_contrast(u, v, config.temperature, batch.equal)
-        else:
-            probability = torch.maximum(labels.match_probability, match.float())
-            target = losses.contrastive_targets(probability, config.match_share)
-            terms["pairs"] = losses.contrastive_loss(u, v, (target, target), config.temperature)
-            loss = self.network.prototypes.loss(forward.codes, labels.classes)
-            terms["classes"] = config.label_weight * loss
-        if config.negatives != "none":
-            candidates = Candidates(match, (~match).float())
-            policies = log_policies(self.policy, forward, candidates, config)
-            hinge = triplet_loss(forward, candidates, policies, config, warm, rng)
-            terms["triplet"] = config.triplet * hinge
-        terms["bits"] = config.quantise * (losses.quantisation(u) + losses.quantisation(v))
-        figures = update(self.network, self.optimiser, terms)
-        if config.negatives == "policy":
-            figures |= negative_step(
-                self.policy, self.policy_optimiser, forward, candidates, config, rng
-            )
-        return figures
+def with_choice(
+    data: CaptionData, unpaired: Unpaired, choice: Choice, weight: float
+) -> CaptionData:
+    """Return the data with units of chosen pairs, which have this weight, after its own."""
+    train = join(data.train, unpaired, choice)
+    weights = np.ones(len(train), np.float32)
+    weights[len(data.train) :] = weight
+    return replace(data, train=train, weights=weights, given=len(data.train))
 
 
-def rate_factor(step: int, steps: int, warmup: int) -> float:
-    """Factor of the learning rate at ``step`` of ``steps``: linear warm-up, cosine to 0."""
-    return min(1.0, (step + 1) / warmup) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
-
-
-def batch_size(n: int, config: Config) -> int:
-    """Units a step, for n training units."""
-    return max(2, min(config.batch, n // MIN_STEPS_PER_EPOCH))
-
-
-def _optimiser(
-    towers: Towers, prototypes: ClassPrototypes, raw_images: bool, config: Config
-) -> torch.optim.AdamW:
-    """Return AdamW; the linear maps that begin as CCA have a lower rate and no decay."""
-    begun = [towers.text] if raw_images else [towers.image, towers.text]
-    linear = [parameter for tower in begun for parameter in linear_map(tower).parameters()]
-    known = set(map(id, linear))
-    others = [p for p in (*towers.parameters(), *prototypes.parameters()) if id(p) not in known]
-    return torch.optim.AdamW(
-        [
-            {"params": others, "lr": config.learning_rate, "weight_decay": config.weight_decay},
-            {
-                "params": linear,
-                "lr": config.learning_rate * config.linear_rate,
-                "weight_decay": 0.0,
-            },
-        ]
-    )
-
-
-def _pseudo_labels(data: CaptionData, config: Config) -> PseudoLabels | LabelledLater | None:
-    """Return the labels of the training units, None without any label."""
-    units = data.train
-    if not (units.labelled.any() and units.labels.shape[1]):
-        return None
-    pairs = StoredPairs(
-        RowTensor(FeatureRows.of(units.image).take(units.image_offsets[:-1])),
-        RowTensor(FeatureRows.of(units.text).take(units.text_offsets[:-1])),
-        RowTensor(FeatureRows(units.labels)),
-        torch.from_numpy(units.labelled),
-    ).to(device())
-    labeller = pseudo_labels.fit(
-        pairs,
-        directions=config.directions,
-        label_unlabelled=config.pseudo_labels,
-        raw_images=data.raw_images,
-    )
-    return pseudo_labels.label_pairs(labeller, pairs)
+def _part(units: Units, *, held_out: bool) -> Units:
+    """Return every fourth unit, or the others."""
+    rows = np.arange(len(units))
+    return units.take(rows[(rows % HELD_OUT_EVERY == 0) == held_out])
