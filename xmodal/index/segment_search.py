@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice, repeat
 from pathlib import Path
@@ -161,9 +162,11 @@ class SegmentSearch:
     def _hits(self, matches: Sequence[Match]) -> list[Hit]:
         """Return matches as hits, with the present paths of their pictures."""
         hits: dict[int, Hit] = {}
-        for part in {match.part for match in matches}:  # one look-up of texts for each
+        by_part: dict[int, list[int]] = defaultdict(list)
+        for place, match in enumerate(matches):
+            by_part[match.part].append(place)
+        for part, places in by_part.items():  # one look-up of texts for each
             segment = self._segments.segments[part]
-            places = [place for place, match in enumerate(matches) if match.part == part]
             rows = [matches[place].row for place in places]
             texts = segment.texts.take(rows)
             origins: Iterable[str | None] = repeat(None)

@@ -13,7 +13,12 @@ from xmodal.checksums import BLOCK
 from xmodal.errors import IndexFailure
 from xmodal.index.segments.column_file import ALIGNMENT, ColumnFile, FileRecord, write_columns
 from xmodal.index.segments.columns import Array, Chunks, Columns, MemoryColumns
-from xmodal.index.segments.text_column import TextColumn, text_columns
+from xmodal.index.segments.text_column import (
+    SAMPLED,
+    TextColumn,
+    sample_columns,
+    text_columns,
+)
 
 RANDOM = np.random.default_rng(5)
 ARRAYS: dict[str, Array] = {
@@ -134,12 +139,19 @@ def test_texts_are_read_and_found(place: Place, texts: list[str], tmp_path: Path
         column[len(texts)]
 
 
-def test_many_texts_are_found_at_once(tmp_path: Path) -> None:
-    generator = random.Random(3)
-    some = {"".join(generator.choices("\0aé~", k=generator.randrange(6))) for _ in range(900)}
-    texts = sorted(some)
+@pytest.mark.parametrize("common", [None, "", "\0", "photos/2024/"])
+@pytest.mark.parametrize("length", [6, 40])
+def test_many_texts_are_found_at_once(tmp_path: Path, common: str | None, length: int) -> None:
+    """``common``: how all texts begin that have samples; None without samples."""
+    generator, begin = random.Random(3), common or ""
+    counts = [generator.randrange(length) for _ in range(900)]
+    texts = sorted({begin + "".join(generator.choices("\0aé~", k=count)) for count in counts})
     stored = texts[::2]
-    column = TextColumn(in_file(text_columns("t", stored), tmp_path), "t")
+    columns = text_columns("t", stored)
+    if common is not None:
+        columns |= sample_columns("t", stored[::SAMPLED], stored[-1])
+        texts = sorted({*texts, "", "\0", "photos", "z", *(text + "\0" for text in texts)})
+    column = TextColumn(in_file(columns, tmp_path), "t")
     rows = dict(zip(stored, range(len(stored)), strict=True))
     assert column.find(texts).tolist() == [rows.get(text, -1) for text in texts]
     smaller = [sum(one < text for one in stored) for text in texts]

@@ -437,6 +437,30 @@ def test_number_of_segments_stays_small_and_every_document_is_kept(tmp_path: Pat
         assert found == dict(sorted(expected.items())) and len(index) == len(expected)
 
 
+def test_a_stopped_merge_leaves_the_old_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for letter in "abcdefg":
+        stored(tmp_path, letter)
+    before = names(tmp_path)
+    assert len(before) == FANOUT - 1
+
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    index = open_folder(tmp_path)
+    index.add(batch("h"))
+    with monkeypatch.context() as patched:
+        patched.setattr("xmodal.index.segments.merging.merge_word_columns", stop)
+        with pytest.raises(KeyboardInterrupt):
+            index.save()
+    assert names(tmp_path) == before
+    assert open_folder(tmp_path).codes("image")[0] == list("abcdefg")
+    index.save()
+    assert len(names(tmp_path)) == 1
+    assert open_folder(tmp_path).codes("image")[0] == list("abcdefgh")
+
+
 def test_search_after_a_save_reads_the_merged_segments(tmp_path: Path) -> None:
     index = open_folder(tmp_path, bits=8, create=True)
     expected = {}
