@@ -15,10 +15,13 @@ import pytest
 from PIL import Image
 from support.absent import command, environment
 
+from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.onnx_encoder import PortableEncoder
 from xmodal.errors import ConfigError, DataError, ModelError
+from xmodal.index.contract import open_index
+from xmodal.retrieval.retriever import Retriever
 
 sentence_transformers = pytest.importorskip(
     "sentence_transformers", reason="pip install -e '.[sentence-transformers]'"
@@ -90,6 +93,18 @@ def test_similarity_is_the_hamming_distance(
     np.testing.assert_array_equal((portable.bits - found) / 2, distances)
     assert st.similarity_fn_name == "dot"
     assert st.get_embedding_dimension() == portable.bits
+
+
+def test_searches_with_its_codes_equal_those_of_the_retriever(
+    st: Any, portable: PortableEncoder, index_path: Path
+) -> None:
+    index = open_index(index_path)
+    retriever = Retriever(portable, index)
+    codes = BinaryCodes(st.encode(TEXTS, precision="ubinary"), portable.bits)
+    for text, hits in zip(TEXTS, index.search(codes, 20, target="image"), strict=True):
+        found = retriever.search(text=text, target="image", k=20, by="codes", stage="hamming")
+        assert [hit[:2] for hit in hits] == [hit[:2] for hit in found]
+    index.close()
 
 
 def test_queries_documents_prompts_and_outputs(st: Any, portable: PortableEncoder) -> None:

@@ -53,6 +53,8 @@ class Hub:
     token: str | None = None
     answers_more: bool = False
     """Whether files are sent without their length, and with twice as many bytes."""
+    refuses_objects: bool = False
+    """Whether objects of LFS are refused."""
 
     def add(self, name: str, files: dict[str, bytes]) -> Repository:
         """Add a repository with one commit."""
@@ -107,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.requests.append(f"{self.command} {self.path}")
         data = self.rfile.read(int(self.headers["Content-Length"]))
         self.hub.objects[hashlib.sha256(data).hexdigest()] = data
-        self._send(200, b"")
+        self._send(403 if self.hub.refuses_objects else 200, b"")
 
     @staticmethod
     def _parts(path: str) -> tuple[str, str, str]:

@@ -243,7 +243,7 @@ def hub_errors(
             f"{name} lacks {str(error.response.url).rpartition('/')[2]}, expected the files of "
             "xmodal export: name another model, or ask its owner to push it again"
         ) from None
-    except (OSError, errors.HTTPError) as error:  # type: ignore[attr-defined]
+    except (OSError, RuntimeError, errors.HTTPError) as error:  # type: ignore[attr-defined]
         if getattr(error, "errno", None) is not None:
             raise
         raise ModelError(f"{name} {state}, and {_reason(error)}: {advice}") from None
