@@ -328,7 +328,8 @@ class Dataset:
 
     def pairs(self) -> Dataset:
         """Return the items that have at least one picture and at least one caption."""
-        return self.take(np.flatnonzero((self.sizes("image") > 0) & (self.sizes("text") > 0)))
+        are_pairs = (self.sizes("image") > 0) & (self.sizes("text") > 0)
+        return self if are_pairs.all() else self.take(np.flatnonzero(are_pairs))
 
     def select(self, kept: Mapping[Modality, Bool]) -> Dataset:
         """Return the items with those sources that ``kept`` selects, item after item.

@@ -26,6 +26,7 @@ from xmodal.writing import (
     LOCK,
     NEW,
     OLD,
+    atomic_write,
     lock_folder,
     remove,
     replace_folder,
@@ -449,5 +450,13 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def write_split(folder: Path, split: Mapping[str, Sequence[str]]) -> None:
-    """Write the ids of each part of the data."""
-    write_json(folder / SPLIT, {role: list(ids) for role, ids in split.items()})
+    """Write the ids of each part of the data, one by one, in the layout of ``write_json``."""
+    with atomic_write(folder / SPLIT) as file:
+        for number, (role, ids) in enumerate(split.items()):
+            start = f"{',' if number else '{'}\n {json.dumps(role)}: ["
+            file.write(start.encode())
+            for place, id_ in enumerate(ids):
+                text = json.dumps(id_, ensure_ascii=False)
+                file.write(f"{',' if place else ''}\n  {text}".encode())
+            file.write(b"\n ]" if len(ids) else b"]")
+        file.write(b"\n}\n" if split else b"{}\n")
