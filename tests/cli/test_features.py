@@ -41,6 +41,8 @@ def test_features_alone(xmodal_cli: Run, features: Path, tmp_path: Path) -> None
     with np.load(codes) as arrays:
         assert arrays["image_codes"].shape == arrays["text_codes"].shape == (150, 4)
     report = xmodal_cli("evaluate", features, "--model", model, "--json")
+    refused = xmodal_cli("evaluate", features, "--model", model, "--workbench", tmp_path / "w")
+    assert refused.status == 2 and "--workbench needs texts" in refused.err
     assert report.status == 0, report.err
     indexed = xmodal_cli("index", features, "--model", model, "--index", tmp_path / "i", "--json")
     assert json.loads(indexed.out)["image"] == 150

@@ -31,6 +31,10 @@ COMMANDS = {
     "xmodal": "from xmodal.cli import main; main()",
     "xmodal-opensearch": "from xmodal_opensearch.cli import main; main()",
 }
+MADE = {"my.model": "model", "my.index": "index_path"}
+"""Fixtures of the files that a page does not make itself."""
+MANY_IMPORTS = {"integrations.md"}
+"""Pages whose programs import large packages."""
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -67,8 +71,14 @@ class Shell:
             return str(result.out)
         if "curl" in line and shutil.which("curl") is None:
             pytest.skip("needs curl: apt-get install curl")
+        programs = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         process = subprocess.run(
-            ["bash", "-c", line], cwd=self.folder, capture_output=True, text=True, timeout=60
+            ["bash", "-c", line],
+            cwd=self.folder,
+            env=os.environ | {"PATH": programs},
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert process.returncode == 0, (line, process.stderr)
         return process.stdout
@@ -120,7 +130,7 @@ def shell(
 
     def make(page: str) -> Shell:
         if page not in FIRST_STEPS:
-            for name, fixture in {"my.model": "model", "my.index": "index_path"}.items():
+            for name, fixture in MADE.items():
                 (folder / name).symlink_to(request.getfixturevalue(fixture))
         shell = Shell(folder, page, {"xmodal": xmodal_cli, "xmodal-opensearch": opensearch_cli})
         if any("xmodal-opensearch node &" in block for block in blocks(page, "bash")):
@@ -150,14 +160,22 @@ def test_page_commands_run(page: str, shell: Callable[[str], Shell]) -> None:
                 picture.load()
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[pytest.mark.slow] if page in MANY_IMPORTS else [])
+        for page in PAGES
+        if blocks(page, "python")
+    ],
+)
 def test_page_programs_run(
-    page: str, folder: Path, capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+    page: str, folder: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from xmodal.training.train import METHODS
 
-    if any("my.model" in block for block in blocks(page, "python")):
-        (folder / "my.model").symlink_to(request.getfixturevalue("model"))
+    for name, fixture in MADE.items():
+        if any(name in block for block in blocks(page, "python")):
+            (folder / name).symlink_to(request.getfixturevalue(fixture))
     known = dict(METHODS)
     try:
         for block in blocks(page, "python"):

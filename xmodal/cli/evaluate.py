@@ -94,6 +94,8 @@ def evaluate(data: Data, models: tuple[Path, ...], **params: Any) -> None:
     workbench = params["workbench"]
     if (trec or workbench) and len(set(names)) < len(names):
         raise ConfigError(f"two models are called {max(names, key=names.count)}: rename a folder")
+    if workbench and dataset.lazy is not None:
+        raise ConfigError(f"--workbench needs texts, and {data} has features alone: leave it out")
     if uri and len(models) > 1:
         raise ConfigError("an index has the codes of one model: give --index with one --model")
     for file in (out, *(folder and folder / "file" for folder in (trec, workbench))):
