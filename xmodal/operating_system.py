@@ -101,6 +101,13 @@ def read_at_random(mapped: mmap.mmap, start: int, size: int) -> None:
         mapped.madvise(mmap.MADV_RANDOM, start, size)
 
 
+def reserve(descriptor: int, size: int) -> None:
+    """Reserve bytes on the disk for a file, on Linux alone. Raises OSError if there is no space."""
+    allocate: Any = getattr(os, "posix_fallocate", None)
+    if size and allocate:
+        allocate(descriptor, 0, size)
+
+
 def processors() -> int:
     """Return the number of processors that this process may use."""
     affinity: Any = getattr(os, "sched_getaffinity", None)  # Linux alone

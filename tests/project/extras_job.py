@@ -45,6 +45,7 @@ run("train", "photos", "--out", "m", "--bits", "32", *small)
 run("index", "photos", "--model", "m", "--index", "i")
 assert "red" in run("search", "red", "--model", "m", "--index", "i")
 """
+EXPORTED = f"{TRAINED}\nrun('export', '--model', 'm', '--onnx', 'x.onnx')\n"
 EXAMPLES = {
     "": Example(
         "import xmodal; i = xmodal.open_index('i', bits=64, create=True);"
@@ -105,7 +106,41 @@ assert load_image(Path("a.heic")).size == (64, 48)
     "open-clip": Example("import open_clip; assert open_clip.list_models()"),
     "ray": Example("import ray.data; import xmodal.encoders.cluster"),
     "onnx": Example("import onnxruntime, tokenizers; import xmodal.encoders.onnx_encoder"),
-    "export": Example(f"{TRAINED}\nrun('export', '--model', 'm', '--onnx', 'x.onnx')"),
+    "sentence-transformers": Example(
+        f"""{EXPORTED}
+from xmodal.integrations.sentence_transformers import load
+assert load("x.onnx").encode(["red"], precision="ubinary").shape == (1, 4)
+""",
+        beside=("export",),
+    ),
+    "hub": Example(
+        f"{EXPORTED}\nimport huggingface_hub; xmodal.Encoder.from_pretrained('x.onnx')",
+        beside=("export",),
+    ),
+    "langchain": Example(
+        f"""{TRAINED}
+from xmodal.integrations.langchain import XmodalRetriever
+assert XmodalRetriever.open("i", "m").invoke("red")
+""",
+        beside=("torch",),
+    ),
+    "llama-index": Example(
+        f"""{TRAINED}
+from xmodal.integrations.llama_index import XmodalRetriever
+assert XmodalRetriever.open("i", "m").retrieve("red")
+""",
+        beside=("torch",),
+    ),
+    "haystack": Example(
+        f"""{TRAINED}
+from xmodal.integrations.haystack import XmodalRetriever
+assert XmodalRetriever("i", "m").run(query="red")["documents"]
+""",
+        beside=("torch",),
+    ),
+    "mcp": Example("import xmodal.integrations.mcp_server"),
+    "docs": Example("import sphinx, myst_parser, furo, sphinx_click, sphinx_copybutton"),
+    "export": Example(EXPORTED),
     "browser-tests": Example("import playwright.sync_api, axe_playwright_python"),
 }
 """Extras in their order in pyproject.toml, after the package without extras."""

@@ -69,7 +69,7 @@ def test_environment_is_created_once(checkout: Path) -> None:
     assert make(checkout).returncode == 0 and ready(checkout)
     assert make(checkout).returncode == 0
     (line,) = installed(checkout)
-    assert line.endswith("--editable .[dev]")
+    assert line.endswith("--editable .[dev] --constraints requirements-dev.lock")
     has_driver = any(Path(one).exists() for one in ("/proc/driver/nvidia/version", "/dev/dxg"))
     assert line.startswith("excluded= " if has_driver else "excluded=.ci/gpu-only.txt ")
 

@@ -7,7 +7,6 @@ process ends.
 from __future__ import annotations
 
 import math
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from xmodal.errors import DataError
 from xmodal.linear_models import Matrix, unit
+from xmodal.operating_system import reserve
 
 BLOCK_ROWS = 1 << 14
 """Rows that are computed at once."""
@@ -36,8 +36,7 @@ def spill_file(size: int, folder: Path | None = None) -> Iterator[IO[bytes]]:
     place = Path(tempfile.gettempdir()) if folder is None else folder
     try:
         with tempfile.TemporaryFile(dir=place) as file:
-            if size and hasattr(os, "posix_fallocate"):  # a map of a full disk ends the process
-                os.posix_fallocate(file.fileno(), 0, size)
+            reserve(file.fileno(), size)  # a map of a full disk ends the process
             yield file
     except OSError as error:
         raise DataError(
