@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from xmodal.cli.output import escape_controls, print_line, print_table, shown_path
+from xmodal.cli.output import print_line, print_table, shown_path
+from xmodal.escapes import escape_controls
 from xmodal.index.contract import Hit, nearest_to_json, shown_source
 from xmodal.modality import Modality
 from xmodal.retrieval.reasons import why

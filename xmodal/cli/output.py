@@ -29,9 +29,8 @@ from rich.table import Table
 from rich.text import Text
 
 from xmodal.data.dataset import Problems, Progress
+from xmodal.escapes import CONTROL, escape_controls
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-"""Control characters: C0, DEL and C1; line separators and changes of the writing direction."""
 STATUS_DELAY = 2.0
 """Seconds after which an operation without a progress bar is shown."""
 STATUS_PERIOD = 60.0
@@ -259,19 +258,6 @@ def runnable(name: str) -> str:
     if own is None or (on_path is not None and os.path.samefile(own, on_path)):
         return name
     return shlex.quote(own)
-
-
-def escape_controls(text: str, keep: str = "") -> str:
-    """Return ``text`` with control characters as escapes (ESC as ``\\x1b``), except ``keep``.
-
-    Terminals execute control characters: they move the cursor or change colours and direction.
-    """
-
-    def escape(match: re.Match[str]) -> str:
-        char = match[0]
-        return char if char in keep else char.encode("unicode_escape").decode()
-
-    return CONTROL.sub(escape, text)
 
 
 def _print(text: str, stream: TextIO) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -28,9 +27,10 @@ from xmodal.errors import ConfigError, IndexMissing
 from xmodal.index.contract import Hit, Index, open_index
 from xmodal.index.filter_text import parse_filters
 from xmodal.modality import MODALITIES, Modality, other_modality
-from xmodal.retrieval.gallery import QueryHits, unreadable_pictures, write_gallery
+from xmodal.retrieval.gallery import unreadable_pictures, write_gallery
 from xmodal.retrieval.query import By, Query
 from xmodal.retrieval.query_text import describe, parse_weights
+from xmodal.retrieval.results import Results
 
 if TYPE_CHECKING:
     from xmodal.encoders.encoder import Encoder
@@ -126,7 +126,7 @@ def search(words: tuple[str, ...], model: Path | None, uri: str, **params: Any) 
     line = describe([query.text, params["image"], query.like], query.not_text)
     if params["gallery"]:
         shown = Path(line) if line == params["image"] else line
-        results = QueryHits(shown, hits, query.searched)
+        results = Results(shown, hits, query.searched)
         write_gallery(params["gallery"], [results], f"xmodal: {line}")
         info(f"gallery: {params['gallery']}")
         if unreadable := unreadable_pictures(results):
@@ -213,24 +213,17 @@ def _encoder(query: Query, model: Path | None, uri: str, params: dict[str, Any])
 
 
 def _search(encoder: Encoder | None, index: Index, query: Query) -> tuple[Query, list[Hit]]:
-    """Return the hits, and the query with its target.
+    """Return the hits, and the query with its target; print a line for an index without codes of
+    the target."""
+    from xmodal.retrieval.retriever import Retriever, search_present
 
-    Without --target, an index that has codes of the other modality only is searched by that one.
-    """
-    from xmodal.retrieval.retriever import Retriever
-
-    retriever = Retriever(encoder, index)
-    (hits,) = retriever.search_batch([query])
-    if hits or index.count(query.searched):
-        return query, hits
-    other = other_modality(query.searched)
-    if not index.count(other):
-        return query, hits
-    missing, present = NOUNS[query.searched], NOUNS[other]
-    if query.target is not None:
-        info(f"the index has no {missing}: --target {other} searches its {present}")
-        return query, hits
-    info(f"the index has no {missing}: its {present} are searched (--target {other})")
-    query = replace(query, target=other)
-    (hits,) = retriever.search_batch([query])
-    return query, hits
+    found, hits = search_present(Retriever(encoder, index), query)
+    missing, present = query.searched, other_modality(query.searched)
+    if found.searched != missing:
+        info(
+            f"the index has no {NOUNS[missing]}: its {NOUNS[present]} are searched "
+            f"(--target {present})"
+        )
+    elif not hits and not index.count(missing) and index.count(present):
+        info(f"the index has no {NOUNS[missing]}: --target {present} searches its {NOUNS[present]}")
+    return found, hits

@@ -31,6 +31,9 @@ def load_encoder(
     Raises ModelError if there is no encoder or its files do not belong together, ConfigError if a
     backbone is named for a portable encoder or ``folder`` lacks the encoder of ``engine``, and
     ExtraMissing if packages of the engine are not installed.
+
+    >>> xmodal.load_encoder("my.model").bits
+    32
     """
     path = Path(folder)
     moved = bool(image_backbone or text_backbone)
