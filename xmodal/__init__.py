@@ -5,6 +5,7 @@ Everything is loaded when it is first used.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from xmodal.training.train import train
 
 __version__: str
+
+# The library prints nothing; a program shows its messages with logging.basicConfig().
+logging.getLogger("xmodal").addHandler(logging.NullHandler())
 
 __all__ = [
     "BinaryCodes",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import click
 from xmodal.cli.output import info, progress_bars, status
 from xmodal.encoders.engine import ENGINES, portable_folder, portable_obstacle
 from xmodal.encoders.folder import ONNX_ENCODER, encoder_format
+from xmodal.encoders.providers import PROVIDERS
 from xmodal.errors import ModelError, XmodalError
 
 if TYPE_CHECKING:
@@ -19,14 +20,30 @@ if TYPE_CHECKING:
 CHECKED_ITEMS = 100
 """Rendered pictures and captions on which an export beside its encoder is compared with torch."""
 
-engine_option = click.option(
-    "--engine",
-    type=click.Choice(ENGINES),
-    default="auto",
-    show_default=True,
-    help="Runtime of the encoder: torch, or onnx, which starts faster and needs no torch; auto: "
-    "onnx if the model has it, and torch to index on a GPU.",
-)
+
+def engine_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options --engine and --provider."""
+    for decorate in (
+        click.option(
+            "--provider",
+            type=click.Choice(PROVIDERS),
+            default="cpu",
+            show_default=True,
+            help="Processor or library by which onnx computes; its codes are compared with those "
+            "of the CPU.",
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice(ENGINES),
+            default="auto",
+            show_default=True,
+            help="Runtime of the encoder: torch, or onnx, which starts faster and needs no torch; "
+            "auto: onnx if the model has it, and torch to index on a GPU.",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
 
 no_portable_option = click.option(
     "--no-portable",
@@ -55,6 +72,7 @@ def load_encoder(
             trust_remote_code=options["trust_remote_code"],
             engine="torch" if features and engine == "auto" else engine,
             for_queries=for_queries,
+            provider=options.get("provider", "cpu"),
         )
 
 

@@ -47,8 +47,9 @@ def print_error(message: str) -> None:
 
 
 def info(message: str = "") -> None:
-    """Print a line about progress on standard error."""
-    _print(message, sys.stderr)
+    """Print a line about progress on standard error, unless the command is quiet."""
+    if not _is_quiet():
+        _print(message, sys.stderr)
 
 
 def print_line(text: object = "") -> None:
@@ -146,7 +147,7 @@ def progress_bars() -> Iterator[Progress]:
         _Rate(),
         progress.TimeRemainingColumn(),
     )
-    disabled = not console.is_terminal
+    disabled = not console.is_terminal or _is_quiet()
     with (
         progress.Progress(*columns, console=console, transient=True, disable=disabled) as bars,
         _delayed(lambda: info(f"{LOADING} models"), disabled) as stop_waiting,
@@ -197,7 +198,8 @@ def status(message: str) -> Iterator[None]:
     """
     console = _Console(stderr=True)
     spinner = console.status(Text(escape_controls(message)))
-    with _delayed(spinner.start if console.is_terminal else lambda: info(message)) as stop_waiting:
+    show = spinner.start if console.is_terminal else lambda: info(message)
+    with _delayed(show, not _is_quiet()) as stop_waiting:
         try:
             yield
         finally:
@@ -228,7 +230,7 @@ class _Printer(logging.Handler):
     """Prints messages of the library, such as downloads, on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        info(record.getMessage())
+        _print(record.getMessage(), sys.stderr)
 
 
 def print_log() -> None:
@@ -236,7 +238,17 @@ def print_log() -> None:
     log = logging.getLogger("xmodal")
     if not any(isinstance(handler, _Printer) for handler in log.handlers):
         log.addHandler(_Printer())
-        log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO)
+
+
+def change_verbosity(step: int) -> None:
+    """Print more of the log (1: also DEBUG) or less (-1: warnings, and no lines of ``info``)."""
+    log = logging.getLogger("xmodal")
+    log.setLevel(log.level - 10 * step)
+
+
+def _is_quiet() -> bool:
+    return logging.getLogger("xmodal").level > logging.INFO
 
 
 def shown_path(path: str) -> str:

@@ -113,9 +113,10 @@ class Results(Sequence[Hit]):
 
         return results_to_html(self)
 
-    def to_arrow(self) -> pa.Table:
+    def to_arrow(self, *, fields: bool = True) -> pa.Table:
         """Return a table with one row per hit: COLUMNS, "text", "image" and the stored fields.
 
+        ``fields``: False leaves the stored fields out; tables of any hits then have one schema.
         "text" and "image": caption and path of the picture that represent the hit. A stored field
         with the name of another column is called ``field_NAME``.
 
@@ -129,8 +130,12 @@ class Results(Sequence[Hit]):
             row["text"] = shown_source(hit, "text", self.searched)
             row["image"] = shown_source(hit, "image", self.searched)
             rows.append(row)
-        unused = () if any(hit.index_name for hit in self.hits) else ("index",)
-        return to_table(rows, _hit_types(unused), [hit.fields for hit in self.hits])
+        types = fixed_types()
+        if not fields:
+            return to_table(rows, types, [])
+        if not any(hit.index_name for hit in self.hits):
+            del types["index"]
+        return to_table(rows, types, [hit.fields for hit in self.hits])
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the table of :meth:`to_arrow` as a DataFrame. Raises ExtraMissing.
@@ -149,13 +154,13 @@ def shortened(text: str, length: int = MAX_TEXT) -> str:
     return line if len(line) <= length and len(text) <= 2 * length else f"{line[: length - 3]}..."
 
 
-def _hit_types(unused: Sequence[str]) -> dict[str, pa.DataType]:
+def fixed_types() -> dict[str, pa.DataType]:
+    """Return the types of the columns of a table of hits, without those of stored fields."""
     import pyarrow as pa
 
     number, text = pa.float64(), pa.string()
     kinds = (pa.int64(), text, text, pa.int64(), number, number, number, pa.list_(text))
-    types = dict(zip(COLUMNS, kinds, strict=True)) | {"text": text, "image": text}
-    return {name: kind for name, kind in types.items() if name not in unused}
+    return dict(zip(COLUMNS, kinds, strict=True)) | {"text": text, "image": text}
 
 
 def to_table(

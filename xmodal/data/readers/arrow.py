@@ -81,12 +81,12 @@ def table_content(table: Any) -> Any:
 
 def _with_path_texts(table: Any) -> Any:
     """Return a table of pandas with texts in place of the objects Path; others unchanged."""
-    if not hasattr(table, "select_dtypes"):
+    if type(table).__module__.partition(".")[0] != "pandas":
         return table
     paths = {
         name: column.map(lambda one: str(one) if isinstance(one, PurePath) else one)
-        for name, column in table.select_dtypes("object").items()
-        if any(isinstance(one, PurePath) for one in column)
+        for name, column in table.items()
+        if column.dtype == object and any(isinstance(one, PurePath) for one in column)
     }
     return table.assign(**paths) if paths else table
 
