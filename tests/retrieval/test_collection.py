@@ -90,8 +90,8 @@ def test_tables_in_memory_are_read_like_files(
     assert again.numbers["unchanged"] == 3 and len(captions) == 3
     changed = captions.add(pa.table({"caption": ["a red circle"], "price": [7]}), source="prices")
     assert changed.numbers["missing"] == 2 and captions["row 1"]["price"] == 7
-    CAPTIONS.to_csv(tmp_path / "captions.csv", index=False)
-    from_file, in_memory = xmodal.read(tmp_path / "captions.csv"), xmodal.read(CAPTIONS)
+    CAPTIONS.to_parquet(tmp_path / "captions.parquet")
+    from_file, in_memory = xmodal.read(tmp_path / "captions.parquet"), xmodal.read(CAPTIONS)
     assert [item.captions for item in from_file] == [item.captions for item in in_memory]
     assert [item.fields for item in from_file] == [item.fields for item in in_memory]
     paths = pd.DataFrame({"image": sorted(photos_folder.glob("*.png"))[:2]})
