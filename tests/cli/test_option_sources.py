@@ -133,10 +133,13 @@ def test_every_option_has_variables_of_its_own() -> None:
     seen: dict[str, tuple[str, str]] = {}
     for name, command in commands.commands.items():
         for option, parameter in settable_options(command).items():
-            own, shared = list(parameter.envvar or ())
-            assert own.startswith("XMODAL_") and shared.endswith(own[len(f"XMODAL_{name}_") :])
+            own, *shared = list(parameter.envvar or ())
+            words = option.upper().replace("-", "_")
+            assert own == f"XMODAL_{name.upper()}_{words}"
+            assert shared == ([] if option in ("host", "port") else [f"XMODAL_{words}"])
             assert seen.setdefault(own, (name, option)) == (name, option)
-            assert seen.setdefault(shared, ("", option)) == ("", option)
+            for variable in shared:
+                assert seen.setdefault(variable, ("", option)) == ("", option)
 
 
 def test_quiet_and_verbose(folder: Path, xmodal_cli: Run, model: Path, index_path: Path) -> None:

@@ -173,6 +173,13 @@ def test_html_of_results_is_escaped_and_bounded(tmp_path: Path) -> None:
     assert re.findall(r"(?:src|href)=", page) == ["src="] * MAX_SHOWN  # nothing is loaded
 
 
+def test_a_notebook_shows_pictures(photos: xmodal.Collection) -> None:
+    formatters = pytest.importorskip("IPython.core.formatters", reason="pip install ipykernel")
+    shown, _ = formatters.DisplayFormatter().format(photos.search("a red circle", k=2))
+    assert shown["text/html"].count("<img ") == 2
+    assert shown["text/plain"].startswith("Results for 'a red circle': 2 hits\n  1. distance")
+
+
 def test_tables_of_results() -> None:
     hits = [
         Hit("a", 1, {"text": ["one", "two"], "score": 3, "mixed": "x"}, nearest=1, confidence=0.5),

@@ -19,9 +19,9 @@ def completion(context: click.Context, shell: str) -> None:
 
     \b
     Example:
+      xmodal completion fish > ~/.config/fish/completions/xmodal.fish
       echo 'eval "$(xmodal completion bash)"' >> ~/.bashrc
       echo 'eval "$(xmodal completion zsh)"' >> ~/.zshrc
-      xmodal completion fish > ~/.config/fish/completions/xmodal.fish
     """
     kind = get_completion_class(shell)
     assert kind is not None

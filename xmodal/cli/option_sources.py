@@ -31,6 +31,9 @@ COMMAND_LINE_ONLY = ("trust_remote_code",)
 USER_ONLY = ("host", "allow-host", "allow-pictures-from", "proxy-headers", "pictures")
 """Options of services that only the user's file sets: a folder may come from elsewhere. The address
 of a server is another one, because it gets the user's password."""
+OWN_VARIABLE_ONLY = ("host", "port")
+"""Options without a variable for all commands: Kubernetes sets ``XMODAL_PORT`` to an address in the
+containers beside a service that is called xmodal."""
 ADDRESSES = ("--index",)
 """Options whose value is a path unless it has a scheme: ``opensearch://``."""
 _SOURCES = "xmodal.option_sources"
@@ -72,7 +75,8 @@ def add_environment(commands: click.Group) -> None:
     for name, command in commands.commands.items():
         for option, parameter in settable_options(command).items():
             words = option.upper().replace("-", "_")
-            parameter.envvar = [f"{PREFIX}_{name.upper()}_{words}", f"{PREFIX}_{words}"]
+            own, shared = f"{PREFIX}_{name.upper()}_{words}", f"{PREFIX}_{words}"
+            parameter.envvar = [own] if option in OWN_VARIABLE_ONLY else [own, shared]
 
 
 def read_settings(context: click.Context, commands: click.Group) -> None:
@@ -204,10 +208,9 @@ def _is_server(option: click.Option, value: Any) -> bool:
 
 def _located(option: click.Option, value: str, path: Path) -> str:
     """Return a value; a relative path begins at the folder of the file."""
-    is_path = isinstance(option.type, click.Path) or (
-        "://" not in value and any(name in ADDRESSES for name in option.opts)
-    )
-    return str(path.parent / value) if is_path or value.startswith(("./", "../")) else value
+    is_path = isinstance(option.type, click.Path) or any(name in ADDRESSES for name in option.opts)
+    relative = is_path or value.startswith(("./", "../"))
+    return str(path.parent / value) if relative and "://" not in value else value
 
 
 def source_of_value(context: click.Context, parameter: click.Parameter) -> str | None:

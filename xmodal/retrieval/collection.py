@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
+from xmodal.encoders.folder import CONFIG, HUB_SCHEME
 from xmodal.encoders.index_model import default_model, find_model, lock_local, record_model
 from xmodal.errors import ConfigError, IndexMissing, require
 from xmodal.escapes import escape_controls
@@ -66,7 +67,8 @@ def search(
 ) -> Results:
     """Search an index by a text, a picture or a document, and return the hits.
 
-    ``index``: folder or address. ``model``: folder of the encoder; default: the one that the index
+    ``index``: folder or address. ``model``: folder of the encoder, or its name on the model hub,
+    ``hf://OWNER/NAME``; default: the one that the index
     records, or ``.xmodal/model`` for an index on a server. The other arguments are those of
     :meth:`Collection.search`. The encoders of the last calls are kept in memory; for many searches
     a :class:`Collection` also keeps the index open. Raises IndexMissing, IndexMismatch, ModelError,
@@ -107,7 +109,7 @@ class Collection:
         _load: Any = None,
     ) -> None:
         self.uri = str(uri)
-        self._model = None if model is None else Path(model)
+        self._model = None if model is None else _folder(model)
         self._load = _load or _load_encoder
         self._engine = engine
         self._encoder: Encoder | None = None
@@ -128,15 +130,15 @@ class Collection:
         '2 added'
         'a red circle'
         """
-        found = model or find_model(str(uri)) or default_model()
+        found = _folder(model) if model else find_model(str(uri)) or default_model()
         if found is None:
             raise ConfigError(
                 f"model is missing: {uri} is new and there is no .xmodal/model, expected the "
                 "folder of a trained encoder; xmodal index DATA fits one without training"
             )
-        encoder = _load_encoder(Path(found), "auto")
+        encoder = _load_encoder(found, "auto")
         open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint, create=True).close()
-        record_model(str(uri), Path(found), encoder.fingerprint)
+        record_model(str(uri), found, encoder.fingerprint)
         collection = cls(uri, model=found)
         collection._encoder = encoder
         return collection
@@ -397,6 +399,15 @@ def _described(query: Query) -> Any:
     return describe([query.text, picture, query.like], query.not_text)
 
 
+def _folder(model: str | Path) -> Path:
+    """Return the folder of a model, which is downloaded if it is a name of the hub."""
+    if not str(model).startswith(HUB_SCHEME):
+        return Path(model)
+    from xmodal.encoders.hub import HubName, download
+
+    return download(HubName.parse(str(model)))
+
+
 def _load_encoder(model: Path, engine: Engine) -> Encoder:
     from xmodal.encoders.load import load_encoder
 
@@ -405,8 +416,6 @@ def _load_encoder(model: Path, engine: Engine) -> Encoder:
 
 def _kept_encoder(model: Path, engine: Engine) -> Encoder:
     """Return an encoder that is kept in memory while its configuration is the same file."""
-    from xmodal.encoders.folder import CONFIG
-
     path = model.resolve()
     try:
         state = (path / CONFIG).stat()
