@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
@@ -89,6 +89,19 @@ def print_table(
         table.add_row(*row)
     width = None if sys.stdout.isatty() else FILE_WIDTH
     _Console(width=width, file=_replacing(sys.stdout)).print(table)
+
+
+def print_picture(picture: str | Text) -> None:
+    """Print a picture on standard output, a terminal: an escape sequence, or coloured characters.
+
+    Nothing is printed if the encoding of the terminal lacks the characters.
+    """
+    if isinstance(picture, str):
+        _write(picture, sys.stdout)
+        return
+    with suppress(UnicodeEncodeError, LookupError):
+        picture.plain.encode(sys.stdout.encoding or "ascii")
+        _Console(file=_replacing(sys.stdout)).print(picture, no_wrap=True, crop=True)
 
 
 class OutputClosed(Exception):

@@ -15,10 +15,10 @@ from typing import Literal
 
 from PIL import Image
 from rich.color import Color
-from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
+from xmodal.cli.output import print_picture
 from xmodal.retrieval.gallery import thumbnail
 
 Protocol = Literal["kitty", "iterm", "blocks"]
@@ -55,11 +55,9 @@ def print_preview(path: Path, by: Protocol) -> None:
     if picture is None:
         return
     if by == "blocks":
-        if _encodes(HALF_BLOCK):
-            Console(file=sys.stdout).print(half_blocks(picture), no_wrap=True, crop=True)
-        return
-    sequence = kitty_sequence(picture) if by == "kitty" else iterm_sequence(picture)
-    print(sequence, flush=True)
+        print_picture(half_blocks(picture))
+    else:
+        print_picture(kitty_sequence(picture) if by == "kitty" else iterm_sequence(picture))
 
 
 def kitty_sequence(picture: Image.Image) -> str:
@@ -99,11 +97,3 @@ def _png(picture: Image.Image) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode(sys.stdout.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
