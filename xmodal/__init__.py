@@ -5,6 +5,7 @@ Everything is loaded when it is first used.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,21 +21,30 @@ if TYPE_CHECKING:
     from xmodal.evaluation.report import Report
     from xmodal.index.contract import Hit, Index, open_index
     from xmodal.index.local import HammingIndex
+    from xmodal.retrieval.collection import Collection, search
+    from xmodal.retrieval.query import Query
+    from xmodal.retrieval.results import Results
     from xmodal.retrieval.retriever import Retriever
     from xmodal.training.compress import compress
     from xmodal.training.train import train
 
 __version__: str
 
+# The library prints nothing; a program shows its messages with logging.basicConfig().
+logging.getLogger("xmodal").addHandler(logging.NullHandler())
+
 __all__ = [
     "BinaryCodes",
+    "Collection",
     "Compressor",
     "Dataset",
     "Encoder",
     "HammingIndex",
     "Hit",
     "Index",
+    "Query",
     "Report",
+    "Results",
     "Retriever",
     "XmodalError",
     "compress",
@@ -42,18 +52,22 @@ __all__ = [
     "load_encoder",
     "open_index",
     "read",
+    "search",
     "train",
 ]
 
 _LAZY = {
     "BinaryCodes": "xmodal.codes",
+    "Collection": "xmodal.retrieval.collection",
     "Compressor": "xmodal.encoders.compressor",
     "Dataset": "xmodal.data.dataset",
     "Encoder": "xmodal.encoders.encoder",
     "HammingIndex": "xmodal.index.local",
     "Hit": "xmodal.index.contract",
     "Index": "xmodal.index.contract",
+    "Query": "xmodal.retrieval.query",
     "Report": "xmodal.evaluation.report",
+    "Results": "xmodal.retrieval.results",
     "Retriever": "xmodal.retrieval.retriever",
     "XmodalError": "xmodal.errors",
     "compress": "xmodal.training.compress",
@@ -61,6 +75,7 @@ _LAZY = {
     "load_encoder": "xmodal.encoders.load",
     "open_index": "xmodal.index.contract",
     "read": "xmodal.data.readers.read",
+    "search": "xmodal.retrieval.collection",
     "train": "xmodal.training.train",
 }
 

@@ -35,6 +35,10 @@ class BinaryCodes:
 
     ``packed`` has shape (n, bits / 8) and type uint8; the array is made read-only. Raises
     CodeError if shape, type and ``bits`` do not fit together.
+
+    >>> codes = xmodal.BinaryCodes.from_relaxed([[0.5] * 8, [-0.5] * 8])
+    >>> codes.bits, len(codes), codes[:1].distances(codes).tolist()
+    (8, 2, [[0, 8]])
     """
 
     packed: npt.NDArray[np.uint8]

@@ -29,7 +29,14 @@ from typing import Any
 
 
 class XmodalError(Exception):
-    """Base of the exceptions of xmodal. Line breaks in a message, as names have, become spaces."""
+    """Base of the exceptions of xmodal. Line breaks in a message, as names have, become spaces.
+
+    >>> try:
+    ...     xmodal.open_index("no.index")
+    ... except xmodal.XmodalError as error:
+    ...     print(error)
+    no index at no.index: make one with xmodal index DATA --index no.index
+    """
 
     def __init__(self, *args: object) -> None:
         super().__init__(*(one_line(arg) if isinstance(arg, str) else arg for arg in args))
@@ -85,6 +92,7 @@ EXTRAS = {
     "onnx": ("onnxruntime", "tokenizers"),
     "mat": ("scipy",),
     "heic": ("pillow_heif",),
+    "pandas": ("pandas",),
     "open-clip": ("open_clip",),
     "sentence-transformers": ("sentence_transformers",),
     "hub": ("huggingface_hub",),

@@ -25,6 +25,7 @@ Run = Callable[..., Any]
 COMMANDS = (
     *("train", "encode", "index", "search", "info", "check"),
     *("serve", "mcp", "evaluate", "compress", "export", "demo"),
+    *("config", "completion"),
 )
 SMALL = ("--image-backbone", "small-cnn", "--text-backbone", "words", "--bits", "16")
 HAMMING = ("--by", "codes", "--stage", "hamming")

@@ -19,7 +19,7 @@ PLUGIN = "xmodal_opensearch"
 # Each string is a level of folders and single files; a module imports only from its own folder and
 # from levels to the left. Two folders of one level do not import each other.
 CORE_ORDER = (
-    "errors operating_system modality checksums config device linear_models writing",
+    "errors escapes operating_system modality checksums config device linear_models writing",
     "codes vectors",
     "data web",
     "index features",
@@ -35,6 +35,7 @@ PLUGIN_ORDER = ("client", "node index", "loading rest server_plugin", "diagnosti
 CORE_FILES = (
     *(
         "errors",
+        "escapes",
         "operating_system",
         "modality",
         "checksums",

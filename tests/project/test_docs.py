@@ -171,11 +171,16 @@ def test_page_commands_run(page: str, shell: Callable[[str], Shell]) -> None:
 def test_page_programs_run(
     page: str, folder: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from xmodal.retrieval.collection import Collection
     from xmodal.training.train import METHODS
 
-    for name, fixture in MADE.items():
-        if any(name in block for block in blocks(page, "python")):
-            (folder / name).symlink_to(request.getfixturevalue(fixture))
+    used = [name for name in MADE if any(name in block for block in blocks(page, "python"))]
+    for name in used:
+        if name != "my.index":
+            (folder / name).symlink_to(request.getfixturevalue(MADE[name]))
+    if "my.index" in used:  # it records its model, which the fixture does not
+        with Collection.create("my.index", model=request.getfixturevalue("model")) as photos:
+            photos.add("photos", label_column="labels")
     known = dict(METHODS)
     try:
         for block in blocks(page, "python"):

@@ -15,12 +15,12 @@ from xmodal.errors import ConfigError
 from xmodal.index.contract import Hit
 from xmodal.retrieval.gallery import (
     THUMB,
-    QueryHits,
     figures_of,
     unreadable_pictures,
     write_gallery,
     write_sheet,
 )
+from xmodal.retrieval.results import Results
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def hit(id_: str, distance: int = 3, **fields: object) -> Hit:
 def test_page_contains_its_pictures_and_has_no_links(tmp_path: Path, red: Path) -> None:
     hits = [hit("a", image=str(red), text="a red one"), hit("b", text="no picture")]
     hits[0] = hits[0]._replace(confidence=0.9)
-    write_gallery(tmp_path / "g.html", [QueryHits("red", hits), QueryHits(red, hits)])
+    write_gallery(tmp_path / "g.html", [Results("red", hits), Results(red, hits)])
     page = (tmp_path / "g.html").read_text(encoding="utf-8")
     assert re.findall(r"(?:src|href|url|@import)\b", page) == ["src"] * 3
     pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
@@ -53,7 +53,7 @@ def test_page_contains_its_pictures_and_has_no_links(tmp_path: Path, red: Path) 
 def test_page_escapes_all_text(tmp_path: Path, red: Path) -> None:
     evil = '<script>alert("x")</script>'
     hits = [hit(evil, image=str(red)), hit("b", text=evil), hit("c", image="<script>.png")]
-    write_gallery(tmp_path / "g.html", [QueryHits(evil, hits)], title=evil)
+    write_gallery(tmp_path / "g.html", [Results(evil, hits)], title=evil)
     page = (tmp_path / "g.html").read_text()
     assert "<script" not in page
     assert page.count("&lt;script&gt;") == 6  # title twice, query, three hits
@@ -63,10 +63,10 @@ def test_page_escapes_all_text(tmp_path: Path, red: Path) -> None:
 def test_unreadable_picture_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("words")
     hits = [hit("a", image=str(tmp_path / "text.jpg")), hit("b", image=str(tmp_path / "gone.jpg"))]
-    write_gallery(tmp_path / "g.html", [QueryHits("x", hits)])
+    write_gallery(tmp_path / "g.html", [Results("x", hits)])
     page = (tmp_path / "g.html").read_text()
     assert "text.jpg cannot be shown" in page and "gone.jpg cannot be shown" in page
-    write_gallery(tmp_path / "g.png", [QueryHits("x", hits)])
+    write_gallery(tmp_path / "g.png", [Results("x", hits)])
     assert (tmp_path / "g.png").stat().st_size > 0
 
 
@@ -75,24 +75,24 @@ def test_unreadable_pictures_are_listed_once(tmp_path: Path, red: Path) -> None:
     gone, text = tmp_path / "gone.jpg", tmp_path / "text.jpg"
     paths = {"a": gone, "b": red, "c": text, "d": gone}
     hits = [hit(id_, image=str(path)) for id_, path in paths.items()]
-    assert unreadable_pictures(QueryHits("x", [*hits, hit("e", text="alone")])) == [gone, text]
+    assert unreadable_pictures(Results("x", [*hits, hit("e", text="alone")])) == [gone, text]
 
 
 def test_page_shows_the_nearest_caption_and_the_nearest_picture(tmp_path: Path, red: Path) -> None:
     texts, images = ["first", "second"], ["gone.jpg", str(red)]
     found = [hit("a", text=texts, image=images)._replace(nearest=1)]
-    write_gallery(tmp_path / "g.html", [QueryHits("red", found)])
+    write_gallery(tmp_path / "g.html", [Results("red", found)])
     page = (tmp_path / "g.html").read_text(encoding="utf-8")
     assert "first<small>" in page and "second" not in page
     assert 'alt="red &amp; round.png"' in page and "gone.jpg" not in page
-    write_gallery(tmp_path / "g.html", [QueryHits("red", found, target="text")])
+    write_gallery(tmp_path / "g.html", [Results("red", found, target="text")])
     page = (tmp_path / "g.html").read_text(encoding="utf-8")
     assert "second<small>" in page and "gone.jpg cannot be shown" in page
-    write_gallery(tmp_path / "g.png", [QueryHits("red", found)])
+    write_gallery(tmp_path / "g.png", [Results("red", found)])
 
 
 def test_query_without_hits_says_no_match(tmp_path: Path) -> None:
-    write_gallery(tmp_path / "g.html", [QueryHits("a", []), QueryHits("b", [hit("x")])])
+    write_gallery(tmp_path / "g.html", [Results("a", []), Results("b", [hit("x")])])
     assert (tmp_path / "g.html").read_text().count("<p>no match</p>") == 1
 
 
@@ -105,7 +105,7 @@ def size(path: Path) -> tuple[int, int]:
 def test_png_grows_with_hits_and_queries(tmp_path: Path, red: Path) -> None:
     def sheet(hits: int, queries: int) -> tuple[int, int]:
         found = [hit(str(k), image=str(red), text="words " * 50) for k in range(hits)]
-        result = QueryHits("red", found)
+        result = Results("red", found)
         write_gallery(tmp_path / "g.png", [result] * queries)
         return size(tmp_path / "g.png")
 
@@ -118,7 +118,7 @@ def test_png_grows_with_hits_and_queries(tmp_path: Path, red: Path) -> None:
 
 
 def test_png_contains_the_pictures(tmp_path: Path, red: Path) -> None:
-    write_gallery(tmp_path / "g.PNG", [QueryHits(red, [hit("a", image=str(red))] * 2)])
+    write_gallery(tmp_path / "g.PNG", [Results(red, [hit("a", image=str(red))] * 2)])
     with Image.open(tmp_path / "g.PNG") as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
     is_red = (np.abs(pixels - (255, 0, 0)) < 8).all(axis=2)

@@ -6,7 +6,9 @@ import click
 
 from xmodal import __version__
 from xmodal.cli.check import check
+from xmodal.cli.completion import completion
 from xmodal.cli.compress import compress
+from xmodal.cli.config import config
 from xmodal.cli.delete import delete
 from xmodal.cli.demo import demo
 from xmodal.cli.encode import encode
@@ -15,14 +17,17 @@ from xmodal.cli.export import export
 from xmodal.cli.index import index
 from xmodal.cli.info import info_command
 from xmodal.cli.mcp import mcp
+from xmodal.cli.option_sources import add_environment, read_settings
 from xmodal.cli.search import search
 from xmodal.cli.serve import serve
 from xmodal.cli.train import train
+from xmodal.cli.verbosity import add_verbosity
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="xmodal")
-def commands() -> None:
+@click.pass_context
+def commands(context: click.Context) -> None:
     """Search pictures by text and texts by pictures, with learned binary codes.
 
     \b
@@ -31,11 +36,14 @@ def commands() -> None:
       xmodal index photos/ --model my.model --index my.index
       xmodal search "red shoes" --model my.model --index my.index -k 5
     """
+    read_settings(context, commands)
 
 
 COMMANDS = (
     *(train, encode, index, search, delete, info_command, check),
-    *(serve, mcp, evaluate, compress, export, demo),
+    *(serve, mcp, evaluate, compress, export, demo, config, completion),
 )
 for command in COMMANDS:
+    add_verbosity(command)
     commands.add_command(command)
+add_environment(commands)

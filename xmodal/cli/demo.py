@@ -27,8 +27,9 @@ from xmodal.data.readers.read import read
 from xmodal.data.synthetic import caption, unseen_combinations, write_synthetic_data
 from xmodal.errors import require
 from xmodal.index.contract import Hit, open_index
-from xmodal.retrieval.gallery import QueryHits, write_gallery
+from xmodal.retrieval.gallery import write_gallery
 from xmodal.retrieval.query import Query
+from xmodal.retrieval.results import Results
 from xmodal.retrieval.retriever import Retriever
 from xmodal.writing import write_text
 
@@ -146,9 +147,9 @@ def _search_unseen(retriever: Retriever, dataset: Dataset, out: Path) -> str:
         for hit in hits
     )
     by_shape = sorted(range(len(texts)), key=lambda row: (combinations[row][1], row))
-    shown = [QueryHits(texts[row], results[row]) for row in by_shape[::6][:GALLERY_QUERIES]]
+    shown = [Results(texts[row], results[row]) for row in by_shape[::6][:GALLERY_QUERIES]]
     image = next(item.images[0] for item in dataset if item.split == "test" and item.images)
-    shown.append(QueryHits(image, retriever.search(image=image, k=HITS_PER_QUERY)))
+    shown.append(Results(image, retriever.search(image=image, k=HITS_PER_QUERY)))
     for suffix in ("html", "png"):
         title = "xmodal demo: combinations that are not in the training data"
         write_gallery(out / f"gallery.{suffix}", shown, title)

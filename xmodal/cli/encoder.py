@@ -11,6 +11,7 @@ import click
 from xmodal.cli.output import info, progress_bars, status
 from xmodal.encoders.engine import ENGINES, portable_folder, portable_obstacle
 from xmodal.encoders.folder import ONNX_ENCODER, encoder_format
+from xmodal.encoders.providers import PROVIDERS
 from xmodal.errors import ModelError, XmodalError
 
 if TYPE_CHECKING:
@@ -24,16 +25,33 @@ CLUSTER = "ray"
 
 
 def engine_option(*, cluster: bool = False) -> Callable[..., Any]:
-    """Return the decorator of --engine; ``cluster``: with the value "ray"."""
+    """Return the decorator of --engine and --provider; ``cluster``: with the value "ray"."""
     more = "; ray: auto, in several processes, see --address" if cluster else ""
-    return click.option(
-        "--engine",
-        type=click.Choice([*ENGINES, CLUSTER] if cluster else ENGINES),
-        default="auto",
-        show_default=True,
-        help="Runtime of the encoder: torch, or onnx, which starts faster and needs no torch; "
-        f"auto: onnx if the model has it, and torch to index on a GPU{more}.",
+    options = (
+        click.option(
+            "--provider",
+            type=click.Choice(PROVIDERS),
+            default="cpu",
+            show_default=True,
+            help="Processor or library by which onnx computes; its codes are compared with those "
+            "of the CPU.",
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice([*ENGINES, CLUSTER] if cluster else ENGINES),
+            default="auto",
+            show_default=True,
+            help="Runtime of the encoder: torch, or onnx, which starts faster and needs no torch; "
+            f"auto: onnx if the model has it, and torch to index on a GPU{more}.",
+        ),
     )
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in options:
+            command = option(command)
+        return command
+
+    return decorate
 
 
 no_portable_option = click.option(
@@ -63,6 +81,7 @@ def load_encoder(
             trust_remote_code=options["trust_remote_code"],
             engine="torch" if features and engine == "auto" else engine,
             for_queries=for_queries,
+            provider=options.get("provider", "cpu"),
         )
 
 

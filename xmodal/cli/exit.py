@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import click
 from PIL import Image
 
+from xmodal.cli.option_sources import source_of_value
 from xmodal.cli.output import OutputClosed, print_error, print_log
 from xmodal.cli.start import TOO_LITTLE_MEMORY
 from xmodal.errors import XmodalError, causes, is_out_of_memory, missing_extra
@@ -88,7 +89,8 @@ def error_line(error: Exception) -> str | None:
     """Return the line that is printed for an error, None for an error of the program."""
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "xmodal"
-        return f"{error.format_message().replace('. (', ' (').rstrip('.')}: {command} --help"
+        message = error.format_message().replace(". (", " (").rstrip(".")
+        return f"{message}{_origin(error)}: {command} --help"
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, XmodalError):
@@ -100,6 +102,14 @@ def error_line(error: Exception) -> str | None:
         return None if missing is None else str(missing)
     fault = next((one for one in causes(error) if isinstance(one, OSError)), None)
     return None if fault is None else _fault_line(fault)
+
+
+def _origin(error: click.UsageError) -> str:
+    """Return the variable or file of an invalid value of an option, in brackets."""
+    if not isinstance(error, click.BadParameter) or error.ctx is None or error.param is None:
+        return ""
+    source = source_of_value(error.ctx, error.param)
+    return "" if source is None else f" (from {source})"
 
 
 def _fault_line(error: OSError) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from xmodal.cli.output import escape_controls, print_line, print_table, shown_path
+from xmodal.cli.output import print_line, print_table, shown_path
+from xmodal.cli.preview import print_preview, protocol
+from xmodal.escapes import escape_controls
 from xmodal.index.contract import Hit, nearest_to_json, shown_source
 from xmodal.modality import Modality
 from xmodal.retrieval.reasons import why
@@ -17,11 +20,14 @@ TABLE_WIDTH = 80
 """Columns of a terminal from which a table is printed, in characters; else a block per hit."""
 
 
-def print_hits(hits: Sequence[Hit], target: Modality, *, first_rank: int = 1) -> None:
+def print_hits(
+    hits: Sequence[Hit], target: Modality, first_rank: int = 1, *, preview: bool = False
+) -> None:
     """Print hits, best first; ``target``: the searched modality.
 
     To a terminal as a table, or as blocks if it is narrow; long paths are wrapped, not cut. To a
-    pipe or file as one line a hit, the columns of HEADER separated by tabs.
+    pipe or file as one line a hit, the columns of HEADER separated by tabs. ``preview``: to a
+    terminal as blocks with the pictures.
     """
     rows = [_cells(hit, target, rank) for rank, hit in enumerate(hits, start=first_rank)]
     if not sys.stdout.isatty():
@@ -29,10 +35,14 @@ def print_hits(hits: Sequence[Hit], target: Modality, *, first_rank: int = 1) ->
             print_line("\t".join(row))
         return
     rows = [(*cells, shown_path(file)) for *cells, file in rows]
-    if shutil.get_terminal_size().columns >= TABLE_WIDTH:
+    by = protocol() if preview else None
+    if by is None and shutil.get_terminal_size().columns >= TABLE_WIDTH:
         print_table([HEADER, *rows], wrapped=("why", "caption", "file"))
     else:
-        for rank, distance, confidence, why, caption, file in rows:
+        for hit, (rank, distance, confidence, why, caption, file) in zip(hits, rows, strict=True):
+            picture = shown_source(hit, "image", target)
+            if by is not None and picture is not None:
+                print_preview(Path(picture), by)
             print_line(f"{rank}. {file}")
             print_line(f"   {caption}")
             print_line(f"   distance {distance}, confidence {confidence}, {why}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from xmodal.cli.changes import Changes
+from xmodal.cli.changes import show_changes
 from xmodal.cli.data import features_option, read_data
 from xmodal.cli.encoder import complete_portable, engine_option, load_encoder, no_portable_option
 from xmodal.cli.no_train import fit_without_training, print_fitted
@@ -33,6 +33,7 @@ from xmodal.errors import ConfigError, DataError
 from xmodal.index.contract import open_index
 from xmodal.index.parts.finding import find_parts
 from xmodal.modality import MODALITIES
+from xmodal.retrieval.indexing import Changes, update_source
 
 if TYPE_CHECKING:
     from xmodal.encoders.encoder import Encoder
@@ -133,9 +134,8 @@ def _index(
         problems.extend(source.problems)
     print_problems(problems)
     fitted_report = {} if fitted is None else {"fitted": fitted}
-    changes.show(
-        data, uri, documents, options, fitted_report | {"problems": problems.count_by_kind()}
-    )
+    more = fitted_report | {"problems": problems.count_by_kind()}
+    show_changes(changes, data, uri, documents, options, more)
     if fitted is not None and not options["as_json"]:
         print_fitted(fitted)
 
@@ -201,41 +201,20 @@ def _update(
     filling: Filling, encoder: Encoder, name: str, source: DataStream, progress: Progress
 ) -> Changes:
     """Make the documents of a source those of the data, whose items are read whole."""
-    from xmodal.encoders.pipeline import encode_stream
     from xmodal.features.cache import default_cache
-    from xmodal.index.update import plan_update
 
-    target, options, given = filling.index, source.options, source.read()
-    update = plan_update(
-        target, given.dataset, name, reuse=given.features is None, progress=progress
-    )
-    codes, stored, existing = Counter(update.counts), 0, 0
-    for batch in update.rewritten:
-        target.add(batch)
-        stored, existing = stored + len(batch), existing + update.number_existing(batch)
-    encoded = encode_stream(
+    options, given = source.options, source.read()
+    return update_source(
+        filling,
         given.encoder(encoder),
-        update.encode.items,
-        source=name,
+        given.dataset,
+        name,
         problems=source.problems,
-        cache=options["cache"] or default_cache(),
+        reuse=given.features is None,
         vectors=not options["no_vectors"],
+        cache=options["cache"] or default_cache(),
+        progress=progress,
     )
-    for batch in encoded:
-        filling.add(update.with_origins(batch))
-        stored, existing = stored + len(batch), existing + update.number_existing(batch)
-        codes.update({modality: int(batch.counts(modality).sum()) for modality in MODALITIES})
-        progress("indexed", stored + update.unchanged, len(given.dataset))
-    if update.moved:
-        target.delete(update.moved)
-    numbers = {
-        "added": stored - existing - min(len(update.moved), stored - existing),
-        "replaced": existing,
-        "unchanged": update.unchanged,
-        "moved": len(update.moved),
-        "missing": len(update.gone),
-    }
-    return Changes(Counter(numbers), codes, dict(update.apart), update.gone)
 
 
 def _find_or_fit(

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TextIO
@@ -29,9 +29,8 @@ from rich.table import Table
 from rich.text import Text
 
 from xmodal.data.dataset import Problems, Progress
+from xmodal.escapes import CONTROL, escape_controls
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-"""Control characters: C0, DEL and C1; line separators and changes of the writing direction."""
 STATUS_DELAY = 2.0
 """Seconds after which an operation without a progress bar is shown."""
 STATUS_PERIOD = 60.0
@@ -48,8 +47,9 @@ def print_error(message: str) -> None:
 
 
 def info(message: str = "") -> None:
-    """Print a line about progress on standard error."""
-    _print(message, sys.stderr)
+    """Print a line about progress on standard error, unless the command is quiet."""
+    if not _is_quiet():
+        _print(message, sys.stderr)
 
 
 def print_line(text: object = "") -> None:
@@ -89,6 +89,19 @@ def print_table(
         table.add_row(*row)
     width = None if sys.stdout.isatty() else FILE_WIDTH
     _Console(width=width, file=_replacing(sys.stdout)).print(table)
+
+
+def print_picture(picture: str | Text) -> None:
+    """Print a picture on standard output, a terminal: an escape sequence, or coloured characters.
+
+    Nothing is printed if the encoding of the terminal lacks the characters.
+    """
+    if isinstance(picture, str):
+        _write(picture, sys.stdout)
+        return
+    with suppress(UnicodeEncodeError, LookupError):
+        picture.plain.encode(sys.stdout.encoding or "ascii")
+        _Console(file=_replacing(sys.stdout)).print(picture, no_wrap=True, crop=True)
 
 
 class OutputClosed(Exception):
@@ -147,7 +160,7 @@ def progress_bars() -> Iterator[Progress]:
         _Rate(),
         progress.TimeRemainingColumn(),
     )
-    disabled = not console.is_terminal
+    disabled = not console.is_terminal or _is_quiet()
     with (
         progress.Progress(*columns, console=console, transient=True, disable=disabled) as bars,
         _delayed(lambda: info(f"{LOADING} models"), disabled) as stop_waiting,
@@ -198,7 +211,8 @@ def status(message: str) -> Iterator[None]:
     """
     console = _Console(stderr=True)
     spinner = console.status(Text(escape_controls(message)))
-    with _delayed(spinner.start if console.is_terminal else lambda: info(message)) as stop_waiting:
+    show = spinner.start if console.is_terminal else lambda: info(message)
+    with _delayed(show, not _is_quiet()) as stop_waiting:
         try:
             yield
         finally:
@@ -229,7 +243,7 @@ class _Printer(logging.Handler):
     """Prints messages of the library, such as downloads, on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        info(record.getMessage())
+        _print(record.getMessage(), sys.stderr)
 
 
 def print_log() -> None:
@@ -237,7 +251,17 @@ def print_log() -> None:
     log = logging.getLogger("xmodal")
     if not any(isinstance(handler, _Printer) for handler in log.handlers):
         log.addHandler(_Printer())
-        log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO)
+
+
+def change_verbosity(step: int) -> None:
+    """Print more of the log (1: also DEBUG) or less (-1: warnings, and no lines of ``info``)."""
+    log = logging.getLogger("xmodal")
+    log.setLevel(log.level - 10 * step)
+
+
+def _is_quiet() -> bool:
+    return logging.getLogger("xmodal").level > logging.INFO
 
 
 def shown_path(path: str) -> str:
@@ -259,19 +283,6 @@ def runnable(name: str) -> str:
     if own is None or (on_path is not None and os.path.samefile(own, on_path)):
         return name
     return shlex.quote(own)
-
-
-def escape_controls(text: str, keep: str = "") -> str:
-    """Return ``text`` with control characters as escapes (ESC as ``\\x1b``), except ``keep``.
-
-    Terminals execute control characters: they move the cursor or change colours and direction.
-    """
-
-    def escape(match: re.Match[str]) -> str:
-        char = match[0]
-        return char if char in keep else char.encode("unicode_escape").decode()
-
-    return CONTROL.sub(escape, text)
 
 
 def _print(text: str, stream: TextIO) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xmodal.cli.changes import Changes
+from xmodal.cli.changes import show_changes
 from xmodal.cli.encoder import load_encoder
 from xmodal.cli.options import columns_of, reading_options
 from xmodal.cli.output import (
@@ -36,6 +36,7 @@ from xmodal.index.documents import DocumentBatch
 from xmodal.index.parts.info import PartInfo
 from xmodal.index.parts.part import ENDING, Part
 from xmodal.index.parts.writing import write_part
+from xmodal.retrieval.indexing import Changes
 from xmodal.writing import check_target
 
 
@@ -228,7 +229,7 @@ def index_parts(
         codes.update(part.info.codes)
         problems.update(part.info.problems)
     changes = Changes(Counter(numbers), codes, {name: id_ for (_, name), id_ in ids.apart.items()})
-    changes.show(data, uri, documents, options, {"problems": problems})
+    show_changes(changes, data, uri, documents, options, {"problems": problems})
     if model is None:
         info(f"{uri} records no model: give the encoder of the parts to searches with --model")
 

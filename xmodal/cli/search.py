@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -28,9 +27,10 @@ from xmodal.errors import ConfigError, IndexMissing
 from xmodal.index.contract import Hit, Index, open_index
 from xmodal.index.filter_text import parse_filters
 from xmodal.modality import MODALITIES, Modality, other_modality
-from xmodal.retrieval.gallery import QueryHits, unreadable_pictures, write_gallery
+from xmodal.retrieval.gallery import unreadable_pictures, write_gallery
 from xmodal.retrieval.query import By, Query
 from xmodal.retrieval.query_text import describe, parse_weights
+from xmodal.retrieval.results import Results
 
 if TYPE_CHECKING:
     from xmodal.encoders.encoder import Encoder
@@ -93,6 +93,18 @@ _ADDRESS = re.compile("[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
 @click.option(
     "--gallery", type=click.Path(path_type=Path), help="Write the hits to an .html or .png file."
 )
+@click.option("--preview", is_flag=True, help="Show the pictures, if the output is a terminal.")
+@click.option(
+    "--queries",
+    type=click.Path(path_type=Path),
+    help="File of queries in place of WORDS: a text on each line of .txt, or a table with the "
+    "column query, or with texts and pictures.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="File for the hits of --queries: .jsonl, .csv, .parquet, or .run (TREC).",
+)
 @engine_option()
 @backbone_options(None)
 @json_option
@@ -111,8 +123,11 @@ def search(words: tuple[str, ...], model: Path | None, uri: str, **params: Any) 
       xmodal search red --image a.jpg --weight image=2
       xmodal search --like photos/a.jpg --target image
       xmodal search red shoes --model my.model --index opensearch://localhost:9200/photos
+      xmodal search --queries queries.txt --out hits.csv -k 20
     """
     query = _query(words, params)
+    if params["queries"] is not None:
+        return _search_file(query, model, uri, params)
     encoder = _encoder(query, model, uri, params)
     index = open_index(
         uri,
@@ -126,7 +141,7 @@ def search(words: tuple[str, ...], model: Path | None, uri: str, **params: Any) 
     line = describe([query.text, params["image"], query.like], query.not_text)
     if params["gallery"]:
         shown = Path(line) if line == params["image"] else line
-        results = QueryHits(shown, hits, query.searched)
+        results = Results(shown, hits, query.searched)
         write_gallery(params["gallery"], [results], f"xmodal: {line}")
         info(f"gallery: {params['gallery']}")
         if unreadable := unreadable_pictures(results):
@@ -138,12 +153,27 @@ def search(words: tuple[str, ...], model: Path | None, uri: str, **params: Any) 
         rows = [hit_to_json(hit, query.searched) for hit in hits]
         print_json({"query": line, "target": query.searched, "hits": rows})
     elif hits:
-        print_hits(hits, query.searched, first_rank=query.offset + 1)
+        print_hits(hits, query.searched, query.offset + 1, preview=params["preview"])
     else:
         print_line("no match")
         if len(index) == 0:
             print_error(f"{uri} is empty: run xmodal index DATA --index {uri}")
     index.close()
+    return 0 if hits else 1
+
+
+def _search_file(query: Query, model: Path | None, uri: str, params: dict[str, Any]) -> int:
+    """Search with the queries of a file; return the exit status."""
+    from xmodal.cli.batch import search_file
+    from xmodal.retrieval.retriever import Retriever
+
+    encoder = load_encoder(_found_model(model, uri), params, for_queries=True)
+    index = open_index(uri, bits=encoder.bits, fingerprint=encoder.fingerprint)
+    print_strategy(uri, index)
+    out = params["out"]
+    count, hits = search_file(Retriever(encoder, index), params["queries"], out, query)
+    index.close()
+    print_line(f"{out}: {hits:,} hits of {count:,} queries")
     return 0 if hits else 1
 
 
@@ -166,7 +196,8 @@ def _query(words: tuple[str, ...], params: dict[str, Any]) -> Query:
     """Return the query of the command line; raise ConfigError for parts that do not fit."""
     image, like = params["image"], params["like"]
     text = " ".join(words).strip() or None
-    if text is None and image is None and like is None:
+    _check_queries([text, image, like, params["gallery"]], params)
+    if text is None and image is None and like is None and params["queries"] is None:
         found = " only words to exclude" if params["not_text"] else " nothing"
         raise ConfigError(
             f"expected WORDS, --image or --like, found{found}; for example: xmodal search red shoes"
@@ -199,38 +230,45 @@ def _query(words: tuple[str, ...], params: dict[str, Any]) -> Query:
 
 def _encoder(query: Query, model: Path | None, uri: str, params: dict[str, Any]) -> Encoder | None:
     """Return the encoder of an index; None for a query that needs none, by a document alone."""
-    from xmodal.encoders.index_model import find_model
-
     if query.text is None and query.image is None and not query.not_text and model is None:
         return None
+    return load_encoder(_found_model(model, uri), params, for_queries=True)
+
+
+def _check_queries(others: Sequence[object], params: dict[str, Any]) -> None:
+    """Raise ConfigError for --queries without --out, and for options that do not fit them."""
+    if (params["queries"] is None) != (params["out"] is None):
+        given, missing = ("--queries", "--out") if params["out"] is None else ("--out", "--queries")
+        raise ConfigError(f"{given} without {missing}: expected both")
+    if params["queries"] is not None and any(one is not None for one in others):
+        raise ConfigError("--queries has the queries: leave WORDS, --image, --like, --gallery out")
+
+
+def _found_model(model: Path | None, uri: str) -> Path:
+    """Return the model, or the one that the index records. Raises IndexMissing, ConfigError."""
+    from xmodal.encoders.index_model import find_model
+
     model = model or find_model(uri)
     if model is None:
         raise IndexMissing(
             f"no index at {uri}: make one with xmodal index DATA --index {uri}, or name another "
             "one with --index"
         )
-    return load_encoder(model, params, for_queries=True)
+    return model
 
 
 def _search(encoder: Encoder | None, index: Index, query: Query) -> tuple[Query, list[Hit]]:
-    """Return the hits, and the query with its target.
+    """Return the hits, and the query with its target; print a line for an index without codes of
+    the target."""
+    from xmodal.retrieval.retriever import Retriever, search_present
 
-    Without --target, an index that has codes of the other modality only is searched by that one.
-    """
-    from xmodal.retrieval.retriever import Retriever
-
-    retriever = Retriever(encoder, index)
-    (hits,) = retriever.search_batch([query])
-    if hits or index.count(query.searched):
-        return query, hits
-    other = other_modality(query.searched)
-    if not index.count(other):
-        return query, hits
-    missing, present = NOUNS[query.searched], NOUNS[other]
-    if query.target is not None:
-        info(f"the index has no {missing}: --target {other} searches its {present}")
-        return query, hits
-    info(f"the index has no {missing}: its {present} are searched (--target {other})")
-    query = replace(query, target=other)
-    (hits,) = retriever.search_batch([query])
-    return query, hits
+    found, hits = search_present(Retriever(encoder, index), query)
+    missing, present = query.searched, other_modality(query.searched)
+    if found.searched != missing:
+        info(
+            f"the index has no {NOUNS[missing]}: its {NOUNS[present]} are searched "
+            f"(--target {present})"
+        )
+    elif not hits and not index.count(missing) and index.count(present):
+        info(f"the index has no {NOUNS[missing]}: --target {present} searches its {NOUNS[present]}")
+    return found, hits

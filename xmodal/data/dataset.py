@@ -229,6 +229,10 @@ class Dataset:
     ``label_column``: what the labels were read from, for example a column of a table, or None.
     ``source``: what the items were read from, for example "items.csv (columns image and text)".
     ``class_captions``: the captions are the labels, because the data has none.
+
+    >>> data = xmodal.read("photos", label_column="labels")
+    >>> len(data), data.items[0].id, len(data.problems)
+    (150, '00000.png', 0)
     """
 
     items: Sequence[Item]

@@ -40,6 +40,11 @@ class Compressor:
 
     ``weight`` (bits, dim) and ``offset`` (bits,) are float32. ``about``: settings, seed, versions
     and identity of the training run.
+
+    >>> import numpy as np
+    >>> compressor = xmodal.Compressor(np.eye(8, dtype=np.float32), np.zeros(8, np.float32))
+    >>> compressor.bits
+    8
     """
 
     weight: linear_models.Matrix

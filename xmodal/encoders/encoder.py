@@ -76,6 +76,10 @@ class Encoder(ABC):
     ``precision``: number format of its backbones, or "int8" for quantized weights. ``confidence``:
     calibration, from similarities to the probability that a hit is right. ``about``: method,
     settings, data and figures. ``split``: the ids of each part of its data.
+
+    >>> encoder = xmodal.load_encoder("my.model")
+    >>> encoder.encode_texts(["a red circle", "a blue star"]).packed.shape == (2, encoder.bits // 8)
+    True
     """
 
     precision: str

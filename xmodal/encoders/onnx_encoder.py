@@ -43,7 +43,13 @@ from xmodal.encoders.folder import (
     read_config,
     read_split,
 )
-from xmodal.errors import ExtraMissing, ModelError, XmodalError, missing_extra
+from xmodal.encoders.providers import (
+    Provider,
+    check_codes,
+    check_started,
+    session_providers,
+)
+from xmodal.errors import ConfigError, ExtraMissing, ModelError, XmodalError, missing_extra
 from xmodal.features.backbones.builtin import Words
 from xmodal.features.backbones.words import GRAMS
 from xmodal.features.extract import (
@@ -149,9 +155,9 @@ def _parse_preprocessing(config: Mapping[str, Any]) -> Preprocessing:
 class PortableEncoder(Encoder):
     """Encoder of ONNX graphs. A graph is opened at its first use."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, Any], provider: Provider = "cpu") -> None:
         """``config``: content of ``config.json``. Raises one of DAMAGE_ERRORS if it is invalid."""
-        self.folder = folder
+        self.folder, self.provider = folder, provider
         self._bits = check_bits(config["bits"])
         self._fingerprint = str(config["fingerprint"])
         self._shared_space = bool(config["shared_space"])
@@ -230,12 +236,20 @@ class PortableEncoder(Encoder):
         return push(self.folder, name, **options)
 
     @classmethod
-    def load(cls, folder: str | Path) -> PortableEncoder:
-        """Load the encoder in ``folder``. Raises ModelError if there is none or it is damaged."""
+    def load(cls, folder: str | Path, provider: Provider = "cpu") -> PortableEncoder:
+        """Load the encoder in ``folder``. Raises ModelError if there is none or it is damaged.
+
+        ``provider``: execution provider of onnxruntime; another one than the CPU's is compared with
+        it, see :mod:`xmodal.encoders.providers`.
+        """
         path = Path(folder)
         config = read_config(path, ONNX_ENCODER)
         with damage_as_model_error(path, ONNX_ENCODER):
-            return cls(path, config)
+            encoder = cls(path, config, provider)
+        if provider != "cpu":
+            session_providers(_import_package("onnxruntime", path), provider)
+            check_codes(provider, encoder, cls(path, config))
+        return encoder
 
 
 def _run(session: Any, names: list[str], inputs: Mapping[str, Any]) -> list[Array]:
@@ -268,6 +282,7 @@ class _GraphFeaturizer:
     ) -> None:
         self._folder, self._encoder_fingerprint = encoder.folder, encoder.fingerprint
         self._config, self._bits, self._files = config, encoder.bits, files
+        self._provider = encoder.provider
         self.batch = config.batch
         self.fingerprint = config.cache or f"onnx-{str(files[config.graph]['sha256'])[:32]}"
         self._only_features = config.raw or config.tower is not None
@@ -363,11 +378,15 @@ class _GraphFeaturizer:
         path = self._folder / name
         self._check(name, *({f"{name}.data"} & self._files.keys()))
         try:
+            providers = session_providers(onnxruntime, self._provider)
             session = onnxruntime.InferenceSession(
-                path, _session_options(onnxruntime), providers=["CPUExecutionProvider"]
+                path, _session_options(onnxruntime, self._provider), providers=providers
             )
+            check_started(session, self._provider)
             metadata = session.get_modelmeta().custom_metadata_map
             widths = {one.name: one.shape[1] for one in session.get_outputs()}
+        except ConfigError:
+            raise
         except Exception as error:  # of many types; the file is the one that was written
             raise _not_opened(path, onnxruntime, error) from None
         fingerprint = metadata.get(FINGERPRINT_METADATA)
@@ -434,13 +453,14 @@ def _import_package(package: str, folder: Path) -> Any:
         raise ExtraMissing(f"the portable encoder in {folder}", "onnx") from None
 
 
-def _session_options(onnxruntime: Any) -> Any:
+def _session_options(onnxruntime: Any, provider: Provider = "cpu") -> Any:
     """Return options without spinning threads, with OMP_NUM_THREADS threads if that is set."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; they are raised as well
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Weights that are int8 only for their size are expanded once, when a graph is opened.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.enable_mem_pattern = provider != "directml"  # which does not support it
     threads = os.environ.get("OMP_NUM_THREADS", "")
     if threads.isdecimal() and int(threads):
         options.intra_op_num_threads = int(threads)

@@ -94,6 +94,11 @@ def evaluate(
     are never queries. Data that the encoder was not trained on is split with the options of its
     training. Returns the report, and what was evaluated for each encoder. Raises ConfigError for
     encoders of different methods or bits, DataError if there is no query.
+
+    >>> data = xmodal.read("photos", label_column="labels")
+    >>> report, _ = xmodal.evaluate(xmodal.load_encoder("my.model"), data)
+    >>> 0 <= report.captions["query"]["text_to_image"]["r10"] <= 1
+    True
     """
     several = [encoders] if isinstance(encoders, Encoder) else list(encoders)
     kinds = {f"{encoder.about['options']['method']} of {encoder.bits} bits" for encoder in several}

@@ -40,6 +40,10 @@ class Report:
     labels: ``rows[name]["image->text"]["mAP"]`` is the mean over seeds, ``spread`` its standard
     deviation; empty without labels. ``facts``: sizes, base rate and protocol. ``health``: code
     health by modality.
+
+    >>> report = xmodal.Report("no queries", rows={}, facts={}, health={})
+    >>> report.title
+    'no queries'
     """
 
     title: str

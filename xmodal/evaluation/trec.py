@@ -87,7 +87,16 @@ def run_lines(
             tied_before = np.arange(len(found)) - np.searchsorted(found, found)
             scores = -(SCORE_STEP * found.astype(np.int64) + tied_before)
             for rank, (column, score) in enumerate(zip(nearest, scores, strict=True), 1):
-                yield f"{_token(query_id)} Q0 {names[column]} {rank} {score} xmodal"
+                yield _line(_token(query_id), names[column], rank, score)
+
+
+def run_line(query_id: str, document_id: str, rank: int, score: float) -> str:
+    """Return one line of a run; a larger score is better."""
+    return _line(_token(query_id), _token(document_id), rank, score)
+
+
+def _line(query: str, document: str, rank: int, score: float) -> str:
+    return f"{query} Q0 {document} {rank} {score} xmodal"
 
 
 def trec_qrels(query: Part, database: Part) -> Iterator[str]:

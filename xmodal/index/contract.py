@@ -57,6 +57,10 @@ class Hit(NamedTuple):
     Hamming distance D; -1 to 1. ``matched``: words of the query that the document contains.
     ``index_name``: index of the document, where a search covers several, in which documents may
     have equal ids; else None. Hits of equal distances and ids are ordered by it.
+
+    >>> hit = xmodal.Hit("a.jpg", 3, {"text": "a red circle"})
+    >>> hit.id, hit.distance, hit.fields["text"], hit.confidence
+    ('a.jpg', 3, 'a red circle', None)
     """
 
     id: str
@@ -170,7 +174,11 @@ class FullTextIndex(Protocol):
 
 @runtime_checkable
 class Index(Protocol):
-    """An index of codes; the module's docstring is the contract."""
+    """An index of codes; the module's docstring is the contract.
+
+    >>> isinstance(xmodal.open_index("my.index"), xmodal.Index)
+    True
+    """
 
     @property
     def bits(self) -> int:
@@ -268,6 +276,10 @@ def open_index(
     ``create`` a missing index is created, which requires ``bits``. ``encoder`` is the former name
     of ``fingerprint``. Backends are registered as entry points ``xmodal.indexes``. Raises
     IndexMissing, IndexMismatch, ConfigError, ExtraMissing.
+
+    >>> with xmodal.open_index("my.index") as index:
+    ...     index.get(["00001.png"]).fields_by_id()["00001.png"]["colour"]
+    'red'
     """
     scheme = str(uri).partition("://")[0] if "://" in str(uri) else "file"
     backends = {entry.name: entry for entry in entry_points(group="xmodal.indexes")}

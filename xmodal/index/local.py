@@ -64,6 +64,14 @@ class HammingIndex(SegmentSearch):
 
     ``bits``: width of the codes. ``fingerprint``: of their encoder, or None if unknown. ``save``
     and ``close`` write the index to ``folder``; without a folder it exists in memory only.
+
+    >>> import numpy as np
+    >>> codes = xmodal.BinaryCodes.from_relaxed(np.eye(8) - 0.5)
+    >>> index = xmodal.HammingIndex(8)
+    >>> index.add([f"shoe-{n}" for n in range(8)], image=codes)
+    8
+    >>> [hit.id for hit in index.search(codes[3:4], 1, target="image")[0]]
+    ['shoe-3']
     """
 
     def __init__(

@@ -7,53 +7,38 @@ import html
 import io
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from xmodal.data.images import image_size, load_image
+from xmodal.data.images import Source, image_size, load_image
 from xmodal.errors import ConfigError, DataError
-from xmodal.index.contract import Hit, shown_source
-from xmodal.modality import Modality
+from xmodal.index.contract import Hit
 from xmodal.retrieval.reasons import why
+from xmodal.retrieval.results import MAX_SHOWN, MAX_TEXT, Results, shortened
 from xmodal.writing import atomic_write, check_target, write_text
 
 THUMB = 160
 STYLE = """
 :root { color-scheme: light dark; font-family: system-ui, sans-serif; }
 body { margin: 2rem auto; max-width: 72rem; padding: 0 1rem; }
-h2 { font-size: 1.1rem; margin: 2rem 0 .6rem; display: flex; gap: .8rem; align-items: center; }
-ol { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: 1rem;
-     list-style: none; padding: 0; }
-li { border: 1px solid #8884; border-radius: .5rem; padding: .5rem; font-size: .85rem; }
-img { width: 100%; border-radius: .3rem; display: block; } h2 img { width: 4rem; }
-small { opacity: .7; display: block; margin-top: .3rem; }
+"""
+HITS_STYLE = """
+.xmodal h2 { font-size: 1.1rem; margin: 2rem 0 .6rem; display: flex; gap: .8rem;
+             align-items: center; }
+.xmodal ol { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: 1rem;
+             list-style: none; padding: 0; margin: 0; }
+.xmodal li { border: 1px solid #8884; border-radius: .5rem; padding: .5rem; font-size: .85rem;
+             margin: 0; overflow-wrap: anywhere; }
+.xmodal img { width: 100%; border-radius: .3rem; display: block; margin: 0; }
+.xmodal h2 img { width: 4rem; }
+.xmodal small { opacity: .7; display: block; margin-top: .3rem; }
 """
 
 
-@dataclass(frozen=True)
-class QueryHits:
-    """A query (a text, or the path of a picture) and its hits.
-
-    ``target``: the searched modality; default: text for a picture, image for a text.
-    """
-
-    query: str | Path
-    hits: Sequence[Hit]
-    target: Modality | None = None
-
-    def shown(self, hit: Hit) -> tuple[Path | None, str]:
-        """Return the picture and the text by which a hit is shown."""
-        target = self.target or ("text" if isinstance(self.query, Path) else "image")
-        file = shown_source(hit, "image", target)
-        text = shown_source(hit, "text", target)
-        return None if file is None else Path(file), hit.id if text is None else text
-
-
-def write_gallery(path: str | Path, results: Sequence[QueryHits], title: str = "xmodal") -> None:
+def write_gallery(path: str | Path, results: Sequence[Results], title: str = "xmodal") -> None:
     """Write a gallery as HTML or PNG, selected by the suffix of ``path``.
 
     Raises ConfigError for another suffix.
@@ -69,7 +54,7 @@ def write_gallery(path: str | Path, results: Sequence[QueryHits], title: str = "
         _save_png(_sheet(results, title), target)
 
 
-def unreadable_pictures(results: QueryHits) -> list[Path]:
+def unreadable_pictures(results: Results) -> list[Path]:
     """Return the pictures of the hits that are missing or no pictures, by their headers."""
     pictures = (result for hit in results.hits if (result := results.shown(hit)[0]) is not None)
     return [path for path in dict.fromkeys(pictures) if not _has_size(path)]
@@ -91,29 +76,47 @@ def figures_of(hit: Hit) -> tuple[str, str]:
     return f"distance {hit.distance}{confidence}", "" if hit.ranks is None else why(hit)
 
 
-def _page(results: Sequence[QueryHits], title: str) -> str:
+def _page(results: Sequence[Results], title: str) -> str:
     """Return the HTML page."""
-    parts = []
-    for result in results:
-        picture = _inline(result.query) if isinstance(result.query, Path) else ""
-        words = result.query.name if isinstance(result.query, Path) else f"“{result.query}”"
-        parts.append(f"<h2>{picture}{html.escape(words)}</h2>")
-        if not result.hits:
-            parts.append("<p>no match</p>")
-            continue
-        parts.append("<ol>")
-        for hit in result.hits:
-            file, text = result.shown(hit)
-            picture = _inline(file) if file else ""
-            figures = "<br>".join(html.escape(line) for line in figures_of(hit) if line)
-            parts.append(f"<li>{picture}{html.escape(text)}<small>{figures}</small></li>")
-        parts.append("</ol>")
     name = html.escape(title)
+    sections = "".join(_section(result, result.hits) for result in results)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{name}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE}</style><h1>{name}</h1>{''.join(parts)}</html>\n"
+        f"<style>{STYLE}{HITS_STYLE}</style><h1>{name}</h1>"
+        f'<div class="xmodal">{sections}</div></html>\n'
     )
+
+
+def results_to_html(results: Results) -> str:
+    """Return the first MAX_SHOWN hits as HTML for a notebook: thumbnails as data, no links.
+
+    At most MAX_TEXT characters of a text are shown.
+    """
+    more = len(results) - MAX_SHOWN
+    rest = f"<p>{more:,} more</p>" if more > 0 else ""
+    section = _section(results, results.hits[:MAX_SHOWN], MAX_TEXT)
+    return f'<style>{HITS_STYLE}</style><div class="xmodal">{section}{rest}</div>'
+
+
+def _section(results: Results, hits: Sequence[Hit], length: int | None = None) -> str:
+    """Return the query and the hits as HTML; ``length``: characters of a text, None for all."""
+
+    def text_to_html(text: str) -> str:
+        return html.escape(text if length is None else shortened(text, length))
+
+    query = results.query
+    picture = "" if isinstance(query, str) else _inline(query, results.title)
+    words = f"“{query}”" if isinstance(query, str) else results.title
+    parts = [f"<h2>{picture}{text_to_html(words)}</h2>"]
+    if not hits:
+        return f"{parts[0]}<p>no match</p>"
+    for hit in hits:
+        file, text = results.shown(hit)
+        picture = _inline(file, file.name) if file else ""
+        figures = "<br>".join(text_to_html(line) for line in figures_of(hit) if line)
+        parts.append(f"<li>{picture}{text_to_html(text)}<small>{figures}</small></li>")
+    return f"{parts[0]}<ol>{''.join(parts[1:])}</ol>"
 
 
 def write_sheet(path: Path, rows: Sequence[npt.NDArray[np.uint8]], title: str) -> None:
@@ -139,26 +142,27 @@ def _save_png(picture: Image.Image, path: Path) -> None:
         picture.save(file, "PNG")
 
 
-def _inline(path: Path) -> str:
+def _inline(picture: Source, name: str) -> str:
     """Return an ``img`` element with the thumbnail as data, or a note if it cannot be read."""
-    thumb = _thumbnail(path)
+    thumb = thumbnail(picture, THUMB)
     if thumb is None:
-        return f"<small>{html.escape(path.name)} cannot be shown</small>"
+        return f"<small>{html.escape(name)} cannot be shown</small>"
     buffer = io.BytesIO()
     thumb.save(buffer, "JPEG", quality=85)
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{html.escape(path.name)}" src="data:image/jpeg;base64,{data}">'
+    return f'<img alt="{html.escape(name)}" src="data:image/jpeg;base64,{data}">'
 
 
-def _thumbnail(path: Path) -> Image.Image | None:
+def thumbnail(picture: Source, size: int) -> Image.Image | None:
+    """Return a picture whose longer side has ``size`` pixels, None for an unusable one."""
     try:
-        image = load_image(path, THUMB)
+        image = load_image(picture, size)
     except DataError:
         return None
-    return ImageOps.contain(image, (THUMB, THUMB), Image.Resampling.LANCZOS)
+    return ImageOps.contain(image, (size, size), Image.Resampling.LANCZOS)
 
 
-def _sheet(results: Sequence[QueryHits], title: str) -> Image.Image:
+def _sheet(results: Sequence[Results], title: str) -> Image.Image:
     """Return the picture: one row per query, with the query on the left and its hits beside it."""
     columns = max((len(result.hits) for result in results), default=0)
     pad, line = 12, 68
@@ -170,19 +174,19 @@ def _sheet(results: Sequence[QueryHits], title: str) -> Image.Image:
     draw.text((pad, 14), title, fill="black", font=big)
     for row, result in enumerate(results):
         top = 48 + row * (THUMB + line + pad)
-        if isinstance(result.query, Path):
-            picture = _thumbnail(result.query)
+        if isinstance(result.query, str):
+            draw.multiline_text((pad, top + 50), _wrap(result.query, 26, 4), fill="black", font=big)
+        else:
+            picture = thumbnail(result.query, THUMB)
             if picture:
                 sheet.paste(picture, (pad, top))
-            draw.text((pad, top + THUMB + 4), result.query.name, fill="black", font=small)
-        else:
-            draw.multiline_text((pad, top + 50), _wrap(result.query, 26, 4), fill="black", font=big)
+            draw.text((pad, top + THUMB + 4), result.title, fill="black", font=small)
         if not result.hits:
             draw.text((260, top + 60), "no match", fill="gray", font=big)
         for column, hit in enumerate(result.hits):
             left = 260 + column * (THUMB + pad)
             file, text = result.shown(hit)
-            picture = _thumbnail(file) if file else None
+            picture = thumbnail(file, THUMB) if file else None
             if picture:
                 sheet.paste(picture, (left, top))
             lines = _wrap(text, 28, 2)

@@ -40,6 +40,10 @@ class Query:
     the words of ``text``, or both fused by reciprocal rank, in which the words weigh
     ``word_weight``; a query without text is ranked by codes. ``stage``: last stage of the ranking
     by codes, see :mod:`xmodal.index.contract`.
+
+    >>> query = xmodal.Query(text="a red circle", not_text=("left",), k=3)
+    >>> query.searched
+    'image'
     """
 
     text: str | None = None

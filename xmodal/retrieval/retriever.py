@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,7 +23,7 @@ from xmodal.index.contract import (
     WordsQuery,
 )
 from xmodal.index.query_codes import QueryCodes
-from xmodal.modality import Modality
+from xmodal.modality import Modality, other_modality
 from xmodal.retrieval.encoding import encode_queries
 from xmodal.retrieval.hit_confidence import HitConfidence
 from xmodal.retrieval.query import Query
@@ -50,6 +51,12 @@ class Retriever:
 
     Without an encoder, queries by ``like`` and by ``code`` work, and no hit has a confidence.
     ``between_steps``: called between the steps of a search, which may be long, in its thread.
+
+    >>> index = xmodal.open_index("my.index")
+    >>> retriever = xmodal.Retriever(xmodal.load_encoder("my.model"), index)
+    >>> hits = retriever.search(text="a circle", where={"colour": "red"}, k=2)
+    >>> [hit.fields["colour"] for hit in hits]
+    ['red', 'red']
     """
 
     def __init__(
@@ -277,6 +284,24 @@ class Retriever:
         if one.codes.vectors is not None and self.index.dim is not None:
             return "vectors"
         return "hamming" if one.codes.weights is None else "weighted"
+
+
+def search_present(retriever: Retriever, query: Query) -> tuple[Query, list[Hit]]:
+    """Return the hits of a query, and the query with the target that was searched.
+
+    Without ``target``, an index that has codes of the other modality only is searched by these.
+    Raises the errors of :meth:`Retriever.search`.
+    """
+    (hits,) = retriever.search_batch([query])
+    index = retriever.index
+    if hits or query.target is not None or index.count(query.searched):
+        return query, hits
+    other = other_modality(query.searched)
+    if not index.count(other):
+        return query, hits
+    query = replace(query, target=other)
+    (hits,) = retriever.search_batch([query])
+    return query, hits
 
 
 def _group_key(query: Query, codes: QueryCodes) -> str:

@@ -90,6 +90,11 @@ def compress(
     until the new result is complete. ``show``: callback after each epoch.
 
     Raises DataError for features, ConfigError for settings and folders, CodeError for bits.
+
+    >>> import numpy as np
+    >>> vectors = np.random.default_rng(0).standard_normal((64, 16), dtype=np.float32)
+    >>> xmodal.compress(vectors, bits=16, settings={"epochs": 1}).codes.bits
+    16
     """
     check_bits(bits)
     if seed < 0:

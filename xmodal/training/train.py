@@ -98,6 +98,12 @@ def train(
 
     Raises DataError for data without usable pairs, ConfigError for options, settings and folders,
     CodeError for bits, ModelError for backbones, InUse if another process writes ``out``.
+
+    >>> from xmodal.config import Options
+    >>> options = Options(bits=16, image_backbone="small-cnn", text_backbone="words")
+    >>> encoder = xmodal.train(xmodal.read("photos"), options=options, settings={"epochs": 1})
+    >>> encoder.bits
+    16
     """
     options = options or Options()
     options = replace(options, method=resolve_method(options.method, data))

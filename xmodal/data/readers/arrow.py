@@ -1,13 +1,13 @@
 """Arrow IPC files and streams (.arrow, .feather), also those of ``datasets.save_to_disk``.
 
-Files are memory-mapped. The bytes of pictures are not read.
+Files are memory-mapped. The bytes of pictures are not read. A table in memory is read like a file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from xmodal.data.packed.tables import arrow_batches, column_path, open_arrow, table_errors
@@ -22,6 +22,7 @@ from xmodal.data.readers.arrow_columns import (
 from xmodal.data.readers.columns import COLUMN_NAMES
 from xmodal.data.readers.hub_features import class_names, with_names
 from xmodal.data.readers.reading import Reading
+from xmodal.errors import DataError
 
 BATCH_ROWS = 1024
 MAX_EMPTY_ROWS = 100_000
@@ -41,6 +42,60 @@ def read_rows(path: Path, reading: Reading) -> Iterator[tuple[str, dict[str, Any
         yield from _File(file.read_buffer(), path, reading).rows()
 
 
+def table_rows(content: Any, name: str, reading: Reading) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield ("row N", row) of a table in memory, from :func:`table_content`.
+
+    Raises DataError for bytes of pictures, which only a file keeps.
+    """
+    table = _File(content, Path(name), reading)
+    if table.pictures:
+        raise DataError(
+            f"column {min(table.pictures)} holds pictures, expected paths: write the table to a "
+            ".parquet file, and read this file"
+        )
+    yield from table.rows()
+
+
+def table_content(table: Any) -> Any:
+    """Return a table in memory as an Arrow stream: of pyarrow, pandas, polars and others.
+
+    ``table`` has the method ``__arrow_c_stream__``. The unnamed index of a DataFrame is left out.
+    Raises DataError for values that Arrow does not have, such as open pictures.
+    """
+    import pyarrow as pa
+
+    try:
+        found = table if isinstance(table, pa.Table) else pa.table(_with_path_texts(table))
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(
+            f"the table has values that cannot be read ({reason}): expected texts, numbers, dates, "
+            "paths of pictures, and lists of them"
+        ) from None
+    found = found.select([name for name in found.column_names if not _is_unnamed_index(name)])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, found.schema) as writer:
+        writer.write_table(found)
+    return sink.getvalue()
+
+
+def _with_path_texts(table: Any) -> Any:
+    """Return a table of pandas with texts in place of the objects Path; others unchanged."""
+    if type(table).__module__.partition(".")[0] != "pandas":
+        return table
+    paths = {
+        name: column.map(lambda one: str(one) if isinstance(one, PurePath) else one)
+        for name, column in table.items()
+        if column.dtype == object and any(isinstance(one, PurePath) for one in column)
+    }
+    return table.assign(**paths) if paths else table
+
+
+def _is_unnamed_index(name: str) -> bool:
+    """Whether a column is the index of a DataFrame that has no name, as pandas calls it."""
+    return name.startswith("__index_level_") and name.endswith("__")
+
+
 class _File:
     """The content of a file: its columns to read, and which of them hold pictures."""
 
@@ -52,7 +107,7 @@ class _File:
         self._numbers = [n for n, name in enumerate(schema.names) if only is None or name in only]
         self._names = class_names(schema)
         start = next(self._batches(), None)
-        self._pictures = (
+        self.pictures = (
             {
                 field.name
                 for field, column in zip(start.schema, start.columns, strict=True)
@@ -95,7 +150,7 @@ class _File:
         return any(are_pictures([value], is_image) for value in values)
 
     def _values(self, name: str, column: Any, first: int) -> list[Any]:
-        if name in self._pictures:
+        if name in self.pictures:
             return picture_values(column, column_path(self._path, name), first)
         values = recorded_values(column, name, first, self._reading.problems)
         return with_names(values, self._names[name]) if name in self._names else values

@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Literal, TypedDict, Unpack
+from typing import Literal, Protocol, TypedDict, Unpack, runtime_checkable
 
 from xmodal.data.dataset import Dataset, Item, Problems
 from xmodal.data.packed.names import container_of, is_tar
@@ -36,11 +36,20 @@ from xmodal.data.readers.picture_list import read_pictures
 from xmodal.data.readers.reading import Expected, Reading
 from xmodal.data.readers.seen_texts import SeenTexts
 from xmodal.data.readers.shards import expand_range, find_shards, read_shards
-from xmodal.data.readers.tables import FORMATS, format_ending, read_table
+from xmodal.data.readers.tables import FORMATS, MEMORY, format_ending, read_memory, read_table
 from xmodal.data.readers.values import valid_unicode
 from xmodal.data.remote import address, is_remote
 from xmodal.data.split import role_of
 from xmodal.errors import ConfigError, DataError
+
+
+@runtime_checkable
+class ArrowTable(Protocol):
+    """A table in memory that other libraries read without a copy: Arrow's C stream interface."""
+
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Return a capsule with the table."""
+
 
 LabelsFrom = Literal["folders"]
 Sources = str | Path | Sequence[str | Path]
@@ -102,8 +111,14 @@ def stream(
         yield _with_label_captions(item) if as_captions else item
 
 
-def read(sources: Sources, columns: Columns | None = None, **options: Unpack[Options]) -> Dataset:
+def read(
+    sources: Sources | ArrowTable, columns: Columns | None = None, **options: Unpack[Options]
+) -> Dataset:
     """Read folders, tables and pictures, one or several; the module's docstring lists the layouts.
+
+    A table may be in memory: a pyarrow Table, a DataFrame of pandas or polars, or another object
+    with the method ``__arrow_c_stream__``. Its paths begin at the current folder, or at
+    ``pictures``.
 
     ``columns`` names columns; those it does not name are found by ``COLUMN_NAMES``. Unused columns
     are stored as fields of the items. Rows and files that cannot be used are recorded in
@@ -123,11 +138,21 @@ def read(sources: Sources, columns: Columns | None = None, **options: Unpack[Opt
 
     Raises DataError if no item can be used or a source does not exist, ConfigError for a column
     that the table lacks, an unknown encoding or a missing folder.
+
+    >>> xmodal.read("photos").source
+    'metadata.jsonl (columns file_name and text)'
+    >>> import pyarrow as pa
+    >>> len(xmodal.read(pa.table({"caption": ["a red circle", "a blue star"]})))
+    2
     """
-    paths = _paths(sources)
     labels_from = options.get("labels_from")
     reading = replace(_reading(columns, options), in_order=True)
-    items = tuple(_iterate(paths, reading, labels_from))
+    if isinstance(sources, ArrowTable):
+        paths: tuple[Path, ...] = (Path(MEMORY),)
+        items = _memory_items(sources, reading, labels_from)
+    else:
+        paths = _paths(sources)
+        items = tuple(_iterate(paths, reading, labels_from))
     without_captions = not any(item.captions for item in items)
     if without_captions and any(item.labels for item in items):
         items = tuple(map(_with_label_captions, items))
@@ -140,6 +165,22 @@ def read(sources: Sources, columns: Columns | None = None, **options: Unpack[Opt
         source=", ".join(dict.fromkeys(reading.sources)),
         class_captions=without_captions and any(item.captions for item in items),
     )
+
+
+def _memory_items(
+    table: ArrowTable, reading: Reading, labels_from: LabelsFrom | None
+) -> tuple[Item, ...]:
+    """Return the items of a table in memory. Raises DataError without any."""
+    if labels_from or reading.header or reading.separator:
+        raise ConfigError(
+            "labels_from, header and separator are for files, found a table in memory: name its "
+            "columns"
+        )
+    items = tuple(unique_items(read_memory(table, reading), reading.problems, SeenTexts(), None))
+    if not items:
+        reasons = "; ".join(reading.problems.summary_lines()) or "it is empty"
+        raise DataError(f"the table has no usable item: {reasons}")
+    return items
 
 
 def _paths(sources: Sources) -> tuple[Path, ...]:

@@ -52,6 +52,8 @@ they record unreadable rows in the problems, and raise DataError if the file is 
 DELIMITED = tuple(ending for ending, read in FORMATS.items() if read is delimited.read_rows)
 SELECTING = (parquet.read_rows, arrow.read_rows)
 """Readers that read the columns of ``Reading.only`` alone."""
+MEMORY = "table"
+"""Name of a table in memory."""
 TEXT_FORMATS = frozenset(FORMATS) - {".parquet", ".arrow", ".feather", *TAR_ENDINGS}
 """Formats of text, which may be compressed: "t.csv.gz"."""
 
@@ -75,6 +77,16 @@ def read_table(path: Path, reading: Reading) -> Iterator[Item]:
     elif reading.header is None and flickr_token.is_token_file(path, reading.without_records()):
         read = flickr_token.read_rows
     yield from read_items(partial(read, path), path, reading, selects_columns=read in SELECTING)
+
+
+def read_memory(table: Any, reading: Reading) -> Iterator[Item]:
+    """Yield the items of a table in memory; relative paths begin at the current folder.
+
+    Raises DataError for values that cannot be read.
+    """
+    content = arrow.table_content(table)
+    rows = partial(arrow.table_rows, content, MEMORY)
+    yield from read_items(rows, Path(MEMORY), reading, selects_columns=True)
 
 
 def read_items(
