@@ -59,13 +59,13 @@ def unpaired_items(
     captions that a pair has, and pictures that a pair has: under the same path, or with equal
     ``hashes`` where these are given.
     """
-    image, text = data.sizes("image") > 0, data.sizes("text") > 0
-    if not (image ^ text).any():
+    has_image, has_text = data.sizes("image") > 0, data.sizes("text") > 0
+    if not (has_image ^ has_text).any():
         return UnpairedItems()
     training = np.array([_is_training(split, split_map or {}) for split in data.splits], np.bool_)
     one_sided = [
         item
-        for alone in (image & ~text, text & ~image)
+        for alone in (has_image & ~has_text, has_text & ~has_image)
         for item in data.take(_evenly(np.flatnonzero(alone & training), limit))
     ]
     pairs = data.pairs()
