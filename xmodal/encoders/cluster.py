@@ -189,12 +189,12 @@ def connected(address: str | None, workers: int | None) -> Iterator[Cluster]:
     ExtraMissing without Ray, and ConfigError if it cannot be reached or started.
     """
     require("--engine ray", "ray")
+    if address is not None:
+        _check_reachable(address)
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     import ray
 
-    if address is not None:
-        _check_reachable(address)
     options: dict[str, Any] = {"address": address}
     if address is None:
         cpus = max(os.cpu_count() or 1, workers or 0)
