@@ -144,7 +144,7 @@ assert XmodalRetriever("i", "m").run(query="red")["documents"]
     "browser-tests": Example("import playwright.sync_api, axe_playwright_python"),
 }
 """Extras in their order in pyproject.toml, after the package without extras."""
-CHEAP = ("mat", "heic", "otel")
+CHEAP = ("mat", "heic")
 NOT_TESTED = {"dev": "the environment of the tests"}
 
 
