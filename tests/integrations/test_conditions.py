@@ -25,6 +25,7 @@ from xmodal.index.filters import parse
 from xmodal.index.local import HammingIndex
 from xmodal.integrations import haystack, langchain, llama_index
 from xmodal.integrations.conditions import to_where
+from xmodal.integrations.queries import build_query
 
 COLOURS = ("red", "blue", "green")
 FIELDS: dict[str, dict[str, Any]] = {
@@ -185,6 +186,11 @@ def test_filters_without_counterpart_are_refused_in_one_line(
     with pytest.raises(ConfigError, match=message) as caught:
         convert()
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_where_that_is_no_mapping_is_refused() -> None:
+    with pytest.raises(ConfigError, match="where is 'red', expected a mapping"):
+        build_query({"text": "a", "where": "red"}, [("b", 2)])
 
 
 def test_filters_and_where_must_both_hold() -> None:

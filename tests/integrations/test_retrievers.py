@@ -178,6 +178,8 @@ def test_mistakes_have_one_line(index_path: Path, model: Path, tmp_path: Path) -
         retriever.invoke("")
     with pytest.raises(ConfigError, match="no document has the field 'nothing'"):
         retriever.invoke(TEXT, where={"nothing": 1})
+    with pytest.raises(ConfigError, match="option 'top_k': expected one of text, image, "):
+        retriever.invoke(TEXT, top_k=3)
     with pytest.raises(ConfigError, match="filter operator"):
         HaystackRetriever(str(index_path), filters={"field": "a", "operator": "~", "value": 1})
     with pytest.raises(IndexMissing, match="no index at"):

@@ -14,13 +14,12 @@ from xmodal.integrations.conditions import (
     any_of,
     compare,
     not_all,
-    to_where,
     unsupported,
 )
 from xmodal.integrations.documents import document_id, metadata_of, score_of, text_of
+from xmodal.integrations.queries import build_query
 from xmodal.modality import Modality
 from xmodal.retrieval.opening import open_retriever
-from xmodal.retrieval.query import Query
 from xmodal.retrieval.retriever import Retriever
 
 try:
@@ -108,15 +107,10 @@ class XmodalRetriever:
         ``image``: a picture file or its path. ``filters`` replace those of the component; ``where``
         among its options must hold, too.
         """
-        options = dict(self.options)
+        parts = {"text": query or None, "image": _picture(image)}
+        count = self.top_k if top_k is None else top_k
         pairs = filter_pairs(self.filters if filters is None else filters)
-        built = Query(
-            text=query or None,
-            image=_picture(image),
-            k=self.top_k if top_k is None else top_k,
-            where=to_where(options.pop("where", None), pairs),
-            **options,
-        )
+        built = build_query({**self.options, **parts, "k": count}, pairs)
         (hits,) = self.opened().search_batch([built])
         return {"documents": [_document(hit, built.searched) for hit in hits]}
 

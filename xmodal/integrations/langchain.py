@@ -14,13 +14,12 @@ from xmodal.integrations.conditions import (
     any_of,
     compare,
     not_all,
-    to_where,
     unsupported,
 )
 from xmodal.integrations.documents import document_id, metadata_of, text_of
+from xmodal.integrations.queries import build_query
 from xmodal.modality import Modality
 from xmodal.retrieval.opening import open_retriever
-from xmodal.retrieval.query import Query
 from xmodal.retrieval.retriever import Retriever
 
 try:
@@ -63,9 +62,8 @@ class XmodalRetriever(BaseRetriever):
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun, **options: Any
     ) -> list[Document]:
         """Return the documents of one query. Raises as :meth:`xmodal.Retriever.search`."""
-        given = self.options | options
-        where = to_where(given.pop("where", None), filter_pairs(given.pop("filter", None)))
-        built = Query(text=query or None, where=where, **given)
+        given = {"text": query or None} | self.options | options
+        built = build_query(given, filter_pairs(given.pop("filter", None)))
         (hits,) = self.retriever.search_batch([built])
         return [_document(hit, built.searched) for hit in hits]
 

@@ -13,13 +13,12 @@ from xmodal.integrations.conditions import (
     any_of,
     compare,
     not_all,
-    to_where,
     unsupported,
 )
 from xmodal.integrations.documents import document_id, metadata_of, score_of, text_of
+from xmodal.integrations.queries import build_query
 from xmodal.modality import Modality
 from xmodal.retrieval.opening import open_retriever
-from xmodal.retrieval.query import Query
 from xmodal.retrieval.retriever import Retriever
 
 try:
@@ -70,7 +69,7 @@ class XmodalRetriever(BaseRetriever):
     ) -> None:
         super().__init__()
         self.retriever, self.options = retriever, options
-        self._where = to_where(options.pop("where", None), filter_pairs(filters))
+        self._pairs = filter_pairs(filters)
 
     @classmethod
     def open(cls, index: str | Path, model: str | Path | None = None, **arguments: Any) -> Self:
@@ -79,12 +78,8 @@ class XmodalRetriever(BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         """Return the nodes of one query. Raises as :meth:`xmodal.Retriever.search`."""
-        query = Query(
-            text=query_bundle.query_str or None,
-            image=query_bundle.image_path,
-            where=self._where,
-            **self.options,
-        )
+        parts = {"text": query_bundle.query_str or None, "image": query_bundle.image_path}
+        query = build_query(self.options | parts, self._pairs)
         (hits,) = self.retriever.search_batch([query])
         return [NodeWithScore(node=_node(hit, query.searched), score=score_of(hit)) for hit in hits]
 
