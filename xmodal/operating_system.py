@@ -146,6 +146,15 @@ def can_others_read(status: os.stat_result, shared: int) -> bool:
     return bool(status.st_mode & 0o777 & ~allowed)
 
 
+def owned_by_this_user(status: os.stat_result) -> bool:
+    """Return whether a file belongs to the user of this process or to the administrator.
+
+    True on Windows, whose owners ``stat`` does not show.
+    """
+    user: Any = getattr(os, "geteuid", None)
+    return user is None or status.st_uid in (user(), 0)
+
+
 def is_root() -> bool:
     """Return whether this process has the rights of root."""
     user: Any = getattr(os, "geteuid", None)

@@ -104,6 +104,15 @@ assert load_image(Path("a.heic")).size == (64, 48)
 """
     ),
     "open-clip": Example("import open_clip; assert open_clip.list_models()"),
+    "pandas": Example(
+        """
+import pandas
+import xmodal
+
+data = xmodal.read(pandas.DataFrame({"id": ["a"], "text": ["a red shoe"]}))
+assert len(data) == 1
+"""
+    ),
     "ray": Example("import ray.data; import xmodal.encoders.cluster"),
     "onnx": Example("import onnxruntime, tokenizers; import xmodal.encoders.onnx_encoder"),
     "sentence-transformers": Example(

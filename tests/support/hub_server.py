@@ -159,7 +159,8 @@ class Handler(BaseHTTPRequestHandler):
         if name in self.hub.repositories:
             self._error(409, "You already created this model repo", {"url": self._url(name)})
             return
-        self.hub.add(name, {".gitattributes": b""}).private = bool(asked.get("private"))
+        private = bool(asked.get("private")) or asked.get("visibility") == "private"
+        self.hub.add(name, {".gitattributes": b""}).private = private
         self._json({"url": self._url(name)})
 
     def _branch(self, repository: Repository, branch: str, body: bytes) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from click.core import ParameterSource
 
 from xmodal.cli.output import info
 from xmodal.errors import ConfigError
+from xmodal.operating_system import owned_by_this_user
 
 FILE = "xmodal.toml"
 PREFIX = "XMODAL"
@@ -31,9 +31,9 @@ COMMAND_LINE_ONLY = ("trust_remote_code",)
 USER_ONLY = ("host", "allow-host", "allow-pictures-from", "proxy-headers", "pictures")
 """Options of services that only the user's file sets: a folder may come from elsewhere. The address
 of a server is another one, because it gets the user's password."""
-OWN_VARIABLE_ONLY = ("host", "port")
-"""Options without a variable for all commands: Kubernetes sets ``XMODAL_PORT`` to an address in the
-containers beside a service that is called xmodal."""
+OWN_VARIABLE_ONLY = ("cache", "host", "port")
+"""Options without a variable for all commands: ``XMODAL_CACHE`` is the folder of all caches, and
+Kubernetes sets ``XMODAL_PORT`` to an address in the containers beside a service called xmodal."""
 ADDRESSES = ("--index",)
 """Options whose value is a path unless it has a scheme: ``opensearch://``."""
 _SOURCES = "xmodal.option_sources"
@@ -124,9 +124,7 @@ def _user_file() -> Path | None:
 
 def _is_own(path: Path) -> bool:
     """Whether a file belongs to the user of this process or to the administrator."""
-    if sys.platform == "win32":
-        return True
-    return path.stat().st_uid in (os.geteuid(), 0)
+    return owned_by_this_user(path.stat())
 
 
 def _read(path: Path, commands: click.Group) -> Settings:
