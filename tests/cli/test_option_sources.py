@@ -14,7 +14,7 @@ import click
 import pytest
 
 from xmodal.cli.commands import commands
-from xmodal.cli.option_sources import FILE, settable_options
+from xmodal.cli.option_sources import FILE, OWN_VARIABLE_ONLY, settable_options
 
 Run = Callable[..., Any]
 SEARCH = settable_options(commands.commands["search"])
@@ -136,7 +136,7 @@ def test_every_option_has_variables_of_its_own() -> None:
             own, *shared = list(parameter.envvar or ())
             words = option.upper().replace("-", "_")
             assert own == f"XMODAL_{name.upper()}_{words}"
-            assert shared == ([] if option in ("host", "port") else [f"XMODAL_{words}"])
+            assert shared == ([] if option in OWN_VARIABLE_ONLY else [f"XMODAL_{words}"])
             assert seen.setdefault(own, (name, option)) == (name, option)
             for variable in shared:
                 assert seen.setdefault(variable, ("", option)) == ("", option)

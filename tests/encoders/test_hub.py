@@ -227,8 +227,6 @@ def test_pushed_encoder_is_loaded_again(
     assert "--model toy.onnx" not in card.text
     found = Encoder.from_pretrained(NAME, token="hf_secret")
     assert (found.encode_texts(TEXTS).packed == portable.encode_texts(TEXTS).packed).all()
-    with pytest.raises(ModelError, match="private"):
-        Encoder.from_pretrained(NAME)
 
 
 def test_card_has_the_figures_of_the_report(portable_path: Path, tmp_path: Path) -> None:
