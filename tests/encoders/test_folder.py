@@ -149,7 +149,7 @@ def test_restart_where_folders_cannot_be_exchanged(
     folder.mkdir()
     files(folder, CONFIG, HISTORY)
     if way == "rename":  # another system or file system
-        monkeypatch.setattr("xmodal.writing._exchange", lambda first, second: False)
+        monkeypatch.setattr("xmodal.operating_system.exchange", lambda first, second: False)
     else:
         monkeypatch.setattr(Path, "is_mount", lambda path: path == folder)
     restarted(folder)

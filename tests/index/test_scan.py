@@ -83,7 +83,7 @@ def test_threads_share_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xmodal.index.scan.WORDS_PER_THREAD", 1)
     monkeypatch.setattr("xmodal.index.scan.WORDS_PER_CHUNK", 1)
     for threads in (2, 3, 7):
-        monkeypatch.setattr("xmodal.index.scan._processors", lambda threads=threads: threads)
+        monkeypatch.setattr("xmodal.index.scan.processors", lambda threads=threads: threads)
         for _ in range(20):
             assert np.array_equal(scan.minima(queries, radius=64, searched=[None]), expected)
 
@@ -133,7 +133,7 @@ from xmodal.index.scan import CodeColumn, CodeScan, ScanQueries
 packed = np.random.default_rng(0).integers(0, 256, (1000, 16), dtype=np.uint8)
 scan, weights = CodeScan([CodeColumn.of(packed)]), np.ones((1, 128), np.uint8)
 module.WORDS_PER_THREAD = module.WORDS_PER_CHUNK = 1
-module._processors = lambda: 3
+module.processors = lambda: 3
 def search(row):
     query = ScanQueries.of(packed[row : row + 1], weights if row % 2 else None)
     return scan.minima(query, radius=128, searched=[None]).min()

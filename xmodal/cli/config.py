@@ -26,8 +26,8 @@ def config(context: click.Context, command: str | None, as_json: bool) -> None:
 
     \b
     Example:
-      xmodal config
       xmodal config search
+      xmodal config
     """
     group = context.parent
     assert group is not None and isinstance(group.command, click.Group)

@@ -55,18 +55,17 @@ def with_unpaired(given: CommandData, options: Mapping[str, Any]) -> CommandData
 
 
 def unpaired_line(data: Dataset, setting: str, split_map: Mapping[str, str]) -> str | None:
-    """Return the line that counts pictures and texts without a pair, None without any.
+    """Return the line that counts pictures and texts without a pair, None without any, or any pair.
 
     ``setting``: the setting ``unpaired`` of the training, "none" if the method cannot use them.
     """
-    found = unpaired_items(data, None, split_map)
-    if not found.pictures and not found.texts:
+    found, pairs = unpaired_items(data, None, split_map), len(data.pairs())
+    if not pairs or not (found.pictures or found.texts):
         return None
     if setting == "none":
         return f"{found.line} are left out by this method and these settings"
     if not found:
         return f"{found.line} are left out: pairs are chosen of both, and one side is missing"
-    pairs = len(data.pairs())
     if setting == "auto" and not found.enough(pairs):
         return (
             f"{found.line} are left out, fewer than the {pairs:,} pairs; --set unpaired=mutual "

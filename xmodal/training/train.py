@@ -116,7 +116,8 @@ def train(
     if not len(pairs):
         raise DataError(
             f"{data.name} has no pair of a picture and a text among {len(data)} items: training "
-            f"needs captions beside the pictures{labels_hint(data)}"
+            "needs captions beside the pictures, or --no-train and a model such as CLIP"
+            f"{labels_hint(data)}"
             + "".join(f"; {x}" for x in data.problems.summary_lines())
         )
     with open_run(folder, TORCH_ENCODER, restart) as place:
