@@ -117,8 +117,7 @@ def train(
         raise DataError(
             f"{data.name} has no pair of a picture and a text among {len(data)} items: training "
             "needs captions beside the pictures, or --no-train and a model such as CLIP"
-            f"{labels_hint(data)}"
-            + "".join(f"; {x}" for x in data.problems.summary_lines())
+            f"{labels_hint(data)}" + "".join(f"; {x}" for x in data.problems.summary_lines())
         )
     with open_run(folder, TORCH_ENCODER, restart) as place:
         if folder is not None and place.finished:
