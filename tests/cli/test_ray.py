@@ -99,6 +99,7 @@ def _below(pid: int) -> Iterator[int]:
         (["--engine", "ray", "--parts", "2", "--shard", "1/2"], "--shard"),
         (["--engine", "ray", "--out", "all.parquet"], "one file for 16 parts"),
         (["--engine", "ray", "--address", "127.0.0.1:1"], "no Ray cluster at 127.0.0.1:1"),
+        (["--engine", "ray", "--provider", "directml"], "no portable encoder"),
         (["--workers", "2"], "--engine ray"),
     ],
 )

@@ -30,13 +30,15 @@ def retriever(encoder: Encoder, index_path: Path) -> Retriever:
 
 
 def conversation(
-    retriever: Retriever, speak: Callable[[Call], Awaitable[None]], pictures: Path | None = None
+    retriever: Retriever,
+    make_calls: Callable[[Call], Awaitable[None]],
+    pictures: Path | None = None,
 ) -> None:
-    """Run ``speak(call)``; ``call(tool, **arguments)`` returns the answer of a tool."""
+    """Run ``make_calls(call)``; ``call(tool, **arguments)`` returns the answer of a tool."""
 
     async def run() -> None:
         async with Client(create_server(retriever, pictures)) as client:
-            await speak(lambda tool, **arguments: client.call_tool(tool, arguments))
+            await make_calls(lambda tool, **arguments: client.call_tool(tool, arguments))
 
     asyncio.run(run())
 
@@ -63,7 +65,7 @@ def test_the_command_serves_a_client_over_pipes(
         env=dict(environment),
     )
 
-    async def speak() -> None:
+    async def make_calls() -> None:
         with (tmp_path / "stderr").open("w") as messages:
             async with Client(stdio_client(server, errlog=messages)) as client:
                 tools = (await client.list_tools()).tools
@@ -77,7 +79,7 @@ def test_the_command_serves_a_client_over_pipes(
                 answer = await client.call_tool("search_by_text", {"text": TEXT, "k": 7})
                 assert ids(answer) == [hit.id for hit in retriever.search(text=TEXT, k=7)]
 
-    asyncio.run(speak())
+    asyncio.run(make_calls())
     assert "150 documents in" in (tmp_path / "stderr").read_text()
 
 
@@ -88,7 +90,7 @@ def test_answers_equal_those_of_search(retriever: Retriever, photos_folder: Path
     def expected(**query: Any) -> list[str]:
         return [hit.id for hit in retriever.search(**query)]
 
-    async def speak(call: Call) -> None:
+    async def make_calls(call: Call) -> None:
         where = {"colour": ["red", "blue"], "shape": {"not": "circle"}}
         answer = await call("search_by_text", text=TEXT, where=where, k=5)
         assert ids(answer) == expected(text=TEXT, where=where, k=5)
@@ -114,7 +116,7 @@ def test_answers_equal_those_of_search(retriever: Retriever, photos_folder: Path
         last = await call("search_by_text", text=TEXT, min_confidence=1.0)
         assert ids(last) == [] and last.structured_content["next_offset"] is None
 
-    conversation(retriever, speak, picture.parent)
+    conversation(retriever, make_calls, picture.parent)
 
 
 def test_mistakes_are_answers(
@@ -127,7 +129,7 @@ def test_mistakes_are_answers(
     (tmp_path / "allowed" / "no.png").write_text("no picture")
     (tmp_path / "allowed" / "large.png").write_bytes(picture.read_bytes())
 
-    async def speak(call: Call) -> None:
+    async def make_calls(call: Call) -> None:
         for path in ("../outside.png", str(tmp_path / "outside.png"), "link.png", "none.png"):
             message = error(await call("search_by_picture", path=path))
             assert message.endswith(f"there is no picture {path!r} below the allowed folder")
@@ -148,7 +150,7 @@ def test_mistakes_are_answers(
     async def without_folder(call: Call) -> None:
         assert "--pictures" in error(await call("search_by_picture", path="a.png"))
 
-    conversation(retriever, speak, tmp_path / "allowed")
+    conversation(retriever, make_calls, tmp_path / "allowed")
     conversation(retriever, without_folder)
 
 

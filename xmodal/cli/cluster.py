@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PARTS = 16
 """Parts of --engine ray without --parts and --shard."""
-LOADING = ("image_backbone", "text_backbone", "trust_remote_code")
+LOADING = ("image_backbone", "text_backbone", "trust_remote_code", "provider")
 """Options of the encoder that its workers need."""
 LOCAL = "local"
 """Value of --address for processes of this machine."""
