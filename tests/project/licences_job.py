@@ -24,6 +24,7 @@ ALLOWED = {
     *("Python-2.0", "Unlicense", "Zlib", "HPND"),
 }
 NAMES = {
+    "academic free license (afl)": "AFL-2.1",
     "apache software license": "Apache-2.0",
     "apache": "Apache-2.0",
     "apache 2.0": "Apache-2.0",
@@ -32,6 +33,7 @@ NAMES = {
     "bsd": "BSD-3-Clause",
     "bsd license": "BSD-3-Clause",
     "3-clause bsd license": "BSD-3-Clause",
+    "gnu general public license (gpl)": "GPL-1.0-or-later",
     "isc license (iscl)": "ISC",
     "mit license": "MIT",
     "mozilla public license 2.0 (mpl 2.0)": "MPL-2.0",
