@@ -11,6 +11,7 @@ import pytest
 from xmodal.checksums import (
     BLOCK,
     DIGEST_KEY,
+    FEW,
     CheckedBlocks,
     block_checksums,
     bytes_of,
@@ -85,10 +86,13 @@ def test_blocks_are_checked_where_they_are_read(size: int) -> None:
         damaged[at] ^= 1
         blocks = CheckedBlocks(damaged, expected)
         start, end = at // BLOCK * BLOCK, min(size, (at // BLOCK + 1) * BLOCK)
-        blocks.check(np.array([0, end, 5]), np.array([start, size, 5]))  # those around it
-        for starts, ends in (everything, (np.array([at]), np.array([at + 1]))):
-            with pytest.raises(ValueError, match=f"byte {start:,}"):
-                blocks.check(starts, ends)
+        damage = np.array([at]), np.array([at + 1])
+        for repeats in (1, FEW + 1):
+            around = np.array([0, end, 5]), np.array([start, size, 5])
+            blocks.check(*(np.repeat(one, repeats) for one in around))
+            for ranges in (everything, damage):
+                with pytest.raises(ValueError, match=f"byte {start:,}"):
+                    blocks.check(*(np.repeat(one, repeats) for one in ranges))
 
 
 def test_checksum_of_a_row_depends_on_its_key() -> None:

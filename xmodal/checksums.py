@@ -25,6 +25,8 @@ from xmodal.errors import is_out_of_memory
 DIGEST_KEY = "sha256"
 BLOCK = 1 << 14
 """Bytes of a block with a checksum: a few pages of memory, in which mapped files are read."""
+FEW = 64
+"""Ranges of bytes that are looked up one by one."""
 CHUNK = 1 << 22
 """Bytes of a file that are read at once."""
 UInt64 = npt.NDArray[np.uint64]
@@ -145,18 +147,27 @@ class CheckedBlocks:
         """Raise ValueError unless the blocks of the bytes from ``starts`` to ``ends``, (n,), are
         those that were written.
         """
-        first, last = starts // self._block, (ends - 1) // self._block
-        counts = np.where(ends > starts, last - first + 1, 0)
-        before = np.cumsum(counts) - counts
-        blocks = np.arange(counts.sum()) + np.repeat(first - before, counts)
-        # Not np.unique, which loads a module at the first call: 30 ms.
-        for block in sorted(set(blocks[~self._checked[blocks]].tolist())):
+        for block in self._unchecked(starts, ends):
             found = self._checksum(self._content[block * self._block : (block + 1) * self._block])
             if found != self._expected[block]:
                 raise ValueError(
                     f"byte {block * self._block:,} and the next do not match the checksum"
                 )
             self._checked[block] = True
+
+    def _unchecked(self, starts: Int64, ends: Int64) -> list[int]:
+        """Return the blocks of the bytes that were not checked, in order."""
+        if len(starts) <= FEW:  # numpy would take longer
+            pairs = zip(starts.tolist(), ends.tolist(), strict=True)
+            spans = [range(a // self._block, -(-b // self._block)) for a, b in pairs if a < b]
+            if sum(map(len, spans)) <= 2 * FEW:
+                return sorted({i for span in spans for i in span if not self._checked[i]})
+        first, last = starts // self._block, (ends - 1) // self._block
+        counts = np.where(ends > starts, last - first + 1, 0)
+        before = np.cumsum(counts) - counts
+        blocks = np.arange(counts.sum()) + np.repeat(first - before, counts)
+        # Not np.unique, which loads a module at the first call: 30 ms.
+        return sorted(set(blocks[~self._checked[blocks]].tolist()))
 
 
 def row_checksum(key: bytes, row: bytes) -> bytes:

@@ -19,6 +19,7 @@ from xmodal.encoders.encoder import Encoder
 from xmodal.index.contract import open_index
 from xmodal.index.local import HammingIndex
 from xmodal.retrieval.retriever import Retriever
+from xmodal.service import create_app
 
 WORDS = "a red circle on the left"
 
@@ -332,6 +333,21 @@ def test_nearest_source_is_returned_and_shown(encoder: Encoder, tmp_path: Path) 
         assert Image.open(io.BytesIO(answer.content)).convert("RGB").getpixel((9, 9))[2] > 200
         status = [service.get("/v1/picture", id="x", position=at).status_code for at in range(4)]
         assert status == [200, 200, 404, 404]  # outside of the folder; no such picture
+
+
+def test_the_index_is_searched_by_codes_and_words_before_the_first_request(
+    encoder: Encoder, index: HammingIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets = []
+    search_words = index.search_words
+
+    def recorded(*arguments: Any, **options: Any) -> Any:
+        targets.append(options["target"])
+        return search_words(*arguments, **options)
+
+    monkeypatch.setattr(index, "search_words", recorded)
+    create_app(encoder, index)
+    assert sorted(targets) == ["image", "text"]
 
 
 # ---- metrics -----------------------------------------------------------------------------------

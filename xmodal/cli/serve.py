@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -157,6 +158,8 @@ def serve(model: Path, uri: str, host: str, port: int, **params: Any) -> None:
             info("reachable from this machine only (--host 0.0.0.0 for others)")
         info(f"listening on {address}")
 
+    gc.collect()
+    gc.freeze()  # else full collections examine all modules and the model, while requests wait
     with request_log(params["log_format"]):
         run_server(app, listening, settings, app.state.metrics, on_ready, tls=tls)
     if disable_tracing is not None:

@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import XmodalError
 from xmodal.index.contract import Hit, Index, shown_source
+from xmodal.retrieval.retriever import Retriever
 from xmodal.service.backend import Backend
 from xmodal.service.compression import CompressionMiddleware
 from xmodal.service.description import describe
@@ -41,11 +42,11 @@ def create_app(encoder: Encoder, index: Index, settings: Settings | None = None)
     """
     settings = settings or Settings()
     encoder.encode_images([Image.new("RGB", (64, 64), "red")])
-    code = encoder.encode_texts(["red"])
 
     def warm_up(index: Index) -> Sequence[Hit]:
-        index.search(code, 1, target="text")
-        return index.search(code, SAMPLE_SIZE, target="image")[0]
+        retriever = Retriever(encoder, index)
+        retriever.search(text="red", target="text", k=1)
+        return retriever.search(text="red", target="image", k=SAMPLE_SIZE)
 
     hits = warm_up(index)
     backend = Backend(encoder, index, settings)
