@@ -1,12 +1,12 @@
-"""Recall of exact cosine neighbours by unsupervised codes: SiGAH, ITQ and PCA.
+"""Recall of exact cosine neighbours by unsupervised codes: SiGAH, and others of as many bits.
 
     python benchmarks/compress.py --data FOLDER [--seeds N] [--quick] [--work FOLDER]
 
 Writes results/compress.md; takes about an hour on 2 cores, with ``--quick`` (few vectors, 2 epochs,
 no file) a minute. The layout of ``--data`` is that of benchmarks/harness/tasks.py. The program runs
 ``xmodal compress`` on the image features and on the names encoded by MiniLM; 1,000 vectors are
-queries and are not used for training or for the choice of the epoch. An interrupted run continues
-when repeated.
+queries and are not used for training or for the choice of the epoch. Others: ITQ, PCA, and those of
+harness/vector_peers.py. An interrupted run continues when repeated.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from harness import tasks
 from harness.command_line import exit_status, set_threads, training_parser
 from harness.report import table, write
 from harness.results import shown
+from harness.vector_peers import peers
 
 from xmodal.config import configure
 from xmodal.linear_models import Matrix
@@ -86,6 +87,9 @@ def measure(args: argparse.Namespace) -> Figures:
             found[name, bits, row].append(own)
             for one in BASELINES if row == "sigah" else ():
                 found[name, bits, one].append(recall[one])
+        for bits, seed in product(widths, range(seeds)):
+            for one, figures in peers(rows, bits, seed):
+                found[name, bits, one].append(figures)
     return found
 
 
@@ -107,7 +111,7 @@ def _about(found: Figures) -> str:
         "neighbours among the ten nearest codes (expected value over ties); `in first 100`: among "
         "the hundred nearest. `above itq`: recall@10 minus that of iterative quantization (ITQ), "
         "by seed. The epoch is selected on 500 other vectors. `no adversary`: SiGAH without the "
-        "auto-encoder that discriminates decoded vectors."
+        "auto-encoder that discriminates decoded vectors. `float query`: no code of the query."
     )
 
 
@@ -123,7 +127,7 @@ COLUMNS = {
 
 def _table(found: Figures) -> str:
     body = [["vectors", "bits", "row", *COLUMNS]]
-    for (name, bits, row), figures in found.items():
+    for (name, bits, row), figures in sorted(found.items(), key=lambda one: one[0][:2]):
         line = [name, str(bits), row]
         for column, sign in COLUMNS.items():
             line.append(shown(np.array([one[column] for one in figures if column in one]), sign))

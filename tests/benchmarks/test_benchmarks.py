@@ -332,6 +332,17 @@ def test_a_method_without_rows_is_refused(
     )
 
 
+def test_other_codes_of_vectors_find_neighbours(bench: dict[str, ModuleType]) -> None:
+    peers = importlib.import_module("harness.vector_peers")
+    centres = np.random.default_rng(0).normal(size=(40, 16))
+    rows = centres[np.arange(400) % 40] + np.random.default_rng(1).normal(size=(400, 16))
+    found = dict(peers.peers(rows.astype(np.float32), 16, 0))
+    assert list(found) == list(peers.NAMES)
+    chance = 10 / 360
+    assert all(3 * chance < one["recall@10"] < one["in first 100"] <= 1 for one in found.values())
+    assert dict(peers.peers(rows.astype(np.float32), 32, 0)) == {}  # fewer numbers than bits
+
+
 @pytest.mark.slow
 def test_compress_reports_baselines_and_reuses_trainings(
     bench: dict[str, ModuleType],

@@ -123,7 +123,7 @@ def _compress(
     show: EpochShown | None,
 ) -> Compressed:
     """Train a compressor, encode all vectors, and save both in the folder of the run."""
-    parts = _split_rows(len(features))
+    parts = split_rows(len(features))
     train, validation = (unit_rows(features, parts[role]) for role in ("train", "validation"))
     run = _NeighboursRun(
         TrainingData(_self_pairs(train), _self_pairs(validation), bits),
@@ -173,8 +173,8 @@ class _NeighboursRun(Run):
         return {f"recall@{k}": mean(neighbour_recall(*codes, self._nearest, k))}
 
 
-def _split_rows(n: int) -> dict[str, npt.NDArray[np.int64]]:
-    """Return query, validation and training rows; they depend on n alone."""
+def split_rows(n: int) -> dict[str, npt.NDArray[np.int64]]:
+    """Return the rows of queries, validation and training; they depend on ``n`` alone."""
     order = np.random.default_rng(0).permutation(n)
     queries = min(1000, max(1, n // 10))
     validation = min(500, max(1, n // 20))
