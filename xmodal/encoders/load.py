@@ -69,7 +69,8 @@ def _load(
                 "that it finds"
             )
         engine = "onnx"
-    portable = _portable(path, engine, moved=moved, for_queries=for_queries)
+    asked = "--engine onnx" if provider == "cpu" else f"--provider {provider}"
+    portable = _portable(path, engine, asked, moved=moved, for_queries=for_queries)
     if portable is not None:
         if moved:
             raise ConfigError(
@@ -93,8 +94,13 @@ def _load(
     )
 
 
-def _portable(path: Path, engine: Engine, *, moved: bool, for_queries: bool) -> Path | None:
-    """Return the folder of the portable encoder to load, None for the trained one."""
+def _portable(
+    path: Path, engine: Engine, asked: str, *, moved: bool, for_queries: bool
+) -> Path | None:
+    """Return the folder of the portable encoder to load, None for the trained one.
+
+    ``asked``: the option that requires the portable one, for an error.
+    """
     if encoder_format(path) is ONNX_ENCODER:
         if engine == "torch":
             raise ConfigError(
@@ -110,6 +116,6 @@ def _portable(path: Path, engine: Engine, *, moved: bool, for_queries: bool) -> 
     if found is None and engine == "onnx":
         raise ConfigError(
             f"{path} has no portable encoder: make it with xmodal export --model {path}, or leave "
-            "--engine onnx out"
+            f"{asked} out"
         )
     return found
