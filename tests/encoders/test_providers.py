@@ -78,7 +78,7 @@ def test_provider_implies_onnx(model: Path, tmp_path: Path) -> None:
         load_encoder(model, engine="torch", provider="cuda")
     alone = tmp_path / "alone.model"
     shutil.copytree(model, alone, ignore=shutil.ignore_patterns("portable"))
-    with pytest.raises(ConfigError, match="has no portable encoder.*leave --provider cuda out"):
+    with pytest.raises(ConfigError, match=r"has no portable encoder.*leave --provider cuda out"):
         load_encoder(alone, provider="cuda")
 
 

@@ -223,6 +223,7 @@ SPECIAL_TEXTS = (
     '"a red circle"',
     "null",
     "\u2060 a red circle",
+    "\x01",
     "${parameters.inputImage} $5 ${parameters.inputText",
     "{costs $\u2060{5}}",
 )
@@ -248,7 +249,9 @@ def test_special_characters_are_encoded_unchanged(
     assert photos.index.delete(ids) == len(ids)
 
 
-@pytest.mark.parametrize("absent", [{}, {"text": None}, {"text": "  "}, {"text": "", "a": 1}])
+@pytest.mark.parametrize(
+    "absent", [{}, {"text": None}, {"text": " \x1c\x85\xa0\u3000"}, {"text": "", "a": 1}]
+)
 def test_documents_without_text_and_picture_are_stored_without_codes(
     photos: ConnectedIndex, ml: Server, absent: Any
 ) -> None:

@@ -43,6 +43,7 @@ PIECES: tuple[str, ...] = (
     "}",
     "[",
 )
+PIECES += ("\x01", "\x1c", "\x85", "\xa0", "\u3000")
 PIECES += ("${code}", "{{text}}", "<b>", "@text@", '{"a": 1}', "${input_map.docs}", "%s", "0")
 PIECES += ("$", "${", "${x:-y}", "${input_map.x:-y}", "${parameters.x}", "${model_config.x:-y}")
 
@@ -140,6 +141,7 @@ def test_documents_without_a_text_have_no_code(ml: Server, uri: str) -> None:
         {"text": None},
         {"text": ""},
         {"text": " \n"},
+        {"text": "\x1f\x85\xa0\u3000"},
         {"text": []},
     )
     for document in documents:
