@@ -13,7 +13,7 @@ import torch
 from xmodal.features.units import Bool, Units
 from xmodal.training.methods.contrastive.belief import by_chance, by_gaussians, wrong_share
 from xmodal.training.methods.contrastive.config import Config
-from xmodal.training.methods.contrastive.noise import Sifted, without_captions
+from xmodal.training.methods.contrastive.noise import without_captions
 from xmodal.training.methods.contrastive.sieve import half_of_captions
 from xmodal.training.methods.contrastive.train import CaptionRun, train
 from xmodal.training.methods.contrastive.trainer import CaptionData

@@ -15,6 +15,7 @@ turn losses into probabilities:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +76,7 @@ class Losses:
 
 @dataclass(frozen=True)
 class _Block:
-    """Codes of pictures and captions, (b, K), and the logarithms of their sums over others, (b,)."""
+    """Codes of pairs, (b, K), and the logarithms of their sums over other codes, (b,)."""
 
     codes: Embedded
     image_sum: torch.Tensor
@@ -109,7 +110,7 @@ def by_chance(shares: Float64) -> Float64:
         while len(ends) > 1 and _slope(ends[-2], ends[-1]) <= _slope(ends[-1], point):
             ends.pop()
         ends.append(point)
-    density = np.array([_slope(*pair) for pair in zip(ends, ends[1:], strict=False)])
+    density = np.array([_slope(*pair) for pair in pairwise(ends)])
     place = np.searchsorted([x for x, _ in ends[1:]], shares)
     return np.asarray(1 - np.minimum(1, wrong_share(shares) / density[place]))
 
