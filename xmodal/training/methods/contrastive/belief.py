@@ -115,6 +115,17 @@ def by_chance(shares: Float64) -> Float64:
     return np.asarray(1 - np.minimum(1, wrong_share(shares) / density[place]))
 
 
+def separation(belief: Float64) -> float:
+    """Return how well the pairs are told apart, by their probabilities (c,): 1 if without error.
+
+    1 minus the expected errors, divided by those of one decision for all pairs. A density of shares
+    that falls slowly, as that of right pairs by weak towers, gives less than 0.6.
+    """
+    wrong = 1 - float(belief.mean())
+    errors = float(np.minimum(belief, 1 - belief).mean())
+    return 1 - errors / max(1e-9, min(wrong, 1 - wrong))
+
+
 def by_gaussians(losses: Float64) -> Float64:
     """Return the probability that each pair is right, by its loss (c,)."""
     mean = np.percentile(losses, [20, 80])

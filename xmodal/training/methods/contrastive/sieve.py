@@ -12,14 +12,16 @@ Rules:
                   distributions of their losses
     policy        the towers of "two-networks", whose choice a policy changes, see
                   :mod:`xmodal.training.methods.contrastive.pair_policy`
-    auto          linear, if it estimates that at least AUTO_FROM of the pairs are wrong
+    auto          linear, if it estimates that at least AUTO_FROM of the pairs are wrong, and tells
+                  them apart from the others; no pair is left out where pictures are pixels
 
 The captions of a picture are in both halves in turn, so that the towers know most pictures from
-their other captions.
+their other captions. A rule that would leave nearly all pairs out cannot judge them; all are kept.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -27,28 +29,43 @@ import numpy as np
 from xmodal.encoders.towers import Towers
 from xmodal.features.rows import Int64
 from xmodal.features.units import Units
-from xmodal.training.methods.contrastive.belief import Losses, by_chance, by_gaussians, wrong_share
+from xmodal.training.methods.contrastive.belief import (
+    Float64,
+    Losses,
+    by_chance,
+    by_gaussians,
+    separation,
+    wrong_share,
+)
 from xmodal.training.methods.contrastive.config import Config
 from xmodal.training.methods.contrastive.noise import Sifted, without_captions
 from xmodal.training.methods.contrastive.pair_policy import policy_belief
+from xmodal.training.methods.contrastive.trainer import CaptionData
+
+log = logging.getLogger(__name__)
 
 AUTO_FROM = 0.1
 """Estimated share of wrong pairs from which "auto" leaves pairs out."""
+AUTO_SEPARATION = 2 / 3
+"""Separation of wrong and right pairs from which "auto" leaves pairs out."""
+FEWEST_KEPT = 0.05
+"""Share of the pairs that a rule keeps at least."""
 TRAININGS = {"small-loss": 1, "two-networks": 2, "policy": 2}
 """Trainings before the selection."""
 
 
 class Sieve:
-    """Judges the pairs of ``units``.
+    """Judges the pairs of the training units of ``data``.
 
     ``linear``: returns towers of units before training. ``seed``: of all random choices.
     """
 
     def __init__(
-        self, units: Units, config: Config, seed: int, linear: Callable[[Units], Towers]
+        self, data: CaptionData, config: Config, seed: int, linear: Callable[[Units], Towers]
     ) -> None:
-        self._units, self._config, self._seed, self._linear = units, config, seed, linear
+        self._units, self._config, self._seed, self._linear = data.train, config, seed, linear
         self.trainings = TRAININGS.get(config.noise, 0)
+        self._keeps_all = config.noise == "none" or (config.noise == "auto" and data.raw_images)
 
     def part(self, number: int) -> Units:
         """Return the units of training ``number``: all, or those with the captions of a half."""
@@ -58,26 +75,38 @@ class Sieve:
 
     def sift(self, trained: Sequence[Towers]) -> Sifted | None:
         """Judge the pairs by the towers of the trainings; None if all are kept."""
-        units, config = self._units, self._config
-        if config.noise == "none":
+        if self._keeps_all:
             return None
-        rng = np.random.default_rng([self._seed, len(units)])
-        if config.noise == "small-loss":
+        belief = self._belief(trained, np.random.default_rng([self._seed, len(self._units)]))
+        if belief is None:
+            return None
+        sifted = Sifted(self._units, belief)
+        if sifted.kept.mean() < FEWEST_KEPT:
+            log.warning(
+                "noise=%s considers %.0f %% of the pairs wrong, too many to be used: all are kept",
+                self._config.noise,
+                100 * (1 - sifted.kept.mean()),
+            )
+            return None
+        return sifted
+
+    def _belief(self, trained: Sequence[Towers], rng: np.random.Generator) -> Float64 | None:
+        """Return the probability that each pair is right, (c,); None if "auto" keeps all."""
+        units, rule, temperature = self._units, self._config.noise, self._config.temperature
+        if rule == "small-loss":
             rows = np.arange(len(units.text))
-            losses = Losses.of(trained[0], units, rows, config.temperature, rng)
-            return Sifted(units, by_gaussians(losses.own))
+            return by_gaussians(Losses.of(trained[0], units, rows, temperature, rng).own)
         towers = trained or [self._linear(self.part(number)) for number in (0, 1)]
         shares, half = np.empty(len(units.text)), half_of_captions(units)
         for number in (0, 1):
             rows = np.flatnonzero(half == number)
-            losses = Losses.of(towers[1 - number], units, rows, config.temperature, rng)
+            losses = Losses.of(towers[1 - number], units, rows, temperature, rng)
             shares[rows] = losses.shares()
-        if config.noise == "auto" and wrong_share(shares) < AUTO_FROM:
-            return None
         belief = by_chance(shares)
-        if config.noise == "policy":
-            belief = policy_belief(units, belief, half, towers, config.temperature, rng)
-        return Sifted(units, belief)
+        if rule == "policy":
+            return policy_belief(units, belief, half, towers, temperature, rng)
+        seen = wrong_share(shares) >= AUTO_FROM and separation(belief) >= AUTO_SEPARATION
+        return belief if rule != "auto" or seen else None
 
 
 def half_of_captions(units: Units) -> Int64:

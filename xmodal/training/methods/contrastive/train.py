@@ -132,7 +132,7 @@ class Rounds:
     def __init__(self, data: CaptionData, config: Config, run: CaptionRun) -> None:
         self._data, self._config, self._run = data, config, run
         self._stages = [Stage("pairs")] if data.unpaired is None else stages(config)
-        self._sieve = Sieve(data.train, config, run.seed, self._linear)
+        self._sieve = Sieve(data, config, run.seed, self._linear)
         self._first = self._sieve.trainings
         self.epochs = (self._first + len(self._stages)) * config.epochs
         self._finished: list[Towers] = []
