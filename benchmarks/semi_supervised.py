@@ -23,6 +23,7 @@ import numpy as np
 from harness import caption_sets
 from harness.command_line import environment_of, exit_status, report_failures, training_parser
 from harness.jobs import Environment, load_result, run_all
+from harness.recall_tables import DIRECTIONS, both, r10, shown
 from harness.report import table, write
 from harness.rows import Row
 from harness.semi_jobs import TRUTH, SemiJob
@@ -66,7 +67,6 @@ TRIALS: dict[str, dict[str, Any]] = {
     "transport, temperature .03": {"unpaired": "transport", "unpaired_temperature": 0.03},
 }
 """Settings of ``--held-out``."""
-DIRECTIONS = ("image_to_text", "text_to_image")
 
 
 def main() -> int:
@@ -128,31 +128,23 @@ def _table(jobs: Sequence[SemiJob], environment: Environment) -> str:
     for job in jobs:
         if (result := load_result(job, environment)) is not None:
             found[job.row.name].append(result)
-    base = _both(found[next(iter(found))])
+    base = both(found[next(iter(found))])
     header = ["row", "outputs i>t", "outputs t>i", "+", "codes i>t", "codes t>i"]
     body: list[list[str]] = [[*header, "pairs", "true, %", "CPU s"]]
     for name, results in found.items():
-        gain = _both(results)
+        gain = both(results)
         paired = len(gain) == len(base) > 0
         body.append(
             [
                 name,
-                *(_shown(_r10(results, "outputs", direction)) for direction in DIRECTIONS),
-                _shown(gain - base, "+") if paired else "-",
-                *(_shown(_r10(results, "codes", direction)) for direction in DIRECTIONS),
+                *(shown(r10(results, "outputs", direction)) for direction in DIRECTIONS),
+                shown(gain - base, "+") if paired else "-",
+                *(shown(r10(results, "codes", direction)) for direction in DIRECTIONS),
                 *_choice(results),
-                _shown(np.array([one["processor_seconds"] for one in results]), digits=0),
+                shown(np.array([one["processor_seconds"] for one in results]), digits=0),
             ]
         )
     return table(body)
-
-
-def _r10(results: Sequence[dict[str, Any]], kind: str, direction: str) -> np.ndarray:
-    return np.array([100 * one[kind][direction]["r10"] for one in results])
-
-
-def _both(results: Sequence[dict[str, Any]]) -> np.ndarray:
-    return np.mean([_r10(results, "outputs", direction) for direction in DIRECTIONS], axis=0)
 
 
 def _choice(results: Sequence[dict[str, Any]]) -> list[str]:
@@ -161,14 +153,7 @@ def _choice(results: Sequence[dict[str, Any]]) -> list[str]:
         return ["-", "-"]
     pairs = np.mean([one["pairs"] for one in last])
     share = np.array([100 * one["right"] / max(1, one["pairs"]) for one in last])
-    return [f"{pairs:,.0f}", _shown(share, digits=2)]
-
-
-def _shown(values: np.ndarray, sign: str = "", digits: int = 1) -> str:
-    if not len(values):
-        return "-"
-    deviation = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{values.mean():{sign}.{digits}f}{deviation}"
+    return [f"{pairs:,.0f}", shown(share, digits=2)]
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ class SemiJob:
         towers = train(data, config, run)
         seconds = time.process_time() - started
         return {
-            **_figures(towers, made.measured),
+            **recall(towers, made.measured),
             "choices": [
                 {
                     "pictures": len(set(one.image.tolist())),
@@ -103,7 +103,7 @@ class SemiJob:
         }
 
 
-def _figures(towers: Towers, units: Units) -> dict[str, Any]:
+def recall(towers: Towers, units: Units) -> dict[str, Any]:
     """Return R@k of the codes and of the outputs, by direction."""
     features = {m: as_tensor(units.features(m)[:]) for m in MODALITIES}
     codes = {m: towers.codes(m, features[m]) for m in MODALITIES}

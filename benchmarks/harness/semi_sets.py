@@ -48,7 +48,7 @@ class SemiSet:
 
 
 @lru_cache(maxsize=1)
-def _units(name: str, folder: Path) -> tuple[Units, Units]:
+def units_of(name: str, folder: Path) -> tuple[Units, Units]:
     """Return the training units and the measured ones."""
     given = caption_sets.load(name, folder)
     assert given.features is not None
@@ -63,7 +63,7 @@ def _units(name: str, folder: Path) -> tuple[Units, Units]:
 
 def load(name: str, paired: int, seed: int, folder: Path) -> SemiSet:
     """Return a set with this number of paired pictures, chosen by the seed."""
-    train, measured = _units(name, folder)
+    train, measured = units_of(name, folder)
     rng = np.random.default_rng([seed, paired])
     order = rng.permutation(len(train))
     chosen, others = np.sort(order[:paired]), np.sort(order[paired:])

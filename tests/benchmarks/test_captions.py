@@ -125,3 +125,26 @@ def test_missing_data_is_one_line(
     error = capsys.readouterr().err
     assert "captions.jsonl is missing" in error
     assert error.count("\n") == 1
+
+
+def test_noisy_pairs_has_a_table_for_each_share(
+    programs: dict[str, ModuleType],
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program = importlib.import_module("noisy_pairs")
+    monkeypatch.setattr(program, "SHARES", (0.0, 0.5))
+    monkeypatch.setattr(program, "EPOCHS", 1)
+    monkeypatch.setattr(importlib.import_module("harness.noisy_jobs"), "BITS", 16)
+    words = ("--data", data, "--work", tmp_path / "work", "--jobs", 1, "--quick")
+    assert run(program, monkeypatch, *words) == 0
+    printed = capsys.readouterr().out
+    head, *body = table(printed, "50% of the captions exchanged")
+    assert [row[0] for row in body] == list(program.ROWS)
+    assert all(len(row) == len(head) for row in body)
+    assert body[-1][6:9] == [body[-1][6], "100.0", "100.0"]  # of the right pairs
+    clean = table(printed, "0% of the captions exchanged")[1:]
+    assert [row[0] for row in clean] == list(program.ROWS)[:-1]
+    assert clean[0][3] == "+0.0" and clean[0][6:9] == ["0.0", "-", "-"]

@@ -83,3 +83,21 @@ def test_missing_folder_and_file_are_one_line(xmodal_cli: Run, few: Path, tmp_pa
         wrong = xmodal_cli("train", few, "--out", tmp_path / "z", option, tmp_path / "absent")
         assert wrong.status == 2 and len(wrong.err.strip().splitlines()) == 1, wrong.err
         assert "absent" in wrong.err
+
+
+def test_pairs_that_are_left_out_are_counted_and_listed(
+    xmodal_cli: Run, few: Path, tmp_path: Path
+) -> None:
+    few.write_text("\n".join(few.read_text().splitlines()[:20]))
+    out = tmp_path / "left.model"
+    options = (*OPTIONS, "--set", "noise=small-loss")
+    trained = xmodal_cli("train", few, "--out", out, *options)
+    assert trained.status == 0, trained.err
+    stored = json.loads((out / "config.json").read_text())["data"]
+    lines = [json.loads(line) for line in (out / "left_out.jsonl").read_text().splitlines()]
+    assert len(lines) == stored["left out pairs"] <= stored["judged pairs"] == stored["train"]
+    assert f"{len(lines)} of {stored['train']} training pairs are probably wrong" in trained.err
+    assert all({"picture", "caption", "probability"} == line.keys() for line in lines)
+    assert all(line["probability"] < 0.5 for line in lines)
+    again = xmodal_cli("train", few, "--out", out, *options)
+    assert again.status == 0 and "are probably wrong" in again.err

@@ -32,7 +32,7 @@ from xmodal.cli.output import (
 )
 from xmodal.cli.settings_help import settings_help
 from xmodal.cli.sources import Data, as_arguments, data_argument, is_features
-from xmodal.cli.unpaired import unpaired_line, unpaired_options, with_unpaired
+from xmodal.cli.unpaired import left_out_line, unpaired_line, unpaired_options, with_unpaired
 from xmodal.config import DEFAULT_BACKBONE, FEATURES, PRECISIONS, Options, configure, parse_settings
 from xmodal.data.readers.columns import label_candidates
 from xmodal.data.situation import recognise
@@ -186,6 +186,8 @@ def train(data: Data, **params: Any) -> None:
             features=given.features,
         )
     print_problems(dataset.problems)
+    if line := left_out_line(encoder.about, params["out"]):
+        info(line)
     figures = encoder.about["figures"]
     words: list[str] = []
     report: Report | None = None

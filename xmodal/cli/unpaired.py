@@ -1,4 +1,4 @@
-"""Pictures without captions and texts without pictures: options of a training, and their line."""
+"""Pictures and texts without a pair, and wrong pairs: options and lines of a training."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 from xmodal.cli.data import CommandData
 from xmodal.data.dataset import Dataset
 from xmodal.data.unpaired import unpaired_items, with_pictures, with_texts
+from xmodal.encoders.folder import LEFT_OUT
 from xmodal.errors import ConfigError
 
 
@@ -72,3 +73,17 @@ def unpaired_line(data: Dataset, setting: str, split_map: Mapping[str, str]) -> 
             "uses them"
         )
     return f"{found.line} are used beside the pairs; --set unpaired=none leaves them out"
+
+
+def left_out_line(about: Mapping[str, Any], out: Path) -> str | None:
+    """Return the line that counts pairs that a training left out, None if it judged none.
+
+    ``about``: what the encoder in ``out`` has stored of its training.
+    """
+    counts = about["data"]
+    if "judged pairs" not in counts:
+        return None
+    return (
+        f"{counts['left out pairs']:,} of {counts['judged pairs']:,} training pairs are probably "
+        f"wrong and were left out, see {out / LEFT_OUT}; --set noise=none keeps them"
+    )

@@ -38,6 +38,8 @@ from xmodal.writing import (
 CONFIG, SPLIT, REPORT = "config.json", "split.json", "report.json"
 WEIGHTS, CODES = "weights.safetensors", "codes.npy"
 HISTORY, CHECKPOINT = "history.jsonl", "checkpoint.pt"
+LEFT_OUT = "left_out.jsonl"
+"""Training pairs that are probably wrong and were left out."""
 PORTABLE, NOT_PORTABLE = "portable", "not-portable.txt"
 """Subfolder of a trained encoder with its export, and the reason why it cannot be exported."""
 PORTABLE_NAMES = (PORTABLE, f".{PORTABLE}{NEW}", f".{PORTABLE}{OLD}", f"{PORTABLE}{NEW}")
@@ -140,7 +142,7 @@ TORCH_ENCODER = FolderFormat(
     command="xmodal train",
     usage="xmodal train DATA --out",
     repair="train again",
-    files=frozenset({CONFIG, WEIGHTS, SPLIT, HISTORY, CHECKPOINT, REPORT, NOT_PORTABLE}),
+    files=frozenset({CONFIG, WEIGHTS, SPLIT, HISTORY, CHECKPOINT, REPORT, NOT_PORTABLE, LEFT_OUT}),
     keys=frozenset(
         {"format", "fingerprint", "precision", "towers", "backbones", "confidence"}
         | {FILES_KEY, DIGEST_KEY}

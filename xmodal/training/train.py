@@ -190,6 +190,8 @@ def _train(
     )
     if place.work is not None:
         run.write_history(place.work)
+        if isinstance(run, CaptionRun):
+            run.write_left_out(place.work)
         encoder.save(place.work)
         place.complete()
     return encoder
@@ -322,7 +324,7 @@ def _about(data: Dataset, split: Split, options: Options, config: Any, run: Run)
             "label_column": data.label_column,
             **{role: len(getattr(split, role)) for role in ROLES},
             "labelled": int(run.data.train.labelled.sum()),
-            **_unpaired_counts(run),
+            **(_pair_counts(run) if isinstance(run, CaptionRun) else {}),
             "problems": data.problems.count_by_kind(),
         },
         "figures": _figures(run),
@@ -334,12 +336,15 @@ def _about(data: Dataset, split: Split, options: Options, config: Any, run: Run)
     }
 
 
-def _unpaired_counts(run: Run) -> dict[str, int]:
-    """Return the numbers of pictures and texts without a pair, where the training used them."""
-    unpaired = run.data.unpaired if isinstance(run, CaptionRun) else None
-    if unpaired is None:
-        return {}
-    return {"unpaired pictures": len(unpaired.image), "unpaired texts": len(unpaired.text)}
+def _pair_counts(run: CaptionRun) -> dict[str, int]:
+    """Return the numbers of pictures and texts without a pair, and of pairs that were judged."""
+    counts = {}
+    if (unpaired := run.data.unpaired) is not None:
+        counts = {"unpaired pictures": len(unpaired.image), "unpaired texts": len(unpaired.text)}
+    if run.sifted is not None:
+        left_out = int((~run.sifted.kept).sum())
+        counts |= {"judged pairs": len(run.sifted.belief), "left out pairs": left_out}
+    return counts
 
 
 def _figures(run: Run) -> dict[str, float]:

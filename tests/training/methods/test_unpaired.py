@@ -17,7 +17,7 @@ from xmodal.errors import ConfigError, DataError
 from xmodal.features.units import Units
 from xmodal.features.unpaired import Unpaired
 from xmodal.training.methods.contrastive.config import Config
-from xmodal.training.methods.contrastive.generator import gains, learn
+from xmodal.training.methods.contrastive.generator import by_picture, gains, learn
 from xmodal.training.methods.contrastive.initial import start_from_linear_models
 from xmodal.training.methods.contrastive.losses import caption_contrast, taught_contrast
 from xmodal.training.methods.contrastive.selection import Embedded, Pool, choose, mutual, transport
@@ -167,7 +167,7 @@ def test_the_reward_is_larger_for_true_pairs() -> None:
     start_from_linear_models(towers, held_out, False, rng)
     unpaired = Unpaired(image[30:], text[30:])
     pool = Pool(torch.arange(30).repeat(30, 1), torch.zeros(30, 30))
-    reward = gains(towers, held_out, unpaired, pool, 0.05)
+    reward = by_picture(gains(towers, held_out, unpaired, pool, 0.05))
     assert float(reward.diagonal().mean()) > 0.5
 
 

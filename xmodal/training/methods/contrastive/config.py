@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from xmodal.config import check_at_least, check_at_most
+from xmodal.training.methods.contrastive.noise import NoiseConfig
 from xmodal.training.methods.contrastive.unpaired import UnpairedConfig
 from xmodal.training.negatives import NegativesConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(UnpairedConfig, NegativesConfig):
+class Config(UnpairedConfig, NegativesConfig, NoiseConfig):
     """Settings of the contrastive method; benchmarks/tune.py compares other values."""
 
     epochs: int = 40

@@ -47,7 +47,7 @@ def policy_choice(
     ``teachers`` give the candidates; ``scout``: towers that ``held_out`` was not trained on.
     """
     pool = Pool.of(Embedded.of(teachers, unpaired))
-    reward = gains(scout, held_out, unpaired, pool, config.unpaired_temperature)
+    reward = by_picture(gains(scout, held_out, unpaired, pool, config.unpaired_temperature))
     probability = learn(unpaired, pool, reward, config.unpaired_temperature, rng)
     return pool.draw(probability, rng)
 
@@ -55,7 +55,7 @@ def policy_choice(
 def gains(
     scout: Towers, held_out: Units, unpaired: Unpaired, pool: Pool, temperature: float
 ) -> torch.Tensor:
-    """Return the reward of each candidate, (p, k), with mean 0 and deviation 1 for a picture."""
+    """Return what the contrast of held-out pairs gains by each candidate, (p, k)."""
     image_row, text_row = held_out.caption_pairs()
     unit = torch.from_numpy(held_out.unit_of_rows("text"))
     image, text = held_out.image[image_row], held_out.text[text_row]
@@ -74,8 +74,12 @@ def gains(
         near = pool.rows[rows]
         gain = torch.einsum("bk,bnk->bn", moved_text[rows], codes.text[near])
         parts.append(gain + torch.einsum("bk,bnk->bn", codes.image[rows], moved_image[near]))
-    reward = torch.cat(parts)
-    centred = reward - reward.mean(1, keepdim=True)
+    return torch.cat(parts)
+
+
+def by_picture(gain: torch.Tensor) -> torch.Tensor:
+    """Return gains (p, k) as rewards with mean 0 and deviation 1 for each picture."""
+    centred = gain - gain.mean(1, keepdim=True)
     return centred / centred.std(1, keepdim=True).clamp(min=1e-6)
 
 

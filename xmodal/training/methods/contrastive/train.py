@@ -15,29 +15,37 @@ linear model that is strong on few pairs), and learn a residual perceptron besid
 - Pictures and captions without a pair are used in further trainings: on pairs that a rule or a
   policy chooses (:mod:`xmodal.training.methods.contrastive.selection`), or on the similarities of
   several towers (``unpaired="distilled"``).
+- Pairs that are probably wrong can be left out (``noise``), see
+  :mod:`xmodal.training.methods.contrastive.sieve`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from xmodal.device import device
+from xmodal.encoders.folder import LEFT_OUT
 from xmodal.encoders.towers import Towers
 from xmodal.features.units import Units
 from xmodal.features.unpaired import Unpaired
 from xmodal.training.methods.contrastive.config import Config
 from xmodal.training.methods.contrastive.generator import policy_choice
 from xmodal.training.methods.contrastive.initial import start_from_linear_models
+from xmodal.training.methods.contrastive.noise import Sifted
 from xmodal.training.methods.contrastive.selection import Embedded, choose
+from xmodal.training.methods.contrastive.sieve import Sieve
 from xmodal.training.methods.contrastive.trainer import CaptionData, Trainer
 from xmodal.training.methods.contrastive.unpaired import Choice, join
 from xmodal.training.run import Run
 from xmodal.training.validation import validation_recall
+from xmodal.writing import write_text
 
 HELD_OUT_EVERY = 4
 """One unit of so many is held out from the discriminator of the policy."""
@@ -54,10 +62,17 @@ class CaptionRun(Run):
     data: CaptionData  # type: ignore[assignment]
     choices: list[Choice] = field(default_factory=list)
     """Chosen pairs of each round since the run was begun or continued."""
+    sifted: Sifted | None = None
+    """Pairs that were judged, None if all are used."""
 
     def validate(self, towers: Towers) -> dict[str, float]:
         """Return R@1, R@5 and R@10 of the validation units, mean of both directions."""
         return validation_recall(towers, self.data.validation)
+
+    def write_left_out(self, folder: Path) -> None:
+        """Write ``left_out.jsonl``, a line for each pair that is left out, if pairs were judged."""
+        if self.sifted is not None:
+            write_text(folder / LEFT_OUT, "".join(f"{line}\n" for line in self.sifted.lines()))
 
     def is_better(self, figures: Mapping[str, float]) -> bool:
         """Whether an epoch with these validation figures replaces the one before: always."""
@@ -110,13 +125,16 @@ def stages(config: Config) -> list[Stage]:
 class Rounds:
     """Trainings one after the other: on pairs, then on pairs and chosen pairs of unpaired data.
 
-    Each round has all epochs of the configuration and begins with a linear model of its data.
+    Trainings that judge the pairs come first, if there are any. Each round has all epochs of the
+    configuration and begins with a linear model of its data.
     """
 
     def __init__(self, data: CaptionData, config: Config, run: CaptionRun) -> None:
         self._data, self._config, self._run = data, config, run
         self._stages = [Stage("pairs")] if data.unpaired is None else stages(config)
-        self.epochs = len(self._stages) * config.epochs
+        self._sieve = Sieve(data, config, run.seed, self._linear)
+        self._first = self._sieve.trainings
+        self.epochs = (self._first + len(self._stages)) * config.epochs
         self._finished: list[Towers] = []
         self._trainer: Trainer | None = None
 
@@ -156,9 +174,13 @@ class Rounds:
 
     def _begin(self) -> None:
         """Begin the next round with untrained towers."""
-        stage = self._stages[len(self._finished)]
-        by = [self._finished[number] for number in stage.by]
-        towers, data = self._initial(), self._data
+        number, towers = len(self._finished), self._initial()
+        if number < self._first:
+            data = replace(self._data, train=self._sieve.part(number))
+            self._trainer = Trainer(towers, data, self._config)
+            return
+        stage, data = self._stages[number - self._first], self._kept
+        by = [self._finished[self._first + one] for one in stage.by]
         if stage.kind == "part":
             data = replace(data, train=_part(data.train, held_out=False))
         elif stage.kind in ("chosen", "taught") and data.unpaired is not None:
@@ -168,14 +190,28 @@ class Rounds:
         teachers = by if stage.kind == "taught" else ()
         self._trainer = Trainer(towers, data, self._config, teachers)
 
+    @cached_property
+    def _kept(self) -> CaptionData:
+        """The data without the pairs that the sieve leaves out."""
+        with torch.random.fork_rng():
+            sifted = self._sieve.sift(self._finished[: self._first])
+        self._run.sifted = sifted
+        return self._data if sifted is None else replace(self._data, train=sifted.units())
+
     def _choose(self, by: Sequence[Towers], unpaired: Unpaired) -> Choice:
         """Choose pairs by the rule; the similarities of the towers are averaged."""
         rng = np.random.default_rng([self._run.seed, len(self._finished)])
         if self._config.unpaired == "policy":
-            held_out = _part(self._data.train, held_out=True)
-            scout = self._finished[0]
+            held_out = _part(self._kept.train, held_out=True)
+            scout = self._finished[self._first]
             return policy_choice(by, scout, held_out, unpaired, self._config, rng)
         return choose(Embedded.of(by, unpaired), self._config, rng)
+
+    def _linear(self, units: Units) -> Towers:
+        """Return the towers of units before training."""
+        towers, rng = self._initial(), np.random.default_rng(self._run.seed)
+        start_from_linear_models(towers, units, self._data.raw_images, rng)
+        return towers.to(device()).eval()
 
     def _initial(self) -> Towers:
         data, config = self._data, self._config

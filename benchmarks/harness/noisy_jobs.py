@@ -1,0 +1,98 @@
+"""Jobs on data with wrong pairs: one training by a rule that leaves pairs out, and its figures."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+import xmodal
+from harness import caption_sets, noisy_sets
+from harness.jobs import Environment, Result, code_hash, result_path
+from harness.rows import Row
+from harness.semi_jobs import BITS, MODULES, recall
+from xmodal.training.methods.contrastive.train import CaptionRun, train
+from xmodal.training.methods.contrastive.trainer import CaptionData
+
+TRUTH = "right pairs alone"
+"""Name of the row that leaves out the pairs that are wrong."""
+
+
+@dataclass(frozen=True)
+class NoisyJob:
+    """One training on a set of :mod:`harness.noisy_sets`, without validation, and its figures.
+
+    ``share``: of the captions that are exchanged. ``captions``: of a picture.
+    """
+
+    data_set: str
+    share: float
+    captions: int
+    row: Row
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """Description for progress messages."""
+        return f"{self.data_set} {self.share:.0%} exchanged, {self.row.name}, seed {self.seed}"
+
+    @property
+    def kind(self) -> str:
+        """Jobs of one kind are expected to take the same time."""
+        return self.row.name
+
+    def inputs(self) -> dict[str, Any]:
+        """Everything that the result depends on, except the content of the data."""
+        return {
+            "data set": f"{self.data_set} {self.share} of {self.captions} captions exchanged",
+            "method": "contrastive",
+            "truth": self.row.name == TRUTH,
+            "config": asdict(self.row.config()),
+            "seed": self.seed,
+            "bits": BITS,
+            "version": xmodal.__version__,
+        }
+
+    def code(self) -> str:
+        """A hash of the code that its result depends on."""
+        return code_hash("contrastive", MODULES)
+
+    def path(self, environment: Environment) -> Any:
+        """The file of the result. Raises DataError if data is missing."""
+        data = caption_sets.fingerprint(self.data_set, environment.data)
+        return result_path(environment, self.data_set, self.inputs() | {"data": data})
+
+    def prepare(self, environment: Environment) -> None:
+        """Nothing: jobs share no files."""
+
+    def measure(self, environment: Environment) -> Result:
+        """Train and measure.
+
+        ``codes``, ``outputs``: R@1, R@5, R@10 by direction; ``pairs``, ``wrong``, ``left_out``,
+        ``left_out_wrong``: numbers of pairs; ``processor_seconds``: of the training.
+        """
+        torch.set_num_threads(environment.threads)
+        made = noisy_sets.load(
+            self.data_set, self.share, self.captions, self.seed, environment.data
+        )
+        none = made.measured.take(np.arange(0))
+        known = self.row.name == TRUTH
+        train_units = made.right_pairs() if known else made.train
+        run = CaptionRun(CaptionData(train_units, none, BITS), seed=self.seed)
+        started = time.process_time()
+        towers = train(run.data, self.row.config(), run)
+        seconds = time.process_time() - started
+        out = made.wrong if known else np.zeros(len(made.wrong), np.bool_)
+        if run.sifted is not None:
+            out = ~run.sifted.kept
+        return {
+            **recall(towers, made.measured),
+            "pairs": len(made.wrong),
+            "wrong": int(made.wrong.sum()),
+            "left_out": int(out.sum()),
+            "left_out_wrong": int((out & made.wrong).sum()),
+            "processor_seconds": round(seconds, 1),
+        }
