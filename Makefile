@@ -12,8 +12,8 @@ UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
   && $(WITHOUT_GPU) $(UV_INSTALL) && { $(BIN)/python -c 'import torch' 2>/dev/null || $(UV_INSTALL); }
 
-.PHONY: demo demo-text demo-opensearch demo-hamming maven test test-slow test-java test-versions \
-  test-pythons test-extras check format site wheel lock sbom licences clean
+.PHONY: demo demo-text demo-opensearch demo-hamming maven test test-slow test-all test-java \
+  test-versions test-pythons test-extras check lint types format site wheel lock sbom licences clean
 
 demo: .venv/ready
 	$(BIN)/xmodal demo --out demo
@@ -37,21 +37,31 @@ demo-hamming: .venv/ready
 
 # Two processes, because many tests wait for servers. One process runs all tests of a file, and all
 # tests of a node that is slow to start.
-test: .venv/ready
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-# Slow tests: kills, lost nodes, pages of docs/. CI runs them.
+test: .venv/ready
+	$(PYTEST) -m "not slow"
+
+# Slow tests: kills, lost nodes, pages of docs/.
 test-slow: .venv/ready
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m slow -n 2 --dist loadgroup --no-loadscope-reorder
+	$(PYTEST) -m slow
+
+# Both in one run, as in CI: test files are imported, models trained and nodes started once.
+test-all: .venv/ready
+	$(PYTEST)
 
 # Contract suite on each server version and the table of versions. VERSIONS="3.4.0 3.5.0": these only;
 # QUICK=1: fewer tests, on the oldest and the newest version unless VERSIONS is given, as in CI.
 test-versions: .venv/ready
 	HF_HUB_OFFLINE=1 $(BIN)/python tests/versions/matrix.py $(if $(QUICK),--quick) $(VERSIONS)
 
-check: .venv/ready
+check: lint types
+
+lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: .venv/ready
 	$(BIN)/mypy
 
 format: .venv/ready

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from conftest import CommandResult
+from support.forks import Forks, forks
 
 from xmodal.index.contract import FullTextIndex, WordsQuery, open_index
 from xmodal.index.origins import ListedIndex
@@ -21,34 +19,30 @@ from xmodal.index.origins import ListedIndex
 Run = Callable[..., CommandResult]
 
 KILLS = 18
-CHILD = """
-import sys
-import pyarrow.parquet
-from xmodal.cli import main
-import xmodal.encoders.load, xmodal.encoders.onnx_encoder, xmodal.index.local, xmodal.index.update
-print("ready", flush=True)
-sys.argv = ["xmodal", *sys.argv[1:]]
-main()
-"""
-"""Imports are done before "ready", so that the kills fall into the work on the index."""
+IMPORTS = (
+    *("xmodal.cli", "pyarrow.parquet", "xmodal.encoders.load", "xmodal.encoders.onnx_encoder"),
+    *("xmodal.index.local", "xmodal.index.update"),
+)
+"""Imports are done before the fork, so that the kills fall into the work on the index."""
 
 
-def run_in_child(arguments: list[object], kill_after: float | None = None) -> float | None:
-    """Run a command in a process; return its seconds after "ready", None if it was killed."""
-    command = [sys.executable, "-c", CHILD, *map(str, arguments)]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        started = time.monotonic()
-        try:
-            _, error = process.communicate(timeout=kill_after)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            return None
-        assert process.returncode == 0, error
-        return time.monotonic() - started
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Forks]:
+    """A process that forks for each command."""
+    with forks(tmp_path, *IMPORTS) as started:
+        yield started
+
+
+def seconds_of(
+    process: Forks, arguments: list[object], kill_after: float | None = None
+) -> float | None:
+    """Run a command in a process of its own; return its seconds, None if it was killed."""
+    started = time.monotonic()
+    done = process.run(*arguments, kill_after=kill_after)
+    if done.status == -signal.SIGKILL:
+        return None
+    assert done.status == 0, done.err
+    return time.monotonic() - started
 
 
 class Source:
@@ -120,6 +114,7 @@ def check(index: Path, model_bits: int) -> set[str]:
 @pytest.mark.slow
 def test_killed_commands_leave_an_index_whose_parts_agree(
     xmodal_cli: Run,
+    process: Forks,
     portable_path: Path,
     photos_folder: Path,
     cache: Path,
@@ -130,7 +125,7 @@ def test_killed_commands_leave_an_index_whose_parts_agree(
     source.add(40)
     index = tmp_path / "i"
     model = ["--model", portable_path, "--index", index, "--cache", cache]
-    seconds = {"first": run_in_child(["index", source.folder, *model]) or 1.0}
+    seconds = {"first": seconds_of(process, ["index", source.folder, *model]) or 1.0}
     bits = open_index(index).bits
     expected, kills = source.names(), 0
     assert check(index, bits) == expected
@@ -150,7 +145,7 @@ def test_killed_commands_leave_an_index_whose_parts_agree(
             expected = source.names() if kind == "prune" else expected | source.names()
             expected = {id_ for id_ in expected if f"{Path(id_).stem}-moved.png" not in expected}
         limit = seconds.get(kind, seconds["first"])
-        spent = run_in_child(command, kill_after=chosen.uniform(0, limit))
+        spent = seconds_of(process, command, kill_after=chosen.uniform(0, limit))
         if spent is None:
             kills += 1
             found = check(index, bits)

@@ -22,13 +22,17 @@ WAIT = 300
 
 @pytest.fixture
 def table(photos_folder: Path, tmp_path: Path) -> Path:
-    """A table of pictures of which one is damaged and one is missing, with enough for 6 chunks."""
+    """A table of pictures of which one is damaged and one is missing, with enough for 6 chunks.
+
+    An item has 16 captions, so that 60 items are a chunk.
+    """
     pictures = sorted(photos_folder.glob("**/*.png"))
     (tmp_path / "bad.png").write_bytes(b"no picture")
     path = tmp_path / "items.jsonl"
     with open(path, "w") as file:
-        for n in range(1800):
-            row = {"id": str(n), "image": str(pictures[n % len(pictures)]), "text": f"circle {n}"}
+        for n in range(400):
+            captions = [f"circle {n} {number}" for number in range(16)]
+            row = {"id": str(n), "image": str(pictures[n % len(pictures)]), "text": captions}
             file.write(json.dumps(row) + "\n")
         for name in ("bad.png", "absent.png"):
             file.write(json.dumps({"id": name, "image": name, "text": name}) + "\n")
@@ -38,10 +42,10 @@ def table(photos_folder: Path, tmp_path: Path) -> Path:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes of Ray in /proc")
 def test_killed_workers_and_a_killed_command_leave_the_parts_of_one_process(
-    xmodal_cli: Run, model: Path, table: Path, tmp_path: Path
+    xmodal_cli: Run, portable_path: Path, table: Path, tmp_path: Path
 ) -> None:
     alone, out = tmp_path / "alone", tmp_path / "parts"
-    encode = ["encode", str(table), "--model", str(model), "--out"]
+    encode = ["encode", str(table), "--model", str(portable_path), "--out"]
     for number in (1, 2):
         assert xmodal_cli(*encode, alone, "--shard", f"{number}/2").status == 0
     on_ray = [*COMMAND, *encode, str(out), "--engine", "ray", "--workers", "2", "--parts", "2"]

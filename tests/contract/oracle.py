@@ -80,13 +80,16 @@ class Oracle:
         where: Mapping[str, Any] | None = None,
         radius: int | None = None,
     ) -> Answer:
+        passing = [
+            (id_, document)
+            for id_, document in self.documents.items()
+            if document.get(target) and matches(document["fields"], where or {})
+        ]
         answers = []
         for query in queries:
             found = []
-            for id_, document in self.documents.items():
-                distances = [(query ^ code).bit_count() for code in document.get(target, [])]
-                if not distances or not matches(document["fields"], where or {}):
-                    continue
+            for id_, document in passing:
+                distances = [(query ^ code).bit_count() for code in document[target]]
                 distance = min(distances)
                 if radius is None or distance <= radius:
                     nearest = distances.index(distance)

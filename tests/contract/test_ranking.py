@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 from contract.index_backend import Backend
-from contract.ranking import Ranked, random_documents, random_queries, ranked, search, to_batch
+from contract.ranking import (
+    Document,
+    Ranked,
+    random_documents,
+    random_queries,
+    ranked,
+    search,
+    to_batch,
+)
+
+from xmodal.index.contract import Index
 
 KINDS = ["codes", "weights", "vectors", "both"]
 BITS, DIM = 64, 6
@@ -20,17 +30,25 @@ def check_equal(found: list[Ranked], expected: list[Ranked]) -> None:
     assert [hit.similarity for hit in found] == pytest.approx(similarities, abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("codes", [(1,), (0, 1, 2, 5)])
-def test_weights_and_vectors_equal_the_reference(
-    backend: Backend, kind: str, codes: tuple[int, ...]
-) -> None:
-    rng = np.random.default_rng([len(codes), len(kind)])
-    documents = random_documents(rng, 60, BITS, DIM, codes)
-    index = backend.make(BITS)
+@pytest.fixture(scope="module", params=[(1,), (0, 1, 2, 5)], ids=["one code", "several codes"])
+def filled(
+    request: pytest.FixtureRequest, module_backend: Backend
+) -> tuple[list[Document], Index, bool]:
+    """Documents, their index, and whether it weighs all documents; no test changes the index."""
+    rng = np.random.default_rng(len(request.param))
+    documents = random_documents(rng, 60, BITS, DIM, request.param)
+    index = module_backend.make(BITS)
     index.add(to_batch(documents))
+    return documents, index, module_backend.weighs_all
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_and_vectors_equal_the_reference(
+    filled: tuple[list[Document], Index, bool], kind: str
+) -> None:
+    documents, index, weighs_all = filled
     assert index.dim == DIM
-    queries, batch = random_queries(rng, documents, DIM, kind)
+    queries, batch = random_queries(np.random.default_rng(len(kind)), documents, DIM, kind)
     options: list[dict[str, Any]] = [
         {"k": 1, "window": 1},
         {"k": 5, "window": 8},
@@ -38,7 +56,7 @@ def test_weights_and_vectors_equal_the_reference(
         {"k": 10, "window": 5, "radius": BITS // 10},
         {"k": 5, "window": 8, "where": {"group": 1}},
     ]
-    if kind in ("weights", "both") and not backend.weighs_all:
+    if kind in ("weights", "both") and not weighs_all:
         options = [{"k": 100}, {"k": 100, "where": {"group": 1}}]  # the window has all documents
     for chosen in options:
         found = index.search(batch, target="image", **chosen)
@@ -49,12 +67,11 @@ def test_weights_and_vectors_equal_the_reference(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_measured_documents_are_those_of_the_reference(backend: Backend, kind: str) -> None:
-    rng = np.random.default_rng(5)
-    documents = random_documents(rng, 20, BITS, DIM, (0, 1, 2, 5))
-    index = backend.make(BITS)
-    index.add(to_batch(documents))
-    [query, *_], batch = random_queries(rng, documents, DIM, kind)
+def test_measured_documents_are_those_of_the_reference(
+    filled: tuple[list[Document], Index, bool], kind: str
+) -> None:
+    documents, index, _ = filled
+    [query, *_], batch = random_queries(np.random.default_rng(5), documents, DIM, kind)
     asked = documents[::-3]
     found = index.measure(batch[:1], [*(each.id for each in asked), "unknown"], target="image")
     expected = {each.id: query.measured(each) for each in asked if len(each.bits)}

@@ -33,7 +33,7 @@ Run = Callable[..., Any]
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 MOBILENET = SHARED / "encoders" / "mobilenet_v2_imagenet_fp16.safetensors"
 FLICKR = SHARED / "flickr8k"
-N, N_TRAIN = 1000, 200
+N, N_TRAIN = 300, 200
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
-"""Process that loads numbered documents and may be killed; does not import torch.
+"""Program that loads numbered documents and may be killed; does not import torch.
 
-python loader.py URI CHECKPOINTS COUNT SEED
+Arguments: URI CHECKPOINTS COUNT SEED
 """
 
 from __future__ import annotations
@@ -22,12 +22,7 @@ def main() -> None:
     bulk.batches = partial(
         bulk.batches, max_lines=200
     )  # many batches, so that kills fall between them
-    print("ready", flush=True)
     index = open_opensearch(uri, bits=BITS, create=True)
     report = load(index, [batch(count, seed=seed)], checkpoints=folder)
     index.close()
     print(json.dumps(report.results), flush=True)
-
-
-if __name__ == "__main__":
-    main()

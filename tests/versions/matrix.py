@@ -34,10 +34,10 @@ CONNECT_TESTS = "tests/plugin/rest/test_connect_documents.py"
 # one index each, and no random cases.
 QUICK = " or ".join(
     (
-        "(test_documents_of_no_one_two_and_many and 64)",
+        "(test_documents_of_no_one_two_and_many and not 136)",
         "test_mixed_batch_round_trip",
         "test_reopened_index_is_equal",
-        "(test_weights_and_vectors and codes1 and both)",
+        "(test_weights_and_vectors and several and both)",
         "test_server_version",
     )
 )

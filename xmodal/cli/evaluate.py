@@ -102,8 +102,8 @@ def evaluate(data: Data, models: tuple[Path, ...], **params: Any) -> None:
         if file:
             check_target(file)  # before anything is computed
 
-    from xmodal.evaluation.evaluate import check_index
     from xmodal.evaluation.evaluate import evaluate as evaluate_encoders
+    from xmodal.evaluation.index_check import check_index
     from xmodal.evaluation.trec import write_caption_trec, write_trec
     from xmodal.evaluation.workbench import write_workbench
     from xmodal.features.cache import default_cache

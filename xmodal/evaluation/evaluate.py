@@ -1,4 +1,4 @@
-"""Evaluation of encoders on data, and comparison of an index with the evaluated codes."""
+"""Evaluation of encoders on data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xmodal.data.groups import with_groups
 from xmodal.data.names import take_names
 from xmodal.data.split import Split, split, with_roles
 from xmodal.encoders.encoder import Encoded, Encoder
-from xmodal.errors import ConfigError, DataError, IndexMismatch
+from xmodal.errors import ConfigError, DataError
 from xmodal.evaluation.baselines import Baseline, fit_baselines
 from xmodal.evaluation.captions import measure_captions
 from xmodal.evaluation.code_health import code_health
@@ -26,17 +26,11 @@ from xmodal.evaluation.protocol import Part, compare
 from xmodal.evaluation.report import Report, combine
 from xmodal.features.rows import FeatureRows
 from xmodal.features.units import FeatureTable, Units
-from xmodal.index.contract import Index
 from xmodal.index.documents import DocumentBatch
-from xmodal.modality import DIRECTIONS, MODALITIES, Modality
+from xmodal.modality import MODALITIES, Modality
 
 MEASURED_PARTS = ("query", "validation")
 """Parts of a split whose captions are measured."""
-MAX_CHECKED_HITS = 1000
-"""Number of hits of each query that :func:`check_index` compares."""
-MAX_CHECKED_QUERIES = 1000
-"""Number of queries of each modality that :func:`check_index` compares."""
-QUERIES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,7 @@ class CodedUnits:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What was evaluated, for TREC files and :func:`check_index`.
+    """What was evaluated, for TREC files and the comparison with an index (index_check.py).
 
     ``captions``: the units of each measured part. ``by_labels``: query pairs and database pairs, or
     None if nothing was measured by labels. ``make_documents``: see ``documents``.
@@ -109,55 +103,6 @@ def evaluate(
         )
     results = [_evaluate_one(encoder, data, cache, progress) for encoder in several]
     return combine([report for report, _ in results]), [evaluated for _, evaluated in results]
-
-
-def check_index(
-    index: Index, queries: Mapping[Modality, BinaryCodes], documents: DocumentBatch
-) -> str:
-    """Search ``index`` with codes and compare the hits with the distances to ``documents``.
-
-    The distance of a document is the smallest distance of its codes. The index may contain further
-    documents. At most MAX_CHECKED_QUERIES queries of each modality are searched. Returns a sentence
-    with the number of searches. Raises IndexMismatch if a document is missing or has another
-    distance.
-    """
-    k = min(MAX_CHECKED_HITS, max(1, len(index)))
-    searches = 0
-    for source, target in DIRECTIONS:
-        coded = documents.take(np.flatnonzero(documents.present[target]))
-        count = min(len(queries[source]), MAX_CHECKED_QUERIES)
-        chosen = np.linspace(0, len(queries[source]) - 1, count).astype(np.int64)
-        for start in range(0, count if len(coded) else 0, QUERIES_AT_ONCE):
-            batch = queries[source][chosen[start : start + QUERIES_AT_ONCE]]
-            _check_searches(index, batch, target, coded, k)
-            searches += len(batch)
-    return f"{searches:,} searches, {k:,} nearest each: the items and distances are as measured"
-
-
-def _check_searches(
-    index: Index, queries: BinaryCodes, target: Modality, documents: DocumentBatch, k: int
-) -> None:
-    """Raise IndexMismatch for another distance, or a missing document that must be a hit."""
-    row = {id_: number for number, id_ in enumerate(documents.ids)}
-    codes = BinaryCodes(documents.packed[target], documents.bits)
-    starts = documents.offsets[target][:-1]
-    expected = np.minimum.reduceat(queries.distances(codes), starts, axis=1)
-    missing = documents.bits + 1
-    for hits, distances in zip(index.search(queries, k, target=target), expected, strict=True):
-        # Documents at the distance of the last of k hits may be cut off; nearer ones may not.
-        limit = hits[-1].distance if len(hits) == k else missing
-        found = np.full(len(documents), missing)
-        for hit in hits:
-            if hit.id in row:
-                found[row[hit.id]] = hit.distance
-        wrong = np.flatnonzero((found != distances) & ((found != missing) | (distances < limit)))
-        if len(wrong):
-            one = int(wrong[0])
-            state = "missing" if found[one] == missing else f"at distance {found[one]}"
-            raise IndexMismatch(
-                f"the index does not match the data: {documents.ids[one]!r} is {state}, expected "
-                f"at distance {distances[one]}: index the data again"
-            )
 
 
 def _evaluate_one(

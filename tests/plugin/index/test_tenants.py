@@ -1,4 +1,4 @@
-"""Two tenants behind filtered aliases of one index with 10,000 documents: none sees the other's."""
+"""Two tenants behind filtered aliases of one index with 5,000 documents: none sees the other's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 if TYPE_CHECKING:
     from xmodal.encoders.encoder import Encoder
 
-DOCUMENTS = 10_000
+DOCUMENTS = 5000
 TENANTS = ("north", "south")
 Open = Callable[[str, str], OpenSearchIndex]
 
@@ -111,7 +111,7 @@ def test_tenant_finds_its_own_documents_alone(
         return found
 
     with open_tenant(strategy, tenant) as index:
-        queries = few_codes(4, encoder.bits, 77)
+        queries = few_codes(2, encoder.bits, 77)
         distances = queries.distances(documents.codes("image")[1])
         nearest = np.minimum.reduceat(distances, documents.offsets["image"][:-1], axis=1)[:, own]
         expected = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ from xmodal.errors import CodeError, ConfigError, IndexFailure
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import HammingIndex
 from xmodal.modality import MODALITIES
+from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.diagnostics.inspection import inspect, repair
 from xmodal_opensearch.index.mapping import user_fields
 from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
+from xmodal_opensearch.loading import line_building
 from xmodal_opensearch.loading import load as load_module
 from xmodal_opensearch.loading.load import Checkpoint, check_count, load, settings_for_loading
 
@@ -38,6 +41,16 @@ class Killed(BaseException):
     """Simulates the end of the process."""
 
 
+BATCH = 200
+"""Documents of a request, in place of 2,000."""
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "batches", partial(bulk.batches, max_lines=BATCH))
+    monkeypatch.setattr(line_building, "PART", BATCH)
+
+
 @pytest.fixture
 def index(address: Callable[..., str]) -> Iterator[OpenSearchIndex]:
     """A new index of 64 bits."""
@@ -45,8 +58,8 @@ def index(address: Callable[..., str]) -> Iterator[OpenSearchIndex]:
         yield opened
 
 
-def parts(n: int = 6000, seed: int = 0) -> list[DocumentBatch]:
-    """Return three batches of documents; with 6,000 documents, each is one request."""
+def parts(n: int = 3 * BATCH, seed: int = 0) -> list[DocumentBatch]:
+    """Return three batches of documents; without ``n``, each is one request."""
     return [batch(n // 3, start=place * n // 3, seed=seed) for place in range(3)]
 
 
@@ -153,13 +166,13 @@ def test_second_load_replaces_documents(index: OpenSearchIndex, rest: Rest, tmp_
     load(index, parts(), checkpoints=tmp_path)
     again = parts(seed=7)
     report = load(index, again, checkpoints=tmp_path, workers=3)
-    assert report.results == {"updated": 6000}
+    assert report.results == {"updated": 600}
     assert stored_documents(rest, index.handle.name) == all_as_stored(again)
 
 
 def test_equal_ids_in_one_load_are_one_document(index: OpenSearchIndex, tmp_path: Path) -> None:
-    same = DocumentBatch.of(["a"] * 4000, image=random_codes(4000), fields=[{"n": 1}] * 4000)
-    assert load(index, [same], checkpoints=tmp_path).stored == 4000  # two batches with equal ids
+    same = DocumentBatch.of(["a"] * 400, image=random_codes(400), fields=[{"n": 1}] * 400)
+    assert load(index, [same], checkpoints=tmp_path).stored == 400  # two batches with equal ids
     assert len(index) == 1
 
 
@@ -301,11 +314,11 @@ def test_continued_load_sends_missing_batches_only(
     options = [{"checkpoints": tmp_path, "processes": count} for count in processes]
 
     def die(what: str, done: int, total: int) -> None:
-        if done >= 4000:
+        if done >= 400:
             raise Killed
 
     with pytest.raises(Killed):
-        load(index, parts(10_002), **options[0], workers=1, progress=die)
+        load(index, parts(1002), **options[0], workers=1, progress=die)
     (file,) = tmp_path.iterdir()
     assert file.name == f"{index.handle.uuid}.load"
     assert [line.split()[0] for line in file.read_text().splitlines()] == ["0", "1"]
@@ -313,31 +326,31 @@ def test_continued_load_sends_missing_batches_only(
     counts, steps = sent(monkeypatch), []
     report = load(
         index,
-        parts(10_002),
+        parts(1002),
         **options[1],
-        total=10_002,
+        total=1002,
         progress=lambda what, done, total: steps.append((done, total)),
     )
-    assert sum(counts) == report.stored == 6002
-    assert steps[-1] == (10_002, 10_002)
-    assert stored_documents(rest, index.handle.name) == all_as_stored(parts(10_002))
+    assert sum(counts) == report.stored == 602
+    assert steps[-1] == (1002, 1002)
+    assert stored_documents(rest, index.handle.name) == all_as_stored(parts(1002))
     assert list(tmp_path.iterdir()) == []
-    assert load(index, parts(10_002), checkpoints=tmp_path).results == {"updated": 10_002}
+    assert load(index, parts(1002), checkpoints=tmp_path).results == {"updated": 1002}
 
 
 def test_continued_load_of_changed_documents(
     index: OpenSearchIndex, rest: Rest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(what: str, done: int, total: int) -> None:
-        if done >= 6000:
+        if done >= 600:
             raise Killed
 
     with pytest.raises(Killed):
-        load(index, parts(9000), checkpoints=tmp_path, workers=1, progress=die)
-    changed = [*parts(9000)[:1], *parts(9000, seed=3)[1:]]  # from document 3,000 on
+        load(index, parts(900), checkpoints=tmp_path, workers=1, progress=die)
+    changed = [*parts(900)[:1], *parts(900, seed=3)[1:]]  # from document 300 on
     counts = sent(monkeypatch)
     load(index, changed, checkpoints=tmp_path)
-    assert sum(counts) == 7000  # the first batch of 2,000 is the same
+    assert sum(counts) == 700  # the first batch of 200 is the same
     assert stored_documents(rest, index.handle.name) == all_as_stored(changed)
 
 
@@ -357,7 +370,7 @@ def test_load_killed_after_the_last_batch_is_refreshed_by_the_next(
     with open_opensearch(str(index.handle.address)) as again:
         assert len(again) == 0  # not refreshed
         assert load(again, parts(), checkpoints=tmp_path).results == {}
-        check_count(again, 6000)
+        check_count(again, 600)
 
 
 _real_request = Server.request
@@ -371,19 +384,19 @@ def test_refused_documents_are_reported_again_by_the_next_run(
     index: OpenSearchIndex, rest: Rest, tmp_path: Path
 ) -> None:
     rest("PUT", f"/{index.handle.name}/_mapping", {"properties": {"day": {"type": "date"}}})
-    good = batch(5000)
-    fields = ['{"day": "never"}' if n in (10, 4500) else "{}" for n in range(5000)]
+    good = batch(500)
+    fields = ['{"day": "never"}' if n in (10, 450) else "{}" for n in range(500)]
     documents = replace(good, fields=fields)
 
     def die(what: str, done: int, total: int) -> None:
-        if done >= 4000:
+        if done >= 400:
             raise Killed
 
     with pytest.raises(Killed):
         load(index, [documents], checkpoints=tmp_path, workers=1, progress=die)
     report = load(index, [documents], checkpoints=tmp_path)
-    assert set(report.failed) == {"d00010", "d04500"}
-    check_count(index, 4998)
+    assert set(report.failed) == {"d00010", "d00450"}
+    check_count(index, 498)
 
 
 def test_load_into_an_enriched_index_raises(

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
-import subprocess
-import sys
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.filled import BITS, as_stored, batch, settings_of, stored_documents
+from support.forks import Ended, Forks, forks
 
-import xmodal
-import xmodal_opensearch
 from xmodal.errors import ServerFailure
 from xmodal.index.documents import DocumentBatch
 from xmodal.modality import MODALITIES
@@ -28,57 +25,36 @@ from xmodal_opensearch.node.process import Node
 
 pytestmark = pytest.mark.slow
 Rest = Callable[..., Any]
-TESTS = Path(__file__).parents[2]
-PATHS = [TESTS, *(Path(str(one.__file__)).parents[1] for one in (xmodal, xmodal_opensearch))]
-COUNT = 4000
+COUNT = 2000
 KILLS = 8
 
 
-def start(uri: str, folder: Path, seed: int) -> subprocess.Popen[bytes]:
-    """Start a loader and wait until its imports are done."""
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            str(TESTS / "support" / "loader.py"),
-            uri,
-            str(folder),
-            str(COUNT),
-            str(seed),
-        ],
-        stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, PATHS))},
-    )
-    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-    return process
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Forks]:
+    """A process that forks for each load; its imports are done."""
+    folder = tmp_path / "output"
+    folder.mkdir()
+    with forks(folder, "support.loader") as started:
+        yield started
 
 
-def finish(process: subprocess.Popen[bytes]) -> dict[str, int]:
-    """Wait for a loader and return its results."""
-    with process:
-        assert process.stdout is not None
-        output = process.stdout.read()
-        assert process.wait() == 0
-    results: dict[str, int] = json.loads(output)
+def results_of(ended: Ended) -> dict[str, int] | None:
+    """Return the results of a loader, None if it was killed."""
+    if ended.status == -signal.SIGKILL:
+        return None
+    assert ended.status == 0, ended.err
+    results: dict[str, int] = json.loads(ended.out)
     return results
 
 
-def killed(process: subprocess.Popen[bytes], after: float) -> dict[str, int] | None:
-    """Kill a loader after some seconds; return None, or its results if it had finished."""
-    try:
-        process.wait(after)
-    except subprocess.TimeoutExpired:
-        with process:
-            process.kill()
-        return None
-    return finish(process)
-
-
-def test_killed_loads_lose_nothing(address: Callable[..., str], rest: Rest, tmp_path: Path) -> None:
-    uri = address()
+def test_killed_loads_lose_nothing(
+    process: Forks, address: Callable[..., str], rest: Rest, tmp_path: Path
+) -> None:
+    uri, checkpoints = address(), tmp_path / "checkpoints"
     name = f"{uri.rpartition('/')[2]}-000001"
-    first = start(uri, tmp_path, 0)
     began = time.monotonic()
-    assert finish(first) == {"created": COUNT}
+    first = process.run(uri, checkpoints, COUNT, 0)
+    assert results_of(first) == {"created": COUNT}
     duration = time.monotonic() - began
     own = {"refresh_interval": "11s", "number_of_replicas": "0", "auto_expand_replicas": "false"}
     rest("PUT", f"/{name}/_settings", own)
@@ -89,9 +65,11 @@ def test_killed_loads_lose_nothing(address: Callable[..., str], rest: Rest, tmp_
         seed += 1  # new content: the same ids
         results, hits = None, 0
         while results is None and hits < 4:
-            results = killed(start(uri, tmp_path, seed), rng.uniform(0, duration))
+            seconds = rng.uniform(0, duration)
+            results = results_of(process.run(uri, checkpoints, COUNT, seed, kill_after=seconds))
             hits += results is None
-        results = results or finish(start(uri, tmp_path, seed))
+        results = results or results_of(process.run(uri, checkpoints, COUNT, seed))
+        assert results is not None
         kills += hits
         skipped += COUNT - sum(results.values())
         assert stored_documents(rest, name) == as_stored(batch(COUNT, seed=seed)), (
@@ -99,7 +77,7 @@ def test_killed_loads_lose_nothing(address: Callable[..., str], rest: Rest, tmp_
         )
         assert settings_of(rest, name) == own
         assert rest("GET", f"/{name}/_mapping")[name]["mappings"]["_meta"].keys() == {"xmodal"}
-        assert list(tmp_path.iterdir()) == []
+        assert list(checkpoints.iterdir()) == []
     assert skipped > 0  # some runs continued a killed one
 
 

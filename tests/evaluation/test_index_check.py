@@ -8,8 +8,8 @@ from support.evaluation_parts import codes
 
 from xmodal.codes import BinaryCodes
 from xmodal.errors import IndexMismatch
-from xmodal.evaluation import evaluate
-from xmodal.evaluation.evaluate import check_index
+from xmodal.evaluation import index_check
+from xmodal.evaluation.index_check import check_index
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import HammingIndex
 from xmodal.modality import Modality
@@ -43,12 +43,12 @@ def test_check_index_accepts_the_evaluated_codes_among_other_documents() -> None
 
 
 def test_check_index_takes_a_choice_of_many_queries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "MAX_CHECKED_QUERIES", 3)
+    monkeypatch.setattr(index_check, "MAX_CHECKED_QUERIES", 3)
     assert check_index(index_of_documents(), QUERIES, DOCUMENTS).startswith("6 searches")
 
 
 def test_check_index_accepts_documents_that_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "MAX_CHECKED_HITS", 4)
+    monkeypatch.setattr(index_check, "MAX_CHECKED_HITS", 4)
     assert "4 nearest" in check_index(index_of_documents(), QUERIES, DOCUMENTS)
 
 
