@@ -12,7 +12,7 @@ UV_INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check uv \
   && $(WITHOUT_GPU) $(UV_INSTALL) && { $(BIN)/python -c 'import torch' 2>/dev/null || $(UV_INSTALL); }
 
-.PHONY: demo demo-text demo-opensearch demo-hamming maven test test-slow test-all test-java \
+.PHONY: demo demo-text demo-opensearch demo-hamming maven test test-slow test-java \
   test-versions test-pythons test-extras check lint types format site wheel lock sbom licences clean
 
 demo: .venv/ready
@@ -39,16 +39,13 @@ demo-hamming: .venv/ready
 # tests of a node that is slow to start.
 PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
+# SLOW=1: the slow tests too, as in CI; test files are imported, models trained and nodes started once.
 test: .venv/ready
-	$(PYTEST) -m "not slow"
+	$(PYTEST) $(if $(SLOW),,-m "not slow")
 
 # Slow tests: kills, lost nodes, pages of docs/.
 test-slow: .venv/ready
 	$(PYTEST) -m slow
-
-# Both in one run, as in CI: test files are imported, models trained and nodes started once.
-test-all: .venv/ready
-	$(PYTEST)
 
 # Contract suite on each server version and the table of versions. VERSIONS="3.4.0 3.5.0": these only;
 # QUICK=1: fewer tests, on the oldest and the newest version unless VERSIONS is given, as in CI.
