@@ -7,7 +7,8 @@ Of the 30,000 captions of the 6,000 training pictures of flickr8k 0, 20, 40 or 6
 at random. Rows are values of the setting ``noise``, with all pairs as lower and the right pairs
 alone as upper bound. Writes results/noisy_pairs.md; with ``--captions 1`` results/noisy_pairs-1.md,
 where a picture has one caption, right or wrong; with ``--held-out``
-results/noisy_pairs-settings.md, trained on 5,000 training pictures and measured on the other 1,000.
+results/noisy_pairs-settings.md, trained on 5,000 training pictures and measured on the other 1,000,
+with the estimates by which "auto" decides, on 50 to 5,000 pictures.
 Takes hours on 2 cores, with ``--quick`` (one seed, 3 epochs, no file) minutes. An interrupted run
 continues when the command is repeated.
 """
@@ -23,7 +24,7 @@ import numpy as np
 from harness import caption_sets
 from harness.command_line import environment_of, exit_status, report_failures, training_parser
 from harness.jobs import Environment, load_result, run_all
-from harness.noisy_jobs import TRUTH, NoisyJob
+from harness.noisy_jobs import TRUTH, JudgementJob, NoisyJob
 from harness.recall_tables import DIRECTIONS, both, r10, shown
 from harness.report import table, write
 from harness.rows import Row
@@ -46,6 +47,8 @@ ROWS: dict[str, dict[str, Any]] = {
     TRUTH: {"noise": "none"},
 }
 """Settings of each row."""
+PICTURES = (50, 200, 1000, 5000)
+"""Pictures of the estimates."""
 
 
 def main() -> int:
@@ -70,12 +73,21 @@ def _run(args: argparse.Namespace) -> int:
         for row in rows
         if share or row.name != TRUTH
     ]
-    failures = run_all(jobs, environment, workers, fresh=args.fresh)
+    judged = [
+        JudgementJob(data_set, share, captions, pictures=pictures)
+        for captions in (CAPTIONS, 1)
+        for pictures in PICTURES[: 2 if args.quick else None]
+        for share in sorted(SHARES)
+        if args.held_out
+    ]
+    failures = run_all([*judged, *jobs], environment, workers, fresh=args.fresh)
     sections = [("How to read", _about(len(seeds), data_set, args.captions))]
     clean = _results([job for job in jobs if not job.share], environment)[ALL]
     for share in sorted(SHARES):
         found = _results([job for job in jobs if job.share == share], environment)
         sections.append((f"{share:.0%} of the captions exchanged", _table(found, clean)))
+    if judged:
+        sections.append(("Estimates of linear models", _estimates(judged, environment)))
     if args.quick:
         sections.insert(0, ("Quick run", "**few epochs: the values are not meaningful**"))
     flags = " --held-out" * args.held_out
@@ -127,6 +139,19 @@ def _table(found: dict[str, list[dict[str, Any]]], clean: list[dict[str, Any]]) 
                 shown(np.array([one["processor_seconds"] for one in results]), digits=0),
             ]
         )
+    return table(body)
+
+
+def _estimates(jobs: Sequence[JudgementJob], environment: Environment) -> str:
+    """Return the table by which "auto" decides."""
+    header = ["pictures", "captions", "exchanged, %", "estimate, %", "separation"]
+    body = [[*header, "left out, %", "precision, %", "recall, %", "wrong, %"]]
+    for job in jobs:
+        if (result := load_result(job, environment)) is not None:
+            estimate, separation = 100 * result["estimate"], result["separation"]
+            size = [f"{job.pictures}", f"{job.captions}", f"{100 * job.share:.0f}"]
+            values = [f"{estimate:.1f}", f"{separation:.2f}"]
+            body.append([*size, *values, *_selection([result])])
     return table(body)
 
 

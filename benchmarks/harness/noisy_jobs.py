@@ -1,9 +1,9 @@
-"""Jobs on data with wrong pairs: one training by a rule that leaves pairs out, and its figures."""
+"""Jobs on data with wrong pairs: one training with its figures, or one judgement of the pairs."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,10 @@ from harness import caption_sets, noisy_sets
 from harness.jobs import Environment, Result, code_hash, result_path
 from harness.rows import Row
 from harness.semi_jobs import BITS, MODULES, recall
-from xmodal.training.methods.contrastive.train import CaptionRun, train
+from xmodal.features.units import Bool
+from xmodal.training.methods.contrastive.belief import by_chance, separation, wrong_share
+from xmodal.training.methods.contrastive.noise import Sifted
+from xmodal.training.methods.contrastive.train import CaptionRun, Rounds, train
 from xmodal.training.methods.contrastive.trainer import CaptionData
 
 TRUTH = "right pairs alone"
@@ -90,9 +93,57 @@ class NoisyJob:
             out = ~run.sifted.kept
         return {
             **recall(towers, made.measured),
-            "pairs": len(made.wrong),
-            "wrong": int(made.wrong.sum()),
-            "left_out": int(out.sum()),
-            "left_out_wrong": int((out & made.wrong).sum()),
+            **_selection(made.wrong, out),
             "processor_seconds": round(seconds, 1),
         }
+
+
+@dataclass(frozen=True)
+class JudgementJob(NoisyJob):
+    """The judgement of the pairs of some training pictures by linear models, without a training.
+
+    ``pictures``: chosen by the seed.
+    """
+
+    row: Row = field(default_factory=lambda: Row("linear", "", "contrastive", {"noise": "linear"}))
+    seed: int = 0
+    pictures: int = 5000
+
+    @property
+    def label(self) -> str:
+        """Description for progress messages."""
+        return f"{self.pictures} pictures, {self.captions} captions, {self.share:.0%} exchanged"
+
+    def inputs(self) -> dict[str, Any]:
+        """Everything that the result depends on, except the content of the data."""
+        return super().inputs() | {"pictures": self.pictures}
+
+    def measure(self, environment: Environment) -> Result:
+        """Judge the pairs.
+
+        ``estimate``: of the share of wrong pairs; ``separation``; numbers of pairs.
+        """
+        torch.set_num_threads(environment.threads)
+        made = noisy_sets.load(
+            self.data_set, self.share, self.captions, self.seed, environment.data, self.pictures
+        )
+        none = made.measured.take(np.arange(0))
+        run = CaptionRun(CaptionData(made.train, none, BITS), seed=self.seed)
+        sieve = Rounds(run.data, self.row.config(), run).sieve
+        shares = sieve.shares((), np.random.default_rng(self.seed))
+        judged = Sifted(made.train, by_chance(shares))
+        return {
+            "estimate": wrong_share(shares),
+            "separation": separation(judged.belief),
+            **_selection(made.wrong, ~judged.kept),
+        }
+
+
+def _selection(wrong: Bool, out: Bool) -> dict[str, int]:
+    """Return numbers of pairs, by which are wrong and which are left out, (c,)."""
+    return {
+        "pairs": len(wrong),
+        "wrong": int(wrong.sum()),
+        "left_out": int(out.sum()),
+        "left_out_wrong": int((out & wrong).sum()),
+    }

@@ -33,12 +33,18 @@ class NoisySet:
         return without_captions(self.train, self.wrong)
 
 
-def load(name: str, share: float, captions: int, seed: int, folder: Path) -> NoisySet:
+def load(
+    name: str, share: float, captions: int, seed: int, folder: Path, pictures: int | None = None
+) -> NoisySet:
     """Return a set in which this share of the captions is exchanged, chosen by the seed.
 
     ``captions``: largest number of captions of a training picture; the first ones are kept.
+    ``pictures``: number of training pictures, all if None.
     """
     train, measured = semi_sets.units_of(name, folder)
+    if pictures is not None:
+        order = np.random.default_rng([EXCHANGED, seed, pictures]).permutation(len(train))
+        train = train.take(np.sort(order[:pictures]))
     unit = train.unit_of_rows("text")
     place = np.arange(len(unit)) - train.text_offsets[unit]
     train = without_captions(train, place >= captions)

@@ -148,3 +148,10 @@ def test_noisy_pairs_has_a_table_for_each_share(
     clean = table(printed, "0% of the captions exchanged")[1:]
     assert [row[0] for row in clean] == list(program.ROWS)[:-1]
     assert clean[0][3] == "+0.0" and clean[0][6:9] == ["0.0", "-", "-"]
+
+    monkeypatch.setattr(program, "ROWS", {program.ALL: {"noise": "none"}})
+    monkeypatch.setattr(program, "PICTURES", (20,))
+    assert run(program, monkeypatch, *words, "--held-out") == 0
+    estimates = table(capsys.readouterr().out, "Estimates of linear models")[1:]
+    assert [row[1:3] for row in estimates] == [["5", "0"], ["5", "50"], ["1", "0"], ["1", "50"]]
+    assert all(0 <= float(row[3]) <= 100 for row in estimates)

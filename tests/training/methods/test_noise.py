@@ -11,10 +11,15 @@ import pytest
 import torch
 
 from xmodal.features.units import Bool, Units
-from xmodal.training.methods.contrastive.belief import by_chance, by_gaussians, wrong_share
+from xmodal.training.methods.contrastive.belief import (
+    by_chance,
+    by_gaussians,
+    separation,
+    wrong_share,
+)
 from xmodal.training.methods.contrastive.config import Config
 from xmodal.training.methods.contrastive.noise import without_captions
-from xmodal.training.methods.contrastive.sieve import half_of_captions
+from xmodal.training.methods.contrastive.sieve import AUTO_SEPARATION, half_of_captions
 from xmodal.training.methods.contrastive.train import CaptionRun, train
 from xmodal.training.methods.contrastive.trainer import CaptionData
 
@@ -27,13 +32,16 @@ def unit_rows(values: Any) -> Any:
     return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float16)
 
 
-def noisy(share: float, captions: int = CAPTIONS, seed: int = 0) -> tuple[Units, Bool]:
-    """Return units whose captions are near the picture in one space, and which are exchanged."""
-    rng = np.random.default_rng(seed)
+def noisy(share: float, spread: float = 0.3, captions: int = CAPTIONS) -> tuple[Units, Bool]:
+    """Return units, and which of their captions are of other pictures.
+
+    ``spread``: deviation of a caption from its picture in a common space.
+    """
+    rng = np.random.default_rng(0)
     hidden = rng.standard_normal((UNITS, 8))
-    spread = rng.standard_normal((UNITS * captions, 8)) / 3
+    other = spread * rng.standard_normal((UNITS * captions, 8))
     image = hidden @ rng.standard_normal((8, 24))
-    text = (np.repeat(hidden, captions, axis=0) + spread) @ rng.standard_normal((8, 18))
+    text = (np.repeat(hidden, captions, axis=0) + other) @ rng.standard_normal((8, 18))
     rows = np.arange(len(text))
     exchanged = rng.permutation(rows)[: round(share * len(rows))]
     rows[exchanged] = rng.permutation(exchanged)
@@ -84,6 +92,16 @@ def test_losses_of_two_normal_distributions_are_divided() -> None:
     assert ((by_gaussians(losses) >= 0.5) == right).mean() > 0.97
 
 
+def test_the_separation_is_large_for_a_mixture_and_small_for_shares_that_fall_slowly() -> None:
+    rng = np.random.default_rng(0)
+    right = rng.random(5000) < 0.6
+    mixture = np.where(right, rng.beta(0.2, 8, 5000), rng.random(5000))
+    assert separation(by_chance(mixture)) > AUTO_SEPARATION
+    for shape in (0.15, 0.3, 0.6):
+        falling = rng.beta(shape, 1, 5000)
+        assert separation(by_chance(np.maximum(falling, 1e-4))) < AUTO_SEPARATION
+
+
 def test_equal_losses_give_finite_probabilities() -> None:
     assert np.isfinite(by_gaussians(np.ones(20))).all()
     assert np.isfinite(by_chance(np.full(20, 0.25))).all()
@@ -126,11 +144,21 @@ def test_a_rule_leaves_out_mostly_wrong_pairs(rule: Any) -> None:
     assert out[wrong].mean() > 0.5
 
 
-def test_auto_changes_nothing_without_wrong_pairs() -> None:
-    units, _ = noisy(0)
+@pytest.mark.parametrize("spread", [0.3, 3.0, 30.0])
+def test_auto_changes_nothing_without_wrong_pairs_however_weak_the_right_ones(
+    spread: float,
+) -> None:
+    units, _ = noisy(0, spread, captions=2)
     run, codes = trained(units, replace(QUICK, noise="auto"))
     assert run.sifted is None
     assert codes == trained(units, replace(QUICK, noise="none"))[1]
+
+
+@pytest.mark.parametrize("rule", ["auto", "linear", "small-loss", "two-networks", "policy"])
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_few_pairs_are_trained_by_every_rule(rule: Any, count: int) -> None:
+    units, _ = noisy(0)
+    trained(units.take(np.arange(count)), replace(QUICK, epochs=1, noise=rule))
 
 
 def test_the_towers_are_those_of_the_kept_pairs() -> None:

@@ -57,7 +57,8 @@ class Losses:
         """
         reference = Embedded.of([towers], Unpaired(_some(units.image, rng), _some(units.text, rng)))
         image, unit = units.caption_pairs()[0], units.unit_of_rows("text")
-        own, chance = np.empty(len(rows)), []
+        own = np.empty(len(rows))
+        chance: list[Float64] = []
         for places in batches(len(rows), BLOCK_PAIRS, rng):
             text = rows[places.numpy()]
             codes = Embedded.of([towers], Unpaired(units.image[image[text]], units.text[text]))
@@ -85,11 +86,11 @@ class _Block:
 
     @classmethod
     def of(cls, codes: Embedded, others: Embedded, temperature: float) -> _Block:
-        sums = (
+        image_sum, text_sum = (
             torch.logsumexp(queries @ items.T / temperature, dim=1)
             for queries, items in ((codes.image, others.text), (codes.text, others.image))
         )
-        return cls(codes, *sums, temperature)
+        return cls(codes, image_sum, text_sum, temperature)
 
     def loss(self, text: Int64) -> Float64:
         """Return the loss of each picture with the caption at ``text`` (b,), both directions."""

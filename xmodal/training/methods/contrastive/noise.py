@@ -25,9 +25,10 @@ KEPT_FROM = 0.5
 class NoiseConfig:
     """Settings for pairs that may be wrong."""
 
-    noise: Literal["none", "auto", "linear", "small-loss", "two-networks", "policy"] = "none"
+    noise: Literal["auto", "linear", "small-loss", "two-networks", "policy", "none"] = "auto"
     """Which pairs are left out: none, or those that a rule or a policy considers wrong, see
-    :mod:`xmodal.training.methods.contrastive.sieve`. "auto": linear, if enough pairs are wrong."""
+    :mod:`xmodal.training.methods.contrastive.sieve`. "auto": by linear models, if many are wrong
+    and can be told apart from the others."""
 
 
 @dataclass(frozen=True)

@@ -63,15 +63,18 @@ def pair_gains(
     """Return what held-out pairs gain by each of the captions ``judged`` (c,), (m,).
 
     Gains are in standard deviations of those by random pairs, whose mean is 0. The held-out pairs
-    of a unit are those of every other unit.
+    are the judged ones of other units; without any, gains are 0.
     """
-    image_of, parity = units.caption_pairs()[0], units.unit_of_rows("text") % 2
+    image_of, side_of = units.caption_pairs()[0], np.arange(len(units)) // 2 % 2
+    of_caption = side_of[units.unit_of_rows("text")]
     gain = torch.zeros(len(judged))
     for side in (0, 1):
-        others = np.arange(1 - side, len(units), 2)
-        held_out = without_captions(units.take(others), ~judged[parity != side])
+        others = units.take(np.flatnonzero(side_of != side))
+        held_out = without_captions(others, ~judged[of_caption != side])
         held_out = held_out.take(even_choice(len(held_out), HELD_OUT).numpy())
-        text = np.flatnonzero(judged & (parity == side))
+        text = np.flatnonzero(judged & (of_caption == side))
+        if not (len(held_out) and len(text)):
+            continue
         candidates = Unpaired(units.image[image_of[text]], units.text[text])
         own, random = torch.arange(len(text)), torch.from_numpy(rng.permutation(len(text)))
         pool = Pool(torch.stack([own, random], dim=1), torch.zeros(len(text), 2))

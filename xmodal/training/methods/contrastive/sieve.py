@@ -13,7 +13,7 @@ Rules:
     policy        the towers of "two-networks", whose choice a policy changes, see
                   :mod:`xmodal.training.methods.contrastive.pair_policy`
     auto          linear, if it estimates that at least AUTO_FROM of the pairs are wrong, and tells
-                  them apart from the others; no pair is left out where pictures are pixels
+                  them apart from the others; all are kept where pictures are pixels
 
 The captions of a picture are in both halves in turn, so that the towers know most pictures from
 their other captions. A rule that would leave nearly all pairs out cannot judge them; all are kept.
@@ -45,9 +45,11 @@ from xmodal.training.methods.contrastive.trainer import CaptionData
 log = logging.getLogger(__name__)
 
 AUTO_FROM = 0.1
-"""Estimated share of wrong pairs from which "auto" leaves pairs out."""
+"""Estimated share of wrong pairs from which "auto" leaves pairs out; so is that of right pairs."""
 AUTO_SEPARATION = 2 / 3
 """Separation of wrong and right pairs from which "auto" leaves pairs out."""
+AUTO_PAIRS, FEWEST_PAIRS = 200, 8
+"""Pairs from which "auto" judges them, and from which other rules do."""
 FEWEST_KEPT = 0.05
 """Share of the pairs that a rule keeps at least."""
 TRAININGS = {"small-loss": 1, "two-networks": 2, "policy": 2}
@@ -64,8 +66,10 @@ class Sieve:
         self, data: CaptionData, config: Config, seed: int, linear: Callable[[Units], Towers]
     ) -> None:
         self._units, self._config, self._seed, self._linear = data.train, config, seed, linear
-        self.trainings = TRAININGS.get(config.noise, 0)
-        self._keeps_all = config.noise == "none" or (config.noise == "auto" and data.raw_images)
+        auto = config.noise == "auto"
+        few = len(data.train.text) < (AUTO_PAIRS if auto else FEWEST_PAIRS)
+        self._keeps_all = few or config.noise == "none" or (auto and data.raw_images)
+        self.trainings = 0 if few else TRAININGS.get(config.noise, 0)
 
     def part(self, number: int) -> Units:
         """Return the units of training ``number``: all, or those with the captions of a half."""
@@ -96,17 +100,28 @@ class Sieve:
         if rule == "small-loss":
             rows = np.arange(len(units.text))
             return by_gaussians(Losses.of(trained[0], units, rows, temperature, rng).own)
+        shares = self.shares(trained, rng)
+        belief = by_chance(shares)
+        if rule == "policy":
+            half = half_of_captions(units)
+            return policy_belief(units, belief, half, trained, temperature, rng)
+        many = AUTO_FROM <= wrong_share(shares) <= 1 - AUTO_FROM
+        seen = many and separation(belief) >= AUTO_SEPARATION
+        return belief if rule != "auto" or seen else None
+
+    def shares(self, trained: Sequence[Towers], rng: np.random.Generator) -> Float64:
+        """Return the share of random pairs with a smaller loss than each pair, (c,).
+
+        ``trained``: the towers of both halves, linear models if empty.
+        """
+        units, temperature = self._units, self._config.temperature
         towers = trained or [self._linear(self.part(number)) for number in (0, 1)]
         shares, half = np.empty(len(units.text)), half_of_captions(units)
         for number in (0, 1):
             rows = np.flatnonzero(half == number)
             losses = Losses.of(towers[1 - number], units, rows, temperature, rng)
             shares[rows] = losses.shares()
-        belief = by_chance(shares)
-        if rule == "policy":
-            return policy_belief(units, belief, half, towers, temperature, rng)
-        seen = wrong_share(shares) >= AUTO_FROM and separation(belief) >= AUTO_SEPARATION
-        return belief if rule != "auto" or seen else None
+        return shares
 
 
 def half_of_captions(units: Units) -> Int64:

@@ -132,8 +132,8 @@ class Rounds:
     def __init__(self, data: CaptionData, config: Config, run: CaptionRun) -> None:
         self._data, self._config, self._run = data, config, run
         self._stages = [Stage("pairs")] if data.unpaired is None else stages(config)
-        self._sieve = Sieve(data, config, run.seed, self._linear)
-        self._first = self._sieve.trainings
+        self.sieve = Sieve(data, config, run.seed, self._linear)
+        self._first = self.sieve.trainings
         self.epochs = (self._first + len(self._stages)) * config.epochs
         self._finished: list[Towers] = []
         self._trainer: Trainer | None = None
@@ -176,7 +176,7 @@ class Rounds:
         """Begin the next round with untrained towers."""
         number, towers = len(self._finished), self._initial()
         if number < self._first:
-            data = replace(self._data, train=self._sieve.part(number))
+            data = replace(self._data, train=self.sieve.part(number))
             self._trainer = Trainer(towers, data, self._config)
             return
         stage, data = self._stages[number - self._first], self._kept
@@ -194,7 +194,7 @@ class Rounds:
     def _kept(self) -> CaptionData:
         """The data without the pairs that the sieve leaves out."""
         with torch.random.fork_rng():
-            sifted = self._sieve.sift(self._finished[: self._first])
+            sifted = self.sieve.sift(self._finished[: self._first])
         self._run.sifted = sifted
         return self._data if sifted is None else replace(self._data, train=sifted.units())
 
