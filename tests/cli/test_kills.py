@@ -20,8 +20,8 @@ Run = Callable[..., CommandResult]
 
 KILLS = 18
 IMPORTS = (
-    *("xmodal.cli", "pyarrow.parquet", "xmodal.encoders.load", "xmodal.encoders.onnx_encoder"),
-    *("xmodal.index.local", "xmodal.index.update"),
+    *("xmodal.cli", "xmodal.cli.commands", "pyarrow.parquet", "xmodal.encoders.load"),
+    *("xmodal.encoders.onnx_encoder", "xmodal.index.local", "xmodal.index.update"),
 )
 """Imports are done before the fork, so that the kills fall into the work on the index."""
 
