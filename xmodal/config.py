@@ -54,6 +54,11 @@ ADDED_SETTINGS: dict[str, Any] = {
     "unpaired_temperature": 0.05,
     "unpaired_students": 4,
     "noise": "none",
+    "fine_tune": "none",
+    "fine_tune_epochs": 12,
+    "fine_tune_batch": 256,
+    "fine_tune_rate": 1e-4,
+    "fine_tune_tower_rate": 3e-4,
 }
 """Settings that models of earlier versions lack, with the values at which their data, which has
 pairs alone, is trained as before."""

@@ -59,7 +59,7 @@ class Shell:
         line = line.replace("localhost:8080", self.service)
         words = shlex.split(line)
         if words[:2] == ["xmodal", "train"] and "--image-backbone" not in words:
-            words += self.backbones("--no-train" in words)
+            words += self.backbones("--no-train" in words, "--fine-tune" in words)
         if words[0] == "xmodal" and words[-1] == "&":
             self.serve(words[1:-1])
             return ""
@@ -83,11 +83,15 @@ class Shell:
         assert process.returncode == 0, (line, process.stderr)
         return process.stdout
 
-    def backbones(self, aligned: bool) -> list[str]:
+    def backbones(self, aligned: bool, tuned: bool) -> list[str]:
         """Backbones in place of the default, which must be downloaded."""
-        if not aligned:
+        if not aligned and not tuned:
             return ["--image-backbone=small-cnn", "--text-backbone=words", "--set=epochs=2"]
-        return ["--image-backbone", str(save_aligned_clip(self.folder / "clip", steps=1))]
+        clip = str(save_aligned_clip(self.folder / "clip", steps=1))
+        if tuned:
+            quick = ["--set=epochs=1", "--set=fine_tune_epochs=1"]
+            return ["--image-backbone", clip, "--text-backbone", clip, *quick]
+        return ["--image-backbone", clip]
 
     def serve(self, arguments: list[str]) -> None:
         """Start a service and wait until it listens."""

@@ -69,6 +69,11 @@ BUILTIN = {"small-cnn", "words"}
     type=click.Choice(["none", "policy", "semi-hard", "random"]),
     help="Additional hard negatives: those of SCH-GAN's policy, or of a rule.",
 )
+@click.option(
+    "--fine-tune",
+    metavar="text:N,image:N",
+    help="Also train the last N blocks of the backbones; takes minutes instead of seconds.",
+)
 @click.option("--label-weight", type=float, help="Weight of the label terms.")
 @backbone_options(DEFAULT_BACKBONE)
 @click.option(
@@ -141,6 +146,7 @@ def train(data: Data, **params: Any) -> None:
       xmodal train items.csv --out my.model --image-backbone small-cnn --text-backbone words
       xmodal train items.csv --out my.model --features features.npz
       xmodal train few.csv --out my.model --unpaired-images photos/ --unpaired-texts texts.txt
+      xmodal train photos/ --out my.model --fine-tune text:2,image:1
       xmodal train photos/ --out my.model --no-train
     """
     require("xmodal train", "torch")
@@ -169,7 +175,8 @@ def train(data: Data, **params: Any) -> None:
     from xmodal.training.train import train as train_encoder
 
     contrastive = resolve_method(options.method, dataset) == "contrastive"
-    unpaired = str(settings.get("unpaired", "auto")) if contrastive else "none"
+    tuned = settings.get("fine_tune", "none") != "none"
+    unpaired = str(settings.get("unpaired", "auto")) if contrastive and not tuned else "none"
     if line := unpaired_line(dataset, unpaired, options.split_map):
         info(line)
     cache = params["cache"] or default_cache()
@@ -264,7 +271,7 @@ def _settings(params: dict[str, Any]) -> dict[str, Any]:
     if isinstance(options, dict) and "method" in _defaults("method"):
         params["method"] = options.get("method", params["method"])
     settings = dict(content.get("settings", content)) | parse_settings(params["assignments"])
-    single = {name: params[name] for name in ("negatives", "label_weight")}
+    single = {name: params[name] for name in ("negatives", "label_weight", "fine_tune")}
     return settings | {name: value for name, value in single.items() if value is not None}
 
 

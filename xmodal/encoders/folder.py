@@ -37,6 +37,8 @@ from xmodal.writing import (
 
 CONFIG, SPLIT, REPORT = "config.json", "split.json", "report.json"
 WEIGHTS, CODES = "weights.safetensors", "codes.npy"
+BACKBONE_WEIGHTS = "backbones.safetensors"
+"""Weights of backbones that a training has changed."""
 HISTORY, CHECKPOINT = "history.jsonl", "checkpoint.pt"
 LEFT_OUT = "left_out.jsonl"
 """Training pairs that are probably wrong and were left out."""
@@ -142,7 +144,10 @@ TORCH_ENCODER = FolderFormat(
     command="xmodal train",
     usage="xmodal train DATA --out",
     repair="train again",
-    files=frozenset({CONFIG, WEIGHTS, SPLIT, HISTORY, CHECKPOINT, REPORT, NOT_PORTABLE, LEFT_OUT}),
+    files=frozenset(
+        {CONFIG, WEIGHTS, BACKBONE_WEIGHTS, SPLIT, HISTORY, CHECKPOINT, REPORT, NOT_PORTABLE}
+        | {LEFT_OUT}
+    ),
     keys=frozenset(
         {"format", "fingerprint", "precision", "towers", "backbones", "confidence"}
         | {FILES_KEY, DIGEST_KEY}

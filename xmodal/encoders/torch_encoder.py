@@ -2,11 +2,12 @@
 
     config.json           backbones, towers, method, settings, data, calibration curve, figures
     weights.safetensors   the towers (the network of a raw backbone is part of its tower)
+    backbones.safetensors changed weights of the backbones, if their last blocks were trained
     history.jsonl         losses and validation mAP of each epoch
     split.json            ids of the training, validation, query and gallery parts
 
 Pretrained backbones are referenced by name and are not copied; their fingerprints are checked when
-they are loaded.
+they are loaded. The fingerprint of a backbone with changed weights contains their hash.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -30,8 +31,10 @@ from xmodal.data.dataset import Problems, Progress
 from xmodal.data.preprocessing import Preprocessing
 from xmodal.device import device, with_precision
 from xmodal.encoders.calibration import Confidence
+from xmodal.encoders.changed_weights import Changed, read_changed, write_changed
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.encoders.folder import (
+    BACKBONE_WEIGHTS,
     FILES_KEY,
     SPLIT,
     TORCH_ENCODER,
@@ -54,12 +57,14 @@ from xmodal.features.backbones import (
     load_text_backbone,
     recorded_spec,
 )
+from xmodal.features.backbones.changed import unchanged_fingerprint, with_changed
 from xmodal.features.extract import Array, image_features, text_features
 from xmodal.features.rows import FeatureRows, Features
 from xmodal.modality import MODALITIES, Modality
 from xmodal.writing import write_bytes
 
 CPU = torch.device("cpu")
+B = TypeVar("B", ImageBackbone, TextBackbone)
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,8 @@ class TrainedEncoder(Encoder):
     """Encoder computed by torch; :func:`xmodal.train` returns it.
 
     ``precision``: number format of the backbones on every processor; the towers compute in float32.
-    ``trust_remote_code``: code that belongs to the backbones may run.
+    ``trust_remote_code``: code that belongs to the backbones may run. ``changed``: weights of the
+    backbones that the training has changed, by modality and name.
     """
 
     towers: Towers
@@ -85,6 +91,7 @@ class TrainedEncoder(Encoder):
     split: Mapping[str, Sequence[str]] = field(default_factory=dict)
     precision: Precision = "float32"
     trust_remote_code: bool = False
+    changed: Changed = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.towers.to(device()).eval()
@@ -117,10 +124,9 @@ class TrainedEncoder(Encoder):
             ref.spec,
             precision=self.precision,
             trust_remote_code=self.trust_remote_code,
-            recorded=ref.fingerprint,
+            recorded=unchanged_fingerprint(ref.fingerprint),
         )
-        self._check_backbone("image", loaded.fingerprint)
-        return loaded
+        return self._checked("image", loaded)
 
     @cached_property
     def text_backbone(self) -> TextBackbone:
@@ -130,8 +136,7 @@ class TrainedEncoder(Encoder):
         loaded = load_text_backbone(
             spec, precision=self.precision, trust_remote_code=self.trust_remote_code
         )
-        self._check_backbone("text", loaded.fingerprint)
-        return loaded
+        return self._checked("text", loaded)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -185,7 +190,10 @@ class TrainedEncoder(Encoder):
         weights = {k: v.cpu().contiguous() for k, v in self.towers.state_dict().items()}
         # save_file of safetensors ignores the umask: only the owner could read the file.
         write_bytes(path / WEIGHTS, save(weights))
+        if self.changed:
+            write_changed(path, self.changed)
         write_split(path, self.split)
+        files = (WEIGHTS, *((BACKBONE_WEIGHTS,) if self.changed else ()), SPLIT)
         config = {
             "format": TORCH_ENCODER.version,
             "fingerprint": self.fingerprint,
@@ -193,7 +201,7 @@ class TrainedEncoder(Encoder):
             "towers": self.towers.shape,
             "backbones": {modality: vars(ref) for modality, ref in self.backbones.items()},
             "confidence": self.confidence.to_config(),
-            FILES_KEY: {name: file_record(path / name) for name in (WEIGHTS, SPLIT)},
+            FILES_KEY: {name: file_record(path / name) for name in files},
             **self.about,
         }
         write_config(path, config)
@@ -224,19 +232,23 @@ class TrainedEncoder(Encoder):
                 modality: BackboneRef(str(moved[modality] or ref["spec"]), str(ref["fingerprint"]))
                 for modality, ref in ((m, config["backbones"][m]) for m in MODALITIES)
             }
+            changed = read_changed(path, {one: ref.fingerprint for one, ref in refs.items()})
             curve = Confidence.from_config(config["confidence"], towers.bits)
             split, recorded = read_split(path, config), config["fingerprint"]
             precision = config.get("precision", "float32")  # earlier versions lack the key
             if precision not in PRECISIONS:
                 raise ValueError(f"precision is {precision!r}")
         about = TORCH_ENCODER.about(config)
-        encoder = cls(towers, refs, curve, about, split, precision, trust_remote_code)
+        encoder = cls(towers, refs, curve, about, split, precision, trust_remote_code, changed)
         check_fingerprint(path, TORCH_ENCODER, encoder.fingerprint, recorded)
         return encoder
 
-    def _check_backbone(self, modality: Modality, fingerprint: str) -> None:
+    def _checked(self, modality: Modality, loaded: B) -> B:
+        """Return a backbone with the changed weights, if it is that of the training."""
         ref = self.backbones[modality]
-        if fingerprint != ref.fingerprint:
+        recorded = unchanged_fingerprint(ref.fingerprint)
+        fingerprint = loaded.fingerprint
+        if fingerprint != recorded:
             if OWN_CODE in ref.fingerprint and not self.trust_remote_code:
                 raise ModelError(
                     f"this encoder was trained with code that belongs to the {modality} backbone "
@@ -244,8 +256,10 @@ class TrainedEncoder(Encoder):
                 )
             raise ModelError(
                 f"the {modality} backbone {ref.spec!r} is {fingerprint}, this encoder was trained "
-                f"with {ref.fingerprint}: restore that one, or name it with --{modality}-backbone"
+                f"with {recorded}: restore that one, or name it with --{modality}-backbone"
             )
+        changed = self.changed.get(modality)
+        return with_changed(loaded, changed) if changed else loaded
 
 
 def as_tensor(features: Array) -> torch.Tensor:

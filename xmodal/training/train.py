@@ -26,6 +26,7 @@ from xmodal.data.split import ROLES, Split
 from xmodal.data.split import split as split_pairs
 from xmodal.data.unpaired import unpaired_items
 from xmodal.encoders.calibration import Confidence, known_words
+from xmodal.encoders.changed_weights import Changed
 from xmodal.encoders.folder import TORCH_ENCODER, RunFolder, open_run
 from xmodal.encoders.torch_encoder import BackboneRef, RowTensor, TrainedEncoder, as_rows
 from xmodal.encoders.towers import Towers
@@ -40,11 +41,13 @@ from xmodal.features.backbones import (
 )
 from xmodal.features.from_file import FileSource, check_backbone
 from xmodal.features.rows import FeatureRows
+from xmodal.features.states import StateSource
 from xmodal.features.units import BackboneSource, FeatureSource, FeatureTable
 from xmodal.features.unpaired import unpaired_features
 from xmodal.modality import Modality
 from xmodal.training.calibrate import calibrate, collection_of
 from xmodal.training.checkpoint import continue_or_clear
+from xmodal.training.fine_tune import Tuned, check_method, state_source
 from xmodal.training.identity import find_difference, pictures_record, run_identity
 from xmodal.training.methods.contrastive import train as contrastive
 from xmodal.training.methods.contrastive.train import CaptionRun
@@ -110,6 +113,7 @@ def train(
     check_bits(options.bits)
     if options.seed < 0:
         raise ConfigError(f"seed is {options.seed}, expected 0 or more")
+    check_method(options.method, settings or {})
     config = configure(METHODS[options.method].Config, settings or {})
     folder = Path(out) if out is not None else None
     pairs = data.pairs()
@@ -154,6 +158,9 @@ def _train(
     """Train by the method of ``options``, and save the encoder in the folder of the run."""
     method = METHODS[options.method]
     source, refs = _feature_source(pairs, options, features, cache, progress)
+    blocks = config.blocks if options.method == "contrastive" else {}
+    if blocks:
+        source = state_source(source, blocks, options)
     used = _used(data, options, config)
     hashes = picture_hashes(used.pictures())
     table = FeatureTable.of(with_groups(pairs, hashes), source)
@@ -172,10 +179,16 @@ def _train(
     if isinstance(run, CaptionRun):
         items = unpaired_items(used, hashes, options.split_map)
         run.data = replace(run.data, unpaired=unpaired_features(items, source, data.problems))
+        if isinstance(source, StateSource):
+            run.data = replace(run.data, sides=source.sides)
     pictures = pictures_record(used, hashes)
     run.folder, run.identity, run.show = place.work, f"{identity}-{pictures['sha256']}", show
     continue_or_clear(place, run.identity)
     towers: Towers = method.train(run.data, config, run)
+    changed: Changed = {}
+    if isinstance(source, StateSource):
+        tuned = Tuned.of(source, refs, table)
+        refs, changed, table = tuned.refs, tuned.changed, tuned.table
     about = _about(data, split, options, config, run)
     if features is None:
         about["figures"] |= equal_bits(towers, table.data, table.rows, options, cache)
@@ -187,6 +200,7 @@ def _train(
         split.ids(),
         options.precision,
         options.trust_remote_code,
+        changed,
     )
     if place.work is not None:
         run.write_history(place.work)
@@ -200,7 +214,7 @@ def _train(
 def _used(data: Dataset, options: Options, config: Any) -> Dataset:
     """Return the items that the training reads: pairs, and items without a pair if it uses them."""
     pairs = data.pairs()
-    if options.method != "contrastive" or config.unpaired == "none":
+    if options.method != "contrastive" or config.unpaired == "none" or config.blocks:
         return pairs
     found = unpaired_items(data, None, options.split_map)
     uses = bool(found) if config.unpaired != "auto" else found.enough(len(pairs))

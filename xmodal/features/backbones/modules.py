@@ -24,12 +24,16 @@ class PixelNetwork(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Shape (b, size, size, 3) uint8 -> (b, dim)."""
+        out: torch.Tensor = self.network(self.scaled(pixels))
+        return out.flatten(1)
+
+    def scaled(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Shape (b, size, size, 3) uint8 -> (b, 3, size, size), channels last in memory."""
         mean, std = self.get_buffer("mean"), self.get_buffer("std")
         if self.bgr:
             pixels = pixels.flip(3)
         scaled = (pixels.to(mean.dtype) / 255 - mean) / std
-        out: torch.Tensor = self.network(scaled.permute(0, 3, 1, 2))  # channels last in memory
-        return out.flatten(1)
+        return scaled.permute(0, 3, 1, 2)
 
 
 def with_preprocessing(

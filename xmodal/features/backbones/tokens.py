@@ -45,19 +45,34 @@ class Tokenization:
             )
         self._lowers = lower and not self._lower_first()
 
-    def tensors(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Return token ids, mask and other inputs of the model, each (b, tokens)."""
+    def tensors(self, texts: Sequence[str], length: int | None = None) -> dict[str, torch.Tensor]:
+        """Return token ids, mask and other inputs of the model, each (b, tokens).
+
+        ``length``: number of tokens, of which longer texts keep the first; None for ``padding``.
+        """
         texts = [text.lower() for text in texts] if self._lowers else list(texts)
         return dict(
             self.tokenizer(
                 texts,
-                padding=self.padding,
+                padding=self.padding if length is None else "max_length",
                 truncation=True,
-                max_length=self.max_tokens,
+                max_length=self.max_tokens if length is None else length,
                 add_special_tokens=self.special,
                 return_tensors="pt",
             )
         )
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text, at most ``max_tokens``."""
+        texts = [text.lower() for text in texts] if self._lowers else list(texts)
+        found = self.tokenizer(
+            texts,
+            truncation=True,
+            max_length=self.max_tokens,
+            add_special_tokens=self.special,
+            return_attention_mask=False,
+        )
+        return [len(ids) for ids in found["input_ids"]]
 
     @cached_property
     def prompt_tokens(self) -> int:
@@ -139,6 +154,17 @@ class TokenTextBackbone:
         if not tokens["input_ids"].shape[1]:
             return np.zeros((len(texts), self.dim), np.float32)
         return run(self.network, *(tokens[name] for name in self.inputs))
+
+    def inputs_of(self, texts: Sequence[str], length: int) -> tuple[torch.Tensor, ...]:
+        """Return the inputs of the network, each (b, length); see :meth:`Tokenization.tensors`."""
+        tokens = self._tokens.tensors([self.prompt + text for text in texts], length)
+        return tuple(tokens[name] for name in self.inputs)
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text, or that of all texts if all are padded."""
+        if self.padding == "max_length":
+            return [self.max_tokens] * len(texts)
+        return self._tokens.lengths([self.prompt + text for text in texts])
 
     def _run(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         tokens = self._tokens.tensors([self.prompt + text for text in texts])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ class TorchvisionBackbone:
     def __init__(
         self,
         spec: str,
-        network: nn.Module,
+        create: Callable[[], nn.Module],
         preprocessing: Preprocessing,
         fingerprint: str,
         precision: Precision,
@@ -73,12 +74,8 @@ class TorchvisionBackbone:
         self.spec = spec
         self.preprocessing = preprocessing
         self.fingerprint = with_precision(fingerprint, precision)
-        try:
-            network = fuse(network.eval())
-        except Exception:  # tracing can raise any type; the network also works without fusion
-            pass
-        network = network.to(memory_format=torch.channels_last)
-        self.network = PixelNetwork(network, preprocessing).to(device(), DTYPES[precision])
+        self._create, self._dtype = create, DTYPES[precision]
+        self.network = self.fused(PixelNetwork(create().eval(), preprocessing))
         self.batch = batch_size()
         size = preprocessing.size
         self.dim = self.forward(np.zeros((1, size, size, 3), np.uint8)).shape[1]
@@ -86,6 +83,21 @@ class TorchvisionBackbone:
     def forward(self, pixels: Pixels) -> npt.NDArray[np.float32]:
         """(b, size, size, 3) uint8 -> (b, dim)."""
         return run(self.network, torch.from_numpy(pixels))
+
+    def plain(self) -> PixelNetwork:
+        """Read the network again, with its layers as torchvision defines them."""
+        network = self._create().eval().to(memory_format=torch.channels_last)
+        return PixelNetwork(network, self.preprocessing).to(device(), self._dtype)
+
+    def fused(self, plain: PixelNetwork) -> PixelNetwork:
+        """Return a network with its normalisations in its convolutions, for inference."""
+        network: nn.Module = plain.network.cpu().float()  # the precision of the layers' product
+        try:
+            network = fuse(network)
+        except Exception:  # tracing can raise any type; the network also works without fusion
+            pass
+        network = network.to(memory_format=torch.channels_last)
+        return PixelNetwork(network, self.preprocessing).to(device(), self._dtype)
 
 
 def _from_name(spec: str, precision: Precision, recorded: str | None) -> TorchvisionBackbone:
@@ -100,12 +112,15 @@ def _from_name(spec: str, precision: Precision, recorded: str | None) -> Torchvi
     cached = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
     if not cached.exists():
         check_reachable(weights.url, spec)
-    network = _headless(next(n for n in models.list_models() if n.replace("_", "") == name.lower()))
-    try:
-        state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except OSError as error:
-        raise ModelError(f"the weights {weights} could not be downloaded: {error}") from None
-    _fill(network, state, spec)
+    arch = next(n for n in models.list_models() if n.replace("_", "") == name.lower())
+
+    def create() -> nn.Module:
+        try:
+            state = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        except OSError as error:
+            raise ModelError(f"the weights {weights} could not be downloaded: {error}") from None
+        return _filled(arch, state, spec)
+
     preset = weights.transforms()
     crop, resize = preset.crop_size[0], preset.resize_size[0]
     earlier = Preprocessing(
@@ -120,7 +135,7 @@ def _from_name(spec: str, precision: Precision, recorded: str | None) -> Torchvi
     if recorded != with_precision(fingerprint, precision):
         preprocessing = _verified(spec, preset, earlier, resize)
         fingerprint = with_preprocessing(fingerprint, preprocessing, earlier)
-    return TorchvisionBackbone(spec, network, preprocessing, fingerprint, precision)
+    return TorchvisionBackbone(spec, create, preprocessing, fingerprint, precision)
 
 
 def _verified(spec: str, preset: Any, earlier: Preprocessing, resize: int) -> Preprocessing:
@@ -134,8 +149,6 @@ def _verified(spec: str, preset: Any, earlier: Preprocessing, resize: int) -> Pr
 
 def _from_file(spec: str, precision: Precision) -> TorchvisionBackbone:
     """Load FILE[?arch=NAME&normalize=imagenet&size=PIXELS]; the file's metadata are defaults."""
-    from safetensors import SafetensorError, safe_open
-
     file, _, query = spec.partition("?")
     path, options = Path(file), dict(parse_qsl(query))
     if not path.is_file():
@@ -143,21 +156,31 @@ def _from_file(spec: str, precision: Precision) -> TorchvisionBackbone:
     unknown = sorted(set(options) - {"arch", "normalize", "size"})
     if unknown:
         raise ModelError(f"{spec}: unknown option {unknown[0]!r}, expected arch, normalize or size")
-    try:
-        with safe_open(path, "pt") as opened:
-            options = dict(opened.metadata() or {}) | options
-            state = {name: opened.get_tensor(name).float() for name in opened.keys()}
-    except SafetensorError as error:
-        raise ModelError(f"{path} is not a readable safetensors file: {error}") from None
+    declared, _ = _read(path)
+    options = declared | options
     arch = _architecture(path, options)
     preprocessing = _file_preprocessing(spec, options)
-    network = _headless(arch)
-    _fill(network, state, spec)
     hashed = hashlib.blake2b(path.read_bytes(), digest_size=8)
     hashed.update(str(preprocessing).encode())  # the options change the features too
     return TorchvisionBackbone(
-        spec, network, preprocessing, f"torchvision-{arch}-{hashed.hexdigest()}", precision
+        spec,
+        lambda: _filled(arch, _read(path)[1], spec),
+        preprocessing,
+        f"torchvision-{arch}-{hashed.hexdigest()}",
+        precision,
     )
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Return the metadata and the weights of a file, in float32. Raises ModelError."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as opened:
+            state = {name: opened.get_tensor(name).float() for name in opened.keys()}
+            return dict(opened.metadata() or {}), state
+    except SafetensorError as error:
+        raise ModelError(f"{path} is not a readable safetensors file: {error}") from None
 
 
 def _architecture(path: Path, options: dict[str, str]) -> str:
@@ -203,8 +226,9 @@ def _headless(arch: str) -> nn.Module:
     return network
 
 
-def _fill(network: nn.Module, state: dict[str, torch.Tensor], spec: str) -> None:
-    """Load weights, which may include those of the removed last layer."""
+def _filled(arch: str, state: dict[str, torch.Tensor], spec: str) -> nn.Module:
+    """Return the model ``arch`` with weights, which may include those of the removed last layer."""
+    network = _headless(arch)
     expected = network.state_dict()
     missing = [name for name in expected if name not in state and "num_batches" not in name]
     if missing:
@@ -219,3 +243,4 @@ def _fill(network: nn.Module, state: dict[str, torch.Tensor], spec: str) -> None
             f"{tuple(expected[wrong[0]].shape)}: name the architecture with ?arch="
         )
     network.load_state_dict({n: t for n, t in state.items() if n in expected}, strict=False)
+    return network

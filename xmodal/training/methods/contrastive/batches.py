@@ -11,6 +11,7 @@ from torch.nn import functional
 from xmodal.encoders.torch_encoder import as_tensor
 from xmodal.features.rows import Int64
 from xmodal.features.units import Units
+from xmodal.modality import Modality
 
 
 @dataclass(frozen=True)
@@ -38,19 +39,20 @@ class Sampler:
         """Return one picture and one caption of each of the units ``chosen``, (b,)."""
         units = self._units
         first = _draw(units.text_offsets, chosen, rng)
-        text = self._text(first)
+        text = self._features("text", first)
         if self._mix:
             second = _draw(units.text_offsets, chosen, rng)
             share = torch.from_numpy(rng.random((len(chosen), 1), dtype=np.float32) * self._mix)
-            mixed = torch.lerp(text, self._text(second), share.to(text))
+            mixed = torch.lerp(text, self._features("text", second), share.to(text))
             text = functional.normalize(mixed, dim=1)
         keys = units.text_key[first]
         equal = np.equal.outer(keys, keys) & ~np.eye(len(keys), dtype=np.bool_)
-        image = as_tensor(units.image[_draw(units.image_offsets, chosen, rng)])
-        return Batch(image.to(self._device), text, torch.from_numpy(equal).to(self._device))
+        image = self._features("image", _draw(units.image_offsets, chosen, rng))
+        return Batch(image, text, torch.from_numpy(equal).to(self._device))
 
-    def _text(self, rows: Int64) -> torch.Tensor:
-        return as_tensor(self._units.text[rows]).to(self._device)
+    def _features(self, modality: Modality, rows: Int64) -> torch.Tensor:
+        """Return the features of pictures or captions, (b, d)."""
+        return as_tensor(self._units.features(modality)[rows]).to(self._device)
 
 
 def _draw(offsets: Int64, units: Int64, rng: np.random.Generator) -> Int64:

@@ -7,12 +7,13 @@ from typing import Literal
 
 from xmodal.config import check_at_least, check_at_most
 from xmodal.training.methods.contrastive.noise import NoiseConfig
+from xmodal.training.methods.contrastive.tuning_config import TuningConfig
 from xmodal.training.methods.contrastive.unpaired import UnpairedConfig
 from xmodal.training.negatives import NegativesConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(UnpairedConfig, NegativesConfig, NoiseConfig):
+class Config(UnpairedConfig, NegativesConfig, NoiseConfig, TuningConfig):
     """Settings of the contrastive method; benchmarks/tune.py compares other values."""
 
     epochs: int = 40
@@ -53,6 +54,7 @@ class Config(UnpairedConfig, NegativesConfig, NoiseConfig):
 
     def __post_init__(self) -> None:
         UnpairedConfig.__post_init__(self)
+        TuningConfig.__post_init__(self)
         NegativesConfig.__post_init__(self)
         check_at_least(self, 1, "epochs", "hidden", "directions", "warmup_steps")
         check_at_least(self, 2, "batch")

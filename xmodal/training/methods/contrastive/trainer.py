@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from xmodal.device import device
 from xmodal.encoders.torch_encoder import RowTensor
 from xmodal.encoders.towers import Towers, linear_map
 from xmodal.features.rows import FeatureRows
+from xmodal.features.states import Sides
 from xmodal.features.units import Units
 from xmodal.features.unpaired import Unpaired
 from xmodal.training import losses, pseudo_labels
@@ -43,7 +44,8 @@ class CaptionData:
 
     ``raw_images``: the image features are pixels. ``unpaired``: further pictures and captions that
     may be used. ``weights`` (n,): of the training units in the contrast, 1 if None. ``given``:
-    number of training units before the chosen ones, which are last.
+    number of training units before the chosen ones, which are last. ``sides``: modalities whose
+    backbones have blocks that are trained; their features are read by rows of the states.
     """
 
     train: Units
@@ -53,6 +55,7 @@ class CaptionData:
     unpaired: Unpaired | None = None
     weights: npt.NDArray[np.float32] | None = None
     given: int = 0
+    sides: Sides = field(default_factory=dict)
 
 
 class Trainer:
@@ -101,6 +104,10 @@ class Trainer:
             if self.teachers:
                 taught = self._taught(batch), (chosen >= self.data.given).to(device())
             yield self._step(batch, labels, weight, taught, epoch > self.config.warmup, rng)
+
+    def validation(self) -> Units:
+        """Return the validation units with their features of this epoch."""
+        return self.data.validation
 
     @torch.no_grad()
     def _taught(self, batch: Batch) -> torch.Tensor:
