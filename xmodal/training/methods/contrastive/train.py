@@ -135,7 +135,9 @@ class Rounds:
             rng = self._run.rng(number * self._config.epochs)
             self._begin()
             start = self.trainer.data.train
-            start_from_linear_models(self.trainer.towers, start, self._data.raw_images, rng)
+            frames = self._config.frames(self._data.bits)
+            raw = self._data.raw_images
+            start_from_linear_models(self.trainer.towers, start, raw, rng, frames)
         yield from self.trainer.epoch(before + 1, self._run.rng(epoch))
 
     def state_dict(self) -> dict[str, Any]:

@@ -102,6 +102,29 @@ class Trainer:
                 taught = self._taught(batch), (chosen >= self.data.given).to(device())
             yield self._step(batch, labels, weight, taught, epoch > self.config.warmup, rng)
 
+    def contrast(
+        self,
+        u: torch.Tensor,
+        v: torch.Tensor,
+        batch: Batch,
+        matches: torch.Tensor | None,
+        weight: torch.Tensor | None,
+        taught: tuple[torch.Tensor, torch.Tensor] | None,
+    ) -> torch.Tensor:
+        """The contrast between relaxed codes, or the first bits of them, (b, w) both.
+
+        ``matches`` (b, b): probabilities that pairs match, with labels. ``weight`` (b,): of the
+        pairs. ``taught``: see :func:`taught_contrast`.
+        """
+        temperature = self.config.temperature
+        if taught is not None and weight is not None:
+            return taught_contrast(u, v, temperature, *taught, weight)
+        if matches is None:
+            return caption_contrast(u, v, temperature, batch.equal, weight)
+        target = losses.contrastive_targets(matches, self.config.match_share)
+        weight = None if weight is None else weight / weight.mean()
+        return losses.contrastive_loss(u, v, (target, target), temperature, weight)
+
     @torch.no_grad()
     def _taught(self, batch: Batch) -> torch.Tensor:
         """Return the mean similarities of the teachers, by their temperature, (b, b)."""
@@ -129,17 +152,15 @@ class Trainer:
         u, v = forward.codes
         terms: Terms = {}
         match = batch.equal | torch.eye(len(u), dtype=torch.bool, device=u.device)
-        if taught is not None and weight is not None:
-            terms["pairs"] = taught_contrast(u, v, config.temperature, *taught, weight)
-        elif labels is None:
-            terms["pairs"] = caption_contrast(u, v, config.temperature, batch.equal, weight)
-        else:
-            probability = torch.maximum(labels.match_probability, match.float())
-            target = losses.contrastive_targets(probability, config.match_share)
-            weight = None if weight is None else weight / weight.mean()
-            terms["pairs"] = losses.contrastive_loss(
-                u, v, (target, target), config.temperature, weight
-            )
+        if taught is not None:
+            labels = None  # the similarities of the teachers are the targets
+        matches = None if labels is None else torch.maximum(labels.match_probability, match.float())
+        each = [
+            self.contrast(u[:, :width], v[:, :width], batch, matches, weight, taught)
+            for width in (*config.prefix_widths(u.shape[1]), u.shape[1])
+        ]
+        terms["pairs"] = torch.stack(each).mean()
+        if labels is not None:
             loss = self.network.prototypes.loss(forward.codes, labels.classes)
             terms["classes"] = config.label_weight * loss
         if config.negatives != "none":
