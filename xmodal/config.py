@@ -53,8 +53,6 @@ ADDED_SETTINGS: dict[str, Any] = {
     "unpaired_neighbours": 10,
     "unpaired_temperature": 0.05,
     "unpaired_students": 4,
-    "initial": "itq",
-    "frame_directions": 0,
     "prefixes": 0,
 }
 """Settings that models of earlier versions lack, with the values at which their data, which has

@@ -54,7 +54,7 @@ class CodeJob:
     @property
     def kind(self) -> str:
         """Jobs of one kind are expected to take the same time."""
-        return f"{self.bits}"
+        return f"{self.bits} {self.trial.untrained} {self.config.epochs}"
 
     @property
     def config(self) -> Config:

@@ -19,7 +19,7 @@ from xmodal.training.methods.contrastive.config import Config
 from xmodal.training.methods.contrastive.initial import start_from_linear_models
 from xmodal.training.methods.contrastive.losses import caption_contrast
 from xmodal.training.methods.contrastive.train import CaptionRun
-from xmodal.training.methods.contrastive.trainer import CaptionData, Trainer
+from xmodal.training.methods.contrastive.trainer import CaptionData, Trainer, width_shares
 
 Compared = Literal["method", "signs", "outputs and signs", "all"]
 """Codes in the contrast: those of the method, or signs, whose gradient is that of the value
@@ -30,20 +30,27 @@ Compared = Literal["method", "signs", "outputs and signs", "all"]
 class Trial:
     """A training of the contrastive method with ``settings`` and, beside them, with other losses.
 
+    ``directions``: of the frame that the codes begin with; 0: as many as bits, rotated by ITQ;
+    None: those of the method. ``prefix_power``: see ``PREFIX_POWER`` of the method; None: that.
     ``decorrelate``: weight of the penalty on correlated bits. ``noise``: standard deviation of
-    noise that is added to outputs in training.
+    noise that is added to outputs in training. ``untrained``: the linear model that training begins
+    with is measured.
     """
 
     name: str
     settings: dict[str, Any] = field(default_factory=dict)
+    directions: int | None = None
+    prefix_power: float | None = None
     compared: Compared = "method"
     decorrelate: float = 0.0
     noise: float = 0.0
+    untrained: bool = False
 
-    @property
-    def changes_losses(self) -> bool:
-        """Whether the losses are others than those of the method."""
-        return self.compared != "method" or self.decorrelate > 0 or self.noise > 0
+    def frames(self, config: Config, bits: int) -> list[tuple[int, int]]:
+        """Return bits and directions of the frames that the codes begin with; empty for ITQ."""
+        if self.directions is None:
+            return config.frames(bits)
+        return [(bits, self.directions)] if self.directions else []
 
 
 def fit(data: CaptionData, trial: Trial, config: Config, seed: int) -> Towers:
@@ -55,12 +62,13 @@ def fit(data: CaptionData, trial: Trial, config: Config, seed: int) -> Towers:
         towers = Towers(
             image, text, data.bits, hidden=config.hidden, dropout=config.dropout, kind="residual"
         )
-        kind = TrialTrainer if trial.changes_losses else Trainer
-        trainer = kind(towers, data, config)
-        if isinstance(trainer, TrialTrainer):
-            trainer.trial = trial
-        start_from_linear_models(towers, data.train, False, rng, config.frames(data.bits))
-        for epoch in range(1, config.epochs + 1):
+        trainer = TrialTrainer(towers, data, config)
+        trainer.trial = trial
+        if trial.prefix_power is not None:
+            trainer.shares = width_shares(list(trainer.shares), trial.prefix_power)
+        frames = trial.frames(config, data.bits)
+        start_from_linear_models(towers, data.train, False, rng, frames)
+        for epoch in range(1, 1 if trial.untrained else config.epochs + 1):
             for _ in trainer.epoch(epoch, run.rng(epoch)):
                 pass
     return towers.eval()
@@ -79,8 +87,11 @@ class TrialTrainer(Trainer):
             )
         pairs = COMPARED[self.trial.compared](u, v)
         terms = [caption_contrast(*one, self.config.temperature, batch.equal) for one in pairs]
-        penalty = losses.decorrelation(u) + losses.decorrelation(v)
-        return torch.stack(terms).mean() + self.trial.decorrelate * penalty
+        contrast = torch.stack(terms).mean()
+        if self.trial.decorrelate:
+            penalty = losses.decorrelation(u) + losses.decorrelation(v)
+            contrast = contrast + self.trial.decorrelate * penalty
+        return contrast
 
 
 def _outputs(relaxed: torch.Tensor) -> torch.Tensor:

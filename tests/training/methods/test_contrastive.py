@@ -21,7 +21,7 @@ from xmodal.training.methods.contrastive.config import Config
 from xmodal.training.methods.contrastive.initial import start_from_linear_models
 from xmodal.training.methods.contrastive.losses import caption_contrast
 from xmodal.training.methods.contrastive.train import CaptionRun, train
-from xmodal.training.methods.contrastive.trainer import CaptionData, rate_factor
+from xmodal.training.methods.contrastive.trainer import CaptionData, rate_factor, width_shares
 from xmodal.training.run import Run
 
 QUICK = Config(epochs=3, batch=32, hidden=16)
@@ -241,9 +241,9 @@ def test_prefixes_of_codes_are_trained_and_are_the_codes_of_shorter_towers() -> 
     whole = trained()
     made = trained(replace(QUICK, prefixes=8))
     assert made.data.bits == BITS and Config(prefixes=8).prefix_widths(BITS) == (8, 16)
-    assert codes(made) != codes(whole)
-    towers = made.towers  # type: ignore[attr-defined]
+    towers, other = made.towers, whole.towers  # type: ignore[attr-defined]
     text = torch.from_numpy(made.data.validation.text.astype(np.float32))
+    assert not np.array_equal(towers.outputs("text", text), other.outputs("text", text))
     shorter = towers.prefix(16).codes("text", text)
     assert shorter.bits == 16
     assert np.array_equal(shorter.packed, towers.codes("text", text).packed[:, :2])
@@ -257,8 +257,10 @@ def test_prefixes_are_doubled_up_to_the_whole_code(
 ) -> None:
     config = Config(prefixes=prefixes)
     assert config.prefix_widths(bits) == widths and Config().prefix_widths(bits) == ()
-    assert sum(size for size, _ in config.frames(bits)) == bits
-    assert len(config.frames(bits)) == 1 + len(widths)
-    assert Config(initial="itq").frames(bits) == []
+    assert sum(size for size, _ in config.frames(bits)) == (bits if widths else 0)
+    assert Config().frames(bits) == []
+    shares = width_shares((*widths, bits), 0.5)
+    assert sum(shares.values()) == pytest.approx(1) and list(shares) == [*widths, bits]
+    assert sorted(shares.values(), reverse=True) == list(shares.values())
     with pytest.raises(ConfigError, match="prefixes is 12, expected a multiple of 8"):
         Config(prefixes=12)

@@ -11,7 +11,7 @@ from xmodal.training.methods.contrastive.unpaired import UnpairedConfig
 from xmodal.training.negatives import NegativesConfig
 
 FRAME_RATIO = 6
-"""Canonical directions of a frame, divided by the root of the number of bits."""
+"""Canonical directions of a frame, divided by the root of the number of bits up to its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +31,6 @@ class Config(UnpairedConfig, NegativesConfig):
     weight_decay: float = 1e-2
     warmup_steps: int = 20
     """Steps in which the learning rate rises; then it follows a cosine to 0."""
-    initial: Literal["frame", "itq"] = "frame"
-    """Codes of the linear model that training begins with: a frame of few canonical directions, or
-    as many directions as bits, rotated by ITQ."""
-    frame_directions: int = 0
-    """Canonical directions of the frame; 0: 6 sqrt(bits), which is 96 for 256 bits."""
     prefixes: int = 0
     """Smallest number of first bits that are trained as codes of their own, beside twice as many,
     four times as many ...; 0: only whole codes are trained."""
@@ -68,7 +63,7 @@ class Config(UnpairedConfig, NegativesConfig):
         check_at_least(self, 1, "epochs", "hidden", "directions", "warmup_steps")
         check_at_least(self, 2, "batch")
         check_at_least(self, 0, "weight_decay", "quantise", "label_weight", "linear_rate")
-        check_at_least(self, 0, "frame_directions", "prefixes")
+        check_at_least(self, 0, "prefixes")
         check_at_least(self, 1e-9, "learning_rate", "temperature")
         check_at_least(self, 0, "dropout", "caption_mix", "match_share")
         check_at_most(self, 1, "dropout", "caption_mix", "match_share")
@@ -78,15 +73,14 @@ class Config(UnpairedConfig, NegativesConfig):
             raise ConfigError(f"prefixes is {self.prefixes}, expected a multiple of 8")
 
     def frames(self, bits: int) -> list[tuple[int, int]]:
-        """Return bits and directions of each frame of codes of ``bits`` bits; empty for ITQ.
+        """Return bits and canonical directions of the frames that training begins with.
 
-        A prefix that is a code of its own has a frame of its own, of fewer directions.
+        One for each prefix of ``bits`` bits, and one for the rest; empty without prefixes.
         """
-        if self.initial == "itq":
-            return []
-        ends = [*self.prefix_widths(bits), bits]
+        widths = self.prefix_widths(bits)
+        ends = [*widths, bits] if widths else []
         return [
-            (end - begin, self.frame_directions or round(FRAME_RATIO * end**0.5))
+            (end - begin, round(FRAME_RATIO * end**0.5))
             for begin, end in zip([0, *ends], ends, strict=False)
         ]
 

@@ -35,6 +35,8 @@ from xmodal.training.prototypes import ClassPrototypes, class_temperature
 from xmodal.training.pseudo_labels import LabelledLater, PseudoLabels
 
 MIN_STEPS_PER_EPOCH = 8
+PREFIX_POWER = 0.5
+"""The contrast of n bits has the weight n to minus this power, among those of prefixes."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Trainer:
         self.policy_optimiser = torch.optim.AdamW(self.policy.parameters(), lr=config.policy_rate)
         self.sampler = Sampler(data.train, config.caption_mix, device())
         self.steps = -(-self.n // batch_size(self.n, config))
+        self.shares = width_shares((*config.prefix_widths(data.bits), data.bits), PREFIX_POWER)
 
     def state(self) -> dict[str, Stateful]:
         """Return everything that a stopped run needs."""
@@ -155,11 +158,12 @@ class Trainer:
         if taught is not None:
             labels = None  # the similarities of the teachers are the targets
         matches = None if labels is None else torch.maximum(labels.match_probability, match.float())
-        each = [
-            self.contrast(u[:, :width], v[:, :width], batch, matches, weight, taught)
-            for width in (*config.prefix_widths(u.shape[1]), u.shape[1])
-        ]
-        terms["pairs"] = torch.stack(each).mean()
+        terms["pairs"] = torch.stack(
+            [
+                share * self.contrast(u[:, :width], v[:, :width], batch, matches, weight, taught)
+                for width, share in self.shares.items()
+            ]
+        ).sum()
         if labels is not None:
             loss = self.network.prototypes.loss(forward.codes, labels.classes)
             terms["classes"] = config.label_weight * loss
@@ -175,6 +179,12 @@ class Trainer:
                 self.policy, self.policy_optimiser, forward, candidates, config, rng
             )
         return figures
+
+
+def width_shares(widths: Sequence[int], power: float) -> dict[int, float]:
+    """Return the share of the contrast of each number of first bits; their sum is 1."""
+    sizes = [width**-power for width in widths]
+    return {width: size / sum(sizes) for width, size in zip(widths, sizes, strict=True)}
 
 
 def rate_factor(step: int, steps: int, warmup: int) -> float:
