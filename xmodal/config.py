@@ -59,6 +59,7 @@ ADDED_SETTINGS: dict[str, Any] = {
     "fine_tune_batch": 256,
     "fine_tune_rate": 1e-4,
     "fine_tune_tower_rate": 3e-4,
+    "prefixes": 0,
 }
 """Settings that models of earlier versions lack, with the values at which their data, which has
 pairs alone, is trained as before."""

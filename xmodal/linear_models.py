@@ -105,6 +105,15 @@ def itq(
     )
 
 
+def frame(dim: int, bits: int, rng: np.random.Generator) -> Matrix:
+    """Return ``bits`` directions of length 1 as columns, (dim, bits), spread evenly.
+
+    They are the columns of random orthogonal matrices, one after the other.
+    """
+    rotations = [_orthogonal(dim, rng) for _ in range(-(-bits // dim))]
+    return np.concatenate(rotations, axis=1)[:, :bits]
+
+
 def pca(features: RowMatrix, bits: int) -> Project:
     """Fit ``bits`` principal components to features (n, d); return (m, d) -> (m, bits) float32.
 

@@ -1,4 +1,7 @@
-"""benchmarks/captions.py and tune.py on drawn features: rows, runs that continue, missing data."""
+"""Programs in benchmarks/ about captions, on drawn features.
+
+captions.py, tune.py and code_quality.py: rows, runs that continue, missing data.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +18,21 @@ pytest.importorskip("torch", reason="pip install -e '.[torch]'")
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 TRAIN, DEV, CAPTIONS, DIM = 60, 30, 3, 12
+PROGRAMS = ("captions", "tune", "code_quality")
 
 
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, ModuleType]:
-    """Both programs with narrow codes and few rows; reports go to a temporary folder."""
+    """The programs with narrow codes and few rows; reports go to a temporary folder."""
     monkeypatch.syspath_prepend(str(FOLDER))
-    found = {name: importlib.import_module(name) for name in ("captions", "tune")}
+    found = {name: importlib.import_module(name) for name in PROGRAMS}
     for name, value in {"WIDTHS": (16, 8), "DEFAULT_BITS": 16}.items():
         monkeypatch.setattr(found["captions"], name, value)
     monkeypatch.setattr(found["captions"], "NEGATIVES", found["captions"].NEGATIVES[:1])
     monkeypatch.setattr(found["tune"], "WIDTHS", (16,))
+    for name, bits in {"BITS": 32, "WIDTHS": (8, 16)}.items():
+        monkeypatch.setattr(found["code_quality"], name, bits)
+    monkeypatch.setattr(importlib.import_module("harness.code_jobs"), "PREFIXES", (8, 16))
     monkeypatch.setattr(importlib.import_module("harness.report"), "RESULTS", tmp_path / "results")
     return found
 
@@ -112,7 +119,32 @@ def test_tune_uses_training_pictures_alone(
     assert sorted(roles.values()) == ["query"] * (TRAIN // 2) + ["train"] * (TRAIN // 2)
 
 
-@pytest.mark.parametrize("name", ["captions", "tune"])
+def test_code_quality_compares_codes_prefixes_and_floats(
+    programs: dict[str, ModuleType],
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    program = programs["code_quality"]
+    words = ("--data", data, "--work", tmp_path / "work", "--jobs", 1, "--quick")
+    assert run(program, monkeypatch, *words) == 0
+    printed = capsys.readouterr().out
+    base, *others = table(printed, "Codes of 32 bits")[1:]
+    assert [row[0] for row in (base, *others)] == program.NAMES
+    assert base[2] == base[6] == "0"  # it closes nothing of its own distance
+    shorter = table(printed, "Prefixes beside")[1:]
+    assert [row[0] for row in shorter] == ["8"] * 4 + ["16"] * 4
+    assert all(0 < float(row[2]) <= 100 for row in shorter)
+
+    (trial,) = (one for one in program.TRIALS if one.compared == "all")
+    monkeypatch.setattr(program, "TRIALS", (program.BASE, trial))
+    assert run(program, monkeypatch, *words, "--held-out") == 0
+    rows = table(capsys.readouterr().out, "Codes of 32 bits")[1:]
+    assert [row[0] for row in rows] == [program.BASE.name, trial.name]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_missing_data_is_one_line(
     programs: dict[str, ModuleType],
     name: str,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 from support.exported import LONG, equal_bits, exported, untrained
 
 from xmodal.codes import BinaryCodes
+from xmodal.config import Options
 from xmodal.data.dataset import Dataset, Item, Problems
 from xmodal.data.readers.read import read
 from xmodal.data.synthetic import write_synthetic_data
@@ -31,6 +33,7 @@ from xmodal.encoders.towers import Kind
 from xmodal.errors import ConfigError, DataError, IndexMismatch, ModelError
 from xmodal.index.contract import open_index
 from xmodal.modality import MODALITIES, Modality
+from xmodal.training.train import train
 
 exporting = pytest.importorskip("xmodal.export", reason="pip install -e '.[export]'")
 export, Check = exporting.export, exporting.Check
@@ -72,6 +75,29 @@ def test_onnx_codes_equal_torch_codes(
     assert portable.fingerprint == encoder.fingerprint
     assert (portable.bits, portable.confidence) == (encoder.bits, encoder.confidence)
     assert (portable.split, portable.about["figures"]) == (encoder.split, encoder.about["figures"])
+
+
+def test_first_bits_are_exported_where_they_were_trained_as_codes(
+    dataset: Dataset, cache: Path, tmp_path: Path, pictures: list[Path]
+) -> None:
+    few = replace(dataset, items=dataset.items[:60])
+    options = Options(
+        method="contrastive", bits=24, image_backbone="small-cnn", text_backbone="words"
+    )
+    settings = {"epochs": 1, "batch": 32, "hidden": 16, "prefixes": 8}
+    trained = train(few, tmp_path / "m.model", options, settings, cache=cache)
+    found = export(tmp_path / "m.model", tmp_path / "short.onnx", bits=8, check=FEW)
+    assert found.bits == 8 and found.fingerprint != trained.fingerprint
+    assert found.confidence == trained.prefix(8).confidence
+    assert found.confidence.known_words == trained.confidence.known_words
+    codes = trained.encode("image", pictures[:50]).codes
+    first = BinaryCodes(codes.packed[:, :1], 8)
+    assert trained.prefix(8).encode("image", pictures[:50]).codes == first
+    assert equal_bits(trained.prefix(8), found, "image", pictures[:50]) >= 0.99
+    with pytest.raises(ConfigError, match="trained with the first 8 or 16 bits as codes"):
+        trained.prefix(12)
+    with pytest.raises(ConfigError, match="no first bits as codes: train it with --set prefixes"):
+        replace(trained, about={}).prefix(8)
 
 
 @pytest.mark.slow

@@ -58,6 +58,12 @@ from xmodal.errors import ConfigError, require
 )
 @click.option("--private", is_flag=True, help="With --hub: a model that is created is private.")
 @click.option(
+    "--bits",
+    type=int,
+    help="With --onnx: only the first bits of each code, of a model that was trained with "
+    "--set prefixes=64 or fewer.",
+)
+@click.option(
     "--int8",
     is_flag=True,
     help="Quantise weights to int8: a quarter of the size; some bits change.",
@@ -98,6 +104,7 @@ def export(
       xmodal export --model my.model
       xmodal export --model my.model --onnx my.onnx
       xmodal export --model my.model --onnx small.onnx --int8 --check photos/
+      xmodal export --model my.model --onnx short.onnx --bits 64
       xmodal export --model my.model --ml-commons text.zip
       xmodal export --model my.model --sentence-transformers my.st
       xmodal export --model my.model --hub my-name/my-model
@@ -108,6 +115,8 @@ def export(
             "--onnx, --ml-commons, --sentence-transformers and --hub are different exports: run "
             "the command for each"
         )
+    if params["bits"] is not None and out is None:
+        raise ConfigError("--bits gives other codes than the model: name a folder with --onnx")
     if sentence_folder is not None or hub_name is not None:
         if data is not None or params["int8"]:
             raise ConfigError(
@@ -143,7 +152,12 @@ def export(
             write_portable(model, **options)
             if out is None
             else export_encoder(
-                model, out, int8=params["int8"], restart=params["restart"], **options
+                model,
+                out,
+                bits=params["bits"],
+                int8=params["int8"],
+                restart=params["restart"],
+                **options,
             )
         )
     named, out = out, encoder.folder

@@ -14,7 +14,8 @@ SETTINGS: dict[str, str] = {
         "negatives=none triplet=3.0 margin=0.2 reward_margin=0.5 warmup=2 estimator=exact "
         "picks=8 policy_share=0.5 policy_pool_share=0.05 policy_rate=0.001 policy_entropy=0.01 "
         "epochs=40 batch=512 hidden=512 dropout=0.4 learning_rate=0.001 linear_rate=0.1 "
-        "weight_decay=0.01 warmup_steps=20 temperature=0.05 quantise=0.1 caption_mix=0.5 "
+        "weight_decay=0.01 warmup_steps=20 prefixes=0 temperature=0.05 quantise=0.1 "
+        "caption_mix=0.5 "
         "label_weight=1.0 match_share=0.3 certainty=0.85 pseudo_labels=true directions=64"
     ),
     "schgan": (

@@ -48,7 +48,7 @@ from xmodal.encoders.folder import (
     write_split,
 )
 from xmodal.encoders.towers import Towers
-from xmodal.errors import ModelError
+from xmodal.errors import ConfigError, ModelError
 from xmodal.features.backbones import (
     OWN_CODE,
     ImageBackbone,
@@ -65,6 +65,8 @@ from xmodal.writing import write_bytes
 
 CPU = torch.device("cpu")
 B = TypeVar("B", ImageBackbone, TextBackbone)
+PREFIXES = "prefixes"
+"""Key of ``about`` with the confidence of codes of the first bits, by their number."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,29 @@ class TrainedEncoder(Encoder):
         """Return whether the text has a known token; see :meth:`xmodal.Encoder.has_known_token`."""
         known = self.text_backbone.has_known_token(text)
         return known and self.confidence.has_known_word(text)
+
+    def prefix(self, bits: int) -> TrainedEncoder:
+        """Return the encoder of the first ``bits`` bits; it has a fingerprint of its own.
+
+        Its confidence is the one that the training stored for this width. Raises ConfigError for a
+        width whose codes were not trained.
+        """
+        stored = self.about.get(PREFIXES, {})
+        if str(bits) not in stored:
+            trained = f"the first {' or '.join(stored)} bits" if stored else "no first bits"
+            raise ConfigError(
+                f"{bits} bits were asked for, and this encoder of {self.bits} bits was trained "
+                f"with {trained} as codes: train it with --set prefixes=64, or with --bits {bits}"
+            )
+        about = self.about | {PREFIXES: {w: x for w, x in stored.items() if int(w) < bits}}
+        about["options"] = self.about.get("options", {}) | {"bits": bits}
+        figures = self.about.get("figures", {}).items()  # those of validation are of whole codes
+        about["figures"] = {k: v for k, v in figures if not k.startswith("validation")}
+        confidence = replace(
+            Confidence.from_config(stored[str(bits)], bits),
+            known_words=self.confidence.known_words,
+        )
+        return replace(self, towers=self.towers.prefix(bits), confidence=confidence, about=about)
 
     def save(self, folder: str | Path) -> None:
         """Write the folder; ``config.json`` is written last."""

@@ -259,6 +259,26 @@ class Towers(nn.Module):
             self.image = Tower(image_dim, bits, hidden=hidden, raw=raw_images, dropout=dropout)
             self.text = Tower(text_dim, bits, hidden=hidden, dropout=dropout)
 
+    def prefix(self, bits: int) -> Towers:
+        """Return towers whose codes are the first ``bits`` bits of these.
+
+        Raises ConfigError for more bits than there are, CodeError for no multiple of 8.
+        """
+        if check_bits(bits) > self.bits:
+            raise ConfigError(f"there are {self.bits} bits, the first {bits} were asked for")
+        shorter = Towers(**self.shape | {"bits": bits})
+        # The width decides the shape of the last layers alone, whose rows are bits.
+        wanted = {
+            name: len(tensor) for name, tensor in shorter.state_dict().items() if tensor.dim()
+        }
+        shorter.load_state_dict(
+            {
+                name: tensor[: wanted[name]].clone() if name in wanted else tensor
+                for name, tensor in self.state_dict().items()
+            }
+        )
+        return shorter.to(next(self.parameters()).device)
+
     def tower(self, modality: Modality) -> Tower:
         """Return the tower of one modality."""
         return self.image if modality == "image" else self.text

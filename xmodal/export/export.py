@@ -67,6 +67,7 @@ def export(
     model: str | Path,
     out: str | Path,
     *,
+    bits: int | None = None,
     int8: bool = False,
     check: Check | None = None,
     image_backbone: str | None = None,
@@ -78,7 +79,8 @@ def export(
 ) -> PortableEncoder:
     """Export the trained encoder in ``model`` to the folder ``out``.
 
-    An encoder in ``out`` is only replaced with ``restart``, when the new one is complete.
+    An encoder in ``out`` is only replaced with ``restart``, when the new one is complete. ``bits``:
+    only the first bits of each code, see :meth:`TrainedEncoder.prefix`.
 
     ``about["export"]`` of the result has the comparison of its codes with those of torch.
     ``progress``: progress bars of the comparison; ``info``: callback for messages.
@@ -102,6 +104,8 @@ def export(
         text_backbone=text_backbone,
         trust_remote_code=trust_remote_code,
     )
+    if bits is not None and bits != trained.bits:
+        trained = trained.prefix(bits)
     if trained.precision != "float32":
         raise ConfigError(
             f"{model} computes in {trained.precision}, expected float32, the precision of an "
@@ -118,7 +122,9 @@ def export(
             modality: write_graph(trained, modality, new) for modality in MODALITIES
         }
         write_split(new, trained.split)
-        config = _config(trained, graphs, new) | {"report": _report(Path(model))}
+        # The figures of the model are not those of its first bits.
+        report = _report(Path(model)) if bits is None else None
+        config = _config(trained, graphs, new) | {"report": report}
         info(f"comparing with torch: {sample.about}")
         config = _compare(config, trained, sample, new, int8, progress)
         write_text(new / MODEL_CARD, model_card(folder.name, config))

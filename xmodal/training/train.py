@@ -28,7 +28,13 @@ from xmodal.data.unpaired import unpaired_items
 from xmodal.encoders.calibration import Confidence, known_words
 from xmodal.encoders.changed_weights import Changed
 from xmodal.encoders.folder import TORCH_ENCODER, RunFolder, open_run
-from xmodal.encoders.torch_encoder import BackboneRef, RowTensor, TrainedEncoder, as_rows
+from xmodal.encoders.torch_encoder import (
+    PREFIXES,
+    BackboneRef,
+    RowTensor,
+    TrainedEncoder,
+    as_rows,
+)
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError
 from xmodal.evaluation.explain import labels_notice
@@ -192,6 +198,13 @@ def _train(
     about = _about(data, split, options, config, run)
     if features is None:
         about["figures"] |= equal_bits(towers, table.data, table.rows, options, cache)
+    if method is contrastive and (widths := config.prefix_widths(options.bits)):
+        about[PREFIXES] = {
+            str(width): replace(
+                _calibrate(towers.prefix(width), table, split, options), known_words=None
+            ).to_config()
+            for width in widths
+        }
     encoder = TrainedEncoder(
         towers,
         refs,

@@ -15,12 +15,13 @@ from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError
 from xmodal.evaluation.captions import query_figures
 from xmodal.features.units import Units
+from xmodal.linear_models import frame
 from xmodal.training.methods.contrastive.batches import Sampler
 from xmodal.training.methods.contrastive.config import Config
 from xmodal.training.methods.contrastive.initial import start_from_linear_models
 from xmodal.training.methods.contrastive.losses import caption_contrast
 from xmodal.training.methods.contrastive.train import CaptionRun, train
-from xmodal.training.methods.contrastive.trainer import CaptionData, rate_factor
+from xmodal.training.methods.contrastive.trainer import CaptionData, rate_factor, width_shares
 from xmodal.training.run import Run
 
 QUICK = Config(epochs=3, batch=32, hidden=16)
@@ -206,3 +207,60 @@ def test_invalid_settings_are_refused(wrong: dict[str, Any]) -> None:
 
 def test_a_run_of_pairs_keeps_its_best_epoch() -> None:
     assert not Run(data()).is_better({"mAP": -2.0})  # type: ignore[arg-type]
+
+
+# ---- frames and prefixes ---------------------------------------------------------------------
+
+
+def test_a_frame_has_rotations_side_by_side() -> None:
+    found = frame(6, 16, np.random.default_rng(0))
+    assert found.shape == (6, 16)
+    for block in (found[:, :6], found[:, 6:12]):
+        assert np.allclose(block @ block.T, np.eye(6), atol=1e-5)
+    assert np.allclose(np.linalg.norm(found[:, 12:], axis=0), 1, atol=1e-5)
+    assert not np.allclose(found[:, :6], found[:, 6:12])
+
+
+@pytest.mark.parametrize("frames", [[], [(32, 8)], [(32, 64)], [(8, 4), (8, 6), (16, 9)]])
+def test_each_frame_begins_with_projections_of_mean_length_one_a_bit(
+    frames: list[tuple[int, int]],
+) -> None:
+    made = data()
+    towers = Towers(24, 18, BITS, hidden=16, kind="residual").eval()
+    start_from_linear_models(towers, made.train, False, np.random.default_rng(0), frames)
+    outputs = towers.outputs("image", torch.from_numpy(made.train.image.astype(np.float32)))
+    begin = 0
+    for bits, _ in frames or [(BITS, BITS)]:
+        lengths = np.linalg.norm(outputs[:, begin : begin + bits], axis=1)
+        assert lengths.mean() == pytest.approx(math.sqrt(bits), rel=0.1)
+        begin += bits
+    assert recall_at_10(towers, made.validation) > 2 * 10 / len(made.validation)
+
+
+def test_prefixes_of_codes_are_trained_and_are_the_codes_of_shorter_towers() -> None:
+    whole = trained()
+    made = trained(replace(QUICK, prefixes=8))
+    assert made.data.bits == BITS and Config(prefixes=8).prefix_widths(BITS) == (8, 16)
+    towers, other = made.towers, whole.towers  # type: ignore[attr-defined]
+    text = torch.from_numpy(made.data.validation.text.astype(np.float32))
+    assert not np.array_equal(towers.outputs("text", text), other.outputs("text", text))
+    shorter = towers.prefix(16).codes("text", text)
+    assert shorter.bits == 16
+    assert np.array_equal(shorter.packed, towers.codes("text", text).packed[:, :2])
+    with pytest.raises(ConfigError, match="there are 32 bits, the first 40 were asked for"):
+        towers.prefix(40)
+
+
+@pytest.mark.parametrize(("prefixes", "bits", "widths"), [(64, 256, (64, 128)), (64, 64, ())])
+def test_prefixes_are_doubled_up_to_the_whole_code(
+    prefixes: int, bits: int, widths: tuple[int, ...]
+) -> None:
+    config = Config(prefixes=prefixes)
+    assert config.prefix_widths(bits) == widths and Config().prefix_widths(bits) == ()
+    assert sum(size for size, _ in config.frames(bits)) == (bits if widths else 0)
+    assert Config().frames(bits) == []
+    shares = width_shares((*widths, bits), 0.5)
+    assert sum(shares.values()) == pytest.approx(1) and list(shares) == [*widths, bits]
+    assert sorted(shares.values(), reverse=True) == list(shares.values())
+    with pytest.raises(ConfigError, match="prefixes is 12, expected a multiple of 8"):
+        Config(prefixes=12)

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from xmodal.config import check_at_least, check_at_most
+from xmodal.errors import ConfigError
 from xmodal.training.methods.contrastive.noise import NoiseConfig
 from xmodal.training.methods.contrastive.tuning_config import TuningConfig
 from xmodal.training.methods.contrastive.unpaired import UnpairedConfig
 from xmodal.training.negatives import NegativesConfig
+
+FRAME_RATIO = 6
+"""Canonical directions of a frame, divided by the root of the number of bits up to its end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,9 @@ class Config(UnpairedConfig, NegativesConfig, NoiseConfig, TuningConfig):
     weight_decay: float = 1e-2
     warmup_steps: int = 20
     """Steps in which the learning rate rises; then it follows a cosine to 0."""
+    prefixes: int = 0
+    """Smallest number of first bits that are trained as codes of their own, beside twice as many,
+    four times as many ...; 0: only whole codes are trained."""
     temperature: float = 0.05
     """Temperature of the softmax over code similarities, which lie in [-1, 1]."""
     quantise: float = 0.1
@@ -59,8 +66,32 @@ class Config(UnpairedConfig, NegativesConfig, NoiseConfig, TuningConfig):
         check_at_least(self, 1, "epochs", "hidden", "directions", "warmup_steps")
         check_at_least(self, 2, "batch")
         check_at_least(self, 0, "weight_decay", "quantise", "label_weight", "linear_rate")
+        check_at_least(self, 0, "prefixes")
         check_at_least(self, 1e-9, "learning_rate", "temperature")
         check_at_least(self, 0, "dropout", "caption_mix", "match_share")
         check_at_most(self, 1, "dropout", "caption_mix", "match_share")
         check_at_least(self, 0.6, "certainty")
         check_at_most(self, 0.9999, "certainty")
+        if self.prefixes % 8:
+            raise ConfigError(f"prefixes is {self.prefixes}, expected a multiple of 8")
+
+    def frames(self, bits: int) -> list[tuple[int, int]]:
+        """Return bits and canonical directions of the frames that training begins with.
+
+        One for each prefix of ``bits`` bits, and one for the rest; empty without prefixes.
+        """
+        widths = self.prefix_widths(bits)
+        ends = [*widths, bits] if widths else []
+        return [
+            (end - begin, round(FRAME_RATIO * end**0.5))
+            for begin, end in zip([0, *ends], ends, strict=False)
+        ]
+
+    def prefix_widths(self, bits: int) -> tuple[int, ...]:
+        """Return the numbers of first bits of ``bits`` that are codes of their own, ascending."""
+        widths = []
+        width = self.prefixes
+        while 0 < width < bits:
+            widths.append(width)
+            width *= 2
+        return tuple(widths)

@@ -1,6 +1,15 @@
-"""Towers that begin as linear models: CCA with an ITQ rotation, or PCA of the texts."""
+"""Towers that begin as linear models: CCA, or PCA of the texts, in a frame or rotated by ITQ.
+
+A frame has more directions than dimensions: each bit is the side of one of them. The leading
+canonical directions keep almost all that float vectors find, and with several bits for each of
+their dimensions codes find more than with one bit for each of many dimensions, the last of which
+are noise.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,7 +18,7 @@ from xmodal.encoders.towers import Tower, Towers, linear_map
 from xmodal.features.extract import Array
 from xmodal.features.rows import Features, Int64
 from xmodal.features.units import Units
-from xmodal.linear_models import Project, Projections, affine, cca, itq, pca
+from xmodal.linear_models import Matrix, Project, Projections, affine, cca, frame, itq, pca
 from xmodal.training.pairs import even_choice
 
 MAX_FIT_ROWS = 30_000
@@ -20,34 +29,62 @@ ROTATION_ROUNDS = 15
 
 
 def start_from_linear_models(
-    towers: Towers, units: Units, raw_images: bool, rng: np.random.Generator
+    towers: Towers,
+    units: Units,
+    raw_images: bool,
+    rng: np.random.Generator,
+    frames: Sequence[tuple[int, int]] = (),
 ) -> None:
-    """Set the linear maps of residual towers to CCA projections, rotated by ITQ.
+    """Set the linear maps of residual towers to CCA projections, in frames or rotated by ITQ.
 
     Columns are weighted by their canonical correlation; projections have the mean length sqrt(bits)
-    before tanh. With raw images only the text tower is set, to principal components.
+    before tanh. ``frames``: bits and leading directions of each, side by side; none: as many
+    directions as bits, rotated by ITQ. With raw images only the text tower is set, to principal
+    components.
     """
     image_rows, text_rows = units.caption_pairs()
     chosen = even_choice(len(text_rows), MAX_FIT_ROWS).numpy()
     pairs = image_rows[chosen], text_rows[chosen]
+    width = max((directions for _, directions in frames), default=towers.bits)
     if raw_images:
-        principal = pca(units.text[pairs[1]], towers.bits)
+        principal = pca(units.text[pairs[1]], width)
         projections = Projections(principal, principal)
     else:
         first, image_places = _used(units.image, pairs[0])
         second, text_places = _used(units.text, pairs[1])
-        projections = cca(first, second, towers.bits, pairs=(image_places, text_places))
+        projections = cca(first, second, width, pairs=(image_places, text_places))
     few = even_choice(len(chosen), MAX_ROTATION_ROWS).numpy()
     text = units.text[pairs[1][few]]
     image = text if raw_images else units.image[pairs[0][few]]
-    scaled = Projections(
-        _with_mean_length(projections.image, image, towers.bits),
-        _with_mean_length(projections.text, text, towers.bits),
-    )
-    rotated = itq(image, text, scaled, rng=rng, rounds=ROTATION_ROUNDS)
-    _start(towers.text, rotated.text, text.shape[1])
+    if frames:
+        turned = [frame(directions, bits, rng) for bits, directions in frames]
+        begun = Projections(
+            _in_frames(projections.image, image, turned), _in_frames(projections.text, text, turned)
+        )
+    else:
+        scaled = Projections(
+            _with_mean_length(projections.image, image, towers.bits),
+            _with_mean_length(projections.text, text, towers.bits),
+        )
+        begun = itq(image, text, scaled, rng=rng, rounds=ROTATION_ROUNDS)
+    _start(towers.text, begun.text, text.shape[1])
     if not raw_images:
-        _start(towers.image, rotated.image, image.shape[1])
+        _start(towers.image, begun.image, image.shape[1])
+
+
+def _in_frames(project: Project, features: Array, frames: Sequence[Matrix]) -> Project:
+    """Return the projections in frames (directions, bits) side by side.
+
+    Those of each frame have the mean length sqrt(bits) over ``features``.
+    """
+    parts = [
+        _with_mean_length(partial(_turned, project, one), features, one.shape[1]) for one in frames
+    ]
+    return lambda x: np.concatenate([part(x) for part in parts], axis=1)
+
+
+def _turned(project: Project, directions: Matrix, features: Array) -> Matrix:
+    return project(features)[:, : len(directions)] @ directions
 
 
 def _used(features: Features, rows: Int64) -> tuple[Array, Int64]:

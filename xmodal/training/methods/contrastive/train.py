@@ -171,7 +171,8 @@ class Rounds:
             self._begin()
             if number < self._plain:
                 start = self.trainer.data.train
-                start_from_linear_models(self.trainer.towers, start, self._data.raw_images, rng)
+                frames, raw = self._config.frames(self._data.bits), self._data.raw_images
+                start_from_linear_models(self.trainer.towers, start, raw, rng, frames)
         yield from self.trainer.epoch(before + 1, self._run.rng(epoch))
 
     def state_dict(self) -> dict[str, Any]:

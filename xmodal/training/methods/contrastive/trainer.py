@@ -36,6 +36,8 @@ from xmodal.training.prototypes import ClassPrototypes, class_temperature
 from xmodal.training.pseudo_labels import LabelledLater, PseudoLabels
 
 MIN_STEPS_PER_EPOCH = 8
+PREFIX_POWER = 0.5
+"""The contrast of n bits has the weight n to minus this power, among those of prefixes."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Trainer:
         self.policy_optimiser = torch.optim.AdamW(self.policy.parameters(), lr=config.policy_rate)
         self.sampler = Sampler(data.train, config.caption_mix, device())
         self.steps = -(-self.n // batch_size(self.n, config))
+        self.shares = width_shares((*config.prefix_widths(data.bits), data.bits), PREFIX_POWER)
 
     def state(self) -> dict[str, Stateful]:
         """Return everything that a stopped run needs."""
@@ -109,6 +112,29 @@ class Trainer:
         """Return the validation units with their features of this epoch."""
         return self.data.validation
 
+    def contrast(
+        self,
+        u: torch.Tensor,
+        v: torch.Tensor,
+        batch: Batch,
+        matches: torch.Tensor | None,
+        weight: torch.Tensor | None,
+        taught: tuple[torch.Tensor, torch.Tensor] | None,
+    ) -> torch.Tensor:
+        """The contrast between relaxed codes, or the first bits of them, (b, w) both.
+
+        ``matches`` (b, b): probabilities that pairs match, with labels. ``weight`` (b,): of the
+        pairs. ``taught``: see :func:`taught_contrast`.
+        """
+        temperature = self.config.temperature
+        if taught is not None and weight is not None:
+            return taught_contrast(u, v, temperature, *taught, weight)
+        if matches is None:
+            return caption_contrast(u, v, temperature, batch.equal, weight)
+        target = losses.contrastive_targets(matches, self.config.match_share)
+        weight = None if weight is None else weight / weight.mean()
+        return losses.contrastive_loss(u, v, (target, target), temperature, weight)
+
     @torch.no_grad()
     def _taught(self, batch: Batch) -> torch.Tensor:
         """Return the mean similarities of the teachers, by their temperature, (b, b)."""
@@ -136,17 +162,16 @@ class Trainer:
         u, v = forward.codes
         terms: Terms = {}
         match = batch.equal | torch.eye(len(u), dtype=torch.bool, device=u.device)
-        if taught is not None and weight is not None:
-            terms["pairs"] = taught_contrast(u, v, config.temperature, *taught, weight)
-        elif labels is None:
-            terms["pairs"] = caption_contrast(u, v, config.temperature, batch.equal, weight)
-        else:
-            probability = torch.maximum(labels.match_probability, match.float())
-            target = losses.contrastive_targets(probability, config.match_share)
-            weight = None if weight is None else weight / weight.mean()
-            terms["pairs"] = losses.contrastive_loss(
-                u, v, (target, target), config.temperature, weight
-            )
+        if taught is not None:
+            labels = None  # the similarities of the teachers are the targets
+        matches = None if labels is None else torch.maximum(labels.match_probability, match.float())
+        terms["pairs"] = torch.stack(
+            [
+                share * self.contrast(u[:, :width], v[:, :width], batch, matches, weight, taught)
+                for width, share in self.shares.items()
+            ]
+        ).sum()
+        if labels is not None:
             loss = self.network.prototypes.loss(forward.codes, labels.classes)
             terms["classes"] = config.label_weight * loss
         if config.negatives != "none":
@@ -161,6 +186,12 @@ class Trainer:
                 self.policy, self.policy_optimiser, forward, candidates, config, rng
             )
         return figures
+
+
+def width_shares(widths: Sequence[int], power: float) -> dict[int, float]:
+    """Return the share of the contrast of each number of first bits; their sum is 1."""
+    sizes = [width**-power for width in widths]
+    return {width: size / sum(sizes) for width, size in zip(widths, sizes, strict=True)}
 
 
 def rate_factor(step: int, steps: int, warmup: int) -> float:
