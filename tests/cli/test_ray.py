@@ -49,13 +49,13 @@ def test_killed_workers_and_a_killed_command_leave_the_parts_of_one_process(
     for number in (1, 2):
         assert xmodal_cli(*encode, alone, "--shard", f"{number}/2").status == 0
     on_ray = [*COMMAND, *encode, str(out), "--engine", "ray", "--workers", "2", "--parts", "2"]
-    with subprocess.Popen(on_ray, stderr=subprocess.DEVNULL) as command:
+    errors = tmp_path / "errors.txt"
+    with open(errors, "w") as file, subprocess.Popen(on_ray, stderr=file) as command:
         while not any(out.glob("*.parquet")):
-            assert command.poll() is None
+            assert command.poll() is None, errors.read_text()
             time.sleep(0.02)
         command.kill()
     assert len(list(out.glob("*.parquet"))) == 1
-    errors = tmp_path / "errors.txt"
     with (
         open(errors, "w") as file,
         subprocess.Popen([*on_ray, "--json"], stdout=subprocess.PIPE, stderr=file) as command,
