@@ -1,4 +1,4 @@
-"""Two tenants behind filtered aliases of one index with 5,000 documents: none sees the other's."""
+"""Two tenants behind filtered aliases of one index with 10,000 documents: none sees the other's."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 if TYPE_CHECKING:
     from xmodal.encoders.encoder import Encoder
 
-DOCUMENTS = 5000
+DOCUMENTS = 10_000
 TENANTS = ("north", "south")
 Open = Callable[[str, str], OpenSearchIndex]
 
