@@ -116,7 +116,8 @@ def _about(seeds: int, data_set: str) -> str:
     measured = "the split dev" if data_set == caption_sets.DEV else "1,000 training pictures"
     return (
         f"Percent on {measured}, 1,000 pictures and 5,000 captions, mean ± standard deviation over "
-        f"{seeds} seed(s); `-`: not run. i>t: a picture ranks captions; t>i: a caption ranks pictures; rsum: sum "
+        f"{seeds} seed(s); `-`: not run. i>t: a picture ranks captions; t>i: a caption ranks "
+        "pictures; rsum: sum "
         "of R@1, R@5 and R@10 of both directions. Hamming: distance of codes. Weighted: the "
         "query's outputs in 4 bits with the codes, the first stage of a search. Float: cosine of "
         "the same vectors in float. Closed: share of the distance between the codes and the float "
