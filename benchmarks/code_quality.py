@@ -1,7 +1,7 @@
 """What codes lose against the float outputs of the same network, and how to lose less.
 
     python benchmarks/code_quality.py --data FOLDER [--seeds N] [--jobs N] [--quick] [--fresh]
-                                      [--work FOLDER] [--held-out]
+                                      [--work FOLDER] [--held-out] [--report]
 
 Codes of 256 bits for the captions of flickr8k, by the contrastive method. Writes
 results/code_quality.md: the default, a start in a frame instead of ITQ, and codes whose first bits
@@ -76,6 +76,7 @@ def main() -> int:
     """Run the jobs and write the report."""
     parser = training_parser(__doc__, work="code-quality-work")
     parser.add_argument("--held-out", action="store_true", help="trials, without the split dev")
+    parser.add_argument("--report", action="store_true", help="tables of what is done; no training")
     args = parser.parse_args()
     return exit_status(lambda: _run(args))
 
@@ -96,7 +97,7 @@ def _run(args: argparse.Namespace) -> int:
         for trial in trials
         for bits in ((BITS, *WIDTHS) if trial.name in OWN else (BITS,))
     ]
-    failures = run_all(jobs, environment, workers, fresh=args.fresh)
+    failures = run_all([] if args.report else jobs, environment, workers, fresh=args.fresh)
     sections = [
         ("How to read", _about(len(seeds), data_set)),
         (f"Codes of {BITS} bits", _table(jobs, environment)),
@@ -115,7 +116,8 @@ def _about(seeds: int, data_set: str) -> str:
     measured = "the split dev" if data_set == caption_sets.DEV else "1,000 training pictures"
     return (
         f"Percent on {measured}, 1,000 pictures and 5,000 captions, mean ± standard deviation over "
-        f"{seeds} seed(s). i>t: a picture ranks captions; t>i: a caption ranks pictures; rsum: sum "
+        f"{seeds} seed(s); `-`: not run. i>t: a picture ranks captions; t>i: a caption ranks "
+        "pictures; rsum: sum "
         "of R@1, R@5 and R@10 of both directions. Hamming: distance of codes. Weighted: the "
         "query's outputs in 4 bits with the codes, the first stage of a search. Float: cosine of "
         "the same vectors in float. Closed: share of the distance between the codes and the float "
