@@ -223,7 +223,6 @@ SPECIAL_TEXTS = (
     '"a red circle"',
     "null",
     "\u2060 a red circle",
-    "\x01",
     "${parameters.inputImage} $5 ${parameters.inputText",
     "{costs $\u2060{5}}",
 )

@@ -225,7 +225,7 @@ def test_a_run_stopped_in_any_round_continues_with_the_same_codes(
         trained(config, folder=tmp_path, show=stop)
     whole, codes = trained(config)
     assert trained(config, folder=tmp_path)[1] == codes
-    assert len(whole.history) == QUICK.epochs * len(stages(config))
+    assert len(whole.history) == QUICK.epochs * len(stages(config, unpaired=True))
 
 
 @pytest.mark.parametrize(
