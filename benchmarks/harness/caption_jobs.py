@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import xmodal
 from harness import caption_sets
+from harness.caption_set_job import CaptionSetJob
 from harness.jobs import (
     CODE,
     Environment,
     Result,
     code_hash,
     peak_memory,
-    result_path,
 )
 from harness.memory import reset_peak_memory
 from harness.rows import Row
@@ -32,10 +31,9 @@ MODULES = (
 
 
 @dataclass(frozen=True)
-class CaptionJob:
+class CaptionJob(CaptionSetJob):
     """One training on a data set of :mod:`harness.caption_sets`, with its evaluation."""
 
-    data_set: str
     row: Row
     seed: int
     bits: int
@@ -64,14 +62,6 @@ class CaptionJob:
     def code(self) -> str:
         """A hash of the code that its result depends on."""
         return code_hash(METHODS[self.row.method].__name__.split(".")[3], MODULES)
-
-    def path(self, environment: Environment) -> Path:
-        """The file of the result. Raises DataError if data is missing."""
-        data = caption_sets.fingerprint(self.data_set, environment.data)
-        return result_path(environment, self.data_set, self.inputs() | {"data": data})
-
-    def prepare(self, environment: Environment) -> None:
-        """Nothing: jobs share no files but those of the feature cache, which is safe to share."""
 
     def measure(self, environment: Environment) -> Result:
         """Train and evaluate; the result has the figures of ``report.json`` by captions.

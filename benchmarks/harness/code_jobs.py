@@ -13,8 +13,9 @@ import torch
 
 import xmodal
 from harness import caption_sets
+from harness.caption_set_job import CaptionSetJob
 from harness.code_trials import Trial, fit
-from harness.jobs import CODE, Environment, Result, code_hash, result_path
+from harness.jobs import Environment, Result
 from xmodal.codes import BinaryCodes
 from xmodal.config import configure
 from xmodal.data.groups import with_groups
@@ -28,8 +29,6 @@ from xmodal.training.methods.contrastive.config import Config
 from xmodal.training.methods.contrastive.trainer import CaptionData
 from xmodal.vectors import expected_signs
 
-MODULES = (*CODE, "features/units.py", "evaluation/captions.py", "index/query_codes.py")
-"""Modules that results depend on, in addition to those of the method."""
 PREFIXES = (64, 128)
 """First bits that are measured as codes of their own, where a code has more."""
 HAMMING, WEIGHTED, FLOAT = "hamming", "weighted", "float"
@@ -38,10 +37,11 @@ Outputs = dict[Any, Any]
 
 
 @dataclass(frozen=True)
-class CodeJob:
+class CodeJob(CaptionSetJob):
     """One training by a trial on a data set of :mod:`harness.caption_sets`, and its figures."""
 
-    data_set: str
+    MODULES = (*CaptionSetJob.MODULES, "index/query_codes.py")
+
     trial: Trial
     seed: int
     bits: int
@@ -74,18 +74,6 @@ class CodeJob:
             "bits": self.bits,
             "version": xmodal.__version__,
         }
-
-    def code(self) -> str:
-        """A hash of the code that its result depends on."""
-        return code_hash("contrastive", MODULES)
-
-    def path(self, environment: Environment) -> Any:
-        """The file of the result. Raises DataError if data is missing."""
-        data = caption_sets.fingerprint(self.data_set, environment.data)
-        return result_path(environment, self.data_set, self.inputs() | {"data": data})
-
-    def prepare(self, environment: Environment) -> None:
-        """Nothing: jobs share no files."""
 
     def measure(self, environment: Environment) -> Result:
         """Train and measure.

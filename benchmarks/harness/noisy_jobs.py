@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 import xmodal
-from harness import caption_sets, noisy_sets
-from harness.jobs import Environment, Result, code_hash, result_path
+from harness import noisy_sets
+from harness.caption_set_job import CaptionSetJob
+from harness.jobs import Environment, Result
 from harness.rows import Row
-from harness.semi_jobs import BITS, MODULES, recall
+from harness.semi_jobs import BITS, recall
 from xmodal.features.units import Bool
 from xmodal.training.methods.contrastive.belief import by_chance, separation, wrong_share
 from xmodal.training.methods.contrastive.noise import Sifted
@@ -25,13 +26,12 @@ TRUTH = "right pairs alone"
 
 
 @dataclass(frozen=True)
-class NoisyJob:
+class NoisyJob(CaptionSetJob):
     """One training on a set of :mod:`harness.noisy_sets`, without validation, and its figures.
 
     ``share``: of the captions that are exchanged. ``captions``: of a picture.
     """
 
-    data_set: str
     share: float
     captions: int
     row: Row
@@ -58,18 +58,6 @@ class NoisyJob:
             "bits": BITS,
             "version": xmodal.__version__,
         }
-
-    def code(self) -> str:
-        """A hash of the code that its result depends on."""
-        return code_hash("contrastive", MODULES)
-
-    def path(self, environment: Environment) -> Any:
-        """The file of the result. Raises DataError if data is missing."""
-        data = caption_sets.fingerprint(self.data_set, environment.data)
-        return result_path(environment, self.data_set, self.inputs() | {"data": data})
-
-    def prepare(self, environment: Environment) -> None:
-        """Nothing: jobs share no files."""
 
     def measure(self, environment: Environment) -> Result:
         """Train and measure.

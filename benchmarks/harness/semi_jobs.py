@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 import xmodal
-from harness import caption_sets, semi_sets
-from harness.jobs import CODE, Environment, Result, code_hash, result_path
+from harness import semi_sets
+from harness.caption_set_job import CaptionSetJob
+from harness.jobs import Environment, Result
 from harness.rows import Row
 from xmodal.encoders.torch_encoder import as_tensor
 from xmodal.encoders.towers import Towers
@@ -21,18 +22,15 @@ from xmodal.training.methods.contrastive.train import CaptionRun, train, with_ch
 from xmodal.training.methods.contrastive.trainer import CaptionData
 from xmodal.vectors import expected_signs
 
-MODULES = (*CODE, "training/negatives.py", "features/units.py", "evaluation/captions.py")
-"""Modules that results depend on, in addition to those of the method."""
 TRUTH = "true captions"
 """Name of the row whose chosen pairs are the true ones."""
 BITS = 256
 
 
 @dataclass(frozen=True)
-class SemiJob:
+class SemiJob(CaptionSetJob):
     """One training on a set of :mod:`harness.semi_sets`, without validation, and its figures."""
 
-    data_set: str
     paired: int
     row: Row
     seed: int
@@ -58,18 +56,6 @@ class SemiJob:
             "bits": BITS,
             "version": xmodal.__version__,
         }
-
-    def code(self) -> str:
-        """A hash of the code that its result depends on."""
-        return code_hash("contrastive", MODULES)
-
-    def path(self, environment: Environment) -> Any:
-        """The file of the result. Raises DataError if data is missing."""
-        data = caption_sets.fingerprint(self.data_set, environment.data)
-        return result_path(environment, self.data_set, self.inputs() | {"data": data})
-
-    def prepare(self, environment: Environment) -> None:
-        """Nothing: jobs share no files."""
 
     def measure(self, environment: Environment) -> Result:
         """Train and measure.

@@ -10,24 +10,20 @@ import torch
 
 import xmodal
 from harness import caption_sets, tuning_sets
-from harness.jobs import CODE, Environment, Result, code_hash, result_path
+from harness.caption_set_job import CaptionSetJob
+from harness.jobs import Environment, Result
 from harness.rows import Row
 from harness.semi_jobs import recall
 from xmodal.training.methods.contrastive.train import CaptionRun, train
 from xmodal.training.methods.contrastive.tuning import with_features
 
-MODULES = (
-    *CODE, "training/negatives.py", "features/units.py", "features/states.py",
-    "features/backbones/blocks.py", "evaluation/captions.py",
-)  # fmt: skip
-"""Modules that results depend on, in addition to those of the method."""
-
 
 @dataclass(frozen=True)
-class TuningJob:
+class TuningJob(CaptionSetJob):
     """One training on a set of :mod:`harness.tuning_sets`, without validation, and its figures."""
 
-    data_set: str
+    MODULES = (*CaptionSetJob.MODULES, "features/states.py", "features/backbones/blocks.py")
+
     row: Row
     seed: int
     bits: int
@@ -54,17 +50,9 @@ class TuningJob:
             "version": xmodal.__version__,
         }
 
-    def code(self) -> str:
-        """A hash of the code that its result depends on."""
-        return code_hash("contrastive", MODULES)
-
-    def path(self, environment: Environment) -> Any:
-        """The file of the result. Raises DataError if data is missing."""
-        data = caption_sets.fingerprint(caption_sets.DEV, environment.data)
-        return result_path(environment, self.data_set, self.inputs() | {"data": data})
-
-    def prepare(self, environment: Environment) -> None:
-        """Nothing: jobs share the feature cache alone."""
+    def stored_set(self) -> str:
+        """The data set whose content the result depends on."""
+        return caption_sets.DEV
 
     def measure(self, environment: Environment) -> Result:
         """Train and measure.

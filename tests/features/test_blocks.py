@@ -117,7 +117,7 @@ def test_states_are_read_from_the_cache(tmp_path: Path, monkeypatch: pytest.Monk
 
     def source() -> StateSource:
         sides: Any = {"text": TrainedTexts(backbone, 1)}
-        return StateSource(load_image_backbone("small-cnn"), backbone, sides, cache)
+        return StateSource(load_image_backbone("small-cnn"), backbone, cache, sides=sides)
 
     first, usable = source().features("text", items, Problems())
     assert usable.all() and first.dtype == np.float16

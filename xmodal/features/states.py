@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,12 @@ from xmodal.features.extract import (
     Array,
     Usable,
     cache_fingerprint,
-    image_features,
     image_rows,
-    text_features,
     text_rows,
     usable_rows,
 )
 from xmodal.features.rows import Int64, unit_float16
+from xmodal.features.units import BackboneSource
 from xmodal.modality import Modality
 
 LENGTH_STEP = 8
@@ -211,19 +210,10 @@ Sides = Mapping[Modality, TrainedSide]
 
 
 @dataclass(frozen=True)
-class StateSource:
+class StateSource(BackboneSource):
     """Features of backbones; those of ``sides`` are computed from states by the blocks."""
 
-    image: ImageBackbone
-    text: TextBackbone
-    sides: Sides
-    cache: Path | None = None
-    progress: Progress | None = None
-
-    @property
-    def raw(self) -> bool:
-        """Whether the features of pictures are pixels."""
-        return self.image.raw
+    sides: Sides = field(default_factory=dict)
 
     def features(
         self, modality: Modality, items: Sequence[Item], problems: Problems
@@ -232,22 +222,15 @@ class StateSource:
 
         A side keeps the states of the last call; its rows are those of the features.
         """
+        if modality not in self.sides:
+            return super().features(modality, items, problems)
+        side = self.sides[modality]
         sources = [source for item in items for source in item.sources(modality)]
-        options: dict[str, Any] = {
-            "cache": self.cache,
-            "problems": problems,
-            "progress": self.progress,
-        }
-        if modality in self.sides:
-            side = self.sides[modality]
-            usable = side.compute(sources, **options)
-            out = np.zeros((len(sources), side.backbone.dim), np.float16)
-            rows = np.flatnonzero(usable)
-            out[rows] = current_features(side, rows)
-            return out, usable & usable_rows(out)
-        if modality == "image":
-            return image_features(self.image, sources, **options)
-        return text_features(self.text, [str(source) for source in sources], **options)
+        usable = side.compute(sources, cache=self.cache, problems=problems, progress=self.progress)
+        out = np.zeros((len(sources), side.backbone.dim), np.float16)
+        rows = np.flatnonzero(usable)
+        out[rows] = current_features(side, rows)
+        return out, usable & usable_rows(out)
 
 
 @torch.inference_mode()

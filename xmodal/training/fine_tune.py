@@ -49,7 +49,7 @@ def state_source(
         sides["image"] = TrainedImages(source.image, blocks["image"])
     if "text" in blocks:
         sides["text"] = TrainedTexts(source.text, blocks["text"])
-    return StateSource(source.image, source.text, sides, source.cache, source.progress)
+    return StateSource(source.image, source.text, source.cache, source.progress, sides)
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def by_chance(shares: Float64) -> Float64:
 
 
 def separation(belief: Float64) -> float:
-    """Return how well the pairs are told apart, by their probabilities (c,): 1 if without error.
+    """Return the separation of right and wrong pairs by probabilities (c,): 1 without errors.
 
     1 minus the expected errors, divided by those of one decision for all pairs. A density of shares
     that falls slowly, as that of right pairs by weak towers, gives less than 0.6.

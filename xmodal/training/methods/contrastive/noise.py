@@ -28,7 +28,7 @@ class NoiseConfig:
     noise: Literal["auto", "linear", "small-loss", "two-networks", "policy", "none"] = "auto"
     """Which pairs are left out: none, or those that a rule or a policy considers wrong, see
     :mod:`xmodal.training.methods.contrastive.sieve`. "auto": by linear models, if many are wrong
-    and can be told apart from the others."""
+    and are separated from the others."""
 
 
 @dataclass(frozen=True)
