@@ -26,7 +26,7 @@ from xmodal.cli.output import (
 )
 from xmodal.cli.sources import Data, data_argument, paths_of
 from xmodal.cli.streams import DataStream
-from xmodal.data.dataset import Problems
+from xmodal.data.problems import Problems
 from xmodal.errors import ConfigError, IndexMismatch
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.folder import is_index
