@@ -25,9 +25,9 @@ from harness.memory import process_memory
 from harness.report import table, write
 from PIL import Image
 
-from xmodal.data.dataset import Problems
 from xmodal.data.feature_file import read_feature_file
 from xmodal.data.images import Pixels
+from xmodal.data.problems import Problems
 from xmodal.data.readers.read import stream
 from xmodal.data.sharding import Shard
 from xmodal.encoders.calibration import Confidence, EvenCurve

@@ -25,7 +25,7 @@ from pathlib import Path
 from harness.report import table, write
 
 from xmodal import Dataset, Encoder, load_encoder, read
-from xmodal.data.dataset import Problems
+from xmodal.data.problems import Problems
 from xmodal.data.synthetic import write_synthetic_data
 
 RUNTIMES = ("torch", "onnx", "onnx int8")

@@ -26,7 +26,7 @@ from harness.commands import run, serving
 from harness.report import table, write
 
 from xmodal.config import Options
-from xmodal.data.dataset import Item
+from xmodal.data.items import Item
 from xmodal.data.readers.read import read
 from xmodal.data.synthetic import caption, unseen_combinations, write_synthetic_data
 from xmodal.encoders.encoder import Encoder

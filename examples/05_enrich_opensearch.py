@@ -11,7 +11,7 @@ from opensearchpy import OpenSearch
 
 import xmodal
 from xmodal.config import Options
-from xmodal.data.dataset import Problems
+from xmodal.data.problems import Problems
 from xmodal.data.synthetic import write_synthetic_data
 from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.client.server import Server

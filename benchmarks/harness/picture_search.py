@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import caption_sets
-from xmodal.data.dataset import Item, Problems
+from xmodal.data.items import Item
+from xmodal.data.problems import Problems
 from xmodal.encoders.torch_encoder import TrainedEncoder
 from xmodal.evaluation.metrics import TieGroups, hit_at
 from xmodal.evaluation.search_stages import stage_distances

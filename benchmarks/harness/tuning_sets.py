@@ -17,10 +17,12 @@ from pathlib import Path
 from harness import caption_sets
 from harness.tasks import minilm
 from xmodal.config import Options
-from xmodal.data.dataset import Dataset, Item, Problems
+from xmodal.data.dataset import Dataset
 from xmodal.data.groups import with_groups
+from xmodal.data.items import Item
 from xmodal.data.names import sorted_by_hash
 from xmodal.data.picture_files import picture_hashes
+from xmodal.data.problems import Problems
 from xmodal.data.split import with_roles
 from xmodal.features.backbones import load_image_backbone, load_text_backbone
 from xmodal.features.extract import Array, Usable

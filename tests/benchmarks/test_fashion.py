@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from xmodal.config import Options
-from xmodal.data.dataset import Dataset, Item
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import Item
 from xmodal.evaluation.evaluate import evaluate
 from xmodal.training.train import train
 

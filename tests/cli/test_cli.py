@@ -15,7 +15,8 @@ from PIL import Image
 
 import xmodal
 from xmodal.cli.encode import _write_codes
-from xmodal.data.dataset import Dataset, Item
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import Item
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.folder import write_config
 from xmodal.index.contract import open_index

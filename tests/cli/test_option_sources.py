@@ -14,7 +14,8 @@ import click
 import pytest
 
 from xmodal.cli.commands import commands
-from xmodal.cli.option_sources import FILE, OWN_VARIABLE_ONLY, settable_options
+from xmodal.cli.option_sources import FILE
+from xmodal.cli.program import OWN_VARIABLE_ONLY, settable_options
 
 Run = Callable[..., Any]
 SEARCH = settable_options(commands.commands["search"])
@@ -95,6 +96,15 @@ def test_values_reach_the_command_and_flags_win(
         ("[search]\ntrust_remote_code = true", "only accepted on the command line"),
         ("index = 'opensearch://a.example/x'", "is not accepted from the file of a folder"),
         ("[serve]\nhost = '0.0.0.0'", "is not accepted from the file of a folder"),
+        ("prune = true", "is not accepted from the file of a folder"),
+        ("[serve]\ntoken-file = 'token'", "is not accepted from the file of a folder"),
+        ("images = 's3://bucket/a'", "is not accepted from the file of a folder"),
+        ("features = ['a.npy', 's3://bucket/b.npy']", "is not accepted from the file of a folder"),
+        ("[delete]\nwhere = ['a=1']", "[delete] where is only accepted on the command line"),
+        (
+            "[opensarch.load]",
+            "'opensarch' is neither an option nor a command, did you mean opensea",
+        ),
         ("k = ", "cannot be read (Invalid value"),
         ("k = 'many'", "'many' is not a valid integer (from "),
     ],
@@ -118,6 +128,15 @@ def test_no_code_of_a_model_is_run_because_of_the_environment(
         one for one in commands.commands["search"].params if one.name == "trust_remote_code"
     )
     assert option.envvar is None
+
+
+def test_what_is_deleted_comes_from_the_command_line(
+    folder: Path, xmodal_cli: Run, index_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write(tmp_path / "user" / "xmodal" / FILE, "where = ['colour=red']\nsource = 'a'\n")
+    monkeypatch.setenv("XMODAL_WHERE", "colour=red")
+    result = xmodal_cli("delete", index_path, "--dry-run")
+    assert result.status == 2 and "expected one of ID, --where and --source" in result.err
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="needs root, to give a file away")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import CommandResult
 
-from xmodal.data.dataset import Problems
+from xmodal.data.problems import Problems
 from xmodal.data.sharding import Shard
 from xmodal.encoders.encoder import Encoder
 from xmodal.errors import IndexFailure

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from xmodal.data.dataset import Dataset, Item
+from xmodal.data.dataset import Dataset
 from xmodal.data.groups import with_groups
+from xmodal.data.items import Item
 from xmodal.data.readers.read import read
 from xmodal.data.situation import recognise
 from xmodal.data.split import split

@@ -1,4 +1,4 @@
-"""Tests of items, datasets and problems: labels, label shares, pairs, documents, counts."""
+"""Tests of datasets: labels, label shares, pairs; order by hash."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xmodal.data.dataset import Dataset, Item, Problems
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import Item
 from xmodal.data.names import sample_by_hash, sorted_by_hash
 from xmodal.errors import ConfigError
 
@@ -67,7 +68,7 @@ def test_label_share_out_of_range_raises_config_error(share: float) -> None:
         pairs(3).with_label_share(share)
 
 
-# ---- items and problems ----------------------------------------------------------------------
+# ---- pairs and order -------------------------------------------------------------------------
 
 
 def test_pairs_have_both_modalities_and_share_the_problems() -> None:
@@ -77,62 +78,6 @@ def test_pairs_have_both_modalities_and_share_the_problems() -> None:
     data.problems.add("caption empty", "b")
     found = data.pairs()
     assert found.ids == ["a"] and found.problems is data.problems
-
-
-def absolute(path: str) -> str:
-    return str(Path.cwd() / path)
-
-
-def test_document_has_fields_text_image_and_labels() -> None:
-    item = Item("a", (Path("x/a.png"),), ("words",), ("l",), {"price": 3, "text": "of a field"})
-    expected = {"price": 3, "text": "words", "labels": ["l"], "image": absolute("x/a.png")}
-    assert item.document() == expected
-    assert Item("b", fields={"price": 3}).document() == {"price": 3}
-
-
-def test_document_lists_several_pictures_and_captions() -> None:
-    item = Item("a", (Path("a.png"), Path("b.png")), ("one", "two", "three"))
-    images = [absolute("a.png"), absolute("b.png")]
-    assert item.document() == {"text": ["one", "two", "three"], "image": images}
-    assert item.sources("image") == item.images and item.sources("text") == item.captions
-
-
-def test_document_has_the_path_of_a_picture_for_every_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "x" / "y").mkdir(parents=True)
-    (tmp_path / "link").symlink_to("x/y")
-    monkeypatch.chdir(tmp_path)
-    for path, expected in {
-        "a.png": tmp_path / "a.png",
-        "./x/../a.png": tmp_path / "a.png",
-        "link/a.png": tmp_path / "link" / "a.png",
-        "link/../a.png": tmp_path / "x" / "a.png",
-        str(tmp_path / "b.png"): tmp_path / "b.png",
-    }.items():
-        assert Item("i", (Path(path),)).document() == {"image": str(expected)}, path
-
-
-def test_problems_are_counted_and_their_first_names_listed() -> None:
-    problems = Problems()
-    for name in "abcde":
-        problems.add("picture missing", name)
-    other = Problems()
-    other.add("caption empty", Path("f.txt"))
-    problems.extend(other)
-    assert problems.count_by_kind() == {"picture missing": 5, "caption empty": 1}
-    assert problems.summary_lines() == [
-        "5 x picture missing: a, b, c, and 2 more",
-        "1 x caption empty: f.txt",
-    ]
-    assert len(problems) == 6 and problems.names("unknown kind") == []
-
-
-def test_names_with_line_breaks_are_shown_on_one_line() -> None:
-    problems = Problems()
-    problems.add("picture missing", "a\nb.jpg")
-    assert problems.summary_lines() == ["1 x picture missing: a b.jpg"]
-    assert problems.names("picture missing") == ["a\nb.jpg"]
 
 
 def test_labels_of_no_items_have_two_axes() -> None:

@@ -16,10 +16,11 @@ import pytest
 import xmodal.data.feature_arrays
 import xmodal.data.spill
 from xmodal.config import FEATURES, Options
-from xmodal.data.dataset import Dataset, Problems
+from xmodal.data.dataset import Dataset
 from xmodal.data.feature_file import FeatureFile, read_feature_file
 from xmodal.data.groups import with_groups
 from xmodal.data.names import Names, first_repeated
+from xmodal.data.problems import Problems
 from xmodal.data.situation import recognise
 from xmodal.data.spill import zeros
 from xmodal.data.split import split

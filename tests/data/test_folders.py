@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 from support.plain_user import plain_user, shared_folder
 
-from xmodal.data.dataset import Dataset, Problems
+from xmodal.data.dataset import Dataset
+from xmodal.data.problems import Problems
 from xmodal.data.readers.columns import Columns
 from xmodal.data.readers.read import iterate, read
 from xmodal.data.readers.walk import Tree

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from xmodal.data.dataset import Dataset, Item
+from xmodal.data.dataset import Dataset
 from xmodal.data.groups import with_groups
+from xmodal.data.items import Item
 
 
 @pytest.fixture

@@ -19,7 +19,6 @@ import pyarrow as pa
 import pytest
 from support.packed_files import archive, png
 
-from xmodal.data.dataset import Problems
 from xmodal.data.images import image_size, load_image
 from xmodal.data.packed import (
     container_of,
@@ -30,6 +29,7 @@ from xmodal.data.packed import (
     tar,
 )
 from xmodal.data.picture_files import picture_hashes, picture_stamp
+from xmodal.data.problems import Problems
 from xmodal.data.readers import arrow
 from xmodal.data.readers.reading import Reading
 from xmodal.errors import DataError

@@ -16,7 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from xmodal.data.dataset import Dataset, Item, Problems
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import Item
+from xmodal.data.problems import Problems
 from xmodal.data.readers.columns import (
     LABEL_COLUMN_NAMES,
     Columns,

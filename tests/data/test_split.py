@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xmodal.data.dataset import Dataset, Item
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import Item
 from xmodal.data.split import ROLE_NAMES, ROLES, Role, check_split_map, role_of, split
 from xmodal.errors import ConfigError, DataError
 

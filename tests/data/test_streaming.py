@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from xmodal.data.dataset import MAX_NAMES, Item, Problems
+from xmodal.data.items import Item
+from xmodal.data.problems import MAX_NAMES, Problems
 from xmodal.data.readers.columns import Columns
 from xmodal.data.readers.items import items_from_rows
 from xmodal.data.readers.pictures import PictureFolder

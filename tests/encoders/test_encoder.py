@@ -18,7 +18,9 @@ import pytest
 import torch
 from PIL import Image
 
-from xmodal.data.dataset import Dataset, Item, Problems
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import Item
+from xmodal.data.problems import Problems
 from xmodal.encoders.calibration import Confidence, EvenCurve
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.load import load_encoder

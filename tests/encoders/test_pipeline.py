@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 from support.exported import untrained
 
-from xmodal.data.dataset import Dataset, Item, Problems
+from xmodal.data.dataset import Dataset
 from xmodal.data.feature_file import FeatureFile, read_feature_file
+from xmodal.data.items import Item
+from xmodal.data.problems import Problems
 from xmodal.data.sharding import Shard
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.feature_encoder import FeatureEncoder

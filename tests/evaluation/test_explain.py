@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from xmodal.data.dataset import Dataset, Item
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import Item
 from xmodal.data.split import Split
 from xmodal.evaluation.explain import explain, labels_notice
 from xmodal.evaluation.report import Report, few_measured

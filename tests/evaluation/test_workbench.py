@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from support.evaluation_parts import units_of
 
-from xmodal.data.dataset import Dataset, FeatureName, Item
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import FeatureName, Item
 from xmodal.evaluation import workbench
 from xmodal.evaluation.workbench import write_workbench
 

@@ -22,7 +22,9 @@ from support.exported import LONG, equal_bits, exported, untrained
 
 from xmodal.codes import BinaryCodes
 from xmodal.config import Options
-from xmodal.data.dataset import Dataset, Item, Problems
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import Item
+from xmodal.data.problems import Problems
 from xmodal.data.readers.read import read
 from xmodal.data.synthetic import write_synthetic_data
 from xmodal.encoders.encoder import Encoder

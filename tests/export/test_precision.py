@@ -18,7 +18,8 @@ from support.squares import clear_backbones
 from support.tiny_models import TEXTS, save_bert, save_vit
 
 from xmodal.config import PRECISIONS, Options, Precision
-from xmodal.data.dataset import Dataset, Item
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import Item
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.encoders.folder import write_config
 from xmodal.encoders.load import load_encoder

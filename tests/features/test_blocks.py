@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torchvision import models
 
 from tests.support.tiny_models import TEXTS, save_bert, save_clip
-from xmodal.data.dataset import Item, Problems
+from xmodal.data.items import Item
+from xmodal.data.problems import Problems
 from xmodal.errors import ModelError
 from xmodal.features.backbones import load_image_backbone, load_text_backbone
 from xmodal.features.backbones.changed import with_changed

@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xmodal.data.dataset import Dataset, Item, Problems
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import Item
 from xmodal.data.preprocessing import Preprocessing
+from xmodal.data.problems import Problems
 from xmodal.errors import DataError
 from xmodal.features.backbones.builtin import RawPixels, Words
 from xmodal.features.cache import content_hash, default_cache

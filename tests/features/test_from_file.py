@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xmodal.data.dataset import Dataset, FeatureName, Item, Problems
+from xmodal.data.dataset import Dataset
 from xmodal.data.feature_file import FeatureFile
 from xmodal.data.groups import with_groups
+from xmodal.data.items import FeatureName, Item
+from xmodal.data.problems import Problems
 from xmodal.errors import DataError
 from xmodal.features.from_file import with_features
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from xmodal.data.dataset import Dataset, Item, Problems
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import Item
+from xmodal.data.problems import Problems
 from xmodal.features.extract import Array, Usable
 from xmodal.features.units import FeatureTable, Units
 from xmodal.modality import Modality

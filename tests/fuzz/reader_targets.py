@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fuzz.registry import Choices, folder, target
 
-from xmodal.data.dataset import Dataset, ImageSource
+from xmodal.data.dataset import Dataset
 from xmodal.data.feature_file import read_feature_file
 from xmodal.data.images import image_size
+from xmodal.data.items import ImageSource
 from xmodal.data.packed import read_picture
 from xmodal.data.readers import values
 from xmodal.data.readers.columns import label_candidates

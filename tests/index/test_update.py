@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from xmodal.codes import BinaryCodes
-from xmodal.data.dataset import Dataset, Item
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import Item
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import HammingIndex
 from xmodal.index.update import Update, plan_update

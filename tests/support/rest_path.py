@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from support.endpoint import Reply, Request, forward_to
 from support.hamming_server import Refused, Server
 
-from xmodal.data.dataset import Item
+from xmodal.data.items import Item
 from xmodal.index.contract import Hit
 from xmodal_opensearch.cli.commands import commands
 from xmodal_opensearch.client.address import parse_address

@@ -13,7 +13,8 @@ from support.hamming_server import Refused
 from support.secured_node import SecuredNode
 
 from xmodal.codes import BinaryCodes
-from xmodal.data.dataset import Dataset, Problems
+from xmodal.data.dataset import Dataset
+from xmodal.data.problems import Problems
 from xmodal.index.contract import WordsQuery
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.local import open_folder

@@ -15,8 +15,10 @@ import pytest
 from PIL import Image
 
 from xmodal.config import OLD_NAMES, REMOVED, Options
-from xmodal.data.dataset import Dataset, Item, Problems
+from xmodal.data.dataset import Dataset
 from xmodal.data.groups import with_groups
+from xmodal.data.items import Item
+from xmodal.data.problems import Problems
 from xmodal.data.split import split
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.folder import write_config

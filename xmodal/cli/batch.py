@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from xmodal.cli.hits import hit_to_json
 from xmodal.cli.output import info, print_problems, progress_bars
-from xmodal.data.dataset import Problems
+from xmodal.data.problems import Problems
 from xmodal.data.readers.columns import Columns
 from xmodal.data.readers.read import read
 from xmodal.errors import ConfigError, DataError, XmodalError

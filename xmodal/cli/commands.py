@@ -17,7 +17,8 @@ from xmodal.cli.export import export
 from xmodal.cli.index import index
 from xmodal.cli.info import info_command
 from xmodal.cli.mcp import mcp
-from xmodal.cli.option_sources import add_environment, read_settings
+from xmodal.cli.option_sources import read_settings
+from xmodal.cli.program import Program
 from xmodal.cli.search import search
 from xmodal.cli.serve import serve
 from xmodal.cli.train import train
@@ -36,7 +37,7 @@ def commands(context: click.Context) -> None:
       xmodal index photos/ --model my.model --index my.index
       xmodal search "red shoes" --model my.model --index my.index -k 5
     """
-    read_settings(context, commands)
+    read_settings(context, PROGRAM)
 
 
 COMMANDS = (
@@ -46,4 +47,5 @@ COMMANDS = (
 for command in COMMANDS:
     add_verbosity(command)
     commands.add_command(command)
-add_environment(commands)
+PROGRAM = Program(commands)
+PROGRAM.add_environment()

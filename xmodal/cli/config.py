@@ -22,12 +22,22 @@ def config(context: click.Context, command: str | None, as_json: bool) -> None:
     Without COMMAND, the options of all commands that the environment or a file sets. A value comes
     from the command line, else from $XMODAL_COMMAND_OPTION, else from $XMODAL_OPTION, else from
     xmodal.toml in the working directory or the nearest folder above it, else from the user's
-    xmodal.toml. In a file, options of one command are in a table: [search].
+    xmodal.toml. In a file, options of one command are in a table: [search]. The options of
+    xmodal-opensearch are in the table [opensearch]: xmodal-opensearch config.
 
     \b
     Example:
       xmodal config search
       xmodal config
+    """
+    print_options(context, command, as_json=as_json)
+
+
+def print_options(context: click.Context, command: str | None, *, as_json: bool) -> None:
+    """Print options and where their values come from.
+
+    ``context``: of a command in the group of all commands. ``command``: None for those options of
+    all commands that are set. Raises ConfigError for an unknown command.
     """
     group = context.parent
     assert group is not None and isinstance(group.command, click.Group)

@@ -9,7 +9,7 @@ import click
 
 from xmodal.cli.options import json_option
 from xmodal.cli.output import info, print_json, print_line, status
-from xmodal.data.dataset import Problems
+from xmodal.data.problems import Problems
 from xmodal.errors import ConfigError
 from xmodal.index.contract import Index, open_index
 from xmodal.index.filter_text import parse_filters

@@ -3,6 +3,10 @@
 A value comes from the first of: the command line, ``XMODAL_COMMAND_OPTION``, ``XMODAL_OPTION``, the
 table ``[command]`` of a file, the top of this file, the default. The file of the working directory,
 or of the nearest folder above it, comes before that of the user.
+
+For ``xmodal-opensearch`` these are ``XMODAL_OPENSEARCH_COMMAND_OPTION``,
+``XMODAL_OPENSEARCH_OPTION``, ``[opensearch.command]`` and ``[opensearch]``; some options also take
+``XMODAL_OPTION`` and the top of the file, see :class:`xmodal.cli.program.Program`.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,21 +23,14 @@ import click
 from click.core import ParameterSource
 
 from xmodal.cli.output import info
+from xmodal.cli.program import TABLES, Program, option_name, settable_options
+from xmodal.data.remote import is_remote
 from xmodal.errors import ConfigError
 from xmodal.operating_system import owned_by_this_user
 
 FILE = "xmodal.toml"
-PREFIX = "XMODAL"
 MAX_BYTES = 1_000_000
 """Largest size of a file."""
-COMMAND_LINE_ONLY = ("trust_remote_code",)
-"""Options that neither a file nor the environment sets."""
-USER_ONLY = ("host", "allow-host", "allow-pictures-from", "proxy-headers", "pictures")
-"""Options of services that only the user's file sets: a folder may come from elsewhere. The address
-of a server is another one, because it gets the user's password."""
-OWN_VARIABLE_ONLY = ("cache", "host", "port")
-"""Options without a variable for all commands: ``XMODAL_CACHE`` is the folder of all caches, and
-Kubernetes sets ``XMODAL_PORT`` to an address in the containers beside a service called xmodal."""
 ADDRESSES = ("--index",)
 """Options whose value is a path unless it has a scheme: ``opensearch://``."""
 _SOURCES = "xmodal.option_sources"
@@ -51,42 +48,15 @@ Settings = dict[str, dict[str, Setting]]
 """By command and parameter name of click."""
 
 
-def settable_options(command: click.Command) -> dict[str, click.Option]:
-    """Return the options of a command that a file or the environment may set, by name.
-
-    The name is the one of the command line without its dashes: "max-distance", "k".
-    """
-    return {
-        option_name(option): option
-        for option in command.params
-        if isinstance(option, click.Option)
-        and not option.hidden
-        and option.name not in COMMAND_LINE_ONLY
-    }
-
-
-def option_name(option: click.Option) -> str:
-    """Return the longest name of an option without dashes."""
-    return max(option.opts, key=len).lstrip("-")
-
-
-def add_environment(commands: click.Group) -> None:
-    """Let the options of all commands be set by variables of the environment."""
-    for name, command in commands.commands.items():
-        for option, parameter in settable_options(command).items():
-            words = option.upper().replace("-", "_")
-            own, shared = f"{PREFIX}_{name.upper()}_{words}", f"{PREFIX}_{words}"
-            parameter.envvar = [own] if option in OWN_VARIABLE_ONLY else [own, shared]
-
-
-def read_settings(context: click.Context, commands: click.Group) -> None:
+def read_settings(context: click.Context, program: Program, top: Program | None = None) -> None:
     """Make the values of the files the defaults of the context, and remember their files.
 
-    Raises ConfigError for a file that cannot be used, an unknown name or an unusable value.
+    ``top``: the program of the top of files, if it is another one. Raises ConfigError for a file
+    that cannot be used, an unknown name or an unusable value.
     """
-    settings: Settings = {name: {} for name in commands.commands}
+    settings: Settings = {name: {} for name in program.commands}
     for path in files(Path.cwd()):
-        for name, values in _read(path, commands).items():
+        for name, values in _read(path, program, top or program).items():
             settings[name] |= values
     context.default_map = {
         name: {key: one.value for key, one in values.items()} for name, values in settings.items()
@@ -127,25 +97,37 @@ def _is_own(path: Path) -> bool:
     return owned_by_this_user(path.stat())
 
 
-def _read(path: Path, commands: click.Group) -> Settings:
-    """Return what a file sets. Raises ConfigError."""
+def _read(path: Path, program: Program, top: Program) -> Settings:
+    """Return what a file sets for a program. Raises ConfigError."""
     content = _parse(path)
-    options = {name: settable_options(one) for name, one in commands.commands.items()}
-    shared = {option for each in options.values() for option in each}
+    tables = {name: content.pop(name) for name in TABLES if isinstance(content.get(name), dict)}
+    found = _values(content, top, path)
+    if program is top:
+        return found
+    shared = {key: value for key, value in content.items() if _name(key) in program.shared}
+    return _values(shared | tables.get(program.table, {}), program, path)
+
+
+def _values(content: Mapping[str, Any], program: Program, path: Path) -> Settings:
+    """Return what a table, or the top of a file, sets for a program. Raises ConfigError."""
+    options = program.options
+    every = {option for each in options.values() for option in each}
+    similar = [*every, *options, *(() if program.table else TABLES)]
     found: Settings = {name: {} for name in options}
     tables = {key: value for key, value in content.items() if isinstance(value, dict)}
     for key, value in content.items():
         if key in tables:
             continue
-        option = _known(key, shared, path, [*shared, *options])
+        option = _known(key, every, path, similar, program)
         for name, each in options.items():
             if option in each:
-                found[name][str(each[option].name)] = _setting(each[option], value, path)
+                found[name][str(each[option].name)] = _setting(each[option], value, path, program)
     for name, table in tables.items():
-        each = options[_known(name, options, path, [*shared, *options])]
+        command = _known(name, options, path, similar, program)
+        each = options[command]
         for key, value in table.items():
-            parameter = each[_known(key, each, path, each, f"[{name}] ")]
-            found[name][str(parameter.name)] = _setting(parameter, value, path)
+            parameter = each[_known(key, each, path, each, program, command)]
+            found[command][str(parameter.name)] = _setting(parameter, value, path, program)
     return found
 
 
@@ -162,27 +144,40 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read ({reason}): expected TOML in UTF-8") from None
 
 
+def _name(key: str) -> str:
+    return key.replace("_", "-")
+
+
 def _known(
-    key: str, names: Iterable[str], path: Path, similar: Iterable[str], place: str = ""
+    key: str,
+    names: Collection[str],
+    path: Path,
+    similar: Iterable[str],
+    program: Program,
+    command: str | None = None,
 ) -> str:
-    """Return the name of an option or command; raise ConfigError with the nearest one."""
-    name = key.replace("_", "-")
-    if name in set(names):
+    """Return the name of an option or command; raise ConfigError with the nearest one.
+
+    ``command``: whose table has the key; None for the table of the program.
+    """
+    name, place = _name(key), program.place(command)
+    if name in names:
         return name
-    if key.replace("-", "_") in COMMAND_LINE_ONLY:
+    if name in program.of_command_line(command):
         raise ConfigError(f"{path}: {place}{key} is only accepted on the command line: --{name}")
     near = difflib.get_close_matches(name, list(similar), 1, 0.5)
-    hint = f", did you mean {near[0]}?" if near else ": xmodal config lists the names"
+    hint = f", did you mean {near[0]}?" if near else f": {program.name} config lists the names"
     raise ConfigError(f"{path}: {place}{key!r} is neither an option nor a command{hint}")
 
 
-def _setting(option: click.Option, value: Any, path: Path) -> Setting:
+def _setting(option: click.Option, value: Any, path: Path, program: Program) -> Setting:
     """Return the value of an option; paths begin at the folder of the file. Raises ConfigError."""
-    if path != _user_file() and (option_name(option) in USER_ONLY or _is_server(option, value)):
+    accepted = program.accepts_from_folders(option_name(option)) and not _is_server(option, value)
+    if path != _user_file() and not accepted:
         raise ConfigError(
             f"{path}: {option_name(option)} = {value!r} is not accepted from the file of a folder, "
             "which may come from elsewhere: use the command line, the environment or the user's "
-            f"{FILE} (xmodal config --help)"
+            f"{FILE} ({program.name} config --help)"
         )
     is_list = isinstance(value, list)
     values = value if is_list else [value]
@@ -199,9 +194,11 @@ def _setting(option: click.Option, value: Any, path: Path) -> Setting:
 
 
 def _is_server(option: click.Option, value: Any) -> bool:
-    """Whether the value of an option is the address of an index on a server."""
-    is_address = any(name in ADDRESSES for name in option.opts)
-    return is_address and "://" in str(value) and not str(value).startswith("file://")
+    """Whether a value is the address of an index on a server, or of data on other machines."""
+    texts = list(map(str, value)) if isinstance(value, list) else [str(value)]
+    if any(name in ADDRESSES for name in option.opts):
+        return any("://" in text and not text.startswith("file://") for text in texts)
+    return any(map(is_remote, texts))
 
 
 def _located(option: click.Option, value: str, path: Path) -> str:
@@ -223,6 +220,21 @@ def source_of_value(context: click.Context, parameter: click.Parameter) -> str |
         setting = settings.get(str(context.info_name), {}).get(str(parameter.name))
         return None if setting is None else str(setting.path)
     return None
+
+
+def on_command_line(name: str) -> bool:
+    """Whether the running command has an option, by parameter name, from the command line."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is ParameterSource.COMMANDLINE
+
+
+def alternatives(**values: Any) -> dict[str, Any]:
+    """Return options of which one is expected, by parameter name.
+
+    If one is on the command line, those of files and variables are None.
+    """
+    given = [name for name in values if on_command_line(name)]
+    return {name: value if name in (given or values) else None for name, value in values.items()}
 
 
 def option_values(context: click.Context, command: click.Command) -> Iterator[Mapping[str, Any]]:

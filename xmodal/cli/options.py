@@ -12,7 +12,9 @@ import click
 
 from xmodal.cli.output import info
 from xmodal.cli.sources import Data, paths_of
-from xmodal.data.dataset import Dataset, Item, Problems
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import Item
+from xmodal.data.problems import Problems
 from xmodal.data.readers.columns import Columns, label_candidates
 from xmodal.data.readers.read import FOLDER_LABELS, LabelsFrom, Options, read, stream
 from xmodal.data.readers.reading import Expected

@@ -28,8 +28,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from xmodal.data.dataset import Problems, Progress
+from xmodal.data.problems import Problems
 from xmodal.escapes import CONTROL, escape_controls
+from xmodal.progress import Progress
 
 STATUS_DELAY = 2.0
 """Seconds after which an operation without a progress bar is shown."""

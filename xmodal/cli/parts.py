@@ -26,7 +26,7 @@ from xmodal.cli.output import (
 from xmodal.cli.remote_data import GivenData, local_data
 from xmodal.cli.sources import Data, by_source, is_features, paths_of
 from xmodal.cli.streams import DataStream
-from xmodal.data.dataset import Problems
+from xmodal.data.problems import Problems
 from xmodal.data.remote import address, check_remote_target, is_remote, is_remote_file
 from xmodal.data.sharding import Shard, listing_digest
 from xmodal.encoders.folder import CONFIG, stored_fingerprint

@@ -11,7 +11,7 @@ from typing import Any
 from xmodal.cli.output import status
 from xmodal.cli.sources import Data, paths_of
 from xmodal.cli.streams import DataStream
-from xmodal.data.dataset import Problems
+from xmodal.data.problems import Problems
 from xmodal.data.remote import address, is_remote
 from xmodal.data.remote_copy import LocalCopy, local_copy
 from xmodal.errors import ConfigError

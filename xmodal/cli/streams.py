@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from xmodal.cli.data import CommandData, read_data
 from xmodal.cli.options import columns_of, stream_items
 from xmodal.cli.sources import Data, is_features
-from xmodal.data.dataset import Item, Problems
 from xmodal.data.feature_file import FeatureFile, read_feature_file
+from xmodal.data.items import Item
+from xmodal.data.problems import Problems
 from xmodal.data.readers.reading import Expected
 from xmodal.data.remote_copy import LocalCopy
 from xmodal.data.sharding import Shard

@@ -1,225 +1,23 @@
-"""Items with their labels, sets of items, and problems of the input.
-
-An item has pictures, captions, or both (then it is a *pair*), optional labels, and any fields.
-``labels is None`` means unlabelled, which differs from having none of the classes.
-"""
+"""Sets of items."""
 
 from __future__ import annotations
 
-import os
-from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
-from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from xmodal.data.items import ImageSource, Item, Labels
+from xmodal.data.lazy_items import Grouping, LazyItems
 from xmodal.data.names import hash_order, sample_size, take_names
-from xmodal.data.remote import address, is_remote
-from xmodal.errors import ConfigError, one_line
+from xmodal.data.problems import Problems
+from xmodal.errors import ConfigError
 from xmodal.modality import MODALITIES, Modality
 
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
-Labels = tuple[str, ...] | None
-"""Labels of an item, None for an unlabelled one."""
-
-
-class FeatureName(str):
-    """Stands for a picture or a caption of which nothing but its feature is known."""
-
-    __slots__ = ()
-
-
-ImageSource = Path | FeatureName
-"""What a picture is read from."""
-Progress = Callable[[str, int, int], None]
-"""Callback for progress: name of the task, number of steps done, total number of steps."""
-MAX_NAMES = 1000
-"""Names of one kind that :class:`Problems` keeps."""
-MAX_NAME = 200
-"""Characters of a name in the lines of :meth:`Problems.summary_lines`."""
-
-
-class Problems:
-    """Unusable input, recorded by kind while the rest is processed.
-
-    A kind is a short text, for example "picture missing"; each record of a kind has a name, for
-    example that of a file or of a line. The first ``MAX_NAMES`` names of a kind are kept; the
-    others are counted.
-    """
-
-    def __init__(self) -> None:
-        self._names: dict[str, list[str]] = {}
-        self._counts: Counter[str] = Counter()
-
-    def add(self, kind: str, name: object) -> None:
-        """Record one problem, for example ``add("picture missing", "a.jpg")``."""
-        self._counts[kind] += 1
-        names = self._names.setdefault(kind, [])
-        if len(names) < MAX_NAMES:
-            names.append(str(name))
-
-    def extend(self, other: Problems) -> None:
-        """Record all problems of ``other``."""
-        self._counts.update(other._counts)
-        for kind, names in other._names.items():
-            own = self._names.setdefault(kind, [])
-            own.extend(names[: MAX_NAMES - len(own)])
-
-    def copy(self) -> Problems:
-        """Return an object of its own with the same records."""
-        copied = Problems()
-        copied.extend(self)
-        return copied
-
-    def names(self, kind: str) -> list[str]:
-        """Return the names recorded under a kind, at most ``MAX_NAMES``."""
-        return list(self._names.get(kind, []))
-
-    def count_by_kind(self) -> dict[str, int]:
-        """Return the number of records of each kind."""
-        return dict(self._counts)
-
-    def summary_lines(self, max_names: int = 3) -> list[str]:
-        """Return one line for each kind: count, kind, and the first ``max_names`` names."""
-        lines = []
-        for kind, names in self._names.items():
-            count = self._counts[kind]
-            more = f", and {count - max_names:,} more" if count > max_names else ""
-            shown = ", ".join(map(_shortened, names[:max_names]))
-            lines.append(one_line(f"{count:,} x {kind}: {shown}{more}"))
-        return lines
-
-    def __len__(self) -> int:
-        """Return the number of records of all kinds."""
-        return self._counts.total()
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 3]}..."
-
-
-@dataclass(frozen=True)
-class Item:
-    """Pictures and captions of one thing; ``labels`` is None for an unlabelled item.
-
-    ``fields`` are other values that an index stores; ``split`` is the name of a split, if the data
-    has one. Items of equal ``group`` show the same thing; it is None until
-    :func:`xmodal.data.groups.with_groups` sets it.
-    """
-
-    id: str
-    images: tuple[ImageSource, ...] = ()
-    captions: tuple[str, ...] = ()
-    labels: tuple[str, ...] | None = None
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    split: str | None = None
-    group: str | None = None
-
-    def sources(self, modality: Modality) -> tuple[ImageSource, ...] | tuple[str, ...]:
-        """Return the pictures or the captions."""
-        return self.images if modality == "image" else self.captions
-
-    def document(self) -> dict[str, Any]:
-        """Return the fields to store in an index, with "text", "image" and "labels".
-
-        "image" is the absolute path of the picture. "text" and "image" are one text if there is one
-        caption or picture, lists if there are several, and missing if there is none.
-        """
-        own = {
-            "text": _one_or_list(_without_names(self.captions)),
-            "image": _one_or_list(list(map(absolute_path, _without_names(self.images)))),
-            "labels": None if self.labels is None else list(self.labels),
-        }
-        return dict(self.fields) | {name: value for name, value in own.items() if value is not None}
-
-
-def absolute_path(path: str | Path) -> str:
-    """Return an absolute path, or the address of a remote one.
-
-    Symbolic links are followed only if the path has ".." in it.
-    """
-    if is_remote(path):
-        return address(path)
-    with_parents = ".." in Path(path).parts
-    return os.path.realpath(path) if with_parents else os.path.abspath(path)
-
-
-def _without_names(sources: Sequence[Any]) -> list[Any]:
-    return [source for source in sources if not isinstance(source, FeatureName)]
-
-
-def _one_or_list(values: Sequence[str]) -> str | list[str] | None:
-    return (values[0] if len(values) == 1 else list(values)) if values else None
-
-
-@dataclass(frozen=True)
-class Grouping:
-    """Groups of ``n`` items: ``codes`` (n,), the number of each item's group, and their names."""
-
-    codes: Int64
-    names: Sequence[str]
-
-
-class LazyItems(Sequence[Item], ABC):
-    """Items that are made when they are asked for; :class:`Dataset` reads their columns instead."""
-
-    @property
-    @abstractmethod
-    def ids(self) -> Sequence[str]:
-        """Ids, (n,)."""
-
-    @property
-    @abstractmethod
-    def splits(self) -> list[str | None]:
-        """Names of splits, (n,)."""
-
-    @property
-    @abstractmethod
-    def label_sets(self) -> list[Labels]:
-        """Labels, (n,)."""
-
-    @property
-    @abstractmethod
-    def grouping(self) -> Grouping:
-        """Groups of the items."""
-
-    @abstractmethod
-    def sizes(self, modality: Modality) -> Int64:
-        """Return the number of pictures or captions of each item, (n,)."""
-
-    @abstractmethod
-    def group_order(self) -> Int64:
-        """Return the positions of the items, ordered by the name of their group, then by id."""
-
-    @abstractmethod
-    def positions_of(self, part: LazyItems) -> Int64 | None:
-        """Return the position of each item of a part of these items; None for other items."""
-
-    @abstractmethod
-    def take(self, rows: Int64) -> Self:
-        """Return the items at ``rows``."""
-
-    @abstractmethod
-    def select(self, kept: Mapping[Modality, Bool]) -> Self:
-        """Return the items with those sources that ``kept`` selects, item after item."""
-
-    @abstractmethod
-    def with_splits(self, splits: list[str | None]) -> Self:
-        """Return the items with other splits."""
-
-    @abstractmethod
-    def with_labels(self, labels: list[Labels]) -> Self:
-        """Return the items with other labels."""
-
-    @abstractmethod
-    def with_groups(self) -> Self:
-        """Return the items in groups of one item, see :func:`xmodal.data.groups.with_groups`."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from xmodal.data.dataset import FeatureName, Grouping, Item, Labels, LazyItems
+from xmodal.data.items import FeatureName, Item, Labels
+from xmodal.data.lazy_items import Grouping, LazyItems
 from xmodal.data.names import Names, digest_order
 from xmodal.modality import MODALITIES, Modality
 

@@ -10,7 +10,8 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from xmodal.data.dataset import Dataset, ImageSource, Item
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import ImageSource, Item
 from xmodal.data.picture_files import picture_hashes
 
 

@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from xmodal.data.dataset import FeatureName, ImageSource, Progress
+from xmodal.data.items import FeatureName, ImageSource
 from xmodal.data.packed import open_picture, picture_stat
+from xmodal.progress import Progress
 
 THREADS = 8
 """Pictures that are read at the same time."""

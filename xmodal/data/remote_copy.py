@@ -18,9 +18,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from xmodal.data.dataset import ImageSource, Item, Problems
+from xmodal.data.items import ImageSource, Item
 from xmodal.data.packed.names import container_ending
 from xmodal.data.picture_formats import is_picture_name
+from xmodal.data.problems import Problems
 from xmodal.data.remote import (
     address,
     copy_remote,

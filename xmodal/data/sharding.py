@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xmodal.data.dataset import Item, Problems
+from xmodal.data.items import Item
+from xmodal.data.problems import Problems
 from xmodal.data.readers.shards import expand_range
 from xmodal.data.readers.tables import TEXT_FORMATS, format_ending
 from xmodal.data.readers.walk import Tree

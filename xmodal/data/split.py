@@ -13,7 +13,9 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from xmodal.data.dataset import Dataset, Grouping, Item
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import Item
+from xmodal.data.lazy_items import Grouping
 from xmodal.data.names import take_names
 from xmodal.errors import ConfigError, DataError
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from xmodal.data.dataset import Dataset, ImageSource, Item
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import ImageSource, Item
 from xmodal.data.readers.read import read
 from xmodal.data.readers.reading import Reading
 from xmodal.data.readers.text_lines import read_lines

@@ -15,8 +15,9 @@ import numpy as np
 
 from xmodal.checksums import is_damage
 from xmodal.codes import BinaryCodes
-from xmodal.data.dataset import Dataset, Problems
+from xmodal.data.dataset import Dataset
 from xmodal.data.feature_arrays import LOAD_ERRORS
+from xmodal.data.problems import Problems
 from xmodal.encoders.encoder import EncodedSources, Encoder
 from xmodal.errors import ConfigError, DataError
 from xmodal.modality import MODALITIES, Modality

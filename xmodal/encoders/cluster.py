@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xmodal.data.dataset import Problems
 from xmodal.data.preprocessing import Preprocessing
+from xmodal.data.problems import Problems
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.load import load_encoder
 from xmodal.encoders.pipeline import Chunk, decode_chunk, encode_chunk

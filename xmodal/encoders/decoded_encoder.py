@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from xmodal.codes import BinaryCodes
-from xmodal.data.dataset import ImageSource, Problems, Progress
 from xmodal.data.images import Pixels
+from xmodal.data.items import ImageSource
+from xmodal.data.problems import Problems
 from xmodal.encoders.derived_encoder import DerivedEncoder
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.modality import Modality
+from xmodal.progress import Progress
 
 
 class DecodedEncoder(DerivedEncoder[Encoder]):

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from xmodal.codes import BinaryCodes
-from xmodal.data.dataset import Dataset, Problems, Progress
+from xmodal.data.dataset import Dataset
 from xmodal.data.feature_file import FeatureFile
+from xmodal.data.problems import Problems
 from xmodal.encoders.derived_encoder import DerivedEncoder
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.encoders.torch_encoder import RowTensor, TrainedEncoder
@@ -20,6 +21,7 @@ from xmodal.features.from_file import FileSource, check_dim
 from xmodal.features.rows import Features
 from xmodal.features.units import FeatureTable
 from xmodal.modality import MODALITIES, Modality
+from xmodal.progress import Progress
 
 
 def check_features(encoder: Encoder, file: FeatureFile) -> TrainedEncoder:

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from xmodal.codes import BinaryCodes
-from xmodal.data.dataset import Problems
 from xmodal.data.feature_file import FeatureFile
+from xmodal.data.problems import Problems
 from xmodal.data.sharding import Shard
 from xmodal.encoders.encoder import Encoder
 from xmodal.features.extract import usable_rows

@@ -31,8 +31,8 @@ from PIL import Image
 
 from xmodal.checksums import check_file, check_size
 from xmodal.codes import BinaryCodes, check_bits
-from xmodal.data.dataset import Problems, Progress
 from xmodal.data.preprocessing import FITS, Preprocessing
+from xmodal.data.problems import Problems
 from xmodal.encoders.calibration import Confidence
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.encoders.folder import (
@@ -62,6 +62,7 @@ from xmodal.features.extract import (
 from xmodal.features.known_tokens import KnownTokens
 from xmodal.features.rows import Features, unit_float16
 from xmodal.modality import MODALITIES, Modality
+from xmodal.progress import Progress
 
 FINGERPRINT_METADATA, MODALITY_METADATA = "xmodal.encoder", "xmodal.side"
 """Keys of a graph's metadata: fingerprint of its encoder, and its ModalityConfig as JSON."""

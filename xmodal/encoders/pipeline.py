@@ -16,10 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from xmodal.data.dataset import Dataset, FeatureName, ImageSource, Item, Problems
+from xmodal.data.dataset import Dataset
 from xmodal.data.images import Pixels, read_named
+from xmodal.data.items import FeatureName, ImageSource, Item
 from xmodal.data.picture_files import picture_hashes
 from xmodal.data.preprocessing import Preprocessing
+from xmodal.data.problems import Problems
 from xmodal.data.sharding import group_key, shard_number
 from xmodal.encoders.decoded_encoder import DecodedEncoder
 from xmodal.encoders.encoder import Encoder

@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from xmodal.data.dataset import Dataset, FeatureName, Item, Problems
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import FeatureName, Item
+from xmodal.data.problems import Problems
 from xmodal.features.units import Units
 from xmodal.writing import write_text
 

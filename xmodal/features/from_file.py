@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from xmodal.config import FEATURES
-from xmodal.data.dataset import Dataset, FeatureName, Item, Problems
+from xmodal.data.dataset import Dataset
 from xmodal.data.feature_file import FeatureFile
 from xmodal.data.feature_items import FeatureItems, Int64
+from xmodal.data.items import FeatureName, Item
 from xmodal.data.packed import is_picture_file
+from xmodal.data.problems import Problems
 from xmodal.errors import ConfigError, DataError, ModelError
 from xmodal.features.backbones import ImageBackbone, TextBackbone
 from xmodal.features.extract import (

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from xmodal.data.dataset import Item, Problems, Progress
+from xmodal.data.items import Item
+from xmodal.data.problems import Problems
 from xmodal.device import device
 from xmodal.errors import ModelError
 from xmodal.features.backbones import ImageBackbone, TextBackbone
@@ -36,6 +37,7 @@ from xmodal.features.extract import (
 from xmodal.features.rows import Int64, unit_float16
 from xmodal.features.units import BackboneSource
 from xmodal.modality import Modality
+from xmodal.progress import Progress
 
 LENGTH_STEP = 8
 SAMPLE_TEXTS = ("a", "a red circle on the left of a blue square")

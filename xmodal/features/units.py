@@ -17,9 +17,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from xmodal.data.dataset import Dataset, Item, Problems, Progress
+from xmodal.data.dataset import Dataset
 from xmodal.data.feature_items import ranges
+from xmodal.data.items import Item
 from xmodal.data.names import Names, take_names
+from xmodal.data.problems import Problems
 from xmodal.features.backbones import ImageBackbone, TextBackbone
 from xmodal.features.extract import (
     Array,
@@ -30,6 +32,7 @@ from xmodal.features.extract import (
 )
 from xmodal.features.rows import FeatureRows, Features, Int64
 from xmodal.modality import MODALITIES, Modality
+from xmodal.progress import Progress
 
 Bool = npt.NDArray[np.bool_]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xmodal.data.dataset import Item, Problems
+from xmodal.data.items import Item
+from xmodal.data.problems import Problems
 from xmodal.data.unpaired import UnpairedItems
 from xmodal.features.rows import Array, FeatureRows
 from xmodal.features.units import FeatureSource

@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from xmodal.data.dataset import Dataset, Progress
+    from xmodal.data.dataset import Dataset
     from xmodal.data.images import Source
     from xmodal.data.readers.read import ArrowTable, Options
     from xmodal.encoders.calibration import Stage
     from xmodal.encoders.encoder import Encoder
     from xmodal.encoders.engine import Engine
+    from xmodal.progress import Progress
     from xmodal.retrieval.indexing import Changes
 
 MAX_ENCODERS = 2

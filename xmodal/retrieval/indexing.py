@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xmodal.data.dataset import Dataset, Problems, Progress
+from xmodal.data.dataset import Dataset
+from xmodal.data.problems import Problems
 from xmodal.index.contract import Index
 from xmodal.modality import MODALITIES
+from xmodal.progress import Progress
 
 if TYPE_CHECKING:
     from xmodal.encoders.encoder import Encoder

@@ -19,7 +19,8 @@ from itertools import product
 import numpy as np
 import numpy.typing as npt
 
-from xmodal.data.dataset import Dataset, FeatureName, Item
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import FeatureName, Item
 from xmodal.data.names import hash_order, take_names
 from xmodal.encoders.calibration import (
     DEFAULT_MIN_CONFIDENCE,

@@ -13,7 +13,8 @@ from dataclasses import asdict
 from typing import Any
 
 from xmodal.config import ADDED_OPTIONS, Options, added_settings, current_names
-from xmodal.data.dataset import Dataset, ImageSource
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import ImageSource
 from xmodal.data.picture_files import joint_hash, picture_hashes, picture_stamp
 from xmodal.errors import ConfigError
 from xmodal.features.from_file import FileSource

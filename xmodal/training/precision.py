@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from xmodal.config import Options
-from xmodal.data.dataset import Dataset, Problems
+from xmodal.data.dataset import Dataset
 from xmodal.data.names import sorted_by_hash
+from xmodal.data.problems import Problems
 from xmodal.encoders.torch_encoder import as_tensor
 from xmodal.encoders.towers import Towers
 from xmodal.features.backbones import load_image_backbone, load_text_backbone

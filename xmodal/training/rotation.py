@@ -28,8 +28,9 @@ import torch
 from xmodal import __version__, linear_models
 from xmodal.codes import check_bits
 from xmodal.config import Options
-from xmodal.data.dataset import Dataset, Problems
+from xmodal.data.dataset import Dataset
 from xmodal.data.names import sample_by_hash
+from xmodal.data.problems import Problems
 from xmodal.encoders.folder import TORCH_ENCODER, RunFolder, open_run
 from xmodal.encoders.torch_encoder import BackboneRef, TrainedEncoder, as_rows, as_tensor
 from xmodal.encoders.towers import Towers

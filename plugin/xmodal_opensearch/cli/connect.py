@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from xmodal.cli.option_sources import alternatives
 from xmodal.cli.options import json_option
 from xmodal.cli.output import print_json, print_line
 from xmodal.errors import ConfigError
@@ -97,6 +98,7 @@ def connect(uri: str, as_json: bool, **given: Any) -> None:
       xmodal serve --model my.model --index opensearch://localhost:9200/photos --port 8000 &
       xmodal-opensearch connect opensearch://localhost:9200/photos --service http://127.0.0.1:8000
     """
+    given |= alternatives(service=given["service"], tower=given["tower"])
     if (given["service"] is None) == (given["tower"] is None):
         raise ConfigError("give one of --service URL and --in-cluster TOWER")
     address = parse_address(uri)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from xmodal.cli.option_sources import alternatives, on_command_line
 from xmodal.cli.options import ModelFolder
 from xmodal.cli.output import print_line
 from xmodal.codes import check_bits
@@ -49,12 +50,13 @@ def create(
       xmodal-opensearch create "opensearch://localhost:9200/photos?shards=2" --model my.model
           --field caption=text --field price=float --field day=date
     """
+    model, bits, like = alternatives(model=model, bits=bits, like=like).values()
     if [model, bits, like].count(None) != 2:
         raise ConfigError("give one of --model, --bits and --like")
-    if like is not None and fields:
+    if like is not None and on_command_line("fields"):
         raise ConfigError("--field is not used with --like, which copies the fields")
     address = parse_address(uri)
-    user_mappings = _user_mappings(fields)
+    user_mappings = _user_mappings(fields if like is None else ())
     copied = None if like is None else _read_mappings(like)
     bits, fingerprint = _width(model, bits) if copied is None else copied.codes
     server = Server(address)

@@ -18,7 +18,8 @@ from xmodal.cli.output import (
     print_strategy,
     status,
 )
-from xmodal.data.dataset import Dataset, Problems
+from xmodal.data.dataset import Dataset
+from xmodal.data.problems import Problems
 from xmodal.encoders.encoder import EncodedSources, Encoder
 from xmodal.errors import ConfigError
 from xmodal.modality import Modality

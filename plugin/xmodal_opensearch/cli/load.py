@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from xmodal.cli.option_sources import on_command_line
 from xmodal.cli.options import (
     ModelFolder,
     backbone_options,
@@ -26,7 +27,7 @@ from xmodal.cli.output import (
 )
 from xmodal.cli.sources import Data, data_argument, paths_of
 from xmodal.cli.streams import DataStream
-from xmodal.data.dataset import Problems
+from xmodal.data.problems import Problems
 from xmodal.errors import ConfigError, IndexMismatch
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.folder import is_index
@@ -91,7 +92,7 @@ def load(source: Data, uri: str, model: Path | None, **given: Any) -> None:
     for name in ("workers", "processes"):
         if given[name] < 1:
             raise ConfigError(f"--{name} is {given[name]}, expected at least 1")
-    if given["delete_old"] and not given["new_version"]:
+    if on_command_line("delete_old") and not given["new_version"]:
         raise ConfigError("--delete-old requires --new-version")
     address = parse_address(uri)
     with progress_bars() as bars:
@@ -152,12 +153,12 @@ class _Documents:
 def _read_source(source: Data, model: Path | None, given: dict[str, Any]) -> _Documents:
     """Return the documents of a local index, of parts, or of data, which is encoded meanwhile."""
     if isinstance(source, Path) and is_index(source):
-        if model is not None:
+        if on_command_line("model"):
             raise ConfigError(f"{source} is a local index, which holds codes: omit --model")
         local = HammingIndex.load(source, bits=None, fingerprint=None)
         return _Documents(local.batches(), local.__len__, local.bits, local.fingerprint)
     if parts := find_parts(paths_of(source)):
-        return _read_parts(parts, model)
+        return _read_parts(parts)
     if model is None:
         raise ConfigError(
             f"{source} is not a local index and has no parts of xmodal encode: give --model to "
@@ -183,9 +184,9 @@ def _read_source(source: Data, model: Path | None, given: dict[str, Any]) -> _Do
     )
 
 
-def _read_parts(parts: Sequence[Part], model: Path | None) -> _Documents:
+def _read_parts(parts: Sequence[Part]) -> _Documents:
     """Return the documents of parts, which are read one batch at a time."""
-    if model is not None:
+    if on_command_line("model"):
         raise ConfigError("parts of xmodal encode hold codes: omit --model")
     sources = dict.fromkeys(part.info.source for part in parts)
     if len({part.info.listing for part in parts}) > 1:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xmodal.data.dataset import Problems
+from xmodal.data.problems import Problems
 from xmodal.errors import ConfigError, DataError
 from xmodal.web.address import is_address, without_secrets
 from xmodal_opensearch.loading.download import Download

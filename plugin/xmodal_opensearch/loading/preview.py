@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from xmodal.data.dataset import Problems, Progress
+from xmodal.data.problems import Problems
+from xmodal.progress import Progress
 from xmodal.web.address import is_address, without_secrets
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server

@@ -21,7 +21,7 @@ from xmodal_opensearch.client.address import parse_address
 from xmodal_opensearch.index.store import open_opensearch
 
 Run = Callable[..., Any]
-COMMANDS = "node create load enrich connect disconnect doctor delete demo".split()
+COMMANDS = "node create load enrich connect disconnect doctor delete demo config".split()
 
 
 def alias(uri: str) -> str:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from xmodal.codes import BinaryCodes
-from xmodal.data.dataset import Dataset, Problems
+from xmodal.data.dataset import Dataset
+from xmodal.data.problems import Problems
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.load import load_encoder
 from xmodal.errors import ConfigError, IndexMismatch, IndexMissing, ServerFailure

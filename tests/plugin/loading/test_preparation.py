@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xmodal.codes import BinaryCodes
-from xmodal.data.dataset import Problems
+from xmodal.data.problems import Problems
 from xmodal.encoders.encoder import EncodedSources
 from xmodal.errors import ConfigError, IndexMismatch, ServerFailure
 from xmodal.vectors import to_int8

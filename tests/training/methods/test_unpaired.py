@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from xmodal.data.dataset import Dataset, Item
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import Item
 from xmodal.data.unpaired import unpaired_items, with_texts
 from xmodal.encoders.towers import Towers
 from xmodal.errors import ConfigError, DataError

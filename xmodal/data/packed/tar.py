@@ -22,7 +22,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from xmodal.data.dataset import Problems
+from xmodal.data.problems import Problems
 from xmodal.errors import DataError
 
 BLOCK = 512

@@ -12,8 +12,8 @@ from contextlib import suppress
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from xmodal.data.dataset import Problems
 from xmodal.data.packed.names import PackedName
+from xmodal.data.problems import Problems
 from xmodal.data.readers.values import plain_value
 
 if TYPE_CHECKING:

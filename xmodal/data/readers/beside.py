@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from xmodal.data.dataset import Item
+from xmodal.data.items import Item
 from xmodal.data.readers.columns import COLUMN_NAMES, value_at
 from xmodal.data.readers.items import UNSTORABLE
 from xmodal.data.readers.reading import Reading

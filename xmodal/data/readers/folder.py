@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
-from xmodal.data.dataset import Item, Problems
+from xmodal.data.items import Item
 from xmodal.data.picture_formats import is_picture_name, unread_kind
+from xmodal.data.problems import Problems
 from xmodal.data.readers.beside import Beside, CaptionFiles, Pictures, is_caption_name
 from xmodal.data.readers.columns import Columns
 from xmodal.data.readers.folder_tables import TABLE_SUFFIXES, FolderTables, has_usual_table

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from xmodal.data.dataset import Item
+from xmodal.data.items import Item
 from xmodal.data.picture_formats import is_picture_name
 from xmodal.data.readers import coco, flickr_token, karpathy
 from xmodal.data.readers.beside import Pictures, is_caption_name

@@ -11,8 +11,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
-from xmodal.data.dataset import ImageSource, Item, Problems
+from xmodal.data.items import ImageSource, Item
 from xmodal.data.packed.names import PackedName
+from xmodal.data.problems import Problems
 from xmodal.data.readers.columns import Columns, getter
 from xmodal.data.readers.pictures import PictureFolder
 from xmodal.data.readers.reading import Reading

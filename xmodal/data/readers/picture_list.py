@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-from xmodal.data.dataset import Item, Problems
+from xmodal.data.items import Item
 from xmodal.data.packed import is_picture_file
+from xmodal.data.problems import Problems
 from xmodal.data.readers.beside import Beside, CaptionFiles
 from xmodal.data.readers.reading import Reading
 from xmodal.data.readers.walk import Tree

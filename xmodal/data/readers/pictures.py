@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from xmodal.data.dataset import Problems
 from xmodal.data.packed import PackedName, is_picture_file
+from xmodal.data.problems import Problems
 from xmodal.data.readers.loose_names import Ambiguous, LooseNames
 from xmodal.data.readers.reading import Reading
 from xmodal.data.readers.seen_texts import SeenTexts

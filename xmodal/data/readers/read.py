@@ -26,9 +26,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal, Protocol, TypedDict, Unpack, runtime_checkable
 
-from xmodal.data.dataset import Dataset, Item, Problems
+from xmodal.data.dataset import Dataset
+from xmodal.data.items import Item
 from xmodal.data.packed.names import container_of, is_tar
 from xmodal.data.picture_formats import is_picture_name
+from xmodal.data.problems import Problems
 from xmodal.data.readers.columns import Columns
 from xmodal.data.readers.folder import read_folder
 from xmodal.data.readers.items import unique_items

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from xmodal.data.dataset import Problems
+from xmodal.data.problems import Problems
 from xmodal.data.readers.columns import Columns
 from xmodal.data.remote import is_remote
 from xmodal.errors import ConfigError

@@ -15,9 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xmodal.data.dataset import Item, Problems
+from xmodal.data.items import Item
 from xmodal.data.packed.names import TAR_ENDINGS, container_ending
 from xmodal.data.picture_formats import is_picture_name
+from xmodal.data.problems import Problems
 from xmodal.data.readers.reading import Expected, Reading
 from xmodal.data.readers.tables import read_table
 from xmodal.data.readers.walk import Tree

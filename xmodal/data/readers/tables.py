@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from xmodal.data.dataset import Item
+from xmodal.data.items import Item
 from xmodal.data.packed.names import TAR_ENDINGS, PackedName, container_ending
 from xmodal.data.readers import (
     arrow,

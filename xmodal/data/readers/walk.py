@@ -10,7 +10,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from xmodal.data.dataset import Problems
+from xmodal.data.problems import Problems
 
 JUNK_FOLDERS = frozenset(
     (

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from xmodal.checksums import with_digest
-from xmodal.data.dataset import Problems
+from xmodal.data.problems import Problems
 from xmodal.data.remote import is_remote, write_remote
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.parts.info import KEY, PartInfo
