@@ -21,6 +21,8 @@ from xmodal.training.methods.contrastive.losses import caption_contrast
 from xmodal.training.methods.contrastive.train import CaptionRun
 from xmodal.training.methods.contrastive.trainer import CaptionData, Trainer, width_shares
 
+ITQ = 0
+"""Directions of a start that is rotated by ITQ."""
 Compared = Literal["method", "signs", "outputs and signs", "all"]
 """Codes in the contrast: those of the method, or signs, whose gradient is that of the value
 (straight-through), of both sides, of one side in turn, or the mean of all these."""
@@ -30,7 +32,7 @@ Compared = Literal["method", "signs", "outputs and signs", "all"]
 class Trial:
     """A training of the contrastive method with ``settings`` and, beside them, with other losses.
 
-    ``directions``: of the frame that the codes begin with; 0: as many as bits, rotated by ITQ;
+    ``directions``: of the frame that the codes begin with; ITQ: as many as bits, rotated by ITQ;
     None: those of the method. ``prefix_power``: see ``PREFIX_POWER`` of the method; None: that.
     ``decorrelate``: weight of the penalty on correlated bits. ``noise``: standard deviation of
     noise that is added to outputs in training. ``untrained``: the linear model that training begins

@@ -251,6 +251,16 @@ def test_prefixes_of_codes_are_trained_and_are_the_codes_of_shorter_towers() -> 
         towers.prefix(40)
 
 
+@pytest.mark.parametrize(
+    ("prefixes", "bits", "frames"),
+    [(0, 64, []), (0, 128, []), (0, 256, [(256, 96)]), (64, 128, [(64, 48), (64, 68)])],
+)
+def test_many_bits_and_prefixes_begin_in_frames(
+    prefixes: int, bits: int, frames: list[tuple[int, int]]
+) -> None:
+    assert Config(prefixes=prefixes).frames(bits) == frames
+
+
 @pytest.mark.parametrize(("prefixes", "bits", "widths"), [(64, 256, (64, 128)), (64, 64, ())])
 def test_prefixes_are_doubled_up_to_the_whole_code(
     prefixes: int, bits: int, widths: tuple[int, ...]
@@ -258,7 +268,6 @@ def test_prefixes_are_doubled_up_to_the_whole_code(
     config = Config(prefixes=prefixes)
     assert config.prefix_widths(bits) == widths and Config().prefix_widths(bits) == ()
     assert sum(size for size, _ in config.frames(bits)) == (bits if widths else 0)
-    assert Config().frames(bits) == []
     shares = width_shares((*widths, bits), 0.5)
     assert sum(shares.values()) == pytest.approx(1) and list(shares) == [*widths, bits]
     assert sorted(shares.values(), reverse=True) == list(shares.values())

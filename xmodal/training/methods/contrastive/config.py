@@ -12,6 +12,8 @@ from xmodal.training.methods.contrastive.tuning_config import TuningConfig
 from xmodal.training.methods.contrastive.unpaired import UnpairedConfig
 from xmodal.training.negatives import NegativesConfig
 
+ITQ_BITS = 128
+"""Bits up to which codes without prefixes begin as ITQ; benchmarks/code_quality.py compares it."""
 FRAME_RATIO = 6
 """Canonical directions of a frame, divided by the root of the number of bits up to its end."""
 
@@ -78,10 +80,11 @@ class Config(UnpairedConfig, NegativesConfig, NoiseConfig, TuningConfig):
     def frames(self, bits: int) -> list[tuple[int, int]]:
         """Return bits and canonical directions of the frames that training begins with.
 
-        One for each prefix of ``bits`` bits, and one for the rest; empty without prefixes.
+        One for each prefix of ``bits`` bits, and one for the rest; empty for few bits without
+        prefixes, which begin with ITQ.
         """
         widths = self.prefix_widths(bits)
-        ends = [*widths, bits] if widths else []
+        ends = [*widths, bits] if widths or bits > ITQ_BITS else []
         return [
             (end - begin, round(FRAME_RATIO * end**0.5))
             for begin, end in zip([0, *ends], ends, strict=False)

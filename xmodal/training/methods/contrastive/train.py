@@ -3,8 +3,8 @@
 Idea: in a batch of units a picture and a caption of the same unit attract each other, all others
 repel (symmetric InfoNCE). In each step one of the captions of a unit is drawn at random, so that
 captions of one picture are never negatives of each other; nor are equal captions of different
-pictures. The towers begin as CCA, weighted by the canonical correlations and rotated by ITQ (a
-linear model that is strong on few pairs), and learn a residual perceptron beside it.
+pictures. The towers begin as CCA, weighted by the canonical correlations, in a frame or rotated
+by ITQ (a linear model that is strong on few pairs), and learn a residual perceptron beside it.
 
 - A caption's features are mixed with those of another caption of the same picture, which lies
   between both captions in the feature space (mixup of Zhang et al., ICLR 2018, within one unit).
@@ -170,9 +170,7 @@ class Rounds:
             rng = self._run.rng(number * self._config.epochs)
             self._begin()
             if number < self._plain:
-                start = self.trainer.data.train
-                frames, raw = self._config.frames(self._data.bits), self._data.raw_images
-                start_from_linear_models(self.trainer.towers, start, raw, rng, frames)
+                self._start(self.trainer.towers, self.trainer.data.train, rng)
         yield from self.trainer.epoch(before + 1, self._run.rng(epoch))
 
     def state_dict(self) -> dict[str, Any]:
@@ -231,9 +229,13 @@ class Rounds:
 
     def _linear(self, units: Units) -> Towers:
         """Return the towers of units before training."""
-        towers, rng = self._initial(), np.random.default_rng(self._run.seed)
-        start_from_linear_models(towers, units, self._data.raw_images, rng)
+        towers = self._initial()
+        self._start(towers, units, np.random.default_rng(self._run.seed))
         return towers.to(device()).eval()
+
+    def _start(self, towers: Towers, units: Units, rng: np.random.Generator) -> None:
+        frames = self._config.frames(self._data.bits)
+        start_from_linear_models(towers, units, self._data.raw_images, rng, frames)
 
     def _initial(self) -> Towers:
         data, config = self._data, self._config
