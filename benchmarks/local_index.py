@@ -223,7 +223,7 @@ def main() -> None:
     n = 100_000 if arguments.quick else arguments.documents
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary, "index")
-        built = None if folder.exists() else build(folder, n)
+        built = None if (folder / FILE).exists() else build(folder, n)
         text = report(folder, n, built)
     command = f"python benchmarks/local_index.py --documents {n}"
     sections = [(f"{n:,} documents", text)]
