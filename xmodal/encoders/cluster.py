@@ -30,6 +30,9 @@ from xmodal.index.documents import DocumentBatch
 
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
 """Variables of Ray, set unless they are: no statistics are sent, and no log on standard error."""
+_AUTHENTICATED = {"RAY_AUTH_MODE": "token"}
+"""The same for processes of this machine: servers of Ray listen on all of its addresses, and accept
+requests with the token in the user's folder alone."""
 MAX_PIXEL_BYTES = 256 * 2**20
 """Pixels of a chunk that are sent to a GPU; those of a larger one are decoded where it is."""
 CONNECT_TIMEOUT = 10
@@ -191,7 +194,7 @@ def connected(address: str | None, workers: int | None) -> Iterator[Cluster]:
     require("--engine ray", "ray")
     if address is not None:
         _check_reachable(address)
-    for name, value in _QUIET.items():
+    for name, value in (_QUIET if address else _QUIET | _AUTHENTICATED).items():
         os.environ.setdefault(name, value)
     import ray
 
@@ -199,7 +202,6 @@ def connected(address: str | None, workers: int | None) -> Iterator[Cluster]:
     if address is None:
         cpus = max(os.cpu_count() or 1, workers or 0)
         options = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
-        options["_node_ip_address"] = "127.0.0.1"
     in_main = threading.current_thread() is threading.main_thread()
     numbers = (signal.SIGTERM, signal.SIGINT) if in_main else ()
     handlers = {number: signal.getsignal(number) for number in numbers}
