@@ -43,8 +43,6 @@ ROWS = (BASE, ROTATED, PREFIXES)
 FRAMED = Trial("begins in a frame of 96 directions", directions=96)
 """A trial of codes of ``WIDTHS`` bits, which begin with ITQ by default."""
 NAMES = [row.name for row in ROWS]
-OWN = {BASE.name: (BITS, *WIDTHS), FRAMED.name: WIDTHS}
-"""Widths of the codes of a row, where they are not ``BITS`` alone."""
 LINEAR = (
     Trial("linear model, ITQ of 256 directions", directions=ITQ, untrained=True),
     *(
@@ -103,7 +101,7 @@ def _run(args: argparse.Namespace) -> int:
         CodeJob(data_set, trial, seed, bits)
         for seed in seeds
         for trial in trials
-        for bits in OWN.get(trial.name, (BITS,))
+        for bits in _widths(trial)
     ]
     failures = run_all([] if args.report else jobs, environment, workers, fresh=args.fresh)
     sections = [
@@ -118,6 +116,13 @@ def _run(args: argparse.Namespace) -> int:
     name = "code_quality" + "-settings" * args.held_out
     write(name, "Codes and the floats they are made of", command, sections, keep=not args.quick)
     return report_failures(failures)
+
+
+def _widths(trial: Trial) -> tuple[int, ...]:
+    """Return the bits of the codes that are trained by a trial."""
+    if trial.name == FRAMED.name:
+        return WIDTHS
+    return (BITS, *WIDTHS) if trial.name == BASE.name else (BITS,)
 
 
 def _about(seeds: int, data_set: str) -> str:
@@ -159,7 +164,7 @@ def _prefixes(jobs: Sequence[CodeJob], environment: Environment) -> str:
     """Figures of codes of few bits: those of their own, and prefixes."""
     found: dict[tuple[int, str], list[Figures]] = {}
     for job in jobs:
-        measured = job.trial.name in {*NAMES, *OWN} or "prefixes" in job.trial.settings
+        measured = job.trial.name in {*NAMES, FRAMED.name} or "prefixes" in job.trial.settings
         if (result := load_result(job, environment)) is None or not measured:
             continue
         if job.bits < BITS:

@@ -132,7 +132,9 @@ def test_code_quality_compares_codes_prefixes_and_floats(
     printed = capsys.readouterr().out
     base, *others = table(printed, "Codes of 32 bits")[1:]
     assert [row[0] for row in (base, *others)] == program.NAMES
-    assert base[2] == base[6] == "0"  # it closes nothing of its own distance
+    hamming, weighted, floats = (float(base[column]) for column in (1, 5, 9))
+    assert base[2] == "0"  # it closes nothing of its own distance
+    assert float(base[6]) == pytest.approx(100 * (weighted - hamming) / (floats - hamming), abs=5)
     shorter = table(printed, "Prefixes beside")[1:]
     assert [row[0] for row in shorter] == ["8"] * 4 + ["16"] * 4
     assert all(0 < float(row[2]) <= 100 for row in shorter)
