@@ -61,7 +61,8 @@ def test_killed_loads_lose_nothing(
 
     rng = random.Random(0)
     kills = seed = skipped = 0
-    while kills < KILLS:
+    # On a busy machine all kills may come before the first documents are known to be stored.
+    while kills < KILLS or (not skipped and kills < 3 * KILLS):
         seed += 1  # new content: the same ids
         results, hits = None, 0
         while results is None and hits < 4:
