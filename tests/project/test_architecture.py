@@ -19,8 +19,7 @@ PLUGIN = "xmodal_opensearch"
 # Each string is a level of folders and single files; a module imports only from its own folder and
 # from levels to the left. Two folders of one level do not import each other.
 CORE_ORDER = (
-    "errors escapes operating_system modality progress checksums config device"
-    " linear_models writing",
+    "errors escapes operating_system modality checksums config device linear_models writing",
     "codes vectors",
     "data web",
     "index features",
@@ -39,7 +38,6 @@ CORE_FILES = (
         "escapes",
         "operating_system",
         "modality",
-        "progress",
         "checksums",
         "config",
         "device",
@@ -51,7 +49,7 @@ CORE_FILES = (
 PLUGIN_USES_OF_CORE = {
     "encoders.text_tower",
     *("errors", "modality", "codes", "vectors", "data", "web", "retrieval", "encoders.load"),
-    *("operating_system", "progress", "writing"),
+    *("operating_system", "writing"),
     *("index.contract", "index.validation", "index.filters", "index.documents", "index.origins"),
     *("index.query_codes", "index.words", "cli.options"),
     *("features.cache", "cli.output", "cli.exit"),

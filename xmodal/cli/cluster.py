@@ -18,13 +18,13 @@ from xmodal.cli.parts import is_complete, part_header, part_path, print_part
 from xmodal.cli.remote_data import GivenData, local_data
 from xmodal.cli.sources import Data, is_features
 from xmodal.data.problems import Problems
+from xmodal.data.progress import Progress
 from xmodal.data.sharding import MAX_SHARDS, Shard
 from xmodal.encoders.pipeline import chunks_by_shard
 from xmodal.errors import ConfigError, require
 from xmodal.index.documents import DocumentBatch
 from xmodal.index.parts.info import PartInfo
 from xmodal.index.parts.writing import write_part
-from xmodal.progress import Progress
 
 if TYPE_CHECKING:
     from xmodal.encoders.cluster import Cluster, Encoded, Job

@@ -29,11 +29,11 @@ from xmodal.cli.parts import index_parts
 from xmodal.cli.sources import LISTED, Data, by_source, data_argument, is_features, paths_of
 from xmodal.cli.streams import DataStream
 from xmodal.data.problems import Problems
+from xmodal.data.progress import Progress
 from xmodal.errors import ConfigError, DataError
 from xmodal.index.contract import open_index
 from xmodal.index.parts.finding import find_parts
 from xmodal.modality import MODALITIES
-from xmodal.progress import Progress
 from xmodal.retrieval.indexing import Changes, update_source
 
 if TYPE_CHECKING:

@@ -29,8 +29,8 @@ from rich.table import Table
 from rich.text import Text
 
 from xmodal.data.problems import Problems
+from xmodal.data.progress import Progress
 from xmodal.escapes import CONTROL, escape_controls
-from xmodal.progress import Progress
 
 STATUS_DELAY = 2.0
 """Seconds after which an operation without a progress bar is shown."""

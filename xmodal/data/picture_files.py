@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from xmodal.data.items import FeatureName, ImageSource
 from xmodal.data.packed import open_picture, picture_stat
-from xmodal.progress import Progress
+from xmodal.data.progress import Progress
 
 THREADS = 8
 """Pictures that are read at the same time."""

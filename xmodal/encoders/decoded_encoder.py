@@ -12,10 +12,10 @@ from xmodal.codes import BinaryCodes
 from xmodal.data.images import Pixels
 from xmodal.data.items import ImageSource
 from xmodal.data.problems import Problems
+from xmodal.data.progress import Progress
 from xmodal.encoders.derived_encoder import DerivedEncoder
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.modality import Modality
-from xmodal.progress import Progress
 
 
 class DecodedEncoder(DerivedEncoder[Encoder]):

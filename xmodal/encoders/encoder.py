@@ -21,13 +21,13 @@ from xmodal.data.images import Source
 from xmodal.data.items import Item
 from xmodal.data.preprocessing import Preprocessing
 from xmodal.data.problems import Problems
+from xmodal.data.progress import Progress
 from xmodal.encoders.calibration import Confidence
 from xmodal.errors import ConfigError
 from xmodal.features.extract import Array, Usable, keep_usable, pair_sources
 from xmodal.features.rows import FeatureRows, Features
 from xmodal.index.documents import DocumentBatch, fields_to_json, to_offsets
 from xmodal.modality import MODALITIES, Modality
-from xmodal.progress import Progress
 from xmodal.vectors import Int8, to_int8
 
 

@@ -12,6 +12,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset
 from xmodal.data.feature_file import FeatureFile
 from xmodal.data.problems import Problems
+from xmodal.data.progress import Progress
 from xmodal.encoders.derived_encoder import DerivedEncoder
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.encoders.torch_encoder import RowTensor, TrainedEncoder
@@ -21,7 +22,6 @@ from xmodal.features.from_file import FileSource, check_dim
 from xmodal.features.rows import Features
 from xmodal.features.units import FeatureTable
 from xmodal.modality import MODALITIES, Modality
-from xmodal.progress import Progress
 
 
 def check_features(encoder: Encoder, file: FeatureFile) -> TrainedEncoder:

@@ -33,6 +33,7 @@ from xmodal.checksums import check_file, check_size
 from xmodal.codes import BinaryCodes, check_bits
 from xmodal.data.preprocessing import FITS, Preprocessing
 from xmodal.data.problems import Problems
+from xmodal.data.progress import Progress
 from xmodal.encoders.calibration import Confidence
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.encoders.folder import (
@@ -62,7 +63,6 @@ from xmodal.features.extract import (
 from xmodal.features.known_tokens import KnownTokens
 from xmodal.features.rows import Features, unit_float16
 from xmodal.modality import MODALITIES, Modality
-from xmodal.progress import Progress
 
 FINGERPRINT_METADATA, MODALITY_METADATA = "xmodal.encoder", "xmodal.side"
 """Keys of a graph's metadata: fingerprint of its encoder, and its ModalityConfig as JSON."""

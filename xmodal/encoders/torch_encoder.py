@@ -29,6 +29,7 @@ from xmodal.codes import BinaryCodes
 from xmodal.config import FEATURES, PRECISIONS, Precision
 from xmodal.data.preprocessing import Preprocessing
 from xmodal.data.problems import Problems
+from xmodal.data.progress import Progress
 from xmodal.device import device, with_precision
 from xmodal.encoders.calibration import Confidence
 from xmodal.encoders.changed_weights import Changed, read_changed, write_changed
@@ -61,7 +62,6 @@ from xmodal.features.backbones.changed import unchanged_fingerprint, with_change
 from xmodal.features.extract import Array, image_features, text_features
 from xmodal.features.rows import FeatureRows, Features
 from xmodal.modality import MODALITIES, Modality
-from xmodal.progress import Progress
 from xmodal.writing import write_bytes
 
 CPU = torch.device("cpu")

@@ -16,6 +16,7 @@ from xmodal.config import Options
 from xmodal.data.dataset import Dataset
 from xmodal.data.groups import with_groups
 from xmodal.data.names import take_names
+from xmodal.data.progress import Progress
 from xmodal.data.split import Split, split, with_roles
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.errors import ConfigError, DataError
@@ -28,7 +29,6 @@ from xmodal.features.rows import FeatureRows
 from xmodal.features.units import FeatureTable, Units
 from xmodal.index.documents import DocumentBatch
 from xmodal.modality import MODALITIES, Modality
-from xmodal.progress import Progress
 
 MEASURED_PARTS = ("query", "validation")
 """Parts of a split whose captions are measured."""

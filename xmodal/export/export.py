@@ -19,6 +19,7 @@ from xmodal import __version__
 from xmodal.checksums import DIGEST_KEY, check_digest, file_record, is_damage
 from xmodal.data.dataset import Dataset
 from xmodal.data.problems import Problems
+from xmodal.data.progress import Progress
 from xmodal.encoders.encoder import Encoder
 from xmodal.encoders.engine import portable_folder, write_obstacle
 from xmodal.encoders.folder import (
@@ -44,7 +45,6 @@ from xmodal.export.onnx_graph import write_graph
 from xmodal.export.parity import Codes, Sample, encode, expected_map, held_out, parity, rendered
 from xmodal.export.quantization import quantize, write_fingerprint
 from xmodal.modality import MODALITIES, Modality
-from xmodal.progress import Progress
 from xmodal.writing import LOCK, lock_folder, remove, write_text
 
 MIN_EQUAL_BITS = 0.999

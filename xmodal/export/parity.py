@@ -12,13 +12,13 @@ from xmodal.data.dataset import Dataset
 from xmodal.data.items import Item
 from xmodal.data.names import sorted_by_hash
 from xmodal.data.problems import Problems
+from xmodal.data.progress import Progress
 from xmodal.data.readers.read import read
 from xmodal.data.synthetic import write_synthetic_data
 from xmodal.encoders.encoder import Encoded, Encoder
 from xmodal.errors import DataError
 from xmodal.evaluation.metrics import average_precision, groups_by_labels, mean
 from xmodal.modality import MODALITIES, Modality
-from xmodal.progress import Progress
 
 MIN_PAIRS = 20
 """Smallest number of labelled pairs for which mAP is measured."""

@@ -22,13 +22,13 @@ from xmodal.data.dataset import Dataset
 from xmodal.data.images import Source, load_image
 from xmodal.data.preprocessing import Preprocessing
 from xmodal.data.problems import Problems
+from xmodal.data.progress import Progress
 from xmodal.data.spill import zeros
 from xmodal.errors import DataError
 from xmodal.features.backbones import ImageBackbone, TextBackbone
 from xmodal.features.cache import FeatureCache, content_hash, open_cache
 from xmodal.features.rows import unit_float16
 from xmodal.modality import Modality
-from xmodal.progress import Progress
 
 Array = npt.NDArray[Any]
 Usable = npt.NDArray[np.bool_]

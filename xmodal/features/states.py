@@ -19,6 +19,7 @@ from torch import nn
 
 from xmodal.data.items import Item
 from xmodal.data.problems import Problems
+from xmodal.data.progress import Progress
 from xmodal.device import device
 from xmodal.errors import ModelError
 from xmodal.features.backbones import ImageBackbone, TextBackbone
@@ -37,7 +38,6 @@ from xmodal.features.extract import (
 from xmodal.features.rows import Int64, unit_float16
 from xmodal.features.units import BackboneSource
 from xmodal.modality import Modality
-from xmodal.progress import Progress
 
 LENGTH_STEP = 8
 SAMPLE_TEXTS = ("a", "a red circle on the left of a blue square")

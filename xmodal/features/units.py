@@ -22,6 +22,7 @@ from xmodal.data.feature_items import ranges
 from xmodal.data.items import Item
 from xmodal.data.names import Names, take_names
 from xmodal.data.problems import Problems
+from xmodal.data.progress import Progress
 from xmodal.features.backbones import ImageBackbone, TextBackbone
 from xmodal.features.extract import (
     Array,
@@ -32,7 +33,6 @@ from xmodal.features.extract import (
 )
 from xmodal.features.rows import FeatureRows, Features, Int64
 from xmodal.modality import MODALITIES, Modality
-from xmodal.progress import Progress
 
 Bool = npt.NDArray[np.bool_]
 

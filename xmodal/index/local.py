@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from xmodal.data.progress import Progress
 from xmodal.errors import ConfigError, IndexMissing, XmodalError
 from xmodal.index.documents import Codes, DocumentBatch, match_vectors, to_batch
 from xmodal.index.folder import FileIdentity, check_folder, disk_usage, identity, is_index
@@ -27,7 +28,6 @@ from xmodal.index.segments.merging import joined_in_memory
 from xmodal.index.segments.segment import Segment
 from xmodal.index.segments.segment_list import SegmentList
 from xmodal.index.validation import check_ids, check_width
-from xmodal.progress import Progress
 
 PART = 100_000
 """Added documents that are written to a file before the next ones are collected."""

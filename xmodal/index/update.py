@@ -25,12 +25,12 @@ from xmodal.data.dataset import Dataset
 from xmodal.data.items import FeatureName, ImageSource, Item
 from xmodal.data.packed import is_picture_file
 from xmodal.data.picture_files import joint_hash, picture_hashes, picture_stamp
+from xmodal.data.progress import Progress
 from xmodal.errors import ConfigError
 from xmodal.index.contract import Index
 from xmodal.index.documents import DocumentBatch, fields_to_json
 from xmodal.index.origins import Entry, ListedIndex, Origin, read_origin
 from xmodal.modality import MODALITIES
-from xmodal.progress import Progress
 
 CHUNK = 4096
 """Documents that are read from the index at a time."""

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
     from xmodal.data.dataset import Dataset
     from xmodal.data.images import Source
+    from xmodal.data.progress import Progress
     from xmodal.data.readers.read import ArrowTable, Options
     from xmodal.encoders.calibration import Stage
     from xmodal.encoders.encoder import Encoder
     from xmodal.encoders.engine import Engine
-    from xmodal.progress import Progress
     from xmodal.retrieval.indexing import Changes
 
 MAX_ENCODERS = 2

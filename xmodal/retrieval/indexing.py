@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from xmodal.data.dataset import Dataset
 from xmodal.data.problems import Problems
+from xmodal.data.progress import Progress
 from xmodal.index.contract import Index
 from xmodal.modality import MODALITIES
-from xmodal.progress import Progress
 
 if TYPE_CHECKING:
     from xmodal.encoders.encoder import Encoder

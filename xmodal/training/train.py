@@ -21,6 +21,7 @@ from xmodal.config import FEATURES, Options, configure
 from xmodal.data.dataset import Dataset
 from xmodal.data.groups import with_groups
 from xmodal.data.picture_files import picture_hashes
+from xmodal.data.progress import Progress
 from xmodal.data.situation import labels_hint, recognise
 from xmodal.data.split import ROLES, Split
 from xmodal.data.split import split as split_pairs
@@ -51,7 +52,6 @@ from xmodal.features.states import StateSource
 from xmodal.features.units import BackboneSource, FeatureSource, FeatureTable
 from xmodal.features.unpaired import unpaired_features
 from xmodal.modality import Modality
-from xmodal.progress import Progress
 from xmodal.training.calibrate import calibrate, collection_of
 from xmodal.training.checkpoint import continue_or_clear
 from xmodal.training.fine_tune import Tuned, check_method, state_source

@@ -18,10 +18,10 @@ from typing import NamedTuple
 import numpy as np
 
 from xmodal.codes import BinaryCodes
+from xmodal.data.progress import Progress
 from xmodal.errors import IndexFailure, ServerFailure
 from xmodal.index.query_codes import QueryCodes
 from xmodal.modality import MODALITIES, Modality
-from xmodal.progress import Progress
 from xmodal_opensearch.index import queries as build
 from xmodal_opensearch.index.approximate import Recall
 from xmodal_opensearch.index.comparison import read_stored, source_fields

@@ -28,9 +28,9 @@ from xmodal.codes import BinaryCodes
 from xmodal.data.dataset import Dataset
 from xmodal.data.items import Item
 from xmodal.data.problems import Problems
+from xmodal.data.progress import Progress
 from xmodal.errors import DataError, ServerFailure
 from xmodal.modality import MODALITIES, Modality
-from xmodal.progress import Progress
 from xmodal.vectors import Int8
 from xmodal.web.address import is_address, without_secrets
 from xmodal_opensearch.client import bulk

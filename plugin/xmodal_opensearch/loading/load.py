@@ -16,9 +16,9 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from xmodal.data.progress import Progress
 from xmodal.errors import IndexFailure
 from xmodal.index.documents import DocumentBatch
-from xmodal.progress import Progress
 from xmodal.writing import write_text
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.index.store import OpenSearchIndex

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from xmodal.data.problems import Problems
-from xmodal.progress import Progress
+from xmodal.data.progress import Progress
 from xmodal.web.address import is_address, without_secrets
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server

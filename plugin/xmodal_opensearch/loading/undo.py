@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from xmodal.data.problems import Problems
+from xmodal.data.progress import Progress
 from xmodal.errors import ConfigError, IndexFailure
-from xmodal.progress import Progress
 from xmodal_opensearch.client import bulk
 from xmodal_opensearch.client.address import Address
 from xmodal_opensearch.client.server import Server, is_repeated, is_retryable

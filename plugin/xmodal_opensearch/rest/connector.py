@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from xmodal.data.progress import Progress
 from xmodal.encoders.text_tower import Samples, TextTower
 from xmodal.errors import ConfigError, ServerFailure
-from xmodal.progress import Progress
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index.ownership import OwnershipTag, read_source_tag, read_tag
 from xmodal_opensearch.rest import local_model, models, remote_model, tower_pipelines

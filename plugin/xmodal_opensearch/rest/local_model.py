@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from xmodal.data.progress import Progress
 from xmodal.encoders.text_tower import CHUNK_BYTES, Samples, TextTower
 from xmodal.errors import ConfigError, ServerFailure
-from xmodal.progress import Progress
 from xmodal_opensearch.client.retry import poll
 from xmodal_opensearch.client.server import Server
 from xmodal_opensearch.index.capabilities import Capabilities

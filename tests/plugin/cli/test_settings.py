@@ -110,7 +110,7 @@ def value_of(option: click.Option) -> str:
 
 
 def test_files_of_folders_change_no_cluster(user_file: Path, opensearch_cli: Run) -> None:
-    """The options are listed: whoever adds one decides whether a folder may set it."""
+    """All options are listed, so that a further one fails here until it is accepted or refused."""
     refused = {"index", "url", "like", "service", "from-here", "in-cluster", "token-file", "name"}
     refused |= {"new-version", "delete-old", "no-replicas", "merge", "replace", "again"}
     refused |= {"incomplete", "download", "allow-host", "images-from", "slice", "dry-run", "repair"}
