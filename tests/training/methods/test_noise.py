@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from xmodal.features.units import Bool, Units
+from xmodal.features.unpaired import Unpaired
 from xmodal.training.methods.contrastive.belief import (
     by_chance,
     by_gaussians,
@@ -19,6 +20,7 @@ from xmodal.training.methods.contrastive.belief import (
 )
 from xmodal.training.methods.contrastive.config import Config
 from xmodal.training.methods.contrastive.noise import without_captions
+from xmodal.training.methods.contrastive.pair_policy import learn_pairs, pair_gains
 from xmodal.training.methods.contrastive.sieve import AUTO_SEPARATION, half_of_captions
 from xmodal.training.methods.contrastive.train import CaptionRun, train
 from xmodal.training.methods.contrastive.trainer import CaptionData
@@ -142,6 +144,33 @@ def test_a_rule_leaves_out_mostly_wrong_pairs(rule: Any) -> None:
     out = ~run.sifted.kept
     assert wrong[out].mean() > 1.5 * wrong.mean()
     assert out[wrong].mean() > 0.5
+
+
+def test_right_pairs_gain_more_than_random_ones_where_the_rule_is_right() -> None:
+    units, wrong = noisy(0.4)
+    half = half_of_captions(units)
+    for judged in (half == 0, half == 1):
+        part = without_captions(units, judged)
+        run = CaptionRun(CaptionData(part, units.take(np.arange(0)), 16))
+        scout = train(run.data, replace(QUICK, noise="none"), run)
+        rng = np.random.default_rng(0)
+        gain = pair_gains(units, judged, ~wrong, scout, QUICK.temperature, rng).numpy()
+        right = ~wrong[judged]
+        assert gain[right].mean() > 0.1 > gain[~right].mean()
+
+
+def test_the_policy_leaves_out_what_the_rule_leaves_out_and_pairs_that_lose() -> None:
+    units, wrong = noisy(0.4)
+    image, text = units.caption_pairs()
+    pairs = Unpaired(units.image[image], units.text[text])
+    rng = np.random.default_rng(0)
+    doubtful = np.where(wrong, 0.4, 0.6)
+    none = torch.zeros(len(wrong))
+    kept = learn_pairs(pairs, doubtful, none, QUICK.temperature, rng) >= 0.5
+    assert (kept == ~wrong).mean() > 0.9
+    gain = torch.from_numpy(rng.normal(np.where(wrong, 0.0, 3.0))).float()
+    kept = learn_pairs(pairs, np.full(len(wrong), 0.6), gain, QUICK.temperature, rng) >= 0.5
+    assert kept[~wrong].mean() > 0.7 > 0.5 > kept[wrong].mean()
 
 
 @pytest.mark.parametrize("spread", [0.3, 3.0, 30.0])
