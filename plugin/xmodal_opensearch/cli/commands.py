@@ -8,6 +8,7 @@ from xmodal import __version__
 from xmodal.cli.commands import PROGRAM as XMODAL
 from xmodal.cli.option_sources import read_settings
 from xmodal.cli.program import Program
+from xmodal.cli.verbosity import add_verbosity
 from xmodal_opensearch.cli.config import config
 from xmodal_opensearch.cli.connect import connect, disconnect
 from xmodal_opensearch.cli.create import create, delete
@@ -20,7 +21,7 @@ from xmodal_opensearch.cli.plugin import plugin
 from xmodal_opensearch.cli.roles import roles
 
 SHARED = (
-    *("model", "image-backbone", "text-backbone", "json"),
+    *("model", "image-backbone", "text-backbone", "json", "verbose", "quiet"),
     *("image-column", "text-column", "label-column", "id-column", "split-column"),
     *("images", "columns", "separator", "encoding", "labels-from"),
 )
@@ -60,6 +61,8 @@ COMMANDS = (
     config,
 )
 for command in COMMANDS:
+    for one in command.commands.values() if isinstance(command, click.Group) else (command,):
+        add_verbosity(one)
     commands.add_command(command)
 PROGRAM = Program(commands, "opensearch", SHARED, FOLDER_OPTIONS)
 PROGRAM.add_environment()

@@ -161,8 +161,9 @@ def test_load_stores_a_local_index(
     result = opensearch_cli("load", index_path, "--index", uri)
     assert result.status == 0 and result.out == f"{uri}: 150 documents\n"
     assert "knn query" in result.err and "  150 created\n" in result.err
-    options = ("--json", "--no-replicas", "--processes", "2", "--merge")
+    options = ("--json", "--quiet", "--no-replicas", "--processes", "2", "--merge")
     again = opensearch_cli("load", index_path, "--index", uri, *options)
+    assert again.err == ""
     stats = rest("GET", f"/{alias(uri)}/_stats/segments")
     assert stats["_all"]["primaries"]["segments"]["count"] == 1
     assert json.loads(again.out) == {
