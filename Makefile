@@ -36,8 +36,8 @@ demo-hamming: .venv/ready
 	$(BIN)/xmodal-opensearch demo --out demo --with-plugin
 
 # Two processes, because many tests wait for servers. One process runs all tests of a file, and all
-# tests of a node that is slow to start.
-PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+# tests of nodes, which are slow to start: tests/support/scheduling.py.
+PYTEST := HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # SLOW=1: the slow tests too, as in CI; test files are imported, models trained and nodes started once.
 test: .venv/ready

@@ -8,9 +8,10 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
+from support.scheduling import NODES, ByFile, uses_nodes
 
 if TYPE_CHECKING:
     from xmodal.data.dataset import Dataset
@@ -32,23 +33,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--server", help="OpenSearch version of all development nodes")
 
 
-ONE_PROCESS = ("ml_url", "secured")
-"""Fixtures of nodes that are slow to start. With several test processes, one process runs all tests
-of such a node."""
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With several test processes, one runs all tests of a file, see support/scheduling.py."""
+    return ByFile(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests for ``--dist loadgroup``: by file, or by a node of ONE_PROCESS.
+    """Mark the tests that start an OpenSearch node; tests of shared nodes, the longest, are first.
 
-    Tests that start an OpenSearch node get the mark ``node``.
+    A test that uses a shared node outside the files of such tests is an error.
     """
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         if "node_parts" in fixtures:
             item.add_marker(pytest.mark.node)
-        group = next((name for name in ONE_PROCESS if name in fixtures), str(item.path))
-        item.add_marker(pytest.mark.xdist_group(group))
+        if not set(fixtures).isdisjoint(NODES) and not uses_nodes(item.nodeid):
+            raise pytest.UsageError(f"{item.nodeid} uses a node: add it to support/scheduling.py")
+    items.sort(key=lambda item: not uses_nodes(item.nodeid))
 
 
 IMAGES = 150
