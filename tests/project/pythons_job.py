@@ -114,7 +114,7 @@ def install(version: str, python: Path) -> Path:
 
 def run_tests(python: Path, core: bool) -> tuple[int, str]:
     """Run the tests; return the exit status of pytest and its last line."""
-    options = ["-m", "not slow and not node", "-n", "2", "--dist", "loadgroup"]
+    options = ["-m", "not slow and not node", "-n", "2", "--dist", "loadfile"]
     command = [python, "-m", "pytest", *options, "--no-loadscope-reorder", "-p", "no:cacheprovider"]
     # Subprocesses of tests import xmodal from the environment of their Python.
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
