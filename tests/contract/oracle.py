@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from xmodal.codes import BinaryCodes
@@ -167,7 +168,12 @@ def as_number(value: Any) -> float | None:
 
 def as_date(value: Any) -> tuple[int, ...]:
     """Return year, month, day, hour and minute, as far as given; () if it is no date."""
-    text = as_text(value)
+    return date_of_text(as_text(value))
+
+
+@cache
+def date_of_text(text: str) -> tuple[int, ...]:
+    """Return the parts of a date that a text is, or ()."""
     for form in ("%Y", "%Y-%m", "%Y-%m-%d", "%Y-%m-%dT%H:%M"):
         try:
             datetime.strptime(text, form)

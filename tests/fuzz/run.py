@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,10 +53,29 @@ class Result:
         )
 
 
-def fuzz(target: str, seconds: float, corpus: Path, random_seed: int = 0) -> Result:
+def run_child(*arguments: object) -> tuple[int, str]:
+    """Run child.py in a process; return its exit status and standard error."""
+    program = str(Path(__file__).with_name("child.py"))
+    ran = subprocess.run(
+        [sys.executable, program, *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+    return ran.returncode, ran.stderr
+
+
+def fuzz(
+    target: str,
+    seconds: float,
+    corpus: Path,
+    random_seed: int = 0,
+    run: Callable[..., tuple[int, str]] = run_child,
+) -> Result:
     """Run a target for so many seconds, in as many processes as it takes.
 
-    ``random_seed``: of the fuzzer; 0 is another one each time.
+    ``random_seed``: of the fuzzer; 0 is another one each time. ``run``: runs child.py.
     """
     from fuzz.registry import MAX_BYTES
     from fuzz.targets import TARGETS
@@ -71,21 +90,14 @@ def fuzz(target: str, seconds: float, corpus: Path, random_seed: int = 0) -> Res
         options = [f"-max_total_time={max(1, int(left))}", f"-max_len={MAX_BYTES}"]
         options += [f"-timeout={HANG_SECONDS}", f"-artifact_prefix={found / target}-"]
         options += [f"-seed={random_seed}"]
-        program = str(Path(__file__).with_name("child.py"))
-        ran = subprocess.run(
-            [sys.executable, program, target, str(found), *options, str(own)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-        )
-        status = [match.groups() for match in _STATUS.finditer(ran.stderr)]
+        code, errors = run(target, found, *options, own)
+        status = [match.groups() for match in _STATUS.finditer(errors)]
         if not status:
-            raise RuntimeError(f"the process of {target} ended at once:\n{ran.stderr[-3000:]}")
+            raise RuntimeError(f"the process of {target} ended at once:\n{errors[-3000:]}")
         runs += int(status[-1][0])
         coverage = max(coverage, *(int(one[1]) for one in status))
-        if ran.returncode:
-            _add_reason(found, target, ran.stderr)
+        if code:
+            _add_reason(found, target, errors)
     return Result(target, runs, time.monotonic() - started, coverage, findings(found, target))
 
 

@@ -46,6 +46,7 @@ def test_open_index_accepts_paths_and_file_addresses(tmp_path: Path) -> None:
 
 
 def test_open_index_selects_the_backend_of_the_scheme(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xmodal.index.contract, "BACKENDS", {})
     monkeypatch.setattr(
         xmodal.index.contract, "entry_points", lambda group: [Entry("file"), Entry("far")]
     )

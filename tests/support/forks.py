@@ -49,7 +49,8 @@ class Forks:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         status = int(replies.readline())
-        return Ended(status, self.out.read_text(), self.err.read_text())
+        out, err = (path.read_text(errors="replace") for path in (self.out, self.err))
+        return Ended(status, out, err)
 
 
 @contextmanager
