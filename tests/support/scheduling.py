@@ -6,6 +6,7 @@ from xdist.scheduler import LoadFileScheduling
 
 OF_NODES = (
     "tests/contract/",
+    "tests/integrations/test_retrievers.py",
     "tests/plugin/",
     "tests/project/test_docs.py",
     "tests/project/test_readme.py",
