@@ -53,8 +53,8 @@ def available(secured: SecuredNode, tmp_path_factory: pytest.TempPathFactory) ->
 
 def run(available: Operations, name: str, role: dict[str, Any]) -> Exception | None:
     """Run an operation as a user with this role alone; return its error."""
-    prepare, operate = available.by_name()[name]
-    prepare()
+    available.prepare(name)
+    _, operate = available.by_name()[name]
     available.node.put_role(USER, role)
     try:
         with available.node.acting_as(USER):

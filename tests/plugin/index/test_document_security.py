@@ -29,7 +29,7 @@ from xmodal_opensearch.index.store import OpenSearchIndex, open_opensearch
 if TYPE_CHECKING:
     from xmodal.encoders.encoder import Encoder
 
-DOCUMENTS, BITS, DIM, TENANTS = 10_000, 64, 8, ("red", "blue", "teal", "grey")
+DOCUMENTS, BITS, DIM, TENANTS = 4_000, 64, 8, ("red", "blue", "teal", "grey")
 FOREIGN = "grey"
 STRATEGIES = {"hamming": "faiss", "script": "faiss", "knn": "faiss", "long": "long"}
 GRAPH = "lucene-hnsw"
