@@ -45,6 +45,7 @@ def checkout(tmp_path: Path) -> Path:
 
 def make(checkout: Path) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PATH": f"{checkout}:{os.environ['PATH']}"}
+    environment.pop("UV_EXCLUDE", None)
     return subprocess.run(
         ["make", ".venv/ready"],
         cwd=checkout,

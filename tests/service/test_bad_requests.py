@@ -8,6 +8,7 @@ import io
 import json
 import socket
 import struct
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -143,7 +144,8 @@ RAW: dict[str, tuple[bytes, dict[str, str], int]] = {
     "body compressed, of 150 MB": (gzip_bomb(), GZIP, 413),
     "body compressed twice": (b"", JSON | {"Content-Encoding": "gzip, gzip"}, 415),
     "body compressed by brotli": (b"", JSON | {"Content-Encoding": "br"}, 415),
-    "body nested deeply": (nested(10_000), JSON, 400),
+    # Python 3.14 parses more levels, and the content is refused.
+    "body nested deeply": (nested(10_000), JSON, 422 if sys.version_info >= (3, 14) else 400),
     "body of many objects": (nested(30_000), JSON, 422),
     "body nested": (nested(50), JSON, 422),
     "number of many digits": (b'{"text": "a", "k": ' + b"9" * 50_000 + b"}", JSON, 400),

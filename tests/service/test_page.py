@@ -300,6 +300,33 @@ def ignore_expected_console_errors(
         monkeypatch.setattr(opened, "__exit__", exit_)
 
 
+def test_a_focused_hit_that_moves_keeps_the_focus(page: Any) -> None:
+    def search(words: str) -> None:
+        page.evaluate(
+            "words => { const form = document.querySelector('#form');"
+            " document.querySelector('#words').value = words; form.requestSubmit(); }",
+            words,
+        )
+        url = f"/?q={words.replace(' ', '+')}"
+        until(page, f"document.querySelector('#hits').dataset.query == '{url}'")
+
+    ids = "[...document.querySelectorAll('#hits .like')].map((one) => one.ariaLabel)"
+    search(WORDS)
+    before = page.evaluate(ids)
+    search("a red circle")
+    after = page.evaluate(ids)
+    search(WORDS)
+    steps = {one: before.index(one) - after.index(one) for one in before if one in after}
+    moved = max(steps, key=lambda one: steps[one])
+    assert steps[moved] > 0
+    page.evaluate("n => document.querySelectorAll('.open')[n].focus()", before.index(moved))
+    search("a red circle")
+    assert (
+        page.evaluate("document.activeElement.closest('.hit')?.querySelector('.like').ariaLabel")
+        == moved
+    )
+
+
 def test_keyboard_navigation(page: Any) -> None:
     page.locator("h1").click()
     page.keyboard.press("/")

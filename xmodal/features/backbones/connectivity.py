@@ -42,6 +42,7 @@ def check_reachable(
     try:
         urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS).close()
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code in (407, 502, 503, 504):  # errors of a proxy
             raise ModelError(message(spec, f"{host} answers {error.code}")) from None
     except OSError as error:

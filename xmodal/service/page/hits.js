@@ -20,7 +20,7 @@ export const keyOf = (hit) => JSON.stringify([hit.index ?? "", hit.id]);
 
 /** Show hits. Cards of documents that were shown before are kept, so that pictures do not flicker. */
 export function showHits(hits, bits = 0) {
-  const focused = document.activeElement?.closest("#hits > li");
+  const active = document.activeElement, focused = active?.closest("#hits > li");
   shown = {hits, bits};
   const keys = new Set(hits.map(keyOf));
   for (const [key, card] of cards)
@@ -36,7 +36,9 @@ export function showHits(hits, bits = 0) {
     const present = element("hits").children[position];
     if (present !== item) element("hits").insertBefore(item, present ?? null);
   });
-  if (focused && !focused.isConnected) element("results").focus({preventScroll: true});
+  if (!focused) return;
+  const kept = focused.isConnected ? active : element("results"); // a card that was moved has no focus
+  if (document.activeElement !== kept) kept.focus({preventScroll: true});
 }
 
 class Card {

@@ -30,15 +30,15 @@ async function search({scroll = null, isTyping = false, before = null} = {}) {
   showQuery();
   showFilters();
   element("problem").hidden = true;
-  const body = before?.body ?? toBody();
+  const body = before?.body ?? toBody(), url = toURL();
   if (!body) {
-    finish([], about ? t("indexed", {n: about.documents}) : "");
+    finish(url, [], about ? t("indexed", {n: about.documents}) : "");
     element("start").hidden = false;
     return;
   }
   const limit = exceedsLimits();
   if (limit) {
-    finish([], "");
+    finish(url, [], "");
     showProblem(new Problem(t(limit)));
     return;
   }
@@ -48,7 +48,7 @@ async function search({scroll = null, isTyping = false, before = null} = {}) {
   try {
     const found = await findHits(body, controller.signal, before?.found);
     if (running !== controller) return; // a later search has started
-    finish(found.hits, statusOf(found, body), found.bits);
+    finish(url, found.hits, statusOf(found, body), found.bits);
     last = {body, found};
     element("more").hidden = found.next === null;
     learnRanges(found.hits);
@@ -56,7 +56,7 @@ async function search({scroll = null, isTyping = false, before = null} = {}) {
   } catch (error) {
     if (running !== controller) return;
     if (before) element("results").removeAttribute("aria-busy");
-    else finish([], "");
+    else finish(url, [], "");
     if (isTyping && error.status === 422) showStatus(error.detail || error.message);
     else showProblem(error);
   } finally {
@@ -77,10 +77,11 @@ async function findHits(body, signal, found = null) {
   return found;
 }
 
-function finish(hits, status, bits = 0) {
+/** Show the hits of a query; `url`: its address. */
+function finish(url, hits, status, bits = 0) {
   last = null;
   showHits(hits, bits);
-  element("hits").dataset.query = toURL(); // the query that these hits belong to
+  element("hits").dataset.query = url;
   element("results").removeAttribute("aria-busy");
   element("start").hidden = element("more").hidden = true;
   showStatus(status);
