@@ -19,7 +19,7 @@ Run = Callable[..., CommandResult]
 EVENTS = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "shutil.rmtree", "ctypes.dlsym")
 SMALL = (
     *("--image-backbone", "small-cnn", "--text-backbone", "words", "--bits", "16", "--no-report"),
-    *("--set", "hidden=16", "--set", "epochs=2", "--set", "batch=32", "--label-share", "0"),
+    *("--set", "hidden=16", "--set", "epochs=1", "--set", "batch=32", "--label-share", "0"),
 )
 Check = Callable[[Path], str]
 
@@ -85,7 +85,7 @@ def test_killed_restart_leaves_the_old_or_the_new_result(
     result = out / "r"
     command, check, step = {
         "compress": (
-            ["compress", tmp_path / "f.npy", "--bits", "16", "--set", "epochs=2"],
+            ["compress", tmp_path / "f.npy", "--bits", "16", "--set", "epochs=1"],
             codes_in,
             1,
         ),

@@ -108,6 +108,8 @@ def secured(node_parts: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
         plugins=[KNN, security.PLUGIN],
         extra_plugins=[plugin_folder(version)],
         version=version,
+        # A new role or user makes the node check the passwords of all users again.
+        settings={"plugins.security.password.hashing.bcrypt.rounds": "4"},
     ) as node:
         files = node.folder / security.FOLDER
         yield SecuredNode(

@@ -105,13 +105,16 @@ class Operations:
             self.by_name()[name][0]()
             self._prepared = name, self.state()
 
-    def state(self) -> tuple[Any, list[tuple[Any, ...]]]:
-        """Return the definitions of the indexes, and the number of the last write of documents."""
+    def state(self) -> Any:
+        """Return the definitions of the indexes and the number of writes and deletions in each."""
         names, absent = f"{NAME},{NAME}-*", "ignore_unavailable=true"
-        self.node("POST", f"{names}/_refresh?{absent}")
-        found = self.node("GET", f"{names}/_search?{absent}&size=100&seq_no_primary_term=true")
-        hits = [(hit["_index"], hit["_id"], hit["_seq_no"]) for hit in found["hits"]["hits"]]
-        return self.node("GET", f"{names}?{absent}"), sorted(hits)
+        found = self.node("GET", f"{names}/_stats/indexing?{absent}")["indices"]
+        writes = [
+            (name, one["primaries"]["indexing"][f"{kind}_total"])
+            for name, one in sorted(found.items())
+            for kind in ("index", "delete")
+        ]
+        return self.node("GET", f"{names}?{absent}"), writes
 
     def run(self, *arguments: object) -> str:
         """Run a command; raise its error."""

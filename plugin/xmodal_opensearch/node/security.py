@@ -89,7 +89,8 @@ def _make_files(folder: Path, plugin: Path, java: Path, class_path: str) -> None
         *(keytool, "-importcert", "-noprompt", "-alias", "node", *stored),
         *("-keystore", "trust.p12", "-file", CERTIFICATE),
     )
-    tool = ("org.opensearch.security.tools.Hasher", "-env", "XMODAL_SECRET")
+    # The password has 144 random bits; more rounds cost each first request of a user 0.3 seconds.
+    tool = ("org.opensearch.security.tools.Hasher", "-r", "4", "-env", "XMODAL_SECRET")
     digest = run(java, "-cp", os.pathsep.join((str(plugin / "*"), class_path)), *tool)
     users = {
         "_meta": {"type": "internalusers", "config_version": 2},
