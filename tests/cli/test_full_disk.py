@@ -94,7 +94,7 @@ def can_mount() -> bool:
 def test_full_file_system_keeps_the_old_result() -> None:
     if not can_mount():
         pytest.skip("this system mounts no file system without the rights of an administrator")
-    program = [sys.executable, ROOT / "benchmarks" / "full_disk.py", "--sizes", "3"]
+    program = [sys.executable, ROOT / "benchmarks" / "full_disk.py", "--sizes", "2"]
     done = subprocess.run(program, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     rows = [line for line in done.stdout.splitlines()[1:] if not line.startswith(" ")]
