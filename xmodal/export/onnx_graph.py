@@ -8,11 +8,9 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +214,7 @@ def _write(
         )
 
     # Warnings of the exporter are hidden: the result is compared with torch afterwards.
-    with warnings.catch_warnings(), errors_only("onnxscript"), operators_read_once():
+    with warnings.catch_warnings(), errors_only("onnxscript"):
         warnings.simplefilter("ignore")
         try:
             try:
@@ -268,27 +266,3 @@ def _remove_source_lines(model: onnx.ModelProto) -> None:
     for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
-
-
-@contextmanager
-def operators_read_once() -> Iterator[None]:
-    """Context in which the exporter reads the source of its operators once, not for each graph.
-
-    Reading takes 0.6 seconds. Without effect in versions of torch with another exporter.
-    """
-    try:
-        apis = import_module("torch.onnx._internal.exporter._registration").onnxscript_apis
-        read = apis.get_torchlib_ops
-    except (ImportError, AttributeError):
-        yield
-        return
-    apis.get_torchlib_ops = lambda: _call_once(read)
-    try:
-        yield
-    finally:
-        apis.get_torchlib_ops = read
-
-
-@cache
-def _call_once(function: Callable[[], Any]) -> Any:
-    return function()
