@@ -2,6 +2,7 @@
 
     python benchmarks/noisy_pairs.py --data FOLDER [--seeds N] [--jobs N] [--quick] [--fresh]
                                      [--work FOLDER] [--held-out] [--captions N]
+                                     [--shares SHARE ...]
 
 Of the 30,000 captions of the 6,000 training pictures of flickr8k 0, 20, 40 or 60 % are exchanged
 at random. Rows are values of the setting ``noise``, with all pairs as lower and the right pairs
@@ -55,6 +56,9 @@ def main() -> int:
     """Run the jobs and write the report."""
     parser = training_parser(__doc__, work="noisy-work")
     parser.add_argument("--captions", type=int, default=CAPTIONS, help="captions of a picture")
+    parser.add_argument(
+        "--shares", type=float, nargs="+", default=SHARES, help="of exchanged captions"
+    )
     parser.add_argument("--held-out", action="store_true", help="without the split dev")
     args = parser.parse_args()
     return exit_status(lambda: _run(args))
@@ -69,7 +73,7 @@ def _run(args: argparse.Namespace) -> int:
     jobs = [
         NoisyJob(data_set, share, args.captions, row, seed)
         for seed in seeds
-        for share in SHARES
+        for share in args.shares
         for row in rows
         if share or row.name != TRUTH
     ]
@@ -77,13 +81,13 @@ def _run(args: argparse.Namespace) -> int:
         JudgementJob(data_set, share, captions, pictures=pictures)
         for captions in (CAPTIONS, 1)
         for pictures in PICTURES[: 2 if args.quick else None]
-        for share in sorted(SHARES)
+        for share in sorted(args.shares)
         if args.held_out
     ]
     failures = run_all([*judged, *jobs], environment, workers, fresh=args.fresh)
     sections = [("How to read", _about(len(seeds), data_set, args.captions))]
-    clean = _results([job for job in jobs if not job.share], environment)[ALL]
-    for share in sorted(SHARES):
+    clean = _results([job for job in jobs if not job.share], environment).get(ALL, [])
+    for share in sorted(args.shares):
         found = _results([job for job in jobs if job.share == share], environment)
         sections.append((f"{share:.0%} of the captions exchanged", _table(found, clean)))
     if judged:
@@ -94,6 +98,8 @@ def _run(args: argparse.Namespace) -> int:
     flags += f" --captions {args.captions}" * (args.captions != CAPTIONS)
     command = f"python benchmarks/noisy_pairs.py --data FOLDER{flags}"
     command += f" --seeds {args.seeds}" * bool(args.seeds)
+    if tuple(args.shares) != SHARES:
+        command += f" --shares {' '.join(map(str, args.shares))}"
     name = "noisy_pairs" + f"-{args.captions}" * (args.captions != CAPTIONS)
     name += "-settings" * args.held_out
     write(name, "Pairs that are wrong", command, sections, keep=not args.quick)
