@@ -83,7 +83,7 @@ def differences(encoders: dict[Provider, Encoder], sources: Sources) -> str:
 def builds(provider_packages: Sequence[str]) -> str:
     """Return the installed builds of onnxruntime with their versions."""
     found = []
-    for name in ("onnxruntime", *(one.partition(",")[0] for one in provider_packages)):
+    for name in ("onnxruntime", *(one.partition(" ")[0] for one in provider_packages)):
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:

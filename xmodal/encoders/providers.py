@@ -32,8 +32,8 @@ NAMES: Mapping[Provider, str] = {
 PACKAGES: Mapping[Provider, str] = {
     "cuda": "onnxruntime-gpu",
     "openvino": "onnxruntime-openvino",
-    "coreml": "onnxruntime, on macOS",
-    "directml": "onnxruntime-directml, on Windows",
+    "coreml": "onnxruntime (macOS)",
+    "directml": "onnxruntime-directml (Windows)",
 }
 """Packages that have a provider; each replaces the package onnxruntime."""
 SAMPLES = 16
