@@ -9,7 +9,7 @@ there as files, MobileNetV2 and MiniLM trained). Rows are frozen and trained bac
 further negatives, with negatives at random and with those of SCH-GAN's policy. Writes
 results/fine_tune.md; with ``--held-out`` results/fine_tune-settings.md, the choice of the settings:
 trained on five of six training pictures and measured on the others. Takes hours on 2 cores, with
-``--quick`` (one seed, 1 epoch, no file) minutes, most of them for the states in front of the
+``--quick`` (one seed, 2 epochs, no file) minutes, most of them for the states in front of the
 blocks. An interrupted run continues when the command is repeated.
 """
 
@@ -43,18 +43,14 @@ NEGATIVES = ("random", "policy")
 FROZEN = "frozen"
 TRIALS: dict[str, dict[str, Any]] = {
     "default": {},
-    "rate 3e-5": {"fine_tune_rate": 3e-5},
-    "rate 3e-4": {"fine_tune_rate": 3e-4},
-    "rate of towers 1e-3": {"fine_tune_tower_rate": 1e-3},
-    "rate of towers 1e-4": {"fine_tune_tower_rate": 1e-4},
-    "batch 128": {"fine_tune_batch": 128},
-    "batch 512": {"fine_tune_batch": 512},
-    "6 epochs": {"fine_tune_epochs": 6},
-    "20 epochs": {"fine_tune_epochs": 20},
+    "rate 1e-4": {"fine_tune_rate": 1e-4},
+    "rate 1e-3": {"fine_tune_rate": 1e-3},
+    "20 epochs": {"epochs": 20},
+    "20 epochs, batch 256": {"epochs": 20, "batch": 256},
     "text:4": {"fine_tune": "text:4"},
 }
 """Settings of ``--held-out``, with text:2 where no blocks are named."""
-QUICK = {"epochs": 3, "fine_tune_epochs": 1}
+QUICK = {"epochs": 2}
 Result = dict[str, Any]
 Values = npt.NDArray[np.float64]
 

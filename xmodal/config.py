@@ -35,7 +35,14 @@ OLD_NAMES = {
 """Settings of earlier versions, in commands and in config.json, and their current names."""
 OLD_VALUES = {("positives", "believed"): "pseudo-labels"}
 """Values of settings in earlier versions, and their current values."""
-REMOVED = {"pace": 0.0, "trust": "all", "trust_entropy": 0.3}
+REMOVED = {
+    "fine_tune_batch": 256,
+    "fine_tune_epochs": 12,
+    "fine_tune_tower_rate": 3e-4,
+    "pace": 0.0,
+    "trust": "all",
+    "trust_entropy": 0.3,
+}
 """Removed settings, and the only value that is still accepted."""
 
 
@@ -55,10 +62,7 @@ ADDED_SETTINGS: dict[str, Any] = {
     "unpaired_students": 4,
     "noise": "none",
     "fine_tune": "none",
-    "fine_tune_epochs": 12,
-    "fine_tune_batch": 256,
-    "fine_tune_rate": 1e-4,
-    "fine_tune_tower_rate": 3e-4,
+    "fine_tune_rate": 3e-4,
     "prefixes": 0,
 }
 """Settings that models of earlier versions lack, with the values at which their data, which has

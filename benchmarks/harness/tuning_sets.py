@@ -24,6 +24,7 @@ from xmodal.data.names import sorted_by_hash
 from xmodal.data.picture_files import picture_hashes
 from xmodal.data.problems import Problems
 from xmodal.data.split import with_roles
+from xmodal.errors import DataError
 from xmodal.features.backbones import load_image_backbone, load_text_backbone
 from xmodal.features.extract import Array, Usable
 from xmodal.features.from_file import FileSource
@@ -68,7 +69,7 @@ def _items(name: str, folder: Path, held_out: bool) -> tuple[Dataset, FileSource
     if name == PICTURES:
         lines = (folder / caption_sets.FLICKR[0]).read_text(encoding="utf-8").splitlines()
         rows = [row for row in map(json.loads, lines) if "file_name" in row]
-        pictures = {row["id"]: folder / "flickr8k/images" / row["file_name"] for row in rows}
+        pictures = {row["id"]: folder / "flickr8k" / row["file_name"] for row in rows}
         items = tuple(
             replace(item, images=(pictures[item.id],)) for item in data if item.id in pictures
         )
@@ -98,6 +99,11 @@ def load(
     states = state_source(backbones, parse_blocks(blocks), Options())
     source = states if name == PICTURES else FromFile(file, states, sides=states.sides)
     table = FeatureTable.of(data, source)
+    if len(table.data) < len(data):
+        raise DataError(
+            f"{len(table.data)} of {len(data)} items of the set {name} have a picture and a "
+            f"caption that can be read, expected all: {data.problems.summary_lines()[0]}"
+        )
     train, measured = (
         table.units(table.data.keep(lambda item, part=part: item.split == part))  # type: ignore[misc]
         for part in ("train", "query")

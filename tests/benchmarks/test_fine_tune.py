@@ -66,7 +66,7 @@ def test_all_rows_are_measured_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     if held_out:
-        monkeypatch.setattr(program, "TRIALS", {"default": {}, "batch 8": {"fine_tune_batch": 8}})
+        monkeypatch.setattr(program, "TRIALS", {"default": {}, "batch 8": {"batch": 8}})
     words = ["--data", data, "--work", tmp_path / "work", "--jobs", 1, "--quick"]
     words += ["--held-out"] * held_out
     monkeypatch.setattr(sys, "argv", ["program", *map(str, words)])

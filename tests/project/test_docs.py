@@ -89,8 +89,7 @@ class Shell:
             return ["--image-backbone=small-cnn", "--text-backbone=words", "--set=epochs=2"]
         clip = str(save_aligned_clip(self.folder / "clip", steps=1))
         if tuned:
-            quick = ["--set=epochs=1", "--set=fine_tune_epochs=1"]
-            return ["--image-backbone", clip, "--text-backbone", clip, *quick]
+            return ["--image-backbone", clip, "--text-backbone", clip, "--set=epochs=1"]
         return ["--image-backbone", clip]
 
     def serve(self, arguments: list[str]) -> None:

@@ -9,8 +9,7 @@ SETTINGS: dict[str, str] = {
     "contrastive": (
         "unpaired=auto unpaired_weight=0.3 unpaired_rounds=2 unpaired_neighbours=10 "
         "unpaired_temperature=0.05 unpaired_students=4 noise=auto "
-        "fine_tune=none fine_tune_epochs=12 fine_tune_batch=256 fine_tune_rate=0.0001 "
-        "fine_tune_tower_rate=0.0003 "
+        "fine_tune=none fine_tune_rate=0.0003 "
         "negatives=none triplet=3.0 margin=0.2 reward_margin=0.5 warmup=2 estimator=exact "
         "picks=8 policy_share=0.5 policy_pool_share=0.05 policy_rate=0.001 policy_entropy=0.01 "
         "epochs=40 batch=512 hidden=512 dropout=0.4 learning_rate=0.001 linear_rate=0.1 "

@@ -10,7 +10,7 @@ by ITQ (a linear model that is strong on few pairs), and learn a residual percep
   between both captions in the feature space (mixup of Zhang et al., ICLR 2018, within one unit).
 - With labels, codes of both modalities also learn class prototypes, and units that share a label
   share a part of the contrastive target (:mod:`xmodal.training.objective`).
-- ``fine_tune`` adds a training in which the last blocks of the backbones are trained too
+- With ``fine_tune`` the last blocks of the backbones are trained too
   (:mod:`xmodal.training.methods.contrastive.tuning`).
 - ``negatives`` adds the hinge of SCH-GAN on negatives that its policy or a rule selects; its effect
   is in benchmarks/results/captions.md.
@@ -23,7 +23,6 @@ by ITQ (a linear model that is strong on few pairs), and learn a residual percep
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -45,7 +44,7 @@ from xmodal.training.methods.contrastive.noise import Sifted
 from xmodal.training.methods.contrastive.selection import Embedded, choose
 from xmodal.training.methods.contrastive.sieve import Sieve
 from xmodal.training.methods.contrastive.trainer import CaptionData, Trainer
-from xmodal.training.methods.contrastive.tuning import TunedTrainer, tuned_config
+from xmodal.training.methods.contrastive.tuning import TunedTrainer
 from xmodal.training.methods.contrastive.unpaired import Choice, join
 from xmodal.training.run import Run
 from xmodal.training.validation import validation_recall
@@ -106,22 +105,16 @@ class Stage:
     """One training. ``by``: numbers of the trainings before it whose towers it uses.
 
     ``part``: on a part of the pairs; ``pairs``: on all of them; ``chosen``: also on pairs that the
-    towers choose; ``taught``: also on unpaired data, with the similarities of the towers;
-    ``tuned``: of the towers before it with the last blocks of the backbones.
+    towers choose; ``taught``: also on unpaired data, with the similarities of the towers.
     """
 
-    kind: Literal["part", "pairs", "chosen", "taught", "tuned"]
+    kind: Literal["part", "pairs", "chosen", "taught"]
     by: tuple[int, ...] = ()
 
 
 def stages(config: Config, *, unpaired: bool) -> list[Stage]:
     """Return the trainings; ``unpaired``: on data with unpaired pictures and captions."""
-    found = _unpaired_stages(config) if unpaired else [Stage("pairs")]
-    return [*found, Stage("tuned", (len(found) - 1,))] if config.blocks else found
-
-
-def _unpaired_stages(config: Config) -> list[Stage]:
-    if config.unpaired == "none":
+    if not unpaired or config.unpaired == "none":
         return [Stage("pairs")]
     if config.unpaired == "distilled":
         students = tuple(range(1, 1 + config.unpaired_students))
@@ -139,8 +132,7 @@ class Rounds:
     """Trainings one after the other: on pairs, then on pairs and chosen pairs of unpaired data.
 
     Trainings that judge the pairs come first, if there are any. Each round has all epochs of the
-    configuration and begins with a linear model of its data. A round in which blocks of the
-    backbones are trained comes last; it has epochs of its own and begins with the towers before it.
+    configuration and begins with a linear model of its data.
     """
 
     def __init__(self, data: CaptionData, config: Config, run: CaptionRun) -> None:
@@ -148,9 +140,7 @@ class Rounds:
         self._stages = stages(config, unpaired=data.unpaired is not None)
         self.sieve = Sieve(data, config, run.seed, self._linear)
         self._first = self.sieve.trainings
-        self._plain = self._first + len(self._stages) - bool(config.blocks)
-        tuned = config.fine_tune_epochs if config.blocks else 0
-        self.epochs = self._plain * config.epochs + tuned
+        self.epochs = (self._first + len(self._stages)) * config.epochs
         self._finished: list[Towers] = []
         self._trainer: Trainer | None = None
 
@@ -162,15 +152,13 @@ class Rounds:
 
     def epoch(self, epoch: int) -> Iterator[dict[str, float]]:
         """Make the steps of an epoch, counted from 1; yield the figures of each."""
-        number = min((epoch - 1) // self._config.epochs, self._plain)
-        before = epoch - 1 - number * self._config.epochs
+        number, before = divmod(epoch - 1, self._config.epochs)
         if not before:
             if number:
                 self._finished.append(self.trainer.towers.eval())
             rng = self._run.rng(number * self._config.epochs)
             self._begin()
-            if number < self._plain:
-                self._start(self.trainer.towers, self.trainer.data.train, rng)
+            self._start(self.trainer.towers, self.trainer.data.train, rng)
         yield from self.trainer.epoch(before + 1, self._run.rng(epoch))
 
     def state_dict(self) -> dict[str, Any]:
@@ -190,17 +178,17 @@ class Rounds:
             part.load_state_dict(state[name])
 
     def _begin(self) -> None:
-        """Begin the next round with untrained towers, or with those before it."""
+        """Begin the next round with untrained towers."""
         number, towers = len(self._finished), self._initial()
         if number < self._first:
             data = replace(self._data, train=self.sieve.part(number))
             self._trainer = Trainer(towers, data, self._config)
             return
         stage, data = self._stages[number - self._first], self._kept
-        by = [self._finished[self._first + one] for one in stage.by]
-        if stage.kind == "tuned":
-            self._trainer = TunedTrainer(copy.deepcopy(by[0]), data, tuned_config(self._config))
+        if self._config.blocks:
+            self._trainer = TunedTrainer(towers, data, self._config)
             return
+        by = [self._finished[self._first + one] for one in stage.by]
         if stage.kind == "part":
             data = replace(data, train=_part(data.train, held_out=False))
         elif stage.kind in ("chosen", "taught") and data.unpaired is not None:

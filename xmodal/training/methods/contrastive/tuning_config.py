@@ -14,24 +14,16 @@ NONE = "none"
 
 @dataclass(frozen=True, kw_only=True)
 class TuningConfig:
-    """Settings of a part of the training in which backbones are trained with the towers."""
+    """Settings of a training in which blocks of the backbones are trained with the towers."""
 
     fine_tune: str = NONE
     """Numbers of the last blocks of the backbones that are trained: "text:2", "text:2,image:1"."""
-    fine_tune_epochs: int = 12
-    """Epochs of that part, after those of the towers alone."""
-    fine_tune_batch: int = 256
-    """Units a step of that part."""
-    fine_tune_rate: float = 1e-4
+    fine_tune_rate: float = 3e-4
     """Learning rate of the blocks."""
-    fine_tune_tower_rate: float = 3e-4
-    """Learning rate of the towers in that part."""
 
     def __post_init__(self) -> None:
         parse_blocks(self.fine_tune)
-        check_at_least(self, 1, "fine_tune_epochs")
-        check_at_least(self, 2, "fine_tune_batch")
-        check_at_least(self, 0, "fine_tune_rate", "fine_tune_tower_rate")
+        check_at_least(self, 0, "fine_tune_rate")
 
     @property
     def blocks(self) -> dict[Modality, int]:
