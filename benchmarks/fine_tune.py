@@ -45,7 +45,6 @@ TRIALS: dict[str, dict[str, Any]] = {
     "default": {},
     "rate 1e-4": {"fine_tune_rate": 1e-4},
     "rate 1e-3": {"fine_tune_rate": 1e-3},
-    "20 epochs": {"epochs": 20},
     "20 epochs, batch 256": {"epochs": 20, "batch": 256},
     "text:4": {"fine_tune": "text:4"},
 }
