@@ -89,8 +89,10 @@ def _run(args: argparse.Namespace) -> int:
     failures = run_all(ordered, environment, workers, fresh=args.fresh)
     sections = [("How to read", _about(len(seeds), args.held_out))]
     for name in rows:
-        of_set = {row: of_row for (one, row), of_row in jobs.items() if one == name}
-        sections.append((_heading(name, args.held_out), _table(of_set, environment)))
+        of_rows: dict[str, Sequence[TuningJob]] = {
+            row: of_row for (one, row), of_row in jobs.items() if one == name
+        }
+        sections.append((_heading(name, args.held_out), _table(of_rows, environment)))
     if args.quick:
         sections.insert(0, ("Quick run", "**few epochs: the values are not meaningful**"))
     command = f"python benchmarks/fine_tune.py --data FOLDER{' --held-out' * args.held_out}"
