@@ -41,15 +41,20 @@ BLOCKS = {CAPTIONS: ("text:2",), PICTURES: ("text:2", "image:1", "text:2,image:1
 """Trained blocks of each set; the last ones also with further negatives."""
 NEGATIVES = ("random", "policy")
 FROZEN = "frozen"
-TRIALS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "rate 1e-4": {"fine_tune_rate": 1e-4},
-    "rate 1e-3": {"fine_tune_rate": 1e-3},
-    "20 epochs": {"epochs": 20},
-    "20 epochs, batch 256": {"epochs": 20, "batch": 256},
-    "text:4": {"fine_tune": "text:4"},
+TRIALS: dict[str, dict[str, dict[str, Any]]] = {
+    CAPTIONS: {
+        "default": {},
+        "rate 1e-4": {"fine_tune_rate": 1e-4},
+        "rate 1e-3": {"fine_tune_rate": 1e-3},
+        "20 epochs, batch 256": {"epochs": 20, "batch": 256},
+    },
+    PICTURES: {
+        "default": {},
+        "rate 1e-4": {"fine_tune_rate": 1e-4},
+        "text:2": {"fine_tune": "text:2"},
+    },
 }
-"""Settings of ``--held-out``, with text:2 where no blocks are named."""
+"""Settings of ``--held-out``, with the last one of ``BLOCKS`` where no blocks are named."""
 QUICK = {"epochs": 2}
 Result = dict[str, Any]
 Values = npt.NDArray[np.float64]
@@ -67,7 +72,8 @@ def _run(args: argparse.Namespace) -> int:
     environment, workers = environment_of(args)
     seeds = range(1 if args.quick else args.seeds or SEEDS)
     common = QUICK if args.quick else {}
-    rows = _trials() if args.held_out else {name: _rows(name) for name in tuning_sets.NAMES}
+    named = _trials if args.held_out else _rows
+    rows = {name: named(name) for name in tuning_sets.NAMES}
     jobs = {
         (name, row): [
             TuningJob(
@@ -83,8 +89,10 @@ def _run(args: argparse.Namespace) -> int:
     failures = run_all(ordered, environment, workers, fresh=args.fresh)
     sections = [("How to read", _about(len(seeds), args.held_out))]
     for name in rows:
-        of_set = {row: of_row for (one, row), of_row in jobs.items() if one == name}
-        sections.append((_heading(name, args.held_out), _table(of_set, environment)))
+        of_rows: dict[str, Sequence[TuningJob]] = {
+            row: of_row for (one, row), of_row in jobs.items() if one == name
+        }
+        sections.append((_heading(name, args.held_out), _table(of_rows, environment)))
     if args.quick:
         sections.insert(0, ("Quick run", "**few epochs: the values are not meaningful**"))
     command = f"python benchmarks/fine_tune.py --data FOLDER{' --held-out' * args.held_out}"
@@ -106,16 +114,11 @@ def _rows(name: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def _trials() -> dict[str, dict[str, dict[str, Any]]]:
-    """Return the settings of the trials of each set."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for name, blocks in BLOCKS.items():
-        default = {"fine_tune": blocks[-1]}
-        trials = {row: default | settings for row, settings in TRIALS.items()}
-        if name == PICTURES:  # the blocks of the captions are chosen on the larger set
-            trials = {row: one for row, one in trials.items() if one["fine_tune"] == blocks[-1]}
-        found[name] = {FROZEN: {}, **trials}
-    return found
+def _trials(name: str) -> dict[str, dict[str, Any]]:
+    """Return the settings of the trials of a set."""
+    default = {"fine_tune": BLOCKS[name][-1]}
+    trials = {row: default | settings for row, settings in TRIALS[name].items()}
+    return {FROZEN: {}, **trials}
 
 
 def _heading(name: str, held_out: bool) -> str:

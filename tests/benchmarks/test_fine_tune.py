@@ -66,7 +66,8 @@ def test_all_rows_are_measured_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     if held_out:
-        monkeypatch.setattr(program, "TRIALS", {"default": {}, "batch 8": {"batch": 8}})
+        trials = {"default": {}, "batch 8": {"batch": 8}}
+        monkeypatch.setattr(program, "TRIALS", {"captions": trials})
     words = ["--data", data, "--work", tmp_path / "work", "--jobs", 1, "--quick"]
     words += ["--held-out"] * held_out
     monkeypatch.setattr(sys, "argv", ["program", *map(str, words)])

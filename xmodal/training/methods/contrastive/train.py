@@ -113,8 +113,11 @@ class Stage:
 
 
 def stages(config: Config, *, unpaired: bool) -> list[Stage]:
-    """Return the trainings; ``unpaired``: on data with unpaired pictures and captions."""
-    if not unpaired or config.unpaired == "none":
+    """Return the trainings; ``unpaired``: on data with unpaired pictures and captions.
+
+    A training of blocks of the backbones uses the pairs alone.
+    """
+    if not unpaired or config.unpaired == "none" or config.blocks:
         return [Stage("pairs")]
     if config.unpaired == "distilled":
         students = tuple(range(1, 1 + config.unpaired_students))

@@ -1,9 +1,8 @@
 """Fine-tuning: the last blocks of the backbones are trained with the towers, from the first step.
 
-Features are computed in each step from the states in front of the blocks, and captions are not
-mixed; pictures and captions of a side without trained blocks keep their features. Training the
-towers alone first, as "linear probing, then fine-tuning" does (Kumar et al., ICLR 2022), gave
-codes that find less: the towers begin as linear models of the features.
+The towers begin as linear models of the features. Features are computed in each step from the
+states in front of the blocks, and captions are not mixed; pictures and captions of a side without
+trained blocks keep their features.
 """
 
 from __future__ import annotations
