@@ -67,6 +67,8 @@ ADDED_SETTINGS: dict[str, Any] = {
 }
 """Settings that models of earlier versions lack, with the values at which their data, which has
 pairs alone, is trained as before."""
+UNUSED_SETTINGS = {"fine_tune_rate": ("fine_tune", "none")}
+"""Settings without effect while another one has this value."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +138,16 @@ def added_settings(config: Any) -> dict[str, Any]:
     """Return those of ``ADDED_SETTINGS`` that the configuration of a method has."""
     fields = {field.name for field in dataclasses.fields(config)}
     return {name: value for name, value in ADDED_SETTINGS.items() if name in fields}
+
+
+def used_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that have an effect, see ``UNUSED_SETTINGS``."""
+    unused = {
+        name
+        for name, (other, value) in UNUSED_SETTINGS.items()
+        if other in settings and settings[other] == value
+    }
+    return {name: value for name, value in settings.items() if name not in unused}
 
 
 def check_at_least(config: object, minimum: float, *names: str) -> None:

@@ -97,6 +97,17 @@ def test_a_finished_run_is_loaded_and_a_frozen_one_is_another(
         train(few, tuned, options, FROZEN, show=never)
 
 
+def test_the_rate_of_blocks_makes_another_run_only_where_blocks_are_trained(
+    few: Dataset, options: Options, tuned: Path, tmp_path: Path, cache: Path
+) -> None:
+    rate = {"fine_tune_rate": 1e-4}
+    frozen = train(few, tmp_path / "my.model", options, FROZEN | rate, cache=cache)
+    again = train(few, tmp_path / "my.model", options, FROZEN, show=never)
+    assert again.fingerprint == frozen.fingerprint
+    with pytest.raises(ConfigError, match=r"fine_tune_rate 0\.01, not 0\.0001"):
+        train(few, tuned, options, SETTINGS | rate, show=never)
+
+
 def never(*figures: Any) -> None:
     raise AssertionError(f"trained again: {figures}")
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from xmodal.config import ADDED_OPTIONS, Options, added_settings, current_names
+from xmodal.config import ADDED_OPTIONS, Options, added_settings, current_names, used_settings
 from xmodal.data.dataset import Dataset
 from xmodal.data.items import ImageSource
 from xmodal.data.picture_files import joint_hash, picture_hashes, picture_stamp
@@ -54,8 +54,9 @@ def find_difference(
     """Return how the run of a stored encoder differs from this one, None for the same run.
 
     ``about``: what the encoder has stored of its training. Settings of an earlier version are
-    compared under their current names. Pictures are compared by their bytes, unless the features
-    are those of a file; pictures whose stamps have not changed are not read.
+    compared under their current names, settings without effect are not compared. Pictures are
+    compared by their bytes, unless the features are those of a file; pictures whose stamps have not
+    changed are not read.
     """
     stored, settings = about.get("options"), about.get("settings")
     if not isinstance(stored, dict) or not isinstance(settings, dict):
@@ -64,7 +65,8 @@ def find_difference(
         renamed = added_settings(config) | current_names(type(config), settings)
     except ConfigError:
         return "settings of an earlier version"
-    for before, now in ((ADDED_OPTIONS | stored, asdict(options)), (renamed, asdict(config))):
+    used = used_settings(renamed), used_settings(asdict(config))
+    for before, now in ((ADDED_OPTIONS | stored, asdict(options)), used):
         names = sorted(
             name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
         )
