@@ -52,3 +52,10 @@ def test_rows_of_rows_keep_their_own_numbers() -> None:
     outer = FeatureRows(inner).take(np.array([2, 0]))
     np.testing.assert_array_equal(outer[:], MATRIX[[7, 9]])
     assert outer.rows is not None and outer.rows.tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("length", [1e-4, 1.0, 700.0])
+def test_float16_rows_of_any_length_are_scaled(length: float) -> None:
+    directions = MATRIX / np.linalg.norm(MATRIX, axis=1, keepdims=True)
+    scaled = unit_float16((length * directions).astype(np.float16))
+    np.testing.assert_allclose(scaled, directions, atol=2e-3)
