@@ -29,6 +29,7 @@ from harness.results import shown
 from harness.vector_peers import peers
 
 from xmodal.config import configure
+from xmodal.encoders.folder import HISTORY
 from xmodal.linear_models import Matrix
 from xmodal.training.compress import compress
 from xmodal.training.methods.sigah.train import Config
@@ -79,11 +80,11 @@ def measure(args: argparse.Namespace) -> Figures:
     for name, features in vectors(args.data, args.work).items():
         rows = features[:600] if args.quick else features
         for bits, seed, (row, settings) in product(widths, range(seeds), ROWS.items()):
-            report = _trained(rows, bits, settings | quick, seed, args)
+            report, seconds = _trained(rows, bits, settings | quick, seed, args)
             recall = report["recall"]
             print(f"{name}, {bits} bits, seed {seed}, {row}: {recall}", flush=True)
             gap = {"above itq": recall["sigah"]["recall@10"] - recall["itq"]["recall@10"]}
-            own = recall["sigah"] | gap | report["health"]
+            own = recall["sigah"] | gap | report["health"] | {"seconds": seconds}
             found[name, bits, row].append(own)
             for one in BASELINES if row == "sigah" else ():
                 found[name, bits, one].append(recall[one])
@@ -95,13 +96,15 @@ def measure(args: argparse.Namespace) -> Figures:
 
 def _trained(
     rows: Matrix, bits: int, settings: dict[str, Any], seed: int, args: argparse.Namespace
-) -> dict[str, Any]:
-    """The report of one training, loaded if it exists."""
+) -> tuple[dict[str, Any], float]:
+    """The report of one training, loaded if it exists, and the seconds of its epochs."""
     config = asdict(configure(Config, settings))
     key = hashlib.blake2b(json.dumps([config, bits, seed]).encode(), digest_size=6)
     key.update(np.ascontiguousarray(rows).tobytes())
     folder: Path = args.work / key.hexdigest()
-    return compress(rows, bits, folder, settings, seed=seed, restart=args.fresh).report
+    report = compress(rows, bits, folder, settings, seed=seed, restart=args.fresh).report
+    lines = (folder / HISTORY).read_text(encoding="utf-8").splitlines()
+    return report, sum(json.loads(line)["seconds"] for line in lines)
 
 
 def _about(found: Figures) -> str:
@@ -111,26 +114,28 @@ def _about(found: Figures) -> str:
         "neighbours among the ten nearest codes (expected value over ties); `in first 100`: among "
         "the hundred nearest. `above itq`: recall@10 minus that of iterative quantization (ITQ), "
         "by seed. The epoch is selected on 500 other vectors. `no adversary`: SiGAH without the "
-        "auto-encoder that discriminates decoded vectors. `float query`: no code of the query."
+        "auto-encoder that discriminates decoded vectors. `float query`: no code of the query. "
+        "seconds: of the epochs, on one core."
     )
 
 
 COLUMNS = {
-    "recall@10": "",
-    "in first 100": "",
-    "above itq": "+",
-    "distinct": "",
-    "entropy": "",
+    "recall@10": ("", 3),
+    "in first 100": ("", 3),
+    "above itq": ("+", 3),
+    "distinct": ("", 3),
+    "entropy": ("", 3),
+    "seconds": ("", 0),
 }
-"""Metrics, and their format of signs."""
+"""Metrics, with the format of their signs and the number of their decimals."""
 
 
 def _table(found: Figures) -> str:
     body = [["vectors", "bits", "row", *COLUMNS]]
     for (name, bits, row), figures in sorted(found.items(), key=lambda one: one[0][:2]):
         line = [name, str(bits), row]
-        for column, sign in COLUMNS.items():
-            line.append(shown(np.array([one[column] for one in figures if column in one]), sign))
+        for column, form in COLUMNS.items():
+            line.append(shown(np.array([one[column] for one in figures if column in one]), *form))
         body.append(line)
     return table(body)
 

@@ -84,9 +84,9 @@ def _number(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def shown(values: Values, sign: str = "") -> str:
+def shown(values: Values, sign: str = "", digits: int = 3) -> str:
     """Mean ± standard deviation (n - 1), or "-" without values."""
     if not len(values):
         return "-"
-    mean = f"{values.mean():{sign}.3f}"
-    return mean if len(values) < 2 else f"{mean}±{values.std(ddof=1):.3f}"
+    mean = f"{values.mean():{sign}.{digits}f}"
+    return mean if len(values) < 2 else f"{mean}±{values.std(ddof=1):.{digits}f}"
