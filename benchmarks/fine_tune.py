@@ -37,7 +37,7 @@ from harness.tuning_sets import CAPTIONS, PICTURES
 
 SEEDS = 3
 BITS = 256
-BLOCKS = {CAPTIONS: ("text:2",), PICTURES: ("text:2", "image:1", "text:2,image:1")}
+BLOCKS = {CAPTIONS: ("text:4", "text:2"), PICTURES: ("text:2", "image:1", "text:2,image:1")}
 """Trained blocks of each set; the last ones also with further negatives."""
 NEGATIVES = ("random", "policy")
 FROZEN = "frozen"
