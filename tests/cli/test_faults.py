@@ -118,7 +118,12 @@ def test_signal_removes_temporary_files(
 ) -> None:
     command = [sys.executable, "-c", PROGRAM, "write"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=tmp_path, **pipes) as process:  # type: ignore[call-overload]
+    before = signal.signal(number, signal.SIG_DFL)  # not ignored, as below nohup
+    try:
+        process = subprocess.Popen(command, cwd=tmp_path, **pipes)  # type: ignore[call-overload]
+    finally:
+        signal.signal(number, before)
+    with process:
         assert process.stdout.readline() == b"ready\n"
         assert [path.name for path in tmp_path.iterdir()] == ["x.new"]
         process.send_signal(number)
